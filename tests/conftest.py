@@ -1,0 +1,32 @@
+"""What all tests share: the recorded arrays, and the choice of what executes a Theano graph."""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / 'tests' / 'golden'
+sys.path.insert(0, str(ROOT))
+
+
+def load_golden(name):
+    """(arrays, meta) of tests/golden/NAME.npz; meta is the JSON document stored in it, or None."""
+    with np.load(GOLDEN / f'{name}.npz', allow_pickle=False) as archive:
+        arrays = dict(archive)
+    meta = arrays.pop('meta', None)
+    return arrays, None if meta is None else json.loads(str(meta))
+
+
+@pytest.fixture
+def engine(request):
+    """Run a test on one engine: ``@pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)``."""
+    import theano
+
+    import theano_env
+    before = theano.config.mode
+    chosen = theano_env.configure(request.param, {'device': 'cpu'})
+    yield chosen
+    theano.config.mode = before

@@ -1,0 +1,341 @@
+"""Make Theano 1.0.5 and Lasagne 0.1 import and run on today's Python and NumPy, and choose what executes the graphs.
+
+Importing this module is enough to make ``import theano`` and ``import lasagne`` work afterwards. What runs the compiled
+functions is chosen by :func:`configure`:
+
+======== ===========================================================================================================
+engine   what executes an optimised Theano graph
+======== ===========================================================================================================
+torch    `theano_torch`: a Theano linker on PyTorch (cuDNN on a CUDA GPU, oneDNN on the CPU)
+theano   Theano's own C code: needs g++, and a BLAS to be fast
+python   Theano's own Python thunks: need nothing, slow, for checks
+auto     torch if PyTorch can be imported, else theano if there is a g++, else python
+======== ===========================================================================================================
+
+This is the only module of the project that patches anything. Every patch restores a name that a newer Python or NumPy
+took away; nothing that still exists is replaced.
+"""
+
+import contextlib
+import ctypes.util
+import difflib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+import types
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+
+ENGINES = ('auto', 'torch', 'theano', 'python')
+
+
+class EnvironmentProblem(ValueError):
+    """A flag, device or engine that cannot be had on this machine. The message is one line that names the cure."""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What has to be restored before `import theano` works.
+
+
+class _Casts(dict):
+    """NumPy's removed `np.cast[dtype](x)`."""
+
+    def __missing__(self, dtype):
+        return lambda x: np.asarray(x).astype(dtype)
+
+
+def _restore_numpy_names():
+    """Names that NumPy removed in 1.24 and 2.0 and that Theano 1.0.5 and Lasagne 0.1 use."""
+    removed = dict(bool=bool, int=int, float=float, object=object, complex=complex, str=str, cast=_Casts(),
+                   product=np.prod, alltrue=np.all, sometrue=np.any, float_=np.float64, complex_=np.complex128,
+                   Inf=np.inf, NaN=np.nan)
+    for name, value in removed.items():
+        if name not in np.__dict__:
+            setattr(np, name, value)
+
+
+def _stub(name, **contents):
+    """Register a module `name` with the given contents unless the real one is already imported."""
+    if name in sys.modules:
+        return
+    module = types.ModuleType(name, 'Stand-in made by theano_env.py for a module that newer Pythons do not have.')
+    module.__dict__.update(contents)
+    sys.modules[name] = module
+    parent, _, child = name.rpartition('.')
+    if parent in sys.modules:
+        setattr(sys.modules[parent], child, module)
+
+
+@contextlib.contextmanager
+def _temporary_stub(name, **contents):
+    """`_stub` for the duration of one import, so that nobody else takes the stand-in for the real module."""
+    present = name in sys.modules
+    _stub(name, **contents)
+    try:
+        yield
+    finally:
+        if not present:
+            del sys.modules[name]
+
+
+def _restore_build_modules():
+    """`numpy.distutils`, `distutils` and `imp`: Theano asks them for include paths and the name of the compiler only.
+
+    `numpy.distutils` is always stood in for: it takes long to import, warns, and does not import at all beside a
+    newer setuptools.
+    """
+    _stub('numpy.distutils')
+    _stub('numpy.distutils.__config__', blas_opt_info={})
+    _stub('numpy.distutils.misc_util', get_numpy_include_dirs=lambda: [np.get_include()])
+    _stub('numpy.distutils.system_info', system_info=types.SimpleNamespace(verbosity=0), get_info=lambda name: {})
+    if importlib.util.find_spec('distutils') is None:
+        paths = sysconfig.get_paths()
+        _stub('distutils')
+        _stub('distutils.spawn', find_executable=shutil.which)
+        _stub('distutils.sysconfig',
+              get_config_var=sysconfig.get_config_var,
+              get_config_h_filename=sysconfig.get_config_h_filename,
+              get_python_inc=lambda plat_specific=False: paths['platinclude' if plat_specific else 'include'],
+              get_python_lib=lambda plat_specific=False, standard_lib=False: paths['purelib'],
+              get_python_version=sysconfig.get_python_version)
+    if importlib.util.find_spec('imp') is None:
+        _stub('imp')
+
+
+@contextlib.contextmanager
+def _import_flags():
+    """Set THEANO_FLAGS for the import of Theano; whatever the user put there keeps the last word.
+
+    No compiler and no BLAS are looked for yet: a Theano that runs on PyTorch needs neither, and compiling Theano's C
+    helpers at import takes half a minute. :func:`configure` sets both for the engine that needs them.
+    """
+    before = os.environ.get('THEANO_FLAGS')
+    ours = 'cxx=,blas.ldflags=,floatX=float32,traceback.limit=0'
+    home = os.path.expanduser('~')
+    if not os.access(home, os.W_OK):
+        ours += ',base_compiledir=' + os.path.join(tempfile.gettempdir(), 'theano-%d' % os.getuid())
+    os.environ['THEANO_FLAGS'] = ours + (',' + before if before else '')
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ['THEANO_FLAGS']
+        else:
+            os.environ['THEANO_FLAGS'] = before
+
+
+def _pool_2d_of_2015(input, ds, ignore_border=None, st=None, padding=(0, 0), mode='max'):
+    """`theano.tensor.signal.downsample.max_pool_2d`, the name and spelling that Lasagne 0.1 calls."""
+    from theano.tensor.signal.pool import pool_2d
+    return pool_2d(input, ws=ds, ignore_border=ignore_border, stride=st, pad=padding, mode=mode)
+
+
+def _scipy_convolution_of_2015():
+    """The private SciPy functions behind Theano's Python convolutions, on top of SciPy's public ones."""
+    def convolve2d(in1, in2, flip, mode, boundary, fill):
+        from scipy import signal
+        function = signal.convolve2d if flip else signal.correlate2d
+        return function(in1, in2, mode=mode, boundary=boundary, fillvalue=fill)
+
+    def convolve(*args, **kwargs):
+        from scipy import signal
+        return signal.convolve(*args, **kwargs)
+
+    return (dict(_valfrommode=str, _bvalfromboundary=str, convolve=convolve), dict(_convolve2d=convolve2d))
+
+
+def _import_theano():
+    """Import Theano and Lasagne quietly, with what they miss restored."""
+    _restore_numpy_names()
+    _restore_build_modules()
+    # Both warn about the C compiler and the BLAS that are not looked for yet.
+    loggers = [logging.getLogger(name) for name in ('theano.configdefaults', 'theano.tensor.blas')]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    signaltools, sigtools = _scipy_convolution_of_2015()
+    with _import_flags(), warnings.catch_warnings(), \
+            _temporary_stub('scipy.signal.signaltools', **signaltools), \
+            _temporary_stub('scipy.signal.sigtools', **sigtools):
+        warnings.simplefilter('ignore')
+        import theano.tensor.signal  # noqa: F401
+        _stub('theano.tensor.signal.downsample', max_pool_2d=_pool_2d_of_2015)
+        # Lasagne asks the package resources for its version; newer setuptools no longer have them.
+        with _temporary_stub('pkg_resources', get_distribution=importlib.metadata.distribution):
+            import lasagne  # noqa: F401
+    for logger in loggers:
+        logger.setLevel(logging.NOTSET)
+
+
+_import_theano()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Choosing the engine.
+
+
+class Environment(NamedTuple):
+    """What :func:`configure` chose; ``str()`` of it is one line for the log."""
+
+    engine: str       # 'torch', 'theano' or 'python'
+    device: str       # 'cpu' or 'cuda:N'
+    description: str
+
+    def __str__(self):
+        return self.description
+
+
+def configure(engine='auto', flags=None):
+    """Choose what runs Theano functions from now on and set Theano's flags.
+
+    Parameters
+    ----------
+    engine : str
+        One of `ENGINES`, see the table at the top of this module.
+    flags : dict or None
+        Theano flags by their full names of 2017 (``{'floatX': 'float32', 'dnn.conv.algo_bwd_filter':
+        'deterministic'}``). ``device`` is ``'auto'`` (default: the first GPU, else the CPU), ``'cpu'``, ``'cuda'`` or
+        ``'cudaN'``; the older spelling ``'gpuN'`` works too.
+
+    Returns
+    -------
+    Environment
+
+    Raises
+    ------
+    EnvironmentProblem
+        Unknown flag, bad value, or an engine or device that this machine does not have.
+    """
+    import theano
+    flags = dict(flags or {})
+    if engine not in ENGINES:
+        raise EnvironmentProblem('engine=%r: choose one of %s' % (engine, ', '.join(ENGINES)))
+    device = _parse_device(flags.pop('device', 'auto'))
+    _set_flags(flags)
+    if engine == 'auto':
+        engine = 'torch' if importlib.util.find_spec('torch') else 'theano' if _find_compiler() else 'python'
+    if engine != 'torch' and device.startswith('cuda'):
+        raise EnvironmentProblem('device=%r: only the torch engine runs on a GPU; pip install torch, or set device to '
+                                 "'cpu'" % device)
+    mode, device, description = dict(torch=_torch_engine, theano=_theano_engine, python=_python_engine)[engine](device)
+    theano.config.mode = mode
+    return Environment(engine, device, 'Engine: %s, %s' % (description, theano.config.floatX))
+
+
+def _parse_device(device):
+    """'auto', 'cpu' or 'cuda:N' out of the spellings 'cpu', 'cuda', 'cudaN', 'cuda:N', 'gpu', 'gpuN'."""
+    name = str(device).replace(':', '')
+    for prefix in ('cuda', 'gpu'):
+        number = name[len(prefix):]
+        if name.startswith(prefix) and (number == '' or number.isdigit()):
+            return 'cuda:%d' % int(number or 0)
+    if name not in ('auto', 'cpu'):
+        raise EnvironmentProblem("theano_flags['device']=%r: use 'auto', 'cpu', 'cuda', 'cuda0', 'cuda1', ..." % device)
+    return name
+
+
+def _set_flags(flags):
+    """Set Theano flags by full name; an unknown name or value is an error that names it."""
+    import theano
+    from theano.configparser import _config_var_list
+    known = {param.fullname: param for param in _config_var_list}
+    for name, value in flags.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise EnvironmentProblem('theano_flags[%r]: Theano has no such flag%s' % (
+                name, '; did you mean %r?' % near[0] if near else ''))
+        section, _, leaf = name.rpartition('.')
+        owner = theano.config
+        for part in filter(None, section.split('.')):
+            owner = getattr(owner, part)
+        if getattr(owner, leaf) == value or str(getattr(owner, leaf)) == str(value):
+            continue
+        if not known[name].allow_override:
+            raise EnvironmentProblem('theano_flags[%r]=%r: Theano reads this flag only while it is imported; set it in '
+                                     'the environment instead: THEANO_FLAGS=%s=%s' % (name, value, name, value))
+        try:
+            setattr(owner, leaf, value)
+        except (ValueError, TypeError) as error:
+            raise EnvironmentProblem('theano_flags[%r]=%r: %s' % (name, value, ' '.join(str(error).split()))) from error
+
+
+def _torch_engine(device):
+    import theano
+    if importlib.util.find_spec('torch') is None:
+        raise EnvironmentProblem("engine='torch': PyTorch is missing; pip install torch, or set engine to 'theano'")
+    import torch
+
+    import theano_torch
+    if device == 'auto':
+        device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
+    if device.startswith('cuda') and int(device[5:]) >= torch.cuda.device_count():
+        raise EnvironmentProblem("theano_flags['device']=%r: PyTorch sees %d CUDA GPUs here; set it to 'cpu' or 'auto'"
+                                 % (device.replace(':', ''), torch.cuda.device_count()))
+    dnn = theano.config.dnn
+    algorithms = [dnn.conv.algo_fwd, dnn.conv.algo_bwd_data, dnn.conv.algo_bwd_filter]
+    mode = theano_torch.install(
+        device=device,
+        cudnn=dnn.enabled not in ('False', False),
+        deterministic='deterministic' in algorithms or theano.config.deterministic == 'more',
+        benchmark=any(algorithm.startswith('time_') for algorithm in algorithms))
+    where = 'CPU (%d threads)' % torch.get_num_threads()
+    if device != 'cpu':
+        where = 'GPU %s (%s)' % (device[5:], torch.cuda.get_device_name(device))
+    return mode, device, 'torch %s on %s' % (torch.__version__, where)
+
+
+def _theano_engine(device):
+    import theano
+    from theano.gof.vm import VM_Linker
+    compiler = theano.config.cxx or _find_compiler()
+    if not compiler:
+        raise EnvironmentProblem("engine='theano': no g++ found; install one (Debian: apt install g++), or set "
+                                 "engine to 'torch' (pip install torch)")
+    theano.config.cxx = compiler
+    blas = 'as set in blas.ldflags'
+    if not theano.config.blas.ldflags:
+        blas, theano.config.blas.ldflags, macros = _find_blas()
+        if macros and macros not in theano.config.gcc.cxxflags:
+            theano.config.gcc.cxxflags = (theano.config.gcc.cxxflags + ' ' + macros).strip()
+    mode = theano.compile.Mode(VM_Linker(use_cloop=False, c_thunks=True), 'fast_run')
+    return mode, 'cpu', "Theano's C code (%s, BLAS: %s); compiling takes minutes the first time" % (compiler, blas)
+
+
+def _python_engine(device):
+    import theano
+    from theano.gof.vm import VM_Linker
+    theano.config.cxx = ''
+    # Without the C-only convolutions the abstract ones stay in the graph; they have Python code.
+    mode = theano.compile.Mode(VM_Linker(use_cloop=False, c_thunks=False), 'fast_run')
+    mode = mode.excluding('conv_opts', 'AbstractConvCheck')
+    return mode, 'cpu', "Theano's Python code, slow, for checks"
+
+
+def _find_compiler():
+    return shutil.which('clang++' if sys.platform == 'darwin' else 'g++') or ''
+
+
+def _find_blas():
+    """(name, blas.ldflags, compiler macros) of the best BLAS for Theano's C code; empty flags if there is none.
+
+    The system's OpenBLAS comes first. The wheel `scipy-openblas32` serves as well: its symbols carry a prefix that the
+    macros add to the names that Theano's sources use.
+    """
+    library = ctypes.util.find_library('openblas')
+    if library:
+        return library, '-l:' + library if sys.platform == 'linux' else '-lopenblas', ''
+    if importlib.util.find_spec('scipy_openblas32'):
+        import scipy_openblas32 as wheel
+        names = [letter + name + '_' for letter in 'sd' for name in
+                 ('gemm', 'gemv', 'ger', 'dot', 'axpy', 'swap', 'scal', 'copy', 'nrm2', 'asum', 'rot', 'rotg', 'rotm',
+                  'rotmg', 'symv', 'syr', 'syr2', 'syrk', 'syr2k', 'symm', 'trmm', 'trmv', 'trsm', 'trsv')]
+        names += ['openblas_get_num_threads', 'openblas_set_num_threads']
+        macros = ' '.join('-D%s=scipy_%s' % (name, name) for name in names)
+        return 'scipy-openblas32', '-L%s -l%s' % (wheel.get_lib_dir(), wheel.get_library()), macros
+    return 'none found, convolutions will be slow: pip install scipy-openblas32', '', ''
