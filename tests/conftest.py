@@ -11,6 +11,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / 'tests' / 'golden'
 sys.path.insert(0, str(ROOT))
 
+import theano_env  # noqa: E402  (before anything imports Theano)
+
 
 def load_golden(name):
     """(arrays, meta) of tests/golden/NAME.npz; meta is the JSON document stored in it, or None."""
@@ -24,8 +26,6 @@ def load_golden(name):
 def engine(request):
     """Run a test on one engine: ``@pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)``."""
     import theano
-
-    import theano_env
     before = theano.config.mode
     chosen = theano_env.configure(request.param, {'device': 'cpu'})
     yield chosen

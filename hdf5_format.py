@@ -1,0 +1,262 @@
+"""The multi-resolution HDF5 file that networks are trained on: opening, checking, writing.
+
+A file holds one dataset ``data{r}x{r}`` (N, C, r, r) uint8 per power of two, from the full resolution down to 1x1;
+one-hot labels lie beside it in ``NAME-labels.npy``. Everything is written under a temporary name and renamed when it is
+complete, the labels first: a file that has its name is complete and has its labels.
+"""
+
+import contextlib
+import os
+import re
+
+import h5py
+import numpy as np
+
+import misc
+
+PENDING_BYTES = 1 << 22     # Images are averaged, compressed and written in groups of about this size.
+LISTED_NAMES = 10           # Of the wrong names in a file, so many are listed.
+
+
+def labels_path(h5_path):
+    """Where the labels of an HDF5 file are: ``faces-labels.npy`` for ``faces.h5``."""
+    return os.path.splitext(h5_path)[0] + '-labels.npy'
+
+
+def is_power_of_two(value):
+    return value >= 1 and value & (value - 1) == 0
+
+
+def open_levels(h5_path):
+    """Open a multi-resolution HDF5 file and check that it is a complete one.
+
+    Parameters
+    ----------
+    h5_path : str
+
+    Returns
+    -------
+    (h5py.File, dict)
+        The open file and its datasets by resolution, finest first: each (N, C, r, r) uint8, N and C the same for all.
+
+    Raises
+    ------
+    misc.UserError
+        No such file, not HDF5, cut off, or of another layout.
+    """
+    h5_path = os.fspath(h5_path)
+    if not os.path.exists(h5_path):
+        raise misc.UserError('h5_path=%r: no such file; check the name and the data folder, or make it with '
+                             '`python dataset_tool.py create_from_images IMAGE_DIR %s`' % (h5_path, h5_path))
+    if h5_path.endswith(misc.TEMPORARY_SUFFIX):
+        raise misc.UserError('h5_path=%r: is the unfinished file of a writer that runs or was killed; make it again' %
+                             h5_path)
+    try:
+        h5 = h5py.File(h5_path, 'r')
+    except OSError as error:
+        reason = 'permission denied' if isinstance(error, PermissionError) else 'not an HDF5 file, or cut off'
+        raise misc.UserError('h5_path=%r: cannot be opened, %s; make or copy it again' % (h5_path, reason)) from error
+    try:
+        return h5, check_levels(h5)
+    except misc.UserError as error:
+        h5.close()
+        raise misc.UserError('h5_path=%r: %s; make the file with dataset_tool.py' % (h5_path, error)) from error
+
+
+def check_levels(h5):
+    """The datasets of an open file by resolution, finest first, see :func:`open_levels`."""
+    matches = [re.fullmatch(r'data(\d+)x(\d+)', name) for name in h5]
+    levels = {int(match[1]): h5[match[0]] for match in matches if match and match[1] == match[2]}
+    if not levels:
+        raise misc.UserError('has no dataset like data16x16, only %s' % (
+            ', '.join(map(repr, list(h5)[:LISTED_FILES])) or 'nothing'))
+    resolution = max(levels)
+    if not is_power_of_two(resolution):
+        raise misc.UserError('data%dx%d: the resolution must be a power of two' % (resolution, resolution))
+    finest_shape = levels[resolution].shape
+    expected = [resolution >> lod for lod in range(resolution.bit_length())]
+    for res in expected:
+        if res not in levels:
+            raise misc.UserError('data%dx%d is missing; all powers of two from %d to 1 must be there' % (
+                res, res, resolution))
+        level = levels[res]
+        if not isinstance(level, h5py.Dataset) or level.dtype != np.uint8 or level.ndim != 4:
+            raise misc.UserError('data%dx%d: must be [N, C, %d, %d] uint8, is %s %s' % (
+                res, res, res, res, getattr(level, 'shape', 'a group'), getattr(level, 'dtype', '')))
+        if level.shape != finest_shape[:2] + (res, res) or not level.size:
+            raise misc.UserError('data%dx%d: has the shape %s, data%dx%d has %s; need [N, C, r, r], the same N and C' % (
+                res, res, level.shape, resolution, resolution, finest_shape))
+    return {res: levels[res] for res in expected}
+
+
+def load_labels(path, num):
+    """Read the labels of `num` images: (num, label_size) float32.
+
+    Raises
+    ------
+    misc.UserError
+        The file is no array of numbers with one row per image.
+    """
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise misc.UserError('%s: cannot be read as a NumPy array; delete it or make the dataset again' %
+                             path) from error
+    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in 'fiub':
+        raise misc.UserError('%s: must hold one-hot labels, [N, label_size] float32, not %s %s' % (
+            path, getattr(labels, 'shape', 'an archive'), getattr(labels, 'dtype', '')))
+    if len(labels) != num:
+        raise misc.UserError('%s: has %d rows, the dataset has %d images; the labels belong to another dataset' % (
+            path, len(labels), num))
+    return labels.astype(np.float32)
+
+
+class HDF5Writer:
+    """Writes a multi-resolution HDF5 file; use it as ``with HDF5Writer(...) as writer: writer.add_images(...)``.
+
+    The file gets its name at the end of the block. After an exception, Ctrl-C included, nothing is left; after a kill,
+    a file whose name ends in ``.tmp``, which the next writer of the same file removes.
+
+    Parameters
+    ----------
+    h5_path : str
+        Missing folders are made.
+    resolution : int
+        A power of two.
+    channels : int
+        1 or 3.
+    force : bool
+        Replace an existing file, and its labels.
+
+    Raises
+    ------
+    misc.UserError
+        The file exists or cannot be written; `resolution` or `channels` is not possible.
+    """
+
+    def __init__(self, h5_path, resolution, channels, force=False):
+        self.h5_path = os.fspath(h5_path)
+        self.resolution = resolution
+        self.channels = channels
+        self.num_images = 0
+        self.labels = None
+        self.pending = []       # Float32 images not yet written, (n, C, resolution, resolution) each.
+        if not is_power_of_two(resolution):
+            raise misc.UserError('resolution=%r: must be a power of two' % (resolution,))
+        if channels not in (1, 3):
+            raise misc.UserError('channels=%r: must be 1 (grey) or 3 (RGB)' % (channels,))
+        refuse_existing(self.h5_path, force)
+        with self.reported_errors():
+            os.makedirs(os.path.dirname(self.h5_path) or '.', exist_ok=True)
+            for path in (self.h5_path, labels_path(self.h5_path)):
+                for stale in misc.remove_stale_temporaries(path):
+                    print('Removed %s, left behind by a writer that was killed' % stale)
+            self.temporary = misc.temporary_path(self.h5_path)
+            self.h5 = h5py.File(self.temporary, 'x')
+            self.levels = [self.create_level(resolution >> lod) for lod in range(resolution.bit_length())]
+
+    def create_level(self, res):
+        # Chunks of at least 128 bytes: fewer would cost more in the index than in the data.
+        chunk_images = -(-128 // (self.channels * res * res))
+        shape = (self.channels, res, res)
+        return self.h5.create_dataset('data%dx%d' % (res, res), shape=(0,) + shape, dtype=np.uint8,
+                                      maxshape=(None,) + shape, chunks=(chunk_images,) + shape,
+                                      compression='gzip', compression_opts=4)
+
+    @contextlib.contextmanager
+    def reported_errors(self):
+        try:
+            yield
+        except OSError as error:
+            raise misc.UserError('h5_path=%r: cannot be written (%s); choose another folder or make room' % (
+                self.h5_path, error.strerror or error)) from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error_type, _error, _trace):
+        try:
+            if error_type is None:
+                self.finish()
+        finally:
+            self.discard()
+
+    def add_images(self, images):
+        """Append images.
+
+        Parameters
+        ----------
+        images : ndarray, shape (N, C, H, W), uint8 or float in [0, 255]
+            H = W is the resolution, or a larger power of two: then they are averaged down.
+        """
+        if images.ndim != 4 or images.shape[1] != self.channels or images.shape[2] != images.shape[3] \
+                or not is_power_of_two(images.shape[2]) or images.shape[2] < self.resolution:
+            raise ValueError('images of shape %s: need [N, %d, %d, %d] or a larger power of two' % (
+                images.shape, self.channels, self.resolution, self.resolution))
+        images = images.astype(np.float32)
+        while images.shape[2] > self.resolution:
+            images = halve(images)
+        self.pending.append(images)
+        self.num_images += len(images)
+        if sum(group.nbytes for group in self.pending) >= PENDING_BYTES:
+            self.write_pending()
+
+    def add_labels(self, labels):
+        """Set the labels of all images: (N, label_size), stored as float32."""
+        self.labels = np.asarray(labels, dtype=np.float32)
+
+    def write_pending(self):
+        """Each level is averaged from the unrounded one above and rounded, half to even, only for storing."""
+        if not self.pending:
+            return
+        images = np.concatenate(self.pending)
+        self.pending = []
+        with self.reported_errors():
+            for level in self.levels:
+                if images.shape[2] > level.shape[2]:
+                    images = halve(images)
+                level.resize(len(level) + len(images), axis=0)
+                level[-len(images):] = np.rint(images).clip(0, 255).astype(np.uint8)
+
+    def finish(self):
+        """Complete the files and give them their names."""
+        self.write_pending()
+        if not self.num_images:
+            raise misc.UserError('h5_path=%r: no images were added' % self.h5_path)
+        if self.labels is not None and (self.labels.ndim != 2 or len(self.labels) != self.num_images):
+            raise ValueError('labels of shape %s: need one row for each of the %d images' % (
+                self.labels.shape, self.num_images))
+        with self.reported_errors():
+            self.h5.close()
+            # From here on an old file of that name would get the new labels.
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self.h5_path)
+            if self.labels is None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(labels_path(self.h5_path))
+        if self.labels is not None:
+            with misc.atomic_write(labels_path(self.h5_path)) as labels_file:
+                np.save(labels_file, self.labels)
+        with self.reported_errors():
+            misc.publish(self.temporary, self.h5_path)
+        print('Wrote %d images to %s' % (self.num_images, self.h5_path))
+
+    def discard(self):
+        """Close and delete what is not finished."""
+        with contextlib.suppress(OSError, RuntimeError):    # A full disk makes closing fail, too.
+            self.h5.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self.temporary)
+
+
+def refuse_existing(h5_path, force=False):
+    """Commands replace files only with --force. Labels alone would become those of the new file."""
+    for path in (h5_path, labels_path(h5_path)):
+        if os.path.exists(path) and not force:
+            raise misc.UserError('%s: exists; choose another name, or --force to replace it' % path)
+
+
+def halve(images):
+    """Averages of 2x2 pixels: (N, C, H, W) float -> (N, C, H / 2, W / 2)."""
+    return (images[:, :, 0::2, 0::2] + images[:, :, 0::2, 1::2] +
+            images[:, :, 1::2, 0::2] + images[:, :, 1::2, 1::2]) * images.dtype.type(0.25)

@@ -1,0 +1,523 @@
+"""The layers of "Progressive Growing of GANs" (Karras et al. 2017, arXiv 1710.10196) as Lasagne layers.
+
+Activations are (N, C, H, W). Lasagne 0.1 pads convolutions by hand and has neither nearest upscaling nor batch
+normalization: both are here. These keyword arguments of `lasagne.layers.get_output` mean something to the layers below:
+
+================ =======================================================================================================
+deterministic    False (default) while training: noise is drawn, batch norm uses and moves its statistics
+min_lod, max_lod floor and ceil of `cur_lod`, static ints: only these levels of detail are computed. None: all of them
+image_lod        static int k, default 0: the images that the network reads or makes are at resolution / 2^k instead of
+                 being repeated to the full resolution; the same values for less work. Needs min_lod >= k
+================ =======================================================================================================
+"""
+
+import numpy as np
+
+import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import lasagne
+import theano
+import theano.tensor as T
+from lasagne.init import Constant, Normal
+from lasagne.layers import Layer, MergeLayer
+from lasagne.nonlinearities import identity
+from theano.sandbox.rng_mrg import MRG_RandomStreams
+from theano.tensor.signal.pool import pool_2d
+
+import ops
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Activations.
+
+
+class LeakyRectify(lasagne.nonlinearities.LeakyRectify):
+    """Lasagne's leaky rectifier, computed by :class:`ops.LeakyReLU`."""
+
+    def __call__(self, x):
+        return ops.leaky_relu(x, self.leakiness)
+
+
+def rectify(x):
+    """max(x, 0), computed by :class:`ops.LeakyReLU`."""
+    return ops.leaky_relu(x, 0.0)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Resampling.
+
+
+def resize_activations(x, from_shape, to_shape):
+    """Resize `x` from the static shape `from_shape` to `to_shape`, tuples (N or None, C, H, W).
+
+    Surplus channels are dropped, missing ones are zero; sizes are averaged down or repeated up by whole factors.
+    """
+    if to_shape[1] < from_shape[1]:
+        x = x[:, :to_shape[1]]
+    for axis_size, wanted in zip(from_shape[2:], to_shape[2:], strict=True):
+        if axis_size % wanted and wanted % axis_size:
+            raise ValueError('Cannot resize activations from %r to %r: sizes must be whole multiples of each other'
+                             % (from_shape, to_shape))
+    x = ops.downscale2d(x, max(from_shape[2] // to_shape[2], 1))
+    x = ops.upscale2d(x, max(to_shape[2] // from_shape[2], 1))
+    if to_shape[1] > from_shape[1]:
+        zeros = T.zeros((x.shape[0], to_shape[1] - from_shape[1], x.shape[2], x.shape[3]), dtype=x.dtype)
+        x = T.concatenate([x, zeros], axis=1)
+    return x
+
+
+class Upscale2DLayer(Layer):
+    """Nearest-neighbour upscaling by `scale_factor`."""
+
+    def __init__(self, incoming, scale_factor=2, **kwargs):
+        super().__init__(incoming, **kwargs)
+        self.scale_factor = scale_factor
+
+    def get_output_shape_for(self, input_shape):
+        n, c, h, w = input_shape
+        return n, c, h * self.scale_factor, w * self.scale_factor
+
+    def get_output_for(self, input, **kwargs):
+        return ops.upscale2d(input, self.scale_factor)
+
+
+class Pool2DLayer(lasagne.layers.Pool2DLayer):
+    """Pooling without overlap: the average (default) or the maximum of pool_size x pool_size pixels.
+
+    A layer that pools the network's own images is told the `image_lod` of its output, so that it pools by less where
+    the images already come at a lower resolution.
+    """
+
+    def __init__(self, incoming, pool_size=2, mode='average', image_lod=None, **kwargs):
+        if mode not in ('average', 'max'):
+            raise ValueError("Pool2DLayer mode=%r: use 'average' or 'max'" % (mode,))
+        super().__init__(incoming, pool_size, mode=mode, **kwargs)
+        if mode == 'average' and any(size % pool_size for size in self.input_shape[2:]):
+            raise ValueError('Pool2DLayer pool_size=%r: must divide the input size, which is %dx%d'
+                             % ((pool_size,) + tuple(self.input_shape[2:])))
+        self.image_lod = image_lod
+
+    def get_output_for(self, input, image_lod=0, **kwargs):
+        if self.mode == 'max':
+            return pool_2d(input, ws=self.pool_size, ignore_border=True, mode='max')
+        if self.image_lod is None:
+            return ops.downscale2d(input, self.pool_size[0])
+        # An image below the wanted resolution is passed on: no level of detail at or above image_lod uses it.
+        return ops.downscale2d(input, self.pool_size[0] // 2 ** min(image_lod, self.image_lod))
+
+
+class LODSelectLayer(MergeLayer):
+    """Fade between levels of detail (section 2 and Figure 2 of the paper).
+
+    Input i of `incomings` belongs to lod `first_incoming_lod` + i. The output has the shape of the first input. Given
+    the static `min_lod` and `max_lod`, only the inputs between them are used; the blend between two neighbours is
+    ``(1 - t) * finer + t * coarser`` with t = clip(cur_lod - lod of the finer, 0, 1).
+
+    Parameters
+    ----------
+    incomings : list of Layer
+        Finest first.
+    cur_lod : Theano shared float32 scalar
+    first_incoming_lod : int
+    """
+
+    def __init__(self, incomings, cur_lod, first_incoming_lod=0, **kwargs):
+        super().__init__(incomings, **kwargs)
+        self.cur_lod = cur_lod
+        self.first_incoming_lod = first_incoming_lod
+
+    def get_output_shape_for(self, input_shapes):
+        return input_shapes[0]
+
+    def _index(self, lod):
+        return int(np.clip(lod - self.first_incoming_lod, 0, len(self.input_shapes) - 1))
+
+    def get_output_for(self, inputs, min_lod=None, max_lod=None, image_lod=0, **kwargs):
+        if image_lod and (min_lod is None or min_lod < image_lod):
+            raise ValueError('image_lod=%r needs min_lod >= image_lod, got min_lod=%r: images at a lower resolution '
+                             'than that of min_lod would lose detail' % (image_lod, min_lod))
+        first = 0 if min_lod is None else self._index(min_lod)
+        last = len(inputs) - 1 if max_lod is None else self._index(max_lod)
+        # In G the inputs are images of lod 0, 1, ...; in D they all have the same shape.
+        shape = self.input_shapes[self._index(image_lod)]
+        output = resize_activations(inputs[first], self.input_shapes[first], shape)
+        for i in range(first + 1, last + 1):
+            t = T.clip(self.cur_lod - (self.first_incoming_lod + i - 1), 0, 1)
+            output = output * (1 - t) + resize_activations(inputs[i], self.input_shapes[i], shape) * t
+        return output
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Weights.
+
+
+def _per_channel(b):
+    return b.dimshuffle('x', 0, 'x', 'x')
+
+
+class _WeightLayer(Layer):
+    """W, a bias per output channel (None once a layer above took it over) and a nonlinearity."""
+
+    def __init__(self, incoming, num_units, W_shape, W, nonlinearity=None, **kwargs):
+        super().__init__(incoming, **kwargs)
+        self.num_units = num_units
+        self.nonlinearity = identity if nonlinearity is None else nonlinearity
+        self.W = self.add_param(W, W_shape, name='W')
+        self.b = self.add_param(Constant(0.), (num_units,), name='b', regularizable=False)
+
+    def activate(self, x):
+        return self.nonlinearity(x if self.b is None else x + _per_channel(self.b))
+
+
+class Conv2DLayer(_WeightLayer):
+    """2D convolution (filters flipped, as Lasagne does), stride 1, with Theano's own padding.
+
+    Parameters
+    ----------
+    incoming : Layer
+    num_units, filter_size : int
+        Feature maps and size of the square filters. W has the shape (num_units, C, filter_size, filter_size).
+    pad : str or int
+        ``'same'``, ``'full'``, ``'valid'`` or a number of pixels.
+    """
+
+    def __init__(self, incoming, num_units, filter_size, pad='same', **kwargs):
+        if pad == 'same' and filter_size % 2 == 0:
+            raise ValueError("pad='same' needs an odd filter_size, got %r" % (filter_size,))
+        self.filter_size = filter_size
+        self.pad = {'same': filter_size // 2, 'full': filter_size - 1, 'valid': 0}.get(pad, pad)
+        W_shape = (num_units, incoming.output_shape[1], filter_size, filter_size)
+        super().__init__(incoming, num_units, W_shape, **kwargs)
+
+    def get_output_shape_for(self, input_shape):
+        h, w = [size + 2 * self.pad - self.filter_size + 1 for size in input_shape[2:]]
+        return input_shape[0], self.num_units, h, w
+
+    def get_output_for(self, input, **kwargs):
+        if self.input_shape[2:] == (1, 1) and self.pad == self.filter_size - 1:
+            # Full padding of a single pixel is a matrix product; as a convolution nearly all its factors are zeros.
+            size = self.filter_size
+            W = self.W.dimshuffle(1, 0, 2, 3).flatten(2)
+            return self.activate(T.dot(input.flatten(2), W).reshape((-1, self.num_units, size, size)))
+        return self.activate(convolve(input, self.W, self.pad))
+
+
+class NINLayer(_WeightLayer):
+    """1x1 convolution. W has the shape (C, num_units), as in Lasagne."""
+
+    def __init__(self, incoming, num_units, **kwargs):
+        super().__init__(incoming, num_units, (incoming.output_shape[1], num_units), **kwargs)
+
+    def get_output_shape_for(self, input_shape):
+        return (input_shape[0], self.num_units) + tuple(input_shape[2:])
+
+    def get_output_for(self, input, **kwargs):
+        return self.activate(convolve(input, self.W.dimshuffle(1, 0, 'x', 'x'), 0))
+
+
+def convolve(x, W, pad):
+    """Convolution of `x` with `W`, padded by `pad` zeros on all four sides."""
+    if x.dtype != W.dtype:
+        # Training feeds float32 images also when floatX is float64; Theano's convolution takes no mixture.
+        x = T.cast(x, W.dtype)
+    return T.nnet.conv2d(x, W, border_mode=(pad, pad))
+
+
+class ScaleLayer(Layer):
+    """Multiply by a constant, kept per channel as the parameter `scales`, neither trainable nor regularizable."""
+
+    def __init__(self, incoming, scale, **kwargs):
+        super().__init__(incoming, **kwargs)
+        self.scales = self.add_param(Constant(scale), (self.input_shape[1],), name='scales', trainable=False,
+                                     regularizable=False)
+
+    def get_output_for(self, input, **kwargs):
+        return input * _per_channel(self.scales)
+
+
+def _take_over(layer):
+    """Remove the bias and the nonlinearity from `layer`; returns the nonlinearity."""
+    nonlinearity = layer.nonlinearity
+    layer.nonlinearity = identity
+    if layer.b is not None:
+        del layer.params[layer.b]
+        layer.b = None
+    return nonlinearity
+
+
+class WScaleLayer(Layer):
+    """Equalized learning rate (section 4.1): the weights W of the layer below are used as ``W * scale``.
+
+    `scale` is the root mean square of the freshly drawn W, and W is divided by it. This layer takes over the bias and
+    the nonlinearity of the layer below, whose output it gets.
+    """
+
+    def __init__(self, incoming, **kwargs):
+        super().__init__(incoming, **kwargs)
+        W = incoming.W.get_value()
+        scale = np.sqrt(np.mean(W ** 2))
+        incoming.W.set_value(W / scale)
+        self.scale = self.add_param(np.asarray(scale), (), name='scale', trainable=False)
+        # Scaling W is the same as scaling the output below, without the two extra passes over the activations.
+        incoming.W = incoming.W * self.scale
+        self.nonlinearity = _take_over(incoming)
+        self.b = self.add_param(Constant(0.), (incoming.output_shape[1],), name='b', regularizable=False)
+
+    def get_output_for(self, input, **kwargs):
+        if self.b is not None:
+            input = input + (_per_channel(self.b) if input.ndim == 4 else self.b)
+        return self.nonlinearity(input)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Normalization.
+
+
+class PixelNormLayer(Layer):
+    """Pixelwise feature vector normalization (section 4.2): ``x / sqrt(mean over C of x^2 + 1e-8)``."""
+
+    def __init__(self, incoming, epsilon=1e-8, **kwargs):
+        super().__init__(incoming, **kwargs)
+        self.epsilon = epsilon
+
+    def get_output_for(self, input, **kwargs):
+        # The dtype matters for float32 latents when floatX is float64.
+        mean_square = T.mean(T.sqr(input), axis=1, dtype=theano.config.floatX, keepdims=True)
+        return input / T.sqrt(mean_square + self.epsilon)
+
+
+class LayerNormLayer(Layer):
+    """Layer normalization over C, H, W of each sample, with one scalar gain and a bias per channel.
+
+    Takes over the bias and the nonlinearity of the layer below (Ba et al. 2016; baseline (a) of Table 1).
+    """
+
+    def __init__(self, incoming, epsilon=1e-4, **kwargs):
+        super().__init__(incoming, **kwargs)
+        self.epsilon = epsilon
+        self.nonlinearity = _take_over(incoming)
+        # Float32 whatever floatX is, as in the release.
+        self.gain = self.add_param(np.asarray(1.0, dtype='float32'), (), name='gain')
+        self.b = self.add_param(Constant(0.), (self.input_shape[1],), name='b', regularizable=False)
+
+    def get_output_for(self, input, **kwargs):
+        axes = tuple(range(1, input.ndim))
+        centered = input - T.mean(input, axis=axes, keepdims=True)
+        std = T.sqrt(T.mean(T.sqr(centered), axis=axes, keepdims=True) + self.epsilon)
+        return self.nonlinearity(centered * (self.gain / std) + _per_channel(self.b))
+
+
+class BatchNormLayer(Layer):
+    """Batch normalization over N, H, W (Ioffe and Szegedy 2015), as in Lasagne 0.2.
+
+    Parameters beta, gamma, mean, inv_std. A nondeterministic evaluation normalizes by the statistics of the minibatch
+    and moves the running ones by `alpha`, as default updates of the compiled function; a deterministic one uses the
+    running ones. A function that evaluates the layer several times moves them once: pass
+    ``batch_norm_update_averages=False`` (the name is Lasagne's) to all evaluations but one.
+    """
+
+    def __init__(self, incoming, epsilon=1e-4, alpha=0.1, **kwargs):
+        super().__init__(incoming, **kwargs)
+        self.epsilon = epsilon
+        self.alpha = alpha
+        shape = (self.input_shape[1],)
+        self.beta = self.add_param(Constant(0.), shape, name='beta', regularizable=False)
+        self.gamma = self.add_param(Constant(1.), shape, name='gamma')
+        statistic = dict(trainable=False, regularizable=False, batch_norm_stat=True)
+        self.mean = self.add_param(Constant(0.), shape, name='mean', **statistic)
+        self.inv_std = self.add_param(Constant(1.), shape, name='inv_std', **statistic)
+
+    def get_output_for(self, input, deterministic=False, batch_norm_update_averages=True, **kwargs):
+        mean, inv_std = self.mean, self.inv_std
+        if not deterministic:
+            mean = T.mean(input, axis=(0, 2, 3))
+            centered = input - _per_channel(mean)
+            inv_std = T.inv(T.sqrt(T.mean(T.sqr(centered), axis=(0, 2, 3)) + self.epsilon))
+        if not deterministic and batch_norm_update_averages:
+            mean = mean + self._moving(self.mean, mean)
+            inv_std = inv_std + self._moving(self.inv_std, inv_std)
+        return (input - _per_channel(mean)) * _per_channel(self.gamma * inv_std) + _per_channel(self.beta)
+
+    def _moving(self, param, value):
+        """Zeros, through which a function finds the default update of a stand-in that shares the value of `param`.
+
+        The parameter itself must not have a default update: deterministic functions use it too.
+        """
+        running = theano.clone(param, share_inputs=False)
+        running.default_update = (1 - self.alpha) * running + self.alpha * value
+        return 0 * running
+
+
+def batch_norm(layer):
+    """Put batch normalization between `layer` and its nonlinearity; names as in Lasagne: ``_bn``, ``_bn_nonlin``."""
+    nonlinearity = _take_over(layer)
+    normalized = BatchNormLayer(layer, name=layer.name + '_bn')
+    return lasagne.layers.NonlinearityLayer(normalized, nonlinearity, name=normalized.name + '_nonlin')
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Noise and minibatch statistics.
+
+
+class GDropLayer(Layer):
+    """Multiplicative noise per sample and channel (appendix A.1); identity when deterministic.
+
+    Parameters
+    ----------
+    incoming : Layer
+    strength : Theano shared float32 scalar
+    mode : str
+        ``'prop'``: Gaussian of mean 1 and standard deviation strength * sqrt(C); ``'drop'``: dropout with probability
+        strength; ``'mul'``: (1 + strength) ^ Gaussian.
+    """
+
+    def __init__(self, incoming, strength, mode='prop', **kwargs):
+        super().__init__(incoming, **kwargs)
+        if mode not in ('prop', 'drop', 'mul'):
+            raise ValueError("GDropLayer mode=%r: use 'prop', 'drop' or 'mul'" % (mode,))
+        self.strength = strength
+        self.mode = mode
+        self.random = MRG_RandomStreams(lasagne.random.get_rng().randint(1, 2147462579))
+
+    def get_output_for(self, input, deterministic=False, **kwargs):
+        if deterministic:
+            return input
+        size = (input.shape[0], input.shape[1])
+        if self.mode == 'drop':
+            keep = 1 - self.strength
+            noise = self.random.binomial(size, p=keep, dtype=input.dtype) / keep
+        elif self.mode == 'mul':
+            noise = (1 + self.strength) ** self.random.normal(size, dtype=input.dtype)
+        else:
+            noise = 1 + self.random.normal(size, dtype=input.dtype) * (self.strength * self.input_shape[1] ** 0.5)
+        return input * noise.reshape((input.shape[0], input.shape[1]) + (1,) * (input.ndim - 2))
+
+
+def Tstdeps(x, axis, epsilon=1e-8):
+    """Standard deviation along `axis`, kept as broadcastable, with a gradient at zero: sqrt(variance + 1e-8)."""
+    return T.sqrt(T.mean(T.sqr(x - T.mean(x, axis=axis, keepdims=True)), axis=axis, keepdims=True) + epsilon)
+
+
+def Tstd(x, axis):
+    """Standard deviation along `axis`, kept as broadcastable."""
+    return Tstdeps(x, axis, epsilon=0.0)
+
+
+class MinibatchStatConcatLayer(Layer):
+    """Minibatch standard deviation (section 3): append statistics of the minibatch as constant feature maps.
+
+    Parameters
+    ----------
+    incoming : Layer
+    func : str
+        ``'Tstdeps'`` (section 3, with an epsilon) or ``'Tstd'``.
+    averaging : str
+        What is averaged after taking the statistic over N of each activation: ``'all'`` everything (one map, the
+        paper's choice), ``'spatial'`` H and W (C maps), ``'none'`` nothing (C maps), ``'groupG'`` H, W and C / G
+        channels (G maps). ``'gpool'`` takes the statistic over N, H, W (C maps), ``'flat'`` over everything (one map).
+    """
+
+    FUNCS = {'Tstdeps': Tstdeps, 'Tstd': Tstd}
+
+    def __init__(self, incoming, func='Tstdeps', averaging='all', **kwargs):
+        super().__init__(incoming, **kwargs)
+        channels = self.input_shape[1]
+        maps = {'all': 1, 'flat': 1, 'spatial': channels, 'none': channels, 'gpool': channels}
+        if averaging not in maps:
+            groups = averaging[len('group'):] if str(averaging).startswith('group') else ''
+            if not groups.isdigit() or int(groups) < 1 or channels % int(groups):
+                raise ValueError('MinibatchStatConcatLayer averaging=%r: use one of %s, or groupG with a G that '
+                                 'divides the %d channels' % (averaging, ', '.join(maps), channels))
+            maps[averaging] = int(groups)
+        if func not in self.FUNCS:
+            raise ValueError('MinibatchStatConcatLayer func=%r: use one of %s' % (func, ', '.join(self.FUNCS)))
+        self.func = self.FUNCS[func]
+        self.averaging = averaging
+        self.num_maps = maps[averaging]
+
+    def get_output_shape_for(self, input_shape):
+        return (input_shape[0], input_shape[1] + self.num_maps) + tuple(input_shape[2:])
+
+    def statistic(self, x):
+        """(1, num_maps, 1 or H, 1 or W) of `x` (N, C, H, W)."""
+        if self.averaging == 'flat':
+            return self.func(x, axis=(0, 1, 2, 3))
+        if self.averaging == 'gpool':
+            return self.func(x, axis=(0, 2, 3))
+        per_activation = self.func(x, axis=0)
+        if self.averaging == 'none':
+            return per_activation
+        if self.averaging == 'all':
+            return T.mean(per_activation, axis=(1, 2, 3), keepdims=True)
+        per_channel = T.mean(per_activation, axis=(2, 3), keepdims=True)
+        if self.averaging == 'spatial':
+            return per_channel
+        groups = per_channel.reshape((self.num_maps, self.input_shape[1] // self.num_maps))
+        return T.mean(groups, axis=1).dimshuffle('x', 0, 'x', 'x')
+
+    def get_output_for(self, input, **kwargs):
+        n, _c, h, w = [input.shape[i] for i in range(4)]
+        maps = T.alloc(self.statistic(input), n, self.num_maps, h, w)
+        return T.concatenate([input, maps], axis=1)
+
+
+class MinibatchLayer(Layer):
+    """Minibatch discrimination (Salimans et al. 2016, section 3.2), row e* of Table 1.
+
+    Appends `num_kernels` features to the flattened input. Weights are normalized per output; :func:`initialize_mbdisc`
+    sets their scale and the bias from the activations of real images.
+    """
+
+    def __init__(self, incoming, num_kernels, dim_per_kernel=5, **kwargs):
+        super().__init__(incoming, **kwargs)
+        self.num_kernels = num_kernels
+        self.num_inputs = int(np.prod(self.input_shape[1:]))
+        self.theta = self.add_param(Normal(0.05), (self.num_inputs, num_kernels, dim_per_kernel), name='theta')
+        self.log_weight_scale = self.add_param(Constant(0.), (num_kernels, dim_per_kernel), name='log_weight_scale')
+        self.b = self.add_param(Constant(-1.), (num_kernels,), name='b')
+
+    def get_output_shape_for(self, input_shape):
+        return input_shape[0], self.num_inputs + self.num_kernels
+
+    def distances(self, x):
+        """L1 distances (N, num_kernels, N) between the samples of `x` (N, num_inputs); huge to itself."""
+        W = self.theta * (T.exp(self.log_weight_scale) / T.sqrt(T.sum(T.sqr(self.theta), axis=0)))
+        projected = T.dot(x, W.flatten(2)).reshape((x.shape[0],) + self.theta.get_value(borrow=True).shape[1:])
+        differences = projected.dimshuffle(0, 1, 2, 'x') - projected.dimshuffle('x', 1, 2, 0)
+        return T.sum(abs(differences), axis=2) + 1e6 * T.eye(x.shape[0], dtype=x.dtype).dimshuffle(0, 'x', 1)
+
+    def get_output_for(self, input, **kwargs):
+        x = input.flatten(2)
+        return T.concatenate([x, T.sum(T.exp(-self.distances(x)), axis=2) + self.b], axis=1)
+
+    def initial_values(self, input):
+        """[(parameter, expression)]: mean distance to the nearest sample becomes 2, the mean feature 0."""
+        distances = self.distances(input.flatten(2))
+        nearest = 0.5 * T.mean(T.min(distances, axis=2), axis=0)
+        features = T.sum(T.exp(-distances / nearest.dimshuffle('x', 0, 'x')), axis=2)
+        return [(self.log_weight_scale, self.log_weight_scale - T.log(nearest).dimshuffle(0, 'x')),
+                (self.b, -T.mean(features, axis=0))]
+
+
+def has_mbdisc(output_layers):
+    """Whether there is a :class:`MinibatchLayer` among the layers below `output_layers`."""
+    return any(isinstance(layer, MinibatchLayer) for layer in lasagne.layers.get_all_layers(output_layers))
+
+
+def initialize_mbdisc(input_layer, output_layers, images, **kwargs):
+    """Data-dependent initialisation of every :class:`MinibatchLayer` below `output_layers`, in training mode.
+
+    Parameters
+    ----------
+    input_layer, output_layers : Layer, list of Layer
+        Of the discriminator.
+    images : array (N, C, H, W) float32
+        Real images, 500 in the release.
+    **kwargs
+        For `lasagne.layers.get_output`: min_lod, max_lod, image_lod.
+    """
+    variable = T.TensorType(images.dtype, (False,) * 4)('images')
+    layers = [layer for layer in lasagne.layers.get_all_layers(output_layers) if isinstance(layer, MinibatchLayer)]
+    inputs = lasagne.layers.get_output([layer.input_layer for layer in layers], {input_layer: variable},
+                                       deterministic=False, **kwargs)
+    updates = [pair for layer, x in zip(layers, inputs, strict=True) for pair in layer.initial_values(x)]
+    theano.function([variable], [], updates=updates)(images)

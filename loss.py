@@ -1,0 +1,103 @@
+"""The losses of "Progressive Growing of GANs" (Karras et al. 2017): sections 6.4 and appendices A, B, D."""
+
+from typing import NamedTuple
+
+import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import lasagne
+import theano
+import theano.tensor as T
+from theano.sandbox.rng_mrg import MRG_RandomStreams
+
+import misc
+
+TYPES = ('iwass', 'lsgan')
+COND_TYPES = ('acgan',)
+
+
+class Losses(NamedTuple):
+    """What :func:`evaluate_loss` returns: Theano expressions."""
+
+    G_loss: object              # Scalar.
+    D_loss: object              # Scalar.
+    real_scores_out: object     # To report: D's scores of the reals (N, 1); iwass: the constant 0.
+    fake_scores_out: object     # To report: D's scores of the fakes (N, 1); iwass: fake minus real.
+    mixing_factors: object      # (N, 1, 1, 1) float32, uniform: the share of the fake in the images of iwass's penalty.
+
+
+def evaluate_loss(
+    G, D,                       # Networks with `input_layers` and `get_output_for`, such as tfutil_shim.Network.
+    min_lod, max_lod,           # floor and ceil of cur_lod: static ints that differ by at most 1.
+    real_images,                # (N, C, H, W) with H = W = resolution / 2^image_lod.
+    real_labels,                # (N, label_size) one-hot.
+    fake_latents,               # (N, latent_size)
+    fake_labels,                # (N, label_size) one-hot.
+    type            = 'iwass',  # 'iwass': WGAN-GP (Gulrajani et al. 2017). 'lsgan': least squares, 0 means real.
+    iwass_lambda    = 10.0,     # Weight of the gradient penalty.
+    iwass_epsilon   = 0.001,    # Weight of the squared real scores, which keeps them from drifting.
+    iwass_target    = 1.0,      # Norm that the gradient is pulled to.
+    cond_type       = 'acgan',  # Loss of D's label outputs, if it has any: 'acgan' (Odena et al. 2016).
+    cond_weight     = 1.0,
+    image_lod       = 0,        # Resolution of the real and fake images; min_lod makes the fewest computations.
+):
+    """Losses of both networks, evaluated in training mode.
+
+    Any `image_lod` up to `min_lod` gives the same values: D sees its images only after average pooling, which leaves
+    repeated pixels as they are. A pixel at lod k stands for 4^k pixels of which each has 1 / 4^k of its gradient, so
+    that iwass divides its gradient norm by 2^k.
+
+    Returns
+    -------
+    Losses
+
+    Raises
+    ------
+    misc.UserError
+        Unknown `type` or `cond_type`.
+    """
+    _check_choice('type', type, TYPES)
+    _check_choice('cond_type', cond_type, COND_TYPES)
+    lods = dict(deterministic=False, min_lod=min_lod, max_lod=max_lod, image_lod=image_lod)
+
+    fake_images = G.get_output_for(*[fake_latents, fake_labels][:len(G.input_layers)], **lods)
+    # D's batch norm, if it has any, follows one evaluation: of the mixed images if there are such, else of the reals.
+    real_scores, *real_logits = D.get_output_for(real_images, return_as_list=True, **lods,
+                                                 batch_norm_update_averages=type != 'iwass')
+    fake_scores, *fake_logits = D.get_output_for(fake_images, return_as_list=True, **lods,
+                                                 batch_norm_update_averages=False)
+
+    # Seeded for every type, so that the draws from NumPy's generator do not depend on it.
+    random = MRG_RandomStreams(lasagne.random.get_rng().randint(1, 2147462579))
+    mixing_factors = random.uniform((real_images.shape[0], 1, 1, 1), dtype='float32')
+
+    if type == 'iwass':
+        mixed_images = real_images * (1 - mixing_factors) + fake_images * mixing_factors
+        mixed_scores = D.get_output_for(mixed_images, return_as_list=True, **lods)[0]
+        gradients = theano.grad(T.sum(mixed_scores), mixed_images)
+        norms = T.sqrt(T.sum(T.sqr(gradients), axis=(1, 2, 3))) / 2 ** image_lod
+        penalty = T.mean(T.sqr(norms - iwass_target)) * (iwass_lambda / iwass_target ** 2)
+        G_loss = -T.mean(fake_scores)
+        D_loss = T.mean(fake_scores) - T.mean(real_scores) + penalty + T.mean(T.sqr(real_scores)) * iwass_epsilon
+        real_scores_out, fake_scores_out = T.constant(0), fake_scores - real_scores
+    else:
+        G_loss = T.mean(T.sqr(fake_scores))
+        D_loss = T.mean(T.sqr(real_scores)) + T.mean(T.sqr(fake_scores - 1)) * 0.1
+        real_scores_out, fake_scores_out = real_scores, fake_scores
+
+    if real_logits:
+        fake_entropy = cross_entropy(fake_logits[0], fake_labels)
+        G_loss += fake_entropy * cond_weight
+        D_loss += (cross_entropy(real_logits[0], real_labels) + fake_entropy) * cond_weight
+    return Losses(G_loss, D_loss, real_scores_out, fake_scores_out, mixing_factors)
+
+
+def cross_entropy(logits, labels):
+    """Softmax cross-entropy, mean over N, of `logits` and one-hot `labels` (N, label_size)."""
+    shifted = logits - theano.gradient.disconnected_grad(T.max(logits, axis=1, keepdims=True))
+    log_probs = shifted - T.log(T.sum(T.exp(shifted), axis=1, keepdims=True))
+    return -T.mean(T.sum(labels * log_probs, axis=1))
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise misc.UserError('loss.%s=%r: use %s' % (name, value, ' or '.join(repr(choice) for choice in choices)))

@@ -1,0 +1,318 @@
+"""The networks of "Progressive Growing of GANs" (Karras et al. 2017): Table 2, section 6.2 and appendices A, B, D.
+
+A build function returns a dict: `input_layers`, `output_layers` and, by name, the shared float32 scalars that steer the
+network from outside: `cur_lod` (0: full resolution, k: resolution / 2^k, fractions blend) and for discriminators
+`gdrop_strength`. Layers draw their initial weights from Lasagne's generator in the order in which they are made.
+
+Arguments that the functions share (those that a function does not know are ignored):
+
+=================== ====================================================================================================
+num_channels        channels of the images
+resolution          width and height of the images: a power of two, at least 4
+label_size          length of the one-hot labels, 0: no labels
+fmap_base,          stage s has ``min(int(fmap_base / 2 ** (s * fmap_decay)), fmap_max)`` feature maps; stage 1 works on
+fmap_decay,         4x4 pixels, stage 2 on 8x8, and so on
+fmap_max
+latent_size         length of the latent vectors; None: as many as stage 0 has feature maps
+use_wscale          equalized learning rate (section 4.1)
+use_pixelnorm       pixelwise feature vector normalization (section 4.2)
+use_batchnorm,      the normalizations of the baselines instead
+use_layernorm
+use_gdrop           multiplicative Gaussian noise in front of D's convolutions (appendix B)
+mbstat_avg          minibatch standard deviation (section 3): see `layers.MinibatchStatConcatLayer`; None: none
+=================== ====================================================================================================
+"""
+
+import numpy as np
+
+import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import theano
+from lasagne.init import HeNormal
+from lasagne.layers import ConcatLayer, DenseLayer, FlattenLayer, InputLayer, NonlinearityLayer, ReshapeLayer
+from lasagne.nonlinearities import softmax, tanh
+
+import layers
+import misc
+
+RELU_GAIN = np.sqrt(2)      # He et al. 2015, for layers followed by a (leaky) rectifier. 1 for linear layers.
+
+
+class FeatureMaps:
+    """Numbers of feature maps: ``maps(stage)``, and the number of the finest stage, ``maps.last_stage``."""
+
+    def __init__(self, resolution, base, decay, maximum):
+        if resolution < 4 or resolution & (resolution - 1):
+            raise misc.UserError('resolution=%r: the networks need a power of two, at least 4' % (resolution,))
+        self.last_stage = int(resolution).bit_length() - 2
+        self.base, self.decay, self.maximum = base, decay, maximum
+
+    def __call__(self, stage):
+        maps = min(int(self.base / 2.0 ** (stage * self.decay)), self.maximum)
+        if maps < 1:
+            raise misc.UserError('fmap_base=%r: no feature maps are left at %dx%d pixels (fmap_decay=%r, fmap_max=%r); '
+                                 'use a larger fmap_base' % (self.base, 2 ** (stage + 1), 2 ** (stage + 1), self.decay,
+                                                             self.maximum))
+        return maps
+
+
+def _shared_scalar(name):
+    return theano.shared(np.float32(0.0), name=name)
+
+
+def _suffixed(layer, wscale='', batchnorm=False, layernorm=False, pixelnorm=False):
+    """Put the wanted normalizations on top of `layer`, each with its suffix to the name."""
+    if wscale:
+        layer = layers.WScaleLayer(layer, name=layer.name + wscale)
+    if batchnorm:
+        layer = layers.batch_norm(layer)
+    if layernorm:
+        layer = layers.LayerNormLayer(layer, name=layer.name + 'ln')
+    if pixelnorm:
+        layer = layers.PixelNormLayer(layer, name=layer.name + 'pn')
+    return layer
+
+
+def _conv(layer, name, num_maps, filter_size, activation, pad='same', **suffixes):
+    layer = layers.Conv2DLayer(layer, num_maps, filter_size, pad=pad, W=HeNormal(RELU_GAIN), nonlinearity=activation,
+                               name=name)
+    return _suffixed(layer, **suffixes)
+
+
+def _latent_inputs(latent_size, label_size, normalize_latents):
+    """(input layers, layer (N, latent_size + label_size, 1, 1))."""
+    inputs = [InputLayer((None, latent_size), name='Glatents')]
+    layer = inputs[0]
+    if normalize_latents:
+        layer = layers.PixelNormLayer(layer, name='Glnorm')
+    if label_size:
+        inputs.append(InputLayer((None, label_size), name='Glabels'))
+        layer = ConcatLayer([layer, inputs[1]], name='Gina')
+    return inputs, ReshapeLayer(layer, ([0], [1], 1, 1), name='Ginb')
+
+
+def _tanh(layer, tanh_at_end):
+    """Optional tanh times a constant."""
+    if tanh_at_end is not None:
+        layer = NonlinearityLayer(layer, tanh, name='Gtanh')
+        if tanh_at_end != 1.0:
+            layer = layers.ScaleLayer(layer, tanh_at_end, name='Gtanhs')
+    return layer
+
+
+def _faded_input(layer, images, name_stage, lod, num_maps, activation, cur_lod, **suffixes):
+    """Fade `layer`, which belongs to `lod`, against features made from the image at lod + 1 (Figure 2)."""
+    shrunk = layers.Pool2DLayer(images, 2 ** (lod + 1), image_lod=lod + 1, name='D%dxs' % name_stage)
+    features = layers.NINLayer(shrunk, num_maps, W=HeNormal(RELU_GAIN), nonlinearity=activation,
+                               name='D%dx' % name_stage)
+    features = _suffixed(features, **suffixes)
+    return layers.LODSelectLayer([layer, features], cur_lod, first_incoming_lod=lod, name='D%dlod' % name_stage)
+
+
+def _classifier_outputs(layer, label_size, **suffixes):
+    """Linear scores (N, 1), and the logits of the labels (N, label_size) if there are labels."""
+    outputs = []
+    for name, size in [('Dscores', 1), ('Dlabels', label_size)]:
+        if size:
+            output = DenseLayer(layer, size, W=HeNormal(1.0), nonlinearity=None, name=name)
+            outputs.append(_suffixed(output, **suffixes))
+    return outputs
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The networks of the paper (Table 2).
+
+
+def G_paper(
+    num_channels        = 1,
+    resolution          = 32,
+    label_size          = 0,
+    fmap_base           = 4096,
+    fmap_decay          = 1.0,
+    fmap_max            = 256,
+    latent_size         = None,
+    normalize_latents   = True,     # Put the latents on the unit hypersphere.
+    use_wscale          = True,
+    use_pixelnorm       = True,
+    use_leakyrelu       = True,     # False: ReLU.
+    use_batchnorm       = False,
+    tanh_at_end         = None,     # Factor of a tanh after the last layer; None: linear.
+    **_unknown,
+):
+    """The generator: latents (N, latent_size) [, labels (N, label_size)] -> images (N, C, resolution, resolution)."""
+    maps = FeatureMaps(resolution, fmap_base, fmap_decay, fmap_max)
+    cur_lod = _shared_scalar('cur_lod')
+    activation = layers.LeakyRectify(0.2) if use_leakyrelu else layers.rectify
+    wscale = 'S' if use_wscale else ''
+    norms = dict(wscale=wscale, batchnorm=use_batchnorm, pixelnorm=use_pixelnorm)
+
+    inputs, layer = _latent_inputs(latent_size or maps(0), label_size, normalize_latents)
+    layer = _conv(layer, 'G1a', maps(1), 4, activation, pad='full', **norms)
+    layer = _conv(layer, 'G1b', maps(1), 3, activation, **norms)
+    stages = [layer]
+    for stage in range(2, maps.last_stage + 1):
+        layer = layers.Upscale2DLayer(layer, name='G%dup' % stage)
+        layer = _conv(layer, 'G%da' % stage, maps(stage), 3, activation, **norms)
+        layer = _conv(layer, 'G%db' % stage, maps(stage), 3, activation, **norms)
+        stages.append(layer)
+
+    images = []
+    for lod, layer in enumerate(reversed(stages)):
+        layer = layers.NINLayer(layer, num_channels, W=HeNormal(1.0), name='Glod%d' % lod)
+        images.append(_suffixed(layer, wscale))
+    output = _tanh(layers.LODSelectLayer(images, cur_lod, name='Glod'), tanh_at_end)
+    return dict(input_layers=inputs, output_layers=[output], cur_lod=cur_lod)
+
+
+def D_paper(
+    num_channels        = 1,
+    resolution          = 32,
+    label_size          = 0,
+    fmap_base           = 4096,
+    fmap_decay          = 1.0,
+    fmap_max            = 256,
+    mbstat_func         = 'Tstdeps',
+    mbstat_avg          = 'all',
+    mbdisc_kernels      = None,     # Kernels of minibatch discrimination (Salimans et al. 2016); None: none.
+    use_wscale          = True,
+    use_gdrop           = True,
+    use_layernorm       = False,
+    **_unknown,
+):
+    """The discriminator: images (N, C, resolution, resolution) -> scores (N, 1) [, label logits (N, label_size)]."""
+    maps = FeatureMaps(resolution, fmap_base, fmap_decay, fmap_max)
+    cur_lod, gdrop_strength = _shared_scalar('cur_lod'), _shared_scalar('gdrop_strength')
+    activation = layers.LeakyRectify(0.2)
+    wscale = 'ws' if use_wscale else ''
+
+    def conv(layer, name, num_maps, filter_size=3, pad='same'):
+        if use_gdrop:
+            layer = layers.GDropLayer(layer, gdrop_strength, name=layer.name + 'gd')
+        return _conv(layer, name, num_maps, filter_size, activation, pad, wscale=wscale, layernorm=use_layernorm)
+
+    last = maps.last_stage
+    images = InputLayer((None, num_channels, resolution, resolution), name='Dimages')
+    layer = layers.NINLayer(images, maps(last), W=HeNormal(RELU_GAIN), nonlinearity=activation, name='D%dx' % last)
+    layer = _suffixed(layer, wscale)
+    for stage in range(last, 1, -1):
+        layer = conv(layer, 'D%db' % stage, maps(stage))
+        layer = conv(layer, 'D%da' % stage, maps(stage - 1))
+        layer = layers.Pool2DLayer(layer, name='D%ddn' % stage)
+        layer = _faded_input(layer, images, stage - 1, last - stage, maps(stage - 1), activation, cur_lod,
+                             wscale=wscale)
+
+    if mbstat_avg is not None:
+        layer = layers.MinibatchStatConcatLayer(layer, mbstat_func, mbstat_avg, name='Dstat')
+    layer = conv(layer, 'D1b', maps(1))
+    layer = conv(layer, 'D1a', maps(0), filter_size=4, pad='valid')
+    if mbdisc_kernels:
+        layer = layers.MinibatchLayer(layer, mbdisc_kernels, name='Dmd')
+    outputs = _classifier_outputs(layer, label_size, wscale=wscale)
+    return dict(input_layers=[images], output_layers=outputs, cur_lod=cur_lod, gdrop_strength=gdrop_strength)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The crippled networks that count modes of stacked MNIST digits (appendix D), and their judge.
+
+
+def G_mnist_mode_recovery(
+    num_channels        = 1,
+    resolution          = 32,
+    label_size          = 0,
+    fmap_base           = 4096,
+    fmap_decay          = 1.0,
+    fmap_max            = 256,
+    latent_size         = None,
+    normalize_latents   = True,
+    use_wscale          = False,
+    use_pixelnorm       = False,
+    use_batchnorm       = True,
+    tanh_at_end         = 1.0,
+    progressive         = False,    # Grow, with one image output per resolution.
+    **_unknown,
+):
+    """One convolution per stage, 64 maps in the first. Inputs and output as of :func:`G_paper`."""
+    maps = FeatureMaps(resolution, fmap_base, fmap_decay, fmap_max)
+    cur_lod = _shared_scalar('cur_lod')
+    activation = layers.LeakyRectify(0.3)
+    wscale = 'S' if use_wscale else ''
+    norms = dict(wscale=wscale, batchnorm=use_batchnorm, pixelnorm=use_pixelnorm)
+
+    inputs, layer = _latent_inputs(latent_size or maps(0), label_size, normalize_latents)
+    layer = _conv(layer, 'G1a', 64, 4, activation, pad='full', **norms)
+    stages = [layer]
+    for stage in range(2, maps.last_stage + 1):
+        layer = layers.Upscale2DLayer(layer, name='G%dup' % stage)
+        layer = _conv(layer, 'G%da' % stage, maps(stage - 1), 3, activation, **norms)
+        stages.append(layer)
+
+    def to_rgb(layer, name):
+        return _suffixed(layers.Conv2DLayer(layer, num_channels, 3, W=HeNormal(1.0), name=name), wscale)
+
+    if progressive:
+        images = [to_rgb(layer, 'Glod%d' % lod) for lod, layer in enumerate(reversed(stages))]
+        layer = layers.LODSelectLayer(images, cur_lod, name='Glod')
+    else:
+        layer = to_rgb(layer, 'toRGB')
+    return dict(input_layers=inputs, output_layers=[_tanh(layer, tanh_at_end)], cur_lod=cur_lod)
+
+
+def D_mnist_mode_recovery(
+    num_channels        = 1,
+    resolution          = 32,
+    label_size          = 0,
+    fmap_base           = 4096,
+    fmap_decay          = 1.0,
+    fmap_max            = 256,
+    X                   = 2,        # Divides the numbers of feature maps: 2 or 4 in the paper.
+    mbstat_func         = 'Tstdeps',
+    mbstat_avg          = None,
+    use_wscale          = False,
+    use_gdrop           = False,
+    use_layernorm       = False,
+    use_batchnorm       = True,
+    progressive         = False,    # Grow, with one image input per resolution.
+    **_unknown,
+):
+    """One convolution per stage, dense layers on the flattened 4x4 maps. Input and outputs as of :func:`D_paper`."""
+    maps = FeatureMaps(resolution, fmap_base, fmap_decay, fmap_max)
+    cur_lod, gdrop_strength = _shared_scalar('cur_lod'), _shared_scalar('gdrop_strength')
+    activation = layers.LeakyRectify(0.2)
+    wscale = 'ws' if use_wscale else ''
+    if maps(maps.last_stage - 1) < X:
+        raise misc.UserError('X=%r: no feature maps are left of %d at full resolution; use a smaller X or a larger '
+                             'fmap_base' % (X, maps(maps.last_stage - 1)))
+
+    images = layer = InputLayer((None, num_channels, resolution, resolution), name='Dimages')
+    for stage in range(maps.last_stage, 1, -1):
+        num_maps = maps(stage - 1) // X
+        if use_gdrop:
+            layer = layers.GDropLayer(layer, gdrop_strength, name=layer.name + 'gd')
+        layer = _conv(layer, 'D%da' % stage, num_maps, 3, activation, wscale=wscale, batchnorm=use_batchnorm,
+                      layernorm=use_layernorm)
+        layer = layers.Pool2DLayer(layer, name='D%ddn' % stage)
+        if progressive:
+            layer = _faded_input(layer, images, stage - 1, maps.last_stage - stage, num_maps, activation, cur_lod,
+                                 wscale=wscale)
+
+    if mbstat_avg is not None:
+        layer = layers.MinibatchStatConcatLayer(layer, mbstat_func, mbstat_avg, name='Dstat')
+    outputs = _classifier_outputs(FlattenLayer(layer, name='Dflatten'), label_size, wscale=wscale)
+    return dict(input_layers=[images], output_layers=outputs, cur_lod=cur_lod, gdrop_strength=gdrop_strength)
+
+
+def mnist_classifier(
+    num_channels        = 1,
+    resolution          = 32,
+    label_size          = 10,
+    **_unknown,
+):
+    """Plain classifier of digits: images (N, num_channels, resolution, resolution) -> probabilities (N, label_size)."""
+    activation = layers.LeakyRectify(0.1)
+    images = layer = InputLayer((None, num_channels, resolution, resolution), name='Cimages')
+    for stage, num_maps, pad in [(1, 32, 'same'), (2, 55, 'same'), (3, 96, 'valid')]:
+        layer = _conv(layer, 'C%da' % stage, num_maps, 3, activation, pad)
+        layer = _conv(layer, 'C%db' % stage, num_maps, 3, activation, pad)
+        layer = layers.Pool2DLayer(layer, mode='max', name='C%ddn' % stage)
+    output = DenseLayer(layer, label_size, W=HeNormal(1.0), nonlinearity=softmax, name='Cprobs')
+    return dict(input_layers=[images], output_layers=[output])

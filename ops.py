@@ -1,0 +1,213 @@
+"""Theano ops of our own: leaky ReLU and resampling by whole factors, for all engines, differentiable twice.
+
+Each has Python code, C code and a lowering to PyTorch. They replace what Theano would make out of several passes over
+memory and, for the resampling, out of about ten nodes of the graph.
+"""
+
+import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import theano
+import theano.tensor as T
+from theano import gof, scalar
+
+import theano_torch
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Leaky ReLU: one pass over memory, where Lasagne's a * x + b * abs(x) takes three.
+
+
+class _Leaky:
+    """What :class:`LeakyReLU` and its gradient share."""
+
+    __props__ = ('slope',)
+
+    def __init__(self, slope, output_types=scalar.upgrade_to_float):
+        self.slope = float(slope)
+        super().__init__(output_types)
+
+    def make_new_inplace(self, output_types=scalar.upgrade_to_float, name=None):
+        """Called by Theano's inplace rewrite, which does not know that the constructor needs a slope."""
+        return type(self)(self.slope, output_types)
+
+    def c_code(self, node, name, inputs, outputs, sub):
+        ctype = node.outputs[0].type.dtype_specs()[1]
+        x, y, z = inputs[0], inputs[-1], outputs[0]
+        return '%s = %s > 0 ? (%s)%s : (%s)%r * %s;' % (z, x, ctype, y, ctype, self.slope, y)
+
+    def c_code_cache_version(self):
+        return (1, self.slope)
+
+
+class LeakyReLU(_Leaky, scalar.UnaryScalarOp):
+    """``x if x > 0 else slope * x``.
+
+    At zero the derivative is `slope`, as in PyTorch and cuDNN (Theano's ``a * x + b * abs(x)`` takes (1 + slope) / 2).
+    """
+
+    __props__ = ('slope',)
+
+    def impl(self, x):
+        return x if x > 0 else self.slope * x
+
+    def grad(self, inputs, output_grads):
+        return [LeakyReLUGrad(self.slope)(inputs[0], output_grads[0])]
+
+
+class LeakyReLUGrad(_Leaky, scalar.BinaryScalarOp):
+    """``gz if x > 0 else slope * gz``: the gradient of :class:`LeakyReLU`, linear in gz."""
+
+    __props__ = ('slope',)
+
+    def impl(self, x, gz):
+        return gz if x > 0 else self.slope * gz
+
+    def grad(self, inputs, output_grads):
+        x, _gz = inputs
+        return [x.zeros_like(), LeakyReLUGrad(self.slope)(x, output_grads[0])]
+
+
+def leaky_relu(x, slope):
+    """Elementwise ``x if x > 0 else slope * x`` of a Theano expression (any shape, float dtype)."""
+    return T.Elemwise(LeakyReLU(slope))(x)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Resampling. Averaging and repeating pixels are each other's gradients up to a factor.
+
+
+class _Resample2D(gof.Op):
+    """What :class:`AveragePool2D` and :class:`Repeat2D` share: the factor, and C code that walks the larger image."""
+
+    __props__ = ('factor',)
+
+    def __init__(self, factor):
+        self.factor = int(factor)
+
+    def make_node(self, x):
+        x = T.as_tensor_variable(x)
+        if x.ndim != 4 or x.dtype not in theano.tensor.float_dtypes:
+            raise TypeError('%s needs a 4D float tensor, got %s' % (self, x.type))
+        return gof.Apply(self, [x], [T.TensorType(x.dtype, x.broadcastable[:2] + (False, False))()])
+
+    def infer_shape(self, node, input_shapes):
+        (n, c, h, w), = input_shapes
+        return [(n, c, self.resized(h), self.resized(w))]
+
+    def c_code(self, node, name, inputs, outputs, sub):
+        small, large = (outputs[0], inputs[0]) if self.shrinks else (inputs[0], outputs[0])
+        code = """
+            {npy_intp h = PyArray_DIM(%(x)s, 2), w = PyArray_DIM(%(x)s, 3);
+            if (%(shrinks)d && (h %% %(f)d || w %% %(f)d)) {
+                PyErr_SetString(PyExc_ValueError, "AveragePool2D: the size is not a multiple of the factor");
+                %(fail)s
+            }
+            npy_intp dims[4] = {PyArray_DIM(%(x)s, 0), PyArray_DIM(%(x)s, 1), %(h)s, %(w)s};
+            Py_XDECREF(%(z)s);
+            %(z)s = (PyArrayObject*) PyArray_ZEROS(4, dims, PyArray_TYPE(%(x)s), 0);
+            if (!%(z)s) { %(fail)s }
+            for (npy_intp n = 0; n < dims[0]; n++)
+            for (npy_intp c = 0; c < dims[1]; c++) {
+                for (npy_intp i = 0; i < PyArray_DIM(%(large)s, 2); i++)
+                for (npy_intp j = 0; j < PyArray_DIM(%(large)s, 3); j++)
+                    *(%(ctype)s*) PyArray_GETPTR4(%(z)s, n, c, i %(zdiv)s, j %(zdiv)s) +=
+                        *(%(ctype)s*) PyArray_GETPTR4(%(x)s, n, c, i %(xdiv)s, j %(xdiv)s);
+                if (%(shrinks)d)
+                    for (npy_intp i = 0; i < dims[2]; i++)
+                    for (npy_intp j = 0; j < dims[3]; j++)
+                        *(%(ctype)s*) PyArray_GETPTR4(%(z)s, n, c, i, j) /= %(f)d * %(f)d;
+            }}
+        """
+        divide = '/ %d' % self.factor
+        return code % dict(x=inputs[0], z=outputs[0], large=large, f=self.factor, shrinks=self.shrinks,
+                           h='h %s %d' % ('/' if self.shrinks else '*', self.factor),
+                           w='w %s %d' % ('/' if self.shrinks else '*', self.factor),
+                           zdiv=divide if self.shrinks else '', xdiv='' if self.shrinks else divide,
+                           ctype=node.inputs[0].type.dtype_specs()[1], fail=sub['fail'])
+
+    def c_code_cache_version(self):
+        return (1,)
+
+
+class AveragePool2D(_Resample2D):
+    """Average of `factor` x `factor` pixels of x (N, C, H, W); H and W are multiples of `factor`."""
+
+    __props__ = ('factor',)
+    shrinks = True
+
+    def resized(self, size):
+        return size // self.factor
+
+    def perform(self, node, inputs, output_storage):
+        x, f = inputs[0], self.factor
+        if x.shape[2] % f or x.shape[3] % f:
+            raise ValueError('%s: %dx%d is not a multiple of the factor' % ((self,) + x.shape[2:]))
+        # Row by row, as the C code, so that float32 sums are the same to the last bit.
+        total = sum(x[:, :, i::f, j::f] for i in range(f) for j in range(f))
+        output_storage[0][0] = (total / f ** 2).astype(x.dtype)
+
+    def grad(self, inputs, output_grads):
+        return [Repeat2D(self.factor)(output_grads[0] * (1.0 / self.factor ** 2))]
+
+
+class Repeat2D(_Resample2D):
+    """Repeat every pixel of x (N, C, H, W) `factor` times along H and W."""
+
+    __props__ = ('factor',)
+    shrinks = False
+
+    def resized(self, size):
+        return size * self.factor
+
+    def perform(self, node, inputs, output_storage):
+        output_storage[0][0] = inputs[0].repeat(self.factor, axis=2).repeat(self.factor, axis=3)
+
+    def grad(self, inputs, output_grads):
+        return [AveragePool2D(self.factor)(output_grads[0]) * float(self.factor ** 2)]
+
+
+def upscale2d(x, factor):
+    """Repeat every pixel of `x` (N, C, H, W) `factor` times along H and W."""
+    return x if factor == 1 else Repeat2D(factor)(x)
+
+
+def downscale2d(x, factor):
+    """Average of `factor` x `factor` pixels of `x` (N, C, H, W)."""
+    return x if factor == 1 else AveragePool2D(factor)(x)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What the ops are on PyTorch, where `theano_torch` runs the graph.
+
+
+@theano_torch.lower_scalar.register(LeakyReLU)
+def _(op, node):
+    import torch
+    return lambda x: torch.nn.functional.leaky_relu(x, op.slope)
+
+
+@theano_torch.lower_scalar.register(LeakyReLUGrad)
+def _(op, node):
+    import torch
+    return lambda x, gz: torch.ops.aten.leaky_relu_backward(gz, x, op.slope, False)
+
+
+@theano_torch.lower.register(AveragePool2D)
+def _(op, node, build):
+    import torch
+    f = op.factor
+
+    def average(x):
+        if f == 2 and x.device.type == 'cpu':   # Half the time of avg_pool2d there; summed in the same order.
+            return (x[..., ::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, ::2] + x[..., 1::2, 1::2]) * 0.25
+        return torch.nn.functional.avg_pool2d(x, f)
+    return average
+
+
+@theano_torch.lower.register(Repeat2D)
+def _(op, node, build):
+    f = op.factor
+
+    def repeat(x):
+        n, c, h, w = x.shape
+        return x[:, :, :, None, :, None].expand(n, c, h, f, w, f).reshape(n, c, h * f, w * f)
+    return repeat

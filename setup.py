@@ -1,0 +1,27 @@
+"""Install with ``pip install .[demo]`` (PyTorch engine and the embedded digits) or ``pip install .[all]``."""
+
+from setuptools import setup
+
+TORCH = ['torch==2.13.0']
+DEMO = TORCH + ['scikit-learn']
+TEST = ['pytest', 'ruff']
+
+setup(
+    name='progressive-growing-of-gans-theano',
+    version='0.1.0',
+    description='Progressive Growing of GANs (Karras et al. 2017) on Theano and Lasagne, alive on current machines',
+    long_description=open('README.md', encoding='utf-8').read(),
+    long_description_content_type='text/markdown',
+    license='MIT',
+    python_requires='>=3.10,<3.12',
+    py_modules=['config', 'dataset', 'dataset_tool', 'layers', 'loss', 'misc', 'networks', 'tfutil_shim', 'theano_env',
+                'train'],
+    packages=['metrics', 'theano_torch'],
+    install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy', 'scipy', 'h5py', 'pillow', 'tqdm'],
+    extras_require={
+        'torch': TORCH,
+        'demo': DEMO,
+        'test': DEMO + TEST,
+        'all': DEMO + TEST + ['scipy-openblas32'],
+    },
+)

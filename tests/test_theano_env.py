@@ -1,0 +1,152 @@
+"""theano_env: Theano imports silently on a Python that lacks its old friends, and the engine is what was asked for."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import theano_env  # isort: skip
+
+import theano
+import theano.tensor as T
+
+ROOT = pathlib.Path(theano_env.__file__).resolve().parent
+
+HIDE_WHAT_PYTHON_3_12_LACKS = '''
+import sys
+from importlib.machinery import PathFinder
+hidden = {'imp', 'distutils', 'pkg_resources', 'numpy.distutils'}
+find_spec = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *args: None if name in hidden else find_spec(name, *args)
+sys.meta_path = [finder for finder in sys.meta_path if 'Distutils' not in type(finder).__name__]
+for name in hidden:
+    sys.modules.pop(name, None)
+'''
+
+RUN_A_CONVOLUTION = '''
+import theano_env, theano, lasagne, numpy as np, theano.tensor as T
+theano_env.configure('python', {'device': 'cpu'})
+x = T.ftensor4()
+f = theano.function([x], T.grad(T.nnet.conv2d(x, np.ones((1, 1, 3, 3), 'f'), border_mode='half').sum(), x))
+assert f(np.zeros((1, 1, 3, 3), 'f'))[0, 0].tolist() == [[4, 6, 4], [6, 9, 6], [4, 6, 4]]
+assert lasagne.__version__ == '0.1'
+'''
+
+
+@pytest.fixture(autouse=True)
+def restore_theano_config():
+    mode, cxx, ldflags = theano.config.mode, theano.config.cxx, theano.config.blas.ldflags
+    cxxflags, floatx = theano.config.gcc.cxxflags, theano.config.floatX
+    yield
+    theano.config.mode, theano.config.cxx, theano.config.blas.ldflags = mode, cxx, ldflags
+    theano.config.gcc.cxxflags, theano.config.floatX = cxxflags, floatx
+
+
+@pytest.mark.parametrize('prelude', ['', HIDE_WHAT_PYTHON_3_12_LACKS], ids=['this-python', 'as-on-3.12'])
+def test_theano_and_lasagne_import_and_run_without_a_word(prelude):
+    done = subprocess.run([sys.executable, '-W', 'default', '-W', 'ignore::DeprecationWarning', '-c',
+                           prelude + RUN_A_CONVOLUTION], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+
+
+def test_importing_leaves_the_environment_and_temporary_modules_alone(monkeypatch):
+    code = 'import os, sys, theano_env; print(os.environ.get("THEANO_FLAGS"), "scipy.signal.sigtools" in sys.modules)'
+    monkeypatch.delenv('THEANO_FLAGS', raising=False)
+    assert subprocess.check_output([sys.executable, '-c', code], cwd=ROOT, text=True).split() == ['None', 'False']
+
+
+def test_the_users_theano_flags_have_the_last_word(monkeypatch):
+    monkeypatch.setenv('THEANO_FLAGS', 'floatX=float64')
+    code = 'import os, theano_env, theano; print(theano.config.floatX, os.environ["THEANO_FLAGS"])'
+    printed = subprocess.check_output([sys.executable, '-c', code], cwd=ROOT, text=True)
+    assert printed.split() == ['float64', 'floatX=float64']
+
+
+@pytest.mark.parametrize('name', ['torch', 'theano', 'python'])
+def test_every_engine_computes_the_same(name):
+    chosen = theano_env.configure(name, {'device': 'cpu'})
+    assert (chosen.engine, chosen.device) == (name, 'cpu')
+    assert str(chosen).startswith('Engine: ') and '\n' not in str(chosen)
+    images, kernel = np.random.RandomState(1).randn(2, 3, 8, 8), np.random.RandomState(2).randn(4, 3, 3, 3)
+    x, w = T.dtensor4(), theano.shared(kernel)
+    y = T.nnet.conv2d(x, w, border_mode='half')
+    loss, grad = theano.function([x], [T.sum(y ** 2), T.grad(T.sum(y ** 2), w)])(images)
+    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))     # N, C, H, W, 3, 3
+    expected = np.einsum('nchwij,ocij->nohw', windows, kernel[:, :, ::-1, ::-1])
+    assert loss == pytest.approx(np.sum(expected ** 2), rel=1e-12)
+    expected_grad = 2 * np.einsum('nchwij,nohw->ocij', windows, expected)[:, :, ::-1, ::-1]
+    np.testing.assert_allclose(grad, expected_grad, rtol=1e-10)
+
+
+def test_auto_prefers_torch_then_a_compiler_then_python(monkeypatch):
+    assert theano_env.configure('auto', {'device': 'cpu'}).engine == 'torch'
+    monkeypatch.setattr(theano_env.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(theano_env, '_find_compiler', lambda: '/usr/bin/g++')
+    assert theano_env.configure('auto').engine == 'theano'
+    theano.config.cxx = ''
+    monkeypatch.setattr(theano_env, '_find_compiler', lambda: '')
+    assert theano_env.configure('auto').engine == 'python'
+
+
+def test_flags_are_set():
+    theano_env.configure('python', {'floatX': 'float64', 'dnn.conv.algo_bwd_filter': 'deterministic'})
+    assert theano.config.floatX == 'float64'
+    assert theano.config.dnn.conv.algo_bwd_filter == 'deterministic'
+    theano_env.configure('python', {'floatX': 'float32', 'dnn.conv.algo_bwd_filter': 'none'})
+    assert theano.config.floatX == 'float32'
+
+
+@pytest.mark.parametrize('flags, message', [
+    ({'floatx': 'float32'}, r"theano_flags\['floatx'\]: Theano has no such flag; did you mean 'floatX'\?"),
+    ({'floatX': 'float31'}, r"theano_flags\['floatX'\]='float31': Invalid value .*float64"),
+    ({'device': 'tpu'}, r"theano_flags\['device'\]='tpu': use 'auto', 'cpu', 'cuda'"),
+    ({'device': 'cuda0'}, 'only the torch engine runs on a GPU'),
+    ({'base_compiledir': '/nowhere'}, 'THEANO_FLAGS=base_compiledir=/nowhere'),
+])
+def test_a_bad_flag_is_one_line_that_names_it(flags, message):
+    with pytest.raises(theano_env.EnvironmentProblem, match=message) as caught:
+        theano_env.configure('python', flags)
+    assert '\n' not in str(caught.value)
+
+
+def test_an_unknown_engine_is_named():
+    with pytest.raises(theano_env.EnvironmentProblem, match=r"engine='cuda': choose one of auto, torch"):
+        theano_env.configure('cuda')
+
+
+@pytest.mark.parametrize('spelling', ['cuda99', 'gpu99', 'cuda:99'])
+def test_a_gpu_that_is_not_there(spelling):
+    with pytest.raises(theano_env.EnvironmentProblem, match="'cuda99': PyTorch sees . CUDA GPUs here; set it to 'cpu'"):
+        theano_env.configure('torch', {'device': spelling})
+
+
+def test_missing_torch_and_missing_compiler_name_the_cure(monkeypatch):
+    monkeypatch.setattr(theano_env.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(theano_env.EnvironmentProblem, match='pip install torch'):
+        theano_env.configure('torch')
+    theano.config.cxx = ''
+    monkeypatch.setattr(theano_env.shutil, 'which', lambda name: None)
+    with pytest.raises(theano_env.EnvironmentProblem, match='apt install g'):
+        theano_env.configure('theano')
+
+
+def test_blas_of_the_system_then_of_the_wheel_then_none(monkeypatch):
+    monkeypatch.setattr(theano_env.ctypes.util, 'find_library', lambda name: 'libopenblas.so.0')
+    name, ldflags, macros = theano_env._find_blas()
+    assert 'openblas' in ldflags and macros == ''
+
+    monkeypatch.setattr(theano_env.ctypes.util, 'find_library', lambda name: None)
+    wheel = type(sys)('scipy_openblas32')
+    wheel.get_lib_dir, wheel.get_library = lambda: '/wheel/lib', lambda: 'scipy_openblas'
+    monkeypatch.setitem(sys.modules, 'scipy_openblas32', wheel)
+    monkeypatch.setattr(theano_env.importlib.util, 'find_spec', lambda name: True)
+    name, ldflags, macros = theano_env._find_blas()
+    assert ldflags == '-L/wheel/lib -lscipy_openblas'
+    assert '-Dsgemm_=scipy_sgemm_' in macros.split()
+
+    monkeypatch.setattr(theano_env.importlib.util, 'find_spec', lambda name: None)
+    name, ldflags, macros = theano_env._find_blas()
+    assert ldflags == '' and 'pip install scipy-openblas32' in name

@@ -1,0 +1,581 @@
+"""The interface of the 2018 release's `tfutil` on Theano: networks as objects, and evaluating and training them.
+
+It knows nothing of images or GANs. What the names of `tfutil` mean here:
+
+======================================= ===============================================================================
+`Network`                               a Lasagne graph made by a build function; see the class
+`Optimizer`                             gradients and updates of one network, see `tfutil_training`
+`autosummary`, `get_autosummaries`,     averages of values between two saves, see `tfutil_training`
+`finalize_autosummaries`,
+`save_summaries`
+`run`                                   compile and evaluate Theano expressions or updates once
+`set_vars`                              assign {shared variable: array}
+`init_tf`                               choose engine and Theano flags: `theano_env.configure`
+`import_obj`, `call_func_by_name`       ``'module.name'`` -> object; call it
+`lerp`, `lerp_clip`, `log2`, `exp2`,    small expressions, on Theano expressions or arrays
+`flatten`, `shape_to_list`,
+`is_tf_expression`
+others (`create_session`, ...)          belong to TensorFlow's sessions and graphs: an error says what to do instead
+======================================= ===============================================================================
+
+There are no sessions: variables are Theano shared variables, which always hold a value. What TensorFlow calls an update
+op is here a dict {shared variable: new value}, as `theano.function` takes in `updates`.
+"""
+
+import copy
+import difflib
+import importlib
+import pickle
+from collections import OrderedDict
+
+import numpy as np
+
+import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import lasagne
+import theano
+import theano.tensor as T
+from theano.tensor.signal.pool import pool_2d
+
+import misc
+from tfutil_training import (  # noqa: F401  (part of the interface)
+    Autosummaries,
+    Optimizer,
+    autosummary,
+    exp2,
+    finalize_autosummaries,
+    get_autosummaries,
+    log2,
+    save_summaries,
+)
+
+STATE_VERSION = 3       # Of pickled networks. The 2017 release wrote none, the 2018 release 2: see legacy.py.
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Objects by name.
+
+
+def import_obj(name):
+    """The object with the dotted name `name`, for example ``'networks.G_paper'``.
+
+    Raises
+    ------
+    misc.UserError
+        There is no such module or object; the message has the nearest name.
+    """
+    parts = str(name).split('.')
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise misc.UserError("%r: write MODULE.NAME, for example 'networks.G_paper'" % (name,))
+    for num_modules in range(len(parts) - 1, 0, -1):
+        module_name = '.'.join(parts[:num_modules])
+        try:
+            obj = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            # Only the named module itself may be missing, not something that it imports.
+            if error.name is None or not (module_name + '.').startswith(error.name + '.'):
+                raise
+            continue
+        for part in parts[num_modules:]:
+            if not hasattr(obj, part):
+                near = difflib.get_close_matches(part, dir(obj), n=1)
+                raise misc.UserError('%r: there is no %r in %s%s' % (
+                    name, part, module_name, '; did you mean %r?' % near[0] if near else ''))
+            obj = getattr(obj, part)
+        return obj
+    raise misc.UserError('%r: there is no module %r; write MODULE.NAME, for example %r' % (
+        name, parts[0], 'networks.G_paper'))
+
+
+def call_func_by_name(*args, func=None, **kwargs):
+    """Call `func`, a dotted name or a callable, with the other arguments; returns what it returns."""
+    if func is None:
+        raise misc.UserError("func=None: give the function to call, for example func='networks.G_paper'")
+    return (func if callable(func) else import_obj(func))(*args, **kwargs)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Expressions and their evaluation.
+
+
+def is_tf_expression(x):
+    """Whether `x` is a symbolic (Theano) expression."""
+    return isinstance(x, theano.gof.Variable)
+
+
+def shape_to_list(shape):
+    """[int or None, ...] of a static shape."""
+    return [None if size is None else int(size) for size in shape]
+
+
+def flatten(x):
+    """`x` as a vector."""
+    return x.flatten()
+
+
+def lerp(a, b, t):
+    """Linear interpolation: `a` for t = 0, `b` for t = 1."""
+    return a + (b - a) * t
+
+
+def lerp_clip(a, b, t):
+    """`lerp` with t clipped to 0..1."""
+    return a + (b - a) * (T.clip(t, 0.0, 1.0) if is_tf_expression(t) else np.clip(t, 0.0, 1.0))
+
+
+def init_tf(config_dict=None):
+    """Choose engine and flags: {'engine': ..., THEANO_FLAG: VALUE, ...}; see :func:`theano_env.configure`."""
+    flags = dict(config_dict or {})
+    return theano_env.configure(flags.pop('engine', 'auto'), flags)
+
+
+def run(fetches, feed_dict=None):
+    """Evaluate expressions once. In loops use `theano.function`: every call compiles.
+
+    Parameters
+    ----------
+    fetches : expression, list or tuple of expressions, or dict of updates
+        A dict {shared variable: new value} is carried out; nothing is returned then.
+    feed_dict : dict or None
+        {input expression: value}.
+    """
+    feed = dict(feed_dict or {})
+    if isinstance(fetches, dict):
+        theano.function(list(feed), [], updates=OrderedDict(fetches), on_unused_input='ignore')(*feed.values())
+        return None
+    outputs = list(fetches) if isinstance(fetches, (list, tuple)) else fetches
+    return theano.function(list(feed), outputs, on_unused_input='ignore')(*feed.values())
+
+
+def set_vars(var_to_value):
+    """Assign {shared variable: array or number}; each value gets the variable's dtype and must have its shape."""
+    for var, value in var_to_value.items():
+        value = np.asarray(value, dtype=var.dtype)
+        shape = var.get_value(borrow=True).shape
+        if value.shape != shape:
+            raise ValueError('%s: cannot assign a value of shape %r to a variable of shape %r' % (
+                var.name, value.shape, shape))
+        var.set_value(value)
+
+
+def __getattr__(name):
+    """Names of `tfutil` without a counterpart."""
+    without_meaning = {
+        'create_session': 'there are no sessions: leave the call out',
+        'init_uninited_vars': 'shared variables always hold a value: leave the call out',
+        'absolute_name_scope': 'Theano has no name scopes: leave the with statement out',
+        'import_module': 'use importlib.import_module',
+        'find_obj_in_module': 'use getattr, or tfutil_shim.import_obj for dotted names',
+    }
+    if name in without_meaning:
+        raise AttributeError('tfutil_shim.%s: %s' % (name, without_meaning[name]))
+    raise AttributeError('module %r has no attribute %r' % (__name__, name))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Networks.
+
+
+class Network:
+    """A network made by a build function: its layers, its variables, and ways to evaluate, copy and pickle it.
+
+    Parameters
+    ----------
+    name : str or None
+        None: the name of the build function.
+    func : str or callable
+        The build function, best by its dotted name (``'networks.G_paper'``); it must be importable to be unpickled. It
+        is called once, with `static_kwargs`, and returns a dict: `input_layers` and `output_layers` are lists of
+        Lasagne layers, every further entry is a named shared variable.
+    **static_kwargs
+        Arguments of the build function, plain data. They are also defaults of the dynamic arguments below.
+
+    Attributes
+    ----------
+    name, func_name : str
+    static_kwargs : dict
+    input_layers, output_layers : list of lasagne.layers.Layer
+    toplevel_params : OrderedDict
+        {name: shared variable} of the further entries.
+    vars : OrderedDict
+        {local name: shared variable} of all variables: the layers' in the order of `lasagne.layers.get_all_params`,
+        then the top-level ones. A local name is what Lasagne calls the parameter, for example ``'G1a.W'``.
+    trainables : OrderedDict
+        The part of `vars` that is trained.
+
+    Notes
+    -----
+    Dynamic arguments go to `get_output_for` of all layers: ``deterministic``, ``min_lod`` and so on. Those that no
+    layer knows are ignored, as in the 2018 release.
+    """
+
+    def __init__(self, name=None, func=None, **static_kwargs):
+        if func is None:
+            raise misc.UserError("Network(func=None): give a build function, for example func='networks.G_paper'")
+        self._func = func if callable(func) else import_obj(func)
+        self.func_name = '%s.%s' % (func.__module__, func.__qualname__) if callable(func) else func
+        self.name = name or self.func_name.rpartition('.')[2]
+        self.static_kwargs = static_kwargs
+        self._adopt(self._func(**static_kwargs))
+
+    def _adopt(self, built, local_names=None):
+        """Take the result of the build function. `local_names` are those of the parameters; None: their own."""
+        toplevel = dict(built)
+        self.input_layers = list(toplevel.pop('input_layers'))
+        self.output_layers = list(toplevel.pop('output_layers'))
+        self.toplevel_params = OrderedDict(toplevel)
+        self.vars = OrderedDict()
+        params = lasagne.layers.get_all_params(self.output_layers)
+        for param, local_name in zip(params, local_names or [param.name or 'param' for param in params], strict=True):
+            repeats = sum(known.partition('#')[0] == local_name for known in self.vars)
+            self.vars[local_name + ('#%d' % (repeats + 1) if repeats else '')] = param
+        self.num_layer_params = len(self.vars)
+        self.vars.update(self.toplevel_params)
+        trainable = set(lasagne.layers.get_all_params(self.output_layers, trainable=True))
+        self.trainables = OrderedDict((name, var) for name, var in self.vars.items() if var in trainable)
+        self._functions = {}
+
+    def __repr__(self):
+        return '<Network %s: %s, %d variables>' % (self.name, self.func_name, len(self.vars))
+
+    # Shapes and names.
+
+    scope = property(lambda self: self.name, doc='The name, as prefix of what belongs to the network.')
+    num_inputs = property(lambda self: len(self.input_layers))
+    num_outputs = property(lambda self: len(self.output_layers))
+    input_names = property(lambda self: [layer.name for layer in self.input_layers])
+    output_names = property(lambda self: [layer.name for layer in self.output_layers])
+    input_shapes = property(lambda self: [shape_to_list(layer.output_shape) for layer in self.input_layers],
+                            doc='Lists of sizes, None for the minibatch.')
+    output_shapes = property(lambda self: [shape_to_list(layer.output_shape) for layer in self.output_layers],
+                             doc='Lists of sizes, None for the minibatch.')
+    input_shape = property(lambda self: self.input_shapes[0], doc='Of the first input.')
+    output_shape = property(lambda self: self.output_shapes[0], doc='Of the first output.')
+    input_templates = property(lambda self: [layer.input_var for layer in self.input_layers],
+                               doc='Symbolic variables of the types of the inputs.')
+
+    # Variables.
+
+    def find_var(self, name_or_var):
+        """The shared variable with the local name `name_or_var`; a shared variable is returned as it is."""
+        if is_tf_expression(name_or_var):
+            return name_or_var
+        if name_or_var not in self.vars:
+            near = difflib.get_close_matches(str(name_or_var), self.vars, n=1)
+            raise misc.UserError('%s has no variable %r%s' % (
+                self.name, name_or_var, '; did you mean %r?' % near[0] if near else ''))
+        return self.vars[name_or_var]
+
+    def get_var_localname(self, name_or_var):
+        """The local name of a variable of this network."""
+        var = self.find_var(name_or_var)
+        for name, known in self.vars.items():
+            if known is var:
+                return name
+        raise misc.UserError('%s has no variable %r' % (self.name, var))
+
+    def get_var(self, name_or_var):
+        """The value of a variable as an array."""
+        return self.find_var(name_or_var).get_value()
+
+    def set_var(self, name_or_var, value):
+        """Assign an array or number to a variable."""
+        set_vars({self.find_var(name_or_var): value})
+
+    def reset_vars(self):
+        """Give all variables fresh initial values, which draws from the random generators as a construction does."""
+        self.copy_vars_from(Network(self.name, self._func, **self.static_kwargs))
+
+    def reset_trainables(self):
+        """Give the trainable variables fresh initial values; draws like `reset_vars`."""
+        self.copy_trainables_from(Network(self.name, self._func, **self.static_kwargs))
+
+    def copy_vars_from(self, src_net):
+        """Assign the values of the variables with the same local names in another network to all of this one's."""
+        set_vars({var: src_net.get_var(name) for name, var in self.vars.items()})
+
+    def copy_trainables_from(self, src_net):
+        """`copy_vars_from` for the trainable variables only."""
+        set_vars({var: src_net.get_var(name) for name, var in self.trainables.items()})
+
+    # Copies.
+
+    def clone(self, name=None, share_nontrainables=False):
+        """A copy of the network, made without drawing from any random generator.
+
+        Parameters
+        ----------
+        name : str or None
+            None: the same name.
+        share_nontrainables : bool
+            For a smoothed copy as the 2017 release makes it: only trainable variables are copied, and have no name of
+            their own (local names stay); the others (batch-norm averages, weight scales, top-level variables) are the
+            very objects of this network.
+        """
+        memo = {}
+        if share_nontrainables:
+            memo = {id(var): var for local_name, var in self.vars.items() if local_name not in self.trainables}
+        net = self._copy(memo)
+        net.name = name or self.name
+        if share_nontrainables:
+            for var in net.trainables.values():
+                var.name = None
+        return net
+
+    def _copy(self, memo):
+        net = object.__new__(type(self))
+        net._func, net.func_name, net.name = self._func, self.func_name, self.name
+        net.static_kwargs = copy.deepcopy(self.static_kwargs, memo)
+        built = dict(self.toplevel_params, input_layers=self.input_layers, output_layers=self.output_layers)
+        net._adopt(copy.deepcopy(built, memo), list(self.vars)[:self.num_layer_params])
+        return net
+
+    __deepcopy__ = _copy
+
+    def setup_as_moving_average_of(self, src_net, beta=0.99, beta_nontrainable=0.0):
+        """Updates that make this network follow `src_net`: ``new = src + (old - src) * beta``.
+
+        Parameters
+        ----------
+        src_net : Network
+            With the same local names. In one function with the updates of `src_net` itself, its values from before the
+            step are used, since Theano's updates are simultaneous.
+        beta, beta_nontrainable : float or scalar expression
+            For trainable and other variables. 0 copies.
+
+        Returns
+        -------
+        OrderedDict
+            {shared variable: expression}; variables that both networks share are not in it.
+        """
+        updates = OrderedDict()
+        for name, var in self.vars.items():
+            src = src_net.find_var(name)
+            decay = beta if name in self.trainables else beta_nontrainable
+            if src is not var:
+                is_zero = not is_tf_expression(decay) and decay == 0
+                updates[var] = src if is_zero else T.cast(lerp(src, var, decay), var.dtype)
+        return updates
+
+    # Pickling: plain data, no source text, no Theano objects.
+
+    def __getstate__(self):
+        if import_obj(self.func_name) is not self._func:
+            raise misc.UserError('%s: the build function %s cannot be pickled, its name leads to another object' % (
+                self.name, self.func_name))
+        values = [(name, var.get_value()) for name, var in self.vars.items()]
+        return {'version': STATE_VERSION, 'name': self.name, 'func': self.func_name,
+                'static_kwargs': copy.deepcopy(self.static_kwargs), 'param_values': values[:self.num_layer_params],
+                'toplevel_values': dict(values[self.num_layer_params:])}
+
+    def __setstate__(self, state):
+        """Build the network again, with the random draws of a construction, then assign the stored values."""
+        if state.get('version') != STATE_VERSION:
+            raise misc.UserError('network pickle of version %r: this class reads version %d; networks of the 2017 and '
+                                 '2018 releases are read by legacy.py' % (state.get('version', 1), STATE_VERSION))
+        self.__init__(state['name'], state['func'], **state['static_kwargs'])
+        stored = list(state['param_values']) + list(state['toplevel_values'].items())
+        ours = ['%s %s' % (name, var.get_value(borrow=True).shape) for name, var in self.vars.items()]
+        theirs = ['%s %s' % (name, np.shape(value)) for name, value in stored]
+        if ours != theirs:
+            strange = [item for item in theirs + ours if item not in ours or item not in theirs]
+            raise misc.UserError('network pickle of %s: %s now builds a network with other variables: %s' % (
+                self.name, self.func_name, ', '.join(strange[:6]) or 'in another order'))
+        for name, value in stored:
+            self.set_var(name, value)
+
+    def verify_rebuild(self):
+        """Check that pickling will work: rebuild the network from its pickle, compare, and discard the result.
+
+        This makes all random draws of a construction once more, as the 2017 release does after every construction.
+
+        Raises
+        ------
+        ValueError
+            The build function makes another network when it is called again.
+        """
+        rebuilt = pickle.loads(pickle.dumps(self))
+        for what, ours, theirs in zip(('layers', 'trainable variables', 'values'), self._structure(),
+                                      rebuilt._structure(), strict=True):
+            if ours != theirs:
+                raise ValueError('%s: %s, called again with %r, builds a network with other %s' % (
+                    self.name, self.func_name, self.static_kwargs, what))
+
+    def _structure(self):
+        layers = [(layer.name, type(layer), layer.output_shape)
+                  for layer in lasagne.layers.get_all_layers(self.output_layers)]
+        arrays = [(name, var.get_value()) for name, var in self.vars.items()]
+        return layers, list(self.trainables), [(name, a.dtype.str, a.shape, a.tobytes()) for name, a in arrays]
+
+    # Evaluation.
+
+    def get_output_for(self, *in_expr, return_as_list=False, **dynamic_kwargs):
+        """Symbolic outputs for symbolic inputs.
+
+        Parameters
+        ----------
+        *in_expr : expressions
+            One per input layer.
+        return_as_list : bool
+            Always return a list; else a single output is returned as such and several as a tuple.
+        **dynamic_kwargs
+            For the layers; they come before `static_kwargs`.
+        """
+        if len(in_expr) != self.num_inputs:
+            raise ValueError('%s takes %d inputs (%s), got %d' % (
+                self.name, self.num_inputs, ', '.join(map(str, self.input_names)), len(in_expr)))
+        kwargs = {**self.static_kwargs, **dynamic_kwargs}
+        outputs = lasagne.layers.get_output(self.output_layers, dict(zip(self.input_layers, in_expr, strict=True)),
+                                            **kwargs)
+        return _as_outputs(outputs, return_as_list)
+
+    def run(self, *in_arrays, return_as_list=False, print_progress=False, minibatch_size=None, num_gpus=1, out_mul=1.0,
+            out_add=0.0, out_shrink=1, out_dtype=None, **dynamic_kwargs):
+        """Evaluate the network on arrays.
+
+        The operations on the outputs are carried out in this order: multiply, add, average over boxes of pixels, for
+        integer types round half to even and clip to the type's range, convert.
+
+        Parameters
+        ----------
+        *in_arrays : arrays
+            One per input layer, with the same number of rows, which may be 0. A surplus array [N, 0], the empty labels
+            of a 2018 script, is ignored.
+        return_as_list : bool
+            Always return a list; else a single output is returned as such and several as a tuple.
+        print_progress : bool
+            Print how many rows are done.
+        minibatch_size : int or None
+            Rows per evaluation, the last one may have fewer. None: all at once.
+        num_gpus : int
+            Accepted and ignored: everything runs on the one device that theano_env chose.
+        out_mul, out_add : float
+        out_shrink : int
+            Size of the boxes; a rest at the border is dropped.
+        out_dtype : dtype or None
+            None: as computed.
+        **dynamic_kwargs
+            For the layers; they come before `static_kwargs`. ``deterministic`` is True unless given; without it layers
+            may draw noise and move their statistics. If the network has a top-level ``cur_lod``, ``min_lod`` and
+            ``max_lod`` are by default its floor and ceil: the same outputs for less work.
+        """
+        arrays = self._check_inputs(in_arrays)
+        if minibatch_size is not None and minibatch_size < 1:
+            raise misc.UserError('minibatch_size=%r: must be at least 1' % (minibatch_size,))
+        num_rows = len(arrays[0])
+        if num_rows == 0:
+            # Evaluate one row to learn shapes and types, in a way that has no side effects.
+            arrays = [np.zeros((1,) + array.shape[1:], array.dtype) for array in arrays]
+            dynamic_kwargs = dict(dynamic_kwargs, deterministic=True)
+        function = self._compile(float(out_mul), float(out_add), out_shrink, out_dtype, dynamic_kwargs)
+        minibatch_size = minibatch_size or len(arrays[0])
+        minibatches = []
+        for begin in range(0, len(arrays[0]), minibatch_size):
+            if print_progress:
+                print('\r%d / %d' % (begin, num_rows), end='', flush=True)
+            minibatches.append(function(*[array[begin : begin + minibatch_size] for array in arrays]))
+        if print_progress:
+            print('\r%d / %d' % (num_rows, num_rows))
+        outputs = [np.concatenate(parts)[:num_rows] if len(parts) > 1 else np.asarray(parts[0])[:num_rows]
+                   for parts in zip(*minibatches, strict=True)]
+        return _as_outputs(outputs, return_as_list)
+
+    def _check_inputs(self, in_arrays):
+        """The inputs of `run` with the types of the input layers."""
+        arrays = [np.asarray(array) for array in in_arrays]
+        if len(arrays) == self.num_inputs + 1 and arrays[-1].ndim == 2 and arrays[-1].shape[1] == 0:
+            arrays.pop()
+        if len(arrays) != self.num_inputs:
+            raise misc.UserError('%s.run takes %d arrays (%s), got %d' % (
+                self.name, self.num_inputs, ', '.join(map(str, self.input_names)), len(arrays)))
+        for array, name, shape in zip(arrays, self.input_names, self.input_shapes, strict=True):
+            if array.ndim != len(shape) or any(size not in (None, got)
+                                               for size, got in zip(shape[1:], array.shape[1:], strict=True)):
+                raise misc.UserError('%s.run: input %s must have the shape %s, got %s' % (
+                    self.name, name, [None] + shape[1:], list(array.shape)))
+            if len(array) != len(arrays[0]):
+                raise misc.UserError('%s.run: inputs must have the same number of rows, got %s' % (
+                    self.name, ', '.join(str(len(other)) for other in arrays)))
+        return [array.astype(layer.input_var.dtype, copy=False)
+                for array, layer in zip(arrays, self.input_layers, strict=True)]
+
+    def _compile(self, out_mul, out_add, out_shrink, out_dtype, dynamic_kwargs):
+        """The compiled function for these settings and the present engine; made once."""
+        kwargs = {'deterministic': True, **self.static_kwargs, **dynamic_kwargs}
+        if 'cur_lod' in self.toplevel_params and 'min_lod' not in kwargs and 'max_lod' not in kwargs:
+            cur_lod = float(self.get_var('cur_lod'))
+            kwargs.update(min_lod=int(np.floor(cur_lod)), max_lod=int(np.ceil(cur_lod)))
+        out_dtype = None if out_dtype is None else np.dtype(out_dtype).name
+        # Static arguments never change, so they are no part of the key.
+        key = (out_mul, out_add, out_shrink, out_dtype, theano.config.mode, theano.config.floatX) + tuple(
+            (name, value) for name, value in sorted(kwargs.items()) if name not in self.static_kwargs
+            or name in dynamic_kwargs)
+        if key not in self._functions:
+            inputs = [layer.input_var.type(layer.name) for layer in self.input_layers]
+            outputs = [_convert_output(output, out_mul, out_add, out_shrink, out_dtype)
+                       for output in self.get_output_for(*inputs, return_as_list=True, **kwargs)]
+            self._functions[key] = theano.function(inputs, outputs, on_unused_input='ignore')
+        return self._functions[key]
+
+    # Tables of layers.
+
+    def topology_lines(self, title='LayerName', hide_layers_with_no_params=False):
+        """Table of the layers as the 2017 release prints it: list of str. Only trainable parameters are counted."""
+        local_names = {var: name for name, var in self.vars.items()}
+        rows = [(title, 'LayerType', 'Params', 'OutputShape', 'WeightShape', 'Activation'), ('---',) * 6]
+        for layer in lasagne.layers.get_all_layers(self.output_layers):
+            num_params = _count(layer.get_params(trainable=True))
+            if hide_layers_with_no_params and not num_params:
+                continue
+            weights = [var for var in layer.get_params() if local_names[var].rpartition('.')[2] == 'W']
+            activation = getattr(layer, 'nonlinearity', None)
+            rows.append((layer.name or '', type(layer).__name__, num_params, _format_shape(layer.output_shape),
+                         ''.join(_format_shape(var.get_value(borrow=True).shape) for var in weights),
+                         '' if activation is None else getattr(activation, '__name__', type(activation).__name__)))
+        rows += [('---',) * 6, ('Total', '', _count(self.trainables.values()), '', '', '')]
+        return [''] + ['%-16s%-28s%-10s%-20s%-20s%s' % row for row in rows] + ['']
+
+    def print_layers(self, title=None, hide_layers_with_no_params=False):
+        """Print the table of layers; `title` heads the first column, None: the network's name."""
+        print('\n'.join(self.topology_lines(title or self.name, hide_layers_with_no_params)))
+
+    def print_topology(self):
+        """Print the table of layers exactly as the 2017 release does."""
+        print('\n'.join(self.topology_lines()))
+
+
+def _as_outputs(outputs, return_as_list):
+    if return_as_list:
+        return list(outputs)
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
+def _convert_output(x, mul, add, shrink, dtype):
+    """The operations of :meth:`Network.run` on one output expression."""
+    if mul != 1:
+        x = x * mul
+    if add != 0:
+        x = x + add
+    if shrink != 1:
+        if x.ndim != 4:
+            raise misc.UserError('out_shrink=%r: only outputs [N, C, H, W] can be shrunk, this one has %d axes' % (
+                shrink, x.ndim))
+        x = pool_2d(x, ws=(shrink, shrink), ignore_border=True, mode='average_inc_pad')
+    if dtype is None or dtype == x.dtype:
+        return x
+    if np.issubdtype(dtype, np.integer) and not np.issubdtype(x.dtype, np.integer):
+        info = np.iinfo(dtype)
+        # The largest int32 and int64 are no floats: go to the next one below.
+        high = np.asarray(info.max, x.dtype)
+        if int(high) > info.max:
+            high = np.nextafter(high, np.asarray(0, x.dtype))
+        x = T.clip(T.round(x, mode='half_to_even'), np.asarray(info.min, x.dtype), high)
+    return T.cast(x, dtype)
+
+
+def _count(variables):
+    return sum(var.get_value(borrow=True).size for var in variables)
+
+
+def _format_shape(shape):
+    return ', '.join('?' if size is None else str(size) for size in shape)

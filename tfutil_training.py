@@ -1,0 +1,332 @@
+"""The training half of `tfutil_shim`: optimizers with loss scaling, and averages of what happens between two saves.
+
+Everything here is imported by `tfutil_shim`, which is the name that other modules use.
+"""
+
+import json
+from collections import OrderedDict
+
+import numpy as np
+
+import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import theano
+import theano.tensor as T
+
+import misc
+
+
+def log2(x):
+    """Binary logarithm of an expression or array."""
+    return (T.log if isinstance(x, theano.gof.Variable) else np.log)(x) * float(1.0 / np.log(2.0))
+
+
+def exp2(x):
+    """2 to the power of `x`, an expression or array."""
+    return (T.exp if isinstance(x, theano.gof.Variable) else np.exp)(x * float(np.log(2.0)))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Averages between two saves.
+
+
+class Autosummaries:
+    """Averages, by name, of everything that was fed since the last save: numbers, arrays and Theano expressions.
+
+    All components count alike: a vector of three weighs three, a number one; several places that feed one name are
+    pooled. A value whose sum is not finite is dropped as a whole. A name to which nothing was fed averages to NaN.
+    """
+
+    def __init__(self):
+        self._accumulators = OrderedDict()      # {name: [shared float64 vectors (sum, count), one per place]}
+        self._immediate = OrderedDict()         # {name: float64 array (sum, count)}
+        self._finalized = False
+
+    def add(self, name, value):
+        """Feed `value` to the average `name` and return it.
+
+        Parameters
+        ----------
+        name : str
+        value : number, array or Theano expression
+            An expression is fed whenever a function computes what this method returns: an expression of the same value
+            and type. It carries a default update, so functions compiled with ``no_default_updates`` feed nothing.
+
+        Raises
+        ------
+        AssertionError
+            A name that was not known when `finalize` was called.
+        """
+        if self._finalized and name not in self._accumulators:
+            raise AssertionError('autosummary %r: new names must be fed before finalize_autosummaries or the first '
+                                 'save_summaries' % (name,))
+        places = self._accumulators.setdefault(name, [])
+        if isinstance(value, theano.gof.Variable):
+            place = theano.shared(np.zeros(2), name=name)
+            places.append(place)
+            return self._feed_from_graph(place, value)
+        total = self._immediate.setdefault(name, np.zeros(2))
+        array = np.asarray(value, dtype=np.float32)
+        fed = np.array([array.sum(dtype=np.float64), array.size])
+        if np.isfinite(fed[0]):
+            total += fed
+        return value
+
+    @staticmethod
+    def _feed_from_graph(place, value):
+        total = T.sum(T.cast(value, 'float32'), dtype='float64', acc_dtype='float64')
+        fed = T.stack([total, T.cast(T.prod(value.shape) if value.ndim else 1, 'float64')])
+        # Infinity and NaN both fail the comparison.
+        place.default_update = place + T.switch(T.lt(abs(total), np.inf), fed, 0.0)
+        # Zero, but it makes a function that computes the result find the default update.
+        nothing = T.cast(0 * place[0], value.dtype)
+        return T.or_(value, nothing) if value.dtype == 'bool' else value + nothing
+
+    def finalize(self):
+        """From now on, a new name is an error."""
+        self._finalized = True
+
+    def averages(self, reset=False):
+        """OrderedDict {name: float} in the order in which the names came up, in float32 precision as in the release.
+
+        Parameters
+        ----------
+        reset : bool
+            Start the averages anew.
+        """
+        result = OrderedDict()
+        for name, places in self._accumulators.items():
+            immediate = self._immediate.get(name, np.zeros(2))
+            total, count = immediate + sum(place.get_value() for place in places)
+            result[name] = float(np.float32(total / count)) if count else float('nan')
+            if reset:
+                immediate[:] = 0
+                for place in places:
+                    place.set_value(np.zeros(2))
+        return result
+
+    def save(self, filewriter=None, global_step=None):
+        """Write the averages as one JSON line, reset them, and `finalize`.
+
+        Parameters
+        ----------
+        filewriter : text file or None
+            Anything with a ``write`` method. NaN is written as null. None: nothing is written.
+        global_step : number or None
+            Written as ``"step"``.
+
+        Returns
+        -------
+        OrderedDict
+            {name: float}.
+        """
+        self.finalize()
+        values = self.averages(reset=True)
+        if filewriter is not None:
+            line = {'step': global_step, **{name: value if np.isfinite(value) else None
+                                            for name, value in values.items()}}
+            filewriter.write(json.dumps(line) + '\n')
+        return values
+
+
+_default_summaries = Autosummaries()
+autosummary = _default_summaries.add
+finalize_autosummaries = _default_summaries.finalize
+save_summaries = _default_summaries.save
+get_autosummaries = _default_summaries.averages
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Optimizers.
+
+
+def _adam(optimizer, params, grads, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8):
+    """Adam (Kingma and Ba 2014) with epsilon outside the bias correction, operation by operation as in Lasagne."""
+    t_prev = optimizer.slot('t', np.asarray(0, theano.config.floatX))
+    t = t_prev + 1
+    a_t = learning_rate * T.sqrt(1 - beta2 ** t) / (1 - beta1 ** t)
+    updates = OrderedDict()
+    for param, grad in zip(params, grads, strict=True):
+        m_prev, v_prev = optimizer.slot('m', param), optimizer.slot('v', param)
+        updates[m_prev] = m = beta1 * m_prev + (1 - beta1) * grad
+        updates[v_prev] = v = beta2 * v_prev + (1 - beta2) * grad ** 2
+        updates[param] = param - a_t * m / (T.sqrt(v) + epsilon)
+    updates[t_prev] = t
+    return updates
+
+
+def _gradient_descent(optimizer, params, grads, learning_rate):
+    return OrderedDict((param, param - learning_rate * grad) for param, grad in zip(params, grads, strict=True))
+
+
+def _momentum(optimizer, params, grads, learning_rate, momentum, use_nesterov=False):
+    """``velocity = momentum * velocity + grad``, the learning rate applied afterwards (Sutskever et al. 2013)."""
+    updates = OrderedDict()
+    for param, grad in zip(params, grads, strict=True):
+        previous = optimizer.slot('velocity', param)
+        updates[previous] = velocity = momentum * previous + grad
+        updates[param] = param - learning_rate * (grad + momentum * velocity if use_nesterov else velocity)
+    return updates
+
+
+class Optimizer:
+    """Gradients of registered losses and the updates that minimise their mean.
+
+    Parameters
+    ----------
+    name : str
+        Prefix of the summaries, '/' becomes '.'.
+    tf_optimizer : str
+        ``'tf.train.AdamOptimizer'``, ``'tf.train.GradientDescentOptimizer'`` or ``'tf.train.MomentumOptimizer'``.
+    learning_rate : number, shared variable or scalar expression
+    use_loss_scaling : bool
+        Multiply losses by a power of two before differentiating and gradients by its inverse, against underflow in low
+        precision (Micikevicius et al. 2017). The exponent adapts itself.
+    loss_scaling_init, loss_scaling_inc, loss_scaling_dec : float
+        Exponent at the start; what it grows by after a step; what it shrinks by when gradients overflowed.
+    skip_nonfinite : bool
+        A step with a NaN or infinity in any gradient changes nothing at all but the exponent, as in the 2018 release.
+        False: such a step goes through, the updates are those of `lasagne.updates.adam` (2017 release).
+    summaries : bool
+        Feed `autosummary` with ``NAME/learning_rate``, ``NAME/overflow_frequency`` (0 or 1) and, with loss scaling,
+        ``NAME/loss_scaling_log2`` at every step.
+    **kwargs
+        For Adam: beta1 (0.9), beta2 (0.999), epsilon (1e-8). For momentum: momentum, use_nesterov (False).
+
+    Notes
+    -----
+    The state of the optimizer belongs to this object: it survives when functions are compiled again, after registering
+    the gradients again. A new Optimizer starts with a new state.
+    """
+
+    RULES = {
+        'tf.train.AdamOptimizer': (_adam, {'beta1', 'beta2', 'epsilon'}),
+        'tf.train.GradientDescentOptimizer': (_gradient_descent, set()),
+        'tf.train.MomentumOptimizer': (_momentum, {'momentum', 'use_nesterov'}),
+    }
+
+    def __init__(self, name='Train', tf_optimizer='tf.train.AdamOptimizer', learning_rate=0.001, use_loss_scaling=False,
+                 loss_scaling_init=64.0, loss_scaling_inc=0.0005, loss_scaling_dec=1.0, skip_nonfinite=True,
+                 summaries=True, **kwargs):
+        if tf_optimizer not in self.RULES:
+            raise misc.UserError('tf_optimizer=%r: choose one of %s' % (tf_optimizer, ', '.join(self.RULES)))
+        self._rule, known = self.RULES[tf_optimizer]
+        for key in kwargs:
+            if key not in known:
+                raise misc.UserError('Optimizer(%s=%r): %s takes %s' % (
+                    key, kwargs[key], tf_optimizer, ', '.join(sorted(known)) or 'nothing but a learning rate'))
+        if self._rule is _momentum and 'momentum' not in kwargs:
+            raise misc.UserError('Optimizer: %s needs momentum=..., for example 0.9' % tf_optimizer)
+        if use_loss_scaling and not skip_nonfinite:
+            raise misc.UserError('use_loss_scaling=True: needs skip_nonfinite=True, overflows are part of it')
+        self.name = name
+        self.id = name.replace('/', '.')
+        self.learning_rate = learning_rate
+        self.use_loss_scaling = use_loss_scaling
+        self.loss_scaling_inc, self.loss_scaling_dec = loss_scaling_inc, loss_scaling_dec
+        self.skip_nonfinite = skip_nonfinite
+        self.summaries = summaries
+        self._kwargs = kwargs
+        self._slots = OrderedDict()
+        self._registered = []       # One list of (gradient, variable) per loss.
+        self._loss_scaling = theano.shared(np.float32(loss_scaling_init), name=self.id + '/loss_scaling_log2')
+
+    # Loss scaling.
+
+    def get_loss_scaling_var(self):
+        """The exponent (shared float32), or None without loss scaling."""
+        return self._loss_scaling if self.use_loss_scaling else None
+
+    def apply_loss_scaling(self, value):
+        """`value` times the present power of two; `value` itself without loss scaling."""
+        return value * exp2(self._loss_scaling) if self.use_loss_scaling else value
+
+    def undo_loss_scaling(self, value):
+        """Inverse of `apply_loss_scaling`."""
+        return value * exp2(-self._loss_scaling) if self.use_loss_scaling else value
+
+    # Gradients and updates.
+
+    def register_gradients(self, loss, vars):
+        """Differentiate a loss. Several losses may be registered: their mean is minimised.
+
+        Parameters
+        ----------
+        loss : scalar expression
+        vars : list of shared variables, or dict of them by name
+            Those that the loss does not depend on are left out: neither they nor their state change.
+        """
+        if loss.ndim != 0:
+            raise ValueError('register_gradients: the loss must be a scalar, got %d axes: take its mean' % loss.ndim)
+        variables = list(vars.values()) if isinstance(vars, dict) else list(vars)
+        grads = theano.grad(self.apply_loss_scaling(loss), variables, disconnected_inputs='ignore',
+                            return_disconnected='None')
+        connected = [(grad, var) for grad, var in zip(grads, variables, strict=True) if grad is not None]
+        if not connected:
+            raise ValueError('register_gradients: the loss depends on none of the %d variables' % len(variables))
+        self._registered.append(connected)
+
+    def apply_updates(self):
+        """The updates of one step for all losses registered since the last call.
+
+        Returns
+        -------
+        OrderedDict
+            {shared variable: expression}: variables, state of the optimizer and the loss scaling exponent.
+        """
+        if not self._registered:
+            raise ValueError('apply_updates: register_gradients must come first')
+        scaled, grads = self._mean_gradients()
+        params = list(grads)
+        self._registered = []
+        learning_rate = self._summary('learning_rate', T.as_tensor_variable(self.learning_rate))
+        updates = self._rule(self, params, list(grads.values()), learning_rate, **self._kwargs)
+        updates = OrderedDict((var, T.cast(new, var.dtype)) for var, new in updates.items())
+        if not self.skip_nonfinite:
+            return updates
+        # NaN and infinity both fail the comparison. Gradients are checked before loss scaling is undone, because Theano
+        # may cancel the two factors and so hide an overflow.
+        finite = T.stack([T.all(T.le(abs(grad), np.finfo(grad.dtype).max)) for grad in scaled])
+        overflow = self._summary('overflow_frequency', T.invert(T.all(finite)))
+        updates = OrderedDict((var, T.switch(overflow, var, new)) for var, new in updates.items())
+        if self.use_loss_scaling:
+            exponent = self._summary('loss_scaling_log2', self._loss_scaling)
+            updates[self._loss_scaling] = exponent + T.switch(
+                overflow, np.float32(-self.loss_scaling_dec), np.float32(self.loss_scaling_inc))
+        return updates
+
+    def _summary(self, name, value):
+        return autosummary(self.id + '/' + name, value) if self.summaries else value
+
+    def _mean_gradients(self):
+        """Gradients of the sum of the losses as they are, and {variable: mean gradient, loss scaling undone}."""
+        sums = OrderedDict()
+        for connected in self._registered:
+            for grad, var in connected:
+                sums[var] = sums[var] + grad if var in sums else grad
+        num_losses = len(self._registered)
+        if num_losses == 1 and not self.use_loss_scaling:
+            return list(sums.values()), sums
+        factor = self.undo_loss_scaling(np.float32(1.0 / num_losses))
+        return list(sums.values()), OrderedDict((var, T.cast(grad * factor, grad.dtype)) for var, grad in sums.items())
+
+    # State.
+
+    def slot(self, name, like):
+        """The shared variable of the state with this name for `like`: a parameter, or an array for a single one."""
+        key = (name, like) if isinstance(like, theano.gof.Variable) else name
+        if key not in self._slots:
+            value = like.get_value() if isinstance(like, theano.gof.Variable) else like
+            broadcastable = getattr(like, 'broadcastable', None)
+            self._slots[key] = theano.shared(np.zeros_like(value), name='%s/%s' % (self.id, name),
+                                             **({} if broadcastable is None else {'broadcastable': broadcastable}))
+        return self._slots[key]
+
+    def get_optimizer_state(self):
+        """OrderedDict {(slot name, variable) or slot name: array} of moments and step count."""
+        return OrderedDict((key, var.get_value()) for key, var in self._slots.items())
+
+    def reset_optimizer_state(self):
+        """Start moments and step count anew; the loss scaling exponent stays."""
+        for var in self._slots.values():
+            var.set_value(np.zeros_like(var.get_value()))

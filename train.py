@@ -1,0 +1,650 @@
+"""Progressive Growing of GANs (Karras et al. 2017): the progressive schedule and the training loop.
+
+``python train.py`` runs the experiment chosen in `config.py`; ``python train.py --help`` lists the others.
+"""
+
+import argparse
+import ast
+import copy
+import difflib
+import inspect
+import json
+import os
+import platform
+import pprint
+import resource
+import sys
+import time
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import lasagne
+import theano
+import theano.tensor as T
+from theano.sandbox.rng_mrg import MRG_RandomStreams
+
+import dataset
+import layers
+import loss
+import misc
+import tfutil_shim
+
+DYNAMIC_RANGE_IMAGES = (0, 255)     # Of the uint8 images in the dataset.
+DYNAMIC_RANGE_NETS = (-1, 1)        # Of the images between G and D.
+SNAPSHOT_MINIBATCH = 32             # Images generated at once for a picture; with batch norm they influence each other.
+MBDISC_INIT_IMAGES = 500            # Reals that initialise minibatch discrimination (Salimans et al. 2016).
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Schedule.
+
+
+class Schedule(NamedTuple):
+    """What is in force after some number of real images, see :func:`training_schedule`."""
+
+    lod: float              # Level of detail: 0 = full resolution, k = resolution / 2^k, fractions = fading in.
+    min_lod: int            # floor(lod): the finer of the two resolutions that are blended.
+    max_lod: int            # ceil(lod): the coarser one.
+    resolution: int         # Of the images in the minibatch: full resolution / 2^min_lod.
+    minibatch_size: int     # Images per training step.
+    tick_kimg: float        # Thousands of images between two status lines.
+    lrate_coef: float       # Factor on both learning rates: ramp-up times ramp-down.
+
+
+def training_schedule(
+    cur_nimg,                               # Number of real images shown so far.
+    resolution,                             # Full resolution of the networks.
+    total_kimg              = 15000,        # Length of the training, in thousands of real images.
+    lod_initial_resolution  = 4,            # Image resolution at the beginning.
+    lod_training_kimg       = 600,          # Thousands of real images at each resolution before it is doubled.
+    lod_transition_kimg     = 600,          # Thousands of real images during which the new layers fade in.
+    minibatch_default       = 16,           # Images per step...
+    minibatch_overrides     = None,         # ...and at some resolutions {resolution: images}.
+    rampup_kimg             = 40,           # Thousands of images until the full learning rates. 0 = none.
+    rampdown_kimg           = 0,            # Thousands of images at the end that ramp down to zero. 0 = none.
+    tick_kimg_default       = 50,           # Thousands of images per tick...
+    tick_kimg_overrides     = None,         # ...and at some resolutions {resolution: kimg}.
+):
+    """The progressive schedule of section 2 and appendix A of the paper as a pure function of `cur_nimg`.
+
+    Returns
+    -------
+    Schedule
+    """
+    kimg = cur_nimg / 1000.0
+    if tick_kimg_overrides is None:
+        tick_kimg_overrides = {32: 20, 64: 10, 128: 10, 256: 5, 512: 2, 1024: 1}
+    resolution_log2 = int(np.log2(resolution))
+    lod = max(resolution_log2 - np.log2(lod_initial_resolution), 0)
+    phase_kimg = lod_training_kimg + lod_transition_kimg
+    if phase_kimg > 0:
+        phase = kimg / phase_kimg
+        lod -= np.floor(phase)
+        if lod_transition_kimg > 0:
+            lod -= max(1.0 + (np.fmod(phase, 1.0) - 1.0) * phase_kimg / lod_transition_kimg, 0.0)
+    lod = max(float(lod), 0.0)
+    min_lod = int(np.floor(lod))
+    cur_resolution = 2 ** (resolution_log2 - min_lod)
+    return Schedule(
+        lod=lod,
+        min_lod=min_lod,
+        max_lod=int(np.ceil(lod)),
+        resolution=cur_resolution,
+        minibatch_size=(minibatch_overrides or {}).get(cur_resolution, minibatch_default),
+        tick_kimg=tick_kimg_overrides.get(cur_resolution, tick_kimg_default),
+        lrate_coef=misc.rampup(kimg, rampup_kimg) * misc.rampdown_linear(kimg, total_kimg, rampdown_kimg))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Training functions.
+
+
+class TrainingFunctions(NamedTuple):
+    """Compiled steps for one lod range."""
+
+    train_d: object         # (reals, real_labels, latents, fake_labels) -> G_loss, D_loss, real_scores, fake_scores
+    train_g: object         # (latents, fake_labels) -> nothing; None when D's function updates G too
+
+
+def compile_training_functions(
+    G, D, Gs,               # Networks; Gs is the smoothed copy of G.
+    schedule,               # Schedule: the functions are valid for its min_lod and max_lod.
+    G_lrate, D_lrate,       # Shared float32 scalars: learning rates.
+    G_smoothing,            # Decay of the moving average of G's weights per step.
+    loss_kwargs,            # Arguments of loss.evaluate_loss.
+    adam_kwargs,            # beta1, beta2, epsilon.
+    separate_funcs,         # Compile one function per network, so that D can make several steps per step of G.
+    dequantize_reals,       # Add uniform noise of one grey level to the real images.
+):
+    """Build and compile the D and G steps for the lod range ``[schedule.min_lod, schedule.max_lod]``.
+
+    Everything runs at the resolution of `min_lod`: the networks never look at images finer than that. The optimizer
+    state is new, as in the 2017 release, which rebuilt its functions for every lod range.
+    """
+
+
+    # Float32 inputs even when theano.config.floatX is float64, as in the release.
+    real_images = T.TensorType('uint8', (False,) * 4)('real_images')
+    real_labels = T.TensorType('float32', (False,) * 2)('real_labels')
+    latents = T.TensorType('float32', (False,) * 2)('latents')
+    fake_labels = T.TensorType('float32', (False,) * 2)('fake_labels')
+
+    reals = T.cast(real_images, 'float32')
+    if dequantize_reals:
+        noise = MRG_RandomStreams(lasagne.random.get_rng().randint(1, 2147462579))
+        reals = reals + noise.uniform(real_images.shape, -0.5, 0.5, dtype='float32')
+    reals = misc.adjust_dynamic_range(reals, DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS)
+    losses = loss.evaluate_loss(G, D, schedule.min_lod, schedule.max_lod, reals, real_labels, latents, fake_labels,
+                                image_lod=schedule.min_lod, **loss_kwargs)
+
+    d_updates = adam(losses.D_loss, list(D.trainables.values()), D_lrate, **adam_kwargs)
+    g_updates = adam(losses.G_loss, list(G.trainables.values()), G_lrate, **adam_kwargs)
+    # Updates are simultaneous: as in the release, Gs follows the weights from before this step.
+    for param, smoothed in zip(G.trainables.values(), Gs.trainables.values(), strict=True):
+        beta = np.asarray(G_smoothing, dtype=param.dtype)
+        g_updates[smoothed] = smoothed * beta + param * (1 - beta)
+
+    outputs = [losses.G_loss, losses.D_loss, losses.real_scores_out, losses.fake_scores_out]
+    inputs = [real_images, real_labels, latents, fake_labels]
+    if separate_funcs:
+        return TrainingFunctions(
+            theano.function(inputs, outputs, updates=d_updates, on_unused_input='ignore'),
+            theano.function([latents, fake_labels], [], updates=g_updates, on_unused_input='ignore'))
+    d_updates.update(g_updates)
+    return TrainingFunctions(theano.function(inputs, outputs, updates=d_updates, on_unused_input='ignore'), None)
+
+
+def adam(loss, params, learning_rate, **kwargs):
+    """Lasagne's Adam over the parameters that `loss` depends on, with one walk of the graph for all gradients."""
+    grads = theano.grad(loss, params, disconnected_inputs='ignore', return_disconnected='None')
+    connected = [(grad, param) for grad, param in zip(grads, params, strict=True) if grad is not None]
+    grads, params = zip(*connected, strict=True)
+    return lasagne.updates.adam(list(grads), list(params), learning_rate=learning_rate, **kwargs)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Snapshots.
+
+
+class SnapshotGrid(NamedTuple):
+    """The fixed latents whose images are saved again and again, and as many reals to compare them with."""
+
+    size: tuple             # (columns, rows)
+    reals: np.ndarray       # (N, C, H, W) uint8
+    latents: np.ndarray     # (N, latent_size) float32
+    labels: np.ndarray      # (N, label_size) float32
+
+
+def setup_snapshot_grid(
+    G, dataset,
+    grid_size = None,       # (columns, rows); None = as many images as fit on a Full HD screen, or one row a class.
+    grid_type = 'default',  # 'default': random reals. 'category': column k holds class k.
+):
+    """Draw what :class:`SnapshotGrid` holds, from NumPy's global generator."""
+    if grid_type == 'default':
+        columns, rows = grid_size or misc.snapshot_grid_size(*dataset.shape[1:])
+        reals, labels = dataset.next_minibatch(columns * rows)
+        latents = random_latents(columns * rows, G)
+    elif grid_type == 'category':
+        if not dataset.label_size:
+            raise misc.UserError("train.image_grid_type='category': the dataset has no labels; use 'default'")
+        columns, rows = grid_size or (dataset.label_size, dataset.label_size)
+        latents = random_latents(columns * rows, G)
+        indices = np.empty((rows, columns), dtype=np.int64)
+        for column in range(columns):
+            candidates = np.flatnonzero(dataset.labels[:, column % dataset.label_size])
+            for row in range(rows):
+                indices[row, column] = np.random.choice(candidates)
+        reals, labels = dataset.get_images(indices.ravel())
+    else:
+        raise misc.UserError("train.image_grid_type=%r: use 'default' or 'category'" % (grid_type,))
+    return SnapshotGrid((columns, rows), reals, latents, labels)
+
+
+def random_latents(num, G):
+    """(num, latent_size) float32 standard normal latents from NumPy's global generator."""
+    return np.random.randn(num, *G.input_shapes[0][1:]).astype(np.float32)
+
+
+def initialize_mbdisc(D, dataset, lod):
+    """Initialise the minibatch discrimination of `D`, if it has any, from the activations of real images."""
+    if not layers.has_mbdisc(D.output_layers):
+        return
+    print('Initializing minibatch discrimination...')
+    reals, _labels = dataset.next_minibatch(MBDISC_INIT_IMAGES, lod)
+    D.toplevel_params['cur_lod'].set_value(np.float32(lod))
+    reals = misc.adjust_dynamic_range(reals.astype(np.float32), DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS)
+    layers.initialize_mbdisc(D.input_layers[0], D.output_layers, reals)
+
+
+def save_fakes(run_dir, cur_nimg, Gs, grid):
+    """Save the images of the fixed latents as ``fakesNNNNNN.png``, NNNNNN in thousands of images.
+
+    As in the release, Gs runs in training mode: batch norm uses and moves its statistics.
+    """
+    inputs = [grid.latents, grid.labels][:Gs.num_inputs]
+    images = Gs.run(*inputs, minibatch_size=SNAPSHOT_MINIBATCH, deterministic=False)
+    save_grid(os.path.join(run_dir, 'fakes%06d.png' % (cur_nimg // 1000)), images, DYNAMIC_RANGE_NETS, grid.size)
+
+
+def save_grid(path, images, drange, grid_size):
+    misc.save_image_grid(images, path, drange, grid_size)
+
+
+class StepReport(NamedTuple):
+    """What `on_step` of :func:`train_gan` gets."""
+
+    net: str                # 'D' or 'G': whose step it was; 'D' also when both step together.
+    cur_nimg: int           # Real images shown, this step included.
+    schedule: Schedule      # What was in force.
+    reals: object           # uint8 (N, C, H, W) at the resolution of the step, None for G.
+    labels: object          # Of the reals, None for G.
+    latents: object
+    fake_labels: object
+    outputs: object         # G_loss, D_loss, real scores, fake scores; None for G.
+    networks: dict          # 'G', 'D' and 'Gs' as they are after the step.
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss is NaN or infinite."""
+
+
+class TickStatistics:
+    """Averages over the D steps since the last status line."""
+
+    names = ('Gloss', 'Dloss', 'Dreal', 'Dfake')
+
+    def __init__(self):
+        self.sums = np.zeros(4)
+        self.steps = 0
+        self.compile_seconds = 0.0
+
+    def add(self, outputs, tick):
+        """Add the outputs of one D step; `tick` is the number of the tick for the error message."""
+        means = [float(np.mean(output)) for output in outputs]
+        for name, mean in zip(self.names, means, strict=True):
+            if not np.isfinite(mean):
+                raise TrainingDiverged('%s became %s in tick %d; the last snapshots are kept. Lower the learning rates '
+                                       'or change random_seed' % (name, mean, tick))
+        self.sums += means
+        self.steps += 1
+
+    def report(self, run_dir, tick, kimg, schedule, seconds, tick_seconds, tick_kimg, gdrop_strength):
+        """Print the status line and append the same values to ``stats.jsonl``."""
+        means = self.sums / self.steps
+        tqdm.write('tick %-5d kimg %-8.1f lod %-5.2f minibatch %-4d time %-12s sec/tick %-9.1f sec/kimg %-6.1f '
+                   'Dgdrop %-8.4f Gloss %-8.4f Dloss %-8.4f Dreal %-8.4f Dfake %-8.4f' % (
+                       tick, kimg, schedule.lod, schedule.minibatch_size, misc.format_time(seconds), tick_seconds,
+                       tick_seconds / tick_kimg, gdrop_strength, *means), file=sys.stdout)
+        stats = {'tick': tick, 'kimg': kimg, 'lod': schedule.lod, 'resolution': schedule.resolution,
+                 'minibatch': schedule.minibatch_size, 'seconds': seconds, 'sec_per_tick': tick_seconds,
+                 'sec_per_kimg': tick_seconds / tick_kimg, 'compile_seconds': self.compile_seconds,
+                 'peak_memory_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 'Dgdrop': gdrop_strength,
+                 **dict(zip(self.names, means, strict=True))}
+        with open(os.path.join(run_dir, 'stats.jsonl'), 'a', encoding='utf-8') as stats_file:
+            stats_file.write(json.dumps(stats) + '\n')
+
+
+class ProgressBar:
+    """A tqdm bar over the kimg of the training whose ETA knows that high resolutions take longer.
+
+    The time still to come is the convolutions' multiplications in the rest of the schedule, at the rate measured in
+    the last tick.
+    """
+
+    def __init__(self, G, D, resolution, schedule_kwargs, show):
+        self.total_kimg = schedule_kwargs['total_kimg']
+        self.schedule_at = lambda kimg: training_schedule(int(kimg * 1000), resolution, **schedule_kwargs)
+        self.work = {2 ** stage: sum(multiplications(net, 2 ** stage) for net in (G, D))
+                     for stage in range(2, int(np.log2(resolution)) + 1)}
+        self.seconds_per_work = None
+        self.bar = tqdm(total=self.total_kimg, disable=not show, mininterval=1 if sys.stderr.isatty() else 30,
+                        bar_format='{percentage:3.0f}%|{bar:30}| {n:.1f}/{total:.0f} kimg, {elapsed} gone, {postfix}')
+        self.bar.set_postfix_str('ETA after the first tick', refresh=False)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.bar.close()
+
+    def update(self, cur_nimg):
+        self.bar.update(min(cur_nimg / 1000.0, self.total_kimg) - self.bar.n)
+
+    def calibrate(self, resolution, seconds_per_kimg):
+        """Take the rate of a finished tick."""
+        self.seconds_per_work = seconds_per_kimg / self.work[resolution]
+        self.bar.set_postfix_str('ETA ' + misc.format_time(self.remaining_seconds(self.bar.n)), refresh=False)
+
+    def remaining_seconds(self, kimg):
+        """Estimated seconds from `kimg` to the end."""
+        points, step = np.linspace(kimg, self.total_kimg, 200, endpoint=False, retstep=True)
+        return step * self.seconds_per_work * sum(self.work[self.schedule_at(point).resolution] for point in points)
+
+
+def multiplications(net, resolution):
+    """Multiplications of one forward pass of the convolutions of `net` at and below `resolution`, per image."""
+    total = 0
+    for layer in lasagne.layers.get_all_layers(net.output_layers):
+        height = layer.output_shape[2] if len(layer.output_shape) == 4 else 1
+        if height <= resolution:
+            weights = [param.get_value(borrow=True).size for param in layer.get_params() if param.ndim >= 2]
+            total += sum(weights) * height ** 2
+    return total
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Training loop.
+
+
+def train_gan(
+    run_dir,                                # Folder for images, network snapshots and statistics.
+    dataset,                                # dataset.Dataset: real images.
+    G, D,                                   # Networks to train.
+    loss_kwargs             = None,         # Arguments of loss.evaluate_loss. None = its defaults (WGAN-GP).
+    separate_funcs          = True,         # One training function per network; False = G and D in one step.
+    D_training_repeats      = 1,            # D steps per G step. Needs separate_funcs.
+    G_learning_rate_max     = 0.001,        # Adam learning rate of G, before ramps.
+    D_learning_rate_max     = 0.001,        # Adam learning rate of D, before ramps.
+    G_smoothing             = 0.999,        # Decay per step of the averaged generator weights Gs.
+    adam_beta1              = 0.0,          # Adam: decay of the first moment.
+    adam_beta2              = 0.99,         # Adam: decay of the second moment.
+    adam_epsilon            = 1e-8,         # Adam: added to the root of the second moment.
+    total_kimg              = 15000,        # Length of the training, in thousands of real images.
+    lod_initial_resolution  = 4,            # Image resolution at the beginning.
+    lod_training_kimg       = 600,          # Thousands of images at each resolution before it is doubled.
+    lod_transition_kimg     = 600,          # Thousands of images during which the new layers fade in.
+    minibatch_default       = 16,           # Images per step...
+    minibatch_overrides     = None,         # ...and at some resolutions {resolution: images}.
+    rampup_kimg             = 40,           # Thousands of images until the full learning rates. 0 = none.
+    rampdown_kimg           = 0,            # Thousands of images at the end that ramp down to zero. 0 = none.
+    tick_kimg_default       = 50,           # Thousands of images per status line...
+    tick_kimg_overrides     = None,         # ...and at some resolutions; None = the release's table.
+    image_snapshot_ticks    = 4,            # Save a grid of generated images every so many ticks.
+    network_snapshot_ticks  = 40,           # Save the networks every so many ticks.
+    image_grid_type         = 'default',    # 'default': random reals. 'category': one column per class.
+    image_grid_size         = None,         # (columns, rows) of the grid. None = choose.
+    dequantize_reals        = False,        # Add uniform noise of one grey level to the real images.
+    gdrop_beta              = 0.9,          # Decay of the average that controls GDrop.
+    gdrop_lim               = 0.5,          # GDrop starts where that average exceeds this...
+    gdrop_coef              = 0.2,          # ...with strength coef * max(average - lim, 0) ^ exp.
+    gdrop_exp               = 2.0,
+    show_progress           = True,         # Progress bar with the estimated time to the end.
+    on_step                 = None,         # Called with a StepReport after every iteration.
+):
+    """Train `G` and `D` and write images, snapshots and statistics into `run_dir`.
+
+    Returns
+    -------
+    Network
+        Gs, the generator with averaged weights, whose images the paper shows.
+
+    Raises
+    ------
+    TrainingDiverged
+        A loss became NaN or infinite; the last snapshots stay where they are.
+    """
+    if D_training_repeats != 1 and not separate_funcs:
+        raise misc.UserError('train.D_training_repeats=%d: needs train.separate_funcs=True' % D_training_repeats)
+    schedule_kwargs = {name: value for name, value in locals().items()
+                       if name in inspect.signature(training_schedule).parameters}
+    resolution = dataset.shape[-1]
+    adam_kwargs = {'beta1': adam_beta1, 'beta2': adam_beta2, 'epsilon': adam_epsilon}
+
+    # Averaged generator, learning rates, fixed latents.
+    Gs = G.clone(share_nontrainables=True)
+    G_lrate, D_lrate = theano.shared(np.float32(0)), theano.shared(np.float32(0))
+    schedule = training_schedule(0, resolution, **schedule_kwargs)
+    grid = setup_snapshot_grid(G, dataset, image_grid_size, image_grid_type)
+    initialize_mbdisc(D, dataset, schedule.lod)
+    print('Saving results to', run_dir)
+    save_grid(os.path.join(run_dir, 'reals.png'), grid.reals, DYNAMIC_RANGE_IMAGES, grid.size)
+    save_fakes(run_dir, 0, Gs, grid)
+
+    networks = {'G': G, 'D': D, 'Gs': Gs}
+    functions, lod_range = None, None
+    cur_nimg, cur_tick, tick_start_nimg = 0, 0, 0
+    gdrop_average = 0.0
+    start_time = tick_start_time = time.time()
+    tick = TickStatistics()
+    with ProgressBar(G, D, resolution, schedule_kwargs, show_progress) as progress:
+        while cur_nimg < total_kimg * 1000:
+
+            # What is in force now.
+            schedule = training_schedule(cur_nimg, resolution, **schedule_kwargs)
+            for net in (G, D):
+                net.toplevel_params['cur_lod'].set_value(np.float32(schedule.lod))
+            G_lrate.set_value(np.float32(G_learning_rate_max * schedule.lrate_coef))
+            D_lrate.set_value(np.float32(D_learning_rate_max * schedule.lrate_coef))
+
+            # New layers come in or have come in: build the graph for them.
+            if lod_range != (schedule.min_lod, schedule.max_lod):
+                print('Compiling training funcs...')
+                compile_start_time = time.time()
+                lod_range = (schedule.min_lod, schedule.max_lod)
+                functions = compile_training_functions(
+                    G, D, Gs, schedule, G_lrate, D_lrate, G_smoothing, loss_kwargs or {}, adam_kwargs, separate_funcs,
+                    dequantize_reals)
+                tick.compile_seconds += time.time() - compile_start_time
+
+            # Train D, then G.
+            for _repeat in range(D_training_repeats):
+                reals, labels = dataset.next_minibatch(schedule.minibatch_size, schedule.lod, shrink_based_on_lod=True)
+                latents = random_latents(schedule.minibatch_size, G)
+                fake_labels = dataset.random_labels(schedule.minibatch_size)
+                outputs = functions.train_d(reals, labels, latents, fake_labels)
+                cur_nimg += schedule.minibatch_size
+                tick.add(outputs, cur_tick + 1)
+                if on_step:
+                    on_step(StepReport('D', cur_nimg, schedule, reals, labels, latents, fake_labels, outputs,
+                                       networks))
+            if functions.train_g:
+                latents = random_latents(schedule.minibatch_size, G)
+                fake_labels = dataset.random_labels(schedule.minibatch_size)
+                functions.train_g(latents, fake_labels)
+                if on_step:
+                    on_step(StepReport('G', cur_nimg, schedule, None, None, latents, fake_labels, None, networks))
+
+            # The release feeds GDrop back with output number 2 of the last D step, which is D's loss.
+            d_output = float(np.mean(outputs[1]))
+            gdrop_average = gdrop_beta * gdrop_average + (1.0 - gdrop_beta) * min(max(d_output, 0.0), 1.0)
+            gdrop_strength = gdrop_coef * max(gdrop_average - gdrop_lim, 0.0) ** gdrop_exp
+            if 'gdrop_strength' in D.toplevel_params:
+                D.toplevel_params['gdrop_strength'].set_value(np.float32(gdrop_strength))
+            progress.update(cur_nimg)
+
+            # Once per tick: status line, images, networks.
+            done = cur_nimg >= total_kimg * 1000
+            if cur_nimg < tick_start_nimg + schedule.tick_kimg * 1000 and not done:
+                continue
+            cur_tick += 1
+            cur_time = time.time()
+            tick_kimg = (cur_nimg - tick_start_nimg) / 1000.0
+            tick_seconds = cur_time - tick_start_time
+            tick.report(run_dir, cur_tick, cur_nimg / 1000.0, schedule, cur_time - start_time, tick_seconds,
+                        tick_kimg, gdrop_strength)
+            progress.calibrate(schedule.resolution, (tick_seconds - tick.compile_seconds) / tick_kimg)
+            tick = TickStatistics()
+            tick_start_nimg, tick_start_time = cur_nimg, cur_time
+            if cur_tick % image_snapshot_ticks == 0 or done:
+                save_fakes(run_dir, cur_nimg, Gs, grid)
+            if cur_tick % network_snapshot_ticks == 0 and not done:
+                misc.save_pkl((G, D, Gs), os.path.join(run_dir, 'network-snapshot-%06d.pkl' % (cur_nimg // 1000)))
+
+    misc.save_pkl((G, D, Gs), os.path.join(run_dir, 'network-final.pkl'))
+    with open(os.path.join(run_dir, '_training-done.txt'), 'w', encoding='utf-8'):
+        pass
+    return Gs
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Configuration and command line.
+
+
+def resolve_config(config, name, overrides=()):
+    """The experiment `name` of `config` as one dict, checked, with `overrides` applied.
+
+    Parameters
+    ----------
+    config : module
+        `config.py`.
+    name : str
+        Key of ``config.experiments``.
+    overrides : iterable of str
+        ``'SECTION.KEY=VALUE'``, for example ``'train.total_kimg=10'``.
+
+    Raises
+    ------
+    misc.UserError
+        Unknown experiment, section or key; the message names the nearest valid one.
+    """
+    if name not in config.experiments:
+        raise misc.UserError('experiment=%r: config.py has no such experiment%s' % (
+            name, nearest(name, config.experiments)))
+    experiment = copy.deepcopy(config.experiments[name])
+    for override in overrides:
+        path, equals, text = override.partition('=')
+        section, _, key = path.partition('.')
+        if not equals or not key:
+            raise misc.UserError('--set %s: write SECTION.KEY=VALUE, for example train.total_kimg=10' % override)
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        experiment.setdefault(section, {})[key] = value
+    check_keys(name, experiment, {'desc', 'random_seed', 'dataset', 'create_dataset', 'G', 'D', 'loss', 'train'})
+    for section in ('dataset', 'G', 'D', 'train'):
+        if section not in experiment:
+            raise misc.UserError('experiments[%r]: the section %r is missing' % (name, section))
+    return experiment
+
+
+def check_arguments(section, kwargs, func, given=()):
+    """Check the keys of a config section against the parameters of the function that gets them."""
+    parameters = inspect.signature(func).parameters.values()
+    valid = {parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD} - set(given)
+    check_keys(section, kwargs, valid | {'func'})
+
+
+def check_keys(section, given, valid):
+    for key in given:
+        if key not in valid:
+            raise misc.UserError('%s.%s: no such option%s' % (section, key, nearest(key, valid)))
+
+
+def nearest(word, candidates):
+    """'; did you mean ...?' for an error message, or the list of what there is."""
+    matches = difflib.get_close_matches(str(word), [str(candidate) for candidate in candidates], n=1, cutoff=0.5)
+    return '; did you mean %r?' % matches[0] if matches else '; choose from ' + ', '.join(sorted(map(str, candidates)))
+
+
+def open_dataset(experiment, data_dir):
+    """Open the dataset of an experiment; build it first where the experiment says how and it is not there."""
+    kwargs = dict(experiment['dataset'])
+    check_arguments('dataset', kwargs, dataset.Dataset)
+    kwargs['h5_path'] = os.path.join(data_dir, kwargs['h5_path'])
+    create = dict(experiment.get('create_dataset', {}))
+    if create and not os.path.exists(kwargs['h5_path']):
+        create_func = tfutil_shim.import_obj(create.pop('func'))
+        check_arguments('create_dataset', create, create_func, given=['h5_path'])
+        os.makedirs(data_dir, exist_ok=True)
+        create_func(h5_path=kwargs['h5_path'], **create)
+    return dataset.Dataset(**kwargs)
+
+
+def build_network(name, kwargs, training_set):
+    """Build G or D for the shape and labels of the training set."""
+    kwargs = dict(kwargs)
+    func = kwargs.pop('func')
+    check_arguments(name, kwargs, tfutil_shim.import_obj(func))
+    channels, resolution, _ = training_set.shape
+    network = tfutil_shim.Network(name, func=func, num_channels=channels, resolution=resolution,
+                                  label_size=training_set.label_size, **kwargs)
+    # A network that cannot be rebuilt from its pickle is better found out now than after two weeks.
+    network.verify_rebuild()
+    network.print_topology()
+    return network
+
+
+def run_experiment(
+    experiment,             # Resolved experiment, see resolve_config.
+    data_dir,               # Folder of the HDF5 files.
+    result_dir,             # Folder in which a new run folder is made.
+    engine      = 'auto',   # See theano_env.py.
+    theano_flags = None,
+    **train_kwargs          # More arguments for the training function: show_progress, on_step.
+):
+    """Run one experiment in a new run folder; return that folder."""
+    environment = theano_env.configure(engine, theano_flags)
+
+    train = dict(experiment['train'])
+    train_func = tfutil_shim.import_obj(train.pop('func', 'train.train_gan'))
+    check_arguments('train', train, train_func, given=['run_dir', 'dataset', 'G', 'D', 'loss_kwargs'])
+    check_arguments('loss', experiment.get('loss', {}), loss.evaluate_loss, given=list('GD'))
+
+    run_dir = misc.create_result_subdir(result_dir, experiment.get('desc', 'run'))
+    with misc.OutputLogger(os.path.join(run_dir, 'log.txt')):
+        print(environment)
+        write_run_files(run_dir, experiment, environment)
+        np.random.seed(experiment.get('random_seed', 1000))
+        with open_dataset(experiment, data_dir) as training_set:
+            G = build_network('G', experiment['G'], training_set)
+            D = build_network('D', experiment['D'], training_set)
+            train_func(run_dir, training_set, G, D, experiment.get('loss'), **train, **train_kwargs)
+        print('Done.')
+    return run_dir
+
+
+def write_run_files(run_dir, experiment, environment):
+    """``config.txt``: what was run; ``run.txt``: how, when and on what."""
+    with open(os.path.join(run_dir, 'config.txt'), 'w', encoding='utf-8') as config_file:
+        config_file.write(pprint.pformat(experiment, width=120, sort_dicts=False) + '\n')
+    with open(os.path.join(run_dir, 'run.txt'), 'w', encoding='utf-8') as run_file:
+        run_file.write('command: %s\nstarted: %s\nmachine: %s, Python %s, NumPy %s\n%s\n' % (
+            ' '.join(sys.argv), time.strftime('%Y-%m-%d %H:%M:%S'), platform.platform(), platform.python_version(),
+            np.__version__, environment))
+
+
+def parse_arguments(config, argv):
+    names = '\n'.join('  %-20s %s' % (name, 'up to %dx%d, %d kimg' % (
+        experiment['dataset']['resolution'], experiment['dataset']['resolution'],
+        experiment['train'].get('total_kimg', 15000))) for name, experiment in config.experiments.items())
+    parser = argparse.ArgumentParser(
+        description='Train a progressively grown GAN. Everything is set in config.py; options here override it.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='experiments:\n%s\n\nexamples:\n  python train.py\n  python train.py --experiment celebahq-1024\n'
+               '  python train.py --set train.total_kimg=2 --result-dir /tmp/results' % names)
+    parser.add_argument('--experiment', default=config.experiment, metavar='NAME', help='default: %(default)s')
+    parser.add_argument('--engine', default=config.engine, help='auto, torch, theano or python; default: %(default)s')
+    parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
+    parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
+    parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', dest='overrides',
+                        help='change one option of the experiment; may be given several times')
+    parser.add_argument('--dry-run', action='store_true', help='print the resolved experiment and stop')
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    import config
+    args = parse_arguments(config, argv)
+    try:
+        experiment = resolve_config(config, args.experiment, args.overrides)
+        if args.dry_run:
+            pprint.pprint(experiment, width=120, sort_dicts=False)
+            return 0
+        run_experiment(experiment, args.data_dir, args.result_dir, args.engine, config.theano_flags)
+    except (misc.UserError, theano_env.EnvironmentProblem, TrainingDiverged) as error:
+        print('train.py: error: %s' % error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('train.py: interrupted', file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
