@@ -20,22 +20,23 @@ theano_flags = {            # Theano's flags by their names of 2017.
 }
 
 experiments = {
-    # The demo: handwritten digits at 16x16, one column of the final picture per class. Minutes on a laptop CPU.
+    # The demo: handwritten digits at 16x16, one row of the final picture per class. Minutes on a laptop CPU.
     'digits': {
         'desc': 'digits',
         'random_seed': 1000,
         'dataset': {'h5_path': 'digits-16x16.h5', 'resolution': 16, 'max_labels': 'all', 'mirror_augment': False},
         'create_dataset': {'func': 'dataset_tool.create_digits', 'resolution': 16},
-        'G': {'func': 'networks.G_paper', 'fmap_base': 512, 'fmap_max': 64, 'latent_size': 32},
-        'D': {'func': 'networks.D_paper', 'fmap_base': 512, 'fmap_max': 64, 'use_gdrop': False},
+        'G': {'func': 'networks.G_paper', 'fmap_base': 256, 'fmap_max': 64, 'latent_size': 32},
+        'D': {'func': 'networks.D_paper', 'fmap_base': 256, 'fmap_max': 64, 'use_gdrop': False},
         'loss': {'type': 'iwass', 'cond_type': 'acgan'},
         'train': {
-            'func': 'train.train_gan',
-            'lod_training_kimg': 6, 'lod_transition_kimg': 6, 'total_kimg': 60,
-            'minibatch_default': 32, 'rampup_kimg': 2, 'tick_kimg_default': 2, 'tick_kimg_overrides': {},
-            'G_learning_rate_max': 0.002, 'D_learning_rate_max': 0.002,
-            'image_grid_type': 'category', 'image_snapshot_ticks': 2, 'network_snapshot_ticks': 10,
+            'func': 'train.train_gan', 'separate_funcs': False,
+            'lod_training_kimg': 4, 'lod_transition_kimg': 4, 'total_kimg': 44, 'rampup_kimg': 1,
+            'G_learning_rate_max': 0.003, 'D_learning_rate_max': 0.003, 'G_smoothing': 0.998,
+            'tick_kimg_default': 2, 'tick_kimg_overrides': {}, 'image_snapshot_ticks': 2, 'network_snapshot_ticks': 10,
+            'image_grid_type': 'category-rows', 'image_grid_zoom': 4,
         },
+        'metrics': ['digit_recognition'],
     },
 
     # Section 6.3 and Table 2 of the paper: 1024x1024 faces.

@@ -1,114 +1,111 @@
-"""Random minibatches out of the multi-resolution HDF5 files that `dataset_tool.py` writes."""
+"""Minibatches of real images, streamed out of a multi-resolution HDF5 file in the order of the 2017 release."""
 
+import collections
 import os
+import threading
+import weakref
 
-import h5py
 import numpy as np
 
 import misc
+from hdf5_format import is_power_of_two, labels_path, load_labels, open_levels, read_image
+
+PREFETCH_BYTES = 1 << 28    # Images read ahead take at most this much memory.
 
 
 class Dataset:
-    """Images and labels of one HDF5 file in an endless random order.
+    """Shuffled, optionally mirrored minibatches at any level of detail, with labels.
 
-    The order is a list of image indices, each repeated so often that the list is at least four prefetch sizes long. It
-    is shuffled once; after every minibatch each position that was used is swapped with a random one up to half the list
-    before it. All draws come from NumPy's global generator.
+    All random draws come from NumPy's global generator, in the order of the release: one shuffle here; per minibatch
+    ``randint(window, size=n)`` and, with `mirror_augment`, ``rand(n)``. Caching and prefetching do not change them.
 
     Parameters
     ----------
     h5_path : str
-        HDF5 file with datasets ``data{r}x{r}`` (N, C, r, r) uint8 for r = resolution, resolution / 2, ..., 1. Labels
-        are in ``NAME-labels.npy`` beside ``NAME.h5``: float32 (N, label_size).
-    resolution : int or None
-        Largest resolution to use; None takes the file's.
+        File in the format of hdf5_format.py, with ``NAME-labels.npy`` beside it if there are labels.
+    resolution : int, optional
+        Which resolution of the file lod 0 is; default: its highest.
     max_labels : 'all' or int
         How many columns of the labels to use; 0 for none.
-    max_images : int or None
-        Use the first images only.
+    max_images : int, optional
+        Use the first so many images only. Random labels still come from all rows.
     mirror_augment : bool
-        Flip every image left to right with probability 1/2.
+        Mirror each image with a probability of one half.
     shuffle : bool
-        False gives the images in the file's order.
+        False: the order of the file.
     prefetch_images : int
-        A quarter of the least length of the order.
-    max_gb_to_load_right_away : float
-        Resolutions smaller than this are kept in memory from the start.
+        Read so many images ahead. The length of the shuffled order depends on it, hence the sequence of images.
+    cache_gb : float
+        Levels of the file up to this size, in GB uncompressed, stay in memory once read.
 
     Attributes
     ----------
     shape : (C, H, W)
-        Of a full-resolution image.
-    labels : float32 (rows, label_size)
+        Of one image at lod 0.
+    dtype : numpy dtype
+        uint8.
+    dynamic_range : (0, 255)
+    num_images : int
+    labels : ndarray, shape (rows, label_size), float32
+        One row for each image of the file, beyond `max_images`, too.
     label_size : int
+        0 without labels.
+
+    Raises
+    ------
+    misc.UserError
+        The file is missing, incomplete or of another layout, or an argument does not fit it.
     """
 
+    dtype = np.dtype(np.uint8)
+    dynamic_range = (0, 255)
+
     def __init__(self, h5_path, resolution=None, max_labels='all', max_images=None, mirror_augment=False, shuffle=True,
-                 prefetch_images=512, max_gb_to_load_right_away=1.0):
-        if not os.path.isfile(h5_path):
-            raise misc.UserError('dataset.h5_path=%r: there is no such file; make it with dataset_tool.py' % h5_path)
+                 prefetch_images=512, cache_gb=1.0):
+        if resolution is not None and not (_is_count(resolution, 1) and is_power_of_two(resolution)):
+            raise misc.UserError('resolution=%r: must be a power of two, for example 64' % (resolution,))
+        if max_images is not None and not _is_count(max_images, 1):
+            raise misc.UserError('max_images=%r: must be None or at least 1' % (max_images,))
+        if not _is_count(prefetch_images, 0):
+            raise misc.UserError('prefetch_images=%r: must be 0 or more' % (prefetch_images,))
+        self.h5_path = os.fspath(h5_path)
+        self.h5, levels = open_levels(self.h5_path)
         try:
-            self.h5_file = h5py.File(h5_path, 'r')
-        except OSError as error:
-            raise misc.UserError('dataset.h5_path=%r: not a complete HDF5 file (%s); make it again with dataset_tool.py'
-                                 % (h5_path, str(error).splitlines()[0])) from error
-        self.h5_path, self.mirror_augment = h5_path, mirror_augment
-        self.levels = self.open_levels(resolution)
-        num_images, *self.shape = self.levels[0].shape
-        self.shape = tuple(self.shape)
-        if max_images is not None:
-            num_images = min(num_images, max_images)
-        self.num_images = num_images
-        bytes_per_gb = 2 ** 30
-        self.levels = [level[:num_images] if num_images * np.prod(level.shape[1:]) < max_gb_to_load_right_away *
-                       bytes_per_gb else level for level in self.levels]
-        self.labels = self.load_labels(max_labels)
-        self.order = np.tile(np.arange(num_images), -(-4 * prefetch_images // num_images))
-        self.position, self.window = 0, 1
+            file_images, channels, file_resolution, _ = levels[max(levels)].shape
+            self.resolution = file_resolution if resolution is None else int(resolution)
+            if self.resolution not in levels:
+                raise misc.UserError('resolution=%d: %s has at most %d; use that or less' % (
+                    resolution, self.h5_path, file_resolution))
+            if max_images is not None and max_images > file_images:
+                raise misc.UserError('max_images=%d: %s has only %d; use None for all' % (
+                    max_images, self.h5_path, file_images))
+            self.labels = _choose_labels(self.h5_path, file_images, max_labels)
+        except BaseException:
+            self.h5.close()
+            raise
+        self.shape = (channels, self.resolution, self.resolution)
+        self.num_images = int(max_images or file_images)
+        self.label_size = self.labels.shape[1]
+        self.mirror_augment = mirror_augment
+        self.prefetch_images = prefetch_images
+
+        # Long enough that a reshuffle never touches what is being read ahead.
+        repeats = max(-(-4 * prefetch_images // self.num_images), 1)
+        self.order = np.tile(np.arange(self.num_images), repeats)
+        self.position = 0
+        self.reshuffle_window = 1
         if shuffle:
-            self.window = max(min(len(self.order) // 2, len(self.order) - 2 * prefetch_images - 1), 1)
             np.random.shuffle(self.order)
+            self.reshuffle_window = max(min(len(self.order) // 2, len(self.order) - 2 * prefetch_images - 1), 1)
 
-    def open_levels(self, resolution):
-        """The HDF5 datasets from `resolution` down to 1x1."""
-        sizes = [int(key[4:].split('x')[0]) for key in self.h5_file if key.startswith('data') and key[4:5].isdigit()]
-        if not sizes:
-            raise misc.UserError("dataset.h5_path=%r: has no images (datasets 'data16x16' etc.); make it with dataset_tool.py"
-                                 % self.h5_path)
-        resolution = resolution or max(sizes)
-        if resolution < 1 or resolution & (resolution - 1):
-            raise misc.UserError('dataset.resolution=%r: must be a power of two' % resolution)
-        if resolution > max(sizes):
-            raise misc.UserError('dataset.resolution=%r: %s has images of %dx%d at most'
-                                 % (resolution, self.h5_path, max(sizes), max(sizes)))
-        levels = []
-        while resolution >= 1:
-            key = 'data%dx%d' % (resolution, resolution)
-            level = self.h5_file.get(key)
-            first = levels[0] if levels else level
-            if level is None or level.ndim != 4 or level.dtype != np.uint8 or level.shape[0] == 0 or \
-                    level.shape[2:] != (resolution, resolution) or level.shape[:2] != first.shape[:2]:
-                raise misc.UserError('dataset.h5_path=%r: %s is missing or not uint8 (N, C, %d, %d); make the file again '
-                                     'with dataset_tool.py' % (self.h5_path, key, resolution, resolution))
-            levels.append(level)
-            resolution //= 2
-        return levels
+        levels = [level for res, level in levels.items() if res <= self.resolution]
+        self.reader = _ReadAhead(levels, cache_gb * 2 ** 30)
+        # Stops the thread also where nobody calls close().
+        self._finalizer = weakref.finalize(self, _close, self.reader, self.h5)
 
-    def load_labels(self, max_labels):
-        path = os.path.splitext(self.h5_path)[0] + '-labels.npy'
-        rows = self.h5_file['data1x1'].shape[0]
-        if max_labels == 0 or not os.path.isfile(path):
-            labels = np.zeros((rows, 0), dtype=np.float32)
-        else:
-            labels = np.load(path, allow_pickle=False).astype(np.float32)
-        if labels.ndim != 2 or len(labels) != rows:
-            raise misc.UserError('%r: labels of shape %s do not fit %d images; make the dataset again'
-                                 % (path, labels.shape, rows))
-        return labels if max_labels == 'all' else labels[:, :max_labels]
-
-    @property
-    def label_size(self):
-        return self.labels.shape[1]
+    def close(self):
+        """Stop reading ahead and close the file; safe to call twice."""
+        self._finalizer()
 
     def __enter__(self):
         return self
@@ -116,64 +113,204 @@ class Dataset:
     def __exit__(self, *exception):
         self.close()
 
-    def close(self):
-        """Close the HDF5 file."""
-        self.h5_file.close()
-
     def next_minibatch(self, minibatch_size, lod=0.0, shrink_based_on_lod=False):
-        """Return the next random images and their labels.
+        """Take the next images of the shuffled order.
 
         Parameters
         ----------
         minibatch_size : int
         lod : float
-            Level of detail. Its fraction blends each image with its own 2x2 average, as while layers fade in.
+            Level of detail: 0 is full resolution, each 1 more halves it. In between, images are blended with their own
+            averages over 2x2 pixels.
         shrink_based_on_lod : bool
-            True returns images at resolution / 2^floor(lod), False repeats them to full resolution.
+            Return images of the resolution at ``floor(lod)``; otherwise pixels are repeated to full resolution.
 
         Returns
         -------
-        images : uint8 (minibatch_size, C, H, W)
-        labels : float32 (minibatch_size, label_size)
+        (ndarray, ndarray)
+            Images (N, C, H, W) uint8 and labels (N, label_size) float32.
+
+        Raises
+        ------
+        ValueError
+            `minibatch_size` is less than 1 or `lod` is not from 0 to log2(resolution).
         """
-        positions = (self.position + np.arange(minibatch_size)) % len(self.order)
-        indices = self.order[positions]
-        self.position = (self.position + minibatch_size) % len(self.order)
-        for position, distance in zip(positions, np.random.randint(self.window, size=minibatch_size), strict=True):
-            other = (position - distance) % len(self.order)
-            self.order[position], self.order[other] = self.order[other], self.order[position]
-        images = self.read(indices, int(np.floor(lod)))
+        max_lod = self.resolution.bit_length() - 1
+        if not 0 <= lod <= max_lod:
+            raise ValueError('lod=%r: must be from 0 to %d at a resolution of %d' % (lod, max_lod, self.resolution))
+        if minibatch_size < 1:
+            raise ValueError('minibatch_size=%r: must be at least 1' % (minibatch_size,))
+        floor_lod = int(np.floor(lod))
+        indices = self._advance(minibatch_size)
+        images = self.reader.read(floor_lod, indices)
+        self.reader.read_ahead(floor_lod, self._upcoming(floor_lod))
         if self.mirror_augment:
-            flipped = np.random.rand(minibatch_size) < 0.5
-            images[flipped] = images[flipped, :, :, ::-1]
-        images = blend_with_average(images, lod - np.floor(lod))
-        if not shrink_based_on_lod:
-            factor = 2 ** int(np.floor(lod))
-            images = images.repeat(factor, axis=2).repeat(factor, axis=3)
+            mirrored = np.random.rand(minibatch_size) < 0.5
+            images[mirrored] = images[mirrored, :, :, ::-1]
+        if lod > floor_lod:
+            images = blend_with_average(images, lod - floor_lod)
+        if not shrink_based_on_lod and floor_lod > 0:
+            images = images.repeat(2 ** floor_lod, axis=2).repeat(2 ** floor_lod, axis=3)
         return images, self.labels[indices]
 
-    def get_images(self, indices):
-        """Full-resolution images and labels by index."""
-        return self.read(np.asarray(indices), 0), self.labels[indices]
-
     def random_labels(self, num):
-        """Labels of `num` random images; the draw is made even if there are no labels."""
+        """Labels of random reals, (num, label_size) float32. Draws ``randint(rows, size=num)`` also without labels."""
         return self.labels[np.random.randint(len(self.labels), size=num)]
 
-    def read(self, indices, level):
-        """Images (uint8, a copy) of one level by index."""
-        data = self.levels[level]
-        if isinstance(data, np.ndarray):
-            return data[indices]
-        unique, inverse = np.unique(indices, return_inverse=True)
-        return data[unique][inverse]
+    def get_images(self, indices):
+        """Given images of the file at full resolution, as they are, and their labels. Draws nothing.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Positions in the file, from 0.
+
+        Returns
+        -------
+        (ndarray, ndarray)
+            Images (N, C, H, W) uint8 and labels (N, label_size) float32.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        if len(indices) and not (0 <= indices.min() and indices.max() < len(self.labels)):
+            raise IndexError('indices from %d to %d: the file has %d images' % (
+                indices.min(), indices.max(), len(self.labels)))
+        return self.reader.read(0, indices), self.labels[indices]
+
+    def get_state(self):
+        """What :meth:`set_state` needs to go on with the same images: a dict of plain arrays and numbers."""
+        return {'order': self.order.copy(), 'position': self.position}
+
+    def set_state(self, state):
+        """Go on where the reader stood that gave `state`; NumPy's generator must be set as well.
+
+        Raises
+        ------
+        misc.UserError
+            The state is that of another dataset or of other arguments.
+        """
+        order, position = np.array(state['order'], dtype=np.int64), int(state['position'])
+        if not np.array_equal(np.sort(order), np.sort(self.order)) or not 0 <= position < len(order):
+            raise misc.UserError('reader state of %d entries: %s with max_images=%d and prefetch_images=%d has %d; '
+                                 'resume with the same dataset options' % (
+                                     len(order), self.h5_path, self.num_images, self.prefetch_images, len(self.order)))
+        self.order, self.position = order, position
+
+    def _advance(self, num):
+        """Indices of the next `num` images. Their places in the order are reshuffled for the next time round."""
+        positions = (self.position + np.arange(num)) % len(self.order)
+        indices = self.order[positions]
+        for position, distance in zip(positions, np.random.randint(self.reshuffle_window, size=num), strict=True):
+            earlier = (position - distance) % len(self.order)
+            self.order[[position, earlier]] = self.order[[earlier, position]]
+        self.position = int((self.position + num) % len(self.order))
+        return indices
+
+    def _upcoming(self, lod):
+        num = min(self.prefetch_images, PREFETCH_BYTES // (self.shape[0] * (self.resolution >> lod) ** 2))
+        return self.order[(self.position + np.arange(num)) % len(self.order)]
 
 
-def blend_with_average(images, fraction):
-    """`images` moved by `fraction` towards their own 2x2 averages; in float64, then truncated to uint8."""
-    if fraction == 0:
-        return images
-    n, c, h, w = images.shape
-    averages = images.reshape(n, c, h // 2, 2, w // 2, 2).mean(axis=(3, 5), keepdims=True)
-    averages = np.broadcast_to(averages, (n, c, h // 2, 2, w // 2, 2)).reshape(n, c, h, w)
-    return (images + (averages - images) * fraction).astype(np.uint8)
+def blend_with_average(images, weight):
+    """Blend images, uint8 (N, C, H, W), with their own averages over 2x2 pixels.
+
+    The blend is made in float64 and truncated, as in the release, not rounded.
+    """
+    num, channels, height, width = images.shape
+    blocks = images.reshape(num, channels, height // 2, 2, width // 2, 2).astype(np.float64)
+    blocks += (blocks.mean(axis=(3, 5), keepdims=True) - blocks) * weight
+    return blocks.astype(np.uint8).reshape(images.shape)
+
+
+def _is_count(value, minimum):
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= minimum
+
+
+def _choose_labels(h5_path, file_images, max_labels):
+    """(file_images, label_size) float32: the first columns of the labels file, or none."""
+    if max_labels != 'all' and not _is_count(max_labels, 0):
+        raise misc.UserError("max_labels=%r: must be 'all' or a number of columns, 0 for no labels" % (max_labels,))
+    path = labels_path(h5_path)
+    if max_labels == 0 or (max_labels == 'all' and not os.path.exists(path)):
+        return np.zeros((file_images, 0), dtype=np.float32)
+    if not os.path.exists(path):
+        raise misc.UserError('max_labels=%d: there is no %s; use 0, or make the dataset with labels' % (
+            max_labels, path))
+    labels = load_labels(path, file_images)
+    if max_labels == 'all':
+        return labels
+    if max_labels > labels.shape[1]:
+        raise misc.UserError("max_labels=%d: %s has %d columns; use that, less, or 'all'" % (
+            max_labels, path, labels.shape[1]))
+    return labels[:, :max_labels]
+
+
+def _close(reader, h5):
+    reader.close()
+    h5.close()
+
+
+class _ReadAhead:
+    """Reads images and, in a thread, those that come next.
+
+    What is read ahead is looked up by image, never by its place in the order, so that a reshuffle in the meantime can
+    cost a read but never gives a wrong image.
+    """
+
+    def __init__(self, levels, cache_bytes):
+        self.levels = levels                        # By lod.
+        self.kept = [level.size <= cache_bytes for level in levels]
+        self.images = [{} for _level in levels]     # By lod: index -> (C, H, W) uint8.
+        self.wanted = collections.deque()           # (lod, index) to be read.
+        self.closed = False
+        self.condition = threading.Condition()      # Guards the three above.
+        self.thread = None
+
+    def read(self, lod, indices):
+        """(N, C, H, W) uint8, a new array."""
+        result = np.empty((len(indices),) + self.levels[lod].shape[1:], dtype=np.uint8)
+        for row, index in enumerate(indices.tolist()):
+            with self.condition:
+                image = self.images[lod].get(index)
+            if image is None:
+                image = read_image(self.levels[lod], index)
+                if self.kept[lod]:
+                    with self.condition:
+                        self.images[lod][index] = image
+            result[row] = image
+        return result
+
+    def read_ahead(self, lod, indices):
+        """Ask for these images; others are forgotten unless their level stays in memory."""
+        indices = indices.tolist()
+        with self.condition:
+            for level, images in enumerate(self.images):
+                if not self.kept[level]:
+                    self.images[level] = {i: images[i] for i in indices if i in images} if level == lod else {}
+            self.wanted = collections.deque((lod, i) for i in indices if i not in self.images[lod])
+            if self.wanted and self.thread is None and not self.closed:
+                self.thread = threading.Thread(target=self.run, name='dataset read-ahead', daemon=True)
+                self.thread.start()
+            self.condition.notify()
+
+    def run(self):
+        while True:
+            with self.condition:
+                self.condition.wait_for(lambda: self.closed or self.wanted)
+                if self.closed:
+                    return
+                lod, index = self.wanted.popleft()
+                if index in self.images[lod]:
+                    continue
+            try:
+                image = read_image(self.levels[lod], index)
+            except misc.UserError:
+                continue    # Whoever needs this image will read it again and report the error.
+            with self.condition:
+                self.images[lod][index] = image
+
+    def close(self):
+        with self.condition:
+            self.closed = True
+            self.condition.notify()
+        if self.thread is not None and self.thread is not threading.current_thread():
+            self.thread.join()

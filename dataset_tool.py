@@ -1,28 +1,22 @@
-"""Make and look into the multi-resolution HDF5 files that the networks are trained on.
-
-A file holds one dataset ``data{r}x{r}`` (N, C, r, r) uint8 per power of two, from the full resolution down to 1x1;
-one-hot labels lie beside it in ``NAME-labels.npy``. Everything is written under a temporary name and renamed when it is
-complete, the labels first: a file that has its name is complete and has its labels.
-"""
+"""Make and look into datasets: ``python dataset_tool.py COMMAND --help`` shows how. The format is hdf5_format.py's."""
 
 import argparse
 import concurrent.futures
-import contextlib
+import dataclasses
 import os
-import re
 import sys
 from collections import Counter
-from typing import NamedTuple
 
-import h5py
 import numpy as np
 import scipy.ndimage
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
 import misc
+from hdf5_format import HDF5Writer, is_power_of_two, labels_path, load_labels, open_levels, read_image, refuse_existing
 
-PENDING_BYTES = 1 << 22     # Images are averaged, compressed and written in groups of about this size.
+MIN_GROUP = 16              # So many images at least are decoded in parallel before they are written.
+GROUP_BYTES = 1 << 22       # More of them if they are small.
 LISTED_FILES = 10           # So many names are listed in a message about files.
 
 
@@ -36,7 +30,8 @@ def progress(iterable, desc, total=None):
 # Folders of images.
 
 
-class ImageKind(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ImageKind:
     """What must be the same for all images of a dataset."""
 
     width: int
@@ -72,7 +67,7 @@ def create_from_images(h5_path, image_dir, resize=None, skip_bad=False, force=Fa
     misc.UserError
         No images, images that do not fit together (all are found before anything is written), or an existing file.
     """
-    refuse_existing(h5_path, force)
+    refuse_existing(h5_path, force=force)
     if resize is not None and not is_power_of_two(resize):
         raise misc.UserError('--resize %d: must be a power of two, for example %d' % (
             resize, 2 ** max(int(resize).bit_length() - 1, 2)))
@@ -81,8 +76,8 @@ def create_from_images(h5_path, image_dir, resize=None, skip_bad=False, force=Fa
         kinds = list(progress(executor.map(image_kind, paths), 'Checking', len(paths)))
         paths, kind = choose_images(image_dir, paths, kinds, resize, skip_bad)
         resolution, mode = (resize, kind.mode) if resize else (kind.width, kind.mode)
-        with HDF5Writer(h5_path, resolution, {'L': 1, 'RGB': 3}[mode], force) as writer:
-            group_size = max(PENDING_BYTES // (resolution * resolution * 3), 1)
+        with HDF5Writer(h5_path, resolution, {'L': 1, 'RGB': 3}[mode], force=force) as writer:
+            group_size = max(GROUP_BYTES // (resolution * resolution * 3), MIN_GROUP)
             with progress(None, 'Writing', len(paths)) as bar:
                 for start in range(0, len(paths), group_size):
                     group = paths[start:start + group_size]
@@ -117,7 +112,7 @@ def image_kind(path):
             image.load()    # The header of a cut-off file is whole.
             upright = ImageOps.exif_transpose(image)
             return ImageKind(*upright.size, upright.mode)
-    except Exception as error:      # noqa: B902 - Pillow's decoders raise whatever they stumble over.
+    except Exception as error:      # Pillow's decoders raise whatever they stumble over.
         return 'broken: %s' % (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -143,15 +138,16 @@ def choose_images(image_dir, paths, kinds, resize, skip_bad):
         if common.width != common.height or not is_power_of_two(common.width) or common.mode not in ('L', 'RGB'):
             raise misc.UserError(
                 'IMAGE_DIR=%r: the images are %s; need square 8 bit grey or RGB images with a power of two as side: '
-                'add --resize %d' % (image_dir, common, 1 << (min(common[:2]).bit_length() - 1)))
+                'add --resize %d' % (image_dir, common, 1 << (min(common.width, common.height).bit_length() - 1)))
     bad = [(path, kind) for path, kind, is_good in zip(paths, kinds, good, strict=True) if not is_good]
     if bad:
+        unlike = '' if resize else ' or not %s like most' % common
         text = '%d of %d images are broken%s: %s' % (
-            len(bad), len(paths), '' if resize else ' or not %s like most' % common, list_files(*zip(*bad, strict=True)))
+            len(bad), len(paths), unlike, list_files(*zip(*bad, strict=True)))
         if not skip_bad:
             cure = '--skip-bad to leave them out'
             if not resize:
-                cure = '--resize %d to make all images alike (broken ones need --skip-bad), or %s' % (common.width, cure)
+                cure = '--resize %d to make them alike (broken ones need --skip-bad), or %s' % (common.width, cure)
             raise misc.UserError('%s; nothing was written; add %s' % (text, cure))
         print('Left out: ' + text)
     return [path for path, is_good in zip(paths, good, strict=True) if is_good], common
@@ -226,17 +222,17 @@ def create_digits(h5_path, resolution=16, margin=None, force=False):
     if not 0 <= margin < resolution // 2:
         raise misc.UserError('margin=%r: must be from 0 to %d at a resolution of %d' % (
             margin, resolution // 2 - 1, resolution))
-    refuse_existing(h5_path, force)
+    refuse_existing(h5_path, with_labels=True, force=force)
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise misc.UserError('create_digits: needs scikit-learn, which holds the digits; '
                              'pip install scikit-learn') from error
     digits = load_digits()
-    with HDF5Writer(h5_path, resolution, 1, force) as writer:
+    labels = np.eye(10, dtype=np.float32)[digits.target]
+    with HDF5Writer(h5_path, resolution, 1, labels, force) as writer:
         for digit in progress(digits.images, 'Digits'):
             writer.add_images(enlarge_digit(digit, resolution, margin)[np.newaxis, np.newaxis])
-        writer.add_labels(np.eye(10, dtype=np.float32)[digits.target])
 
 
 def enlarge_digit(digit, resolution, margin):
@@ -244,10 +240,11 @@ def enlarge_digit(digit, resolution, margin):
     scale = (resolution - 2 * margin) / 8.0
     centers = (np.arange(resolution) + 0.5 - resolution / 2.0) / scale + 3.5
     grid = np.meshgrid(centers, centers, indexing='ij')
-    # The spline continues into zeros, so that strokes at the edge of the 8x8 digit end softly in the margin. It
-    # overshoots beside strong edges by some percent, hence the clip.
-    enlarged = scipy.ndimage.map_coordinates(digit * (255.0 / 16.0), grid, order=3, mode='grid-constant', cval=0.0)
-    return enlarged.clip(0, 255)
+    # The spline continues into zeros, so that strokes at the edge of the 8x8 digit end softly in the margin.
+    ink = scipy.ndimage.map_coordinates(digit / 16.0, grid, order=3, mode='grid-constant', cval=0.0)
+    # More contrast: undoes some of the blur (a value of the 8x8 digit is the share of ink in 4x4 binary pixels) and
+    # cuts off the ripples that the spline has beside strokes.
+    return ((ink - 1 / 6) * 1.5).clip(0, 1) * 255
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -321,7 +318,7 @@ def extract(h5_path, output_dir, start=0, stop=None, step=1, force=False):
             raise misc.UserError('%s: exists; choose another folder, or --force to replace images there' %
                                  os.path.join(output_dir, existing[0]))
         for index, name in progress(names.items(), 'Extracting'):
-            misc.save_image(finest[index], os.path.join(output_dir, name), (0, 255))
+            misc.save_image(read_image(finest, index), os.path.join(output_dir, name), (0, 255))
     print('Extracted %d images to %s' % (len(names), output_dir))
 
 

@@ -6,6 +6,7 @@ complete, the labels first: a file that has its name is complete and has its lab
 """
 
 import contextlib
+import io
 import os
 import re
 
@@ -54,8 +55,8 @@ def open_levels(h5_path):
     try:
         h5 = h5py.File(h5_path, 'r')
     except OSError as error:
-        reason = 'permission denied' if isinstance(error, PermissionError) else 'not an HDF5 file, or cut off'
-        raise misc.UserError('h5_path=%r: cannot be opened, %s; make or copy it again' % (h5_path, reason)) from error
+        raise misc.UserError('h5_path=%r: is not a complete HDF5 file (%s); make or copy it again' % (
+            h5_path, str(error).splitlines()[0])) from error
     try:
         return h5, check_levels(h5)
     except misc.UserError as error:
@@ -69,24 +70,41 @@ def check_levels(h5):
     levels = {int(match[1]): h5[match[0]] for match in matches if match and match[1] == match[2]}
     if not levels:
         raise misc.UserError('has no dataset like data16x16, only %s' % (
-            ', '.join(map(repr, list(h5)[:LISTED_FILES])) or 'nothing'))
+            ', '.join(map(repr, list(h5)[:LISTED_NAMES])) or 'nothing'))
     resolution = max(levels)
     if not is_power_of_two(resolution):
         raise misc.UserError('data%dx%d: the resolution must be a power of two' % (resolution, resolution))
-    finest_shape = levels[resolution].shape
     expected = [resolution >> lod for lod in range(resolution.bit_length())]
     for res in expected:
         if res not in levels:
             raise misc.UserError('data%dx%d is missing; all powers of two from %d to 1 must be there' % (
                 res, res, resolution))
-        level = levels[res]
-        if not isinstance(level, h5py.Dataset) or level.dtype != np.uint8 or level.ndim != 4:
-            raise misc.UserError('data%dx%d: must be [N, C, %d, %d] uint8, is %s %s' % (
+        level, finest = levels[res], levels[resolution]
+        if not isinstance(level, h5py.Dataset) or level.dtype != np.uint8 or level.ndim != 4 or not level.size:
+            raise misc.UserError('data%dx%d: must hold [N, C, %d, %d] uint8, is %s %s' % (
                 res, res, res, res, getattr(level, 'shape', 'a group'), getattr(level, 'dtype', '')))
-        if level.shape != finest_shape[:2] + (res, res) or not level.size:
-            raise misc.UserError('data%dx%d: has the shape %s, data%dx%d has %s; need [N, C, r, r], the same N and C' % (
-                res, res, level.shape, resolution, resolution, finest_shape))
+        if level.shape != finest.shape[:2] + (res, res):
+            raise misc.UserError('data%dx%d: has the shape %s where data%dx%d has %s; N and C must be the same' % (
+                res, res, level.shape, resolution, resolution, finest.shape))
+    if finest.shape[1] not in (1, 3):
+        raise misc.UserError('data%dx%d: has %d channels; must have 1 (grey) or 3 (RGB)' % (
+            resolution, resolution, finest.shape[1]))
     return {res: levels[res] for res in expected}
+
+
+def read_image(level, index):
+    """One image of a level, (C, r, r) uint8.
+
+    Raises
+    ------
+    misc.UserError
+        The file is damaged there.
+    """
+    try:
+        return level[index]
+    except OSError as error:
+        raise misc.UserError('%s: image %d at %dx%d cannot be read (%s); make or copy the file again' % (
+            level.file.filename, index, *level.shape[2:], str(error).splitlines()[0])) from error
 
 
 def load_labels(path, num):
@@ -125,6 +143,8 @@ class HDF5Writer:
         A power of two.
     channels : int
         1 or 3.
+    labels : ndarray, shape (N, label_size), optional
+        One-hot labels of all the images that will be added; stored as float32.
     force : bool
         Replace an existing file, and its labels.
 
@@ -134,25 +154,26 @@ class HDF5Writer:
         The file exists or cannot be written; `resolution` or `channels` is not possible.
     """
 
-    def __init__(self, h5_path, resolution, channels, force=False):
+    def __init__(self, h5_path, resolution, channels, labels=None, force=False):
         self.h5_path = os.fspath(h5_path)
         self.resolution = resolution
         self.channels = channels
         self.num_images = 0
-        self.labels = None
+        self.labels = None if labels is None else np.asarray(labels, dtype=np.float32)
         self.pending = []       # Float32 images not yet written, (n, C, resolution, resolution) each.
         if not is_power_of_two(resolution):
             raise misc.UserError('resolution=%r: must be a power of two' % (resolution,))
         if channels not in (1, 3):
             raise misc.UserError('channels=%r: must be 1 (grey) or 3 (RGB)' % (channels,))
-        refuse_existing(self.h5_path, force)
+        refuse_existing(self.h5_path, labels is not None, force)
+        self.temporary = misc.temporary_path(self.h5_path)
         with self.reported_errors():
             os.makedirs(os.path.dirname(self.h5_path) or '.', exist_ok=True)
             for path in (self.h5_path, labels_path(self.h5_path)):
                 for stale in misc.remove_stale_temporaries(path):
                     print('Removed %s, left behind by a writer that was killed' % stale)
-            self.temporary = misc.temporary_path(self.h5_path)
-            self.h5 = h5py.File(self.temporary, 'x')
+            self.file = _OutputFile(self.temporary, 'x+')
+            self.h5 = h5py.File(self.file, 'w')
             self.levels = [self.create_level(resolution >> lod) for lod in range(resolution.bit_length())]
 
     def create_level(self, res):
@@ -167,6 +188,8 @@ class HDF5Writer:
     def reported_errors(self):
         try:
             yield
+            if self.file.error:
+                raise self.file.error
         except OSError as error:
             raise misc.UserError('h5_path=%r: cannot be written (%s); choose another folder or make room' % (
                 self.h5_path, error.strerror or error)) from error
@@ -201,10 +224,6 @@ class HDF5Writer:
         if sum(group.nbytes for group in self.pending) >= PENDING_BYTES:
             self.write_pending()
 
-    def add_labels(self, labels):
-        """Set the labels of all images: (N, label_size), stored as float32."""
-        self.labels = np.asarray(labels, dtype=np.float32)
-
     def write_pending(self):
         """Each level is averaged from the unrounded one above and rounded, half to even, only for storing."""
         if not self.pending:
@@ -228,6 +247,8 @@ class HDF5Writer:
                 self.labels.shape, self.num_images))
         with self.reported_errors():
             self.h5.close()
+            os.fsync(self.file.fileno())
+        with self.reported_errors():
             # From here on an old file of that name would get the new labels.
             with contextlib.suppress(FileNotFoundError):
                 os.remove(self.h5_path)
@@ -243,17 +264,48 @@ class HDF5Writer:
 
     def discard(self):
         """Close and delete what is not finished."""
-        with contextlib.suppress(OSError, RuntimeError):    # A full disk makes closing fail, too.
-            self.h5.close()
+        self.h5.close()
+        self.file.close()
         with contextlib.suppress(FileNotFoundError):
             os.remove(self.temporary)
 
 
-def refuse_existing(h5_path, force=False):
-    """Commands replace files only with --force. Labels alone would become those of the new file."""
-    for path in (h5_path, labels_path(h5_path)):
-        if os.path.exists(path) and not force:
-            raise misc.UserError('%s: exists; choose another name, or --force to replace it' % path)
+class _OutputFile(io.FileIO):
+    """The file under HDF5, which crashes the process if it cannot write when closing: it is never told of an error.
+
+    Attributes
+    ----------
+    error : OSError or None
+        The first error; nothing is written after it.
+    """
+
+    error = None
+
+    def write(self, data):
+        data = memoryview(data).cast('B')
+        done = 0
+        while done < len(data) and self.error is None:
+            try:
+                done += super().write(data[done:])
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def truncate(self, size=None):
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size
+
+
+def refuse_existing(h5_path, with_labels=False, force=False):
+    """Raise misc.UserError if writing `h5_path`, with or without labels, needs `force`."""
+    if os.path.exists(h5_path) and not force:
+        raise misc.UserError('%s: exists; choose another name, or --force to replace it and its labels' % h5_path)
+    if os.path.exists(labels_path(h5_path)) and not with_labels and not force:
+        raise misc.UserError('%s: exists and would be taken for the labels of the new dataset; move it, or --force to '
+                             'delete it' % labels_path(h5_path))
 
 
 def halve(images):

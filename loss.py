@@ -55,8 +55,7 @@ def evaluate_loss(
     misc.UserError
         Unknown `type` or `cond_type`.
     """
-    _check_choice('type', type, TYPES)
-    _check_choice('cond_type', cond_type, COND_TYPES)
+    check_choices(type, cond_type)
     lods = dict(deterministic=False, min_lod=min_lod, max_lod=max_lod, image_lod=image_lod)
 
     fake_images = G.get_output_for(*[fake_latents, fake_labels][:len(G.input_layers)], **lods)
@@ -98,6 +97,8 @@ def cross_entropy(logits, labels):
     return -T.mean(T.sum(labels * log_probs, axis=1))
 
 
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise misc.UserError('loss.%s=%r: use %s' % (name, value, ' or '.join(repr(choice) for choice in choices)))
+def check_choices(type='iwass', cond_type='acgan'):
+    """Raise `misc.UserError` unless :func:`evaluate_loss` knows `type` and `cond_type`."""
+    for name, value, choices in (('type', type, TYPES), ('cond_type', cond_type, COND_TYPES)):
+        if value not in choices:
+            raise misc.UserError('loss.%s=%r: use %s' % (name, value, ' or '.join(repr(choice) for choice in choices)))

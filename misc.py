@@ -156,7 +156,7 @@ def rampup(epoch, rampup_length):
     if epoch >= rampup_length:
         return 1.0
     remaining = 1.0 - max(epoch, 0.0) / rampup_length
-    return math.exp(-5.0 * remaining * remaining)
+    return math.exp(-5.0 * remaining ** 2)
 
 
 def rampdown_linear(epoch, num_epochs, rampdown_length):

@@ -4,6 +4,8 @@ Each has Python code, C code and a lowering to PyTorch. They replace what Theano
 memory and, for the resampling, out of about ten nodes of the graph.
 """
 
+import numpy as np
+
 import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
 
 import theano
@@ -76,7 +78,7 @@ def leaky_relu(x, slope):
 
 
 class _Resample2D(gof.Op):
-    """What :class:`AveragePool2D` and :class:`Repeat2D` share: the factor, and C code that walks the larger image."""
+    """What :class:`AveragePool2D` and :class:`Repeat2D` share."""
 
     __props__ = ('factor',)
 
@@ -94,45 +96,47 @@ class _Resample2D(gof.Op):
         return [(n, c, self.resized(h), self.resized(w))]
 
     def c_code(self, node, name, inputs, outputs, sub):
-        small, large = (outputs[0], inputs[0]) if self.shrinks else (inputs[0], outputs[0])
-        code = """
-            {npy_intp h = PyArray_DIM(%(x)s, 2), w = PyArray_DIM(%(x)s, 3);
-            if (%(shrinks)d && (h %% %(f)d || w %% %(f)d)) {
-                PyErr_SetString(PyExc_ValueError, "AveragePool2D: the size is not a multiple of the factor");
-                %(fail)s
+        names = dict(x=inputs[0], z=outputs[0], f=self.factor, type=node.inputs[0].type.dtype_specs()[1], **sub)
+        names.update(check=self.c_check % names, height=self.c_resized % dict(names, axis=2),
+                     width=self.c_resized % dict(names, axis=3), pixel=self.c_pixel % names)
+        return """
+            {
+                %(check)s
+                npy_intp dims[4] = {PyArray_DIM(%(x)s, 0), PyArray_DIM(%(x)s, 1), %(height)s, %(width)s};
+                Py_XDECREF(%(z)s);
+                %(z)s = (PyArrayObject*) PyArray_EMPTY(4, dims, PyArray_TYPE(%(x)s), 0);
+                if (!%(z)s) { %(fail)s }
+                for (npy_intp n = 0; n < dims[0]; n++)
+                for (npy_intp c = 0; c < dims[1]; c++)
+                for (npy_intp i = 0; i < dims[2]; i++)
+                for (npy_intp j = 0; j < dims[3]; j++) {
+                    %(type)s value;
+                    %(pixel)s
+                    *(%(type)s*) PyArray_GETPTR4(%(z)s, n, c, i, j) = value;
+                }
             }
-            npy_intp dims[4] = {PyArray_DIM(%(x)s, 0), PyArray_DIM(%(x)s, 1), %(h)s, %(w)s};
-            Py_XDECREF(%(z)s);
-            %(z)s = (PyArrayObject*) PyArray_ZEROS(4, dims, PyArray_TYPE(%(x)s), 0);
-            if (!%(z)s) { %(fail)s }
-            for (npy_intp n = 0; n < dims[0]; n++)
-            for (npy_intp c = 0; c < dims[1]; c++) {
-                for (npy_intp i = 0; i < PyArray_DIM(%(large)s, 2); i++)
-                for (npy_intp j = 0; j < PyArray_DIM(%(large)s, 3); j++)
-                    *(%(ctype)s*) PyArray_GETPTR4(%(z)s, n, c, i %(zdiv)s, j %(zdiv)s) +=
-                        *(%(ctype)s*) PyArray_GETPTR4(%(x)s, n, c, i %(xdiv)s, j %(xdiv)s);
-                if (%(shrinks)d)
-                    for (npy_intp i = 0; i < dims[2]; i++)
-                    for (npy_intp j = 0; j < dims[3]; j++)
-                        *(%(ctype)s*) PyArray_GETPTR4(%(z)s, n, c, i, j) /= %(f)d * %(f)d;
-            }}
-        """
-        divide = '/ %d' % self.factor
-        return code % dict(x=inputs[0], z=outputs[0], large=large, f=self.factor, shrinks=self.shrinks,
-                           h='h %s %d' % ('/' if self.shrinks else '*', self.factor),
-                           w='w %s %d' % ('/' if self.shrinks else '*', self.factor),
-                           zdiv=divide if self.shrinks else '', xdiv='' if self.shrinks else divide,
-                           ctype=node.inputs[0].type.dtype_specs()[1], fail=sub['fail'])
+        """ % names
 
     def c_code_cache_version(self):
-        return (1,)
+        return (2,)
 
 
 class AveragePool2D(_Resample2D):
     """Average of `factor` x `factor` pixels of x (N, C, H, W); H and W are multiples of `factor`."""
 
     __props__ = ('factor',)
-    shrinks = True
+    c_check = """
+        if (PyArray_DIM(%(x)s, 2) %% %(f)d || PyArray_DIM(%(x)s, 3) %% %(f)d) {
+            PyErr_SetString(PyExc_ValueError, "AveragePool2D: the size is not a multiple of the factor");
+            %(fail)s
+        }"""
+    c_resized = 'PyArray_DIM(%(x)s, %(axis)d) / %(f)d'
+    c_pixel = """
+        value = 0;
+        for (npy_intp k = 0; k < %(f)d; k++)
+        for (npy_intp l = 0; l < %(f)d; l++)
+            value += *(%(type)s*) PyArray_GETPTR4(%(x)s, n, c, i * %(f)d + k, j * %(f)d + l);
+        value /= %(f)d * %(f)d;"""
 
     def resized(self, size):
         return size // self.factor
@@ -146,14 +150,17 @@ class AveragePool2D(_Resample2D):
         output_storage[0][0] = (total / f ** 2).astype(x.dtype)
 
     def grad(self, inputs, output_grads):
-        return [Repeat2D(self.factor)(output_grads[0] * (1.0 / self.factor ** 2))]
+        share = np.asarray(1.0 / self.factor ** 2, dtype=inputs[0].dtype)
+        return [Repeat2D(self.factor)(output_grads[0] * share)]
 
 
 class Repeat2D(_Resample2D):
     """Repeat every pixel of x (N, C, H, W) `factor` times along H and W."""
 
     __props__ = ('factor',)
-    shrinks = False
+    c_check = ''
+    c_resized = 'PyArray_DIM(%(x)s, %(axis)d) * %(f)d'
+    c_pixel = 'value = *(%(type)s*) PyArray_GETPTR4(%(x)s, n, c, i / %(f)d, j / %(f)d);'
 
     def resized(self, size):
         return size * self.factor
@@ -162,7 +169,8 @@ class Repeat2D(_Resample2D):
         output_storage[0][0] = inputs[0].repeat(self.factor, axis=2).repeat(self.factor, axis=3)
 
     def grad(self, inputs, output_grads):
-        return [AveragePool2D(self.factor)(output_grads[0]) * float(self.factor ** 2)]
+        number = np.asarray(self.factor ** 2, dtype=inputs[0].dtype)
+        return [AveragePool2D(self.factor)(output_grads[0]) * number]
 
 
 def upscale2d(x, factor):
@@ -197,6 +205,8 @@ def _(op, node, build):
     f = op.factor
 
     def average(x):
+        if x.shape[2] % f or x.shape[3] % f:
+            raise ValueError('%s: %dx%d is not a multiple of the factor' % (op, x.shape[2], x.shape[3]))
         if f == 2 and x.device.type == 'cpu':   # Half the time of avg_pool2d there; summed in the same order.
             return (x[..., ::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, ::2] + x[..., 1::2, 1::2]) * 0.25
         return torch.nn.functional.avg_pool2d(x, f)

@@ -467,7 +467,8 @@ class Network:
             # Evaluate one row to learn shapes and types, in a way that has no side effects.
             arrays = [np.zeros((1,) + array.shape[1:], array.dtype) for array in arrays]
             dynamic_kwargs = dict(dynamic_kwargs, deterministic=True)
-        function = self._compile(float(out_mul), float(out_add), out_shrink, out_dtype, dynamic_kwargs)
+        function = self._compile([array.dtype.name for array in arrays], float(out_mul), float(out_add), out_shrink,
+                                 out_dtype, dynamic_kwargs)
         minibatch_size = minibatch_size or len(arrays[0])
         minibatches = []
         for begin in range(0, len(arrays[0]), minibatch_size):
@@ -481,7 +482,10 @@ class Network:
         return _as_outputs(outputs, return_as_list)
 
     def _check_inputs(self, in_arrays):
-        """The inputs of `run` with the types of the input layers."""
+        """The inputs of `run`, converted to the types of the input layers.
+
+        Float32 arrays stay what they are also when floatX is float64, as in the 2017 release.
+        """
         arrays = [np.asarray(array) for array in in_arrays]
         if len(arrays) == self.num_inputs + 1 and arrays[-1].ndim == 2 and arrays[-1].shape[1] == 0:
             arrays.pop()
@@ -496,10 +500,10 @@ class Network:
             if len(array) != len(arrays[0]):
                 raise misc.UserError('%s.run: inputs must have the same number of rows, got %s' % (
                     self.name, ', '.join(str(len(other)) for other in arrays)))
-        return [array.astype(layer.input_var.dtype, copy=False)
+        return [array if array.dtype == np.float32 else array.astype(layer.input_var.dtype)
                 for array, layer in zip(arrays, self.input_layers, strict=True)]
 
-    def _compile(self, out_mul, out_add, out_shrink, out_dtype, dynamic_kwargs):
+    def _compile(self, in_dtypes, out_mul, out_add, out_shrink, out_dtype, dynamic_kwargs):
         """The compiled function for these settings and the present engine; made once."""
         kwargs = {'deterministic': True, **self.static_kwargs, **dynamic_kwargs}
         if 'cur_lod' in self.toplevel_params and 'min_lod' not in kwargs and 'max_lod' not in kwargs:
@@ -507,11 +511,12 @@ class Network:
             kwargs.update(min_lod=int(np.floor(cur_lod)), max_lod=int(np.ceil(cur_lod)))
         out_dtype = None if out_dtype is None else np.dtype(out_dtype).name
         # Static arguments never change, so they are no part of the key.
-        key = (out_mul, out_add, out_shrink, out_dtype, theano.config.mode, theano.config.floatX) + tuple(
+        key = (*in_dtypes, out_mul, out_add, out_shrink, out_dtype, theano.config.mode, theano.config.floatX) + tuple(
             (name, value) for name, value in sorted(kwargs.items()) if name not in self.static_kwargs
             or name in dynamic_kwargs)
         if key not in self._functions:
-            inputs = [layer.input_var.type(layer.name) for layer in self.input_layers]
+            inputs = [T.TensorType(dtype, layer.input_var.broadcastable)(layer.name)
+                      for dtype, layer in zip(in_dtypes, self.input_layers, strict=True)]
             outputs = [_convert_output(output, out_mul, out_add, out_shrink, out_dtype)
                        for output in self.get_output_for(*inputs, return_as_list=True, **kwargs)]
             self._functions[key] = theano.function(inputs, outputs, on_unused_input='ignore')

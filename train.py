@@ -4,13 +4,9 @@
 """
 
 import argparse
-import ast
-import copy
-import difflib
 import inspect
 import json
 import os
-import platform
 import pprint
 import resource
 import sys
@@ -27,11 +23,10 @@ import theano
 import theano.tensor as T
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
-import dataset
+import experiment
 import layers
 import loss
 import misc
-import tfutil_shim
 
 DYNAMIC_RANGE_IMAGES = (0, 255)     # Of the uint8 images in the dataset.
 DYNAMIC_RANGE_NETS = (-1, 1)        # Of the images between G and D.
@@ -145,8 +140,8 @@ def compile_training_functions(
     g_updates = adam(losses.G_loss, list(G.trainables.values()), G_lrate, **adam_kwargs)
     # Updates are simultaneous: as in the release, Gs follows the weights from before this step.
     for param, smoothed in zip(G.trainables.values(), Gs.trainables.values(), strict=True):
-        beta = np.asarray(G_smoothing, dtype=param.dtype)
-        g_updates[smoothed] = smoothed * beta + param * (1 - beta)
+        keep, take = np.asarray([G_smoothing, 1 - G_smoothing], dtype=param.dtype)
+        g_updates[smoothed] = smoothed * keep + param * take
 
     outputs = [losses.G_loss, losses.D_loss, losses.real_scores_out, losses.fake_scores_out]
     inputs = [real_images, real_labels, latents, fake_labels]
@@ -182,26 +177,28 @@ class SnapshotGrid(NamedTuple):
 def setup_snapshot_grid(
     G, dataset,
     grid_size = None,       # (columns, rows); None = as many images as fit on a Full HD screen, or one row a class.
-    grid_type = 'default',  # 'default': random reals. 'category': column k holds class k.
+    grid_type = 'default',  # 'default': random reals. 'category': column k holds class k. 'category-rows': row k does.
 ):
     """Draw what :class:`SnapshotGrid` holds, from NumPy's global generator."""
     if grid_type == 'default':
         columns, rows = grid_size or misc.snapshot_grid_size(*dataset.shape[1:])
         reals, labels = dataset.next_minibatch(columns * rows)
         latents = random_latents(columns * rows, G)
-    elif grid_type == 'category':
-        if not dataset.label_size:
-            raise misc.UserError("train.image_grid_type='category': the dataset has no labels; use 'default'")
-        columns, rows = grid_size or (dataset.label_size, dataset.label_size)
+    elif grid_type in ('category', 'category-rows'):
+        num_classes = dataset.label_size
+        if not num_classes:
+            raise misc.UserError("train.image_grid_type=%r: the dataset has no labels; use 'default'" % grid_type)
+        columns, rows = grid_size or (num_classes, num_classes)
         latents = random_latents(columns * rows, G)
         indices = np.empty((rows, columns), dtype=np.int64)
-        for column in range(columns):
-            candidates = np.flatnonzero(dataset.labels[:, column % dataset.label_size])
-            for row in range(rows):
-                indices[row, column] = np.random.choice(candidates)
+        by_class = indices.T if grid_type == 'category' else indices    # A view: one class per row of it.
+        for class_index, cells in enumerate(by_class):
+            candidates = np.flatnonzero(dataset.labels[:, class_index % num_classes])
+            for cell in range(len(cells)):
+                cells[cell] = np.random.choice(candidates)
         reals, labels = dataset.get_images(indices.ravel())
     else:
-        raise misc.UserError("train.image_grid_type=%r: use 'default' or 'category'" % (grid_type,))
+        raise misc.UserError("train.image_grid_type=%r: use 'default', 'category' or 'category-rows'" % (grid_type,))
     return SnapshotGrid((columns, rows), reals, latents, labels)
 
 
@@ -221,18 +218,20 @@ def initialize_mbdisc(D, dataset, lod):
     layers.initialize_mbdisc(D.input_layers[0], D.output_layers, reals)
 
 
-def save_fakes(run_dir, cur_nimg, Gs, grid):
+def save_fakes(run_dir, cur_nimg, Gs, grid, zoom):
     """Save the images of the fixed latents as ``fakesNNNNNN.png``, NNNNNN in thousands of images.
 
     As in the release, Gs runs in training mode: batch norm uses and moves its statistics.
     """
     inputs = [grid.latents, grid.labels][:Gs.num_inputs]
     images = Gs.run(*inputs, minibatch_size=SNAPSHOT_MINIBATCH, deterministic=False)
-    save_grid(os.path.join(run_dir, 'fakes%06d.png' % (cur_nimg // 1000)), images, DYNAMIC_RANGE_NETS, grid.size)
+    save_grid(os.path.join(run_dir, 'fakes%06d.png' % (cur_nimg // 1000)), images, DYNAMIC_RANGE_NETS, grid.size,
+              zoom)
 
 
-def save_grid(path, images, drange, grid_size):
-    misc.save_image_grid(images, path, drange, grid_size)
+def save_grid(path, images, drange, grid_size, zoom):
+    """Save images (N, C, H, W) as one picture, each pixel `zoom` times as large."""
+    misc.save_image_grid(images.repeat(zoom, axis=2).repeat(zoom, axis=3), path, drange, grid_size)
 
 
 class StepReport(NamedTuple):
@@ -249,7 +248,7 @@ class StepReport(NamedTuple):
     networks: dict          # 'G', 'D' and 'Gs' as they are after the step.
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(misc.UserError):
     """A loss is NaN or infinite."""
 
 
@@ -303,7 +302,7 @@ class ProgressBar:
                      for stage in range(2, int(np.log2(resolution)) + 1)}
         self.seconds_per_work = None
         self.bar = tqdm(total=self.total_kimg, disable=not show, mininterval=1 if sys.stderr.isatty() else 30,
-                        bar_format='{percentage:3.0f}%|{bar:30}| {n:.1f}/{total:.0f} kimg, {elapsed} gone, {postfix}')
+                        bar_format='{percentage:3.0f}%|{bar:30}| {n:.1f}/{total:.0f} kimg, {elapsed} gone{postfix}')
         self.bar.set_postfix_str('ETA after the first tick', refresh=False)
 
     def __enter__(self):
@@ -366,8 +365,9 @@ def train_gan(
     tick_kimg_overrides     = None,         # ...and at some resolutions; None = the release's table.
     image_snapshot_ticks    = 4,            # Save a grid of generated images every so many ticks.
     network_snapshot_ticks  = 40,           # Save the networks every so many ticks.
-    image_grid_type         = 'default',    # 'default': random reals. 'category': one column per class.
+    image_grid_type         = 'default',    # 'default': random reals. 'category': one column per class, or '-rows'.
     image_grid_size         = None,         # (columns, rows) of the grid. None = choose.
+    image_grid_zoom         = 1,            # Enlarge every pixel of the saved grids to so many.
     dequantize_reals        = False,        # Add uniform noise of one grey level to the real images.
     gdrop_beta              = 0.9,          # Decay of the average that controls GDrop.
     gdrop_lim               = 0.5,          # GDrop starts where that average exceeds this...
@@ -388,8 +388,6 @@ def train_gan(
     TrainingDiverged
         A loss became NaN or infinite; the last snapshots stay where they are.
     """
-    if D_training_repeats != 1 and not separate_funcs:
-        raise misc.UserError('train.D_training_repeats=%d: needs train.separate_funcs=True' % D_training_repeats)
     schedule_kwargs = {name: value for name, value in locals().items()
                        if name in inspect.signature(training_schedule).parameters}
     resolution = dataset.shape[-1]
@@ -402,8 +400,8 @@ def train_gan(
     grid = setup_snapshot_grid(G, dataset, image_grid_size, image_grid_type)
     initialize_mbdisc(D, dataset, schedule.lod)
     print('Saving results to', run_dir)
-    save_grid(os.path.join(run_dir, 'reals.png'), grid.reals, DYNAMIC_RANGE_IMAGES, grid.size)
-    save_fakes(run_dir, 0, Gs, grid)
+    save_grid(os.path.join(run_dir, 'reals.png'), grid.reals, DYNAMIC_RANGE_IMAGES, grid.size, image_grid_zoom)
+    save_fakes(run_dir, 0, Gs, grid, image_grid_zoom)
 
     networks = {'G': G, 'D': D, 'Gs': Gs}
     functions, lod_range = None, None
@@ -471,7 +469,7 @@ def train_gan(
             tick = TickStatistics()
             tick_start_nimg, tick_start_time = cur_nimg, cur_time
             if cur_tick % image_snapshot_ticks == 0 or done:
-                save_fakes(run_dir, cur_nimg, Gs, grid)
+                save_fakes(run_dir, cur_nimg, Gs, grid, image_grid_zoom)
             if cur_tick % network_snapshot_ticks == 0 and not done:
                 misc.save_pkl((G, D, Gs), os.path.join(run_dir, 'network-snapshot-%06d.pkl' % (cur_nimg // 1000)))
 
@@ -482,137 +480,13 @@ def train_gan(
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Configuration and command line.
-
-
-def resolve_config(config, name, overrides=()):
-    """The experiment `name` of `config` as one dict, checked, with `overrides` applied.
-
-    Parameters
-    ----------
-    config : module
-        `config.py`.
-    name : str
-        Key of ``config.experiments``.
-    overrides : iterable of str
-        ``'SECTION.KEY=VALUE'``, for example ``'train.total_kimg=10'``.
-
-    Raises
-    ------
-    misc.UserError
-        Unknown experiment, section or key; the message names the nearest valid one.
-    """
-    if name not in config.experiments:
-        raise misc.UserError('experiment=%r: config.py has no such experiment%s' % (
-            name, nearest(name, config.experiments)))
-    experiment = copy.deepcopy(config.experiments[name])
-    for override in overrides:
-        path, equals, text = override.partition('=')
-        section, _, key = path.partition('.')
-        if not equals or not key:
-            raise misc.UserError('--set %s: write SECTION.KEY=VALUE, for example train.total_kimg=10' % override)
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = text
-        experiment.setdefault(section, {})[key] = value
-    check_keys(name, experiment, {'desc', 'random_seed', 'dataset', 'create_dataset', 'G', 'D', 'loss', 'train'})
-    for section in ('dataset', 'G', 'D', 'train'):
-        if section not in experiment:
-            raise misc.UserError('experiments[%r]: the section %r is missing' % (name, section))
-    return experiment
-
-
-def check_arguments(section, kwargs, func, given=()):
-    """Check the keys of a config section against the parameters of the function that gets them."""
-    parameters = inspect.signature(func).parameters.values()
-    valid = {parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD} - set(given)
-    check_keys(section, kwargs, valid | {'func'})
-
-
-def check_keys(section, given, valid):
-    for key in given:
-        if key not in valid:
-            raise misc.UserError('%s.%s: no such option%s' % (section, key, nearest(key, valid)))
-
-
-def nearest(word, candidates):
-    """'; did you mean ...?' for an error message, or the list of what there is."""
-    matches = difflib.get_close_matches(str(word), [str(candidate) for candidate in candidates], n=1, cutoff=0.5)
-    return '; did you mean %r?' % matches[0] if matches else '; choose from ' + ', '.join(sorted(map(str, candidates)))
-
-
-def open_dataset(experiment, data_dir):
-    """Open the dataset of an experiment; build it first where the experiment says how and it is not there."""
-    kwargs = dict(experiment['dataset'])
-    check_arguments('dataset', kwargs, dataset.Dataset)
-    kwargs['h5_path'] = os.path.join(data_dir, kwargs['h5_path'])
-    create = dict(experiment.get('create_dataset', {}))
-    if create and not os.path.exists(kwargs['h5_path']):
-        create_func = tfutil_shim.import_obj(create.pop('func'))
-        check_arguments('create_dataset', create, create_func, given=['h5_path'])
-        os.makedirs(data_dir, exist_ok=True)
-        create_func(h5_path=kwargs['h5_path'], **create)
-    return dataset.Dataset(**kwargs)
-
-
-def build_network(name, kwargs, training_set):
-    """Build G or D for the shape and labels of the training set."""
-    kwargs = dict(kwargs)
-    func = kwargs.pop('func')
-    check_arguments(name, kwargs, tfutil_shim.import_obj(func))
-    channels, resolution, _ = training_set.shape
-    network = tfutil_shim.Network(name, func=func, num_channels=channels, resolution=resolution,
-                                  label_size=training_set.label_size, **kwargs)
-    # A network that cannot be rebuilt from its pickle is better found out now than after two weeks.
-    network.verify_rebuild()
-    network.print_topology()
-    return network
-
-
-def run_experiment(
-    experiment,             # Resolved experiment, see resolve_config.
-    data_dir,               # Folder of the HDF5 files.
-    result_dir,             # Folder in which a new run folder is made.
-    engine      = 'auto',   # See theano_env.py.
-    theano_flags = None,
-    **train_kwargs          # More arguments for the training function: show_progress, on_step.
-):
-    """Run one experiment in a new run folder; return that folder."""
-    environment = theano_env.configure(engine, theano_flags)
-
-    train = dict(experiment['train'])
-    train_func = tfutil_shim.import_obj(train.pop('func', 'train.train_gan'))
-    check_arguments('train', train, train_func, given=['run_dir', 'dataset', 'G', 'D', 'loss_kwargs'])
-    check_arguments('loss', experiment.get('loss', {}), loss.evaluate_loss, given=list('GD'))
-
-    run_dir = misc.create_result_subdir(result_dir, experiment.get('desc', 'run'))
-    with misc.OutputLogger(os.path.join(run_dir, 'log.txt')):
-        print(environment)
-        write_run_files(run_dir, experiment, environment)
-        np.random.seed(experiment.get('random_seed', 1000))
-        with open_dataset(experiment, data_dir) as training_set:
-            G = build_network('G', experiment['G'], training_set)
-            D = build_network('D', experiment['D'], training_set)
-            train_func(run_dir, training_set, G, D, experiment.get('loss'), **train, **train_kwargs)
-        print('Done.')
-    return run_dir
-
-
-def write_run_files(run_dir, experiment, environment):
-    """``config.txt``: what was run; ``run.txt``: how, when and on what."""
-    with open(os.path.join(run_dir, 'config.txt'), 'w', encoding='utf-8') as config_file:
-        config_file.write(pprint.pformat(experiment, width=120, sort_dicts=False) + '\n')
-    with open(os.path.join(run_dir, 'run.txt'), 'w', encoding='utf-8') as run_file:
-        run_file.write('command: %s\nstarted: %s\nmachine: %s, Python %s, NumPy %s\n%s\n' % (
-            ' '.join(sys.argv), time.strftime('%Y-%m-%d %H:%M:%S'), platform.platform(), platform.python_version(),
-            np.__version__, environment))
+# Command line.
 
 
 def parse_arguments(config, argv):
-    names = '\n'.join('  %-20s %s' % (name, 'up to %dx%d, %d kimg' % (
-        experiment['dataset']['resolution'], experiment['dataset']['resolution'],
-        experiment['train'].get('total_kimg', 15000))) for name, experiment in config.experiments.items())
+    names = '\n'.join('  %-20s %dx%d, %d kimg' % (
+        name, entry['dataset']['resolution'], entry['dataset']['resolution'], entry['train'].get('total_kimg', 15000))
+        for name, entry in config.experiments.items())
     parser = argparse.ArgumentParser(
         description='Train a progressively grown GAN. Everything is set in config.py; options here override it.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -632,12 +506,12 @@ def main(argv=None):
     import config
     args = parse_arguments(config, argv)
     try:
-        experiment = resolve_config(config, args.experiment, args.overrides)
+        chosen = experiment.resolve_config(config, args.experiment, args.overrides)
         if args.dry_run:
-            pprint.pprint(experiment, width=120, sort_dicts=False)
+            pprint.pprint(chosen, width=120, sort_dicts=False)
             return 0
-        run_experiment(experiment, args.data_dir, args.result_dir, args.engine, config.theano_flags)
-    except (misc.UserError, theano_env.EnvironmentProblem, TrainingDiverged) as error:
+        experiment.run_experiment(chosen, args.data_dir, args.result_dir, args.engine, config.theano_flags)
+    except (misc.UserError, theano_env.EnvironmentProblem) as error:
         print('train.py: error: %s' % error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

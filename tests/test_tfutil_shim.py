@@ -261,6 +261,25 @@ def test_run_is_deterministic_unless_told_otherwise():
     assert net.get_var('noise.calls') == 4
 
 
+@pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)
+def test_run_as_in_the_2017_snapshots(engine, monkeypatch):
+    """The first images of a recorded run: floatX is float64, the latents float32, batch norm in training mode."""
+    monkeypatch.setattr(theano.config, 'floatX', 'float64')
+    golden, meta = load_golden('trajectory_labels_float64')
+    G = topology_of(meta['config'], 'G', label_size=5)
+    names = list(G.vars)[:-1]
+    recorded = {name: golden['params_init_G_%03d' % index] for index, name in enumerate(names)}
+    for name in G.trainables:
+        G.set_var(name, recorded[name])
+    labels = np.tile(np.eye(5, dtype='float32'), (5, 1))
+    images = G.run(golden['grid_latents'], labels, deterministic=False)
+    # Float64 rounding.
+    np.testing.assert_allclose(images[:4], golden['gen_images_first4'][0], rtol=0, atol=1e-12)
+    for name in names:
+        # Parameters were recorded after this evaluation, which moved the averages.
+        np.testing.assert_allclose(G.get_var(name), recorded[name], rtol=0, atol=1e-13, err_msg=name)
+
+
 def test_run_returns_array_tuple_or_list():
     net = dense()
     latents = np.zeros((2, 3))

@@ -11,10 +11,11 @@ import pytest
 import theano
 from conftest import GOLDEN, load_golden
 from PIL import Image
-from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import config
+import tfutil_shim
 import train
+from experiment import run_experiment
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +80,7 @@ class Replay:
         monkeypatch.setattr(train, 'save_grid', lambda *args: self.on_grid(save_grid, *args))
         self.run_dir = folder / 'results' / self.meta['subdir']
         try:
-            train.run_experiment(experiment, str(folder), str(folder / 'results'), engine,
+            run_experiment(experiment, str(folder), str(folder / 'results'), engine,
                                  {'floatX': floatx, 'device': 'cpu'}, show_progress=False, on_step=self.on_step)
         except StopIteration:
             return
@@ -203,15 +204,15 @@ def test_growing_run_in_float64(tmp_path, monkeypatch):
     replay.check_random_state()
     replay.check_inputs()
     replay.check_schedule_of_compiles_and_grids()
-    # Float64 but for the images: the release averaged its float32 images down to the current resolution (rounding 6e-8),
-    # ours arrive there. Where nothing is averaged, in the last steps, the deviation is 1e-10.
+    # Float64 but for the images: the release averaged its float32 images down to the current resolution (rounding
+    # 6e-8), ours arrive there. Where nothing is averaged, in the last steps, the deviation is 1e-10.
     replay.check_outputs(1e-7)
     replay.check_snapshots(1e-7)
     replay.check_params(1e-7)
 
 
 def test_growing_run_in_float32(tmp_path, monkeypatch):
-    """Until chaos takes over, after 30 steps, float32 follows to 1e-4; everything that is not floating point exactly."""
+    """Until chaos takes over, after 30 steps, float32 follows to 1e-4; all that is not floating point exactly."""
     replay = Replay('trajectory', tmp_path, monkeypatch, max_d_steps=30)
     replay.check_inputs()
     replay.check_outputs(1e-4)
@@ -316,14 +317,14 @@ def test_dry_run_prints_the_resolved_experiment_and_writes_nothing(folders, tmp_
     (['--set', 'G.func=networks.G_papre'], r"networks.G_papre"),
     (['--set', 'loss.type=wgan'], r"wgan"),
     (['--set', 'dataset.resolution=20'], r'20'),
-    (['--set', 'train.separate_funcs=False', '--set', 'train.D_training_repeats=2'], 'D_training_repeats=2'),
     (['--engine', 'fast'], "engine='fast': choose one of"),
     (['--experiment', 'celebahq-1024'], 'celeba-hq-1024x1024.h5'),
 ])
-def test_a_mistake_is_one_line_and_exit_status_1(argv, message, folders, capsys):
+def test_a_mistake_is_one_line_and_exit_status_1(argv, message, folders, tmp_path, capsys):
     status, _out, err = run_main(capsys, *folders, *argv)
     assert status == 1
     assert re.search(message, err) and err.count('\n') == 1 and 'Traceback' not in err
+    assert not list(tmp_path.glob('results/*')), 'nothing half-written'
 
 
 def test_a_gpu_that_is_not_there(folders, capsys, monkeypatch):
@@ -339,9 +340,10 @@ def test_a_result_folder_that_cannot_be_made(tmp_path, capsys):
 
 
 def test_nan_stops_the_run_and_keeps_the_snapshots(folders, tmp_path, capsys):
-    status, _out, err = run_main(capsys, *folders, *TINY, '--set', 'train.total_kimg=10',
-                                 '--set', 'train.rampup_kimg=0', '--set', 'train.network_snapshot_ticks=1', '--set', 'train.lod_training_kimg=5',
-                                 '--set', 'train.G_learning_rate_max=1e18', '--set', 'train.D_learning_rate_max=1e18')
+    options = {'train.total_kimg': 10, 'train.rampup_kimg': 0, 'train.lod_training_kimg': 5,
+               'train.network_snapshot_ticks': 1, 'train.G_learning_rate_max': 1e18, 'train.D_learning_rate_max': 1e18}
+    overrides = [word for key, value in options.items() for word in ('--set', '%s=%s' % (key, value))]
+    status, _out, err = run_main(capsys, *folders, *TINY, *overrides)
     assert status == 1 and err.count('\n') == 1
     assert re.search(r'(Gloss|Dloss|Dreal|Dfake) became (nan|-?inf) in tick \d+', err)
     assert not (tmp_path / 'results' / '000-digits' / '_training-done.txt').exists()
@@ -349,7 +351,6 @@ def test_nan_stops_the_run_and_keeps_the_snapshots(folders, tmp_path, capsys):
 
 def test_multiplications_count_the_paper_networks():
     """Table 2: G's 4x4 layer has 4x4x512x512 weights, each used once per output position."""
-    import tfutil_shim
     net = tfutil_shim.Network('G', func='networks.G_paper', num_channels=3, resolution=8, fmap_base=64, fmap_max=8,
                               latent_size=8)
     full = 8 * 8 * 16 * 16 + 8 * 8 * 9 * 16 + 2 * 8 * 8 * 9 * 64 + 8 * 3 * 64 + 8 * 3 * 16

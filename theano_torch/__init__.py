@@ -1,48 +1,54 @@
 """Run Theano graphs on PyTorch: cuDNN on a CUDA GPU, oneDNN on the CPU.
 
-Theano builds the graph, differentiates it and rewrites it as always; only what executes the optimised graph is another::
+Theano builds the graph, differentiates it and rewrites it as always; only what executes the result is another::
 
     import theano, theano_torch
     x = theano.tensor.fmatrix()
-    f = theano.function([x], theano.tensor.tanh(x).sum(), mode=theano_torch.mode())            # one function
-    theano_torch.install(device='cuda:0')                                                      # all from now on
+    f = theano.function([x], theano.tensor.tanh(x).sum(), mode=theano_torch.mode())     # One function.
+    theano.config.mode = theano_torch.install(device='cuda:0')                          # All from now on.
     f(numpy_array)
 
-No torch.autograd is involved. After :func:`install`, `theano.shared` makes variables that live on the device and speak
-NumPy (`get_value`, `set_value`, pickle).
+No torch.autograd is involved. Functions take and return ndarrays. After :func:`install` on a GPU, `theano.shared` makes
+variables that live there and speak NumPy (`get_value`, `set_value`, pickle).
 
 An op that the engine does not know is an error that names it. To teach it one, register a lowering, a function that
-returns what computes the outputs from the inputs' tensors; `build` tells static facts (see `program.Build`)::
+returns what computes the outputs from the inputs' tensors (see `registry.lower`)::
 
     @theano_torch.lower.register(MyOp)
     def _(op, node, build):
         return lambda x: torch.roll(x, op.shift)
 
-    @theano_torch.lower_scalar.register(MyScalarOp)     # then every Elemwise of it works
+    @theano_torch.lower_scalar.register(MyScalarOp)     # Then every Elemwise of it works.
     def _(op, node):
-        return lambda x: torch.nn.functional.softsign(x)
+        return lambda x: torch.sign(x)
 
-Both registries can be used without PyTorch being installed.
+    theano_torch.lower.register(MyRareOp)(theano_torch.on_host)     # Runs the op's own Python code.
+
+The registries can be used without PyTorch being installed.
 """
 
-from theano_torch.registry import UnsupportedOp, lower, lower_scalar
+from theano_torch.registry import UnsupportedOp, lower, lower_scalar, on_host
 
-__all__ = ['UnsupportedOp', 'install', 'lower', 'lower_scalar', 'mode']
+__all__ = ['UnsupportedOp', 'install', 'lower', 'lower_scalar', 'mode', 'on_host']
 
-# Rewrites that turn ops which map one to one onto PyTorch into ones that do not, or that only serve Theano's own C code:
+# Rewrites that turn ops which map one to one onto PyTorch into others, or that only serve Theano's own C code:
 # convolutions by GEMM, in-place variants, fusion into generated C loops, calls of a BLAS.
 EXCLUDED_REWRITES = ('conv_opts', 'AbstractConvCheck', 'conv_gemm', 'conv_dnn', 'inplace', 'fusion', 'BlasOpt',
-                     'c_blas', 'blas_opt_inplace', 'scan', 'gpuarray_opt', 'crossentropy_to_crossentropy_with_softmax')
+                     'c_blas', 'blas_opt_inplace', 'gpuarray_opt', 'scan')
 
 
 def mode(device='cpu'):
     """A Theano mode whose functions run on the torch device `device`, for ``theano.function(..., mode=...)``."""
-    from theano_torch.linker import TorchLinker, TorchMode
-    return TorchMode(TorchLinker(device=device), 'fast_run').excluding(*EXCLUDED_REWRITES)
+    import theano
+
+    from theano_torch.linker import TorchLinker
+    return theano.compile.Mode(TorchLinker(device), 'fast_run').excluding(*EXCLUDED_REWRITES)
 
 
 def install(device='cpu', cudnn=True, deterministic=False, benchmark=False):
     """Put shared variables on `device` from now on and return the mode to be set as ``theano.config.mode``.
+
+    Sets torch's global switches: no TF32 (float32 means float32), denormal numbers count as zero.
 
     Parameters
     ----------
@@ -51,7 +57,7 @@ def install(device='cpu', cudnn=True, deterministic=False, benchmark=False):
     cudnn : bool
         Use cuDNN for convolutions on a GPU.
     deterministic : bool
-        Only algorithms that give the same bits in every run.
+        Use algorithms that give the same bits in every run, where torch has them (it warns where it has not).
     benchmark : bool
         Let cuDNN time its algorithms and take the fastest.
 
@@ -59,6 +65,9 @@ def install(device='cpu', cudnn=True, deterministic=False, benchmark=False):
     -------
     theano.compile.Mode
     """
+    import os
+
+    import numpy as np
     import theano
     import torch
 
@@ -70,5 +79,12 @@ def install(device='cpu', cudnn=True, deterministic=False, benchmark=False):
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+    if deterministic:
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')     # cuBLAS asks for it in deterministic mode.
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    for dtype in (np.float16, np.float32, np.float64):
+        np.finfo(dtype)     # NumPy looks at denormals the first time and would warn that there are none.
+    torch.set_flush_denormal(True)
     shared.install(device)
     return mode(device)

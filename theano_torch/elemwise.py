@@ -1,225 +1,180 @@
-"""Element-wise ops and reductions."""
-
-import functools
-import operator
+"""Element-wise ops, reductions and permuted dimensions."""
 
 import torch
 from theano import scalar
-from theano.tensor import nnet
-from theano.tensor.elemwise import CAReduce, DimShuffle, Elemwise
+from theano.tensor import elemwise
 
+from theano_torch.convert import torch_dtype
 from theano_torch.registry import lower, lower_scalar
+from theano_torch.scalars import TAKE_NUMBERS
+
+# These see to the types themselves.
+UNTYPED = (scalar.Cast, scalar.Second, scalar.Switch, scalar.Composite, scalar.Complex, scalar.ComplexFromPolar)
 
 
-def torch_dtype(name):
-    """'float32' -> torch.float32."""
-    return getattr(torch, name)
+def typed(node, op):
+    """A function of tensors for the scalar op of `node`, with Theano's types.
 
+    It computes in the common type of inputs and output. Python numbers among its arguments do not change that type.
+    """
+    function = lower_scalar(op, node)
+    if isinstance(op, scalar.Composite):
+        return function
+    wanted = node.outputs[0].type.dtype
+    common = scalar.upcast(wanted, *[var.type.dtype for var in node.inputs])
+    dtype, compute = torch_dtype(wanted), torch_dtype(common)
+    casts = not isinstance(op, UNTYPED) and any(var.type.dtype != common for var in node.inputs)
 
-def fold(function):
-    """An n-ary function out of a binary one."""
-    return lambda first, *others: functools.reduce(function, others, first)
-
-
-def tensor_first(function):
-    """For functions of torch that take no Python number in some places: numbers become 0-d tensors."""
     def run(*args):
-        like = next(arg for arg in args if isinstance(arg, torch.Tensor))
-        return function(*[arg if isinstance(arg, torch.Tensor) else torch.tensor(arg, dtype=like.dtype, device=like.device)
-                          for arg in args])
+        if casts:
+            args = [arg.to(compute) if isinstance(arg, torch.Tensor) else arg for arg in args]
+        result = function(*args)
+        return result if result.dtype == dtype else result.to(dtype)
+    if not casts and wanted == common and not isinstance(op, UNTYPED):
+        return function
     return run
-
-
-def add(x, y):
-    return torch.add(x, y) if isinstance(x, torch.Tensor) else torch.add(y, x)
-
-
-def mul(x, y):
-    return torch.mul(x, y) if isinstance(x, torch.Tensor) else torch.mul(y, x)
-
-
-def mod(x, y):
-    """Python's and Theano's sign rule: that of the divisor."""
-    return torch.remainder(x, y)
-
-
-# Scalar op class -> function of tensors (all but one may be Python numbers).
-FUNCTIONS = {
-    scalar.Add: fold(add), scalar.Mul: fold(mul), scalar.Sub: operator.sub, scalar.TrueDiv: operator.truediv,
-    scalar.IntDiv: operator.floordiv, scalar.Mod: mod, scalar.Pow: operator.pow,
-    scalar.Maximum: tensor_first(torch.maximum), scalar.Minimum: tensor_first(torch.minimum),
-    scalar.Clip: tensor_first(lambda x, low, high: torch.minimum(torch.maximum(x, low), high)),
-    scalar.Identity: lambda x: x, scalar.Neg: torch.neg, scalar.Abs: torch.abs, scalar.Sgn: torch.sgn,
-    scalar.Sqr: torch.square, scalar.Sqrt: torch.sqrt, scalar.Inv: torch.reciprocal, scalar.Exp: torch.exp,
-    scalar.Exp2: torch.exp2, scalar.Expm1: torch.expm1, scalar.Log: torch.log, scalar.Log2: torch.log2,
-    scalar.Log10: torch.log10, scalar.Log1p: torch.log1p, scalar.Ceil: torch.ceil, scalar.Floor: torch.floor,
-    scalar.Trunc: torch.trunc, scalar.RoundHalfToEven: torch.round,
-    scalar.RoundHalfAwayFromZero: lambda x: torch.sign(x) * torch.floor(torch.abs(x) + 0.5),
-    scalar.Sin: torch.sin, scalar.Cos: torch.cos, scalar.Tan: torch.tan, scalar.ArcSin: torch.asin,
-    scalar.ArcCos: torch.acos, scalar.ArcTan: torch.atan, scalar.ArcTan2: tensor_first(torch.atan2),
-    scalar.Sinh: torch.sinh, scalar.Cosh: torch.cosh, scalar.Tanh: torch.tanh, scalar.ArcSinh: torch.asinh,
-    scalar.ArcCosh: torch.acosh, scalar.ArcTanh: torch.atanh,
-    scalar.Deg2Rad: torch.deg2rad, scalar.Rad2Deg: torch.rad2deg,
-    scalar.LT: operator.lt, scalar.GT: operator.gt, scalar.LE: operator.le, scalar.GE: operator.ge,
-    scalar.EQ: operator.eq, scalar.NEQ: operator.ne, scalar.IsNan: torch.isnan, scalar.IsInf: torch.isinf,
-    scalar.AND: fold(operator.and_), scalar.OR: fold(operator.or_), scalar.XOR: fold(operator.xor),
-    scalar.Invert: torch.bitwise_not,
-    nnet.sigm.ScalarSigmoid: torch.sigmoid, nnet.sigm.ScalarSoftplus: lambda x: torch.nn.functional.softplus(x),
-    scalar.basic_scipy.Erf: torch.erf, scalar.basic_scipy.Erfc: torch.erfc, scalar.basic_scipy.Erfinv: torch.erfinv,
-    scalar.basic_scipy.GammaLn: torch.lgamma, scalar.basic_scipy.Psi: torch.digamma,
-}
-# These look at their inputs in the inputs' common type; the others compute in the type of the output.
-INPUT_TYPED = (scalar.LT, scalar.GT, scalar.LE, scalar.GE, scalar.EQ, scalar.NEQ, scalar.IsNan, scalar.IsInf)
-
-
-def register_functions():
-    for scalar_op, function in FUNCTIONS.items():
-        lower_scalar.register(scalar_op)(lambda op, node, function=function: function)
-
-
-register_functions()
-
-
-@lower_scalar.register(scalar.Cast)
-def _(op, node):
-    dtype = torch_dtype(op.o_type.dtype)
-    return lambda x: x.to(dtype)
-
-
-@lower_scalar.register(scalar.Second)
-def _(op, node):
-    """Theano's fill: the second value in the shape of the first."""
-    def second(shaped, value):
-        like = shaped if isinstance(shaped, torch.Tensor) else value
-        if not isinstance(value, torch.Tensor):
-            return torch.full_like(like, value)
-        return value.expand(torch.broadcast_shapes(like.shape, value.shape))
-    return second
-
-
-@lower_scalar.register(scalar.Switch)
-def _(op, node):
-    dtype = torch_dtype(node.outputs[0].type.dtype)
-
-    def switch(condition, then, otherwise):
-        if not isinstance(condition, torch.Tensor):
-            like = then if isinstance(then, torch.Tensor) else otherwise
-            condition = torch.tensor(bool(condition), device=like.device)
-        if not isinstance(then, torch.Tensor) and not isinstance(otherwise, torch.Tensor):
-            then = torch.tensor(then, dtype=dtype, device=condition.device)
-        return torch.where(condition != 0 if condition.dtype != torch.bool else condition, then, otherwise)
-    return switch
 
 
 @lower_scalar.register(scalar.Composite)
 def _(op, node):
-    """A scalar graph inside one op: run it step by step on whole tensors."""
+    """A graph of scalar ops inside one op: run op by op on whole tensors."""
     order = op.fgraph.toposort()
-    functions = [typed(lower_scalar(inner.op, inner), inner.op, inner) for inner in order]
+    functions = [typed(inner, inner.op) for inner in order]
+    outputs, inputs = op.fgraph.outputs, op.fgraph.inputs
 
     def composite(*args):
-        values = dict(zip(op.fgraph.inputs, args, strict=True))
+        like = next(arg for arg in args if isinstance(arg, torch.Tensor))
+        values = dict(zip(inputs, args, strict=True))
         for inner, function in zip(order, functions, strict=True):
-            inputs = [values[var] if var in values else var.data.item() for var in inner.inputs]
-            values[inner.outputs[0]] = function(*inputs)
-        outputs = tuple(values[var] for var in op.fgraph.outputs)
-        return outputs[0] if len(outputs) == 1 else outputs
+            arguments = [constant(var, like, inner.op) if isinstance(var, scalar.ScalarConstant) else values[var]
+                         for var in inner.inputs]
+            if not any(isinstance(value, torch.Tensor) for value in arguments):
+                arguments = [torch.tensor(value, dtype=torch_dtype(var.type.dtype), device=like.device)
+                             for value, var in zip(arguments, inner.inputs, strict=True)]
+            values[inner.outputs[0]] = function(*arguments)
+        results = tuple(values[var] if var in values else constant(var, like, None) for var in outputs)
+        return results[0] if len(results) == 1 else results
     return composite
 
 
-def typed(function, scalar_op, node):
-    """`function` with its arguments cast as Theano's type rules say and its result in the output's type."""
-    wanted = torch_dtype(node.outputs[0].type.dtype)
-    compute = wanted
-    if isinstance(scalar_op, INPUT_TYPED):
-        compute = torch_dtype(scalar.upcast(*[var.type.dtype for var in node.inputs]))
-    if isinstance(scalar_op, scalar.Composite | scalar.Cast | scalar.Second | scalar.Switch):
-        compute = None
-    if compute is not None and all(var.type.dtype == str(compute)[6:] for var in node.inputs):
-        compute = None      # Nothing to cast.
-    exact = compute is None and node.outputs[0].type.dtype == node.inputs[0].type.dtype
-
-    def run(*args):
-        if compute is not None:
-            args = [arg.to(compute) if isinstance(arg, torch.Tensor) else arg for arg in args]
-        result = function(*args)
-        return result if result.dtype == wanted else result.to(wanted)
-    return function if exact and not isinstance(scalar_op, scalar.Switch | scalar.Second) else run
+def constant(var, like, op):
+    """A constant inside a Composite for the scalar op `op`."""
+    if isinstance(op, TAKE_NUMBERS):
+        return var.data.item()
+    return torch.tensor(var.data, dtype=torch_dtype(var.type.dtype), device=like.device)
 
 
-@lower.register(Elemwise)
+def check_shapes(node, build):
+    """Theano broadcasts only what is known to be of size 1 when the graph is compiled; torch anything of size 1."""
+    for axis in range(node.outputs[0].ndim):
+        sizes = {build.shape(var)[axis] for var in node.inputs if not var.type.broadcastable[axis]}
+        if len(sizes) > 1:
+            raise ValueError('Input dimension mis-match: inputs have sizes %s along axis %d'
+                             % (sorted(sizes), axis))
+
+
+@lower.register(elemwise.Elemwise)
 def _(op, node, build):
-    """Broadcasting is torch's own; host values with one element become Python numbers."""
-    if len(node.outputs) > 1 and not isinstance(op.scalar_op, scalar.Composite):
-        raise TypeError('Elemwise with %d outputs: %s' % (len(node.outputs), op))
-    function = typed(lower_scalar(op.scalar_op, node), op.scalar_op, node)
+    """Broadcasting is torch's own; single elements known on the host become Python numbers."""
+    check_shapes(node, build)
+    function = typed(node, op.scalar_op)
+    if not isinstance(op.scalar_op, TAKE_NUMBERS):
+        return function
     numbers = [build.number(var) for var in node.inputs]
     if all(number is not None for number in numbers):
-        numbers = [None] * len(numbers)
-    if all(number is None for number in numbers):
+        numbers[0] = None
+    variables = [var for var, number in zip(node.inputs, numbers, strict=True) if number is None]
+    if len(variables) == len(numbers):
         return function
+    return with_numbers(function, numbers), variables
+
+
+def with_numbers(function, numbers):
+    """`function` with those arguments fixed that are not None in `numbers`."""
+    if len(numbers) == 2 and numbers[0] is None:
+        number = numbers[1]
+        return lambda x: function(x, number)
     if len(numbers) == 2:
-        if numbers[0] is None:
-            right = numbers[1]
-            return lambda x, _: function(x, right)
-        left = numbers[0]
-        return lambda _, y: function(left, y)
-    return lambda *tensors: function(*[tensor if number is None else number
-                                       for tensor, number in zip(tensors, numbers, strict=True)])
+        number = numbers[0]
+        return lambda y: function(number, y)
+
+    def run(*tensors):
+        rest = iter(tensors)
+        return function(*[next(rest) if number is None else number for number in numbers])
+    return run
 
 
-@lower.register(DimShuffle)
+@lower.register(elemwise.DimShuffle)
 def _(op, node, build):
-    kept, order = list(op.shuffle), list(op.new_order)
-    dropped, ndim = list(op.drop), node.inputs[0].ndim
-    permuted = kept + dropped
-    is_identity = permuted == list(range(ndim))
-    augmented = [position for position, axis in enumerate(order) if axis == 'x']
-
-    def dimshuffle(x):
-        if not is_identity:
-            x = x.permute(permuted)
-        if dropped:
-            x = x.reshape(x.shape[:len(kept)])
-        for position in augmented:
-            x = x.unsqueeze(position)
-        return x
-    return dimshuffle
+    """Permutes, drops and inserts dimensions: a view."""
+    kept, shape = list(op.shuffle), build.shape(node.inputs[0])
+    if any(shape[axis] != 1 for axis in op.drop):
+        raise ValueError('DimShuffle drops axes %s of shape %s: only axes of size 1 can be dropped'
+                         % (op.drop, shape))
+    target = [1 if axis == 'x' else shape[axis] for axis in op.new_order]
+    if kept == sorted(kept):
+        return lambda x: x.reshape(target)
+    permutation = kept + list(op.drop)
+    return lambda x: x.permute(permutation).reshape(target)
 
 
-@lower.register(CAReduce)
+# ----------------------------------------------------------------------------------------------------------------------
+# Reductions.
+
+
+@lower.register(elemwise.CAReduce)
 def _(op, node, build):
-    """Sum, Prod, Max, Min, All, Any over some or all axes."""
+    """Sum, product, extrema and others over some or all axes.
+
+    A sum of float32 is not accumulated in float64 as Theano does on the host: torch adds in a tree, which is as good.
+    """
     dtype = torch_dtype(node.outputs[0].type.dtype)
     ndim = node.inputs[0].ndim
-    axes = list(range(ndim)) if op.axis is None else sorted(op.axis if isinstance(op.axis, tuple | list) else [op.axis])
-    acc = getattr(op, 'acc_dtype', None)
-    acc = torch_dtype(acc) if acc else None
-    scalar_op = op.scalar_op
-    if isinstance(scalar_op, scalar.Add):
-        def reduce(x):
-            return torch.sum(x, dim=axes, dtype=acc) if axes else x
-    elif isinstance(scalar_op, scalar.Mul):
-        def reduce(x):
-            for axis in reversed(axes):
-                x = torch.prod(x, dim=axis, dtype=acc)
-            return x
-    elif isinstance(scalar_op, scalar.Maximum):
-        def reduce(x):
-            return torch.amax(x, dim=axes) if axes else x
-    elif isinstance(scalar_op, scalar.Minimum):
-        def reduce(x):
-            return torch.amin(x, dim=axes) if axes else x
-    elif isinstance(scalar_op, scalar.AND):
+    axes = list(range(ndim)) if op.axis is None else sorted(axis % ndim for axis in op.axis)
+    if not axes:
+        return lambda x: x.to(dtype)
+    shape = build.shape(node.inputs[0])
+    same_type = node.inputs[0].type.dtype == node.outputs[0].type.dtype
+    compute = dtype if same_type or getattr(op, 'acc_dtype', None) is None else torch_dtype(op.acc_dtype)
+    if isinstance(op.scalar_op, scalar.Add):
+        if all(shape[axis] == 1 for axis in axes) and same_type:
+            kept = [size for axis, size in enumerate(shape) if axis not in axes]
+            return lambda x: x.reshape(kept)
+        return lambda x: torch.sum(x, dim=axes, dtype=compute).to(dtype)
+    if isinstance(op.scalar_op, scalar.Maximum):
+        return lambda x: torch.amax(x, dim=axes).to(dtype)
+    if isinstance(op.scalar_op, scalar.Minimum):
+        return lambda x: torch.amin(x, dim=axes).to(dtype)
+    if isinstance(op.scalar_op, scalar.Mul):
         def reduce(x):
             for axis in reversed(axes):
-                x = torch.all(x, dim=axis)
-            return x
-    elif isinstance(scalar_op, scalar.OR):
-        def reduce(x):
-            for axis in reversed(axes):
-                x = torch.any(x, dim=axis)
-            return x
-    else:
-        raise TypeError('reduction by %s' % scalar_op)
-    return lambda x: reduce(x).to(dtype)
+                x = torch.prod(x, dim=axis, dtype=compute)
+            return x.to(dtype)
+        return reduce
+    return by_halves(op, node, axes, dtype)
+
+
+def by_halves(op, node, axes, dtype):
+    """A reduction that torch does not have, such as a bitwise one: combine halves until one element is left."""
+    function = lower_scalar(op.scalar_op, node)
+    identity = getattr(op.scalar_op, 'identity', None)
+
+    def reduce(x):
+        x = x.to(dtype)
+        for axis in reversed(axes):
+            x = x.movedim(axis, 0)
+            if x.shape[0] == 0:
+                if identity is None:
+                    raise ValueError('%s over an axis of size 0 has no identity' % op)
+                x = torch.full((1, *x.shape[1:]), identity, dtype=dtype, device=x.device)
+            while x.shape[0] > 1:
+                half = x.shape[0] // 2
+                x = torch.cat([function(x[:half], x[half:2 * half]).to(dtype), x[2 * half:]])
+            x = x[0]
+        return x
+    return reduce
+
+
+@lower_scalar.register(elemwise.MulWithoutZeros)
+def _(op, node):
+    return lambda x, y: torch.where(x == 0, y, torch.where(y == 0, x, x * y))

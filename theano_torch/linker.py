@@ -1,10 +1,13 @@
 """The Theano linker: from an optimised function graph to a callable that works on Theano's storage cells."""
 
-import theano
-from theano.compile.function_module import Function, FunctionMaker
+import torch
 from theano.gof.link import Container, LocalLinker, map_storage
+from theano.scalar import Composite
+from theano.tensor import Elemwise
 
+from theano_torch import hosts
 from theano_torch.program import Runner
+from theano_torch.registry import is_registered, lower, lower_scalar
 
 
 class TorchLinker(LocalLinker):
@@ -18,15 +21,16 @@ class TorchLinker(LocalLinker):
 
     def __init__(self, device='cpu', schedule=None):
         super().__init__()
-        self.device = device
+        self.device = str(device)
         self.fgraph = None
+        self.no_recycling = None
         self.updated_vars = {}
         if schedule:
             self.schedule = schedule
 
     def accept(self, fgraph, no_recycling=None, profile=None):
         if self.fgraph is not None and self.fgraph is not fgraph:
-            return type(self)(self.device).accept(fgraph, no_recycling, profile)
+            return self.clone().accept(fgraph, no_recycling, profile)
         self.fgraph = fgraph
         self.no_recycling = no_recycling
         return self
@@ -38,11 +42,20 @@ class TorchLinker(LocalLinker):
     def clone(self, allow_gc=None):
         return type(self)(self.device)
 
+    def __getstate__(self):
+        return {'device': self.device}
+
+    def __setstate__(self, state):
+        self.__init__(**state)
+
     def make_all(self, input_storage=None, output_storage=None, storage_map=None):
         order = self.schedule(self.fgraph)
+        for node in order:
+            check_supported(node)
         input_storage, output_storage, storage_map = map_storage(
             self.fgraph, order, input_storage, output_storage, storage_map)
-        runner = Runner(self.fgraph, order, input_storage, output_storage, self.updated_vars, self.device)
+        updated = [var for var in self.fgraph.inputs if var in self.updated_vars]
+        runner = Runner(self.fgraph, order, input_storage, output_storage, updated, torch.device(self.device))
         return (runner,
                 [Container(var, cell) for var, cell in zip(self.fgraph.inputs, input_storage, strict=True)],
                 [Container(var, cell, readonly=True) for var, cell in
@@ -50,21 +63,17 @@ class TorchLinker(LocalLinker):
                 [], order)
 
 
-class TorchFunction(Function):
-    """A Theano function without the check for inputs that share memory: nothing is ever computed in place here."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._check_for_aliased_inputs = False
-
-
-class TorchFunctionMaker(FunctionMaker):
-    def __init__(self, *args, **kwargs):
-        kwargs['function_builder'] = TorchFunction
-        super().__init__(*args, **kwargs)
+def check_supported(node):
+    """Raise `UnsupportedOp` for a node that nothing can run, while the function is compiled."""
+    if isinstance(node.op, Elemwise):
+        check_scalar(node.op.scalar_op, node)
+    elif not is_registered(node.op) and not hosts.runs_on_host(node):
+        lower(node.op, node, None)
 
 
-class TorchMode(theano.compile.Mode):
-    """The mode of this engine; `theano.function` takes the function class from it."""
-
-    function_maker = TorchFunctionMaker
+def check_scalar(op, node):
+    if isinstance(op, Composite):
+        for inner in op.fgraph.apply_nodes:
+            check_scalar(inner.op, inner)
+    elif lower_scalar.dispatch(type(op)) is lower_scalar.dispatch(object):
+        lower_scalar(op, node)

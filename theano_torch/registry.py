@@ -1,4 +1,4 @@
-"""How an op becomes PyTorch calls: two registries, usable without PyTorch."""
+"""How an op becomes PyTorch calls: two registries. Importable without PyTorch: any module may register its ops."""
 
 import functools
 
@@ -9,7 +9,9 @@ class UnsupportedOp(NotImplementedError):
 
 @functools.singledispatch
 def lower(op, node, build):
-    """Return a function from the tensors of `node`'s inputs to its output tensor (or a tuple of them).
+    """Return what computes the outputs of `node` from its inputs; dispatched on the class of `op`.
+
+    Called when a graph is specialised to the shapes of its inputs, not while it runs.
 
     Parameters
     ----------
@@ -17,19 +19,45 @@ def lower(op, node, build):
         What is dispatched on.
     node : theano.gof.Apply
         The op with its input and output variables: dtypes, broadcastable dimensions.
-    build : program.Build
-        ``build.host(variable)`` is a value known on the host (shapes, indices) as an ndarray.
+    build : theano_torch.build.Build
+        Facts: ``build.shape(variable)`` of every input is a tuple of ints, ``build.host(variable)`` is the value of a
+        variable that must be known on the host (a shape, an index) as an ndarray, ``build.device`` the torch device.
+
+    Returns
+    -------
+    callable, or pair of a callable and a sequence of variables
+        The callable takes the tensors of all of `node`'s inputs, or, with the pair, of those variables only. It
+        returns a tensor, or a tuple of tensors where the op has several outputs. It must not write into its arguments;
+        it may return views of them. Dtypes and shapes of the results are those of Theano's op.
     """
-    raise UnsupportedOp('theano_torch cannot run %s (%s) in the node %s. Register a lowering: @theano_torch.lower.register('
-                        '%s)' % (op, type(op).__module__, node, type(op).__name__))
+    raise UnsupportedOp(
+        'theano_torch cannot run the op %s (class %s.%s) of the node %s. Register a lowering with '
+        '@theano_torch.lower.register(%s), or theano_torch.on_host to run its Python code on the host'
+        % (op, type(op).__module__, type(op).__name__, node, type(op).__name__))
+
+
+def is_registered(op):
+    """Whether `lower` knows the class of `op`."""
+    return lower.dispatch(type(op)) is not lower.dispatch(object)
 
 
 @functools.singledispatch
 def lower_scalar(op, node):
-    """Return a function from tensors to a tensor that applies the scalar op `op` element by element.
+    """Return a function of tensors that applies the scalar op `op` element by element; dispatched on its class.
 
-    `node` is the Apply node with the dtypes of inputs and output. The tensors arrive broadcastable to each other; all
-    but one may also be Python numbers. The result is cast to the output's dtype by the caller.
+    `node` is the Apply node; all its inputs and outputs have a dtype. The function gets tensors that can be broadcast
+    to each other, in the common type of the node's inputs and output; the caller casts the result to the output's type.
     """
-    raise UnsupportedOp('theano_torch cannot run the scalar op %s (%s). Register a lowering: @theano_torch.lower_scalar.'
-                        'register(%s)' % (op, type(op).__module__, type(op).__name__))
+    raise UnsupportedOp(
+        'theano_torch cannot run the scalar op %s (class %s.%s) of the node %s. Register a lowering with '
+        '@theano_torch.lower_scalar.register(%s)'
+        % (op, type(op).__module__, type(op).__name__, node, type(op).__name__))
+
+
+def on_host(op, node, build):
+    """A lowering that runs the op's own Python code on the host, for ops where speed does not matter.
+
+    >>> theano_torch.lower.register(MyOp)(theano_torch.on_host)
+    """
+    from theano_torch.hosts import on_host as lowering
+    return lowering(op, node, build)

@@ -1,90 +1,107 @@
-"""Shared variables whose value lives on the device, and the way between NumPy and torch."""
+"""Shared variables whose value lives on a device. Importable without PyTorch, so that their pickles are too.
 
-import copy
+On the CPU none are needed: a tensor and an ndarray share their memory, and Theano's own shared variables do.
+"""
+
+import importlib.util
 
 import numpy as np
 import theano
-import torch
 from theano.gof.link import Container
 from theano.tensor.sharedvar import TensorSharedVariable
 
 
-def from_numpy(value, device):
-    """An ndarray as a tensor on `device`; on the CPU without a copy where torch can."""
-    value = np.asarray(value)
-    if any(stride < 0 for stride in value.strides) or not value.dtype.isnative:
-        value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder('='))
-    if not value.flags.writeable:       # Torch warns; nothing here ever writes into an input.
-        value = value.copy()
-    return torch.from_numpy(value).to(device)
+class DeviceCell(list):
+    """A storage cell of Theano, ``[value]``, that keeps a torch tensor and reads and writes as an ndarray.
+
+    Theano, its containers and its Python linkers see the ndarray: ``cell[0]`` copies from the device. The torch engine
+    uses `tensor`, a contiguous tensor on `device`, or None where the cell is empty.
+    """
+
+    def __init__(self, value, device):
+        super().__init__([None])
+        import torch
+        self.device = torch.device(device)
+        self.tensor = None
+        self[0] = value
+
+    def __getitem__(self, index):
+        if index != 0:
+            return super().__getitem__(index)
+        return None if self.tensor is None else self.tensor.to('cpu', copy=True).numpy()
+
+    def __setitem__(self, index, value):
+        from theano_torch.convert import from_numpy
+        self.tensor = None if value is None else from_numpy(np.array(value), self.device)
+
+    def __iter__(self):
+        return iter((self[0],))
+
+    def __eq__(self, other):
+        return self is other
+
+    __hash__ = None
+
+    def __repr__(self):
+        return '<value on %s>' % self.device
+
+    def put(self, tensor):
+        """Store a contiguous tensor, without a copy where it is on the device already."""
+        self.tensor = tensor.to(self.device)
+
+    def __reduce__(self):
+        return _restore_cell, (self[0], str(self.device))
 
 
-def to_numpy(value):
-    """A tensor as ndarray (on the CPU without a copy); anything else as it is."""
-    return value.cpu().numpy() if isinstance(value, torch.Tensor) else value
-
-
-class TorchContainer(Container):
-    """A storage cell that holds a tensor; writes take ndarrays or tensors, reads give ndarrays."""
-
-    device = 'cpu'
-
-    def __get__(self):
-        return to_numpy(self.storage[0])
-
-    def __set__(self, value):
-        if not isinstance(value, torch.Tensor):
-            super().__set__(value)
-            value = self.storage[0]
-        self.storage[0] = value if value is None else as_tensor(value, self.device)
-
-    data = property(__get__, __set__)
-    value = property(__get__, __set__)
-
-
-def as_tensor(value, device):
-    return value.to(device) if isinstance(value, torch.Tensor) else from_numpy(value, device)
+def _restore_cell(value, device):
+    """The cell that a pickle or a copy holds; one without a device if this machine does not have it."""
+    if importlib.util.find_spec('torch'):
+        import torch
+        if not device.startswith('cuda') or torch.device(device).index in range(torch.cuda.device_count()):
+            return DeviceCell(value, device)
+    return [value]
 
 
 class TorchSharedVariable(TensorSharedVariable):
-    """A shared variable whose value is a tensor on a device; its Theano type is the ordinary tensor type."""
+    """A shared variable with a `DeviceCell`; its Theano type is the ordinary tensor type.
 
-    device = 'cpu'
+    `get_value` returns an independent ndarray, also with ``borrow=True``; ``return_internal_type=True`` gives the
+    tensor that the variable holds, to be read only.
+    """
 
     def get_value(self, borrow=False, return_internal_type=False):
-        """The value as an ndarray, always a copy (or the tensor itself with `return_internal_type`)."""
         if return_internal_type:
-            return self.container.storage[0]
+            return getattr(self.container.storage, 'tensor', self.container.value)
         return np.array(self.container.value)
 
-    def set_value(self, value, borrow=False):
-        self.container.value = copy.deepcopy(value)
+    def set_value(self, new_value, borrow=False):
+        self.container.value = new_value
 
-
-def install(device):
-    """Make `theano.shared` create variables on `device` from now on, where that is not the CPU.
-
-    On the CPU Theano's own shared variables do: a tensor and an ndarray can share memory.
-    """
-    constructors = theano.compile.sharedvalue.shared.constructors
-    constructors[:] = [constructor for constructor in constructors if not isinstance(constructor, DeviceConstructor)]
-    if torch.device(device).type != 'cpu':
-        constructors.append(DeviceConstructor(device))
+    def zero(self, borrow=False):
+        self.container.value = np.zeros_like(self.container.value)
 
 
 class DeviceConstructor:
-    """A constructor for `theano.shared` that takes ndarrays to a device."""
+    """A constructor in ``theano.shared.constructors`` that puts numeric arrays and numbers on `device`."""
 
     def __init__(self, device):
         self.device = device
 
     def __call__(self, value, name=None, strict=False, allow_downcast=None, borrow=False, broadcastable=None,
                  target='cpu'):
-        if not isinstance(value, np.ndarray | np.generic):
-            raise TypeError('not an array')
-        value = np.array(value)
-        type_ = theano.tensor.TensorType(value.dtype, broadcastable or (False,) * value.ndim)
-        container = TorchContainer(type_, [None], strict=strict, allow_downcast=allow_downcast, name=name)
-        container.device = self.device
-        container.value = value
-        return TorchSharedVariable(type=type_, value=None, name=name, strict=strict, container=container)
+        if not isinstance(value, np.ndarray | np.number | float | int | complex):
+            raise TypeError('not a number or array of numbers')     # How a constructor passes to the next one.
+        value = np.asarray(value)
+        broadcastable = (False,) * value.ndim if broadcastable is None else broadcastable
+        type_ = theano.tensor.TensorType(value.dtype, broadcastable)
+        container = Container(type_, DeviceCell(type_.filter(value), self.device), strict=strict,
+                              allow_downcast=allow_downcast, name=name)
+        return TorchSharedVariable(name=name, type=type_, value=None, strict=None, container=container)
+
+
+def install(device):
+    """Make `theano.shared` create variables on the torch device `device` from now on; those made before stay."""
+    constructors = theano.compile.sharedvalue.shared.constructors
+    constructors[:] = [constructor for constructor in constructors if not isinstance(constructor, DeviceConstructor)]
+    if not str(device).startswith('cpu'):
+        constructors.append(DeviceConstructor(device))

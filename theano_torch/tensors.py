@@ -1,20 +1,38 @@
-"""Shapes, indexing, joining, allocating, sorting and conversions."""
+"""Making, joining, reshaping, sorting and converting tensors."""
 
 import numpy as np
 import torch
-from theano.compile.ops import DeepCopyOp, OutputGuard, Rebroadcast, Shape, Shape_i, SpecifyShape, ViewOp
-from theano.tensor import basic, extra_ops, opt, subtensor
-from theano.tensor.sort import ArgSortOp, SortOp
+from theano import printing
+from theano.compile.ops import (
+    DeepCopyOp,
+    FromFunctionOp,
+    OutputGuard,
+    Rebroadcast,
+    Shape,
+    Shape_i,
+    SpecifyShape,
+    ViewOp,
+)
+from theano.gradient import ZeroGrad
+from theano.ifelse import IfElse
+from theano.sandbox import rng_mrg
+from theano.tensor import basic, extra_ops, fft, nlinalg, opt, slinalg
+from theano.tensor.nnet import neighbours
+from theano.tensor.sort import ArgSortOp, SortOp, TopKOp
 
-from theano_torch.registry import lower
+from theano_torch.convert import from_numpy, torch_dtype
+from theano_torch.registry import lower, on_host
 
-
-def torch_dtype(name):
-    return getattr(torch, name)
-
-
-def integers(build, variables):
-    return [int(build.host(var)) for var in variables]
+# Rare ops, and those that have to be on the host.
+for op_class in (extra_ops.Bartlett, extra_ops.FillDiagonal, extra_ops.FillDiagonalOffset, extra_ops.SearchsortedOp,
+                 extra_ops.Unique, extra_ops.UnravelIndex, extra_ops.RavelMultiIndex, extra_ops.DiffOp,
+                 basic.PermuteRowElements, basic.Choose, basic.Tri, basic.Default,
+                 nlinalg.MatrixPinv, nlinalg.MatrixInverse, nlinalg.Det, nlinalg.Eig, nlinalg.Eigh, nlinalg.EighGrad,
+                 nlinalg.QRFull, nlinalg.QRIncomplete, nlinalg.SVD, nlinalg.lstsq, nlinalg.TensorInv,
+                 nlinalg.TensorSolve, nlinalg.AllocDiag, slinalg.Cholesky, slinalg.CholeskyGrad, slinalg.Solve,
+                 slinalg.Eigvalsh, slinalg.EigvalshGrad, slinalg.Expm, slinalg.ExpmGrad, fft.RFFTOp, fft.IRFFTOp,
+                 neighbours.Images2Neibs, printing.Print, FromFunctionOp, rng_mrg.DotModulo):
+    lower.register(op_class)(on_host)
 
 
 @lower.register(DeepCopyOp)
@@ -24,286 +42,240 @@ def _(op, node, build):
 
 @lower.register(ViewOp)
 @lower.register(OutputGuard)
-@lower.register(Rebroadcast)
 @lower.register(basic.TensorFromScalar)
-@lower.register(basic.ScalarFromTensor)
 def _(op, node, build):
+    return lambda x: x
+
+
+@lower.register(ZeroGrad)
+def _(op, node, build):
+    return lambda x: x
+
+
+@lower.register(extra_ops.CpuContiguous)
+def _(op, node, build):
+    return lambda x: x.contiguous()
+
+
+@lower.register(Rebroadcast)
+def _(op, node, build):
+    shape = build.shape(node.inputs[0])
+    for axis, broadcastable in op.axis.items():
+        if broadcastable and shape[axis] != 1:
+            raise ValueError('Dimension %d in Rebroadcast\'s input was supposed to be 1 (got %d instead)'
+                             % (axis, shape[axis]))
     return lambda x: x
 
 
 @lower.register(opt.Assert)
 def _(op, node, build):
+    unknown = [var for var in node.inputs[1:] if not build.is_static(var)]
+    if not all(np.all(build.host(var)) for var in node.inputs[1:] if build.is_static(var)):
+        raise AssertionError(op.msg)
+
     def check(value, *conditions):
-        for condition in conditions:
-            if not bool(condition.all()):
-                raise AssertionError(op.msg)
+        if not all(bool(condition.all()) for condition in conditions):
+            raise AssertionError(op.msg)
         return value
-    return check
+    return check, [node.inputs[0], *unknown]
 
 
 @lower.register(SpecifyShape)
 def _(op, node, build):
-    expected = tuple(int(size) for size in build.host(node.inputs[1]))
+    expected, shape = tuple(build.integers(node.inputs[1])), build.shape(node.inputs[0])
+    if shape != expected:
+        raise AssertionError('SpecifyShape: got shape %s, expected %s' % (shape, expected))
+    return lambda x: x, node.inputs[:1]
 
-    def specify(x, _):
-        if tuple(x.shape) != expected:
-            raise AssertionError('SpecifyShape: got shape %s, expected %s' % (tuple(x.shape), expected))
-        return x
-    return specify
+
+@lower.register(IfElse)
+def _(op, node, build):
+    """Both branches are there already: this engine is not lazy."""
+    build.varying = True
+    count = op.n_outs
+
+    def choose(condition, *values):
+        chosen = values[:count] if bool(condition) else values[count:]
+        return chosen if count > 1 else chosen[0]
+    return choose
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Shapes and allocation. (`Shape` and `Shape_i` are answered while the graph is specialised.)
 
 
 @lower.register(Shape)
-def _(op, node, build):
-    return lambda x: torch.tensor(x.shape, dtype=torch.int64, device=x.device)
-
-
 @lower.register(Shape_i)
 def _(op, node, build):
-    return lambda x: torch.tensor(x.shape[op.i], dtype=torch.int64, device=x.device)
+    raise AssertionError('the shape of %s is computed when the graph is specialised' % node.inputs[0])
 
 
 @lower.register(basic.Reshape)
 def _(op, node, build):
-    shape = [int(size) for size in build.host(node.inputs[1])]
-    return lambda x, _: x.reshape(shape)
+    shape = build.integers(node.inputs[1])
+    return lambda x: x.reshape(shape), node.inputs[:1]
+
+
+@lower.register(basic.Flatten)
+def _(op, node, build):
+    shape = build.shape(node.inputs[0])
+    target = [*shape[:op.outdim - 1], int(np.prod(shape[op.outdim - 1:], dtype=int))]
+    return lambda x: x.reshape(target)
 
 
 @lower.register(basic.Alloc)
 def _(op, node, build):
-    shape = integers(build, node.inputs[1:])
-    return lambda value, *_: value.expand(shape)
+    """A view in which all elements of a broadcast dimension are the same one."""
+    shape = [int(build.host(var)) for var in node.inputs[1:]]
+    for axis, size in enumerate(reversed(build.shape(node.inputs[0]))):
+        if size not in (1, shape[-1 - axis]):
+            raise ValueError('Alloc of shape %s cannot hold a value of shape %s' % (shape, build.shape(node.inputs[0])))
+    return lambda value: value.expand(shape), node.inputs[:1]
 
 
 @lower.register(basic.AllocEmpty)
 def _(op, node, build):
-    shape, dtype = integers(build, node.inputs), torch_dtype(op.dtype)
-    return lambda *_: torch.zeros(shape, dtype=dtype, device=build.device)
+    shape, dtype, device = [int(build.host(var)) for var in node.inputs], torch_dtype(op.dtype), build.device
+    return lambda: torch.zeros(shape, dtype=dtype, device=device), []
 
 
 @lower.register(opt.MakeVector)
 def _(op, node, build):
-    dtype = torch_dtype(op.dtype)
+    dtype, device = torch_dtype(op.dtype), build.device
     if not node.inputs:
-        return lambda: torch.empty(0, dtype=dtype, device=build.device)
+        return lambda: torch.empty(0, dtype=dtype, device=device)
     return lambda *items: torch.stack([item.to(dtype) for item in items])
+
+
+@lower.register(basic.ARange)
+def _(op, node, build):
+    bounds = [build.host(var).item() for var in node.inputs]
+    values = from_numpy(np.arange(*bounds, dtype=op.dtype), build.device)
+    return lambda: values, []
+
+
+@lower.register(basic.Eye)
+def _(op, node, build):
+    rows, columns, offset = (int(build.host(var)) for var in node.inputs)
+    values = from_numpy(np.eye(rows, columns, offset, dtype=op.dtype), build.device)
+    return lambda: values, []
+
+
+@lower.register(basic.AllocDiag)
+def _(op, node, build):
+    return lambda x: torch.diag_embed(x, op.offset, op.axis1, op.axis2)
+
+
+@lower.register(basic.ExtractDiag)
+@lower.register(nlinalg.ExtractDiag)
+def _(op, node, build):
+    return lambda x: torch.diagonal(x, getattr(op, 'offset', 0), getattr(op, 'axis1', 0), getattr(op, 'axis2', 1))
+
+
+@lower.register(basic.Nonzero)
+def _(op, node, build):
+    build.varying = True
+    single = len(node.outputs) == 1
+
+    def nonzero(x):
+        indices = torch.nonzero(x, as_tuple=True)
+        return indices[0] if single else indices
+    return nonzero
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Joining and repeating.
 
 
 @lower.register(basic.Join)
 def _(op, node, build):
     axis, dtype = int(build.host(node.inputs[0])), torch_dtype(node.outputs[0].type.dtype)
-    return lambda _, *parts: torch.cat([part.to(dtype) for part in parts], dim=axis)
+    if any(var.type.dtype != node.outputs[0].type.dtype for var in node.inputs[1:]):
+        return lambda *parts: torch.cat([part.to(dtype) for part in parts], dim=axis), node.inputs[1:]
+    return lambda *parts: torch.cat(parts, dim=axis), node.inputs[1:]
 
 
 @lower.register(basic.Split)
 def _(op, node, build):
-    axis, sizes = int(build.host(node.inputs[1])), [int(size) for size in build.host(node.inputs[2])]
-    return lambda x, *_: tuple(torch.split(x, sizes, dim=axis))
+    axis, sizes = int(build.host(node.inputs[1])), build.integers(node.inputs[2])
+    if op.len_splits == 1:
+        return lambda x: x, node.inputs[:1]
+    return lambda x: tuple(torch.split(x, sizes, dim=axis)), node.inputs[:1]
 
 
-@lower.register(basic.ARange)
+@lower.register(extra_ops.RepeatOp)
 def _(op, node, build):
-    values = np.arange(*[build.host(var).item() for var in node.inputs], dtype=op.dtype)
-    constant = torch.from_numpy(values).to(build.device)
-    return lambda *_: constant
+    counts = np.atleast_1d(build.host(node.inputs[1])).astype(np.int64)
+    counts = int(counts[0]) if node.inputs[1].ndim == 0 else from_numpy(counts, build.device)
+    return lambda x: torch.repeat_interleave(x, counts, dim=op.axis), node.inputs[:1]
 
 
-@lower.register(basic.Eye)
+@lower.register(basic.Tile)
 def _(op, node, build):
-    rows, columns, offset = integers(build, node.inputs)
-    constant = torch.from_numpy(np.eye(rows, columns, offset, dtype=op.dtype)).to(build.device)
-    return lambda *_: constant
+    counts = build.integers(node.inputs[1])
+    return lambda x: x.tile(counts), node.inputs[:1]
 
 
-@lower.register(basic.Nonzero)
-def _(op, node, build):
-    build.forget()
-    return lambda x: tuple(torch.nonzero(x, as_tuple=True))
+# ----------------------------------------------------------------------------------------------------------------------
+# Sorting, searching, cumulating.
+
+
+def last_axis(x, axes):
+    """`x` with `axes` (None: all) moved to the end and flattened into one; booleans, unordered in torch, as bytes."""
+    axes = list(range(x.dim())) if axes is None else [int(axis) % x.dim() for axis in np.atleast_1d(axes)]
+    kept = [axis for axis in range(x.dim()) if axis not in axes]
+    x = x.permute(kept + axes).flatten(len(kept)) if axes else x.unsqueeze(-1)
+    return x.to(torch.uint8) if x.dtype == torch.bool else x
 
 
 @lower.register(basic.MaxAndArgmax)
 def _(op, node, build):
+    dtype = torch_dtype(node.outputs[0].type.dtype)
+
     def max_and_argmax(x):
-        values, position = flattened(x, op.axis).max(dim=-1)
-        return values, position
+        x = last_axis(x, op.axis)
+        return torch.amax(x, dim=-1).to(dtype), torch.argmax(x, dim=-1)
     return max_and_argmax
 
 
 @lower.register(basic.Argmax)
 def _(op, node, build):
-    return lambda x, *_: flattened(x, op.axis).argmax(dim=-1)
+    return lambda x: torch.argmax(last_axis(x, op.axis), dim=-1), node.inputs[:1]
 
 
-def flattened(x, axes):
-    """`x` with the axes (None: all) moved to the end and flattened into one."""
-    axes = list(range(x.dim())) if axes is None else list(axes) if isinstance(axes, tuple | list) else [int(axes)]
-    kept = [axis for axis in range(x.dim()) if axis not in axes]
-    return x.permute(kept + axes).reshape([x.shape[axis] for axis in kept] + [-1])
+def sorting_axis(node, build):
+    """The axis of a sort; None sorts the flattened array."""
+    axis = build.host(node.inputs[1])
+    return None if axis is None or getattr(node.inputs[1], 'data', 0) is None else int(axis)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Indexing.
-
-
-def basic_index(idx_list, inputs, build):
-    """The tuple of ints and slices behind a Subtensor op; `inputs` are its symbolic indices in order."""
-    remaining = list(inputs)
-
-    def resolve(entry):
-        return entry if entry is None or isinstance(entry, int | np.integer) else int(build.host(remaining.pop(0)))
-
-    index = []
-    for entry in idx_list:
-        if isinstance(entry, slice):
-            index.append(slice(*[resolve(part) for part in (entry.start, entry.stop, entry.step)]))
-        else:
-            index.append(resolve(entry))
-    return tuple(index)
-
-
-def view(x, index):
-    """Basic indexing with negative steps, which torch does not have: slice forwards, then flip."""
-    plain, flips, axis = [], [], 0
-    for position, entry in enumerate(index):
-        if isinstance(entry, slice) and (entry.step or 1) < 0:
-            positions = range(*entry.indices(x.shape[position]))
-            plain.append(slice(positions[-1], positions[0] + 1, -entry.step) if len(positions) else slice(0, 0))
-            flips.append(axis)
-        else:
-            plain.append(entry)
-        axis += isinstance(entry, slice)
-    x = x[tuple(plain)]
-    return x.flip(flips) if flips else x
-
-
-@lower.register(subtensor.Subtensor)
+@lower.register(SortOp)
 def _(op, node, build):
-    index = basic_index(op.idx_list, node.inputs[1:], build)
-    return lambda x, *_: view(x, index)
+    axis = sorting_axis(node, build)
+    return lambda x: torch.sort(x.flatten() if axis is None else x, dim=axis or 0, stable=True).values, node.inputs[:1]
 
 
-@lower.register(subtensor.IncSubtensor)
+@lower.register(ArgSortOp)
 def _(op, node, build):
-    index = basic_index(op.idx_list, node.inputs[2:], build)
-    backwards = any(isinstance(entry, slice) and (entry.step or 1) < 0 for entry in index)
-
-    def inc_subtensor(x, y, *_):
-        x, y = x.clone(memory_format=torch.contiguous_format), y.to(x.dtype)
-        if backwards:
-            # Positions of the elements in flattened x, in the order of the index.
-            positions = view(torch.arange(x.numel(), device=x.device).reshape(x.shape), index)
-            target, values = x.view(-1), y.expand(positions.shape).reshape(-1)
-            positions = positions.reshape(-1)
-            if op.set_instead_of_inc:
-                target[positions] = values
-            else:
-                target[positions] += values
-        elif op.set_instead_of_inc:
-            x[index] = y
-        else:
-            x[index] += y
-        return x
-    return inc_subtensor
+    axis = sorting_axis(node, build)
+    return lambda x: torch.argsort(x.flatten() if axis is None else x, dim=axis or 0, stable=True), node.inputs[:1]
 
 
-@lower.register(subtensor.AdvancedSubtensor1)
+@lower.register(TopKOp)
 def _(op, node, build):
-    return lambda x, index: x[checked(index, x.shape[0])]
+    count, descending = int(build.host(node.inputs[1])), True
+    if count < 0:
+        count, descending = -count, False
 
-
-def checked(index, size):
-    """Negative indices count from the end; an index out of range is an error on every device."""
-    index = index.long()
-    if index.numel() and index.device.type == 'cpu' and (int(index.max()) >= size or int(index.min()) < -size):
-        raise IndexError('index out of bounds for axis of size %d' % size)
-    return index
-
-
-@lower.register(subtensor.AdvancedIncSubtensor1)
-def _(op, node, build):
-    def inc(x, y, index):
-        x, index = x.clone(memory_format=torch.contiguous_format), checked(index, x.shape[0])
-        y = y.to(x.dtype).expand(index.shape[:1] + x.shape[1:])
-        if op.set_instead_of_inc:
-            x[index] = y
-            return x
-        return x.index_put_((index,), y, accumulate=True)
-    return inc
-
-
-def advanced_index(variables, values):
-    from theano.tensor.type_other import NoneTypeT, SliceType
-    index = []
-    for var, value in zip(variables, values, strict=True):
-        if isinstance(var.type, NoneTypeT):
-            index.append(None)
-        elif isinstance(var.type, SliceType):
-            index.append(value)
-        else:
-            index.append(value.long() if value.dtype not in (torch.bool,) else value)
-    return tuple(index)
-
-
-@lower.register(subtensor.BaseAdvancedSubtensor)
-def _(op, node, build):
-    build.forget()
-    return lambda x, *index: x[advanced_index(node.inputs[1:], index)]
-
-
-@lower.register(subtensor.BaseAdvancedIncSubtensor)
-def _(op, node, build):
-    build.forget()
-
-    def inc(x, y, *index):
-        x, index = x.clone(memory_format=torch.contiguous_format), advanced_index(node.inputs[2:], index)
-        if op.set_instead_of_inc:
-            x[index] = y.to(x.dtype)
-            return x
-        return x.index_put_(index, y.to(x.dtype), accumulate=True)
-    return inc
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Repeating, cumulating, sorting.
-
-
-@lower.register(extra_ops.RepeatOp)
-def _(op, node, build):
-    counts = torch.from_numpy(np.atleast_1d(build.host(node.inputs[1])).astype(np.int64)).to(build.device)
-    scalar_count = int(counts[0]) if counts.numel() == 1 else counts
-    return lambda x, _: torch.repeat_interleave(x, scalar_count, dim=op.axis)
-
-
-@lower.register(basic.Tile)
-def _(op, node, build):
-    counts = [int(count) for count in build.host(node.inputs[1])]
-    return lambda x, _: x.tile(counts)
+    def top_k(x):
+        values, positions = torch.topk(x, count, dim=op.axis, largest=descending)
+        results = ([values] if op.return_values else []) + ([positions] if op.return_indices else [])
+        return tuple(results) if len(results) > 1 else results[0]
+    return top_k, node.inputs[:1]
 
 
 @lower.register(extra_ops.CumOp)
 def _(op, node, build):
     function = torch.cumsum if op.mode == 'add' else torch.cumprod
     dtype = torch_dtype(node.outputs[0].type.dtype)
-    return lambda x: function(x.reshape(-1) if op.axis is None else x, dim=op.axis or 0, dtype=dtype)
-
-
-@lower.register(SortOp)
-def _(op, node, build):
-    axis = build.host(node.inputs[1])
-    axis = int(axis)
-    return lambda x, _: torch.sort(x, dim=axis).values
-
-
-@lower.register(ArgSortOp)
-def _(op, node, build):
-    axis = int(build.host(node.inputs[1]))
-    return lambda x, _: torch.argsort(x, dim=axis, stable=True)
-
-
-@lower.register(basic.ExtractDiag)
-def _(op, node, build):
-    return lambda x: torch.diagonal(x, op.offset, op.axis1, op.axis2)
-
-
-@lower.register(basic.AllocDiag)
-def _(op, node, build):
-    return lambda x: torch.diag_embed(x, op.offset)
+    return lambda x: function(x.flatten() if op.axis is None else x, dim=op.axis or 0, dtype=dtype)

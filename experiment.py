@@ -1,0 +1,184 @@
+"""From an entry of `config.py`'s table to a run: checked options, data set, networks, run folder, final metrics.
+
+Shared by the scripts that run experiments; `config.py` itself is handed in by them.
+"""
+
+import ast
+import copy
+import difflib
+import inspect
+import os
+import platform
+import pprint
+import shutil
+import sys
+import time
+
+import numpy as np
+
+import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import dataset
+import loss
+import misc
+import tfutil_shim
+from metrics.digit_recognition import DigitRecognition
+
+SECTIONS = ('desc', 'random_seed', 'dataset', 'create_dataset', 'G', 'D', 'loss', 'train', 'metrics')
+
+
+def resolve_config(config, name, overrides=()):
+    """The experiment `name` of `config` as one dict, checked, with `overrides` applied.
+
+    Parameters
+    ----------
+    config : module
+        `config.py`.
+    name : str
+        Key of ``config.experiments``.
+    overrides : iterable of str
+        ``'SECTION.KEY=VALUE'``, for example ``'train.total_kimg=10'``.
+
+    Raises
+    ------
+    misc.UserError
+        Unknown experiment, section or key; the message names the nearest valid one.
+    """
+    if name not in config.experiments:
+        raise misc.UserError('experiment=%r: config.py has no such experiment%s' % (
+            name, nearest(name, config.experiments)))
+    experiment = copy.deepcopy(config.experiments[name])
+    for override in overrides:
+        path, equals, text = override.partition('=')
+        section, _, key = path.partition('.')
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        if equals and not key and section in ('desc', 'random_seed', 'metrics'):
+            experiment[section] = value
+        elif equals and key:
+            experiment.setdefault(section, {})[key] = value
+        else:
+            raise misc.UserError('--set %s: write SECTION.KEY=VALUE, for example train.total_kimg=10' % override)
+    check_keys(name, experiment, SECTIONS)
+    for section in ('dataset', 'G', 'D', 'train'):
+        if section not in experiment:
+            raise misc.UserError('experiments[%r]: the section %r is missing' % (name, section))
+    return experiment
+
+
+def check_arguments(section, kwargs, func, given=()):
+    """Check the keys of a config section against the parameters of the function that gets them."""
+    parameters = inspect.signature(func).parameters.values()
+    valid = {parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD} - set(given)
+    check_keys(section, kwargs, valid | {'func'})
+
+
+def check_keys(section, given, valid):
+    for key in given:
+        if key not in valid:
+            raise misc.UserError('%s.%s: no such option%s' % (section, key, nearest(key, valid)))
+
+
+def nearest(word, candidates):
+    """'; did you mean ...?' for an error message, or the list of what there is."""
+    matches = difflib.get_close_matches(str(word), [str(candidate) for candidate in candidates], n=1, cutoff=0.5)
+    return '; did you mean %r?' % matches[0] if matches else '; choose from ' + ', '.join(sorted(map(str, candidates)))
+
+
+def open_dataset(experiment, data_dir):
+    """Open the dataset of an experiment; build it first where the experiment says how and it is not there."""
+    kwargs = dict(experiment['dataset'])
+    check_arguments('dataset', kwargs, dataset.Dataset)
+    kwargs['h5_path'] = os.path.join(data_dir, kwargs['h5_path'])
+    create = dict(experiment.get('create_dataset', {}))
+    if create and not os.path.exists(kwargs['h5_path']):
+        create_func = tfutil_shim.import_obj(create.pop('func'))
+        check_arguments('create_dataset', create, create_func, given=['h5_path'])
+        os.makedirs(data_dir, exist_ok=True)
+        create_func(h5_path=kwargs['h5_path'], **create)
+    return dataset.Dataset(**kwargs)
+
+
+def build_network(name, kwargs, training_set):
+    """Build G or D for the shape and labels of the training set."""
+    kwargs = dict(kwargs)
+    func = kwargs.pop('func')
+    check_arguments(name, kwargs, tfutil_shim.import_obj(func))
+    channels, resolution, _ = training_set.shape
+    network = tfutil_shim.Network(name, func=func, num_channels=channels, resolution=resolution,
+                                  label_size=training_set.label_size, **kwargs)
+    # A network that cannot be rebuilt from its pickle is better found out now than after two weeks.
+    network.verify_rebuild()
+    network.print_topology()
+    return network
+
+
+def run_experiment(
+    experiment,             # Resolved experiment, see resolve_config.
+    data_dir,               # Folder of the HDF5 files.
+    result_dir,             # Folder in which a new run folder is made.
+    engine      = 'auto',   # See theano_env.py.
+    theano_flags = None,
+    **train_kwargs          # More arguments for the training function: show_progress, on_step.
+):
+    """Run one experiment in a new run folder; return that folder."""
+    environment = theano_env.configure(engine, theano_flags)
+
+    train, loss_kwargs = dict(experiment['train']), experiment.get('loss', {})
+    train_func = tfutil_shim.import_obj(train.pop('func', 'train.train_gan'))
+    check_arguments('train', train, train_func, given=['run_dir', 'dataset', 'G', 'D', 'loss_kwargs'])
+    check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=list('GD'))
+    loss.check_choices(**{key: loss_kwargs[key] for key in ('type', 'cond_type') if key in loss_kwargs})
+    check_keys('metrics', experiment.get('metrics', []), METRICS)
+
+    run_dir = misc.create_result_subdir(result_dir, experiment.get('desc', 'run'))
+    with misc.OutputLogger(os.path.join(run_dir, 'log.txt')):
+        print(environment)
+        write_run_files(run_dir, experiment, environment)
+        np.random.seed(experiment.get('random_seed', 1000))
+        try:
+            training_set = open_dataset(experiment, data_dir)
+            G = build_network('G', experiment['G'], training_set)
+            D = build_network('D', experiment['D'], training_set)
+        except misc.UserError:
+            shutil.rmtree(run_dir)      # Nothing has begun.
+            raise
+        with training_set:
+            Gs = train_func(run_dir, training_set, G, D, loss_kwargs, **train, **train_kwargs)
+            for metric in experiment.get('metrics', []):
+                print(METRICS[metric](run_dir, training_set, Gs))
+        print('Done.')
+    return run_dir
+
+
+def digit_recognition(run_dir, training_set, Gs, num_images=1000, seed=2000):
+    """Share of generated digits that a classifier trained on the real ones reads as the class asked for; one line."""
+    metric = DigitRecognition()
+    metric.begin('reals')
+    metric.feed('reals', *training_set.get_images(np.arange(training_set.num_images)))
+    accuracy = metric.end('reals')
+    latents = np.random.RandomState(seed).randn(num_images, *Gs.input_shapes[0][1:]).astype(np.float32)
+    labels = np.eye(training_set.label_size, dtype=np.float32)[np.arange(num_images) % training_set.label_size]
+    images = Gs.run(latents, labels, minibatch_size=64, out_mul=127.5, out_add=127.5, out_dtype='uint8')
+    metric.begin('fakes')
+    metric.feed('fakes', images, labels)
+    line = 'digit_recognition: %.1f %% of %d generated digits are read as the class asked for, by a classifier that ' \
+        'reads %.1f %% of unseen real digits' % (100 * metric.end('fakes'), num_images, 100 * accuracy)
+    with open(os.path.join(run_dir, 'metric-digit_recognition.txt'), 'w', encoding='utf-8') as metric_file:
+        metric_file.write(line + '\n')
+    return line
+
+
+METRICS = {'digit_recognition': digit_recognition}     # What an experiment can name under 'metrics'.
+
+
+def write_run_files(run_dir, experiment, environment):
+    """``config.txt``: what was run; ``run.txt``: how, when and on what."""
+    with open(os.path.join(run_dir, 'config.txt'), 'w', encoding='utf-8') as config_file:
+        config_file.write(pprint.pformat(experiment, width=120, sort_dicts=False) + '\n')
+    with open(os.path.join(run_dir, 'run.txt'), 'w', encoding='utf-8') as run_file:
+        run_file.write('command: %s\nstarted: %s\nmachine: %s, Python %s, NumPy %s\n%s\n' % (
+            ' '.join(sys.argv), time.strftime('%Y-%m-%d %H:%M:%S'), platform.platform(), platform.python_version(),
+            np.__version__, environment))

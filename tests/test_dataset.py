@@ -1,0 +1,251 @@
+"""dataset: the recorded readers draw by draw; files and arguments that do not fit; reading ahead."""
+
+import gc
+import json
+import threading
+import zlib
+
+import h5py
+import numpy as np
+import pytest
+from conftest import load_golden
+
+import dataset
+import misc
+
+ARRAYS = load_golden('dataset_reader')[0]
+SCENARIOS = sorted(key[:-5] for key in ARRAYS if key.endswith('_meta'))
+LEVELS = {key[len('source_'):]: value for key, value in ARRAYS.items() if key.startswith('source_data')}
+
+
+def write_file(path, levels=LEVELS, labels=None):
+    with h5py.File(path, 'w') as h5:
+        for name, value in levels.items():
+            h5[name] = value
+    if labels is not None:
+        np.save(str(path)[:-len('.h5')] + '-labels.npy', labels)
+    return path
+
+
+@pytest.fixture
+def h5_path(tmp_path):
+    return write_file(tmp_path / 'faces.h5', labels=ARRAYS['source_labels'])
+
+
+def crc(array):
+    return zlib.crc32(np.ascontiguousarray(array))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Recorded readers, exactly.
+
+
+@pytest.mark.parametrize('cache_gb', [0, 1], ids=['streaming', 'cached'])
+@pytest.mark.parametrize('name', SCENARIOS)
+def test_recorded_scenario(name, cache_gb, h5_path):
+    meta = json.loads(str(ARRAYS[name + '_meta']))
+    info, kwargs = meta['info'], meta['kwargs']
+    kwargs.pop('max_gb_to_load_right_away', None)   # Of the release; ours is cache_gb.
+    np.random.seed(meta['seed'])
+    with dataset.Dataset(h5_path, cache_gb=cache_gb, **kwargs) as reader:
+        assert [reader.num_images, *reader.shape] == info['shape']
+        assert reader.resolution == info['resolution']
+        assert (reader.dtype, list(reader.dynamic_range)) == (info['dtype'], info['dynamic_range'])
+        assert list(reader.labels.shape) == info['labels_shape'] and reader.labels.dtype == info['labels_dtype']
+        assert len(reader.order) == info['order_size'] and reader.reshuffle_window == info['reshuffle_window']
+        np.testing.assert_array_equal(reader.order, ARRAYS[name + '_order_initial'])
+        for number, recorded in enumerate(meta['calls']):
+            call = recorded['call']
+            upcoming = (reader.position + np.arange(call['minibatch_size'])) % len(reader.order)
+            assert reader.order[upcoming].tolist() == recorded['indices']
+            images, labels = reader.next_minibatch(
+                call['minibatch_size'], call['lod'], shrink_based_on_lod=call['shrink_based_on_lod'])
+            assert list(images.shape) == recorded['shape'] and images.dtype == recorded['dtype']
+            assert list(labels.shape) == recorded['labels_shape']
+            golden = '%s_call%02d_' % (name, number)
+            if golden + 'images' in ARRAYS:
+                np.testing.assert_array_equal(images, ARRAYS[golden + 'images'])
+                np.testing.assert_array_equal(labels, ARRAYS[golden + 'labels'])
+            assert (crc(images), crc(labels)) == (recorded['crc32'], recorded['labels_crc32'])
+        np.testing.assert_array_equal(reader.order, ARRAYS[name + '_order_final'])
+    keys, position = np.random.get_state()[1:3]
+    assert (crc(keys), position) == (info['final_rng_crc32'], info['final_rng_pos'])
+
+
+def test_the_recorded_scenarios_are_there():
+    assert len(SCENARIOS) == 6
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Labels and given images.
+
+
+def test_random_labels_are_drawn_from_all_rows_also_without_labels(h5_path):
+    with dataset.Dataset(h5_path, max_images=3, max_labels=0) as reader:
+        np.random.seed(5)
+        assert reader.random_labels(7).shape == (7, 0)
+        after = np.random.rand()
+        np.random.seed(5)
+        rows = np.random.randint(24, size=7)
+        assert after == np.random.rand()
+    with dataset.Dataset(h5_path, max_images=3) as reader:
+        np.random.seed(5)
+        labels = reader.random_labels(7)
+    assert labels.dtype == np.float32
+    np.testing.assert_array_equal(labels, ARRAYS['source_labels'][rows])
+
+
+def test_a_dataset_without_labels(tmp_path):
+    with dataset.Dataset(write_file(tmp_path / 'faces.h5')) as reader:
+        assert reader.label_size == 0 and reader.labels.shape == (24, 0)
+        assert reader.next_minibatch(5)[1].shape == (5, 0)
+
+
+def test_given_images_are_as_they_are_in_the_file_and_draw_nothing(h5_path):
+    np.random.seed(3)
+    with dataset.Dataset(h5_path, mirror_augment=True, max_images=4) as reader:
+        before = reader.get_state(), crc(np.random.get_state()[1]), np.random.get_state()[2]
+        images, labels = reader.get_images([23, 0, 23])
+        assert (crc(np.random.get_state()[1]), np.random.get_state()[2]) == before[1:]
+        np.testing.assert_array_equal(images, LEVELS['data16x16'][[23, 0, 23]])
+        np.testing.assert_array_equal(labels, ARRAYS['source_labels'][[23, 0, 23]])
+        with pytest.raises(IndexError, match='indices from 0 to 24: the file has 24 images'):
+            reader.get_images([0, 24])
+
+
+def test_the_result_can_be_changed_without_changing_the_dataset(h5_path):
+    with dataset.Dataset(h5_path) as reader:
+        reader.get_images([1])[0][:] = 0
+        np.testing.assert_array_equal(reader.get_images([1])[0][0], LEVELS['data16x16'][1])
+
+
+def test_minibatches_that_cannot_be(h5_path):
+    with dataset.Dataset(h5_path) as reader:
+        with pytest.raises(ValueError, match='lod=4.5: must be from 0 to 4'):
+            reader.next_minibatch(1, lod=4.5)
+        with pytest.raises(ValueError, match='minibatch_size=0'):
+            reader.next_minibatch(0)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# State and reading ahead.
+
+
+def test_a_reader_goes_on_from_a_saved_state(h5_path):
+    np.random.seed(1)
+    with dataset.Dataset(h5_path, mirror_augment=True, prefetch_images=4) as reader:
+        reader.next_minibatch(30)
+        state, generator = reader.get_state(), np.random.get_state()
+        expected = [reader.next_minibatch(7, lod=0.3) for _ in range(9)]
+    with dataset.Dataset(h5_path, mirror_augment=True, prefetch_images=4) as reader:
+        reader.set_state(state)
+        np.random.set_state(generator)
+        for images, labels in expected:
+            got_images, got_labels = reader.next_minibatch(7, lod=0.3)
+            np.testing.assert_array_equal(got_images, images)
+            np.testing.assert_array_equal(got_labels, labels)
+    with dataset.Dataset(h5_path, prefetch_images=12) as reader:
+        with pytest.raises(misc.UserError, match='reader state of 24 entries: .* prefetch_images=12 has 48'):
+            reader.set_state(state)
+
+
+def test_a_reshuffle_of_what_is_read_ahead_gives_the_right_images(h5_path):
+    """The window, the minibatch and the images read ahead overlap: order of 24 entries, 2 x 6 + 20 > 24."""
+    np.random.seed(2)
+    with dataset.Dataset(h5_path, prefetch_images=6, cache_gb=0) as reader:
+        for _ in range(200):
+            upcoming = reader.order[(reader.position + np.arange(20)) % len(reader.order)]
+            images, labels = reader.next_minibatch(20, lod=1, shrink_based_on_lod=True)
+            np.testing.assert_array_equal(images, LEVELS['data8x8'][upcoming])
+            np.testing.assert_array_equal(labels, ARRAYS['source_labels'][upcoming])
+        assert sorted(reader.order.tolist()) == list(range(24))
+
+
+def test_streaming_reads_ahead_and_forgets_what_is_over(h5_path):
+    with dataset.Dataset(h5_path, prefetch_images=4, cache_gb=0) as reader:
+        for lod in (0, 0, 0, 1, 1):
+            reader.next_minibatch(5, lod=lod)
+            upcoming = reader.order[(reader.position + np.arange(4)) % len(reader.order)].tolist()
+            # The first thing asked for is read soon; a minute is far more than a read of 768 bytes takes.
+            for _ in range(6000):
+                if set(reader.reader.images[lod]) == set(upcoming):
+                    break
+                threading.Event().wait(0.01)
+            assert set(reader.reader.images[lod]) == set(upcoming)
+            assert not reader.reader.images[1 - lod]
+
+
+def test_a_reader_that_is_not_closed_stops_its_thread(h5_path):
+    reader = dataset.Dataset(h5_path)
+    reader.next_minibatch(1)
+    thread, h5 = reader.reader.thread, reader.h5
+    assert thread.is_alive()
+    del reader
+    gc.collect()
+    assert not thread.is_alive() and not h5
+
+
+def test_close_twice(h5_path):
+    reader = dataset.Dataset(h5_path)
+    reader.next_minibatch(1)
+    reader.close()
+    reader.close()
+    assert not reader.reader.thread.is_alive()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# User mistakes.
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    ({'resolution': 20}, 'resolution=20: must be a power of two'),
+    ({'resolution': 0}, 'resolution=0: must be a power of two'),
+    ({'resolution': 16.0}, r'resolution=16.0: must be a power of two'),
+    ({'resolution': 32}, r'resolution=32: .*faces.h5 has at most 16'),
+    ({'max_images': 25}, r'max_images=25: .*faces.h5 has only 24'),
+    ({'max_images': 0}, 'max_images=0: must be None or at least 1'),
+    ({'max_labels': 6}, r"max_labels=6: .*faces-labels.npy has 5 columns"),
+    ({'max_labels': 'some'}, "max_labels='some': must be 'all'"),
+    ({'max_labels': -1}, 'max_labels=-1: must be'),
+    ({'prefetch_images': -1}, 'prefetch_images=-1: must be 0 or more'),
+])
+def test_arguments_that_do_not_fit(kwargs, message, h5_path):
+    with pytest.raises(misc.UserError, match=message) as raised:
+        dataset.Dataset(h5_path, **kwargs)
+    assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize('labels, message', [
+    (np.zeros((23, 5), np.float32), 'faces-labels.npy: has 23 rows, the dataset has 24 images'),
+    (np.zeros(24, np.int64), r'must hold one-hot labels, \[N, label_size\] float32, not \(24,\) int64'),
+    (np.full((24, 1), 'cat'), r'faces-labels.npy: must hold one-hot labels'),
+    (np.full((24, 1), None), 'faces-labels.npy: cannot be read as a NumPy array'),
+])
+def test_labels_that_do_not_fit(labels, message, tmp_path):
+    write_file(tmp_path / 'faces.h5', labels=labels)
+    with pytest.raises(misc.UserError, match=message):
+        dataset.Dataset(tmp_path / 'faces.h5')
+    with dataset.Dataset(tmp_path / 'faces.h5', max_labels=0) as reader:
+        assert reader.label_size == 0
+
+
+def test_labels_that_are_missing(tmp_path):
+    with pytest.raises(misc.UserError, match='max_labels=3: there is no .*faces-labels.npy'):
+        dataset.Dataset(write_file(tmp_path / 'faces.h5'), max_labels=3)
+
+
+def test_an_image_that_cannot_be_read(tmp_path):
+    """A byte of one compressed image is changed: that image is an error, the others are not."""
+    path = tmp_path / 'faces.h5'
+    with h5py.File(path, 'w') as h5:
+        for name, value in LEVELS.items():
+            h5.create_dataset(name, data=value, chunks=(1,) + value.shape[1:], compression='gzip')
+        chunk = h5['data16x16'].id.get_chunk_info(7)
+    with open(path, 'r+b') as file:
+        file.seek(chunk.byte_offset + 2)
+        file.write(b'\xff\xff\xff\xff')
+    with dataset.Dataset(path, shuffle=False) as reader:
+        np.testing.assert_array_equal(reader.next_minibatch(7)[0], LEVELS['data16x16'][:7])
+        with pytest.raises(misc.UserError, match='faces.h5: image 7 at 16x16 cannot be read'):
+            reader.next_minibatch(1)
+        np.testing.assert_array_equal(reader.next_minibatch(3)[0], LEVELS['data16x16'][8:11])

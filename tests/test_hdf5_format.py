@@ -1,0 +1,250 @@
+"""hdf5_format: the recorded files of the release's writer; complete files or none; wrong layouts."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from conftest import ROOT, load_golden
+
+import hdf5_format
+import misc
+from hdf5_format import HDF5Writer, open_levels
+
+ARRAYS, META = load_golden('h5tool_custom')
+
+
+def check_file(h5_path, key):
+    """The file is the recorded one: data, chunks, filters, names of everything."""
+    recorded = {name: values for name, values in META[key].items() if not name.startswith('_')}
+    with h5py.File(h5_path) as h5:
+        assert sorted(h5) == sorted(recorded) and list(h5.attrs) == META[key]['_file_attrs']
+        for name, values in recorded.items():
+            level = h5[name]
+            assert {'attrs': list(level.attrs), 'chunks': list(level.chunks), 'compression': level.compression,
+                    'compression_opts': level.compression_opts, 'dtype': str(level.dtype),
+                    'maxshape': list(level.maxshape), 'shape': list(level.shape)} == values
+            np.testing.assert_array_equal(level[:], ARRAYS['%s_%s' % (key, name)])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Writing.
+
+
+@pytest.mark.parametrize('pending_bytes', [1, 10000, 1 << 22])
+def test_the_recorded_exporter_file(pending_bytes, tmp_path, monkeypatch):
+    """Images of 16x16, of 32x32 and of floats, however they are grouped for writing."""
+    monkeypatch.setattr(hdf5_format, 'PENDING_BYTES', pending_bytes)
+    counts = []
+    with HDF5Writer(tmp_path / 'new' / 'a.h5', 16, 3) as writer:
+        writer.add_images(ARRAYS['exporter_source_a'])
+        counts.append(writer.num_images)
+        writer.add_images(ARRAYS['exporter_source_b_32'])
+        writer.add_images(ARRAYS['exporter_source_c_float'])
+        counts.append(writer.num_images)
+    assert counts == META['exporter']['_num_images']
+    check_file(tmp_path / 'new' / 'a.h5', 'exporter')
+    assert os.listdir(tmp_path / 'new') == ['a.h5']
+
+
+def write(h5_path, value=7, num=3, labels=None, force=False):
+    with HDF5Writer(h5_path, 4, 1, labels, force) as writer:
+        writer.add_images(np.full((num, 1, 4, 4), value, dtype=np.uint8))
+
+
+def test_labels_lie_beside_the_file(tmp_path):
+    write(tmp_path / 'a.b.h5', labels=np.eye(3, dtype=np.int64))
+    labels = np.load(tmp_path / 'a.b-labels.npy')
+    assert labels.dtype == np.float32 and (labels == np.eye(3)).all()
+    np.testing.assert_array_equal(hdf5_format.load_labels(tmp_path / 'a.b-labels.npy', 3), labels)
+
+
+def test_an_existing_file_is_replaced_only_by_force_and_then_with_its_labels(tmp_path):
+    write(tmp_path / 'a.h5', labels=np.eye(3))
+    with pytest.raises(misc.UserError, match='a.h5: exists; choose another name, or --force'):
+        write(tmp_path / 'a.h5', 8, labels=np.eye(3))
+    write(tmp_path / 'a.h5', 8, force=True)
+    assert os.listdir(tmp_path) == ['a.h5']
+    with h5py.File(tmp_path / 'a.h5') as h5:
+        assert (h5['data4x4'][:] == 8).all()
+
+
+def test_labels_without_a_dataset(tmp_path):
+    np.save(tmp_path / 'a-labels.npy', np.eye(3))
+    with pytest.raises(misc.UserError, match='a-labels.npy: exists and would be taken for the labels'):
+        write(tmp_path / 'a.h5')
+    assert os.listdir(tmp_path) == ['a-labels.npy']
+    write(tmp_path / 'a.h5', labels=np.eye(3)[::-1])
+    np.testing.assert_array_equal(np.load(tmp_path / 'a-labels.npy'), np.eye(3)[::-1])
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, ValueError])
+def test_an_exception_leaves_nothing_or_the_old_file(error, tmp_path):
+    for force in (False, True):
+        with pytest.raises(error), HDF5Writer(tmp_path / 'a.h5', 4, 1, force=force) as writer:
+            writer.add_images(np.zeros((1, 1, 4, 4), np.uint8))
+            raise error
+        assert os.listdir(tmp_path) == (['a.h5'] if force else [])
+        if not force:
+            write(tmp_path / 'a.h5')
+    assert open_levels(tmp_path / 'a.h5')[1][4][0].max() == 7
+
+
+def test_nothing_is_left_when_labels_do_not_fit(tmp_path):
+    with pytest.raises(ValueError, match=r'labels of shape \(4, 4\): need one row for each of the 3 images'):
+        write(tmp_path / 'a.h5', labels=np.eye(4))
+    with pytest.raises(misc.UserError, match='no images were added'):
+        write(tmp_path / 'a.h5', num=0)
+    assert os.listdir(tmp_path) == []
+
+
+WRITER = '''
+import sys, numpy as np
+from hdf5_format import HDF5Writer
+with HDF5Writer(sys.argv[1], 32, 3, np.zeros((10**6, 2))) as writer:
+    for number in range(10**6):
+        writer.add_images(np.random.randint(256, size=(100, 3, 32, 32), dtype=np.uint8))
+        print(writer.num_images, flush=True)
+'''
+
+
+@pytest.mark.parametrize('signal_number', [signal.SIGKILL, signal.SIGINT])
+def test_a_writer_that_is_killed_midway_leaves_no_dataset(signal_number, tmp_path):
+    writer = subprocess.Popen([sys.executable, '-c', WRITER, str(tmp_path / 'a.h5')], cwd=ROOT, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while writer.stdout.readline() != '6000\n':
+        assert writer.poll() is None
+    writer.send_signal(signal_number)
+    writer.communicate()
+    with pytest.raises(misc.UserError, match='a.h5.: no such file'):
+        open_levels(tmp_path / 'a.h5')
+    if signal_number == signal.SIGINT:
+        assert os.listdir(tmp_path) == []
+        return
+    [leftover] = os.listdir(tmp_path)
+    assert os.path.getsize(tmp_path / leftover) > 10 ** 6
+    with pytest.raises(misc.UserError, match='is the unfinished file of a writer'):
+        open_levels(tmp_path / leftover)
+    # Nor under another name.
+    (tmp_path / leftover).rename(tmp_path / 'b.h5')
+    with pytest.raises(misc.UserError, match='b.h5.: is not a complete HDF5 file'):
+        open_levels(tmp_path / 'b.h5')
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path, capsys):
+    process = subprocess.Popen([sys.executable, '-c', ''])
+    process.wait()
+    leftover = misc.temporary_path(str(tmp_path / 'a.h5')).replace('-%d-' % os.getpid(), '-%d-' % process.pid)
+    other = misc.temporary_path(str(tmp_path / 'a.h5'))     # Of a process that is alive: this one.
+    for path in (leftover, other):
+        with open(path, 'w'):
+            pass
+    write(tmp_path / 'a.h5')
+    assert sorted(os.listdir(tmp_path)) == ['a.h5', os.path.basename(other)]
+    assert 'Removed %s' % leftover in capsys.readouterr().out
+
+
+FULL_DISK = '''
+import sys, numpy as np
+from hdf5_format import HDF5Writer
+import misc
+try:
+    with HDF5Writer(sys.argv[1], 32, 3) as writer:
+        for number in range(int(sys.argv[2])):
+            writer.add_images(np.random.randint(256, size=(100, 3, 32, 32), dtype=np.uint8))
+except misc.UserError as error:
+    print(error)
+'''
+
+
+@pytest.mark.parametrize('num_groups', [4, 1000], ids=['when closing', 'midway'])
+def test_a_full_disk(num_groups, tmp_path):
+    """The limit on the size of files stands in for the disk's."""
+    limit = 1 << 20
+    result = subprocess.run([sys.executable, '-c', FULL_DISK, str(tmp_path / 'a.h5'), str(num_groups)], cwd=ROOT,
+                            text=True, capture_output=True,
+                            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert (result.returncode, result.stderr) == (0, '')
+    assert result.stdout == 'h5_path=%r: cannot be written (File too large); choose another folder or make room\n' % (
+        str(tmp_path / 'a.h5'))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize('args, message', [
+    (('a.h5', 20, 3), 'resolution=20: must be a power of two'),
+    (('a.h5', 16, 4), 'channels=4: must be 1'),
+    (('plain/a.h5', 16, 3), r"h5_path='.*plain/a.h5': cannot be written \((File exists|Not a directory)\)"),
+])
+def test_files_that_cannot_be_written(args, message, tmp_path):
+    (tmp_path / 'plain').write_text('a file where a folder should be')
+    with pytest.raises(misc.UserError, match=message):
+        HDF5Writer(str(tmp_path / args[0]), *args[1:])
+    assert os.listdir(tmp_path) == ['plain']
+
+
+@pytest.mark.parametrize('shape', [(1, 3, 4, 4), (1, 1, 2, 2), (1, 1, 12, 12), (1, 1, 4, 8), (1, 4, 4)])
+def test_images_of_another_shape(shape, tmp_path):
+    with pytest.raises(ValueError, match=r'need \[N, 1, 4, 4\]'), HDF5Writer(tmp_path / 'a.h5', 4, 1) as writer:
+        writer.add_images(np.zeros(shape, np.uint8))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Opening.
+
+
+def levels(resolution=8, num=2, channels=3, dtype=np.uint8, **changed):
+    good = {'data%dx%d' % (r, r): np.zeros((num, channels, r, r), dtype) for r in (8, 4, 2, 1) if r <= resolution}
+    return {**good, **changed}
+
+
+@pytest.mark.parametrize('contents, message', [
+    ({}, 'has no dataset like data16x16, only nothing'),
+    ({'images': np.zeros(3), 'data8x4': np.zeros(3)}, "only 'data8x4', 'images'"),
+    ({'data12x12': np.zeros((1, 3, 12, 12), np.uint8)}, 'data12x12: the resolution must be a power of two'),
+    ({name: value for name, value in levels().items() if name != 'data2x2'}, 'data2x2 is missing'),
+    (levels(dtype=np.float32), r'data8x8: must hold \[N, C, 8, 8\] uint8, is \(2, 3, 8, 8\) float32'),
+    (levels(num=0), r'data8x8: must hold \[N, C, 8, 8\] uint8, is \(0, 3, 8, 8\)'),
+    (levels(channels=2), 'data8x8: has 2 channels'),
+    (levels(data4x4=np.zeros((1, 3, 4, 4), np.uint8)), r'data4x4: has the shape \(1, 3, 4, 4\) where data8x8 has'),
+    (levels(data4x4=np.zeros((2, 4, 4, 3), np.uint8)), r'data4x4: has the shape \(2, 4, 4, 3\)'),
+    (levels(data8x8=np.zeros((2, 64), np.uint8)), r'data8x8: must hold'),
+])
+def test_files_of_another_layout(contents, message, tmp_path):
+    with h5py.File(tmp_path / 'a.h5', 'w') as h5:
+        for name, value in contents.items():
+            h5[name] = value
+    with pytest.raises(misc.UserError, match='a.h5.: .*%s.*; make the file with dataset_tool.py' % message) as raised:
+        open_levels(tmp_path / 'a.h5')
+    assert '\n' not in str(raised.value)
+
+
+def test_a_group_where_a_dataset_should_be(tmp_path):
+    with h5py.File(tmp_path / 'a.h5', 'w') as h5:
+        h5.create_group('data8x8')
+    with pytest.raises(misc.UserError, match='data8x8: must hold .*, is a group'):
+        open_levels(tmp_path / 'a.h5')
+
+
+def test_files_that_are_not_hdf5(tmp_path):
+    write(tmp_path / 'a.h5')
+    (tmp_path / 'cut.h5').write_bytes((tmp_path / 'a.h5').read_bytes()[:-100])
+    (tmp_path / 'text.h5').write_text('no')
+    (tmp_path / 'folder.h5').mkdir()
+    for name in ('cut.h5', 'text.h5', 'folder.h5'):
+        with pytest.raises(misc.UserError, match=name + '.: is not a complete HDF5 file') as raised:
+            open_levels(tmp_path / name)
+        assert '\n' not in str(raised.value)
+    with pytest.raises(misc.UserError, match='missing.h5.: no such file; .*create_from_images'):
+        open_levels(tmp_path / 'missing.h5')
+
+
+def test_levels_come_finest_first(tmp_path):
+    write(tmp_path / 'a.h5')
+    h5, opened = open_levels(tmp_path / 'a.h5')
+    with h5:
+        assert [(res, level.shape) for res, level in opened.items()] == [(r, (3, 1, r, r)) for r in (4, 2, 1)]
+        np.testing.assert_array_equal(hdf5_format.read_image(opened[4], 2), np.full((1, 4, 4), 7))

@@ -1,0 +1,349 @@
+"""networks.py against the recorded networks of the 2017 release: structure, initial weights, outputs, side effects."""
+
+import re
+import zlib
+
+import numpy as np
+import pytest
+from conftest import GOLDEN, load_golden
+
+import theano_env  # noqa: F401  isort: skip
+
+import lasagne
+import theano
+from theano.configparser import change_flags
+
+import layers
+import misc
+import networks
+
+CASES = sorted(path.stem for path in GOLDEN.glob('nets_*.npz') if path.stem != 'nets_float64')
+FLOAT64_KEYS = list(load_golden('nets_float64')[0])
+FLOAT64_CASES = [case for case in CASES if any(key.startswith(case[5:] + '__') for key in FLOAT64_KEYS)]
+TOLERANCES = {
+    'float32': 1e-4,    # Of the largest value: rounding, which pixelwise normalization amplifies to 2e-5.
+    'float64': 1e-9,
+}
+
+
+class Net:
+    """A network built from the arguments in a golden file, with the recorded parameter values."""
+
+    def __init__(self, spec, values=None):
+        spec = dict(spec)
+        self.built = getattr(networks, spec.pop('func'))(**spec)
+        self.outputs = self.built['output_layers']
+        self.inputs = [layer.input_var for layer in self.built['input_layers']]
+        self.params = lasagne.layers.get_all_params(self.outputs)
+        self.values = values
+        if values is not None:
+            self.reset()
+
+    def reset(self):
+        for index, param in enumerate(self.params):
+            param.set_value(self.values['param_%03d' % index].astype(param.dtype))
+
+    def set(self, **scalars):
+        for name, value in scalars.items():
+            self.built[name].set_value(np.float32(value))
+
+    def expressions(self, cur_lod, static=True, **kwargs):
+        """The outputs for the lod range of `cur_lod` if `static`, else for all."""
+        if static:
+            kwargs.update(min_lod=int(np.floor(cur_lod)), max_lod=int(np.ceil(cur_lod)))
+        return lasagne.layers.get_output(self.outputs, **kwargs)
+
+    def call(self, outputs, arrays):
+        """Values of the expressions `outputs` for the inputs in `arrays`."""
+        inputs = [arrays[key] for key in ('in_latents', 'in_labels', 'in_images') if key in arrays]
+        inputs = [array.astype(var.dtype) for array, var in zip(inputs, self.inputs, strict=True)]
+        return theano.function(self.inputs, outputs)(*inputs)
+
+    def evaluate(self, arrays, cur_lod, **kwargs):
+        self.set(cur_lod=cur_lod)
+        return self.call(self.expressions(cur_lod, **kwargs), arrays)
+
+    def evaluate_lods(self, arrays, lods, **kwargs):
+        """`evaluate` for several lods, in one function that shares what they have in common."""
+        outputs = [theano.clone(output, {self.built['cur_lod']: theano.tensor.constant(np.float32(lod))})
+                   for lod in lods for output in self.expressions(lod, **kwargs)]
+        values = self.call(outputs, arrays)
+        return [values[i:i + len(self.outputs)] for i in range(0, len(values), len(self.outputs))]
+
+
+def recorded_evaluations(keys):
+    """{(kind, lod): {what: key}} of the arrays called ``out_<kind>_lod<lod>_<what>``."""
+    found = {}
+    for key in keys:
+        match = re.fullmatch(r'out_(det|nd|detfull)_lod([\d.]+)_(\w+)', key)
+        if match:
+            kind, lod, what = match.groups()
+            found.setdefault((kind, float(lod)), {})[what] = key
+    return found
+
+
+def assert_close(actual, desired, tolerance, what):
+    scale = np.abs(desired).max()
+    deviation = np.abs(np.asarray(actual, dtype='float64') - desired).max()
+    assert deviation <= tolerance * scale, '%s: off by %g of %g' % (what, deviation, scale)
+
+
+def pick(outputs, what):
+    return outputs[1] if what == 'labels' else outputs[0]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Construction.
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_structure(case):
+    _arrays, meta = load_golden(case)
+    net = Net(meta['spec'])
+    all_layers = lasagne.layers.get_all_layers(net.outputs)
+    assert [[layer.name, type(layer).__name__, list(layer.output_shape)] for layer in all_layers] == meta['layers']
+    described = [dict(name=param.name, tags=sorted(tags), shape=list(param.get_value().shape), dtype=param.dtype)
+                 for layer in all_layers for param, tags in layer.params.items()]
+    assert described == [{key: param[key] for key in ('name', 'tags', 'shape', 'dtype')} for param in meta['params']]
+    trainable = lasagne.layers.get_all_params(net.outputs, trainable=True)
+    assert [net.params.index(param) for param in trainable] == meta['trainable_index']
+    assert list(net.built['input_layers'][0].output_shape) == meta['input_shape']
+    assert list(net.outputs[0].output_shape) == meta['output_shape']
+    scalars = [name for name in net.built if name not in ('input_layers', 'output_layers')]
+    assert sorted(scalars) == sorted(meta['toplevel_params'])
+    assert all(net.built[name].dtype == 'float32' and net.built[name].name == name for name in scalars)
+    assert any(isinstance(layer, layers.LODSelectLayer) for layer in all_layers) == meta['has_lod_layers']
+
+
+def recorder(name, draw, draws):
+    """`draw`, noting name, arguments and result of every call in `draws`."""
+    def spy(*args, **kwargs):
+        result = draw(*args, **kwargs)
+        draws.append((name, list(args), {key: list(value) for key, value in kwargs.items()}, result))
+        return result
+    return spy
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_random_draws_and_initial_weights(case, monkeypatch):
+    arrays, meta = load_golden(case)
+    draws = []
+    for name in ('normal', 'randint'):
+        monkeypatch.setattr(np.random, name, recorder(name, getattr(np.random, name), draws))
+
+    np.random.seed(meta['seed'])
+    net = Net(meta['spec'])
+    if 'gdrop_mrg_seeds' in arrays:
+        assert [result for name, *_, result in draws if name == 'randint'] == list(arrays['gdrop_mrg_seeds'])
+    Net(meta['spec'])   # The release builds every network twice.
+    assert [draw[:3] for draw in draws] == [(draw['call'], draw['args'], draw['kwargs']) for draw in meta['rng_calls']]
+
+    initial = [param.get_value() for param in net.params]
+    recorded = [key for key in arrays if key.startswith('init_')]
+    for key in recorded:
+        # 1e-6: the equalized learning rate divides by a float32 root mean square, summed as the machine likes.
+        np.testing.assert_allclose(initial[int(key[5:])], arrays[key], rtol=1e-6, atol=1e-6, err_msg=key)
+    if not recorded:
+        # The other files have checksums. Whatever is not drawn at random has the same bits on every machine.
+        for value, param in zip(initial, meta['params'], strict=True):
+            if not param['name'].endswith(('.W', '.theta', 'S.scale', 'ws.scale')):
+                assert zlib.crc32(np.ascontiguousarray(value).tobytes()) == param['init_crc32'], param['name']
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Outputs.
+
+
+def check_outputs(case, only_lod=None):
+    arrays, meta = load_golden(case)
+    net = Net(meta['spec'], arrays)
+    recorded = recorded_evaluations(arrays)
+    lods = [lod for kind, lod in recorded if kind == 'det' and only_lod in (None, lod)]
+    for lod, outputs in zip(lods, net.evaluate_lods(arrays, lods, deterministic=True), strict=True):
+        for what, key in recorded['det', lod].items():
+            assert_close(pick(outputs, what), arrays[key], TOLERANCES['float32'], key)
+    assert all(np.array_equal(param.get_value(), arrays['param_%03d' % i]) for i, param in enumerate(net.params))
+    for (kind, lod), keys in recorded.items():
+        if kind == 'det' or only_lod not in (None, lod):
+            continue
+        net.reset()
+        outputs = net.evaluate(arrays, lod, static=kind != 'detfull', deterministic=kind != 'nd')
+        for what, key in keys.items():
+            assert_close(pick(outputs, what), arrays[key], TOLERANCES['float32'], key)
+        for index, param in enumerate(net.params):
+            moved = 'bnafter_%s_lod%.1f_%03d' % (kind, lod, index)
+            if moved in arrays:
+                assert_close(param.get_value(), arrays[moved], TOLERANCES['float32'], moved)
+            else:
+                assert np.array_equal(param.get_value(), arrays['param_%03d' % index]), param.name
+
+
+@pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)
+@pytest.mark.parametrize('case', CASES)
+def test_outputs(case, engine):
+    check_outputs(case)
+
+
+@pytest.mark.parametrize('engine', ['theano'], indirect=True)
+@pytest.mark.parametrize('case', ['nets_G_label10', 'nets_D_label10'])
+def test_outputs_at_one_lod_in_c(case, engine):
+    check_outputs(case, only_lod=1.5)
+
+
+@pytest.mark.parametrize('engine', ['torch'], indirect=True)
+@pytest.mark.parametrize('case', FLOAT64_CASES)
+def test_float64_outputs(case, engine):
+    arrays, meta = load_golden(case)
+    recorded = {key[len(case) - 3:]: value for key, value in load_golden('nets_float64')[0].items()
+                if key.startswith(case[5:] + '__')}
+    with change_flags(floatX='float64'):
+        net = Net(meta['spec'], arrays)
+        evaluations = recorded_evaluations(recorded)
+        lods = [lod for kind, lod in evaluations if kind == 'det']
+        results = {('det', lod): outputs for lod, outputs in
+                   zip(lods, net.evaluate_lods(arrays, lods, deterministic=True), strict=True)}
+        for kind, lod in evaluations:
+            if kind == 'nd':
+                net.reset()
+                results[kind, lod] = net.evaluate(arrays, lod, deterministic=False)
+        for evaluation, keys in evaluations.items():
+            for what, key in keys.items():
+                desired = recorded[key]
+                actual = pick(results[evaluation], what)[:len(desired)]     # Of generators the first image only.
+                assert_close(actual, desired, TOLERANCES['float64'], key)
+
+
+@pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)
+def test_gdrop_noise(engine):
+    arrays, meta = load_golden('nets_D_gdrop')
+    np.random.seed(meta['seed'])
+    net = Net(meta['spec'], arrays)
+    net.set(gdrop_strength=0.15)
+    noisy, = net.evaluate(arrays, 0.0, deterministic=False)
+    assert_close(noisy, arrays['out_nd_gdrop0.15_lod0.0_scores'], TOLERANCES['float32'], 'noisy scores')
+
+
+@pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)
+def test_initialization_of_minibatch_discrimination(engine):
+    arrays, meta = load_golden('nets_D_mbdisc5')
+    net = Net(meta['spec'], arrays)
+    assert layers.has_mbdisc(net.outputs)
+    net.set(cur_lod=2.0)
+    layers.initialize_mbdisc(net.built['input_layers'][0], net.outputs, arrays['in_images'])
+    for index, param in enumerate(net.params):
+        assert_close(param.get_value(), arrays['mbdiscinit_lod2.0_%03d' % index], TOLERANCES['float32'], param.name)
+    scores, = net.evaluate(arrays, 2.0, deterministic=True)
+    assert_close(scores, arrays['out_after_mbdiscinit_lod2.0_scores'], TOLERANCES['float32'], 'scores')
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Images below full resolution.
+
+
+def repeat_pixels(x, factor):
+    return x.repeat(factor, axis=2).repeat(factor, axis=3)
+
+
+@pytest.mark.parametrize('engine', ['torch'], indirect=True)
+@pytest.mark.parametrize('case', ['nets_G_label10', 'nets_D_label10', 'nets_Gmnist_prog', 'nets_Dmnist_X4_prog_all'])
+@pytest.mark.parametrize('cur_lod, image_lod', [(1.0, 1), (1.3, 1), (2.0, 1), (2.0, 2)])
+def test_image_lod_changes_no_value(case, cur_lod, image_lod, engine):
+    arrays, meta = load_golden(case)
+    with change_flags(floatX='float64'):
+        net = Net(meta['spec'], arrays)
+        plain = dict(arrays)
+        if 'in_images' in arrays:
+            arrays['in_images'] = arrays['in_images'][:, :, ::2 ** image_lod, ::2 ** image_lod]
+            plain['in_images'] = repeat_pixels(arrays['in_images'], 2 ** image_lod)
+        wanted = net.evaluate(plain, cur_lod, deterministic=True)
+        outputs = net.evaluate(arrays, cur_lod, deterministic=True, image_lod=image_lod)
+        for output, desired in zip(outputs, wanted, strict=True):
+            if output.ndim == 4:
+                assert output.shape[2] == 16 >> image_lod
+                output = repeat_pixels(output, 2 ** image_lod)
+            assert_close(output, desired, 1e-12, case)      # Rounding of float64.
+
+
+def test_image_lod_needs_min_lod():
+    net = Net(dict(func='G_paper', fmap_max=8, latent_size=4))
+    for kwargs in (dict(), dict(min_lod=0, max_lod=1)):
+        with pytest.raises(ValueError, match='image_lod=1 needs min_lod >= image_lod'):
+            lasagne.layers.get_output(net.outputs, image_lod=1, **kwargs)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Options that no file records.
+
+
+def layer_names(func, **spec):
+    return [layer.name for layer in lasagne.layers.get_all_layers(Net(dict(spec, func=func)).outputs)]
+
+
+def count_trainable(func, **spec):
+    net = Net(dict(spec, func=func))
+    return sum(param.get_value().size for param in lasagne.layers.get_all_params(net.outputs, trainable=True))
+
+
+def test_parameter_counts_of_table_2():
+    paper = dict(num_channels=3, resolution=1024, fmap_base=8192, fmap_max=512)
+    # 23 071 507 and 23 077 137 in the table, plus the eight image layers of the lower resolutions.
+    assert count_trainable('G_paper', **paper) == 23079115
+    assert count_trainable('D_paper', **paper) == 23087249
+
+
+def test_combinations_of_normalizations():
+    small = dict(resolution=8, fmap_base=64, fmap_max=8, latent_size=4)
+    assert layer_names('G_mnist_mode_recovery', use_batchnorm=False, use_pixelnorm=True, use_wscale=True,
+                       progressive=True, **small) == [
+        'Glatents', 'Glnorm', 'Ginb', 'G1a', 'G1aS', 'G1aSpn', 'G2up', 'G2a', 'G2aS', 'G2aSpn', 'Glod0', 'Glod0S',
+        'Glod1', 'Glod1S', 'Glod', 'Gtanh']
+    assert layer_names('D_mnist_mode_recovery', use_batchnorm=False, use_wscale=True, progressive=True,
+                       mbstat_avg='all', **small) == [
+        'Dimages', 'D2a', 'D2aws', 'D2dn', 'D1xs', 'D1x', 'D1xws', 'D1lod', 'Dstat', 'Dflatten', 'Dscores',
+        'Dscoresws']
+    assert layer_names('D_mnist_mode_recovery', use_gdrop=True, use_layernorm=True, use_batchnorm=False, label_size=3,
+                       **small) == [
+        'Dimages', 'Dimagesgd', 'D2a', 'D2aln', 'D2dn', 'Dflatten', 'Dscores', 'Dlabels']
+    assert layer_names('D_paper', use_wscale=False, use_layernorm=True, use_gdrop=False, mbstat_avg=None, **small) == [
+        'Dimages', 'D2x', 'D2b', 'D2bln', 'D2a', 'D2aln', 'D2dn', 'D1xs', 'D1x', 'D1lod', 'D1b', 'D1bln', 'D1a',
+        'D1aln', 'Dscores']
+
+
+def test_defaults_and_unknown_arguments():
+    G = networks.G_paper(no_such_option=1)
+    assert G['input_layers'][0].output_shape == (None, 256)     # min(fmap_base, fmap_max)
+    assert G['output_layers'][0].output_shape == (None, 1, 32, 32)
+    G = networks.G_paper(fmap_base=128, fmap_decay=0.5)
+    assert G['input_layers'][0].output_shape == (None, 128)
+    shapes = {layer.name: layer.output_shape for layer in lasagne.layers.get_all_layers(G['output_layers'])}
+    assert [shapes['G%db' % stage][1] for stage in (1, 2, 3, 4)] == [90, 64, 45, 32]
+
+
+def test_smallest_resolution():
+    assert layer_names('G_paper', resolution=4, fmap_max=8, latent_size=4, use_wscale=False) == [
+        'Glatents', 'Glnorm', 'Ginb', 'G1a', 'G1apn', 'G1b', 'G1bpn', 'Glod0', 'Glod']
+    assert layer_names('D_paper', resolution=4, fmap_max=8, use_gdrop=False, use_wscale=False) == [
+        'Dimages', 'D1x', 'Dstat', 'D1b', 'D1a', 'Dscores']
+
+
+@pytest.mark.parametrize('engine', ['torch'], indirect=True)
+def test_mnist_classifier(engine):
+    built = networks.mnist_classifier()
+    images, probs = built['input_layers'][0].input_var, lasagne.layers.get_output(built['output_layers'][0])
+    values = theano.function([images], probs)(np.random.RandomState(1).randn(3, 1, 32, 32).astype('float32'))
+    assert values.shape == (3, 10)
+    np.testing.assert_allclose(values.sum(axis=1), 1, rtol=1e-6)    # Rounding of float32.
+    maps = [layer.output_shape[1:3] for layer in lasagne.layers.get_all_layers(built['output_layers'])
+            if isinstance(layer, layers.Conv2DLayer)]
+    assert maps == [(32, 32), (32, 32), (55, 16), (55, 16), (96, 6), (96, 4)]
+
+
+@pytest.mark.parametrize('func, spec, message', [
+    ('G_paper', dict(resolution=24), 'resolution=24: .* a power of two'),
+    ('D_paper', dict(resolution=2), 'resolution=2: .* at least 4'),
+    ('G_paper', dict(fmap_base=8, resolution=64), 'fmap_base=8: no feature maps are left at 32x32'),
+    ('D_mnist_mode_recovery', dict(X=16, fmap_base=64), 'X=16: no feature maps are left of 8'),
+])
+def test_user_mistakes(func, spec, message):
+    with pytest.raises(misc.UserError, match=message):
+        getattr(networks, func)(**spec)

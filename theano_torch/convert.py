@@ -1,0 +1,25 @@
+"""The way between NumPy and torch."""
+
+import numpy as np
+import torch
+
+
+def torch_dtype(name):
+    """'float32' -> torch.float32."""
+    return getattr(torch, str(name))
+
+
+def from_numpy(value, device):
+    """An ndarray (or number) as a contiguous tensor on `device`; on the CPU it shares the memory where torch can."""
+    value = np.asarray(value)
+    if not (value.flags.c_contiguous and value.dtype.isnative):
+        value = np.array(value, dtype=value.dtype.newbyteorder('='), order='C')
+    elif not value.flags.writeable:     # Torch warns of these; nothing here ever writes into an input.
+        value = value.copy()
+    tensor = torch.from_numpy(value)
+    return tensor if device.type == 'cpu' else tensor.to(device, non_blocking=True)
+
+
+def to_numpy(value):
+    """A tensor as ndarray, on the CPU without a copy; anything else as it is."""
+    return value.cpu().numpy() if isinstance(value, torch.Tensor) else value

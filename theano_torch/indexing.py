@@ -1,0 +1,184 @@
+"""Basic and advanced indexing, reading and writing, with NumPy's rules."""
+
+import torch
+from theano.tensor import subtensor
+
+from theano_torch.registry import lower
+
+index_tensors = torch.ops.aten.index.Tensor
+
+
+def basic_index(idx_list, variables, build):
+    """The tuple of ints and slices behind a Subtensor op; `variables` are its symbolic indices in order."""
+    remaining = list(variables)
+
+    def resolve(entry):
+        return entry if entry is None or isinstance(entry, int) else int(build.host(remaining.pop(0)))
+
+    index = []
+    for entry in idx_list:
+        if isinstance(entry, slice):
+            index.append(slice(*[resolve(part) for part in (entry.start, entry.stop, entry.step)]))
+        else:
+            index.append(resolve(entry))
+    return tuple(index)
+
+
+def is_backward(entry):
+    return isinstance(entry, slice) and entry.step is not None and entry.step < 0
+
+
+def forward_slice(entry, size):
+    """(slice with a positive step, whether its result has to be flipped), as torch has no negative steps."""
+    if not is_backward(entry):
+        return entry, False
+    positions = range(*entry.indices(size))
+    if not positions:
+        return slice(0, 0), False
+    return slice(positions[-1], positions[0] + 1, -entry.step), True
+
+
+def read(x, index):
+    """``x[index]`` for ints and slices; a view unless a step is negative."""
+    plain, flips, axis = [], [], 0
+    for position, entry in enumerate(index):
+        entry, flipped = forward_slice(entry, x.shape[position])
+        plain.append(entry)
+        if flipped:
+            flips.append(axis)
+        axis += isinstance(entry, slice)
+    x = x[tuple(plain)]
+    return x.flip(flips) if flips else x
+
+
+@lower.register(subtensor.Subtensor)
+def _(op, node, build):
+    index = basic_index(op.idx_list, node.inputs[1:], build)
+    return lambda x: read(x, index), node.inputs[:1]
+
+
+@lower.register(subtensor.IncSubtensor)
+def _(op, node, build):
+    index = basic_index(op.idx_list, node.inputs[2:], build)
+    backwards, set_it = any(map(is_backward, index)), op.set_instead_of_inc
+
+    def inc_subtensor(x, y):
+        x = x.clone(memory_format=torch.contiguous_format)
+        if backwards:
+            return write_at(x, positions_like(x, lambda positions: read(positions, index)), y, not set_it)
+        target = x[index]
+        if set_it:
+            target.copy_(y)
+        else:
+            target.add_(y)
+        return x
+    return inc_subtensor, node.inputs[:2]
+
+
+def positions_like(x, function):
+    """The positions in flattened `x` of the elements that `function`, an indexing of a tensor like `x`, takes."""
+    return function(torch.arange(x.numel(), device=x.device).reshape(x.shape))
+
+
+def write_at(x, positions, y, accumulate):
+    """Set or add `y` at `positions` of flattened `x`, which is contiguous, in place."""
+    values = y.to(x.dtype).expand(positions.shape)
+    x.view(-1).index_put_((positions.reshape(-1),), values.reshape(-1), accumulate=accumulate)
+    return x
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Advanced indexing.
+
+
+@lower.register(subtensor.AdvancedSubtensor1)
+def _(op, node, build):
+    return lambda x, index: index_tensors(x, [index.long()])
+
+
+@lower.register(subtensor.AdvancedIncSubtensor1)
+def _(op, node, build):
+    def inc(x, y, index):
+        x = x.clone(memory_format=torch.contiguous_format)
+        return x.index_put_((index.long(),), y.to(x.dtype), accumulate=not op.set_instead_of_inc)
+    return inc
+
+
+def advanced(x, entries):
+    """(`x` with slices and new axes applied, its index tensors, one or None for each dimension).
+
+    Index tensors stay apart from the slices, so that `aten.index` puts the indexed dimensions where NumPy does.
+    """
+    tensors, flips, axis = [], [], 0
+    for entry in entries:
+        if entry is None:
+            x = x.unsqueeze(axis)
+            tensors.append(None)
+            axis += 1
+        elif isinstance(entry, slice):
+            entry, flipped = forward_slice(slice(*[None if part is None else int(part) for part in
+                                                   (entry.start, entry.stop, entry.step)]), x.shape[axis])
+            x = x[(slice(None),) * axis + (entry,)]
+            if flipped:
+                flips.append(axis)
+            tensors.append(None)
+            axis += 1
+        elif entry.dtype == torch.bool:
+            if tuple(entry.shape) != tuple(x.shape[axis:axis + entry.dim()]):
+                raise IndexError('boolean index of shape %s on dimensions of size %s'
+                                 % (tuple(entry.shape), tuple(x.shape[axis:axis + entry.dim()])))
+            tensors.extend(torch.nonzero(entry, as_tuple=True))
+            axis += entry.dim()
+        else:
+            tensors.append(entry.long())
+            axis += 1
+    return (x.flip(flips) if flips else x), tensors
+
+
+def sources(node, first):
+    """The variables of an advanced indexing node that the step needs; Nones among the indices are dropped."""
+    return [var for var in node.inputs if not is_none(var)], [is_none(var) for var in node.inputs[first:]]
+
+
+def is_none(var):
+    return getattr(var, 'data', 0) is None
+
+
+def entries_of(values, nones):
+    rest = iter(values)
+    return [None if none else next(rest) for none in nones]
+
+
+def is_varying(node, first):
+    """Whether the shape of the result depends on values: boolean masks and symbolic slices."""
+    return any(getattr(var.type, 'dtype', 'bool') == 'bool' for var in node.inputs[first:] if not is_none(var))
+
+
+@lower.register(subtensor.BaseAdvancedSubtensor)
+def _(op, node, build):
+    build.varying = is_varying(node, 1)
+    variables, nones = sources(node, 1)
+
+    def take(x, *values):
+        x, tensors = advanced(x, entries_of(values, nones))
+        return index_tensors(x, tensors) if any(tensor is not None for tensor in tensors) else x
+    return take, variables
+
+
+@lower.register(subtensor.BaseAdvancedIncSubtensor)
+def _(op, node, build):
+    variables, nones = sources(node, 2)
+    accumulate = not op.set_instead_of_inc
+
+    def inc(x, y, *values):
+        x = x.clone(memory_format=torch.contiguous_format)
+        entries = entries_of(values, nones)
+
+        def take(positions):
+            positions, tensors = advanced(positions, entries)
+            return index_tensors(positions, tensors) if any(tensor is not None for tensor in tensors) else positions
+        if any(isinstance(entry, slice) or entry is None for entry in entries):
+            return write_at(x, positions_like(x, take), y, accumulate)
+        _, tensors = advanced(x, entries)
+        return x.index_put_(tensors, y.to(x.dtype), accumulate=accumulate)
+    return inc, variables
