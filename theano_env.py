@@ -56,8 +56,9 @@ def _restore_numpy_names():
     removed = dict(bool=bool, int=int, float=float, object=object, complex=complex, str=str, cast=_Casts(),
                    product=np.prod, alltrue=np.all, sometrue=np.any, float_=np.float64, complex_=np.complex128,
                    Inf=np.inf, NaN=np.nan)
+    deprecated = ('product', 'alltrue', 'sometrue')     # Still there before NumPy 2, with a warning at every call.
     for name, value in removed.items():
-        if name not in np.__dict__:
+        if name not in np.__dict__ or name in deprecated:
             setattr(np, name, value)
 
 
@@ -336,6 +337,9 @@ def _torch_engine(device):
     import theano
     if importlib.util.find_spec('torch') is None:
         raise EnvironmentProblem("engine='torch': PyTorch is missing; pip install torch, or set engine to 'theano'")
+    # OpenMP threads that wait by spinning slow each other down tenfold as soon as another process wants a core. This
+    # has to be set before PyTorch is first imported.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
     import torch
 
     import theano_torch

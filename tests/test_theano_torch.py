@@ -16,7 +16,7 @@ from theano_torch import registry
 
 TORCH = theano_torch.mode()
 # Relative to the largest value of the output: float32 allows for another order of summation.
-TOLERANCE = {'float16': 2e-3, 'float32': 1e-5, 'float64': 1e-11}
+TOLERANCE = {'float16': 2e-3, 'float32': 1e-5, 'float64': 1e-11, 'complex128': 1e-11}
 
 
 @pytest.fixture(scope='module')
@@ -260,7 +260,7 @@ def test_argmax_takes_the_first(agree):
 def test_dimshuffle_and_reshape(agree):
     x = T.TensorType('float32', (False, True, False))()
     agree([x], [x.dimshuffle(2, 0), x.dimshuffle('x', 2, 1, 0), x.dimshuffle(0, 'x', 2, 'x'), x.T, x.flatten(),
-                x.flatten(2), x.reshape((-1, 2)), x.reshape((x.shape[2], x.shape[0])), x.T.flatten(),
+                x.reshape((-1, 2)), x.reshape((x.shape[2], x.shape[0])), x.T.flatten(),
                 T.swapaxes(x, 0, 2), T.addbroadcast(x, 1), T.unbroadcast(x, 1), T.shape_padright(x), T.squeeze(x),
                 T.reshape(x, x.shape[::-1], ndim=3)],
           (numbers(4, 1, 2),), (numbers(0, 1, 2),), (numbers(2, 1, 6),))
@@ -296,8 +296,20 @@ def test_sorting(agree):
     x, n = T.dmatrix(), T.lvector()
     agree([x, n], [T.sort(x), T.sort(x, axis=0), T.argsort(x), T.argsort(x, axis=0), T.sort(x, axis=None),
                    T.argsort(n, kind='mergesort'), T.cumsum(x), T.cumsum(x, axis=1), T.cumprod(x, axis=0),
-                   T.cumsum(n), T.sort(T.topk(x, 2, sorted=False)), T.sort(T.argtopk(x, -2, sorted=False)), T.diff(x), extra_ops.cumprod(n)],
+                   T.cumsum(n), extra_ops.diff(x), extra_ops.cumprod(n)],
           (numbers(4, 3, dtype='float64'), np.array([3, 1, 2, 1])))
+
+
+def test_largest_and_smallest():
+    x = T.dmatrix()
+    outputs = [*T.topk_and_argtopk(x, 2, sorted=False), T.topk(x, -1, axis=0, sorted=False),
+               T.argtopk(x, 1, sorted=False, idx_dtype='int32')]
+    values, positions, smallest, largest = theano.function([x], outputs, mode=TORCH)([[3, 1, 2], [0, 9, 8.]])
+    np.testing.assert_array_equal(np.sort(values), [[2, 3], [8, 9]])
+    np.testing.assert_array_equal(np.sort(positions), [[0, 2], [1, 2]])
+    np.testing.assert_array_equal(smallest, [[0, 1, 2]])
+    np.testing.assert_array_equal(largest, [[0], [1]])
+    assert (positions.dtype, largest.dtype) == ('int64', 'int32')
 
 
 def test_diagonals_and_friends(agree):
@@ -311,7 +323,8 @@ def test_diagonals_and_friends(agree):
 def test_linear_algebra_on_the_host(agree):
     x = T.dmatrix()
     positive = np.array([[2., 0.5], [0.5, 1]])
-    agree([x], [T.nlinalg.matrix_inverse(x), T.nlinalg.det(x), T.slinalg.cholesky(x), T.nlinalg.eigh(x)[0]], (positive,))
+    agree([x], [T.nlinalg.matrix_inverse(x), T.nlinalg.det(x), T.slinalg.cholesky(x), T.nlinalg.eigh(x)[0]],
+          (positive,))
 
 
 def test_assert_specify_shape_and_views(agree):
@@ -427,8 +440,9 @@ def test_dot(agree, dtype):
     stack = T.tensor3(dtype=dtype)
     a, b = numbers(3, 4, dtype=dtype), numbers(4, 5, dtype=dtype)
     agree([x, y, v, stack], [T.dot(x, y), T.dot(x, v), T.dot(v, y), T.dot(v, v), T.dot(x, y) * 0.5 + 2 * T.dot(x, y),
-                             T.dot(x.T, x), T.batched_dot(stack, stack.dimshuffle(0, 2, 1)), T.tensordot(stack, x, [[2], [1]]),
-                             T.batched_dot(stack[:, :, 0], stack[:, :, 0]), T.grad(T.dot(x, y).sum(), y), T.outer(v, v)],
+                             T.dot(x.T, x), T.batched_dot(stack, stack.dimshuffle(0, 2, 1)),
+                             T.batched_dot(stack[:, :, 0], stack[:, :, 0]), T.grad(T.dot(x, y).sum(), y),
+                             T.tensordot(stack, x, [[2], [1]]), T.outer(v, v)],
           (a, b, a[0], numbers(2, 3, 4, dtype=dtype)), (a[:0], b, a[0], numbers(2, 0, 4, dtype=dtype)))
 
 
@@ -442,10 +456,10 @@ def test_products_of_unlike_types(agree):
 def test_blas_ops(agree):
     from theano.tensor import blas
     z, x, y, v = T.dmatrix(), T.dmatrix(), T.dmatrix(), T.dvector()
-    two, half = T.constant(2.0), T.constant(0.5)
+    two, half = T.constant(2.0, dtype='float64'), T.constant(0.5, dtype='float64')
     agree([z, x, y, v], [blas.gemm_no_inplace(z, two, x, y, half), blas.gemv_no_inplace(v, two, x, v, half),
                          blas.ger(z, two, v, v), blas.Dot22()(x, y), blas.Dot22Scalar()(x, y, two),
-                         blas.gemm_no_inplace(z, two, x, y, T.constant(0.0))],
+                         blas.gemm_no_inplace(z, two, x, y, T.constant(0.0, dtype='float64'))],
           tuple(numbers(*shape, dtype='float64', seed=n) for n, shape in enumerate([(3, 3), (3, 3), (3, 3), (3,)])))
 
 
@@ -459,15 +473,22 @@ def test_softmax_and_cross_entropy(agree, dtype):
     p = T.nnet.softmax(x)
     soft = [p, T.nnet.logsoftmax(x), T.grad((p ** 2).sum(), x), nnet.softmax_with_bias(x, b), T.log(p),
             T.grad(T.log(p).sum(), x)]
-    losses = [T.nnet.categorical_crossentropy(p, target), *nnet.crossentropy_softmax_argmax_1hot_with_bias(x, b, target),
+    losses = [T.nnet.categorical_crossentropy(p, target),
+              *nnet.crossentropy_softmax_argmax_1hot_with_bias(x, b, target),
               T.nnet.binary_crossentropy(T.nnet.sigmoid(x), 0.3), nnet.crossentropy_categorical_1hot(p, target)]
     grads = [T.grad(T.nnet.categorical_crossentropy(T.nnet.softmax(x + b), target).mean(), [x, b])[0],
              T.grad(T.nnet.categorical_crossentropy(T.nnet.softmax(x + b), target).sum(), b),
              T.grad(nnet.crossentropy_categorical_1hot(p, target).sum(), x)]
     agree([x, b, target], soft + losses + grads,
           (numbers(3, 4, dtype=dtype), numbers(4, dtype=dtype), np.array([0, 3, 1])))
-    agree([x], [nnet.Prepend_scalar_constant_to_each_row(2)(x), nnet.Prepend_scalar_to_each_row()(T.constant(3.0, dtype=dtype), x)],
-          (numbers(3, 4, dtype=dtype),))
+
+
+def test_prepended_columns():
+    x, value = T.dmatrix(), T.dscalar()
+    outputs = [nnet.Prepend_scalar_constant_to_each_row(2)(x), nnet.Prepend_scalar_to_each_row()(value, x)]
+    f = theano.function([x, value], outputs, mode=TORCH)
+    for result, first in zip(f([[1, 2], [3, 4]], 7.5), (2, 7.5), strict=True):
+        np.testing.assert_array_equal(result, [[first, 1, 2], [first, 3, 4]])
 
 
 def test_batch_normalisation(agree):
@@ -536,8 +557,9 @@ def test_wrong_number_of_channels_is_an_error():
 @pytest.mark.parametrize('mode', ['max', 'sum', 'average_inc_pad', 'average_exc_pad'])
 @pytest.mark.parametrize('window, stride, pad, ignore_border, size', [
     ((2, 2), None, (0, 0), True, (6, 4)), ((2, 2), None, (0, 0), True, (5, 7)), ((2, 2), None, (0, 0), False, (5, 7)),
-    ((3, 2), (2, 1), (0, 0), True, (7, 6)), ((3, 3), (2, 2), (0, 0), False, (6, 8)), ((2, 3), (3, 4), (0, 0), False, (7, 9)),
-    ((3, 3), (2, 2), (1, 1), True, (7, 6)), ((4, 4), (2, 2), (0, 0), False, (3, 5)), ((4, 4), (2, 2), (0, 0), True, (3, 5))])
+    ((3, 2), (2, 1), (0, 0), True, (7, 6)), ((3, 3), (2, 2), (0, 0), False, (6, 8)),
+    ((2, 3), (3, 4), (0, 0), False, (7, 9)), ((3, 3), (2, 2), (1, 1), True, (7, 6)),
+    ((4, 4), (2, 2), (0, 0), False, (3, 5)), ((4, 4), (2, 2), (0, 0), True, (3, 5))])
 def test_pooling_and_gradients(agree, mode, window, stride, pad, ignore_border, size):
     x = T.tensor4(dtype='float64')
     y = pool.pool_2d(x, window, ignore_border=ignore_border, stride=stride, pad=pad, mode=mode)

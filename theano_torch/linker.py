@@ -19,21 +19,17 @@ class TorchLinker(LocalLinker):
         Torch device on which the graph runs.
     """
 
-    def __init__(self, device='cpu', schedule=None):
+    def __init__(self, device='cpu'):
         super().__init__()
         self.device = str(device)
         self.fgraph = None
-        self.no_recycling = None
         self.updated_vars = {}
-        if schedule:
-            self.schedule = schedule
 
     def accept(self, fgraph, no_recycling=None, profile=None):
-        if self.fgraph is not None and self.fgraph is not fgraph:
-            return self.clone().accept(fgraph, no_recycling, profile)
-        self.fgraph = fgraph
-        self.no_recycling = no_recycling
-        return self
+        """A linker for `fgraph`: a new one, so that modes, which keep a linker, do not keep graphs alive."""
+        linker = self.clone()
+        linker.fgraph = fgraph
+        return linker
 
     def accept_var_updates(self, updated_vars):
         """`updated_vars` maps shared inputs to the outputs that become their new values after each call."""
@@ -41,12 +37,6 @@ class TorchLinker(LocalLinker):
 
     def clone(self, allow_gc=None):
         return type(self)(self.device)
-
-    def __getstate__(self):
-        return {'device': self.device}
-
-    def __setstate__(self, state):
-        self.__init__(**state)
 
     def make_all(self, input_storage=None, output_storage=None, storage_map=None):
         order = self.schedule(self.fgraph)

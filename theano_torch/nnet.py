@@ -68,5 +68,5 @@ def _(op, node, build):
         return torch.cat([value.to(rows.dtype).expand(rows.shape[0], 1), rows], dim=1)
     if isinstance(op, nnet.Prepend_scalar_to_each_row):
         return prepend
-    constant = torch.tensor(float(op.val.data), device=build.device)
+    constant = torch.tensor(float(getattr(op.val, 'data', op.val)), device=build.device)
     return lambda rows: prepend(constant, rows)

@@ -144,6 +144,9 @@ class Runner:
         cells = dict(zip(fgraph.inputs, input_storage, strict=True))
         self.update_cells = [cells[var] for var in updated]
         self.num_returned = len(fgraph.outputs) - len(updated)
+        # An output that is an input shares its cell, which is not to be written to.
+        inputs = {id(cell) for cell in input_storage}
+        self.result_cells = [None if id(cell) in inputs else cell for cell in output_storage[:self.num_returned]]
         self.on_host = [is_host_input(var) for var in fgraph.inputs]
         self.programs = collections.OrderedDict()       # signature -> list of programs, the last used one first
         self.constants = {}
@@ -158,8 +161,11 @@ class Runner:
                     cell.put(value)
                 else:
                     cell[0] = to_numpy(value)
-            for cell, value in zip(self.output_storage, outputs[:self.num_returned], strict=False):
-                cell[0] = to_numpy(value)
+            returned = [to_numpy(value) for value in outputs[:self.num_returned]]
+        for cell, value in zip(self.result_cells, returned, strict=True):
+            if cell is not None:
+                cell[0] = value
+        return returned + [None] * (len(outputs) - self.num_returned)      # Theano drops the updates.
 
     def read(self, cell, is_host):
         """The content of an input cell as contiguous tensor on the device, or as it is where it stays on the host."""

@@ -15,7 +15,7 @@ from theano.compile.ops import (
 )
 from theano.gradient import ZeroGrad
 from theano.ifelse import IfElse
-from theano.sandbox import rng_mrg
+from theano.sandbox import multinomial, rng_mrg
 from theano.tensor import basic, extra_ops, fft, nlinalg, opt, slinalg
 from theano.tensor.nnet import neighbours
 from theano.tensor.sort import ArgSortOp, SortOp, TopKOp
@@ -31,7 +31,8 @@ for op_class in (extra_ops.Bartlett, extra_ops.FillDiagonal, extra_ops.FillDiago
                  nlinalg.QRFull, nlinalg.QRIncomplete, nlinalg.SVD, nlinalg.lstsq, nlinalg.TensorInv,
                  nlinalg.TensorSolve, nlinalg.AllocDiag, slinalg.Cholesky, slinalg.CholeskyGrad, slinalg.Solve,
                  slinalg.Eigvalsh, slinalg.EigvalshGrad, slinalg.Expm, slinalg.ExpmGrad, fft.RFFTOp, fft.IRFFTOp,
-                 neighbours.Images2Neibs, printing.Print, FromFunctionOp, rng_mrg.DotModulo):
+                 neighbours.Images2Neibs, printing.Print, FromFunctionOp, rng_mrg.DotModulo,
+                 multinomial.MultinomialFromUniform, multinomial.ChoiceFromUniform):
     lower.register(op_class)(on_host)
 
 
@@ -175,12 +176,7 @@ def _(op, node, build):
 @lower.register(basic.Nonzero)
 def _(op, node, build):
     build.varying = True
-    single = len(node.outputs) == 1
-
-    def nonzero(x):
-        indices = torch.nonzero(x, as_tuple=True)
-        return indices[0] if single else indices
-    return nonzero
+    return lambda x: torch.nonzero(x).T
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -269,7 +265,8 @@ def _(op, node, build):
 
     def top_k(x):
         values, positions = torch.topk(x, count, dim=op.axis, largest=descending)
-        results = ([values] if op.return_values else []) + ([positions] if op.return_indices else [])
+        results = [values] if op.return_values else []
+        results += [positions.to(torch_dtype(op.idx_dtype))] if op.return_indices else []
         return tuple(results) if len(results) > 1 else results[0]
     return top_k, node.inputs[:1]
 
