@@ -43,16 +43,15 @@ def _(op, node, build):
     norm = torch.tensor(NORM[name], dtype=torch_dtype(name), device=build.device)
 
     def uniform(rstate):
-        columns = list(rstate.long().unbind(1))
+        rstate = rstate.clone()
         samples = []
         for first in range(0, count, streams):
             used = min(count - first, streams)
-            new, sample = step([column[:used] for column in columns])
-            columns = new if used == streams else [torch.cat([head, column[used:]])
-                                                   for head, column in zip(new, columns, strict=True)]
+            state, sample = step(rstate[:used].long().unbind(1))
+            rstate[:used] = torch.stack(state, dim=1)
             samples.append(sample)
-        values = torch.cat(samples) if samples else columns[0].new_empty(0)
+        values = torch.cat(samples) if samples else torch.empty(0, dtype=torch.int64, device=rstate.device)
         if name == 'float16':
             values = (values & 0x7fff) + 1
-        return torch.stack(columns, dim=1).to(torch.int32), (values.to(norm.dtype) * norm).reshape(shape)
+        return rstate, (values.to(norm.dtype) * norm).reshape(shape)
     return uniform, node.inputs[:1]
