@@ -17,7 +17,7 @@ setup(
     py_modules=['config', 'dataset', 'dataset_tool', 'experiment', 'hdf5_format', 'layers', 'loss', 'misc', 'networks',
                 'ops', 'tfutil_shim', 'tfutil_training', 'theano_env', 'train'],
     packages=['metrics', 'theano_torch'],
-    install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy', 'scipy', 'h5py', 'pillow', 'tqdm'],
+    install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'pillow', 'tqdm'],
     extras_require={
         'torch': TORCH,
         'demo': DEMO,

@@ -55,7 +55,9 @@ def _restore_numpy_names():
     """Names that NumPy removed in 1.24 and 2.0 and that Theano 1.0.5 and Lasagne 0.1 use."""
     removed = dict(bool=bool, int=int, float=float, object=object, complex=complex, str=str, cast=_Casts(),
                    product=np.prod, alltrue=np.all, sometrue=np.any, float_=np.float64, complex_=np.complex128,
-                   Inf=np.inf, NaN=np.nan)
+                   Inf=np.inf, NaN=np.nan, MAXDIMS=32,
+                   sctype2char=lambda dtype: np.dtype(dtype).char,
+                   ComplexWarning=getattr(np, 'exceptions', np).ComplexWarning)
     deprecated = ('product', 'alltrue', 'sometrue')     # Still there before NumPy 2, with a warning at every call.
     for name, value in removed.items():
         if name not in np.__dict__ or name in deprecated:

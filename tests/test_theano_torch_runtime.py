@@ -229,6 +229,26 @@ def test_shape_work_and_dead_ends_leave_no_steps():
     assert len(names) <= 4
 
 
+def test_views_that_depend_on_values_do_not_leak():
+    x, step = T.dvector(), T.lscalar()
+    a = theano.shared(np.arange(3.))
+    f = theano.function([x, step], [x[::step], a[::step]], mode=MODE)
+    argument = np.arange(3.)
+    for value in (-1, 1, -1, 1):
+        for result in f(argument, value):
+            np.testing.assert_array_equal(result, np.arange(3.)[::value])
+            result[:] = 7
+    np.testing.assert_array_equal(argument, np.arange(3.))
+    np.testing.assert_array_equal(a.get_value(), np.arange(3.))
+
+
+def test_profile_of_a_function():
+    x = T.dvector()
+    f = theano.function([x], x * 2, mode=MODE, profile=True)
+    f([1])
+    assert f.profile.fct_callcount == 1
+
+
 def test_errors_name_the_node_and_the_shapes():
     x, y = T.dmatrix('left'), T.dmatrix('right')
     f = theano.function([x, y], T.dot(x, y) + 1, mode=MODE)

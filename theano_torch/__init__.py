@@ -48,7 +48,8 @@ def mode(device='cpu'):
 def install(device='cpu', cudnn=True, deterministic=False, benchmark=False):
     """Put shared variables on `device` from now on and return the mode to be set as ``theano.config.mode``.
 
-    Sets torch's global switches: no TF32 (float32 means float32), denormal numbers count as zero.
+    Sets what is global: no TF32 (float32 means float32), denormal numbers count as zero, Theano compiles no C code,
+    freed host memory stays with the process.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def install(device='cpu', cudnn=True, deterministic=False, benchmark=False):
     import theano
     import torch
 
-    from theano_torch import shared
+    from theano_torch import memory, shared
     # Constant folding goes through Theano's own thunks; without a compiler they are Python and start at once.
     theano.config.cxx = ''
     torch.backends.cudnn.enabled = cudnn
@@ -86,5 +87,6 @@ def install(device='cpu', cudnn=True, deterministic=False, benchmark=False):
     for dtype in (np.float16, np.float32, np.float64):
         np.finfo(dtype)     # NumPy looks at denormals the first time and would warn that there are none.
     torch.set_flush_denormal(True)
+    memory.keep_freed_memory()
     shared.install(device)
     return mode(device)

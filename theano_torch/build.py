@@ -92,6 +92,7 @@ class Tracer:
         self.static_tensors = {}    # static variable -> its value as a tensor
         self.values = {}            # (variable, is_host) -> value in this call
         self.steps = []
+        self.is_dynamic = False     # Whether what a step computes, a view or a copy, may depend on values.
 
     def run(self, inputs, outputs, values, on_host):
         """Walk.
@@ -216,6 +217,7 @@ class Tracer:
             function = Dynamic(node, build, asked, len(variables), function, [self.values[key] for key in asked_keys])
             sources += asked_keys
         if asked or build.varying:
+            self.is_dynamic = True
             function = checked(function, [getattr(value, 'shape', None) for value in values], single)
         build.live = {}         # Lowerings that keep `build` must not keep this call's tensors.
         targets = [(var, hosts.is_host_type(var)) for var in node.outputs]

@@ -33,8 +33,8 @@ class Program:
     initial : list
         What the slots hold at the start: static values and None.
     input_slots, output_slots : list of int
-    copied : list of int
-        Which outputs have to be copied, because they share memory with something else.
+    copied : list of int or None
+        Which outputs have to be copied, because they share memory with something else. None: find out in each call.
     """
 
     def __init__(self, steps, initial, input_slots, output_slots, copied):
@@ -64,7 +64,7 @@ class Program:
                 raise
             raise_naming(node, arguments)
         outputs = [values[slot] for slot in self.output_slots]
-        copy_outputs(outputs, self.copied)
+        copy_outputs(outputs, aliases(inputs, self.initial, outputs) if self.copied is None else self.copied)
         return outputs
 
 
@@ -191,7 +191,8 @@ class Runner:
         tracer = Tracer(self.order, self.constants, self.device)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
         copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs)
-        programs.insert(0, assemble(tracer, self.fgraph.inputs, self.on_host, self.fgraph.outputs, copied))
+        programs.insert(0, assemble(tracer, self.fgraph.inputs, self.on_host, self.fgraph.outputs,
+                                    None if tracer.is_dynamic else copied))
         del programs[MAX_PROGRAMS:]
         while len(self.programs) > MAX_SIGNATURES:
             self.programs.popitem(last=False)

@@ -83,6 +83,24 @@ def power(x, y):
     return torch.pow(x, y)
 
 
+def int_div(x, y):
+    return without_zeros(operator.floordiv, x, y)
+
+
+def mod(x, y):
+    """The sign is that of the divisor."""
+    return without_zeros(operator.mod, x, y)
+
+
+def without_zeros(function, x, y):
+    """A division; integers divided by 0 give 0, as in NumPy."""
+    like = y if isinstance(y, torch.Tensor) else x
+    if like.is_floating_point() or not isinstance(y, torch.Tensor) and y != 0:
+        return function(x, y)
+    y = torch.as_tensor(y, dtype=like.dtype, device=like.device)
+    return torch.where(y == 0, 0, function(x, torch.where(y == 0, 1, y)))
+
+
 def round_half_away(x):
     return torch.copysign(torch.floor(torch.abs(x) + 0.5), x)
 
@@ -128,10 +146,10 @@ def scipy_function(name):
 
 FUNCTIONS = {
     scalar.Add: add, scalar.Mul: mul, scalar.Sub: operator.sub, scalar.TrueDiv: operator.truediv,
-    scalar.IntDiv: operator.floordiv, scalar.Mod: operator.mod, scalar.Pow: power,
+    scalar.IntDiv: int_div, scalar.Mod: mod, scalar.Pow: power,
     scalar.Maximum: maximum, scalar.Minimum: minimum, scalar.Clip: clip,
     scalar.Identity: lambda x: x, scalar.Neg: torch.neg, scalar.Abs: torch.abs, scalar.Sgn: sgn,
-    scalar.Sqr: torch.square, scalar.Sqrt: torch.sqrt, scalar.Inv: torch.reciprocal, scalar.Exp: torch.exp,
+    scalar.Sqr: lambda x: x * x, scalar.Sqrt: torch.sqrt, scalar.Inv: torch.reciprocal, scalar.Exp: torch.exp,
     scalar.Exp2: torch.exp2, scalar.Expm1: torch.expm1, scalar.Log: torch.log, scalar.Log2: torch.log2,
     scalar.Log10: torch.log10, scalar.Log1p: torch.log1p, scalar.Ceil: torch.ceil, scalar.Floor: torch.floor,
     scalar.Trunc: torch.trunc, scalar.RoundHalfToEven: torch.round, scalar.RoundHalfAwayFromZero: round_half_away,

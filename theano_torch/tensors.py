@@ -17,7 +17,7 @@ from theano.gradient import ZeroGrad
 from theano.ifelse import IfElse
 from theano.sandbox import multinomial, rng_mrg
 from theano.tensor import basic, extra_ops, fft, nlinalg, opt, slinalg
-from theano.tensor.nnet import neighbours
+from theano.tensor.nnet import conv, neighbours
 from theano.tensor.sort import ArgSortOp, SortOp, TopKOp
 
 from theano_torch.convert import from_numpy, torch_dtype
@@ -31,7 +31,7 @@ for op_class in (extra_ops.Bartlett, extra_ops.FillDiagonal, extra_ops.FillDiago
                  nlinalg.QRFull, nlinalg.QRIncomplete, nlinalg.SVD, nlinalg.lstsq, nlinalg.TensorInv,
                  nlinalg.TensorSolve, nlinalg.AllocDiag, slinalg.Cholesky, slinalg.CholeskyGrad, slinalg.Solve,
                  slinalg.Eigvalsh, slinalg.EigvalshGrad, slinalg.Expm, slinalg.ExpmGrad, fft.RFFTOp, fft.IRFFTOp,
-                 neighbours.Images2Neibs, printing.Print, FromFunctionOp, rng_mrg.DotModulo,
+                 conv.ConvOp, neighbours.Images2Neibs, printing.Print, FromFunctionOp, rng_mrg.DotModulo,
                  multinomial.MultinomialFromUniform, multinomial.ChoiceFromUniform):
     lower.register(op_class)(on_host)
 
