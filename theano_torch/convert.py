@@ -9,6 +9,11 @@ def torch_dtype(name):
     return getattr(torch, str(name))
 
 
+def computing_dtype(name):
+    """The type to compute in: int64 for the wide unsigned types, with which torch can do little but convert."""
+    return torch.int64 if name in ('uint16', 'uint32', 'uint64') else torch_dtype(name)
+
+
 def from_numpy(value, device):
     """An ndarray (or number) as a contiguous tensor on `device`; on the CPU it shares the memory where torch can."""
     value = np.asarray(value)

@@ -4,7 +4,7 @@ import torch
 from theano import scalar
 from theano.tensor import elemwise
 
-from theano_torch.convert import torch_dtype
+from theano_torch.convert import computing_dtype, torch_dtype
 from theano_torch.registry import lower, lower_scalar
 from theano_torch.scalars import TAKE_NUMBERS
 
@@ -22,15 +22,15 @@ def typed(node, op):
         return function
     wanted = node.outputs[0].type.dtype
     common = scalar.upcast(wanted, *[var.type.dtype for var in node.inputs])
-    dtype, compute = torch_dtype(wanted), torch_dtype(common)
-    casts = not isinstance(op, UNTYPED) and any(var.type.dtype != common for var in node.inputs)
+    dtype, compute = torch_dtype(wanted), computing_dtype(common)
+    casts = not isinstance(op, UNTYPED) and any(torch_dtype(var.type.dtype) != compute for var in node.inputs)
 
     def run(*args):
         if casts:
             args = [arg.to(compute) if isinstance(arg, torch.Tensor) else arg for arg in args]
         result = function(*args)
         return result if result.dtype == dtype else result.to(dtype)
-    if not casts and wanted == common and not isinstance(op, UNTYPED):
+    if not casts and dtype == compute and not isinstance(op, UNTYPED):
         return function
     return run
 
@@ -135,16 +135,17 @@ def _(op, node, build):
         return lambda x: x.to(dtype)
     shape = build.shape(node.inputs[0])
     same_type = node.inputs[0].type.dtype == node.outputs[0].type.dtype
-    compute = dtype if same_type or getattr(op, 'acc_dtype', None) is None else torch_dtype(op.acc_dtype)
+    compute = computing_dtype(node.outputs[0].type.dtype if same_type else getattr(op, 'acc_dtype', None) or
+                              node.outputs[0].type.dtype)
     if isinstance(op.scalar_op, scalar.Add):
         if all(shape[axis] == 1 for axis in axes) and same_type:
             kept = [size for axis, size in enumerate(shape) if axis not in axes]
             return lambda x: x.reshape(kept)
         return lambda x: torch.sum(x, dim=axes, dtype=compute).to(dtype)
     if isinstance(op.scalar_op, scalar.Maximum):
-        return lambda x: torch.amax(x, dim=axes).to(dtype)
+        return lambda x: torch.amax(x.to(compute), dim=axes).to(dtype)
     if isinstance(op.scalar_op, scalar.Minimum):
-        return lambda x: torch.amin(x, dim=axes).to(dtype)
+        return lambda x: torch.amin(x.to(compute), dim=axes).to(dtype)
     if isinstance(op.scalar_op, scalar.Mul):
         def reduce(x):
             for axis in reversed(axes):
