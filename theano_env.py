@@ -181,7 +181,7 @@ def _restore_python_pooling():
         return run
 
     pool.np = Numpy()
-    for op in (pool.Pool, pool.AveragePoolGrad, pool.MaxPoolRop):
+    for op in (pool.Pool, pool.MaxPoolGrad, pool.AveragePoolGrad, pool.DownsampleFactorMaxGradGrad, pool.MaxPoolRop):
         op.perform = repaired(op.perform)
 
 
@@ -339,9 +339,10 @@ def _torch_engine(device):
     import theano
     if importlib.util.find_spec('torch') is None:
         raise EnvironmentProblem("engine='torch': PyTorch is missing; pip install torch, or set engine to 'theano'")
-    # OpenMP threads that wait by spinning slow each other down tenfold as soon as another process wants a core. This
-    # has to be set before PyTorch is first imported.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+    # How long an OpenMP thread waits awake for more work (loops). The default of 300 000 is fast on a quiet machine and
+    # up to forty times slower beside busy neighbours; 3000 is 1.2 and 3 times slower (benchmarks/README.md). PyTorch
+    # must not have been imported before.
+    os.environ.setdefault('GOMP_SPINCOUNT', '3000')
     import torch
 
     import theano_torch

@@ -145,12 +145,15 @@ def compile_training_functions(
 
     outputs = [losses.G_loss, losses.D_loss, losses.real_scores_out, losses.fake_scores_out]
     inputs = [real_images, real_labels, latents, fake_labels]
+    train_g = None
     if separate_funcs:
-        return TrainingFunctions(
-            theano.function(inputs, outputs, updates=d_updates, on_unused_input='ignore'),
-            theano.function([latents, fake_labels], [], updates=g_updates, on_unused_input='ignore'))
-    d_updates.update(g_updates)
-    return TrainingFunctions(theano.function(inputs, outputs, updates=d_updates, on_unused_input='ignore'), None)
+        train_g = theano.function([latents, fake_labels], [], updates=g_updates, on_unused_input='ignore')
+        train_g.trust_input = True      # Types are right: spares checking every pair of shared variables for aliasing.
+    else:
+        d_updates.update(g_updates)
+    train_d = theano.function(inputs, outputs, updates=d_updates, on_unused_input='ignore')
+    train_d.trust_input = True
+    return TrainingFunctions(train_d, train_g)
 
 
 def adam(loss, params, learning_rate, **kwargs):

@@ -30,3 +30,13 @@ def engine(request):
     chosen = theano_env.configure(request.param, {'device': 'cpu'})
     yield chosen
     theano.config.mode = before
+
+
+@pytest.fixture(scope='session')
+def python_mode():
+    """A Theano mode that runs on Theano's own Python code."""
+    import theano
+    before = theano.config.mode
+    theano_env.configure('python', {'device': 'cpu'})
+    mode, theano.config.mode = theano.config.mode, before
+    return mode

@@ -17,15 +17,6 @@ TORCH = theano_torch.mode()
 TOLERANCE = {'float16': 2e-3, 'float32': 1e-5, 'float64': 1e-11, 'complex128': 1e-11}
 
 
-@pytest.fixture(scope='module')
-def python_mode():
-    """Theano's own Python code."""
-    before = theano.config.mode
-    theano_env.configure('python')
-    mode, theano.config.mode = theano.config.mode, before
-    return mode
-
-
 @pytest.fixture
 def agree(python_mode):
     """A function that computes expressions on both engines, several times, and compares them."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from test_theano_torch import TORCH, agree, numbers, python_mode  # noqa: F401  (the fixtures are used by name)
+from test_theano_torch import TORCH, agree, numbers  # noqa: F401  (the fixtures are used by name)
 from theano.tensor.nnet import abstract_conv, neighbours, nnet
 from theano.tensor.signal import pool
 

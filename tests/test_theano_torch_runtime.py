@@ -20,15 +20,6 @@ from theano_torch.shared import DeviceCell, DeviceConstructor, TorchSharedVariab
 MODE = theano_torch.mode()
 
 
-@pytest.fixture(scope='module')
-def python_mode():
-    """Theano's own Python code."""
-    before = theano.config.mode
-    theano_env.configure('python')
-    mode, theano.config.mode = theano.config.mode, before
-    return mode
-
-
 @pytest.fixture(params=['host', 'device'])
 def shared(request):
     """`theano.shared` as it is, and as it is where variables live on a device of their own."""
