@@ -96,7 +96,11 @@ def open_dataset(experiment, data_dir):
     if create and not os.path.exists(kwargs['h5_path']):
         create_func = tfutil_shim.import_obj(create.pop('func'))
         check_arguments('create_dataset', create, create_func, given=['h5_path'])
-        os.makedirs(data_dir, exist_ok=True)
+        try:
+            os.makedirs(data_dir, exist_ok=True)
+        except OSError as error:
+            raise misc.UserError('data_dir=%r: cannot make this folder (%s); choose another one with --data-dir'
+                                 % (data_dir, error.strerror)) from error
         create_func(h5_path=kwargs['h5_path'], **create)
     return dataset.Dataset(**kwargs)
 

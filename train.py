@@ -256,28 +256,27 @@ class TrainingDiverged(misc.UserError):
 
 
 class TickStatistics:
-    """Averages over the D steps since the last status line."""
+    """Averages over the D steps since the last status line; scores count image by image, as in the release."""
 
     names = ('Gloss', 'Dloss', 'Dreal', 'Dfake')
 
     def __init__(self):
-        self.sums = np.zeros(4)
-        self.steps = 0
+        self.sums, self.counts = np.zeros(4), np.zeros(4)
         self.compile_seconds = 0.0
 
     def add(self, outputs, tick):
         """Add the outputs of one D step; `tick` is the number of the tick for the error message."""
-        means = [float(np.mean(output)) for output in outputs]
-        for name, mean in zip(self.names, means, strict=True):
-            if not np.isfinite(mean):
+        for index, (name, output) in enumerate(zip(self.names, outputs, strict=True)):
+            total = float(np.sum(output))
+            if not np.isfinite(total):
                 raise TrainingDiverged('%s became %s in tick %d; the last snapshots are kept. Lower the learning rates '
-                                       'or change random_seed' % (name, mean, tick))
-        self.sums += means
-        self.steps += 1
+                                       'or change random_seed' % (name, total, tick))
+            self.sums[index] += total
+            self.counts[index] += np.size(output)
 
     def report(self, run_dir, tick, kimg, schedule, seconds, tick_seconds, tick_kimg, gdrop_strength):
         """Print the status line and append the same values to ``stats.jsonl``."""
-        means = self.sums / self.steps
+        means = self.sums / self.counts
         tqdm.write('tick %-5d kimg %-8.1f lod %-5.2f minibatch %-4d time %-12s sec/tick %-9.1f sec/kimg %-6.1f '
                    'Dgdrop %-8.4f Gloss %-8.4f Dloss %-8.4f Dreal %-8.4f Dfake %-8.4f' % (
                        tick, kimg, schedule.lod, schedule.minibatch_size, misc.format_time(seconds), tick_seconds,

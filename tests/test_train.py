@@ -9,11 +9,14 @@ import lasagne
 import numpy as np
 import pytest
 import theano
+import theano.tensor as T
 from conftest import GOLDEN, load_golden
 from PIL import Image
+from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import config
 import tfutil_shim
+import theano_env
 import train
 from experiment import run_experiment
 
@@ -23,6 +26,11 @@ def restore_theano_config():
     before = theano.config.mode, theano.config.floatX
     yield
     theano.config.mode, theano.config.floatX = before
+
+
+@pytest.fixture
+def engine_torch():
+    theano_env.configure('torch', {'device': 'cpu', 'floatX': 'float32'})
 
 
 def integer_keys(overrides):
@@ -175,6 +183,14 @@ class Replay:
         for images, recorded in zip(fakes, self.golden['gen_images_first4'], strict=True):
             assert_close(images[:4], recorded, tolerance, 'generator snapshot')
 
+    def check_pictures(self):
+        """Names of all files; the picture of the reals exactly, that of the last fakes as far as float32 allows."""
+        assert set(self.meta['result_files']) <= {path.name for path in self.run_dir.iterdir()}
+        np.testing.assert_array_equal(np.array(Image.open(self.run_dir / 'reals.png')), self.golden['png_reals'])
+        fakes = np.array(Image.open(self.run_dir / 'fakes000000.png'))[:16].astype(int)
+        # The recorded picture is of the float32 run, which is 1e-2 of [-1, 1] away by then: 1.3 of 255 grey levels.
+        assert np.mean(np.abs(fakes - self.golden['png_fakes000000_first_row'])) < 1.3
+
     def check_random_state(self):
         """The same state of NumPy's generator at the end: every draw was made, none was added."""
         _name, keys, position = np.random.get_state()[:3]
@@ -209,6 +225,8 @@ def test_growing_run_in_float64(tmp_path, monkeypatch):
     replay.check_outputs(1e-7)
     replay.check_snapshots(1e-7)
     replay.check_params(1e-7)
+    replay.check_log()
+    replay.check_pictures()
 
 
 def test_growing_run_in_float32(tmp_path, monkeypatch):
@@ -217,6 +235,20 @@ def test_growing_run_in_float32(tmp_path, monkeypatch):
     replay.check_inputs()
     replay.check_outputs(1e-4)
     assert {when for when, _name in replay.params} == {'init', 'it001', 'it002', 'it020'}
+
+
+def test_mixing_factors_of_every_lod_range(engine_torch):
+    """The images between reals and fakes at which WGAN-GP looks, exactly; the random stream starts anew each time."""
+    golden, meta = load_golden('trajectory')
+    images = T.ftensor4()
+    starts = [compiled['iteration'] for compiled in meta['compiles']] + [len(golden['minibatch'])]
+    for compiled, end in zip(meta['compiles'], starts[1:], strict=True):
+        factors = MRG_RandomStreams(compiled['mrg_seed']).uniform((images.shape[0], 1, 1, 1), dtype='float32')
+        draw = theano.function([images], factors)
+        for iteration in range(compiled['iteration'], end):
+            size = golden['minibatch'][iteration]
+            drawn = draw(np.zeros((size, 1, 1, 1), np.float32))
+            np.testing.assert_array_equal(drawn.ravel(), golden['mixing_factors'][iteration, :size])
 
 
 def test_growing_run_of_joint_steps_in_float64(tmp_path, monkeypatch):
@@ -337,6 +369,14 @@ def test_a_result_folder_that_cannot_be_made(tmp_path, capsys):
     (tmp_path / 'results').write_text('a file where the folder should be')
     status, _out, err = run_main(capsys, '--data-dir', str(tmp_path), '--result-dir', str(tmp_path / 'results'))
     assert status == 1 and str(tmp_path / 'results') in err and err.count('\n') == 1
+
+
+def test_a_data_folder_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path / 'data').write_text('a file where the folder should be')
+    status, _out, err = run_main(capsys, '--data-dir', str(tmp_path / 'data' / 'deeper'), '--result-dir',
+                                 str(tmp_path / 'results'))
+    assert status == 1 and 'data_dir=' in err and err.count('\n') == 1
+    assert not list(tmp_path.glob('results/*'))
 
 
 def test_nan_stops_the_run_and_keeps_the_snapshots(folders, tmp_path, capsys):
