@@ -5,7 +5,6 @@ Shared by the scripts that run experiments; `config.py` itself is handed in by t
 
 import ast
 import copy
-import difflib
 import inspect
 import os
 import platform
@@ -83,8 +82,7 @@ def check_keys(section, given, valid):
 
 def nearest(word, candidates):
     """'; did you mean ...?' for an error message, or the list of what there is."""
-    matches = difflib.get_close_matches(str(word), [str(candidate) for candidate in candidates], n=1, cutoff=0.5)
-    return '; did you mean %r?' % matches[0] if matches else '; choose from ' + ', '.join(sorted(map(str, candidates)))
+    return misc.did_you_mean(word, candidates, cutoff=0.5) or '; choose from ' + ', '.join(sorted(map(str, candidates)))
 
 
 def open_dataset(experiment, data_dir):

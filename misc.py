@@ -1,6 +1,7 @@
 """Image grids, run folders, logs, files that are either complete or not there, and schedules' ramps."""
 
 import contextlib
+import difflib
 import errno
 import itertools
 import math
@@ -21,6 +22,12 @@ _temporary_counter = itertools.count()
 
 class UserError(ValueError):
     """A mistake of the user, in one line that names the option, its value and the cure; shown without a traceback."""
+
+
+def did_you_mean(word, candidates, cutoff=0.6):
+    """``"; did you mean 'nearest candidate'?"`` for the end of an error message, '' where nothing is near."""
+    matches = difflib.get_close_matches(str(word), [str(candidate) for candidate in candidates], n=1, cutoff=cutoff)
+    return '; did you mean %r?' % matches[0] if matches else ''
 
 
 # ----------------------------------------------------------------------------------------------------------------------

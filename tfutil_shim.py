@@ -23,7 +23,6 @@ op is here a dict {shared variable: new value}, as `theano.function` takes in `u
 """
 
 import copy
-import difflib
 import importlib
 import pickle
 from collections import OrderedDict
@@ -78,9 +77,8 @@ def import_obj(name):
             continue
         for part in parts[num_modules:]:
             if not hasattr(obj, part):
-                near = difflib.get_close_matches(part, dir(obj), n=1)
                 raise misc.UserError('%r: there is no %r in %s%s' % (
-                    name, part, module_name, '; did you mean %r?' % near[0] if near else ''))
+                    name, part, module_name, misc.did_you_mean(part, dir(obj))))
             obj = getattr(obj, part)
         return obj
     raise misc.UserError('%r: there is no module %r; write MODULE.NAME, for example %r' % (
@@ -261,9 +259,8 @@ class Network:
         if is_tf_expression(name_or_var):
             return name_or_var
         if name_or_var not in self.vars:
-            near = difflib.get_close_matches(str(name_or_var), self.vars, n=1)
             raise misc.UserError('%s has no variable %r%s' % (
-                self.name, name_or_var, '; did you mean %r?' % near[0] if near else ''))
+                self.name, name_or_var, misc.did_you_mean(name_or_var, self.vars)))
         return self.vars[name_or_var]
 
     def get_var_localname(self, name_or_var):

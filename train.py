@@ -120,8 +120,6 @@ def compile_training_functions(
     Everything runs at the resolution of `min_lod`: the networks never look at images finer than that. The optimizer
     state is new, as in the 2017 release, which rebuilt its functions for every lod range.
     """
-
-
     # Float32 inputs even when theano.config.floatX is float64, as in the release.
     real_images = T.TensorType('uint8', (False,) * 4)('real_images')
     real_labels = T.TensorType('float32', (False,) * 2)('real_labels')
@@ -139,9 +137,7 @@ def compile_training_functions(
     d_updates = adam(losses.D_loss, list(D.trainables.values()), D_lrate, **adam_kwargs)
     g_updates = adam(losses.G_loss, list(G.trainables.values()), G_lrate, **adam_kwargs)
     # Updates are simultaneous: as in the release, Gs follows the weights from before this step.
-    for param, smoothed in zip(G.trainables.values(), Gs.trainables.values(), strict=True):
-        keep, take = np.asarray([G_smoothing, 1 - G_smoothing], dtype=param.dtype)
-        g_updates[smoothed] = smoothed * keep + param * take
+    g_updates.update(Gs.setup_as_moving_average_of(G, beta=G_smoothing))
 
     outputs = [losses.G_loss, losses.D_loss, losses.real_scores_out, losses.fake_scores_out]
     inputs = [real_images, real_labels, latents, fake_labels]
@@ -300,7 +296,8 @@ class ProgressBar:
     def __init__(self, G, D, resolution, schedule_kwargs, show):
         self.total_kimg = schedule_kwargs['total_kimg']
         self.schedule_at = lambda kimg: training_schedule(int(kimg * 1000), resolution, **schedule_kwargs)
-        self.work = {2 ** stage: sum(multiplications(net, 2 ** stage) for net in (G, D))
+        per_layer = layer_multiplications(G) + layer_multiplications(D)
+        self.work = {2 ** stage: sum(count for height, count in per_layer if height <= 2 ** stage)
                      for stage in range(2, int(np.log2(resolution)) + 1)}
         self.seconds_per_work = None
         self.bar = tqdm(total=self.total_kimg, disable=not show, mininterval=1 if sys.stderr.isatty() else 30,
@@ -329,13 +326,17 @@ class ProgressBar:
 
 def multiplications(net, resolution):
     """Multiplications of one forward pass of the convolutions of `net` at and below `resolution`, per image."""
-    total = 0
+    return sum(count for height, count in layer_multiplications(net) if height <= resolution)
+
+
+def layer_multiplications(net):
+    """[(height of the output, multiplications per image)] of every layer of `net`."""
+    counts = []
     for layer in lasagne.layers.get_all_layers(net.output_layers):
         height = layer.output_shape[2] if len(layer.output_shape) == 4 else 1
-        if height <= resolution:
-            weights = [param.get_value(borrow=True).size for param in layer.get_params() if param.ndim >= 2]
-            total += sum(weights) * height ** 2
-    return total
+        weights = [param.get_value(borrow=True).size for param in layer.get_params() if param.ndim >= 2]
+        counts.append((height, sum(weights) * height ** 2))
+    return counts
 
 
 # ----------------------------------------------------------------------------------------------------------------------
