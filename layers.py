@@ -163,6 +163,13 @@ class _WeightLayer(Layer):
         self.nonlinearity = identity if nonlinearity is None else nonlinearity
         self.W = self.add_param(W, W_shape, name='W')
         self.b = self.add_param(Constant(0.), (num_units,), name='b', regularizable=False)
+        self._filters = {}
+
+    def filters(self, form):
+        """``form(W)``: the same expression each time, so that gradients of several evaluations add up before it."""
+        if self._filters.get('W') is not self.W:
+            self._filters = {'W': self.W}
+        return self._filters.setdefault(form, form(self.W))
 
     def activate(self, x):
         return self.nonlinearity(x if self.b is None else x + _per_channel(self.b))
@@ -193,12 +200,30 @@ class Conv2DLayer(_WeightLayer):
         return input_shape[0], self.num_units, h, w
 
     def get_output_for(self, input, **kwargs):
-        if self.input_shape[2:] == (1, 1) and self.pad == self.filter_size - 1:
+        size = self.filter_size
+        if self.input_shape[2:] == (1, 1) and self.pad == size - 1:
             # Full padding of a single pixel is a matrix product; as a convolution nearly all its factors are zeros.
-            size = self.filter_size
-            W = self.W.dimshuffle(1, 0, 2, 3).flatten(2)
-            return self.activate(T.dot(input.flatten(2), W).reshape((-1, self.num_units, size, size)))
-        return self.activate(convolve(input, self.W, self.pad))
+            x = T.dot(input.flatten(2), self.filters(filters_to_outputs))
+            return self.activate(x.reshape((-1, self.num_units, size, size)))
+        if self.output_shape[2:] == (1, 1) and self.pad == 0:
+            # So is a filter as large as the image.
+            x = T.dot(input.flatten(2), self.filters(filters_to_inputs))
+            return self.activate(x.dimshuffle(0, 1, 'x', 'x'))
+        x = as_type_of(self.W, input)
+        if size == 3 and self.pad == 1 and ops.is_upscaled(x, 2):
+            return self.activate(ops.upscale2x_conv2d(x.owner.inputs[0], self.filters(ops.upscale2x_filters)))
+        return self.activate(T.nnet.conv2d(x, self.filters(ops.flip_filters), border_mode=(self.pad, self.pad),
+                                           filter_flip=False))
+
+
+def filters_to_outputs(W):
+    """W (K, C, height, width) as the matrix (C, K height width) from one pixel to all output pixels."""
+    return W.dimshuffle(1, 0, 2, 3).flatten(2)
+
+
+def filters_to_inputs(W):
+    """W (K, C, height, width) as the matrix (C height width, K) from all input pixels to one."""
+    return ops.flip_filters(W).flatten(2).T
 
 
 class NINLayer(_WeightLayer):
@@ -211,15 +236,19 @@ class NINLayer(_WeightLayer):
         return (input_shape[0], self.num_units) + tuple(input_shape[2:])
 
     def get_output_for(self, input, **kwargs):
-        return self.activate(convolve(input, self.W.dimshuffle(1, 0, 'x', 'x'), 0))
+        return self.activate(T.nnet.conv2d(as_type_of(self.W, input), self.filters(filters_of_size_1),
+                                           filter_flip=False))
 
 
-def convolve(x, W, pad):
-    """Convolution of `x` with `W`, padded by `pad` zeros on all four sides."""
-    if x.dtype != W.dtype:
-        # Training feeds float32 images also when floatX is float64; Theano's convolution takes no mixture.
-        x = T.cast(x, W.dtype)
-    return T.nnet.conv2d(x, W, border_mode=(pad, pad))
+def filters_of_size_1(W):
+    """The matrix W (C, K) as filters (K, C, 1, 1)."""
+    return W.dimshuffle(1, 0, 'x', 'x')
+
+
+def as_type_of(W, x):
+    """`x` in the dtype of `W`: training feeds float32 images also when floatX is float64, and convolution takes no
+    mixture."""
+    return x if x.dtype == W.dtype else T.cast(x, W.dtype)
 
 
 class ScaleLayer(Layer):

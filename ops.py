@@ -11,6 +11,7 @@ import theano_env  # noqa: F401  isort: skip  (restores what the imports of Thea
 import theano
 import theano.tensor as T
 from theano import gof, scalar
+from theano.tensor.nnet import abstract_conv
 
 import theano_torch
 
@@ -183,6 +184,64 @@ def downscale2d(x, factor):
     return x if factor == 1 else AveragePool2D(factor)(x)
 
 
+def is_upscaled(x, factor):
+    """Whether the expression `x` is the output of ``upscale2d(..., factor)``."""
+    return x.owner is not None and x.owner.op == Repeat2D(factor)
+
+
+def upscale2x_conv2d(x, filters):
+    """Convolution of x, repeated to twice its size, with 3x3 filters W and one pixel of padding.
+
+    Takes 16 multiplications for each pixel of x instead of 36: three filter taps that fall on repeated pixels in one or
+    two places are added up beforehand, which makes it a transposed convolution of stride 2 with 4x4 filters.
+
+    Parameters
+    ----------
+    x : 4D expression (N, C, H, W)
+    filters : 4D expression (C, K, 4, 4)
+        ``upscale2x_filters(W)``.
+
+    Returns
+    -------
+    4D expression (N, K, 2 H, 2 W)
+    """
+    transposed = abstract_conv.AbstractConv2d_gradInputs(border_mode=(1, 1), subsample=(2, 2), filter_flip=False)
+    return transposed(filters, x, (x.shape[2] * 2, x.shape[3] * 2))
+
+
+def upscale2x_filters(W):
+    """Of filters W (K, C, 3, 3) those for :func:`upscale2x_conv2d`; along each axis W0, W0 + W1, W1 + W2, W2."""
+    taps = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
+    taps = T.constant(np.kron(taps, taps).astype(W.dtype))
+    k, c = W.shape[0], W.shape[1]
+    return T.dot(W.reshape((k * c, 9)), taps).reshape((k, c, 4, 4)).dimshuffle(1, 0, 2, 3)
+
+
+class FlipFilters(gof.Op):
+    """Filters (K, C, height, width) read backwards along height and width: turns correlation into convolution."""
+
+    __props__ = ()
+    view_map = {0: [0]}
+
+    def make_node(self, W):
+        W = T.as_tensor_variable(W)
+        return gof.Apply(self, [W], [W.type()])
+
+    def infer_shape(self, node, input_shapes):
+        return input_shapes
+
+    def perform(self, node, inputs, output_storage):
+        output_storage[0][0] = inputs[0][:, :, ::-1, ::-1]
+
+    def grad(self, inputs, output_grads):
+        return [flip_filters(output_grads[0])]
+
+
+def flip_filters(W):
+    """``W[:, :, ::-1, ::-1]`` of 4D filters, whose gradient is as simple."""
+    return FlipFilters()(W)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # What the ops are on PyTorch, where `theano_torch` runs the graph.
 
@@ -199,6 +258,11 @@ def _(op, node):
     return lambda x, gz: torch.ops.aten.leaky_relu_backward(gz, x, op.slope, False)
 
 
+@theano_torch.lower.register(FlipFilters)
+def _(op, node, build):
+    return lambda W: W.flip(2, 3)
+
+
 @theano_torch.lower.register(AveragePool2D)
 def _(op, node, build):
     import torch
@@ -207,17 +271,11 @@ def _(op, node, build):
     def average(x):
         if x.shape[2] % f or x.shape[3] % f:
             raise ValueError('%s: %dx%d is not a multiple of the factor' % (op, x.shape[2], x.shape[3]))
-        if f == 2 and x.device.type == 'cpu':   # Half the time of avg_pool2d there; summed in the same order.
-            return (x[..., ::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, ::2] + x[..., 1::2, 1::2]) * 0.25
         return torch.nn.functional.avg_pool2d(x, f)
     return average
 
 
 @theano_torch.lower.register(Repeat2D)
 def _(op, node, build):
-    f = op.factor
-
-    def repeat(x):
-        n, c, h, w = x.shape
-        return x[:, :, :, None, :, None].expand(n, c, h, f, w, f).reshape(n, c, h * f, w * f)
-    return repeat
+    import torch
+    return lambda x: torch.nn.functional.interpolate(x, scale_factor=float(op.factor), mode='nearest')

@@ -23,10 +23,10 @@ D_FORWARDS_PER_STEP = 13    # D step of WGAN-GP in forward passes of D: four eva
 G_FORWARDS_PER_STEP = 5     # ...and the G step, in which G costs about as much as D.
 
 
-def matrix_product_flops(np, size=2048, repetitions=3):
+def matrix_product_flops(size=2048, repetitions=3):
     """Multiplications and additions per second of a float32 matrix product with the threads in use."""
     import torch
-    a = torch.from_numpy(np.random.randn(size, size).astype(np.float32))
+    a = torch.randn(size, size)
     best = 0
     for _ in range(repetitions):
         start = time.perf_counter()
@@ -35,102 +35,138 @@ def matrix_product_flops(np, size=2048, repetitions=3):
     return best
 
 
-def step_arguments(np, schedule, args, label_size):
-    """Random reals, labels and latents for one step."""
-    size, n = schedule.resolution, schedule.minibatch_size
-    labels = np.zeros((n, label_size), np.float32)
-    return (np.random.randint(0, 256, (n, args.channels, size, size)).astype(np.uint8), labels,
-            np.random.randn(n, min(args.fmap_max, args.fmap_base)).astype(np.float32), labels)
+class Trainer:
+    """Our networks and their training step at any lod.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Options of :func:`add_network_options`, and `engine`.
+    """
+
+    def __init__(self, args):
+        import theano_env
+        self.args = args
+        self.environment = theano_env.configure(args.engine, {'floatX': 'float32'})
+        import tfutil_shim
+        kwargs = {'num_channels': args.channels, 'resolution': args.resolution, 'fmap_base': args.fmap_base,
+                  'fmap_max': args.fmap_max}
+        self.latent_size = min(args.fmap_max, args.fmap_base)
+        self.G = tfutil_shim.Network('G', func='networks.G_paper', latent_size=self.latent_size, **kwargs)
+        self.D = tfutil_shim.Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
+        self.Gs = self.G.clone(share_nontrainables=True)
+
+    def compile(self, lod):
+        """The D + G step at `lod` as a function without arguments."""
+        import numpy as np
+        import theano
+
+        import train
+        args, resolution = self.args, self.args.resolution >> int(lod)
+        schedule = train.Schedule(lod, int(lod), int(np.ceil(lod)), resolution, args.minibatch, 1.0, 1.0)
+        for net in (self.G, self.D):
+            net.toplevel_params['cur_lod'].set_value(np.float32(lod))
+        rate = theano.shared(np.float32(1e-4))
+        functions = train.compile_training_functions(
+            self.G, self.D, self.Gs, schedule, rate, rate, 0.999, {},
+            {'beta1': 0.0, 'beta2': 0.99, 'epsilon': 1e-8}, True, False)
+        images = np.random.randint(0, 256, (args.minibatch, args.channels, resolution, resolution)).astype(np.uint8)
+        labels = np.zeros((args.minibatch, 0), np.float32)
+
+        def step():
+            for function, inputs in [(functions.train_d, (images, labels)), (functions.train_g, ())]:
+                latents = np.random.randn(args.minibatch, self.latent_size).astype(np.float32)
+                function(*inputs, latents, labels)
+        return step
+
+    def step_flops(self, lod):
+        """Multiplications and additions that the convolutions of one step need in the plain algorithm."""
+        import train
+        passes = D_FORWARDS_PER_STEP + G_FORWARDS_PER_STEP
+        return 2 * self.args.minibatch * passes * train.multiplications(self.D, self.args.resolution >> int(lod))
 
 
-def time_lod(lod, nets, args, np, theano, train):
+def time_steps(step, seconds, minimum=2):
+    """Seconds per call of `step`, over at least `seconds` and at least `minimum` calls."""
+    start, count = time.perf_counter(), 0
+    while count < minimum or time.perf_counter() - start < seconds:
+        step()
+        count += 1
+    return (time.perf_counter() - start) / count
+
+
+def peak_memory_mb():
+    """Largest resident memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def time_lod(lod, trainer):
     """Compile and time the step at one `lod`; returns a dict for one row."""
-    G, D, Gs = nets
-    resolution = args.resolution >> int(lod)
-    schedule = train.Schedule(lod, int(lod), int(np.ceil(lod)), resolution, args.minibatch, 1.0, 1.0)
-    for net in (G, D):
-        net.toplevel_params['cur_lod'].set_value(np.float32(lod))
-    rate = theano.shared(np.float32(1e-4))
+    import numpy as np
+    args = trainer.args
     start = time.perf_counter()
-    functions = train.compile_training_functions(
-        G, D, Gs, schedule, rate, rate, 0.999, {}, {'beta1': 0.0, 'beta2': 0.99, 'epsilon': 1e-8}, True, False)
+    step = trainer.compile(lod)
     compile_seconds = time.perf_counter() - start
-    arguments = step_arguments(np, schedule, args, 0)
-
-    def step():
-        functions.train_d(*arguments)
-        functions.train_g(*arguments[2:])
-
-    start = time.perf_counter()
-    step()
-    first_seconds = time.perf_counter() - start
+    first_seconds = time_steps(step, 0, minimum=1)
     seconds, peaks = [], []
     for _ in range(args.repetitions):
-        start, steps = time.perf_counter(), 0
-        while steps < 2 or time.perf_counter() - start < args.seconds / args.repetitions:
-            step()
-            steps += 1
-        seconds.append((time.perf_counter() - start) / steps)
+        seconds.append(time_steps(step, args.seconds / args.repetitions))
         if args.engine != 'theano':
-            peaks.append(matrix_product_flops(np))
-    flops = 2 * args.minibatch * (D_FORWARDS_PER_STEP + G_FORWARDS_PER_STEP) * train.multiplications(D, resolution)
+            peaks.append(matrix_product_flops())
     median = float(np.median(seconds))
-    return {'lod': lod, 'resolution': resolution, 'sec_per_kimg': median / args.minibatch * 1000,
+    return {'lod': lod, 'resolution': args.resolution >> int(lod), 'sec_per_kimg': median / args.minibatch * 1000,
             'min': min(seconds) / args.minibatch * 1000, 'max': max(seconds) / args.minibatch * 1000,
             'compile_seconds': compile_seconds, 'first_step_seconds': first_seconds,
-            'of_peak': flops / median / float(np.median(peaks)) if peaks else None,
-            'peak_gflops': float(np.median(peaks)) / 1e9 if peaks else None,
-            'peak_memory_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+            'of_peak': trainer.step_flops(lod) / median / float(np.median(peaks)) if peaks else None,
+            'peak_gflops': float(np.median(peaks)) / 1e9 if peaks else None, 'peak_memory_mb': peak_memory_mb()}
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_network_options(parser):
+    """Options that all benchmarks of the training step share."""
     parser.add_argument('--resolution', type=int, default=32, help='of the networks; default: %(default)s')
     parser.add_argument('--channels', type=int, default=3, help='default: %(default)s')
     parser.add_argument('--fmap-base', type=int, default=8192, help='default: %(default)s')
     parser.add_argument('--fmap-max', type=int, default=64, help='default: %(default)s')
     parser.add_argument('--minibatch', type=int, default=16, help='images per step; default: %(default)s')
     parser.add_argument('--lods', type=float, nargs='*', help='default: all, whole and half')
-    parser.add_argument('--engine', default='torch', help='torch or theano; default: %(default)s')
     parser.add_argument('--threads', type=int, default=os.cpu_count(), help='default: all cores')
     parser.add_argument('--repetitions', type=int, default=5, help='default: %(default)s')
-    parser.add_argument('--seconds', type=float, default=10, help='per lod; default: %(default)s')
     parser.add_argument('--json', metavar='FILE', help='write the rows there, too')
-    return parser.parse_args()
+
+
+def chosen_lods(args):
+    if args.lods is not None:
+        return args.lods
+    return [half / 2 for half in range(2 * (args.resolution.bit_length() - 3), -1, -1)]
+
+
+def write_json(args, rows, **facts):
+    """Write what was measured, where and with what options."""
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps(
+            {'date': time.strftime('%Y-%m-%d'), 'machine': platform.platform(), **facts, 'options': vars(args),
+             'rows': rows}, indent=1) + '\n')
 
 
 def main():
-    args = parse_arguments()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_network_options(parser)
+    parser.add_argument('--engine', default='torch', help='torch or theano; default: %(default)s')
+    parser.add_argument('--seconds', type=float, default=10, help='per lod; default: %(default)s')
+    args = parser.parse_args()
     os.environ['OMP_NUM_THREADS'] = str(args.threads)
-    import numpy as np
-
-    import theano_env
-    print(theano_env.configure(args.engine, {'floatX': 'float32'}))
-    import theano
-
-    import tfutil_shim
-    import train
-    kwargs = {'num_channels': args.channels, 'resolution': args.resolution, 'fmap_base': args.fmap_base,
-              'fmap_max': args.fmap_max}
-    G = tfutil_shim.Network('G', func='networks.G_paper', latent_size=min(args.fmap_max, args.fmap_base), **kwargs)
-    D = tfutil_shim.Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
-    nets = G, D, G.clone(share_nontrainables=True)
-    lods = args.lods
-    if lods is None:
-        lods = [half / 2 for half in range(2 * int(np.log2(args.resolution)) - 4, -1, -1)]
+    trainer = Trainer(args)
+    print(trainer.environment)
     rows = []
     print('%-5s %-6s %-26s %-9s %-9s %-9s %s' % ('lod', 'size', 'sec/kimg', 'compile', 'first', 'of peak', 'memory'))
-    for lod in lods:
-        row = time_lod(lod, nets, args, np, theano, train)
+    for lod in chosen_lods(args):
+        row = time_lod(lod, trainer)
         rows.append(row)
         print('%-5.1f %-6d %-26s %-9s %-9s %-9s %d MB' % (
             lod, row['resolution'], '%.1f (%.1f - %.1f)' % (row['sec_per_kimg'], row['min'], row['max']),
             '%.1f s' % row['compile_seconds'], '%.1f s' % row['first_step_seconds'],
             '-' if row['of_peak'] is None else '%.0f %%' % (100 * row['of_peak']), row['peak_memory_mb']), flush=True)
-    if args.json:
-        pathlib.Path(args.json).write_text(json.dumps(
-            {'date': time.strftime('%Y-%m-%d'), 'machine': platform.platform(), 'options': vars(args), 'rows': rows},
-            indent=1) + '\n')
+    write_json(args, rows, engine=str(trainer.environment))
 
 
 if __name__ == '__main__':

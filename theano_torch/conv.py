@@ -3,7 +3,12 @@
 Theano's `filter_flip` is a convolution proper; torch computes correlations, so the filters are flipped before. Theano's
 three ops name their inputs image, filters and top gradient (the one of the output); torch needs only the shape of
 the tensor whose gradient is asked for.
+
+Images in two dimensions are handled in the channels-last memory format: element-wise ops, pooling and resampling keep
+the format that they get, so that a whole network runs in it once its first convolution has put the images there.
 """
+
+import math
 
 import torch
 from theano.tensor.nnet import abstract_conv
@@ -31,6 +36,11 @@ class Geometry:
         self.flip_axes = tuple(range(2, 2 + self.ndim)) if flips else None
         self.dtype = torch_dtype(node.outputs[0].type.dtype)
 
+    def is_plain(self):
+        """Whether this is a convolution of stride 1 with nothing unusual about it."""
+        return self.ndim == 2 and self.groups == 1 and self.is_symmetric and \
+            math.prod(self.stride) == math.prod(self.dilation) == 1
+
     def padding(self, op, kernel_size):
         """(before, after) for each spatial dimension."""
         dilated = [(size - 1) * step + 1 for size, step in zip(kernel_size, self.dilation, strict=True)]
@@ -45,6 +55,11 @@ class Geometry:
 
     def flip(self, filters):
         return filters if self.flip_axes is None else filters.flip(self.flip_axes)
+
+    def image(self, x):
+        """`x` in the type and memory format to compute in."""
+        x = x.to(self.dtype)
+        return x.contiguous(memory_format=torch.channels_last) if self.ndim == 2 else x
 
     def padded(self, image):
         """`image` with the padding that torch cannot do, the one that differs between the two sides."""
@@ -73,7 +88,7 @@ def _(op, node, build):
         raise ValueError('The image has %d channels, the filters (times groups) have %d' % channels)
 
     def conv(image, filters):
-        return convolution(geometry.padded(image).to(geometry.dtype), geometry.flip(filters.to(geometry.dtype)), None,
+        return convolution(geometry.image(geometry.padded(image)), geometry.flip(filters.to(geometry.dtype)), None,
                            stride, pad, dilation, False, zeros, groups)
     return conv
 
@@ -89,10 +104,85 @@ def _(op, node, build):
     def grad_weights(image, top_grad):
         like = top_grad.new_empty(shape, dtype=geometry.dtype)
         gradient = convolution_backward(
-            top_grad.to(geometry.dtype), geometry.padded(image).to(geometry.dtype), like, None, stride, pad, dilation,
+            geometry.image(top_grad), geometry.image(geometry.padded(image)), like, None, stride, pad, dilation,
             False, zeros, groups, [False, True, False])[1]
         return geometry.flip(gradient)
+
+    if build.device.type == 'cpu' and geometry.is_plain() and max(kernel_size) > 1 and \
+            shape[0] * shape[1] >= WeightProducts.MIN_FILTERS:
+        products = WeightProducts(shape, build.shape(node.inputs[0]), geometry.pad)
+
+        return lambda image, top_grad: geometry.flip(products(geometry.image(image), geometry.image(top_grad))), \
+            node.inputs[:2]
     return grad_weights, node.inputs[:2]
+
+
+class WeightProducts:
+    """The gradient with respect to the filters of a plain convolution as matrix products, on the CPU.
+
+    A product for each row of the filters: gradients of the output times the pixels under that row, of which `width`
+    neighbours make one long column. In channels-last format these are what lies in memory, so that one copy of the
+    image with its columns serves all rows. Twice as fast as oneDNN's kernels where these run on AVX2.
+
+    Parameters
+    ----------
+    shape : (K, C, height, width)
+        Of the filters.
+    image_shape : (N, C, H, W)
+    pad : (int, int)
+    """
+
+    BLOCK_BYTES = 7 << 19       # Of the columns that are made at once, so that they stay in a cache...
+    WHOLE_BYTES = 8 << 20       # ...but if so much holds everything, or with so many channels, one large product...
+    WHOLE_CHANNELS = 256        # ...is faster.
+    MIN_FILTERS = 512           # With fewer filters times channels than that oneDNN is.
+
+    def __init__(self, shape, image_shape, pad):
+        self.filters, self.pad = shape, pad
+        self.num, self.channels, height, width = image_shape
+        self.height, self.width = height + 2 * pad[0], width + 2 * pad[1]       # With padding.
+        self.out_height, self.out_width = self.height - shape[2] + 1, self.width - shape[3] + 1
+        row_bytes = self.out_width * shape[3] * self.channels * 4
+        self.is_whole = self.channels >= self.WHOLE_CHANNELS or \
+            self.num * self.out_height * row_bytes * shape[2] <= self.WHOLE_BYTES
+        least = min(self.num, torch.get_num_threads())      # Images are shared out among the threads.
+        self.rows = min(max(self.BLOCK_BYTES // (least * row_bytes), 8), self.out_height)
+        self.images = min(max(self.BLOCK_BYTES // (self.rows * row_bytes) // least * least, least), self.num)
+
+    def __call__(self, image, top_grad):
+        image = image.permute(0, 2, 3, 1)
+        if any(self.pad):
+            image = torch.nn.functional.pad(image, (0, 0, self.pad[1], self.pad[1], self.pad[0], self.pad[0]))
+        image, top_grad = image.contiguous(), top_grad.permute(0, 2, 3, 1)
+        return self.whole(image, top_grad) if self.is_whole else self.by_blocks(image, top_grad)
+
+    def whole(self, image, top_grad):
+        """One product: every pixel with all its neighbours in one column."""
+        num_filters, channels, height, width = self.filters
+        _, row, pixel, _ = image.stride()
+        columns = image.as_strided((self.num, self.out_height, self.out_width, height, width * channels),
+                                   (image.stride(0), row, pixel, row, 1)).reshape(-1, height * width * channels)
+        product = torch.mm(top_grad.reshape(-1, num_filters).t(), columns)
+        return product.view(num_filters, height, width, channels).permute(0, 3, 1, 2)
+
+    def by_blocks(self, image, top_grad):
+        num_filters, channels, height, width = self.filters
+        result = image.new_zeros(height, self.images, num_filters, width * channels)
+        for first in range(0, self.num, self.images):
+            for top in range(0, self.out_height, self.rows):
+                self.add_block(result, image[first:first + self.images, top:top + self.rows + height - 1],
+                               top_grad[first:first + self.images, top:top + self.rows])
+        return result.sum(dim=1).view(height, num_filters, width, channels).permute(1, 3, 0, 2)
+
+    def add_block(self, result, image, top_grad):
+        num_filters, channels, height, width = self.filters
+        num, rows = top_grad.shape[:2]
+        columns = image.as_strided((num, rows + height - 1, self.out_width, width * channels), image.stride(),
+                                   image.storage_offset()).contiguous()
+        grads = top_grad.reshape(num, rows * self.out_width, num_filters).transpose(1, 2)
+        for index in range(height):
+            products = result[index, :num]
+            torch.baddbmm(products, grads, columns[:, index:index + rows].flatten(1, 2), out=products)
 
 
 @lower.register(abstract_conv.AbstractConv_gradInputs)
@@ -109,6 +199,6 @@ def _(op, node, build):
 
     def grad_inputs(filters, top_grad):
         filters = geometry.flip(filters.to(geometry.dtype))
-        return geometry.cropped(convolution(top_grad.to(geometry.dtype), filters, None, stride, pad, dilation, True,
+        return geometry.cropped(convolution(geometry.image(top_grad), filters, None, stride, pad, dilation, True,
                                             missing, groups))
     return grad_inputs, node.inputs[:2]
