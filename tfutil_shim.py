@@ -37,6 +37,7 @@ import theano.tensor as T
 from theano.tensor.signal.pool import pool_2d
 
 import misc
+import updates
 from tfutil_training import (  # noqa: F401  (part of the interface)
     Autosummaries,
     Optimizer,
@@ -345,14 +346,16 @@ class Network:
         OrderedDict
             {shared variable: expression}; variables that both networks share are not in it.
         """
-        updates = OrderedDict()
-        for name, var in self.vars.items():
-            src = src_net.find_var(name)
-            decay = beta if name in self.trainables else beta_nontrainable
-            if src is not var:
-                is_zero = not is_tf_expression(decay) and decay == 0
-                updates[var] = src if is_zero else T.cast(lerp(src, var, decay), var.dtype)
-        return updates
+        new_values = OrderedDict()
+        for is_trainable, decay in ((True, beta), (False, beta_nontrainable)):
+            pairs = [(var, src_net.find_var(name)) for name, var in self.vars.items()
+                     if (name in self.trainables) == is_trainable]
+            pairs = [(var, src) for var, src in pairs if src is not var]
+            if not is_tf_expression(decay) and decay == 0:
+                new_values.update(pairs)
+            elif pairs:
+                new_values.update(updates.moving_average(*zip(*pairs, strict=True), decay))
+        return new_values
 
     # Pickling: plain data, no source text, no Theano objects.
 

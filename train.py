@@ -27,6 +27,7 @@ import experiment
 import layers
 import loss
 import misc
+import updates
 
 DYNAMIC_RANGE_IMAGES = (0, 255)     # Of the uint8 images in the dataset.
 DYNAMIC_RANGE_NETS = (-1, 1)        # Of the images between G and D.
@@ -153,11 +154,11 @@ def compile_training_functions(
 
 
 def adam(loss, params, learning_rate, **kwargs):
-    """Lasagne's Adam over the parameters that `loss` depends on, with one walk of the graph for all gradients."""
+    """Adam over the parameters that `loss` depends on, with one walk of the graph for all gradients."""
     grads = theano.grad(loss, params, disconnected_inputs='ignore', return_disconnected='None')
     connected = [(grad, param) for grad, param in zip(grads, params, strict=True) if grad is not None]
     grads, params = zip(*connected, strict=True)
-    return lasagne.updates.adam(list(grads), list(params), learning_rate=learning_rate, **kwargs)
+    return updates.adam(grads, params, learning_rate, **kwargs)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class TorchLinker(LocalLinker):
         return type(self)(self.device)
 
     def make_all(self, input_storage=None, output_storage=None, storage_map=None):
-        order = self.schedule(self.fgraph)
+        order = last_destroyers_last(self.schedule(self.fgraph))
         for node in order:
             check_supported(node)
         input_storage, output_storage, storage_map = map_storage(
@@ -51,6 +51,17 @@ class TorchLinker(LocalLinker):
                 [Container(var, cell, readonly=True) for var, cell in
                  zip(self.fgraph.outputs, output_storage, strict=True)],
                 [], order)
+
+
+def last_destroyers_last(order):
+    """`order` with the nodes at its end that destroy their inputs and make outputs of the function.
+
+    A run that turns out to need another program (`build.WrongShapes`) has not destroyed anything then.
+    """
+    def is_last(node):
+        return bool(getattr(node.op, 'destroy_map', None)) and \
+            all(client == 'output' for var in node.outputs for client, _ in var.clients)
+    return [node for node in order if not is_last(node)] + [node for node in order if is_last(node)]
 
 
 def check_supported(node):

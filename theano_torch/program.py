@@ -33,12 +33,14 @@ class Program:
     initial : list
         What the slots hold at the start: static values and None.
     input_slots, output_slots : list of int
+    in_place : list of (int or None)
+        For each output, which input's new value it is: it may be in the old one's memory.
     copied : list of int or None
         Which outputs have to be copied, because they share memory with something else. None: find out in each call.
     """
 
-    def __init__(self, steps, initial, input_slots, output_slots, copied):
-        self.steps, self.initial, self.copied = steps, initial, copied
+    def __init__(self, steps, initial, input_slots, output_slots, in_place, copied):
+        self.steps, self.initial, self.in_place, self.copied = steps, initial, in_place, copied
         self.input_slots, self.output_slots = input_slots, output_slots
 
     def __call__(self, inputs):
@@ -64,7 +66,8 @@ class Program:
                 raise
             raise_naming(node, arguments)
         outputs = [values[slot] for slot in self.output_slots]
-        copy_outputs(outputs, aliases(inputs, self.initial, outputs) if self.copied is None else self.copied)
+        copied = aliases(inputs, self.initial, outputs, self.in_place) if self.copied is None else self.copied
+        copy_outputs(outputs, copied)
         return outputs
 
 
@@ -73,14 +76,16 @@ def copy_outputs(outputs, copied):
         outputs[index] = outputs[index].clone(memory_format=torch.contiguous_format)
 
 
-def aliases(inputs, statics, outputs):
-    """Indices of the outputs that do not own their memory alone or are not contiguous."""
+def aliases(inputs, statics, outputs, in_place):
+    """Indices of the outputs that do not own their memory alone or are not contiguous; `in_place` as of `Program`."""
     seen = {storage_of(value) for value in (*inputs, *statics)} - {0}
     copied = []
-    for index, value in enumerate(outputs):
+    for index, (value, target) in enumerate(zip(outputs, in_place, strict=True)):
         if not isinstance(value, torch.Tensor):
             continue
         address = storage_of(value)
+        if target is not None and address and value.data_ptr() == inputs[target].data_ptr():
+            continue
         if address in seen or not value.is_contiguous() or value.untyped_storage().nbytes() > max(value.nbytes, 1):
             copied.append(index)
         elif address:
@@ -88,7 +93,7 @@ def aliases(inputs, statics, outputs):
     return copied
 
 
-def assemble(tracer, inputs, on_host, outputs, copied):
+def assemble(tracer, inputs, on_host, outputs, in_place, copied):
     """A `Program` out of the steps of a walk: without those that nothing needs, with slots instead of variables."""
     output_keys = [(var, hosts.is_host_type(var)) for var in outputs]
     needed, steps = set(output_keys), []
@@ -118,7 +123,7 @@ def assemble(tracer, inputs, on_host, outputs, copied):
             emptied[number].append(index)
     return Program([(function, sources, target, tuple(emptied[number]), node)
                     for number, (function, sources, target, node) in enumerate(entries)],
-                   initial, input_slots, output_slots, copied)
+                   initial, input_slots, output_slots, in_place, copied)
 
 
 class Runner:
@@ -144,6 +149,7 @@ class Runner:
         cells = dict(zip(fgraph.inputs, input_storage, strict=True))
         self.update_cells = [cells[var] for var in updated]
         self.num_returned = len(fgraph.outputs) - len(updated)
+        self.in_place = [None] * self.num_returned + [fgraph.inputs.index(var) for var in updated]
         # An output that is an input shares its cell, which is not to be written to.
         inputs = {id(cell) for cell in input_storage}
         self.result_cells = [None if id(cell) in inputs else cell for cell in output_storage[:self.num_returned]]
@@ -190,8 +196,8 @@ class Runner:
             return outputs
         tracer = Tracer(self.order, self.constants, self.device)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
-        copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs)
-        programs.insert(0, assemble(tracer, self.fgraph.inputs, self.on_host, self.fgraph.outputs,
+        copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs, self.in_place)
+        programs.insert(0, assemble(tracer, self.fgraph.inputs, self.on_host, self.fgraph.outputs, self.in_place,
                                     None if tracer.is_dynamic else copied))
         del programs[MAX_PROGRAMS:]
         while len(self.programs) > MAX_SIGNATURES:

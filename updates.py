@@ -1,0 +1,224 @@
+"""Adam and moving averages of all parameters at once: what happens to the weights after the gradients are known.
+
+As single Theano ops that work in place, on all engines: a training step updates hundreds of tensors, most of them
+small, and going over each of them several times would cost as much as a convolution.
+"""
+
+import contextlib
+
+import numpy as np
+
+import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import theano
+import theano.tensor as T
+from theano import gof
+from theano.gof.destroyhandler import DestroyHandler
+
+import theano_torch
+
+
+class _Step(gof.Op):
+    """An op whose last inputs, `num_sets` times `num` tensors behind `num_before` others, become its outputs.
+
+    Graphs are built with ``inplace=False``; the rewrite below lets the outputs take the memory of the inputs.
+    """
+
+    def __init__(self, num, num_sets, num_before, inplace):
+        self.num, self.inplace = num, inplace
+        self.num_changed = num * num_sets
+        if inplace:
+            self.destroy_map = {i: [num_before + i] for i in range(self.num_changed)}
+
+    def infer_shape(self, node, input_shapes):
+        return input_shapes[-self.num_changed:]
+
+    def perform(self, node, inputs, output_storage):
+        changed = [x if self.inplace else x.copy() for x in inputs[-self.num_changed:]]
+        self.step([*inputs[:-self.num_changed], *changed])
+        for cell, value in zip(output_storage, changed, strict=True):
+            cell[0] = value
+
+    def lowered(self, step):
+        """`step`, a function that changes the tensors of its argument, a list, for `theano_torch`."""
+        def run(*values):
+            changed = [x if self.inplace else x.clone() for x in values[-self.num_changed:]]
+            step([*values[:-self.num_changed], *changed])
+            return tuple(changed)
+        return run
+
+
+class WorkInPlace(gof.Optimizer):
+    """Let every :class:`_Step` work in place that may destroy its inputs."""
+
+    def add_requirements(self, fgraph):
+        if not hasattr(fgraph, 'destroyers'):
+            fgraph.attach_feature(DestroyHandler())
+
+    def apply(self, fgraph):
+        returned = {root_of(var) for var in fgraph.outputs}     # Old values that somebody wants.
+        for node in fgraph.toposort():
+            if isinstance(node.op, _Step) and not node.op.inplace and \
+                    not returned.intersection(map(root_of, node.inputs[-node.op.num_changed:])):
+                outputs = node.op.in_place()(*node.inputs, return_list=True)
+                with contextlib.suppress(gof.InconsistencyError):       # It may not.
+                    fgraph.replace_all_validate(list(zip(node.outputs, outputs, strict=True)), reason='updates')
+
+
+def root_of(var):
+    """The variable in whose memory `var` is, as far as it is a view."""
+    while var.owner is not None and getattr(var.owner.op, 'view_map', None):
+        source = var.owner.op.view_map.get(var.owner.outputs.index(var))
+        if source is None:
+            break
+        var = var.owner.inputs[source[0]]
+    return var
+
+
+theano.compile.optdb.register('updates_in_place', WorkInPlace(), 75, 'fast_run')
+
+
+class AdamStep(_Step):
+    """``m <- beta1 m + (1 - beta1) g``, ``v <- beta2 v + (1 - beta2) g^2``, ``p <- p - rate m / (sqrt(v) + epsilon)``.
+
+    Inputs: rate, overflow (scalars; a step with overflow > 0 changes nothing), then `num` each of gradients g,
+    parameters p, moments m and v, all of one dtype. Outputs: p, m and v, in the memory of the inputs.
+    """
+
+    __props__ = ('num', 'beta1', 'beta2', 'epsilon', 'inplace')
+
+    def __init__(self, num, beta1, beta2, epsilon, inplace=False):
+        super().__init__(num, num_sets=3, num_before=2 + num, inplace=inplace)
+        self.beta1, self.beta2, self.epsilon = float(beta1), float(beta2), float(epsilon)
+
+    def in_place(self):
+        return type(self)(self.num, self.beta1, self.beta2, self.epsilon, inplace=True)
+
+    def make_node(self, rate, overflow, *tensors):
+        inputs = [T.as_tensor_variable(x) for x in (rate, overflow, *tensors)]
+        return gof.Apply(self, inputs, [x.type() for x in inputs[-self.num_changed:]])
+
+    def sets(self, values):
+        """Gradients, parameters, first and second moments."""
+        return [list(values[2 + i * self.num:2 + (i + 1) * self.num]) for i in range(4)]
+
+    def step(self, values):
+        rate, overflow = values[:2]
+        if overflow > 0:
+            return
+        for g, p, m, v in zip(*self.sets(values), strict=True):
+            m[...] = self.beta1 * m + (1 - self.beta1) * g
+            v[...] = self.beta2 * v + (1 - self.beta2) * g ** 2
+            p[...] = p - rate * m / (np.sqrt(v) + self.epsilon)
+
+
+@theano_torch.lower.register(AdamStep)
+def _(op, node, build):
+    import torch
+    # The fused kernel corrects its moments for the number of steps, which is in `rate` already: let it be infinite.
+    steps = [torch.tensor(torch.inf, dtype=torch.float32, device=build.device)] * op.num
+    on_cpu = build.device.type == 'cpu'
+
+    def step(values):
+        rate, overflow = values[:2]
+        grads, params, means, squares = op.sets(values)
+        torch._fused_adam_(
+            params, [grad.contiguous() for grad in grads], means, squares, [], steps,
+            lr=rate.item() if on_cpu else rate, beta1=op.beta1, beta2=op.beta2, weight_decay=0.0, eps=op.epsilon,
+            amsgrad=False, maximize=False, grad_scale=None, found_inf=overflow.float())
+    return op.lowered(step)
+
+
+def adam(grads, params, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, overflow=None):
+    """The updates of `lasagne.updates.adam` (Kingma and Ba 2014), whose state starts at zero.
+
+    Parameters
+    ----------
+    grads : list of expressions
+    params : list of shared variables
+    learning_rate : scalar expression
+    beta1, beta2, epsilon : float
+    overflow : scalar expression, optional
+        Where it is true, the step is left out: parameters, moments and the number of steps stay as they are.
+
+    Returns
+    -------
+    dict
+        {shared variable: expression}
+    """
+    overflow = T.constant(np.float32(0)) if overflow is None else T.cast(overflow, 'float32')
+    previous = theano.shared(np.asarray(0, theano.config.floatX))
+    steps = previous + T.cast(1 - overflow, previous.dtype)
+    rate = learning_rate * T.sqrt(1 - beta2 ** steps) / (1 - beta1 ** steps)
+    updates = {}
+    # One step for each dtype.
+    for dtype in dict.fromkeys(param.dtype for param in params):
+        pairs = [(grad, param) for grad, param in zip(grads, params, strict=True) if param.dtype == dtype]
+        moments = [[theano.shared(np.zeros_like(param.get_value(borrow=True))) for _, param in pairs] for _ in range(2)]
+        changed = [param for _, param in pairs] + moments[0] + moments[1]
+        step = AdamStep(len(pairs), beta1, beta2, epsilon)
+        results = step(rate, overflow, *[T.cast(grad, dtype) for grad, _ in pairs], *changed, return_list=True)
+        updates.update(zip(changed, results, strict=True))
+    updates[previous] = steps
+    return updates
+
+
+class MovingAverageStep(_Step):
+    """``average <- source + (average - source) * decay`` of `num` averages and sources.
+
+    Inputs: decay (scalar), `num` sources, `num` averages of one dtype. Outputs: the averages, in their old memory.
+    """
+
+    __props__ = ('num', 'inplace')
+
+    def __init__(self, num, inplace=False):
+        super().__init__(num, num_sets=1, num_before=1 + num, inplace=inplace)
+
+    def in_place(self):
+        return type(self)(self.num, inplace=True)
+
+    def make_node(self, decay, *tensors):
+        inputs = [T.as_tensor_variable(x) for x in (decay, *tensors)]
+        return gof.Apply(self, inputs, [x.type() for x in inputs[-self.num_changed:]])
+
+    def step(self, values):
+        for source, average in zip(values[1:1 + self.num], values[1 + self.num:], strict=True):
+            average[...] = source + (average - source) * values[0]
+
+
+@theano_torch.lower.register(MovingAverageStep)
+def _(op, node, build):
+    import torch
+    decay = build.number(node.inputs[0])
+
+    def step(values):
+        sources, averages = list(values[-2 * op.num:-op.num]), list(values[-op.num:])
+        if decay is not None:
+            torch._foreach_lerp_(averages, sources, 1 - decay)
+            return
+        for source, average in zip(sources, averages, strict=True):
+            average.lerp_(source, 1 - values[0].to(average.dtype))
+    return op.lowered(step), node.inputs if decay is None else node.inputs[1:]
+
+
+def moving_average(averages, sources, decay):
+    """The updates ``average <- source + (average - source) * decay``.
+
+    Parameters
+    ----------
+    averages, sources : lists of shared variables
+    decay : float or scalar expression
+
+    Returns
+    -------
+    dict
+        {shared variable: expression}
+    """
+    updates = {}
+    for dtype in dict.fromkeys(average.dtype for average in averages):
+        pairs = [pair for pair in zip(averages, sources, strict=True) if pair[0].dtype == dtype]
+        targets = [average for average, _ in pairs]
+        results = MovingAverageStep(len(pairs))(decay, *[T.cast(source, dtype) for _, source in pairs], *targets,
+                                                return_list=True)
+        updates.update(zip(targets, results, strict=True))
+    return updates
