@@ -5,6 +5,7 @@ small, and going over each of them several times would cost as much as a convolu
 """
 
 import contextlib
+from collections import OrderedDict
 
 import numpy as np
 
@@ -143,14 +144,14 @@ def adam(grads, params, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, ove
 
     Returns
     -------
-    dict
+    OrderedDict
         {shared variable: expression}
     """
     overflow = T.constant(np.float32(0)) if overflow is None else T.cast(overflow, 'float32')
     previous = theano.shared(np.asarray(0, theano.config.floatX))
     steps = previous + T.cast(1 - overflow, previous.dtype)
     rate = learning_rate * T.sqrt(1 - beta2 ** steps) / (1 - beta1 ** steps)
-    updates = {}
+    updates = OrderedDict()
     # One step for each dtype.
     for dtype in dict.fromkeys(param.dtype for param in params):
         pairs = [(grad, param) for grad, param in zip(grads, params, strict=True) if param.dtype == dtype]
@@ -211,10 +212,10 @@ def moving_average(averages, sources, decay):
 
     Returns
     -------
-    dict
+    OrderedDict
         {shared variable: expression}
     """
-    updates = {}
+    updates = OrderedDict()
     for dtype in dict.fromkeys(average.dtype for average in averages):
         pairs = [pair for pair in zip(averages, sources, strict=True) if pair[0].dtype == dtype]
         targets = [average for average, _ in pairs]

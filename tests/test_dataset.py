@@ -40,14 +40,16 @@ def crc(array):
 # Recorded readers, exactly.
 
 
-@pytest.mark.parametrize('cache_gb', [0, 1], ids=['streaming', 'cached'])
+@pytest.mark.parametrize('cache_gb, parallel_bytes', [(0, 1 << 20), (1, 1 << 20), (0, 0)],
+                         ids=['streaming', 'cached', 'threads'])
 @pytest.mark.parametrize('name', SCENARIOS)
-def test_recorded_scenario(name, cache_gb, h5_path):
+def test_recorded_scenario(name, cache_gb, parallel_bytes, h5_path, monkeypatch):
+    monkeypatch.setattr(dataset, 'PARALLEL_BYTES', parallel_bytes)
     meta = json.loads(str(ARRAYS[name + '_meta']))
     info, kwargs = meta['info'], meta['kwargs']
     kwargs.pop('max_gb_to_load_right_away', None)   # Of the release; ours is cache_gb.
     np.random.seed(meta['seed'])
-    with dataset.Dataset(h5_path, cache_gb=cache_gb, **kwargs) as reader:
+    with dataset.Dataset(h5_path, cache_gb=cache_gb, read_threads=3, **kwargs) as reader:
         assert [reader.num_images, *reader.shape] == info['shape']
         assert reader.resolution == info['resolution']
         assert (reader.dtype, list(reader.dynamic_range)) == (info['dtype'], info['dynamic_range'])
@@ -175,14 +177,85 @@ def test_streaming_reads_ahead_and_forgets_what_is_over(h5_path):
             assert not reader.reader.images[1 - lod]
 
 
-def test_a_reader_that_is_not_closed_stops_its_thread(h5_path):
-    reader = dataset.Dataset(h5_path)
+def test_a_reader_that_is_not_closed_stops_its_threads(h5_path):
+    reader = dataset.Dataset(h5_path, read_threads=3)
     reader.next_minibatch(1)
-    thread, h5 = reader.reader.thread, reader.h5
-    assert thread.is_alive()
+    threads, h5 = reader.reader.threads, reader.h5
+    assert len(threads) == 3 and all(thread.is_alive() for thread in threads)
     del reader
     gc.collect()
-    assert not thread.is_alive() and not h5
+    assert not any(thread.is_alive() for thread in threads) and not h5
+
+
+def test_nothing_is_read_twice(h5_path, monkeypatch):
+    """Neither by two threads nor by the reader while a thread is at it."""
+    reads, read = [], dataset.ChunkReader.read
+
+    def slow_read(level, index):
+        reads.append(index)
+        threading.Event().wait(0.002 + 0.004 * (index % 2))
+        return read(level, index)
+
+    monkeypatch.setattr(dataset.ChunkReader, 'read', slow_read)
+    monkeypatch.setattr(dataset, 'PARALLEL_BYTES', 0)
+    with dataset.Dataset(h5_path, shuffle=False, prefetch_images=6, cache_gb=0, read_threads=3) as reader:
+        for start in range(0, 18, 2):
+            images = reader.next_minibatch(2)[0]
+            np.testing.assert_array_equal(images, LEVELS['data16x16'][start:start + 2])
+    assert sorted(reads) == sorted(set(reads))
+
+
+def test_what_was_read_meanwhile_is_not_read_ahead(h5_path, monkeypatch):
+    reads, read, go_on = [], dataset.ChunkReader.read, threading.Event()
+
+    def blocked_read(level, index):
+        reads.append(index)
+        assert index or go_on.wait(60)
+        return read(level, index)
+
+    monkeypatch.setattr(dataset.ChunkReader, 'read', blocked_read)
+    with dataset.Dataset(h5_path, cache_gb=0, read_threads=1) as reader:
+        ahead = reader.reader
+        ahead.read_ahead(0, np.arange(3))
+        ahead.read(0, 1)
+        go_on.set()
+        with ahead.lock:
+            assert ahead.reading_ended.wait_for(lambda: not ahead.wanted and not ahead.reading, 60)
+        assert sorted(reads) == [0, 1, 2] and sorted(ahead.images[0]) == [0, 2]
+
+
+def test_memory_for_reading_ahead_is_bounded(h5_path, monkeypatch):
+    monkeypatch.setattr(dataset, 'PREFETCH_BYTES', 5 * 768 + 767)
+    with dataset.Dataset(h5_path, cache_gb=0) as reader:
+        for _ in range(20):
+            reader.next_minibatch(3)
+            with reader.reader.lock:
+                assert len(set(reader.reader.images[0]) | {index for _lod, index in reader.reader.wanted}) <= 5
+
+
+def test_an_error_in_one_thread_is_raised_when_all_are_done(h5_path):
+    with dataset.Dataset(h5_path, read_threads=3) as reader:
+        done = []
+
+        def work(item):
+            if item in (0, 7):
+                raise ValueError('item %d' % item)
+            if threading.current_thread() is not threading.main_thread():
+                threading.Event().wait(0.05)
+            done.append(item)
+
+        with pytest.raises(ValueError, match='item 0'):
+            reader.reader.for_each(work, range(10))
+        assert sorted(done) == [1, 2, 3, 4, 5, 6, 8, 9]
+        reader.reader.for_each(work, range(1, 4))
+        assert len(done) == 11
+
+
+def test_reading_from_a_closed_dataset(h5_path):
+    reader = dataset.Dataset(h5_path, cache_gb=0)
+    reader.close()
+    with pytest.raises(ValueError, match='closed|identifier|[Nn]ot a '):
+        reader.next_minibatch(2)
 
 
 def test_close_twice(h5_path):
@@ -190,7 +263,35 @@ def test_close_twice(h5_path):
     reader.next_minibatch(1)
     reader.close()
     reader.close()
-    assert not reader.reader.thread.is_alive()
+    assert not any(thread.is_alive() for thread in reader.reader.threads)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Pixels.
+
+
+@pytest.mark.parametrize('width', [1, 2, 4, 8, 64])
+def test_mirrored_images(width):
+    image = np.random.RandomState(0).randint(256, size=(3, width, width), dtype=np.uint8)
+    out = np.zeros((2, 3, width, width), dtype=np.uint8)
+    dataset.copy_image(image, out[0], False)
+    dataset.copy_image(image, out[1], True)
+    np.testing.assert_array_equal(out[0], image)
+    np.testing.assert_array_equal(out[1], image[:, :, ::-1])
+
+
+@pytest.mark.parametrize('weight', [0.5, 1 / 3, 0.1, 0.999, 1e-17])
+@pytest.mark.parametrize('shape', [(3, 3, 2, 2), (2, 1, 4, 4), (2, 3, 64, 64)])
+@pytest.mark.parametrize('block_pixels', [1, 1000, 1 << 18])
+def test_blending_is_the_plain_formula_in_float64(block_pixels, shape, weight, monkeypatch):
+    monkeypatch.setattr(dataset, 'BLEND_PIXELS', block_pixels)
+    images = np.random.RandomState(0).randint(256, size=shape, dtype=np.uint8)
+    images[0, 0] //= 128
+    images[0, 0] *= 255     # Black and white: the largest differences.
+    blocks = images.reshape(shape[0], shape[1], shape[2] // 2, 2, shape[3] // 2, 2).astype(np.float64)
+    blocks += (blocks.mean(axis=(3, 5), keepdims=True) - blocks) * weight
+    dataset.blend_with_average(images, weight)
+    np.testing.assert_array_equal(images, blocks.astype(np.uint8).reshape(shape))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -208,6 +309,8 @@ def test_close_twice(h5_path):
     ({'max_labels': 'some'}, "max_labels='some': must be 'all'"),
     ({'max_labels': -1}, 'max_labels=-1: must be'),
     ({'prefetch_images': -1}, 'prefetch_images=-1: must be 0 or more'),
+    ({'read_threads': 0}, 'read_threads=0: must be None or at least 1'),
+    ({'read_threads': 1.5}, 'read_threads=1.5: must be None or at least 1'),
 ])
 def test_arguments_that_do_not_fit(kwargs, message, h5_path):
     with pytest.raises(misc.UserError, match=message) as raised:
@@ -234,8 +337,10 @@ def test_labels_that_are_missing(tmp_path):
         dataset.Dataset(write_file(tmp_path / 'faces.h5'), max_labels=3)
 
 
-def test_an_image_that_cannot_be_read(tmp_path):
-    """A byte of one compressed image is changed: that image is an error, the others are not."""
+@pytest.mark.parametrize('parallel_bytes', [0, 1 << 20])
+def test_an_image_that_cannot_be_read(parallel_bytes, tmp_path, monkeypatch):
+    """Bytes of one compressed image are changed: that image is an error, the others are not."""
+    monkeypatch.setattr(dataset, 'PARALLEL_BYTES', parallel_bytes)
     path = tmp_path / 'faces.h5'
     with h5py.File(path, 'w') as h5:
         for name, value in LEVELS.items():
@@ -247,5 +352,5 @@ def test_an_image_that_cannot_be_read(tmp_path):
     with dataset.Dataset(path, shuffle=False) as reader:
         np.testing.assert_array_equal(reader.next_minibatch(7)[0], LEVELS['data16x16'][:7])
         with pytest.raises(misc.UserError, match='faces.h5: image 7 at 16x16 cannot be read'):
-            reader.next_minibatch(1)
-        np.testing.assert_array_equal(reader.next_minibatch(3)[0], LEVELS['data16x16'][8:11])
+            reader.next_minibatch(3)
+        np.testing.assert_array_equal(reader.next_minibatch(3)[0], LEVELS['data16x16'][10:13])

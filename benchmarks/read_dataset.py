@@ -1,0 +1,129 @@
+"""Time reading minibatches from a multi-resolution HDF5 file, against plain h5py and NumPy.
+
+    python benchmarks/read_dataset.py
+    python benchmarks/read_dataset.py --images noise --lods 0 --read-threads 1
+
+Makes a temporary file of random images, then reads from it in turns in both ways, from a warm disk cache and without
+keeping images in memory. `photo` images are smooth with a mild grain and compress like photographs; `noise` cannot be
+compressed, so that gzip only copies it. Printed are images per second, the median over the repetitions with the
+smallest and largest in brackets, and the milliseconds of processor time per image, which suffer less from neighbours.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import sys
+import tempfile
+import time
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import chunk_reader  # noqa: E402
+from dataset import Dataset  # noqa: E402
+from hdf5_format import HDF5Writer  # noqa: E402
+
+GRAIN = 1.0     # Standard deviation of the noise in photo-like images, of 255.
+
+
+def photo_like(resolution):
+    """Random waves of all sizes from the whole image down to 4 pixels, with grain: (3, r, r) uint8."""
+    image = 128 + GRAIN * np.random.randn(3, resolution, resolution)
+    size = 4
+    while size <= resolution // 4:
+        for channel in image:
+            coarse = Image.fromarray(np.random.randn(size, size).astype(np.float32))
+            channel += 60 / np.log2(size) * np.asarray(coarse.resize((resolution, resolution), Image.BICUBIC))
+        size *= 4
+    return np.rint(image).clip(0, 255).astype(np.uint8)
+
+
+def noise(resolution):
+    return np.random.randint(256, size=(3, resolution, resolution), dtype=np.uint8)
+
+
+def plain_minibatch(reader, size, lod):
+    """The next images of `reader`, read by h5py one after the other, mirrored and blended by plain NumPy."""
+    res = reader.resolution >> int(lod)
+    images = np.stack([reader.h5['data%dx%d' % (res, res)][index] for index in reader._advance(size).tolist()])
+    mirrored = np.random.rand(size) < 0.5
+    images[mirrored] = images[mirrored, :, :, ::-1]
+    if lod > int(lod):
+        blocks = images.reshape(size, 3, images.shape[2] // 2, 2, images.shape[3] // 2, 2).astype(np.float64)
+        blocks += (blocks.mean(axis=(3, 5), keepdims=True) - blocks) * (lod - int(lod))
+        images = blocks.astype(np.uint8).reshape(images.shape)
+    return images
+
+
+def wait_until_read_ahead(reader):
+    with reader.reader.lock:
+        reader.reader.reading_ended.wait_for(lambda: not reader.reader.wanted and not reader.reader.reading)
+
+
+def measure(read, size, seconds, reader):
+    """Images per second and milliseconds of processor time per image.
+
+    What is read ahead counts: it is complete at the start and at the end of the time.
+    """
+    start, processor_start, num = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - start < seconds:
+        read()
+        num += size
+    wait_until_read_ahead(reader)
+    return num / (time.perf_counter() - start), 1e3 * (time.process_time() - processor_start) / num
+
+
+def spread(values):
+    return '%.0f (%.0f - %.0f)' % (np.median(values), values.min(), values.max())
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--resolution', type=int, default=1024, help='default: %(default)s')
+    parser.add_argument('--images', choices=['photo', 'noise'], default='photo', help='default: %(default)s')
+    parser.add_argument('--num-images', type=int, default=32, help='in the file; default: %(default)s')
+    parser.add_argument('--minibatch', type=int, default=4, help='images; default: %(default)s')
+    parser.add_argument('--lods', type=float, nargs='*', default=[0, 0.5], help='default: 0 0.5')
+    parser.add_argument('--read-threads', type=int, help='default: that of dataset.Dataset')
+    parser.add_argument('--repetitions', type=int, default=5, help='default: %(default)s')
+    parser.add_argument('--seconds', type=float, default=0.5, help='per measurement; default: %(default)s')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_arguments()
+    np.random.seed(1)
+    make = {'photo': photo_like, 'noise': noise}[args.images]
+    with tempfile.TemporaryDirectory() as folder:
+        h5_path = os.path.join(folder, 'images.h5')
+        with HDF5Writer(h5_path, args.resolution, 3) as writer:
+            for _ in range(args.num_images):
+                writer.add_images(make(args.resolution)[np.newaxis])
+        # Four times as many images as are read ahead, so that none is asked for again while it is still in memory.
+        kwargs = {'mirror_augment': True, 'cache_gb': 0, 'prefetch_images': args.num_images // 4}
+        with contextlib.ExitStack() as stack:
+            plain = stack.enter_context(Dataset(h5_path, **kwargs))
+            reader = stack.enter_context(Dataset(h5_path, read_threads=args.read_threads, **kwargs))
+            print('%s, %d threads, %s images of %dx%d, compressed to %.0f %%' % (
+                chunk_reader.inflater.__name__, reader.reader.num_threads, args.images, args.resolution,
+                args.resolution, 100 * os.path.getsize(h5_path) / (args.num_images * 4 * args.resolution ** 2)))
+            print('%-5s %-22s %-8s %-22s %-8s %s' % ('lod', 'h5py', 'ms', 'dataset.Dataset', 'ms', 'ratio'))
+            for lod in args.lods:
+                reads = [lambda lod=lod: plain_minibatch(plain, args.minibatch, lod),
+                         lambda lod=lod: reader.next_minibatch(args.minibatch, lod, shrink_based_on_lod=True)]
+                for read in reads:
+                    read()
+                wait_until_read_ahead(reader)
+                results = np.array([[measure(read, args.minibatch, args.seconds, reader) for read in reads]
+                                    for _ in range(args.repetitions)])
+                (plain_rates, rates), (plain_ms, ms) = results.transpose(2, 1, 0)
+                print('%-5.1f %-22s %-8.1f %-22s %-8.1f %.1f' % (
+                    lod, spread(plain_rates), np.median(plain_ms), spread(rates), np.median(ms),
+                    np.median(rates / plain_rates)), flush=True)
+
+
+if __name__ == '__main__':
+    main()
