@@ -74,6 +74,23 @@ def leaky_relu(x, slope):
     return T.Elemwise(LeakyReLU(slope))(x)
 
 
+@T.opt.register_specialize
+@gof.local_optimizer([T.Elemwise])
+def local_leaky_relu_grad_of_output(node):
+    """Let the gradient look at the output of the leaky ReLU, which has the sign of its input.
+
+    The input is then needed no longer than until the output is there.
+    """
+    if not isinstance(node.op.scalar_op, LeakyReLUGrad):
+        return None
+    x, gz = node.inputs
+    for client, _index in x.clients:
+        if client != 'output' and isinstance(client.op, T.Elemwise) and \
+                client.op.scalar_op == LeakyReLU(node.op.scalar_op.slope):
+            return [node.op(client.outputs[0], gz)]
+    return None
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Resampling. Averaging and repeating pixels are each other's gradients up to a factor.
 
@@ -256,6 +273,12 @@ def _(op, node):
 def _(op, node):
     import torch
     return lambda x, gz: torch.ops.aten.leaky_relu_backward(gz, x, op.slope, False)
+
+
+@theano_torch.lower_activation.register(LeakyReLU)
+def _(op):
+    import torch
+    return 'leaky_relu', [op.slope], lambda x: torch.nn.functional.leaky_relu_(x, op.slope)
 
 
 @theano_torch.lower.register(FlipFilters)

@@ -27,9 +27,9 @@ returns what computes the outputs from the inputs' tensors (see `registry.lower`
 The registries can be used without PyTorch being installed.
 """
 
-from theano_torch.registry import UnsupportedOp, lower, lower_scalar, on_host
+from theano_torch.registry import UnsupportedOp, lower, lower_activation, lower_scalar, on_host
 
-__all__ = ['UnsupportedOp', 'install', 'lower', 'lower_scalar', 'mode', 'on_host']
+__all__ = ['UnsupportedOp', 'install', 'lower', 'lower_activation', 'lower_scalar', 'mode', 'on_host']
 
 # Rewrites that turn ops which map one to one onto PyTorch into others, or that only serve Theano's own C code:
 # convolutions by GEMM, in-place variants, fusion into generated C loops, calls of a BLAS.
@@ -42,7 +42,7 @@ def mode(device='cpu'):
     import theano
 
     from theano_torch.linker import TorchLinker
-    return theano.compile.Mode(TorchLinker(device), 'fast_run').excluding(*EXCLUDED_REWRITES)
+    return theano.compile.Mode(TorchLinker(device), 'fast_run').including('torch').excluding(*EXCLUDED_REWRITES)
 
 
 def install(device='cpu', cudnn=True, deterministic=False, benchmark=False):

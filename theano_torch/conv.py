@@ -78,8 +78,8 @@ class Geometry:
                                                   zip(self.pads, image.shape[2:], strict=True)])]
 
 
-@lower.register(abstract_conv.AbstractConv)
-def _(op, node, build):
+def forward_convolution(op, node, build):
+    """(geometry, function of image, filters and perhaps a bias) of a convolution of the node's first two inputs."""
     geometry = Geometry(op, node, build.shape(node.inputs[1])[2:])
     stride, pad, dilation, groups, zeros = (
         geometry.stride, geometry.pad, geometry.dilation, geometry.groups, [0] * geometry.ndim)
@@ -87,10 +87,34 @@ def _(op, node, build):
     if channels[0] != channels[1]:
         raise ValueError('The image has %d channels, the filters (times groups) have %d' % channels)
 
-    def conv(image, filters):
-        return convolution(geometry.image(geometry.padded(image)), geometry.flip(filters.to(geometry.dtype)), None,
+    def convolve(image, filters, bias=None):
+        return convolution(geometry.image(geometry.padded(image)), geometry.flip(filters.to(geometry.dtype)), bias,
                            stride, pad, dilation, False, zeros, groups)
-    return conv
+    return geometry, convolve
+
+
+def transposed_convolution(op, node, build):
+    """(geometry, function of filters, gradients of the output and perhaps a bias) of a convolution's transpose."""
+    image_size = build.integers(node.inputs[2])
+    kernel_size, top_size = build.shape(node.inputs[0])[2:], build.shape(node.inputs[1])[2:]
+    geometry = Geometry(op, node, kernel_size)
+    stride, pad, dilation, groups = geometry.stride, geometry.pad, geometry.dilation, geometry.groups
+    # What the strides skipped at the end of the image.
+    missing = [size - ((top - 1) * step - 2 * edge + (kernel - 1) * dil + 1) for size, top, step, edge, kernel, dil in
+               zip(geometry.padded_size(image_size), top_size, stride, pad, kernel_size, dilation, strict=True)]
+    if not all(0 <= rest < step for rest, step in zip(missing, stride, strict=True)):
+        raise ValueError('gradients of size %s do not belong to images of size %s' % (top_size, image_size))
+
+    def convolve(filters, top_grad, bias=None):
+        filters = geometry.flip(filters.to(geometry.dtype))
+        return geometry.cropped(convolution(geometry.image(top_grad), filters, bias, stride, pad, dilation, True,
+                                            missing, groups))
+    return geometry, convolve
+
+
+@lower.register(abstract_conv.AbstractConv)
+def _(op, node, build):
+    return forward_convolution(op, node, build)[1]
 
 
 @lower.register(abstract_conv.AbstractConv_gradWeights)
@@ -187,18 +211,4 @@ class WeightProducts:
 
 @lower.register(abstract_conv.AbstractConv_gradInputs)
 def _(op, node, build):
-    image_size = build.integers(node.inputs[2])
-    kernel_size, top_size = build.shape(node.inputs[0])[2:], build.shape(node.inputs[1])[2:]
-    geometry = Geometry(op, node, kernel_size)
-    stride, pad, dilation, groups = geometry.stride, geometry.pad, geometry.dilation, geometry.groups
-    # What the strides skipped at the end of the image.
-    missing = [size - ((top - 1) * step - 2 * edge + (kernel - 1) * dil + 1) for size, top, step, edge, kernel, dil in
-               zip(geometry.padded_size(image_size), top_size, stride, pad, kernel_size, dilation, strict=True)]
-    if not all(0 <= rest < step for rest, step in zip(missing, stride, strict=True)):
-        raise ValueError('gradients of size %s do not belong to images of size %s' % (top_size, image_size))
-
-    def grad_inputs(filters, top_grad):
-        filters = geometry.flip(filters.to(geometry.dtype))
-        return geometry.cropped(convolution(geometry.image(top_grad), filters, None, stride, pad, dilation, True,
-                                            missing, groups))
-    return grad_inputs, node.inputs[:2]
+    return transposed_convolution(op, node, build)[1], node.inputs[:2]

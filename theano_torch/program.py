@@ -7,6 +7,7 @@ import torch
 
 import theano_torch.conv
 import theano_torch.elemwise
+import theano_torch.fusion
 import theano_torch.indexing
 import theano_torch.linalg
 import theano_torch.nnet

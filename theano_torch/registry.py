@@ -1,4 +1,4 @@
-"""How an op becomes PyTorch calls: two registries. Importable without PyTorch: any module may register its ops."""
+"""How an op becomes PyTorch calls: three registries. Importable without PyTorch: any module may register its ops."""
 
 import functools
 
@@ -52,6 +52,19 @@ def lower_scalar(op, node):
         'theano_torch cannot run the scalar op %s (class %s.%s) of the node %s. Register a lowering with '
         '@theano_torch.lower_scalar.register(%s)'
         % (op, type(op).__module__, type(op).__name__, node, type(op).__name__))
+
+
+@functools.singledispatch
+def lower_activation(op):
+    """How the scalar op `op` can be worked into a convolution; dispatched on its class. None: it cannot.
+
+    Returns
+    -------
+    (str, list, callable) or None
+        What oneDNN calls it in PyTorch's ``torch.ops.mkldnn._convolution_pointwise``, its parameters there, and a
+        function that applies it to a tensor in place and returns the tensor.
+    """
+    return None
 
 
 def on_host(op, node, build):

@@ -1,0 +1,102 @@
+"""Convolution, bias and activation as one op, which is one pass over the output instead of three.
+
+The rewrite finds ``activation(conv(image, filters) + b)``, b one number per channel, after all others of Theano, where
+nothing else needs what lies between. oneDNN then does all in one kernel; elsewhere bias and activation are worked into
+the fresh output in place.
+"""
+
+import theano
+import torch
+from theano import gof, scalar
+from theano.tensor import elemwise
+from theano.tensor.nnet import abstract_conv
+
+from theano_torch.conv import forward_convolution, transposed_convolution
+from theano_torch.registry import lower, lower_activation
+
+pointwise = torch.ops.mkldnn._convolution_pointwise
+CONVOLUTIONS = (abstract_conv.AbstractConv2d, abstract_conv.AbstractConv2d_gradInputs)
+
+
+class ConvBiasActivation(gof.Op):
+    """``activation(conv(...) + b)`` of the inputs of a convolution (or its transpose) and the bias (channels,).
+
+    Parameters
+    ----------
+    conv : AbstractConv2d or AbstractConv2d_gradInputs
+    activation : theano.scalar.ScalarOp or None
+    """
+
+    __props__ = ('conv', 'activation')
+
+    def __init__(self, conv, activation):
+        self.conv, self.activation = conv, activation
+
+    def make_node(self, *inputs):
+        *inputs, bias = map(theano.tensor.as_tensor_variable, inputs)
+        return gof.Apply(self, [*inputs, bias], [self.conv(*inputs).type()])
+
+
+class FuseConvolutions(gof.Optimizer):
+    """Replace convolutions with what follows them by :class:`ConvBiasActivation`."""
+
+    def apply(self, fgraph):
+        for node in fgraph.toposort():
+            if isinstance(node.op, CONVOLUTIONS) and node.op.convdim == 2:
+                self.fuse(fgraph, node)
+
+    def fuse(self, fgraph, node):
+        adding = only_client(fgraph, node.outputs[0])
+        if adding is None or not is_elemwise(adding, scalar.Add) or len(adding.inputs) != 2:
+            return
+        bias = bias_vector(adding.inputs[1 - adding.inputs.index(node.outputs[0])])
+        if bias is None or adding.outputs[0].type != node.outputs[0].type:
+            return
+        last, activation = adding, None
+        activating = only_client(fgraph, adding.outputs[0])
+        if activating is not None and isinstance(activating.op, elemwise.Elemwise) and \
+                lower_activation(activating.op.scalar_op) and activating.outputs[0].type == adding.outputs[0].type:
+            last, activation = activating, activating.op.scalar_op
+        fused = ConvBiasActivation(node.op, activation)(*node.inputs, bias)
+        fgraph.replace(last.outputs[0], fused, reason='fuse_convolutions')
+
+
+def only_client(fgraph, var):
+    """The one node that uses `var`, or None."""
+    clients = fgraph.clients(var) if callable(getattr(fgraph, 'clients', None)) else var.clients
+    return clients[0][0] if len(clients) == 1 and clients[0][0] != 'output' else None
+
+
+def is_elemwise(node, kind):
+    return isinstance(node.op, elemwise.Elemwise) and isinstance(node.op.scalar_op, kind)
+
+
+def bias_vector(var):
+    """The vector that was made (1, C, 1, 1) of, or None if `var` is something else."""
+    node = var.owner
+    if node is not None and isinstance(node.op, elemwise.DimShuffle) and \
+            tuple(node.op.new_order) == ('x', 0, 'x', 'x') and node.inputs[0].ndim == 1:
+        return node.inputs[0]
+    return None
+
+
+theano.compile.optdb.register('torch_fuse_convolutions', FuseConvolutions(), 49.2, 'torch')
+
+
+@lower.register(ConvBiasActivation)
+def _(op, node, build):
+    is_transposed = isinstance(op.conv, abstract_conv.AbstractConv2d_gradInputs)
+    geometry, convolve = (transposed_convolution if is_transposed else forward_convolution)(op.conv, node, build)
+    name, parameters, in_place = lower_activation(op.activation) if op.activation else ('none', [], None)
+    variables = [*node.inputs[:2], node.inputs[-1]]
+    if build.device.type == 'cpu' and geometry.dtype == torch.float32 and geometry.is_plain() and not is_transposed \
+            and torch.backends.mkldnn.is_available():
+        pad, ones = geometry.pad, [1, 1]
+        return lambda image, filters, bias: pointwise(
+            geometry.image(image), geometry.flip(filters), bias.contiguous(), pad, ones, ones, 1, name, parameters,
+            ''), variables
+
+    def run(first, second, bias):
+        result = convolve(first, second, bias.to(geometry.dtype))
+        return result if in_place is None else in_place(result)
+    return run, variables
