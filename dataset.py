@@ -113,7 +113,7 @@ class Dataset:
     def __exit__(self, *exception):
         self.close()
 
-    def next_minibatch(self, minibatch_size, lod=0.0, shrink_based_on_lod=False):
+    def next_minibatch(self, minibatch_size, lod=0.0, shrink_based_on_lod=False, rows=slice(None)):
         """Take the next images of the shuffled order.
 
         Parameters
@@ -124,6 +124,8 @@ class Dataset:
             averages over 2x2 pixels.
         shrink_based_on_lod : bool
             Return images of the resolution at ``floor(lod)``; otherwise pixels are repeated to full resolution.
+        rows : slice
+            Read and return these of the `minibatch_size` images only; the random draws are made for all.
 
         Returns
         -------
@@ -141,11 +143,11 @@ class Dataset:
         if minibatch_size < 1:
             raise ValueError('minibatch_size=%r: must be at least 1' % (minibatch_size,))
         floor_lod = int(np.floor(lod))
-        indices = self._advance(minibatch_size)
+        indices = self._advance(minibatch_size)[rows]
         images = self.reader.read(floor_lod, indices)
-        self.reader.read_ahead(floor_lod, self._upcoming(floor_lod))
+        self.reader.read_ahead(floor_lod, self._upcoming(floor_lod, minibatch_size, rows))
         if self.mirror_augment:
-            mirrored = np.random.rand(minibatch_size) < 0.5
+            mirrored = np.random.rand(minibatch_size)[rows] < 0.5
             images[mirrored] = images[mirrored, :, :, ::-1]
         if lod > floor_lod:
             images = blend_with_average(images, lod - floor_lod)
@@ -205,9 +207,12 @@ class Dataset:
         self.position = int((self.position + num) % len(self.order))
         return indices
 
-    def _upcoming(self, lod):
-        num = min(self.prefetch_images, PREFETCH_BYTES // (self.shape[0] * (self.resolution >> lod) ** 2))
-        return self.order[(self.position + np.arange(num)) % len(self.order)]
+    def _upcoming(self, lod, minibatch_size, rows):
+        ahead, wanted = np.arange(self.prefetch_images), np.zeros(minibatch_size, dtype=bool)
+        wanted[rows] = True
+        ahead = ahead[wanted[ahead % minibatch_size]]
+        ahead = ahead[:PREFETCH_BYTES // (self.shape[0] * (self.resolution >> lod) ** 2)]
+        return self.order[(self.position + ahead) % len(self.order)]
 
 
 def blend_with_average(images, weight):
