@@ -29,7 +29,7 @@ _celebahq = {
 }
 _train_2018 = {
     'func': 'train.train_gan', 'rampup_kimg': 0, 'minibatch_repeats': 4, 'total_kimg': 12000,
-    'tick_kimg_default': 160,
+    'tick_kimg_default': 160, 'image_snapshot_ticks': 1, 'network_snapshot_ticks': 10,
     'tick_kimg_overrides': {8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 20, 1024: 10},
 }
 

@@ -24,7 +24,7 @@ SCENARIOS = {
 
 
 def run(scenario, folder, ranks=distributed.SINGLE, mbstat_groups=1):
-    """Train 8x8 networks with labels, the separate ones from lod 1 on into fading; save the last parameters and random state."""
+    """Train 8x8 networks with labels; save the last parameters and random state."""
     nets = {'fmap_base': 32, 'fmap_max': 4}
     options = {
         'desc': scenario, 'random_seed': 5,

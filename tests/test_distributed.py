@@ -54,6 +54,12 @@ def ranks():
         process.communicate()
 
 
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+    """Where the first test that trains makes the digits."""
+    return str(tmp_path_factory.mktemp('data'))
+
+
 def finished(process, timeout=60):
     """(exit status, stdout, stderr)."""
     out, err = process.communicate(timeout=timeout)
@@ -92,9 +98,10 @@ def write_dataset(path):
 @pytest.mark.parametrize('scenario', distributed_worker.SCENARIOS)
 def test_two_ranks_train_like_one_process(scenario, tmp_path, float64):
     write_dataset(tmp_path / 'tiny.h5')
-    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', WORKER,
-                    scenario, str(tmp_path)], env=dict(os.environ, OMP_NUM_THREADS='1'), check=True, timeout=120)
-    distributed_worker.run(scenario, tmp_path, mbstat_groups=2)
+    with subprocess.Popen([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', WORKER,
+                           scenario, str(tmp_path)], env=dict(os.environ, OMP_NUM_THREADS='1')) as torchrun:
+        distributed_worker.run(scenario, tmp_path, mbstat_groups=2)
+        assert torchrun.wait(timeout=120) == 0
     single, *pair = [dict(np.load(tmp_path / ('%s-%s.npz' % (scenario, name)))) for name in ('1-0', '2-0', '2-1')]
     lods = single['lods']
     assert scenario == 'joint' or lods[0] == 1 and 0 < lods[-1] < 1, 'before and while the new layers fade in'
@@ -125,8 +132,8 @@ def test_the_op_averages_and_is_not_optimised_away(ranks, tmp_path):
 # Ends.
 
 
-def test_a_killed_rank_ends_the_run_with_one_line_and_leaves_the_snapshot(ranks, tmp_path):
-    first, second = ranks(str(ROOT / 'train.py'), '--data-dir', str(tmp_path / 'data'), '--result-dir',
+def test_a_killed_rank_ends_the_run_with_one_line_and_leaves_the_snapshot(ranks, data_dir, tmp_path):
+    first, second = ranks(str(ROOT / 'train.py'), '--data-dir', data_dir, '--result-dir',
                           str(tmp_path / 'results'), *TINY)
     run_dir = tmp_path / 'results' / '000-digits'
     wait_for(lambda: list(run_dir.glob('network-snapshot-*.pkl')), first)
@@ -157,9 +164,9 @@ def test_sigterm_ends_a_rank_that_waits_in_a_collective(ranks, tmp_path):
     (['train.minibatch_default=5'], r'train.minibatch_default=5: 2 processes cannot share it equally; use 4 or 6'),
     (['train.G_learning_rate_max=1e18', 'train.D_learning_rate_max=1e18', 'train.rampup_kimg=0'], 'became'),
 ])
-def test_what_all_ranks_see_is_told_once(options, message, ranks, tmp_path):
+def test_what_all_ranks_see_is_told_once(options, message, ranks, data_dir, tmp_path):
     options = [word for option in options for word in ('--set', option)]
-    processes = ranks(str(ROOT / 'train.py'), '--data-dir', str(tmp_path / 'data'), '--result-dir',
+    processes = ranks(str(ROOT / 'train.py'), '--data-dir', data_dir, '--result-dir',
                       str(tmp_path / 'results'), *TINY, *options)
     results = [finished(process) for process in processes]
     assert [status for status, _out, _err in results] == [1, 1]
