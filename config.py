@@ -19,6 +19,20 @@ theano_flags = {            # Theano's flags by their names of 2017.
     'dnn.conv.algo_bwd_data': 'none',
 }
 
+# What the presets of the 2018 release share. Their minibatches are those of all GPUs together.
+_celebahq = {
+    'random_seed': 1000,
+    'dataset': {'h5_path': 'celeba-hq-1024x1024.h5', 'resolution': 1024, 'max_labels': 0, 'mirror_augment': True},
+    'G': {'func': 'networks.G_paper', 'fmap_base': 8192, 'fmap_max': 512, 'latent_size': 512},
+    'D': {'func': 'networks.D_paper', 'fmap_base': 8192, 'fmap_max': 512, 'use_gdrop': False},
+    'loss': {'type': 'iwass'},
+}
+_train_2018 = {
+    'func': 'train.train_gan', 'rampup_kimg': 0, 'minibatch_repeats': 4, 'total_kimg': 12000,
+    'tick_kimg_default': 160, 'image_snapshot_ticks': 1, 'network_snapshot_ticks': 10,
+    'tick_kimg_overrides': {8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 20, 1024: 10},
+}
+
 experiments = {
     # The demo: handwritten digits at 16x16, one row of the final picture per class. Minutes on a laptop CPU.
     'digits': {
@@ -51,6 +65,56 @@ experiments = {
             'func': 'train.train_gan',
             'lod_training_kimg': 800, 'lod_transition_kimg': 800, 'total_kimg': 19000,
             'minibatch_default': 16, 'minibatch_overrides': {256: 14, 512: 6, 1024: 3},
+        },
+    },
+
+    # The presets of the 2018 release: v1 is the schedule of the paper; start v2-Ngpus with torchrun, see the README.
+    'celebahq-v1-1gpu': {
+        **_celebahq, 'desc': 'celebahq-v1-1gpu',
+        'train': {
+            **_train_2018,
+            'lod_training_kimg': 800, 'lod_transition_kimg': 800, 'total_kimg': 19000,
+            'minibatch_default': 16, 'minibatch_overrides': {256: 14, 512: 6, 1024: 3},
+        },
+    },
+    'celebahq-v2-1gpu': {
+        **_celebahq, 'desc': 'celebahq-v2-1gpu',
+        'train': {
+            **_train_2018,
+            'minibatch_default': 4,
+            'minibatch_overrides': {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8},
+            'G_learning_rate_overrides': {1024: 0.0015},
+            'D_learning_rate_overrides': {1024: 0.0015},
+        },
+    },
+    'celebahq-v2-2gpus': {
+        **_celebahq, 'desc': 'celebahq-v2-2gpus',
+        'train': {
+            **_train_2018,
+            'minibatch_default': 8,
+            'minibatch_overrides': {4: 256, 8: 256, 16: 128, 32: 64, 64: 32, 128: 16},
+            'G_learning_rate_overrides': {512: 0.0015, 1024: 0.002},
+            'D_learning_rate_overrides': {512: 0.0015, 1024: 0.002},
+        },
+    },
+    'celebahq-v2-4gpus': {
+        **_celebahq, 'desc': 'celebahq-v2-4gpus',
+        'train': {
+            **_train_2018,
+            'minibatch_default': 16,
+            'minibatch_overrides': {4: 512, 8: 256, 16: 128, 32: 64, 64: 32},
+            'G_learning_rate_overrides': {256: 0.0015, 512: 0.002, 1024: 0.003},
+            'D_learning_rate_overrides': {256: 0.0015, 512: 0.002, 1024: 0.003},
+        },
+    },
+    'celebahq-v2-8gpus': {
+        **_celebahq, 'desc': 'celebahq-v2-8gpus',
+        'train': {
+            **_train_2018,
+            'minibatch_default': 32,
+            'minibatch_overrides': {4: 512, 8: 256, 16: 128, 32: 64},
+            'G_learning_rate_overrides': {128: 0.0015, 256: 0.002, 512: 0.003, 1024: 0.003},
+            'D_learning_rate_overrides': {128: 0.0015, 256: 0.002, 512: 0.003, 1024: 0.003},
         },
     },
 }

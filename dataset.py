@@ -125,7 +125,7 @@ class Dataset:
     def __exit__(self, *exception):
         self.close()
 
-    def next_minibatch(self, minibatch_size, lod=0.0, shrink_based_on_lod=False):
+    def next_minibatch(self, minibatch_size, lod=0.0, shrink_based_on_lod=False, rows=slice(None)):
         """Take the next images of the shuffled order.
 
         Parameters
@@ -136,6 +136,8 @@ class Dataset:
             averages over 2x2 pixels.
         shrink_based_on_lod : bool
             Return images of the resolution at ``floor(lod)``; otherwise pixels are repeated to full resolution.
+        rows : slice
+            Read and return these of the `minibatch_size` images only; the random draws are made for all.
 
         Returns
         -------
@@ -153,10 +155,12 @@ class Dataset:
         if minibatch_size < 1:
             raise ValueError('minibatch_size=%r: must be at least 1' % (minibatch_size,))
         floor_lod = int(np.floor(lod))
-        indices = self._advance(minibatch_size)
-        mirrored = np.random.rand(minibatch_size) < 0.5 if self.mirror_augment else np.zeros(minibatch_size, dtype=bool)
+        indices = self._advance(minibatch_size)[rows]
+        mirrored = np.zeros(len(indices), dtype=bool)
+        if self.mirror_augment:
+            mirrored = np.random.rand(minibatch_size)[rows] < 0.5
         images = self._read(floor_lod, indices, mirrored, lod - floor_lod)
-        self.reader.read_ahead(floor_lod, self._upcoming(floor_lod))
+        self.reader.read_ahead(floor_lod, self._upcoming(floor_lod, minibatch_size, rows))
         if not shrink_based_on_lod and floor_lod > 0:
             images = images.repeat(2 ** floor_lod, axis=2).repeat(2 ** floor_lod, axis=3)
         return images, self.labels[indices]
@@ -231,9 +235,12 @@ class Dataset:
             reader.for_each(fill, [range(row, row + 1) for row in range(len(result))])
         return result
 
-    def _upcoming(self, lod):
-        num = min(self.prefetch_images, PREFETCH_BYTES // (self.shape[0] * (self.resolution >> lod) ** 2))
-        return self.order[(self.position + np.arange(num)) % len(self.order)]
+    def _upcoming(self, lod, minibatch_size, rows):
+        ahead, wanted = np.arange(self.prefetch_images), np.zeros(minibatch_size, dtype=bool)
+        wanted[rows] = True
+        ahead = ahead[wanted[ahead % minibatch_size]]
+        ahead = ahead[:PREFETCH_BYTES // (self.shape[0] * (self.resolution >> lod) ** 2)]
+        return self.order[(self.position + ahead) % len(self.order)]
 
 
 def copy_image(image, out, mirrored):

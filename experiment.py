@@ -4,6 +4,7 @@ Shared by the scripts that run experiments; `config.py` itself is handed in by t
 """
 
 import ast
+import contextlib
 import copy
 import inspect
 import os
@@ -18,6 +19,7 @@ import numpy as np
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
 
 import dataset
+import distributed
 import loss
 import misc
 import tfutil_shim
@@ -123,36 +125,78 @@ def run_experiment(
     result_dir,             # Folder in which a new run folder is made.
     engine      = 'auto',   # See theano_env.py.
     theano_flags = None,
+    ranks       = distributed.SINGLE,   # Which of how many processes this is.
     **train_kwargs          # More arguments for the training function: show_progress, on_step.
 ):
     """Run one experiment in a new run folder; return that folder."""
-    environment = theano_env.configure(engine, theano_flags)
+    environment = theano_env.configure(engine, theano_flags, ranks.local_rank if ranks.size > 1 else None)
+    with distributed.process_group(ranks, environment.device):
+        run_dir = None
+        with distributed.rank_0_first(ranks):
+            train_func, train, loss_kwargs = check_options(experiment)
+            if ranks.rank == 0:
+                run_dir = misc.create_result_subdir(result_dir, experiment.get('desc', 'run'))
+        run_dir = distributed.from_rank_0(ranks, run_dir)
+        if ranks.size > 1:
+            train_kwargs['ranks'] = ranks
+        with logging(run_dir, ranks), distributed.ending_together(ranks, run_dir):
+            print(environment)
+            if ranks.rank == 0:
+                write_run_files(run_dir, experiment, environment)
+            try:
+                # The data set may have to be made, so one after the other.
+                with distributed.rank_0_first(ranks):
+                    training_set, G, D = prepare(experiment, data_dir)
+                    check_minibatches(ranks, train_func, train, training_set.resolution)
+            except misc.UserError:
+                if ranks.rank == 0:
+                    shutil.rmtree(run_dir)      # Nothing has begun.
+                raise
+            with training_set:
+                Gs = train_func(run_dir, training_set, G, D, loss_kwargs, **train, **train_kwargs)
+                for metric in experiment.get('metrics', []) if ranks.rank == 0 else []:
+                    print(METRICS[metric](run_dir, training_set, Gs))
+            print('Done.')
+    return run_dir
 
+
+def check_options(experiment):
+    """(training function, its options, those of the loss) of an experiment, checked."""
     train, loss_kwargs = dict(experiment['train']), experiment.get('loss', {})
     train_func = tfutil_shim.import_obj(train.pop('func', 'train.train_gan'))
-    check_arguments('train', train, train_func, given=['run_dir', 'dataset', 'G', 'D', 'loss_kwargs'])
-    check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=list('GD'))
+    check_arguments('train', train, train_func, given=['run_dir', 'dataset', 'G', 'D', 'loss_kwargs', 'ranks'])
+    check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=['G', 'D', 'ranks'])
     loss.check_choices(**{key: loss_kwargs[key] for key in ('type', 'cond_type') if key in loss_kwargs})
     check_keys('metrics', experiment.get('metrics', []), METRICS)
+    return train_func, train, loss_kwargs
 
-    run_dir = misc.create_result_subdir(result_dir, experiment.get('desc', 'run'))
-    with misc.OutputLogger(os.path.join(run_dir, 'log.txt')):
-        print(environment)
-        write_run_files(run_dir, experiment, environment)
-        np.random.seed(experiment.get('random_seed', 1000))
-        try:
-            training_set = open_dataset(experiment, data_dir)
-            G = build_network('G', experiment['G'], training_set)
-            D = build_network('D', experiment['D'], training_set)
-        except misc.UserError:
-            shutil.rmtree(run_dir)      # Nothing has begun.
-            raise
-        with training_set:
-            Gs = train_func(run_dir, training_set, G, D, loss_kwargs, **train, **train_kwargs)
-            for metric in experiment.get('metrics', []):
-                print(METRICS[metric](run_dir, training_set, Gs))
-        print('Done.')
-    return run_dir
+
+def check_minibatches(ranks, train_func, train, resolution):
+    """Whether the minibatches of the whole schedule can be shared by the ranks, see `distributed.check_minibatches`."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(train_func).parameters.items()}
+    options = {**defaults, **train}
+    lowest = min(2 ** int(np.log2(options['lod_initial_resolution'])), resolution)
+    resolutions = [2 ** k for k in range(lowest.bit_length() - 1, resolution.bit_length())]
+    distributed.check_minibatches(ranks, resolutions, options['minibatch_default'], options['minibatch_overrides'])
+
+
+def prepare(experiment, data_dir):
+    """(data set, G, D), ready for the training; seeds NumPy's generator."""
+    np.random.seed(experiment.get('random_seed', 1000))
+    training_set = open_dataset(experiment, data_dir)
+    G, D = [build_network(name, experiment[name], training_set) for name in 'GD']
+    return training_set, G, D
+
+
+@contextlib.contextmanager
+def logging(run_dir, ranks):
+    """Rank 0 writes what it prints into the log, too; the others print nothing."""
+    if ranks.rank == 0:
+        with misc.OutputLogger(os.path.join(run_dir, 'log.txt')):
+            yield
+    else:
+        with open(os.devnull, 'w', encoding='utf-8') as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
 
 
 def digit_recognition(run_dir, training_set, Gs, num_images=1000, seed=2000):

@@ -8,6 +8,7 @@ deterministic    False (default) while training: noise is drawn, batch norm uses
 min_lod, max_lod floor and ceil of `cur_lod`, static ints: only these levels of detail are computed. None: all of them
 image_lod        static int k, default 0: the images that the network reads or makes are at resolution / 2^k instead of
                  being repeated to the full resolution; the same values for less work. Needs min_lod >= k
+ranks            distributed.Ranks: the minibatch is one rank's share; noise is drawn for that of all ranks
 ================ =======================================================================================================
 """
 
@@ -24,6 +25,7 @@ from lasagne.nonlinearities import identity
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 from theano.tensor.signal.pool import pool_2d
 
+import distributed
 import ops
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -407,17 +409,18 @@ class GDropLayer(Layer):
         self.mode = mode
         self.random = MRG_RandomStreams(lasagne.random.get_rng().randint(1, 2147462579))
 
-    def get_output_for(self, input, deterministic=False, **kwargs):
-        if deterministic:
-            return input
-        size = (input.shape[0], input.shape[1])
+    def draw(self, size, dtype):
         if self.mode == 'drop':
             keep = 1 - self.strength
-            noise = self.random.binomial(size, p=keep, dtype=input.dtype) / keep
-        elif self.mode == 'mul':
-            noise = (1 + self.strength) ** self.random.normal(size, dtype=input.dtype)
-        else:
-            noise = 1 + self.random.normal(size, dtype=input.dtype) * (self.strength * self.input_shape[1] ** 0.5)
+            return self.random.binomial(size, p=keep, dtype=dtype) / keep
+        if self.mode == 'mul':
+            return (1 + self.strength) ** self.random.normal(size, dtype=dtype)
+        return 1 + self.random.normal(size, dtype=dtype) * (self.strength * self.input_shape[1] ** 0.5)
+
+    def get_output_for(self, input, deterministic=False, ranks=distributed.SINGLE, **kwargs):
+        if deterministic:
+            return input
+        noise = distributed.own_rows(lambda num: self.draw((num, input.shape[1]), input.dtype), input.shape[0], ranks)
         return input * noise.reshape((input.shape[0], input.shape[1]) + (1,) * (input.ndim - 2))
 
 
@@ -443,12 +446,18 @@ class MinibatchStatConcatLayer(Layer):
         What is averaged after taking the statistic over N of each activation: ``'all'`` everything (one map, the
         paper's choice), ``'spatial'`` H and W (C maps), ``'none'`` nothing (C maps), ``'groupG'`` H, W and C / G
         channels (G maps). ``'gpool'`` takes the statistic over N, H, W (C maps), ``'flat'`` over everything (one map).
+    num_parts : int
+        The statistic is taken within so many equal consecutive parts of the minibatch, whose size it must divide. 1:
+        the whole minibatch, as in the 2017 release; N: what N ranks of data-parallel training do.
     """
 
     FUNCS = {'Tstdeps': Tstdeps, 'Tstd': Tstd}
 
-    def __init__(self, incoming, func='Tstdeps', averaging='all', **kwargs):
+    def __init__(self, incoming, func='Tstdeps', averaging='all', num_parts=1, **kwargs):
         super().__init__(incoming, **kwargs)
+        if not isinstance(num_parts, int) or num_parts < 1:
+            raise ValueError('MinibatchStatConcatLayer num_parts=%r: use 1 for the whole minibatch, or a number that '
+                             'divides its size' % (num_parts,))
         channels = self.input_shape[1]
         maps = {'all': 1, 'flat': 1, 'spatial': channels, 'none': channels, 'gpool': channels}
         if averaging not in maps:
@@ -461,6 +470,7 @@ class MinibatchStatConcatLayer(Layer):
             raise ValueError('MinibatchStatConcatLayer func=%r: use one of %s' % (func, ', '.join(self.FUNCS)))
         self.func = self.FUNCS[func]
         self.averaging = averaging
+        self.num_parts = num_parts
         self.num_maps = maps[averaging]
 
     def get_output_shape_for(self, input_shape):
@@ -485,7 +495,13 @@ class MinibatchStatConcatLayer(Layer):
 
     def get_output_for(self, input, **kwargs):
         n, _c, h, w = [input.shape[i] for i in range(4)]
-        maps = T.alloc(self.statistic(input), n, self.num_maps, h, w)
+        if self.num_parts == 1:
+            maps = T.alloc(self.statistic(input), n, self.num_maps, h, w)
+        else:
+            is_whole = T.opt.Assert('mbstat_groups=%d: must divide the size of the minibatch' % self.num_parts)
+            size = is_whole(n // self.num_parts, T.eq(n % self.num_parts, 0))
+            parts = [input[i * size:(i + 1) * size] for i in range(self.num_parts)]
+            maps = T.concatenate([T.alloc(self.statistic(part), size, self.num_maps, h, w) for part in parts])
         return T.concatenate([input, maps], axis=1)
 
 

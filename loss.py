@@ -9,6 +9,7 @@ import theano
 import theano.tensor as T
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
+import distributed
 import misc
 
 TYPES = ('iwass', 'lsgan')
@@ -39,6 +40,7 @@ def evaluate_loss(
     cond_type       = 'acgan',  # Loss of D's label outputs, if it has any: 'acgan' (Odena et al. 2016).
     cond_weight     = 1.0,
     image_lod       = 0,        # Resolution of the real and fake images; min_lod makes the fewest computations.
+    ranks           = distributed.SINGLE,   # Of data-parallel training: the images are the share of one rank.
 ):
     """Losses of both networks, evaluated in training mode.
 
@@ -56,7 +58,7 @@ def evaluate_loss(
         Unknown `type` or `cond_type`.
     """
     check_choices(type, cond_type)
-    lods = dict(deterministic=False, min_lod=min_lod, max_lod=max_lod, image_lod=image_lod)
+    lods = dict(deterministic=False, min_lod=min_lod, max_lod=max_lod, image_lod=image_lod, ranks=ranks)
 
     fake_images = G.get_output_for(*[fake_latents, fake_labels][:len(G.input_layers)], **lods)
     # D's batch norm, if it has any, follows one evaluation: of the mixed images if there are such, else of the reals.
@@ -67,7 +69,8 @@ def evaluate_loss(
 
     # Seeded for every type, so that the draws from NumPy's generator do not depend on it.
     random = MRG_RandomStreams(lasagne.random.get_rng().randint(1, 2147462579))
-    mixing_factors = random.uniform((real_images.shape[0], 1, 1, 1), dtype='float32')
+    mixing_factors = distributed.own_rows(lambda num: random.uniform((num, 1, 1, 1), dtype='float32'),
+                                          real_images.shape[0], ranks)
 
     if type == 'iwass':
         mixed_images = real_images * (1 - mixing_factors) + fake_images * mixing_factors

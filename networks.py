@@ -20,6 +20,7 @@ use_batchnorm,      the normalizations of the baselines instead
 use_layernorm
 use_gdrop           multiplicative Gaussian noise in front of D's convolutions (appendix B)
 mbstat_avg          minibatch standard deviation (section 3): see `layers.MinibatchStatConcatLayer`; None: none
+mbstat_groups       it is taken within so many equal parts of the minibatch; 1: the whole
 =================== ====================================================================================================
 """
 
@@ -173,6 +174,7 @@ def D_paper(
     fmap_max            = 256,
     mbstat_func         = 'Tstdeps',
     mbstat_avg          = 'all',
+    mbstat_groups       = 1,
     mbdisc_kernels      = None,     # Kernels of minibatch discrimination (Salimans et al. 2016); None: none.
     use_wscale          = True,
     use_gdrop           = True,
@@ -202,7 +204,7 @@ def D_paper(
                              wscale=wscale)
 
     if mbstat_avg is not None:
-        layer = layers.MinibatchStatConcatLayer(layer, mbstat_func, mbstat_avg, name='Dstat')
+        layer = layers.MinibatchStatConcatLayer(layer, mbstat_func, mbstat_avg, mbstat_groups, name='Dstat')
     layer = conv(layer, 'D1b', maps(1))
     layer = conv(layer, 'D1a', maps(0), filter_size=4, pad='valid')
     if mbdisc_kernels:
@@ -267,6 +269,7 @@ def D_mnist_mode_recovery(
     X                   = 2,        # Divides the numbers of feature maps: 2 or 4 in the paper.
     mbstat_func         = 'Tstdeps',
     mbstat_avg          = None,
+    mbstat_groups       = 1,
     use_wscale          = False,
     use_gdrop           = False,
     use_layernorm       = False,
@@ -296,7 +299,7 @@ def D_mnist_mode_recovery(
                                  wscale=wscale)
 
     if mbstat_avg is not None:
-        layer = layers.MinibatchStatConcatLayer(layer, mbstat_func, mbstat_avg, name='Dstat')
+        layer = layers.MinibatchStatConcatLayer(layer, mbstat_func, mbstat_avg, mbstat_groups, name='Dstat')
     outputs = _classifier_outputs(FlattenLayer(layer, name='Dflatten'), label_size, wscale=wscale)
     return dict(input_layers=[images], output_layers=outputs, cur_lod=cur_lod, gdrop_strength=gdrop_strength)
 

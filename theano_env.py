@@ -19,6 +19,7 @@ took away; the one thing that worked and is replaced is a loop that took seconds
 import contextlib
 import ctypes.util
 import difflib
+import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -261,7 +262,7 @@ class Environment(NamedTuple):
         return self.description
 
 
-def configure(engine='auto', flags=None):
+def configure(engine='auto', flags=None, local_rank=None):
     """Choose what runs Theano functions from now on and set Theano's flags.
 
     Parameters
@@ -272,6 +273,9 @@ def configure(engine='auto', flags=None):
         Theano flags by their full names of 2017 (``{'floatX': 'float32', 'dnn.conv.algo_bwd_filter':
         'deterministic'}``). ``device`` is ``'auto'`` (default: the first GPU, else the CPU), ``'cpu'``, ``'cuda'`` or
         ``'cudaN'``; the older spelling ``'gpuN'`` works too.
+    local_rank : int or None
+        Of several processes on this machine that each take a GPU of their own, the number of this one: ``'auto'`` then
+        means the GPU of that number.
 
     Returns
     -------
@@ -286,21 +290,26 @@ def configure(engine='auto', flags=None):
     flags = dict(flags or {})
     if engine not in ENGINES:
         raise EnvironmentProblem('engine=%r: choose one of %s' % (engine, ', '.join(ENGINES)))
-    device = _parse_device(flags.pop('device', 'auto'))
+    device = _parse_device(flags.pop('device', 'auto'), local_rank)
     _set_flags(flags)
     if engine == 'auto':
         engine = 'torch' if importlib.util.find_spec('torch') else 'theano' if _find_compiler() else 'python'
     if engine != 'torch' and device.startswith('cuda'):
         raise EnvironmentProblem('device=%r: only the torch engine runs on a GPU; pip install torch, or set device to '
                                  "'cpu'" % device)
-    mode, device, description = dict(torch=_torch_engine, theano=_theano_engine, python=_python_engine)[engine](device)
+    choose = dict(torch=functools.partial(_torch_engine, local_rank=local_rank), theano=_theano_engine,
+                  python=_python_engine)[engine]
+    mode, device, description = choose(device)
     theano.config.mode = mode
     return Environment(engine, device, 'Engine: %s, %s' % (description, theano.config.floatX))
 
 
-def _parse_device(device):
+def _parse_device(device, local_rank=None):
     """'auto', 'cpu' or 'cuda:N' out of the spellings 'cpu', 'cuda', 'cudaN', 'cuda:N', 'gpu', 'gpuN'."""
     name = str(device).replace(':', '')
+    if local_rank is not None and name.startswith(('cuda', 'gpu')):
+        raise EnvironmentProblem("theano_flags['device']=%r: every process of a run takes a GPU of its own; use "
+                                 "'auto' or 'cpu'" % device)
     for prefix in ('cuda', 'gpu'):
         number = name[len(prefix):]
         if name.startswith(prefix) and (number == '' or number.isdigit()):
@@ -335,7 +344,7 @@ def _set_flags(flags):
             raise EnvironmentProblem('theano_flags[%r]=%r: %s' % (name, value, ' '.join(str(error).split()))) from error
 
 
-def _torch_engine(device):
+def _torch_engine(device, local_rank=None):
     import theano
     if importlib.util.find_spec('torch') is None:
         raise EnvironmentProblem("engine='torch': PyTorch is missing; pip install torch, or set engine to 'theano'")
@@ -347,7 +356,11 @@ def _torch_engine(device):
 
     import theano_torch
     if device == 'auto':
-        device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
+        device = 'cuda:%d' % (local_rank or 0) if torch.cuda.is_available() else 'cpu'
+    if local_rank is not None and device.startswith('cuda') and local_rank >= torch.cuda.device_count():
+        raise EnvironmentProblem("--nproc_per_node: process %d of this machine has no GPU, PyTorch sees %d; start that "
+                                 "many processes, or set theano_flags['device'] to 'cpu'"
+                                 % (local_rank, torch.cuda.device_count()))
     if device.startswith('cuda') and int(device[5:]) >= torch.cuda.device_count():
         raise EnvironmentProblem("theano_flags['device']=%r: PyTorch sees %d CUDA GPUs here; set it to 'cpu' or 'auto'"
                                  % (device.replace(':', ''), torch.cuda.device_count()))

@@ -1,6 +1,7 @@
 """Progressive Growing of GANs (Karras et al. 2017): the progressive schedule and the training loop.
 
-``python train.py`` runs the experiment chosen in `config.py`; ``python train.py --help`` lists the others.
+``python train.py`` runs the experiment chosen in `config.py`; ``python train.py --help`` lists the others. With
+``torchrun --nproc_per_node=N train.py`` N processes share the work, see `distributed.py`.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import theano
 import theano.tensor as T
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
+import distributed
 import experiment
 import layers
 import loss
@@ -75,7 +77,7 @@ def training_schedule(
     if tick_kimg_overrides is None:
         tick_kimg_overrides = {32: 20, 64: 10, 128: 10, 256: 5, 512: 2, 1024: 1}
     resolution_log2 = int(np.log2(resolution))
-    lod = max(resolution_log2 - np.log2(lod_initial_resolution), 0)
+    lod = max(resolution_log2 - np.floor(np.log2(lod_initial_resolution)), 0)
     phase_kimg = lod_training_kimg + lod_transition_kimg
     if phase_kimg > 0:
         phase = kimg / phase_kimg
@@ -93,6 +95,11 @@ def training_schedule(
         minibatch_size=(minibatch_overrides or {}).get(cur_resolution, minibatch_default),
         tick_kimg=tick_kimg_overrides.get(cur_resolution, tick_kimg_default),
         lrate_coef=misc.rampup(kimg, rampup_kimg) * misc.rampdown_linear(kimg, total_kimg, rampdown_kimg))
+
+
+def learning_rate(schedule, maximum, overrides=None):
+    """The rate in force: `maximum`, or what `overrides` {resolution: rate} has instead, times the ramps."""
+    return (overrides or {}).get(schedule.resolution, maximum) * schedule.lrate_coef
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -115,11 +122,13 @@ def compile_training_functions(
     adam_kwargs,            # beta1, beta2, epsilon.
     separate_funcs,         # Compile one function per network, so that D can make several steps per step of G.
     dequantize_reals,       # Add uniform noise of one grey level to the real images.
+    ranks = distributed.SINGLE,     # distributed.Ranks: the minibatch is the share of one rank.
 ):
     """Build and compile the D and G steps for the lod range ``[schedule.min_lod, schedule.max_lod]``.
 
     Everything runs at the resolution of `min_lod`: the networks never look at images finer than that. The optimizer
-    state is new, as in the 2017 release, which rebuilt its functions for every lod range.
+    state is new, as in the 2017 release, which rebuilt its functions for every lod range. Gradients and outputs are
+    averages over all ranks.
     """
     # Float32 inputs even when theano.config.floatX is float64, as in the release.
     real_images = T.TensorType('uint8', (False,) * 4)('real_images')
@@ -130,17 +139,26 @@ def compile_training_functions(
     reals = T.cast(real_images, 'float32')
     if dequantize_reals:
         noise = MRG_RandomStreams(lasagne.random.get_rng().randint(1, 2147462579))
-        reals = reals + noise.uniform(real_images.shape, -0.5, 0.5, dtype='float32')
+        num, *image_shape = real_images.shape
+        reals = reals + distributed.own_rows(
+            lambda num: noise.uniform((num, *image_shape), -0.5, 0.5, dtype='float32'), num, ranks)
     reals = misc.adjust_dynamic_range(reals, DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS)
     losses = loss.evaluate_loss(G, D, schedule.min_lod, schedule.max_lod, reals, real_labels, latents, fake_labels,
-                                image_lod=schedule.min_lod, **loss_kwargs)
+                                image_lod=schedule.min_lod, ranks=ranks, **loss_kwargs)
+    outputs = [losses.G_loss, losses.D_loss, losses.real_scores_out, losses.fake_scores_out]
 
-    d_updates = adam(losses.D_loss, list(D.trainables.values()), D_lrate, **adam_kwargs)
-    g_updates = adam(losses.G_loss, list(G.trainables.values()), G_lrate, **adam_kwargs)
+    d_grads, d_params = gradients(losses.D_loss, D)
+    g_grads, g_params = gradients(losses.G_loss, G)
+    if separate_funcs:
+        d_grads, outputs = distributed.mean_over_ranks(ranks, d_grads, outputs)
+        g_grads, = distributed.mean_over_ranks(ranks, g_grads)
+    else:
+        d_grads, g_grads, outputs = distributed.mean_over_ranks(ranks, d_grads, g_grads, outputs)
+    d_updates = updates.adam(d_grads, d_params, D_lrate, **adam_kwargs)
+    g_updates = updates.adam(g_grads, g_params, G_lrate, **adam_kwargs)
     # Updates are simultaneous: as in the release, Gs follows the weights from before this step.
     g_updates.update(Gs.setup_as_moving_average_of(G, beta=G_smoothing))
 
-    outputs = [losses.G_loss, losses.D_loss, losses.real_scores_out, losses.fake_scores_out]
     inputs = [real_images, real_labels, latents, fake_labels]
     train_g = None
     if separate_funcs:
@@ -153,12 +171,13 @@ def compile_training_functions(
     return TrainingFunctions(train_d, train_g)
 
 
-def adam(loss, params, learning_rate, **kwargs):
-    """Adam over the parameters that `loss` depends on, with one walk of the graph for all gradients."""
+def gradients(loss, net):
+    """(gradients, parameters) of those parameters of `net` that `loss` depends on, with one walk of the graph."""
+    params = list(net.trainables.values())
     grads = theano.grad(loss, params, disconnected_inputs='ignore', return_disconnected='None')
     connected = [(grad, param) for grad, param in zip(grads, params, strict=True) if grad is not None]
     grads, params = zip(*connected, strict=True)
-    return updates.adam(grads, params, learning_rate, **kwargs)
+    return list(grads), list(params)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -240,15 +259,15 @@ class StepReport(NamedTuple):
     net: str                # 'D' or 'G': whose step it was; 'D' also when both step together.
     cur_nimg: int           # Real images shown, this step included.
     schedule: Schedule      # What was in force.
-    reals: object           # uint8 (N, C, H, W) at the resolution of the step, None for G.
+    reals: object           # uint8 (N, C, H, W) at the resolution of the step, None for G. N: the rank's share.
     labels: object          # Of the reals, None for G.
     latents: object
     fake_labels: object
-    outputs: object         # G_loss, D_loss, real scores, fake scores; None for G.
+    outputs: object         # G_loss, D_loss, real scores, fake scores, averaged over all ranks; None for G.
     networks: dict          # 'G', 'D' and 'Gs' as they are after the step.
 
 
-class TrainingDiverged(misc.UserError):
+class TrainingDiverged(distributed.SharedError):
     """A loss is NaN or infinite."""
 
 
@@ -351,8 +370,11 @@ def train_gan(
     loss_kwargs             = None,         # Arguments of loss.evaluate_loss. None = its defaults (WGAN-GP).
     separate_funcs          = True,         # One training function per network; False = G and D in one step.
     D_training_repeats      = 1,            # D steps per G step. Needs separate_funcs.
+    minibatch_repeats       = 1,            # Such iterations before the schedule is looked up again.
     G_learning_rate_max     = 0.001,        # Adam learning rate of G, before ramps.
     D_learning_rate_max     = 0.001,        # Adam learning rate of D, before ramps.
+    G_learning_rate_overrides = None,       # The same for G at some resolutions {resolution: rate}...
+    D_learning_rate_overrides = None,       # ...and for D.
     G_smoothing             = 0.999,        # Decay per step of the averaged generator weights Gs.
     adam_beta1              = 0.0,          # Adam: decay of the first moment.
     adam_beta2              = 0.99,         # Adam: decay of the second moment.
@@ -379,6 +401,7 @@ def train_gan(
     gdrop_exp               = 2.0,
     show_progress           = True,         # Progress bar with the estimated time to the end.
     on_step                 = None,         # Called with a StepReport after every iteration.
+    ranks                   = distributed.SINGLE,   # distributed.Ranks: which of how many processes this is.
 ):
     """Train `G` and `D` and write images, snapshots and statistics into `run_dir`.
 
@@ -395,6 +418,7 @@ def train_gan(
     schedule_kwargs = {name: value for name, value in locals().items()
                        if name in inspect.signature(training_schedule).parameters}
     resolution = dataset.shape[-1]
+    is_first = ranks.rank == 0              # The one that writes.
     adam_kwargs = {'beta1': adam_beta1, 'beta2': adam_beta2, 'epsilon': adam_epsilon}
 
     # Averaged generator, learning rates, fixed latents.
@@ -403,9 +427,11 @@ def train_gan(
     schedule = training_schedule(0, resolution, **schedule_kwargs)
     grid = setup_snapshot_grid(G, dataset, image_grid_size, image_grid_type)
     initialize_mbdisc(D, dataset, schedule.lod)
+    distributed.copy_from_rank_0(ranks, [var for net in (G, D, Gs) for var in net.vars.values()])
     print('Saving results to', run_dir)
-    save_grid(os.path.join(run_dir, 'reals.png'), grid.reals, DYNAMIC_RANGE_IMAGES, grid.size, image_grid_zoom)
-    save_fakes(run_dir, 0, Gs, grid, image_grid_zoom)
+    if is_first:
+        save_grid(os.path.join(run_dir, 'reals.png'), grid.reals, DYNAMIC_RANGE_IMAGES, grid.size, image_grid_zoom)
+        save_fakes(run_dir, 0, Gs, grid, image_grid_zoom)
 
     networks = {'G': G, 'D': D, 'Gs': Gs}
     functions, lod_range = None, None
@@ -413,15 +439,15 @@ def train_gan(
     gdrop_average = 0.0
     start_time = tick_start_time = time.time()
     tick = TickStatistics()
-    with ProgressBar(G, D, resolution, schedule_kwargs, show_progress) as progress:
+    with ProgressBar(G, D, resolution, schedule_kwargs, show_progress and is_first) as progress:
         while cur_nimg < total_kimg * 1000:
 
             # What is in force now.
             schedule = training_schedule(cur_nimg, resolution, **schedule_kwargs)
             for net in (G, D):
                 net.toplevel_params['cur_lod'].set_value(np.float32(schedule.lod))
-            G_lrate.set_value(np.float32(G_learning_rate_max * schedule.lrate_coef))
-            D_lrate.set_value(np.float32(D_learning_rate_max * schedule.lrate_coef))
+            G_lrate.set_value(np.float32(learning_rate(schedule, G_learning_rate_max, G_learning_rate_overrides)))
+            D_lrate.set_value(np.float32(learning_rate(schedule, D_learning_rate_max, D_learning_rate_overrides)))
 
             # New layers come in or have come in: build the graph for them.
             if lod_range != (schedule.min_lod, schedule.max_lod):
@@ -430,33 +456,36 @@ def train_gan(
                 lod_range = (schedule.min_lod, schedule.max_lod)
                 functions = compile_training_functions(
                     G, D, Gs, schedule, G_lrate, D_lrate, G_smoothing, loss_kwargs or {}, adam_kwargs, separate_funcs,
-                    dequantize_reals)
+                    dequantize_reals, ranks)
                 tick.compile_seconds += time.time() - compile_start_time
 
-            # Train D, then G.
-            for _repeat in range(D_training_repeats):
-                reals, labels = dataset.next_minibatch(schedule.minibatch_size, schedule.lod, shrink_based_on_lod=True)
-                latents = random_latents(schedule.minibatch_size, G)
-                fake_labels = dataset.random_labels(schedule.minibatch_size)
-                outputs = functions.train_d(reals, labels, latents, fake_labels)
-                cur_nimg += schedule.minibatch_size
-                tick.add(outputs, cur_tick + 1)
-                if on_step:
-                    on_step(StepReport('D', cur_nimg, schedule, reals, labels, latents, fake_labels, outputs,
-                                       networks))
-            if functions.train_g:
-                latents = random_latents(schedule.minibatch_size, G)
-                fake_labels = dataset.random_labels(schedule.minibatch_size)
-                functions.train_g(latents, fake_labels)
-                if on_step:
-                    on_step(StepReport('G', cur_nimg, schedule, None, None, latents, fake_labels, None, networks))
+            # Train D, then G. Everything is drawn for the whole minibatch; each rank takes its share of the rows.
+            rows = ranks.share(schedule.minibatch_size)
+            for _iteration in range(minibatch_repeats):
+                for _repeat in range(D_training_repeats):
+                    reals, labels = dataset.next_minibatch(schedule.minibatch_size, schedule.lod,
+                                                           shrink_based_on_lod=True, rows=rows)
+                    latents = random_latents(schedule.minibatch_size, G)[rows]
+                    fake_labels = dataset.random_labels(schedule.minibatch_size)[rows]
+                    outputs = functions.train_d(reals, labels, latents, fake_labels)
+                    cur_nimg += schedule.minibatch_size
+                    tick.add(outputs, cur_tick + 1)
+                    if on_step:
+                        on_step(StepReport('D', cur_nimg, schedule, reals, labels, latents, fake_labels, outputs,
+                                           networks))
+                if functions.train_g:
+                    latents = random_latents(schedule.minibatch_size, G)[rows]
+                    fake_labels = dataset.random_labels(schedule.minibatch_size)[rows]
+                    functions.train_g(latents, fake_labels)
+                    if on_step:
+                        on_step(StepReport('G', cur_nimg, schedule, None, None, latents, fake_labels, None, networks))
 
-            # The release feeds GDrop back with output number 2 of the last D step, which is D's loss.
-            d_output = float(np.mean(outputs[1]))
-            gdrop_average = gdrop_beta * gdrop_average + (1.0 - gdrop_beta) * min(max(d_output, 0.0), 1.0)
-            gdrop_strength = gdrop_coef * max(gdrop_average - gdrop_lim, 0.0) ** gdrop_exp
-            if 'gdrop_strength' in D.toplevel_params:
-                D.toplevel_params['gdrop_strength'].set_value(np.float32(gdrop_strength))
+                # The release feeds GDrop back with output number 2 of the last D step, which is D's loss.
+                d_output = float(np.mean(outputs[1]))
+                gdrop_average = gdrop_beta * gdrop_average + (1.0 - gdrop_beta) * min(max(d_output, 0.0), 1.0)
+                gdrop_strength = gdrop_coef * max(gdrop_average - gdrop_lim, 0.0) ** gdrop_exp
+                if 'gdrop_strength' in D.toplevel_params:
+                    D.toplevel_params['gdrop_strength'].set_value(np.float32(gdrop_strength))
             progress.update(cur_nimg)
 
             # Once per tick: status line, images, networks.
@@ -467,19 +496,21 @@ def train_gan(
             cur_time = time.time()
             tick_kimg = (cur_nimg - tick_start_nimg) / 1000.0
             tick_seconds = cur_time - tick_start_time
-            tick.report(run_dir, cur_tick, cur_nimg / 1000.0, schedule, cur_time - start_time, tick_seconds,
-                        tick_kimg, gdrop_strength)
+            if is_first:
+                tick.report(run_dir, cur_tick, cur_nimg / 1000.0, schedule, cur_time - start_time, tick_seconds,
+                            tick_kimg, gdrop_strength)
             progress.calibrate(schedule.resolution, (tick_seconds - tick.compile_seconds) / tick_kimg)
             tick = TickStatistics()
             tick_start_nimg, tick_start_time = cur_nimg, cur_time
-            if cur_tick % image_snapshot_ticks == 0 or done:
+            if is_first and (cur_tick % image_snapshot_ticks == 0 or done):
                 save_fakes(run_dir, cur_nimg, Gs, grid, image_grid_zoom)
-            if cur_tick % network_snapshot_ticks == 0 and not done:
+            if is_first and cur_tick % network_snapshot_ticks == 0 and not done:
                 misc.save_pkl((G, D, Gs), os.path.join(run_dir, 'network-snapshot-%06d.pkl' % (cur_nimg // 1000)))
 
-    misc.save_pkl((G, D, Gs), os.path.join(run_dir, 'network-final.pkl'))
-    with open(os.path.join(run_dir, '_training-done.txt'), 'w', encoding='utf-8'):
-        pass
+    if is_first:
+        misc.save_pkl((G, D, Gs), os.path.join(run_dir, 'network-final.pkl'))
+        with open(os.path.join(run_dir, '_training-done.txt'), 'w', encoding='utf-8'):
+            pass
     return Gs
 
 
@@ -495,7 +526,8 @@ def parse_arguments(config, argv):
         description='Train a progressively grown GAN. Everything is set in config.py; options here override it.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='experiments:\n%s\n\nexamples:\n  python train.py\n  python train.py --experiment celebahq-1024\n'
-               '  python train.py --set train.total_kimg=2 --result-dir /tmp/results' % names)
+               '  python train.py --set train.total_kimg=2 --result-dir /tmp/results\n'
+               '  torchrun --nproc_per_node=8 train.py --experiment celebahq-v2-8gpus' % names)
     parser.add_argument('--experiment', default=config.experiment, metavar='NAME', help='default: %(default)s')
     parser.add_argument('--engine', default=config.engine, help='auto, torch, theano or python; default: %(default)s')
     parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
@@ -509,17 +541,25 @@ def parse_arguments(config, argv):
 def main(argv=None):
     import config
     args = parse_arguments(config, argv)
+    ranks, chosen = distributed.SINGLE, None
     try:
+        ranks = distributed.from_environment()
         chosen = experiment.resolve_config(config, args.experiment, args.overrides)
         if args.dry_run:
-            pprint.pprint(chosen, width=120, sort_dicts=False)
+            if ranks.rank == 0:
+                pprint.pprint(chosen, width=120, sort_dicts=False)
             return 0
-        experiment.run_experiment(chosen, args.data_dir, args.result_dir, args.engine, config.theano_flags)
+        experiment.run_experiment(chosen, args.data_dir, args.result_dir, args.engine, config.theano_flags, ranks)
     except (misc.UserError, theano_env.EnvironmentProblem) as error:
-        print('train.py: error: %s' % error, file=sys.stderr)
+        # What all ranks see alike is told by one.
+        if ranks.rank == 0:
+            print('train.py: error: %s' % error, file=sys.stderr)
+        elif chosen and not isinstance(error, distributed.SharedError):
+            print('train.py: error on rank %d: %s' % (ranks.rank, error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('train.py: interrupted', file=sys.stderr)
+        if ranks.rank == 0:
+            print('train.py: interrupted', file=sys.stderr)
         return 130
     return 0
 

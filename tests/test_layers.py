@@ -13,6 +13,7 @@ import theano.tensor as T
 from lasagne.layers import InputLayer, get_output
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
+import distributed
 import layers
 
 ENGINES = ['torch', 'python']
@@ -332,6 +333,37 @@ def test_minibatch_statistic(averaging, func, epsilon, engine):
     np.testing.assert_array_equal(result[:, :4], x)
     for sample in result[:, 4:]:
         np.testing.assert_allclose(sample, np.broadcast_to(maps, (len(maps), 2, 2)), **ROUNDING)
+
+
+@pytest.mark.parametrize('engine', ['torch'], indirect=True)
+@pytest.mark.parametrize('averaging', ['all', 'none', 'flat'])
+def test_minibatch_statistic_of_parts(averaging, engine):
+    x = normal(6, 4, 2, 2)
+    inputs = input_layer(4, 2, 2)
+    whole = layers.MinibatchStatConcatLayer(inputs, averaging=averaging)
+    parts = layers.MinibatchStatConcatLayer(inputs, averaging=averaging, num_parts=3)
+    wanted = np.concatenate([evaluate(whole, x[i:i + 2]) for i in (0, 2, 4)])
+    np.testing.assert_allclose(evaluate(parts, x), wanted, **ROUNDING)
+    with pytest.raises(AssertionError, match='mbstat_groups=3: must divide the size of the minibatch'):
+        evaluate(parts, x[:5])
+
+
+@pytest.mark.parametrize('num_parts', [0, 1.5])
+def test_minibatch_statistic_of_impossible_parts(num_parts):
+    with pytest.raises(ValueError, match='num_parts=%s: use 1 for the whole minibatch' % num_parts):
+        layers.MinibatchStatConcatLayer(input_layer(4, 2, 2), num_parts=num_parts)
+
+
+@pytest.mark.parametrize('engine', ['torch'], indirect=True)
+@pytest.mark.parametrize('mode', ['prop', 'mul', 'drop'])
+def test_gdrop_of_ranks_is_that_of_the_whole_minibatch(mode, engine):
+    x = normal(6, 3, 2, 2)
+    results = []
+    for ranks in (distributed.SINGLE, distributed.Ranks(0, 2), distributed.Ranks(1, 2)):
+        np.random.seed(5)
+        layer = layers.GDropLayer(input_layer(3, 2, 2), theano.shared(np.float32(0.25)), mode)
+        results.append(evaluate(layer, x[ranks.share(6)], ranks=ranks))
+    np.testing.assert_array_equal(np.concatenate(results[1:]), results[0])
 
 
 @pytest.mark.parametrize('options', [dict(averaging='group3'), dict(averaging='group0'), dict(averaging='groups'),

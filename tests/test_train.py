@@ -1,5 +1,6 @@
 """train: the recorded runs of the 2017 release are replayed from the seed alone."""
 
+import inspect
 import json
 import os
 import re
@@ -59,6 +60,57 @@ def test_schedule_is_the_recorded_one_exactly(name):
         for net in 'GD':
             rate = recorded['train'][net + '_learning_rate_max'] * schedule.lrate_coef
             assert int(np.float32(rate)) == row[net + '_lrate_f32']
+
+
+SCHEDULES_2018 = {case['name']: case for case in json.loads((GOLDEN / 'tf' / 'schedule.json').read_text())['cases']}
+DEFAULTS_2018 = {'minibatch_base': 16, 'minibatch_dict': {}, 'max_minibatch_per_gpu': {}, 'G_lrate_dict': {},
+                 'D_lrate_dict': {}, 'lod_initial_resolution': 4, 'lod_training_kimg': 600, 'lod_transition_kimg': 600,
+                 'tick_kimg_base': 160,
+                 'tick_kimg_dict': {'4': 160, '8': 140, '16': 120, '32': 100, '64': 80, '128': 60, '256': 40, '512': 20,
+                                    '1024': 10}}
+
+
+def options_of_2018(case):
+    """Our options for those of a recorded case. That release fits the minibatch to the GPUs, where ours is an error."""
+    theirs = {**DEFAULTS_2018, **case['kwargs']}
+    tables = {key: integer_keys(value) for key, value in theirs.items() if isinstance(value, dict)}
+    minibatches = {}
+    for resolution in (2 ** k for k in range(2, case['resolution_log2'] + 1)):
+        size = tables['minibatch_dict'].get(resolution, theirs['minibatch_base'])
+        size -= size % case['num_gpus']
+        limit = tables['max_minibatch_per_gpu'].get(resolution)
+        minibatches[resolution] = size if limit is None else min(size, limit * case['num_gpus'])
+    return {
+        'minibatch_overrides': minibatches, 'rampup_kimg': 0, 'tick_kimg_default': theirs['tick_kimg_base'],
+        'tick_kimg_overrides': tables['tick_kimg_dict'], 'G_learning_rate_overrides': tables['G_lrate_dict'],
+        'D_learning_rate_overrides': tables['D_lrate_dict'],
+        **{key: theirs[key] for key in ('lod_initial_resolution', 'lod_training_kimg', 'lod_transition_kimg')}}
+
+
+def check_schedule_of_2018(case, options):
+    schedule_options = {key: value for key, value in options.items()
+                        if key in inspect.signature(train.training_schedule).parameters}
+    for row in case['rows']:
+        cur_nimg, _kimg, lod, resolution, minibatch, G_lrate, D_lrate, tick_kimg = row
+        schedule = train.training_schedule(cur_nimg, 2 ** case['resolution_log2'], **schedule_options)
+        # The two releases round differently, by the last bits of float64.
+        assert schedule.lod == pytest.approx(lod, rel=0, abs=1e-12), row
+        assert schedule[3:6] == (resolution, minibatch, tick_kimg), row
+        for net, wanted in (('G', G_lrate), ('D', D_lrate)):
+            maximum = options.get(net + '_learning_rate_max', 0.001)
+            assert train.learning_rate(schedule, maximum, options.get(net + '_learning_rate_overrides')) == wanted, row
+
+
+@pytest.mark.parametrize('name', SCHEDULES_2018)
+def test_schedules_of_2018(name):
+    check_schedule_of_2018(SCHEDULES_2018[name], options_of_2018(SCHEDULES_2018[name]))
+
+
+@pytest.mark.parametrize('name', ['v1-1gpu', 'v2-1gpu', 'v2-2gpu', 'v2-4gpu', 'v2-8gpu'])
+def test_presets_of_2018(name):
+    options = config.experiments['celebahq-' + re.sub('([248])gpu', r'\1gpus', name)]['train']
+    case = SCHEDULES_2018['preset-%s-fp32' % name]
+    check_schedule_of_2018(case, options)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -314,6 +366,15 @@ def test_the_default_experiment_builds_its_dataset_and_leaves_a_complete_run_fol
     # The next run gets the next number.
     assert run_main(capsys, *folders, *TINY, '--set', 'train.total_kimg=0.004')[0] == 0
     assert (tmp_path / 'results' / '001-digits' / 'network-final.pkl').exists()
+
+
+def test_minibatch_repeats(folders, tmp_path, capsys):
+    """Four steps of four images belong together, though the training could end after the first."""
+    status, _out, err = run_main(capsys, *folders, *TINY, '--set', 'train.minibatch_repeats=4', '--set',
+                                 'train.total_kimg=0.004', '--set', 'dataset.resolution=4')
+    assert (status, err) == (0, '')
+    row, = (tmp_path / 'results' / '000-digits' / 'stats.jsonl').read_text().splitlines()
+    assert json.loads(row)['kimg'] == 0.016
 
 
 def test_training_works_on_theanos_own_c_code(folders, tmp_path, capsys):

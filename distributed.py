@@ -1,0 +1,278 @@
+"""Data-parallel training over torch.distributed: NCCL on CUDA GPUs, Gloo on CPUs.
+
+torchrun starts one process, a "rank", per GPU. All ranks draw the same random numbers for the whole minibatch; each
+computes on its own share of the rows. The gradients are averaged in the Theano graph, in front of Adam, so that all
+ranks make the same step. Rank 0 alone prints and writes. A single process has no process group and runs as if nothing
+of this existed.
+"""
+
+import contextlib
+import glob
+import os
+import signal
+import socket
+import sys
+import threading
+from datetime import timedelta
+from typing import NamedTuple
+
+import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import theano
+
+import misc
+from theano_torch import collective
+
+TIMEOUT_VARIABLE = 'DISTRIBUTED_TIMEOUT_SECONDS'
+TIMEOUT_SECONDS = 600       # How long ranks wait for each other in a step: one may compile or save pictures meanwhile.
+PATIENCE = timedelta(days=30)   # How long they wait while rank 0 prepares, for example makes the data set.
+GRACE_SECONDS = 3.0         # From SIGTERM to the end of a process whose main thread hangs in a collective operation.
+
+
+class SharedError(misc.UserError):
+    """An error that all ranks meet alike: rank 0 tells it."""
+
+
+class EndedElsewhere(SharedError):
+    """This process ends because another one has; the reason is told there."""
+
+
+class _Terminated(BaseException):
+    """SIGTERM. Not an Exception, so that nothing on the way up takes it for an error of its own."""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Ranks.
+
+
+class Ranks(NamedTuple):
+    """Which of how many processes this is."""
+
+    rank: int = 0           # Number of this process.
+    size: int = 1           # How many there are.
+    local_rank: int = 0     # Number of this process on its machine.
+
+    def share(self, num):
+        """The slice of `num` rows that this rank works on."""
+        if num % self.size:
+            raise ValueError('%d rows cannot be divided among %d processes' % (num, self.size))
+        return slice(self.rank * num // self.size, (self.rank + 1) * num // self.size)
+
+
+SINGLE = Ranks()
+
+
+def from_environment():
+    """What torchrun has set in the environment; `SINGLE` without torchrun."""
+    if 'RANK' not in os.environ or 'WORLD_SIZE' not in os.environ:
+        return SINGLE
+    return Ranks(*(_integer_variable(name, 0) for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')))
+
+
+def _integer_variable(name, default):
+    value = os.environ.get(name, default)
+    try:
+        return int(value)
+    except ValueError:
+        raise misc.UserError('environment variable %s=%r: must be a whole number' % (name, value)) from None
+
+
+def check_minibatches(ranks, resolutions, minibatch_default, minibatch_overrides):
+    """Raise `misc.UserError` unless the minibatches at all `resolutions` can be divided among the ranks."""
+    for resolution in resolutions:
+        option, size = 'minibatch_default', minibatch_default
+        if resolution in (minibatch_overrides or {}):
+            option, size = 'minibatch_overrides[%d]' % resolution, minibatch_overrides[resolution]
+        if size % ranks.size:
+            below = size // ranks.size * ranks.size
+            choices = ' or '.join(str(choice) for choice in (below, below + ranks.size) if choice)
+            raise misc.UserError('train.%s=%d: %d processes cannot share it equally; use %s, or start another number '
+                                 'of processes' % (option, size, ranks.size, choices))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# In the Theano graph.
+
+
+def mean_over_ranks(ranks, *lists):
+    """Average the expressions in `lists` over all ranks, in one collective operation.
+
+    Constants, which are the same everywhere, stay as they are, and so does everything for a single process.
+
+    Returns
+    -------
+    list of lists of expressions
+        Like `lists`.
+    """
+    if ranks.size == 1:
+        return [list(expressions) for expressions in lists]
+    varying = [var for expressions in lists for var in expressions if not isinstance(var, theano.Constant)]
+    means = iter(collective.all_reduce_mean(varying))
+    return [[var if isinstance(var, theano.Constant) else next(means) for var in expressions] for expressions in lists]
+
+
+def own_rows(draw, num, ranks):
+    """This rank's `num` rows of random numbers ``draw(number of rows)`` that are drawn for all ranks alike."""
+    if ranks.size == 1:
+        return draw(num)
+    return draw(num * ranks.size)[ranks.rank * num:(ranks.rank + 1) * num]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Between the processes.
+
+
+@contextlib.contextmanager
+def process_group(ranks, device):
+    """``with process_group(ranks, device): ...``: connected to the other ranks; `device` is what Theano runs on.
+
+    Raises
+    ------
+    misc.UserError
+        The others cannot be reached.
+    EndedElsewhere
+        Another rank has ended before this one.
+    """
+    if ranks.size == 1:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+    timeout = timedelta(seconds=_integer_variable(TIMEOUT_VARIABLE, TIMEOUT_SECONDS))
+    if device.startswith('cuda'):
+        torch.cuda.set_device(device)
+        # Errors of NCCL as exceptions here; by default a thread of its own ends the process, with pages of stack.
+        os.environ.setdefault('TORCH_NCCL_BLOCKING_WAIT', '1')
+    try:
+        dist.init_process_group('cpu:gloo,cuda:nccl' if device.startswith('cuda') else 'gloo', timeout=timeout,
+                                rank=ranks.rank, world_size=ranks.size)
+    except (RuntimeError, ValueError) as error:
+        raise misc.UserError('cannot connect to the other %d processes (%s); start with torchrun' % (
+            ranks.size - 1, str(error).strip().splitlines()[0])) from error
+    try:
+        yield
+    except collective.ConnectionLost as error:
+        raise EndedElsewhere('another process of the run has ended before the training began') from error
+    dist.destroy_process_group()
+
+
+def from_rank_0(ranks, value):
+    """The object `value` of rank 0, on all ranks."""
+    if ranks.size == 1:
+        return value
+    return _broadcast(value)
+
+
+def _broadcast(value, group=None):
+    import torch.distributed as dist
+    box = [value]
+    with collective.translating_errors('cpu'):
+        dist.broadcast_object_list(box, src=0, group=group)
+    return box[0]
+
+
+@contextlib.contextmanager
+def rank_0_first(ranks):
+    """The others do what is in the block when rank 0 has done it; if that fails, it fails for them, too.
+
+    Raises
+    ------
+    EndedElsewhere
+        On the others: rank 0 has failed, and tells why.
+    """
+    if ranks.size == 1:
+        yield
+        return
+    import torch.distributed as dist
+    with collective.translating_errors('cpu'):
+        group = dist.new_group(backend='gloo', timeout=PATIENCE)
+    if ranks.rank and not _broadcast(None, group):
+        raise EndedElsewhere('rank 0 has failed')
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        if not ranks.rank:
+            with contextlib.nullcontext() if done else contextlib.suppress(collective.ConnectionLost):
+                _broadcast(done, group)
+
+
+def copy_from_rank_0(ranks, variables):
+    """Give shared variables the values that they have on rank 0."""
+    if ranks.size == 1:
+        return
+    import torch
+    import torch.distributed as dist
+    for variable in variables:
+        value = torch.from_numpy(variable.get_value())
+        with collective.translating_errors('cpu'):
+            dist.broadcast(value, src=0)
+        variable.set_value(value.numpy())
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# One ends, all end.
+
+
+@contextlib.contextmanager
+def ending_together(ranks, run_dir):
+    """Around the training: when another rank has ended, end with one line that says so and names the last snapshot.
+
+    A rank that has died shows in an error of the next collective operation, or in SIGTERM, which torchrun sends.
+
+    Raises
+    ------
+    EndedElsewhere
+    """
+    if ranks.size == 1:
+        yield
+        return
+
+    def terminate(*_signal):
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        with _never_hanging(ranks, run_dir):
+            yield
+    except (collective.ConnectionLost, _Terminated) as error:
+        raise EndedElsewhere(_farewell(run_dir)) from error
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _farewell(run_dir):
+    snapshots = sorted(glob.glob(os.path.join(glob.escape(run_dir), 'network-*.pkl')))
+    return 'another process of the run has ended, see its own message if it left one; %s' % (
+        'the last snapshot is %s' % snapshots[-1] if snapshots else 'there is no snapshot yet')
+
+
+@contextlib.contextmanager
+def _never_hanging(ranks, run_dir):
+    """End the process some time after SIGTERM if the main thread cannot, because it waits inside of NCCL or Gloo."""
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    finished = threading.Event()
+
+    def watch():
+        while (received := receiver.recv(1)) and received[0] != signal.SIGTERM:
+            pass
+        if received and not finished.wait(GRACE_SECONDS):
+            if ranks.rank == 0:
+                print('%s: error: %s' % (os.path.basename(sys.argv[0]), _farewell(run_dir)), file=sys.stderr)
+                sys.stderr.flush()
+            os._exit(1)
+
+    # Python's own handlers wait until the main thread runs Python code again; the bytes written here do not.
+    previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=watch, name='ending on SIGTERM', daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        signal.set_wakeup_fd(previous)
+        sender.close()
+        thread.join()
+        receiver.close()

@@ -1,0 +1,91 @@
+"""What the processes of test_distributed.py run: ``python distributed_worker.py TASK FOLDER``."""
+
+import pathlib
+import sys
+import time
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import theano_env  # noqa: F401  isort: skip
+
+import theano
+import theano.tensor as T
+
+import distributed
+import experiment
+from theano_torch import collective
+
+SCENARIOS = {
+    'separate': {'separate_funcs': True, 'D_training_repeats': 2, 'total_kimg': 0.064, 'lod_training_kimg': 0.032},
+    'joint': {'separate_funcs': False, 'total_kimg': 0.032, 'lod_initial_resolution': 8, 'lod_training_kimg': 0.032},
+}
+
+
+def run(scenario, folder, ranks=distributed.SINGLE, mbstat_groups=1):
+    """Train 8x8 networks with labels; save the last parameters and random state."""
+    nets = {'fmap_base': 32, 'fmap_max': 4}
+    options = {
+        'desc': scenario, 'random_seed': 5,
+        'dataset': {'h5_path': 'tiny.h5', 'mirror_augment': True},
+        'G': dict(nets, func='networks.G_paper', latent_size=4),
+        'D': dict(nets, func='networks.D_paper', use_gdrop=True, mbstat_groups=mbstat_groups),
+        'train': dict(SCENARIOS[scenario], minibatch_default=8, lod_transition_kimg=0.032, rampup_kimg=0,
+                      dequantize_reals=True, gdrop_lim=0.0, gdrop_coef=0.5, tick_kimg_default=0.016,
+                      tick_kimg_overrides={}, G_learning_rate_max=0.01, image_grid_size=(2, 2)),
+    }
+    lods = []
+
+    def keep(report):
+        lods.append(report.schedule.lod)
+        arrays = {'%s %s' % (key, name): var.get_value() for key, net in report.networks.items()
+                  for name, var in net.vars.items()}
+        state = np.random.get_state()
+        np.savez(pathlib.Path(folder) / ('%s-%d-%d.npz' % (scenario, ranks.size, ranks.rank)), lods=lods,
+                 random_keys=state[1], random_position=state[2], **arrays)
+
+    return experiment.run_experiment(options, str(folder), str(pathlib.Path(folder) / ('results-%d' % ranks.size)),
+                                     'torch', {'floatX': 'float64', 'device': 'cpu'}, ranks, show_progress=False,
+                                     on_step=keep)
+
+
+def average(ranks):
+    """The op on all engines, on constants: two equal applications are neither folded nor merged."""
+    for engine in ('torch', 'python'):
+        theano_env.configure(engine, {'device': 'cpu'})
+        values = [T.constant(np.float32(1 + 2 * ranks.rank)), T.constant(np.full((2, 3), ranks.rank, 'float64'))]
+        means = collective.all_reduce_mean(values) + collective.all_reduce_mean(values)
+        function = theano.function([], means)
+        nodes = [node for node in function.maker.fgraph.apply_nodes if isinstance(node.op, collective.AllReduceMean)]
+        assert len(nodes) == 2
+        for _call in range(2):
+            first, second, *_rest = function()
+            assert first == 2 and first.dtype == np.float32
+            np.testing.assert_array_equal(second, np.full((2, 3), 0.5))
+
+
+def hang(ranks, folder):
+    """Rank 0 waits in a collective operation that rank 1 never joins."""
+    with distributed.ending_together(ranks, folder):
+        if ranks.rank:
+            time.sleep(60)
+        import torch
+        pathlib.Path(folder, 'waiting').touch()
+        collective.mean_over_processes([torch.zeros(1)])
+
+
+def main(task, folder):
+    ranks = distributed.from_environment()
+    if task in SCENARIOS:
+        run(task, folder, ranks)
+        return
+    with distributed.process_group(ranks, 'cpu'):
+        if task == 'average':
+            average(ranks)
+        else:
+            hang(ranks, folder)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

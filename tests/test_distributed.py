@@ -1,0 +1,208 @@
+"""distributed.py and theano_torch.collective: two processes on the CPU against one, and what happens when one dies."""
+
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import distributed_worker
+import h5py
+import numpy as np
+import pytest
+import theano
+from conftest import ROOT
+
+import distributed
+import misc
+import theano_env
+
+WORKER = str(ROOT / 'tests' / 'distributed_worker.py')
+TINY = [word for option in (
+    'dataset.resolution=4', 'G.fmap_max=4', 'D.fmap_max=4', 'train.minibatch_default=4', 'train.show_progress=False',
+    'train.tick_kimg_default=0.02', 'train.network_snapshot_ticks=1', 'train.image_snapshot_ticks=1000', 'metrics=[]')
+    for word in ('--set', option)] + ['--engine', 'torch']
+
+
+def start_ranks(*command):
+    """Two processes as torchrun starts them, without torchrun, which would add to their output and end them itself."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    environments = [dict(os.environ, RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1',
+                         MASTER_PORT=str(port), OMP_NUM_THREADS='1') for rank in range(2)]
+    return [subprocess.Popen([sys.executable, *command], env=env, text=True, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE) for env in environments]
+
+
+@pytest.fixture
+def ranks():
+    """Function that starts two processes, which do not outlive the test."""
+    started = []
+
+    def start(*command):
+        started.extend(start_ranks(*command))
+        return started
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+    """Where the first test that trains makes the digits."""
+    return str(tmp_path_factory.mktemp('data'))
+
+
+def finished(process, timeout=60):
+    """(exit status, stdout, stderr)."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def wait_for(condition, process, seconds=60):
+    deadline = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.time() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def float64():
+    before = theano.config.mode, theano.config.floatX
+    yield
+    theano.config.mode, theano.config.floatX = before
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Two processes make the same run as one.
+
+
+def write_dataset(path):
+    random = np.random.RandomState(0)
+    with h5py.File(path, 'w') as h5:
+        images = random.randint(0, 256, (20, 1, 8, 8))
+        for factor in (1, 2, 4, 8):
+            h5['data%dx%d' % (8 // factor, 8 // factor)] = images.reshape(
+                20, 1, 8 // factor, factor, 8 // factor, factor).mean((3, 5)).round().astype(np.uint8)
+    np.save(str(path).replace('.h5', '-labels.npy'), np.eye(2, dtype=np.float32)[random.randint(2, size=20)])
+
+
+@pytest.mark.parametrize('scenario', distributed_worker.SCENARIOS)
+def test_two_ranks_train_like_one_process(scenario, tmp_path, float64):
+    write_dataset(tmp_path / 'tiny.h5')
+    with subprocess.Popen([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', WORKER,
+                           scenario, str(tmp_path)], env=dict(os.environ, OMP_NUM_THREADS='1')) as torchrun:
+        distributed_worker.run(scenario, tmp_path, mbstat_groups=2)
+        assert torchrun.wait(timeout=120) == 0
+    single, *pair = [dict(np.load(tmp_path / ('%s-%s.npz' % (scenario, name)))) for name in ('1-0', '2-0', '2-1')]
+    lods = single['lods']
+    assert scenario == 'joint' or lods[0] == 1 and 0 < lods[-1] < 1, 'before and while the new layers fade in'
+    for result in pair:
+        assert sorted(result) == sorted(single)
+        for name, value in single.items():
+            # Float64, so that what is left is the other order of the sums over the minibatch.
+            scale = max(np.abs(value).max(initial=0), 1)
+            np.testing.assert_allclose(result[name], value, rtol=0, atol=1e-10 * scale, err_msg=name)
+    single_rows, pair_rows = [status_rows(tmp_path / ('results-%d' % size), scenario) for size in (1, 2)]
+    np.testing.assert_allclose(pair_rows, single_rows, rtol=1e-10, atol=1e-10)
+
+
+def status_rows(result_dir, scenario):
+    path, = result_dir.glob('*-%s/stats.jsonl' % scenario)
+    rows = map(json.loads, path.read_text().splitlines())
+    return [[row[key] for key in ('kimg', 'lod', 'minibatch', 'Dgdrop', 'Gloss', 'Dloss', 'Dreal', 'Dfake')]
+            for row in rows]
+
+
+def test_the_op_averages_and_is_not_optimised_away(ranks, tmp_path):
+    for process in ranks(WORKER, 'average', str(tmp_path)):
+        status, _out, err = finished(process)
+        assert status == 0, err
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Ends.
+
+
+def test_a_killed_rank_ends_the_run_with_one_line_and_leaves_the_snapshot(ranks, data_dir, tmp_path):
+    first, second = ranks(str(ROOT / 'train.py'), '--data-dir', data_dir, '--result-dir',
+                          str(tmp_path / 'results'), *TINY)
+    run_dir = tmp_path / 'results' / '000-digits'
+    wait_for(lambda: list(run_dir.glob('network-snapshot-*.pkl')), first)
+    os.kill(second.pid, signal.SIGKILL)
+    killed = time.time()
+    status, _out, err = finished(first)
+    assert time.time() - killed < 10
+    assert status == 1 and err.count('\n') == 1 and 'Traceback' not in err
+    snapshot = sorted(run_dir.glob('network-snapshot-*.pkl'))[-1]
+    assert 'another process of the run has ended' in err and str(snapshot) in err
+    assert 'another process of the run has ended' in (run_dir / 'log.txt').read_text().splitlines()[-1]
+    assert finished(second)[1] == '', 'rank 1 is silent'
+    assert not list(run_dir.glob('*' + misc.TEMPORARY_SUFFIX))
+    with open(snapshot, 'rb') as file:
+        assert [net.name for net in pickle.load(file)] == ['G', 'D', 'G']
+
+
+def test_sigterm_ends_a_rank_that_waits_in_a_collective(ranks, tmp_path):
+    first, _second = ranks(WORKER, 'hang', str(tmp_path))
+    wait_for((tmp_path / 'waiting').exists, first)
+    time.sleep(0.5)
+    first.terminate()
+    status, _out, err = finished(first, distributed.GRACE_SECONDS + 10)
+    assert status == 1 and 'another process of the run has ended' in err and 'there is no snapshot yet' in err
+
+
+@pytest.mark.parametrize('options, message', [
+    (['train.minibatch_default=5'], r'train.minibatch_default=5: 2 processes cannot share it equally; use 4 or 6'),
+    (['train.G_learning_rate_max=1e18', 'train.D_learning_rate_max=1e18', 'train.rampup_kimg=0'], 'became'),
+])
+def test_what_all_ranks_see_is_told_once(options, message, ranks, data_dir, tmp_path):
+    options = [word for option in options for word in ('--set', option)]
+    processes = ranks(str(ROOT / 'train.py'), '--data-dir', data_dir, '--result-dir',
+                      str(tmp_path / 'results'), *TINY, *options)
+    results = [finished(process) for process in processes]
+    assert [status for status, _out, _err in results] == [1, 1]
+    assert message in results[0][2] and results[0][2].count('\n') == 1
+    assert results[1][1:] == ('', '')
+    assert message == 'became' or not list(tmp_path.glob('results/*')), 'nothing half-written'
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Pieces.
+
+
+def test_ranks_come_from_the_environment(monkeypatch):
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    assert distributed.from_environment() == distributed.SINGLE == (0, 1, 0)
+    for name, value in [('RANK', '5'), ('WORLD_SIZE', '8'), ('LOCAL_RANK', '1')]:
+        monkeypatch.setenv(name, value)
+    assert distributed.from_environment() == (5, 8, 1)
+    monkeypatch.setenv('RANK', 'first')
+    with pytest.raises(misc.UserError, match="RANK='first': must be a whole number"):
+        distributed.from_environment()
+
+
+def test_shares():
+    assert [distributed.Ranks(rank, 3).share(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    with pytest.raises(ValueError, match='7 rows cannot be divided among 3 processes'):
+        distributed.Ranks(0, 3).share(7)
+
+
+def test_minibatches_of_all_resolutions_are_checked():
+    distributed.check_minibatches(distributed.Ranks(0, 2), [4, 8], 16, {8: 6, 16: 3})
+    with pytest.raises(misc.UserError, match=r'train.minibatch_overrides\[8\]=6: 4 processes .* use 4 or 8'):
+        distributed.check_minibatches(distributed.Ranks(0, 4), [4, 8], 16, {8: 6})
+
+
+def test_every_process_takes_its_own_gpu():
+    with pytest.raises(theano_env.EnvironmentProblem, match="'cuda0': every process .* use 'auto' or 'cpu'"):
+        theano_env.configure('torch', {'device': 'cuda0'}, local_rank=1)
