@@ -283,7 +283,8 @@ def _(op):
 
 @theano_torch.lower.register(FlipFilters)
 def _(op, node, build):
-    return lambda W: W.flip(2, 3)
+    import torch
+    return lambda W: W.flip(2, 3).contiguous(memory_format=torch.channels_last)
 
 
 @theano_torch.lower.register(AveragePool2D)

@@ -16,6 +16,8 @@ from theano.tensor.nnet import abstract_conv
 from theano_torch.convert import torch_dtype
 from theano_torch.registry import UnsupportedOp, lower
 
+SMALL_PRODUCT_PIXELS = 2048     # Of all images together.
+
 convolution = torch.ops.aten.convolution.default
 convolution_backward = torch.ops.aten.convolution_backward.default
 
@@ -26,7 +28,7 @@ class Geometry:
     def __init__(self, op, node, kernel_size):
         if getattr(op, 'unshared', False):
             raise UnsupportedOp('theano_torch has no convolutions with unshared filters: %s' % node)
-        self.ndim = op.convdim
+        self.ndim, self.kernel_size = op.convdim, list(kernel_size)
         self.stride, self.dilation = list(op.subsample), list(op.filter_dilation)
         self.groups = getattr(op, 'num_groups', 1)
         self.pads = self.padding(op, kernel_size)
@@ -40,6 +42,12 @@ class Geometry:
         """Whether this is a convolution of stride 1 with nothing unusual about it."""
         return self.ndim == 2 and self.groups == 1 and self.is_symmetric and \
             math.prod(self.stride) == math.prod(self.dilation) == 1
+
+    def is_small_product(self, build, image):
+        """Whether this is a matrix product of so few pixels that calling oneDNN would take longer than the work."""
+        num, _, *size = build.shape(image)
+        return build.device.type == 'cpu' and self.is_plain() and math.prod(self.kernel_size) == 1 and \
+            not any(self.pad) and num * math.prod(size) <= SMALL_PRODUCT_PIXELS
 
     def padding(self, op, kernel_size):
         """(before, after) for each spatial dimension."""
@@ -90,7 +98,12 @@ def forward_convolution(op, node, build):
     def convolve(image, filters, bias=None):
         return convolution(geometry.image(geometry.padded(image)), geometry.flip(filters.to(geometry.dtype)), bias,
                            stride, pad, dilation, False, zeros, groups)
-    return geometry, convolve
+
+    def multiply(image, filters, bias=None):
+        matrix = filters.flatten(1).t().to(geometry.dtype)
+        pixels = pixels_of(image.to(geometry.dtype))
+        return image_of(torch.mm(pixels, matrix) if bias is None else torch.addmm(bias, pixels, matrix), image)
+    return geometry, multiply if geometry.is_small_product(build, node.inputs[0]) else convolve
 
 
 def transposed_convolution(op, node, build):
@@ -109,7 +122,23 @@ def transposed_convolution(op, node, build):
         filters = geometry.flip(filters.to(geometry.dtype))
         return geometry.cropped(convolution(geometry.image(top_grad), filters, bias, stride, pad, dilation, True,
                                             missing, groups))
-    return geometry, convolve
+
+    def multiply(filters, top_grad, bias=None):
+        matrix = filters.flatten(1).to(geometry.dtype)
+        pixels = pixels_of(top_grad.to(geometry.dtype))
+        return image_of(torch.mm(pixels, matrix) if bias is None else torch.addmm(bias, pixels, matrix), top_grad)
+    return geometry, multiply if geometry.is_small_product(build, node.inputs[1]) else convolve
+
+
+def pixels_of(image):
+    """(N, C, H, W) as a matrix (N H W, C)."""
+    return image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])
+
+
+def image_of(pixels, like):
+    """The inverse of `pixels_of`, for images of the size of `like`."""
+    num, _, height, width = like.shape
+    return pixels.view(num, height, width, -1).permute(0, 3, 1, 2)
 
 
 @lower.register(abstract_conv.AbstractConv)
@@ -132,6 +161,11 @@ def _(op, node, build):
             False, zeros, groups, [False, True, False])[1]
         return geometry.flip(gradient)
 
+    if geometry.is_small_product(build, node.inputs[0]):
+        def multiply(image, top_grad):
+            grads, pixels = pixels_of(top_grad.to(geometry.dtype)), pixels_of(image.to(geometry.dtype))
+            return torch.mm(grads.t(), pixels).view(shape)
+        return multiply, node.inputs[:2]
     if build.device.type == 'cpu' and geometry.is_plain() and max(kernel_size) > 1 and \
             shape[0] * shape[1] >= WeightProducts.MIN_FILTERS:
         products = WeightProducts(shape, build.shape(node.inputs[0]), geometry.pad)

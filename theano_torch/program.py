@@ -1,9 +1,11 @@
 """The runtime: flat lists of steps, one for each combination of input shapes, and what Theano calls to run them."""
 
 import collections
+import math
 
 import theano
 import torch
+from theano.tensor.nnet import abstract_conv
 
 import theano_torch.conv
 import theano_torch.elemwise
@@ -22,6 +24,7 @@ from theano_torch.shared import DeviceCell
 
 MAX_SIGNATURES = 32     # Combinations of input shapes for which programs are kept per function.
 MAX_PROGRAMS = 8        # Programs per combination, where shapes inside depend on values.
+SMALL_STEP = 1500000    # Multiplications: below this mean, waking a second thread for a step takes longer than it saves.
 
 
 class Program:
@@ -38,13 +41,25 @@ class Program:
         For each output, which input's new value it is: it may be in the old one's memory.
     copied : list of int or None
         Which outputs have to be copied, because they share memory with something else. None: find out in each call.
+    threads : int or None
+        Of the CPU. None: as many as PyTorch is set to.
     """
 
-    def __init__(self, steps, initial, input_slots, output_slots, in_place, copied):
+    def __init__(self, steps, initial, input_slots, output_slots, in_place, copied, threads):
         self.steps, self.initial, self.in_place, self.copied = steps, initial, in_place, copied
-        self.input_slots, self.output_slots = input_slots, output_slots
+        self.input_slots, self.output_slots, self.threads = input_slots, output_slots, threads
 
     def __call__(self, inputs):
+        if self.threads is None:
+            return self.run(inputs)
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            return self.run(inputs)
+        finally:
+            torch.set_num_threads(before)
+
+    def run(self, inputs):
         values = self.initial.copy()
         for slot, value in zip(self.input_slots, inputs, strict=True):
             values[slot] = value
@@ -122,9 +137,25 @@ def assemble(tracer, inputs, on_host, outputs, in_place, copied):
     for index, number in last_use.items():
         if index not in output_slots and initial[index] is None:
             emptied[number].append(index)
+    work = sum(multiplications(step.node, tracer.shapes) for step in steps if step.node is not None)
     return Program([(function, sources, target, tuple(emptied[number]), node)
                     for number, (function, sources, target, node) in enumerate(entries)],
-                   initial, input_slots, output_slots, in_place, copied)
+                   initial, input_slots, output_slots, in_place, copied,
+                   threads=1 if tracer.device.type == 'cpu' and work < SMALL_STEP * len(steps) else None)
+
+
+def multiplications(node, shapes):
+    """How many a node takes for inputs of the given shapes; only those of convolutions and matrix products count."""
+    op = getattr(node.op, 'conv', node.op)
+    if isinstance(op, theano.tensor.Dot):
+        return math.prod(shapes[node.inputs[0]]) * math.prod(shapes[node.inputs[1]][1:])
+    if isinstance(op, abstract_conv.AbstractConv):
+        return math.prod(shapes[node.outputs[0]]) * math.prod(shapes[node.inputs[1]][1:])
+    if isinstance(op, abstract_conv.AbstractConv_gradInputs):
+        return math.prod(shapes[node.inputs[1]]) * math.prod(shapes[node.inputs[0]][1:])
+    if isinstance(op, abstract_conv.AbstractConv_gradWeights):
+        return math.prod(shapes[node.inputs[1]]) * math.prod(shapes[node.outputs[0]][1:])
+    return 0
 
 
 class Runner:
