@@ -24,7 +24,7 @@ from theano_torch.shared import DeviceCell
 
 MAX_SIGNATURES = 32     # Combinations of input shapes for which programs are kept per function.
 MAX_PROGRAMS = 8        # Programs per combination, where shapes inside depend on values.
-SMALL_STEP = 1500000    # Multiplications: below this mean, waking a second thread for a step takes longer than it saves.
+SMALL_STEP = 1500000    # Multiplications: below this mean, waking a second thread costs more than it saves.
 
 
 class Program:
