@@ -40,6 +40,7 @@ def evaluate_loss(
     cond_type       = 'acgan',  # Loss of D's label outputs, if it has any: 'acgan' (Odena et al. 2016).
     cond_weight     = 1.0,
     image_lod       = 0,        # Resolution of the real and fake images; min_lod makes the fewest computations.
+    random          = None,     # MRG_RandomStreams for the mixing factors. None: new ones, from Lasagne's generator.
     ranks           = distributed.SINGLE,   # Of data-parallel training: the images are the share of one rank.
 ):
     """Losses of both networks, evaluated in training mode.
@@ -68,7 +69,8 @@ def evaluate_loss(
                                                  batch_norm_update_averages=False)
 
     # Seeded for every type, so that the draws from NumPy's generator do not depend on it.
-    random = MRG_RandomStreams(lasagne.random.get_rng().randint(1, 2147462579))
+    if random is None:
+        random = MRG_RandomStreams(lasagne.random.get_rng().randint(1, 2147462579))
     mixing_factors = distributed.own_rows(lambda num: random.uniform((num, 1, 1, 1), dtype='float32'),
                                           real_images.shape[0], ranks)
 

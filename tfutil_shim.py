@@ -519,7 +519,8 @@ class Network:
                       for dtype, layer in zip(in_dtypes, self.input_layers, strict=True)]
             outputs = [_convert_output(output, out_mul, out_add, out_shrink, out_dtype)
                        for output in self.get_output_for(*inputs, return_as_list=True, **kwargs)]
-            self._functions[key] = theano.function(inputs, outputs, on_unused_input='ignore')
+            with theano_env.COMPILING:
+                self._functions[key] = theano.function(inputs, outputs, on_unused_input='ignore')
         return self._functions[key]
 
     # Tables of layers.

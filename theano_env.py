@@ -28,6 +28,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
+import threading
 import types
 import warnings
 from typing import NamedTuple
@@ -35,6 +36,7 @@ from typing import NamedTuple
 import numpy as np
 
 ENGINES = ('auto', 'torch', 'theano', 'python')
+COMPILING = threading.RLock()   # For whoever compiles functions beside other threads: Theano is not made for that.
 
 
 class EnvironmentProblem(ValueError):

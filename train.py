@@ -21,18 +21,13 @@ import theano_env  # isort: skip  (restores what the imports of Theano and Lasag
 
 import lasagne
 import theano
-import theano.tensor as T
-from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import distributed
 import experiment
 import layers
-import loss
 import misc
-import updates
+from training_step import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS, FunctionsAhead, lod_range_of
 
-DYNAMIC_RANGE_IMAGES = (0, 255)     # Of the uint8 images in the dataset.
-DYNAMIC_RANGE_NETS = (-1, 1)        # Of the images between G and D.
 SNAPSHOT_MINIBATCH = 32             # Images generated at once for a picture; with batch norm they influence each other.
 MBDISC_INIT_IMAGES = 500            # Reals that initialise minibatch discrimination (Salimans et al. 2016).
 
@@ -102,82 +97,19 @@ def learning_rate(schedule, maximum, overrides=None):
     return (overrides or {}).get(schedule.resolution, maximum) * schedule.lrate_coef
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Training functions.
-
-
-class TrainingFunctions(NamedTuple):
-    """Compiled steps for one lod range."""
-
-    train_d: object         # (reals, real_labels, latents, fake_labels) -> G_loss, D_loss, real_scores, fake_scores
-    train_g: object         # (latents, fake_labels) -> nothing; None when D's function updates G too
-
-
-def compile_training_functions(
-    G, D, Gs,               # Networks; Gs is the smoothed copy of G.
-    schedule,               # Schedule: the functions are valid for its min_lod and max_lod.
-    G_lrate, D_lrate,       # Shared float32 scalars: learning rates.
-    G_smoothing,            # Decay of the moving average of G's weights per step.
-    loss_kwargs,            # Arguments of loss.evaluate_loss.
-    adam_kwargs,            # beta1, beta2, epsilon.
-    separate_funcs,         # Compile one function per network, so that D can make several steps per step of G.
-    dequantize_reals,       # Add uniform noise of one grey level to the real images.
-    ranks = distributed.SINGLE,     # distributed.Ranks: the minibatch is the share of one rank.
-):
-    """Build and compile the D and G steps for the lod range ``[schedule.min_lod, schedule.max_lod]``.
-
-    Everything runs at the resolution of `min_lod`: the networks never look at images finer than that. The optimizer
-    state is new, as in the 2017 release, which rebuilt its functions for every lod range. Gradients and outputs are
-    averages over all ranks.
-    """
-    # Float32 inputs even when theano.config.floatX is float64, as in the release.
-    real_images = T.TensorType('uint8', (False,) * 4)('real_images')
-    real_labels = T.TensorType('float32', (False,) * 2)('real_labels')
-    latents = T.TensorType('float32', (False,) * 2)('latents')
-    fake_labels = T.TensorType('float32', (False,) * 2)('fake_labels')
-
-    reals = T.cast(real_images, 'float32')
-    if dequantize_reals:
-        noise = MRG_RandomStreams(lasagne.random.get_rng().randint(1, 2147462579))
-        num, *image_shape = real_images.shape
-        reals = reals + distributed.own_rows(
-            lambda num: noise.uniform((num, *image_shape), -0.5, 0.5, dtype='float32'), num, ranks)
-    reals = misc.adjust_dynamic_range(reals, DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS)
-    losses = loss.evaluate_loss(G, D, schedule.min_lod, schedule.max_lod, reals, real_labels, latents, fake_labels,
-                                image_lod=schedule.min_lod, ranks=ranks, **loss_kwargs)
-    outputs = [losses.G_loss, losses.D_loss, losses.real_scores_out, losses.fake_scores_out]
-
-    d_grads, d_params = gradients(losses.D_loss, D)
-    g_grads, g_params = gradients(losses.G_loss, G)
-    if separate_funcs:
-        d_grads, outputs = distributed.mean_over_ranks(ranks, d_grads, outputs)
-        g_grads, = distributed.mean_over_ranks(ranks, g_grads)
-    else:
-        d_grads, g_grads, outputs = distributed.mean_over_ranks(ranks, d_grads, g_grads, outputs)
-    d_updates = updates.adam(d_grads, d_params, D_lrate, **adam_kwargs)
-    g_updates = updates.adam(g_grads, g_params, G_lrate, **adam_kwargs)
-    # Updates are simultaneous: as in the release, Gs follows the weights from before this step.
-    g_updates.update(Gs.setup_as_moving_average_of(G, beta=G_smoothing))
-
-    inputs = [real_images, real_labels, latents, fake_labels]
-    train_g = None
-    if separate_funcs:
-        train_g = theano.function([latents, fake_labels], [], updates=g_updates, on_unused_input='ignore')
-        train_g.trust_input = True      # Types are right: spares checking every pair of shared variables for aliasing.
-    else:
-        d_updates.update(g_updates)
-    train_d = theano.function(inputs, outputs, updates=d_updates, on_unused_input='ignore')
-    train_d.trust_input = True
-    return TrainingFunctions(train_d, train_g)
-
-
-def gradients(loss, net):
-    """(gradients, parameters) of those parameters of `net` that `loss` depends on, with one walk of the graph."""
-    params = list(net.trainables.values())
-    grads = theano.grad(loss, params, disconnected_inputs='ignore', return_disconnected='None')
-    connected = [(grad, param) for grad, param in zip(grads, params, strict=True) if grad is not None]
-    grads, params = zip(*connected, strict=True)
-    return list(grads), list(params)
+def next_lod_range(cur_nimg, resolution, schedule_kwargs):
+    """The :class:`Schedule` at some time within the next lod range, or None if the training ends before."""
+    total_nimg = schedule_kwargs['total_kimg'] * 1000
+    phases = [schedule_kwargs[key] for key in ('lod_training_kimg', 'lod_transition_kimg') if schedule_kwargs[key] > 0]
+    if not phases:
+        return None
+    present = lod_range_of(training_schedule(cur_nimg, resolution, **schedule_kwargs))
+    # Steps of half a phase do not miss one.
+    for nimg in [*np.arange(cur_nimg, total_nimg, min(phases) * 500), total_nimg - 1]:
+        schedule = training_schedule(nimg, resolution, **schedule_kwargs)
+        if lod_range_of(schedule) != present:
+            return schedule
+    return None
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -433,13 +365,14 @@ def train_gan(
         save_grid(os.path.join(run_dir, 'reals.png'), grid.reals, DYNAMIC_RANGE_IMAGES, grid.size, image_grid_zoom)
         save_fakes(run_dir, 0, Gs, grid, image_grid_zoom)
 
-    networks = {'G': G, 'D': D, 'Gs': Gs}
-    functions, lod_range = None, None
+    functions = upcoming = None
     cur_nimg, cur_tick, tick_start_nimg = 0, 0, 0
     gdrop_average = 0.0
     start_time = tick_start_time = time.time()
     tick = TickStatistics()
-    with ProgressBar(G, D, resolution, schedule_kwargs, show_progress and is_first) as progress:
+    compiler = FunctionsAhead(G, D, Gs, G_lrate, D_lrate, G_smoothing, loss_kwargs or {}, adam_kwargs, separate_funcs,
+                              dequantize_reals, ranks)
+    with ProgressBar(G, D, resolution, schedule_kwargs, show_progress and is_first) as progress, compiler:
         while cur_nimg < total_kimg * 1000:
 
             # What is in force now.
@@ -450,13 +383,11 @@ def train_gan(
             D_lrate.set_value(np.float32(learning_rate(schedule, D_learning_rate_max, D_learning_rate_overrides)))
 
             # New layers come in or have come in: build the graph for them.
-            if lod_range != (schedule.min_lod, schedule.max_lod):
+            if compiler.lod_range != lod_range_of(schedule):
                 print('Compiling training funcs...')
                 compile_start_time = time.time()
-                lod_range = (schedule.min_lod, schedule.max_lod)
-                functions = compile_training_functions(
-                    G, D, Gs, schedule, G_lrate, D_lrate, G_smoothing, loss_kwargs or {}, adam_kwargs, separate_funcs,
-                    dequantize_reals, ranks)
+                functions = compiler.take(schedule)
+                upcoming = next_lod_range(cur_nimg, resolution, schedule_kwargs)
                 tick.compile_seconds += time.time() - compile_start_time
 
             # Train D, then G. Everything is drawn for the whole minibatch; each rank takes its share of the rows.
@@ -472,13 +403,14 @@ def train_gan(
                     tick.add(outputs, cur_tick + 1)
                     if on_step:
                         on_step(StepReport('D', cur_nimg, schedule, reals, labels, latents, fake_labels, outputs,
-                                           networks))
+                                           compiler.networks))
                 if functions.train_g:
                     latents = random_latents(schedule.minibatch_size, G)[rows]
                     fake_labels = dataset.random_labels(schedule.minibatch_size)[rows]
                     functions.train_g(latents, fake_labels)
                     if on_step:
-                        on_step(StepReport('G', cur_nimg, schedule, None, None, latents, fake_labels, None, networks))
+                        on_step(StepReport('G', cur_nimg, schedule, None, None, latents, fake_labels, None,
+                                           compiler.networks))
 
                 # The release feeds GDrop back with output number 2 of the last D step, which is D's loss.
                 d_output = float(np.mean(outputs[1]))
@@ -487,6 +419,9 @@ def train_gan(
                 if 'gdrop_strength' in D.toplevel_params:
                     D.toplevel_params['gdrop_strength'].set_value(np.float32(gdrop_strength))
             progress.update(cur_nimg)
+            if upcoming:    # Now that the first step is made.
+                compiler.prepare(upcoming)
+                upcoming = None
 
             # Once per tick: status line, images, networks.
             done = cur_nimg >= total_kimg * 1000

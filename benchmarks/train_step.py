@@ -62,14 +62,16 @@ class Trainer:
         import theano
 
         import train
+        import training_step
         args, resolution = self.args, self.args.resolution >> int(lod)
         schedule = train.Schedule(lod, int(lod), int(np.ceil(lod)), resolution, args.minibatch, 1.0, 1.0)
         for net in (self.G, self.D):
             net.toplevel_params['cur_lod'].set_value(np.float32(lod))
         rate = theano.shared(np.float32(1e-4))
-        functions = train.compile_training_functions(
+        functions = training_step.compile_training_functions(
             self.G, self.D, self.Gs, schedule, rate, rate, 0.999, {},
             {'beta1': 0.0, 'beta2': 0.99, 'epsilon': 1e-8}, True, False)
+        training_step.seed_streams(functions)
         images = np.random.randint(0, 256, (args.minibatch, args.channels, resolution, resolution)).astype(np.uint8)
         labels = np.zeros((args.minibatch, 0), np.float32)
 

@@ -134,9 +134,8 @@ class Replay:
         for key in ('minibatch_overrides', 'tick_kimg_overrides'):
             experiment['train'][key] = integer_keys(experiment['train'][key])
 
-        compile_functions, save_grid = train.compile_training_functions, train.save_grid
-        monkeypatch.setattr(train, 'compile_training_functions',
-                            lambda *args: self.on_compile(compile_functions, *args))
+        take, save_grid = train.FunctionsAhead.take, train.save_grid
+        monkeypatch.setattr(train.FunctionsAhead, 'take', lambda *args: self.on_take(take, *args))
         monkeypatch.setattr(train, 'save_grid', lambda *args: self.on_grid(save_grid, *args))
         self.run_dir = folder / 'results' / self.meta['subdir']
         try:
@@ -160,12 +159,12 @@ class Replay:
             labels_name = self.config['dataset']['h5_path'].replace('.h5', '-labels.npy')
             np.save(folder / labels_name, self.golden['dataset_labels'])
 
-    def on_compile(self, compile_functions, G, D, Gs, schedule, *args):
-        self.networks = {'G': G, 'D': D, 'Gs': Gs}
+    def on_take(self, take, functions_ahead, schedule):
+        self.networks = functions_ahead.networks
         if not self.compiles:
             self.keep_params('init')
         self.compiles.append((len(self.g_steps), schedule.min_lod, schedule.max_lod))
-        return compile_functions(G, D, Gs, schedule, *args)
+        return take(functions_ahead, schedule)
 
     def on_grid(self, save_grid, path, images, *args):
         self.grids.append((os.path.basename(path), len(self.d_steps), images))

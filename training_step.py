@@ -1,0 +1,182 @@
+"""The compiled training steps of one range of lods, and compiling those of the next range ahead of time."""
+
+import ctypes
+import sys
+import threading
+from typing import NamedTuple
+
+import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import lasagne
+import theano
+import theano.tensor as T
+from theano.sandbox.rng_mrg import MRG_RandomStreams
+
+import distributed
+import loss
+import misc
+import updates
+
+DYNAMIC_RANGE_IMAGES = (0, 255)     # Of the uint8 images in the dataset.
+DYNAMIC_RANGE_NETS = (-1, 1)        # Of the images between G and D.
+SWITCH_SECONDS = 0.0005             # For how long the compiling thread may keep the interpreter from the training.
+
+
+class TrainingFunctions(NamedTuple):
+    """Compiled steps for one lod range."""
+
+    train_d: object         # (reals, real_labels, latents, fake_labels) -> G_loss, D_loss, real_scores, fake_scores
+    train_g: object         # (latents, fake_labels) -> nothing; None when D's function updates G too
+    streams: list           # Random streams of the functions, see `seed_streams`.
+
+
+def compile_training_functions(
+    G, D, Gs,               # Networks; Gs is the smoothed copy of G.
+    schedule,               # Schedule: the functions are valid for its min_lod and max_lod.
+    G_lrate, D_lrate,       # Shared float32 scalars: learning rates.
+    G_smoothing,            # Decay of the moving average of G's weights per step.
+    loss_kwargs,            # Arguments of loss.evaluate_loss.
+    adam_kwargs,            # beta1, beta2, epsilon.
+    separate_funcs,         # Compile one function per network, so that D can make several steps per step of G.
+    dequantize_reals,       # Add uniform noise of one grey level to the real images.
+    ranks = distributed.SINGLE,     # distributed.Ranks: the minibatch is the share of one rank.
+):
+    """Build and compile the D and G steps for the lod range ``[schedule.min_lod, schedule.max_lod]``.
+
+    Everything runs at the resolution of `min_lod`: the networks never look at images finer than that. The optimizer
+    state is new, as in the 2017 release, which rebuilt its functions for every lod range. Gradients and outputs are
+    averages over all ranks. The random streams have to be seeded with :func:`seed_streams` before the first step.
+    """
+    # Float32 inputs even when theano.config.floatX is float64, as in the release.
+    real_images = T.TensorType('uint8', (False,) * 4)('real_images')
+    real_labels = T.TensorType('float32', (False,) * 2)('real_labels')
+    latents = T.TensorType('float32', (False,) * 2)('latents')
+    fake_labels = T.TensorType('float32', (False,) * 2)('fake_labels')
+
+    reals, streams = T.cast(real_images, 'float32'), []
+    if dequantize_reals:
+        noise = MRG_RandomStreams()
+        streams.append(noise)
+        num, *image_shape = real_images.shape
+        reals = reals + distributed.own_rows(
+            lambda num: noise.uniform((num, *image_shape), -0.5, 0.5, dtype='float32'), num, ranks)
+    reals = misc.adjust_dynamic_range(reals, DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS)
+    mixing = MRG_RandomStreams()
+    streams.append(mixing)
+    losses = loss.evaluate_loss(G, D, schedule.min_lod, schedule.max_lod, reals, real_labels, latents, fake_labels,
+                                image_lod=schedule.min_lod, ranks=ranks, random=mixing, **loss_kwargs)
+    outputs = [losses.G_loss, losses.D_loss, losses.real_scores_out, losses.fake_scores_out]
+
+    d_grads, d_params = gradients(losses.D_loss, D)
+    g_grads, g_params = gradients(losses.G_loss, G)
+    if separate_funcs:
+        d_grads, outputs = distributed.mean_over_ranks(ranks, d_grads, outputs)
+        g_grads, = distributed.mean_over_ranks(ranks, g_grads)
+    else:
+        d_grads, g_grads, outputs = distributed.mean_over_ranks(ranks, d_grads, g_grads, outputs)
+    d_updates = updates.adam(d_grads, d_params, D_lrate, **adam_kwargs)
+    g_updates = updates.adam(g_grads, g_params, G_lrate, **adam_kwargs)
+    # Updates are simultaneous: as in the release, Gs follows the weights from before this step.
+    g_updates.update(Gs.setup_as_moving_average_of(G, beta=G_smoothing))
+
+    inputs = [real_images, real_labels, latents, fake_labels]
+    train_g = None
+    if separate_funcs:
+        train_g = theano.function([latents, fake_labels], [], updates=g_updates, on_unused_input='ignore')
+        train_g.trust_input = True      # Types are right: spares checking every pair of shared variables for aliasing.
+    else:
+        d_updates.update(g_updates)
+    train_d = theano.function(inputs, outputs, updates=d_updates, on_unused_input='ignore')
+    train_d.trust_input = True
+    return TrainingFunctions(train_d, train_g, streams)
+
+
+def gradients(loss, net):
+    """(gradients, parameters) of those parameters of `net` that `loss` depends on, with one walk of the graph."""
+    params = list(net.trainables.values())
+    grads = theano.grad(loss, params, disconnected_inputs='ignore', return_disconnected='None')
+    connected = [(grad, param) for grad, param in zip(grads, params, strict=True) if grad is not None]
+    grads, params = zip(*connected, strict=True)
+    return list(grads), list(params)
+
+
+def seed_streams(functions):
+    """Seed the random streams of `functions` from Lasagne's generator, as the release did when it compiled them."""
+    for stream in functions.streams:
+        stream.seed(lasagne.random.get_rng().randint(1, 2147462579))
+
+
+class FunctionsAhead:
+    """The training functions of one lod range after the other; the next ones are compiled while the present ones train.
+
+    Parameters
+    ----------
+    *args
+        Those of :func:`compile_training_functions` but for `schedule`.
+    """
+
+    def __init__(self, G, D, Gs, *args):
+        self.networks = {'G': G, 'D': D, 'Gs': Gs}
+        self.args = args
+        self.lod_range = None       # That of the functions given out last.
+        self.pending = None         # (lod range, thread, list for its result) while one compiles.
+
+    def take(self, schedule):
+        """The functions for the lod range of `schedule`, freshly seeded: those compiled ahead, or compiled now."""
+        self.lod_range = lod_range_of(schedule)
+        functions = self._finish(self.lod_range) or self._compile(schedule)
+        seed_streams(functions)
+        return functions
+
+    def prepare(self, schedule):
+        """Compile the functions for `schedule` in the background, once the present ones have made their first step."""
+        result = []
+
+        def compile_quietly():
+            try:
+                result.append(self._compile(schedule))
+            except (Exception, _Abandoned) as error:    # Whoever needs the functions gets the error.
+                result.append(error)
+
+        thread = threading.Thread(target=compile_quietly, name='compiling ahead', daemon=True)
+        self.pending = lod_range_of(schedule), thread, result
+        thread.start()
+
+    def _compile(self, schedule):
+        with theano_env.COMPILING:
+            return compile_training_functions(*self.networks.values(), schedule, *self.args)
+
+    def _finish(self, wanted):
+        """Wait for the functions that are being compiled; None if they are not those that are wanted."""
+        if self.pending is None:
+            return None
+        lod_range, thread, result = self.pending
+        thread.join()
+        self.pending = None
+        if lod_range != wanted:
+            return None
+        if isinstance(result[0], Exception):
+            raise result[0]
+        return result[0]
+
+    def __enter__(self):
+        self.switch_seconds = sys.getswitchinterval()
+        sys.setswitchinterval(min(self.switch_seconds, SWITCH_SECONDS))
+        return self
+
+    def __exit__(self, *exception):
+        if self.pending:
+            # What nobody will need any more may take minutes, on Theano's own C code.
+            thread_id = ctypes.c_ulong(self.pending[1].ident)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread_id, ctypes.py_object(_Abandoned))
+            self._finish(None)
+        sys.setswitchinterval(self.switch_seconds)
+
+
+class _Abandoned(BaseException):
+    """Raised in the compiling thread. Not an Exception, since Theano goes on after those in its rewrites."""
+
+
+def lod_range_of(schedule):
+    """(floor, ceil) of the lod: the functions compiled for one such pair serve all lods between."""
+    return schedule.min_lod, schedule.max_lod
