@@ -100,7 +100,7 @@ def aliases(inputs, statics, outputs, in_place):
         if not isinstance(value, torch.Tensor):
             continue
         address = storage_of(value)
-        if target is not None and address and value.data_ptr() == inputs[target].data_ptr():
+        if target is not None and address and value.data_ptr() == inputs[target].data_ptr() and value.is_contiguous():
             continue
         if address in seen or not value.is_contiguous() or value.untyped_storage().nbytes() > max(value.nbytes, 1):
             copied.append(index)
