@@ -278,7 +278,8 @@ def _(op, node):
 @theano_torch.lower_activation.register(LeakyReLU)
 def _(op):
     import torch
-    return 'leaky_relu', [op.slope], lambda x: torch.nn.functional.leaky_relu_(x, op.slope)
+    # With slope 0 oneDNN makes zeros of NaN, which would hide that a training run has failed.
+    return 'leaky_relu' if op.slope else '', [op.slope], lambda x: torch.nn.functional.leaky_relu_(x, op.slope)
 
 
 @theano_torch.lower.register(FlipFilters)

@@ -75,7 +75,7 @@ def bias_vector(var):
     """The vector that was made (1, C, 1, 1) of, or None if `var` is something else."""
     node = var.owner
     if node is not None and isinstance(node.op, elemwise.DimShuffle) and \
-            tuple(node.op.new_order) == ('x', 0, 'x', 'x') and node.inputs[0].ndim == 1:
+            tuple(node.op.new_order) == ('x', 0, 'x', 'x') and node.inputs[0].broadcastable == (False,):
         return node.inputs[0]
     return None
 
@@ -89,12 +89,13 @@ def _(op, node, build):
     geometry, convolve = (transposed_convolution if is_transposed else forward_convolution)(op.conv, node, build)
     name, parameters, in_place = lower_activation(op.activation) if op.activation else ('none', [], None)
     variables = [*node.inputs[:2], node.inputs[-1]]
-    if build.device.type == 'cpu' and geometry.dtype == torch.float32 and geometry.is_plain() and not is_transposed \
-            and torch.backends.mkldnn.is_available() and not geometry.is_small_product(build, node.inputs[0]):
+    if name and build.device.type == 'cpu' and geometry.dtype == torch.float32 and geometry.is_plain() \
+            and not is_transposed and torch.backends.mkldnn.is_available() \
+            and not geometry.is_small_product(build, node.inputs[0]):
         pad, ones = geometry.pad, [1, 1]
         return lambda image, filters, bias: pointwise(
-            geometry.image(image), geometry.flip(filters), bias.contiguous(), pad, ones, ones, 1, name, parameters,
-            ''), variables
+            geometry.image(image), geometry.flip(filters), bias.to(geometry.dtype).contiguous(), pad, ones, ones, 1,
+            name, parameters, ''), variables
 
     def run(first, second, bias):
         result = convolve(first, second, bias.to(geometry.dtype))
