@@ -81,7 +81,7 @@ def local_leaky_relu_grad_of_output(node):
 
     The input is then needed no longer than until the output is there.
     """
-    if not isinstance(node.op.scalar_op, LeakyReLUGrad):
+    if not isinstance(node.op.scalar_op, LeakyReLUGrad) or node.op.scalar_op.slope < 0:
         return None
     x, gz = node.inputs
     for client, _index in x.clients:
