@@ -50,7 +50,8 @@ class FuseConvolutions(gof.Optimizer):
         if adding is None or not is_elemwise(adding, scalar.Add) or len(adding.inputs) != 2:
             return
         bias = bias_vector(adding.inputs[1 - adding.inputs.index(node.outputs[0])])
-        if bias is None or adding.outputs[0].type != node.outputs[0].type:
+        if bias is None or adding.outputs[0].type != node.outputs[0].type or \
+                bias.broadcastable[0] != node.outputs[0].broadcastable[1]:
             return
         last, activation = adding, None
         activating = only_client(fgraph, adding.outputs[0])
@@ -75,7 +76,7 @@ def bias_vector(var):
     """The vector that was made (1, C, 1, 1) of, or None if `var` is something else."""
     node = var.owner
     if node is not None and isinstance(node.op, elemwise.DimShuffle) and \
-            tuple(node.op.new_order) == ('x', 0, 'x', 'x') and node.inputs[0].broadcastable == (False,):
+            tuple(node.op.new_order) == ('x', 0, 'x', 'x') and node.inputs[0].ndim == 1:
         return node.inputs[0]
     return None
 
