@@ -82,7 +82,7 @@ theano.compile.optdb.register('updates_in_place', WorkInPlace(), 75, 'fast_run')
 class AdamStep(_Step):
     """``m <- beta1 m + (1 - beta1) g``, ``v <- beta2 v + (1 - beta2) g^2``, ``p <- p - rate m / (sqrt(v) + epsilon)``.
 
-    Inputs: rate, overflow (scalars; a step with overflow 1 instead of 0 changes nothing), then `num` each of gradients g,
+    Inputs: rate, overflow (scalars; a step with overflow 1, not 0, changes nothing), then `num` each of gradients g,
     parameters p, moments m and v, all of one dtype. Outputs: p, m and v, in the memory of the inputs.
     """
 
