@@ -146,7 +146,7 @@ def assemble(tracer, inputs, on_host, outputs, in_place, copied):
 
 def multiplications(node, shapes):
     """How many a node takes for inputs of the given shapes; only those of convolutions and matrix products count."""
-    op = getattr(node.op, 'conv', node.op)
+    op = node.op.conv if isinstance(node.op, theano_torch.fusion.ConvBiasActivation) else node.op
     if isinstance(op, theano.tensor.Dot):
         return math.prod(shapes[node.inputs[0]]) * math.prod(shapes[node.inputs[1]][1:])
     if isinstance(op, abstract_conv.AbstractConv):
