@@ -269,7 +269,7 @@ HIDDEN_VIEWS = {        # What PyTorch makes no copy for, though Theano takes it
     'split': ((2,), lambda p: T.split(p, [1, 1], 2)),
     'sum': ((1, 2), lambda p: [p.sum(axis=0), p.sum(axis=(0, 1))]),
     'fill': ((2, 2), lambda p: [T.fill(T.zeros((3, 2, 2)), p)]),
-    'ifelse': ((2,), lambda p: [theano.ifelse.ifelse(T.gt(p.sum(), 0.65), 2 * p, p)]),
+    'ifelse': ((2,), lambda p: [theano.ifelse.ifelse(T.gt(p.sum(), 2.0), 2 * p, p)]),
     'view of a view': ((1, 3), lambda p: [T.alloc(p[0, 1:], 2, 2), T.alloc(T.alloc(p[0], 1, 3), 2, 1, 3)])}
 
 
