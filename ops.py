@@ -81,7 +81,7 @@ def local_leaky_relu_grad_of_output(node):
 
     The input is then needed no longer than until the output is there.
     """
-    if not isinstance(node.op.scalar_op, LeakyReLUGrad):
+    if not isinstance(node.op.scalar_op, LeakyReLUGrad) or node.op.scalar_op.slope < 0:
         return None
     x, gz = node.inputs
     for client, _index in x.clients:
@@ -278,7 +278,8 @@ def _(op, node):
 @theano_torch.lower_activation.register(LeakyReLU)
 def _(op):
     import torch
-    return 'leaky_relu', [op.slope], lambda x: torch.nn.functional.leaky_relu_(x, op.slope)
+    # With slope 0 oneDNN makes zeros of NaN, which would hide that a training run has failed.
+    return 'leaky_relu' if op.slope else '', [op.slope], lambda x: torch.nn.functional.leaky_relu_(x, op.slope)
 
 
 @theano_torch.lower.register(FlipFilters)

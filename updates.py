@@ -82,7 +82,7 @@ theano.compile.optdb.register('updates_in_place', WorkInPlace(), 75, 'fast_run')
 class AdamStep(_Step):
     """``m <- beta1 m + (1 - beta1) g``, ``v <- beta2 v + (1 - beta2) g^2``, ``p <- p - rate m / (sqrt(v) + epsilon)``.
 
-    Inputs: rate, overflow (scalars; a step with overflow > 0 changes nothing), then `num` each of gradients g,
+    Inputs: rate, overflow (scalars; a step with overflow 1, not 0, changes nothing), then `num` each of gradients g,
     parameters p, moments m and v, all of one dtype. Outputs: p, m and v, in the memory of the inputs.
     """
 
@@ -147,7 +147,7 @@ def adam(grads, params, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, ove
     OrderedDict
         {shared variable: expression}
     """
-    overflow = T.constant(np.float32(0)) if overflow is None else T.cast(overflow, 'float32')
+    overflow = T.constant(np.float32(0)) if overflow is None else T.cast(T.neq(overflow, 0), 'float32')
     previous = theano.shared(np.asarray(0, theano.config.floatX))
     steps = previous + T.cast(1 - overflow, previous.dtype)
     rate = learning_rate * T.sqrt(1 - beta2 ** steps) / (1 - beta1 ** steps)

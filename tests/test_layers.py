@@ -12,9 +12,11 @@ import theano
 import theano.tensor as T
 from lasagne.layers import InputLayer, get_output
 from theano.sandbox.rng_mrg import MRG_RandomStreams
+from theano.tensor.nnet import abstract_conv
 
 import distributed
 import layers
+import ops
 
 ENGINES = ['torch', 'python']
 ROUNDING = dict(rtol=2e-6, atol=2e-6)     # Of float32, over sums of a few hundred products.
@@ -151,6 +153,66 @@ def test_convolution(size, filter_size, pad, pixels, engine):
     result = evaluate(layer, x)
     assert layer.output_shape[1:] == result.shape[1:]
     np.testing.assert_allclose(result, np.maximum(wanted, 0), rtol=1e-5, atol=1e-5)     # Sums of 48 products.
+
+
+def ops_of(function):
+    return [node.op for node in function.maker.fgraph.toposort()]
+
+
+@pytest.mark.parametrize('engine', ENGINES, indirect=True)
+def test_convolution_of_an_upscaled_image(engine):
+    """In its fused form, for which no repeated pixel is made, and the same as the plain form."""
+    below = layers.Upscale2DLayer(input_layer(3, 5, 4))
+    layer = layers.Conv2DLayer(below, 4, 3, W=lasagne.init.Normal(1.0), nonlinearity=layers.LeakyRectify(0.2))
+    layer.b.set_value(normal(4, seed=1))
+    plain = layers.Conv2DLayer(input_layer(3, 10, 8), 4, 3, W=layer.W, nonlinearity=layer.nonlinearity)
+    plain.b = layer.b
+    x, W = T.ftensor4(), layer.W
+    functions = []
+    for y in (get_output(layer, {below.input_layer: x}), get_output(plain, ops.upscale2d(x, 2))):
+        gradient, = T.grad(T.sum(T.sqr(y)), [x])
+        functions.append(theano.function([x], [y, gradient, T.grad(T.sum(T.sqr(gradient)), W)]))
+    fused, other = functions
+    assert not any(isinstance(op, ops.Repeat2D | ops.AveragePool2D) for op in ops_of(fused))
+    array = normal(2, 3, 5, 4, seed=2)
+    for result, wanted in zip(fused(array), other(array), strict=True):
+        assert result.shape == wanted.shape
+        # Sums in another order, of up to some hundred numbers, relative to the largest.
+        np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize('engine', ['torch'], indirect=True)
+@pytest.mark.parametrize('factor, filter_size, pad', [(4, 3, 'same'), (2, 5, 'same'), (2, 3, 'valid'), (2, 3, 'full')])
+def test_convolution_of_an_upscaled_image_that_is_not_fused(factor, filter_size, pad, engine):
+    below = layers.Upscale2DLayer(input_layer(3, 4, 4), factor)
+    layer = layers.Conv2DLayer(below, 2, filter_size, pad, W=lasagne.init.Normal(1.0))
+    x = normal(2, 3, 4, 4)
+    repeated = x.repeat(factor, axis=2).repeat(factor, axis=3)
+    wanted = numpy_convolution(repeated, layer.W.get_value(), layer.pad)
+    np.testing.assert_allclose(evaluate(layer, x), wanted, rtol=1e-5, atol=1e-5)    # Sums of 75 products.
+
+
+@pytest.mark.parametrize('engine', ENGINES, indirect=True)
+@pytest.mark.parametrize('size, pad', [(4, 'valid'), (1, 'full')])
+def test_convolution_as_a_product(size, pad, engine):
+    """From or to a single pixel: no convolution in the graph, nor in that of its derivatives."""
+    layer = layers.Conv2DLayer(input_layer(3, size, size), 5, 4, pad, W=lasagne.init.Normal(1.0))
+    layer.b.set_value(normal(5, seed=1))
+    x, W = T.ftensor4(), T.ftensor4()
+    by_definition = T.nnet.conv2d(x, W, border_mode=layer.pad) + layer.b.dimshuffle('x', 0, 'x', 'x')
+    functions = []
+    for y, weights in ((get_output(layer, x), layer.W), (by_definition, W)):
+        gradient = T.grad(T.sum(T.sqr(y)), x)
+        function = theano.function([x] + [W] * (weights is W), [
+            y, gradient, T.grad(T.sum(T.sqr(y)), weights), T.grad(T.sum(T.sqr(gradient)), weights)])
+        functions.append(function)
+    product, convolution = functions
+    assert not any(isinstance(op, abstract_conv.BaseAbstractConv) for op in ops_of(product))
+    array = normal(2, 3, size, size, seed=2)
+    for result, wanted in zip(product(array), convolution(array, layer.W.get_value()), strict=True):
+        assert result.shape == wanted.shape
+        # Rounding of float32, relative to the largest.
+        np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
 def test_same_padding_needs_an_odd_filter():

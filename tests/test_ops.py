@@ -129,3 +129,101 @@ def test_ops_are_equal_by_their_arguments():
         assert make(2) != make(3)
     assert ops.AveragePool2D(2) != ops.Repeat2D(2)
     assert ops.LeakyReLU(2) != ops.LeakyReLUGrad(2)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Filters.
+
+
+@pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)
+@pytest.mark.parametrize('dtype, shapes', [
+    ('float64', [(2, 3, 4, 5), (4, 3, 3, 3)]), ('float64', [(1, 1, 1, 1), (2, 1, 3, 3)]),
+    ('float32', [(3, 2, 4, 4), (5, 2, 3, 3)])])
+def test_convolution_of_an_upscaled_image(engine, dtype, shapes):
+    """The fused form against the plain one: value, gradients and the gradients of a gradient penalty."""
+    x, W = (T.TensorType(dtype, (False,) * 4)() for _ in range(2))
+    plain = T.nnet.conv2d(ops.upscale2d(x, 2), W, border_mode=(1, 1))
+    fused = ops.upscale2x_conv2d(x, ops.upscale2x_filters(W))
+    functions = []
+    for y in (plain, fused):
+        gx, gW = T.grad(T.sum(y ** 3), [x, W])
+        seconds = T.grad(T.sum(gx ** 2), [x, W]) + T.grad(T.sum(gW ** 2), [x, W])
+        functions.append(theano.function([x, W], [y, y.shape, gx, gW, *seconds]))
+    arrays = [values(shape, dtype, seed) for seed, shape in enumerate(shapes)]
+    for result, desired in zip(functions[1](*arrays), functions[0](*arrays), strict=True):
+        assert result.dtype == desired.dtype
+        # Sums in another order, relative to the largest.
+        tolerance = {'float32': 1e-5, 'float64': 1e-12, 'int64': 0}[str(result.dtype)]
+        np.testing.assert_allclose(result, desired, rtol=0, atol=tolerance * np.abs(desired).max())
+
+
+def test_filters_of_an_upscaled_image():
+    W = T.dtensor4()
+    filters = ops.upscale2x_filters(W).eval({W: np.arange(1., 19).reshape(2, 1, 3, 3)})
+    assert filters.shape == (1, 2, 4, 4)
+    np.testing.assert_array_equal(filters[0, 0], [[1, 3, 5, 3], [5, 12, 16, 9], [11, 24, 28, 15], [7, 15, 17, 9]])
+
+
+@pytest.mark.parametrize('engine', ENGINES, indirect=True)
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_flipped_filters(engine, dtype):
+    def flip(W):
+        return W[:, :, ::-1, ::-1]
+    shape = (2, 3, 4, 5)
+    check_linear(engine, ops.flip_filters, flip, flip, shape, shape, dtype)
+
+
+@pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)
+def test_flipped_filters_are_independent_of_what_they_were_made_of(engine):
+    W = theano.shared(values((2, 1, 2, 2), 'float64'))
+    before = W.get_value()
+    function = theano.function([], [ops.flip_filters(W), ops.flip_filters(W).shape], updates=[(W, W * 2)])
+    flipped, shape = function()
+    np.testing.assert_array_equal(flipped, before[:, :, ::-1, ::-1])
+    np.testing.assert_array_equal(shape, [2, 1, 2, 2])
+    flipped[:] = 7
+    np.testing.assert_array_equal(W.get_value(), before * 2)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The gradient of the leaky ReLU.
+
+
+def gradient_inputs(function):
+    """The variable that each gradient of a leaky ReLU in a compiled function looks at."""
+    return [node.inputs[0] for node in function.maker.fgraph.toposort()
+            if isinstance(node.op, T.Elemwise) and isinstance(node.op.scalar_op, ops.LeakyReLUGrad)]
+
+
+def is_leaky_relu(var):
+    return var.owner is not None and isinstance(var.owner.op, T.Elemwise) and \
+        isinstance(var.owner.op.scalar_op, ops.LeakyReLU)
+
+
+@pytest.mark.parametrize('engine', ['torch'], indirect=True)
+@pytest.mark.parametrize('slope', [0.0, 0.2, -0.5])
+def test_gradient_looks_at_the_output(engine, slope):
+    x, weights = T.dvector(), T.dvector()
+    y = ops.leaky_relu(x, slope)
+    gradient = T.grad(T.sum(T.sqr(y) * weights), x)
+    second = T.grad(T.sum(gradient ** 3), weights)
+    function = theano.function([x, weights], [y, gradient, second])
+    looked_at = gradient_inputs(function)
+    # With a negative slope the output has not the sign of the input.
+    assert looked_at and all(is_leaky_relu(var) == (slope >= 0) for var in looked_at)
+    array, factors = np.array([-2, -1e-300, -0.0, 0, 1e-300, 3]), np.arange(1., 7)
+    slopes = np.where(array > 0, 1, slope)
+    wanted = 2 * slopes * (array * slopes) * factors
+    for result, desired in zip(function(array, factors), [
+            array * slopes, wanted, 3 * wanted ** 2 * (2 * slopes * (array * slopes))], strict=True):
+        np.testing.assert_allclose(result, desired, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize('engine', ['torch'], indirect=True)
+def test_gradient_looks_at_outputs_of_its_own_slope(engine):
+    x = T.dvector()
+    y = ops.leaky_relu(x, 0.2)
+    function = theano.function([x], [ops.leaky_relu(x, 0.3), ops.leaky_relu(y, 0.2), T.grad(T.sum(y), x)])
+    looked_at, = gradient_inputs(function)
+    assert not is_leaky_relu(looked_at) or looked_at.owner.op.scalar_op.slope == 0.2
+    np.testing.assert_allclose(function([-1, 2])[2], [0.2, 1], rtol=1e-15)

@@ -14,6 +14,7 @@ on values checks it; another shape than in the first call means that the steps d
 
 import theano
 import torch
+from theano.compile.function_module import alias_root
 from theano.compile.ops import Shape, Shape_i
 
 from theano_torch import hosts
@@ -93,6 +94,9 @@ class Tracer:
         self.values = {}            # (variable, is_host) -> value in this call
         self.steps = []
         self.is_dynamic = False     # Whether what a step computes, a view or a copy, may depend on values.
+        self.destroyed = {alias_root(node.inputs[index]) for node in order
+                          for indices in getattr(node.op, 'destroy_map', {}).values() for index in indices}
+        self.destroyed_storages = set()     # Addresses of what some step of this program works on in place.
 
     def run(self, inputs, outputs, values, on_host):
         """Walk.
@@ -122,6 +126,8 @@ class Tracer:
 
     def put(self, var, is_host, value):
         self.values[var, is_host] = value
+        if var in self.destroyed:
+            self.destroyed_storages.add(storage_of(value))
         if hasattr(value, 'shape'):
             self.shapes[var] = tuple(value.shape)
 
@@ -208,6 +214,9 @@ class Tracer:
             function, variables = lowered(node, build)
             arguments.extend(self.get(var, hosts.is_host_type(var)) for var in variables)
             results = function(*arguments)
+        is_hidden_view = self.is_hidden_view(node, build, arguments, results)
+        if is_hidden_view:
+            results = clone(results)
         single = not isinstance(results, tuple)
         values = (results,) if single else results
         sources = [(var, hosts.is_host_type(var)) for var in variables]
@@ -216,6 +225,8 @@ class Tracer:
             asked_keys = [(var, (var, True) in self.values) for var in asked]
             function = Dynamic(node, build, asked, len(variables), function, [self.values[key] for key in asked_keys])
             sources += asked_keys
+        if is_hidden_view:
+            function = cloned(function)
         if asked or build.varying:
             self.is_dynamic = True
             function = checked(function, [getattr(value, 'shape', None) for value in values], single)
@@ -224,6 +235,24 @@ class Tracer:
         self.steps.append(Step(function, sources, targets, node, single))
         for var, value in zip(node.outputs, values, strict=True):
             self.put(var, hosts.is_host_type(var), value)
+
+    def is_hidden_view(self, node, build, arguments, results):
+        """Whether `results` may be, where Theano's op makes new tensors, in memory that a later step destroys."""
+        if not self.destroyed or getattr(node.op, 'view_map', None) or getattr(node.op, 'destroy_map', None):
+            return False
+        found = arguments if build.asked or build.varying else results if isinstance(results, tuple) else (results,)
+        return any(storage_of(value) in self.destroyed_storages - {0} for value in found)
+
+
+def clone(results):
+    if isinstance(results, tuple):
+        return tuple(map(clone, results))
+    return results.clone() if isinstance(results, torch.Tensor) else results
+
+
+def cloned(function):
+    """`function` with results in memory of their own."""
+    return lambda *arguments: clone(function(*arguments))
 
 
 def lowered(node, build):

@@ -203,7 +203,7 @@ class WeightProducts:
         row_bytes = self.out_width * shape[3] * self.channels * 4
         self.is_whole = self.channels >= self.WHOLE_CHANNELS or \
             self.num * self.out_height * row_bytes * shape[2] <= self.WHOLE_BYTES
-        least = min(self.num, torch.get_num_threads())      # Images are shared out among the threads.
+        least = max(min(self.num, torch.get_num_threads()), 1)      # Images are shared out among the threads.
         self.rows = min(max(self.BLOCK_BYTES // (least * row_bytes), 8), self.out_height)
         self.images = min(max(self.BLOCK_BYTES // (self.rows * row_bytes) // least * least, least), self.num)
 
@@ -235,8 +235,8 @@ class WeightProducts:
     def add_block(self, result, image, top_grad):
         num_filters, channels, height, width = self.filters
         num, rows = top_grad.shape[:2]
-        columns = image.as_strided((num, rows + height - 1, self.out_width, width * channels), image.stride(),
-                                   image.storage_offset()).contiguous()
+        columns = image.as_strided((num, rows + height - 1, self.out_width, width * channels),
+                                   (*image.stride()[:3], 1), image.storage_offset()).contiguous()
         grads = top_grad.reshape(num, rows * self.out_width, num_filters).transpose(1, 2)
         for index in range(height):
             products = result[index, :num]

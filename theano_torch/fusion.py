@@ -50,7 +50,8 @@ class FuseConvolutions(gof.Optimizer):
         if adding is None or not is_elemwise(adding, scalar.Add) or len(adding.inputs) != 2:
             return
         bias = bias_vector(adding.inputs[1 - adding.inputs.index(node.outputs[0])])
-        if bias is None or adding.outputs[0].type != node.outputs[0].type:
+        if bias is None or adding.outputs[0].type != node.outputs[0].type or \
+                bias.broadcastable[0] != node.outputs[0].broadcastable[1]:
             return
         last, activation = adding, None
         activating = only_client(fgraph, adding.outputs[0])
@@ -89,12 +90,13 @@ def _(op, node, build):
     geometry, convolve = (transposed_convolution if is_transposed else forward_convolution)(op.conv, node, build)
     name, parameters, in_place = lower_activation(op.activation) if op.activation else ('none', [], None)
     variables = [*node.inputs[:2], node.inputs[-1]]
-    if build.device.type == 'cpu' and geometry.dtype == torch.float32 and geometry.is_plain() and not is_transposed \
-            and torch.backends.mkldnn.is_available() and not geometry.is_small_product(build, node.inputs[0]):
+    if name and build.device.type == 'cpu' and geometry.dtype == torch.float32 and geometry.is_plain() \
+            and not is_transposed and torch.backends.mkldnn.is_available() \
+            and not geometry.is_small_product(build, node.inputs[0]):
         pad, ones = geometry.pad, [1, 1]
         return lambda image, filters, bias: pointwise(
-            geometry.image(image), geometry.flip(filters), bias.contiguous(), pad, ones, ones, 1, name, parameters,
-            ''), variables
+            geometry.image(image), geometry.flip(filters), bias.to(geometry.dtype).contiguous(), pad, ones, ones, 1,
+            name, parameters, ''), variables
 
     def run(first, second, bias):
         result = convolve(first, second, bias.to(geometry.dtype))

@@ -54,14 +54,15 @@ class TorchLinker(LocalLinker):
 
 
 def last_destroyers_last(order):
-    """`order` with the nodes at its end that destroy their inputs and make outputs of the function.
+    """`order` with the nodes at its end that destroy their inputs, and those that need their outputs.
 
     A run that turns out to need another program (`build.WrongShapes`) has not destroyed anything then.
     """
-    def is_last(node):
-        return bool(getattr(node.op, 'destroy_map', None)) and \
-            all(client == 'output' for var in node.outputs for client, _ in var.clients)
-    return [node for node in order if not is_last(node)] + [node for node in order if is_last(node)]
+    late = set()
+    for node in order:
+        if getattr(node.op, 'destroy_map', None) or any(var.owner in late for var in node.inputs):
+            late.add(node)
+    return [node for node in order if node not in late] + [node for node in order if node in late]
 
 
 def check_supported(node):

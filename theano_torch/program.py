@@ -100,7 +100,7 @@ def aliases(inputs, statics, outputs, in_place):
         if not isinstance(value, torch.Tensor):
             continue
         address = storage_of(value)
-        if target is not None and address and value.data_ptr() == inputs[target].data_ptr():
+        if target is not None and address and value.data_ptr() == inputs[target].data_ptr() and value.is_contiguous():
             continue
         if address in seen or not value.is_contiguous() or value.untyped_storage().nbytes() > max(value.nbytes, 1):
             copied.append(index)
@@ -146,7 +146,7 @@ def assemble(tracer, inputs, on_host, outputs, in_place, copied):
 
 def multiplications(node, shapes):
     """How many a node takes for inputs of the given shapes; only those of convolutions and matrix products count."""
-    op = getattr(node.op, 'conv', node.op)
+    op = node.op.conv if isinstance(node.op, theano_torch.fusion.ConvBiasActivation) else node.op
     if isinstance(op, theano.tensor.Dot):
         return math.prod(shapes[node.inputs[0]]) * math.prod(shapes[node.inputs[1]][1:])
     if isinstance(op, abstract_conv.AbstractConv):

@@ -61,8 +61,8 @@ def lower_activation(op):
     Returns
     -------
     (str, list, callable) or None
-        What oneDNN calls it in PyTorch's ``torch.ops.mkldnn._convolution_pointwise``, its parameters there, and a
-        function that applies it to a tensor in place and returns the tensor.
+        What oneDNN calls it in PyTorch's ``torch.ops.mkldnn._convolution_pointwise`` ('': it has nothing equal), its
+        parameters there, and a function that applies it to a tensor in place and returns the tensor.
     """
     return None
 
