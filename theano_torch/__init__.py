@@ -36,13 +36,9 @@ __all__ = ['UnsupportedOp', 'install', 'lower', 'lower_activation', 'lower_scala
 EXCLUDED_REWRITES = ('conv_opts', 'AbstractConvCheck', 'conv_gemm', 'conv_dnn', 'inplace', 'fusion', 'BlasOpt',
                      'c_blas', 'blas_opt_inplace', 'gpuarray_opt', 'scan')
 
-# Rewrites that take time and give nothing here. Shapes are known on the host when a graph is specialised: inferring
-# them symbolically, node by node, takes two thirds of the time of all rewrites. The second line holds those that cannot
-# do without it, the others look for the error function and its like in every sum and product.
-EXCLUDED_AS_SLOW = ('ShapeOpt',
-                    'local_elemwise_alloc', 'local_adv_sub1_adv_inc_sub1',
-                    'local_one_minus_erf', 'local_one_minus_erf2', 'local_expm1', 'local_func_inv',
-                    'local_greedy_distributor', 'local_upcast_elemwise_constant_inputs')
+# Rewrites that take time and give nothing here: they look for the error function and its like in every sum and product.
+EXCLUDED_AS_SLOW = ('local_one_minus_erf', 'local_one_minus_erf2', 'local_expm1', 'local_func_inv',
+                    'local_greedy_distributor')
 
 
 def mode(device='cpu'):
