@@ -123,6 +123,7 @@ def compile_training_functions(
     separate_funcs,         # Compile one function per network, so that D can make several steps per step of G.
     dequantize_reals,       # Add uniform noise of one grey level to the real images.
     ranks = distributed.SINGLE,     # distributed.Ranks: the minibatch is the share of one rank.
+    loss_scaling = (None, None),    # Exponents of D's and G's loss scaling, see updates.scaled.
 ):
     """Build and compile the D and G steps for the lod range ``[schedule.min_lod, schedule.max_lod]``.
 
@@ -147,15 +148,15 @@ def compile_training_functions(
                                 image_lod=schedule.min_lod, ranks=ranks, **loss_kwargs)
     outputs = [losses.G_loss, losses.D_loss, losses.real_scores_out, losses.fake_scores_out]
 
-    d_grads, d_params = gradients(losses.D_loss, D)
-    g_grads, g_params = gradients(losses.G_loss, G)
+    d_grads, d_params = gradients(updates.scaled(losses.D_loss, loss_scaling[0]), D)
+    g_grads, g_params = gradients(updates.scaled(losses.G_loss, loss_scaling[1]), G)
     if separate_funcs:
         d_grads, outputs = distributed.mean_over_ranks(ranks, d_grads, outputs)
         g_grads, = distributed.mean_over_ranks(ranks, g_grads)
     else:
         d_grads, g_grads, outputs = distributed.mean_over_ranks(ranks, d_grads, g_grads, outputs)
-    d_updates = updates.adam(d_grads, d_params, D_lrate, **adam_kwargs)
-    g_updates = updates.adam(g_grads, g_params, G_lrate, **adam_kwargs)
+    d_updates = updates.adam(d_grads, d_params, D_lrate, **adam_kwargs, loss_scaling=loss_scaling[0])
+    g_updates = updates.adam(g_grads, g_params, G_lrate, **adam_kwargs, loss_scaling=loss_scaling[1])
     # Updates are simultaneous: as in the release, Gs follows the weights from before this step.
     g_updates.update(Gs.setup_as_moving_average_of(G, beta=G_smoothing))
 
@@ -402,6 +403,7 @@ def train_gan(
     show_progress           = True,         # Progress bar with the estimated time to the end.
     on_step                 = None,         # Called with a StepReport after every iteration.
     ranks                   = distributed.SINGLE,   # distributed.Ranks: which of how many processes this is.
+    loss_scaling            = False,        # Scale losses before they are differentiated; float16 needs that.
 ):
     """Train `G` and `D` and write images, snapshots and statistics into `run_dir`.
 
@@ -424,6 +426,7 @@ def train_gan(
     # Averaged generator, learning rates, fixed latents.
     Gs = G.clone(share_nontrainables=True)
     G_lrate, D_lrate = theano.shared(np.float32(0)), theano.shared(np.float32(0))
+    exponents = [updates.loss_scaling_exponent() if loss_scaling else None for _net in 'DG']
     schedule = training_schedule(0, resolution, **schedule_kwargs)
     grid = setup_snapshot_grid(G, dataset, image_grid_size, image_grid_type)
     initialize_mbdisc(D, dataset, schedule.lod)
@@ -439,7 +442,8 @@ def train_gan(
     gdrop_average = 0.0
     start_time = tick_start_time = time.time()
     tick = TickStatistics()
-    with ProgressBar(G, D, resolution, schedule_kwargs, show_progress and is_first) as progress:
+    with ProgressBar(G, D, resolution, schedule_kwargs, show_progress and is_first) as progress, \
+            experiment.naming_minibatch(lambda: schedule, minibatch_overrides, ranks):
         while cur_nimg < total_kimg * 1000:
 
             # What is in force now.
@@ -456,7 +460,7 @@ def train_gan(
                 lod_range = (schedule.min_lod, schedule.max_lod)
                 functions = compile_training_functions(
                     G, D, Gs, schedule, G_lrate, D_lrate, G_smoothing, loss_kwargs or {}, adam_kwargs, separate_funcs,
-                    dequantize_reals, ranks)
+                    dequantize_reals, ranks, exponents)
                 tick.compile_seconds += time.time() - compile_start_time
 
             # Train D, then G. Everything is drawn for the whole minibatch; each rank takes its share of the rows.
@@ -530,6 +534,8 @@ def parse_arguments(config, argv):
                '  torchrun --nproc_per_node=8 train.py --experiment celebahq-v2-8gpus' % names)
     parser.add_argument('--experiment', default=config.experiment, metavar='NAME', help='default: %(default)s')
     parser.add_argument('--engine', default=config.engine, help='auto, torch, theano or python; default: %(default)s')
+    parser.add_argument('--precision', default=config.precision, help='auto, float32, tf32, bfloat16 or float16; '
+                        'default: %(default)s')
     parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
     parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', dest='overrides',
@@ -549,7 +555,8 @@ def main(argv=None):
             if ranks.rank == 0:
                 pprint.pprint(chosen, width=120, sort_dicts=False)
             return 0
-        experiment.run_experiment(chosen, args.data_dir, args.result_dir, args.engine, config.theano_flags, ranks)
+        experiment.run_experiment(chosen, args.data_dir, args.result_dir, args.engine, config.theano_flags, ranks,
+                                  args.precision)
     except (misc.UserError, theano_env.EnvironmentProblem) as error:
         # What all ranks see alike is told by one.
         if ranks.rank == 0:
