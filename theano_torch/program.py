@@ -3,6 +3,7 @@
 import collections
 import math
 
+import numpy as np
 import theano
 import torch
 from theano.tensor.nnet import abstract_conv
@@ -211,7 +212,7 @@ class Runner:
             for cell, value in zip(self.update_cells, outputs[self.num_returned:], strict=True):
                 if isinstance(cell, DeviceCell):
                     cell.put(value)
-                else:
+                elif not is_memory_of(cell[0], value):
                     cell[0] = to_numpy(value)
             returned = [to_numpy(value) for value in outputs[:self.num_returned]]
         for cell, value in zip(self.result_cells, returned, strict=True):
@@ -253,6 +254,15 @@ class Runner:
             self.programs.popitem(last=False)
         copy_outputs(outputs, copied)
         return outputs
+
+
+def is_memory_of(array, tensor):
+    """Whether `tensor` is `array`, changed in place.
+
+    An array around its tensor in the place of the array itself would add a link to a chain in every call.
+    """
+    return isinstance(array, np.ndarray) and isinstance(tensor, torch.Tensor) and array.shape == tensor.shape and \
+        array.size > 0 and array.flags.c_contiguous and array.__array_interface__['data'][0] == tensor.data_ptr()
 
 
 def is_host_input(var):
