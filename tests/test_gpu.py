@@ -203,3 +203,17 @@ def test_too_little_memory_is_one_line(device, tmp_path, capsys, monkeypatch):
     assert status == 1 and 'Traceback' not in err
     assert re.search(r'error: out of memory: .* GiB; at 4x4 train.minibatch_default=512 is too much: set '
                      r'train.minibatch_overrides\[4\] to 256', err)
+
+
+def test_whole_training_steps_are_recorded(monkeypatch):
+    """With a stand-in for CUDA, and shared variables that live on a device of their own."""
+    from test_theano_torch_capture import Graphs
+    constructors = theano.compile.sharedvalue.shared.constructors
+    monkeypatch.setattr(theano_torch.shared, 'install', lambda device: None)
+    constructors.append(theano_torch.shared.DeviceConstructor('cpu'))
+    trainer, graphs = Trainer('cpu'), Graphs()
+    for function in trainer.functions:
+        function.fn.graphs = graphs
+    outputs = [trainer.step() for _ in range(capture.WARM_UP_CALLS + 4)]
+    assert trainer.graphs() == graphs.recordings == 2
+    assert_same_bits((outputs, trainer.parameters()), results('cpu'))
