@@ -15,8 +15,8 @@ Theano and Lasagne are pure Python, but only a Python below 3.12 builds them; th
         numpy==1.26.4 h5py isal
 
 Carry them along and begin there with ``pip install --no-index --no-deps --target site wheels/*.whl && export
-PYTHONPATH=$PWD/site``. SciPy, six, Pillow and tqdm must be there, or travel likewise, in versions that go with NumPy 1.26.
-``python -m pytest -m gpu`` (pytest travels, too) is worth the first minute.
+PYTHONPATH=$PWD/site``. SciPy, six, Pillow and tqdm must be there, or travel likewise, made for
+NumPy 1.26. ``python -m pytest -m gpu`` (pytest travels, too) is worth the first minute.
 """
 
 import argparse

@@ -69,9 +69,9 @@ def install(device='cpu', cudnn=True, deterministic=False, benchmark=False, prec
         Let cuDNN time its algorithms and take the fastest.
     precision : str
         What convolutions and matrix products of float32 tensors compute in. They take and give float32 in any case;
-        everything else stays as it is, and so does float64. ``'float32'``; ``'tf32'``: float32 with products rounded
-        to 10 bits, on GPUs of compute capability 8 and higher; ``'bfloat16'``; ``'float16'``, which needs loss
-        scaling.
+        everything else stays as it is, and so does float64. ``'float32'``; ``'tf32'``: float32 with inputs rounded
+        to 11 significant bits, on GPUs of compute capability 8 and higher; ``'bfloat16'``; ``'float16'``, which needs
+        loss scaling.
     capture : bool
         On a GPU, record what a function does as a CUDA graph after some calls, and replay that. See `capture.py`.
 
