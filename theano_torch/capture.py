@@ -39,10 +39,11 @@ class CudaGraphs:
         # Both streams wait for each other, so that memory that passes from one to the other is never in use.
         current = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream):
-            result = function(inputs)
-        current.wait_stream(self.stream)
-        return result
+        try:
+            with torch.cuda.stream(self.stream):
+                return function(inputs)
+        finally:
+            current.wait_stream(self.stream)
 
     def record(self, function, inputs):
         """Record a call of `function`, which computes nothing yet; returns (what has a method `replay`, the result)."""
