@@ -2,7 +2,9 @@
 
 import theano_env  # noqa: F401  isort: skip
 
+import contextlib
 import gc
+import inspect
 import itertools
 import logging
 import weakref
@@ -273,3 +275,66 @@ def test_only_on_gpus_and_only_if_asked_for(monkeypatch):
         assert len(made) == count
     linker = theano_torch.mode('cuda:1', 'tf32', capture=False).linker.clone()
     assert (linker.device, linker.precision, linker.capture) == ('cuda:1', 'tf32', False)
+
+
+class Cuda:
+    """What `capture.CudaGraphs` uses of torch.cuda, writing down what happens."""
+
+    def __init__(self, monkeypatch):
+        self.events, self.pools, self.current = [], itertools.count(), 'current'
+        signature = inspect.signature(torch.cuda.graph)
+
+        class Stream:
+            def __init__(stream, device):
+                stream.device, stream.name = device, 'recording'
+
+            def wait_stream(stream, other):
+                self.events.append('%s waits' % stream.name)
+
+        @contextlib.contextmanager
+        def stream_context(stream):
+            self.events.append('on %s' % stream.name)
+            try:
+                yield
+            finally:
+                self.events.append('off %s' % stream.name)
+
+        @contextlib.contextmanager
+        def graph(*args, **kwargs):
+            arguments = signature.bind(*args, **kwargs).arguments
+            self.events.append('pool %d' % arguments['pool'])
+            assert arguments['capture_error_mode'] == 'thread_local' and arguments['stream'].name == 'recording'
+            try:
+                yield
+            except RuntimeError:        # As torch does: its own error, in the place of the first.
+                raise RuntimeError('capture was invalidated')   # noqa: B904
+
+        current = Stream('cuda:0')
+        current.name = 'current'
+        for name, value in (('Stream', Stream), ('stream', stream_context), ('graph', graph), ('CUDAGraph', object),
+                            ('current_stream', lambda device: current),
+                            ('graph_pool_handle', lambda: next(self.pools))):
+            monkeypatch.setattr(torch.cuda, name, value)
+
+
+def test_streams_and_pools(monkeypatch):
+    cuda = Cuda(monkeypatch)
+    graphs = capture.CudaGraphs('cuda:0')
+    assert graphs.warm_up(sum, [1, 2]) == 3
+    fences = ['recording waits', 'on recording', 'off recording', 'current waits']
+    assert cuda.events == fences
+    with pytest.raises(TypeError):
+        graphs.warm_up(sum, ['text'])
+    assert cuda.events[4:] == fences
+    cuda.events.clear()
+    graph, result = graphs.record(sum, [1, 2])
+    assert type(graph) is object and result == 3
+
+    def fail(inputs):
+        raise RuntimeError('operation not permitted\nApply node that caused the error: Dot(x, y)\nmore')
+    with pytest.raises(RuntimeError, match='invalidated') as caught:
+        graphs.record(fail, [])
+    graphs.record(sum, [1])
+    recording = ['on recording', 'pool %d', 'off recording']
+    assert cuda.events == [line % pool if '%' in line else line for pool in (0, 0, 1) for line in recording]
+    assert capture.one_line(caught.value) == 'cannot record Dot(x, y) as a CUDA graph: operation not permitted'
