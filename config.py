@@ -10,6 +10,9 @@ data_dir = 'datasets'       # Where the HDF5 files are.
 result_dir = 'results'      # Where run folders 000-digits, 001-... are made.
 
 engine = 'auto'             # What executes the Theano graphs: 'auto', 'torch', 'theano' or 'python'; see theano_env.py.
+precision = 'auto'          # What convolutions and matrix products compute in, weights and all else being float32:
+                            # 'float32', 'tf32' (GPUs since 2020), 'bfloat16', 'float16' (with loss scaling, as in the
+                            # 2018 release); 'auto': 'tf32' where there is such a GPU, else 'float32'.
 theano_flags = {            # Theano's flags by their names of 2017.
     'device': 'auto',       # 'auto': the first CUDA GPU, else the CPU. 'cpu', 'cuda0', 'cuda1', ...
     'floatX': 'float32',

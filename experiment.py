@@ -23,7 +23,9 @@ import distributed
 import loss
 import misc
 import tfutil_shim
+import theano_torch
 from metrics.digit_recognition import DigitRecognition
+from theano_torch import memory
 
 SECTIONS = ('desc', 'random_seed', 'dataset', 'create_dataset', 'G', 'D', 'loss', 'train', 'metrics')
 
@@ -126,10 +128,13 @@ def run_experiment(
     engine      = 'auto',   # See theano_env.py.
     theano_flags = None,
     ranks       = distributed.SINGLE,   # Which of how many processes this is.
+    precision   = 'auto',   # See theano_env.configure.
     **train_kwargs          # More arguments for the training function: show_progress, on_step.
 ):
     """Run one experiment in a new run folder; return that folder."""
-    environment = theano_env.configure(engine, theano_flags, ranks.local_rank if ranks.size > 1 else None)
+    environment = theano_env.configure(engine, theano_flags, ranks.local_rank if ranks.size > 1 else None, precision)
+    if environment.precision == 'float16':
+        train_kwargs['loss_scaling'] = True
     with distributed.process_group(ranks, environment.device):
         run_dir = None
         with distributed.rank_0_first(ranks):
@@ -164,7 +169,8 @@ def check_options(experiment):
     """(training function, its options, those of the loss) of an experiment, checked."""
     train, loss_kwargs = dict(experiment['train']), experiment.get('loss', {})
     train_func = tfutil_shim.import_obj(train.pop('func', 'train.train_gan'))
-    check_arguments('train', train, train_func, given=['run_dir', 'dataset', 'G', 'D', 'loss_kwargs', 'ranks'])
+    check_arguments('train', train, train_func, given=['run_dir', 'dataset', 'G', 'D', 'loss_kwargs', 'ranks',
+                                                       'loss_scaling'])
     check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=['G', 'D', 'ranks'])
     loss.check_choices(**{key: loss_kwargs[key] for key in ('type', 'cond_type') if key in loss_kwargs})
     check_keys('metrics', experiment.get('metrics', []), METRICS)
@@ -178,6 +184,36 @@ def check_minibatches(ranks, train_func, train, resolution):
     lowest = min(2 ** int(np.log2(options['lod_initial_resolution'])), resolution)
     resolutions = [2 ** k for k in range(lowest.bit_length() - 1, resolution.bit_length())]
     distributed.check_minibatches(ranks, resolutions, options['minibatch_default'], options['minibatch_overrides'])
+
+
+@contextlib.contextmanager
+def naming_minibatch(schedule, minibatch_overrides, ranks):
+    """Around the training: too little memory is an error that names the minibatch to change.
+
+    Parameters
+    ----------
+    schedule : callable
+        Returns the train.Schedule in force.
+    minibatch_overrides : dict or None
+    ranks : distributed.Ranks
+
+    Raises
+    ------
+    misc.UserError
+    """
+    try:
+        yield
+    except MemoryError as error:
+        resolution, size = schedule().resolution, schedule().minibatch_size
+        reason = str(error) if isinstance(error, theano_torch.OutOfMemory) else 'out of memory: %s' % memory.host()
+        option = 'train.minibatch_overrides[%d]' % resolution
+        present = '%s=%d' % (option, size)
+        if resolution not in (minibatch_overrides or {}):
+            present = 'train.minibatch_default=%d' % size
+        smaller = size // 2 // ranks.size * ranks.size
+        cure = 'set %s to %d' % (option, smaller) if smaller else 'lower G.fmap_base and D.fmap_base'
+        raise misc.UserError('%s; at %dx%d %s is too much: %s' % (
+            reason, resolution, resolution, present, cure)) from error
 
 
 def prepare(experiment, data_dir):

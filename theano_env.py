@@ -19,7 +19,6 @@ took away; the one thing that worked and is replaced is a loop that took seconds
 import contextlib
 import ctypes.util
 import difflib
-import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -37,6 +36,7 @@ import numpy as np
 
 ENGINES = ('auto', 'torch', 'theano', 'python')
 COMPILING = threading.RLock()   # For whoever compiles functions beside other threads: Theano is not made for that.
+PRECISIONS = ('auto', 'float32', 'tf32', 'bfloat16', 'float16')
 
 
 class EnvironmentProblem(ValueError):
@@ -258,13 +258,14 @@ class Environment(NamedTuple):
 
     engine: str       # 'torch', 'theano' or 'python'
     device: str       # 'cpu' or 'cuda:N'
+    precision: str    # 'float32', 'tf32', 'bfloat16' or 'float16', see configure
     description: str
 
     def __str__(self):
         return self.description
 
 
-def configure(engine='auto', flags=None, local_rank=None):
+def configure(engine='auto', flags=None, local_rank=None, precision='auto'):
     """Choose what runs Theano functions from now on and set Theano's flags.
 
     Parameters
@@ -278,6 +279,9 @@ def configure(engine='auto', flags=None, local_rank=None):
     local_rank : int or None
         Of several processes on this machine that each take a GPU of their own, the number of this one: ``'auto'`` then
         means the GPU of that number.
+    precision : str
+        One of `PRECISIONS`: what the torch engine computes convolutions and matrix products of float32 in, see
+        `theano_torch.install`. ``'auto'`` is ``'tf32'`` on GPUs that have it, else ``'float32'``.
 
     Returns
     -------
@@ -292,6 +296,8 @@ def configure(engine='auto', flags=None, local_rank=None):
     flags = dict(flags or {})
     if engine not in ENGINES:
         raise EnvironmentProblem('engine=%r: choose one of %s' % (engine, ', '.join(ENGINES)))
+    if precision not in PRECISIONS:
+        raise EnvironmentProblem('precision=%r: choose one of %s' % (precision, ', '.join(PRECISIONS)))
     device = _parse_device(flags.pop('device', 'auto'), local_rank)
     _set_flags(flags)
     if engine == 'auto':
@@ -299,11 +305,17 @@ def configure(engine='auto', flags=None, local_rank=None):
     if engine != 'torch' and device.startswith('cuda'):
         raise EnvironmentProblem('device=%r: only the torch engine runs on a GPU; pip install torch, or set device to '
                                  "'cpu'" % device)
-    choose = dict(torch=functools.partial(_torch_engine, local_rank=local_rank), theano=_theano_engine,
-                  python=_python_engine)[engine]
-    mode, device, description = choose(device)
+    if engine != 'torch' and precision not in ('auto', 'float32'):
+        raise EnvironmentProblem("precision=%r: only the torch engine has it; use 'float32', or set engine to 'torch'"
+                                 % precision)
+    if engine == 'torch':
+        mode, device, precision, description = _torch_engine(device, local_rank, precision)
+    else:
+        precision = 'float32'
+        mode, device, description = {'theano': _theano_engine, 'python': _python_engine}[engine](device)
     theano.config.mode = mode
-    return Environment(engine, device, 'Engine: %s, %s' % (description, theano.config.floatX))
+    return Environment(engine, device, precision, 'Engine: %s, %s%s' % (
+        description, theano.config.floatX, '' if precision == 'float32' else ', products in ' + precision))
 
 
 def _parse_device(device, local_rank=None):
@@ -346,7 +358,7 @@ def _set_flags(flags):
             raise EnvironmentProblem('theano_flags[%r]=%r: %s' % (name, value, ' '.join(str(error).split()))) from error
 
 
-def _torch_engine(device, local_rank=None):
+def _torch_engine(device, local_rank, precision):
     import theano
     if importlib.util.find_spec('torch') is None:
         raise EnvironmentProblem("engine='torch': PyTorch is missing; pip install torch, or set engine to 'theano'")
@@ -366,17 +378,23 @@ def _torch_engine(device, local_rank=None):
     if device.startswith('cuda') and int(device[5:]) >= torch.cuda.device_count():
         raise EnvironmentProblem("theano_flags['device']=%r: PyTorch sees %d CUDA GPUs here; set it to 'cpu' or 'auto'"
                                  % (device.replace(':', ''), torch.cuda.device_count()))
+    has_tf32 = device != 'cpu' and torch.cuda.get_device_capability(device) >= (8, 0)
+    if precision == 'tf32' and not has_tf32:
+        raise EnvironmentProblem("precision='tf32': needs a GPU of compute capability 8.0; use 'auto' or 'float32'")
+    if precision == 'auto':
+        precision = 'tf32' if has_tf32 else 'float32'
     dnn = theano.config.dnn
     algorithms = [dnn.conv.algo_fwd, dnn.conv.algo_bwd_data, dnn.conv.algo_bwd_filter]
     mode = theano_torch.install(
         device=device,
         cudnn=dnn.enabled not in ('False', False),
         deterministic='deterministic' in algorithms or theano.config.deterministic == 'more',
-        benchmark=any(algorithm.startswith('time_') for algorithm in algorithms))
+        benchmark=any(algorithm.startswith('time_') for algorithm in algorithms),
+        precision=precision)
     where = 'CPU (%d threads)' % torch.get_num_threads()
     if device != 'cpu':
         where = 'GPU %s (%s)' % (device[5:], torch.cuda.get_device_name(device))
-    return mode, device, 'torch %s on %s' % (torch.__version__, where)
+    return mode, device, precision, 'torch %s on %s' % (torch.__version__, where)
 
 
 def _theano_engine(device):

@@ -26,6 +26,7 @@ import distributed
 import experiment
 import layers
 import misc
+import updates
 from training_step import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS, FunctionsAhead, lod_range_of
 
 SNAPSHOT_MINIBATCH = 32             # Images generated at once for a picture; with batch norm they influence each other.
@@ -334,6 +335,7 @@ def train_gan(
     show_progress           = True,         # Progress bar with the estimated time to the end.
     on_step                 = None,         # Called with a StepReport after every iteration.
     ranks                   = distributed.SINGLE,   # distributed.Ranks: which of how many processes this is.
+    loss_scaling            = False,        # Scale losses before they are differentiated; float16 needs that.
 ):
     """Train `G` and `D` and write images, snapshots and statistics into `run_dir`.
 
@@ -356,6 +358,7 @@ def train_gan(
     # Averaged generator, learning rates, fixed latents.
     Gs = G.clone(share_nontrainables=True)
     G_lrate, D_lrate = theano.shared(np.float32(0)), theano.shared(np.float32(0))
+    exponents = [updates.loss_scaling_exponent() if loss_scaling else None for _net in 'DG']
     schedule = training_schedule(0, resolution, **schedule_kwargs)
     grid = setup_snapshot_grid(G, dataset, image_grid_size, image_grid_type)
     initialize_mbdisc(D, dataset, schedule.lod)
@@ -371,8 +374,9 @@ def train_gan(
     start_time = tick_start_time = time.time()
     tick = TickStatistics()
     compiler = FunctionsAhead(G, D, Gs, G_lrate, D_lrate, G_smoothing, loss_kwargs or {}, adam_kwargs, separate_funcs,
-                              dequantize_reals, ranks)
-    with ProgressBar(G, D, resolution, schedule_kwargs, show_progress and is_first) as progress, compiler:
+                              dequantize_reals, ranks, exponents)
+    with ProgressBar(G, D, resolution, schedule_kwargs, show_progress and is_first) as progress, compiler, \
+            experiment.naming_minibatch(lambda: schedule, minibatch_overrides, ranks):
         while cur_nimg < total_kimg * 1000:
 
             # What is in force now.
@@ -465,6 +469,8 @@ def parse_arguments(config, argv):
                '  torchrun --nproc_per_node=8 train.py --experiment celebahq-v2-8gpus' % names)
     parser.add_argument('--experiment', default=config.experiment, metavar='NAME', help='default: %(default)s')
     parser.add_argument('--engine', default=config.engine, help='auto, torch, theano or python; default: %(default)s')
+    parser.add_argument('--precision', default=config.precision, help='auto, float32, tf32, bfloat16 or float16; '
+                        'default: %(default)s')
     parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
     parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', dest='overrides',
@@ -484,7 +490,8 @@ def main(argv=None):
             if ranks.rank == 0:
                 pprint.pprint(chosen, width=120, sort_dicts=False)
             return 0
-        experiment.run_experiment(chosen, args.data_dir, args.result_dir, args.engine, config.theano_flags, ranks)
+        experiment.run_experiment(chosen, args.data_dir, args.result_dir, args.engine, config.theano_flags, ranks,
+                                  args.precision)
     except (misc.UserError, theano_env.EnvironmentProblem) as error:
         # What all ranks see alike is told by one.
         if ranks.rank == 0:

@@ -40,6 +40,7 @@ def compile_training_functions(
     separate_funcs,         # Compile one function per network, so that D can make several steps per step of G.
     dequantize_reals,       # Add uniform noise of one grey level to the real images.
     ranks = distributed.SINGLE,     # distributed.Ranks: the minibatch is the share of one rank.
+    loss_scaling = (None, None),    # Exponents of D's and G's loss scaling, see updates.scaled.
 ):
     """Build and compile the D and G steps for the lod range ``[schedule.min_lod, schedule.max_lod]``.
 
@@ -67,15 +68,15 @@ def compile_training_functions(
                                 image_lod=schedule.min_lod, ranks=ranks, random=mixing, **loss_kwargs)
     outputs = [losses.G_loss, losses.D_loss, losses.real_scores_out, losses.fake_scores_out]
 
-    d_grads, d_params = gradients(losses.D_loss, D)
-    g_grads, g_params = gradients(losses.G_loss, G)
+    d_grads, d_params = gradients(updates.scaled(losses.D_loss, loss_scaling[0]), D)
+    g_grads, g_params = gradients(updates.scaled(losses.G_loss, loss_scaling[1]), G)
     if separate_funcs:
         d_grads, outputs = distributed.mean_over_ranks(ranks, d_grads, outputs)
         g_grads, = distributed.mean_over_ranks(ranks, g_grads)
     else:
         d_grads, g_grads, outputs = distributed.mean_over_ranks(ranks, d_grads, g_grads, outputs)
-    d_updates = updates.adam(d_grads, d_params, D_lrate, **adam_kwargs)
-    g_updates = updates.adam(g_grads, g_params, G_lrate, **adam_kwargs)
+    d_updates = updates.adam(d_grads, d_params, D_lrate, **adam_kwargs, loss_scaling=loss_scaling[0])
+    g_updates = updates.adam(g_grads, g_params, G_lrate, **adam_kwargs, loss_scaling=loss_scaling[1])
     # Updates are simultaneous: as in the release, Gs follows the weights from before this step.
     g_updates.update(Gs.setup_as_moving_average_of(G, beta=G_smoothing))
 

@@ -130,7 +130,26 @@ def _(op, node, build):
     return op.lowered(step)
 
 
-def adam(grads, params, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, overflow=None):
+# As in the 2018 release: two to the power of this, how much more after a step, how much less when gradients overflowed.
+LOSS_SCALING_START, LOSS_SCALING_INCREASE, LOSS_SCALING_DECREASE = np.float32([64, 0.0005, 1])
+
+
+def loss_scaling_exponent():
+    """The shared variable that :func:`scaled` and :func:`adam` take as `loss_scaling`."""
+    return theano.shared(LOSS_SCALING_START)
+
+
+def scaled(loss, loss_scaling):
+    """`loss` times a power of two, so that its gradients do not vanish in float16; as it is with None."""
+    return loss if loss_scaling is None else loss * T.cast(np.float32(2) ** loss_scaling, loss.dtype)
+
+
+def any_not_finite(tensors):
+    """Whether any element is NaN or infinite. Of scaled gradients: Theano may cancel the scaling and its inverse."""
+    return T.invert(T.all(T.stack([T.all(T.le(abs(x), np.finfo(x.dtype).max)) for x in tensors])))
+
+
+def adam(grads, params, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, overflow=None, loss_scaling=None):
     """The updates of `lasagne.updates.adam` (Kingma and Ba 2014), whose state starts at zero.
 
     Parameters
@@ -141,17 +160,24 @@ def adam(grads, params, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, ove
     beta1, beta2, epsilon : float
     overflow : scalar expression, optional
         Where it is true, the step is left out: parameters, moments and the number of steps stay as they are.
+    loss_scaling : shared variable, optional
+        Exponent by which the loss was scaled, see :func:`scaled`. The scaling is undone; a step with gradients that
+        are not finite changes the exponent alone.
 
     Returns
     -------
     OrderedDict
         {shared variable: expression}
     """
+    updates = OrderedDict()
+    if loss_scaling is not None:
+        overflow = any_not_finite(grads)
+        updates[loss_scaling] = loss_scaling + T.switch(overflow, -LOSS_SCALING_DECREASE, LOSS_SCALING_INCREASE)
+        grads = [grad * T.cast(np.float32(2) ** -loss_scaling, grad.dtype) for grad in grads]
     overflow = T.constant(np.float32(0)) if overflow is None else T.cast(T.neq(overflow, 0), 'float32')
     previous = theano.shared(np.asarray(0, theano.config.floatX))
     steps = previous + T.cast(1 - overflow, previous.dtype)
     rate = learning_rate * T.sqrt(1 - beta2 ** steps) / (1 - beta1 ** steps)
-    updates = OrderedDict()
     # One step for each dtype.
     for dtype in dict.fromkeys(param.dtype for param in params):
         pairs = [(grad, param) for grad, param in zip(grads, params, strict=True) if param.dtype == dtype]

@@ -42,12 +42,15 @@ class Trainer:
     ----------
     args : argparse.Namespace
         Options of :func:`add_network_options`, and `engine`.
+    device, precision : str
+        See `theano_env.configure`.
     """
 
-    def __init__(self, args):
+    def __init__(self, args, device='auto', precision='auto'):
         import theano_env
         self.args = args
-        self.environment = theano_env.configure(args.engine, {'floatX': 'float32'})
+        self.environment = theano_env.configure(args.engine, {'floatX': 'float32', 'device': device},
+                                                precision=precision)
         import tfutil_shim
         kwargs = {'num_channels': args.channels, 'resolution': args.resolution, 'fmap_base': args.fmap_base,
                   'fmap_max': args.fmap_max}
@@ -58,6 +61,10 @@ class Trainer:
 
     def compile(self, lod):
         """The D + G step at `lod` as a function without arguments."""
+        return self.step(self.functions(lod), lod, self.args.minibatch)
+
+    def functions(self, lod, loss_scaling=(None, None)):
+        """training_step.TrainingFunctions at `lod`."""
         import numpy as np
         import theano
 
@@ -70,14 +77,20 @@ class Trainer:
         rate = theano.shared(np.float32(1e-4))
         functions = training_step.compile_training_functions(
             self.G, self.D, self.Gs, schedule, rate, rate, 0.999, {},
-            {'beta1': 0.0, 'beta2': 0.99, 'epsilon': 1e-8}, True, False)
+            {'beta1': 0.0, 'beta2': 0.99, 'epsilon': 1e-8}, True, False, loss_scaling=loss_scaling)
         training_step.seed_streams(functions)
-        images = np.random.randint(0, 256, (args.minibatch, args.channels, resolution, resolution)).astype(np.uint8)
-        labels = np.zeros((args.minibatch, 0), np.float32)
+        return functions
+
+    def step(self, functions, lod, minibatch):
+        """One D and one G step with random images as a function without arguments."""
+        import numpy as np
+        resolution = self.args.resolution >> int(lod)
+        images = np.random.randint(0, 256, (minibatch, self.args.channels, resolution, resolution)).astype(np.uint8)
+        labels = np.zeros((minibatch, 0), np.float32)
 
         def step():
             for function, inputs in [(functions.train_d, (images, labels)), (functions.train_g, ())]:
-                latents = np.random.randn(args.minibatch, self.latent_size).astype(np.float32)
+                latents = np.random.randn(minibatch, self.latent_size).astype(np.float32)
                 function(*inputs, latents, labels)
         return step
 

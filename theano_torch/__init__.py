@@ -27,9 +27,10 @@ returns what computes the outputs from the inputs' tensors (see `registry.lower`
 The registries can be used without PyTorch being installed.
 """
 
+from theano_torch.memory import OutOfMemory
 from theano_torch.registry import UnsupportedOp, lower, lower_activation, lower_scalar, on_host
 
-__all__ = ['UnsupportedOp', 'install', 'lower', 'lower_activation', 'lower_scalar', 'mode', 'on_host']
+__all__ = ['OutOfMemory', 'UnsupportedOp', 'install', 'lower', 'lower_activation', 'lower_scalar', 'mode', 'on_host']
 
 # Rewrites that turn ops which map one to one onto PyTorch into others, or that only serve Theano's own C code:
 # convolutions by GEMM, in-place variants, fusion into generated C loops, calls of a BLAS.
@@ -41,20 +42,23 @@ EXCLUDED_AS_SLOW = ('local_one_minus_erf', 'local_one_minus_erf2', 'local_expm1'
                     'local_greedy_distributor')
 
 
-def mode(device='cpu'):
-    """A Theano mode whose functions run on the torch device `device`, for ``theano.function(..., mode=...)``."""
+def mode(device='cpu', precision='float32', capture=True):
+    """A Theano mode whose functions run on the torch device `device`, for ``theano.function(..., mode=...)``.
+
+    `precision` and `capture` are those of :func:`install`, which alone switches TF32 on and off.
+    """
     import theano
 
     from theano_torch.linker import TorchLinker
-    return theano.compile.Mode(TorchLinker(device), 'fast_run').including('torch').excluding(
+    return theano.compile.Mode(TorchLinker(device, precision, capture), 'fast_run').including('torch').excluding(
         *EXCLUDED_REWRITES, *EXCLUDED_AS_SLOW)
 
 
-def install(device='cpu', cudnn=True, deterministic=False, benchmark=False):
+def install(device='cpu', cudnn=True, deterministic=False, benchmark=False, precision='float32', capture=True):
     """Put shared variables on `device` from now on and return the mode to be set as ``theano.config.mode``.
 
-    Sets what is global: no TF32 (float32 means float32), denormal numbers count as zero, Theano compiles no C code,
-    freed host memory stays with the process.
+    Sets what is global: TF32 on or off, denormal numbers count as zero, Theano compiles no C code, freed host memory
+    stays with the process.
 
     Parameters
     ----------
@@ -63,9 +67,17 @@ def install(device='cpu', cudnn=True, deterministic=False, benchmark=False):
     cudnn : bool
         Use cuDNN for convolutions on a GPU.
     deterministic : bool
-        Use algorithms that give the same bits in every run, where torch has them (it warns where it has not).
+        Use algorithms that give the same bits in every run, where torch has them (it warns where it has not). Call
+        this before anything else uses the GPU: cuBLAS reads its part of it once. Overrules `benchmark`.
     benchmark : bool
         Let cuDNN time its algorithms and take the fastest.
+    precision : str
+        What convolutions and matrix products of float32 tensors compute in. They take and give float32 in any case;
+        everything else stays as it is, and so does float64. ``'float32'``; ``'tf32'``: float32 with inputs rounded
+        to 11 significant bits, on GPUs of compute capability 8 and higher; ``'bfloat16'``; ``'float16'``, which needs
+        loss scaling.
+    capture : bool
+        On a GPU, record what a function does as a CUDA graph after some calls, and replay that. See `capture.py`.
 
     Returns
     -------
@@ -78,13 +90,13 @@ def install(device='cpu', cudnn=True, deterministic=False, benchmark=False):
     import torch
 
     from theano_torch import memory, shared
+    chosen = mode(device, precision, capture)
     # Constant folding goes through Theano's own thunks; without a compiler they are Python and start at once.
     theano.config.cxx = ''
     torch.backends.cudnn.enabled = cudnn
-    torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cudnn.benchmark = benchmark and not deterministic     # The fastest one may be another next time.
     torch.backends.cudnn.deterministic = deterministic
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == 'tf32'
     if deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')     # cuBLAS asks for it in deterministic mode.
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
@@ -94,4 +106,4 @@ def install(device='cpu', cudnn=True, deterministic=False, benchmark=False):
     torch.set_flush_denormal(True)
     memory.keep_freed_memory()
     shared.install(device)
-    return mode(device)
+    return chosen

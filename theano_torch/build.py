@@ -32,13 +32,18 @@ class WrongShapes(Exception):
 class Build:
     """What a lowering can ask about the graph that is being specialised."""
 
-    def __init__(self, device, statics, shapes, live):
+    def __init__(self, device, product_dtype, statics, shapes, live):
         self.device = device
+        self.product_dtype = product_dtype      # type in which convolutions and matrix products of float32 compute
         self.statics = statics      # variable -> host value that holds for all calls of this program
         self.shapes = shapes        # variable -> shape of its tensor
         self.live = live            # variable -> value in the current call only
         self.asked = []             # variables whose current value was asked for
         self.varying = False        # set by a lowering whose output shapes depend on values
+
+    def computing(self, dtype):
+        """The type in which a convolution or matrix product computes whose result has the torch type `dtype`."""
+        return self.product_dtype if dtype == torch.float32 else dtype
 
     def shape(self, var):
         """Shape of `var`: a tuple of ints that holds for all calls of this program."""
@@ -85,10 +90,12 @@ class Tracer:
     constants : dict
         Constant -> tensor on the device; kept and filled across walks.
     device : torch.device
+    product_dtype : torch.dtype
+        See `Build`.
     """
 
-    def __init__(self, order, constants, device):
-        self.order, self.constants, self.device = order, constants, device
+    def __init__(self, order, constants, device, product_dtype):
+        self.order, self.constants, self.device, self.product_dtype = order, constants, device, product_dtype
         self.statics, self.shapes = {}, {}
         self.static_tensors = {}    # static variable -> its value as a tensor
         self.values = {}            # (variable, is_host) -> value in this call
@@ -208,7 +215,7 @@ class Tracer:
             self.know_shape(var)
         live = {var: self.values[var, is_host] for is_host in (False, True) for var in node.inputs
                 if (var, is_host) in self.values}
-        build = Build(self.device, self.statics, self.shapes, live)
+        build = Build(self.device, self.product_dtype, self.statics, self.shapes, live)
         arguments = []
         with naming(node, arguments):
             function, variables = lowered(node, build)
@@ -279,7 +286,7 @@ class Dynamic:
 
     def __init__(self, node, build, asked, num_variables, function, values):
         self.node, self.asked, self.num_variables = node, asked, num_variables
-        self.device, self.statics, self.shapes = build.device, build.statics, build.shapes
+        self.facts = build.device, build.product_dtype, build.statics, build.shapes
         self.functions = {self.key(values): function}
 
     def key(self, values):
@@ -289,7 +296,7 @@ class Dynamic:
         values = arguments[self.num_variables:]
         key = self.key(values)
         if key not in self.functions:
-            build = Build(self.device, self.statics, self.shapes, dict(zip(self.asked, values, strict=True)))
+            build = Build(*self.facts, dict(zip(self.asked, values, strict=True)))
             try:
                 function, variables = lowered(self.node, build)
             except KeyError:        # Another value was asked for than the first time.

@@ -50,6 +50,8 @@ class AllReduceMean(gof.Op):
     Without `__props__` every instance equals only itself, so that Theano does not merge two of them.
     """
 
+    can_be_captured = False     # NCCL's waiting in the calling thread, which shows errors, cannot be recorded.
+
     def make_node(self, *tensors):
         tensors = [T.as_tensor_variable(tensor) for tensor in tensors]
         for tensor in tensors:

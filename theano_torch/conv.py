@@ -6,6 +6,8 @@ the tensor whose gradient is asked for.
 
 Images in two dimensions are handled in the channels-last memory format: element-wise ops, pooling and resampling keep
 the format that they get, so that a whole network runs in it once its first convolution has put the images there.
+
+Float32 convolutions may compute in a shorter type, see `Build.computing`; they take and give float32 all the same.
 """
 
 import math
@@ -25,7 +27,7 @@ convolution_backward = torch.ops.aten.convolution_backward.default
 class Geometry:
     """What a convolution op says, in torch's words."""
 
-    def __init__(self, op, node, kernel_size):
+    def __init__(self, op, node, build, kernel_size):
         if getattr(op, 'unshared', False):
             raise UnsupportedOp('theano_torch has no convolutions with unshared filters: %s' % node)
         self.ndim, self.kernel_size = op.convdim, list(kernel_size)
@@ -36,7 +38,8 @@ class Geometry:
         self.pad = [before for before, _ in self.pads] if self.is_symmetric else [0] * self.ndim
         flips = op.filter_flip and any(size > 1 for size in kernel_size)
         self.flip_axes = tuple(range(2, 2 + self.ndim)) if flips else None
-        self.dtype = torch_dtype(node.outputs[0].type.dtype)
+        self.dtype = torch_dtype(node.outputs[0].type.dtype)    # Of the result.
+        self.compute = build.computing(self.dtype)
 
     def is_plain(self):
         """Whether this is a convolution of stride 1 with nothing unusual about it."""
@@ -66,8 +69,26 @@ class Geometry:
 
     def image(self, x):
         """`x` in the type and memory format to compute in."""
-        x = x.to(self.dtype)
+        x = x.to(self.compute)
         return x.contiguous(memory_format=torch.channels_last) if self.ndim == 2 else x
+
+    def is_exact(self):
+        """Whether it computes in the type of its result."""
+        return self.compute == self.dtype
+
+    def widened(self, convolve):
+        """`convolve`, a function of image, filters and perhaps a bias that computes in the type to compute in, for all.
+
+        Where that type is shorter than the result's, the bias is added in the longer one.
+        """
+        if self.is_exact():
+            return convolve
+
+        def run(image, filters, bias=None):
+            result = convolve(image, filters)
+            # Adding a longer type converts on the way.
+            return result.to(self.dtype) if bias is None else result + bias.view(-1, *[1] * self.ndim)
+        return run
 
     def padded(self, image):
         """`image` with the padding that torch cannot do, the one that differs between the two sides."""
@@ -88,7 +109,7 @@ class Geometry:
 
 def forward_convolution(op, node, build):
     """(geometry, function of image, filters and perhaps a bias) of a convolution of the node's first two inputs."""
-    geometry = Geometry(op, node, build.shape(node.inputs[1])[2:])
+    geometry = Geometry(op, node, build, build.shape(node.inputs[1])[2:])
     stride, pad, dilation, groups, zeros = (
         geometry.stride, geometry.pad, geometry.dilation, geometry.groups, [0] * geometry.ndim)
     channels = build.shape(node.inputs[0])[1], build.shape(node.inputs[1])[1] * groups
@@ -96,21 +117,21 @@ def forward_convolution(op, node, build):
         raise ValueError('The image has %d channels, the filters (times groups) have %d' % channels)
 
     def convolve(image, filters, bias=None):
-        return convolution(geometry.image(geometry.padded(image)), geometry.flip(filters.to(geometry.dtype)), bias,
+        return convolution(geometry.image(geometry.padded(image)), geometry.flip(filters.to(geometry.compute)), bias,
                            stride, pad, dilation, False, zeros, groups)
 
     def multiply(image, filters, bias=None):
-        matrix = filters.flatten(1).t().to(geometry.dtype)
-        pixels = pixels_of(image.to(geometry.dtype))
+        matrix = filters.flatten(1).t().to(geometry.compute)
+        pixels = pixels_of(image.to(geometry.compute))
         return image_of(torch.mm(pixels, matrix) if bias is None else torch.addmm(bias, pixels, matrix), image)
-    return geometry, multiply if geometry.is_small_product(build, node.inputs[0]) else convolve
+    return geometry, geometry.widened(multiply if geometry.is_small_product(build, node.inputs[0]) else convolve)
 
 
 def transposed_convolution(op, node, build):
     """(geometry, function of filters, gradients of the output and perhaps a bias) of a convolution's transpose."""
     image_size = build.integers(node.inputs[2])
     kernel_size, top_size = build.shape(node.inputs[0])[2:], build.shape(node.inputs[1])[2:]
-    geometry = Geometry(op, node, kernel_size)
+    geometry = Geometry(op, node, build, kernel_size)
     stride, pad, dilation, groups = geometry.stride, geometry.pad, geometry.dilation, geometry.groups
     # What the strides skipped at the end of the image.
     missing = [size - ((top - 1) * step - 2 * edge + (kernel - 1) * dil + 1) for size, top, step, edge, kernel, dil in
@@ -119,15 +140,15 @@ def transposed_convolution(op, node, build):
         raise ValueError('gradients of size %s do not belong to images of size %s' % (top_size, image_size))
 
     def convolve(filters, top_grad, bias=None):
-        filters = geometry.flip(filters.to(geometry.dtype))
+        filters = geometry.flip(filters.to(geometry.compute))
         return geometry.cropped(convolution(geometry.image(top_grad), filters, bias, stride, pad, dilation, True,
                                             missing, groups))
 
     def multiply(filters, top_grad, bias=None):
-        matrix = filters.flatten(1).to(geometry.dtype)
-        pixels = pixels_of(top_grad.to(geometry.dtype))
+        matrix = filters.flatten(1).to(geometry.compute)
+        pixels = pixels_of(top_grad.to(geometry.compute))
         return image_of(torch.mm(pixels, matrix) if bias is None else torch.addmm(bias, pixels, matrix), top_grad)
-    return geometry, multiply if geometry.is_small_product(build, node.inputs[1]) else convolve
+    return geometry, geometry.widened(multiply if geometry.is_small_product(build, node.inputs[1]) else convolve)
 
 
 def pixels_of(image):
@@ -149,24 +170,24 @@ def _(op, node, build):
 @lower.register(abstract_conv.AbstractConv_gradWeights)
 def _(op, node, build):
     kernel_size = build.integers(node.inputs[2])
-    geometry = Geometry(op, node, kernel_size)
+    geometry = Geometry(op, node, build, kernel_size)
     stride, pad, dilation, groups, zeros = (
         geometry.stride, geometry.pad, geometry.dilation, geometry.groups, [0] * geometry.ndim)
     shape = [build.shape(node.inputs[1])[1], build.shape(node.inputs[0])[1] // groups, *kernel_size]
 
     def grad_weights(image, top_grad):
-        like = top_grad.new_empty(shape, dtype=geometry.dtype)
+        like = top_grad.new_empty(shape, dtype=geometry.compute)
         gradient = convolution_backward(
             geometry.image(top_grad), geometry.image(geometry.padded(image)), like, None, stride, pad, dilation,
             False, zeros, groups, [False, True, False])[1]
-        return geometry.flip(gradient)
+        return geometry.flip(gradient.to(geometry.dtype))
 
     if geometry.is_small_product(build, node.inputs[0]):
         def multiply(image, top_grad):
-            grads, pixels = pixels_of(top_grad.to(geometry.dtype)), pixels_of(image.to(geometry.dtype))
-            return torch.mm(grads.t(), pixels).view(shape)
+            grads, pixels = pixels_of(top_grad.to(geometry.compute)), pixels_of(image.to(geometry.compute))
+            return torch.mm(grads.t(), pixels).view(shape).to(geometry.dtype)
         return multiply, node.inputs[:2]
-    if build.device.type == 'cpu' and geometry.is_plain() and max(kernel_size) > 1 and \
+    if build.device.type == 'cpu' and geometry.is_plain() and max(kernel_size) > 1 and geometry.is_exact() and \
             shape[0] * shape[1] >= WeightProducts.MIN_FILTERS:
         products = WeightProducts(shape, build.shape(node.inputs[0]), geometry.pad)
 

@@ -14,6 +14,11 @@ def computing_dtype(name):
     return torch.int64 if name in ('uint16', 'uint32', 'uint64') else torch_dtype(name)
 
 
+def filled(value, dtype, like):
+    """A number as a tensor on the device of `like`, by a kernel there: `torch.tensor` would make the host wait."""
+    return torch.full((), value, dtype=dtype, device=like.device)
+
+
 def from_numpy(value, device):
     """An ndarray (or number) as a contiguous tensor on `device`; on the CPU it shares the memory where torch can."""
     value = np.asarray(value)
@@ -22,6 +27,9 @@ def from_numpy(value, device):
     elif not value.flags.writeable:     # Torch warns of these; nothing here ever writes into an input.
         value = value.copy()
     tensor = torch.from_numpy(value)
+    if device.type == 'cuda' and torch.cuda.is_current_stream_capturing():
+        # A CUDA graph would read this memory again in every replay, when it is long something else.
+        raise RuntimeError('an array of shape %s comes from the host in every call' % (value.shape,))
     return tensor if device.type == 'cpu' else tensor.to(device, non_blocking=True)
 
 

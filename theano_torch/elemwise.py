@@ -4,7 +4,7 @@ import torch
 from theano import scalar
 from theano.tensor import elemwise
 
-from theano_torch.convert import computing_dtype, torch_dtype
+from theano_torch.convert import computing_dtype, filled, torch_dtype
 from theano_torch.registry import lower, lower_scalar
 from theano_torch.scalars import TAKE_NUMBERS
 
@@ -49,7 +49,7 @@ def _(op, node):
             arguments = [constant(var, like, inner.op) if isinstance(var, scalar.ScalarConstant) else values[var]
                          for var in inner.inputs]
             if not any(isinstance(value, torch.Tensor) for value in arguments):
-                arguments = [torch.tensor(value, dtype=torch_dtype(var.type.dtype), device=like.device)
+                arguments = [filled(value, torch_dtype(var.type.dtype), like)
                              for value, var in zip(arguments, inner.inputs, strict=True)]
             values[inner.outputs[0]] = function(*arguments)
         results = tuple(values[var] if var in values else constant(var, like, None) for var in outputs)
@@ -61,7 +61,7 @@ def constant(var, like, op):
     """A constant inside a Composite for the scalar op `op`."""
     if isinstance(op, TAKE_NUMBERS):
         return var.data.item()
-    return torch.tensor(var.data, dtype=torch_dtype(var.type.dtype), device=like.device)
+    return filled(var.data.item(), torch_dtype(var.type.dtype), like)
 
 
 def check_shapes(node, build):

@@ -90,7 +90,7 @@ def _(op, node, build):
     geometry, convolve = (transposed_convolution if is_transposed else forward_convolution)(op.conv, node, build)
     name, parameters, in_place = lower_activation(op.activation) if op.activation else ('none', [], None)
     variables = [*node.inputs[:2], node.inputs[-1]]
-    if name and build.device.type == 'cpu' and geometry.dtype == torch.float32 and geometry.is_plain() \
+    if name and build.device.type == 'cpu' and geometry.compute == torch.float32 and geometry.is_plain() \
             and not is_transposed and torch.backends.mkldnn.is_available() \
             and not geometry.is_small_product(build, node.inputs[0]):
         pad, ones = geometry.pad, [1, 1]

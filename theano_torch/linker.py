@@ -9,6 +9,10 @@ from theano_torch import hosts
 from theano_torch.program import Runner
 from theano_torch.registry import is_registered, lower, lower_scalar
 
+# `precision` -> what convolutions and matrix products of float32 compute in. 'tf32' is a flag of torch's own.
+PRODUCT_DTYPES = {'float32': torch.float32, 'tf32': torch.float32, 'bfloat16': torch.bfloat16,
+                  'float16': torch.float16}
+
 
 class TorchLinker(LocalLinker):
     """Links a function graph to a `program.Runner`.
@@ -17,11 +21,17 @@ class TorchLinker(LocalLinker):
     ----------
     device : str
         Torch device on which the graph runs.
+    precision : str
+        See `theano_torch.install`.
+    capture : bool
+        See `theano_torch.install`.
     """
 
-    def __init__(self, device='cpu'):
+    def __init__(self, device='cpu', precision='float32', capture=True):
         super().__init__()
-        self.device = str(device)
+        if precision not in PRODUCT_DTYPES:
+            raise ValueError('precision=%r: choose one of %s' % (precision, ', '.join(PRODUCT_DTYPES)))
+        self.device, self.precision, self.capture = str(device), precision, capture
         self.fgraph = None
         self.updated_vars = {}
 
@@ -36,7 +46,7 @@ class TorchLinker(LocalLinker):
         self.updated_vars = updated_vars
 
     def clone(self, allow_gc=None):
-        return type(self)(self.device)
+        return type(self)(self.device, self.precision, self.capture)
 
     def make_all(self, input_storage=None, output_storage=None, storage_map=None):
         order = last_destroyers_last(self.schedule(self.fgraph))
@@ -45,7 +55,8 @@ class TorchLinker(LocalLinker):
         input_storage, output_storage, storage_map = map_storage(
             self.fgraph, order, input_storage, output_storage, storage_map)
         updated = [var for var in self.fgraph.inputs if var in self.updated_vars]
-        runner = Runner(self.fgraph, order, input_storage, output_storage, updated, torch.device(self.device))
+        runner = Runner(self.fgraph, order, input_storage, output_storage, updated, torch.device(self.device),
+                        PRODUCT_DTYPES[self.precision], self.capture)
         return (runner,
                 [Container(var, cell) for var, cell in zip(self.fgraph.inputs, input_storage, strict=True)],
                 [Container(var, cell, readonly=True) for var, cell in

@@ -1,10 +1,44 @@
-"""Host memory of the process."""
+"""Memory: what is freed stays with the process, and what happens when there is none left."""
 
+import contextlib
 import ctypes
+import os
+import re
 import sys
 
 # Of glibc's mallopt, <malloc.h>.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+# What torch, cuBLAS and cuDNN say when they get no memory, in errors of no particular type.
+MESSAGES = re.compile("out of memory|can't allocate memory|not enough memory|ALLOC(ATION)?_FAILED")
+
+
+class OutOfMemory(MemoryError):
+    """There is not enough memory on the device, or on the host, for what a function computes."""
+
+
+@contextlib.contextmanager
+def translating_errors(device):
+    """Around work on the torch device `device`: errors that mean too little memory become :class:`OutOfMemory`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, OutOfMemory) or not (isinstance(error, MemoryError) or MESSAGES.search(str(error))):
+            raise
+        on_host = isinstance(error, MemoryError) or 'CPUAllocator' in str(error) or device.type == 'cpu'
+        raise OutOfMemory('out of memory: %s' % (host() if on_host else gpu(device))) from error
+
+
+def host():
+    """The host and how much memory it has."""
+    return 'the machine has %.1f GiB' % (os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2 ** 30)
+
+
+def gpu(device):
+    """The GPU and how much memory it has."""
+    import torch
+    facts = torch.cuda.get_device_properties(device)
+    return '%s (%s) has %.1f GiB' % (device, facts.name, facts.total_memory / 2 ** 30)
 
 
 def keep_freed_memory():

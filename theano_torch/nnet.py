@@ -44,7 +44,9 @@ def _(op, node, build):
     def gradient(dy, sm, target):
         dy = dy.expand(sm.shape[0]).unsqueeze(1)
         index = target.long().unsqueeze(1)
-        return (dy * sm).scatter_add_(1, index, -dy.contiguous())
+        product = dy * sm
+        # Not scatter_add_, which has no deterministic code on GPUs.
+        return product.scatter_(1, index, product.gather(1, index) - dy)
     return gradient
 
 

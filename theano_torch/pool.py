@@ -39,6 +39,7 @@ class Windows:
         self.device = build.device
         self.is_tiling = self.size == self.stride and not any(self.pad) and \
             all(n % k == 0 for n, k in zip(self.image, self.size, strict=True))
+        self.known_counts = {}
         # Room for all windows, also those that stick out at the end.
         self.padded = [max(n + 2 * p, (o - 1) * s + k) if o else n + 2 * p for n, p, o, s, k in
                        zip(self.image, self.pad, self.out, self.stride, self.size, strict=True)]
@@ -71,7 +72,12 @@ class Windows:
             *self.lead, *self.image)
 
     def counts(self, dtype):
-        """By how much the sum over each window is divided: tensor (out)."""
+        """By how much the sum over each window is divided: tensor (out), made in the first call."""
+        if dtype not in self.known_counts:
+            self.known_counts[dtype] = self.count(dtype)
+        return self.known_counts[dtype]
+
+    def count(self, dtype):
         counts = np.ones([1] * self.ndim)
         for axis, (n, p, o, s, k) in enumerate(zip(self.image, self.pad, self.out, self.stride, self.size,
                                                    strict=True)):

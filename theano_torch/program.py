@@ -3,6 +3,7 @@
 import collections
 import math
 
+import numpy as np
 import theano
 import torch
 from theano.tensor.nnet import abstract_conv
@@ -16,7 +17,7 @@ import theano_torch.nnet
 import theano_torch.pool
 import theano_torch.random
 import theano_torch.tensors  # noqa: F401  (importing these fills the registries)
-from theano_torch import hosts
+from theano_torch import capture, hosts, memory
 from theano_torch.build import Tracer, WrongShapes, storage_of
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.errors import raise_naming
@@ -43,11 +44,14 @@ class Program:
         Which outputs have to be copied, because they share memory with something else. None: find out in each call.
     threads : int or None
         Of the CPU. None: as many as PyTorch is set to.
+    is_fixed : bool
+        Whether all steps are the same in every call, and everything is on the device.
     """
 
-    def __init__(self, steps, initial, input_slots, output_slots, in_place, copied, threads):
+    def __init__(self, steps, initial, input_slots, output_slots, in_place, copied, threads, is_fixed):
         self.steps, self.initial, self.in_place, self.copied = steps, initial, in_place, copied
         self.input_slots, self.output_slots, self.threads = input_slots, output_slots, threads
+        self.is_fixed = is_fixed
 
     def __call__(self, inputs):
         if self.threads is None:
@@ -137,11 +141,14 @@ def assemble(tracer, inputs, on_host, outputs, in_place, copied):
     for index, number in last_use.items():
         if index not in output_slots and initial[index] is None:
             emptied[number].append(index)
+    keys = [key for step in steps for key in (*step.sources, *step.targets) if not tracer.is_static(key[0])]
+    is_fixed = not tracer.is_dynamic and not any(on_host) and not any(is_host for _, is_host in keys + output_keys)
     work = sum(multiplications(step.node, tracer.shapes) for step in steps if step.node is not None)
     return Program([(function, sources, target, tuple(emptied[number]), node)
                     for number, (function, sources, target, node) in enumerate(entries)],
                    initial, input_slots, output_slots, in_place, copied,
-                   threads=1 if tracer.device.type == 'cpu' and work < SMALL_STEP * len(steps) else None)
+                   threads=1 if tracer.device.type == 'cpu' and work < SMALL_STEP * len(steps) else None,
+                   is_fixed=is_fixed)
 
 
 def multiplications(node, shapes):
@@ -169,13 +176,17 @@ class Runner:
     updated : list of variables
         Shared inputs whose new values are the last outputs of `fgraph`, in this order.
     device : torch.device
+    product_dtype : torch.dtype
+        See `build.Build`.
+    captures : bool
+        Whether programs become CUDA graphs, on devices that have them.
     """
 
     need_update_inputs = False      # Tells Theano that the updates are done here.
     allow_gc = True
 
-    def __init__(self, fgraph, order, input_storage, output_storage, updated, device):
-        self.fgraph, self.order, self.device = fgraph, order, device
+    def __init__(self, fgraph, order, input_storage, output_storage, updated, device, product_dtype, captures):
+        self.fgraph, self.order, self.device, self.product_dtype = fgraph, order, device, product_dtype
         self.input_storage, self.output_storage = input_storage, output_storage
         self.storage_map = dict(zip(fgraph.inputs + fgraph.outputs, input_storage + output_storage, strict=True))
         cells = dict(zip(fgraph.inputs, input_storage, strict=True))
@@ -186,18 +197,22 @@ class Runner:
         inputs = {id(cell) for cell in input_storage}
         self.result_cells = [None if id(cell) in inputs else cell for cell in output_storage[:self.num_returned]]
         self.on_host = [is_host_input(var) for var in fgraph.inputs]
+        # The inputs whose memory is that of a shared variable.
+        self.device_cells = [cell if isinstance(cell, DeviceCell) and cell.device == device else None
+                             for cell in input_storage]
+        self.graphs = capture.graphs_on(device) if captures and device.type == 'cuda' else None
         self.programs = collections.OrderedDict()       # signature -> list of programs, the last used one first
         self.constants = {}
 
     def __call__(self, output_subset=None):
-        with torch.inference_mode():
+        with memory.translating_errors(self.device), torch.inference_mode():
             inputs = [self.read(cell, is_host)
                       for cell, is_host in zip(self.input_storage, self.on_host, strict=True)]
             outputs = self.compute(inputs)
             for cell, value in zip(self.update_cells, outputs[self.num_returned:], strict=True):
                 if isinstance(cell, DeviceCell):
                     cell.put(value)
-                else:
+                elif not is_memory_of(cell[0], value):
                     cell[0] = to_numpy(value)
             returned = [to_numpy(value) for value in outputs[:self.num_returned]]
         for cell, value in zip(self.result_cells, returned, strict=True):
@@ -226,16 +241,28 @@ class Runner:
             if index:
                 programs.insert(0, programs.pop(index))
             return outputs
-        tracer = Tracer(self.order, self.constants, self.device)
+        tracer = Tracer(self.order, self.constants, self.device, self.product_dtype)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
         copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs, self.in_place)
-        programs.insert(0, assemble(tracer, self.fgraph.inputs, self.on_host, self.fgraph.outputs, self.in_place,
-                                    None if tracer.is_dynamic else copied))
+        program = assemble(tracer, self.fgraph.inputs, self.on_host, self.fgraph.outputs, self.in_place,
+                           None if tracer.is_dynamic else copied)
+        if self.graphs is not None and capture.can_be_captured(program):
+            program = capture.CapturedProgram(program, self.device_cells, self.num_returned, self.graphs)
+        programs.insert(0, program)
         del programs[MAX_PROGRAMS:]
         while len(self.programs) > MAX_SIGNATURES:
             self.programs.popitem(last=False)
         copy_outputs(outputs, copied)
         return outputs
+
+
+def is_memory_of(array, tensor):
+    """Whether `tensor` is `array`, changed in place.
+
+    An array around its tensor in the place of the array itself would add a link to a chain in every call.
+    """
+    return isinstance(array, np.ndarray) and isinstance(tensor, torch.Tensor) and array.shape == tensor.shape and \
+        array.size > 0 and array.flags.c_contiguous and array.__array_interface__['data'][0] == tensor.data_ptr()
 
 
 def is_host_input(var):

@@ -29,6 +29,12 @@ def lower(op, node, build):
         The callable takes the tensors of all of `node`'s inputs, or, with the pair, of those variables only. It
         returns a tensor, or a tuple of tensors where the op has several outputs. It must not write into its arguments;
         it may return views of them. Dtypes and shapes of the results are those of Theano's op.
+
+    Notes
+    -----
+    On a GPU, what runs is recorded as a CUDA graph after some calls. A callable that waits for the device or copies
+    from the host makes the function run step by step instead, after one warning; an op with a class attribute
+    ``can_be_captured = False`` does so without one.
     """
     raise UnsupportedOp(
         'theano_torch cannot run the op %s (class %s.%s) of the node %s. Register a lowering with '

@@ -14,7 +14,7 @@ from theano import scalar
 from theano.scalar import basic_scipy as special
 from theano.tensor import nnet, xlogx
 
-from theano_torch.convert import torch_dtype
+from theano_torch.convert import filled, torch_dtype
 from theano_torch.registry import lower_scalar
 
 
@@ -68,7 +68,8 @@ def clip(x, low, high):
             and low <= high:
         return torch.clamp(x, low, high)
     like = next(value for value in (x, low, high) if isinstance(value, torch.Tensor))
-    x, low, high = (value if isinstance(value, torch.Tensor) else like.new_tensor(value) for value in (x, low, high))
+    x, low, high = (value if isinstance(value, torch.Tensor) else filled(value, like.dtype, like)
+                    for value in (x, low, high))
     return torch.where(x < low, low, torch.where(x > high, high, x))
 
 
@@ -97,7 +98,7 @@ def without_zeros(function, x, y):
     like = y if isinstance(y, torch.Tensor) else x
     if like.is_floating_point() or not isinstance(y, torch.Tensor) and y != 0:
         return function(x, y)
-    y = torch.as_tensor(y, dtype=like.dtype, device=like.device)
+    y = y if isinstance(y, torch.Tensor) else filled(y, like.dtype, like)
     return torch.where(y == 0, 0, function(x, torch.where(y == 0, 1, y)))
 
 
@@ -222,12 +223,12 @@ def _(op, node):
     def switch(condition, then, otherwise):
         like = next(value for value in (condition, then, otherwise) if isinstance(value, torch.Tensor))
         if not isinstance(condition, torch.Tensor):
-            condition = torch.tensor(bool(condition), device=like.device)
+            condition = filled(bool(condition), torch.bool, like)
         if condition.dtype != torch.bool:
             condition = condition != 0
         if not isinstance(then, torch.Tensor):
-            then = torch.tensor(then, dtype=dtype, device=like.device)
+            then = filled(then, dtype, like)
         if not isinstance(otherwise, torch.Tensor):
-            otherwise = torch.tensor(otherwise, dtype=dtype, device=like.device)
+            otherwise = filled(otherwise, dtype, like)
         return torch.where(condition, then.to(dtype), otherwise.to(dtype))
     return switch

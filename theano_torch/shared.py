@@ -10,6 +10,8 @@ import theano
 from theano.gof.link import Container
 from theano.tensor.sharedvar import TensorSharedVariable
 
+from theano_torch import memory
+
 
 class DeviceCell(list):
     """A storage cell of Theano, ``[value]``, that keeps a torch tensor and reads and writes as an ndarray.
@@ -31,8 +33,14 @@ class DeviceCell(list):
         return None if self.tensor is None else self.tensor.to('cpu', copy=True).numpy()
 
     def __setitem__(self, index, value):
+        import torch
+
         from theano_torch.convert import from_numpy
-        self.tensor = None if value is None else from_numpy(np.array(value), self.device)
+        if value is None:
+            self.tensor = None
+            return
+        with memory.translating_errors(self.device), torch.inference_mode():
+            self.put(from_numpy(np.array(value), torch.device('cpu')))
 
     def __iter__(self):
         return iter((self[0],))
@@ -46,8 +54,11 @@ class DeviceCell(list):
         return '<value on %s>' % self.device
 
     def put(self, tensor):
-        """Store a contiguous tensor, without a copy where it is on the device already."""
-        self.tensor = tensor.to(self.device)
+        """Store the value of a contiguous tensor, if it fits in the tensor that is there: CUDA graphs know that one."""
+        if self.tensor is None or self.tensor.shape != tensor.shape or self.tensor.dtype != tensor.dtype:
+            self.tensor = tensor.to(self.device)
+        elif self.tensor.data_ptr() != tensor.data_ptr():
+            self.tensor.copy_(tensor)
 
     def __reduce__(self):
         return _restore_cell, (self[0], str(self.device))

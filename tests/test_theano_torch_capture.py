@@ -1,0 +1,340 @@
+"""theano_torch.capture: when a function becomes a CUDA graph and what a replay does, with a stand-in for CUDA."""
+
+import theano_env  # noqa: F401  isort: skip
+
+import contextlib
+import gc
+import inspect
+import itertools
+import logging
+import weakref
+
+import numpy as np
+import pytest
+import theano
+import theano.tensor as T
+import torch
+
+import theano_torch
+import updates
+from theano_torch import capture
+from theano_torch.capture import WARM_UP_CALLS, CapturedProgram
+from theano_torch.shared import DeviceConstructor
+
+MODE = theano_torch.mode()
+EAGER_CALLS = 1 + WARM_UP_CALLS     # The first one makes the program.
+shared = DeviceConstructor('cpu')
+
+
+class Graph:
+    """What a recording leaves behind: computes again on the same tensors and writes into the same results."""
+
+    def __init__(self, function, inputs, outputs):
+        self.function, self.inputs, self.outputs, self.replays = function, inputs, outputs, 0
+
+    def replay(self):
+        self.replays += 1
+        for place, value in zip(self.outputs, self.function(list(self.inputs)), strict=True):
+            if place is not value:
+                place.copy_(value)
+
+
+class Graphs:
+    """Stands in for `capture.CudaGraphs`: recording leaves all values as they were."""
+
+    def __init__(self):
+        self.recorded, self.clock, self.warm_ups, self.recordings = weakref.WeakSet(), itertools.count(), 0, 0
+
+    def warm_up(self, function, inputs):
+        self.warm_ups += 1
+        return function(inputs)
+
+    def record(self, function, inputs):
+        self.recordings += 1
+        before = [value.clone() for value in inputs]
+        outputs = function(list(inputs))
+        for value, old in zip(inputs, before, strict=True):
+            value.copy_(old)
+        # Its results are those of no call.
+        for value in outputs:
+            if not any(value is place for place in inputs):
+                value.fill_(77)
+        return Graph(function, inputs, outputs), outputs
+
+
+def compiled(inputs, outputs, graphs=None, **kwargs):
+    """(function that may be recorded, the stand-in)"""
+    f = theano.function(inputs, outputs, mode=MODE, **kwargs)
+    f.fn.graphs = graphs or Graphs()
+    return f, f.fn.graphs
+
+
+def captured(f):
+    """The program of a function that has one."""
+    (program,), = f.fn.programs.values()
+    return program
+
+
+def test_recorded_after_some_calls_and_replayed_from_then_on():
+    x = T.dvector()
+    f, graphs = compiled([x], [x * 2, x.sum()])
+    for call in range(1, EAGER_CALLS + 4):
+        doubled, total = f(np.full(3, float(call)))
+        np.testing.assert_array_equal(doubled, np.full(3, 2. * call))
+        assert (total, type(total)) == (3 * call, np.ndarray)
+        assert graphs.recordings == (call > EAGER_CALLS)
+        assert graphs.warm_ups == min(max(call - 1, 0), WARM_UP_CALLS)
+    assert captured(f).graph.replays == 3
+
+
+def test_results_belong_to_the_caller():
+    x = T.dvector()
+    f, _ = compiled([x], x + 1)
+    results = [f(np.full(2, float(call))) for call in range(EAGER_CALLS + 3)]
+    for call, result in enumerate(results):
+        np.testing.assert_array_equal(result, [call + 1.] * 2)
+        result[:] = -1
+
+
+def test_updates_are_simultaneous_and_stay_where_they_are():
+    a, b, c = shared(np.array([1., 2])), shared(np.array([3., 4])), shared(np.array(0.))
+    f, graphs = compiled([], [a, b.sum()], updates=[(a, b), (b, a), (c, a.sum())])
+    addresses = [var.container.storage.tensor.data_ptr() for var in (a, b, c)]
+    values = [np.array([1., 2]), np.array([3., 4])]
+    for _ in range(EAGER_CALLS + 4):
+        old, total = f()
+        np.testing.assert_array_equal(old, values[0])
+        assert total == values[1].sum() and c.get_value() == values[0].sum()
+        values.reverse()
+        np.testing.assert_array_equal(a.get_value(), values[0])
+        np.testing.assert_array_equal(b.get_value(), values[1])
+        assert [var.container.storage.tensor.data_ptr() for var in (a, b, c)] == addresses
+    assert graphs.recordings == 1
+
+
+def test_values_set_between_calls_count():
+    rate, total = shared(np.array(1.)), shared(np.array(0.))
+    f, _ = compiled([], [], updates=[(total, total + rate)])
+    for _ in range(EAGER_CALLS + 1):
+        f()
+    rate.set_value(10.)
+    f()
+    assert total.get_value() == EAGER_CALLS + 11
+    total.set_value(100.)
+    f()
+    assert total.get_value() == 110
+    # A cell that was given another tensor is brought back to the one that the graph reads.
+    cell = rate.container.storage
+    cell.tensor = torch.tensor(1000., dtype=torch.float64)
+    f()
+    assert total.get_value() == 1110 and rate.get_value() == 1000
+    assert any(cell.tensor is place for place in captured(f).inputs)
+
+
+def test_functions_share_variables():
+    a = shared(np.array(0.))
+    f, graphs = compiled([], a, updates=[(a, a + 1)])
+    g, _ = compiled([], a * 10, graphs)
+    for call in range(EAGER_CALLS + 4):
+        assert (f(), g()) == (call, 10 * (call + 1))
+    assert graphs.recordings == 2 and len(graphs.recorded) == 2
+
+
+def test_variables_on_the_host_are_copied_in_and_out():
+    """Those that were made before `install`."""
+    a = theano.shared(np.array([1., 2]))
+    f, graphs = compiled([], a.sum(), updates=[(a, a * 2)])
+    for call in range(EAGER_CALLS + 4):
+        assert f() == 3 * 2 ** call
+    a.set_value(np.array([1., 1]))
+    assert f() == 2 and f() == 4
+    assert graphs.recordings == 1
+
+
+def test_steps_in_place():
+    params = [shared(np.array([1., -2])), shared(np.array([[3.]]))]
+    references = [theano.shared(param.get_value()) for param in params]
+
+    def train(params):
+        rate = theano.shared(np.array(0.1))
+        loss = sum(T.sum(T.sqr(param)) for param in params)
+        return rate, updates.adam(T.grad(loss, params), params, rate)
+
+    rate, changes = train(params)
+    f, graphs = compiled([], params[0], updates=changes)
+    reference_rate, changes = train(references)
+    g = theano.function([], references[0], updates=changes, mode=MODE)
+    for call in range(EAGER_CALLS + 4):
+        for variable in (rate, reference_rate):
+            variable.set_value(0.1 / (call + 1))
+        np.testing.assert_array_equal(f(), g())
+    for param, reference in zip(params, references, strict=True):
+        np.testing.assert_array_equal(param.get_value(), reference.get_value())
+    assert graphs.recordings == 1
+
+
+def test_random_streams():
+    from theano.sandbox.rng_mrg import MRG_RandomStreams
+    draws = []
+    for graphs in (Graphs(), None):
+        f = theano.function([], MRG_RandomStreams(7).uniform((5,), dtype='float64'), mode=MODE)
+        f.fn.graphs = graphs
+        draws.append([f() for _ in range(EAGER_CALLS + 3)])
+    np.testing.assert_array_equal(*draws)
+    assert len({draw.tobytes() for draw in draws[0]}) == EAGER_CALLS + 3
+
+
+def test_one_graph_per_shape_and_a_limit():
+    x = T.dvector()
+    f, graphs = compiled([x], x * 2)
+    sizes = range(1, capture.MAX_GRAPHS + 4)
+    for size in sizes:
+        for call in range(EAGER_CALLS + 1):
+            np.testing.assert_array_equal(f(np.full(size, float(call))), np.full(size, 2. * call))
+    assert len(graphs.recorded) == capture.MAX_GRAPHS
+    programs = [program for program, in f.fn.programs.values()]
+    assert [program.graph is not None for program in programs] == [size > 3 for size in sizes]
+    # The one given up is recorded again, in place of the one that was not used for longest.
+    for _ in range(EAGER_CALLS):
+        np.testing.assert_array_equal(f(np.ones(1)), [2])
+    assert programs[0].graph is not None and programs[3].graph is None
+    del f, programs
+    gc.collect()
+    assert len(graphs.recorded) == 0
+
+
+@pytest.mark.parametrize('why', ['an integer argument', 'a value-dependent shape', 'work on the host', 'a collective'])
+def test_never_recorded(why, monkeypatch):
+    x, n = T.dvector(), T.lscalar()
+    arguments = [np.array([1., 0, 2])]
+    if why == 'an integer argument':
+        f, graphs = compiled([x, n], x[:n])
+        arguments.append(2)
+    elif why == 'a value-dependent shape':
+        f, graphs = compiled([x], x.nonzero_values())
+    elif why == 'work on the host':
+        f, graphs = compiled([x], T.nlinalg.matrix_inverse(T.diag(x + 1)))
+    else:
+        from theano_torch import collective
+        monkeypatch.setattr(collective, 'mean_over_processes', list)
+        f, graphs = compiled([x], collective.all_reduce_mean([x])[0] + 1)
+    results = [f(*arguments) for _ in range(EAGER_CALLS + 2)]
+    assert graphs.recordings == 0 and not isinstance(captured(f), CapturedProgram)
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
+@pytest.mark.parametrize('in_step', [True, False], ids=['a-step-fails', 'ending-fails'])
+def test_a_recording_that_fails_is_one_line_and_then_steps(in_step, caplog):
+    class Failing(Graphs):
+        is_recording = False
+
+        def record(self, function, inputs):
+            self.recordings += 1
+            self.is_recording = True
+            try:
+                if in_step:
+                    function(inputs)
+                raise RuntimeError('CUDA error: operation failed due to a previous error\nand more lines')
+            finally:
+                self.is_recording = False
+
+    graphs, a = Failing(), shared(np.array(0.))
+    x = T.dvector()
+    f, _ = compiled([x], T.tanh(x), graphs, updates=[(a, a + 1)])
+
+    def fragile(program):
+        for position, (function, *rest) in enumerate(program.steps):
+            def step(*arguments, function=function):
+                if graphs.is_recording:
+                    raise RuntimeError('operation not permitted when stream is capturing (%s)' % in_step)
+                return function(*arguments)
+            program.steps[position] = (step, *rest)
+
+    capture.warn_once.cache_clear()
+    f([1.])
+    fragile(captured(f).program)
+    with caplog.at_level(logging.WARNING, 'theano_torch'):
+        for call in range(2, EAGER_CALLS + 4):
+            np.testing.assert_allclose(f([float(call)]), np.tanh([float(call)]))
+    assert a.get_value() == EAGER_CALLS + 3 and graphs.recordings == 1
+    message, = [record.getMessage() for record in caplog.records]
+    assert '\n' not in message and 'run step by step' in message
+    if in_step:
+        assert 'operation not permitted' in message and 'Elemwise' in message
+    else:
+        assert 'a function' in message and 'operation failed' in message
+
+
+def test_only_on_gpus_and_only_if_asked_for(monkeypatch):
+    made = []
+    monkeypatch.setattr(capture, 'graphs_on', made.append)
+    monkeypatch.setattr(theano_torch.linker.torch, 'device', lambda name: type('', (), {'type': name[:4]})())
+    for device, wanted, count in (('cpu', True, 0), ('cuda:0', False, 0), ('cuda:0', True, 1)):
+        theano.function([], T.constant(1.), mode=theano_torch.mode(device, capture=wanted))
+        assert len(made) == count
+    linker = theano_torch.mode('cuda:1', 'tf32', capture=False).linker.clone()
+    assert (linker.device, linker.precision, linker.capture) == ('cuda:1', 'tf32', False)
+
+
+class Cuda:
+    """What `capture.CudaGraphs` uses of torch.cuda, writing down what happens."""
+
+    def __init__(self, monkeypatch):
+        self.events, self.pools, self.current = [], itertools.count(), 'current'
+        signature = inspect.signature(torch.cuda.graph)
+
+        class Stream:
+            def __init__(stream, device):
+                stream.device, stream.name = device, 'recording'
+
+            def wait_stream(stream, other):
+                self.events.append('%s waits' % stream.name)
+
+        @contextlib.contextmanager
+        def stream_context(stream):
+            self.events.append('on %s' % stream.name)
+            try:
+                yield
+            finally:
+                self.events.append('off %s' % stream.name)
+
+        @contextlib.contextmanager
+        def graph(*args, **kwargs):
+            arguments = signature.bind(*args, **kwargs).arguments
+            self.events.append('pool %d' % arguments['pool'])
+            assert arguments['capture_error_mode'] == 'thread_local' and arguments['stream'].name == 'recording'
+            try:
+                yield
+            except RuntimeError:        # As torch does: its own error, in the place of the first.
+                raise RuntimeError('capture was invalidated')   # noqa: B904
+
+        current = Stream('cuda:0')
+        current.name = 'current'
+        for name, value in (('Stream', Stream), ('stream', stream_context), ('graph', graph), ('CUDAGraph', object),
+                            ('current_stream', lambda device: current),
+                            ('graph_pool_handle', lambda: next(self.pools))):
+            monkeypatch.setattr(torch.cuda, name, value)
+
+
+def test_streams_and_pools(monkeypatch):
+    cuda = Cuda(monkeypatch)
+    graphs = capture.CudaGraphs('cuda:0')
+    assert graphs.warm_up(sum, [1, 2]) == 3
+    fences = ['recording waits', 'on recording', 'off recording', 'current waits']
+    assert cuda.events == fences
+    with pytest.raises(TypeError):
+        graphs.warm_up(sum, ['text'])
+    assert cuda.events[4:] == fences
+    cuda.events.clear()
+    graph, result = graphs.record(sum, [1, 2])
+    assert type(graph) is object and result == 3
+
+    def fail(inputs):
+        raise RuntimeError('operation not permitted\nApply node that caused the error: Dot(x, y)\nmore')
+    with pytest.raises(RuntimeError, match='invalidated') as caught:
+        graphs.record(fail, [])
+    graphs.record(sum, [1])
+    recording = ['on recording', 'pool %d', 'off recording']
+    assert cuda.events == [line % pool if '%' in line else line for pool in (0, 0, 1) for line in recording]
+    assert capture.one_line(caught.value) == 'cannot record Dot(x, y) as a CUDA graph: operation not permitted'

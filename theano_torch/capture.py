@@ -1,0 +1,161 @@
+"""Whole functions as CUDA graphs: recorded once, then replayed with a single call instead of a thousand launches.
+
+A program whose steps are always the same is run step by step a few times and then recorded, updates of shared
+variables included. A graph works on fixed addresses: the tensors that the shared variables' cells held when it was
+recorded, and copies of the other inputs. Before a replay, new values go there.
+
+What cannot be recorded runs step by step, as everything does on the CPU.
+"""
+
+import functools
+import gc
+import itertools
+import logging
+import re
+import weakref
+
+import torch
+
+WARM_UP_CALLS = 2       # Before a program is recorded, beside the first one, which makes the program.
+MAX_GRAPHS = 16         # Kept per device.
+
+logger = logging.getLogger('theano_torch')
+
+
+class CudaGraphs:
+    """What all graphs on one device share: a stream on which they are recorded and the memory in which they work.
+
+    They may share the memory because nothing of use is left there when a replay is done: results go to the host, new
+    values of shared variables into their own tensors.
+    """
+
+    def __init__(self, device):
+        self.stream, self.pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+        self.recorded = weakref.WeakSet()       # Of CapturedProgram.
+        self.clock = itertools.count()
+
+    def warm_up(self, function, inputs):
+        """Call `function` on the stream that records: libraries prepare there what they must not while recording."""
+        # Both streams wait for each other, so that memory that passes from one to the other is never in use.
+        current = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(current)
+        try:
+            with torch.cuda.stream(self.stream):
+                return function(inputs)
+        finally:
+            current.wait_stream(self.stream)
+
+    def record(self, function, inputs):
+        """Record a call of `function`, which computes nothing yet; returns (what has a method `replay`, the result)."""
+        gc.collect()        # Dead Theano functions, whose graphs hold memory, wait in reference cycles.
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # The outer context brings the stream back where the inner one, which also sets it, ends in an error.
+            with torch.cuda.stream(self.stream), torch.cuda.graph(
+                    graph, pool=self.pool, stream=self.stream, capture_error_mode='thread_local'):
+                result = function(inputs)
+        except RuntimeError:
+            self.pool = torch.cuda.graph_pool_handle()      # A recording that was broken off may have left its traces.
+            raise
+        return graph, result
+
+
+graphs_on = functools.cache(CudaGraphs)
+
+
+def can_be_captured(program):
+    """Whether a `program.Program` may be recorded; an op with an attribute ``can_be_captured = False`` may not."""
+    return program.is_fixed and \
+        all(getattr(node.op, 'can_be_captured', True) for *_, node in program.steps if node is not None)
+
+
+class CapturedProgram:
+    """A `program.Program`, called like one, that becomes a graph after some calls.
+
+    Parameters
+    ----------
+    program : program.Program
+    cells : list of (DeviceCell or None)
+        For each input, the cell of a shared variable whose tensor it is.
+    num_returned : int
+        How many of the outputs come first that are not new values of inputs.
+    graphs : CudaGraphs
+    """
+
+    def __init__(self, program, cells, num_returned, graphs):
+        self.program, self.cells, self.num_returned, self.graphs = program, cells, num_returned, graphs
+        self.graph, self.calls, self.has_failed = None, 0, False
+        self.inputs = self.outputs = None       # What the graph works on.
+        self.last_used = 0
+
+    def __call__(self, inputs):
+        if self.graph is None:
+            if not self.has_failed and self.calls < WARM_UP_CALLS:
+                self.calls += 1
+                return self.graphs.warm_up(self.program, inputs)
+            if self.has_failed or not self.record(inputs):
+                return self.program(inputs)
+        self.last_used = next(self.graphs.clock)
+        self.put(inputs)
+        self.graph.replay()
+        # The next replay overwrites results: they are wanted on the host anyway.
+        return [value.to('cpu', copy=True) for value in self.outputs[:self.num_returned]] + \
+            self.outputs[self.num_returned:]
+
+    def record(self, inputs):
+        """Record the graph; returns whether that worked."""
+        fixed = [value.clone() if cell is None else value for value, cell in zip(inputs, self.cells, strict=True)]
+        try:
+            self.graph, self.outputs = self.graphs.record(self.compute_and_update, fixed)
+        except RuntimeError as error:
+            self.has_failed = True
+            warn_once('%s; such functions run step by step, which is slower' % one_line(error))
+            return False
+        self.inputs = fixed
+        self.graphs.recorded.add(self)
+        while len(self.graphs.recorded) > MAX_GRAPHS:
+            min(self.graphs.recorded - {self}, key=lambda captured: captured.last_used).release()
+        return True
+
+    def compute_and_update(self, inputs):
+        """What is recorded: the program, then new values into the tensors of the shared variables.
+
+        All are computed before the first is written, and none shares memory with an input that is not its own old
+        value (`program.aliases`).
+        """
+        outputs = self.program(inputs)
+        for index in range(self.num_returned, len(outputs)):
+            target = self.program.in_place[index]
+            if self.cells[target] is not None:
+                if outputs[index].data_ptr() != inputs[target].data_ptr():
+                    inputs[target].copy_(outputs[index])
+                outputs[index] = inputs[target]
+        return outputs
+
+    def put(self, inputs):
+        """Bring the inputs of a call to where the graph reads them."""
+        for value, place, cell in zip(inputs, self.inputs, self.cells, strict=True):
+            if value is not place:
+                place.copy_(value)
+                if cell is not None:
+                    cell.tensor = place
+
+    def release(self):
+        """Give up the graph; the program may be recorded again."""
+        self.graph = self.inputs = self.outputs = None
+        self.calls = 0
+        self.graphs.recorded.discard(self)
+
+
+def one_line(error):
+    """The first line of an error, and the node in which it happened."""
+    node = None
+    while node is None and error is not None:       # Ending a broken recording is an error of its own, after the first.
+        node = re.search('Apply node that caused the error: (.*)', str(error))
+        reason, error = next(iter(str(error).splitlines()), type(error).__name__), error.__context__
+    return 'cannot record %s as a CUDA graph: %s' % (node.group(1) if node else 'a function', reason)
+
+
+@functools.cache
+def warn_once(message):
+    logger.warning(message)
