@@ -99,7 +99,7 @@ class Bench:
                 print('lod %.1f, %s, minibatch %d: %s' % (lod, precision, minibatch, error))
                 break
             finally:
-                for function in functions:      # Graphs and programs of one minibatch are of no use to the next.
+                for function in functions[:2]:  # Graphs and programs of one minibatch are of no use to the next.
                     function.fn.programs.clear()
                 self.free_memory()
             self.rows.append(row)

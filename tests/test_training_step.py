@@ -1,0 +1,75 @@
+"""training_step.py: compiling ahead. The functions themselves are compared with recorded runs in test_train.py."""
+
+import threading
+import time
+
+import pytest
+
+import train
+import training_step
+
+
+def schedule(min_lod, max_lod):
+    return train.Schedule((min_lod + max_lod) / 2, min_lod, max_lod, 4, 4, 1.0, 1.0)
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """What was compiled, in which thread, instead of compiling."""
+    calls = []
+
+    def compile_instead(G, D, Gs, schedule, *args):
+        calls.append((training_step.lod_range_of(schedule), threading.current_thread().name))
+        if schedule.min_lod == 9:
+            raise ValueError('no such lod')
+        if schedule.min_lod == 8:
+            while True:         # What takes minutes.
+                time.sleep(0.001)
+        return training_step.TrainingFunctions(training_step.lod_range_of(schedule), None, [])
+
+    monkeypatch.setattr(training_step, 'compile_training_functions', compile_instead)
+    return calls
+
+
+def test_the_next_range_is_compiled_in_the_background(compiled):
+    with training_step.FunctionsAhead('G', 'D', 'Gs') as ahead:
+        assert ahead.take(schedule(2, 2)).train_d == (2, 2)
+        ahead.prepare(schedule(1, 2))
+        assert ahead.take(schedule(1, 2)).train_d == (1, 2)
+        assert ahead.lod_range == (1, 2)
+    assert compiled == [((2, 2), 'MainThread'), ((1, 2), 'compiling ahead')]
+
+
+def test_another_range_than_expected_is_compiled_at_once(compiled):
+    with training_step.FunctionsAhead('G', 'D', 'Gs') as ahead:
+        ahead.prepare(schedule(1, 2))
+        assert ahead.take(schedule(0, 1)).train_d == (0, 1)
+    assert compiled[-1] == ((0, 1), 'MainThread')
+
+
+def test_errors_reach_whoever_needs_the_functions(compiled):
+    with training_step.FunctionsAhead('G', 'D', 'Gs') as ahead:
+        ahead.prepare(schedule(9, 9))
+        with pytest.raises(ValueError, match='no such lod'):
+            ahead.take(schedule(9, 9))
+
+
+def test_what_nobody_needs_any_more_is_abandoned(compiled):
+    with training_step.FunctionsAhead('G', 'D', 'Gs') as ahead:
+        ahead.prepare(schedule(8, 8))
+        thread = ahead.pending[1]
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize('kimg, wanted', [(0, (2, 3)), (3.9, (2, 3)), (4, (2, 2)), (10, (1, 2)), (23.5, (0, 0)),
+                                          (24, None)])
+def test_next_lod_range(kimg, wanted):
+    kwargs = {'total_kimg': 40, 'lod_training_kimg': 4, 'lod_transition_kimg': 4}
+    coming = train.next_lod_range(int(kimg * 1000) + 1, 32, kwargs)
+    assert (coming and training_step.lod_range_of(coming)) == wanted
+
+
+def test_no_next_lod_range_without_growing_or_time():
+    no_growing = {'total_kimg': 40, 'lod_training_kimg': 0, 'lod_transition_kimg': 0}
+    assert train.next_lod_range(0, 32, no_growing) is None
+    assert train.next_lod_range(0, 32, {'total_kimg': 3, 'lod_training_kimg': 4, 'lod_transition_kimg': 4}) is None
