@@ -32,6 +32,15 @@ def engine(request):
     theano.config.mode = before
 
 
+@pytest.fixture(autouse=True)
+def same_generator():
+    """Leave Lasagne's random generator as it was for the next test."""
+    import lasagne
+    before = lasagne.random.get_rng()
+    yield
+    lasagne.random.set_rng(before)
+
+
 @pytest.fixture(scope='session')
 def python_mode():
     """A Theano mode that runs on Theano's own Python code."""
