@@ -166,7 +166,7 @@ def test_work_is_that_of_the_steps_that_are_needed(monkeypatch):
 def test_programs_on_a_gpu_leave_the_threads_alone(three_threads):
     add = (lambda x: x + torch.get_num_threads(), (0,), 1, (), None)
     for threads, wanted in ((None, 3), (2, 2)):
-        outputs = Program([add], [None, None], [0], [1], [None], [], threads)([torch.zeros(1)])
+        outputs = Program([add], [None, None], [0], [1], [None], [], threads, is_fixed=True)([torch.zeros(1)])
         assert outputs[0].item() == wanted
     assert torch.get_num_threads() == 3
 
