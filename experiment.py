@@ -171,7 +171,7 @@ def check_options(experiment):
     train_func = tfutil_shim.import_obj(train.pop('func', 'train.train_gan'))
     check_arguments('train', train, train_func, given=['run_dir', 'dataset', 'G', 'D', 'loss_kwargs', 'ranks',
                                                        'loss_scaling'])
-    check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=['G', 'D', 'ranks'])
+    check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=['G', 'D', 'random', 'ranks'])
     loss.check_choices(**{key: loss_kwargs[key] for key in ('type', 'cond_type') if key in loss_kwargs})
     check_keys('metrics', experiment.get('metrics', []), METRICS)
     return train_func, train, loss_kwargs

@@ -171,7 +171,9 @@ class _WeightLayer(Layer):
         """``form(W)``: the same expression each time, so that gradients of several evaluations add up before it."""
         if self._filters.get('W') is not self.W:
             self._filters = {'W': self.W}
-        return self._filters.setdefault(form, form(self.W))
+        if form not in self._filters:
+            self._filters[form] = form(self.W)
+        return self._filters[form]
 
     def activate(self, x):
         return self.nonlinearity(x if self.b is None else x + _per_channel(self.b))
