@@ -34,11 +34,18 @@ def engine(request):
 
 @pytest.fixture(autouse=True)
 def same_generator():
-    """Leave Lasagne's random generator as it was for the next test."""
+    """Lasagne draws from NumPy's global generator, whatever the tests and fixtures before chose."""
     import lasagne
-    before = lasagne.random.get_rng()
+    lasagne.random.set_rng(np.random)
+
+
+@pytest.fixture
+def restore_theano_config():
+    """What executes the graphs, and their float type, for the tests after this one."""
+    import theano
+    before = theano.config.mode, theano.config.floatX
     yield
-    lasagne.random.set_rng(before)
+    theano.config.mode, theano.config.floatX = before
 
 
 @pytest.fixture(scope='session')

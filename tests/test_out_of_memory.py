@@ -23,11 +23,7 @@ ON_HOST = RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPU
                        'tried to allocate 400 bytes. Error code 12 (Cannot allocate memory)')
 
 
-@pytest.fixture(autouse=True)
-def restore_theano_config():
-    before = theano.config.mode, theano.config.floatX
-    yield
-    theano.config.mode, theano.config.floatX = before
+pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
 
 @pytest.fixture

@@ -20,11 +20,7 @@ import updates
 FLAGS = {'device': 'cpu', 'floatX': 'float32'}
 
 
-@pytest.fixture(autouse=True)
-def restore_theano_config():
-    before = theano.config.mode, theano.config.floatX
-    yield
-    theano.config.mode, theano.config.floatX = before
+pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -21,12 +21,7 @@ import theano_env
 import train
 from experiment import run_experiment
 
-
-@pytest.fixture(autouse=True)
-def restore_theano_config():
-    before = theano.config.mode, theano.config.floatX
-    yield
-    theano.config.mode, theano.config.floatX = before
+pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
 
 @pytest.fixture
