@@ -4,6 +4,7 @@ from setuptools import setup
 
 TORCH = ['torch==2.13.0']
 DEMO = TORCH + ['scikit-learn']
+CELEBAHQ = ['jpeglib', 'cryptography']     # libjpeg 8d and decryption, for create_celebahq.
 TEST = ['pytest', 'ruff']
 
 setup(
@@ -14,7 +15,7 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     python_requires='>=3.10,<3.12',
-    py_modules=['chunk_reader', 'config', 'dataset', 'dataset_tool', 'distributed', 'experiment', 'hdf5_format',
+    py_modules=['celebahq', 'celebahq_run', 'chunk_reader', 'config', 'dataset', 'dataset_tool', 'distributed', 'experiment', 'hdf5_format',
                 'layers', 'loss', 'misc', 'networks', 'ops', 'tfutil_shim', 'tfutil_training', 'theano_env', 'train',
                 'training_step', 'updates'],
     packages=['metrics', 'theano_torch'],
@@ -22,7 +23,8 @@ setup(
     extras_require={
         'torch': TORCH,
         'demo': DEMO,
-        'test': DEMO + TEST,
-        'all': DEMO + TEST + ['scipy-openblas32'],
+        'celebahq': CELEBAHQ,
+        'test': DEMO + CELEBAHQ + TEST,
+        'all': DEMO + CELEBAHQ + TEST + ['scipy-openblas32'],
     },
 )
