@@ -1,9 +1,9 @@
 """CelebA-HQ (paper, Appendix C) bit for bit: from a CelebA photo and its published difference to a 1024x1024 image.
 
-The published images were made with Pillow 3.1.1, libjpeg 8d and NumPy 1, and their differences ("deltas") only fit what
-those computed, to the last bit. So this module says explicitly what is float32, what is float64 and where it is rounded.
-Two steps have a fast form that is not exact by construction; the MD5 of the result is the judge, and the exact form runs
-where it differs. Images are (H, W, 3) uint8 unless said otherwise; sizes are (width, height), points (x, y).
+The published images were made with Pillow 3.1.1, libjpeg 8d and NumPy 1, and their differences ("deltas") only fit
+what those computed, to the last bit. So this module says explicitly what is float32, what is float64 and where it is
+rounded. Two steps have a fast form that is not exact by construction: the MD5 of the result is the judge, and the exact
+form runs where it differs. Images are (H, W, 3) uint8 unless said otherwise; sizes are (width, height), points (x, y).
 """
 
 import base64
@@ -14,6 +14,7 @@ import hashlib
 import math
 import os
 import zipfile
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -48,19 +49,17 @@ class ListEntry(NamedTuple):
 
 def check_packages():
     """Raise ImportError, whose message is one line with the cure, if decoding or decryption is not possible here."""
-    cure = "pip install 'progressive-growing-of-gans-theano[celebahq]', or pip install jpeglib cryptography"
     try:
         import cryptography.fernet  # noqa: F401
     except ImportError as error:
-        raise ImportError('CelebA-HQ needs the package cryptography, which is missing (%s); %s' % (
-            error, cure)) from error
+        raise ImportError('CelebA-HQ needs the package cryptography (%s); pip install cryptography' % error) from error
     try:
         import jpeglib
         jpeglib.version.set('8d')
     except (ImportError, OSError, NotImplementedError, RuntimeError) as error:
-        raise ImportError('CelebA-HQ needs the package jpeglib with libjpeg 8d, which is missing or does not load (%s); '
-                          '%s; it has wheels for Linux x86-64, macOS arm64 and Windows x64: use such a machine' % (
-                              error, cure)) from error
+        raise ImportError('CelebA-HQ needs the package jpeglib, which has libjpeg 8d (%s); pip install jpeglib; where '
+                          'that fails: it has wheels for Linux on x86-64, macOS on Apple silicon and Windows only, '
+                          'so use such a machine' % str(error).splitlines()[0]) from error
 
 
 def decode_jpeg(path):
@@ -77,18 +76,31 @@ def decode_jpeg(path):
     return np.ascontiguousarray(np.broadcast_to(pixels, pixels.shape[:2] + (3,)))
 
 
+def photo_path(celeba_dir, name):
+    return os.path.join(celeba_dir, 'img_celeba', name)
+
+
+def zip_path(delta_dir, idx):
+    return os.path.join(delta_dir, 'deltas%05d.zip' % (idx - idx % 1000))
+
+
+def check_files(entry, celeba_dir, delta_dir):
+    """Raise BadImage if a file that `entry` needs is not there."""
+    for path in (photo_path(celeba_dir, entry.orig_file), zip_path(delta_dir, entry.idx)):
+        if not os.path.isfile(path):
+            raise BadImage('%s: is missing; image %d needs it' % (path, entry.idx))
+
+
 def read_token(delta_dir, idx):
     """The encrypted difference of image `idx`, bytes, out of its zip file."""
-    path = os.path.join(delta_dir, 'deltas%05d.zip' % (idx - idx % 1000))
+    path = zip_path(delta_dir, idx)
     member = 'delta%05d.dat' % idx
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.read(member)
-    except FileNotFoundError as error:
-        raise BadImage('%s: is missing; image %d needs %s out of it' % (path, idx, member)) from error
     except KeyError as error:
         raise BadImage('%s: has no %s, which image %d needs; download it again' % (path, member, idx)) from error
-    except (zipfile.BadZipFile, zipfile.zlib.error, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
         raise BadImage('%s: %s cannot be read (%s); download it again' % (path, member, error)) from error
 
 
@@ -144,13 +156,13 @@ def make_image(entry, celeba_dir, delta_dir):
     BadImage
         A file is missing or not the one that was used.
     """
-    path = os.path.join(celeba_dir, 'img_celeba', entry.orig_file)
+    check_files(entry, celeba_dir, delta_dir)
+    path = photo_path(celeba_dir, entry.orig_file)
     try:
         with open(path, 'rb') as jpeg_file:
             jpeg_bytes = jpeg_file.read()
     except OSError as error:
-        raise BadImage('%s: cannot be read (%s); image %d is made from it' % (
-            path, error.strerror, entry.idx)) from error
+        raise BadImage('%s: cannot be read (%s)' % (path, error.strerror)) from error
     # The token is sealed with the bytes of the right photo: a wrong one is found before any work is done.
     delta = decrypt_delta(read_token(delta_dir, entry.idx), jpeg_bytes, entry.orig_file)
     if delta is None:
@@ -184,13 +196,13 @@ def explain_wrong_photo(path, entry):
     if not is_jpeg:
         return '%s: is no JPEG file; need the original photo of CelebA "in the wild"' % path
     if (width, height) == (178, 218):
-        return ('%s: is one of the aligned 178x218 images (img_align_celeba); need the original photo of that name from '
-                'CelebA "in the wild" (img_celeba)' % path)
+        return ('%s: is one of the aligned 178x218 images (img_align_celeba); need the photo of that name from CelebA '
+                '"in the wild" (img_celeba)' % path)
     photo = decode_jpeg(path)
     md5 = image_md5(align(photo, plan_alignment(entry.landmarks, (width, height))).transpose(2, 0, 1))
     if md5 == entry.proc_md5:
-        return ('%s: has the right pixels but is not byte for byte the original file, with which the delta of image %d is '
-                'encrypted: its metadata were changed; unpack the original again' % (path, entry.idx))
+        return ('%s: has the right pixels but is not byte for byte the original file, the key to the delta of image '
+                '%d: its metadata were changed; unpack the original again' % (path, entry.idx))
     return ('%s: is not the photo that image %d was made from: aligned it has the MD5 %s, expected %s; likely from '
             'another version of CelebA, or saved again by a program: download CelebA "in the wild" (img_celeba.7z) '
             'again' % (path, entry.idx, md5, entry.proc_md5))
@@ -339,6 +351,9 @@ def align(photo, plan, exact=False, record=None):
         record('shrink', image)
     if plan.crop_done:
         left, upper, right, lower = plan.crop
+        if left >= right or upper >= lower:
+            raise BadImage('the face lies outside the photo of %dx%d pixels: the landmarks belong to another one' % (
+                image.shape[1], image.shape[0]))
         image = image[upper:lower, left:right]
         record('crop', image)
     if plan.superres > 1:
@@ -423,7 +438,7 @@ def lanczos_weights(num_in, num_out):
     taps = first[:, np.newaxis] + np.arange((end - first).max())
     arguments = taps.astype(np.float32) - centers[:, np.newaxis]
     arguments = ((arguments + np.float64(0.5)) * np.float64(inverse)).astype(np.float32)
-    # Few arguments are different: the sine can be that of the C library, whose rounding does not depend on the processor.
+    # Few arguments differ from each other: the sine can be the C library's, which rounds better than vectorised ones.
     values, places = np.unique(arguments, return_inverse=True)
     kernel = np.array([lanczos(value) for value in values], np.float32) * inverse
     weights = kernel[places.reshape(arguments.shape)]

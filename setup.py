@@ -4,7 +4,9 @@ from setuptools import setup
 
 TORCH = ['torch==2.13.0']
 DEMO = TORCH + ['scikit-learn']
-CELEBAHQ = ['jpeglib', 'cryptography']     # libjpeg 8d and decryption, for create_celebahq.
+# For create_celebahq: libjpeg 8d and decryption. jpeglib can only be installed where it has a wheel.
+CELEBAHQ = ['jpeglib; (sys_platform == "linux" and platform_machine == "x86_64") or '
+            '(sys_platform == "darwin" and platform_machine == "arm64") or sys_platform == "win32"', 'cryptography']
 TEST = ['pytest', 'ruff']
 
 setup(
@@ -15,9 +17,9 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     python_requires='>=3.10,<3.12',
-    py_modules=['celebahq', 'celebahq_run', 'chunk_reader', 'config', 'dataset', 'dataset_tool', 'distributed', 'experiment', 'hdf5_format',
-                'layers', 'loss', 'misc', 'networks', 'ops', 'tfutil_shim', 'tfutil_training', 'theano_env', 'train',
-                'training_step', 'updates'],
+    py_modules=['celebahq', 'celebahq_run', 'chunk_reader', 'config', 'dataset', 'dataset_tool', 'distributed',
+                'experiment', 'hdf5_format', 'layers', 'loss', 'misc', 'networks', 'ops', 'tfutil_shim',
+                'tfutil_training', 'theano_env', 'train', 'training_step', 'updates'],
     packages=['metrics', 'theano_torch'],
     install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'isal', 'pillow', 'tqdm'],
     extras_require={
