@@ -9,7 +9,6 @@ form runs where it differs. Images are (H, W, 3) uint8 unless said otherwise; si
 import base64
 import bz2
 import dataclasses
-import functools
 import hashlib
 import math
 import os
@@ -22,9 +21,10 @@ import scipy.fft
 import scipy.ndimage
 from PIL import Image
 
+from celebahq_resample import ROWS_PER_BLOCK, resize, transform_exactly, transform_fast
+
 SIZE = 1024                 # Side of the finished images.
 SUPERSAMPLING = 4           # The face is cut out this much larger, then reduced.
-ROWS_PER_BLOCK = 16         # Rows that are worked on at a time, so that they stay in the processor's cache.
 BLUR_TRUNCATE = 4.0         # Standard deviations after which scipy.ndimage cuts a Gaussian off.
 
 
@@ -337,7 +337,7 @@ def align(photo, plan, exact=False, record=None):
         Blur and cut out in the slow way that is exact by construction.
     record : callable, optional
         Called as ``record(step, image)`` with what each step gave: 'decoded', 'shrink', 'crop', 'superres', 'padraw',
-        'mask', 'padblur', 'padmed' (float32), 'pad', 'transform', 'final'. Those inside padding need `exact`.
+        'mask', 'padblur', 'padmed' (float32, overwritten later), 'pad', 'transform', 'final'.
 
     Returns
     -------
@@ -361,7 +361,7 @@ def align(photo, plan, exact=False, record=None):
         record('superres', image)
     if plan.pad_done:
         blur = SIZE * 0.02 / plan.zooms['pad']
-        image = pad_exactly(image, plan.pad, blur, record) if exact else pad_fast(image, plan.pad, blur)
+        image = pad_photo(image, plan.pad, blur, exact, record)
         record('pad', image)
     quad = plan.quads['pad'] + np.float32(0.5)
     side = SIZE * SUPERSAMPLING
@@ -370,172 +370,6 @@ def align(photo, plan, exact=False, record=None):
     image = resize(image, (SIZE, SIZE))
     record('final', image)
     return image
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Pillow 3.1.1's resizing with the Lanczos filter.
-
-
-def resize(image, size):
-    """Resize as Pillow 3.1.1 does: first the rows, rounded to 8 bits, then the columns.
-
-    Parameters
-    ----------
-    image : ndarray, shape (H, W, 3), uint8
-    size : (int, int)
-        New width and height.
-    """
-    width, height = size
-    if (image.shape[1], image.shape[0]) == (width, height):
-        return image.copy()
-    columns = filter_rows(swap_axes(image).reshape(image.shape[1], -1), width)
-    rows = swap_axes(columns.reshape(width, image.shape[0], 3)).reshape(image.shape[0], -1)
-    return filter_rows(rows, height).reshape(height, width, 3)
-
-
-def swap_axes(image):
-    """Mirror an image at its diagonal: (H, W, 3) -> (W, H, 3), contiguous."""
-    return np.asarray(Image.fromarray(image).transpose(Image.Transpose.TRANSPOSE))
-
-
-def filter_rows(rows, num):
-    """Lanczos-filter an array (n, k) uint8 along its first axis to (num, k) uint8.
-
-    Each value is 0.5 plus the products in their order, every one rounded to float32, truncated in the end.
-    """
-    first, weights = lanczos_weights(len(rows), num)
-    result = np.empty((num, rows.shape[1]), np.uint8)
-    total, product = np.empty((2, rows.shape[1]), np.float32)
-    for start in range(0, num, ROWS_PER_BLOCK):
-        stop = min(start + ROWS_PER_BLOCK, num)
-        block_first = min(first[start:stop])
-        block = rows[block_first:max(first[i] + len(weights[i]) for i in range(start, stop))].astype(np.float32)
-        for i in range(start, stop):
-            total.fill(0.5)
-            for row, weight in zip(block[first[i] - block_first:], weights[i], strict=False):
-                np.multiply(row, weight, out=product)
-                np.add(total, product, out=total)
-            result[i] = np.clip(total, 0, 255, out=total)
-    return result
-
-
-@functools.lru_cache(maxsize=4)
-def lanczos_weights(num_in, num_out):
-    """What each output is made of, as Pillow 3.1.1 computes it in float32.
-
-    Returns
-    -------
-    (list of int, list of ndarray)
-        Per output the first input and the weights, float32, of the inputs from there on.
-    """
-    scale = np.float32(num_in) / np.float32(num_out)
-    filter_scale = max(scale, np.float32(1))
-    support = np.float32(3) * filter_scale
-    inverse = np.float32(1) / filter_scale
-    centers = ((np.arange(num_out) + 0.5) * np.float64(scale)).astype(np.float32)
-    first = np.maximum(np.floor(centers - support), 0).astype(int)
-    end = np.minimum(np.ceil(centers + support), num_in).astype(int)
-    taps = first[:, np.newaxis] + np.arange((end - first).max())
-    arguments = taps.astype(np.float32) - centers[:, np.newaxis]
-    arguments = ((arguments + np.float64(0.5)) * np.float64(inverse)).astype(np.float32)
-    # Few arguments differ from each other: the sine can be the C library's, which rounds better than vectorised ones.
-    values, places = np.unique(arguments, return_inverse=True)
-    kernel = np.array([lanczos(value) for value in values], np.float32) * inverse
-    weights = kernel[places.reshape(arguments.shape)]
-    weights[taps >= end[:, np.newaxis]] = 0
-    total = np.zeros(num_out, np.float32)
-    for tap in weights.T:
-        total += tap
-    weights /= total[:, np.newaxis]
-    return first.tolist(), [row[:count] for row, count in zip(weights, (end - first).tolist(), strict=True)]
-
-
-def lanczos(x):
-    """The Lanczos kernel with three lobes, float32 -> float32."""
-    return sinc(x) * sinc(x / np.float32(3)) if -3 <= x < 3 else np.float32(0)
-
-
-def sinc(x):
-    """sin(pi x) / (pi x), float32 -> float32; sine and division are float64."""
-    if x == 0:
-        return np.float32(1)
-    x = float(np.float32(float(x) * math.pi))
-    return np.float32(math.sin(x) / x)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Pillow 3.1.1's QUAD transform with bilinear interpolation.
-
-
-def quad_coefficients(quad, size):
-    """Source position of output pixel (i, j) is a0 + a1 i + a2 j + a3 i j: float64 (4, 2), rows a0 to a3.
-
-    Parameters
-    ----------
-    quad : ndarray, shape (4, 2), float32
-        Upper left, lower left, lower right, upper right corner in the source.
-    size : (int, int)
-        Width and height of the output.
-    """
-    width, height = size
-    upper_left, lower_left, lower_right, upper_right = np.asarray(quad, np.float32)
-    differences = np.stack([upper_left, upper_right - upper_left, lower_left - upper_left,
-                            lower_right - lower_left - upper_right + upper_left])
-    return differences.astype(np.float64) / np.float64([[1], [width], [height], [width * height]])
-
-
-def transform_fast(image, quad, size):
-    """The same as :func:`transform_exactly` up to a rare last bit, by the present Pillow.
-
-    Pillow now evaluates the position at pixel centres, 3.1.1 did at their upper left corners: the quad is moved by half
-    a pixel of the output.
-    """
-    width, height = size
-    a0, a1, a2, a3 = quad_coefficients(quad, size)
-    moved = [a0 + a1 * x + a2 * y + a3 * x * y
-             for x, y in [(-0.5, -0.5), (-0.5, height - 0.5), (width - 0.5, height - 0.5), (width - 0.5, -0.5)]]
-    return np.asarray(Image.fromarray(image).transform(
-        size, Image.Transform.QUAD, np.concatenate(moved).tolist(), Image.Resampling.BILINEAR))
-
-
-def transform_exactly(image, quad, size):
-    """Cut a quadrilateral out of an image.
-
-    Parameters
-    ----------
-    image : ndarray, shape (H, W, 3), uint8
-    quad : ndarray, shape (4, 2), float32
-        Corners: upper left, lower left, lower right, upper right.
-    size : (int, int)
-        Width and height of the output.
-
-    Returns
-    -------
-    ndarray, shape (height, width, 3), uint8
-        Interpolated in float64 and truncated; black where the source has no pixel.
-    """
-    width, height = size
-    num_rows, num_columns, _ = image.shape
-    a0, a1, a2, a3 = quad_coefficients(quad, size)
-    pixels = image.reshape(-1, 3)
-    i = np.arange(width)
-    result = np.empty((height, width, 3), np.uint8)
-    for start in range(0, height, ROWS_PER_BLOCK):
-        j = np.arange(start, min(start + ROWS_PER_BLOCK, height))[:, np.newaxis]
-        x, y = (((a0[k] + a1[k] * i) + a2[k] * j) + (a3[k] * i) * j for k in (0, 1))
-        outside = (x < 0) | (x >= num_columns) | (y < 0) | (y >= num_rows)
-        column, row = np.floor(x - 0.5), np.floor(y - 0.5)
-        dx, dy = ((x - 0.5) - column)[..., np.newaxis], ((y - 0.5) - row)[..., np.newaxis]
-        left, right = (np.clip(column + step, 0, num_columns - 1).astype(np.intp) for step in (0, 1))
-        upper, lower = (np.clip(row + step, 0, num_rows - 1).astype(np.intp) * num_columns for step in (0, 1))
-        values = []
-        for line in (upper, lower):
-            first, second = (pixels[line + place].astype(np.float64) for place in (left, right))
-            values.append(first + (second - first) * dx)
-        block = (values[0] + (values[1] - values[0]) * dy).astype(np.uint8)
-        block[outside] = 0
-        result[start:start + len(j)] = block
-    return result
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -548,7 +382,7 @@ def edge_mask(num, before, after):
     return np.float32(1) - np.minimum(place / np.float32(before), (np.float32(num - 1) - place) / np.float32(after))
 
 
-def pad_exactly(image, pad, blur, record=None):
+def pad_photo(image, pad, blur, exact=False, record=None):
     """Pad a photo.
 
     Parameters
@@ -558,57 +392,36 @@ def pad_exactly(image, pad, blur, record=None):
         Pixels to add: left, top, right, bottom.
     blur : float
         Standard deviation in pixels.
-    record : callable, optional
+    exact, record
         See :func:`align`.
 
     Returns
     -------
     ndarray, shape (top + H + bottom, left + W + right, 3), uint8
+        Computed in float32; rounded half to even.
     """
     record = record or (lambda step, image: None)
     left, top, right, bottom = pad
-    image = np.pad(image.astype(np.float32), ((top, bottom), (left, right), (0, 0)), mode='reflect')
-    record('padraw', image)
-    height, width, _ = image.shape
-    mask = np.maximum.outer(edge_mask(height, top, bottom), edge_mask(width, left, right))[..., np.newaxis]
-    record('mask', mask)
-    blurred = scipy.ndimage.gaussian_filter(image, (blur, blur, 0), truncate=BLUR_TRUNCATE)
-    blurred -= image
-    blurred *= (mask * np.float32(3) + np.float32(1)).clip(0, 1)
-    image += blurred
-    record('padblur', image)
-    median = np.float32([np.median(image[..., channel]) for channel in range(3)])
-    image += (median - image) * mask.clip(0, 1)
-    record('padmed', image)
-    return np.rint(image, out=image).clip(0, 255, out=image).astype(np.uint8)
-
-
-def pad_fast(image, pad, blur):
-    """The same as :func:`pad_exactly` up to a rare last bit, in a fraction of the time and memory.
-
-    Blurs only where the mask asks for it, and by Fourier transforms in float64; their error of about 1e-13 shows in one
-    of about 1e8 float32 values.
-    """
-    left, top, right, bottom = pad
-    height, width = image.shape[0] + top + bottom, image.shape[1] + left + right
-    mask_y, mask_x = edge_mask(height, top, bottom), edge_mask(width, left, right)
+    planes = np.pad(image.transpose(2, 0, 1), ((0, 0), (top, bottom), (left, right)), mode='reflect').astype(np.float32)
+    record('padraw', planes.transpose(1, 2, 0))
+    mask_y, mask_x = edge_mask(planes.shape[1], top, bottom), edge_mask(planes.shape[2], left, right)
+    mask = np.maximum.outer(mask_y, mask_x)
+    record('mask', mask[..., np.newaxis])
     regions = frame_regions(mask_y, mask_x)
-    kernel = gaussian_kernel(blur)
-    result = np.empty((height, width, 3), np.uint8)
-    for channel in range(3):
-        plane = np.pad(image[..., channel], ((top, bottom), (left, right)), mode='reflect').astype(np.float32)
-        changes = [blur_region(plane, region, kernel) for region in regions]
-        masks = [np.maximum.outer(mask_y[rows], mask_x[columns]) for rows, columns in regions]
-        for region, change, mask in zip(regions, changes, masks, strict=True):
-            change -= plane[region]
-            change *= (mask * np.float32(3) + np.float32(1)).clip(0, 1)
+    for plane in planes:
+        changes = [blur_region(plane, region, blur, exact) for region in regions]
         for region, change in zip(regions, changes, strict=True):
+            change -= plane[region]
+            change *= (mask[region] * np.float32(3) + np.float32(1)).clip(0, 1)
             plane[region] += change
+    record('padblur', planes.transpose(1, 2, 0))
+    for plane in planes:
         median = np.float32(np.median(plane))
-        for region, mask in zip(regions, masks, strict=True):
-            plane[region] += (median - plane[region]) * mask.clip(0, 1)
-        result[..., channel] = np.rint(plane, out=plane).clip(0, 255, out=plane)
-    return result
+        for region in regions:
+            plane[region] += (median - plane[region]) * mask[region].clip(0, 1)
+    record('padmed', planes.transpose(1, 2, 0))
+    pixels = np.rint(planes, out=planes).clip(0, 255, out=planes).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
 def frame_regions(mask_y, mask_x):
@@ -627,22 +440,24 @@ def inner_range(mask):
     return (inner[0], inner[-1] + 1) if len(inner) else (0, 0)
 
 
-def gaussian_kernel(sigma):
-    """The weights that scipy.ndimage uses: (2 radius + 1,) float64."""
+def blur_region(plane, region, sigma, exact=False):
+    """What a Gaussian blur of `plane`, (H, W) float32, gives in `region`; float32, rounded after each axis.
+
+    The fast form uses Fourier transforms in float64, whose error of about 1e-13 rarely shows in a float32 value.
+    """
     radius = int(BLUR_TRUNCATE * sigma + 0.5)
-    weights = np.exp(-0.5 / (sigma * sigma) * np.arange(-radius, radius + 1) ** 2)
-    return weights / weights.sum()
-
-
-def blur_region(plane, region, kernel):
-    """What a Gaussian blur of `plane`, (H, W) float32, gives in `region`; float32, rounded after each axis."""
-    radius = len(kernel) // 2
-    reach, missing = [], []
+    reach, missing, within = [], [], []
     for part, size in zip(region, plane.shape, strict=True):
         start, stop = part.start - radius, part.stop + radius
         reach.append(slice(max(start, 0), min(stop, size)))
         missing.append((max(-start, 0), max(stop - size, 0)))
-    source = np.pad(plane[tuple(reach)], missing, mode='symmetric')
+        within.append(slice(part.start - reach[-1].start, part.stop - reach[-1].start))
+    source = plane[tuple(reach)]
+    if exact:
+        return scipy.ndimage.gaussian_filter(source, sigma, truncate=BLUR_TRUNCATE)[tuple(within)]
+    kernel = np.exp(-0.5 / (sigma * sigma) * np.arange(-radius, radius + 1) ** 2)
+    kernel /= kernel.sum()
+    source = np.pad(source, missing, mode='symmetric')
     return convolve_rows(convolve_rows(source.T, kernel).T, kernel)
 
 

@@ -408,7 +408,7 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
 
 
 def write_stages(entry, celeba_dir, delta_dir, stages_dir):
-    """Write what each step makes of a photo as ``0-decoded.png`` and so on.
+    """Write what each step makes of a photo as ``00-decoded.png`` and so on.
 
     'region' is the photo with the square that is cut out, and 'delta' the finished image. Steps that the photo does not
     need are missing; a face near an edge of a small photo takes most of them.
@@ -425,7 +425,7 @@ def write_stages(entry, celeba_dir, delta_dir, stages_dir):
             image = image[..., 0].clip(0, 1) * 255
         if step == 'transform':
             save('region', draw_region(latest, plan.quads['pad']))
-        path = os.path.join(stages_dir, '%d-%s.png' % (number, step))
+        path = os.path.join(stages_dir, '%02d-%s.png' % (number, step))
         misc.save_image(image.transpose(2, 0, 1) if image.ndim == 3 else image, path, (0, 255))
         number += 1
 
