@@ -105,7 +105,8 @@ def parse_image_list(path, lines):
     for number, line in enumerate(lines[1:], 2):
         cells = dict(zip(names, line.split(), strict=False))
         try:
-            if int(cells['idx']) != len(rows):
+            if int(cells['idx']) != len(rows) or not all(
+                    re.fullmatch('[0-9a-fA-F]{32}', cells[name]) for name in ('proc_md5', 'final_md5')):
                 raise ValueError
             rows.append(celebahq.ListEntry(len(rows), int(cells['orig_idx']), os.path.basename(cells['orig_file']),
                                            cells['proc_md5'].lower(), cells['final_md5'].lower(), None))
@@ -192,7 +193,7 @@ def prepare_work_dir(work_dir, num_images, resume, force):
             raise misc.UserError('%s: holds %d finished images of an interrupted run; add --resume to go on from '
                                  'there, or --force to start over' % (work_dir, len(finished)))
         remove_work_dir(work_dir)
-        os.makedirs(work_dir)
+        os.makedirs(work_dir, exist_ok=True)
     for name in names:
         if name.endswith(misc.TEMPORARY_SUFFIX):
             with contextlib.suppress(FileNotFoundError):
@@ -332,7 +333,8 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
                 num_exact += exact
                 if reason:
                     bad[futures[future].idx] = reason
-                    bar.write('Bad image: ' + reason, file=sys.stderr)
+                    # tqdm's own would draw the bar where nobody looks at it.
+                    (bar.write if sys.stderr.isatty() else print)('Bad image: ' + reason, file=sys.stderr)
                 finished += reason is None
                 if not finished and len(bad) >= HOPELESS_IMAGES:
                     raise misc.UserError('the first %d images all failed, the last one: %s' % (len(bad), reason))
