@@ -10,7 +10,7 @@ import math
 import numpy as np
 from PIL import Image
 
-ROWS_PER_BLOCK = 16         # Rows that are worked on at a time, so that they stay in the processor's cache.
+ROWS_PER_BLOCK = 16         # Rows that are worked on at a time, to stay in the cache.
 
 
 # ----------------------------------------------------------------------------------------------------------------------

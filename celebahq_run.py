@@ -224,10 +224,15 @@ def make_part(entry, celeba_dir, delta_dir, work_dir):
         final, exact = celebahq.make_image(entry, celeba_dir, delta_dir)
     except celebahq.BadImage as error:
         return str(error), False
-    with misc.atomic_write(part_path(work_dir, entry.idx)) as png_file:
-        # Smaller files would take more time than they are worth: they are deleted in the end.
-        Image.fromarray(np.ascontiguousarray(final.transpose(1, 2, 0))).save(png_file, 'PNG', compress_level=1)
+    write_part(final, part_path(work_dir, entry.idx))
     return None, exact
+
+
+def write_part(image, path):
+    """Keep an image, (3, 1024, 1024) uint8."""
+    with misc.atomic_write(path) as png_file:
+        # Smaller files would take more time than they are worth: they are deleted in the end.
+        Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(png_file, 'PNG', compress_level=1)
 
 
 def read_part(entry, work_dir):
