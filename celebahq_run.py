@@ -394,6 +394,12 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
     except ImportError as error:
         raise misc.UserError(str(error)) from error
     entries = read_lists(celeba_dir, delta_dir, indices, num_images, expected)
+    if save_stages:
+        try:
+            os.makedirs(save_stages, exist_ok=True)
+        except OSError as error:
+            raise misc.UserError('--save_stages %s: cannot be made (%s); choose another folder' % (
+                save_stages, error.strerror)) from error
     prepare_work_dir(work_dir, len(entries), resume, force)
     check_decoder(celeba_dir, expected)
     bad = make_images(entries, celeba_dir, delta_dir, work_dir, num_processes or num_cores(), progress)
@@ -420,34 +426,26 @@ def write_stages(entry, celeba_dir, delta_dir, stages_dir):
     'region' is the photo with the square that is cut out, and 'delta' the finished image. Steps that the photo does not
     need are missing; a face near an edge of a small photo takes most of them.
     """
-    try:
-        os.makedirs(stages_dir, exist_ok=True)
-    except OSError as error:
-        raise misc.UserError('--save_stages %s: cannot be made (%s)' % (stages_dir, error.strerror)) from error
-    number = 0
+    number, previous = 0, None
 
-    def save(step, image):
+    def write(step, image):
         nonlocal number
-        if step == 'mask':
-            image = image[..., 0].clip(0, 1) * 255
-        if step == 'transform':
-            save('region', draw_region(latest, plan.quads['pad']))
         path = os.path.join(stages_dir, '%02d-%s.png' % (number, step))
-        misc.save_image(image.transpose(2, 0, 1) if image.ndim == 3 else image, path, (0, 255))
+        misc.save_image(image.transpose(2, 0, 1), path, (0, 255))
         number += 1
 
-    latest = None
-
     def record(step, image):
-        nonlocal latest
-        save(step, image)
-        latest = image
+        nonlocal previous
+        if step == 'transform':
+            write('region', draw_region(previous, plan.quads['pad']))
+        write(step, image.clip(0, 1) * 255 if step == 'mask' else image)
+        previous = image
 
     photo = celebahq.decode_jpeg(celebahq.photo_path(celeba_dir, entry.orig_file))
     plan = celebahq.plan_alignment(entry.landmarks, (photo.shape[1], photo.shape[0]))
     celebahq.align(photo, plan, exact=True, record=record)
     final, _ = celebahq.make_image(entry, celeba_dir, delta_dir)
-    save('delta', final.transpose(1, 2, 0))
+    write('delta', final.transpose(1, 2, 0))
     print('Wrote %d steps of %s to %s' % (number, entry.orig_file, stages_dir))
 
 

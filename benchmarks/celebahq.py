@@ -127,9 +127,11 @@ def time_keeping(entry, celeba_dir, delta_dir, folder):
     read = time.process_time()
     with HDF5Writer(os.path.join(folder, 'a.h5'), celebahq.SIZE, 3, force=True) as writer:
         writer.add_images(image[np.newaxis])
-    print('\n%s: PNG written in %.2f s (%.1f MB), read in %.2f s; HDF5 written in %.2f s of processor time (%.1f MB)' % (
-        entry.orig_file, wrote - start, os.path.getsize(celebahq_run.part_path(folder, entry.idx)) / 1e6, read - wrote,
-        time.process_time() - read, os.path.getsize(os.path.join(folder, 'a.h5')) / 1e6))
+    end = time.process_time()
+    sizes = [os.path.getsize(path) / 1e6
+             for path in (celebahq_run.part_path(folder, entry.idx), os.path.join(folder, 'a.h5'))]
+    print('\n%s: PNG written in %.2f s (%.1f MB) and read in %.2f s; HDF5 written in %.2f s (%.1f MB)' % (
+        entry.orig_file, wrote - start, sizes[0], read - wrote, end - read, sizes[1]))
 
 
 def main():

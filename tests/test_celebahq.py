@@ -496,6 +496,11 @@ def test_a_process_is_killed(tmp_path, capsys, monkeypatch):
 
 
 @needs_libjpeg_8d
-def test_number_of_processes(tmp_path, capsys):
+def test_options_that_cannot_be(tmp_path, capsys):
     status, _, stderr = run(capsys, tmp_path / 'a.h5', num_processes=0)
     assert status == 1 and '--num_processes 0: must be at least 1' in stderr
+    (tmp_path / 'file').touch()
+    status, _, stderr = run(capsys, tmp_path / 'a.h5', '--save_stages', tmp_path / 'file')
+    assert status == 1 and '--save_stages %s: cannot be made (File exists)' % (tmp_path / 'file') in stderr
+    status, _, stderr = run(capsys, tmp_path / 'file' / 'a.h5')
+    assert status == 1 and 'a.h5.images: cannot be made (Not a directory); choose another place' in stderr
