@@ -18,7 +18,7 @@ setup(
                 'layers', 'loss', 'misc', 'networks', 'ops', 'tfutil_shim', 'tfutil_training', 'theano_env', 'train',
                 'training_step', 'updates'],
     packages=['metrics', 'theano_torch'],
-    install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'isal', 'pillow', 'tqdm'],
+    install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'deflate', 'isal', 'pillow', 'tqdm'],
     extras_require={
         'torch': TORCH,
         'demo': DEMO,

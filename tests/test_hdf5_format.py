@@ -35,10 +35,10 @@ def check_file(h5_path, key):
 # Writing.
 
 
-@pytest.mark.parametrize('pending_bytes', [1, 10000, 1 << 22])
-def test_the_recorded_exporter_file(pending_bytes, tmp_path, monkeypatch):
+@pytest.mark.parametrize('group_bytes', [1, 10000, 1 << 22])
+def test_the_recorded_exporter_file(group_bytes, tmp_path, monkeypatch):
     """Images of 16x16, of 32x32 and of floats, however they are grouped for writing."""
-    monkeypatch.setattr(hdf5_format, 'PENDING_BYTES', pending_bytes)
+    monkeypatch.setattr(hdf5_format, 'GROUP_BYTES', group_bytes)
     counts = []
     with HDF5Writer(tmp_path / 'new' / 'a.h5', 16, 3) as writer:
         writer.add_images(ARRAYS['exporter_source_a'])
