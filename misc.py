@@ -30,11 +30,6 @@ def did_you_mean(word, candidates, cutoff=0.6):
     return '; did you mean %r?' % matches[0] if matches else ''
 
 
-def num_cores():
-    """Processor cores that this process may use, where the system can tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # Images.
 

@@ -5,6 +5,8 @@ import resource
 import signal
 import subprocess
 import sys
+import time
+import zlib
 
 import h5py
 import numpy as np
@@ -49,6 +51,64 @@ def test_the_recorded_exporter_file(group_bytes, tmp_path, monkeypatch):
     assert counts == META['exporter']['_num_images']
     check_file(tmp_path / 'new' / 'a.h5', 'exporter')
     assert os.listdir(tmp_path / 'new') == ['a.h5']
+
+
+def write_noise(h5_path, num_threads, group_sizes):
+    """Grey 32x32 images: chunks of 1, 1, 2, 8, 32 and 128 images."""
+    images = np.random.RandomState(0).randint(256, size=(sum(group_sizes), 1, 32, 32), dtype=np.uint8)
+    with HDF5Writer(h5_path, 32, 1, num_threads=num_threads) as writer:
+        for group in np.split(images, np.cumsum(group_sizes)[:-1]):
+            writer.add_images(group)
+            group[:] = 0    # The writer has a copy.
+    return h5_path.read_bytes()
+
+
+def test_the_same_images_make_the_same_bytes(tmp_path, monkeypatch):
+    """With any number of threads, images added in any portions, at another second."""
+    monkeypatch.setattr(hdf5_format, 'GROUP_BYTES', 7 << 10)
+    first = write_noise(tmp_path / 'a.h5', 1, [300])
+    time.sleep(1.1)
+    assert write_noise(tmp_path / 'b.h5', 3, [300]) == first
+    assert write_noise(tmp_path / 'c.h5', 3, [1] * 10 + [0, 80, 210]) == first
+
+
+@pytest.mark.parametrize('compressor', ['libdeflate', 'zlib'])
+def test_the_last_chunks_are_filled_up_with_zeros_as_hdf5_does(compressor, tmp_path, monkeypatch):
+    if compressor == 'zlib':
+        monkeypatch.setattr(hdf5_format, 'zlib_compress', zlib.compress)
+    else:
+        assert hdf5_format.zlib_compress.__module__.startswith('deflate')
+    write_noise(tmp_path / 'a.h5', 2, [300])
+    with h5py.File(tmp_path / 'a.h5') as h5, h5py.File(tmp_path / 'plain.h5', 'w') as plain:
+        for name, level in h5.items():
+            copy = plain.create_dataset(name, data=level[:], chunks=level.chunks, compression='gzip')
+            assert level.id.get_num_chunks() == copy.id.get_num_chunks() == -(-300 // level.chunks[0])
+            for start in range(0, 300, level.chunks[0]):
+                chunks = [dataset.id.read_direct_chunk((start, 0, 0, 0)) for dataset in (level, copy)]
+                assert [mask for mask, _data in chunks] == [0, 0]
+                assert zlib.decompress(chunks[0][1]) == zlib.decompress(chunks[1][1])
+
+
+def test_memory_is_bounded(tmp_path, monkeypatch):
+    """However slow the threads are, no more groups are waiting than there are threads, and one."""
+    compress, waiting = hdf5_format.compress, []
+    monkeypatch.setattr(hdf5_format, 'GROUP_BYTES', 1)
+    monkeypatch.setattr(hdf5_format, 'compress', lambda pixels: time.sleep(0.001) or compress(pixels))
+    with HDF5Writer(tmp_path / 'a.h5', 8, 3, num_threads=2) as writer:
+        for _ in range(50):
+            writer.add_images(np.zeros((1, 3, 8, 8), np.uint8))
+            waiting.append(len(writer.groups))
+    assert max(waiting) == 3
+    assert open_levels(tmp_path / 'a.h5')[1][8].shape == (50, 3, 8, 8)
+
+
+def test_an_error_in_a_thread_is_raised_and_nothing_is_left(tmp_path, monkeypatch):
+    def fail(_pixels):
+        raise MemoryError('compress')
+    monkeypatch.setattr(hdf5_format, 'compress', fail)
+    with pytest.raises(MemoryError, match='compress'), HDF5Writer(tmp_path / 'a.h5', 8, 3) as writer:
+        writer.add_images(np.zeros((1, 3, 8, 8), np.uint8))
+    assert os.listdir(tmp_path) == []
 
 
 def write(h5_path, value=7, num=3, labels=None, force=False):
@@ -133,6 +193,38 @@ def test_a_writer_that_is_killed_midway_leaves_no_dataset(signal_number, tmp_pat
     (tmp_path / leftover).rename(tmp_path / 'b.h5')
     with pytest.raises(misc.UserError, match='b.h5.: is not a complete HDF5 file'):
         open_levels(tmp_path / 'b.h5')
+
+
+REWRITER = '''
+import sys, time, numpy as np
+from hdf5_format import HDF5Writer
+for value in range(int(sys.argv[2]), 10**6):
+    with HDF5Writer(sys.argv[1], 8, 1, np.full((50, 1), value), force=True) as writer:
+        writer.add_images(np.full((50, 1, 8, 8), value % 256, np.uint8))
+'''
+
+
+def test_kills_at_any_moment_leave_a_complete_file_or_none(tmp_path):
+    """A program that replaces a small file again and again, several times in a hundredth of a second."""
+    h5_path, random, found = tmp_path / 'a.h5', np.random.RandomState(0), 0
+    for round_number in range(8):
+        writer = subprocess.Popen([sys.executable, '-c', REWRITER, str(h5_path), str(1000 * round_number)], cwd=ROOT,
+                                  text=True, stdout=subprocess.PIPE)
+        while int(writer.stdout.readline().startswith('Wrote')) == 0:    # Not 'Removed' what the last one left.
+            assert writer.poll() is None
+        time.sleep(random.uniform(0, 0.05))
+        writer.kill()
+        writer.communicate()
+        if not h5_path.exists():
+            continue
+        found += 1
+        h5, opened = open_levels(h5_path)
+        with h5:
+            labels = hdf5_format.load_labels(tmp_path / 'a-labels.npy', 50)
+            assert (labels == labels[0]).all() and labels[0, 0] >= 1000 * round_number
+            for level in opened.values():
+                assert (level[:] == int(labels[0, 0]) % 256).all()
+    assert found    # Most kills fall into the writing, where the old file is still there.
 
 
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path, capsys):
