@@ -110,7 +110,7 @@ class Dataset:
             self.reshuffle_window = max(min(len(self.order) // 2, len(self.order) - 2 * prefetch_images - 1), 1)
 
         levels = [level for res, level in levels.items() if res <= self.resolution]
-        read_threads = int(read_threads or min(_num_cores(), MAX_READ_THREADS))
+        read_threads = int(read_threads or min(misc.num_cores(), MAX_READ_THREADS))
         self.reader = _ReadAhead(levels, open_raw(self.h5), cache_gb * 2 ** 30, read_threads)
         # Stops the threads also where nobody calls close().
         self._finalizer = weakref.finalize(self, _close, self.reader, self.h5)
@@ -287,11 +287,6 @@ def blend_with_average(images, weight):
         blend *= weight
         blend += pixels
         np.copyto(block, blend, casting='unsafe')
-
-
-def _num_cores():
-    """Of this process, where the system can tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _is_count(value, minimum):
