@@ -10,7 +10,7 @@ import weakref
 import numpy as np
 
 import misc
-from chunk_reader import ChunkReader, open_raw
+from chunk_reader import open_readers
 from hdf5_format import is_power_of_two, labels_path, load_labels, open_levels
 
 PREFETCH_BYTES = 1 << 28    # Images read ahead take at most this much memory.
@@ -111,7 +111,7 @@ class Dataset:
 
         levels = [level for res, level in levels.items() if res <= self.resolution]
         read_threads = int(read_threads or min(misc.num_cores(), MAX_READ_THREADS))
-        self.reader = _ReadAhead(levels, open_raw(self.h5), cache_gb * 2 ** 30, read_threads)
+        self.reader = _ReadAhead(self.h5, levels, cache_gb * 2 ** 30, read_threads)
         # Stops the threads also where nobody calls close().
         self._finalizer = weakref.finalize(self, _close, self.reader, self.h5)
 
@@ -324,9 +324,9 @@ class _ReadAhead:
     cost a read but never gives a wrong image.
     """
 
-    def __init__(self, levels, raw_file, cache_bytes, num_threads):
-        self.levels = [ChunkReader(level, raw_file) for level in levels]    # By lod.
-        self.raw_file = raw_file
+    def __init__(self, h5, levels, cache_bytes, num_threads):
+        self.files = contextlib.ExitStack()
+        self.levels = self.files.enter_context(open_readers(h5, levels))    # By lod.
         self.kept = [level.size <= cache_bytes for level in levels]
         self.num_threads = num_threads
         self.threads = []
@@ -437,5 +437,4 @@ class _ReadAhead:
         for thread in self.threads:
             if thread is not threading.current_thread():
                 thread.join()
-        if self.raw_file is not None:
-            self.raw_file.close()
+        self.files.close()

@@ -4,12 +4,11 @@ import argparse
 import os
 import sys
 
-import numpy as np
-
 import image_folder
 import labelled_sets
 import misc
-from hdf5_format import labels_path, load_labels, open_levels, read_image
+from dataset_inspect import compare, display, extract, inspect
+from dataset_shards import merge, parse_shard
 from image_source import create
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -57,81 +56,6 @@ def create_digits(h5_path, resolution=16, margin=None, **writing):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Looking into files.
-
-
-def inspect(h5_path):
-    """Print what is in a dataset and whether it is complete.
-
-    Raises
-    ------
-    misc.UserError
-        It is not.
-    """
-    h5, levels = open_levels(h5_path)
-    with h5:
-        finest = next(iter(levels.values()))
-        num, channels, resolution, _ = finest.shape
-        print('%-20s%s' % ('HDF5 filename', h5_path))
-        print('%-20s%.2f GB' % ('Total size', os.path.getsize(h5_path) / 2 ** 30))
-        print('%-20s%d' % ('Total images', num))
-        print('%-20s%dx%d' % ('Resolution', resolution, resolution))
-        print('%-20s%d' % ('Color channels', channels))
-        print('%-20s%.2f KB' % ('Size per image', os.path.getsize(h5_path) / num / 2 ** 10))
-        print('%-20s%s' % ('Labels', describe_labels(h5_path, num)))
-        print('\n%-16s%-24s%-8s%-22s%-10s%10s' % ('Level', 'Shape', 'Type', 'Chunks', 'Filter', 'Stored MB'))
-        for level in levels.values():
-            print('%-16s%-24s%-8s%-22s%-10s%10.2f' % (
-                level.name[1:], level.shape, level.dtype, level.chunks,
-                '%s %s' % (level.compression, level.compression_opts) if level.compression else 'none',
-                level.id.get_storage_size() / 2 ** 20))
-        print('\nComplete: all levels from %dx%d to 1x1 are there' % (resolution, resolution))
-
-
-def describe_labels(h5_path, num):
-    """'none', or the shape of the labels with the number of images per class; an error if they do not fit."""
-    path = labels_path(h5_path)
-    if not os.path.exists(path):
-        return 'none'
-    labels = load_labels(path, num)
-    return '%d columns, %s; images per column: %s' % (
-        labels.shape[1], path, ' '.join('%d' % count for count in np.count_nonzero(labels, axis=0)[:16]) +
-        (' ...' if labels.shape[1] > 16 else ''))
-
-
-def extract(h5_path, output_dir, start=0, stop=None, step=1, force=False):
-    """Write images ``start:stop:step`` at full resolution as ``imgNNNNNNNN.png``.
-
-    Raises
-    ------
-    misc.UserError
-        The range is empty, the folder cannot be written or, without `force`, holds such images already.
-    """
-    h5, levels = open_levels(h5_path)
-    with h5:
-        finest = next(iter(levels.values()))
-        if step < 1:
-            raise misc.UserError('--step %d: must be at least 1' % step)
-        indices = range(len(finest))[start:stop:step]
-        if not indices:
-            raise misc.UserError('--start %s --stop %s: no images in this range; %s has %d' % (
-                start, stop, h5_path, len(finest)))
-        names = {index: 'img%08d.png' % index for index in indices}
-        try:
-            os.makedirs(output_dir, exist_ok=True)
-            existing = sorted(set(os.listdir(output_dir)).intersection(names.values()))
-        except OSError as error:
-            raise misc.UserError('DIR=%r: cannot be written (%s); choose another folder' % (
-                output_dir, error.strerror)) from error
-        if existing and not force:
-            raise misc.UserError('%s: exists; choose another folder, or --force to replace images there' %
-                                 os.path.join(output_dir, existing[0]))
-        for index, name in misc.progress(names.items(), 'Extracting'):
-            misc.save_image(read_image(finest, index), os.path.join(output_dir, name), (0, 255))
-    print('Extracted %d images to %s' % (len(names), output_dir))
-
-
-# ----------------------------------------------------------------------------------------------------------------------
 # Command line.
 
 
@@ -147,7 +71,9 @@ def add_command(commands, name, help_text, example, *arguments, aliases=()):
 
 FORCE = ('--force', {'action': 'store_true', 'help': 'replace existing files'})
 H5 = ('h5_path', {'metavar': 'H5', 'help': 'dataset, an .h5 file'})
-WRITING = (FORCE,)      # Options of all commands that make a dataset.
+SHARD = ('--shard', {'type': parse_shard, 'metavar': 'I/N', 'help': 'make part I of N only, from 1/N to N/N, on one of '
+                     'many machines; merge joins them'})
+WRITING = (FORCE, SHARD)        # Options of all commands that make a dataset.
 
 
 def source(name, metavar, help_text):
@@ -184,7 +110,26 @@ def with_hyphens(word):
 
 def add_viewing_commands(commands):
     add_command(
-        commands, 'inspect', 'Print what is in a dataset and whether it is complete.', 'inspect datasets/digits.h5', H5)
+        commands, 'inspect', 'Print what is in a dataset and whether it is complete.',
+        'inspect datasets/digits.h5 --verify --sheet digits.png', H5,
+        ('--verify', {'action': 'store_true', 'help': 'read everything, print a checksum per level, and check that '
+                      'each level is the average of the finer one'}),
+        ('--sheet', {'metavar': 'PNG', 'help': 'write a picture with images from all over the dataset'}))
+    add_command(
+        commands, 'display', 'Show images in a window; without a display, write a picture and say where.',
+        'display datasets/digits.h5 --start 1000', H5,
+        ('--start', {'type': int, 'default': 0, 'help': 'first image; default: %(default)s'}),
+        ('--output', {'metavar': 'PNG', 'help': 'write the picture here and open no window'}))
+    add_command(
+        commands, 'compare', 'Print which images of two datasets differ; exit status 0 if none.',
+        'compare datasets/digits.h5 datasets/digits-new.h5', H5,
+        ('other_path', {'metavar': 'OTHER_H5', 'help': 'dataset to compare with'}))
+    add_command(
+        commands, 'merge', 'Join the parts of a dataset that were made with --shard, or datasets of equal images.',
+        'merge datasets/lsun.h5 datasets/lsun-part1.h5 datasets/lsun-part2.h5', H5,
+        ('part_paths', {'metavar': 'PART', 'nargs': '+', 'help': 'files to join; those of --shard in any order'}),
+        ('--virtual', {'action': 'store_true', 'help': 'copy nothing: write a small file that refers to the parts'}),
+        FORCE)
     add_command(
         commands, 'extract', 'Write images of a dataset as PNG files.',
         'extract datasets/digits.h5 /tmp/digits --stop 100', H5,
@@ -260,24 +205,23 @@ def is_h5_name(path):
 
 
 COMMANDS = {function.__name__: function for function in (
-    inspect, extract, create_mnist, create_mnistrgb, create_cifar10, create_cifar100, create_svhn, create_celeba,
-    create_from_images, create_digits)}
+    inspect, display, compare, extract, merge, create_mnist, create_mnistrgb, create_cifar10, create_cifar100,
+    create_svhn, create_celeba, create_from_images, create_digits)}
 
 
 def main(argv=None):
-    """Run a command; return the exit status."""
+    """Run a command; return the exit status: that of the command if it returns one."""
     args = vars(parse_arguments(argv))
     command = args.pop('command')
     swap_if_h5_first(args)
     try:
-        COMMANDS[command](**args)
+        return COMMANDS[command](**args) or 0
     except misc.UserError as error:
         print('dataset_tool.py: error: %s' % error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print('dataset_tool.py: interrupted; unfinished files were removed', file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == '__main__':

@@ -69,10 +69,16 @@ def open_levels(h5_path):
         raise misc.UserError('h5_path=%r: is not a complete HDF5 file (%s); make or copy it again' % (
             h5_path, str(error).splitlines()[0])) from error
     try:
-        return h5, check_levels(h5)
+        levels = check_levels(h5)
     except misc.UserError as error:
         h5.close()
         raise misc.UserError('h5_path=%r: %s; make the file with dataset_tool.py' % (h5_path, error)) from error
+    try:
+        check_parts(levels)
+    except misc.UserError:
+        h5.close()
+        raise
+    return h5, levels
 
 
 def check_levels(h5):
@@ -101,6 +107,63 @@ def check_levels(h5):
         raise misc.UserError('data%dx%d: has %d channels; must have 1 (grey) or 3 (RGB)' % (
             resolution, resolution, finest.shape[1]))
     return {res: levels[res] for res in expected}
+
+
+def virtual_parts(level):
+    """Of which files a level of a virtual dataset consists.
+
+    Parameters
+    ----------
+    level : h5py.Dataset
+
+    Returns
+    -------
+    list of (int, int, str, str) or None
+        First image, image to stop before, path of the file and name of the dataset in it that holds these images; None
+        where the dataset is not virtual.
+    """
+    if not level.is_virtual:
+        return None
+    # HDF5 looks for relative paths in the folder of the file itself, wherever a link to it is.
+    folder = os.path.dirname(os.path.realpath(level.file.filename))
+    parts = []
+    for source in level.virtual_sources():
+        start, last = (int(corner[0]) for corner in source.vspace.get_select_bounds())
+        parts.append((start, last + 1, os.path.normpath(os.path.join(folder, source.file_name)),
+                      source.dset_name.strip('/')))
+    return sorted(parts)
+
+
+def check_parts(levels):
+    """Check that the files of a virtual dataset are there; HDF5 would silently take black for the missing images."""
+    finest = next(iter(levels.values()))
+    h5_path, listings = finest.file.filename, [virtual_parts(level) for level in levels.values()]
+    if not any(listings):
+        return
+    position = 0
+    for start, stop, path, _name in listings[0] or ():
+        if start != position:
+            break
+        position = stop
+        part_h5, part_levels = open_part(h5_path, path)
+        with part_h5:
+            shapes = [part_levels[res].shape for res in levels if res in part_levels]
+        if shapes != [(stop - start,) + level.shape[1:] for level in levels.values()]:
+            raise misc.UserError('h5_path=%r: %s, of which it consists, has changed; join the parts again with '
+                                 '`python dataset_tool.py merge`' % (h5_path, path))
+    expected = [[(*part[:3], level.name.strip('/')) for part in listings[0] or ()] for level in levels.values()]
+    if position != len(finest) or listings != expected:
+        raise misc.UserError('h5_path=%r: is a virtual dataset of another kind than `python dataset_tool.py merge` '
+                             'makes; copy it into a plain one' % h5_path)
+
+
+def open_part(h5_path, part_path):
+    """:func:`open_levels` of one of the files of which a virtual dataset consists."""
+    try:
+        return open_levels(part_path)
+    except misc.UserError as error:
+        raise misc.UserError('h5_path=%r: consists of several files, of which one is missing or damaged: %s' % (
+            h5_path, error)) from error
 
 
 def read_image(level, index):
@@ -250,8 +313,19 @@ class HDF5Writer:
             self.submit(make_levels, self.pending, [level.chunk_images for level in self.levels])
             self.pending = []
 
+    def add_group(self, num_images, function, *args):
+        """Append `group_images` images, fewer at the end only, of which a thread makes the levels.
+
+        Parameters
+        ----------
+        num_images : int
+        function : callable
+            ``function(*args)`` returns what :func:`make_levels` returns.
+        """
+        self.num_images += num_images
+        self.submit(function, *args)
+
     def submit(self, function, *args):
-        """Let a thread call a function that returns, for each level, a list of images or of compressed chunks."""
         self.groups.append(self.executor.submit(function, *args))
         while len(self.groups) > self.num_threads + 1:
             self.write_group()

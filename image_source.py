@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 import misc
+from dataset_shards import shard_range
 from hdf5_format import HDF5Writer, refuse_existing
 
 GROUP_BYTES = 1 << 20       # Images are handed to the writer in groups of about this size.
@@ -46,8 +47,8 @@ def create(h5_path, read_source, *source_args, **writing):
     write_dataset(read_source(*source_args), h5_path, **writing)
 
 
-def write_dataset(source, h5_path, force=False):
-    """Write all images of an :class:`ImageSource`, and its labels, with a progress bar.
+def write_dataset(source, h5_path, force=False, shard=None):
+    """Write the images of an :class:`ImageSource`, and its labels, with a progress bar.
 
     Parameters
     ----------
@@ -56,15 +57,21 @@ def write_dataset(source, h5_path, force=False):
         File to write.
     force : bool
         Replace an existing file and its labels.
+    shard : (int, int), optional
+        Part I of N of the images only, to be joined with the others by dataset_shards.merge.
 
     Raises
     ------
     misc.UserError
         The file exists or cannot be written, or an image cannot be read.
     """
-    with HDF5Writer(h5_path, source.resolution, source.channels, source.labels, force) as writer, \
-            misc.progress(None, 'Writing', source.num_images) as bar:
-        for images in source.images(0, source.num_images):
+    wanted = shard_range(source.num_images, shard)
+    if not wanted:
+        raise misc.UserError('--shard %d/%d: there are only %d images; use fewer parts' % (*shard, source.num_images))
+    labels = None if source.labels is None else source.labels[wanted.start:wanted.stop]
+    with HDF5Writer(h5_path, source.resolution, source.channels, labels, force, shard) as writer, \
+            misc.progress(None, 'Writing', len(wanted)) as bar:
+        for images in source.images(wanted.start, wanted.stop):
             writer.add_images(images)
             bar.update(len(images))
 

@@ -14,9 +14,10 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     python_requires='>=3.10,<3.12',
-    py_modules=['chunk_reader', 'config', 'dataset', 'dataset_tool', 'distributed', 'experiment', 'hdf5_format',
-                'image_folder', 'image_source', 'labelled_sets', 'layers', 'loss', 'lsun', 'misc', 'networks', 'ops',
-                'tfrecords', 'tfutil_shim', 'tfutil_training', 'theano_env', 'train', 'training_step', 'updates'],
+    py_modules=['chunk_reader', 'config', 'dataset', 'dataset_inspect', 'dataset_shards', 'dataset_tool', 'distributed',
+                'experiment', 'hdf5_format', 'image_folder', 'image_source', 'labelled_sets', 'layers', 'loss', 'lsun',
+                'misc', 'networks', 'ops', 'tfrecords', 'tfutil_shim', 'tfutil_training', 'theano_env', 'train',
+                'training_step', 'updates'],
     packages=['metrics', 'theano_torch'],
     install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'deflate', 'isal', 'pillow', 'tqdm'],
     extras_require={

@@ -34,10 +34,11 @@ def write_plainly(h5_path, images):
     """The same file by h5py alone: each level is compressed by HDF5's gzip filter, in this thread."""
     resolution = images.shape[2]
     with h5py.File(h5_path, 'w') as h5:
-        sizes = [resolution >> lod for lod in range(resolution.bit_length())]
-        levels = [h5.create_dataset('data%dx%d' % (size, size), (0, 3, size, size), np.uint8,
-                                    maxshape=(None, 3, size, size), chunks=(-(-128 // (3 * size * size)), 3, size, size),
-                                    compression='gzip', compression_opts=4) for size in sizes]
+        levels = []
+        for shape in [(3, resolution >> lod, resolution >> lod) for lod in range(resolution.bit_length())]:
+            levels.append(h5.create_dataset('data%dx%d' % shape[1:], (0,) + shape, np.uint8, maxshape=(None,) + shape,
+                                            chunks=(-(-128 // np.prod(shape)),) + shape,
+                                            compression='gzip', compression_opts=4))
         for image in images[:, np.newaxis].astype(np.float32):
             for level in levels:
                 if image.shape[2] > level.shape[2]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import load_golden
 
+import chunk_reader
 import dataset
 import misc
 
@@ -189,14 +190,14 @@ def test_a_reader_that_is_not_closed_stops_its_threads(h5_path):
 
 def test_nothing_is_read_twice(h5_path, monkeypatch):
     """Neither by two threads nor by the reader while a thread is at it."""
-    reads, read = [], dataset.ChunkReader.read
+    reads, read = [], chunk_reader.ChunkReader.read
 
     def slow_read(level, index):
         reads.append(index)
         threading.Event().wait(0.002 + 0.004 * (index % 2))
         return read(level, index)
 
-    monkeypatch.setattr(dataset.ChunkReader, 'read', slow_read)
+    monkeypatch.setattr(chunk_reader.ChunkReader, 'read', slow_read)
     monkeypatch.setattr(dataset, 'PARALLEL_BYTES', 0)
     with dataset.Dataset(h5_path, shuffle=False, prefetch_images=6, cache_gb=0, read_threads=3) as reader:
         for start in range(0, 18, 2):
@@ -206,14 +207,14 @@ def test_nothing_is_read_twice(h5_path, monkeypatch):
 
 
 def test_what_was_read_meanwhile_is_not_read_ahead(h5_path, monkeypatch):
-    reads, read, go_on = [], dataset.ChunkReader.read, threading.Event()
+    reads, read, go_on = [], chunk_reader.ChunkReader.read, threading.Event()
 
     def blocked_read(level, index):
         reads.append(index)
         assert index or go_on.wait(60)
         return read(level, index)
 
-    monkeypatch.setattr(dataset.ChunkReader, 'read', blocked_read)
+    monkeypatch.setattr(chunk_reader.ChunkReader, 'read', blocked_read)
     with dataset.Dataset(h5_path, cache_gb=0, read_threads=1) as reader:
         ahead = reader.reader
         ahead.read_ahead(0, np.arange(3))
