@@ -143,8 +143,11 @@ def groups_of_images(num, channels, resolution):
 
 
 def list_images(indices):
-    listed = ', '.join(map(str, indices[:LISTED_IMAGES])) + ', ...' * (len(indices) > LISTED_IMAGES)
-    return ('image %s' if len(indices) == 1 else '%d images (%%s)' % len(indices)) % listed
+    return 'image %d' % indices[0] if len(indices) == 1 else '%d images (%s)' % (len(indices), list_numbers(indices))
+
+
+def list_numbers(indices):
+    return ', '.join(map(str, indices[:LISTED_IMAGES])) + ', ...' * (len(indices) > LISTED_IMAGES)
 
 
 def check_images(readers, shape, indices):
@@ -355,7 +358,7 @@ def compare(h5_path, other_path):
         if shapes[0][0] != shapes[1][0]:
             same = False
             print('The datasets contain different number of images: %d vs. %d' % (shapes[0][0], shapes[1][0]))
-        print('%d images out of %d are different: %s' % (len(different), num, list_images(different)) if different
+        print('%d images out of %d are different: %s' % (len(different), num, list_numbers(different)) if different
               else 'All %d images are identical.' % num)
     labels = [read_labels(path, shape[0]) for path, shape in zip(paths, shapes, strict=True)]
     return int(not (compare_labels(*labels, num) and same))
@@ -406,6 +409,6 @@ def compare_labels(labels, other_labels, num):
         print('The labels have different numbers of columns: %d vs. %d' % (labels.shape[1], other_labels.shape[1]))
         return False
     different = np.flatnonzero((labels[:num] != other_labels[:num]).any(axis=1)).tolist()
-    print('The labels of %d images are different: %s' % (len(different), list_images(different)) if different
+    print('The labels of %d images are different: %s' % (len(different), list_numbers(different)) if different
           else 'All labels are identical.')
     return not different

@@ -241,65 +241,6 @@ def test_an_existing_file_needs_force(tmp_path, capsys):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# inspect and extract.
-
-
-@pytest.fixture
-def gray_h5(tmp_path):
-    with h5py.File(tmp_path / 'gray.h5', 'w') as h5:
-        for key, value in ARRAYS.items():
-            if key.startswith('custom_gray_data'):
-                h5[key[len('custom_gray_'):]] = value
-    return tmp_path / 'gray.h5'
-
-
-def test_inspect(gray_h5, capsys):
-    np.save(gray_h5.parent / 'gray-labels.npy', np.eye(12, dtype=np.float32)[:, :3])
-    status, out, err = run(capsys, 'inspect', gray_h5)
-    assert (status, err) == (0, '')
-    recorded = [line for line in META['inspect_printed'] if line.startswith(('Total images', 'Resolution'))]
-    assert len(recorded) == 2 and set(recorded) <= set(out.splitlines())
-    assert re.search(r'Color channels +1\n', out) and re.search(r'Labels +3 columns, .*: 1 1 1\n', out)
-    assert re.findall(r'^data(\d+)x', out, re.M) == ['32', '16', '8', '4', '2', '1']
-    assert 'Complete: all levels from 32x32 to 1x1' in out
-
-
-def test_inspect_of_an_incomplete_file(gray_h5, capsys):
-    with h5py.File(gray_h5, 'a') as h5:
-        del h5['data8x8']
-    status, _out, err = run(capsys, 'inspect', gray_h5)
-    assert status == 1 and 'data8x8 is missing' in err and err.count('\n') == 1
-
-
-def test_the_recorded_extraction(gray_h5, tmp_path, capsys):
-    output_dir = tmp_path / 'new' / 'extracted'
-    argv = ['extract', gray_h5, output_dir, '--start', 1, '--stop', 9, '--step', 3]
-    assert run(capsys, *argv) == (0, 'Extracted 3 images to %s\n' % output_dir, '')
-    assert sorted(os.listdir(output_dir)) == META['extract_names']
-    for name, recorded in zip(META['extract_names'], ARRAYS['extract_gray_1_9_3'], strict=True):
-        image = Image.open(output_dir / name)
-        assert image.mode == 'L'
-        np.testing.assert_array_equal(np.asarray(image), recorded)
-    status, _out, err = run(capsys, *argv)
-    assert status == 1 and 'img00000001.png: exists' in err
-    assert run(capsys, *argv, '--force')[0] == 0
-
-
-@pytest.mark.parametrize('argv, message', [
-    (['--start', 12], '--start 12 --stop None: no images in this range'),
-    (['--step', 0], '--step 0: must be at least 1'),
-])
-def test_ranges_that_cannot_be_extracted(argv, message, gray_h5, tmp_path, capsys):
-    status, _out, err = run(capsys, 'extract', gray_h5, tmp_path / 'out', *argv)
-    assert status == 1 and message in err and not (tmp_path / 'out').exists()
-
-
-def test_extraction_into_what_is_no_folder(gray_h5, capsys):
-    status, _out, err = run(capsys, 'extract', gray_h5, gray_h5)
-    assert status == 1 and 'cannot be written (File exists)' in err and err.count('\n') == 1
-
-
-# ----------------------------------------------------------------------------------------------------------------------
 # Command line.
 
 
