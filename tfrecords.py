@@ -45,7 +45,7 @@ def tfrecords(tfrecord_dir):
     misc.UserError
         No such files, several data sets in the folder, or a file that is cut off or damaged or holds something else.
     """
-    prefix, levels = find_levels(tfrecord_dir)
+    levels, label_paths = find_files(tfrecord_dir)
     finest_lod = max(levels)
     path = levels[finest_lod]
     offsets = index_records(path)
@@ -55,8 +55,8 @@ def tfrecords(tfrecord_dir):
         raise misc.UserError('%s: the images have the shape %s; need (1 or 3, %d, %d) because of the name' % (
             path, shape, 2 ** finest_lod, 2 ** finest_lod))
     missing = ['r%02d' % lod for lod in range(2, finest_lod) if lod not in levels]
-    if missing:
-        print('%s: not there, nor needed: %s' % (prefix, ', '.join(missing)))
+    if missing and len(levels) > 1:
+        print('%s: not there, nor needed: %s' % (tfrecord_dir, ', '.join(missing)))
     for lod in sorted(set(levels) - {finest_lod}):
         compare_level(levels[lod], path, offsets)
 
@@ -66,18 +66,18 @@ def tfrecords(tfrecord_dir):
                 yield read_image(file, path, offsets, number, shape)
 
     return ImageSource(len(offsets), resolution, channels,
-                       lambda start, stop: grouped(read_in_order(start, stop)), read_labels(prefix, len(offsets)))
+                       lambda start, stop: grouped(read_in_order(start, stop)), read_labels(label_paths, len(offsets)))
 
 
-def find_levels(tfrecord_dir):
-    """What the files of a data set are called: (path without ``-rNN.tfrecords``, dict of paths by NN)."""
-    folder, name = os.path.split(tfrecord_dir) if os.path.isfile(tfrecord_dir) else (tfrecord_dir, None)
+def find_files(tfrecord_dir):
+    """The files of a data set: dict of paths by the NN of ``-rNN.tfrecords``, and a list of the paths of its labels."""
+    folder, only = os.path.split(tfrecord_dir) if os.path.isfile(tfrecord_dir) else (tfrecord_dir, None)
     try:
-        names = [name] if name else sorted(os.listdir(folder))
+        names = sorted(os.listdir(folder or '.'))
     except OSError as error:
         raise misc.UserError('TFRECORD_DIR=%r: cannot be read (%s); give the folder of the .tfrecords files' % (
             tfrecord_dir, error.strerror)) from error
-    matches = [match for match in map(re.compile(r'(.+)-r(\d\d)\.tfrecords').fullmatch, names) if match]
+    matches = list(filter(None, map(re.compile(r'(.+)-r(\d\d)\.tfrecords').fullmatch, [only] if only else names)))
     prefixes = sorted({match[1] for match in matches})
     if not matches:
         raise misc.UserError('TFRECORD_DIR=%r: has no files like NAME-r08.tfrecords; give the folder of the data set' %
@@ -85,7 +85,10 @@ def find_levels(tfrecord_dir):
     if len(prefixes) > 1:
         raise misc.UserError('TFRECORD_DIR=%r: has several data sets, %s; give the finest .tfrecords file of one' % (
             tfrecord_dir, ', '.join(prefixes)))
-    return os.path.join(folder, prefixes[0]), {int(match[2]): os.path.join(folder, match[0]) for match in matches}
+    label_names = [name for name in names
+                   if name.endswith('.labels') and (not only or name.startswith(prefixes[0] + '-'))]
+    return ({int(match[2]): os.path.join(folder, match[0]) for match in matches},
+            [os.path.join(folder, name) for name in label_names])
 
 
 def compare_level(path, finest_path, finest_offsets):
@@ -112,11 +115,13 @@ def compare_level(path, finest_path, finest_offsets):
             path, finest_path, difference))
 
 
-def read_labels(prefix, num_images):
-    """One-hot labels (num_images, label_size) float32 of ``PREFIX-rxx.labels``, or None if there are none."""
-    path = prefix + '-rxx.labels'
-    if not os.path.exists(path):
+def read_labels(paths, num_images):
+    """One-hot labels (num_images, label_size) float32 of the file in `paths`, or None if there are none."""
+    if not paths:
         return None
+    if len(paths) > 1:
+        raise misc.UserError('%s: which labels belong to the data set? move the others away' % ', '.join(paths))
+    path = paths[0]
     try:
         labels = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
