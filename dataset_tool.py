@@ -6,7 +6,9 @@ import sys
 
 import image_folder
 import labelled_sets
+import lsun
 import misc
+import tfrecords
 from dataset_inspect import compare, display, extract, inspect
 from dataset_shards import merge, parse_shard
 from image_source import create
@@ -40,6 +42,11 @@ def create_svhn(h5_path, svhn_dir, split='train', expected_images=None, **writin
     create(h5_path, labelled_sets.svhn, svhn_dir, split, expected_images, **writing)
 
 
+def create_lsun(h5_path, lmdb_dir, resolution=256, max_images=None, **writing):
+    """Make a dataset of a category of LSUN, see :func:`lsun.lsun`."""
+    create(h5_path, lsun.lsun, lmdb_dir, resolution, max_images, **writing)
+
+
 def create_celeba(h5_path, celeba_dir, cx=89, cy=121, expected_images=None, **writing):
     """Make a dataset of CelebA at 128x128, see :func:`image_folder.celeba`."""
     create(h5_path, image_folder.celeba, celeba_dir, cx, cy, expected_images, **writing)
@@ -48,6 +55,11 @@ def create_celeba(h5_path, celeba_dir, cx=89, cy=121, expected_images=None, **wr
 def create_from_images(h5_path, image_dir, resize=None, crop=None, skip_bad=False, labels=True, **writing):
     """Make a dataset of a folder of images, see :func:`image_folder.image_folder`."""
     create(h5_path, image_folder.image_folder, image_dir, resize, crop, skip_bad, labels, **writing)
+
+
+def create_from_tfrecords(h5_path, tfrecord_dir, **writing):
+    """Make a dataset of the TFRecords of the 2018 release, see :func:`tfrecords.tfrecords`."""
+    create(h5_path, tfrecords.tfrecords, tfrecord_dir, **writing)
 
 
 def create_digits(h5_path, resolution=16, margin=None, **writing):
@@ -168,6 +180,12 @@ def add_creating_commands(commands):
         *source('svhn_dir', 'SVHN_DIR', 'folder of train_32x32.mat and so on'), split('train', 'test', 'extra'),
         expected('73257 for train, 26032 for test, 531131 for extra'), *WRITING)
     add_command(
+        commands, 'create_lsun', 'Make a dataset of a category of LSUN: centre squares, resized.',
+        'create_lsun ~/downloads/bedroom_train_lmdb datasets/lsun-bedroom-256x256.h5 --max-images 100000',
+        *source('lmdb_dir', 'LMDB_DIR', 'folder of data.mdb'),
+        ('--resolution', {'type': int, 'default': 256, 'metavar': 'N', 'help': 'default: %(default)s'}),
+        ('--max-images', {'type': int, 'metavar': 'N', 'help': 'take the first N records only'}), *WRITING)
+    add_command(
         commands, 'create_celeba', 'Make a dataset of the aligned CelebA images: 202599 faces, 128x128 RGB.',
         'create_celeba ~/downloads/celeba datasets/celeba-128x128.h5',
         *source('celeba_dir', 'CELEBA_DIR', 'folder of img_align_celeba_png'),
@@ -185,6 +203,11 @@ def add_creating_commands(commands):
         ('--skip-bad', {'action': 'store_true', 'help': 'leave out images that are broken or unlike most others'}),
         ('--no-labels', {'action': 'store_false', 'dest': 'labels', 'help': 'sub-folders are no classes'}),
         *WRITING, aliases=['create_custom'])
+    add_command(
+        commands, 'create_from_tfrecords', 'Make a dataset of the TFRecords that the 2018 release made, with labels.',
+        'create_from_tfrecords ~/datasets/cifar10 datasets/cifar10-32x32.h5',
+        *source('tfrecord_dir', 'TFRECORD_DIR', 'folder of NAME-r02.tfrecords and so on, or the file of the finest '
+                'level'), *WRITING)
     add_command(
         commands, 'create_digits', 'Make the dataset of handwritten digits that is part of scikit-learn, with labels.',
         'create_digits datasets/digits-32x32.h5 --resolution 32', H5,
@@ -206,7 +229,7 @@ def is_h5_name(path):
 
 COMMANDS = {function.__name__: function for function in (
     inspect, display, compare, extract, merge, create_mnist, create_mnistrgb, create_cifar10, create_cifar100,
-    create_svhn, create_celeba, create_from_images, create_digits)}
+    create_svhn, create_lsun, create_celeba, create_from_images, create_from_tfrecords, create_digits)}
 
 
 def main(argv=None):

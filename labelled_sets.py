@@ -7,6 +7,7 @@ import gzip
 import math
 import os
 import pickle
+import pickletools
 import re
 import zlib
 
@@ -204,6 +205,7 @@ def load_cifar_pickle(path):
     """
     try:
         with open(path, 'rb') as file:
+            check_memo(file)
             content = _ArrayUnpickler(file, encoding='bytes').load()
             items = {_text(key): value for key, value in content.items()}
             return {key: value.array() if isinstance(value, _PickledArray) else value for key, value in items.items()}
@@ -212,6 +214,16 @@ def load_cifar_pickle(path):
             MemoryError, OverflowError) as error:
         raise misc.UserError('%s: is no pickle of CIFAR (%s); download it again' % (
             path, (str(error).splitlines() or [type(error).__name__])[0])) from error
+
+
+def check_memo(file):
+    """Raise pickle.UnpicklingError if the number of a stored object is absurd: Unpickler makes a table that long."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    for opcode, argument, position in pickletools.genops(file):
+        if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and argument > size:
+            raise pickle.UnpicklingError('object number %d at byte %d of %d' % (argument, position, size))
+    file.seek(0)
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -4,7 +4,9 @@ from setuptools import setup
 
 TORCH = ['torch==2.13.0']
 DEMO = TORCH + ['scikit-learn']
-TEST = ['pytest', 'ruff']
+LSUN = ['lmdb']
+TFRECORDS = ['google-crc32c']
+TEST = LSUN + TFRECORDS + ['pytest', 'ruff']
 
 setup(
     name='progressive-growing-of-gans-theano',
@@ -23,6 +25,8 @@ setup(
     extras_require={
         'torch': TORCH,
         'demo': DEMO,
+        'lsun': LSUN,
+        'tfrecords': TFRECORDS,
         'test': DEMO + TEST,
         'all': DEMO + TEST + ['scipy-openblas32'],
     },

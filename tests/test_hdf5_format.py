@@ -11,26 +11,13 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, load_golden
+from conftest import ROOT, check_h5_file, load_golden
 
 import hdf5_format
 import misc
 from hdf5_format import HDF5Writer, open_levels
 
 ARRAYS, META = load_golden('h5tool_custom')
-
-
-def check_file(h5_path, key):
-    """The file is the recorded one: data, chunks, filters, names of everything."""
-    recorded = {name: values for name, values in META[key].items() if not name.startswith('_')}
-    with h5py.File(h5_path) as h5:
-        assert sorted(h5) == sorted(recorded) and list(h5.attrs) == META[key]['_file_attrs']
-        for name, values in recorded.items():
-            level = h5[name]
-            assert {'attrs': list(level.attrs), 'chunks': list(level.chunks), 'compression': level.compression,
-                    'compression_opts': level.compression_opts, 'dtype': str(level.dtype),
-                    'maxshape': list(level.maxshape), 'shape': list(level.shape)} == values
-            np.testing.assert_array_equal(level[:], ARRAYS['%s_%s' % (key, name)])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -49,7 +36,7 @@ def test_the_recorded_exporter_file(group_bytes, tmp_path, monkeypatch):
         writer.add_images(ARRAYS['exporter_source_c_float'])
         counts.append(writer.num_images)
     assert counts == META['exporter']['_num_images']
-    check_file(tmp_path / 'new' / 'a.h5', 'exporter')
+    check_h5_file(tmp_path / 'new' / 'a.h5', (ARRAYS, META), 'exporter')
     assert os.listdir(tmp_path / 'new') == ['a.h5']
 
 
