@@ -232,7 +232,7 @@ class HDF5Writer:
     shard : (int, int), optional
         The file is part I of N of a dataset: noted in the file for dataset_shards.merge.
     num_threads : int, optional
-        Default: one per processor core. Each has at most about 70 MB in hand at 1024x1024, 20 MB below.
+        Default: one per processor core. Each takes about 40 MB at 1024x1024, 10 MB below 512x512.
 
     Raises
     ------
@@ -380,27 +380,27 @@ class _LevelWriter:
     def append(self, content):
         """Write chunks, or images (n, C, r, r) uint8 where chunks have several."""
         if self.chunk_images == 1:
-            for chunk in content:
-                self.write_chunk(chunk, 1)
+            self.write_chunks(content, len(content))
             return
-        self.pending = np.concatenate([self.pending, content])
-        while len(self.pending) >= self.chunk_images:
-            chunk, self.pending = np.split(self.pending, [self.chunk_images])
-            self.write_chunk(compress(chunk), len(chunk))
+        pending = np.concatenate([self.pending, content])
+        full, self.pending = np.split(pending, [len(pending) // self.chunk_images * self.chunk_images])
+        chunks = full.reshape((-1,) + self.level.chunks)
+        self.write_chunks(map(compress, chunks), len(full))
 
-    def write_chunk(self, data, num_images):
+    def write_chunks(self, chunks, num_images):
         start = self.num_images
         self.num_images += num_images
         self.level.resize(self.num_images, axis=0)
-        self.level.id.write_direct_chunk((start, 0, 0, 0), data)
+        for number, chunk in enumerate(chunks):
+            self.level.id.write_direct_chunk((start + number * self.chunk_images, 0, 0, 0), chunk)
 
     def finish(self):
         """Write the last chunk, with zeros where it has no images."""
         if len(self.pending):
             chunk = np.zeros(self.level.chunks, dtype=np.uint8)
             chunk[:len(self.pending)] = self.pending
-            self.write_chunk(compress(chunk), len(self.pending))
-        self.pending = self.pending[:0]
+            self.write_chunks([compress(chunk)], len(self.pending))
+            self.pending = self.pending[:0]
 
 
 def make_levels(groups, chunk_images):

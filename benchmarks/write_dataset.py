@@ -39,12 +39,14 @@ def write_plainly(h5_path, images):
             levels.append(h5.create_dataset('data%dx%d' % shape[1:], (0,) + shape, np.uint8, maxshape=(None,) + shape,
                                             chunks=(-(-128 // np.prod(shape)),) + shape,
                                             compression='gzip', compression_opts=4))
-        for image in images[:, np.newaxis].astype(np.float32):
+        step = max(hdf5_format.GROUP_BYTES // images[0].nbytes, 1)
+        for start in range(0, len(images), step):
+            group = images[start:start + step].astype(np.float32)
             for level in levels:
-                if image.shape[2] > level.shape[2]:
-                    image = hdf5_format.halve(image)
-                level.resize(len(level) + 1, axis=0)
-                level[-1:] = np.rint(image).clip(0, 255).astype(np.uint8)
+                if group.shape[2] > level.shape[2]:
+                    group = hdf5_format.halve(group)
+                level.resize(len(level) + len(group), axis=0)
+                level[-len(group):] = np.rint(group).clip(0, 255).astype(np.uint8)
 
 
 def write(h5_path, images, num_threads):
