@@ -68,7 +68,7 @@ def open_lmdb(lmdb_dir):
         raise misc.UserError('LMDB_DIR=%r: has no data.mdb%s; give the unpacked folder of one category, such as '
                              'bedroom_train_lmdb' % (lmdb_dir, folders and ', only the folders ' + folders))
     try:
-        with lmdb.open(lmdb_dir, readonly=True, lock=False, create=False) as env:
+        with lmdb.open(os.fspath(lmdb_dir), readonly=True, lock=False, create=False) as env:
             # LMDB maps the file into memory: to read a page behind its end would kill the process.
             needed = (env.info()['last_pgno'] + 1) * env.stat()['psize']
             if os.path.getsize(data_path) < needed:
