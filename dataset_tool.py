@@ -153,7 +153,7 @@ def add_command(commands, name, help_text, example, *arguments, aliases=()):
                                   epilog='example:\n  python dataset_tool.py ' + example,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     for argument, kwargs in arguments:
-        command.add_argument(argument, **kwargs)
+        command.add_argument(with_hyphens(argument), **kwargs)
     command.set_defaults(command=name)
 
 
