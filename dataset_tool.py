@@ -4,13 +4,18 @@ import argparse
 import os
 import sys
 
+import numpy as np
+
+import celebahq_run
 import image_folder
 import labelled_sets
 import lsun
 import misc
 import tfrecords
+from celebahq import SIZE as CELEBAHQ_SIZE
 from dataset_inspect import compare, display, extract, inspect
 from dataset_shards import merge, parse_shard
+from hdf5_format import HDF5Writer, refuse_existing
 from image_source import create
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -52,6 +57,36 @@ def create_celeba(h5_path, celeba_dir, cx=89, cy=121, expected_images=None, **wr
     create(h5_path, image_folder.celeba, celeba_dir, cx, cy, expected_images, **writing)
 
 
+def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, **options):
+    """Make CelebA-HQ, 30 000 faces in 1024x1024, bit for bit the published images.
+
+    Parameters
+    ----------
+    h5_path : str
+        File to write. Until it is complete, finished images are kept in the folder ``H5.images``.
+    celeba_dir : str
+        CelebA "in the wild": ``img_celeba/*.jpg`` and ``Anno/list_landmarks_celeba.txt``.
+    delta_dir : str
+        ``image_list.txt`` and ``deltas*.zip``.
+    force : bool
+        Replace an existing file, and start over if there are finished images and no `resume`.
+    **options
+        indices, num_images, num_processes, resume, skip_bad, save_stages: see :func:`celebahq_run.create`.
+
+    Raises
+    ------
+    misc.UserError
+        An image cannot be made; the others are finished then and kept.
+    """
+    refuse_existing(h5_path, force=force)
+    work_dir = '%s.images' % h5_path
+    entries = celebahq_run.create(celeba_dir, delta_dir, work_dir, misc.progress, force=force, **options)
+    with HDF5Writer(h5_path, CELEBAHQ_SIZE, 3, force=force) as writer:
+        for image in celebahq_run.read_images(entries, celeba_dir, delta_dir, work_dir, misc.progress):
+            writer.add_images(image[np.newaxis])
+    celebahq_run.remove_work_dir(work_dir)
+
+
 def create_from_images(h5_path, image_dir, resize=None, crop=None, skip_bad=False, labels=True, **writing):
     """Make a dataset of a folder of images, see :func:`image_folder.image_folder`."""
     create(h5_path, image_folder.image_folder, image_dir, resize, crop, skip_bad, labels, **writing)
@@ -77,7 +112,7 @@ def add_command(commands, name, help_text, example, *arguments, aliases=()):
                                   epilog='example:\n  python dataset_tool.py ' + example,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     for argument, kwargs in arguments:
-        command.add_argument(argument, **kwargs)
+        command.add_argument(with_hyphens(argument), **kwargs)
     command.set_defaults(command=name)
 
 
@@ -193,6 +228,19 @@ def add_creating_commands(commands):
         ('--cy', {'type': int, 'default': 121, 'help': 'centre of the crop, from the top; default: %(default)s'}),
         expected('202599'), *WRITING)
     add_command(
+        commands, 'create_celebahq', 'Make CelebA-HQ, 30 000 faces in 1024x1024, bit for bit the published images.',
+        'create_celebahq datasets/celeba-hq-1024x1024.h5 ~/celeba ~/celeba-hq-deltas', H5,
+        ('celeba_dir', {'metavar': 'CELEBA_DIR', 'help': 'CelebA "in the wild", with img_celeba and Anno in it'}),
+        ('delta_dir', {'metavar': 'DELTA_DIR', 'help': 'CelebA-HQ deltas: image_list.txt and deltas*.zip'}),
+        ('--num-images', {'type': int, 'metavar': 'N', 'help': 'make the first N images; default: all'}),
+        ('--indices', {'metavar': 'LIST', 'help': 'make these images, for example 0-99,205'}),
+        ('--num-processes', {'type': int, 'metavar': 'N', 'help': 'default: one per core; each takes up to 0.8 GB'}),
+        ('--resume', {'action': 'store_true', 'help': 'go on where an earlier run ended'}),
+        ('--skip-bad', {'action': 'store_true', 'help': 'leave out images whose files are missing or wrong'}),
+        ('--save-stages', {'metavar': 'DIR', 'help': 'also write the steps of the first image as PNG files, as in '
+                           'Figure 8 of the paper'}),
+        FORCE, aliases=['create_celeba_hq'])
+    add_command(
         commands, 'create_from_images', 'Make a dataset of a folder of images, or of one folder per class.',
         'create_from_images ~/photos datasets/photos-256x256.h5 --resize 256',
         *source('image_dir', 'IMAGE_DIR', 'folder of images, or of sub-folders with images, which become labels'),
@@ -229,7 +277,8 @@ def is_h5_name(path):
 
 COMMANDS = {function.__name__: function for function in (
     inspect, display, compare, extract, merge, create_mnist, create_mnistrgb, create_cifar10, create_cifar100,
-    create_svhn, create_lsun, create_celeba, create_from_images, create_from_tfrecords, create_digits)}
+    create_svhn, create_lsun, create_celeba, create_celebahq, create_from_images, create_from_tfrecords,
+    create_digits)}
 
 
 def main(argv=None):

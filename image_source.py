@@ -27,8 +27,8 @@ class ImageSource:
         1 or 3.
     images : callable
         ``images(start, stop)`` yields the images start to stop - 1 in order, as groups (n, channels, resolution,
-        resolution), uint8 or float in [0, 255]. Every call reads anew, and only what it needs. What cannot be decoded
-        is left out where the reader says so.
+        resolution), uint8 or float in [0, 255]. Every call reads anew, and only what it needs. Where the reader says
+        so, what cannot be decoded is left out and reported; never if there are labels.
     labels : ndarray, shape (num_images, label_size), float32, optional
         One-hot.
     """

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 import misc
+from celebahq import lanczos_weights, swap_axes
 from hdf5_format import is_power_of_two
-from image_folder import center_square, list_files, resize_image
+from image_folder import center_square, list_files
 from image_source import ImageSource, grouped, map_in_order
 
 
@@ -68,7 +69,7 @@ def open_lmdb(lmdb_dir):
         raise misc.UserError('LMDB_DIR=%r: has no data.mdb%s; give the unpacked folder of one category, such as '
                              'bedroom_train_lmdb' % (lmdb_dir, folders and ', only the folders ' + folders))
     try:
-        with lmdb.open(lmdb_dir, readonly=True, lock=False, create=False) as env:
+        with lmdb.open(os.fspath(lmdb_dir), readonly=True, lock=False, create=False) as env:
             # LMDB maps the file into memory: to read a page behind its end would kill the process.
             needed = (env.info()['last_pgno'] + 1) * env.stat()['psize']
             if os.path.getsize(data_path) < needed:
@@ -106,4 +107,43 @@ def decode_record(record, resolution):
             image = ImageOps.exif_transpose(image).convert('RGB')
     except Exception as error:      # Pillow's decoders raise whatever they stumble over.
         return key.decode('ascii', 'backslashreplace'), (str(error).splitlines() or [type(error).__name__])[0]
-    return np.asarray(resize_image(center_square(image), resolution)).transpose(2, 0, 1)
+    return resize(np.asarray(center_square(image)), (resolution, resolution)).transpose(2, 0, 1)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The Lanczos filter of Pillow 3.1.1, with which the release was run, bit for bit.
+
+
+def resize(image, size):
+    """As :func:`celebahq.resize`, (H, W, 3) uint8 to (width, height), but ten times as fast for small images."""
+    width, height = size
+    if image.shape[:2] == (height, width):
+        return image
+    columns = filter_rows(swap_axes(image).reshape(image.shape[1], -1), width)
+    rows = swap_axes(columns.reshape(width, image.shape[0], 3)).reshape(image.shape[0], -1)
+    return filter_rows(rows, height).reshape(height, width, 3)
+
+
+def filter_rows(rows, num):
+    """An array (n, k) uint8, filtered along its first axis to (num, k): all rows at a time, tap by tap."""
+    rows = rows.astype(np.float32)
+    total = np.full((num, rows.shape[1]), 0.5, np.float32)
+    product = np.empty_like(total)
+    for places, weights in zip(*lanczos_taps(len(rows), num), strict=True):
+        np.take(rows, places, axis=0, out=product, mode='clip')
+        product *= weights
+        total += product
+    return np.clip(total, 0, 255, out=total).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=64)
+def lanczos_taps(num_in, num_out):
+    """Places, (taps, num_out) int, and weights, (taps, num_out, 1) float32, of the inputs of each output.
+
+    Outputs with fewer taps than others get weights of 0, which change nothing.
+    """
+    first, ragged = lanczos_weights(num_in, num_out)
+    weights = np.zeros((max(map(len, ragged)), num_out, 1), np.float32)
+    for column, values in enumerate(ragged):
+        weights[:len(values), column, 0] = values
+    return np.array(first) + np.arange(len(weights))[:, np.newaxis], weights

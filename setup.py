@@ -4,9 +4,13 @@ from setuptools import setup
 
 TORCH = ['torch==2.13.0']
 DEMO = TORCH + ['scikit-learn']
+# For create_celebahq: libjpeg 8d and decryption. jpeglib can only be installed where it has a wheel.
+CELEBAHQ = ['jpeglib; (sys_platform == "linux" and platform_machine == "x86_64") or '
+            '(sys_platform == "darwin" and platform_machine == "arm64") or sys_platform == "win32"', 'cryptography']
 LSUN = ['lmdb']
 TFRECORDS = ['google-crc32c']
-TEST = LSUN + TFRECORDS + ['pytest', 'ruff']
+DATASETS = CELEBAHQ + LSUN + TFRECORDS
+TEST = ['pytest', 'ruff']
 
 setup(
     name='progressive-growing-of-gans-theano',
@@ -16,7 +20,8 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     python_requires='>=3.10,<3.12',
-    py_modules=['chunk_reader', 'config', 'dataset', 'dataset_inspect', 'dataset_shards', 'dataset_tool', 'distributed',
+    py_modules=['celebahq', 'celebahq_run', 'chunk_reader', 'config', 'dataset', 'dataset_inspect', 'dataset_shards',
+                'dataset_tool', 'distributed',
                 'experiment', 'hdf5_format', 'image_folder', 'image_source', 'labelled_sets', 'layers', 'loss', 'lsun',
                 'misc', 'networks', 'ops', 'tfrecords', 'tfutil_shim', 'tfutil_training', 'theano_env', 'train',
                 'training_step', 'updates'],
@@ -25,9 +30,10 @@ setup(
     extras_require={
         'torch': TORCH,
         'demo': DEMO,
+        'celebahq': CELEBAHQ,
         'lsun': LSUN,
         'tfrecords': TFRECORDS,
-        'test': DEMO + TEST,
-        'all': DEMO + TEST + ['scipy-openblas32'],
+        'test': DEMO + DATASETS + TEST,
+        'all': DEMO + DATASETS + TEST + ['scipy-openblas32'],
     },
 )

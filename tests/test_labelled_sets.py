@@ -19,9 +19,9 @@ from dataset_tool import create_digits
 ARRAYS, META = load_golden('h5tool_cifar_mnist')
 
 
-def check_recorded(h5_path, key, **kwargs):
+def check_recorded(h5_path, key):
     """The file and its labels are the recorded ones."""
-    check_h5_file(h5_path, (ARRAYS, META), key, **kwargs)
+    check_h5_file(h5_path, (ARRAYS, META), key)
     labels = h5_path.with_name(h5_path.stem + '-labels.npy')
     if '_labels' not in META[key]:
         assert not labels.exists()
