@@ -57,7 +57,7 @@ def create_celeba(h5_path, celeba_dir, cx=89, cy=121, expected_images=None, **wr
     create(h5_path, image_folder.celeba, celeba_dir, cx, cy, expected_images, **writing)
 
 
-def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, **options):
+def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, shard=None, **options):
     """Make CelebA-HQ, 30 000 faces in 1024x1024, bit for bit the published images.
 
     Parameters
@@ -70,6 +70,8 @@ def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, **options):
         ``image_list.txt`` and ``deltas*.zip``.
     force : bool
         Replace an existing file, and start over if there are finished images and no `resume`.
+    shard : (int, int), optional
+        Make part I of N of the images only.
     **options
         indices, num_images, num_processes, resume, skip_bad, save_stages: see :func:`celebahq_run.create`.
 
@@ -80,8 +82,9 @@ def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, **options):
     """
     refuse_existing(h5_path, force=force)
     work_dir = '%s.images' % h5_path
-    entries = celebahq_run.create(celeba_dir, delta_dir, work_dir, misc.progress, force=force, **options)
-    with HDF5Writer(h5_path, CELEBAHQ_SIZE, 3, force=force) as writer:
+    entries = celebahq_run.create(celeba_dir, delta_dir, work_dir, misc.progress, force=force, shard=shard,
+                                  **options)
+    with HDF5Writer(h5_path, CELEBAHQ_SIZE, 3, force=force, shard=shard) as writer:
         for image in celebahq_run.read_images(entries, celeba_dir, delta_dir, work_dir, misc.progress):
             writer.add_images(image[np.newaxis])
     celebahq_run.remove_work_dir(work_dir)
@@ -239,7 +242,7 @@ def add_creating_commands(commands):
         ('--skip-bad', {'action': 'store_true', 'help': 'leave out images whose files are missing or wrong'}),
         ('--save-stages', {'metavar': 'DIR', 'help': 'also write the steps of the first image as PNG files, as in '
                            'Figure 8 of the paper'}),
-        FORCE, aliases=['create_celeba_hq'])
+        *WRITING, aliases=['create_celeba_hq'])
     add_command(
         commands, 'create_from_images', 'Make a dataset of a folder of images, or of one folder per class.',
         'create_from_images ~/photos datasets/photos-256x256.h5 --resize 256',

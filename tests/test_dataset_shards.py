@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import celebahq_run
 import dataset
 import dataset_tool
 import hdf5_format
@@ -61,6 +62,27 @@ def test_more_parts_than_images(tmp_path):
     with pytest.raises(misc.UserError, match='--shard 1/5: there are only 2 images; use fewer parts'):
         write_dataset(array_source([IMAGES[:2]]), tmp_path / 'a.h5', shard=(1, 5))
     assert os.listdir(tmp_path) == []
+
+
+def test_parts_of_celebahq(tmp_path):
+    """Of the images that the other options choose."""
+    (tmp_path / 'Anno').mkdir()
+    (tmp_path / 'Anno' / 'list_landmarks_celeba.txt').write_text('9\nnames\n' + ''.join(
+        '%06d.jpg 1 2 3 4 5 6 7 8 9 10\n' % number for number in range(1, 10)))
+    (tmp_path / 'image_list.txt').write_text('idx orig_idx orig_file proc_md5 final_md5\n' + ''.join(
+        '%d %d %06d.jpg a b\n' % (index, index, index + 1) for index in range(8)))
+    expected = celebahq_run.Expected(9, 8, '')
+    parts = [[entry.idx for entry in celebahq_run.read_lists(
+        tmp_path, tmp_path, '1-7', expected=expected, shard=(number, 3))] for number in (1, 2, 3)]
+    assert parts == [[1, 2], [3, 4], [5, 6, 7]]
+    with pytest.raises(misc.UserError, match='--shard 1/9: there are only 8 images; use fewer parts'):
+        celebahq_run.read_lists(tmp_path, tmp_path, expected=expected, shard=(1, 9))
+
+
+@pytest.mark.parametrize('command', [name for name in dataset_tool.COMMANDS if name.startswith('create_')])
+def test_every_create_command_has_the_option(command):
+    words = [command, 'a', 'b', 'c'][:2 if command == 'create_digits' else 4 if command == 'create_celebahq' else 3]
+    assert dataset_tool.parse_arguments([*words, '--shard', '2/3']).shard == (2, 3)
 
 
 def test_a_part_is_a_dataset_and_says_which(tmp_path, capsys):
