@@ -173,13 +173,13 @@ def choose_images(image_dir, names, kinds, resize, skip_bad):
            for name, kind, is_good in zip(names, kinds, good, strict=True) if not is_good]
     if bad:
         unlike = '' if resize else ' or not %s like most' % common
-        text = '%d of %d images are broken%s: %s' % (len(bad), len(names), unlike, list_files(bad))
+        text = '%d of %d images are broken%s' % (len(bad), len(names), unlike)
         if not skip_bad:
             cure = '--skip-bad to leave them out'
             if not resize:
                 cure = '--resize %d to make them alike (broken ones need --skip-bad), or %s' % (width, cure)
-            raise misc.UserError('%s; nothing was written; add %s' % (text, cure))
-        print('Left out: ' + text)
+            raise misc.UserError('%s: %s; nothing was written; add %s' % (text, list_files(bad), cure))
+        print('Left out: %s:\n%s' % (text, '\n'.join('  %s (%s)' % item for item in bad)))
     return [index for index, is_good in enumerate(good) if is_good], resize or width
 
 

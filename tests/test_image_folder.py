@@ -94,6 +94,14 @@ def test_ten_names_are_listed_and_the_rest_counted(folder, tmp_path):
     assert str(raised.value).count('.png') == 10 and ' and 4 more;' in str(raised.value)
 
 
+def test_all_that_are_left_out_are_listed(folder, tmp_path, capsys):
+    for number in range(30):
+        Image.fromarray(pixels(8 if number < 16 else 16)).save(folder / ('%02d.png' % number))
+    create_from_images(tmp_path / 'a.h5', folder, skip_bad=True)
+    listed = re.findall(r'^  (\d+).png \(16x16\)$', capsys.readouterr().out, re.M)
+    assert list(map(int, listed)) == list(range(16, 30))
+
+
 @pytest.mark.parametrize('resize', [False, True])
 def test_skip_bad_leaves_out_what_is_broken_or_of_another_size_and_converts_the_rest(resize, folder, tmp_path, capsys):
     make_odd_folder(folder)
