@@ -194,7 +194,7 @@ for value in range(int(sys.argv[2]), 10**6):
 def test_kills_at_any_moment_leave_a_complete_file_or_none(tmp_path):
     """A program that replaces a small file again and again, several times in a hundredth of a second."""
     h5_path, random, found = tmp_path / 'a.h5', np.random.RandomState(0), 0
-    for round_number in range(8):
+    for round_number in range(6):
         writer = subprocess.Popen([sys.executable, '-u', '-c', REWRITER, str(h5_path), str(1000 * round_number)],
                                   cwd=ROOT, text=True, stdout=subprocess.PIPE)
         while not writer.stdout.readline().startswith('Wrote'):     # But 'Removed', what the last one left.
