@@ -11,12 +11,12 @@ import numpy as np
 import misc
 from chunk_reader import find_chunks, open_readers
 from hdf5_format import (
-    SHARD_ATTRIBUTE,
     halve,
     labels_path,
     load_labels,
     open_levels,
     read_image,
+    read_shard,
     virtual_parts,
 )
 from image_source import group_size, map_in_order
@@ -59,8 +59,8 @@ def inspect(h5_path, verify=False, sheet=None):
         print('%-20s%s' % ('HDF5 filename', h5_path))
         if paths:
             print('%-20s%s' % ('Joined of', ', '.join(paths)))
-        if SHARD_ATTRIBUTE in h5.attrs:
-            print('%-20s%d of %d; join them with merge' % ('Part', *h5.attrs[SHARD_ATTRIBUTE]))
+        if read_shard(h5):
+            print('%-20s%d of %d; join them with merge' % ('Part', *read_shard(h5)))
         print('%-20s%.2f GB' % ('Total size', size / 2 ** 30))
         print('%-20s%d' % ('Total images', num))
         print('%-20s%dx%d' % ('Resolution', resolution, resolution))

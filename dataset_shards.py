@@ -13,13 +13,13 @@ import numpy as np
 import misc
 from chunk_reader import open_readers
 from hdf5_format import (
-    SHARD_ATTRIBUTE,
     HDF5Writer,
     compress,
     labels_path,
     load_labels,
     open_levels,
     publish_dataset,
+    read_shard,
     refuse_existing,
 )
 
@@ -95,12 +95,12 @@ def ordered_parts(parts):
         if image_shape(levels) != image_shape(first_levels):
             raise misc.UserError('%s: has images of %s, %s of %s (channels, height, width); only equal ones can be '
                                  'joined' % (path, image_shape(levels), first_path, image_shape(first_levels)))
-    shards = [h5.attrs.get(SHARD_ATTRIBUTE) for _path, h5, _levels in parts]
+    shards = [read_shard(h5) for _path, h5, _levels in parts]
     if all(shard is None for shard in shards):
         return parts
     by_number = {}
     for shard, part in zip(shards, parts, strict=True):
-        number, count = map(int, shard) if shard is not None else (1, 1)
+        number, count = shard or (1, 1)
         if not by_number:
             first_count = count
         if count != first_count:

@@ -109,6 +109,12 @@ def check_levels(h5):
     return {res: levels[res] for res in expected}
 
 
+def read_shard(h5):
+    """(I, N) of an open file that is part I of N of a dataset, or None."""
+    shard = h5.attrs.get(SHARD_ATTRIBUTE)
+    return tuple(shard.tolist()) if np.shape(shard) == (2,) and shard.dtype.kind in 'iu' else None
+
+
 def virtual_parts(level):
     """Of which files a level of a virtual dataset consists.
 
@@ -432,16 +438,23 @@ def make_levels(groups, chunk_images):
 
 def publish_dataset(temporary, h5_path, labels):
     """Give a finished file its name, and write its labels, or delete those of the file that it replaces."""
-    # From here on an old file of that name would get the new labels.
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(h5_path)
-    if labels is None:
+    temporary_labels = misc.temporary_path(labels_path(h5_path))
+    try:
+        if labels is not None:
+            with open(temporary_labels, 'xb') as labels_file:
+                np.save(labels_file, labels)
+        # From here on an old file of that name would get the new labels.
         with contextlib.suppress(FileNotFoundError):
-            os.remove(labels_path(h5_path))
-    else:
-        with misc.atomic_write(labels_path(h5_path)) as labels_file:
-            np.save(labels_file, labels)
-    misc.publish(temporary, h5_path)
+            os.remove(h5_path)
+        if labels is None:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(labels_path(h5_path))
+        else:
+            misc.publish(temporary_labels, labels_path(h5_path))
+        misc.publish(temporary, h5_path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary_labels)
 
 
 class _OutputFile(io.FileIO):

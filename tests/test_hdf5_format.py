@@ -1,6 +1,7 @@
 """hdf5_format: the recorded files of the release's writer; complete files or none; wrong layouts."""
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -251,6 +252,33 @@ def test_a_full_disk(num_groups, tmp_path):
     assert result.stdout == 'h5_path=%r: cannot be written (File too large); choose another folder or make room\n' % (
         str(tmp_path / 'a.h5'))
     assert os.listdir(tmp_path) == []
+
+
+FULL_DISK_LABELS = '''
+import sys, numpy as np
+from hdf5_format import HDF5Writer
+import misc
+try:
+    with HDF5Writer(sys.argv[1], 1, 1, np.zeros((1000, 1000)), force=True) as writer:
+        writer.add_images(np.zeros((1000, 1, 1, 1), dtype=np.uint8))
+except misc.UserError as error:
+    print(error)
+'''
+
+
+def test_a_disk_that_is_full_when_the_labels_are_written(tmp_path):
+    """The old file and its labels are still there."""
+    write(tmp_path / 'a.h5', labels=np.eye(3))
+    limit = 1 << 20
+    result = subprocess.run([sys.executable, '-c', FULL_DISK_LABELS, str(tmp_path / 'a.h5')], cwd=ROOT,
+                            text=True, capture_output=True,
+                            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert (result.returncode, result.stderr) == (0, '')
+    message = r"h5_path='.*a.h5': cannot be written \(.*\); choose another folder or make room\n"
+    assert re.fullmatch(message, result.stdout)
+    assert sorted(os.listdir(tmp_path)) == ['a-labels.npy', 'a.h5']
+    assert open_levels(tmp_path / 'a.h5')[1][4].shape == (3, 1, 4, 4)
+    np.testing.assert_array_equal(np.load(tmp_path / 'a-labels.npy'), np.eye(3))
 
 
 @pytest.mark.parametrize('args, message', [
