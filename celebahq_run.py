@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 
 import celebahq
 import misc
+from dataset_shards import shard_range
 
 FIRST_PHOTO = '000001.jpg'
 WORK_BYTES = 5 << 20        # Disk space that an image takes up at most: its PNG file and all levels in the HDF5 file.
@@ -52,7 +53,7 @@ def read_lines(path, cure):
             path, getattr(error, 'strerror', None) or 'is no text', cure)) from error
 
 
-def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=None):
+def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=None, shard=None):
     """The images to make, in the order of their numbers.
 
     Parameters
@@ -66,6 +67,8 @@ def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=No
     num_images : int, optional
         The first so many. Default: all.
     expected : Expected, optional
+    shard : (int, int), optional
+        Of all these images only part I of N.
 
     Returns
     -------
@@ -83,6 +86,10 @@ def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=No
     if len(rows) != expected.num_images:
         warn('%s: has %d images, expected %d; going on' % (list_path, len(rows), expected.num_images))
     chosen = choose_indices(len(rows), indices, num_images)
+    part = shard_range(len(chosen), shard)
+    if not part:
+        raise misc.UserError('--shard %d/%d: there are only %d images; use fewer parts' % (*shard, len(chosen)))
+    chosen = chosen[part.start:part.stop]
     landmarks_path = os.path.join(celeba_dir, 'Anno', 'list_landmarks_celeba.txt')
     cure = 'CELEBA_DIR must be the folder of CelebA, with img_celeba and Anno (the landmarks "in the wild") in it'
     lines = read_lines(landmarks_path, cure)
@@ -357,12 +364,12 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
 
 
 def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=None, num_processes=None, resume=False,
-           skip_bad=False, save_stages=None, force=False, expected=None):
+           skip_bad=False, save_stages=None, force=False, expected=None, shard=None):
     """Make images of CelebA-HQ and keep them in a folder, for :func:`read_images`.
 
     Parameters
     ----------
-    celeba_dir, delta_dir, indices, num_images, expected
+    celeba_dir, delta_dir, indices, num_images, expected, shard
         See :func:`read_lists`.
     work_dir : str
         Folder of the finished images.
@@ -393,7 +400,7 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
         celebahq.check_packages()
     except ImportError as error:
         raise misc.UserError(str(error)) from error
-    entries = read_lists(celeba_dir, delta_dir, indices, num_images, expected)
+    entries = read_lists(celeba_dir, delta_dir, indices, num_images, expected, shard)
     if save_stages:
         try:
             os.makedirs(save_stages, exist_ok=True)

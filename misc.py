@@ -15,6 +15,7 @@ import traceback
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 TEMPORARY_SUFFIX = '.tmp'
 _temporary_counter = itertools.count()
@@ -142,6 +143,17 @@ def snapshot_grid_size(height, width):
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Time and schedules.
+
+
+def progress(iterable, desc, total=None):
+    """A progress bar with ETA. Not on a terminal it stays silent for half a minute and is rare after that."""
+    seconds = 0 if sys.stderr.isatty() else 30
+    return tqdm(iterable, desc=desc, total=total, unit='img', delay=seconds, mininterval=max(seconds, 0.1))
+
+
+def num_cores():
+    """Of this process, where the system can tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def format_time(seconds):

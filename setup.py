@@ -7,6 +7,9 @@ DEMO = TORCH + ['scikit-learn']
 # For create_celebahq: libjpeg 8d and decryption. jpeglib can only be installed where it has a wheel.
 CELEBAHQ = ['jpeglib; (sys_platform == "linux" and platform_machine == "x86_64") or '
             '(sys_platform == "darwin" and platform_machine == "arm64") or sys_platform == "win32"', 'cryptography']
+LSUN = ['lmdb']
+TFRECORDS = ['google-crc32c']
+DATASETS = CELEBAHQ + LSUN + TFRECORDS
 TEST = ['pytest', 'ruff']
 
 setup(
@@ -17,16 +20,19 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     python_requires='>=3.10,<3.12',
-    py_modules=['celebahq', 'celebahq_resample', 'celebahq_run', 'chunk_reader', 'config', 'dataset', 'dataset_tool',
-                'distributed', 'experiment', 'hdf5_format', 'layers', 'loss', 'misc', 'networks', 'ops', 'tfutil_shim',
-                'tfutil_training', 'theano_env', 'train', 'training_step', 'updates'],
+    py_modules=['celebahq', 'celebahq_resample', 'celebahq_run', 'chunk_reader', 'config', 'dataset',
+                'dataset_inspect', 'dataset_shards', 'dataset_tool', 'distributed', 'experiment', 'hdf5_format',
+                'image_folder', 'image_source', 'labelled_sets', 'layers', 'loss', 'lsun', 'misc', 'networks', 'ops',
+                'tfrecords', 'tfutil_shim', 'tfutil_training', 'theano_env', 'train', 'training_step', 'updates'],
     packages=['metrics', 'theano_torch'],
-    install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'isal', 'pillow', 'tqdm'],
+    install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'deflate', 'isal', 'pillow', 'tqdm'],
     extras_require={
         'torch': TORCH,
         'demo': DEMO,
         'celebahq': CELEBAHQ,
-        'test': DEMO + CELEBAHQ + TEST,
-        'all': DEMO + CELEBAHQ + TEST + ['scipy-openblas32'],
+        'lsun': LSUN,
+        'tfrecords': TFRECORDS,
+        'test': DEMO + DATASETS + TEST,
+        'all': DEMO + DATASETS + TEST + ['scipy-openblas32'],
     },
 )
