@@ -119,7 +119,7 @@ def decode_record(record, resolution):
 
 
 def resize(image, size):
-    """As :func:`celebahq_resample.resize`, (H, W, 3) uint8 to (width, height), but ten times as fast for small images."""
+    """As :func:`celebahq_resample.resize`, (H, W, 3) uint8 to (width, height), but ten times as fast if small."""
     width, height = size
     if image.shape[:2] == (height, width):
         return image

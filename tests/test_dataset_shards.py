@@ -70,7 +70,7 @@ def test_parts_of_celebahq(tmp_path):
     (tmp_path / 'Anno' / 'list_landmarks_celeba.txt').write_text('9\nnames\n' + ''.join(
         '%06d.jpg 1 2 3 4 5 6 7 8 9 10\n' % number for number in range(1, 10)))
     (tmp_path / 'image_list.txt').write_text('idx orig_idx orig_file proc_md5 final_md5\n' + ''.join(
-        '%d %d %06d.jpg a b\n' % (index, index, index + 1) for index in range(8)))
+        '%d %d %06d.jpg %032x %032x\n' % (index, index, index + 1, index, index) for index in range(8)))
     expected = celebahq_run.Expected(9, 8, '')
     parts = [[entry.idx for entry in celebahq_run.read_lists(
         tmp_path, tmp_path, '1-7', expected=expected, shard=(number, 3))] for number in (1, 2, 3)]
