@@ -79,7 +79,7 @@ _gulrajani = {      # Gulrajani et al. 2017, in our framework.
 _G_revised = {**_G_small, 'latent_size': 512, 'use_wscale': False, 'use_pixelnorm': False}
 _D_revised = {**_D_small, 'use_wscale': False, 'mbstat_avg': None}
 _train_revised = {**_train_table1, 'G_learning_rate_max': 0.0001, 'D_learning_rate_max': 0.0001}
-_table1 = {
+table1_rows = {
     'a-gulrajani': {**_gulrajani, 'train': {**_train_gulrajani, **_no_growing}},
     'b-growing': {**_gulrajani, 'train': _train_gulrajani},
     'c-small-minibatch': {
@@ -159,7 +159,7 @@ experiments = {
     # Table 1, figures 3 and 4: 'table1-celeba-a-gulrajani', ..., 'table1-lsun-bedroom-h-converged'.
     **{'table1-%s-%s' % (data, row): {
         'desc': 'table1-%s-%s' % (data, row), 'dataset': dataset, **entry,
-    } for data, dataset in _table1_datasets.items() for row, entry in _table1.items()},
+    } for data, dataset in _table1_datasets.items() for row, entry in table1_rows.items()},
 
     # Section 6.5, table 3, figure 9. Variant 'cond' for the label-conditioned column.
     'cifar10': {
