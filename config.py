@@ -22,32 +22,107 @@ theano_flags = {            # Theano's flags by their names of 2017.
     'dnn.conv.algo_bwd_data': 'none',
 }
 
-# What the presets of the 2018 release share. Their minibatches are those of all GPUs together.
+# ----------------------------------------------------------------------------------------------------------------------
+# What experiments share.
+
+# Table 2: the networks for 1024x1024; at lower resolutions, the part of them up to there.
+_G = {'func': 'networks.G_paper', 'fmap_base': 8192, 'fmap_max': 512, 'latent_size': 512}
+_D = {'func': 'networks.D_paper', 'fmap_base': 8192, 'fmap_max': 512, 'use_gdrop': False}
+
 _celebahq = {
-    'random_seed': 1000,
     'dataset': {'h5_path': 'celeba-hq-1024x1024.h5', 'resolution': 1024, 'max_labels': 0, 'mirror_augment': True},
-    'G': {'func': 'networks.G_paper', 'fmap_base': 8192, 'fmap_max': 512, 'latent_size': 512},
-    'D': {'func': 'networks.D_paper', 'fmap_base': 8192, 'fmap_max': 512, 'use_gdrop': False},
+    'G': _G,
+    'D': _D,
     'loss': {'type': 'iwass'},
 }
+_train_1024 = {
+    'lod_training_kimg': 800, 'lod_transition_kimg': 800, 'total_kimg': 19000,
+    'minibatch_default': 16, 'minibatch_overrides': {256: 14, 512: 6, 1024: 3},
+}
+
+# Presets of the 2018 release. Their minibatches are those of all GPUs together.
 _train_2018 = {
-    'func': 'train.train_gan', 'rampup_kimg': 0, 'minibatch_repeats': 4, 'total_kimg': 12000,
+    'rampup_kimg': 0, 'minibatch_repeats': 4, 'total_kimg': 12000,
     'tick_kimg_default': 160, 'image_snapshot_ticks': 1, 'network_snapshot_ticks': 10,
     'tick_kimg_overrides': {8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 20, 1024: 10},
 }
+
+_lsun_categories = [
+    'bedroom', 'bridge', 'church_outdoor', 'classroom', 'conference_room', 'dining_room', 'kitchen', 'living_room',
+    'restaurant', 'tower', 'airplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
+    'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor',
+]
+
+# Table 1: networks with a quarter of the feature maps at 128x128, one change after the other.
+_table1_datasets = {
+    'celeba': {'h5_path': 'celeba-128x128.h5', 'resolution': 128, 'max_labels': 0, 'mirror_augment': True},
+    'lsun-bedroom': {'h5_path': 'lsun-bedroom-256x256.h5', 'resolution': 128, 'max_labels': 0,
+                     'mirror_augment': False},
+}
+_G_small = {'func': 'networks.G_paper', 'fmap_base': 2048, 'fmap_max': 512}
+_D_small = {'func': 'networks.D_paper', 'fmap_base': 2048, 'fmap_max': 512, 'use_gdrop': False}
+_no_growing = {'lod_initial_resolution': 1024, 'lod_training_kimg': 0, 'lod_transition_kimg': 0}
+_train_table1 = {
+    'total_kimg': 10000, 'lod_training_kimg': 800, 'lod_transition_kimg': 800, 'minibatch_default': 16,
+    'rampup_kimg': 0,
+}
+_train_gulrajani = {
+    **_train_table1, 'minibatch_default': 64, 'D_training_repeats': 5, 'adam_beta2': 0.9, 'G_learning_rate_max': 0.0001,
+    'D_learning_rate_max': 0.0001, 'G_smoothing': 0.999 ** 20,
+}
+_gulrajani = {      # Gulrajani et al. 2017, in our framework.
+    'G': {**_G_small, 'latent_size': 128, 'normalize_latents': False, 'use_wscale': False, 'use_pixelnorm': False,
+          'use_leakyrelu': False, 'use_batchnorm': True, 'tanh_at_end': 1.0},
+    'D': {**_D_small, 'use_wscale': False, 'use_layernorm': True, 'mbstat_avg': None},
+    'loss': {'type': 'iwass', 'iwass_epsilon': 0.0},
+}
+_G_revised = {**_G_small, 'latent_size': 512, 'use_wscale': False, 'use_pixelnorm': False}
+_D_revised = {**_D_small, 'use_wscale': False, 'mbstat_avg': None}
+_train_revised = {**_train_table1, 'G_learning_rate_max': 0.0001, 'D_learning_rate_max': 0.0001}
+table1_rows = {
+    'a-gulrajani': {**_gulrajani, 'train': {**_train_gulrajani, **_no_growing}},
+    'b-growing': {**_gulrajani, 'train': _train_gulrajani},
+    'c-small-minibatch': {
+        **_gulrajani, 'train': {**_train_gulrajani, 'minibatch_default': 16, 'G_smoothing': 0.999 ** 5}},
+    'd-revised-training': {'G': _G_revised, 'D': _D_revised, 'train': _train_revised},
+    'estar-minibatch-discrimination': {
+        'G': _G_revised, 'D': {**_D_revised, 'mbdisc_kernels': 100}, 'train': _train_revised},
+    'e-minibatch-stddev': {'G': _G_revised, 'D': {**_D_revised, 'mbstat_avg': 'all'}, 'train': _train_revised},
+    'f-equalized-learning-rate': {'G': {**_G_revised, 'use_wscale': True}, 'D': _D_small, 'train': _train_table1},
+    'g-pixelwise-normalization': {'G': {**_G_small, 'latent_size': 512}, 'D': _D_small, 'train': _train_table1},
+    # Its length is not in the paper; twice that of the others here.
+    'h-converged': {'G': _G, 'D': _D, 'train': {**_train_table1, 'total_kimg': 20000}},
+}
+
+# Table 4: discrete modes of MNIST, RGB images of three digits, after Metz et al. 2016; each adds to the one before. The
+# discriminator has 1 / K of the feature maps.
+_mnist_train = {'total_kimg': 10000, **_no_growing, 'minibatch_default': 64, 'D_training_repeats': 5}
+_mnist_norm = {'use_batchnorm': False, 'use_wscale': True}
+_mnist = {
+    'wgan-gp': ({}, {}, _mnist_train),
+    'our-norm': ({**_mnist_norm, 'use_pixelnorm': True}, _mnist_norm, _mnist_train),
+    'mb-stddev': ({**_mnist_norm, 'use_pixelnorm': True}, {**_mnist_norm, 'mbstat_avg': 'all'}, _mnist_train),
+    'progression': (
+        {**_mnist_norm, 'use_pixelnorm': True, 'progressive': True},
+        {**_mnist_norm, 'mbstat_avg': 'all', 'progressive': True},
+        {**_mnist_train, 'total_kimg': 15000, 'lod_initial_resolution': 4, 'lod_training_kimg': 500,
+         'lod_transition_kimg': 2000}),
+}
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The experiments.
 
 experiments = {
     # The demo: handwritten digits at 16x16, one row of the final picture per class. Minutes on a laptop CPU.
     'digits': {
         'desc': 'digits',
-        'random_seed': 1000,
         'dataset': {'h5_path': 'digits-16x16.h5', 'resolution': 16, 'max_labels': 'all', 'mirror_augment': False},
         'create_dataset': {'func': 'dataset_tool.create_digits', 'resolution': 16},
         'G': {'func': 'networks.G_paper', 'fmap_base': 256, 'fmap_max': 64, 'latent_size': 32},
         'D': {'func': 'networks.D_paper', 'fmap_base': 256, 'fmap_max': 64, 'use_gdrop': False},
         'loss': {'type': 'iwass', 'cond_type': 'acgan'},
         'train': {
-            'func': 'train.train_gan', 'separate_funcs': False,
+            'separate_funcs': False,
             'lod_training_kimg': 4, 'lod_transition_kimg': 4, 'total_kimg': 44, 'rampup_kimg': 1,
             'G_learning_rate_max': 0.003, 'D_learning_rate_max': 0.003, 'G_smoothing': 0.998,
             'tick_kimg_default': 2, 'tick_kimg_overrides': {}, 'image_snapshot_ticks': 2, 'network_snapshot_ticks': 10,
@@ -56,30 +131,60 @@ experiments = {
         'metrics': ['digit_recognition'],
     },
 
-    # Section 6.3 and Table 2 of the paper: 1024x1024 faces.
-    'celebahq-1024': {
-        'desc': 'celeba-hq-1024',
-        'random_seed': 1000,
-        'dataset': {'h5_path': 'celeba-hq-1024x1024.h5', 'resolution': 1024, 'max_labels': 0, 'mirror_augment': True},
-        'G': {'func': 'networks.G_paper', 'fmap_base': 8192, 'fmap_max': 512, 'latent_size': 512},
-        'D': {'func': 'networks.D_paper', 'fmap_base': 8192, 'fmap_max': 512, 'use_gdrop': False},
-        'loss': {'type': 'iwass'},
-        'train': {
-            'func': 'train.train_gan',
-            'lod_training_kimg': 800, 'lod_transition_kimg': 800, 'total_kimg': 19000,
-            'minibatch_default': 16, 'minibatch_overrides': {256: 14, 512: 6, 1024: 3},
-        },
+    # Section 6.3, figures 5, 8, 10, 11: 1024x1024 faces; figure 1 with the least squares loss of appendix B.
+    'celebahq-1024': {**_celebahq, 'desc': 'celeba-hq-1024', 'train': _train_1024},
+    'celebahq-1024-lsgan': {
+        **_celebahq, 'desc': 'celeba-hq-1024-lsgan', 'D': {**_D, 'use_gdrop': True}, 'loss': {'type': 'lsgan'},
+        'train': _train_1024,
     },
+
+    # Figure 4c: how long it takes with and without growing; 6400 kimg there. Any images do.
+    'figure4c-growing': {
+        **_celebahq, 'desc': 'figure4c-growing',
+        'train': {**_train_1024, 'lod_training_kimg': 400, 'lod_transition_kimg': 400, 'total_kimg': 6400}},
+    'figure4c-nogrowing': {
+        **_celebahq, 'desc': 'figure4c-nogrowing', 'train': {**_train_1024, **_no_growing, 'total_kimg': 6400}},
+
+    # Section 6.4, figures 6, 7, 12 to 17: LSUN at 256x256, one network for each of 30 categories. Two of them have
+    # enough images without mirroring.
+    **{'lsun-' + category: {
+        'desc': 'lsun-' + category,
+        'dataset': {'h5_path': 'lsun-%s-256x256.h5' % category, 'resolution': 256, 'max_labels': 0,
+                    'mirror_augment': category not in ('bedroom', 'dog')},
+        'G': _G,
+        'D': _D,
+        'train': {'lod_training_kimg': 800, 'lod_transition_kimg': 800, 'total_kimg': 20000},
+    } for category in _lsun_categories},
+
+    # Table 1, figures 3 and 4: 'table1-celeba-a-gulrajani', ..., 'table1-lsun-bedroom-h-converged'.
+    **{'table1-%s-%s' % (data, row): {
+        'desc': 'table1-%s-%s' % (data, row), 'dataset': dataset, **entry,
+    } for data, dataset in _table1_datasets.items() for row, entry in table1_rows.items()},
+
+    # Section 6.5, table 3, figure 9. Variant 'cond' for the label-conditioned column.
+    'cifar10': {
+        'desc': 'cifar10',
+        'dataset': {'h5_path': 'cifar10-32x32.h5', 'resolution': 32, 'max_labels': 0, 'mirror_augment': False},
+        'G': {'func': 'networks.G_paper', 'fmap_base': 4096, 'fmap_max': 128, 'latent_size': 128},
+        'D': {'func': 'networks.D_paper', 'fmap_base': 4096, 'fmap_max': 128, 'use_gdrop': False},
+        'loss': {'type': 'iwass', 'iwass_target': 750.0},
+        'train': {'separate_funcs': False, 'lod_training_kimg': 400, 'lod_transition_kimg': 400, 'total_kimg': 20000,
+                  'rampup_kimg': 0},
+    },
+
+    # Table 4: 'mnist-modes-k4-wgan-gp', ..., 'mnist-modes-k2-progression'.
+    **{'mnist-modes-k%d-%s' % (divisor, variant): {
+        'desc': 'mnist-modes-k%d-%s' % (divisor, variant),
+        'dataset': {'h5_path': 'mnist-rgb-32x32.h5', 'resolution': 32, 'max_labels': 0, 'mirror_augment': False},
+        'G': {'func': 'networks.G_mnist_mode_recovery', **G},
+        'D': {'func': 'networks.D_mnist_mode_recovery', 'X': divisor, **D},
+        'loss': {'type': 'iwass', 'iwass_epsilon': 0.0},
+        'train': train,
+    } for divisor in (4, 2) for variant, (G, D, train) in _mnist.items()},
 
     # The presets of the 2018 release: v1 is the schedule of the paper; start v2-Ngpus with torchrun, see the README.
     'celebahq-v1-1gpu': {
-        **_celebahq, 'desc': 'celebahq-v1-1gpu',
-        'train': {
-            **_train_2018,
-            'lod_training_kimg': 800, 'lod_transition_kimg': 800, 'total_kimg': 19000,
-            'minibatch_default': 16, 'minibatch_overrides': {256: 14, 512: 6, 1024: 3},
-        },
-    },
+        **_celebahq, 'desc': 'celebahq-v1-1gpu', 'train': {**_train_2018, **_train_1024, 'minibatch_repeats': 4}},
     'celebahq-v2-1gpu': {
         **_celebahq, 'desc': 'celebahq-v2-1gpu',
         'train': {
@@ -120,4 +225,24 @@ experiments = {
             'D_learning_rate_overrides': {128: 0.0015, 256: 0.002, 512: 0.003, 1024: 0.003},
         },
     },
+}
+
+# What can be added to the name of any experiment, also several: 'celebahq-v2-1gpu-nopixelnorm-VERBOSE'.
+variants = {
+    'nogrowing': {'train': _no_growing},
+    'nopixelnorm': {'G': {'use_pixelnorm': False}},
+    'nowscale': {'G': {'use_wscale': False}, 'D': {'use_wscale': False}},
+    'noleakyrelu': {'G': {'use_leakyrelu': False}},
+    'nosmoothing': {'train': {'G_smoothing': 0.0}},
+    'norepeat': {'train': {'minibatch_repeats': 1}},
+    'noreset': {'train': {'reset_optimizer': False}},
+    'cond': {'dataset': {'max_labels': 'all'}},         # Conditional on the labels of the data set.
+    # Little of everything, to see how fast it is; at full resolution only.
+    'BENCHMARK': {'train': {'lod_initial_resolution': 4, 'lod_training_kimg': 3, 'lod_transition_kimg': 3,
+                            'total_kimg': 51, 'tick_kimg_default': 1, 'tick_kimg_overrides': {},
+                            'image_snapshot_ticks': 1000, 'network_snapshot_ticks': 1000}},
+    'BENCHMARK0': {'train': {'lod_initial_resolution': 1024, 'total_kimg': 10, 'tick_kimg_default': 1,
+                             'tick_kimg_overrides': {}, 'image_snapshot_ticks': 1000, 'network_snapshot_ticks': 1000}},
+    'VERBOSE': {'train': {'tick_kimg_default': 1, 'tick_kimg_overrides': {}, 'image_snapshot_ticks': 1,
+                          'network_snapshot_ticks': 100}},
 }

@@ -38,7 +38,7 @@ def resolve_config(config, name, overrides=()):
     config : module
         `config.py`.
     name : str
-        Key of ``config.experiments``.
+        Key of ``config.experiments``, followed by any number of keys of ``config.variants``: ``'NAME-VARIANT'``.
     overrides : iterable of str
         ``'SECTION.KEY=VALUE'``, for example ``'train.total_kimg=10'``.
 
@@ -47,10 +47,7 @@ def resolve_config(config, name, overrides=()):
     misc.UserError
         Unknown experiment, section or key; the message names the nearest valid one.
     """
-    if name not in config.experiments:
-        raise misc.UserError('experiment=%r: config.py has no such experiment%s' % (
-            name, nearest(name, config.experiments)))
-    experiment = copy.deepcopy(config.experiments[name])
+    experiment = with_variants(config, name)
     for override in overrides:
         path, equals, text = override.partition('=')
         section, _, key = path.partition('.')
@@ -68,6 +65,23 @@ def resolve_config(config, name, overrides=()):
     for section in ('dataset', 'G', 'D', 'train'):
         if section not in experiment:
             raise misc.UserError('experiments[%r]: the section %r is missing' % (name, section))
+    return experiment
+
+
+def with_variants(config, name):
+    """A copy of the experiment that `name` begins with, changed by the variants that follow."""
+    base, chosen = name, []
+    while base not in config.experiments:
+        base, _, variant = base.rpartition('-')
+        if variant not in config.variants:
+            raise misc.UserError('experiment=%r: config.py has no such experiment%s' % (
+                name, nearest(name, [*config.experiments, *(name for name in config.variants)])))
+        chosen.insert(0, variant)
+    experiment = copy.deepcopy(config.experiments[base])
+    for variant in chosen:
+        for section, options in config.variants[variant].items():
+            experiment[section] = {**experiment.get(section, {}), **copy.deepcopy(options)}
+        experiment['desc'] = '%s-%s' % (experiment.get('desc', base), variant)
     return experiment
 
 

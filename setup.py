@@ -1,5 +1,7 @@
 """Install with ``pip install .[demo]`` (PyTorch engine and the embedded digits) or ``pip install .[all]``."""
 
+import pathlib
+
 from setuptools import setup
 
 TORCH = ['torch==2.13.0']
@@ -20,10 +22,7 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     python_requires='>=3.10,<3.12',
-    py_modules=['celebahq', 'celebahq_resample', 'celebahq_run', 'chunk_reader', 'config', 'dataset',
-                'dataset_inspect', 'dataset_shards', 'dataset_tool', 'distributed', 'experiment', 'hdf5_format',
-                'image_folder', 'image_source', 'labelled_sets', 'layers', 'loss', 'lsun', 'misc', 'networks', 'ops',
-                'tfrecords', 'tfutil_shim', 'tfutil_training', 'theano_env', 'train', 'training_step', 'updates'],
+    py_modules=[path.stem for path in sorted(pathlib.Path(__file__).parent.glob('*.py')) if path.stem != 'setup'],
     packages=['metrics', 'theano_torch'],
     install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'deflate', 'isal', 'pillow', 'tqdm'],
     extras_require={

@@ -8,7 +8,6 @@ import argparse
 import inspect
 import json
 import os
-import pprint
 import resource
 import sys
 import time
@@ -475,7 +474,8 @@ def parse_arguments(config, argv):
     parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', dest='overrides',
                         help='change one option of the experiment; may be given several times')
-    parser.add_argument('--dry-run', action='store_true', help='print the resolved experiment and stop')
+    parser.add_argument('--dry-run', action='store_true',
+                        help='print the experiment, its schedule and estimates of memory and time, and stop')
     return parser.parse_args(argv)
 
 
@@ -488,7 +488,8 @@ def main(argv=None):
         chosen = experiment.resolve_config(config, args.experiment, args.overrides)
         if args.dry_run:
             if ranks.rank == 0:
-                pprint.pprint(chosen, width=120, sort_dicts=False)
+                import plan
+                plan.describe(chosen, args.data_dir, args.engine, config.theano_flags, args.precision)
             return 0
         experiment.run_experiment(chosen, args.data_dir, args.result_dir, args.engine, config.theano_flags, ranks,
                                   args.precision)

@@ -1,0 +1,159 @@
+"""What an experiment is going to do, before it does it: phases of its schedule, size, memory, time.
+
+``python train.py --experiment NAME --dry-run`` prints it. Memory and time are estimates: the step's activations,
+weights and optimizer state, and the multiplications of its convolutions at the speed of a plain matrix product measured
+on this machine just now.
+"""
+
+import inspect
+import os
+import pprint
+import time
+from typing import NamedTuple
+
+import lasagne
+import numpy as np
+import torch
+
+import experiment
+import hdf5_format
+import misc
+import tfutil_shim
+import theano_env
+import train
+
+D_STEP_FORWARDS = 13        # A D step of WGAN-GP in forward passes of D: four evaluations and their derivatives...
+G_STEP_FORWARDS = 5         # ...and a G step, in which G costs about as much as D.
+SHARE_OF_PEAK = 0.6         # Of the matrix product's speed that training steps reach; benchmarks/README.md.
+VALUES_PER_ACTIVATION = 3.0     # Float32 values that a D step holds at its peak for each of D's activations; measured.
+BASE_MEMORY_GB = 0.45       # What the process takes without any network.
+
+
+class Phase(NamedTuple):
+    """A stretch of the schedule with one resolution, fading in or not, and one minibatch."""
+
+    start_kimg: float
+    end_kimg: float
+    resolution: int
+    fading: bool
+    minibatch: int
+
+
+class Estimate(NamedTuple):
+    """What a phase takes."""
+
+    seconds_per_kimg: float
+    memory_gb: float
+
+
+def phases(resolution, **schedule_kwargs):
+    """The schedule as a list of :class:`Phase`; `schedule_kwargs` are those of `train.training_schedule`."""
+    options = {**defaults_of(train.training_schedule), **schedule_kwargs}
+    training, transition = options['lod_training_kimg'], options['lod_transition_kimg']
+    total, period = options['total_kimg'], training + transition
+    starts = {0.0}
+    for index in range(len(bin(resolution)) if period else 0):
+        starts |= {float(index * period), float(index * period + training)}
+    result = []
+    for start in sorted(start for start in starts if start < total):
+        # A little after the start: the first image still belongs to the phase before.
+        schedule = train.training_schedule(int(start * 1000) + 1, resolution, **schedule_kwargs)
+        phase = Phase(start, total, schedule.resolution, schedule.min_lod != schedule.max_lod, schedule.minibatch_size)
+        if result and phase[2:] == result[-1][2:]:
+            continue
+        if result:
+            result[-1] = result[-1]._replace(end_kimg=start)
+        result.append(phase)
+    return result
+
+
+def activations(net, resolution):
+    """Values that the layers of `net` at and below `resolution` put out for one image."""
+    shapes = [layer.output_shape[1:] for layer in lasagne.layers.get_all_layers(net.output_layers)]
+    return sum(int(np.prod(shape)) for shape in shapes if len(shape) < 3 or shape[1] <= resolution)
+
+
+def estimate(phase, G, D, repeats, flops):
+    """The :class:`Estimate` of a phase: `repeats` D steps per G step, on a machine with `flops` operations a second."""
+    forwards_d = D_STEP_FORWARDS + G_STEP_FORWARDS / 2 / repeats
+    forwards_g = 1 + G_STEP_FORWARDS / 2 / repeats      # A D step generates, too.
+    work = forwards_d * train.multiplications(D, phase.resolution) + \
+        forwards_g * train.multiplications(G, phase.resolution)
+    # Both networks with their gradients and the two moments of Adam, and Gs.
+    values = 5 * num_trainable(G) + 4 * num_trainable(D)
+    values += VALUES_PER_ACTIVATION * phase.minibatch * activations(D, phase.resolution)
+    return Estimate(1000 * 2 * work / (flops * SHARE_OF_PEAK), BASE_MEMORY_GB + values * 4 / 2 ** 30)
+
+
+def measured_flops(device, size=2048, seconds=0.3):
+    """Multiplications and additions per second of float32 matrix products on a torch device."""
+    a = torch.randn(size, size, device=device)
+    best, end = np.inf, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        float(torch.mm(a, a)[0, 0])     # Waits for the device.
+        best = min(best, time.perf_counter() - start)
+    return 2 * size ** 3 / best
+
+
+def build_networks(chosen, data_dir):
+    """(G, D, whether the data set is there) of a resolved experiment; without it, for RGB images without labels."""
+    section = chosen['dataset']
+    h5_path = os.path.join(data_dir, section['h5_path'])
+    channels, label_size = 3, 0
+    there = os.path.exists(h5_path)
+    if there:
+        h5, levels = hdf5_format.open_levels(h5_path)
+        with h5:
+            num_images, channels = levels[max(levels)].shape[:2]
+        if section.get('max_labels', 'all') != 0 and os.path.exists(hdf5_format.labels_path(h5_path)):
+            columns = hdf5_format.load_labels(hdf5_format.labels_path(h5_path), num_images).shape[1]
+            label_size = columns if section.get('max_labels', 'all') == 'all' else section['max_labels']
+    return (*[build(name, chosen, channels, label_size) for name in 'GD'], there)
+
+
+def build(name, chosen, channels, label_size):
+    """The network `name`, 'G' or 'D', of a resolved experiment."""
+    kwargs = dict(chosen[name])
+    func = kwargs.pop('func')
+    experiment.check_arguments(name, kwargs, tfutil_shim.import_obj(func))
+    return tfutil_shim.Network(name, func=func, num_channels=channels, resolution=chosen['dataset']['resolution'],
+                               label_size=label_size, **kwargs)
+
+
+def defaults_of(func):
+    """{parameter: default} of a function."""
+    return {name: parameter.default for name, parameter in inspect.signature(func).parameters.items()}
+
+
+def describe(chosen, data_dir, engine='auto', theano_flags=None, precision='auto'):
+    """Print the resolved experiment `chosen`, its schedule, and estimates of memory and time."""
+    pprint.pprint(chosen, width=120, sort_dicts=False)
+    environment = theano_env.configure(engine, theano_flags, precision=precision)
+    train_func, options, _ = experiment.check_options(chosen)
+    G, D, there = build_networks(chosen, data_dir)
+    print('\n%s: %s' % (os.path.join(data_dir, chosen['dataset']['h5_path']), 'there' if there else
+                        'not there; planned for RGB images without labels'))
+    for net in (G, D):
+        print('%s: %s, %d trainable parameters' % (net.name, chosen[net.name]['func'], num_trainable(net)))
+    options = {**defaults_of(train_func), **options}
+    schedule_kwargs = {name: options[name] for name in inspect.signature(train.training_schedule).parameters
+                       if name in options}
+    print('\n' + str(environment))
+    flops = measured_flops(environment.device)
+    total_seconds = 0
+    print('\n%15s  %-22s %9s %12s %10s' % ('kimg', 'resolution', 'minibatch', 'sec/kimg ~', 'memory ~'))
+    for phase in phases(chosen['dataset']['resolution'], **schedule_kwargs):
+        needs = estimate(phase, G, D, options['D_training_repeats'], flops)
+        total_seconds += needs.seconds_per_kimg * (phase.end_kimg - phase.start_kimg)
+        print('%7g - %5g  %-22s %9d %12.1f %7.1f GB' % (
+            phase.start_kimg, phase.end_kimg,
+            '%dx%d%s' % (phase.resolution, phase.resolution, ' fading in' if phase.fading else ''), phase.minibatch,
+            *needs))
+    print('\nEstimated time of the whole run on this machine: %s, between half of it and twice' %
+          misc.format_time(total_seconds))
+
+
+def num_trainable(net):
+    """Number of trainable parameters of a network, all its toRGB or fromRGB layers included."""
+    return sum(var.get_value(borrow=True).size for var in net.trainables.values())

@@ -1,0 +1,195 @@
+"""The paper's claims at a size for a laptop, on handwritten digits: growing, the ablation of Table 1, discrete modes.
+
+    python reproduce.py                         # everything; interrupt it and call it again whenever you like
+    python reproduce.py --parts growing         # one part of it
+    python reproduce.py --report                # only make the pictures and tables again
+
+Trains one process per core, one thread each, so that runs do not disturb each other. Everything goes into
+``results/small-scale``; the report is ``results/README.md``.
+"""
+
+import argparse
+import concurrent.futures
+import copy
+import multiprocessing
+import os
+import pathlib
+import sys
+import traceback
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+import config
+import dataset_tool
+import experiment
+import hdf5_format
+import misc
+
+ROOT = pathlib.Path(__file__).resolve().parent
+SEEDS = (1000, 1001, 1002)
+NUM_STACKED = 20000     # RGB images of three digits.
+
+DIGITS = {'h5_path': 'digits-32x32.h5', 'resolution': 32, 'max_labels': 0, 'mirror_augment': False}
+STACKED = {**DIGITS, 'h5_path': 'digits-rgb-32x32.h5'}
+NETWORKS = {'fmap_base': 128, 'fmap_max': 32, 'latent_size': 32}
+TRAIN = {'rampup_kimg': 0, 'tick_kimg_default': 2, 'tick_kimg_overrides': {}, 'image_snapshot_ticks': 5,
+         'network_snapshot_ticks': 1000, 'show_progress': False}
+
+
+class Job(NamedTuple):
+    """One training run."""
+
+    part: str           # 'growing', 'ablation' or 'modes'.
+    name: str
+    seed: int
+    experiment: dict    # As an entry of config.experiments.
+
+    @property
+    def folder(self):
+        return '%s-%s-seed%d' % (self.part, self.name, self.seed)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is run.
+
+
+def derived(name, dataset, networks, **train):
+    """An experiment of `config.py` with other data, smaller networks and a shorter training."""
+    chosen = copy.deepcopy(config.experiments[name])
+    growing = chosen['train'].get('lod_training_kimg', 600) > 0
+    chosen['dataset'] = dict(dataset)
+    for net in 'GD':
+        chosen[net].update({key: value for key, value in networks.items() if net == 'G' or key != 'latent_size'})
+    if not growing:
+        train.pop('lod_training_kimg', None)
+        train.pop('lod_transition_kimg', None)
+    chosen['train'].update({**TRAIN, **train})
+    return chosen
+
+
+def growing_jobs():
+    """Figure 4: the networks of row g with and without growing, with a snapshot every few kimg."""
+    common = {'total_kimg': 32, 'network_snapshot_ticks': 1, 'minibatch_default': 16, 'G_learning_rate_max': 0.003,
+              'D_learning_rate_max': 0.003}
+    networks = {**NETWORKS, 'fmap_base': 256}
+    grown = derived('table1-celeba-g-pixelwise-normalization', DIGITS, networks, lod_training_kimg=2.5,
+                    lod_transition_kimg=2.5, **common)
+    fixed = copy.deepcopy(grown)
+    fixed['train'].update(config.variants['nogrowing']['train'])
+    return [Job('growing', name, seed, chosen) for seed in SEEDS[:2]
+            for name, chosen in (('growing', grown), ('nogrowing', fixed))]
+
+
+def ablation_jobs():
+    """Table 1 row by row, with the same changes between rows; half the minibatch, five times the learning rate."""
+    jobs = []
+    for row in config.table1_rows:
+        if row.startswith('h-'):
+            continue    # The networks of row g with more of everything.
+        name = 'table1-celeba-' + row
+        train = config.experiments[name]['train']
+        chosen = derived(name, DIGITS, NETWORKS, total_kimg=20, lod_training_kimg=2.5, lod_transition_kimg=2.5,
+                         minibatch_default=train['minibatch_default'] // 2,
+                         G_learning_rate_max=5 * train.get('G_learning_rate_max', 0.001),
+                         D_learning_rate_max=5 * train.get('D_learning_rate_max', 0.001))
+        if chosen['D'].get('mbdisc_kernels'):
+            chosen['D']['mbdisc_kernels'] = 20
+        jobs += [Job('ablation', row, seed, chosen) for seed in SEEDS]
+    return sorted(jobs, key=lambda job: job.seed)
+
+
+def modes_jobs():
+    """Table 4, column K / 4: modes of stacked digits found without and with our normalization and minibatch stddev."""
+    jobs = []
+    for variant in ('wgan-gp', 'our-norm', 'mb-stddev'):
+        chosen = derived('mnist-modes-k4-' + variant, STACKED, {'fmap_base': 256, 'fmap_max': 64, 'latent_size': 64},
+                         total_kimg=120, tick_kimg_default=10, image_snapshot_ticks=4)
+        jobs += [Job('modes', variant, seed, chosen) for seed in SEEDS[:2]]
+    return sorted(jobs, key=lambda job: job.seed)
+
+
+PARTS = {'growing': growing_jobs, 'ablation': ablation_jobs, 'modes': modes_jobs}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Running it.
+
+
+def make_datasets(data_dir):
+    """The handwritten digits at 32x32, and RGB images of three of them each."""
+    digits, stacked = [os.path.join(data_dir, section['h5_path']) for section in (DIGITS, STACKED)]
+    if not os.path.exists(digits):
+        dataset_tool.create_digits(digits, resolution=32)
+    if not os.path.exists(stacked):
+        h5, levels = hdf5_format.open_levels(digits)
+        with h5:
+            images = levels[32][:, 0]
+        indices = np.random.RandomState(123).randint(len(images), size=(NUM_STACKED, 3))
+        with hdf5_format.HDF5Writer(stacked, 32, 3) as writer:
+            for group in np.array_split(indices, 40):
+                writer.add_images(images[group])
+
+
+def run_dir_of(job, out_dir):
+    """Folder of the finished run of a job, or None."""
+    for done in sorted(pathlib.Path(out_dir, job.folder).glob('*/_training-done.txt')):
+        return done.parent
+    return None
+
+
+def train_job(job, data_dir, out_dir):
+    """Train one job in this process; return None, or the error as text."""
+    try:
+        result_dir = os.path.join(out_dir, job.folder)
+        os.makedirs(result_dir, exist_ok=True)
+        with open(os.path.join(result_dir, 'output.txt'), 'w', encoding='utf-8') as output:
+            sys.stdout, before = output, sys.stdout
+            try:
+                experiment.run_experiment({**job.experiment, 'desc': job.name, 'random_seed': job.seed}, data_dir,
+                                          result_dir, 'auto', {**config.theano_flags, 'device': 'cpu'})
+            finally:
+                sys.stdout = before
+    except misc.UserError as error:     # A diverged run is a result.
+        return str(error)
+    except Exception:
+        return traceback.format_exc()
+    return None
+
+
+def train_all(jobs, data_dir, out_dir, workers):
+    """Train the jobs that are not done."""
+    open_jobs = [job for job in jobs if run_dir_of(job, out_dir) is None]
+    os.environ['OMP_NUM_THREADS'] = '1'     # For the processes that are about to start.
+    context = multiprocessing.get_context('spawn')
+    with concurrent.futures.ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
+        futures = {pool.submit(train_job, job, data_dir, out_dir): job for job in open_jobs}
+        for future in tqdm(concurrent.futures.as_completed(futures), total=len(futures), desc='Training', unit='run'):
+            if future.result():
+                tqdm.write('%s: %s' % (futures[future].folder, future.result()))
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--parts', nargs='+', choices=list(PARTS), default=list(PARTS), help='default: all')
+    parser.add_argument('--report', action='store_true', help='make the report of what there is')
+    parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
+    parser.add_argument('--out-dir', default=str(ROOT / 'results' / 'small-scale'), metavar='DIR',
+                        help='default: %(default)s')
+    parser.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N', help='default: one per core')
+    args = parser.parse_args(argv)
+    jobs = [job for part in args.parts for job in PARTS[part]()]
+    os.makedirs(args.data_dir, exist_ok=True)
+    try:
+        make_datasets(args.data_dir)
+        if not args.report:
+            train_all(jobs, args.data_dir, args.out_dir, args.workers)
+    except misc.UserError as error:
+        print('reproduce.py: error: %s' % error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""plan: every experiment of config.py resolves, its networks build, and its schedule is described."""
+
+import copy
+import json
+
+import pytest
+from conftest import GOLDEN
+
+import config
+import experiment
+import misc
+import plan
+import train
+
+VARIANTS = ['celebahq-v2-1gpu-%s' % name for name in config.variants]
+
+
+@pytest.fixture(scope='module')
+def built():
+    """{arguments of a network: network}: many experiments have the same."""
+    return {}
+
+
+def build(built, chosen, name, channels=3, label_size=0):
+    key = json.dumps([chosen[name], chosen['dataset']['resolution'], channels, label_size], sort_keys=True)
+    if key not in built:
+        built[key] = plan.build(name, chosen, channels, label_size)
+    return built[key]
+
+
+def test_table_has_every_experiment_of_the_paper():
+    names = list(config.experiments)
+    assert sum(name.startswith('lsun-') for name in names) == 30
+    for data in ('celeba', 'lsun-bedroom'):
+        rows = [name.split('-')[2 if data == 'celeba' else 3] for name in names if name.startswith('table1-' + data)]
+        assert rows == ['a', 'b', 'c', 'd', 'estar', 'e', 'f', 'g', 'h']
+    assert sum(name.startswith('mnist-modes-') for name in names) == 2 * 4
+
+
+@pytest.mark.parametrize('name', [*config.experiments, *VARIANTS])
+def test_experiment_resolves_and_builds(name, built):
+    chosen = experiment.resolve_config(config, name)
+    train_func, options, _loss = experiment.check_options(chosen)
+    assert train_func is train.train_gan
+    G, D = [build(built, chosen, net) for net in 'GD']
+    resolution = chosen['dataset']['resolution']
+    assert G.output_shape == D.input_shape == [None, 3, resolution, resolution]
+    assert D.output_shape == [None, 1]
+
+
+def test_sizes_of_table_2(built):
+    chosen = experiment.resolve_config(config, 'celebahq-1024')
+    assert [plan.num_trainable(build(built, chosen, net)) for net in 'GD'] == [23079115, 23087249]
+
+
+RECORDED = {
+    'celebahq-1024': 'celebahq_1024', 'lsun-cat': 'lsun_256', 'cifar10': 'cifar10_32',
+    'table1-celeba-a-gulrajani': 'celeba128_gulrajani', 'table1-celeba-b-growing': 'celeba128_progressive',
+    'table1-celeba-g-pixelwise-normalization': 'celeba128_pixelwise', 'mnist-modes-k4-mb-stddev': 'mnist_nonprog_32',
+    'mnist-modes-k2-progression': 'mnist_prog_32',
+}
+
+
+@pytest.mark.parametrize('name', RECORDED)
+def test_options_are_those_of_the_release(name):
+    """All recorded options but those that say only how not to grow, and minibatches of the data set's other sizes."""
+    recorded = json.loads((GOLDEN / 'schedule.json').read_text())[RECORDED[name]]
+    chosen = experiment.resolve_config(config, name)
+    assert chosen['dataset']['resolution'] == recorded['resolution']
+    options = {**plan.defaults_of(train.train_gan), **chosen['train']}
+    for key, value in recorded['train'].items():
+        if key == 'minibatch_overrides':
+            value = {int(res): size for res, size in value.items()}
+            assert (options[key] or {}) == value
+        elif key == 'lod_initial_resolution':
+            assert min(options[key], recorded['resolution']) == value
+        elif key != 'gdrop_coef':       # No D of these has GDrop.
+            assert options[key] == pytest.approx(value), key
+
+
+def test_variants_combine():
+    chosen = experiment.resolve_config(config, 'table1-celeba-g-pixelwise-normalization-nowscale-VERBOSE',
+                                       ['train.total_kimg=7'])
+    assert chosen['desc'] == 'table1-celeba-g-pixelwise-normalization-nowscale-VERBOSE'
+    assert not chosen['G']['use_wscale'] and not chosen['D']['use_wscale']
+    assert (chosen['train']['tick_kimg_default'], chosen['train']['total_kimg']) == (1, 7)
+    assert config.experiments['table1-celeba-g-pixelwise-normalization']['G'].get('use_wscale', True)
+
+
+@pytest.mark.parametrize('name', ['celebahq-1042', 'digits-nogroving', 'nogrowing', ''])
+def test_unknown_experiment(name):
+    with pytest.raises(misc.UserError, match='experiment=%r' % name):
+        experiment.resolve_config(config, name)
+
+
+def test_phases_are_the_schedule_at_every_image():
+    kwargs = {'total_kimg': 60, 'lod_training_kimg': 7, 'lod_transition_kimg': 5, 'minibatch_default': 16,
+              'minibatch_overrides': {16: 8}}
+    phases = plan.phases(32, **kwargs)
+    assert [(phase.start_kimg, phase.end_kimg) for phase in phases] == [
+        (0, 7), (7, 12), (12, 19), (19, 24), (24, 31), (31, 36), (36, 60)]
+    for nimg in range(0, 60000, 250):
+        phase = [phase for phase in phases if phase.start_kimg * 1000 <= nimg][-1]
+        schedule = train.training_schedule(nimg, 32, **kwargs)
+        if nimg != phase.start_kimg * 1000:     # The first image has the lod of the phase before.
+            assert (schedule.resolution, schedule.minibatch_size) == (phase.resolution, phase.minibatch)
+            assert (schedule.min_lod != schedule.max_lod) == phase.fading
+
+
+@pytest.mark.parametrize('kwargs, expected', [
+    ({'lod_training_kimg': 0, 'lod_transition_kimg': 0, 'lod_initial_resolution': 1024}, [(0, 50, 16, False, 16)]),
+    ({'lod_training_kimg': 10, 'lod_transition_kimg': 0},
+     [(0, 10, 4, False, 16), (10, 20, 8, False, 16), (20, 50, 16, False, 16)]),
+    ({'lod_training_kimg': 0, 'lod_transition_kimg': 10},
+     [(0, 10, 8, True, 16), (10, 20, 16, True, 16), (20, 50, 16, False, 16)]),
+    ({'lod_training_kimg': 100, 'lod_transition_kimg': 100}, [(0, 50, 4, False, 16)]),
+])
+def test_phases_of_other_schedules(kwargs, expected):
+    assert plan.phases(16, total_kimg=50, **kwargs) == expected
+
+
+def test_dry_run_prints_schedule_and_sizes(capsys, tmp_path):
+    assert train.main(['--experiment', 'digits', '--dry-run', '--data-dir', str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "'lod_transition_kimg': 4" in output and 'not there' in output
+    assert 'D: networks.D_paper, ' in output
+    rows = [line.split() for line in output.splitlines() if 'GB' in line]
+    assert [row[:3] for row in rows] == [
+        ['0', '-', '4'], ['4', '-', '8'], ['8', '-', '12'], ['12', '-', '16'], ['16', '-', '44']]
+    assert all(float(row[-3]) > 0 and float(row[-2]) > 0 for row in rows)
+    assert not list(tmp_path.iterdir())
+
+
+def test_estimates_grow_with_the_work(built):
+    chosen = copy.deepcopy(experiment.resolve_config(config, 'cifar10'))
+    G, D = [build(built, chosen, net) for net in 'GD']
+    small, large = plan.Phase(0, 1, 8, False, 16), plan.Phase(0, 1, 32, False, 16)
+    assert plan.estimate(small, G, D, 1, 1e11) < plan.estimate(large, G, D, 1, 1e11)
+    few, many = [plan.estimate(large, G, D, 1, flops) for flops in (1e11, 2e11)]
+    assert few.seconds_per_kimg == pytest.approx(2 * many.seconds_per_kimg) and few.memory_gb == many.memory_gb
