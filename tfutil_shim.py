@@ -398,6 +398,13 @@ class Network:
                                             **kwargs)
         return _as_outputs(outputs, return_as_list)
 
+    def present_lods(self):
+        """Dynamic arguments: layers compute what the value of ``cur_lod`` needs only. {} if there is no such."""
+        if 'cur_lod' not in self.toplevel_params:
+            return {}
+        cur_lod = float(self.get_var('cur_lod'))
+        return {'min_lod': int(np.floor(cur_lod)), 'max_lod': int(np.ceil(cur_lod))}
+
     def run(self, *in_arrays, return_as_list=False, print_progress=False, minibatch_size=None, num_gpus=1, out_mul=1.0,
             out_add=0.0, out_shrink=1, out_dtype=None, **dynamic_kwargs):
         """Evaluate the network on arrays.
@@ -475,9 +482,8 @@ class Network:
     def _compile(self, in_dtypes, out_mul, out_add, out_shrink, out_dtype, dynamic_kwargs):
         """The compiled function for these settings and the present engine; made once."""
         kwargs = {'deterministic': True, **self.static_kwargs, **dynamic_kwargs}
-        if 'cur_lod' in self.toplevel_params and 'min_lod' not in kwargs and 'max_lod' not in kwargs:
-            cur_lod = float(self.get_var('cur_lod'))
-            kwargs.update(min_lod=int(np.floor(cur_lod)), max_lod=int(np.ceil(cur_lod)))
+        if 'min_lod' not in kwargs and 'max_lod' not in kwargs:
+            kwargs.update(self.present_lods())
         out_dtype = None if out_dtype is None else np.dtype(out_dtype).name
         # Static arguments never change, so they are no part of the key.
         key = (*in_dtypes, out_mul, out_add, out_shrink, out_dtype, theano.config.mode, theano.config.floatX) + tuple(
