@@ -121,7 +121,7 @@ experiments = {
         },
     },
 
-    # Images and videos of a trained network: 'run' is a run's number or folder, or a network pickle. See util_scripts.py.
+    # Images and videos, see util_scripts.py; 'run' is a run's number or folder, or a network pickle.
     'fake-images': {
         'desc': 'fake-images',
         'train': {'func': 'util_scripts.generate_fake_images', 'run': 0, 'grid_size': (10, 10), 'image_zoom': 4},

@@ -31,7 +31,7 @@ import ops
 import tfutil_shim
 
 DYNAMIC_RANGE_NETS = (-1, 1)
-MINIBATCH_PIXELS = 1 << 20          # Generated at once: a 1024x1024 image then takes 2 GB.
+MINIBATCH_PIXELS = 1 << 20          # Generated at once; a process that makes a 1024x1024 image takes 1 GB.
 VIDEO_QUALITY = 18                  # H.264's constant rate factor: 0 is lossless, 18 looks so.
 
 
@@ -525,10 +525,12 @@ COMMANDS = {    # function: (help, examples, what it takes beside a run)
          'generate_interpolation_video 000-digits --grid-size 10x1 --classes 0-9 --image-zoom 4'], ()),
     generate_training_video: (
         "Write a video of a run's pictures fakesNNNNNN.png.",
-        ['generate_training_video 3', 'generate_training_video results/000-digits --duration-seconds 10 --no-captions'], ()),
+        ['generate_training_video 3',
+         'generate_training_video results/000-digits --duration-seconds 10 --no-captions'], ()),
     project_image: (
         'Find the latents of a given image.',
-        ['project_image 3 face.png', 'project_image 000-digits seven.png --classes 7 --num-starts 8 --video'], ('image',)),
+        ['project_image 3 face.png',
+         'project_image 000-digits seven.png --classes 7 --num-starts 8 --video'], ('image',)),
 }
 
 
@@ -549,7 +551,7 @@ def parse_arguments(argv, config):
                 command.add_argument('--' + name.replace('_', '-'), default=parameter.default, **OPTIONS[name])
         command.add_argument('--out', metavar='DIR', help='folder to write; default: a new one in the result folder')
         command.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
-        command.add_argument('--engine', default=config.engine, help='auto, torch, theano or python; default: ' + config.engine)
+        command.add_argument('--engine', default=config.engine, help='what computes; default: %(default)s')
         command.set_defaults(command=function.__name__)
     return vars(parser.parse_args(argv))
 
