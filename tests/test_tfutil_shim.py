@@ -129,6 +129,8 @@ def test_attributes():
     assert net.output_shapes == [[None, 3, 16, 16]]
     assert (net.input_shape, net.output_shape) == ([None, 8], [None, 3, 16, 16])
     assert (net.num_inputs, net.num_outputs) == (2, 1)
+    assert Network('Net', 'networks.G_paper', **SMALL).input_shapes == [[None, 8], [None, 0]]
+    assert Network('Net', 'networks.D_paper', **SMALL).input_shapes == [[None, 3, 16, 16]]
     assert list(net.toplevel_params) == ['cur_lod']
     params = lasagne.layers.get_all_params(net.output_layers)
     assert list(net.vars) == [param.name for param in params] + ['cur_lod']
