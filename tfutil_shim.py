@@ -212,13 +212,19 @@ class Network:
     # Variables.
 
     def find_var(self, name_or_var):
-        """The shared variable with this local name or ``'NETWORK/LOCAL NAME'``; shared variables pass through."""
+        """The shared variable with this local name or ``'NETWORK/LOCAL NAME'``; shared variables pass through.
+
+        A top-level variable is also found by its own name, such as ``lod`` in networks of the 2018 release.
+        """
         if is_tf_expression(name_or_var):
             return name_or_var
         name = str(name_or_var)
         if name not in self.vars and name.startswith(self.scope + '/'):
             name = name[len(self.scope) + 1:]
         if name not in self.vars:
+            for var in self.toplevel_params.values():
+                if var.name == name:
+                    return var
             raise misc.UserError('%s has no variable %r%s' % (
                 self.name, name_or_var, misc.did_you_mean(name, self.vars)))
         return self.vars[name]
