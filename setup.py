@@ -9,10 +9,14 @@ DEMO = TORCH + ['scikit-learn']
 # For create_celebahq: libjpeg 8d and decryption. jpeglib can only be installed where it has a wheel.
 CELEBAHQ = ['jpeglib; (sys_platform == "linux" and platform_machine == "x86_64") or '
             '(sys_platform == "darwin" and platform_machine == "arm64") or sys_platform == "win32"', 'cryptography']
-LSUN = ['lmdb']
-TFRECORDS = ['google-crc32c']
-DATASETS = CELEBAHQ + LSUN + TFRECORDS
-TEST = ['pytest', 'ruff']
+EXTRAS = {
+    'torch': TORCH,
+    'demo': DEMO,
+    'celebahq': CELEBAHQ,
+    'lsun': ['lmdb'],
+    'tfrecords': ['google-crc32c'],
+    'video': ['imageio-ffmpeg'],
+}
 
 setup(
     name='progressive-growing-of-gans-theano',
@@ -26,12 +30,8 @@ setup(
     packages=['metrics', 'theano_torch'],
     install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'deflate', 'isal', 'pillow', 'tqdm'],
     extras_require={
-        'torch': TORCH,
-        'demo': DEMO,
-        'celebahq': CELEBAHQ,
-        'lsun': LSUN,
-        'tfrecords': TFRECORDS,
-        'test': DEMO + DATASETS + TEST,
-        'all': DEMO + DATASETS + TEST + ['scipy-openblas32'],
+        **EXTRAS,
+        'all': sorted({package for packages in EXTRAS.values() for package in packages}) + [
+            'pytest', 'ruff', 'scipy-openblas32'],
     },
 )
