@@ -4,6 +4,7 @@ Section 5 of the paper: 16384 images, 128 patches of 7x7 pixels per image and le
 at a level mean that the images have the same structure at that scale.
 """
 
+import functools
 import tempfile
 
 import numpy as np
@@ -13,10 +14,11 @@ import misc
 from metrics.threads import blocks, map_threads
 
 FILTER_BITS = 8             # The binomial filter 1 4 6 4 1 has weights of 1/16 along each axis: 8 more bits.
-BLOCK_PIXELS = 1 << 17      # Of images worked on at a time by one thread, so that they stay in its cache.
-PROJECTION_BYTES = 1 << 29  # Of projections kept at a time.
-HISTOGRAM_ROWS = 1 << 18    # Values sorted into bins at a time.
-MAX_BINS = 1 << 18
+BAND = 64                   # Outputs of a filter computed in one product.
+BLOCK_PIXELS = 1 << 18      # Of images worked on at a time by one thread, so that they stay in its cache.
+PROJECTION_BYTES = 1 << 30  # Of projections kept at a time.
+HISTOGRAM_ROWS = 1 << 16    # Values sorted into bins at a time.
+MAX_BINS = 1 << 17
 MIN_BINNED = 1 << 14        # Fewer values are sorted at once.
 
 
@@ -24,43 +26,39 @@ MIN_BINNED = 1 << 14        # Fewer values are sorted at once.
 # Laplacian pyramid. Borders are mirrored without repeating the outermost pixels (SciPy's mode 'mirror').
 
 
-def _work_dtype(bits):
-    """A float type in which sums of numbers of so many bits are exact."""
-    return np.float32 if bits <= 24 else np.float64
+@functools.lru_cache(maxsize=None)
+def _filter_matrix(size, up, dtype):
+    """The filter 1 4 6 4 1 along an axis of `size` pixels as a matrix (outputs, inputs).
+
+    Down: at every second pixel. Up: between as many zeros as pixels.
+    """
+    grid = 2 * size if up else size
+    matrix = np.zeros((grid, grid), dtype)
+    for center in range(grid):
+        for offset, weight in enumerate((1, 4, 6, 4, 1), start=-2):
+            position = abs(center + offset)
+            matrix[center, min(position, 2 * (grid - 1) - position)] += weight
+    return np.ascontiguousarray(matrix[:, ::2] if up else matrix[::2])
 
 
-def _filter_down(x):
-    """Every second column of `x` filtered along rows with 1 4 6 4 1."""
-    even, odd = x[..., ::2], x[..., 1::2]
-    y = 6 * even
-    y += 4 * odd
-    y[..., 1:] += 4 * odd[..., :-1]
-    y[..., 0] += 4 * odd[..., 0]
-    y[..., 1:] += even[..., :-1]
-    y[..., 0] += even[..., 1]
-    y[..., :-1] += even[..., 1:]
-    y[..., -1] += even[..., -1]
-    return y
+def _filtered(x, up):
+    """`x` (..., H, W) filtered along both axes, by products with the part of the matrix that is not zero."""
+    rows, columns = (_filter_matrix(size, up, x.dtype) for size in x.shape[-2:])
+    y = np.empty(x.shape[:-1] + (len(columns),), x.dtype)
+    for outputs, inputs in _bands(columns):
+        np.matmul(x[..., inputs], columns[outputs, inputs].T, out=y[..., outputs])
+    z = np.empty(x.shape[:-2] + (len(rows), len(columns)), x.dtype)
+    for outputs, inputs in _bands(rows):
+        np.matmul(rows[outputs, inputs], y[..., inputs, :], out=z[..., outputs, :])
+    return z
 
 
-def _filter_up(x):
-    """Twice as many columns: zeros between those of `x`, filtered along rows with 1 4 6 4 1."""
-    y = np.empty(x.shape[:-1] + (2 * x.shape[-1],), x.dtype)
-    even, odd = y[..., ::2], y[..., 1::2]
-    np.multiply(x, 6, out=even)
-    even[..., 1:] += x[..., :-1]
-    even[..., 0] += x[..., 1]
-    even[..., :-1] += x[..., 1:]
-    even[..., -1] += x[..., -1]
-    odd[..., :-1] = x[..., :-1] + x[..., 1:]
-    odd[..., -1] = 2 * x[..., -1]
-    odd *= 4
-    return y
-
-
-def _along_both_axes(filter_rows, x):
-    y = filter_rows(x).swapaxes(-1, -2)
-    return filter_rows(np.ascontiguousarray(y)).swapaxes(-1, -2)
+def _bands(matrix):
+    """Blocks of rows of a banded matrix and the columns that they need, as slices."""
+    num_outputs, num_inputs = matrix.shape
+    for outputs in blocks(num_outputs, BAND):
+        begin, end = (edge * num_inputs // num_outputs for edge in (outputs.start, outputs.stop))
+        yield outputs, slice(max(begin - 2, 0), min(end + 2, num_inputs))
 
 
 def pyr_down(images, bits=24):
@@ -78,14 +76,18 @@ def pyr_down(images, bits=24):
     -------
     ndarray, shape (..., H / 2, W / 2), float32
     """
-    x = images.astype(_work_dtype(bits + FILTER_BITS))
-    return (_along_both_axes(_filter_down, x) * x.dtype.type(1 / 256)).astype(np.float32, copy=False)
+    x = images.astype(np.float32 if bits + FILTER_BITS <= 24 else np.float64, copy=False)
+    y = _filtered(x, up=False)
+    y *= 1 / 256
+    return y.astype(np.float32, copy=False)
 
 
 def pyr_up(images, bits=24):
     """Twice the resolution: zeros between the pixels, 5x5 binomial filter with gain 4. The inverse of `pyr_down`'s shape."""
-    x = images.astype(_work_dtype(bits + FILTER_BITS))
-    return (_along_both_axes(_filter_up, x) * x.dtype.type(1 / 64)).astype(np.float32, copy=False)
+    x = images.astype(np.float32 if bits + FILTER_BITS <= 24 else np.float64, copy=False)
+    y = _filtered(x, up=True)
+    y *= 1 / 64
+    return y.astype(np.float32, copy=False)
 
 
 def laplacian_pyramid(images, num_levels):
@@ -204,11 +206,12 @@ class DescriptorSet:
         scaled = directions / std
         offsets = np.sum(scaled * mean, axis=0, keepdims=True).T.astype(np.float32)
         scaled = np.ascontiguousarray(scaled.T, dtype=np.float32)
-        result = np.empty((len(scaled), self.num), np.float32)
-        begin = 0
-        for part in self.arrays():
-            np.subtract(scaled @ part.T, offsets, out=result[:, begin:begin + len(part)])
-            begin += len(part)
+        result, parts = np.empty((len(scaled), self.num), np.float32), self.arrays()
+
+        def project(part, end):
+            np.subtract(scaled @ part.T, offsets, out=result[:, end - len(part):end])
+
+        map_threads(project, parts, np.cumsum([len(part) for part in parts]))
         return result
 
 
@@ -241,77 +244,77 @@ def wasserstein_1d(a, b):
     -------
     float
     """
-    if len(a) < MIN_BINNED:
+    sample = np.sort(np.concatenate([x[::max(len(x) // 2048, 1)] for x in (a, b)]))
+    low, high = sample[len(sample) // 256], sample[-1 - len(sample) // 256]
+    num_bins = min(1 << (len(a).bit_length() - 1), MAX_BINS)
+    if len(a) < MIN_BINNED or not high - low > 1e-6 * max(abs(low), abs(high)):
         return float(np.mean(np.abs(np.sort(a) - np.sort(b)), dtype=np.float64))
-    low, high = min(a.min(), b.min()), max(a.max(), b.max())
-    num_bins = min(1 << (len(a).bit_length() - 3), MAX_BINS)
-    scale = np.float32((num_bins - 0.5) / max(float(high) - float(low), 1e-30))
-    if not np.isfinite(scale * (high - low)) or high == low:
-        return float(abs(np.mean(a, dtype=np.float64) - np.mean(b, dtype=np.float64)))
 
-    # From here on in units of bins. Above: how many values of a bin lie below its upper end, integrated over the bin.
-    (counts_a, above_a), (counts_b, above_b) = (_histogram(x, low, scale, num_bins) for x in (a, b))
+    # From here on in units of bins, 0 in the middle. The first and the last bin take all that lies beyond.
+    scale = np.float32(num_bins / (high - low))
+    for x in (a, b):
+        x -= (low + high) / 2
+        x *= scale
+    (counts_a, below_a), (counts_b, below_b) = (_histogram(x, num_bins) for x in (a, b))
     difference = np.cumsum(counts_a - counts_b)
     difference -= counts_a - counts_b
     changing = (difference - counts_b < 0) & (difference + counts_a > 0)
-    integrals = np.abs(difference + above_a - above_b)
+    changing[[0, -1]] = True
+    integrals = np.abs(difference + below_a - below_b)
     integrals[changing] = 0
-    total = np.sum(integrals) + _sorted_integral(_within(a, changing), _within(b, changing), difference)
-    return float(total / scale / len(a))
+    sorted_integral = _sorted_integral(_within(a, changing), _within(b, changing), difference)
+    return float((np.sum(integrals) + sorted_integral) / scale / len(a))
 
 
-def _histogram(values, low, scale, num_bins):
-    """Make `values` positions in units of bins, in place; return per bin the number, and the sum of distances to its end.
+def _bins(positions, num_bins):
+    """(positions no farther out than the outermost bins, number of their bin), both float32."""
+    inside = np.clip(positions, -num_bins // 2, num_bins // 2 - 0.5)
+    bins = np.floor(inside)
+    inside -= bins
+    bins += num_bins // 2
+    return inside, bins
 
-    Both sums are made at once, of the number 1 plus a tiny multiple of the position in the bin.
+
+def _histogram(positions, num_bins):
+    """For each bin how many values lie in it, and how many lie below x, integrated over the bin.
+
+    Both come from one sum: of the number 1 plus a tiny multiple of the position in the bin.
     """
-    tiny = 0.5 ** (len(values).bit_length() + 1)
+    tiny = 0.5 ** (len(positions).bit_length() + 1)
     sums = np.zeros(num_bins)
-    size = min(len(values), HISTOGRAM_ROWS)
-    bins, fractions, weights = np.empty(size, np.intp), np.empty(size, np.float32), np.empty(size)
-    for rows in blocks(len(values), size):
-        part = values[rows]
-        part -= low
-        part *= scale
-        num = len(part)
-        np.floor(part, out=fractions[:num])
-        bins[:num] = fractions[:num]
-        np.subtract(part, fractions[:num], out=fractions[:num])
-        np.multiply(fractions[:num], tiny, out=weights[:num])
+    for rows in blocks(len(positions), HISTOGRAM_ROWS):
+        fractions, bins = _bins(positions[rows], num_bins)
+        weights = fractions.astype(np.float64)
+        weights *= tiny
         weights += 1
-        sums += np.bincount(bins[:num], weights=weights[:num], minlength=num_bins)
+        sums += np.bincount(bins.astype(np.intp), weights=weights, minlength=num_bins)
     counts = np.floor(sums)
     return counts, counts - (sums - counts) / tiny
 
 
-def _within(values, chosen):
-    """Those of `values`, positions in units of bins, that lie in the chosen bins."""
-    return np.concatenate([part[chosen[part.astype(np.intp)]]
-                           for part in (values[rows] for rows in blocks(len(values), HISTOGRAM_ROWS))])
+def _within(positions, chosen):
+    """Those of `positions` that lie in the chosen bins, sorted."""
+    parts = (positions[rows] for rows in blocks(len(positions), HISTOGRAM_ROWS))
+    return np.sort(np.concatenate([part[chosen[_bins(part, len(chosen))[1].astype(np.intp)]] for part in parts]))
 
 
 def _sorted_integral(a, b, difference):
     """Integral of |number of `a` below x - number of `b` below x| over the bins that `a` and `b` lie in.
 
-    `difference` is that number at the lower end of each bin.
+    `a` and `b` are sorted, `difference` is that number at the lower end of each bin.
     """
-    # Positive float32 are in the order of their bits; the lowest bit then tells b from a.
-    keys = np.concatenate([a.view(np.uint32) << 1, (b.view(np.uint32) << 1) | 1])
-    if not len(keys):
-        return 0.0
-    keys.sort()
-    signs = 1.0 - 2.0 * (keys & 1)
-    x = (keys >> 1).view(np.float32).astype(np.float64)
-    bins = np.floor(x)
-    first = np.flatnonzero(np.diff(bins, prepend=-1))           # In each bin.
+    order = np.argsort(np.concatenate([a, b]), kind='stable')       # Merges what is sorted already.
+    signs = np.where(order < len(a), 1.0, -1.0)
+    x = np.concatenate([a, b])[order].astype(np.float64)
+    bins = _bins(x, len(difference))[1].astype(np.intp)
+    first = np.flatnonzero(np.diff(bins, prepend=-1))       # Of each bin.
+    last = np.append(first[1:], len(x)) - 1
     heights = np.cumsum(signs)
-    lengths = np.diff(np.append(first, len(x)))
-    at_lower_end = difference[bins[first].astype(np.intp)]
-    heights += np.repeat(at_lower_end - (heights[first] - signs[first]), lengths)
+    heights += np.repeat(difference[bins[first]] - heights[first] + signs[first], last - first + 1)
     ends = np.append(x[1:], 0)
-    last = first + lengths - 1
-    ends[last] = bins[last] + 1
-    return np.sum(np.abs(heights) * (ends - x)) + np.sum(np.abs(at_lower_end) * (x[first] - bins[first]))
+    ends[last] = bins[last] + 1 - len(difference) // 2
+    before_first = np.abs(difference[bins[first]]) * (x[first] - bins[first] + len(difference) // 2)
+    return np.sum(np.abs(heights) * (ends - x)) + np.sum(before_first)
 
 
 def sliced_wasserstein(a, b, dir_repeats, dirs_per_repeat, random=np.random):
