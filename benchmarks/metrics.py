@@ -124,7 +124,8 @@ def plain_ms_ssim(a, b):
 
 
 def our_swd(reals, fakes, minibatch_size, random):
-    metric = SlicedWasserstein(random=random)
+    metric = SlicedWasserstein()
+    metric.random = random
     for mode, images in (('reals', reals), ('fakes', fakes)):
         metric.begin(mode)
         for begin in range(0, len(images), minibatch_size):

@@ -19,6 +19,7 @@ BLOCK_PIXELS = 1 << 18      # Of images worked on at a time by one thread, so th
 PROJECTION_BYTES = 1 << 30  # Of projections kept at a time.
 HISTOGRAM_ROWS = 1 << 16    # Values sorted into bins at a time.
 MAX_BINS = 1 << 17
+MAX_SAVED_BYTES = 1 << 30   # Larger descriptors are made anew rather than read.
 MIN_BINNED = 1 << 14        # Fewer values are sorted at once.
 
 
@@ -184,7 +185,7 @@ class DescriptorSet:
     def arrays(self):
         """The descriptors, as a few arrays (n, C * size * size)."""
         if not self.file:
-            return self.parts
+            return [part[rows] for part in self.parts for rows in blocks(len(part), 1 << 13)]
         self.file.flush()
         rows = np.memmap(self.file, dtype=np.float32, mode='r', shape=(self.num, self.length))
         return [rows[block] for block in blocks(self.num, 1 << 13)]
@@ -361,18 +362,19 @@ class SlicedWasserstein:
         Number of random directions.
     resolution_max, resolution_min : int
         Finest and coarsest level. Larger images are averaged down to `resolution_max`.
-    random : numpy.random.RandomState, optional
-        Default: NumPy's global generator, drawn from in the order of the release.
+    random_seed : int, optional
+        Every `begin` starts the random numbers anew: one sequence for the reals, another one for all fakes. Default:
+        NumPy's global generator, drawn from in the order of the release.
     spill_dir : str, optional
         Keep the descriptors in temporary files in this folder instead of in memory.
     """
 
     def __init__(self, nhood_size=7, nhoods_per_image=128, dir_repeats=4, dirs_per_repeat=128, resolution_max=1024,
-                 resolution_min=16, random=None, spill_dir=None):
+                 resolution_min=16, random_seed=None, spill_dir=None):
         self.nhood_size, self.nhoods_per_image = nhood_size, nhoods_per_image
         self.dir_repeats, self.dirs_per_repeat = dir_repeats, dirs_per_repeat
         self.resolution_max, self.resolution_min = resolution_max, resolution_min
-        self.random = random or np.random
+        self.random, self.random_seed = np.random, random_seed
         self.spill_dir = spill_dir
         self.resolutions, self.sets, self.real_sets = None, None, None
 
@@ -385,6 +387,8 @@ class SlicedWasserstein:
         if mode == 'fakes' and self.real_sets is None:
             raise ValueError("begin('fakes'): feed 'reals' first")
         self.sets = None
+        if self.random_seed is not None:
+            self.random = np.random.RandomState(self.random_seed + (mode == 'fakes'))
 
     def feed(self, mode, images):
         """Add images (N, C, H, W), uint8 in 0..255 (or floats of that range); H = W a power of two."""
@@ -434,6 +438,25 @@ class SlicedWasserstein:
                          for ours, theirs in zip(self.sets, self.real_sets, strict=True)]
         self.sets = None
         return distances + [float(np.mean(distances))]
+
+    def get_reals(self):
+        """The reals' descriptors as {name: array} for :meth:`set_reals`; None if they take more than 1 GB."""
+        if sum(4 * descriptors.num * descriptors.length for descriptors in self.real_sets) > MAX_SAVED_BYTES:
+            return None
+        arrays = {'resolutions': np.array(self.resolutions)}
+        for size, descriptors in zip(self.resolutions, self.real_sets, strict=True):
+            arrays['descriptors_%d' % size] = np.concatenate(descriptors.arrays())
+            arrays['sums_%d' % size] = np.stack([descriptors.sums, descriptors.square_sums])
+        return arrays
+
+    def set_reals(self, arrays):
+        """Take the descriptors of reals that were fed earlier."""
+        self.resolutions, self.real_sets = arrays['resolutions'].tolist(), []
+        for size in self.resolutions:
+            sums, square_sums = arrays['sums_%d' % size]
+            descriptors = DescriptorSet(len(sums), self.spill_dir)
+            descriptors.append(arrays['descriptors_%d' % size], sums, square_sums)
+            self.real_sets.append(descriptors)
 
 
 def _channel_sums(rows, channels):
