@@ -3,8 +3,8 @@
     python benchmarks/metrics.py --images 16384
     python benchmarks/metrics.py --images 2048 --resolution 64 --parts swd ms_ssim
 
-The images are random waves of all sizes with varying contrast, the fakes with a little more of it. `swd` feeds reals and
-fakes and computes one distance in the paper's setting (128 patches, 4 x 128 directions). The plain version was written
+The images are random waves of all sizes with varying contrast, the fakes with a little more of it. `swd` feeds reals
+and fakes and computes one distance in the paper's setting (128 patches, 4 x 128 directions). The plain version was written
 from the formulas: `scipy.ndimage.convolve` with the 5x5 filter, fancy indexing, whole sets as arrays, `np.sort`; its
 peak memory is several times ours, 30 GB for 16384 images at 128x128. Printed are seconds, how many times as long the
 plain version took, and both results.
@@ -22,7 +22,7 @@ import scipy.signal
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from metrics.ms_ssim import MultiScaleSSIM, ms_ssim_per_pair  # noqa: E402
+from metrics.ms_ssim import MultiScaleSSIM  # noqa: E402
 from metrics.sliced_wasserstein import SlicedWasserstein  # noqa: E402
 
 FILTER = np.float32([1, 4, 6, 4, 1])
@@ -75,7 +75,8 @@ def plain_swd(reals, fakes, minibatch_size, random):
     for images in (reals, fakes):
         patches = [[] for _level in range(num_levels)]
         for begin in range(0, len(images), minibatch_size):
-            for level, kept in zip(plain_pyramid(images[begin:begin + minibatch_size], num_levels), patches, strict=True):
+            pyramid = plain_pyramid(images[begin:begin + minibatch_size], num_levels)
+            for level, kept in zip(pyramid, patches, strict=True):
                 kept.append(plain_patches(level, random))
         if images is reals:     # As in the release, whose reals are compared with themselves.
             [random.randn(147, 128) for _draw in range(4 * num_levels)]
