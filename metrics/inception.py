@@ -105,17 +105,18 @@ def _import_torch():
 
 
 def _import_extractor():
-    """torch-fidelity's extractor. Its package imports torchvision, which the extractor does not need."""
+    """torch-fidelity's extractor without the rest of the package, which imports torchvision; this does not need it."""
     spec = importlib.util.find_spec('torch_fidelity')
     if spec is None:
         raise misc.UserError('inception features: need the package torch-fidelity; '
                              'pip install --no-deps torch-fidelity')
-    if 'torch_fidelity' not in sys.modules and importlib.util.find_spec('torchvision') is None:
-        package = types.ModuleType('torch_fidelity')
-        package.__path__ = list(spec.submodule_search_locations)
-        sys.modules['torch_fidelity'] = package
-        try:
-            return importlib.import_module('torch_fidelity.feature_extractor_inceptionv3').FeatureExtractorInceptionV3
-        finally:
-            del sys.modules['torch_fidelity']
-    return importlib.import_module('torch_fidelity.feature_extractor_inceptionv3').FeatureExtractorInceptionV3
+    module_name = 'torch_fidelity.feature_extractor_inceptionv3'
+    if 'torch_fidelity' in sys.modules:
+        return importlib.import_module(module_name).FeatureExtractorInceptionV3
+    # Stands in for the package while its module is imported.
+    sys.modules['torch_fidelity'] = package = types.ModuleType('torch_fidelity')
+    package.__path__ = list(spec.submodule_search_locations)
+    try:
+        return importlib.import_module(module_name).FeatureExtractorInceptionV3
+    finally:
+        del sys.modules['torch_fidelity']

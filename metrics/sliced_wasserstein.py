@@ -84,7 +84,7 @@ def pyr_down(images, bits=24):
 
 
 def pyr_up(images, bits=24):
-    """Twice the resolution: zeros between the pixels, then the 5x5 binomial filter with gain 4; see :func:`pyr_down`."""
+    """Twice the resolution: zeros between the pixels, then the 5x5 filter with gain 4; see :func:`pyr_down`."""
     x = images.astype(np.float32 if bits + FILTER_BITS <= 24 else np.float64, copy=False)
     y = _filtered(x, up=True)
     y *= 1 / 64
