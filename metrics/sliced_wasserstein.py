@@ -11,10 +11,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 import misc
+from metrics.filters import bands, filtered
 from metrics.threads import blocks, map_threads
 
 FILTER_BITS = 8             # The binomial filter 1 4 6 4 1 has weights of 1/16 along each axis: 8 more bits.
-BAND = 64                   # Outputs of a filter computed in one product.
 BLOCK_PIXELS = 1 << 18      # Of images worked on at a time by one thread, so that they stay in its cache.
 PROJECTION_BYTES = 1 << 30  # Of projections kept at a time.
 HISTOGRAM_ROWS = 1 << 16    # Values sorted into bins at a time.
@@ -28,8 +28,8 @@ MIN_BINNED = 1 << 14        # Fewer values are sorted at once.
 
 
 @functools.lru_cache(maxsize=None)
-def _filter_matrix(size, up, dtype):
-    """The filter 1 4 6 4 1 along an axis of `size` pixels as a matrix (outputs, inputs).
+def _binomial(size, up, dtype):
+    """The filter 1 4 6 4 1 along an axis of `size` pixels, see `metrics.filters`.
 
     Down: at every second pixel. Up: between as many zeros as pixels.
     """
@@ -39,27 +39,15 @@ def _filter_matrix(size, up, dtype):
         for offset, weight in enumerate((1, 4, 6, 4, 1), start=-2):
             position = abs(center + offset)
             matrix[center, min(position, 2 * (grid - 1) - position)] += weight
-    return np.ascontiguousarray(matrix[:, ::2] if up else matrix[::2])
+    return bands(matrix[:, ::2] if up else matrix[::2])
 
 
-def _filtered(x, up):
-    """`x` (..., H, W) filtered along both axes, by products with the part of the matrix that is not zero."""
-    rows, columns = (_filter_matrix(size, up, x.dtype) for size in x.shape[-2:])
-    y = np.empty(x.shape[:-1] + (len(columns),), x.dtype)
-    for outputs, inputs in _bands(columns):
-        np.matmul(x[..., inputs], columns[outputs, inputs].T, out=y[..., outputs])
-    z = np.empty(x.shape[:-2] + (len(rows), len(columns)), x.dtype)
-    for outputs, inputs in _bands(rows):
-        np.matmul(rows[outputs, inputs], y[..., inputs, :], out=z[..., outputs, :])
-    return z
-
-
-def _bands(matrix):
-    """Blocks of rows of a banded matrix and the columns that they need, as slices."""
-    num_outputs, num_inputs = matrix.shape
-    for outputs in blocks(num_outputs, BAND):
-        begin, end = (edge * num_inputs // num_outputs for edge in (outputs.start, outputs.stop))
-        yield outputs, slice(max(begin - 2, 0), min(end + 2, num_inputs))
+def _filtered(images, up, bits, factor):
+    """`images` filtered along both axes, times `factor`, float32."""
+    x = images.astype(np.float32 if bits + FILTER_BITS <= 24 else np.float64, copy=False)
+    y = filtered(x, *(_binomial(size, up, x.dtype) for size in x.shape[-2:]))
+    y *= factor
+    return y.astype(np.float32, copy=False)
 
 
 def pyr_down(images, bits=24):
@@ -77,18 +65,12 @@ def pyr_down(images, bits=24):
     -------
     ndarray, shape (..., H / 2, W / 2), float32
     """
-    x = images.astype(np.float32 if bits + FILTER_BITS <= 24 else np.float64, copy=False)
-    y = _filtered(x, up=False)
-    y *= 1 / 256
-    return y.astype(np.float32, copy=False)
+    return _filtered(images, False, bits, 1 / 256)
 
 
 def pyr_up(images, bits=24):
     """Twice the resolution: zeros between the pixels, then the 5x5 filter with gain 4; see :func:`pyr_down`."""
-    x = images.astype(np.float32 if bits + FILTER_BITS <= 24 else np.float64, copy=False)
-    y = _filtered(x, up=True)
-    y *= 1 / 64
-    return y.astype(np.float32, copy=False)
+    return _filtered(images, True, bits, 1 / 64)
 
 
 def laplacian_pyramid(images, num_levels):
