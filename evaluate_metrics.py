@@ -155,7 +155,7 @@ def feed_fakes(wanted, Gs, dataset, minibatch_size, random_seed, desc):
 
 
 def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, minibatch_size=64,
-                 inception_weights=None, classifier=None, cache_dir=None, only_final=False):
+                 inception_weights=None, classifier=None, cache_dir=None, only_final=False, spill_dir=None):
     """Evaluate metrics on the snapshots of a run.
 
     Parameters
@@ -177,6 +177,8 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
         Where statistics of the reals are kept. Default: ``metric-cache`` in `data_dir`.
     only_final : bool
         Leave out all snapshots but the last.
+    spill_dir : str, optional
+        Folder for temporary files of `swd`, which otherwise keeps its descriptors in memory.
 
     Returns
     -------
@@ -204,7 +206,7 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
     needed = [name for name in names if any(name in of_snapshot for _entry, of_snapshot in missing)]
     if needed:
         with experiment.open_dataset(config, data_dir) as dataset:
-            made = make_metrics(needed, counts, random_seed, inception_weights, classifier, dataset)
+            made = make_metrics(needed, counts, random_seed, inception_weights, classifier, spill_dir, dataset)
             for name in needed:
                 if 'reals' in metrics.METRICS[name].needs:
                     prepare_reals(name, made[name], dataset, counts[name], random_seed,
@@ -225,7 +227,7 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
     return results
 
 
-def make_metrics(names, counts, random_seed, inception_weights, classifier, dataset):
+def make_metrics(names, counts, random_seed, inception_weights, classifier, spill_dir, dataset):
     """{name: metric} with what they need."""
     features = None
     made = {}
@@ -244,7 +246,7 @@ def make_metrics(names, counts, random_seed, inception_weights, classifier, data
         if name == 'inception_score':
             options['num_images'] = counts[name]
         if name == 'swd':
-            options['random_seed'] = random_seed
+            options.update(random_seed=random_seed, spill_dir=spill_dir)
         made[name] = metrics.make_metric(name, **options)
     return made
 
@@ -318,6 +320,7 @@ def parse_arguments(config, argv):
     parser.add_argument('--classifier', metavar='FILE', help='of train_classifier.py')
     parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
     parser.add_argument('--cache-dir', metavar='DIR', help='statistics of reals (default: DATA_DIR/metric-cache)')
+    parser.add_argument('--spill-dir', metavar='DIR', help='temporary files instead of memory for swd')
     parser.add_argument('--engine', default=config.engine, help='default: %(default)s')
     return parser.parse_args(argv)
 
@@ -332,7 +335,7 @@ def main(argv=None):
             raise misc.UserError('--minibatch %d: must be at least 1' % args.minibatch)
         theano_env.configure(args.engine, config.theano_flags, None, config.precision)
         evaluate_run(args.run_dir, args.metrics, args.data_dir, args.num_images, args.seed, args.minibatch,
-                     args.inception_weights, args.classifier, args.cache_dir, args.only_final)
+                     args.inception_weights, args.classifier, args.cache_dir, args.only_final, args.spill_dir)
     except (misc.UserError, theano_env.EnvironmentProblem) as error:
         print('evaluate_metrics.py: error: %s' % error, file=sys.stderr)
         return 1

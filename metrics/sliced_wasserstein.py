@@ -9,6 +9,7 @@ import tempfile
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from tqdm import tqdm
 
 import misc
 from metrics.filters import bands, filtered
@@ -18,7 +19,7 @@ FILTER_BITS = 8             # The binomial filter 1 4 6 4 1 has weights of 1/16 
 BLOCK_PIXELS = 1 << 18      # Of images worked on at a time by one thread, so that they stay in its cache.
 PROJECTION_BYTES = 1 << 30  # Of projections kept at a time.
 HISTOGRAM_ROWS = 1 << 16    # Values sorted into bins at a time.
-MAX_BINS = 1 << 17
+MAX_BINS = 1 << 16
 MAX_SAVED_BYTES = 1 << 30   # Larger descriptors are made anew rather than read.
 MIN_BINNED = 1 << 14        # Fewer values are sorted at once.
 
@@ -151,7 +152,11 @@ class DescriptorSet:
     def __init__(self, channels, spill_dir=None):
         self.num, self.parts = 0, []
         self.sums, self.square_sums = np.zeros(channels), np.zeros(channels)
-        self.file = tempfile.TemporaryFile(dir=spill_dir) if spill_dir else None
+        try:
+            self.file = tempfile.TemporaryFile(dir=spill_dir) if spill_dir else None
+        except OSError as error:
+            raise misc.UserError('spill_dir=%r: no file can be made there (%s); choose another folder' % (
+                spill_dir, error.strerror)) from error
 
     def append(self, descriptors, sums, square_sums):
         """Add (N, C * size * size) float32, with the sums of each channel and of its squares."""
@@ -177,11 +182,6 @@ class DescriptorSet:
         count = self.num * (self.length // len(self.sums))
         mean = self.sums / count
         return mean, np.sqrt(np.maximum(self.square_sums / count - mean ** 2, 0))
-
-    def finalized(self):
-        """All descriptors normalised per channel, (N, C * size * size) float32."""
-        mean, std = (np.repeat(x, self.length // len(x)) for x in self.mean_std())
-        return np.concatenate([(part - mean) / std for part in self.arrays()]).astype(np.float32)
 
     def projected(self, directions):
         """Normalised descriptors times `directions` (C * size * size, n): (n, N) float32."""
@@ -229,7 +229,7 @@ def wasserstein_1d(a, b):
     """
     sample = np.sort(np.concatenate([x[::max(len(x) // 2048, 1)] for x in (a, b)]))
     low, high = sample[len(sample) // 256], sample[-1 - len(sample) // 256]
-    num_bins = min(1 << (len(a).bit_length() - 1), MAX_BINS)
+    num_bins = min(1 << (len(a).bit_length() - 3), MAX_BINS)
     if len(a) < MIN_BINNED or not high - low > 1e-6 * max(abs(low), abs(high)):
         return float(np.mean(np.abs(np.sort(a) - np.sort(b)), dtype=np.float64))
 
@@ -300,7 +300,7 @@ def _sorted_integral(a, b, difference):
     return np.sum(np.abs(heights) * (ends - x)) + np.sum(before_first)
 
 
-def sliced_wasserstein(a, b, dir_repeats, dirs_per_repeat, random=np.random):
+def sliced_wasserstein(a, b, dir_repeats, dirs_per_repeat, random=np.random, progress=lambda: None):
     """Sliced Wasserstein distance of two sets of descriptors.
 
     Parameters
@@ -311,6 +311,8 @@ def sliced_wasserstein(a, b, dir_repeats, dirs_per_repeat, random=np.random):
         The average is over `dir_repeats` times `dirs_per_repeat` random directions.
     random : numpy.random.RandomState or the module
         One ``randn(length, dirs_per_repeat)`` per repeat.
+    progress : callable
+        Called after every repeat.
 
     Returns
     -------
@@ -324,6 +326,7 @@ def sliced_wasserstein(a, b, dir_repeats, dirs_per_repeat, random=np.random):
         for block in blocks(dirs_per_repeat, max(PROJECTION_BYTES // (8 * a.num), 1)):
             projections = zip(a.projected(directions[:, block]), b.projected(directions[:, block]), strict=True)
             distances += map_threads(lambda pair: wasserstein_1d(*pair), projections)
+        progress()
     return float(np.mean(distances))
 
 
@@ -416,8 +419,10 @@ class SlicedWasserstein:
                     draw_directions(descriptors.length, self.dirs_per_repeat, self.random)
             distances = [0.0] * len(self.sets)
         else:
-            distances = [1e3 * sliced_wasserstein(ours, theirs, self.dir_repeats, self.dirs_per_repeat, self.random)
-                         for ours, theirs in zip(self.sets, self.real_sets, strict=True)]
+            with tqdm(total=len(self.sets) * self.dir_repeats, desc='swd', leave=False) as bar:
+                distances = [1e3 * sliced_wasserstein(*sets, self.dir_repeats, self.dirs_per_repeat, self.random,
+                                                      bar.update)
+                             for sets in zip(self.sets, self.real_sets, strict=True)]
         self.sets = None
         return distances + [float(np.mean(distances))]
 

@@ -202,10 +202,12 @@ def test_modes_with_a_classifier(tmp_path, data_dir):
     (['--num-images', '0'], '--num-images 0: must be at least 2'),
     (['--minibatch', '0'], '--minibatch 0: must be at least 1'),
     (['--metrics', 'mnist_modes'], 'has 1 colour channels; needs 3'),
+    (['--num-images', '4', '--spill-dir', 'nowhere'], "spill_dir='nowhere': no file can be made there"),
     (['--metrics', 'fid', '--inception-weights', 'nowhere.pth'], 'inception weights nowhere.pth: no such file'),
 ])
 def test_a_mistake_is_one_line_and_exit_status_1(argv, message, digits_run, data_dir, capsys):
     status, _out, err = run_main(capsys, digits_run, '--data-dir', data_dir, *argv)
+    err = err.rpartition('\r')[2]     # A progress bar was there.
     assert status == 1 and message in err and err.startswith('evaluate_metrics.py: error: ') and err.count('\n') == 1
     assert not (digits_run / 'metrics.jsonl').exists()
 
