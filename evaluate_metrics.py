@@ -268,7 +268,11 @@ def prepare_reals(name, metric, dataset, num_images, random_seed, cache_dir):
     feed_reals(metric, dataset, num_images, random_seed)
     arrays = metric.get_reals()
     if arrays is not None:
-        os.makedirs(cache_dir, exist_ok=True)
+        try:
+            os.makedirs(cache_dir, exist_ok=True)
+        except OSError as error:
+            raise misc.UserError('cache_dir=%r: cannot be made (%s); choose another folder with --cache-dir' % (
+                cache_dir, error.strerror)) from error
         with misc.atomic_write(path) as cache_file:
             np.savez(cache_file, **arrays)
 

@@ -203,6 +203,7 @@ def test_modes_with_a_classifier(tmp_path, data_dir):
     (['--minibatch', '0'], '--minibatch 0: must be at least 1'),
     (['--metrics', 'mnist_modes'], 'has 1 colour channels; needs 3'),
     (['--num-images', '4', '--spill-dir', 'nowhere'], "spill_dir='nowhere': no file can be made there"),
+    (['--num-images', '4', '--cache-dir', __file__], 'choose another folder with --cache-dir'),
     (['--metrics', 'fid', '--inception-weights', 'nowhere.pth'], 'inception weights nowhere.pth: no such file'),
 ])
 def test_a_mistake_is_one_line_and_exit_status_1(argv, message, digits_run, data_dir, capsys):
