@@ -19,7 +19,7 @@ FILTER_BITS = 8             # The binomial filter 1 4 6 4 1 has weights of 1/16 
 BLOCK_PIXELS = 1 << 18      # Of images worked on at a time by one thread, so that they stay in its cache.
 PROJECTION_BYTES = 1 << 30  # Of projections kept at a time.
 HISTOGRAM_ROWS = 1 << 16    # Values sorted into bins at a time.
-MAX_BINS = 1 << 16
+MAX_BINS = 1 << 16          # Their numbers are kept in 16 bits.
 MAX_SAVED_BYTES = 1 << 30   # Larger descriptors are made anew rather than read.
 MIN_BINNED = 1 << 14        # Fewer values are sorted at once.
 
@@ -238,47 +238,50 @@ def wasserstein_1d(a, b):
     for x in (a, b):
         x -= (low + high) / 2
         x *= scale
-    (counts_a, below_a), (counts_b, below_b) = (_histogram(x, num_bins) for x in (a, b))
+    (counts_a, below_a, bins_a), (counts_b, below_b, bins_b) = (_histogram(x, num_bins) for x in (a, b))
     difference = np.cumsum(counts_a - counts_b)
     difference -= counts_a - counts_b
     changing = (difference - counts_b < 0) & (difference + counts_a > 0)
     changing[[0, -1]] = True
     integrals = np.abs(difference + below_a - below_b)
     integrals[changing] = 0
-    sorted_integral = _sorted_integral(_within(a, changing), _within(b, changing), difference)
+    sorted_integral = _sorted_integral(_within(a, bins_a, changing), _within(b, bins_b, changing), difference)
     return float((np.sum(integrals) + sorted_integral) / scale / len(a))
 
 
 def _bins(positions, num_bins):
-    """(positions no farther out than the outermost bins, number of their bin), both float32."""
-    inside = np.clip(positions, -num_bins // 2, num_bins // 2 - 0.5)
+    """(position within its bin, from 0 to 1; number of the bin); the outermost bins take what lies beyond."""
+    inside = np.maximum(positions, np.float32(-num_bins // 2))
+    np.minimum(inside, np.float32(num_bins // 2 - 0.5), out=inside)
     bins = np.floor(inside)
     inside -= bins
-    bins += num_bins // 2
+    bins += np.float32(num_bins // 2)
     return inside, bins
 
 
 def _histogram(positions, num_bins):
-    """For each bin how many values lie in it, and how many lie below x, integrated over the bin.
+    """How many values lie in each bin, how many lie below x, integrated over each bin, and each value's bin, uint16.
 
-    Both come from one sum: of the number 1 plus a tiny multiple of the position in the bin.
+    The first two come from one sum: of the number 1 plus a tiny multiple of the position in the bin.
     """
     tiny = 0.5 ** (len(positions).bit_length() + 1)
-    sums = np.zeros(num_bins)
+    sums, bin_of_value = np.zeros(num_bins), np.empty(len(positions), np.uint16)
     for rows in blocks(len(positions), HISTOGRAM_ROWS):
         fractions, bins = _bins(positions[rows], num_bins)
+        bins = bins.astype(np.intp)
+        bin_of_value[rows] = bins
         weights = fractions.astype(np.float64)
         weights *= tiny
         weights += 1
-        sums += np.bincount(bins.astype(np.intp), weights=weights, minlength=num_bins)
+        sums += np.bincount(bins, weights=weights, minlength=num_bins)
     counts = np.floor(sums)
-    return counts, counts - (sums - counts) / tiny
+    return counts, counts - (sums - counts) / tiny, bin_of_value
 
 
-def _within(positions, chosen):
+def _within(positions, bin_of_value, chosen):
     """Those of `positions` that lie in the chosen bins, sorted."""
-    parts = (positions[rows] for rows in blocks(len(positions), HISTOGRAM_ROWS))
-    return np.sort(np.concatenate([part[chosen[_bins(part, len(chosen))[1].astype(np.intp)]] for part in parts]))
+    return np.sort(np.concatenate([positions[rows][chosen[bin_of_value[rows]]]
+                                   for rows in blocks(len(positions), HISTOGRAM_ROWS)]))
 
 
 def _sorted_integral(a, b, difference):
