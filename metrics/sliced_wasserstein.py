@@ -280,7 +280,7 @@ def _histogram(positions, num_bins):
 
 def _within(positions, bin_of_value, chosen):
     """Those of `positions` that lie in the chosen bins, sorted."""
-    return np.sort(np.concatenate([positions[rows][chosen[bin_of_value[rows]]]
+    return np.sort(np.concatenate([positions[rows][chosen.take(bin_of_value[rows])]
                                    for rows in blocks(len(positions), HISTOGRAM_ROWS)]))
 
 
