@@ -256,10 +256,16 @@ class Network:
     # Variables.
 
     def find_var(self, name_or_var):
-        """The shared variable with the local name `name_or_var`; a shared variable is returned as it is."""
+        """The shared variable with the local name `name_or_var`; a shared variable is returned as it is.
+
+        A top-level variable is also found by its own name, such as ``lod`` in networks of the 2018 release.
+        """
         if is_tf_expression(name_or_var):
             return name_or_var
         if name_or_var not in self.vars:
+            for var in self.toplevel_params.values():
+                if var.name == name_or_var:
+                    return var
             raise misc.UserError('%s has no variable %r%s' % (
                 self.name, name_or_var, misc.did_you_mean(name_or_var, self.vars)))
         return self.vars[name_or_var]
@@ -440,7 +446,7 @@ class Network:
         ----------
         *in_arrays : arrays
             One per input layer, with the same number of rows, which may be 0. A surplus array [N, 0], the empty labels
-            of a 2018 script, is ignored.
+            of a 2018 script, is ignored; a last input without columns may be left out.
         return_as_list : bool
             Always return a list; else a single output is returned as such and several as a tuple.
         print_progress : bool
@@ -489,6 +495,8 @@ class Network:
         arrays = [np.asarray(array) for array in in_arrays]
         if len(arrays) == self.num_inputs + 1 and arrays[-1].ndim == 2 and arrays[-1].shape[1] == 0:
             arrays.pop()
+        if arrays and len(arrays) == self.num_inputs - 1 and self.input_shapes[-1][1:] == [0]:
+            arrays.append(np.zeros((len(arrays[0]), 0), np.float32))
         if len(arrays) != self.num_inputs:
             raise misc.UserError('%s.run takes %d arrays (%s), got %d' % (
                 self.name, self.num_inputs, ', '.join(map(str, self.input_names)), len(arrays)))
