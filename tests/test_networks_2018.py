@@ -205,8 +205,8 @@ class LossCase:
         self.nets = {}
         for key in 'GD':
             net = Network(key, func='networks_2018.%s_paper' % key, **self.info[key + '_kwargs'])
-            for var in self.info[key + '_variables']:
-                net.set_var(var['name'], self.arrays['%s/var/%s' % (key, var['name'])])
+            for name in net.trainables:
+                net.set_var(name, self.arrays['%s/var/%s' % (key, name)])
             self.nets[key] = net
 
     def evaluate(self, lod, fake_labels, kwargs, image_lod=0):
