@@ -1,17 +1,18 @@
 """Networks out of files: our own pickles, and those of the 2017 Theano and the 2018 TensorFlow release.
 
-``python legacy.py PUBLISHED.pkl OURS.pkl`` converts a file. Nothing that is stored in a pickle is executed: `safe_pickle`
-reads plain data, and our own build functions make the networks, which are the functions that they were where they come
-from. This is the only module that knows the old formats.
+``python legacy.py PUBLISHED.pkl OURS.pkl`` converts a file. Nothing that is stored in a pickle is executed:
+`safe_pickle` reads plain data, and our own build functions make the networks, which are the functions that they were
+where they come from. This is the only module that knows the old formats.
 
-======= ==================== ==============================================================================================
+======= ==================== ===========================================================================================
 release class                state
-======= ==================== ==============================================================================================
+======= ==================== ===========================================================================================
 2017    network.Network      build_func_spec {func: name, arguments}, param_values [array] in Lasagne's order,
                              toplevel_params {name: number}, build_module_src (source text, ignored)
-2018    tfutil.Network       version 2, name, build_func_name, static_kwargs, variables [(name, array)], build_module_src
+2018    tfutil.Network       version 2, name, build_func_name, static_kwargs, variables [(name, array)],
+                             build_module_src
 ours    tfutil_shim.Network  see `tfutil_shim.Network.__getstate__`
-======= ==================== ==============================================================================================
+======= ==================== ===========================================================================================
 """
 
 import argparse
@@ -22,7 +23,7 @@ import sys
 
 import numpy as np
 
-import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
+import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
 
 import lasagne
 

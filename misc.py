@@ -273,7 +273,8 @@ def load_pkl(path, build_funcs=()):
     UserError
         The file cannot be read or is not admitted, see :mod:`legacy` and :mod:`safe_pickle`.
     """
-    import legacy       # Which imports this module.
+    import legacy  # Which imports this module.
+
     return legacy.load_pkl(path, build_funcs)
 
 

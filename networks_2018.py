@@ -15,9 +15,10 @@ float16             with ``dtype='float16'`` inputs, weights, activations and ou
                     between is computed in float32, as GPUs accumulate. Parameters stay float32
 =================== ============================================================================================
 
-Variables have the names and layouts of that release: convolutions (height, width, in, out), fused upscaling ones (height,
-width, out, in), dense layers (in, out), not flipped; ``lod`` is our `cur_lod`. Arguments that a function does not know
-are ignored, as they were there: `structure`, whose two values are the same function, and `tanh_at_end` among them.
+Variables have the names and layouts of that release: convolutions (height, width, in, out), fused upscaling ones
+(height, width, out, in), dense layers (in, out), not flipped; ``lod`` is our `cur_lod`. Arguments that a function does
+not know are ignored, as they were there: `structure`, whose two values are the same function, and `tanh_at_end` among
+them.
 """
 
 import numpy as np
@@ -92,6 +93,7 @@ class WeightLayer(Layer):
         self.num_units = num_units
         self.nonlinearity = activation
         self.rounding = rounding
+        self.use_wscale = use_wscale
         self.scale = np.float32(gain / np.sqrt(fan_in))
         self.weight = self.add_param(Normal(1.0 if use_wscale else float(self.scale)), shape, 'weight')
         self.bias = self.add_param(Constant(0.), (num_units,), 'bias', regularizable=False)

@@ -1,9 +1,9 @@
 """Reading pickles without running anything that is in them.
 
 Python's `pickle` calls whatever a file names. This reader knows plain data (None, bool, int, float, str, bytes, list,
-tuple, dict), NumPy arrays and numbers, and those classes for which the caller gives a function of their state. Nothing is
-imported, no method of an object is called, and a file cannot claim much more memory than its own size. Protocols 0 to 5;
-strings of Python 2 are read as latin1.
+tuple, dict), NumPy arrays and numbers, and those classes for which the caller gives a function of their state. Nothing
+is imported, no method of an object is called, and a file cannot claim much more memory than its own size. Protocols 0
+to 5; strings of Python 2 are read as latin1.
 """
 
 import math
@@ -262,7 +262,7 @@ class _Machine:
     # What NumPy's pickles call.
 
     def array(self, shape, dtype, data, order='C'):
-        """The array in the machine's byte order; read-only, a view of the file's bytes, where they are in that order."""
+        """The array, read-only, in the byte order of this machine: where that is the file's, a view of its bytes."""
         if type(data) is str:
             data = self.encode(data)
         if type(shape) is not tuple or len(shape) > 32 or any(type(size) is not int or not 0 <= size < 2 ** 40
@@ -352,8 +352,10 @@ def _finished(value, done, depth=0):
         result = value.value
     elif type(value) is _Instance and value.state is not None:
         result = value.make(_finished(value.state, done, depth + 1))
+    elif type(value) is _Instance:
+        raise Refused('an object of class %s without a state' % value.name)
     else:
-        raise Refused('something unfinished: %s' % type(value).__name__.strip('_'))
+        raise Refused('an array, a type or a name in an unusual place')
     done[id(value)] = result
     return result
 

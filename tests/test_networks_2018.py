@@ -192,12 +192,13 @@ class FixedMixing:
         return T.constant(self.factors.astype(dtype))
 
 
-LOSS_ARGUMENTS = {'wgan_lambda': 'iwass_lambda', 'wgan_epsilon': 'iwass_epsilon', 'wgan_target': 'iwass_target',
-                  'cond_weight': 'cond_weight'}
+# Their names and defaults in the 2018 release.
+LOSS_ARGUMENTS = {'wgan_lambda': ('iwass_lambda', 10.0), 'wgan_epsilon': ('iwass_epsilon', 0.001),
+                  'wgan_target': ('iwass_target', 1.0), 'cond_weight': ('cond_weight', 1.0)}
 
 
 class LossCase:
-    """Recorded networks and inputs of the losses for one label size."""
+    """Recorded networks and inputs of the losses for one label size, and functions of the lod and the arguments."""
 
     def __init__(self, label_size):
         self.arrays, _meta = load_golden('tf/losses/losses_label%d' % label_size)
@@ -209,47 +210,55 @@ class LossCase:
                 net.set_var(name, self.arrays['%s/var/%s' % (key, name)])
             self.nets[key] = net
 
-    def evaluate(self, lod, fake_labels, kwargs, image_lod=0):
-        """loss.Losses for the recorded inputs as constants; `image_lod` shrinks the images."""
-        for net in self.nets.values():
-            net.set_var('lod', lod)
-        kwargs = {LOSS_ARGUMENTS[name]: value for name, value in kwargs.items() if name in LOSS_ARGUMENTS}
+    def function(self, min_lod, max_lod, image_lod):
+        """[loss, what it reports as score of the fakes (D), gradients] for each net, of the arguments of the losses."""
+        arguments = {ours: T.fscalar(ours) for ours, _default in LOSS_ARGUMENTS.values()}
         reals = self.arrays['reals']
         n, c, h, w = reals.shape
         f = 2 ** image_lod
         reals = reals.reshape(n, c, h // f, f, w // f, f).mean((3, 5), dtype='float32')
-        return loss.evaluate_loss(
-            self.nets['G'], self.nets['D'], int(np.floor(lod)), int(np.ceil(lod)), T.constant(reals),
-            *[T.constant(self.arrays[key]) for key in ('labels_reals', 'latents', fake_labels)],
-            random=FixedMixing(self.arrays['mixing_factors']), image_lod=image_lod, **kwargs)
+        outputs = []
+        for key, fake_labels in (('G', 'labels_G'), ('D', 'labels_reals')):
+            losses = loss.evaluate_loss(
+                self.nets['G'], self.nets['D'], min_lod, max_lod, T.constant(reals),
+                *[T.constant(self.arrays[name]) for name in ('labels_reals', 'latents', fake_labels)],
+                random=FixedMixing(self.arrays['mixing_factors']), image_lod=image_lod, **arguments)
+            expression = losses.G_loss if key == 'G' else losses.D_loss
+            outputs += [expression, losses.fake_scores_out] if key == 'D' else [expression]
+            outputs += theano.grad(expression, list(self.nets[key].trainables.values()), disconnected_inputs='ignore')
+        function = theano.function(list(arguments.values()), outputs, on_unused_input='ignore')
+
+        def evaluate(lod, kwargs):
+            for net in self.nets.values():
+                net.set_var('lod', lod)
+            values = function(*[kwargs.get(name, default) for name, (_ours, default) in LOSS_ARGUMENTS.items()])
+            num_of_G = 1 + len(self.nets['G'].trainables)
+            return {'G': values[:num_of_G], 'D': values[num_of_G:]}
+        return evaluate
 
 
-@pytest.mark.parametrize('image_lod', [0, 1])
-@pytest.mark.parametrize('label_size', [0, 10])
-def test_losses_and_gradients(label_size, image_lod):
+@pytest.mark.parametrize('label_size, min_lod, image_lod', [(0, None, 0), (10, None, 0), (10, 1, 1)])
+def test_losses_and_gradients(label_size, min_lod, image_lod):
     """Means of the recorded losses, whose gradients are recorded; with all images at a lower resolution, too."""
     case = LossCase(label_size)
+    evaluate = case.function(min_lod, min_lod, image_lod)
     for record in case.info['cases']:
-        if int(record['lod']) < image_lod:
+        if min_lod is not None and record['lod'] != min_lod:
             continue
-        prefix, is_D = record['prefix'], record['wrt'] == 'D'
-        losses = case.evaluate(record['lod'], 'labels_reals' if is_D else 'labels_G', record['kwargs'], image_lod)
-        expression, net = (losses.D_loss, case.nets['D']) if is_D else (losses.G_loss, case.nets['G'])
-        names = [name for name in net.trainables if prefix + 'grad/' + name in case.arrays]
-        grads = theano.grad(expression, [net.vars[name] for name in names], disconnected_inputs='ignore')
-        outputs = [expression, losses.fake_scores_out, *grads] if is_D else [expression, *grads]
-        value, *rest = theano.function([], outputs)()
+        prefix, net = record['prefix'], case.nets[record['wrt']]
+        value, *grads = evaluate(record['lod'], record['kwargs'])[record['wrt']]
         recorded = case.arrays[prefix + 'loss'].astype('float64').mean()
         np.testing.assert_allclose(value, recorded, rtol=1e-5, err_msg=prefix)      # Float32 rounding.
-        if is_D:
+        if record['wrt'] == 'D':
             summary = {name: case.arrays[prefix + 'summary/Loss/%s_scores' % name] for name in ('real', 'fake')}
-            np.testing.assert_allclose(rest.pop(0), summary['fake'] - summary['real'], rtol=0, atol=1e-5)
-        assert bool(names) == record['grad_stored']
-        assert all(name in names or name in record['zero_gradients'] for name in net.trainables) or not names
-        for name, grad in zip(names, rest, strict=True):
+            np.testing.assert_allclose(grads.pop(0), summary['fake'] - summary['real'], rtol=0, atol=1e-5)
+        if not record['grad_stored']:
+            continue
+        for name, grad in zip(net.trainables, grads, strict=True):
             desired = case.arrays[prefix + 'grad/' + name]
-            np.testing.assert_allclose(grad, desired, rtol=0, atol=1e-4 * max(abs(desired).max(), 1e-12),
-                                       err_msg=prefix + name)
+            if name in record['zero_gradients']:
+                assert not desired.any() and not grad.any()
+            np.testing.assert_allclose(grad, desired, rtol=0, atol=1e-4 * abs(desired).max(), err_msg=prefix + name)
 
 
 @pytest.mark.parametrize('label_size', [0, 10])
@@ -258,27 +267,27 @@ def test_statistics_of_the_losses(label_size):
     case = LossCase(label_size)
     G, D = case.nets['G'], case.nets['D']
     reals, labels = [T.constant(case.arrays[key]) for key in ('reals', 'labels_reals')]
+    fakes = G.get_output_for(T.constant(case.arrays['latents']), labels)
+    mixed = reals + (fakes - reals) * T.constant(case.arrays['mixing_factors'])
+    scores = {name: D.get_output_for(images) for name, images in (('real', reals), ('fake', fakes), ('mixed', mixed))}
+    wanted = {'Loss/%s_scores' % name: outputs[0] for name, outputs in scores.items()}
+    gradients = theano.grad(T.sum(scores['mixed'][0]), mixed)
+    wanted['Loss/mixed_norms'] = T.sqrt(T.sum(T.sqr(gradients), axis=(1, 2, 3)))
+    wanted['Loss/epsilon_penalty'] = T.sqr(scores['real'][0])
+    if label_size:
+        for name in ('real', 'fake'):
+            wanted['Loss/label_penalty_%ss' % name] = T.stack(
+                [loss.cross_entropy(scores[name][1][i:i + 1], labels[i:i + 1]) for i in range(8)])
+    function = theano.function([], [*wanted.values(), fakes])
     for record in case.info['cases']:
         if record['wrt'] != 'D':
             continue
         for net in (G, D):
             net.set_var('lod', record['lod'])
-        fakes = G.get_output_for(T.constant(case.arrays['latents']), labels)
-        mixed = reals + (fakes - reals) * T.constant(case.arrays['mixing_factors'])
-        scores = {name: D.get_output_for(images) for name, images in (('real', reals), ('fake', fakes),
-                                                                      ('mixed', mixed))}
-        wanted = {'Loss/%s_scores' % name: outputs[0] for name, outputs in scores.items()}
-        gradients = theano.grad(T.sum(scores['mixed'][0]), mixed)
-        wanted['Loss/mixed_norms'] = T.sqrt(T.sum(T.sqr(gradients), axis=(1, 2, 3)))
-        wanted['Loss/epsilon_penalty'] = T.sqr(scores['real'][0])
-        if label_size:
-            for name in ('real', 'fake'):
-                wanted['Loss/label_penalty_%ss' % name] = T.stack(
-                    [loss.cross_entropy(scores[name][1][i:i + 1], labels[i:i + 1]) for i in range(8)])
+        *values, images = function()
         recorded = {key.partition('/summary/')[2]: value for key, value in case.arrays.items()
                     if key.startswith(record['prefix'] + 'summary/')}
         assert set(recorded) == set(wanted)
-        *values, images = theano.function([], [*wanted.values(), fakes])()
         for name, value in zip(wanted, values, strict=True):
             np.testing.assert_allclose(value, recorded[name], rtol=1e-4, atol=1e-5, err_msg=record['prefix'] + name)
         key = 'lod%.1f/fakes_for_reals_labels' % record['lod']

@@ -1,0 +1,57 @@
+"""Makes pickles as the releases made them, out of plain states."""
+
+import pickle
+import sys
+import types
+
+import numpy as np
+
+
+def class_named(name):
+    """A class with the dotted name `name`, importable while :func:`dumps` runs."""
+    module, _, cls = name.rpartition('.')
+    return type(cls, (), {'__module__': module, '__qualname__': cls})
+
+
+def dumps(objects, protocol=2):
+    """Pickle a tuple of (class name, state) pairs as objects of these classes."""
+    classes = {name: class_named(name) for name, _state in objects}
+    before = {}
+    for name, cls in classes.items():
+        module = name.rpartition('.')[0]
+        before.setdefault(module, sys.modules.get(module))
+        if before[module] is None:
+            sys.modules[module] = types.ModuleType(module)
+        before.setdefault((module, 'Network'), getattr(sys.modules[module], 'Network', None))
+        sys.modules[module].Network = cls
+    try:
+        instances = []
+        for name, state in objects:
+            instance = classes[name]()
+            instance.__dict__.update(state)
+            instances.append(instance)
+        return pickle.dumps(tuple(instances), protocol)
+    finally:
+        for key, value in before.items():
+            if isinstance(key, tuple):
+                if value is not None:
+                    sys.modules[key[0]].Network = value
+            elif value is None:
+                del sys.modules[key]
+
+
+def state_2017(func, params, toplevel, **spec):
+    return {'param_values': list(params), 'build_module_src': 'raise SystemExit', 'toplevel_params': toplevel,
+            'build_func_spec': {'func': func, **spec}}
+
+
+def state_2018(func, variables, name='Gs', **static_kwargs):
+    """`variables`: {name: array}; the scalar among them is a NumPy scalar, as in the release's own pickles."""
+    values = [(key, value if np.ndim(value) else np.float32(value)) for key, value in variables.items()]
+    return {'version': 2, 'name': name, 'static_kwargs': static_kwargs, 'build_module_src': 'raise SystemExit',
+            'build_func_name': func, 'variables': values}
+
+
+def with_numpy_2_names(data):
+    """The pickle, of protocol 2, as NumPy 2 would have written it."""
+    return data.replace(b'cnumpy.core.', b'cnumpy._core.')
