@@ -15,7 +15,7 @@ import numpy as np
 
 import misc
 
-MAX_OPCODES = 10 ** 6       # Bounds the memory for small objects. Three networks of the paper have about 10^4.
+MAX_OPCODES = 200000        # Bounds the memory for small objects. Three networks of the paper have about 10^4.
 MAX_DEPTH = 100             # Of nested containers.
 MAX_KEY = 2 ** 31           # Of integers as keys of dicts.
 
@@ -57,7 +57,7 @@ class _Dtype:
     def __init__(self, name):
         match = re.fullmatch(r'[<>=|]?([biufc])(\d{1,2})', name) if type(name) is str else None
         if not match or int(match[2]) not in ITEM_SIZES[match[1]]:
-            raise Refused('arrays of type %.40r are not admitted' % (name,))
+            raise Refused('arrays of type %.40r are not admitted' % (name if type(name) is str else type(name).__name__))
         self.dtype = np.dtype(name)
 
     def set_state(self, state, machine):
@@ -396,6 +396,6 @@ def load(path, classes):
         return _finished(machine.run(), {})
     except misc.UserError as error:
         raise misc.UserError('%s: %s' % (path, error)) from error
-    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
         reason = str(error) if isinstance(error, Refused) else 'damaged or no pickle (%.100s)' % error
         raise misc.UserError('%s: cannot be read as networks: %s' % (path, ' '.join(reason.split()))) from error

@@ -6,7 +6,17 @@ import pickle
 import numpy as np
 import pytest
 from conftest import GOLDEN, load_golden
-from pickle_makers import dumps, state_2017, state_2018, with_numpy_2_names
+from pickle_makers import (
+    LEGACY_IMPORT,
+    dumps,
+    legacy_import_state,
+    small_state_2017,
+    small_state_2018,
+    state_2017,
+    state_2018,
+    with_numpy_2_names,
+    write,
+)
 
 import theano_env  # isort: skip
 
@@ -30,12 +40,6 @@ IMAGES, SCORES = 2e-5, 5e-6
 def torch_engine(restore_theano_config):
     theano_env.configure('torch', {'device': 'cpu'})
     np.random.seed(1)
-
-
-def write(tmp_path, data, name='networks.pkl'):
-    path = tmp_path / name
-    path.write_bytes(data)
-    return str(path)
 
 
 def states(path):
@@ -110,20 +114,6 @@ def test_outputs_of_imported_networks_of_2017(case, tmp_path):
     np.testing.assert_allclose(output, desired, rtol=0, atol=1e-4 * abs(desired).max())     # As in test_networks.py.
 
 
-LEGACY_IMPORT = json.loads((GOLDEN / 'tf' / 'legacy_import.json').read_text())['cases']
-
-
-def legacy_import_state(case):
-    """The recorded list of parameters of the 2017 release as the state of a network."""
-    arrays, _meta = load_golden('tf/legacy_import')
-    params = [arrays['%s/theano/%03d' % (case['tag'], param['index'])]
-              if '%s/theano/%03d' % (case['tag'], param['index']) in arrays
-              else arrays['%s/theano/%d' % (case['tag'], param['index'])] for param in case['theano_params']]
-    toplevel = {name: np.float32(value) for name, value in case['toplevel_params'].items()}
-    spec = dict(case['theano_build_func_spec'])
-    return arrays, state_2017(spec.pop('func'), params, toplevel, **spec)
-
-
 @pytest.mark.parametrize('old_name', [False, True])
 @pytest.mark.parametrize('case', LEGACY_IMPORT, ids=lambda case: case['tag'])
 def test_networks_of_2017_that_the_2018_release_imported(case, old_name, tmp_path):
@@ -137,7 +127,8 @@ def test_networks_of_2017_that_the_2018_release_imported(case, old_name, tmp_pat
         net.set_var('cur_lod', lod)
         np.testing.assert_allclose(net.run(inputs, min_lod=None, max_lod=None),
                                    arrays['%s/out/lod%.2f' % (case['tag'], lod)], rtol=0,
-                                   # Without wscale the images are larger, and one pixel is off by 2.4e-5.
+                                   # Without wscale the images go up to 3.6. In float64 the release is off by 8e-6,
+                                   # float32 here by 1.6e-5, in opposite directions.
                                    atol=5e-5 if case['tag'].startswith('G') else SCORES)
 
 
@@ -365,18 +356,6 @@ def test_command_line(tmp_path, capsys):
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Files that do not fit.
-
-
-def small_state_2018(**changes):
-    net = Network('G', func='networks_2018.G_paper', resolution=4, fmap_base=8, fmap_max=2, latent_size=2)
-    variables = {'lod' if name == 'cur_lod' else name: var.get_value() for name, var in net.vars.items()}
-    return dict(state_2018('G_paper', variables, **net.static_kwargs), **changes)
-
-
-def small_state_2017(**changes):
-    net = Network('G', func='networks.G_paper', resolution=4, fmap_base=8, fmap_max=2, latent_size=2)
-    params = [var.get_value() for var in list(net.vars.values())[:net.num_layer_params]]
-    return dict(state_2017('G_paper', params, {'cur_lod': np.float32(0)}, **net.static_kwargs), **changes)
 
 
 def kwargs_of(state, **changes):
