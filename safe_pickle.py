@@ -55,9 +55,11 @@ class _Dtype:
     """The type of an array's numbers: Boolean, integer, floating point or complex."""
 
     def __init__(self, name):
-        match = re.fullmatch(r'[<>=|]?([biufc])(\d{1,2})', name) if type(name) is str else None
+        if type(name) is not str:
+            raise Refused('arrays of an unknown type')
+        match = re.fullmatch(r'[<>=|]?([biufc])(\d{1,2})', name)
         if not match or int(match[2]) not in ITEM_SIZES[match[1]]:
-            raise Refused('arrays of type %.40r are not admitted' % (name if type(name) is str else type(name).__name__))
+            raise Refused('arrays of type %.40r are not admitted' % name)
         self.dtype = np.dtype(name)
 
     def set_state(self, state, machine):

@@ -4,7 +4,8 @@ from setuptools import setup
 
 TORCH = ['torch==2.13.0']
 DEMO = TORCH + ['scikit-learn']
-TEST = ['pytest', 'ruff']
+EXPORT = ['onnx']
+TEST = ['pytest', 'ruff', 'onnxruntime'] + EXPORT
 
 setup(
     name='progressive-growing-of-gans-theano',
@@ -14,14 +15,15 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     python_requires='>=3.10,<3.12',
-    py_modules=['chunk_reader', 'config', 'dataset', 'dataset_tool', 'distributed', 'experiment', 'hdf5_format',
-                'layers', 'loss', 'misc', 'networks', 'ops', 'tfutil_shim', 'tfutil_training', 'theano_env', 'train',
-                'training_step', 'updates'],
+    py_modules=['chunk_reader', 'config', 'dataset', 'dataset_tool', 'distributed', 'experiment', 'export',
+                'hdf5_format', 'layers', 'legacy', 'loss', 'misc', 'networks', 'networks_2018', 'ops', 'safe_pickle',
+                'tfutil_shim', 'tfutil_training', 'theano_env', 'train', 'training_step', 'updates'],
     packages=['metrics', 'theano_torch'],
     install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'isal', 'pillow', 'tqdm'],
     extras_require={
         'torch': TORCH,
         'demo': DEMO,
+        'export': EXPORT,
         'test': DEMO + TEST,
         'all': DEMO + TEST + ['scipy-openblas32'],
     },
