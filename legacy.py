@@ -16,6 +16,7 @@ ours    tfutil_shim.Network  see `tfutil_shim.Network.__getstate__`
 """
 
 import argparse
+import collections
 import contextlib
 import math
 import os
@@ -69,6 +70,9 @@ class _StoredValues:
         if self.num_values < 0:
             raise misc.UserError('its arguments describe a larger network than the arrays that are stored')
         return np.ones(size, np.float32)
+
+    def uniform(self, low=0.0, high=1.0, size=()):
+        return self.normal(size=size)
 
     def randint(self, *args):
         return self.generator.randint(*args)
@@ -205,9 +209,9 @@ def _is_plain(value, depth=0):
 
 def _assign(net, values):
     """Give `net` [(name, value)]: each variable must get one value of its shape."""
-    names = [name for name, _value in values]
-    for name in {*net.vars, *names}:
-        if names.count(name) != 1 or name not in net.vars:
+    counts = collections.Counter(name for name, _value in values)
+    for name in [*net.vars, *counts]:
+        if counts[name] != 1 or name not in net.vars:
             raise misc.UserError('%s: %s variable %.80r' % (
                 net.func_name, 'unknown' if name not in net.vars else 'missing or repeated', name))
     for name, value in values:

@@ -94,6 +94,12 @@ def test_defaults():
     assert D.get_var('32x32/Conv1_down/weight').shape == (3, 3, 512, 512)
 
 
+def test_table_of_layers():
+    lines = Network(func='networks_2018.D_paper', **SMALL).topology_lines()
+    row, = [line.split() for line in lines if line.startswith('8x8/Conv1_down ')]
+    assert row == '8x8/Conv1_down ConvDownscaleLayer 584 ?, 8, 4, 4 3, 3, 8, 8 LeakyRectify'.split()
+
+
 def test_an_unknown_dtype_is_an_error():
     with pytest.raises(misc.UserError, match="dtype='bfloat16': use 'float32' or 'float16'"):
         Network(func='networks_2018.G_paper', dtype='bfloat16', **SMALL)
