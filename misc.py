@@ -264,13 +264,30 @@ def save_pkl(obj, path):
         pickle.dump(obj, file, protocol=4)
 
 
-def load_pkl(path):
-    """What :func:`save_pkl` has written. Unpickling can run code: only load files that you trust."""
-    try:
-        with open(path, 'rb') as file:
-            return pickle.load(file)
-    except OSError as error:
-        raise UserError('%s: cannot be read (%s)' % (path, error.strerror)) from error
+def load_pkl(path, build_funcs=()):
+    """Read a pickle of networks: ours, or one of the 2017 Theano or the 2018 TensorFlow release; runs nothing in it.
+
+    Parameters
+    ----------
+    path : str
+        A pickle of networks in plain containers, as a rule of the tuple (G, D, Gs).
+    build_funcs : sequence of str
+        Dotted names of build functions of your own that the file may call, besides those of `networks` and
+        `networks_2018`.
+
+    Returns
+    -------
+    tuple or whatever was pickled
+        With `tfutil_shim.Network` objects.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read or is not admitted, see :mod:`legacy` and :mod:`safe_pickle`.
+    """
+    import legacy  # Which imports this module.
+
+    return legacy.load_pkl(path, build_funcs)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

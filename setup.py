@@ -16,6 +16,7 @@ EXTRAS = {
     'tfrecords': ['google-crc32c'],
     'video': ['imageio-ffmpeg'],
     'inception': [*TORCH, 'torch-fidelity'],
+    'export': ['onnx'],
 }
 
 setup(
@@ -33,6 +34,6 @@ setup(
     extras_require={
         **EXTRAS,
         'all': sorted({package for packages in EXTRAS.values() for package in packages}) + [
-            'pytest', 'ruff', 'scipy-openblas32'],
+            'onnxruntime', 'pytest', 'ruff', 'scipy-openblas32'],
     },
 )
