@@ -299,9 +299,9 @@ def differing_options(recorded, present):
     Parameters
     ----------
     recorded, present : dict
-        Experiments with all defaults filled in; `recorded` has been through JSON.
+        Experiments with all defaults filled in. They are compared as JSON, in which `recorded` has been stored.
     """
-    recorded, present = _flat(recorded), _flat(json.loads(json.dumps(present)))
+    recorded, present = [_flat(json.loads(json.dumps(options))) for options in (recorded, present)]
     return ['%s (%s in the run, %s now)' % (key, *[json.dumps(options[key]) if key in options else 'not set'
                                                    for options in (recorded, present)])
             for key in sorted(recorded.keys() | present.keys())

@@ -113,7 +113,9 @@ def kill_and_resume(folder, options, kills, chance, seconds=1.5, report=lambda l
         arguments = ['--resume', '0'] if (run_dir / 'config.txt').exists() else []
         if not arguments:
             shutil.rmtree(folder, ignore_errors=True)
-        process = start(folder, options, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / 'stderr.txt', 'w', encoding='utf-8') as errors:
+            process = start(folder, options, *arguments, stdout=subprocess.DEVNULL, stderr=errors)
         # Most lives get as far as training.
         if chance.random() < 0.8:
             while newest_state(run_dir) in ('', before) and process.poll() is None:
@@ -122,7 +124,7 @@ def kill_and_resume(folder, options, kills, chance, seconds=1.5, report=lambda l
         else:
             time.sleep(chance.uniform(0, 5 * seconds))
         if process.poll() is not None:
-            assert process.returncode == 0
+            assert process.returncode == 0, (folder / 'stderr.txt').read_text()
             break
         process.send_signal(signal.SIGKILL)
         process.wait()
