@@ -4,7 +4,8 @@ from setuptools import setup
 
 TORCH = ['torch==2.13.0']
 DEMO = TORCH + ['scikit-learn']
-TEST = ['pytest', 'ruff']
+TENSORBOARD = ['tensorboard']
+TEST = ['pytest', 'ruff'] + TENSORBOARD
 
 setup(
     name='progressive-growing-of-gans-theano',
@@ -22,6 +23,7 @@ setup(
     extras_require={
         'torch': TORCH,
         'demo': DEMO,
+        'tensorboard': TENSORBOARD,
         'test': DEMO + TEST,
         'all': DEMO + TEST + ['scipy-openblas32'],
     },

@@ -6,12 +6,12 @@ short version. Runs are small and save their state after every iteration, so tha
 
 import argparse
 import json
+import multiprocessing
 import os
 import pathlib
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -46,6 +46,18 @@ def command(folder, options, *arguments):
 def start(folder, options, *arguments, **popen_kwargs):
     return subprocess.Popen(command(folder, options, *arguments), env=dict(os.environ, OMP_NUM_THREADS='1'),
                             text=True, **popen_kwargs)
+
+
+def live(folder, options, arguments, errors_path):
+    """The same in this process."""
+    import torch
+
+    import train
+    torch.set_num_threads(1)
+    with open(errors_path, 'w', encoding='utf-8') as errors:
+        for descriptor in (1, 2):
+            os.dup2(errors.fileno(), descriptor)
+    sys.exit(train.main(command(folder, options, *arguments)[2:]))
 
 
 def finish(folder, options, *arguments):
@@ -107,6 +119,9 @@ def kill_and_resume(folder, options, kills, chance, seconds=1.5, report=lambda l
         How often it was killed, killed while a file was being written, and how often its newest state was damaged.
     """
     run_dir = folder / '000-digits'
+    # Processes that have imported everything already.
+    processes = multiprocessing.get_context('forkserver')
+    processes.set_forkserver_preload(['train', 'torch'])
     counts = {'kills': 0, 'while writing': 0, 'damaged': 0}
     while counts['kills'] < kills:
         before = newest_state(run_dir)
@@ -114,20 +129,20 @@ def kill_and_resume(folder, options, kills, chance, seconds=1.5, report=lambda l
         if not arguments:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / 'stderr.txt', 'w', encoding='utf-8') as errors:
-            process = start(folder, options, *arguments, stdout=subprocess.DEVNULL, stderr=errors)
+        process = processes.Process(target=live, args=(folder, options, arguments, folder / 'output.txt'))
+        process.start()
         # Most lives get as far as training.
         if chance.random() < 0.8:
-            while newest_state(run_dir) in ('', before) and process.poll() is None:
+            while newest_state(run_dir) in ('', before) and process.is_alive():
                 time.sleep(0.01)
             time.sleep(chance.uniform(0, seconds))
         else:
             time.sleep(chance.uniform(0, 5 * seconds))
-        if process.poll() is not None:
-            assert process.returncode == 0, (folder / 'stderr.txt').read_text()
+        if not process.is_alive():
+            assert process.exitcode == 0, (folder / 'output.txt').read_text()
             break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         counts['kills'] += 1
         counts['while writing'] += bool(list(run_dir.glob('*' + misc.TEMPORARY_SUFFIX)))
         if len(training_state.state_paths(str(run_dir))) > 1 and chance.random() < 0.15:
