@@ -291,9 +291,11 @@ def ending_together(ranks, run_dir):
 
 
 def _farewell(run_dir):
-    snapshots = sorted(glob.glob(os.path.join(glob.escape(run_dir), 'network-*.pkl')))
-    return 'another process of the run has ended, see its own message if it left one; %s' % (
-        'the last snapshot is %s' % snapshots[-1] if snapshots else 'there is no snapshot yet')
+    snapshots, states = [sorted(glob.glob(os.path.join(glob.escape(run_dir), pattern)))
+                         for pattern in ('network-*.pkl', 'training-state-*.npz')]
+    return 'another process of the run has ended, see its own message if it left one; %s%s' % (
+        'the last snapshot is %s' % snapshots[-1] if snapshots else 'there is no snapshot yet',
+        '; go on with --resume %s' % run_dir if states else '')
 
 
 @contextlib.contextmanager

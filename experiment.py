@@ -30,7 +30,7 @@ import training_state
 from metrics.digit_recognition import DigitRecognition
 from theano_torch import memory
 
-RESUME_OPTIONS = {'resume_run_id': None, 'resume_snapshot': 'latest'}      # In the section 'train', see where_from.
+RESUME_OPTIONS = ('resume_run_id', 'resume_snapshot', 'resume_with_changes')   # In the section 'train', see where_from.
 SECTIONS = ('desc', 'random_seed', 'dataset', 'create_dataset', 'G', 'D', 'loss', 'train', 'metrics')
 
 
@@ -188,7 +188,8 @@ def run_experiment(
                 raise
             if Gs and not source.state:
                 train_kwargs['Gs'] = Gs
-                train.setdefault('resume_kimg', source.kimg)
+                if train.get('resume_kimg') is None:
+                    train['resume_kimg'] = source.kimg
             if 'run_states' in inspect.signature(train_func).parameters:
                 train_kwargs['run_states'] = training_state.RunStates(run_dir, source.about, source.state)
             with training_set:
@@ -215,7 +216,7 @@ class Source(NamedTuple):
 
 
 def where_from(experiment, result_dir, environment):
-    """The :class:`Source` of an experiment according to three options in ``experiment['train']``.
+    """The :class:`Source` of an experiment according to some options in ``experiment['train']``.
 
     Parameters
     ----------
@@ -223,7 +224,8 @@ def where_from(experiment, result_dir, environment):
         Its section 'train' may have: `resume_run_id`, the run to go on with (see `training_state.find_run`), or the
         path of a network pickle; `resume_snapshot`, 'latest' (default) to go on exactly in the folder of that run, or
         the kimg of one of its network snapshots, to start a new run from these networks; `resume_kimg`, the place in
-        the schedule at which such a new run starts, by default as the file name says, else 0.
+        the schedule at which such a new run starts, by default as the file name says, else 0; `resume_with_changes`,
+        True to go on with a run although options of the sections 'train' and 'loss' have changed since.
     result_dir : str
     environment : theano_env.Environment
 
@@ -231,15 +233,13 @@ def where_from(experiment, result_dir, environment):
     ------
     misc.UserError
     """
-    run_id, snapshot = [experiment['train'].get(key, default) for key, default in RESUME_OPTIONS.items()]
+    run_id, snapshot = experiment['train'].get('resume_run_id'), experiment['train'].get('resume_snapshot', 'latest')
     about = {'experiment': experiment, 'command': command_line(), 'environment': str(environment)}
     if run_id is None:
         return Source(about=about)
     if snapshot == 'latest' and not training_state.is_pickle(run_id):
         return Source(run_dir=training_state.find_run(result_dir, run_id))
     networks, kimg = training_state.find_networks(result_dir, run_id, snapshot)
-    if not os.path.isfile(networks):
-        raise misc.UserError('train.resume_run_id=%r: there is no such network pickle' % (run_id,))
     networks = os.path.abspath(networks)
     return Source(networks=networks, kimg=kimg or 0.0, about=dict(about, networks=networks))
 
@@ -262,9 +262,13 @@ def source_within(run_dir, experiment, environment):
         return Source(run_dir=run_dir, about=about)
     recorded = state.document
     differing = training_state.differing_options(with_defaults(recorded['experiment']), with_defaults(experiment))
+    if experiment['train'].get('resume_with_changes'):
+        print('Going on with changed options: %s' % ', '.join(differing))
+        differing = [line for line in differing if not line.startswith(('train.', 'loss.'))]
     if differing:
-        raise misc.UserError('the config does not fit %s: %s; set them as in the run, which was started with: %s' % (
-            run_dir, ', '.join(differing), recorded['command']))
+        raise misc.UserError('the config does not fit %s: %s; set them as in the run, which was started with: %s; or '
+                             'let train.* and loss.* change with train.resume_with_changes=True' % (
+                                 run_dir, ', '.join(differing), recorded['command']))
     if recorded.get('environment', about['environment']) != about['environment']:
         print('Not bit for bit as it would have gone on: until now the run used: %s' % recorded['environment'])
     if os.path.exists(os.path.join(run_dir, training_state.DONE_FILE)):
@@ -301,10 +305,12 @@ def check_options(experiment):
     """(training function, its options, those of the loss) of an experiment, checked."""
     train, loss_kwargs = dict(experiment['train']), experiment.get('loss', {})
     train_func = tfutil_shim.import_obj(train.pop('func', 'train.train_gan'))
-    for option in RESUME_OPTIONS:
-        train.pop(option, None)
     check_arguments('train', train, train_func, given=['run_dir', 'dataset', 'G', 'D', 'loss_kwargs', 'ranks',
                                                        'loss_scaling', 'Gs', 'run_states'], more=RESUME_OPTIONS)
+    for option in RESUME_OPTIONS:
+        train.pop(option, None)
+    if 'run_states' not in inspect.signature(train_func).parameters and experiment['train'].get('resume_run_id'):
+        raise misc.UserError('train.resume_run_id: %r cannot resume' % experiment['train']['func'])
     check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=['G', 'D', 'random', 'ranks'])
     loss.check_choices(**{key: loss_kwargs[key] for key in ('type', 'cond_type') if key in loss_kwargs})
     check_keys('metrics', experiment.get('metrics', []), METRICS)
@@ -364,6 +370,8 @@ def prepare(experiment, data_dir, networks=None):
     training_set = open_dataset(experiment, data_dir)
     if networks is None:
         return training_set, *[build_network(name, experiment[name], training_set) for name in 'GD'], None
+    if not os.path.isfile(networks):
+        raise misc.UserError('train.resume_run_id: there is no network pickle %s' % networks)
     print('G and D come from %s; the options of the sections G and D are not used' % networks)
     G, D, Gs = misc.load_pkl(networks)
     label_shape, image_shape = [None, training_set.label_size], [None, *training_set.shape]

@@ -16,7 +16,7 @@ setup(
     license='MIT',
     python_requires='>=3.10,<3.12',
     py_modules=['chunk_reader', 'config', 'dataset', 'dataset_tool', 'distributed', 'experiment', 'hdf5_format',
-                'layers', 'loss', 'misc', 'networks', 'ops', 'summaries', 'tfutil_shim', 'tfutil_training',
+                'layers', 'loss', 'misc', 'networks', 'ops', 'reporting', 'summaries', 'tfutil_shim', 'tfutil_training',
                 'theano_env', 'train', 'training_state', 'training_step', 'updates'],
     packages=['metrics', 'theano_torch'],
     install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'isal', 'pillow', 'tqdm'],

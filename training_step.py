@@ -162,13 +162,22 @@ class FunctionsAhead:
         Returns
         -------
         TrainingFunctions or None
+
+        Raises
+        ------
+        misc.UserError
+            The state is that of other functions.
         """
         functions = None
         if tuple(lod_range) == lod_range_of(schedule):
             functions = self.functions = self._compile(schedule)
             self.lod_range = lod_range_of(schedule)
-            for index, var in enumerate(functions.variables):
-                var.set_value(arrays['functions/%04d' % index])
+            values = [arrays[name] for name in sorted(arrays) if name.startswith('functions/')]
+            if [value.shape for value in values] != [var.get_value(borrow=True).shape for var in functions.variables]:
+                raise misc.UserError('the training state is that of other losses or steps; resume with the options of '
+                                     'the run and the version of this program that made it')
+            for var, value in zip(functions.variables, values, strict=True):
+                var.set_value(value)
         self.layer_rstates = [arrays['layer_rstates/%04d' % index] for index in range(len(self.layer_streams))]
         return functions
 

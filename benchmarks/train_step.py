@@ -68,7 +68,7 @@ class Trainer:
         import numpy as np
         import theano
 
-        import train
+        import reporting
         import training_step
         args, resolution = self.args, self.args.resolution >> int(lod)
         schedule = train.Schedule(lod, int(lod), int(np.ceil(lod)), resolution, args.minibatch, 1.0, 1.0)
@@ -98,7 +98,7 @@ class Trainer:
         """Multiplications and additions that the convolutions of one step need in the plain algorithm."""
         import train
         passes = D_FORWARDS_PER_STEP + G_FORWARDS_PER_STEP
-        return 2 * self.args.minibatch * passes * train.multiplications(self.D, self.args.resolution >> int(lod))
+        return 2 * self.args.minibatch * passes * reporting.multiplications(self.D, self.args.resolution >> int(lod))
 
 
 def time_steps(step, seconds, minimum=2):

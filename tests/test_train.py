@@ -16,6 +16,7 @@ from PIL import Image
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import config
+import reporting
 import tfutil_shim
 import theano_env
 import train
@@ -449,5 +450,5 @@ def test_multiplications_count_the_paper_networks():
     net = tfutil_shim.Network('G', func='networks.G_paper', num_channels=3, resolution=8, fmap_base=64, fmap_max=8,
                               latent_size=8)
     full = 8 * 8 * 16 * 16 + 8 * 8 * 9 * 16 + 2 * 8 * 8 * 9 * 64 + 8 * 3 * 64 + 8 * 3 * 16
-    assert train.multiplications(net, 8) == full
-    assert train.multiplications(net, 4) == 8 * 8 * 16 * 16 + 8 * 8 * 9 * 16 + 8 * 3 * 16
+    assert reporting.multiplications(net, 8) == full
+    assert reporting.multiplications(net, 4) == 8 * 8 * 16 * 16 + 8 * 8 * 9 * 16 + 8 * 3 * 16

@@ -14,6 +14,7 @@ import kill_resume
 import numpy as np
 import pytest
 from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from theano.sandbox import rng_mrg
 
 import config
@@ -229,8 +230,7 @@ def test_signals_save_first_and_what_they_print_goes_on(alone):
     out, _err = kill_resume.finish(folder, SHORT, '--resume', 'latest')
     assert 'is finished; raise train.total_kimg' in out
     # TensorBoard's curves go on without overlap.
-    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
-    events = accumulator.EventAccumulator(str(run_dir), {'images': 0, 'scalars': 0})
+    events = EventAccumulator(str(run_dir), {'images': 0, 'scalars': 0})
     events.Reload()
     rows = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
     for tag in ('Gloss', 'Dloss', 'Dreal', 'Dfake', 'lod', 'sec_per_kimg', 'minibatch'):
@@ -257,7 +257,7 @@ def test_mistakes_are_one_line(alone, capsys):
             ({}, ['--resume', '3'], "resume_run_id='3': no such run in"),
             ({}, ['--resume', 'lates'], "resume_run_id='lates': no such run"),
             ({}, ['--resume', str(folder)], 'is not the folder of a run'),
-            ({}, ['--set', 'train.resume_run_id=none.pkl'], "'none.pkl': there is no such network pickle"),
+            ({}, ['--set', 'train.resume_run_id=none.pkl'], 'there is no network pickle .*none.pkl'),
             ({}, ['--set', 'train.resume_run_id=0', '--set', 'train.resume_snapshot=77'], 'resume_snapshot=77'),
             ({}, ['--resume', '0'], 'has no intact training state; .*train.resume_snapshot=0')]:
         status, _out, err = main(capsys, folder, *arguments, options={**SHORT, **options})
@@ -297,6 +297,18 @@ def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
                      r'train.adam_beta1 \(0.0 in the run, 0.5 now\); .* started with: ', err)
     kill_resume.finish(folder, SHORT, '--resume', '0')
     kill_resume.assert_same(wanted, kill_resume.contents(folder / '000-digits'))
+    # Options of the training may change if the user says so, those of the networks may not.
+    overrides = kill_resume.command(folder, {**SHORT, 'train.resume_with_changes': True, 'train.total_kimg': 1,
+                                             'train.G_learning_rate_max': 0.002})[8::2]
+    chosen = experiment.resolve_config(config, 'digits', overrides)
+    source = experiment.source_within(str(folder / '000-digits'), chosen, 'another machine')
+    assert source.state.document['cur_nimg'] == 196
+    out = capsys.readouterr().out
+    assert 'with changed options: train.G_learning_rate_max (0.003 in the run, 0.002 now)\n' in out
+    assert 'Not bit for bit as it would have gone on: until now the run used: Engine: torch' in out
+    chosen['G']['fmap_max'] = 8
+    with pytest.raises(misc.UserError, match=r'does not fit .*000-digits: G.fmap_max \(4 in the run, 8 now\); set'):
+        experiment.source_within(str(folder / '000-digits'), chosen, 'another machine')
 
 
 # In one process, which stops itself: where exactly, and with everything that has a state.
