@@ -68,7 +68,7 @@ class Trainer:
         import numpy as np
         import theano
 
-        import reporting
+        import train
         import training_step
         args, resolution = self.args, self.args.resolution >> int(lod)
         schedule = train.Schedule(lod, int(lod), int(np.ceil(lod)), resolution, args.minibatch, 1.0, 1.0)
@@ -96,7 +96,7 @@ class Trainer:
 
     def step_flops(self, lod):
         """Multiplications and additions that the convolutions of one step need in the plain algorithm."""
-        import train
+        import reporting
         passes = D_FORWARDS_PER_STEP + G_FORWARDS_PER_STEP
         return 2 * self.args.minibatch * passes * reporting.multiplications(self.D, self.args.resolution >> int(lod))
 

@@ -299,7 +299,7 @@ def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
     kill_resume.assert_same(wanted, kill_resume.contents(folder / '000-digits'))
     # Options of the training may change if the user says so, those of the networks may not.
     overrides = kill_resume.command(folder, {**SHORT, 'train.resume_with_changes': True, 'train.total_kimg': 1,
-                                             'train.G_learning_rate_max': 0.002})[8::2]
+                                             'train.G_learning_rate_max': 0.002})[9::2]
     chosen = experiment.resolve_config(config, 'digits', overrides)
     source = experiment.source_within(str(folder / '000-digits'), chosen, 'another machine')
     assert source.state.document['cur_nimg'] == 196
