@@ -9,6 +9,8 @@ from PIL import Image
 import misc
 from training_state import EVENTS_FILE
 
+MAX_PICTURE_PIXELS = 1024   # Width and height.
+
 
 class EventFile:
     """Scalars and pictures of one run for ``tensorboard --logdir results``; does nothing without that package.
@@ -42,18 +44,20 @@ class EventFile:
             self._append(step, [self.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
 
     def picture(self, step, tag, image_path):
-        """Append the picture in an image file.
+        """Append the picture in an image file; large ones become smaller, lest the events outgrow all else.
 
         Raises
         ------
         misc.WriteError
         """
         if self.available:
+            encoded = io.BytesIO()
             with Image.open(image_path) as image:
-                width, height = image.size
-            with open(image_path, 'rb') as file:
-                encoded = self.Summary.Image(height=height, width=width, encoded_image_string=file.read())
-            self._append(step, [self.Summary.Value(tag=tag, image=encoded)])
+                image.thumbnail((MAX_PICTURE_PIXELS, MAX_PICTURE_PIXELS))
+                image.save(encoded, 'png')
+            summary = self.Summary.Image(height=image.height, width=image.width,
+                                         encoded_image_string=encoded.getvalue())
+            self._append(step, [self.Summary.Value(tag=tag, image=summary)])
 
     def _append(self, step, values):
         events = [self.Event(wall_time=time.time(), step=step, summary=self.Summary(value=values))]

@@ -526,8 +526,9 @@ def main(argv=None):
                                   args.precision)
     except distributed.Stopped as stopped:
         if ranks.rank == 0:
-            print('train.py: %s; go on with: python train.py %s' % (
-                stopped, resuming(sys.argv[1:] if argv is None else argv, stopped.run_dir)), file=sys.stderr)
+            program = 'python' if ranks.size == 1 else 'torchrun ...'
+            arguments = resuming(sys.argv[1:] if argv is None else argv, stopped.run_dir)
+            print('train.py: %s; go on with: %s train.py %s' % (stopped, program, arguments), file=sys.stderr)
         return 128 + stopped.signum
     except (misc.UserError, theano_env.EnvironmentProblem) as error:
         # What all ranks see alike is told by one.

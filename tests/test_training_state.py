@@ -1,6 +1,7 @@
 """training_state.py and going on with runs: files, folders, mistakes, signals, kills (more of them: kill_resume.py)."""
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import kill_resume
 import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from theano.sandbox import rng_mrg
 
@@ -239,7 +241,9 @@ def test_signals_save_first_and_what_they_print_goes_on(alone):
         np.testing.assert_allclose([scalar.value for scalar in scalars], [row[tag] for row in rows], rtol=1e-6)
     fakes = events.Images('fakes')
     assert [image.step // 1000 for image in fakes][0] == 0 and len({image.step for image in fakes}) == len(fakes)
-    assert fakes[-1].encoded_image_string == (run_dir / 'fakes000000.png').read_bytes()
+    shown, saved = [Image.open(io.BytesIO(png)) for png in (fakes[-1].encoded_image_string,
+                                                            (run_dir / 'fakes000000.png').read_bytes())]
+    np.testing.assert_array_equal(np.array(shown), np.array(saved))
 
 
 def main(capsys, folder, *arguments, options=()):
