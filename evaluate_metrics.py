@@ -11,7 +11,6 @@ import ast
 import hashlib
 import json
 import os
-import pickle
 import re
 import sys
 import time
@@ -73,14 +72,6 @@ def find_snapshots(run_dir):
     if not snapshots:
         raise misc.UserError('%s: no network-snapshot-*.pkl or network-final.pkl in there' % run_dir)
     return sorted(snapshots, key=lambda entry: (entry['snapshot'] == 'network-final', entry['kimg']))
-
-
-def load_networks(path):
-    """(G, D, Gs) of a network pickle."""
-    if hasattr(misc, 'load_pkl'):
-        return misc.load_pkl(path)
-    with open(path, 'rb') as pkl_file:
-        return pickle.load(pkl_file)
 
 
 def _read_jsonl(path):
@@ -214,7 +205,7 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
             for entry, of_snapshot in missing:
                 if not of_snapshot:
                     continue
-                _G, _D, Gs = load_networks(entry['path'])
+                _G, _D, Gs = misc.load_pkl(entry['path'])
                 wanted = {name: (made[name], counts[name]) for name in of_snapshot}
                 values = feed_fakes(wanted, Gs, dataset, minibatch_size, random_seed, entry['snapshot'])
                 for name in of_snapshot:

@@ -17,6 +17,7 @@ EXTRAS = {
     'video': ['imageio-ffmpeg'],
     'inception': [*TORCH, 'torch-fidelity'],
     'export': ['onnx'],
+    'tensorboard': ['tensorboard'],
 }
 
 setup(
