@@ -276,7 +276,7 @@ def run_utility(experiment, result_dir, engine='auto', theano_flags=None, precis
         if not os.listdir(run_dir):     # Nothing has begun.
             os.rmdir(run_dir)
         raise
-    write_run_files(run_dir, experiment, environment)
+    write_run_files(run_dir, experiment, environment, Source())
     return run_dir
 
 
@@ -497,7 +497,7 @@ def digit_recognition(run_dir, training_set, Gs, num_images=1000, seed=2000):
 METRICS = {'digit_recognition': digit_recognition}     # What an experiment can name under 'metrics'.
 
 
-def write_run_files(run_dir, experiment, environment, source=Source()):
+def write_run_files(run_dir, experiment, environment, source):
     """``config.txt``: what was run; ``run.txt``: how, when and on what, once for every time it was gone on with."""
     with misc.atomic_write(os.path.join(run_dir, 'config.txt'), 'w', encoding='utf-8') as config_file:
         config_file.write(pprint.pformat(experiment, width=120, sort_dicts=False) + '\n')

@@ -265,6 +265,7 @@ def train_gan(
     adam_beta1              = 0.0,          # Adam: decay of the first moment.
     adam_beta2              = 0.99,         # Adam: decay of the second moment.
     adam_epsilon            = 1e-8,         # Adam: added to the root of the second moment.
+    reset_optimizer         = True,         # Start Adam anew whenever layers begin or end to fade in.
     total_kimg              = 15000,        # Length of the training, in thousands of real images.
     lod_initial_resolution  = 4,            # Image resolution at the beginning.
     lod_training_kimg       = 600,          # Thousands of images at each resolution before it is doubled.
@@ -349,7 +350,7 @@ def train_gan(
     start_time, tick_start_time = time.time() - resume_time, time.time()
     tick = TickStatistics()
     compiler = FunctionsAhead(G, D, Gs, G_lrate, D_lrate, G_smoothing, loss_kwargs or {}, adam_kwargs, separate_funcs,
-                              dequantize_reals, ranks, exponents)
+                              dequantize_reals, ranks, exponents, reset_optimizer=reset_optimizer)
     with ProgressBar(G, D, resolution, total_kimg, resolution_at, show_progress and is_first) as progress, compiler, \
             experiment.naming_minibatch(lambda: schedule, minibatch_overrides, ranks), \
             distributed.StopRequest(ranks) as stop:

@@ -44,12 +44,13 @@ def compile_training_functions(
     dequantize_reals,       # Add uniform noise of one grey level to the real images.
     ranks = distributed.SINGLE,     # distributed.Ranks: the minibatch is the share of one rank.
     loss_scaling = (None, None),    # Exponents of D's and G's loss scaling, see updates.scaled.
+    adam_states = (None, None),     # Optimizer states of D and G. None: new ones.
 ):
     """Build and compile the D and G steps for the lod range ``[schedule.min_lod, schedule.max_lod]``.
 
-    Everything runs at the resolution of `min_lod`: the networks never look at images finer than that. The optimizer
-    state is new, as in the 2017 release, which rebuilt its functions for every lod range. Gradients and outputs are
-    averages over all ranks. The random streams have to be seeded with :func:`seed_streams` before the first step.
+    Everything runs at the resolution of `min_lod`: the networks never look at images finer than that. Gradients and
+    outputs are averages over all ranks. The random streams have to be seeded with :func:`seed_streams` before the first
+    step.
     """
     # Float32 inputs even when theano.config.floatX is float64, as in the release.
     real_images = T.TensorType('uint8', (False,) * 4)('real_images')
@@ -80,13 +81,16 @@ def compile_training_functions(
         g_grads, = distributed.mean_over_ranks(ranks, g_grads)
     else:
         d_grads, g_grads, outputs = distributed.mean_over_ranks(ranks, d_grads, g_grads, outputs)
-    d_updates = updates.adam(d_grads, d_params, D_lrate, **adam_kwargs, loss_scaling=loss_scaling[0])
-    g_updates = updates.adam(g_grads, g_params, G_lrate, **adam_kwargs, loss_scaling=loss_scaling[1])
+    d_updates = updates.adam(d_grads, d_params, D_lrate, **adam_kwargs, loss_scaling=loss_scaling[0],
+                             state=adam_states[0])
+    g_updates = updates.adam(g_grads, g_params, G_lrate, **adam_kwargs, loss_scaling=loss_scaling[1],
+                             state=adam_states[1])
     # Updates are simultaneous: as in the release, Gs follows the weights from before this step.
     g_updates.update(Gs.setup_as_moving_average_of(G, beta=G_smoothing))
 
     # In an order that is the same in every process.
-    outliving = {*loss_scaling, *(var for net in (G, D, Gs) for var in net.vars.values())}
+    outliving = {*loss_scaling, *(var for state in adam_states if state for var in state.variables())}
+    outliving |= {var for net in (G, D, Gs) for var in net.vars.values()}
     variables = [var for var in [*d_updates, *g_updates] if var not in outliving]
     for stream, drawn in zip(layers_random + streams, layers_drawn + [0] * len(streams), strict=True):
         variables += [update[0] for update in stream.state_updates[drawn:]]
@@ -130,12 +134,16 @@ class FunctionsAhead:
     Parameters
     ----------
     *args
-        Those of :func:`compile_training_functions` but for `schedule`.
+        Those of :func:`compile_training_functions` but for `schedule` and `adam_states`.
+    reset_optimizer : bool
+        Start Adam anew for every lod range, as the 2017 release did by rebuilding its functions.
     """
 
-    def __init__(self, G, D, Gs, *args):
+    def __init__(self, G, D, Gs, *args, reset_optimizer=True):
         self.networks = {'G': G, 'D': D, 'Gs': Gs}
         self.args = args
+        self.adam_states = [None if reset_optimizer else updates.AdamState(net.trainables.values()) for net in (D, G)]
+        self.outliving = [var for state in self.adam_states if state for var in state.variables()]
         self.lod_range = None       # That of the functions given out last...
         self.functions = None       # ...and those.
         self.layer_streams = layer_streams(G, D)
@@ -154,6 +162,8 @@ class FunctionsAhead:
         """What :meth:`set_state` needs: ({name: array}, JSON)."""
         arrays = {'functions/%04d' % index: var.get_value(borrow=True)
                   for index, var in enumerate(self.functions.variables)}
+        arrays.update(('optimizer/%04d' % index, var.get_value(borrow=True))
+                      for index, var in enumerate(self.outliving))
         arrays.update(('layer_rstates/%04d' % index, rstate) for index, rstate in enumerate(self.layer_rstates))
         return arrays, list(self.lod_range)
 
@@ -179,6 +189,8 @@ class FunctionsAhead:
                                      'the run and the version of this program that made it')
             for var, value in zip(functions.variables, values, strict=True):
                 var.set_value(value)
+        for index, var in enumerate(self.outliving):
+            var.set_value(arrays['optimizer/%04d' % index])
         self.layer_rstates = [arrays['layer_rstates/%04d' % index] for index in range(len(self.layer_streams))]
         return functions
 
@@ -201,7 +213,8 @@ class FunctionsAhead:
             # Whatever has been compiled in vain.
             for stream, rstate in zip(self.layer_streams, self.layer_rstates, strict=True):
                 stream.rstate = rstate
-            return compile_training_functions(*self.networks.values(), schedule, *self.args)
+            return compile_training_functions(*self.networks.values(), schedule, *self.args,
+                                              adam_states=self.adam_states)
 
     def _finish(self, wanted):
         """Wait for the functions that are being compiled; None if they are not those that are wanted."""

@@ -155,7 +155,7 @@ def test_reals_are_shown_before_any_is_shown_twice_and_mirrored_like_the_trainin
 
 
 def test_each_metric_gets_its_own_number_of_the_same_images(digits_run, data_dir):
-    Gs = evaluate_metrics.load_networks(digits_run / 'network-final.pkl')[2]
+    Gs = misc.load_pkl(digits_run / 'network-final.pkl')[2]
     wanted = {'few': (Recorder(), 10), 'many': (Recorder(), 300)}
 
     class Labels:
