@@ -35,6 +35,6 @@ setup(
     extras_require={
         **EXTRAS,
         'all': sorted({package for packages in EXTRAS.values() for package in packages}) + [
-            'onnxruntime', 'pytest', 'ruff', 'scipy-openblas32'],
+            'onnxruntime', 'pytest', 'pytest-xdist', 'ruff', 'scipy-openblas32'],
     },
 )

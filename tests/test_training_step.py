@@ -99,7 +99,7 @@ def test_optimizer_state_across_ranges(engine, reset):
         arrays, lod_range = ahead.get_state()
         for var in ahead.outliving:
             var.set_value(var.get_value() * 0)
-        ahead.set_state(arrays, lod_range, schedule(1, 1))      # Other functions are needed: only the optimizer's state.
+        ahead.set_state(arrays, lod_range, schedule(1, 1))  # Other functions are needed; Adam's state goes on.
         assert state.steps.get_value() == 2
 
 
