@@ -5,7 +5,7 @@ from setuptools import setup
 TORCH = ['torch==2.13.0']
 DEMO = TORCH + ['scikit-learn']
 VIDEO = ['imageio-ffmpeg']
-TEST = ['pytest', 'ruff'] + VIDEO
+TEST = ['playwright', 'pytest', 'ruff'] + VIDEO
 
 setup(
     name='progressive-growing-of-gans-theano',
@@ -16,8 +16,8 @@ setup(
     license='MIT',
     python_requires='>=3.10,<3.12',
     py_modules=['chunk_reader', 'config', 'dataset', 'dataset_tool', 'distributed', 'experiment', 'hdf5_format',
-                'layers', 'loss', 'misc', 'networks', 'ops', 'tfutil_functions', 'tfutil_shim', 'tfutil_training',
-                'theano_env', 'train', 'training_step', 'updates', 'util_scripts'],
+                'layers', 'loss', 'misc', 'networks', 'ops', 'report_page', 'run_report', 'tfutil_functions',
+                'tfutil_shim', 'tfutil_training', 'theano_env', 'train', 'training_step', 'updates', 'util_scripts'],
     packages=['metrics', 'theano_torch'],
     install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'isal', 'pillow', 'tqdm'],
     extras_require={
