@@ -18,6 +18,7 @@ EXTRAS = {
     'inception': [*TORCH, 'torch-fidelity'],
     'export': ['onnx'],
     'tensorboard': ['tensorboard'],
+    'figures': ['matplotlib'],
 }
 
 setup(
@@ -35,6 +36,6 @@ setup(
     extras_require={
         **EXTRAS,
         'all': sorted({package for packages in EXTRAS.values() for package in packages}) + [
-            'onnxruntime', 'pytest', 'pytest-xdist', 'ruff', 'scipy-openblas32'],
+            'onnxruntime', 'playwright', 'pytest', 'pytest-xdist', 'ruff', 'scipy-openblas32'],
     },
 )
