@@ -23,6 +23,7 @@ import theano_env  # isort: skip  (restores what the imports of Theano and Lasag
 import dataset
 import distributed
 import loss
+import metrics
 import misc
 import tfutil_shim
 import theano_torch
@@ -228,7 +229,11 @@ def run_experiment(
             with training_set:
                 Gs = train_func(run_dir, training_set, G, D, loss_kwargs, **train, **train_kwargs)
                 for metric in experiment.get('metrics', []) if ranks.rank == 0 else []:
-                    print(METRICS[metric](run_dir, training_set, Gs))
+                    if metric == 'digit_recognition':
+                        print(digit_recognition(run_dir, training_set, Gs))
+                    else:
+                        import evaluate_metrics  # Which imports this module.
+                        evaluate_metrics.evaluate_run(run_dir, [metric], data_dir, only_final=True)
             print('Done.')
     return run_dir
 
@@ -393,7 +398,7 @@ def check_options(experiment):
         raise misc.UserError('train.resume_run_id: %r cannot resume' % experiment['train']['func'])
     check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=['G', 'D', 'random', 'ranks'])
     loss.check_choices(**{key: loss_kwargs[key] for key in ('type', 'cond_type') if key in loss_kwargs})
-    check_keys('metrics', experiment.get('metrics', []), METRICS)
+    check_keys('metrics', experiment.get('metrics', []), ['digit_recognition', *metrics.METRICS])
     return train_func, train, loss_kwargs
 
 
@@ -492,9 +497,6 @@ def digit_recognition(run_dir, training_set, Gs, num_images=1000, seed=2000):
     with open(os.path.join(run_dir, 'metric-digit_recognition.txt'), 'w', encoding='utf-8') as metric_file:
         metric_file.write(line + '\n')
     return line
-
-
-METRICS = {'digit_recognition': digit_recognition}     # What an experiment can name under 'metrics'.
 
 
 def write_run_files(run_dir, experiment, environment, source):

@@ -7,8 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
+import config
 import dataset_tool
 import evaluate_metrics
+import experiment
 import metrics
 import misc
 import tfutil_shim
@@ -228,3 +230,16 @@ def test_every_metric_of_the_table_can_be_imported():
         metric_class = getattr(__import__(module_name, fromlist=[class_name]), class_name)
         assert all(callable(getattr(metric_class, call)) for call in ('begin', 'feed', 'end', 'names')), name
         assert ('reals' in entry.needs) == hasattr(metric_class, 'set_reals'), name
+
+
+def test_an_experiment_names_metrics_of_its_final_networks(tmp_path, monkeypatch):
+    monkeypatch.setitem(metrics.METRICS, 'swd', metrics.METRICS['swd']._replace(num_images=16))
+    chosen = experiment.resolve_config(config, 'digits', [
+        "metrics=['swd']", 'train.total_kimg=0.05', 'G.fmap_max=4', 'D.fmap_max=4', 'train.image_grid_size=(2, 2)',
+        'train.image_grid_type=default', 'train.show_progress=False'])
+    run_dir = experiment.run_experiment(chosen, str(tmp_path / 'data'), str(tmp_path / 'results'), 'torch')
+    document, = [json.loads(line) for line in open(run_dir + '/metrics.jsonl', encoding='utf-8')]
+    assert (document['metric'], document['snapshot'], document['num_images']) == ('swd', 'network-final', 16)
+    assert all(value > 0 for value in document['values'].values())
+    with pytest.raises(misc.UserError, match="did you mean 'swd'"):
+        experiment.check_options({**chosen, 'metrics': ['swdd']})
