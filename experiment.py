@@ -265,10 +265,11 @@ def source_within(run_dir, experiment, environment):
     changed = []
     if experiment['train'].get('resume_with_changes'):
         changed = [line for line in differing if line.startswith(('train.', 'loss.'))]
-    if differing != changed:
+    forbidden = [line for line in differing if line not in changed]
+    if forbidden:
         raise misc.UserError('the config does not fit %s: %s; set them as in the run, which was started with: %s; or '
                              'let train.* and loss.* change with train.resume_with_changes=True' % (
-                                 run_dir, ', '.join(differing), recorded['command']))
+                                 run_dir, ', '.join(forbidden), recorded['command']))
     if changed:
         print('Going on with changed options: %s' % ', '.join(changed))
     if recorded.get('environment', about['environment']) != about['environment']:
