@@ -347,13 +347,16 @@ def source_within(run_dir, experiment, environment):
         return Source(run_dir=run_dir, about=about)
     recorded = state.document
     differing = training_state.differing_options(with_defaults(recorded['experiment']), with_defaults(experiment))
+    changed = []
     if experiment['train'].get('resume_with_changes'):
-        print('Going on with changed options: %s' % ', '.join(differing))
-        differing = [line for line in differing if not line.startswith(('train.', 'loss.'))]
-    if differing:
+        changed = [line for line in differing if line.startswith(('train.', 'loss.'))]
+    forbidden = [line for line in differing if line not in changed]
+    if forbidden:
         raise misc.UserError('the config does not fit %s: %s; set them as in the run, which was started with: %s; or '
                              'let train.* and loss.* change with train.resume_with_changes=True' % (
-                                 run_dir, ', '.join(differing), recorded['command']))
+                                 run_dir, ', '.join(forbidden), recorded['command']))
+    if changed:
+        print('Going on with changed options: %s' % ', '.join(changed))
     if recorded.get('environment', about['environment']) != about['environment']:
         print('Not bit for bit as it would have gone on: until now the run used: %s' % recorded['environment'])
     if os.path.exists(os.path.join(run_dir, training_state.DONE_FILE)):
