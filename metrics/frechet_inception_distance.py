@@ -1,0 +1,109 @@
+"""Frechet inception distance: between Gaussians fitted to the Inception features of reals and of fakes.
+
+Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium" (2017):
+|m1 - m2|^2 + trace(S1 + S2 - 2 sqrt(S1 S2)).
+"""
+
+import numpy as np
+import scipy.linalg
+
+from metrics.inception import InceptionFeatures
+
+
+class GaussianStatistics:
+    """Streaming mean and covariance (divided by N - 1) of feature vectors, in float64.
+
+    Attributes
+    ----------
+    num : int
+    mean : ndarray, shape (features,)
+    scatter : ndarray, shape (features, features)
+        Sum of the products of deviations from the mean.
+    """
+
+    def __init__(self):
+        self.num, self.mean, self.scatter = 0, 0.0, 0.0
+
+    def add(self, features):
+        """Add (N, features), merged with what is there by Chan's formula."""
+        x = features.astype(np.float64)
+        mean = x.mean(axis=0)
+        x -= mean
+        shift = mean - self.mean
+        total = self.num + len(x)
+        self.scatter = self.scatter + x.T @ x + np.outer(shift, shift) * (self.num * len(x) / total)
+        self.mean = self.mean + shift * (len(x) / total)
+        self.num = total
+
+    def covariance(self):
+        """(features, features), float64."""
+        return self.scatter / (self.num - 1)
+
+
+def frechet_distance(mean_a, covariance_a, mean_b, covariance_b):
+    """Squared Frechet distance of two Gaussians.
+
+    The trace of sqrt(S1 S2) is that of sqrt(R S2 R) with R = sqrt(S1): symmetric, so that its eigenvalues are real and
+    not negative also where a covariance is singular, as it is with fewer images than features.
+
+    Parameters
+    ----------
+    mean_a, mean_b : ndarray, shape (n,)
+    covariance_a, covariance_b : ndarray, shape (n, n)
+
+    Returns
+    -------
+    float
+        0 for equal Gaussians, up to rounding on either side.
+    """
+    values, vectors = scipy.linalg.eigh(covariance_a)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    product = root @ covariance_b @ root
+    trace_of_root = np.sum(np.sqrt(np.maximum(scipy.linalg.eigvalsh((product + product.T) / 2), 0)))
+    difference = np.asarray(mean_a, np.float64) - mean_b
+    return float(difference @ difference + np.trace(covariance_a) + np.trace(covariance_b) - 2 * trace_of_root)
+
+
+class FrechetInceptionDistance:
+    """FID: feed reals first, then fakes as often as there are generators. Keeps one matrix per set.
+
+    Parameters
+    ----------
+    features : callable, optional
+        images -> (features, probabilities); default: a new :class:`metrics.inception.InceptionFeatures`.
+    """
+
+    def __init__(self, features=None):
+        self.features = features or InceptionFeatures()
+        self.statistics, self.reals = None, None
+
+    def names(self):
+        """Names of the numbers that :meth:`end` returns."""
+        return ['FID']
+
+    def begin(self, mode):
+        """Start with `mode` 'reals' or 'fakes'."""
+        if mode == 'fakes' and self.reals is None:
+            raise ValueError("begin('fakes'): feed 'reals' first")
+        self.statistics = GaussianStatistics()
+
+    def feed(self, mode, images):
+        """Add uint8 images (N, C, H, W)."""
+        self.statistics.add(self.features(images)[0])
+
+    def end(self, mode):
+        """[FID]; of the reals to themselves 0."""
+        if mode == 'reals':
+            self.reals = {'num': self.statistics.num, 'mean': self.statistics.mean,
+                          'covariance': self.statistics.covariance()}
+            return [0.0]
+        return [frechet_distance(self.statistics.mean, self.statistics.covariance(), self.reals['mean'],
+                                 self.reals['covariance'])]
+
+    def get_reals(self):
+        """Statistics of the reals as {name: array}, for :meth:`set_reals` of another evaluation."""
+        return self.reals
+
+    def set_reals(self, arrays):
+        """Take the statistics of reals that were fed earlier."""
+        self.reals = arrays

@@ -1,0 +1,112 @@
+"""Features and class probabilities of images from the Inception-v3 network of 2015, by the package torch-fidelity.
+
+Its network and weights are a conversion of the original one that the inception score and FID are defined with.
+"""
+
+import importlib.util
+import os
+import sys
+import types
+
+import numpy as np
+
+import misc
+
+WEIGHTS_URL = ('https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
+               'weights-inception-2015-12-05-6726825d.pth')
+WEIGHTS_NAME = WEIGHTS_URL.rpartition('/')[2]
+
+
+def find_weights(path=None):
+    """Path of the file of weights: `path`, or where PyTorch keeps downloads.
+
+    Raises
+    ------
+    misc.UserError
+        The file is missing.
+    """
+    torch = _import_torch()
+    if path is None:
+        path = os.path.join(torch.hub.get_dir(), 'checkpoints', WEIGHTS_NAME)
+    if not os.path.isfile(path):
+        raise misc.UserError('inception weights %s: no such file; download %s and name it with --inception-weights' % (
+            path, WEIGHTS_URL))
+    return path
+
+
+class InceptionFeatures:
+    """The network, on a GPU if there is one.
+
+    Parameters
+    ----------
+    weights_path : str, optional
+        File of weights in the format of torch-fidelity. Default: see :func:`find_weights`.
+    minibatch_size : int
+        Images evaluated at a time.
+
+    Raises
+    ------
+    misc.UserError
+        PyTorch, torch-fidelity or the weights are missing, or the file is something else.
+    """
+
+    def __init__(self, weights_path=None, minibatch_size=32):
+        self.torch = _import_torch()
+        path = find_weights(weights_path)
+        extractor_class = _import_extractor()
+        try:
+            # Loaded once more by the package itself, without this restriction: nothing stored in the file may run.
+            self.torch.load(path, map_location='cpu', weights_only=True)
+            network = extractor_class('inception-v3-compat', ['2048', 'logits_unbiased'],
+                                      feature_extractor_weights_path=path)
+        except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, ImportError) as error:
+            raise misc.UserError('inception weights %s: not a file of weights of torch-fidelity (%s); download %s' % (
+                path, str(error).splitlines()[0] if str(error) else type(error).__name__, WEIGHTS_URL)) from error
+        self.device = 'cuda' if self.torch.cuda.is_available() else 'cpu'
+        self.network = network.to(self.device)
+        self.minibatch_size = minibatch_size
+        self.last_images = self.last_result = None
+
+    def __call__(self, images):
+        """(features (N, 2048), class probabilities (N, 1008)), float32, of uint8 images (N, 1 or 3, H, W)."""
+        if images is self.last_images:      # Another metric was fed them just now.
+            return self.last_result
+        if images.dtype != np.uint8:
+            raise ValueError('images of type %s: need uint8' % images.dtype)
+        self.last_images = images
+        if images.shape[1] == 1:
+            images = np.repeat(images, 3, axis=1)
+        results = []
+        with self.torch.inference_mode():
+            for begin in range(0, len(images), self.minibatch_size):
+                part = self.torch.from_numpy(np.ascontiguousarray(images[begin:begin + self.minibatch_size]))
+                features, logits = self.network(part.to(self.device))
+                results.append((features.cpu().numpy(), self.torch.softmax(logits, dim=1).cpu().numpy()))
+        self.last_result = tuple(np.concatenate(parts) for parts in zip(*results, strict=True))
+        return self.last_result
+
+
+def _import_torch():
+    try:
+        import torch
+    except ImportError as error:
+        raise misc.UserError('inception features: need PyTorch; pip install torch, or leave out the metrics fid and '
+                             'inception_score') from error
+    return torch
+
+
+def _import_extractor():
+    """torch-fidelity's extractor. Its package imports torchvision, which the extractor does not need."""
+    spec = importlib.util.find_spec('torch_fidelity')
+    if spec is None:
+        raise misc.UserError('inception features: need the package torch-fidelity; '
+                             'pip install --no-deps torch-fidelity')
+    if 'torch_fidelity' not in sys.modules and importlib.util.find_spec('torchvision') is None:
+        package = types.ModuleType('torch_fidelity')
+        package.__path__ = list(spec.submodule_search_locations)
+        sys.modules['torch_fidelity'] = package
+        try:
+            return importlib.import_module('torch_fidelity.feature_extractor_inceptionv3').FeatureExtractorInceptionV3
+        finally:
+            del sys.modules['torch_fidelity']
+    return importlib.import_module('torch_fidelity.feature_extractor_inceptionv3').FeatureExtractorInceptionV3

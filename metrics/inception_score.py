@@ -1,0 +1,78 @@
+"""Inception score: exp of the mean KL divergence between an image's class probabilities and those of its split.
+
+Salimans et al., "Improved Techniques for Training GANs" (2016). High where images are clear and classes many.
+"""
+
+import numpy as np
+
+from metrics.inception import InceptionFeatures
+
+
+class ScoreStatistics:
+    """Streaming sums of class probabilities for the inception score of `num_images` images in `num_splits` splits."""
+
+    def __init__(self, num_images, num_splits=10):
+        self.edges = [split * num_images // num_splits for split in range(num_splits + 1)]
+        self.num = 0
+        self.sums = None                            # Of probabilities per split.
+        self.negative_entropies = np.zeros(num_splits)
+
+    def add(self, probabilities):
+        """Add (N, classes), each row adding up to 1."""
+        if self.num + len(probabilities) > self.edges[-1]:
+            raise ValueError('%d images announced, %d fed' % (self.edges[-1], self.num + len(probabilities)))
+        p = probabilities.astype(np.float64)
+        if self.sums is None:
+            self.sums = np.zeros((len(self.negative_entropies), p.shape[1]))
+        for split, (begin, end) in enumerate(zip(self.edges, self.edges[1:], strict=False)):
+            part = p[max(begin - self.num, 0):max(end - self.num, 0)]
+            self.sums[split] += part.sum(axis=0)
+            self.negative_entropies[split] += _sum_p_log_p(part)
+        self.num += len(p)
+
+    def mean_std(self):
+        """(mean, standard deviation) of the splits' scores; ValueError unless all images were added."""
+        if self.num != self.edges[-1]:
+            raise ValueError('%d images announced, %d fed' % (self.edges[-1], self.num))
+        scores = []
+        for total, negative_entropy, count in zip(self.sums, self.negative_entropies, np.diff(self.edges), strict=True):
+            scores.append(np.exp(negative_entropy / count - _sum_p_log_p(total / count)))
+        return float(np.mean(scores)), float(np.std(scores))
+
+
+def _sum_p_log_p(p):
+    return np.sum(p * np.log(np.where(p > 0, p, 1)))
+
+
+class InceptionScore:
+    """Inception score over splits of the images fed, in the order in which they are fed.
+
+    Parameters
+    ----------
+    num_images : int
+        How many images will be fed; known beforehand, so that only sums need to be kept.
+    num_splits : int
+    features : callable, optional
+        images -> (features, probabilities); default: a new :class:`metrics.inception.InceptionFeatures`.
+    """
+
+    def __init__(self, num_images, num_splits=10, features=None):
+        self.num_images, self.num_splits = num_images, num_splits
+        self.features = features or InceptionFeatures()
+        self.statistics = None
+
+    def names(self):
+        """Names of the numbers that :meth:`end` returns."""
+        return ['IS_mean', 'IS_std']
+
+    def begin(self, mode):
+        """Start anew; `mode` is any name."""
+        self.statistics = ScoreStatistics(self.num_images, self.num_splits)
+
+    def feed(self, mode, images):
+        """Add uint8 images (N, C, H, W)."""
+        self.statistics.add(self.features(images)[1])
+
+    def end(self, mode):
+        """[mean, standard deviation] of the splits' scores."""
+        return list(self.statistics.mean_std())

@@ -1,0 +1,133 @@
+"""Multi-scale structural similarity between pairs of images: how alike the images of a set are.
+
+Wang, Simoncelli, Bovik, "Multi-scale structural similarity for image quality assessment" (2003). The paper averages it
+over 10 000 pairs of generated images; low values mean variation.
+"""
+
+import numpy as np
+from scipy.ndimage import correlate1d
+
+import misc
+from metrics.threads import blocks, map_threads
+
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)      # Of the scales, finest first.
+FILTER_SIZE, FILTER_SIGMA = 11, 1.5
+K1, K2 = 0.01, 0.03
+BLOCK_PIXELS = 1 << 16      # Of pairs compared at a time by one thread.
+
+
+def gaussian_window(size, sigma):
+    """Normalised Gaussian (size,), float64. The two-dimensional window is its product with itself."""
+    points = np.arange(size) - (size - 1) / 2
+    window = np.exp(-points ** 2 / (2 * sigma ** 2))
+    return window / window.sum()
+
+
+def ssim_per_pair(a, b, max_val=255, filter_size=FILTER_SIZE, filter_sigma=FILTER_SIGMA, k1=K1, k2=K2):
+    """Structural similarity and its contrast-structure part, averaged over each pair.
+
+    Parameters
+    ----------
+    a, b : ndarray, shape (N, C, H, W)
+    max_val : float
+        Largest value of a pixel.
+    filter_size, filter_sigma : int, float
+        Of the Gaussian window; both shrink alike where the images are smaller than it.
+    k1, k2 : float
+        Relative size of the constants that keep the quotients stable.
+
+    Returns
+    -------
+    (ndarray, ndarray), shape (N,), float64
+        The similarity, and its part without the comparison of brightness.
+    """
+    size = min(filter_size, *a.shape[2:])
+    window = gaussian_window(size, filter_sigma * size / filter_size)
+    inside = slice(size // 2, None if size % 2 else None)
+
+    def blurred(x):
+        for axis in (2, 3):
+            x = correlate1d(x, window, axis=axis, mode='constant')
+            valid = x.shape[axis] - size + 1
+            x = x[(slice(None),) * axis + (slice(inside.start, inside.start + valid),)]
+        return x
+
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    mean_a, mean_b = blurred(a), blurred(b)
+    product = mean_a * mean_b
+    squares = mean_a ** 2 + mean_b ** 2
+    covariance = blurred(a * b) - product
+    variances = blurred(a * a + b * b) - squares
+    c1, c2 = (k1 * max_val) ** 2, (k2 * max_val) ** 2
+    contrast = (2 * covariance + c2) / (variances + c2)
+    ssim = (2 * product + c1) / (squares + c1) * contrast
+    return ssim.mean(axis=(1, 2, 3)), contrast.mean(axis=(1, 2, 3))
+
+
+def ms_ssim_per_pair(a, b, max_val=255, weights=WEIGHTS, **ssim_kwargs):
+    """Multi-scale structural similarity of each pair: the product over scales of the parts raised to `weights`.
+
+    Parameters
+    ----------
+    a, b : ndarray, shape (N, C, H, W)
+        Sides divisible by 2^(number of weights - 1). Negative parts count as 0.
+    max_val : float
+    weights : sequence of float
+        One per scale, each half as large as the one before.
+    **ssim_kwargs
+        Of :func:`ssim_per_pair`.
+
+    Returns
+    -------
+    ndarray, shape (N,), float64
+
+    Raises
+    ------
+    misc.UserError
+        The images are too small, or cannot be halved often enough.
+    """
+    factor = 2 ** (len(weights) - 1)
+    if a.shape != b.shape or a.ndim != 4:
+        raise ValueError('pairs of shapes %s and %s: need two arrays [N, C, H, W]' % (a.shape, b.shape))
+    if a.shape[2] % factor or a.shape[3] % factor:
+        raise misc.UserError('ms_ssim: images of %dx%d; sides must be multiples of %d' % (*a.shape[2:], factor))
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    result = np.ones(len(a))
+    for scale, weight in enumerate(weights):
+        if scale:
+            a, b = (x.reshape(*x.shape[:2], x.shape[2] // 2, 2, -1, 2).mean(axis=(3, 5)) for x in (a, b))
+        ssim, contrast = ssim_per_pair(a, b, max_val, **ssim_kwargs)
+        result *= np.maximum(ssim if scale == len(weights) - 1 else contrast, 0) ** weight
+    return result
+
+
+class MultiScaleSSIM:
+    """Mean similarity over neighbouring images: the first with the second, the third with the fourth, and so on.
+
+    Feed minibatches of independently drawn images, in even numbers. Keeps only a sum.
+    """
+
+    def __init__(self):
+        self.total, self.num_pairs = 0.0, 0
+
+    def names(self):
+        """Names of the numbers that :meth:`end` returns."""
+        return ['MS-SSIM']
+
+    def begin(self, mode):
+        """Start anew; `mode` is any name."""
+        self.total, self.num_pairs = 0.0, 0
+
+    def feed(self, mode, images):
+        """Add images (N, C, H, W) with values in 0..255, N even."""
+        if len(images) % 2:
+            raise ValueError('%d images: are compared in pairs, feed an even number' % len(images))
+        first, second = images[0::2], images[1::2]
+        parts = blocks(len(first), max(BLOCK_PIXELS // images[0].size, 1))
+        for result in map_threads(lambda part: ms_ssim_per_pair(first[part], second[part]), parts):
+            self.total += float(np.sum(result))
+            self.num_pairs += len(result)
+
+    def end(self, mode):
+        """[mean similarity], from 0 to 1."""
+        return [self.total / self.num_pairs]

@@ -1,0 +1,31 @@
+"""Run a function over items on all processor cores; NumPy and SciPy release Python's lock in their inner loops."""
+
+import concurrent.futures
+import functools
+import os
+
+from threadpoolctl import ThreadpoolController
+
+
+def num_cores():
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+@functools.lru_cache(maxsize=None)
+def _libraries():
+    return ThreadpoolController()
+
+
+def map_threads(function, *items):
+    """``list(map(function, *items))``, one thread per core; matrix products within `function` get one thread each."""
+    arguments = list(zip(*items, strict=True))
+    if len(arguments) < 2 or num_cores() == 1:
+        return [function(*each) for each in arguments]
+    with _libraries().limit(limits=1, user_api='blas'), concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
+        return list(pool.map(lambda each: function(*each), arguments))
+
+
+def blocks(num, size):
+    """Slices that cut `num` rows into blocks of at most `size`."""
+    return [slice(begin, min(begin + size, num)) for begin in range(0, num, size)]
