@@ -225,6 +225,24 @@ experiments = {
             'D_learning_rate_overrides': {128: 0.0015, 256: 0.002, 512: 0.003, 1024: 0.003},
         },
     },
+
+    # Images and videos, see util_scripts.py; 'run' is a run's number or folder, or a network pickle.
+    'fake-images': {
+        'desc': 'fake-images',
+        'train': {'func': 'util_scripts.generate_fake_images', 'run': 0, 'grid_size': (10, 10), 'image_zoom': 4},
+    },
+    'interpolation-video': {
+        'desc': 'interpolation-video',
+        'train': {'func': 'util_scripts.generate_interpolation_video', 'run': 0, 'grid_size': (10, 1), 'image_zoom': 4},
+    },
+    'training-video': {
+        'desc': 'training-video',
+        'train': {'func': 'util_scripts.generate_training_video', 'run': 0},
+    },
+    'projection': {
+        'desc': 'projection',
+        'train': {'func': 'util_scripts.project_image', 'run': 0, 'image': 'image.png'},
+    },
 }
 
 # What can be added to the name of any experiment, also several: 'celebahq-v2-1gpu-nopixelnorm-VERBOSE'.

@@ -62,7 +62,7 @@ def resolve_config(config, name, overrides=()):
         else:
             raise misc.UserError('--set %s: write SECTION.KEY=VALUE, for example train.total_kimg=10' % override)
     check_keys(name, experiment, SECTIONS)
-    for section in ('dataset', 'G', 'D', 'train'):
+    for section in ('dataset', 'G', 'D', 'train') if is_training(experiment) else ():
         if section not in experiment:
             raise misc.UserError('experiments[%r]: the section %r is missing' % (name, section))
     return experiment
@@ -83,6 +83,21 @@ def with_variants(config, name):
             experiment[section] = {**experiment.get(section, {}), **copy.deepcopy(options)}
         experiment['desc'] = '%s-%s' % (experiment.get('desc', base), variant)
     return experiment
+
+
+def is_training(experiment):
+    """Whether an experiment trains networks. Otherwise its ``train.func`` is one of util_scripts.py or like those."""
+    func = experiment.get('train', {}).get('func', 'train.train_gan')
+    return 'dataset' in inspect.signature(tfutil_shim.import_obj(func)).parameters
+
+
+def describe(experiment):
+    """A few words on an experiment, for a list of them."""
+    train = experiment['train']
+    if 'dataset' not in experiment:
+        return train.get('func', '')
+    return '%dx%d, %d kimg' % (experiment['dataset']['resolution'], experiment['dataset']['resolution'],
+                               train.get('total_kimg', 15000))
 
 
 def check_arguments(section, kwargs, func, given=()):
@@ -146,6 +161,10 @@ def run_experiment(
     **train_kwargs          # More arguments for the training function: show_progress, on_step.
 ):
     """Run one experiment in a new run folder; return that folder."""
+    if not is_training(experiment):
+        if ranks.size > 1:
+            raise misc.UserError('%s runs in one process: start it without torchrun' % experiment['train']['func'])
+        return run_utility(experiment, result_dir, engine, theano_flags, precision)
     environment = theano_env.configure(engine, theano_flags, ranks.local_rank if ranks.size > 1 else None, precision)
     if environment.precision == 'float16':
         train_kwargs['loss_scaling'] = True
@@ -176,6 +195,53 @@ def run_experiment(
                 for metric in experiment.get('metrics', []) if ranks.rank == 0 else []:
                     print(METRICS[metric](run_dir, training_set, Gs))
             print('Done.')
+    return run_dir
+
+
+def run_utility(experiment, result_dir, engine='auto', theano_flags=None, precision='auto', run_dir=None):
+    """Run an experiment whose ``train.func`` does not train, such as ``'util_scripts.generate_fake_images'``.
+
+    Parameters
+    ----------
+    experiment : dict
+        ``desc``, ``random_seed`` and ``train``; the latter has the function and its arguments but for `run_dir` and
+        `result_dir`, which it gets from here.
+    run_dir : str or None
+        Where it writes. None: a new run folder.
+    result_dir, engine, theano_flags, precision
+        See :func:`run_experiment`.
+
+    Returns
+    -------
+    str
+        The folder.
+    """
+    environment = theano_env.configure(engine, theano_flags, precision=precision)
+    kwargs = dict(experiment['train'])
+    func = tfutil_shim.import_obj(kwargs.pop('func'))
+    check_arguments('train', kwargs, func, given=['run_dir', 'result_dir'])
+    missing = [name for name, parameter in inspect.signature(func).parameters.items()
+               if parameter.default is parameter.empty and name not in kwargs and name != 'run_dir']
+    if missing:
+        raise misc.UserError('train.%s: is missing, %s needs it' % (missing[0], experiment['train']['func']))
+    if 'result_dir' in inspect.signature(func).parameters:
+        kwargs['result_dir'] = result_dir
+    np.random.seed(experiment.get('random_seed', 1000))
+    if run_dir is not None:
+        try:
+            os.makedirs(run_dir, exist_ok=True)
+        except OSError as error:
+            raise misc.UserError('%s: cannot make this folder (%s)' % (run_dir, error.strerror)) from error
+        func(run_dir=run_dir, **kwargs)
+        return run_dir
+    run_dir = misc.create_result_subdir(result_dir, experiment.get('desc', func.__name__))
+    try:
+        func(run_dir=run_dir, **kwargs)
+    except misc.UserError:
+        if not os.listdir(run_dir):     # Nothing has begun.
+            os.rmdir(run_dir)
+        raise
+    write_run_files(run_dir, experiment, environment)
     return run_dir
 
 

@@ -252,6 +252,15 @@ def save_pkl(obj, path):
         pickle.dump(obj, file, protocol=4)
 
 
+def load_pkl(path):
+    """What :func:`save_pkl` has written. Unpickling can run code: only load files that you trust."""
+    try:
+        with open(path, 'rb') as file:
+            return pickle.load(file)
+    except OSError as error:
+        raise UserError('%s: cannot be read (%s)' % (path, error.strerror)) from error
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Run folders and their logs.
 
@@ -297,6 +306,87 @@ def create_result_subdir(result_dir, desc):
 
 def _run_numbers(result_dir):
     return [int(match[1]) for match in map(re.compile(r'(\d+)(-.*)?').fullmatch, os.listdir(result_dir)) if match]
+
+
+def locate_run_dir(run, result_dir='results'):
+    """The folder of a run.
+
+    Parameters
+    ----------
+    run : int or str
+        Its number, ``3`` or ``'003'``, the name of its folder or a path.
+    result_dir : str
+        Where run folders are.
+
+    Raises
+    ------
+    UserError
+        There is no such run, or there are several.
+    """
+    text = str(run)
+    for path in (text, os.path.join(result_dir, text)):
+        if os.path.isdir(path) and not text.isdecimal():
+            return path
+    folders = sorted(os.listdir(result_dir)) if os.path.isdir(result_dir) else []
+    if text.isdecimal():
+        number = re.compile(r'0*%d(-.*)?' % int(text))
+        matches = [name for name in folders if number.fullmatch(name) and os.path.isdir(os.path.join(result_dir, name))]
+        if len(matches) == 1:
+            return os.path.join(result_dir, matches[0])
+        if matches:
+            raise UserError('run %s: there are several in %s, %s; give the folder' % (
+                text, result_dir, ' and '.join(matches)))
+    raise UserError('run %r: no such run in %s%s' % (
+        run, result_dir, did_you_mean(text, folders) or '; there are ' + (', '.join(folders) or 'none')))
+
+
+def list_network_pkls(run_dir):
+    """Paths of the network snapshots of a run, the earliest first, ``network-final.pkl`` at the end."""
+    pattern = re.compile(r'network-(snapshot-(\d+)|final)\.pkl')
+    found = [(not match[2], int(match[2] or 0), match[0]) for match in map(pattern.fullmatch, os.listdir(run_dir))
+             if match]
+    return [os.path.join(run_dir, name) for _final, _kimg, name in sorted(found)]
+
+
+def locate_network_pkl(run_or_pkl, snapshot=None, result_dir='results'):
+    """Path of a network pickle.
+
+    Parameters
+    ----------
+    run_or_pkl : int or str
+        A run as for :func:`locate_run_dir`, or a pickle.
+    snapshot : int, str or None
+        Of a run: thousands of images of the snapshot, or ``'final'``. None: the latest.
+
+    Raises
+    ------
+    UserError
+        There is no such file.
+    """
+    if os.path.isfile(str(run_or_pkl)):
+        return str(run_or_pkl)
+    if str(run_or_pkl).endswith('.pkl'):
+        raise UserError('%s: no such file' % run_or_pkl)
+    run_dir = locate_run_dir(run_or_pkl, result_dir)
+    pkls = list_network_pkls(run_dir)
+    if not pkls:
+        raise UserError('%s: has no network snapshots yet' % run_dir)
+    if snapshot is None:
+        return pkls[-1]
+    wanted = 'network-final.pkl' if snapshot == 'final' else 'network-snapshot-%06d.pkl' % int(snapshot)
+    for path in pkls:
+        if os.path.basename(path) == wanted:
+            return path
+    raise UserError('snapshot=%s: %s has no %s; there are %s' % (
+        snapshot, run_dir, wanted, ', '.join(map(os.path.basename, pkls))))
+
+
+def random_latents(num_latents, G, random_state=None):
+    """(num_latents, latent_size) float32 standard normal latents for a generator.
+
+    `random_state` is a NumPy generator with a method ``randn``; None: NumPy's global one.
+    """
+    return (random_state or np.random).randn(num_latents, *G.input_shapes[0][1:]).astype(np.float32)
 
 
 class OutputLogger:

@@ -6,7 +6,8 @@ from setuptools import setup
 
 TORCH = ['torch==2.13.0']
 DEMO = TORCH + ['scikit-learn']
-TEST = ['pytest', 'ruff']
+VIDEO = ['imageio-ffmpeg']
+TEST = ['pytest', 'ruff'] + VIDEO
 
 setup(
     name='progressive-growing-of-gans-theano',
@@ -22,6 +23,7 @@ setup(
     extras_require={
         'torch': TORCH,
         'demo': DEMO,
+        'video': VIDEO,
         'test': DEMO + TEST,
         'all': DEMO + TEST + ['scipy-openblas32'],
     },

@@ -1,29 +1,58 @@
 """The interface of the 2018 release's `tfutil` on Theano: networks as objects, and evaluating and training them.
 
-It knows nothing of images or GANs. What the names of `tfutil` mean here:
+A script written for that release works after ``import tfutil_shim as tfutil``. It knows nothing of images or GANs. All
+public names of `tfutil` and what they mean here:
 
-======================================= ===============================================================================
-`Network`                               a Lasagne graph made by a build function; see the class
-`Optimizer`                             gradients and updates of one network, see `tfutil_training`
-`autosummary`, `get_autosummaries`,     averages of values between two saves, see `tfutil_training`
-`finalize_autosummaries`,
-`save_summaries`
-`run`                                   compile and evaluate Theano expressions or updates once
-`set_vars`                              assign {shared variable: array}
-`init_tf`                               choose engine and Theano flags: `theano_env.configure`
-`import_obj`, `call_func_by_name`       ``'module.name'`` -> object; call it
-`lerp`, `lerp_clip`, `log2`, `exp2`,    small expressions, on Theano expressions or arrays
-`flatten`, `shape_to_list`,
-`is_tf_expression`
-others (`create_session`, ...)          belong to TensorFlow's sessions and graphs: an error says what to do instead
-======================================= ===============================================================================
+========================================== ============================================================================
+`run`                                      evaluate expressions and carry out updates; compiles once per fetches
+`is_tf_expression`, `shape_to_list`,       small expressions, on Theano expressions or arrays
+`flatten`, `log2`, `exp2`, `lerp`,
+`lerp_clip`
+`absolute_name_scope`                      does nothing: there are no name scopes
+`init_tf`                                  choose engine and Theano flags: `theano_env.configure`
+`init_uninited_vars`                       does nothing: shared variables always hold a value
+`set_vars`                                 assign {shared variable: array}
+`import_module`, `find_obj_in_module`,     ``'module.name'`` -> module and rest, object; call it
+`import_obj`, `call_func_by_name`
+`autosummary`, `finalize_autosummaries`,   averages of values between two saves, written as JSON lines or to a
+`save_summaries`                           TensorBoard `SummaryWriter`
+`create_session`                           an error: there are no sessions
+`network_import_handlers`                  an error: old pickles are read by `misc.load_pkl`
+------------------------------------------ ----------------------------------------------------------------------------
+`Optimizer`                                gradients and updates of one network, see `tfutil_training`
+`.register_gradients`, `.apply_updates`    updates are a dict for `run` or `theano.function`
+`.reset_optimizer_state`                   moments and step count anew
+`.get_loss_scaling_var`,                   loss scaling; one exponent for all devices
+`.apply_loss_scaling`,
+`.undo_loss_scaling`
+------------------------------------------ ----------------------------------------------------------------------------
+`Network`                                  a Lasagne graph made by a build function; see the class
+`.name`, `.scope`, `.static_kwargs`,       attributes
+`.num_inputs`, `.num_outputs`,
+`.input_shapes`, `.output_shapes`,
+`.input_shape`, `.output_shape`,
+`.input_names`, `.output_names`,
+`.input_templates`, `.output_templates`,
+`.vars`, `.trainables`
+`.get_output_for`, `.run`                  symbolic outputs; evaluation on arrays
+`.get_var_localname`, `.find_var`,         one variable, by local name or ``'NETWORK/LOCAL NAME'``
+`.get_var`, `.set_var`
+`.reset_vars`, `.reset_trainables`,        all variables
+`.copy_vars_from`,
+`.copy_trainables_from`
+`.clone`, `.convert`, pickling             copies
+`.setup_as_moving_average_of`              updates
+`.list_layers`, `.print_layers`            the layers
+`.setup_weight_histograms`                 histograms at every `save_summaries` to a TensorBoard `SummaryWriter`
+========================================== ============================================================================
+
+Of our own: `get_autosummaries` and `Autosummaries`, and what the docstrings of `Network` and `Optimizer` mention.
 
 There are no sessions: variables are Theano shared variables, which always hold a value. What TensorFlow calls an update
 op is here a dict {shared variable: new value}, as `theano.function` takes in `updates`.
 """
 
 import copy
-import importlib
 import pickle
 from collections import OrderedDict
 
@@ -38,136 +67,44 @@ from theano.tensor.signal.pool import pool_2d
 
 import misc
 import updates
+from tfutil_functions import (  # noqa: F401  (part of the interface)
+    absolute_name_scope,
+    call_func_by_name,
+    exp2,
+    find_obj_in_module,
+    flatten,
+    import_module,
+    import_obj,
+    init_tf,
+    init_uninited_vars,
+    is_tf_expression,
+    lerp,
+    lerp_clip,
+    log2,
+    run,
+    set_vars,
+    shape_to_list,
+)
 from tfutil_training import (  # noqa: F401  (part of the interface)
     Autosummaries,
     Optimizer,
     autosummary,
-    exp2,
     finalize_autosummaries,
     get_autosummaries,
-    log2,
+    histogram,
     save_summaries,
 )
 
 STATE_VERSION = 3       # Of pickled networks. The 2017 release wrote none, the 2018 release 2: see legacy.py.
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Objects by name.
-
-
-def import_obj(name):
-    """The object with the dotted name `name`, for example ``'networks.G_paper'``.
-
-    Raises
-    ------
-    misc.UserError
-        There is no such module or object; the message has the nearest name.
-    """
-    parts = str(name).split('.')
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise misc.UserError("%r: write MODULE.NAME, for example 'networks.G_paper'" % (name,))
-    for num_modules in range(len(parts) - 1, 0, -1):
-        module_name = '.'.join(parts[:num_modules])
-        try:
-            obj = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            # Only the named module itself may be missing, not something that it imports.
-            if error.name is None or not (module_name + '.').startswith(error.name + '.'):
-                raise
-            continue
-        for part in parts[num_modules:]:
-            if not hasattr(obj, part):
-                raise misc.UserError('%r: there is no %r in %s%s' % (
-                    name, part, module_name, misc.did_you_mean(part, dir(obj))))
-            obj = getattr(obj, part)
-        return obj
-    raise misc.UserError('%r: there is no module %r; write MODULE.NAME, for example %r' % (
-        name, parts[0], 'networks.G_paper'))
-
-
-def call_func_by_name(*args, func=None, **kwargs):
-    """Call `func`, a dotted name or a callable, with the other arguments; returns what it returns."""
-    if func is None:
-        raise misc.UserError("func=None: give the function to call, for example func='networks.G_paper'")
-    return (func if callable(func) else import_obj(func))(*args, **kwargs)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Expressions and their evaluation.
-
-
-def is_tf_expression(x):
-    """Whether `x` is a symbolic (Theano) expression."""
-    return isinstance(x, theano.gof.Variable)
-
-
-def shape_to_list(shape):
-    """[int or None, ...] of a static shape."""
-    return [None if size is None else int(size) for size in shape]
-
-
-def flatten(x):
-    """`x` as a vector."""
-    return x.flatten()
-
-
-def lerp(a, b, t):
-    """Linear interpolation: `a` for t = 0, `b` for t = 1."""
-    return a + (b - a) * t
-
-
-def lerp_clip(a, b, t):
-    """`lerp` with t clipped to 0..1."""
-    return a + (b - a) * (T.clip(t, 0.0, 1.0) if is_tf_expression(t) else np.clip(t, 0.0, 1.0))
-
-
-def init_tf(config_dict=None):
-    """Choose engine and flags: {'engine': ..., THEANO_FLAG: VALUE, ...}; see :func:`theano_env.configure`."""
-    flags = dict(config_dict or {})
-    return theano_env.configure(flags.pop('engine', 'auto'), flags)
-
-
-def run(fetches, feed_dict=None):
-    """Evaluate expressions once. In loops use `theano.function`: every call compiles.
-
-    Parameters
-    ----------
-    fetches : expression, list or tuple of expressions, or dict of updates
-        A dict {shared variable: new value} is carried out; nothing is returned then.
-    feed_dict : dict or None
-        {input expression: value}.
-    """
-    feed = dict(feed_dict or {})
-    if isinstance(fetches, dict):
-        theano.function(list(feed), [], updates=OrderedDict(fetches), on_unused_input='ignore')(*feed.values())
-        return None
-    outputs = list(fetches) if isinstance(fetches, (list, tuple)) else fetches
-    return theano.function(list(feed), outputs, on_unused_input='ignore')(*feed.values())
-
-
-def set_vars(var_to_value):
-    """Assign {shared variable: array or number}; each value gets the variable's dtype and must have its shape."""
-    for var, value in var_to_value.items():
-        value = np.asarray(value, dtype=var.dtype)
-        shape = var.get_value(borrow=True).shape
-        if value.shape != shape:
-            raise ValueError('%s: cannot assign a value of shape %r to a variable of shape %r' % (
-                var.name, value.shape, shape))
-        var.set_value(value)
+WITHOUT_MEANING = {     # Names of `tfutil` without a counterpart here.
+    'create_session': 'there are no sessions: leave the call out',
+    'network_import_handlers': 'pickles of the 2017 and 2018 releases are read by misc.load_pkl',
+}
 
 
 def __getattr__(name):
-    """Names of `tfutil` without a counterpart."""
-    without_meaning = {
-        'create_session': 'there are no sessions: leave the call out',
-        'init_uninited_vars': 'shared variables always hold a value: leave the call out',
-        'absolute_name_scope': 'Theano has no name scopes: leave the with statement out',
-        'import_module': 'use importlib.import_module',
-        'find_obj_in_module': 'use getattr, or tfutil_shim.import_obj for dotted names',
-    }
-    if name in without_meaning:
-        raise AttributeError('tfutil_shim.%s: %s' % (name, without_meaning[name]))
+    if name in WITHOUT_MEANING:
+        raise AttributeError('tfutil_shim.%s: %s' % (name, WITHOUT_MEANING[name]))
     raise AttributeError('module %r has no attribute %r' % (__name__, name))
 
 
@@ -233,6 +170,7 @@ class Network:
         trainable = set(lasagne.layers.get_all_params(self.output_layers, trainable=True))
         self.trainables = OrderedDict((name, var) for name, var in self.vars.items() if var in trainable)
         self._functions = {}
+        self._output_templates = None
 
     def __repr__(self):
         return '<Network %s: %s, %d variables>' % (self.name, self.func_name, len(self.vars))
@@ -253,16 +191,26 @@ class Network:
     input_templates = property(lambda self: [layer.input_var for layer in self.input_layers],
                                doc='Symbolic variables of the types of the inputs.')
 
+    @property
+    def output_templates(self):
+        """Symbolic outputs for `input_templates`, the same expressions every time; dropout and noise are off."""
+        if self._output_templates is None:
+            self._output_templates = self.get_output_for(*self.input_templates, return_as_list=True, deterministic=True)
+        return list(self._output_templates)
+
     # Variables.
 
     def find_var(self, name_or_var):
-        """The shared variable with the local name `name_or_var`; a shared variable is returned as it is."""
+        """The shared variable with this local name or ``'NETWORK/LOCAL NAME'``; shared variables pass through."""
         if is_tf_expression(name_or_var):
             return name_or_var
-        if name_or_var not in self.vars:
+        name = str(name_or_var)
+        if name not in self.vars and name.startswith(self.scope + '/'):
+            name = name[len(self.scope) + 1:]
+        if name not in self.vars:
             raise misc.UserError('%s has no variable %r%s' % (
-                self.name, name_or_var, misc.did_you_mean(name_or_var, self.vars)))
-        return self.vars[name_or_var]
+                self.name, name_or_var, misc.did_you_mean(name, self.vars)))
+        return self.vars[name]
 
     def get_var_localname(self, name_or_var):
         """The local name of a variable of this network."""
@@ -318,6 +266,27 @@ class Network:
         if share_nontrainables:
             for var in net.trainables.values():
                 var.name = None
+        return net
+
+    def convert(self, name=None, func=None, **static_kwargs):
+        """A new network made by another build function, or with other arguments, with the values of this one.
+
+        Parameters
+        ----------
+        name : str or None
+            None: the name of the build function.
+        func : str or callable or None
+            None: the build function of this network.
+        **static_kwargs
+            Those of this network count for nothing.
+
+        Raises
+        ------
+        misc.UserError
+            The new network has a variable that this one has not.
+        """
+        net = Network(name, self._func if func is None else func, **static_kwargs)
+        net.copy_vars_from(self)
         return net
 
     def _copy(self, memo):
@@ -429,6 +398,13 @@ class Network:
                                             **kwargs)
         return _as_outputs(outputs, return_as_list)
 
+    def present_lods(self):
+        """Dynamic arguments: layers compute what the value of ``cur_lod`` needs only. {} if there is no such."""
+        if 'cur_lod' not in self.toplevel_params:
+            return {}
+        cur_lod = float(self.get_var('cur_lod'))
+        return {'min_lod': int(np.floor(cur_lod)), 'max_lod': int(np.ceil(cur_lod))}
+
     def run(self, *in_arrays, return_as_list=False, print_progress=False, minibatch_size=None, num_gpus=1, out_mul=1.0,
             out_add=0.0, out_shrink=1, out_dtype=None, **dynamic_kwargs):
         """Evaluate the network on arrays.
@@ -506,9 +482,8 @@ class Network:
     def _compile(self, in_dtypes, out_mul, out_add, out_shrink, out_dtype, dynamic_kwargs):
         """The compiled function for these settings and the present engine; made once."""
         kwargs = {'deterministic': True, **self.static_kwargs, **dynamic_kwargs}
-        if 'cur_lod' in self.toplevel_params and 'min_lod' not in kwargs and 'max_lod' not in kwargs:
-            cur_lod = float(self.get_var('cur_lod'))
-            kwargs.update(min_lod=int(np.floor(cur_lod)), max_lod=int(np.ceil(cur_lod)))
+        if 'min_lod' not in kwargs and 'max_lod' not in kwargs:
+            kwargs.update(self.present_lods())
         out_dtype = None if out_dtype is None else np.dtype(out_dtype).name
         # Static arguments never change, so they are no part of the key.
         key = (*in_dtypes, out_mul, out_add, out_shrink, out_dtype, theano.config.mode, theano.config.floatX) + tuple(
@@ -524,6 +499,13 @@ class Network:
         return self._functions[key]
 
     # Tables of layers.
+
+    def list_layers(self):
+        """[(name, output expression for `input_templates`, [shared variables])] of the layers."""
+        layers = lasagne.layers.get_all_layers(self.output_layers)
+        outputs = lasagne.layers.get_output(layers, **{**self.static_kwargs, 'deterministic': True})
+        return [(layer.name or '', output, layer.get_params())
+                for layer, output in zip(layers, outputs, strict=True)]
 
     def topology_lines(self, title='LayerName', hide_layers_with_no_params=False):
         """Table of the layers as the 2017 release prints it: list of str. Only trainable parameters are counted."""
@@ -548,6 +530,16 @@ class Network:
     def print_topology(self):
         """Print the table of layers exactly as the 2017 release does."""
         print('\n'.join(self.topology_lines()))
+
+
+    def setup_weight_histograms(self, title=None):
+        """From now on `save_summaries` writes a histogram of each trainable variable to a TensorBoard `SummaryWriter`.
+
+        They are named ``TITLE_W/LAYER``; `title` None: the network's name.
+        """
+        for local_name, var in self.trainables.items():
+            layer, _, kind = local_name.replace('/', '.').rpartition('.')
+            histogram('%s_%s/%s' % (title or self.name, kind if layer else 'toplevel', layer or kind), var)
 
 
 def _as_outputs(outputs, return_as_list):

@@ -14,17 +14,7 @@ import theano
 import theano.tensor as T
 
 import misc
-
-
-def log2(x):
-    """Binary logarithm of an expression or array."""
-    return (T.log if isinstance(x, theano.gof.Variable) else np.log)(x) * float(1.0 / np.log(2.0))
-
-
-def exp2(x):
-    """2 to the power of `x`, an expression or array."""
-    return (T.exp if isinstance(x, theano.gof.Variable) else np.exp)(x * float(np.log(2.0)))
-
+from tfutil_functions import exp2
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Averages between two saves.
@@ -41,6 +31,7 @@ class Autosummaries:
         self._accumulators = OrderedDict()      # {name: [shared float64 vectors (sum, count), one per place]}
         self._immediate = OrderedDict()         # {name: float64 array (sum, count)}
         self._finalized = False
+        self._histograms = OrderedDict()        # {name: shared variable}
 
     def add(self, name, value):
         """Feed `value` to the average `name` and return it.
@@ -71,6 +62,10 @@ class Autosummaries:
         if np.isfinite(fed[0]):
             total += fed
         return value
+
+    def add_histogram(self, name, var):
+        """From now on, write a histogram of the shared variable `var` at every save to a TensorBoard writer."""
+        self._histograms[name] = var
 
     @staticmethod
     def _feed_from_graph(place, value):
@@ -106,12 +101,14 @@ class Autosummaries:
         return result
 
     def save(self, filewriter=None, global_step=None):
-        """Write the averages as one JSON line, reset them, and `finalize`.
+        """Write the averages, reset them, and `finalize`.
 
         Parameters
         ----------
-        filewriter : text file or None
-            Anything with a ``write`` method. NaN is written as null. None: nothing is written.
+        filewriter : text file, SummaryWriter or None
+            Anything with a ``write`` method gets one JSON line, NaN as null. A TensorBoard writer, with the methods
+            ``add_scalar`` and ``add_histogram``, gets the averages and the histograms of `add_histogram`. None:
+            nothing is written.
         global_step : number or None
             Written as ``"step"``.
 
@@ -122,7 +119,12 @@ class Autosummaries:
         """
         self.finalize()
         values = self.averages(reset=True)
-        if filewriter is not None:
+        if hasattr(filewriter, 'add_scalar'):
+            for name, value in values.items():
+                filewriter.add_scalar(name, value, global_step)
+            for name, var in self._histograms.items():
+                filewriter.add_histogram(name, var.get_value(), global_step)
+        elif filewriter is not None:
             line = {'step': global_step, **{name: value if np.isfinite(value) else None
                                             for name, value in values.items()}}
             filewriter.write(json.dumps(line) + '\n')
@@ -134,6 +136,7 @@ autosummary = _default_summaries.add
 finalize_autosummaries = _default_summaries.finalize
 save_summaries = _default_summaries.save
 get_autosummaries = _default_summaries.averages
+histogram = _default_summaries.add_histogram
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -233,8 +236,8 @@ class Optimizer:
 
     # Loss scaling.
 
-    def get_loss_scaling_var(self):
-        """The exponent (shared float32), or None without loss scaling."""
+    def get_loss_scaling_var(self, device=None):
+        """The exponent (shared float32), or None without loss scaling. `device` is ignored: one exponent serves all."""
         return self._loss_scaling if self.use_loss_scaling else None
 
     def apply_loss_scaling(self, value):

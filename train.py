@@ -457,9 +457,7 @@ def train_gan(
 
 
 def parse_arguments(config, argv):
-    names = '\n'.join('  %-20s %dx%d, %d kimg' % (
-        name, entry['dataset']['resolution'], entry['dataset']['resolution'], entry['train'].get('total_kimg', 15000))
-        for name, entry in config.experiments.items())
+    names = '\n'.join('  %-20s %s' % (name, experiment.describe(entry)) for name, entry in config.experiments.items())
     parser = argparse.ArgumentParser(
         description='Train a progressively grown GAN. Everything is set in config.py; options here override it.',
         formatter_class=argparse.RawDescriptionHelpFormatter,

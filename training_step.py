@@ -15,6 +15,7 @@ from theano.sandbox.rng_mrg import MRG_RandomStreams
 import distributed
 import loss
 import misc
+import ops
 import updates
 
 DYNAMIC_RANGE_IMAGES = (0, 255)     # Of the uint8 images in the dataset.
@@ -181,3 +182,35 @@ class _Abandoned(BaseException):
 def lod_range_of(schedule):
     """(floor, ceil) of the lod: the functions compiled for one such pair serve all lods between."""
     return schedule.min_lod, schedule.max_lod
+
+
+def process_reals(images, lod, min_lod, drange_data=DYNAMIC_RANGE_IMAGES, drange_net=DYNAMIC_RANGE_NETS,
+                  mirror_draws=None):
+    """What the 2018 release feeds its networks: full-sized images that fade between two resolutions in float.
+
+    Our training fades as the 2017 release does, in uint8 while a minibatch is read, and works at the present
+    resolution only; this is for programs that were written for the other convention.
+
+    Parameters
+    ----------
+    images : expression, shape (N, C, H, W)
+        Reals at the resolution of `min_lod`.
+    lod : number or scalar expression
+        Its fraction is the weight of the averages over 2x2 pixels.
+    min_lod : int
+        floor(lod).
+    drange_data, drange_net : (float, float)
+        Dynamic range of `images` and of the result.
+    mirror_draws : vector or None
+        Uniform random numbers: images are mirrored where they are 0.5 or more.
+
+    Returns
+    -------
+    expression, shape (N, C, 2^min_lod H, 2^min_lod W), float32
+    """
+    x = misc.adjust_dynamic_range(T.cast(images, 'float32'), drange_data, drange_net)
+    if mirror_draws is not None:
+        x = T.switch(T.lt(mirror_draws, 0.5).dimshuffle(0, 'x', 'x', 'x'), x, x[:, :, :, ::-1])
+    averages = ops.upscale2d(ops.downscale2d(x, 2), 2)
+    x = x + (averages - x) * T.cast(lod - min_lod, 'float32')
+    return ops.upscale2d(x, 2 ** min_lod)

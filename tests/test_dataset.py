@@ -280,6 +280,16 @@ def test_mirrored_images(width):
     np.testing.assert_array_equal(out[1], image[:, :, ::-1])
 
 
+def test_images_mirrored_by_the_2018_release():
+    """It draws like a dataset with mirror_augment: one uniform number an image."""
+    recorded = load_golden('tf/train_utils')[0]
+    images, mirrored = recorded['process_reals/input_lod0'], np.random.RandomState(17).rand(4) < 0.5
+    out = np.zeros_like(images)
+    for index in range(4):
+        dataset.copy_image(images[index], out[index], mirrored[index])
+    np.testing.assert_array_equal(out, recorded['misc/mirror_augment_np_seed17'])
+
+
 @pytest.mark.parametrize('weight', [0.5, 1 / 3, 0.1, 0.999, 1e-17])
 @pytest.mark.parametrize('shape', [(3, 3, 2, 2), (2, 1, 4, 4), (2, 3, 64, 64)])
 @pytest.mark.parametrize('block_pixels', [1, 1000, 1 << 18])

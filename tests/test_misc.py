@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tqdm import tqdm
 import misc
 
 ARRAYS = load_golden('misc')[0]
+TRAIN_UTILS = load_golden('tf/train_utils')[0]
 NUMBERS = json.loads((GOLDEN / 'misc.json').read_text())
 
 
@@ -45,6 +47,29 @@ def test_image_grids_and_their_pil_images(name):
 @pytest.mark.parametrize('seconds, text', NUMBERS['format_time'])
 def test_format_time(seconds, text):
     assert misc.format_time(seconds) == text
+
+
+def test_image_helpers_of_the_2018_release():
+    x = TRAIN_UTILS['misc/x']
+    np.testing.assert_array_equal(misc.adjust_dynamic_range(x, (-1, 1), (0, 255)),
+                                  TRAIN_UTILS['misc/adjust_m11_to_0255'])
+    reals = TRAIN_UTILS['process_reals/input_lod0']
+    np.testing.assert_array_equal(misc.adjust_dynamic_range(reals, (0, 255), (-1, 1)),
+                                  TRAIN_UTILS['misc/adjust_0255_to_m11'])
+    np.testing.assert_array_equal(misc.convert_to_pil_image(x[0], (-1, 1)), TRAIN_UTILS['misc/pil_rgb_drange_m11'])
+    np.testing.assert_array_equal(misc.convert_to_pil_image(x[0, :1], (-1, 1)), TRAIN_UTILS['misc/pil_gray_drange_m11'])
+    np.testing.assert_array_equal(misc.create_image_grid(x), TRAIN_UTILS['misc/grid_auto'])
+    np.testing.assert_array_equal(misc.create_image_grid(x, (3, 1)), TRAIN_UTILS['misc/grid_3x1'])
+    recorded = load_golden('tf/pickles/cond16.expected')[0]['misc_random_latents_seed123']
+    generator = types.SimpleNamespace(input_shapes=[[None, recorded.shape[1]]])
+    latents = misc.random_latents(3, generator, np.random.RandomState(123))
+    np.testing.assert_array_equal(latents, np.float32(recorded))
+
+
+@pytest.mark.parametrize('seconds, text', json.loads((GOLDEN / 'tf' / 'train_utils.json').read_text())['format_time'])
+def test_format_time_of_the_2018_release(seconds, text):
+    """It writes the hours beside days with two digits, the 2017 release with as many as they have."""
+    assert misc.format_time(seconds) == text.replace('d 0', 'd ')
 
 
 @pytest.mark.parametrize('epoch, length, value', NUMBERS['rampup'])
@@ -219,3 +244,45 @@ def test_printing_after_the_end_of_the_log_still_reaches_the_terminal(capsys, tm
 def test_a_log_that_cannot_be_written(tmp_path):
     with pytest.raises(misc.UserError, match=r'missing/log.txt: the log cannot be written \(No such file'):
         misc.OutputLogger(tmp_path / 'missing' / 'log.txt')
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Finding runs and their networks.
+
+
+@pytest.fixture
+def results(tmp_path):
+    for folder in ('000-digits', '003-faces', '012-a', '012-b', 'notes'):
+        (tmp_path / folder).mkdir()
+    for name in ('network-snapshot-000004.pkl', 'network-snapshot-000100.pkl', 'network-snapshot-1000000.pkl', 'x.pkl'):
+        (tmp_path / '003-faces' / name).touch()
+    return tmp_path
+
+
+def test_runs_are_found_by_number_name_or_path(results):
+    faces = str(results / '003-faces')
+    for run in (3, '3', '003', '003-faces', faces):
+        assert misc.locate_run_dir(run, results) == faces
+    assert misc.locate_run_dir(0, results) == str(results / '000-digits')
+    for run, message in [(4, 'run 4: no such run in .*; there are 000-digits, 003-faces'), (12, '012-a and 012-b'),
+                         ('003-facse', "did you mean '003-faces'"), ('nowhere/', 'no such run')]:
+        with pytest.raises(misc.UserError, match=message):
+            misc.locate_run_dir(run, results)
+    with pytest.raises(misc.UserError, match='there are none'):
+        misc.locate_run_dir(3, results / 'nothing')
+
+
+def test_networks_are_found_by_run_and_kimg_or_path(results):
+    faces = results / '003-faces'
+    assert misc.locate_network_pkl(3, result_dir=results) == str(faces / 'network-snapshot-1000000.pkl')
+    (faces / 'network-final.pkl').touch()
+    assert misc.locate_network_pkl('3', result_dir=results) == str(faces / 'network-final.pkl')
+    assert misc.locate_network_pkl(3, 'final', results) == str(faces / 'network-final.pkl')
+    assert misc.locate_network_pkl(faces, 4) == misc.locate_network_pkl(3, '4', results) == str(
+        faces / 'network-snapshot-000004.pkl')
+    assert misc.locate_network_pkl(faces / 'x.pkl') == str(faces / 'x.pkl')
+    assert len(misc.list_network_pkls(faces)) == 4
+    for args, message in [((faces, 5), 'snapshot=5: .*000005.pkl; there are network-snapshot-000004.pkl'),
+                          ((faces / 'y.pkl',), 'y.pkl: no such file'), ((results / 'notes',), 'no network snapshots')]:
+        with pytest.raises(misc.UserError, match=message):
+            misc.locate_network_pkl(*args)

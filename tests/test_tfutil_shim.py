@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from lasagne.layers import DenseLayer, InputLayer, Layer, NonlinearityLayer
 
 import misc
 import tfutil_shim
-from tfutil_shim import Network
+from tfutil_shim import Network, Optimizer
 
 TRAIN_UTILS = load_golden('tf/train_utils')[0]
 TRAIN_UTILS_INFO = json.loads((GOLDEN / 'tf' / 'train_utils.json').read_text())
@@ -157,6 +158,38 @@ def test_parameters_without_or_with_equal_names_get_their_own_local_names():
             net = DenseLayer(net, 2)
         return {'input_layers': lasagne.layers.get_all_layers(net)[:1], 'output_layers': [net]}
     assert list(Network('N', build).vars) == ['W', 'b', 'W#2', 'b#2', 'W#3', 'b#3']
+
+
+def test_variables_by_their_global_names():
+    net = dense()
+    assert net.find_var('N/hidden.W') is net.vars['hidden.W']
+    assert net.get_var_localname('N/hidden.W') == 'hidden.W'
+    net.set_var('N/gain', 3)
+    assert net.get_var('gain') == 3
+    with pytest.raises(misc.UserError, match="no variable 'N/hidden.Wx'; did you mean 'hidden.W'"):
+        net.find_var('N/hidden.Wx')
+
+
+def test_templates():
+    net = dense()
+    assert net.output_templates == net.output_templates and len(net.output_templates) == 2
+    latents = np.random.randn(2, 3).astype('f')
+    outputs = theano.function(net.input_templates, net.output_templates)(latents)
+    for output, expected in zip(outputs, net.run(latents), strict=True):
+        np.testing.assert_array_equal(output, expected)
+
+
+def test_convert_makes_another_network_with_the_same_values():
+    net = dense(shift=1.0)
+    net.set_var('gain', 9)
+    converted = net.convert('C', shift=5.0)
+    assert (converted.name, converted.static_kwargs) == ('C', {'shift': 5.0})
+    assert_same_values(values(net), values(converted))
+    latents = np.zeros((1, 3))
+    np.testing.assert_allclose(converted.run(latents)[1], net.run(latents)[1] + 4, rtol=1e-6)   # One rounding.
+    assert net.convert(func=build_dense).name == 'build_dense'
+    with pytest.raises(misc.UserError, match='no variable'):
+        net.convert(label_size=2, func='networks.G_paper')
 
 
 def test_reset_draws_as_a_construction():
@@ -509,6 +542,19 @@ def test_print_layers(capsys):
     assert lines[-2].split() == ['Total', '26']
 
 
+def test_list_layers():
+    net = dense()
+    listed = net.list_layers()
+    assert [name for name, _output, _vars in listed] == ['latents', 'hidden', 'noise', 'scores']
+    assert [len(variables) for _name, _output, variables in listed] == [0, 2, 1, 2]
+    assert listed[1][2][0] is net.vars['hidden.W']
+    latents = np.random.randn(2, 3).astype('f')
+    scores = theano.function(net.input_templates, listed[3][1])(latents)
+    np.testing.assert_array_equal(scores, net.run(latents)[0])
+    G = Network('G', 'networks.G_paper', **SMALL)
+    assert [var for _n, _o, variables in G.list_layers() for var in variables] == list(G.vars.values())[:-1]
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Moving average.
 
@@ -565,24 +611,130 @@ def test_small_expressions():
     assert tfutil_shim.is_tf_expression(x) and not tfutil_shim.is_tf_expression(1.0)
 
 
-def test_run_and_set_vars():
-    variable, x = theano.shared(np.zeros(2, 'f')), T.fvector()
-    assert tfutil_shim.run({variable: variable + x}, {x: np.float32([1, 2])}) is None
-    np.testing.assert_array_equal(tfutil_shim.run(variable * 2), [2, 4])
-    assert [list(a) for a in tfutil_shim.run([variable, variable + x], {x: np.float32([1, 1])})] == [[1, 2], [2, 3]]
+def test_imports_in_two_steps():
+    module, rest = tfutil_shim.import_module('tfutil_shim.Network.run')
+    assert (module, rest) == (tfutil_shim, 'Network.run')
+    assert tfutil_shim.find_obj_in_module(module, rest) is Network.run
+    assert tfutil_shim.import_module('np.random') == (np.random, '')
+    assert tfutil_shim.import_obj('np.random') is np.random and tfutil_shim.import_obj('np.float32') is np.float32
+    assert tfutil_shim.find_obj_in_module(np, '') is np
+    with pytest.raises(misc.UserError, match="there is no 'runs' in tfutil_shim.Network; did you mean 'run'"):
+        tfutil_shim.find_obj_in_module(tfutil_shim, 'Network.runs')
+    with pytest.raises(misc.UserError, match="no module 'tf'"):
+        tfutil_shim.import_module('tf.train')
+
+
+def test_set_vars():
+    variable = theano.shared(np.zeros(2, 'f'))
     tfutil_shim.set_vars({variable: [5, 6]})
     np.testing.assert_array_equal(variable.get_value(), np.float32([5, 6]))
+    tfutil_shim.init_uninited_vars([variable])
+    np.testing.assert_array_equal(variable.get_value(), np.float32([5, 6]))
+    with pytest.raises(ValueError, match='shape'):
+        tfutil_shim.set_vars({variable: [1]})
+
+
+def test_run_evaluates_any_structure():
+    variable, x = theano.shared(np.zeros(2, 'f')), T.fvector()
+    assert tfutil_shim.run({variable: variable + x}, {x: [1, 2]}) is None
+    np.testing.assert_array_equal(tfutil_shim.run(variable * 2), [2, 4])
+    assert [list(a) for a in tfutil_shim.run([variable, variable + x], {x: [1, 1]})] == [[1, 2], [2, 3]]
+    result = tfutil_shim.run({'a': variable, 'b': (x, [{variable: variable + 1}])}, {x: [7, 8]})
+    assert list(result['a']) == [1, 2] and list(result['b'][0]) == [7, 8] and result['b'][1] == [None]
+    assert type(result['b']) is tuple and list(variable.get_value()) == [2, 3]
+    assert tfutil_shim.run([]) == []
+    with pytest.raises(TypeError, match="cannot evaluate 'x'"):
+        tfutil_shim.run(['x'])
+
+
+def test_run_carries_out_updates_at_the_same_moment():
+    a, b = theano.shared(np.float32(1)), theano.shared(np.float32(10))
+    assert tfutil_shim.run([{a: b}, {b: a + 1}, a + b]) == [None, None, 11]
+    assert (a.get_value(), b.get_value()) == (10, 2)
+    with pytest.raises(ValueError, match='two updates'):
+        tfutil_shim.run([{a: b}, {a: a + 1}])
+
+
+def test_run_feeds_inputs_variables_and_intermediate_results():
+    variable, x = theano.shared(np.float32(3), name='variable'), T.fscalar('x')
+    middle = variable * x
+    result = middle + 1
+    assert tfutil_shim.run(result, {x: 2}) == 7
+    assert tfutil_shim.run(result, {x: 2, variable: 10}) == 21
+    assert tfutil_shim.run(result, {middle: 5}) == 6
+    assert variable.get_value() == 3
+    assert tfutil_shim.run({variable: variable + x}, {variable: 10, x: 2}) is None
+    assert variable.get_value() == 12
+
+
+def test_run_compiles_the_same_expressions_once(monkeypatch):
+    variable, x = theano.shared(np.float32(0)), T.fscalar('x')
+    step, compiled, function = {variable: variable + x}, [], theano.function
+    monkeypatch.setattr(theano, 'function', lambda *args, **kwargs: compiled.append(1) or function(*args, **kwargs))
+    for value in (1, 2, 3):
+        tfutil_shim.run([step], {x: value})
+    assert variable.get_value() == 6 and len(compiled) == 1
+    step[variable] = variable - x       # Another update under the same name.
+    tfutil_shim.run([step], {x: 4})
+    assert variable.get_value() == 2 and len(compiled) == 2
+
+
+def test_training_loop_of_a_2018_script():
+    """Least squares: optimizer, averaged network and summaries are used as the release's training script does."""
+    tfutil = tfutil_shim
+    with tfutil.absolute_name_scope('Inputs'):
+        x, y, learning_rate = T.fmatrix('x'), T.fmatrix('y'), T.fscalar('learning_rate')
+    net = tfutil.Network('net', build_dense)
+    average = net.clone('average')
+    update_average = average.setup_as_moving_average_of(net, beta=0.5)
+    optimizer = tfutil.Optimizer(name='TrainNet', learning_rate=learning_rate, beta1=0.0, beta2=0.99, epsilon=1e-8)
+    scores, _hidden = net.get_output_for(x, deterministic=True)
+    loss = tfutil.autosummary('Loss/squares', T.mean(T.sqr(scores - y)))
+    optimizer.register_gradients(loss, net.trainables)
+    train_op = optimizer.apply_updates()
+    tfutil.init_uninited_vars()
+    inputs = np.random.randn(16, 3)
+    targets = np.stack([inputs[:, 0] + 1, inputs[:, 1] - inputs[:, 2]], axis=1)
+    losses = []
+    for _step in range(60):
+        before = net.get_var('scores.W')
+        old_average = average.get_var('scores.W')
+        tfutil.run([train_op, update_average], {x: inputs, y: targets, learning_rate: 0.02})
+        # As everywhere here, the average follows the weights from before the step. One rounding.
+        np.testing.assert_allclose(average.get_var('scores.W'), (before + old_average) / 2, rtol=1e-5, atol=1e-6)
+        losses.append(tfutil.get_autosummaries(reset=True)['Loss/squares'])
+    assert losses[-1] < losses[0] / 5
+    optimizer.reset_optimizer_state()
+    assert not any(value.any() for value in optimizer.get_optimizer_state().values())
 
 
 def test_init_tf_chooses_engine_and_flags():
-    environment = tfutil_shim.init_tf({'engine': 'python', 'device': 'cpu'})
+    environment = tfutil_shim.init_tf({'engine': 'python', 'device': 'cpu', 'graph_options.place_pruned_graph': True,
+                                       'gpu_options.allow_growth': True})
     assert environment.engine == 'python'
-    with pytest.raises(theano_env.EnvironmentProblem, match='allow_growth'):
-        tfutil_shim.init_tf({'engine': 'python', 'gpu_options.allow_growth': True})
+    with pytest.raises(theano_env.EnvironmentProblem, match='floatx'):
+        tfutil_shim.init_tf({'engine': 'python', 'floatx': 'float32'})
 
 
 def test_names_without_meaning_say_what_to_do():
     with pytest.raises(AttributeError, match='no sessions'):
         tfutil_shim.create_session()
+    with pytest.raises(AttributeError, match='misc.load_pkl'):
+        tfutil_shim.network_import_handlers.append(len)
     with pytest.raises(AttributeError, match='has no attribute'):
         tfutil_shim.does_not_exist()
+
+
+def test_every_name_in_the_docstring_is_there():
+    table, network = tfutil_shim.__doc__.split('=\n')[1:3], False
+    num_names = 0
+    for line in table[0].splitlines():
+        network = network or line.startswith('`Network`')
+        for name in re.findall(r'`(\.?\w+)`', line[:43]):
+            num_names += 1
+            owner = tfutil_shim if name[0] != '.' else Network if network else Optimizer
+            if name in tfutil_shim.WITHOUT_MEANING:
+                assert 'an error' in line
+            elif name[1:] not in ('name', 'static_kwargs', 'vars', 'trainables'):     # Set by the constructor.
+                assert hasattr(owner, name.lstrip('.')), name
+    assert num_names >= 60

@@ -267,3 +267,40 @@ def test_graph_summaries_leave_values_types_and_gradients_alone(engine):
     for array in ([1, np.nan], [np.inf, 0], [3, 5]):
         bad(np.float32(array))
     assert summaries.averages()['bad'] == 4
+
+
+class Writer:
+    """What `save_summaries` calls of a TensorBoard `SummaryWriter`."""
+
+    def __init__(self):
+        self.scalars, self.histograms = [], {}
+
+    def add_scalar(self, tag, scalar_value, global_step):
+        self.scalars.append((tag, scalar_value, global_step))
+
+    def add_histogram(self, tag, values, global_step):
+        self.histograms[tag] = values, global_step
+
+
+def build_two_layers():
+    latents = lasagne.layers.InputLayer((None, 2), name='latents')
+    hidden = lasagne.layers.DenseLayer(latents, 3, name='hidden')
+    return {'input_layers': [latents], 'output_layers': [lasagne.layers.DenseLayer(hidden, 1, W=np.ones((3, 1), 'f'))]}
+
+
+def test_a_tensorboard_writer_gets_averages_and_histograms(monkeypatch):
+    summaries = Autosummaries()
+    monkeypatch.setattr(tfutil_shim, 'histogram', summaries.add_histogram)
+    net = tfutil_shim.Network('N', build_two_layers)
+    net.setup_weight_histograms()
+    net.setup_weight_histograms(title='Other')
+    summaries.add('x', [1, 2])
+    writer = Writer()
+    summaries.save(writer, global_step=5)
+    assert writer.scalars == [('x', 1.5, 5)]
+    assert sorted(writer.histograms) == sorted(
+        '%s_%s' % (title, name) for title in ('N', 'Other') for name in (
+            'W/hidden', 'b/hidden', 'toplevel/W', 'toplevel/b'))
+    values, step = writer.histograms['N_W/hidden']
+    np.testing.assert_array_equal(values, net.get_var('hidden.W'))
+    assert step == 5

@@ -3,7 +3,14 @@
 import threading
 import time
 
+import numpy as np
 import pytest
+from conftest import load_golden
+
+import theano_env  # noqa: F401  isort: skip
+
+import theano
+import theano.tensor as T
 
 import train
 import training_step
@@ -73,3 +80,24 @@ def test_no_next_lod_range_without_growing_or_time():
     no_growing = {'total_kimg': 40, 'lod_training_kimg': 0, 'lod_transition_kimg': 0}
     assert train.next_lod_range(0, 32, no_growing) is None
     assert train.next_lod_range(0, 32, {'total_kimg': 3, 'lod_training_kimg': 4, 'lod_transition_kimg': 4}) is None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The reals of the 2018 release.
+
+TRAIN_UTILS = load_golden('tf/train_utils')[0]
+
+
+@pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)
+@pytest.mark.parametrize('key', [key for key in TRAIN_UTILS if key.startswith('process_reals/out_')])
+def test_reals_as_in_the_2018_release(engine, key):
+    lod = float(key.partition('lod')[2])
+    images, draws, lod_var = T.tensor4('images', dtype='uint8'), T.fvector('draws'), T.fscalar('lod')
+    result = training_step.process_reals(
+        images, lod_var, int(lod), drange_net=(0, 1) if 'drange01' in key else (-1, 1),
+        mirror_draws=draws if 'mirror' in key else None)
+    function = theano.function([images, draws, lod_var], result, on_unused_input='ignore')
+    reals = function(TRAIN_UTILS['process_reals/input_lod%d' % lod], TRAIN_UTILS['process_reals/mirror_mask'], lod)
+    assert reals.dtype == np.float32
+    # Roundings of float32 of values up to 1.
+    np.testing.assert_allclose(reals, TRAIN_UTILS[key], rtol=0, atol=3e-7)

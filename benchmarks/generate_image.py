@@ -1,0 +1,70 @@
+"""What a 1024x1024 image costs: seconds and memory of loading the paper's generator, compiling and generating.
+
+``python benchmarks/generate_image.py`` makes a network with random weights, saves it, and measures in a process of its
+own, as `util_scripts.generate_fake_images` does. OMP_NUM_THREADS chooses the number of cores.
+"""
+
+import argparse
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import theano_env  # noqa: E402  isort: skip
+
+import misc  # noqa: E402
+import tfutil_shim  # noqa: E402
+import util_scripts  # noqa: E402
+
+
+def peak_memory_gb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20
+
+
+def save_network(path, resolution):
+    G = tfutil_shim.Network('Gs', 'networks.G_paper', num_channels=3, resolution=resolution, fmap_base=8192,
+                            fmap_max=512, latent_size=512)
+    misc.save_pkl(G, path)
+
+
+def measure(path, engine, num_images):
+    print(theano_env.configure(engine))
+    start = time.time()
+    G = util_scripts.load_generator(path)
+    print('load      %6.2f s, peak memory %.2f GB' % (time.time() - start, peak_memory_gb()))
+    latents = misc.random_latents(num_images + 1, G, np.random.RandomState(1000))
+    start = time.time()
+    for index, _image in enumerate(util_scripts.generate(G, latents, [], 'Generating')):
+        what = 'image %-3d' % index if index else 'compile and first image'
+        print('%s %6.2f s, %.2f s of processors, peak memory %.2f GB' % (
+            what, time.time() - start, time.process_time(), peak_memory_gb()))
+        start = time.time()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--resolution', type=int, default=1024)
+    parser.add_argument('--engine', default='auto')
+    parser.add_argument('--images', type=int, default=5)
+    parser.add_argument('--pkl', help='measure this network in this process')
+    args = parser.parse_args()
+    if args.pkl:
+        measure(args.pkl, args.engine, args.images)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, 'network.pkl')
+        save_network(path, args.resolution)
+        subprocess.run([sys.executable, __file__, '--pkl', path, '--engine', args.engine, '--images',
+                        str(args.images)], check=True)
+
+
+if __name__ == '__main__':
+    main()

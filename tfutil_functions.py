@@ -1,0 +1,246 @@
+"""The functions of `tfutil_shim`: objects by name, small expressions, and evaluating and assigning.
+
+Everything here is imported by `tfutil_shim`, which is the name that other modules use.
+"""
+
+import contextlib
+import importlib
+from collections import OrderedDict
+
+import numpy as np
+
+import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import theano
+import theano.tensor as T
+
+import misc
+
+MODULE_ALIASES = {'np': 'numpy'}        # Short names of modules that the release's configurations use.
+MAX_COMPILED = 64                       # Functions that `run` keeps.
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Objects by name.
+
+
+def import_module(module_or_obj_name):
+    """Import the module in a dotted name: ``'networks.G_paper'`` -> (module `networks`, ``'G_paper'``).
+
+    Returns
+    -------
+    module
+    str
+        The rest of the name, '' where the name is that of a module.
+
+    Raises
+    ------
+    misc.UserError
+        There is no such module.
+    """
+    parts = str(module_or_obj_name).split('.')
+    if not all(part.isidentifier() for part in parts):
+        raise misc.UserError("%r: write MODULE.NAME, for example 'networks.G_paper'" % (module_or_obj_name,))
+    parts[0] = MODULE_ALIASES.get(parts[0], parts[0])
+    for num_modules in range(len(parts), 0, -1):
+        module_name = '.'.join(parts[:num_modules])
+        try:
+            return importlib.import_module(module_name), '.'.join(parts[num_modules:])
+        except ModuleNotFoundError as error:
+            # Only the named module itself may be missing, not something that it imports.
+            if error.name is None or not (module_name + '.').startswith(error.name + '.'):
+                raise
+    raise misc.UserError('%r: there is no module %r; write MODULE.NAME, for example %r' % (
+        module_or_obj_name, parts[0], 'networks.G_paper'))
+
+
+def find_obj_in_module(module, relative_obj_name):
+    """The object with the dotted name `relative_obj_name` in a module; the module itself for ''.
+
+    Raises
+    ------
+    misc.UserError
+        There is no such object; the message has the nearest name.
+    """
+    obj, name = module, module.__name__
+    for part in relative_obj_name.split('.') if relative_obj_name else []:
+        if not hasattr(obj, part):
+            raise misc.UserError('%r: there is no %r in %s%s' % (
+                module.__name__ + '.' + relative_obj_name, part, name, misc.did_you_mean(part, dir(obj))))
+        obj, name = getattr(obj, part), name + '.' + part
+    return obj
+
+
+def import_obj(name):
+    """The object with the dotted name `name`, for example ``'networks.G_paper'``.
+
+    Raises
+    ------
+    misc.UserError
+        There is no such module or object; the message has the nearest name.
+    """
+    if '.' not in str(name):
+        raise misc.UserError("%r: write MODULE.NAME, for example 'networks.G_paper'" % (name,))
+    return find_obj_in_module(*import_module(name))
+
+
+def call_func_by_name(*args, func=None, **kwargs):
+    """Call `func`, a dotted name or a callable, with the other arguments; returns what it returns."""
+    if func is None:
+        raise misc.UserError("func=None: give the function to call, for example func='networks.G_paper'")
+    return (func if callable(func) else import_obj(func))(*args, **kwargs)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Small expressions, on Theano expressions or arrays.
+
+
+def is_tf_expression(x):
+    """Whether `x` is a symbolic (Theano) expression."""
+    return isinstance(x, theano.gof.Variable)
+
+
+def shape_to_list(shape):
+    """[int or None, ...] of a static shape."""
+    return [None if size is None else int(size) for size in shape]
+
+
+def flatten(x):
+    """`x` as a vector."""
+    return x.flatten()
+
+
+def log2(x):
+    """Binary logarithm."""
+    return (T.log if is_tf_expression(x) else np.log)(x) * float(1.0 / np.log(2.0))
+
+
+def exp2(x):
+    """2 to the power of `x`."""
+    return (T.exp if is_tf_expression(x) else np.exp)(x * float(np.log(2.0)))
+
+
+def lerp(a, b, t):
+    """Linear interpolation: `a` for t = 0, `b` for t = 1."""
+    return a + (b - a) * t
+
+
+def lerp_clip(a, b, t):
+    """`lerp` with t clipped to 0..1."""
+    return a + (b - a) * (T.clip(t, 0.0, 1.0) if is_tf_expression(t) else np.clip(t, 0.0, 1.0))
+
+
+def absolute_name_scope(scope):
+    """A context manager that does nothing: Theano's variables have the names that they are given."""
+    return contextlib.nullcontext(scope)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Evaluating and assigning.
+
+
+def init_tf(config_dict=None):
+    """Choose engine and flags: {'engine': ..., THEANO_FLAG: VALUE, ...}; see :func:`theano_env.configure`.
+
+    TensorFlow's own options, ``'gpu_options.allow_growth'`` and so on, have no meaning here and are passed over.
+    """
+    flags = {name: value for name, value in (config_dict or {}).items()
+             if name.split('.')[0] not in ('gpu_options', 'graph_options', 'allow_soft_placement', 'env')}
+    return theano_env.configure(flags.pop('engine', 'auto'), flags)
+
+
+def init_uninited_vars(vars=None):
+    """Does nothing: shared variables have a value from the beginning."""
+
+
+class _Evaluator:
+    """Compiles what `run` is asked for, once as long as it is asked for the same expressions."""
+
+    def __init__(self):
+        self._compiled = OrderedDict()      # {key: (function, fetched and fed objects)}, the last used at the end.
+
+    def run(self, fetches, feed_dict=None):
+        """Evaluate expressions and carry out updates.
+
+        Parameters
+        ----------
+        fetches : expression, dict of updates, or nested lists, tuples and dicts {str: ...} of them
+            Updates are dicts {shared variable: new value}, which the methods `apply_updates` and
+            `setup_as_moving_average_of` return; all those of one call are carried out at the same moment.
+        feed_dict : dict or None
+            {input, shared variable or other expression: value to use instead}.
+
+        Returns
+        -------
+        The structure of `fetches` with arrays in it, None where it had updates.
+
+        Notes
+        -----
+        The first call with some expressions compiles them, which takes seconds for a network; later calls with the
+        very same objects do not.
+        """
+        feed_dict = feed_dict or {}
+        leaves = []
+        structure = _collect_fetches(fetches, leaves)
+        objects = [*leaves, *(obj for leaf in leaves if isinstance(leaf, dict) for pair in leaf.items()
+                              for obj in pair), *feed_dict]
+        # The kept objects make sure that an id means the same object as long as it is in a key.
+        key = (*map(id, objects), len(feed_dict), theano.config.mode, theano.config.floatX)
+        if key not in self._compiled:
+            self._compiled[key] = _compile(leaves, list(feed_dict)), objects
+            if len(self._compiled) > MAX_COMPILED:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(key)
+        function, _objects = self._compiled[key]
+        arrays = iter(function(*[np.asarray(value, dtype=var.dtype) for var, value in feed_dict.items()]))
+        values = [None if isinstance(leaf, dict) else next(arrays) for leaf in leaves]
+        return _fill(structure, values)
+
+
+def _collect_fetches(fetches, leaves):
+    """Put the expressions and updates in `fetches` into the list `leaves`; the same structure with their indices."""
+    if isinstance(fetches, (list, tuple)):
+        return type(fetches)([_collect_fetches(fetch, leaves) for fetch in fetches])
+    if isinstance(fetches, dict) and fetches and all(isinstance(name, str) for name in fetches):
+        return {name: _collect_fetches(fetch, leaves) for name, fetch in fetches.items()}
+    if not isinstance(fetches, dict) and not is_tf_expression(fetches):
+        raise TypeError('run: cannot evaluate %r: need Theano expressions, updates, or lists and dicts of them' % (
+            fetches,))
+    leaves.append(fetches)
+    return len(leaves) - 1
+
+
+def _fill(structure, values):
+    if isinstance(structure, dict):
+        return {name: _fill(part, values) for name, part in structure.items()}
+    if isinstance(structure, (list, tuple)):
+        return type(structure)([_fill(part, values) for part in structure])
+    return values[structure]
+
+
+def _compile(leaves, fed):
+    updates = OrderedDict()
+    for leaf in leaves:
+        for var, value in leaf.items() if isinstance(leaf, dict) else ():
+            if updates.setdefault(var, value) is not value:
+                raise ValueError('run: two updates of the variable %s in one call' % var)
+    # A shared variable is no input of a function; something else stands for it.
+    stand_ins = [var.type() if isinstance(var, theano.compile.SharedVariable) else var for var in fed]
+    givens = [(var, stand_in) for var, stand_in in zip(fed, stand_ins, strict=True) if var is not stand_in]
+    with theano_env.COMPILING:
+        return theano.function(stand_ins, [leaf for leaf in leaves if not isinstance(leaf, dict)], updates=updates,
+                               givens=givens, on_unused_input='ignore')
+
+
+run = _Evaluator().run
+
+
+def set_vars(var_to_value):
+    """Assign {shared variable: array or number}; each value gets the variable's dtype and must have its shape."""
+    for var, value in var_to_value.items():
+        value = np.asarray(value, dtype=var.dtype)
+        shape = var.get_value(borrow=True).shape
+        if value.shape != shape:
+            raise ValueError('%s: cannot assign a value of shape %r to a variable of shape %r' % (
+                var.name, value.shape, shape))
+        var.set_value(value)
