@@ -12,7 +12,9 @@ import scipy.ndimage
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+import celebahq_run
 import misc
+from celebahq import SIZE as CELEBAHQ_SIZE
 from hdf5_format import HDF5Writer, is_power_of_two, labels_path, load_labels, open_levels, read_image, refuse_existing
 
 MIN_GROUP = 16              # So many images at least are decoded in parallel before they are written.
@@ -248,6 +250,40 @@ def enlarge_digit(digit, resolution, margin):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# CelebA-HQ.
+
+
+def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, **options):
+    """Make CelebA-HQ, 30 000 faces in 1024x1024, bit for bit the published images.
+
+    Parameters
+    ----------
+    h5_path : str
+        File to write. Until it is complete, finished images are kept in the folder ``H5.images``.
+    celeba_dir : str
+        CelebA "in the wild": ``img_celeba/*.jpg`` and ``Anno/list_landmarks_celeba.txt``.
+    delta_dir : str
+        ``image_list.txt`` and ``deltas*.zip``.
+    force : bool
+        Replace an existing file, and start over if there are finished images and no `resume`.
+    **options
+        indices, num_images, num_processes, resume, skip_bad, save_stages: see :func:`celebahq_run.create`.
+
+    Raises
+    ------
+    misc.UserError
+        An image cannot be made; the others are finished then and kept.
+    """
+    refuse_existing(h5_path, force=force)
+    work_dir = '%s.images' % h5_path
+    entries = celebahq_run.create(celeba_dir, delta_dir, work_dir, progress, force=force, **options)
+    with HDF5Writer(h5_path, CELEBAHQ_SIZE, 3, force=force) as writer:
+        for image in celebahq_run.read_images(entries, celeba_dir, delta_dir, work_dir, progress):
+            writer.add_images(image[np.newaxis])
+    celebahq_run.remove_work_dir(work_dir)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # Looking into files.
 
 
@@ -366,6 +402,19 @@ def parse_arguments(argv):
         'create_digits datasets/digits-32x32.h5 --resolution 32', H5,
         ('--resolution', {'type': int, 'default': 16, 'metavar': 'N', 'help': '16, 32, ...; default: %(default)s'}),
         ('--margin', {'type': int, 'metavar': 'PIXELS', 'help': 'black on each side; default: N / 8'}), FORCE)
+    add_command(
+        commands, 'create_celebahq', 'Make CelebA-HQ, 30 000 faces in 1024x1024, bit for bit the published images.',
+        'create_celebahq datasets/celeba-hq-1024x1024.h5 ~/celeba ~/celeba-hq-deltas', H5,
+        ('celeba_dir', {'metavar': 'CELEBA_DIR', 'help': 'CelebA "in the wild", with img_celeba and Anno in it'}),
+        ('delta_dir', {'metavar': 'DELTA_DIR', 'help': 'CelebA-HQ deltas: image_list.txt and deltas*.zip'}),
+        ('--num_images', {'type': int, 'metavar': 'N', 'help': 'make the first N images; default: all'}),
+        ('--indices', {'metavar': 'LIST', 'help': 'make these images, for example 0-99,205'}),
+        ('--num_processes', {'type': int, 'metavar': 'N', 'help': 'default: one per core; each takes up to 0.8 GB'}),
+        ('--resume', {'action': 'store_true', 'help': 'go on where an earlier run ended'}),
+        ('--skip-bad', {'action': 'store_true', 'help': 'leave out images whose files are missing or wrong'}),
+        ('--save_stages', {'metavar': 'DIR', 'help': 'also write the steps of the first image as PNG files, as in '
+                           'Figure 8 of the paper'}),
+        FORCE, aliases=['create_celeba_hq'])
     return parser.parse_args(argv)
 
 
@@ -376,7 +425,8 @@ def main(argv=None):
     if command == 'create_from_images' and os.path.isdir(args['h5_path']):
         # The order of the releases, whose commands named the file to write first.
         args['h5_path'], args['image_dir'] = args['image_dir'], args['h5_path']
-    functions = {function.__name__: function for function in (inspect, extract, create_from_images, create_digits)}
+    functions = {function.__name__: function for function in (
+        inspect, extract, create_from_images, create_digits, create_celebahq)}
     try:
         functions[command](**args)
     except misc.UserError as error:

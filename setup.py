@@ -6,8 +6,12 @@ from setuptools import setup
 
 TORCH = ['torch==2.13.0']
 DEMO = TORCH + ['scikit-learn']
+# For create_celebahq: libjpeg 8d and decryption. jpeglib can only be installed where it has a wheel.
+CELEBAHQ = ['jpeglib; (sys_platform == "linux" and platform_machine == "x86_64") or '
+            '(sys_platform == "darwin" and platform_machine == "arm64") or sys_platform == "win32"', 'cryptography']
 VIDEO = ['imageio-ffmpeg']
-TEST = ['pytest', 'ruff'] + VIDEO
+FIGURES = ['matplotlib']
+TEST = ['pytest', 'ruff'] + CELEBAHQ + VIDEO + FIGURES
 
 setup(
     name='progressive-growing-of-gans-theano',
@@ -23,7 +27,9 @@ setup(
     extras_require={
         'torch': TORCH,
         'demo': DEMO,
+        'celebahq': CELEBAHQ,
         'video': VIDEO,
+        'figures': FIGURES,
         'test': DEMO + TEST,
         'all': DEMO + TEST + ['scipy-openblas32'],
     },

@@ -1,0 +1,452 @@
+"""Making CelebA-HQ out of folders of files: lists, checks, many processes, and continuing an interrupted run.
+
+Each finished image is kept as a PNG file in a folder beside the dataset until that is complete: :func:`create` makes
+them, :func:`read_images` reads them back. `celebahq` has the arithmetic.
+"""
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+import celebahq
+import misc
+
+FIRST_PHOTO = '000001.jpg'
+WORK_BYTES = 5 << 20        # Disk space that an image takes up at most: its PNG file and all levels in the HDF5 file.
+HOPELESS_IMAGES = 20        # A run that fails for so many images and has made none ends.
+READ_AHEAD = 16             # PNG files decoded at a time.
+
+
+class Expected(NamedTuple):
+    """What the real data sets are like. Anything else gets a warning: the MD5s of the images decide."""
+
+    num_photos: int = 202599
+    num_images: int = 30000
+    first_photo_md5: str = '9cad8178d6cb0196b36f7b34bc5eb6d3'     # Of 000001.jpg, decoded to (H, W, 3) uint8.
+
+
+def warn(text):
+    print('Warning: ' + text, file=sys.stderr)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Lists and checks.
+
+
+def read_lines(path, cure):
+    try:
+        with open(path, encoding='ascii') as list_file:
+            return list_file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise misc.UserError('%s: cannot be read (%s); %s' % (
+            path, getattr(error, 'strerror', None) or 'is no text', cure)) from error
+
+
+def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=None):
+    """The images to make, in the order of their numbers.
+
+    Parameters
+    ----------
+    celeba_dir : str
+        Folder with ``Anno/list_landmarks_celeba.txt``.
+    delta_dir : str
+        Folder with ``image_list.txt``.
+    indices : str, optional
+        Which images, for example '0-99,205'.
+    num_images : int, optional
+        The first so many. Default: all.
+    expected : Expected, optional
+
+    Returns
+    -------
+    list of celebahq.ListEntry
+
+    Raises
+    ------
+    misc.UserError
+        A list is missing or damaged, or has not what is asked for.
+    """
+    expected = expected or Expected()
+    list_path = os.path.join(delta_dir, 'image_list.txt')
+    cure = 'DELTA_DIR must be the folder of the CelebA-HQ deltas, with image_list.txt and the deltas*.zip files'
+    rows = parse_image_list(list_path, read_lines(list_path, cure))
+    if len(rows) != expected.num_images:
+        warn('%s: has %d images, expected %d; going on' % (list_path, len(rows), expected.num_images))
+    chosen = choose_indices(len(rows), indices, num_images)
+    landmarks_path = os.path.join(celeba_dir, 'Anno', 'list_landmarks_celeba.txt')
+    cure = 'CELEBA_DIR must be the folder of CelebA, with img_celeba and Anno (the landmarks "in the wild") in it'
+    lines = read_lines(landmarks_path, cure)
+    if not lines or not lines[0].strip().isdecimal() or int(lines[0]) != len(lines) - 2:
+        raise misc.UserError('%s: does not have as many rows as its first line says; download it again' %
+                             landmarks_path)
+    if len(lines) - 2 != expected.num_photos:
+        warn('%s: has %d photos, expected %d; going on' % (landmarks_path, len(lines) - 2, expected.num_photos))
+    return [rows[idx]._replace(landmarks=find_landmarks(landmarks_path, lines, rows[idx])) for idx in chosen]
+
+
+def parse_image_list(path, lines):
+    """The rows of ``image_list.txt``, without landmarks; columns are found by their names in the first line."""
+    names = lines[0].split() if lines else []
+    wanted = celebahq.ListEntry._fields[:-1]
+    if not set(wanted) <= set(names):
+        raise misc.UserError('%s: its first line must name the columns %s; download it again' % (
+            path, ' '.join(wanted)))
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        cells = dict(zip(names, line.split(), strict=False))
+        try:
+            if int(cells['idx']) != len(rows):
+                raise ValueError
+            rows.append(celebahq.ListEntry(len(rows), int(cells['orig_idx']), os.path.basename(cells['orig_file']),
+                                           cells['proc_md5'].lower(), cells['final_md5'].lower(), None))
+        except (KeyError, ValueError) as error:
+            raise misc.UserError('%s: line %d is damaged: %r; download the file again' % (
+                path, number, line[:100])) from error
+    return rows
+
+
+def find_landmarks(path, lines, row):
+    """(5, 2) float32 out of the row of CelebA's list that belongs to an image."""
+    cells = lines[row.orig_idx + 2].split() if 0 <= row.orig_idx < len(lines) - 2 else []
+    if not cells or cells[0] != row.orig_file:
+        raise misc.UserError('%s: row %d is %s, expected %s (image %d of CelebA-HQ); likely of another version of '
+                             'CelebA' % (path, row.orig_idx, cells[0] if cells else 'missing', row.orig_file, row.idx))
+    try:
+        return np.array(cells[1:], np.float32).reshape(5, 2)
+    except ValueError as error:
+        raise misc.UserError('%s: the row of %s is damaged, need ten numbers: %s; download the file again' % (
+            path, row.orig_file, ' '.join(cells[1:])[:100])) from error
+
+
+def choose_indices(num, indices=None, num_images=None):
+    """Numbers of images, ascending; see :func:`read_lists`."""
+    if indices is not None and num_images is not None:
+        raise misc.UserError('--indices and --num_images: both choose images; give one of them')
+    if num_images is not None:
+        if not 1 <= num_images <= num:
+            raise misc.UserError('--num_images %d: must be from 1 to %d' % (num_images, num))
+        return range(num_images)
+    if indices is None:
+        return range(num)
+    chosen = set()
+    for part in indices.split(','):
+        match = re.fullmatch(r'\s*(\d+)\s*(?:-\s*(\d+)\s*)?', part, re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < num:
+            raise misc.UserError('--indices %s: %r is no number or range within 0-%d; example: 0-99,205' % (
+                indices, part, num - 1))
+        chosen.update(range(first, last + 1))
+    return sorted(chosen)
+
+
+def check_decoder(celeba_dir, expected=None):
+    """Decode the first photo, if it is there, and warn if it does not give what libjpeg 8d makes of the real one."""
+    path = celebahq.photo_path(celeba_dir, FIRST_PHOTO)
+    if not os.path.isfile(path):
+        return
+    expected_md5 = (expected or Expected()).first_photo_md5
+    try:
+        found = 'decodes to the MD5 %s' % celebahq.image_md5(celebahq.decode_jpeg(path))
+    except celebahq.BadImage as error:
+        found = str(error)[len(path) + 2:]
+    if expected_md5 not in found:
+        warn('%s: %s, expected the MD5 %s: another version of CelebA, or another decoder than libjpeg 8d; going on, as '
+             'every image is checked by its own MD5' % (path, found, expected_md5))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Finished images.
+
+
+def part_path(work_dir, idx):
+    return os.path.join(work_dir, 'image%05d.png' % idx)
+
+
+def prepare_work_dir(work_dir, num_images, resume, force):
+    """Make the folder of finished images; say what is in it.
+
+    Raises
+    ------
+    misc.UserError
+        It holds images and neither `resume` nor `force` says what to do with them, or it cannot be made.
+    """
+    try:
+        os.makedirs(work_dir, exist_ok=True)
+        names = os.listdir(work_dir)
+    except OSError as error:
+        raise misc.UserError('%s: cannot be made (%s); choose another place for the dataset' % (
+            work_dir, error.strerror)) from error
+    finished = [name for name in names if re.fullmatch(r'image\d{5}\.png', name)]
+    if finished and not resume:
+        if not force:
+            raise misc.UserError('%s: holds %d finished images of an interrupted run; add --resume to go on from '
+                                 'there, or --force to start over' % (work_dir, len(finished)))
+        remove_work_dir(work_dir)
+        os.makedirs(work_dir)
+    for name in names:
+        if name.endswith(misc.TEMPORARY_SUFFIX):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(work_dir, name))
+    free, needed = shutil.disk_usage(work_dir).free, num_images * WORK_BYTES
+    if free < needed:
+        warn('%s: has %.0f GB of free space; up to %.0f GB may be needed' % (work_dir, free / 1e9, needed / 1e9))
+
+
+def remove_work_dir(work_dir):
+    """Delete the folder of finished images; files that are no such images stay, and the folder with them."""
+    for name in os.listdir(work_dir):
+        if re.fullmatch(r'image\d{5}\.png(\..*)?', name):
+            os.remove(os.path.join(work_dir, name))
+    with contextlib.suppress(OSError):
+        os.rmdir(work_dir)
+
+
+def make_part(entry, celeba_dir, delta_dir, work_dir):
+    """Make one image and keep it.
+
+    Returns
+    -------
+    (str or None, bool)
+        Why it could not be made, and whether it took the exact path.
+    """
+    try:
+        final, exact = celebahq.make_image(entry, celeba_dir, delta_dir)
+    except celebahq.BadImage as error:
+        return str(error), False
+    with misc.atomic_write(part_path(work_dir, entry.idx)) as png_file:
+        # Smaller files would take more time than they are worth: they are deleted in the end.
+        Image.fromarray(np.ascontiguousarray(final.transpose(1, 2, 0))).save(png_file, 'PNG', compress_level=1)
+    return None, exact
+
+
+def read_part(entry, work_dir):
+    """A finished image, (3, 1024, 1024) uint8, or None if its file is missing or damaged."""
+    try:
+        with Image.open(part_path(work_dir, entry.idx)) as image:
+            pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    except (OSError, SyntaxError, ValueError):
+        return None
+    return pixels if celebahq.image_md5(pixels) == entry.final_md5 else None
+
+
+def read_images(entries, celeba_dir, delta_dir, work_dir, progress):
+    """Generate the finished images, (3, 1024, 1024) uint8, in order. One whose file is damaged is made again.
+
+    Raises
+    ------
+    misc.UserError
+        It cannot be made again.
+    """
+    with concurrent.futures.ThreadPoolExecutor() as executor, progress(None, 'Writing', len(entries)) as bar:
+        for start in range(0, len(entries), READ_AHEAD):
+            group = entries[start:start + READ_AHEAD]
+            for entry, image in zip(group, executor.map(lambda entry: read_part(entry, work_dir), group), strict=True):
+                if image is None:
+                    warn('%s: is damaged; making it again' % part_path(work_dir, entry.idx))
+                    try:
+                        image, _ = celebahq.make_image(entry, celeba_dir, delta_dir)
+                    except celebahq.BadImage as error:
+                        raise misc.UserError(str(error)) from error
+                yield image
+                bar.update()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Many processes.
+
+
+def start_worker():
+    """What each process does first: leave Ctrl-C to its parent, and end when the parent is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def num_cores():
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progress):
+    """Make all images that are not finished yet, in many processes, and keep each in `work_dir` at once.
+
+    Parameters
+    ----------
+    entries : list of celebahq.ListEntry
+    celeba_dir, delta_dir, work_dir : str
+    num_processes : int
+        Each takes up to 0.8 GB of memory.
+    progress : callable
+        Called as ``progress(None, description, number)`` for a progress bar.
+
+    Returns
+    -------
+    dict of int to str
+        Number and reason of the images that cannot be made.
+
+    Raises
+    ------
+    misc.UserError
+        The disk is full, a process was killed, or nothing but bad images was seen.
+    """
+    pending = [entry for entry in entries if not os.path.exists(part_path(work_dir, entry.idx))]
+    finished = len(entries) - len(pending)
+    if finished:
+        print('%d of %d images were finished before' % (finished, len(entries)))
+    bad = {}
+    for entry in pending:
+        try:
+            celebahq.check_files(entry, celeba_dir, delta_dir)
+        except celebahq.BadImage as error:
+            bad[entry.idx] = str(error)
+    if len(bad) == len(entries):
+        raise misc.UserError('%s; nor are the files of the others there' % next(iter(bad.values())))
+    for reason in bad.values():
+        print('Bad image: ' + reason, file=sys.stderr)
+    pending = [entry for entry in pending if entry.idx not in bad]
+    if not pending:
+        return bad
+    executor = concurrent.futures.ProcessPoolExecutor(
+        min(num_processes, len(pending)), multiprocessing.get_context('spawn'), initializer=start_worker)
+    try:
+        with progress(None, 'Making', len(pending)) as bar:
+            futures = {executor.submit(make_part, entry, celeba_dir, delta_dir, work_dir): entry for entry in pending}
+            num_exact = 0
+            for future in concurrent.futures.as_completed(futures):
+                reason, exact = future.result()
+                bar.update()
+                num_exact += exact
+                if reason:
+                    bad[futures[future].idx] = reason
+                    bar.write('Bad image: ' + reason, file=sys.stderr)
+                finished += reason is None
+                if not finished and len(bad) >= HOPELESS_IMAGES:
+                    raise misc.UserError('the first %d images all failed, the last one: %s' % (len(bad), reason))
+    except KeyboardInterrupt:
+        print('\nInterrupted; finished images are kept in %s, --resume goes on from there' % work_dir, file=sys.stderr)
+        raise
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise misc.UserError('a process was killed, likely for lack of memory: each of the %d takes up to 0.8 GB; '
+                             'lower --num_processes and add --resume to go on' % num_processes) from error
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)   # What is being made is finished and kept.
+    if num_exact:
+        print('%d images took the slow exact path' % num_exact)
+    return bad
+
+
+def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=None, num_processes=None, resume=False,
+           skip_bad=False, save_stages=None, force=False, expected=None):
+    """Make images of CelebA-HQ and keep them in a folder, for :func:`read_images`.
+
+    Parameters
+    ----------
+    celeba_dir, delta_dir, indices, num_images, expected
+        See :func:`read_lists`.
+    work_dir : str
+        Folder of the finished images.
+    progress : callable
+        Called as ``progress(None, description, number)`` for a progress bar.
+    num_processes : int, optional
+        Default: one per core.
+    resume, force : bool
+        Go on with, or delete, the images that `work_dir` holds.
+    skip_bad : bool
+        Leave out images that cannot be made.
+    save_stages : str, optional
+        Write the steps of the first image into this folder, see :func:`write_stages`.
+
+    Returns
+    -------
+    list of celebahq.ListEntry
+        The finished images.
+
+    Raises
+    ------
+    misc.UserError
+        Nothing can be made, or an image cannot and `skip_bad` is not set; the others are finished then and kept.
+    """
+    if num_processes is not None and num_processes < 1:
+        raise misc.UserError('--num_processes %d: must be at least 1' % num_processes)
+    try:
+        celebahq.check_packages()
+    except ImportError as error:
+        raise misc.UserError(str(error)) from error
+    entries = read_lists(celeba_dir, delta_dir, indices, num_images, expected)
+    prepare_work_dir(work_dir, len(entries), resume, force)
+    check_decoder(celeba_dir, expected)
+    bad = make_images(entries, celeba_dir, delta_dir, work_dir, num_processes or num_cores(), progress)
+    good = [entry for entry in entries if entry.idx not in bad]
+    if save_stages and good:
+        write_stages(good[0], celeba_dir, delta_dir, save_stages)
+    if bad:
+        text = '%d of %d images cannot be made, for the reasons above: %s' % (
+            len(bad), len(entries), ', '.join(entry.orig_file for entry in entries if entry.idx in bad))
+        if not good or not skip_bad:
+            raise misc.UserError('%s; the others are kept in %s; put the files right and add --resume, or --resume '
+                                 '--skip-bad to make a dataset without these' % (text, work_dir))
+        print('Left out: ' + text)
+    return good
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Figure 8 of the paper.
+
+
+def write_stages(entry, celeba_dir, delta_dir, stages_dir):
+    """Write what each step makes of a photo as ``00-decoded.png`` and so on.
+
+    'region' is the photo with the square that is cut out, and 'delta' the finished image. Steps that the photo does not
+    need are missing; a face near an edge of a small photo takes most of them.
+    """
+    try:
+        os.makedirs(stages_dir, exist_ok=True)
+    except OSError as error:
+        raise misc.UserError('--save_stages %s: cannot be made (%s)' % (stages_dir, error.strerror)) from error
+    number = 0
+
+    def save(step, image):
+        nonlocal number
+        if step == 'mask':
+            image = image[..., 0].clip(0, 1) * 255
+        if step == 'transform':
+            save('region', draw_region(latest, plan.quads['pad']))
+        path = os.path.join(stages_dir, '%02d-%s.png' % (number, step))
+        misc.save_image(image.transpose(2, 0, 1) if image.ndim == 3 else image, path, (0, 255))
+        number += 1
+
+    latest = None
+
+    def record(step, image):
+        nonlocal latest
+        save(step, image)
+        latest = image
+
+    photo = celebahq.decode_jpeg(celebahq.photo_path(celeba_dir, entry.orig_file))
+    plan = celebahq.plan_alignment(entry.landmarks, (photo.shape[1], photo.shape[0]))
+    celebahq.align(photo, plan, exact=True, record=record)
+    final, _ = celebahq.make_image(entry, celeba_dir, delta_dir)
+    save('delta', final.transpose(1, 2, 0))
+    print('Wrote %d steps of %s to %s' % (number, entry.orig_file, stages_dir))
+
+
+def draw_region(image, quad):
+    """A copy of an image with the square drawn."""
+    picture = Image.fromarray(image)
+    corners = [tuple(corner) for corner in quad.tolist()]
+    ImageDraw.Draw(picture).line(corners + corners[:2], fill=(255, 255, 0), width=max(max(picture.size) // 300, 1))
+    return np.asarray(picture)
