@@ -1,4 +1,4 @@
-"""Figures 1, 2 and 4 of the paper: the drawings of growing and fading in, and what growing does to speed and quality."""
+"""Figures 1, 2 and 4 of the paper: drawings of growing and fading in; what growing does to speed and quality."""
 
 import numpy as np
 
@@ -196,10 +196,11 @@ def speed(material, name, experiment_names):
     common = min(line[-1][1] for line in lines)
     growing, fixed = (np.interp(common, *np.transpose(line)[::-1]) for line in lines)
     (paper_growing, kimg), (paper_fixed, _kimg) = paper_numbers.FIGURE4C.values()
+    title = ('%.3g kimg: %.1f times as fast with growing\n'
+             '(paper, 1024×1024, %g kimg: %g h, without growing %g h, %.1f times)') % (
+        common, fixed / growing, kimg, paper_growing.value, paper_fixed.value, paper_fixed.value / paper_growing.value)
     axes.set(xlabel='training time (%s)' % unit, ylabel='thousands of real images shown', xlim=(0, None),
-             ylim=(0, None), title='%.3g kimg: %.1f times as fast with growing\n(paper, 1024×1024, %g kimg: %g h, %g h without; %.1f '
-             'times)' % (common, fixed / growing, kimg, paper_growing.value, paper_fixed.value,
-                         paper_fixed.value / paper_growing.value))
+             ylim=(0, None), title=title)
     axes.title.set_size(8)
     axes.legend(fontsize=8, frameon=True, edgecolor='none')
     tidy(axes)

@@ -142,7 +142,7 @@ def layer_table(network):
             text = 'toRGB, conv 1×1' if network.name == 'G' else 'fromRGB, conv 1×1'
             lines.append((text, activation, shape, size, layer.output_shape[-1] == 1024))
         elif isinstance(layer, layers.Conv2DLayer):
-            lines.append(('conv %d×%d' % tuple(layer.filter_size), activation, shape, size, True))
+            lines.append(('conv %d×%d' % layer.W.get_value(borrow=True).shape[2:], activation, shape, size, True))
         elif isinstance(layer, lasagne.layers.DenseLayer):
             lines.append(('fully connected', activation, shape, size, True))
         else:
@@ -208,19 +208,20 @@ def table4(material, name):
 
 def caption_of(run, title, captions):
     """`title` and, if `captions`, what the run has of SWD and FID, beside the paper's."""
+    results = {name: run.metric(name)[-1] for name in ('swd', 'fid') if captions and run.metric(name)}
     parts = [title]
-    if captions:
-        swd, fid = run.swd(), run.last('fid')
-        paper_swd, paper_fid = paper_numbers.SWD.get(run.name), paper_numbers.FID.get(run.name)
-        if swd:
-            paper = lambda level: ' (paper %.2f)' % paper_swd[level].value if level in (paper_swd or {}) else ''  # noqa: E731
-            parts.append('SWD × 1000 ' + ', '.join('%s: %.2f%s' % (level, value, paper(level))
-                                                   for level, value in swd.items()))
-        if fid:
-            parts.append('FID %.2f%s' % (fid['FID'], ' (paper %.2f)' % paper_fid.value if paper_fid else ''))
-        parts += [note.rstrip('.') for note in sample_note([run.metric(name)[-1] for name in ('swd', 'fid')
-                                                            if run.metric(name)])]
-    return '. '.join(parts)
+    if 'swd' in results:
+        paper = paper_numbers.SWD.get(run.name, {})
+        parts.append('SWD × 1000 ' + ', '.join('%s: %s' % (level, beside_paper(value, paper.get(level)))
+                                               for level, value in run.swd().items()))
+    if 'fid' in results:
+        parts.append('FID ' + beside_paper(run.last('fid')['FID'], paper_numbers.FID.get(run.name)))
+    return '. '.join(parts + [note.rstrip('.') for note in sample_note(results.values())])
+
+
+def beside_paper(value, number):
+    """'7.41 (paper 7.30)', or '7.41' where `number` is None."""
+    return '%.2f' % value + (' (paper %.2f)' % number.value if number else '')
 
 
 def gallery(material, experiments, num_images, columns, size, title, captions=False):
@@ -353,7 +354,7 @@ FIGURES = {
     'table3': Figure(table3, 'inception scores of CIFAR-10', ('cifar10', 'cifar10-cond'), 'metric inception_score'),
     'table4': Figure(table4, 'modes of MNIST-RGB', tuple(table4_experiments().values()), 'metric mnist_modes'),
     'figure1': Figure(functools.partial(figure_plots.growing_scheme, names=FIGURE1, seeds=6),
-                      'how the networks grow; faces', FIGURE1),
+                      'how the networks grow; faces', FIGURE1[:1]),
     'figure2': Figure(figure_plots.fade_in, 'how layers fade in'),
     'figure3': Figure(figure3, 'CelebA, rows of Table 1', _both(['celeba'])),
     'figure4a': Figure(functools.partial(
@@ -366,13 +367,13 @@ FIGURES = {
         'metric swd of all snapshots'),
     'figure4c': Figure(functools.partial(figure_plots.speed, experiment_names=FIGURE4C), 'images shown against time',
                        FIGURE4C),
-    'figure5': Figure(figure5, 'chosen CelebA-HQ faces', CELEBAHQ),
+    'figure5': Figure(figure5, 'chosen CelebA-HQ faces', CELEBAHQ[:1]),
     'figure6': Figure(figure6, 'chosen LSUN bedrooms', ('lsun-bedroom',)),
     'figure7': Figure(figure7, 'chosen images of seven LSUN categories', tuple('lsun-' + name for name in FIGURE7)),
     'figure8': Figure(figure8, 'making of CelebA-HQ', (), '--stages, of create_celebahq --save_stages'),
     'figure9': Figure(figure9, 'CIFAR-10', ('cifar10',)),
-    'figure10': Figure(figure10, 'nearest CelebA-HQ training images', CELEBAHQ, 'the dataset'),
-    'figure11': Figure(figure11, 'uncurated CelebA-HQ faces', CELEBAHQ, 'metrics swd, fid for the caption'),
+    'figure10': Figure(figure10, 'nearest CelebA-HQ training images', CELEBAHQ[:1], 'the dataset'),
+    'figure11': Figure(figure11, 'uncurated CelebA-HQ faces', CELEBAHQ[:1], 'metrics swd, fid for the caption'),
     **{name: Figure(lsun_page, 'uncurated LSUN: ' + ', '.join(categories),
                     tuple('lsun-' + category for category in categories), 'metrics swd, fid for the caption')
        for name, categories in LSUN_PAGES.items()},
@@ -390,8 +391,7 @@ def describe(name):
 
 def name_the_nameless(runs, names):
     """Let runs that stand for no experiment stand for the one that all the figures asked for show."""
-    wanted = {FIGURES[name].experiments[:1] if FIGURES[name].experiments[:1] in (CELEBAHQ[:1], FIGURE1[:1]) else
-              FIGURES[name].experiments for name in names}
+    wanted = {FIGURES[name].experiments for name in names}
     only = wanted.pop() if len(wanted) == 1 else ()
     for run in runs:
         if run.name is None and len(only) == 1:
@@ -476,7 +476,9 @@ def run_command(args, config):
     if args.inception_weights and 'figure10' in names:
         from metrics.inception import InceptionFeatures
         network = InceptionFeatures(args.inception_weights)
-        features = lambda images: network(images)[0]  # noqa: E731
+
+        def features(images):
+            return network(images)[0]
     try:
         os.makedirs(args.out, exist_ok=True)
     except OSError as error:
