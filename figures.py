@@ -142,7 +142,7 @@ def layer_table(network):
             text = 'toRGB, conv 1×1' if network.name == 'G' else 'fromRGB, conv 1×1'
             lines.append((text, activation, shape, size, layer.output_shape[-1] == 1024))
         elif isinstance(layer, layers.Conv2DLayer):
-            lines.append(('conv %d×%d' % layer.W.get_value(borrow=True).shape[2:], activation, shape, size, True))
+            lines.append(('conv %d×%d' % (2 * (layer.filter_size,)), activation, shape, size, True))
         elif isinstance(layer, lasagne.layers.DenseLayer):
             lines.append(('fully connected', activation, shape, size, True))
         else:
