@@ -111,13 +111,14 @@ def table2(material, name):
         # Only the image layer of the full resolution is in the paper's table.
         shown = [line for line in lines if line[3] == 0 or line[4]]
         counts = iter(paper_numbers.TABLE2[net])
-        rows = [[layer, activation, shape, str(num) if num else '-', str(next(counts)) if num else '-']
+        rows = [[layer, activation, shape, str(num) if num else '-',
+                 (Number(next(counts), None, 'C'), 0) if num else '-']
                 for layer, activation, shape, num, _shown in shown]
         totals = [sum(line[3] for line in shown), plan.num_trainable(network)]
         for text, ours, paper in zip(('total', 'total with the image layers of all resolutions'), totals,
                                      (paper_numbers.TABLE2_TOTAL[net], paper_numbers.TABLE2_TOTAL_ALL[net]),
                                      strict=True):
-            rows.append([text, '', '', str(ours), str(paper)])
+            rows.append([text, '', '', str(ours), (Number(paper, None, 'C'), 0)])
         tables.append(figure_output.Table(
             'Table 2, %s for 1024×1024' % title, ['layer', 'activation', 'output', 'parameters', 'official network'],
             rows, 3))
