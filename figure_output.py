@@ -195,8 +195,11 @@ def time_unit(seconds):
 
 
 def tidy(axes):
-    """Light grid, no box."""
+    """Light grid, no box, small letters."""
     axes.grid(True, which='major', color='#dddddd', linewidth=0.6)
+    axes.tick_params(labelsize=8)
+    for text in (axes.xaxis.label, axes.yaxis.label):
+        text.set_size(9)
     axes.set_axisbelow(True)
     for side in ('top', 'right'):
         axes.spines[side].set_visible(False)

@@ -141,6 +141,13 @@ def doublings(stats):
             if after['resolution'] != before['resolution']]
 
 
+def tick_marks(low, high):
+    """(values, labels) 1, 2, 5, 10, 20, ... between two limits of a logarithmic axis."""
+    values = [digit * 10.0 ** power for power in range(-4, 5) for digit in (1, 2, 5)]
+    values = [value for value in values if low <= value <= high]
+    return values, ['%g' % value for value in values]
+
+
 def swd_over_time(material, name, experiment_name, title, others=()):
     """Write Figure 4a or 4b: sliced Wasserstein distance per level against the time of training.
 
@@ -170,8 +177,9 @@ def swd_over_time(material, name, experiment_name, title, others=()):
              xlim=(0, 1.02 * max(entry['seconds'] for entry in compared) / unit_seconds),
              ylim=(0.8 * max(min(distances), 1e-3), 1.4 * max(distances)))
     axes.title.set_size(9)
-    axes.yaxis.set_major_formatter('{x:g}')
-    axes.legend(title='level', fontsize=7, title_fontsize=7, frameon=True, edgecolor='none')
+    axes.set_yticks(*tick_marks(*axes.get_ylim()))
+    axes.minorticks_off()
+    axes.legend(title='level', fontsize=7, title_fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
     tidy(axes)
     save_figure(material, name, figure)
 
@@ -197,11 +205,11 @@ def speed(material, name, experiment_names):
     growing, fixed = (np.interp(common, *np.transpose(line)[::-1]) for line in lines)
     (paper_growing, kimg), (paper_fixed, _kimg) = paper_numbers.FIGURE4C.values()
     title = ('%.3g kimg: %.1f times as fast with growing\n'
-             '(paper, 1024×1024, %g kimg: %g h, without growing %g h, %.1f times)') % (
-        common, fixed / growing, kimg, paper_growing.value, paper_fixed.value, paper_fixed.value / paper_growing.value)
+             'paper, 1024×1024, %g kimg: %.1f times (%g h, not growing %g h)') % (
+        common, fixed / growing, kimg, paper_fixed.value / paper_growing.value, paper_growing.value, paper_fixed.value)
     axes.set(xlabel='training time (%s)' % unit, ylabel='thousands of real images shown', xlim=(0, None),
              ylim=(0, None), title=title)
     axes.title.set_size(8)
-    axes.legend(fontsize=8, frameon=True, edgecolor='none')
+    axes.legend(fontsize=8, frameon=False)
     tidy(axes)
     save_figure(material, name, figure)

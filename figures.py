@@ -394,11 +394,14 @@ def name_the_nameless(runs, names):
     """Let runs that stand for no experiment stand for the one that all the figures asked for show."""
     wanted = {FIGURES[name].experiments for name in names}
     only = wanted.pop() if len(wanted) == 1 else ()
+    shown = {*CELEBAHQ, *(experiment_name for figure in FIGURES.values() for experiment_name in figure.experiments)}
     for run in runs:
         if run.name is None and len(only) == 1:
             run.name = only[0]
-        elif run.name is None:
-            print('%s: of which experiment? Give EXPERIMENT=%s to use it' % (run.path, run.path))
+        elif run.name not in shown:
+            print('%s: %s; to use it, give --run EXPERIMENT=%s' % (
+                run.path, 'no figure shows runs of %s' % run.name if run.name else 'which experiment is this',
+                shlex.quote(run.path)))
 
 
 def make_figures(material, names):

@@ -313,7 +313,9 @@ def test_a_nameless_network_stands_for_what_the_figure_shows(runs, tmp_path, cap
     with Image.open(tmp_path / 'figure11.png') as picture:
         assert picture.width >= 6 * 256
     assert run_main('figure3', '--run', pkl, '--out', tmp_path) == 0
-    assert 'Give EXPERIMENT=%s' % pkl in capsys.readouterr().out
+    assert '%s: which experiment is this; to use it, give --run EXPERIMENT=%s' % (pkl, pkl) in capsys.readouterr().out
+    assert run_main('table2', '--run', 'digits=%s' % pkl, '--out', tmp_path) == 0
+    assert '%s: no figure shows runs of digits' % pkl in capsys.readouterr().out
 
 
 def test_a_seed_is_the_same_image_in_any_company(runs, engine_torch):
