@@ -205,7 +205,7 @@ def speed(material, name, experiment_names):
     growing, fixed = (np.interp(common, *np.transpose(line)[::-1]) for line in lines)
     (paper_growing, kimg), (paper_fixed, _kimg) = paper_numbers.FIGURE4C.values()
     title = ('%.3g kimg: %.1f times as fast with growing\n'
-             'paper, 1024×1024, %g kimg: %.1f times (%g h, not growing %g h)') % (
+             'paper, 1024×1024, %g kimg: %.1f times (%g h; %g h, extrapolated)') % (
         common, fixed / growing, kimg, paper_fixed.value / paper_growing.value, paper_growing.value, paper_fixed.value)
     axes.set(xlabel='training time (%s)' % unit, ylabel='thousands of real images shown', xlim=(0, None),
              ylim=(0, None), title=title)

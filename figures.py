@@ -49,6 +49,11 @@ LSUN_PAGES = {
     'figure16': ('living_room', 'motorbike', 'person', 'pottedplant', 'restaurant'),
     'figure17': ('sheep', 'sofa', 'tower', 'train', 'tvmonitor'),
 }
+STEPS = {       # Of the making of CelebA-HQ, by the names of the files of create_celebahq.
+    'decoded': 'photo', 'shrink': 'shrunk', 'crop': 'cropped', 'superres': 'enlarged', 'padraw': 'borders mirrored',
+    'mask': 'weight of the borders', 'padblur': 'borders blurred', 'padmed': 'faded to the median', 'pad': 'padded',
+    'region': 'the square to cut out', 'transform': 'cut out', 'final': 'shrunk to 1024x1024', 'delta': 'corrected',
+}
 NEIGHBOURS = 5
 CREATE_CELEBAHQ = 'python dataset_tool.py create_celebahq datasets/celeba-hq-1024x1024.h5 CELEBA_DIR DELTA_DIR'
 
@@ -176,7 +181,7 @@ def table3(material, name):
     if results:
         figure_output.save_tables(material, name, [figure_output.Table(
             'Table 3: inception scores of CIFAR-10', ['', 'method', 'inception score'], rows, 2,
-            sample_note(results))])
+            [*sample_note(results), paper_numbers.TABLE3_NOTE])])
 
 
 def table4(material, name):
@@ -200,7 +205,8 @@ def table4(material, name):
                     if column in ours else None for column in columns)])
     if results:
         figure_output.save_tables(material, name, [figure_output.Table(
-            'Table 4: discrete modes of MNIST-RGB, of 1000', ['', '', '', *columns], rows, 3, sample_note(results))])
+            'Table 4: discrete modes of MNIST-RGB, of 1000', ['', '', '', *columns], rows, 3,
+            [*sample_note(results), paper_numbers.TABLE4_NOTE])])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -210,10 +216,10 @@ def table4(material, name):
 def caption_of(run, title, captions):
     """`title` and, if `captions`, what the run has of SWD and FID, beside the paper's."""
     results = {name: run.metric(name)[-1] for name in ('swd', 'fid') if captions and run.metric(name)}
-    parts = [title]
+    parts = [title]     # Without '×', which Pillow's own font lacks.
     if 'swd' in results:
         paper = paper_numbers.SWD.get(run.name, {})
-        parts.append('SWD × 1000 ' + ', '.join('%s: %s' % (level, beside_paper(value, paper.get(level)))
+        parts.append('SWD x 1000 ' + ', '.join('%s: %s' % (level, beside_paper(value, paper.get(level)))
                                                for level, value in run.swd().items()))
     if 'fid' in results:
         parts.append('FID ' + beside_paper(run.last('fid')['FID'], paper_numbers.FID.get(run.name)))
@@ -233,8 +239,9 @@ def gallery(material, experiments, num_images, columns, size, title, captions=Fa
     if captions and run.folder:
         material.check_metrics(run, 'swd', 'fid')
     seeds = material.seeds_or(num_images)
-    picture = figure_output.image_grid(run.images(seeds), columns, size)
-    return figure_output.captioned(picture, caption_of(run, title, captions))
+    images = run.images(seeds)
+    title += ', %dx%d' % images[0].shape[:0:-1] if captions else ''
+    return figure_output.captioned(figure_output.image_grid(images, columns, size), caption_of(run, title, captions))
 
 
 def save_pictures(material, name, pictures, columns=1):
@@ -253,12 +260,12 @@ def figure3(material, name):
 
 def figure5(material, name):
     """CelebA-HQ faces; choose them with --seeds."""
-    save_pictures(material, name, [gallery(material, CELEBAHQ, 8, 4, 512, 'CelebA-HQ, 1024×1024')])
+    save_pictures(material, name, [gallery(material, CELEBAHQ, 8, 4, 512, 'CelebA-HQ')])
 
 
 def figure6(material, name):
     """LSUN bedrooms. The images of the other methods in the paper's figure are theirs."""
-    save_pictures(material, name, [gallery(material, ['lsun-bedroom'], 6, 3, 256, 'LSUN bedroom, 256×256')])
+    save_pictures(material, name, [gallery(material, ['lsun-bedroom'], 6, 3, 256, 'LSUN bedroom')])
 
 
 def figure7(material, name):
@@ -283,8 +290,8 @@ def figure8(material, name):
             image = image.convert('RGB')
             image.thumbnail((320, 240), Image.Resampling.LANCZOS)
         step = os.path.splitext(os.path.basename(path))[0].partition('-')[2]
-        pictures.append(figure_output.captioned(image, '(%s) %s' % (chr(ord('a') + index), step)))
-    save_pictures(material, name, pictures, min(len(pictures), 5))
+        pictures.append(figure_output.captioned(image, '(%s) %s' % (chr(ord('a') + index), STEPS.get(step, step))))
+    save_pictures(material, name, pictures, min(len(pictures), 4))
 
 
 def figure9(material, name):
@@ -315,7 +322,7 @@ def figure10(material, name):
 
 def figure11(material, name):
     """Uncurated CelebA-HQ with SWD and FID."""
-    save_pictures(material, name, [gallery(material, CELEBAHQ, 30, 6, 256, 'CelebA-HQ, 1024×1024, uncurated', True)])
+    save_pictures(material, name, [gallery(material, CELEBAHQ, 30, 6, 256, 'CelebA-HQ, uncurated', True)])
 
 
 def lsun_page(material, name):

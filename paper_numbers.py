@@ -99,6 +99,8 @@ TABLE3 = {
     ],
 }
 
+TABLE3_NOTE = 'The marks are those of the scores; deviations are recalled, that of 8.80 was found second-hand.'
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Table 4: modes of MNIST-RGB out of 1000, and divergence from the uniform distribution. {divisor of D: {column: ...}}
 
@@ -121,6 +123,8 @@ TABLE4 = {
     },
 }
 
+TABLE4_NOTE = "Of the paper's numbers, the divergences in the last four columns are the least certain."
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Captions of figures: by experiment.
 
@@ -136,5 +140,6 @@ FID = {         # Of 50 000 images.
     'lsun-cat': Number(37.52, None, 'S3'),
 }
 
-# Figure 4c: hours in which so many thousands of images were shown at 1024x1024, on one Tesla P100.
+# Figure 4c: hours in which so many thousands of images were shown at 1024x1024, on one Tesla P100;
+# without growing extrapolated.
 FIGURE4C = {'growing': (Number(96, None, 'S1'), 6400), 'not growing': (Number(520, None, 'S1'), 6400)}
