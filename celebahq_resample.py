@@ -10,10 +10,11 @@ import math
 import numpy as np
 from PIL import Image
 
-ROWS_PER_BLOCK = 16         # Rows that are worked on at a time, so that they stay in the processor's cache.
+ROWS_PER_BLOCK = 16         # Rows that are worked on at a time, to stay in the cache.
+
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Pillow 3.1.1's resizing with the Lanczos filter.
+# Resizing.
 
 
 def resize(image, size):
@@ -104,7 +105,7 @@ def sinc(x):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Pillow 3.1.1's QUAD transform with bilinear interpolation.
+# The QUAD transform with bilinear interpolation.
 
 
 def quad_coefficients(quad, size):

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 
 import celebahq
 import misc
+from dataset_shards import shard_range
 
 FIRST_PHOTO = '000001.jpg'
 WORK_BYTES = 5 << 20        # Disk space that an image takes up at most: its PNG file and all levels in the HDF5 file.
@@ -52,7 +53,7 @@ def read_lines(path, cure):
             path, getattr(error, 'strerror', None) or 'is no text', cure)) from error
 
 
-def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=None):
+def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=None, shard=None):
     """The images to make, in the order of their numbers.
 
     Parameters
@@ -66,6 +67,8 @@ def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=No
     num_images : int, optional
         The first so many. Default: all.
     expected : Expected, optional
+    shard : (int, int), optional
+        Of all these images only part I of N.
 
     Returns
     -------
@@ -83,6 +86,10 @@ def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=No
     if len(rows) != expected.num_images:
         warn('%s: has %d images, expected %d; going on' % (list_path, len(rows), expected.num_images))
     chosen = choose_indices(len(rows), indices, num_images)
+    part = shard_range(len(chosen), shard)
+    if not part:
+        raise misc.UserError('--shard %d/%d: there are only %d images; use fewer parts' % (*shard, len(chosen)))
+    chosen = chosen[part.start:part.stop]
     landmarks_path = os.path.join(celeba_dir, 'Anno', 'list_landmarks_celeba.txt')
     cure = 'CELEBA_DIR must be the folder of CelebA, with img_celeba and Anno (the landmarks "in the wild") in it'
     lines = read_lines(landmarks_path, cure)
@@ -105,7 +112,8 @@ def parse_image_list(path, lines):
     for number, line in enumerate(lines[1:], 2):
         cells = dict(zip(names, line.split(), strict=False))
         try:
-            if int(cells['idx']) != len(rows):
+            if int(cells['idx']) != len(rows) or not all(
+                    re.fullmatch('[0-9a-fA-F]{32}', cells[name]) for name in ('proc_md5', 'final_md5')):
                 raise ValueError
             rows.append(celebahq.ListEntry(len(rows), int(cells['orig_idx']), os.path.basename(cells['orig_file']),
                                            cells['proc_md5'].lower(), cells['final_md5'].lower(), None))
@@ -192,7 +200,7 @@ def prepare_work_dir(work_dir, num_images, resume, force):
             raise misc.UserError('%s: holds %d finished images of an interrupted run; add --resume to go on from '
                                  'there, or --force to start over' % (work_dir, len(finished)))
         remove_work_dir(work_dir)
-        os.makedirs(work_dir)
+        os.makedirs(work_dir, exist_ok=True)
     for name in names:
         if name.endswith(misc.TEMPORARY_SUFFIX):
             with contextlib.suppress(FileNotFoundError):
@@ -223,10 +231,15 @@ def make_part(entry, celeba_dir, delta_dir, work_dir):
         final, exact = celebahq.make_image(entry, celeba_dir, delta_dir)
     except celebahq.BadImage as error:
         return str(error), False
-    with misc.atomic_write(part_path(work_dir, entry.idx)) as png_file:
-        # Smaller files would take more time than they are worth: they are deleted in the end.
-        Image.fromarray(np.ascontiguousarray(final.transpose(1, 2, 0))).save(png_file, 'PNG', compress_level=1)
+    write_part(final, part_path(work_dir, entry.idx))
     return None, exact
+
+
+def write_part(image, path):
+    """Keep an image, (3, 1024, 1024) uint8."""
+    with misc.atomic_write(path) as png_file:
+        # Smaller files would take more time than they are worth: they are deleted in the end.
+        Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(png_file, 'PNG', compress_level=1)
 
 
 def read_part(entry, work_dir):
@@ -332,7 +345,8 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
                 num_exact += exact
                 if reason:
                     bad[futures[future].idx] = reason
-                    bar.write('Bad image: ' + reason, file=sys.stderr)
+                    # tqdm's own would draw the bar where nobody looks at it.
+                    (bar.write if sys.stderr.isatty() else print)('Bad image: ' + reason, file=sys.stderr)
                 finished += reason is None
                 if not finished and len(bad) >= HOPELESS_IMAGES:
                     raise misc.UserError('the first %d images all failed, the last one: %s' % (len(bad), reason))
@@ -350,12 +364,12 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
 
 
 def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=None, num_processes=None, resume=False,
-           skip_bad=False, save_stages=None, force=False, expected=None):
+           skip_bad=False, save_stages=None, force=False, expected=None, shard=None):
     """Make images of CelebA-HQ and keep them in a folder, for :func:`read_images`.
 
     Parameters
     ----------
-    celeba_dir, delta_dir, indices, num_images, expected
+    celeba_dir, delta_dir, indices, num_images, expected, shard
         See :func:`read_lists`.
     work_dir : str
         Folder of the finished images.
@@ -386,7 +400,13 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
         celebahq.check_packages()
     except ImportError as error:
         raise misc.UserError(str(error)) from error
-    entries = read_lists(celeba_dir, delta_dir, indices, num_images, expected)
+    entries = read_lists(celeba_dir, delta_dir, indices, num_images, expected, shard)
+    if save_stages:
+        try:
+            os.makedirs(save_stages, exist_ok=True)
+        except OSError as error:
+            raise misc.UserError('--save_stages %s: cannot be made (%s); choose another folder' % (
+                save_stages, error.strerror)) from error
     prepare_work_dir(work_dir, len(entries), resume, force)
     check_decoder(celeba_dir, expected)
     bad = make_images(entries, celeba_dir, delta_dir, work_dir, num_processes or num_cores(), progress)
@@ -413,34 +433,26 @@ def write_stages(entry, celeba_dir, delta_dir, stages_dir):
     'region' is the photo with the square that is cut out, and 'delta' the finished image. Steps that the photo does not
     need are missing; a face near an edge of a small photo takes most of them.
     """
-    try:
-        os.makedirs(stages_dir, exist_ok=True)
-    except OSError as error:
-        raise misc.UserError('--save_stages %s: cannot be made (%s)' % (stages_dir, error.strerror)) from error
-    number = 0
+    number, previous = 0, None
 
-    def save(step, image):
+    def write(step, image):
         nonlocal number
-        if step == 'mask':
-            image = image[..., 0].clip(0, 1) * 255
-        if step == 'transform':
-            save('region', draw_region(latest, plan.quads['pad']))
         path = os.path.join(stages_dir, '%02d-%s.png' % (number, step))
-        misc.save_image(image.transpose(2, 0, 1) if image.ndim == 3 else image, path, (0, 255))
+        misc.save_image(image.transpose(2, 0, 1), path, (0, 255))
         number += 1
 
-    latest = None
-
     def record(step, image):
-        nonlocal latest
-        save(step, image)
-        latest = image
+        nonlocal previous
+        if step == 'transform':
+            write('region', draw_region(previous, plan.quads['pad']))
+        write(step, image.clip(0, 1) * 255 if step == 'mask' else image)
+        previous = image
 
     photo = celebahq.decode_jpeg(celebahq.photo_path(celeba_dir, entry.orig_file))
     plan = celebahq.plan_alignment(entry.landmarks, (photo.shape[1], photo.shape[0]))
     celebahq.align(photo, plan, exact=True, record=record)
     final, _ = celebahq.make_image(entry, celeba_dir, delta_dir)
-    save('delta', final.transpose(1, 2, 0))
+    write('delta', final.transpose(1, 2, 0))
     print('Wrote %d steps of %s to %s' % (number, entry.orig_file, stages_dir))
 
 

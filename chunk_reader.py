@@ -4,6 +4,8 @@ HDF5 lets one thread in at a time, decompression included. Here it only says whe
 then read and decompressed without it.
 """
 
+import bisect
+import contextlib
 import math
 import os
 import threading
@@ -12,7 +14,7 @@ import zlib
 import h5py
 import numpy as np
 
-from hdf5_format import read_image
+from hdf5_format import open_part, read_image, virtual_parts
 
 try:
     # Takes 0.6 of zlib's time for photographs.
@@ -50,12 +52,8 @@ class ChunkReader:
         misc.UserError
             The file is damaged there.
         """
-        with self.lock:
-            if not self.chunks_found:
-                self.chunks = find_chunks(self.level)
-                self.chunks_found = True
         data = None
-        if self.chunks is not None:
+        if self.find_chunks() is not None:
             chunk, place = divmod(index, self.chunk_shape[0])
             data = self.read_chunk(*self.chunks[chunk].tolist())
         if data is None:
@@ -63,6 +61,22 @@ class ChunkReader:
         image = np.ndarray(self.chunk_shape[1:], np.uint8, data, offset=place * math.prod(self.chunk_shape[1:]))
         # A copy, lest one image keep all of a chunk in memory.
         return image if self.chunk_shape[0] == 1 else image.copy()
+
+    def read_compressed(self, index):
+        """The compressed bytes of one image, or None where it shares a chunk with others or is not compressed."""
+        if self.chunk_shape is None or self.chunk_shape[0] != 1 or self.find_chunks() is None:
+            return None
+        offset, size, is_compressed = self.chunks[index].tolist()
+        data = os.pread(self.raw_file.fileno(), size, offset) if is_compressed else b''
+        return data if data and len(data) == size else None
+
+    def find_chunks(self):
+        """Where all chunks are, see :func:`find_chunks`; found when it is first asked for."""
+        with self.lock:
+            if not self.chunks_found:
+                self.chunks = find_chunks(self.level)
+                self.chunks_found = True
+        return self.chunks
 
     def read_chunk(self, offset, size, is_compressed):
         """The bytes of the images of one chunk, or None if that fails: then HDF5 has to say what is wrong."""
@@ -74,6 +88,67 @@ class ChunkReader:
         except (OSError, inflater.error):
             return None
         return data if len(data) == num_bytes else None
+
+
+class JoinedReader:
+    """Reads the images of one level of a virtual dataset out of the files of which it consists, like ChunkReader.
+
+    Parameters
+    ----------
+    starts : list of int
+        Ascending: which image is the first of each part.
+    readers : list of ChunkReader or JoinedReader
+    """
+
+    def __init__(self, starts, readers):
+        self.starts = starts
+        self.readers = readers
+
+    def read(self, index):
+        reader, place = self.find(index)
+        return reader.read(place)
+
+    def read_compressed(self, index):
+        reader, place = self.find(index)
+        return reader.read_compressed(place)
+
+    def find(self, index):
+        """The reader of an image, and its place there."""
+        part = bisect.bisect_right(self.starts, index) - 1
+        return self.readers[part], index - self.starts[part]
+
+
+@contextlib.contextmanager
+def open_readers(h5, levels):
+    """Readers of some levels of an open file; what they open beside it is closed at the end of the block.
+
+    Parameters
+    ----------
+    h5 : h5py.File
+    levels : list of h5py.Dataset
+
+    Yields
+    ------
+    list of ChunkReader or JoinedReader
+    """
+    with contextlib.ExitStack() as stack:
+        yield _open_readers(h5, levels, stack)
+
+
+def _open_readers(h5, levels, stack):
+    parts = virtual_parts(levels[0])
+    if parts is None:
+        raw_file = open_raw(h5)
+        if raw_file is not None:
+            stack.enter_context(raw_file)
+        return [ChunkReader(level, raw_file) for level in levels]
+    part_readers = []
+    for _start, _stop, path, _name in parts:
+        part_h5, part_levels = open_part(h5.filename, path)
+        stack.enter_context(part_h5)
+        part_readers.append(_open_readers(part_h5, [part_levels[level.shape[2]] for level in levels], stack))
+    starts = [part[0] for part in parts]
+    return [JoinedReader(starts, list(readers)) for readers in zip(*part_readers, strict=True)]
 
 
 def open_raw(h5):

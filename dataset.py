@@ -10,7 +10,7 @@ import weakref
 import numpy as np
 
 import misc
-from chunk_reader import ChunkReader, open_raw
+from chunk_reader import open_readers
 from hdf5_format import is_power_of_two, labels_path, load_labels, open_levels
 
 PREFETCH_BYTES = 1 << 28    # Images read ahead take at most this much memory.
@@ -32,11 +32,15 @@ class Dataset:
     resolution : int, optional
         Which resolution of the file lod 0 is; default: its highest.
     max_labels : 'all' or int
-        How many columns of the labels to use; 0 for none.
+        How many columns of the labels to use; 0 for none. The paper trains with labels on CIFAR-10 and MNIST-RGB only.
     max_images : int, optional
-        Use the first so many images only. Random labels still come from all rows.
+        Use the first so many images only; the paper: 100000 of each LSUN category but bedroom and dog. Random labels
+        still come from all rows.
     mirror_augment : bool
-        Mirror each image with a probability of one half.
+        Mirror each image with a probability of one half; the paper: CelebA, CelebA-HQ and LSUN but bedroom and dog.
+    classes : sequence of int, optional
+        Use the images of these classes only, as if the file had no others: those with a label in one of these columns.
+        Labels then have these columns, in this order. ``[3]`` with ``max_labels=0`` is an ordinary network for class 3.
     shuffle : bool
         False: the order of the file.
     prefetch_images : int
@@ -56,7 +60,7 @@ class Dataset:
     dynamic_range : (0, 255)
     num_images : int
     labels : ndarray, shape (rows, label_size), float32
-        One row for each image of the file, beyond `max_images`, too.
+        One row for each image of the file, or of the chosen `classes`; beyond `max_images`, too.
     label_size : int
         0 without labels.
 
@@ -70,7 +74,7 @@ class Dataset:
     dynamic_range = (0, 255)
 
     def __init__(self, h5_path, resolution=None, max_labels='all', max_images=None, mirror_augment=False, shuffle=True,
-                 prefetch_images=512, cache_gb=1.0, read_threads=None):
+                 prefetch_images=512, cache_gb=1.0, read_threads=None, classes=None):
         if resolution is not None and not (_is_count(resolution, 1) and is_power_of_two(resolution)):
             raise misc.UserError('resolution=%r: must be a power of two, for example 64' % (resolution,))
         if max_images is not None and not _is_count(max_images, 1):
@@ -87,15 +91,15 @@ class Dataset:
             if self.resolution not in levels:
                 raise misc.UserError('resolution=%d: %s has at most %d; use that or less' % (
                     resolution, self.h5_path, file_resolution))
-            if max_images is not None and max_images > file_images:
-                raise misc.UserError('max_images=%d: %s has only %d; use None for all' % (
-                    max_images, self.h5_path, file_images))
-            self.labels = _choose_labels(self.h5_path, file_images, max_labels)
+            self.labels, self.chosen = _choose_labels(self.h5_path, file_images, max_labels, classes)
+            if max_images is not None and max_images > len(self.labels):
+                raise misc.UserError('max_images=%d: %s has only %d%s; use None for all' % (
+                    max_images, self.h5_path, len(self.labels), '' if classes is None else ' of these classes'))
         except BaseException:
             self.h5.close()
             raise
         self.shape = (channels, self.resolution, self.resolution)
-        self.num_images = int(max_images or file_images)
+        self.num_images = int(max_images or len(self.labels))
         self.label_size = self.labels.shape[1]
         self.mirror_augment = mirror_augment
         self.prefetch_images = prefetch_images
@@ -110,8 +114,8 @@ class Dataset:
             self.reshuffle_window = max(min(len(self.order) // 2, len(self.order) - 2 * prefetch_images - 1), 1)
 
         levels = [level for res, level in levels.items() if res <= self.resolution]
-        read_threads = int(read_threads or min(_num_cores(), MAX_READ_THREADS))
-        self.reader = _ReadAhead(levels, open_raw(self.h5), cache_gb * 2 ** 30, read_threads)
+        read_threads = int(read_threads or min(misc.num_cores(), MAX_READ_THREADS))
+        self.reader = _ReadAhead(self.h5, levels, cache_gb * 2 ** 30, read_threads)
         # Stops the threads also where nobody calls close().
         self._finalizer = weakref.finalize(self, _close, self.reader, self.h5)
 
@@ -175,7 +179,7 @@ class Dataset:
         Parameters
         ----------
         indices : sequence of int
-            Positions in the file, from 0.
+            Positions in the file, from 0; with `classes`, among the images of these.
 
         Returns
         -------
@@ -184,7 +188,7 @@ class Dataset:
         """
         indices = np.asarray(indices, dtype=np.int64)
         if len(indices) and not (0 <= indices.min() and indices.max() < len(self.labels)):
-            raise IndexError('indices from %d to %d: the file has %d images' % (
+            raise IndexError('indices from %d to %d: there are %d images' % (
                 indices.min(), indices.max(), len(self.labels)))
         return self._read(0, indices, np.zeros(len(indices), dtype=bool), 0.0), self.labels[indices]
 
@@ -219,6 +223,7 @@ class Dataset:
 
     def _read(self, lod, indices, mirrored, blend_weight):
         """Images (N, C, H, W) uint8 of a level, some mirrored, all blended by `blend_weight`; a new array."""
+        indices = self._in_file(indices)
         result = np.empty((len(indices), self.shape[0]) + (self.resolution >> lod,) * 2, dtype=np.uint8)
 
         reader = self.reader    # Lest a thread keep the dataset from being closed.
@@ -240,7 +245,11 @@ class Dataset:
         wanted[rows] = True
         ahead = ahead[wanted[ahead % minibatch_size]]
         ahead = ahead[:PREFETCH_BYTES // (self.shape[0] * (self.resolution >> lod) ** 2)]
-        return self.order[(self.position + ahead) % len(self.order)]
+        return self._in_file(self.order[(self.position + ahead) % len(self.order)])
+
+    def _in_file(self, indices):
+        """Where images are in the file."""
+        return indices if self.chosen is None else self.chosen[indices]
 
 
 def copy_image(image, out, mirrored):
@@ -289,32 +298,45 @@ def blend_with_average(images, weight):
         np.copyto(block, blend, casting='unsafe')
 
 
-def _num_cores():
-    """Of this process, where the system can tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
 def _is_count(value, minimum):
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= minimum
 
 
-def _choose_labels(h5_path, file_images, max_labels):
-    """(file_images, label_size) float32: the first columns of the labels file, or none."""
+def _choose_labels(h5_path, file_images, max_labels, classes):
+    """Labels of the images to use, (N, label_size) float32, and where these are in the file; None: they are all."""
     if max_labels != 'all' and not _is_count(max_labels, 0):
         raise misc.UserError("max_labels=%r: must be 'all' or a number of columns, 0 for no labels" % (max_labels,))
     path = labels_path(h5_path)
-    if max_labels == 0 or (max_labels == 'all' and not os.path.exists(path)):
-        return np.zeros((file_images, 0), dtype=np.float32)
+    if classes is None and (max_labels == 0 or (max_labels == 'all' and not os.path.exists(path))):
+        return np.zeros((file_images, 0), dtype=np.float32), None
     if not os.path.exists(path):
-        raise misc.UserError('max_labels=%d: there is no %s; use 0, or make the dataset with labels' % (
-            max_labels, path))
-    labels = load_labels(path, file_images)
+        option = 'max_labels=%d' % max_labels if classes is None else 'classes=%r' % (classes,)
+        raise misc.UserError('%s: there is no %s; use %s, or make the dataset with labels' % (
+            option, path, 0 if classes is None else None))
+    labels, chosen = load_labels(path, file_images), None
+    if classes is not None:
+        labels, chosen = _choose_classes(path, labels, classes)
     if max_labels == 'all':
-        return labels
+        return labels, chosen
     if max_labels > labels.shape[1]:
-        raise misc.UserError("max_labels=%d: %s has %d columns; use that, less, or 'all'" % (
-            max_labels, path, labels.shape[1]))
-    return labels[:, :max_labels]
+        raise misc.UserError("max_labels=%d: %s has %d columns%s; use that, less, or 'all'" % (
+            max_labels, path, labels.shape[1], '' if classes is None else ' of these classes'))
+    return labels[:, :max_labels], chosen
+
+
+def _choose_classes(path, labels, classes):
+    """Columns `classes` of the labels with one of them, and which rows these are."""
+    num_classes = labels.shape[1]
+    valid = isinstance(classes, (list, tuple, range, np.ndarray)) and len(classes) and len(
+        set(classes)) == len(classes) and all(_is_count(number, 0) and number < num_classes for number in classes)
+    if not valid:
+        raise misc.UserError('classes=%r: must be a list of different columns of %s, from 0 to %d' % (
+            classes, path, num_classes - 1))
+    labels = labels[:, list(classes)]
+    chosen = np.flatnonzero(labels.any(axis=1))
+    if not len(chosen):
+        raise misc.UserError('classes=%r: no image of %s has one of these labels' % (classes, path))
+    return labels[chosen], chosen
 
 
 def _close(reader, h5):
@@ -329,9 +351,9 @@ class _ReadAhead:
     cost a read but never gives a wrong image.
     """
 
-    def __init__(self, levels, raw_file, cache_bytes, num_threads):
-        self.levels = [ChunkReader(level, raw_file) for level in levels]    # By lod.
-        self.raw_file = raw_file
+    def __init__(self, h5, levels, cache_bytes, num_threads):
+        self.files = contextlib.ExitStack()
+        self.levels = self.files.enter_context(open_readers(h5, levels))    # By lod.
         self.kept = [level.size <= cache_bytes for level in levels]
         self.num_threads = num_threads
         self.threads = []
@@ -442,5 +464,4 @@ class _ReadAhead:
         for thread in self.threads:
             if thread is not threading.current_thread():
                 thread.join()
-        if self.raw_file is not None:
-            self.raw_file.close()
+        self.files.close()

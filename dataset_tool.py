@@ -1,259 +1,63 @@
 """Make and look into datasets: ``python dataset_tool.py COMMAND --help`` shows how. The format is hdf5_format.py's."""
 
 import argparse
-import concurrent.futures
-import dataclasses
 import os
 import sys
-from collections import Counter
 
 import numpy as np
-import scipy.ndimage
-from PIL import Image, ImageOps
-from tqdm import tqdm
 
 import celebahq_run
+import image_folder
+import labelled_sets
+import lsun
 import misc
+import tfrecords
 from celebahq import SIZE as CELEBAHQ_SIZE
-from hdf5_format import HDF5Writer, is_power_of_two, labels_path, load_labels, open_levels, read_image, refuse_existing
-
-MIN_GROUP = 16              # So many images at least are decoded in parallel before they are written.
-GROUP_BYTES = 1 << 22       # More of them if they are small.
-LISTED_FILES = 10           # So many names are listed in a message about files.
-
-
-def progress(iterable, desc, total=None):
-    """A progress bar with ETA. Not on a terminal it stays silent for half a minute and is rare after that."""
-    seconds = 0 if sys.stderr.isatty() else 30
-    return tqdm(iterable, desc=desc, total=total, unit='img', delay=seconds, mininterval=max(seconds, 0.1))
-
+from dataset_inspect import compare, display, extract, inspect
+from dataset_shards import merge, parse_shard
+from hdf5_format import HDF5Writer, refuse_existing
+from image_source import create
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Folders of images.
+# Making files. The arguments are described where the source files are read; `writing` is image_source.write_dataset's.
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageKind:
-    """What must be the same for all images of a dataset."""
-
-    width: int
-    height: int
-    mode: str       # Pillow's name: 'L' grey, 'RGB', 'RGBA', 'P' palette, 'I;16' 16 bit grey, ...
-
-    def __str__(self):
-        names = {'L': 'grey', 'LA': 'grey with alpha', 'RGBA': 'RGB with alpha', 'P': 'palette', 'PA': 'palette',
-                 '1': 'black and white', 'I': '16 bit grey', 'I;16': '16 bit grey', 'I;16B': '16 bit grey'}
-        return '%dx%d %s' % (self.width, self.height, names.get(self.mode, self.mode))
+def create_mnist(h5_path, mnist_dir, split='train', expected_images=None, **writing):
+    """Make a dataset of MNIST, see :func:`labelled_sets.mnist`."""
+    create(h5_path, labelled_sets.mnist, mnist_dir, split, expected_images, **writing)
 
 
-def create_from_images(h5_path, image_dir, resize=None, skip_bad=False, force=False):
-    """Make a dataset of a folder of images, in the order of their names.
-
-    Parameters
-    ----------
-    h5_path : str
-        File to write.
-    image_dir : str
-        Folder; sub-folders and files whose names are not those of images are left out.
-    resize : int, optional
-        Cut the largest centred square out of each image and resize it (Lanczos) to this power of two; transparency is
-        laid on white, and all become RGB unless all are grey. Without it the images must be 8 bit grey or RGB and
-        equal in size and kind.
-    skip_bad : bool
-        Leave out images that are broken or differ from most of the others.
-    force : bool
-        Replace an existing file.
-
-    Raises
-    ------
-    misc.UserError
-        No images, images that do not fit together (all are found before anything is written), or an existing file.
-    """
-    refuse_existing(h5_path, force=force)
-    if resize is not None and not is_power_of_two(resize):
-        raise misc.UserError('--resize %d: must be a power of two, for example %d' % (
-            resize, 2 ** max(int(resize).bit_length() - 1, 2)))
-    paths = list_images(image_dir)
-    with concurrent.futures.ThreadPoolExecutor() as executor:
-        kinds = list(progress(executor.map(image_kind, paths), 'Checking', len(paths)))
-        paths, kind = choose_images(image_dir, paths, kinds, resize, skip_bad)
-        resolution, mode = (resize, kind.mode) if resize else (kind.width, kind.mode)
-        with HDF5Writer(h5_path, resolution, {'L': 1, 'RGB': 3}[mode], force=force) as writer:
-            group_size = max(GROUP_BYTES // (resolution * resolution * 3), MIN_GROUP)
-            with progress(None, 'Writing', len(paths)) as bar:
-                for start in range(0, len(paths), group_size):
-                    group = paths[start:start + group_size]
-                    for image in executor.map(lambda path: load_image(path, resize, mode), group):
-                        writer.add_images(image[np.newaxis])
-                        bar.update()
+def create_mnistrgb(h5_path, mnist_dir, num_images=1000000, seed=123, expected_images=None, **writing):
+    """Make a dataset of triples of MNIST digits, see :func:`labelled_sets.mnist_rgb`."""
+    create(h5_path, labelled_sets.mnist_rgb, mnist_dir, num_images, seed, expected_images, **writing)
 
 
-def list_images(image_dir):
-    """Paths of the files in a folder that are images by their names, sorted by name."""
-    try:
-        entries = sorted(os.scandir(image_dir), key=lambda entry: entry.name)
-    except OSError as error:
-        raise misc.UserError('IMAGE_DIR=%r: cannot be read (%s); give a folder of images' % (
-            image_dir, error.strerror)) from error
-    suffixes = Image.registered_extensions()
-    files = [entry for entry in entries if entry.is_file() and not entry.name.startswith('.')]
-    images = [entry.path for entry in files if os.path.splitext(entry.name)[1].lower() in suffixes]
-    if not images:
-        folders = sum(entry.is_dir() for entry in entries)
-        raise misc.UserError('IMAGE_DIR=%r: has no images (%d other files, %d sub-folders, which are not searched); '
-                             'give the folder that holds them' % (image_dir, len(files), folders))
-    if len(files) > len(images):
-        print('Left out %d files that are no images by name' % (len(files) - len(images)))
-    return images
+def create_cifar10(h5_path, cifar_dir, split='train', expected_images=None, **writing):
+    """Make a dataset of CIFAR-10, see :func:`labelled_sets.cifar10`."""
+    create(h5_path, labelled_sets.cifar10, cifar_dir, split, expected_images, **writing)
 
 
-def image_kind(path):
-    """The :class:`ImageKind` of a file, or why it cannot be decoded."""
-    try:
-        with Image.open(path) as image:
-            image.load()    # The header of a cut-off file is whole.
-            upright = ImageOps.exif_transpose(image)
-            return ImageKind(*upright.size, upright.mode)
-    except Exception as error:      # Pillow's decoders raise whatever they stumble over.
-        return 'broken: %s' % (str(error).splitlines() or [type(error).__name__])[0]
+def create_cifar100(h5_path, cifar_dir, split='train', coarse=False, expected_images=None, **writing):
+    """Make a dataset of CIFAR-100, see :func:`labelled_sets.cifar100`."""
+    create(h5_path, labelled_sets.cifar100, cifar_dir, split, coarse, expected_images, **writing)
 
 
-def choose_images(image_dir, paths, kinds, resize, skip_bad):
-    """Decide which images make the dataset.
-
-    Returns
-    -------
-    (list of str, ImageKind)
-        The files to use, and what they all are; with `resize`, what they will be made.
-    """
-    readable = [kind for kind in kinds if isinstance(kind, ImageKind)]
-    if not readable:
-        raise misc.UserError('IMAGE_DIR=%r: none of its %d images can be read: %s' % (
-            image_dir, len(paths), list_files(paths, kinds)))
-    if resize:
-        grey = all(kind.mode in ('1', 'L', 'LA', 'I', 'I;16', 'I;16B') for kind in readable)
-        common = ImageKind(resize, resize, 'L' if grey else 'RGB')
-        good = [isinstance(kind, ImageKind) for kind in kinds]
-    else:
-        common = Counter(readable).most_common(1)[0][0]
-        good = [kind == common for kind in kinds]
-        if common.width != common.height or not is_power_of_two(common.width) or common.mode not in ('L', 'RGB'):
-            raise misc.UserError(
-                'IMAGE_DIR=%r: the images are %s; need square 8 bit grey or RGB images with a power of two as side: '
-                'add --resize %d' % (image_dir, common, 1 << (min(common.width, common.height).bit_length() - 1)))
-    bad = [(path, kind) for path, kind, is_good in zip(paths, kinds, good, strict=True) if not is_good]
-    if bad:
-        unlike = '' if resize else ' or not %s like most' % common
-        text = '%d of %d images are broken%s: %s' % (
-            len(bad), len(paths), unlike, list_files(*zip(*bad, strict=True)))
-        if not skip_bad:
-            cure = '--skip-bad to leave them out'
-            if not resize:
-                cure = '--resize %d to make them alike (broken ones need --skip-bad), or %s' % (common.width, cure)
-            raise misc.UserError('%s; nothing was written; add %s' % (text, cure))
-        print('Left out: ' + text)
-    return [path for path, is_good in zip(paths, good, strict=True) if is_good], common
+def create_svhn(h5_path, svhn_dir, split='train', expected_images=None, **writing):
+    """Make a dataset of Street View House Numbers, see :func:`labelled_sets.svhn`."""
+    create(h5_path, labelled_sets.svhn, svhn_dir, split, expected_images, **writing)
 
 
-def list_files(paths, kinds):
-    listed = ['%s (%s)' % (os.path.basename(path), kind) for path, kind in zip(paths, kinds, strict=True)]
-    more = len(listed) - LISTED_FILES
-    return ', '.join(listed[:LISTED_FILES]) + (' and %d more' % more if more > 0 else '')
+def create_lsun(h5_path, lmdb_dir, resolution=256, max_images=None, **writing):
+    """Make a dataset of a category of LSUN, see :func:`lsun.lsun`."""
+    create(h5_path, lsun.lsun, lmdb_dir, resolution, max_images, **writing)
 
 
-def load_image(path, resize, mode):
-    """(C, H, W) uint8 of one file, cut and resized if `resize` is given."""
-    with Image.open(path) as image:
-        image = ImageOps.exif_transpose(image)
-        if resize:
-            image = center_crop(flatten_image(image, mode), resize)
-        pixels = np.asarray(image)
-    return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+def create_celeba(h5_path, celeba_dir, cx=89, cy=121, expected_images=None, **writing):
+    """Make a dataset of CelebA at 128x128, see :func:`image_folder.celeba`."""
+    create(h5_path, image_folder.celeba, celeba_dir, cx, cy, expected_images, **writing)
 
 
-def flatten_image(image, mode):
-    """Any Pillow image as 8 bit `mode` 'L' or 'RGB'; transparency laid on white."""
-    if image.mode.startswith('I'):      # 16 bit grey, also in Pillow's 32 bit form; Pillow itself would clip at 255.
-        image = Image.fromarray(np.rint(np.asarray(image) / 257.0).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return image.convert(mode)
-
-
-def center_crop(image, size):
-    """The largest centred square of a Pillow image, resized to `size` pixels with the Lanczos filter."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    return image if side == size else image.resize((size, size), Image.Resampling.LANCZOS)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The embedded dataset.
-
-
-def create_digits(h5_path, resolution=16, margin=None, force=False):
-    """Make a dataset of the 1797 handwritten digits (8x8) in scikit-learn, smoothly enlarged, with one-hot labels.
-
-    Deterministic and done in seconds: white on black, one channel, values 0 to 255.
-
-    Parameters
-    ----------
-    h5_path : str
-        File to write.
-    resolution : int
-        16, 32 or a larger power of two.
-    margin : int, optional
-        Pixels left free on each side; default: an eighth of the resolution, which keeps strokes off the edge.
-    force : bool
-        Replace an existing file.
-
-    Raises
-    ------
-    misc.UserError
-        `resolution` or `margin` is not possible, scikit-learn is missing, or the file exists.
-
-    References
-    ----------
-    E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
-    """
-    if not is_power_of_two(resolution) or resolution < 8:
-        raise misc.UserError('resolution=%r: must be a power of two, at least 8; use 16 or 32' % (resolution,))
-    margin = resolution // 8 if margin is None else margin
-    if not 0 <= margin < resolution // 2:
-        raise misc.UserError('margin=%r: must be from 0 to %d at a resolution of %d' % (
-            margin, resolution // 2 - 1, resolution))
-    refuse_existing(h5_path, with_labels=True, force=force)
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise misc.UserError('create_digits: needs scikit-learn, which holds the digits; '
-                             'pip install scikit-learn') from error
-    digits = load_digits()
-    labels = np.eye(10, dtype=np.float32)[digits.target]
-    with HDF5Writer(h5_path, resolution, 1, labels, force) as writer:
-        for digit in progress(digits.images, 'Digits'):
-            writer.add_images(enlarge_digit(digit, resolution, margin)[np.newaxis, np.newaxis])
-
-
-def enlarge_digit(digit, resolution, margin):
-    """One digit, (8, 8) with values 0 to 16, as (resolution, resolution) float with values 0 to 255."""
-    scale = (resolution - 2 * margin) / 8.0
-    centers = (np.arange(resolution) + 0.5 - resolution / 2.0) / scale + 3.5
-    grid = np.meshgrid(centers, centers, indexing='ij')
-    # The spline continues into zeros, so that strokes at the edge of the 8x8 digit end softly in the margin.
-    ink = scipy.ndimage.map_coordinates(digit / 16.0, grid, order=3, mode='grid-constant', cval=0.0)
-    # More contrast: undoes some of the blur (a value of the 8x8 digit is the share of ink in 4x4 binary pixels) and
-    # cuts off the ripples that the spline has beside strokes.
-    return ((ink - 1 / 6) * 1.5).clip(0, 1) * 255
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# CelebA-HQ.
-
-
-def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, **options):
+def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, shard=None, **options):
     """Make CelebA-HQ, 30 000 faces in 1024x1024, bit for bit the published images.
 
     Parameters
@@ -266,6 +70,8 @@ def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, **options):
         ``image_list.txt`` and ``deltas*.zip``.
     force : bool
         Replace an existing file, and start over if there are finished images and no `resume`.
+    shard : (int, int), optional
+        Make part I of N of the images only.
     **options
         indices, num_images, num_processes, resume, skip_bad, save_stages: see :func:`celebahq_run.create`.
 
@@ -276,86 +82,27 @@ def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, **options):
     """
     refuse_existing(h5_path, force=force)
     work_dir = '%s.images' % h5_path
-    entries = celebahq_run.create(celeba_dir, delta_dir, work_dir, progress, force=force, **options)
-    with HDF5Writer(h5_path, CELEBAHQ_SIZE, 3, force=force) as writer:
-        for image in celebahq_run.read_images(entries, celeba_dir, delta_dir, work_dir, progress):
+    entries = celebahq_run.create(celeba_dir, delta_dir, work_dir, misc.progress, force=force, shard=shard,
+                                  **options)
+    with HDF5Writer(h5_path, CELEBAHQ_SIZE, 3, force=force, shard=shard) as writer:
+        for image in celebahq_run.read_images(entries, celeba_dir, delta_dir, work_dir, misc.progress):
             writer.add_images(image[np.newaxis])
     celebahq_run.remove_work_dir(work_dir)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Looking into files.
+def create_from_images(h5_path, image_dir, resize=None, crop=None, skip_bad=False, labels=True, **writing):
+    """Make a dataset of a folder of images, see :func:`image_folder.image_folder`."""
+    create(h5_path, image_folder.image_folder, image_dir, resize, crop, skip_bad, labels, **writing)
 
 
-def inspect(h5_path):
-    """Print what is in a dataset and whether it is complete.
-
-    Raises
-    ------
-    misc.UserError
-        It is not.
-    """
-    h5, levels = open_levels(h5_path)
-    with h5:
-        finest = next(iter(levels.values()))
-        num, channels, resolution, _ = finest.shape
-        print('%-20s%s' % ('HDF5 filename', h5_path))
-        print('%-20s%.2f GB' % ('Total size', os.path.getsize(h5_path) / 2 ** 30))
-        print('%-20s%d' % ('Total images', num))
-        print('%-20s%dx%d' % ('Resolution', resolution, resolution))
-        print('%-20s%d' % ('Color channels', channels))
-        print('%-20s%.2f KB' % ('Size per image', os.path.getsize(h5_path) / num / 2 ** 10))
-        print('%-20s%s' % ('Labels', describe_labels(h5_path, num)))
-        print('\n%-16s%-24s%-8s%-22s%-10s%10s' % ('Level', 'Shape', 'Type', 'Chunks', 'Filter', 'Stored MB'))
-        for level in levels.values():
-            print('%-16s%-24s%-8s%-22s%-10s%10.2f' % (
-                level.name[1:], level.shape, level.dtype, level.chunks,
-                '%s %s' % (level.compression, level.compression_opts) if level.compression else 'none',
-                level.id.get_storage_size() / 2 ** 20))
-        print('\nComplete: all levels from %dx%d to 1x1 are there' % (resolution, resolution))
+def create_from_tfrecords(h5_path, tfrecord_dir, **writing):
+    """Make a dataset of the TFRecords of the 2018 release, see :func:`tfrecords.tfrecords`."""
+    create(h5_path, tfrecords.tfrecords, tfrecord_dir, **writing)
 
 
-def describe_labels(h5_path, num):
-    """'none', or the shape of the labels with the number of images per class; an error if they do not fit."""
-    path = labels_path(h5_path)
-    if not os.path.exists(path):
-        return 'none'
-    labels = load_labels(path, num)
-    return '%d columns, %s; images per column: %s' % (
-        labels.shape[1], path, ' '.join('%d' % count for count in np.count_nonzero(labels, axis=0)[:16]) +
-        (' ...' if labels.shape[1] > 16 else ''))
-
-
-def extract(h5_path, output_dir, start=0, stop=None, step=1, force=False):
-    """Write images ``start:stop:step`` at full resolution as ``imgNNNNNNNN.png``.
-
-    Raises
-    ------
-    misc.UserError
-        The range is empty, the folder cannot be written or, without `force`, holds such images already.
-    """
-    h5, levels = open_levels(h5_path)
-    with h5:
-        finest = next(iter(levels.values()))
-        if step < 1:
-            raise misc.UserError('--step %d: must be at least 1' % step)
-        indices = range(len(finest))[start:stop:step]
-        if not indices:
-            raise misc.UserError('--start %s --stop %s: no images in this range; %s has %d' % (
-                start, stop, h5_path, len(finest)))
-        names = {index: 'img%08d.png' % index for index in indices}
-        try:
-            os.makedirs(output_dir, exist_ok=True)
-            existing = sorted(set(os.listdir(output_dir)).intersection(names.values()))
-        except OSError as error:
-            raise misc.UserError('DIR=%r: cannot be written (%s); choose another folder' % (
-                output_dir, error.strerror)) from error
-        if existing and not force:
-            raise misc.UserError('%s: exists; choose another folder, or --force to replace images there' %
-                                 os.path.join(output_dir, existing[0]))
-        for index, name in progress(names.items(), 'Extracting'):
-            misc.save_image(read_image(finest, index), os.path.join(output_dir, name), (0, 255))
-    print('Extracted %d images to %s' % (len(names), output_dir))
+def create_digits(h5_path, resolution=16, margin=None, **writing):
+    """Make the dataset that the demo is trained on, in seconds, see :func:`labelled_sets.digits`."""
+    create(h5_path, labelled_sets.digits, resolution, margin, **writing)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -368,20 +115,71 @@ def add_command(commands, name, help_text, example, *arguments, aliases=()):
                                   epilog='example:\n  python dataset_tool.py ' + example,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     for argument, kwargs in arguments:
-        command.add_argument(argument, **kwargs)
+        command.add_argument(with_hyphens(argument), **kwargs)
     command.set_defaults(command=name)
 
 
 FORCE = ('--force', {'action': 'store_true', 'help': 'replace existing files'})
 H5 = ('h5_path', {'metavar': 'H5', 'help': 'dataset, an .h5 file'})
+SHARD = ('--shard', {'type': parse_shard, 'metavar': 'I/N', 'help': 'make part I of N only, from 1/N to N/N, on one of '
+                     'many machines; merge joins them'})
+WRITING = (FORCE, SHARD)        # Options of all commands that make a dataset.
+
+
+def source(name, metavar, help_text):
+    """The two arguments of a command that makes a dataset of files: these, and the dataset."""
+    return (name, {'metavar': metavar, 'help': help_text + '; H5 %s is understood, too' % metavar}), H5
+
+
+def expected(default):
+    return '--expected-images', {'type': int, 'metavar': 'N', 'help': 'so many images must be there; 0: any number; '
+                                 'default: %s' % default}
+
+
+def split(*names):
+    return '--split', {'default': 'train', 'help': '%s, or several joined by +; default: %%(default)s' %
+                       ', '.join(names)}
 
 
 def parse_arguments(argv):
     parser = argparse.ArgumentParser(description='Make and look into multi-resolution HDF5 datasets.',
                                      epilog='More on each: python dataset_tool.py COMMAND --help')
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
+    add_viewing_commands(commands)
+    add_creating_commands(commands)
+    return parser.parse_args([with_hyphens(word) for word in (sys.argv[1:] if argv is None else argv)])
+
+
+def with_hyphens(word):
+    """The releases' commands spelt options with underscores: --max_images=5 is --max-images=5."""
+    if not word.startswith('--'):
+        return word
+    name, equals, value = word.partition('=')
+    return name.replace('_', '-') + equals + value
+
+
+def add_viewing_commands(commands):
     add_command(
-        commands, 'inspect', 'Print what is in a dataset and whether it is complete.', 'inspect datasets/digits.h5', H5)
+        commands, 'inspect', 'Print what is in a dataset and whether it is complete.',
+        'inspect datasets/digits.h5 --verify --sheet digits.png', H5,
+        ('--verify', {'action': 'store_true', 'help': 'read everything, print a checksum per level, and check that '
+                      'each level is the average of the finer one'}),
+        ('--sheet', {'metavar': 'PNG', 'help': 'write a picture with images from all over the dataset'}))
+    add_command(
+        commands, 'display', 'Show images in a window; without a display, write a picture and say where.',
+        'display datasets/digits.h5 --start 1000', H5,
+        ('--start', {'type': int, 'default': 0, 'help': 'first image; default: %(default)s'}),
+        ('--output', {'metavar': 'PNG', 'help': 'write the picture here and open no window'}))
+    add_command(
+        commands, 'compare', 'Print which images of two datasets differ; exit status 0 if none.',
+        'compare datasets/digits.h5 datasets/digits-new.h5', H5,
+        ('other_path', {'metavar': 'OTHER_H5', 'help': 'dataset to compare with'}))
+    add_command(
+        commands, 'merge', 'Join the parts of a dataset that were made with --shard, or datasets of equal images.',
+        'merge datasets/lsun.h5 datasets/lsun-part1.h5 datasets/lsun-part2.h5', H5,
+        ('part_paths', {'metavar': 'PART', 'nargs': '+', 'help': 'files to join; those of --shard in any order'}),
+        ('--virtual', {'action': 'store_true', 'help': 'copy nothing: write a small file that refers to the parts'}),
+        FORCE)
     add_command(
         commands, 'extract', 'Write images of a dataset as PNG files.',
         'extract datasets/digits.h5 /tmp/digits --stop 100', H5,
@@ -389,53 +187,116 @@ def parse_arguments(argv):
         ('--start', {'type': int, 'default': 0, 'help': 'first image; default: %(default)s'}),
         ('--stop', {'type': int, 'help': 'image to stop before; default: all'}),
         ('--step', {'type': int, 'default': 1, 'help': 'take every STEP-th; default: %(default)s'}), FORCE)
+
+
+def add_creating_commands(commands):
+    mnist_dir = source('mnist_dir', 'MNIST_DIR', 'folder of train-images-idx3-ubyte.gz and so on')
     add_command(
-        commands, 'create_from_images', 'Make a dataset of a folder of images.',
-        'create_from_images ~/photos datasets/photos-256x256.h5 --resize 256',
-        ('image_dir', {'metavar': 'IMAGE_DIR', 'help': 'folder of images; H5 IMAGE_DIR is understood, too'}), H5,
-        ('--resize', {'type': int, 'metavar': 'N', 'help': 'cut the centre square of each image and resize it to NxN; '
-                      'transparency becomes white'}),
-        ('--skip-bad', {'action': 'store_true', 'help': 'leave out images that are broken or unlike most others'}),
-        FORCE, aliases=['create_custom'])
+        commands, 'create_mnist', 'Make a dataset of MNIST: 60000 digits, 32x32 grey, 10 labels.',
+        'create_mnist ~/downloads/mnist datasets/mnist-32x32.h5', *mnist_dir, split('train', 'test'),
+        expected('60000 for train, 10000 for test'), *WRITING)
     add_command(
-        commands, 'create_digits', 'Make the dataset of handwritten digits that is part of scikit-learn, with labels.',
-        'create_digits datasets/digits-32x32.h5 --resolution 32', H5,
-        ('--resolution', {'type': int, 'default': 16, 'metavar': 'N', 'help': '16, 32, ...; default: %(default)s'}),
-        ('--margin', {'type': int, 'metavar': 'PIXELS', 'help': 'black on each side; default: N / 8'}), FORCE)
+        commands, 'create_mnistrgb', 'Make a dataset of three random MNIST digits as colour channels, 32x32 RGB.',
+        'create_mnistrgb ~/downloads/mnist datasets/mnist-rgb-32x32.h5', *mnist_dir,
+        ('--num-images', {'type': int, 'default': 1000000, 'metavar': 'N', 'help': 'default: %(default)s'}),
+        ('--seed', {'type': int, 'default': 123, 'help': 'of the choice of digits; default: %(default)s'}),
+        expected('60000, of MNIST'), *WRITING, aliases=['create_mnist_rgb'])
+    add_command(
+        commands, 'create_cifar10', 'Make a dataset of CIFAR-10: 50000 images, 32x32 RGB, 10 labels.',
+        'create_cifar10 ~/downloads/cifar-10-batches-py datasets/cifar10-32x32.h5',
+        *source('cifar_dir', 'CIFAR_DIR', 'folder of data_batch_1 and so on'), split('train', 'test'),
+        expected('50000 for train, 10000 for test'), *WRITING)
+    add_command(
+        commands, 'create_cifar100', 'Make a dataset of CIFAR-100: 50000 images, 32x32 RGB, 100 labels.',
+        'create_cifar100 ~/downloads/cifar-100-python datasets/cifar100-32x32.h5',
+        *source('cifar_dir', 'CIFAR_DIR', 'folder of the files train and test'), split('train', 'test'),
+        ('--coarse', {'action': 'store_true', 'help': 'label the 20 groups of classes instead'}),
+        expected('50000 for train, 10000 for test'), *WRITING)
+    add_command(
+        commands, 'create_svhn', 'Make a dataset of Street View House Numbers: 73257 digits, 32x32 RGB, 10 labels.',
+        'create_svhn ~/downloads/svhn datasets/svhn-32x32.h5 --split train+extra',
+        *source('svhn_dir', 'SVHN_DIR', 'folder of train_32x32.mat and so on'), split('train', 'test', 'extra'),
+        expected('73257 for train, 26032 for test, 531131 for extra'), *WRITING)
+    add_command(
+        commands, 'create_lsun', 'Make a dataset of a category of LSUN: centre squares, resized.',
+        'create_lsun ~/downloads/bedroom_train_lmdb datasets/lsun-bedroom-256x256.h5 --max-images 100000',
+        *source('lmdb_dir', 'LMDB_DIR', 'folder of data.mdb'),
+        ('--resolution', {'type': int, 'default': 256, 'metavar': 'N', 'help': 'default: %(default)s'}),
+        ('--max-images', {'type': int, 'metavar': 'N', 'help': 'take the first N records only'}), *WRITING)
+    add_command(
+        commands, 'create_celeba', 'Make a dataset of the aligned CelebA images: 202599 faces, 128x128 RGB.',
+        'create_celeba ~/downloads/celeba datasets/celeba-128x128.h5',
+        *source('celeba_dir', 'CELEBA_DIR', 'folder of img_align_celeba_png'),
+        ('--cx', {'type': int, 'default': 89, 'help': 'centre of the crop, from the left; default: %(default)s'}),
+        ('--cy', {'type': int, 'default': 121, 'help': 'centre of the crop, from the top; default: %(default)s'}),
+        expected('202599'), *WRITING)
     add_command(
         commands, 'create_celebahq', 'Make CelebA-HQ, 30 000 faces in 1024x1024, bit for bit the published images.',
         'create_celebahq datasets/celeba-hq-1024x1024.h5 ~/celeba ~/celeba-hq-deltas', H5,
         ('celeba_dir', {'metavar': 'CELEBA_DIR', 'help': 'CelebA "in the wild", with img_celeba and Anno in it'}),
         ('delta_dir', {'metavar': 'DELTA_DIR', 'help': 'CelebA-HQ deltas: image_list.txt and deltas*.zip'}),
-        ('--num_images', {'type': int, 'metavar': 'N', 'help': 'make the first N images; default: all'}),
+        ('--num-images', {'type': int, 'metavar': 'N', 'help': 'make the first N images; default: all'}),
         ('--indices', {'metavar': 'LIST', 'help': 'make these images, for example 0-99,205'}),
-        ('--num_processes', {'type': int, 'metavar': 'N', 'help': 'default: one per core; each takes up to 0.8 GB'}),
+        ('--num-processes', {'type': int, 'metavar': 'N', 'help': 'default: one per core; each takes up to 0.8 GB'}),
         ('--resume', {'action': 'store_true', 'help': 'go on where an earlier run ended'}),
         ('--skip-bad', {'action': 'store_true', 'help': 'leave out images whose files are missing or wrong'}),
-        ('--save_stages', {'metavar': 'DIR', 'help': 'also write the steps of the first image as PNG files, as in '
+        ('--save-stages', {'metavar': 'DIR', 'help': 'also write the steps of the first image as PNG files, as in '
                            'Figure 8 of the paper'}),
-        FORCE, aliases=['create_celeba_hq'])
-    return parser.parse_args(argv)
+        *WRITING, aliases=['create_celeba_hq'])
+    add_command(
+        commands, 'create_from_images', 'Make a dataset of a folder of images, or of one folder per class.',
+        'create_from_images ~/photos datasets/photos-256x256.h5 --resize 256',
+        *source('image_dir', 'IMAGE_DIR', 'folder of images, or of sub-folders with images, which become labels'),
+        ('--resize', {'type': int, 'metavar': 'N', 'help': 'resize each image to NxN; without it all must be squares '
+                      'of one size, a power of two'}),
+        ('--crop', {'choices': ('center', 'none'), 'help': 'take the centre square of each image, or all of it: then '
+                    '--resize squeezes what is no square; default: center with --resize, else none'}),
+        ('--skip-bad', {'action': 'store_true', 'help': 'leave out images that are broken or unlike most others'}),
+        ('--no-labels', {'action': 'store_false', 'dest': 'labels', 'help': 'sub-folders are no classes'}),
+        *WRITING, aliases=['create_custom'])
+    add_command(
+        commands, 'create_from_tfrecords', 'Make a dataset of the TFRecords that the 2018 release made, with labels.',
+        'create_from_tfrecords ~/datasets/cifar10 datasets/cifar10-32x32.h5',
+        *source('tfrecord_dir', 'TFRECORD_DIR', 'folder of NAME-r02.tfrecords and so on, or the file of the finest '
+                'level'), *WRITING)
+    add_command(
+        commands, 'create_digits', 'Make the dataset of handwritten digits that is part of scikit-learn, with labels.',
+        'create_digits datasets/digits-32x32.h5 --resolution 32', H5,
+        ('--resolution', {'type': int, 'default': 16, 'metavar': 'N', 'help': '16, 32, ...; default: %(default)s'}),
+        ('--margin', {'type': int, 'metavar': 'PIXELS', 'help': 'black on each side; default: N / 8'}), *WRITING)
+
+
+def swap_if_h5_first(args):
+    """The releases' commands named the file to write first: both orders of the two paths do."""
+    source_name = next((name for name in args if name.endswith('_dir') and name != 'output_dir'), None)
+    if source_name and (os.path.isdir(args['h5_path']) or (
+            is_h5_name(args[source_name]) and not is_h5_name(args['h5_path']))):
+        args['h5_path'], args[source_name] = args[source_name], args['h5_path']
+
+
+def is_h5_name(path):
+    return path.lower().endswith(('.h5', '.hdf5'))
+
+
+COMMANDS = {function.__name__: function for function in (
+    inspect, display, compare, extract, merge, create_mnist, create_mnistrgb, create_cifar10, create_cifar100,
+    create_svhn, create_lsun, create_celeba, create_celebahq, create_from_images, create_from_tfrecords,
+    create_digits)}
 
 
 def main(argv=None):
-    """Run a command; return the exit status."""
+    """Run a command; return the exit status: that of the command if it returns one."""
     args = vars(parse_arguments(argv))
     command = args.pop('command')
-    if command == 'create_from_images' and os.path.isdir(args['h5_path']):
-        # The order of the releases, whose commands named the file to write first.
-        args['h5_path'], args['image_dir'] = args['image_dir'], args['h5_path']
-    functions = {function.__name__: function for function in (
-        inspect, extract, create_from_images, create_digits, create_celebahq)}
+    swap_if_h5_first(args)
     try:
-        functions[command](**args)
+        return COMMANDS[command](**args) or 0
     except misc.UserError as error:
         print('dataset_tool.py: error: %s' % error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print('dataset_tool.py: interrupted; unfinished files were removed', file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == '__main__':

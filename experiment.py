@@ -75,7 +75,7 @@ def with_variants(config, name):
         base, _, variant = base.rpartition('-')
         if variant not in config.variants:
             raise misc.UserError('experiment=%r: config.py has no such experiment%s' % (
-                name, nearest(name, [*config.experiments, *(name for name in config.variants)])))
+                name, nearest(name, [*config.experiments, *config.variants])))
         chosen.insert(0, variant)
     experiment = copy.deepcopy(config.experiments[base])
     for variant in chosen:

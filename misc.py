@@ -15,6 +15,7 @@ import traceback
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 TEMPORARY_SUFFIX = '.tmp'
 _temporary_counter = itertools.count()
@@ -142,6 +143,17 @@ def snapshot_grid_size(height, width):
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Time and schedules.
+
+
+def progress(iterable, desc, total=None):
+    """A progress bar with ETA. Not on a terminal it stays silent for half a minute and is rare after that."""
+    seconds = 0 if sys.stderr.isatty() else 30
+    return tqdm(iterable, desc=desc, total=total, unit='img', delay=seconds, mininterval=max(seconds, 0.1))
+
+
+def num_cores():
+    """Of this process, where the system can tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def format_time(seconds):
@@ -327,16 +339,20 @@ def locate_run_dir(run, result_dir='results'):
     for path in (text, os.path.join(result_dir, text)):
         if os.path.isdir(path) and not text.isdecimal():
             return path
-    folders = sorted(os.listdir(result_dir)) if os.path.isdir(result_dir) else []
+    folders = []
+    for name in sorted(os.listdir(result_dir)) if os.path.isdir(result_dir) else ():
+        path = os.path.join(result_dir, name)
+        if re.match(r'\d+', name) and os.path.isdir(path) and os.listdir(path):     # An empty one has just been made.
+            folders.append(name)
     if text.isdecimal():
         number = re.compile(r'0*%d(-.*)?' % int(text))
-        matches = [name for name in folders if number.fullmatch(name) and os.path.isdir(os.path.join(result_dir, name))]
+        matches = list(filter(number.fullmatch, folders))
         if len(matches) == 1:
             return os.path.join(result_dir, matches[0])
         if matches:
             raise UserError('run %s: there are several in %s, %s; give the folder' % (
                 text, result_dir, ' and '.join(matches)))
-    raise UserError('run %r: no such run in %s%s' % (
+    raise UserError('run %s: no such run in %s%s' % (
         run, result_dir, did_you_mean(text, folders) or '; there are ' + (', '.join(folders) or 'none')))
 
 

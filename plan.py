@@ -129,6 +129,8 @@ def defaults_of(func):
 def describe(chosen, data_dir, engine='auto', theano_flags=None, precision='auto'):
     """Print the resolved experiment `chosen`, its schedule, and estimates of memory and time."""
     pprint.pprint(chosen, width=120, sort_dicts=False)
+    if not experiment.is_training(chosen):
+        return
     environment = theano_env.configure(engine, theano_flags, precision=precision)
     train_func, options, _ = experiment.check_options(chosen)
     G, D, there = build_networks(chosen, data_dir)

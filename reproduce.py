@@ -90,7 +90,7 @@ def ablation_jobs():
             continue    # The networks of row g with more of everything.
         name = 'table1-celeba-' + row
         train = config.experiments[name]['train']
-        chosen = derived(name, DIGITS, NETWORKS, total_kimg=20, lod_training_kimg=2.5, lod_transition_kimg=2.5,
+        chosen = derived(name, DIGITS, NETWORKS, total_kimg=12, lod_training_kimg=1.5, lod_transition_kimg=1.5,
                          minibatch_default=train['minibatch_default'] // 2,
                          G_learning_rate_max=5 * train.get('G_learning_rate_max', 0.001),
                          D_learning_rate_max=5 * train.get('D_learning_rate_max', 0.001))

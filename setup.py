@@ -9,9 +9,15 @@ DEMO = TORCH + ['scikit-learn']
 # For create_celebahq: libjpeg 8d and decryption. jpeglib can only be installed where it has a wheel.
 CELEBAHQ = ['jpeglib; (sys_platform == "linux" and platform_machine == "x86_64") or '
             '(sys_platform == "darwin" and platform_machine == "arm64") or sys_platform == "win32"', 'cryptography']
-VIDEO = ['imageio-ffmpeg']
-FIGURES = ['matplotlib']
-TEST = ['pytest', 'ruff'] + CELEBAHQ + VIDEO + FIGURES
+EXTRAS = {
+    'torch': TORCH,
+    'demo': DEMO,
+    'celebahq': CELEBAHQ,
+    'lsun': ['lmdb'],
+    'tfrecords': ['google-crc32c'],
+    'video': ['imageio-ffmpeg'],
+    'figures': ['matplotlib'],
+}
 
 setup(
     name='progressive-growing-of-gans-theano',
@@ -23,14 +29,10 @@ setup(
     python_requires='>=3.10,<3.12',
     py_modules=[path.stem for path in sorted(pathlib.Path(__file__).parent.glob('*.py')) if path.stem != 'setup'],
     packages=['metrics', 'theano_torch'],
-    install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'isal', 'pillow', 'tqdm'],
+    install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'deflate', 'isal', 'pillow', 'tqdm'],
     extras_require={
-        'torch': TORCH,
-        'demo': DEMO,
-        'celebahq': CELEBAHQ,
-        'video': VIDEO,
-        'figures': FIGURES,
-        'test': DEMO + TEST,
-        'all': DEMO + TEST + ['scipy-openblas32'],
+        **EXTRAS,
+        'all': sorted({package for packages in EXTRAS.values() for package in packages}) + [
+            'pytest', 'ruff', 'scipy-openblas32'],
     },
 )

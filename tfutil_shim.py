@@ -53,6 +53,7 @@ op is here a dict {shared variable: new value}, as `theano.function` takes in `u
 """
 
 import copy
+import inspect
 import pickle
 from collections import OrderedDict
 
@@ -182,14 +183,24 @@ class Network:
     num_outputs = property(lambda self: len(self.output_layers))
     input_names = property(lambda self: [layer.name for layer in self.input_layers])
     output_names = property(lambda self: [layer.name for layer in self.output_layers])
-    input_shapes = property(lambda self: [shape_to_list(layer.output_shape) for layer in self.input_layers],
-                            doc='Lists of sizes, None for the minibatch.')
     output_shapes = property(lambda self: [shape_to_list(layer.output_shape) for layer in self.output_layers],
                              doc='Lists of sizes, None for the minibatch.')
     input_shape = property(lambda self: self.input_shapes[0], doc='Of the first input.')
     output_shape = property(lambda self: self.output_shapes[0], doc='Of the first output.')
     input_templates = property(lambda self: [layer.input_var for layer in self.input_layers],
                                doc='Symbolic variables of the types of the inputs.')
+
+    @property
+    def input_shapes(self):
+        """Lists of sizes, None for the minibatch.
+
+        A generator without classes has [None, 0] for labels at the end, as in the 2018 release, whose scripts ask for
+        that shape; `run` takes such labels and does without.
+        """
+        shapes = [shape_to_list(layer.output_shape) for layer in self.input_layers]
+        if len(shapes) == 1 and len(shapes[0]) == 2 and 'label_size' in inspect.signature(self._func).parameters:
+            shapes.append([None, 0])
+        return shapes
 
     @property
     def output_templates(self):
@@ -201,13 +212,19 @@ class Network:
     # Variables.
 
     def find_var(self, name_or_var):
-        """The shared variable with this local name or ``'NETWORK/LOCAL NAME'``; shared variables pass through."""
+        """The shared variable with this local name or ``'NETWORK/LOCAL NAME'``; shared variables pass through.
+
+        A top-level variable is also found by its own name, such as ``lod`` in networks of the 2018 release.
+        """
         if is_tf_expression(name_or_var):
             return name_or_var
         name = str(name_or_var)
         if name not in self.vars and name.startswith(self.scope + '/'):
             name = name[len(self.scope) + 1:]
         if name not in self.vars:
+            for var in self.toplevel_params.values():
+                if var.name == name:
+                    return var
             raise misc.UserError('%s has no variable %r%s' % (
                 self.name, name_or_var, misc.did_you_mean(name, self.vars)))
         return self.vars[name]
@@ -416,7 +433,7 @@ class Network:
         ----------
         *in_arrays : arrays
             One per input layer, with the same number of rows, which may be 0. A surplus array [N, 0], the empty labels
-            of a 2018 script, is ignored.
+            of a 2018 script, is ignored; a last input without columns may be left out.
         return_as_list : bool
             Always return a list; else a single output is returned as such and several as a tuple.
         print_progress : bool
@@ -465,10 +482,12 @@ class Network:
         arrays = [np.asarray(array) for array in in_arrays]
         if len(arrays) == self.num_inputs + 1 and arrays[-1].ndim == 2 and arrays[-1].shape[1] == 0:
             arrays.pop()
+        if arrays and len(arrays) == self.num_inputs - 1 and self.input_shapes[-1][1:] == [0]:
+            arrays.append(np.zeros((len(arrays[0]), 0), np.float32))
         if len(arrays) != self.num_inputs:
             raise misc.UserError('%s.run takes %d arrays (%s), got %d' % (
                 self.name, self.num_inputs, ', '.join(map(str, self.input_names)), len(arrays)))
-        for array, name, shape in zip(arrays, self.input_names, self.input_shapes, strict=True):
+        for array, name, shape in zip(arrays, self.input_names, self.input_shapes[:self.num_inputs], strict=True):
             if array.ndim != len(shape) or any(size not in (None, got)
                                                for size, got in zip(shape[1:], array.shape[1:], strict=True)):
                 raise misc.UserError('%s.run: input %s must have the shape %s, got %s' % (

@@ -457,11 +457,13 @@ def train_gan(
 
 
 def parse_arguments(config, argv):
-    names = '\n'.join('  %-20s %s' % (name, experiment.describe(entry)) for name, entry in config.experiments.items())
+    names = '\n'.join('  %-50s %s' % (name, experiment.describe(entry)) for name, entry in config.experiments.items())
+    names += '\n\nto be added to any of them:\n  -' + ', -'.join(config.variants)
     parser = argparse.ArgumentParser(
         description='Train a progressively grown GAN. Everything is set in config.py; options here override it.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='experiments:\n%s\n\nexamples:\n  python train.py\n  python train.py --experiment celebahq-1024\n'
+               '  python train.py --experiment celebahq-1024-nopixelnorm-VERBOSE --dry-run\n'
                '  python train.py --set train.total_kimg=2 --result-dir /tmp/results\n'
                '  torchrun --nproc_per_node=8 train.py --experiment celebahq-v2-8gpus' % names)
     parser.add_argument('--experiment', default=config.experiment, metavar='NAME', help='default: %(default)s')

@@ -10,6 +10,7 @@ An entry of `config.py`'s table whose ``train.func`` names one of the functions 
 import argparse
 import contextlib
 import inspect
+import itertools
 import json
 import os
 import re
@@ -62,7 +63,7 @@ def load_generator(run, snapshot=None, net='Gs', result_dir='results'):
 
 def num_classes(G):
     """Label columns of a generator, 0 of an unconditional one."""
-    return G.input_shapes[1][1] if G.num_inputs > 1 else 0
+    return G.input_shapes[1][1] if len(G.input_shapes) > 1 else 0
 
 
 def one_hot(G, classes):
@@ -143,7 +144,7 @@ def generate_fake_images(
     else:
         cells = int(np.prod(grid_size))
         for number in range(-(-len(jobs) // cells)):
-            grid = np.stack([image for image, _job in zip(images, range(cells), strict=False)])
+            grid = np.stack(list(itertools.islice(images, cells)))
             paths.append(os.path.join(run_dir, 'grid%03d.png' % number))
             misc.save_image_grid(_zoomed(grid, image_zoom), paths[-1], (0, 255), grid_size)
     print('Wrote %d files to %s' % (len(paths), run_dir))
@@ -248,7 +249,7 @@ def generate_interpolation_video(
     path = os.path.join(run_dir, 'interpolation.mp4')
     with video_writer(path, fps) as write:
         for _frame in range(num_frames):
-            cells = np.stack([image for _cell, image in zip(range(num_cells), images, strict=False)])
+            cells = np.stack(list(itertools.islice(images, num_cells)))
             grid = misc.create_image_grid(_zoomed(cells, image_zoom), grid_size)
             write(misc.convert_to_pil_image(grid, (0, 255)))
     print('Wrote', path)
@@ -342,7 +343,7 @@ def load_target(path, G):
         raise misc.UserError('image=%r: cannot be read (%s)' % (path, error.strerror or 'not an image')) from error
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.resize((resolution, resolution), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
+    image = image.crop((left, top, left + side, top + side)).resize((resolution, resolution), Image.Resampling.LANCZOS)
     pixels = np.asarray(image).reshape(resolution, resolution, -1).transpose(2, 0, 1)
     return misc.adjust_dynamic_range(pixels, (0, 255), DYNAMIC_RANGE_NETS)
 
@@ -351,9 +352,12 @@ def pyramid_distance(images, target):
     """(N,) mean squared differences of images (N, C, H, W) to an array (1, C, H, W), averaged over a pyramid.
 
     Its levels are averages over boxes of 1, 2, 4, ... pixels, down to 4x4 pixels in all, and count alike: the coarse
-    ones lead the search, the fine ones refine it.
+    ones lead the search, the fine ones refine it. Where the target is white, whiter is no difference, and where it is
+    black, blacker: picture files hold no more than that.
     """
-    difference, size, levels = images - target, target.shape[-1], []
+    lowest = np.where(target <= -1, 0, -np.inf).astype(np.float32)
+    highest = np.where(target >= 1, 0, np.inf).astype(np.float32)
+    difference, size, levels = T.clip(images - target, lowest, highest), target.shape[-1], []
     while size >= 4:
         levels.append(T.mean(T.sqr(difference), axis=(1, 2, 3)))
         difference, size = ops.downscale2d(difference, 2), size // 2
@@ -402,8 +406,8 @@ def project_image(
     image,                      # Image file; its centre square is used.
     snapshot        = None,     # Of a run: thousands of images. None = the latest.
     num_steps       = 300,      # Adam steps from each starting point.
-    num_starts      = 4,        # Random starting points; the best end counts. At least so many.
-    learning_rate   = 0.1,      # At the start; it falls to zero along a cosine.
+    num_starts      = None,     # Random starting points; the best end counts. None = 4, or one per class.
+    learning_rate   = 0.3,      # Of Adam at the start; it falls to zero along a cosine.
     prior_weight    = 0.01,     # Of the latents' length against the pixels.
     classes         = None,     # Class indices of the starts, in turn. None = one class after the other.
     video           = False,    # Also write a video of the way.
@@ -424,10 +428,12 @@ def project_image(
     distance : float
         See :func:`pyramid_distance`.
     """
+    G = load_generator(run, snapshot, net, result_dir)
+    if num_starts is None:
+        num_starts = max(4, num_classes(G) if classes is None else len(classes))
     for name, value in (('num_steps', num_steps), ('num_starts', num_starts)):
         if value < 1:
             raise misc.UserError('%s=%r: must be at least 1' % (name, value))
-    G = load_generator(run, snapshot, net, result_dir)
     target = load_target(image, G)
     limit = minibatch_size or int(np.clip(MINIBATCH_PIXELS // G.output_shape[-1] ** 2, 1, 64))
     num_batches = -(-num_starts // limit)
@@ -507,7 +513,7 @@ OPTIONS = {     # Of all commands; defaults are those of the functions.
     'captions': {'action': argparse.BooleanOptionalAction, 'help': 'kimg, lod and time below the pictures'},
     'random_seed': {'type': int, 'metavar': 'N', 'help': 'default: %(default)s'},
     'num_steps': {'type': int, 'metavar': 'N', 'help': 'Adam steps; default: %(default)s'},
-    'num_starts': {'type': int, 'metavar': 'N', 'help': 'random starting points; default: %(default)s'},
+    'num_starts': {'type': int, 'metavar': 'N', 'help': 'random starting points; default: 4, or one per class'},
     'learning_rate': {'type': float, 'metavar': 'X', 'help': 'default: %(default)s'},
     'prior_weight': {'type': float, 'metavar': 'X', 'help': "of the latents' length; default: %(default)s"},
     'video': {'action': 'store_true', 'help': 'also write a video of the way'},

@@ -5,6 +5,7 @@ import json
 import pathlib
 import sys
 
+import h5py
 import numpy as np
 import pytest
 
@@ -23,6 +24,30 @@ def load_golden(name):
         arrays = dict(archive)
     meta = arrays.pop('meta', None)
     return arrays, None if meta is None else json.loads(str(meta))
+
+
+def run_tool(capsys, *argv):
+    """(exit status, stdout, stderr) of a command of dataset_tool.py."""
+    import dataset_tool
+    status = dataset_tool.main([str(arg) for arg in argv])
+    return status, *capsys.readouterr()
+
+
+def check_h5_file(h5_path, recording, key):
+    """The file is the recorded one, `recording` being load_golden's: data, chunks, filters, names of everything."""
+    arrays, meta = recording
+    recorded = {name: values for name, values in meta[key].items() if not name.startswith('_')}
+    with h5py.File(h5_path) as h5:
+        assert sorted(h5) == sorted(recorded) and list(h5.attrs) == meta[key]['_file_attrs']
+        for name, values in recorded.items():
+            level = h5[name]
+            assert {'attrs': list(level.attrs), 'chunks': list(level.chunks), 'compression': level.compression,
+                    'compression_opts': level.compression_opts, 'dtype': str(level.dtype),
+                    'maxshape': list(level.maxshape), 'shape': list(level.shape)} == values
+        compared = [name for name in recorded if '%s_%s' % (key, name) in arrays]
+        assert compared
+        for name in compared:
+            np.testing.assert_array_equal(h5[name][:], arrays['%s_%s' % (key, name)])
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import load_golden
 
+import chunk_reader
 import dataset
 import misc
 
@@ -111,8 +112,75 @@ def test_given_images_are_as_they_are_in_the_file_and_draw_nothing(h5_path):
         assert (crc(np.random.get_state()[1]), np.random.get_state()[2]) == before[1:]
         np.testing.assert_array_equal(images, LEVELS['data16x16'][[23, 0, 23]])
         np.testing.assert_array_equal(labels, ARRAYS['source_labels'][[23, 0, 23]])
-        with pytest.raises(IndexError, match='indices from 0 to 24: the file has 24 images'):
+        with pytest.raises(IndexError, match='indices from 0 to 24: there are 24 images'):
             reader.get_images([0, 24])
+
+
+def grouped_labels():
+    """Classes 0, 1, 2, 0, 1, ... of 24 images; the last image has no label."""
+    labels = np.eye(3, dtype=np.float32)[np.arange(24) % 3]
+    labels[23] = 0
+    return labels
+
+
+@pytest.mark.parametrize('classes, max_labels, columns', [
+    ([1], 'all', [1]), ([2, 0], 'all', [2, 0]), ((0, 1, 2), 'all', [0, 1, 2]), (np.array([2, 0]), 1, [2]), ([1], 0, []),
+])
+def test_some_classes_only(classes, max_labels, columns, tmp_path):
+    """As if the file had these images and columns only."""
+    labels = grouped_labels()
+    wanted = np.flatnonzero(labels[:, list(classes)].any(axis=1))
+    path = write_file(tmp_path / 'faces.h5', labels=labels)
+    other = write_file(tmp_path / 'some.h5', {name: level[wanted] for name, level in LEVELS.items()},
+                       labels[wanted][:, columns] if columns else None)
+    results = []
+    for h5_path, kwargs in ((path, {'classes': classes, 'max_labels': max_labels}), (other, {})):
+        np.random.seed(4)
+        with dataset.Dataset(h5_path, mirror_augment=True, prefetch_images=4, cache_gb=0, **kwargs) as reader:
+            assert reader.num_images == len(wanted) and reader.label_size == len(columns)
+            minibatches = [reader.next_minibatch(5, lod) for lod in (0, 0, 0.5, 1, 0)]
+            results.append([*minibatches, (reader.random_labels(9),), reader.get_images([3, len(wanted) - 1])])
+    for got, expected in zip(*results, strict=True):
+        for array, expected_array in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(array, expected_array)
+
+
+def test_the_first_images_of_a_class(tmp_path):
+    path = write_file(tmp_path / 'faces.h5', labels=grouped_labels())
+    with dataset.Dataset(path, classes=[1], max_images=3, max_labels=0, shuffle=False, prefetch_images=1) as reader:
+        np.testing.assert_array_equal(reader.next_minibatch(4)[0], LEVELS['data16x16'][[1, 4, 7, 1]])
+
+
+def test_images_without_a_label_have_a_row_of_zeros(tmp_path):
+    path = write_file(tmp_path / 'faces.h5', labels=grouped_labels())
+    with dataset.Dataset(path, shuffle=False, prefetch_images=1) as reader:
+        np.testing.assert_array_equal(reader.next_minibatch(24)[1], grouped_labels())
+    with dataset.Dataset(path, classes=[2]) as reader:
+        assert reader.num_images == 7
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    ({'classes': []}, r'classes=\[\]: must be a list of different columns of .*faces-labels.npy, from 0 to 4'),
+    ({'classes': [5]}, r'classes=\[5\]: must be a list of different columns'),
+    ({'classes': [1, 1]}, r'classes=\[1, 1\]: must be a list of different columns'),
+    ({'classes': [True]}, r'classes=\[True\]: must be a list of different columns'),
+    ({'classes': 3}, 'classes=3: must be a list of different columns'),
+    ({'classes': [0], 'max_labels': 2}, 'max_labels=2: .*faces-labels.npy has 1 columns of these classes'),
+    ({'classes': [0], 'max_images': 20}, 'max_images=20: .*faces.h5 has only 5 of these classes'),
+    ({'classes': [4]}, r'classes=\[4\]: no image of .*faces-labels.npy has one of these labels'),
+])
+def test_classes_that_do_not_fit(kwargs, message, tmp_path):
+    labels = np.eye(5)[np.arange(24) % 5]
+    labels[:, 4] = 0
+    path = write_file(tmp_path / 'faces.h5', labels=labels)
+    with pytest.raises(misc.UserError, match=message) as raised:
+        dataset.Dataset(path, **kwargs)
+    assert '\n' not in str(raised.value)
+
+
+def test_classes_without_labels(tmp_path):
+    with pytest.raises(misc.UserError, match=r'classes=\[0\]: there is no .*faces-labels.npy; use None, or make'):
+        dataset.Dataset(write_file(tmp_path / 'faces.h5'), classes=[0], max_labels=0)
 
 
 def test_the_result_can_be_changed_without_changing_the_dataset(h5_path):
@@ -189,14 +257,14 @@ def test_a_reader_that_is_not_closed_stops_its_threads(h5_path):
 
 def test_nothing_is_read_twice(h5_path, monkeypatch):
     """Neither by two threads nor by the reader while a thread is at it."""
-    reads, read = [], dataset.ChunkReader.read
+    reads, read = [], chunk_reader.ChunkReader.read
 
     def slow_read(level, index):
         reads.append(index)
         threading.Event().wait(0.002 + 0.004 * (index % 2))
         return read(level, index)
 
-    monkeypatch.setattr(dataset.ChunkReader, 'read', slow_read)
+    monkeypatch.setattr(chunk_reader.ChunkReader, 'read', slow_read)
     monkeypatch.setattr(dataset, 'PARALLEL_BYTES', 0)
     with dataset.Dataset(h5_path, shuffle=False, prefetch_images=6, cache_gb=0, read_threads=3) as reader:
         for start in range(0, 18, 2):
@@ -206,14 +274,14 @@ def test_nothing_is_read_twice(h5_path, monkeypatch):
 
 
 def test_what_was_read_meanwhile_is_not_read_ahead(h5_path, monkeypatch):
-    reads, read, go_on = [], dataset.ChunkReader.read, threading.Event()
+    reads, read, go_on = [], chunk_reader.ChunkReader.read, threading.Event()
 
     def blocked_read(level, index):
         reads.append(index)
         assert index or go_on.wait(60)
         return read(level, index)
 
-    monkeypatch.setattr(dataset.ChunkReader, 'read', blocked_read)
+    monkeypatch.setattr(chunk_reader.ChunkReader, 'read', blocked_read)
     with dataset.Dataset(h5_path, cache_gb=0, read_threads=1) as reader:
         ahead = reader.reader
         ahead.read_ahead(0, np.arange(3))

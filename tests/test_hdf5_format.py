@@ -1,15 +1,18 @@
 """hdf5_format: the recorded files of the release's writer; complete files or none; wrong layouts."""
 
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
+import time
+import zlib
 
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, load_golden
+from conftest import ROOT, check_h5_file, load_golden
 
 import hdf5_format
 import misc
@@ -18,27 +21,14 @@ from hdf5_format import HDF5Writer, open_levels
 ARRAYS, META = load_golden('h5tool_custom')
 
 
-def check_file(h5_path, key):
-    """The file is the recorded one: data, chunks, filters, names of everything."""
-    recorded = {name: values for name, values in META[key].items() if not name.startswith('_')}
-    with h5py.File(h5_path) as h5:
-        assert sorted(h5) == sorted(recorded) and list(h5.attrs) == META[key]['_file_attrs']
-        for name, values in recorded.items():
-            level = h5[name]
-            assert {'attrs': list(level.attrs), 'chunks': list(level.chunks), 'compression': level.compression,
-                    'compression_opts': level.compression_opts, 'dtype': str(level.dtype),
-                    'maxshape': list(level.maxshape), 'shape': list(level.shape)} == values
-            np.testing.assert_array_equal(level[:], ARRAYS['%s_%s' % (key, name)])
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # Writing.
 
 
-@pytest.mark.parametrize('pending_bytes', [1, 10000, 1 << 22])
-def test_the_recorded_exporter_file(pending_bytes, tmp_path, monkeypatch):
+@pytest.mark.parametrize('group_bytes', [1, 10000, 1 << 22])
+def test_the_recorded_exporter_file(group_bytes, tmp_path, monkeypatch):
     """Images of 16x16, of 32x32 and of floats, however they are grouped for writing."""
-    monkeypatch.setattr(hdf5_format, 'PENDING_BYTES', pending_bytes)
+    monkeypatch.setattr(hdf5_format, 'GROUP_BYTES', group_bytes)
     counts = []
     with HDF5Writer(tmp_path / 'new' / 'a.h5', 16, 3) as writer:
         writer.add_images(ARRAYS['exporter_source_a'])
@@ -47,8 +37,66 @@ def test_the_recorded_exporter_file(pending_bytes, tmp_path, monkeypatch):
         writer.add_images(ARRAYS['exporter_source_c_float'])
         counts.append(writer.num_images)
     assert counts == META['exporter']['_num_images']
-    check_file(tmp_path / 'new' / 'a.h5', 'exporter')
+    check_h5_file(tmp_path / 'new' / 'a.h5', (ARRAYS, META), 'exporter')
     assert os.listdir(tmp_path / 'new') == ['a.h5']
+
+
+def write_noise(h5_path, num_threads, group_sizes):
+    """Grey 32x32 images: chunks of 1, 1, 2, 8, 32 and 128 images."""
+    images = np.random.RandomState(0).randint(256, size=(sum(group_sizes), 1, 32, 32), dtype=np.uint8)
+    with HDF5Writer(h5_path, 32, 1, num_threads=num_threads) as writer:
+        for group in np.split(images, np.cumsum(group_sizes)[:-1]):
+            writer.add_images(group)
+            group[:] = 0    # The writer has a copy.
+    return h5_path.read_bytes()
+
+
+def test_the_same_images_make_the_same_bytes(tmp_path, monkeypatch):
+    """With any number of threads, images added in any portions, at another second."""
+    monkeypatch.setattr(hdf5_format, 'GROUP_BYTES', 7 << 10)
+    first = write_noise(tmp_path / 'a.h5', 1, [300])
+    time.sleep(1.1)
+    assert write_noise(tmp_path / 'b.h5', 3, [300]) == first
+    assert write_noise(tmp_path / 'c.h5', 3, [1] * 10 + [0, 80, 210]) == first
+
+
+@pytest.mark.parametrize('compressor', ['libdeflate', 'zlib'])
+def test_the_last_chunks_are_filled_up_with_zeros_as_hdf5_does(compressor, tmp_path, monkeypatch):
+    if compressor == 'zlib':
+        monkeypatch.setattr(hdf5_format, 'zlib_compress', zlib.compress)
+    else:
+        assert hdf5_format.zlib_compress.__module__.startswith('deflate')
+    write_noise(tmp_path / 'a.h5', 2, [300])
+    with h5py.File(tmp_path / 'a.h5') as h5, h5py.File(tmp_path / 'plain.h5', 'w') as plain:
+        for name, level in h5.items():
+            copy = plain.create_dataset(name, data=level[:], chunks=level.chunks, compression='gzip')
+            assert level.id.get_num_chunks() == copy.id.get_num_chunks() == -(-300 // level.chunks[0])
+            for start in range(0, 300, level.chunks[0]):
+                chunks = [dataset.id.read_direct_chunk((start, 0, 0, 0)) for dataset in (level, copy)]
+                assert [mask for mask, _data in chunks] == [0, 0]
+                assert zlib.decompress(chunks[0][1]) == zlib.decompress(chunks[1][1])
+
+
+def test_memory_is_bounded(tmp_path, monkeypatch):
+    """However slow the threads are, no more groups are waiting than there are threads, and one."""
+    compress, waiting = hdf5_format.compress, []
+    monkeypatch.setattr(hdf5_format, 'GROUP_BYTES', 1)
+    monkeypatch.setattr(hdf5_format, 'compress', lambda pixels: time.sleep(0.001) or compress(pixels))
+    with HDF5Writer(tmp_path / 'a.h5', 8, 3, num_threads=2) as writer:
+        for _ in range(50):
+            writer.add_images(np.zeros((1, 3, 8, 8), np.uint8))
+            waiting.append(len(writer.groups))
+    assert max(waiting) == 3
+    assert open_levels(tmp_path / 'a.h5')[1][8].shape == (50, 3, 8, 8)
+
+
+def test_an_error_in_a_thread_is_raised_and_nothing_is_left(tmp_path, monkeypatch):
+    def fail(_pixels):
+        raise MemoryError('compress')
+    monkeypatch.setattr(hdf5_format, 'compress', fail)
+    with pytest.raises(MemoryError, match='compress'), HDF5Writer(tmp_path / 'a.h5', 8, 3) as writer:
+        writer.add_images(np.zeros((1, 3, 8, 8), np.uint8))
+    assert os.listdir(tmp_path) == []
 
 
 def write(h5_path, value=7, num=3, labels=None, force=False):
@@ -135,6 +183,38 @@ def test_a_writer_that_is_killed_midway_leaves_no_dataset(signal_number, tmp_pat
         open_levels(tmp_path / 'b.h5')
 
 
+REWRITER = '''
+import sys, time, numpy as np
+from hdf5_format import HDF5Writer
+for value in range(int(sys.argv[2]), 10**6):
+    with HDF5Writer(sys.argv[1], 8, 1, np.full((50, 1), value), force=True) as writer:
+        writer.add_images(np.full((50, 1, 8, 8), value % 256, np.uint8))
+'''
+
+
+def test_kills_at_any_moment_leave_a_complete_file_or_none(tmp_path):
+    """A program that replaces a small file again and again, several times in a hundredth of a second."""
+    h5_path, random, found = tmp_path / 'a.h5', np.random.RandomState(0), 0
+    for round_number in range(6):
+        writer = subprocess.Popen([sys.executable, '-u', '-c', REWRITER, str(h5_path), str(1000 * round_number)],
+                                  cwd=ROOT, text=True, stdout=subprocess.PIPE)
+        while not writer.stdout.readline().startswith('Wrote'):     # But 'Removed', what the last one left.
+            assert writer.poll() is None
+        time.sleep(random.uniform(0, 0.05))
+        writer.kill()
+        writer.communicate()
+        if not h5_path.exists():
+            continue
+        found += 1
+        h5, opened = open_levels(h5_path)
+        with h5:
+            labels = hdf5_format.load_labels(tmp_path / 'a-labels.npy', 50)
+            assert (labels == labels[0]).all() and labels[0, 0] >= 1000 * round_number
+            for level in opened.values():
+                assert (level[:] == int(labels[0, 0]) % 256).all()
+    assert found    # Most kills fall into the writing, where the old file is still there.
+
+
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path, capsys):
     process = subprocess.Popen([sys.executable, '-c', ''])
     process.wait()
@@ -172,6 +252,33 @@ def test_a_full_disk(num_groups, tmp_path):
     assert result.stdout == 'h5_path=%r: cannot be written (File too large); choose another folder or make room\n' % (
         str(tmp_path / 'a.h5'))
     assert os.listdir(tmp_path) == []
+
+
+FULL_DISK_LABELS = '''
+import sys, numpy as np
+from hdf5_format import HDF5Writer
+import misc
+try:
+    with HDF5Writer(sys.argv[1], 1, 1, np.zeros((1000, 1000)), force=True) as writer:
+        writer.add_images(np.zeros((1000, 1, 1, 1), dtype=np.uint8))
+except misc.UserError as error:
+    print(error)
+'''
+
+
+def test_a_disk_that_is_full_when_the_labels_are_written(tmp_path):
+    """The old file and its labels are still there."""
+    write(tmp_path / 'a.h5', labels=np.eye(3))
+    limit = 1 << 20
+    result = subprocess.run([sys.executable, '-c', FULL_DISK_LABELS, str(tmp_path / 'a.h5')], cwd=ROOT,
+                            text=True, capture_output=True,
+                            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert (result.returncode, result.stderr) == (0, '')
+    message = r"h5_path='.*a.h5': cannot be written \(.*\); choose another folder or make room\n"
+    assert re.fullmatch(message, result.stdout)
+    assert sorted(os.listdir(tmp_path)) == ['a-labels.npy', 'a.h5']
+    assert open_levels(tmp_path / 'a.h5')[1][4].shape == (3, 1, 4, 4)
+    np.testing.assert_array_equal(np.load(tmp_path / 'a-labels.npy'), np.eye(3))
 
 
 @pytest.mark.parametrize('args, message', [

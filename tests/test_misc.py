@@ -254,6 +254,8 @@ def test_a_log_that_cannot_be_written(tmp_path):
 def results(tmp_path):
     for folder in ('000-digits', '003-faces', '012-a', '012-b', 'notes'):
         (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'log.txt').touch()
+    (tmp_path / '004-being-made').mkdir()
     for name in ('network-snapshot-000004.pkl', 'network-snapshot-000100.pkl', 'network-snapshot-1000000.pkl', 'x.pkl'):
         (tmp_path / '003-faces' / name).touch()
     return tmp_path

@@ -34,8 +34,9 @@ __all__ = ['OutOfMemory', 'UnsupportedOp', 'install', 'lower', 'lower_activation
 
 # Rewrites that turn ops which map one to one onto PyTorch into others, or that only serve Theano's own C code:
 # convolutions by GEMM, in-place variants, fusion into generated C loops, calls of a BLAS.
+# `shapes.py` replaces 'ShapeOpt'.
 EXCLUDED_REWRITES = ('conv_opts', 'AbstractConvCheck', 'conv_gemm', 'conv_dnn', 'inplace', 'fusion', 'BlasOpt',
-                     'c_blas', 'blas_opt_inplace', 'gpuarray_opt', 'scan')
+                     'c_blas', 'blas_opt_inplace', 'gpuarray_opt', 'scan', 'ShapeOpt')
 
 # Rewrites that take time and give nothing here: they look for the error function and its like in every sum and product.
 EXCLUDED_AS_SLOW = ('local_one_minus_erf', 'local_one_minus_erf2', 'local_expm1', 'local_func_inv',

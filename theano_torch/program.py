@@ -16,6 +16,7 @@ import theano_torch.linalg
 import theano_torch.nnet
 import theano_torch.pool
 import theano_torch.random
+import theano_torch.shapes
 import theano_torch.tensors  # noqa: F401  (importing these fills the registries)
 from theano_torch import capture, hosts, memory
 from theano_torch.build import Tracer, WrongShapes, storage_of

@@ -1,0 +1,414 @@
+"""Looking into datasets: what is in a file and whether it is in order, pictures of it, and how two files differ."""
+
+import contextlib
+import functools
+import hashlib
+import io
+import os
+
+import numpy as np
+
+import misc
+from chunk_reader import find_chunks, open_readers
+from hdf5_format import (
+    halve,
+    labels_path,
+    load_labels,
+    open_levels,
+    read_image,
+    read_shard,
+    virtual_parts,
+)
+from image_source import group_size, map_in_order
+
+LISTED_IMAGES = 10          # So many numbers of images are listed.
+LISTED_COLUMNS = 16         # Of so many columns of the labels the images are counted.
+SHEET_RESOLUTION = 128      # On a sheet images are at most this large, in a window ...
+WINDOW_PIXELS = 512         # ... at least this.
+PAGE = 100                  # Images that Page Up and Page Down skip.
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# inspect.
+
+
+def inspect(h5_path, verify=False, sheet=None):
+    """Print what is in a dataset and whether it is complete.
+
+    Parameters
+    ----------
+    h5_path : str
+    verify : bool
+        Read every image of every level: print a SHA-256 checksum per level, of the pixels of all images in order, that
+        does not depend on how the file is compressed; check that each level is the average of the finer one.
+    sheet : str, optional
+        Write a PNG with images from all over the dataset, in rows by class if there are labels.
+
+    Raises
+    ------
+    misc.UserError
+        The file is not complete or, with `verify`, not in order.
+    """
+    h5, levels = open_levels(h5_path)
+    with h5:
+        finest = next(iter(levels.values()))
+        num, channels, resolution, _ = finest.shape
+        paths = [part[2] for part in virtual_parts(finest) or ()]
+        size = sum(map(os.path.getsize, paths or [h5_path]))
+        labels = read_labels(h5_path, num)
+        print('%-20s%s' % ('HDF5 filename', h5_path))
+        if paths:
+            print('%-20s%s' % ('Joined of', ', '.join(paths)))
+        if read_shard(h5):
+            print('%-20s%d of %d; join them with merge' % ('Part', *read_shard(h5)))
+        print('%-20s%.2f GB' % ('Total size', size / 2 ** 30))
+        print('%-20s%d' % ('Total images', num))
+        print('%-20s%dx%d' % ('Resolution', resolution, resolution))
+        print('%-20s%d' % ('Color channels', channels))
+        print('%-20s%.2f KB' % ('Size per image', size / num / 2 ** 10))
+        print('%-20s%s' % ('Labels', 'none' if labels is None else '%s; %s' % (
+            labels_path(h5_path), describe_labels(labels))))
+        print('\n%-16s%-24s%-8s%-22s%-10s%10s' % ('Level', 'Shape', 'Type', 'Chunks', 'Filter', 'Stored MB'))
+        for level in levels.values():
+            print('%-16s%-24s%-8s%-22s%-10s%10.2f' % (
+                level.name[1:], level.shape, level.dtype, level.chunks or ('joined' if paths else 'none'),
+                '%s %s' % (level.compression, level.compression_opts) if level.compression else 'none',
+                level.id.get_storage_size() / 2 ** 20))
+            check_all_written(h5_path, level)
+        print('\nComplete: all levels from %dx%d to 1x1 are there' % (resolution, resolution))
+        if sheet is not None:
+            write_sheet(levels, labels, sheet)
+        if verify:
+            verify_levels(h5_path, h5, levels)
+
+
+def read_labels(h5_path, num):
+    """Labels of a dataset, (num, label_size) float32, or None."""
+    path = labels_path(h5_path)
+    return load_labels(path, num) if os.path.exists(path) else None
+
+
+def describe_labels(labels):
+    counts = np.count_nonzero(labels, axis=0)
+    text = '%d columns, images per column: %s' % (
+        labels.shape[1], ' '.join(map(str, counts[:LISTED_COLUMNS])) + ' ...' * (len(counts) > LISTED_COLUMNS))
+    one_hot = (np.count_nonzero(labels, axis=1) == 1) & (labels.max(axis=1, initial=0) == 1)
+    return text + ('' if one_hot.all() else '; %d rows are not one-hot' % np.count_nonzero(~one_hot))
+
+
+def check_all_written(h5_path, level):
+    """Raise misc.UserError if the file has no data for some images: HDF5 would give black ones."""
+    chunks = find_chunks(level)
+    if chunks is not None and not chunks[:, 1].all():
+        first = int(np.argmin(chunks[:, 1])) * level.chunks[0]
+        raise misc.UserError('h5_path=%r: at %dx%d image %d and others were never written; make the file again' % (
+            h5_path, *level.shape[2:], first))
+
+
+def verify_levels(h5_path, h5, levels):
+    """Read everything; print a checksum per level and raise misc.UserError where something is not in order."""
+    num, channels, resolution, _ = next(iter(levels.values())).shape
+    hashes = [hashlib.sha256() for _ in levels]
+    unreadable, differences = [[] for _ in levels], [np.zeros(num, dtype=np.uint8) for _ in levels]
+    with open_readers(h5, list(levels.values())) as readers, misc.progress(None, 'Verifying', num) as bar:
+        check = functools.partial(check_images, readers, (channels, resolution))
+        for results in map_in_order(check, groups_of_images(num, channels, resolution)):
+            for lod, (indices, pixels, bad, difference) in enumerate(results):
+                hashes[lod].update(pixels)
+                unreadable[lod].extend(bad)
+                differences[lod][indices.start:indices.stop] = difference
+            bar.update(len(indices))
+    print('\n%-16s%-66s%s' % ('Level', 'SHA-256 of the pixels', 'Average of the finer level'))
+    problems = []
+    for lod, level in enumerate(levels.values()):
+        largest, wrong = int(differences[lod].max()), np.flatnonzero(differences[lod] > 1)
+        place = 'at %dx%d' % level.shape[2:]
+        if unreadable[lod]:
+            problems.append('%s %s cannot be read' % (place, list_images(unreadable[lod])))
+        if len(wrong):
+            problems.append('%s %s differ from the average of the finer level, by up to %d' % (
+                place, list_images(wrong), largest))
+        average = 'no' if len(wrong) else 'yes, +-1: averaged before rounding' if largest else 'yes'
+        print('%-16s%-66s%s' % (
+            level.name[1:], 'images cannot be read' if unreadable[lod] else hashes[lod].hexdigest(),
+            average if lod else '-'))
+    if problems:
+        raise misc.UserError('%s: %s; make or copy the file again' % (h5_path, '; '.join(problems)))
+    print('\nVerified: all images of all levels can be read and belong together')
+
+
+def groups_of_images(num, channels, resolution):
+    step = group_size(channels, resolution)
+    return [range(start, min(start + step, num)) for start in range(0, num, step)]
+
+
+def list_images(indices):
+    return 'image %d' % indices[0] if len(indices) == 1 else '%d images (%s)' % (len(indices), list_numbers(indices))
+
+
+def list_numbers(indices):
+    return ', '.join(map(str, indices[:LISTED_IMAGES])) + ', ...' * (len(indices) > LISTED_IMAGES)
+
+
+def check_images(readers, shape, indices):
+    """Read some images of all levels and compare each level with the averages of the finest one.
+
+    Returns
+    -------
+    list of (range, ndarray, list of int, ndarray)
+        For each level: `indices`; the pixels (n, C, r, r) uint8; which images cannot be read; for each image the
+        largest difference, 0 where it cannot be told.
+    """
+    results, expected, usable = [], None, np.ones(len(indices), dtype=bool)
+    for lod, reader in enumerate(readers):
+        pixels = np.zeros((len(indices), shape[0]) + (shape[1] >> lod,) * 2, dtype=np.uint8)
+        bad = []
+        for row, index in enumerate(indices):
+            try:
+                pixels[row] = reader.read(index)
+            except misc.UserError:
+                bad.append(index)
+        expected = pixels.astype(np.float32) if lod == 0 else halve(expected)
+        readable = ~np.isin(indices, bad)
+        if lod == 0:
+            usable = readable
+        difference = np.abs(np.rint(expected) - pixels).max(axis=(1, 2, 3)) * (usable & readable)
+        results.append((indices, pixels, bad, difference))
+    return results
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Pictures.
+
+
+def write_sheet(levels, labels, path):
+    """Write a picture with images from all over a dataset; with labels a row holds images of one class."""
+    level = levels[min(max(levels), SHEET_RESOLUTION)]
+    columns, rows = misc.snapshot_grid_size(*level.shape[2:])
+    if labels is None or not labels.any():
+        choice = [spread(np.arange(len(level)), columns * rows)]
+        columns = min(columns, len(choice[0]))
+    else:
+        # Of more classes than rows the first.
+        classes = np.flatnonzero(labels.any(axis=0))[:rows]
+        choice = [spread(np.flatnonzero(labels[:, number]), columns) for number in classes]
+    cells = np.zeros((sum(-(-len(images) // columns) for images in choice), columns) + level.shape[1:], dtype=np.uint8)
+    row = 0
+    for images in choice:
+        for place, index in enumerate(images):
+            cells[row + place // columns, place % columns] = read_image(level, int(index))
+        row += -(-len(images) // columns)
+    misc.save_image_grid(cells.reshape(-1, *level.shape[1:]), path, (0, 255), (columns, len(cells)))
+    print('Wrote %d images at %dx%d to %s' % (sum(map(len, choice)), *level.shape[2:], path))
+
+
+def spread(indices, num):
+    """At most `num` of some indices, from the first to the last at equal distances."""
+    return indices[np.unique(np.linspace(0, len(indices) - 1, min(num, len(indices))).round().astype(int))]
+
+
+def display(h5_path, start=0, output=None):
+    """Show the images of a dataset in a window; without a display, write a sheet of them and say where.
+
+    Keys: right or space and left for the next and the last image, Page Up and Down for a hundred, Home, End; Escape.
+
+    Parameters
+    ----------
+    h5_path : str
+    start : int
+        Image to begin with.
+    output : str, optional
+        Do not open a window; write the sheet to this PNG file.
+
+    Raises
+    ------
+    misc.UserError
+        The file is not complete, or has fewer images.
+    """
+    h5, levels = open_levels(h5_path)
+    with h5:
+        num = len(next(iter(levels.values())))
+        if not 0 <= start < num:
+            raise misc.UserError('--start %d: must be from 0 to %d, %s has %d images' % (start, num - 1, h5_path, num))
+        labels = read_labels(h5_path, num)
+        window = None if output else open_window()
+        if window is None:
+            if output is None:
+                output = os.path.splitext(os.path.basename(h5_path))[0] + '-images.png'
+                print('No display to open a window on')
+            write_sheet(levels, labels, output)
+        else:
+            _Viewer(window, next(iter(levels.values())), labels, start)
+            window.mainloop()
+
+
+def open_window():
+    """A Tk window, or None where there is no display or no Tk."""
+    try:
+        import tkinter
+    except ImportError:     # Many systems have it as a package of its own.
+        return None
+    try:
+        return tkinter.Tk()
+    except tkinter.TclError:
+        return None
+
+
+class _Viewer:
+    """One image of a level in a window, enlarged if small, another at each key."""
+
+    STEPS = {'<Right>': 1, '<space>': 1, '<Return>': 1, '<Left>': -1, '<Next>': PAGE, '<Prior>': -PAGE}
+
+    def __init__(self, window, level, labels, start):
+        from tkinter import Label
+        self.window, self.level, self.labels = window, level, labels
+        self.index = start
+        self.photo = None       # Tk keeps no reference to what it shows.
+        self.widget = Label(window, borderwidth=0)
+        self.widget.pack()
+        for key, step in self.STEPS.items():
+            window.bind(key, lambda _event, step=step: self.show(self.index + step))
+        window.bind('<Home>', lambda _event: self.show(0))
+        window.bind('<End>', lambda _event: self.show(len(level) - 1))
+        window.bind('<Escape>', lambda _event: window.destroy())
+        self.show(start)
+
+    def show(self, index):
+        from tkinter import PhotoImage
+        self.index = min(max(index, 0), len(self.level) - 1)
+        image = misc.convert_to_pil_image(read_image(self.level, self.index), (0, 255))
+        zoom = -(-WINDOW_PIXELS // image.width)
+        png = io.BytesIO()
+        image.resize((image.width * zoom, image.height * zoom), resample=0).save(png, 'png')
+        self.photo = PhotoImage(master=self.window, data=png.getvalue(), format='png')
+        self.widget.configure(image=self.photo)
+        title = 'image %d of %d' % (self.index, len(self.level))
+        if self.labels is not None:
+            title += ', label %s' % ' '.join(map(str, np.flatnonzero(self.labels[self.index])))
+        self.window.title(title)
+
+
+def extract(h5_path, output_dir, start=0, stop=None, step=1, force=False):
+    """Write images ``start:stop:step`` at full resolution as ``imgNNNNNNNN.png``.
+
+    Raises
+    ------
+    misc.UserError
+        The range is empty, the folder cannot be written or, without `force`, holds such images already.
+    """
+    h5, levels = open_levels(h5_path)
+    with h5:
+        finest = next(iter(levels.values()))
+        if step < 1:
+            raise misc.UserError('--step %d: must be at least 1' % step)
+        indices = range(len(finest))[start:stop:step]
+        if not indices:
+            raise misc.UserError('--start %s --stop %s: no images in this range; %s has %d' % (
+                start, stop, h5_path, len(finest)))
+        names = {index: 'img%08d.png' % index for index in indices}
+        try:
+            os.makedirs(output_dir, exist_ok=True)
+            existing = sorted(set(os.listdir(output_dir)).intersection(names.values()))
+        except OSError as error:
+            raise misc.UserError('DIR=%r: cannot be written (%s); choose another folder' % (
+                output_dir, error.strerror)) from error
+        if existing and not force:
+            raise misc.UserError('%s: exists; choose another folder, or --force to replace images there' %
+                                 os.path.join(output_dir, existing[0]))
+        for index, name in misc.progress(names.items(), 'Extracting'):
+            misc.save_image(read_image(finest, index), os.path.join(output_dir, name), (0, 255))
+    print('Extracted %d images to %s' % (len(names), output_dir))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# compare.
+
+
+def compare(h5_path, other_path):
+    """Print which images of two datasets differ, and how each level is distributed.
+
+    Returns
+    -------
+    int
+        Exit status of the command: 0 if images and labels are the same, else 1.
+
+    Raises
+    ------
+    misc.UserError
+        One of them is not complete, or damaged.
+    """
+    paths = [h5_path, other_path]
+    with contextlib.ExitStack() as stack:
+        files, levels = zip(*map(open_levels, paths), strict=True)
+        for h5 in files:
+            stack.enter_context(h5)
+        print('Comparing %s vs. %s' % (h5_path, other_path))
+        shapes = [opened[max(opened)].shape for opened in levels]
+        if shapes[0][1] != shapes[1][1]:
+            print('The datasets have different number of color channels: %d vs. %d' % (shapes[0][1], shapes[1][1]))
+        if shapes[0][2] != shapes[1][2]:
+            print('The datasets have different resolutions: %d vs. %d' % (shapes[0][2], shapes[1][2]))
+        if shapes[0][1:] != shapes[1][1:]:
+            return 1
+        num = min(shapes[0][0], shapes[1][0])
+        readers = [stack.enter_context(open_readers(h5, list(opened.values())))
+                   for h5, opened in zip(files, levels, strict=True)]
+        different = compare_levels(readers, num, shapes[0][1:3])
+        same = not different
+        if shapes[0][0] != shapes[1][0]:
+            same = False
+            print('The datasets contain different number of images: %d vs. %d' % (shapes[0][0], shapes[1][0]))
+        print('%d images out of %d are different: %s' % (len(different), num, list_numbers(different)) if different
+              else 'All %d images are identical.' % num)
+    labels = [read_labels(path, shape[0]) for path, shape in zip(paths, shapes, strict=True)]
+    return int(not (compare_labels(*labels, num) and same))
+
+
+def compare_levels(readers, num, shape):
+    """Print a table of the first `num` images of two files; return which of them differ at any level."""
+    num_levels = len(readers[0])
+    histograms = np.zeros((2, num_levels, 256), dtype=np.int64)
+    differences = np.zeros((num_levels, num), dtype=np.uint8)
+
+    def read(indices):
+        """Histograms (2, 256) and differences (n,) of each level."""
+        results = []
+        for pair in zip(*readers, strict=True):
+            pixels = np.array([[reader.read(index) for index in indices] for reader in pair])
+            difference = np.abs(pixels[0].astype(np.int16) - pixels[1]).max(axis=(1, 2, 3))
+            results.append(([np.bincount(part.ravel(), minlength=256) for part in pixels], difference))
+        return results
+
+    with misc.progress(None, 'Comparing', num) as bar:
+        groups = groups_of_images(num, *shape)
+        for indices, results in zip(groups, map_in_order(read, groups), strict=True):
+            for lod, (counts, difference) in enumerate(results):
+                histograms[:, lod] += counts
+                differences[lod, indices.start:indices.stop] = difference
+            bar.update(len(indices))
+    print('\n%-16s%12s%12s%22s%22s' % ('Level', 'Different', 'Largest by', 'Mean', 'Standard deviation'))
+    values = np.arange(256)
+    for lod, size in enumerate(shape[1] >> lod for lod in range(num_levels)):
+        means = histograms[:, lod] @ values / histograms[:, lod].sum(axis=1)
+        squares = histograms[:, lod] @ values ** 2 / histograms[:, lod].sum(axis=1)
+        print('%-16s%12d%12d%22s%22s' % (
+            'data%dx%d' % (size, size), np.count_nonzero(differences[lod]), differences[lod].max(),
+            '%.3f vs. %.3f' % tuple(means), '%.3f vs. %.3f' % tuple(np.sqrt(np.maximum(squares - means ** 2, 0)))))
+    print()
+    return np.flatnonzero(differences.any(axis=0)).tolist()
+
+
+def compare_labels(labels, other_labels, num):
+    """Print whether labels are the same for the first `num` images, and return it."""
+    if labels is None and other_labels is None:
+        return True
+    if labels is None or other_labels is None:
+        print('Only the %s dataset has labels.' % ('first' if other_labels is None else 'second'))
+        return False
+    if labels.shape[1] != other_labels.shape[1]:
+        print('The labels have different numbers of columns: %d vs. %d' % (labels.shape[1], other_labels.shape[1]))
+        return False
+    different = np.flatnonzero((labels[:num] != other_labels[:num]).any(axis=1)).tolist()
+    print('The labels of %d images are different: %s' % (len(different), list_numbers(different)) if different
+          else 'All labels are identical.')
+    return not different

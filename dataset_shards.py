@@ -1,0 +1,213 @@
+"""Datasets made in parts, by many machines: which images are in a part, and joining the parts' files to one file."""
+
+import argparse
+import contextlib
+import io
+import itertools
+import os
+import re
+
+import h5py
+import numpy as np
+
+import misc
+from chunk_reader import open_readers
+from hdf5_format import (
+    HDF5Writer,
+    compress,
+    labels_path,
+    load_labels,
+    open_levels,
+    publish_dataset,
+    read_shard,
+    refuse_existing,
+)
+
+LISTED_PARTS = 10       # So many numbers of missing parts are listed in a message.
+
+
+def parse_shard(text):
+    """Read 'I/N' of the command line: (I, N), from 1/N to N/N."""
+    match = re.fullmatch(r'(\d+)/(\d+)', text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError('%r: must be I/N, part I of N, from 1/N to N/N; for example 2/8' % text)
+    return int(match[1]), int(match[2])
+
+
+def shard_range(num_images, shard):
+    """Which images are in part I of N. The parts follow each other; their lengths differ by at most one.
+
+    Parameters
+    ----------
+    num_images : int
+        Of the whole dataset.
+    shard : (int, int) or None
+        (I, N), I from 1; None: all images.
+
+    Returns
+    -------
+    range
+        Empty only where there are fewer images than parts.
+    """
+    number, count = shard or (1, 1)
+    return range(num_images * (number - 1) // count, num_images * number // count)
+
+
+def merge(h5_path, part_paths, virtual=False, force=False):
+    """Join datasets, with their labels, to one.
+
+    Parts made with ``--shard`` are put in order and must all be there; others are joined in the order given.
+
+    Parameters
+    ----------
+    h5_path : str
+        File to write.
+    part_paths : list of str
+    virtual : bool
+        Write an HDF5 virtual dataset: a small file that refers to those of the parts by their relative paths. Otherwise
+        the images are copied, compressed as they are, to the very file that one writer of all images would make.
+    force : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    misc.UserError
+        The parts do not fit together or some are missing, one is no dataset, or the file exists or cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        parts = []
+        for path in map(os.fspath, part_paths):
+            h5, levels = open_levels(path)
+            stack.enter_context(h5)
+            parts.append((path, h5, levels))
+            if os.path.exists(h5_path) and os.path.samefile(h5_path, path):
+                raise misc.UserError('%s: is one of the parts; choose another name for the joined dataset' % path)
+        parts = ordered_parts(parts)
+        labels = joined_labels(parts)
+        write = write_virtual if virtual else write_copy
+        write(os.fspath(h5_path), parts, labels, force)
+
+
+def ordered_parts(parts):
+    """Parts (path, h5py.File, levels) in the order of their numbers, if they have numbers; checks that they fit."""
+    first_path, _h5, first_levels = parts[0]
+    for path, _h5, levels in parts:
+        if image_shape(levels) != image_shape(first_levels):
+            raise misc.UserError('%s: has images of %s, %s of %s (channels, height, width); only equal ones can be '
+                                 'joined' % (path, image_shape(levels), first_path, image_shape(first_levels)))
+    shards = [read_shard(h5) for _path, h5, _levels in parts]
+    if all(shard is None for shard in shards):
+        return parts
+    by_number = {}
+    for shard, part in zip(shards, parts, strict=True):
+        number, count = shard or (1, 1)
+        if not by_number:
+            first_count = count
+        if count != first_count:
+            raise misc.UserError('%s: is part %d of %d, %s is one of %d; make all parts with the same --shard I/N' % (
+                part[0], number, count, first_path, first_count))
+        if number in by_number:
+            raise misc.UserError('%s and %s: are both part %d of %d; give each part once' % (
+                by_number[number][0], part[0], number, count))
+        by_number[number] = part
+    missing = ['%d/%d' % (number, first_count) for number in range(1, first_count + 1) if number not in by_number]
+    if missing:
+        raise misc.UserError('%d of %d parts are missing: --shard %s%s; make them and give all parts' % (
+            len(missing), first_count, ', '.join(missing[:LISTED_PARTS]), ', ...' * (len(missing) > LISTED_PARTS)))
+    return [by_number[number] for number in sorted(by_number)]
+
+
+def joined_labels(parts):
+    """Labels of all parts, (N, label_size) float32, or None."""
+    paths = [labels_path(path) for path, _h5, _levels in parts]
+    missing = [path for path in paths if not os.path.exists(path)]
+    if len(missing) == len(paths):
+        return None
+    if missing:
+        raise misc.UserError('%s: is missing, while other parts have labels; bring it or make the part again' %
+                             missing[0])
+    labels = [load_labels(path, num_images(levels)) for path, (_path, _h5, levels) in zip(paths, parts, strict=True)]
+    for path, array in zip(paths, labels, strict=True):
+        if array.shape[1] != labels[0].shape[1]:
+            raise misc.UserError('%s: has %d columns, %s has %d; all parts must have the same classes' % (
+                path, array.shape[1], paths[0], labels[0].shape[1]))
+    return np.concatenate(labels)
+
+
+def num_images(levels):
+    return len(next(iter(levels.values())))
+
+
+def image_shape(levels):
+    return next(iter(levels.values())).shape[1:]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The two ways to join.
+
+
+def write_copy(h5_path, parts, labels, force):
+    """Copy the images of parts (path, h5py.File, levels) into one file."""
+    channels, resolution, _ = image_shape(parts[0][2])
+    with contextlib.ExitStack() as stack:
+        sources = [(stack.enter_context(open_readers(h5, list(levels.values()))), num_images(levels))
+                   for _path, h5, levels in parts]
+        places = ((readers, index) for readers, num in sources for index in range(num))
+        bar = stack.enter_context(misc.progress(None, 'Copying', sum(num for _readers, num in sources)))
+        writer = stack.enter_context(HDF5Writer(h5_path, resolution, channels, labels, force))
+        chunk_images = [level.chunk_images for level in writer.levels]
+        while group := list(itertools.islice(places, writer.group_images)):
+            writer.add_group(len(group), read_group, group, chunk_images)
+            bar.update(len(group))
+
+
+def read_group(places, chunk_images):
+    """What :func:`hdf5_format.make_levels` returns, of images that are in files.
+
+    Parameters
+    ----------
+    places : list of (list of ChunkReader, int)
+        For each image the readers of its file's levels, finest first, and its place in the file.
+    chunk_images : list of int
+        How many images are in a chunk of each level.
+    """
+    contents = []
+    for lod, chunk_size in enumerate(chunk_images):
+        if chunk_size == 1:
+            contents.append([readers[lod].read_compressed(index) or compress(readers[lod].read(index))
+                             for readers, index in places])
+        else:
+            contents.append(np.stack([readers[lod].read(index) for readers, index in places]))
+    return contents
+
+
+def write_virtual(h5_path, parts, labels, force):
+    """Write a file that refers to those of the parts (path, h5py.File, levels)."""
+    refuse_existing(h5_path, labels is not None, force)
+    folder = os.path.realpath(os.path.dirname(h5_path) or '.')
+    total = sum(num_images(levels) for _path, _h5, levels in parts)
+    content = io.BytesIO()
+    with h5py.File(content, 'w') as h5:
+        for res, first_level in parts[0][2].items():
+            layout = h5py.VirtualLayout((total,) + first_level.shape[1:], np.uint8)
+            start = 0
+            for path, _h5, levels in parts:
+                stop = start + num_images(levels)
+                source_path = os.path.relpath(os.path.realpath(path), folder)
+                layout[start:stop] = h5py.VirtualSource(source_path, levels[res].name, levels[res].shape)
+                start = stop
+            h5.create_virtual_dataset('data%dx%d' % (res, res), layout)
+    temporary = misc.temporary_path(h5_path)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with open(temporary, 'wb') as file:
+            file.write(content.getbuffer())
+        publish_dataset(temporary, h5_path, labels)
+    except OSError as error:
+        raise misc.UserError('h5_path=%r: cannot be written (%s); choose another folder or make room' % (
+            h5_path, error.strerror or error)) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.remove(temporary)
+    print('Joined %d images of %d files in %s, which refers to them: keep them, and move all together' % (
+        total, len(parts), h5_path))

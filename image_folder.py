@@ -1,0 +1,297 @@
+"""Folders of image files as sources of datasets: any images, one folder per class or not, and the aligned CelebA."""
+
+import dataclasses
+import functools
+import os
+from collections import Counter
+
+import numpy as np
+from PIL import Image, ImageOps
+
+import misc
+from hdf5_format import is_power_of_two
+from image_source import check_count, decoded_source, map_in_order, one_hot
+
+LISTED_FILES = 10           # So many names are listed in a message about files.
+LISTED_CLASSES = 20
+
+CELEBA_SIZE = (178, 218)    # Width and height of the aligned images.
+CELEBA_CROP = 128
+CELEBA_IMAGES = 202599
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Any images.
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageKind:
+    """What an image is, once it stands upright."""
+
+    width: int
+    height: int
+    mode: str       # Pillow's name: 'L' grey, 'RGB', 'RGBA', 'P' palette, 'I;16' 16 bit grey, ...
+
+    NAMES = {'1': 'black and white', 'L': 'grey', 'LA': 'grey with alpha', 'RGBA': 'RGB with alpha', 'P': 'palette',
+             'PA': 'palette with alpha', 'I': '16 bit grey', 'I;16': '16 bit grey', 'I;16B': '16 bit grey'}
+
+    @property
+    def size(self):
+        return '%dx%d' % (self.width, self.height)
+
+    @property
+    def name(self):
+        return self.NAMES.get(self.mode, self.mode)
+
+    @property
+    def is_grey(self):
+        return self.mode in ('1', 'L', 'LA') or self.mode.startswith('I')
+
+
+def image_folder(image_dir, resize=None, crop=None, skip_bad=False, labels=True):
+    """The images of a folder in the order of their names, or of its sub-folders, each of them a class.
+
+    All become 8 bit RGB, or grey if all are grey: 16 bits are scaled down, transparency is laid on white, and images
+    are turned upright as their EXIF data say.
+
+    Parameters
+    ----------
+    image_dir : str
+        Folder; files whose names are not those of images are left out. If it has no images itself, those in its
+        sub-folders, at any depth, are taken, sorted by path.
+    resize : int, optional
+        Resize the images to this power of two (Lanczos). Without it they must be equal in size, a power of two.
+    crop : {'center', 'none'}, optional
+        Cut the largest centred square out of each image, or take all of it: then `resize` squeezes what is not square.
+        Default: 'center' with `resize`, else 'none'.
+    skip_bad : bool
+        Leave out images that are broken or differ in size from most of the others.
+    labels : bool
+        Number the sub-folders by name and make them one-hot labels.
+
+    Returns
+    -------
+    ImageSource
+
+    Raises
+    ------
+    misc.UserError
+        No images, or images that do not fit together: all of them are found here, before anything is written.
+    """
+    if resize is not None and not is_power_of_two(resize):
+        raise misc.UserError('--resize %d: must be a power of two, for example %d' % (
+            resize, 2 ** max(int(resize).bit_length() - 1, 2)))
+    crop = crop or ('center' if resize else 'none')
+    names, classes = list_images(image_dir)
+    paths = [os.path.join(image_dir, name) for name in names]
+    kinds = list(misc.progress(map_in_order(functools.partial(image_kind, crop=crop), paths), 'Checking', len(paths)))
+    chosen, resolution = choose_images(image_dir, names, kinds, resize, skip_bad)
+    paths, kinds = [paths[index] for index in chosen], [kinds[index] for index in chosen]
+    mode = 'L' if all(kind.is_grey for kind in kinds) else 'RGB'
+    converted = Counter(kind.name for kind in kinds if kind.mode != mode)
+    if converted:
+        print('Converted to 8 bit %s: %s' % (
+            'grey' if mode == 'L' else mode, ', '.join('%d %s' % (num, name) for name, num in converted.items())))
+    decode = functools.partial(load_image, size=resolution, crop=crop, mode=mode)
+    return decoded_source(paths, decode, resolution, {'L': 1, 'RGB': 3}[mode],
+                          class_labels([classes[index] for index in chosen]) if labels and classes else None)
+
+
+def list_images(image_dir):
+    """What a folder holds.
+
+    Returns
+    -------
+    (list of str, list of str or None)
+        Paths below the folder of the files that are images by their names, and the sub-folder of each; None if the
+        folder itself has images.
+    """
+    try:
+        entries = sorted(os.scandir(image_dir), key=lambda entry: entry.name)
+    except OSError as error:
+        raise misc.UserError('IMAGE_DIR=%r: cannot be read (%s); give a folder of images' % (
+            image_dir, error.strerror)) from error
+    files = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith('.')]
+    folders = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith('.')]
+    images = list(filter(is_image_name, files))
+    if images:
+        left_out = [text % num for text, num in [('%d files that are no images by name', len(files) - len(images)),
+                                                 ('%d sub-folders', len(folders))] if num]
+        if left_out:
+            print('Left out: ' + ', '.join(left_out))
+        return images, None
+    nested = [(os.path.relpath(os.path.join(parent, name), image_dir), folder)
+              for folder in folders
+              for parent, _folders, names in os.walk(os.path.join(image_dir, folder))
+              for name in filter(is_image_name, names)]
+    if not nested:
+        raise misc.UserError('IMAGE_DIR=%r: has no images (%d other files, %d sub-folders without images); give the '
+                             'folder that holds them' % (image_dir, len(files), len(folders)))
+    nested.sort(key=lambda item: (item[1], item[0]))
+    return [name for name, _folder in nested], [folder for _name, folder in nested]
+
+
+def is_image_name(name):
+    return not name.startswith('.') and os.path.splitext(name)[1].lower() in Image.registered_extensions()
+
+
+def image_kind(path, crop):
+    """The :class:`ImageKind` of a file, after the crop, or why it cannot be used."""
+    try:
+        with Image.open(path) as image:
+            image.load()    # The header of a cut-off file is whole.
+            if image.mode == 'F':
+                return 'floating-point values, whose range is not known'
+            upright = ImageOps.exif_transpose(image)
+            size = (min(upright.size),) * 2 if crop == 'center' else upright.size
+            return ImageKind(*size, upright.mode)
+    except Exception as error:      # Pillow's decoders raise whatever they stumble over.
+        return 'broken: %s' % (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def choose_images(image_dir, names, kinds, resize, skip_bad):
+    """Decide which images make the dataset.
+
+    Returns
+    -------
+    (list of int, int)
+        Their places in `names`, and the resolution of the dataset.
+    """
+    readable = [kind for kind in kinds if isinstance(kind, ImageKind)]
+    if not readable:
+        raise misc.UserError('IMAGE_DIR=%r: none of its %d images can be read: %s' % (
+            image_dir, len(names), list_files(zip(names, kinds, strict=True))))
+    common = Counter(kind.size for kind in readable).most_common(1)[0][0]
+    width, height = next((kind.width, kind.height) for kind in readable if kind.size == common)
+    if not resize and (width != height or not is_power_of_two(width)):
+        raise misc.UserError(
+            'IMAGE_DIR=%r: the images are %s; need squares with a power of two as side: add --resize %d, and '
+            '--crop none if the whole image is to be squeezed into the square' % (
+                image_dir, common, 1 << (min(width, height).bit_length() - 1)))
+    good = [isinstance(kind, ImageKind) and (bool(resize) or kind.size == common) for kind in kinds]
+    bad = [(name, kind if isinstance(kind, str) else kind.size)
+           for name, kind, is_good in zip(names, kinds, good, strict=True) if not is_good]
+    if bad:
+        unlike = '' if resize else ' or not %s like most' % common
+        text = '%d of %d images are broken%s' % (len(bad), len(names), unlike)
+        if not skip_bad:
+            cure = '--skip-bad to leave them out'
+            if not resize:
+                cure = '--resize %d to make them alike (broken ones need --skip-bad), or %s' % (width, cure)
+            raise misc.UserError('%s: %s; nothing was written; add %s' % (text, list_files(bad), cure))
+        print('Left out: %s:\n%s' % (text, '\n'.join('  %s (%s)' % item for item in bad)))
+    return [index for index, is_good in enumerate(good) if is_good], resize or width
+
+
+def list_files(names_and_reasons):
+    listed = ['%s (%s)' % item for item in names_and_reasons]
+    more = len(listed) - LISTED_FILES
+    return ', '.join(listed[:LISTED_FILES]) + (' and %d more' % more if more > 0 else '')
+
+
+def class_labels(folders):
+    """One-hot labels of images by the folders they lie in; prints which column is which folder."""
+    names = sorted(set(folders))
+    counts = Counter(folders)
+    print('Labels: ' + ', '.join('%d %s (%d images)' % (column, name, counts[name])
+                                 for column, name in enumerate(names[:LISTED_CLASSES]))
+          + (' and so on to %d %s' % (len(names) - 1, names[-1]) if len(names) > LISTED_CLASSES else ''))
+    columns = {name: column for column, name in enumerate(names)}
+    return one_hot([columns[folder] for folder in folders], len(names))
+
+
+def load_image(path, size, crop, mode):
+    """(C, size, size) uint8 of one file."""
+    try:
+        with Image.open(path) as image:
+            image = flatten_image(ImageOps.exif_transpose(image), mode)
+    except Exception as error:      # It could be read when it was checked.
+        raise misc.UserError('%s: cannot be read any more (%s); was it changed? start again' % (path, error)) from error
+    pixels = np.asarray(resize_image(center_square(image) if crop == 'center' else image, size))
+    return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def flatten_image(image, mode):
+    """Any Pillow image as 8 bit `mode` 'L' or 'RGB'; transparency laid on white."""
+    if image.mode.startswith('I'):      # 16 bit grey, also in Pillow's 32 bit form; Pillow itself would clip at 255.
+        image = Image.fromarray(np.rint(np.asarray(image) / 257.0).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert('RGBA')
+        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
+    return image.convert(mode)
+
+
+def center_square(image):
+    """The largest centred square of a Pillow image; the odd pixel goes at the right or at the bottom."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def resize_image(image, size):
+    """A Pillow image of size x size pixels, Lanczos filtered."""
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.LANCZOS)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# CelebA.
+
+
+def celeba(celeba_dir, cx=89, cy=121, expected_images=None):
+    """The aligned CelebA images, of which 128x128 pixels are cut out.
+
+    Parameters
+    ----------
+    celeba_dir : str
+        Folder ``img_align_celeba_png``, or the one that holds it.
+    cx, cy : int
+        Centre of the crop in the 178x218 pixels: the crop begins 64 pixels left of it and above it.
+    expected_images : int, optional
+        So many must be there; 0: any number. Default: 202599, all of CelebA.
+
+    Returns
+    -------
+    ImageSource
+
+    Raises
+    ------
+    misc.UserError
+        Another number of images, or a crop that leaves the image. An image of another size when it is read.
+    """
+    half = CELEBA_CROP // 2
+    for option, value, extent in (('cx', cx, CELEBA_SIZE[0]), ('cy', cy, CELEBA_SIZE[1])):
+        if not half <= value <= extent - half:
+            raise misc.UserError('--%s %d: must be from %d to %d, so that %d pixels around it lie in the image' % (
+                option, value, half, extent - half, CELEBA_CROP))
+    folder, names = find_celeba(celeba_dir)
+    check_count(folder, len(names), CELEBA_IMAGES if expected_images is None else expected_images,
+                'unpack img_align_celeba_png.7z completely')
+    box = (cx - half, cy - half, cx + half, cy + half)
+    paths = [os.path.join(folder, name) for name in names]
+    return decoded_source(paths, functools.partial(load_celeba, box=box), CELEBA_CROP, 3)
+
+
+def find_celeba(celeba_dir):
+    """The folder of the aligned images and the names in it, sorted."""
+    for suffix, subdir in (('.png', 'img_align_celeba_png'), ('.jpg', 'img_align_celeba')):
+        for folder in (os.path.join(celeba_dir, subdir), os.path.join(celeba_dir, 'Img', subdir), celeba_dir):
+            names = os.listdir(folder) if os.path.isdir(folder) else []
+            names = sorted(name for name in names if name.endswith(suffix))
+            if names:
+                if suffix == '.jpg':
+                    print('%s: these are the JPEG files; the paper used the PNG files' % folder)
+                return folder, names
+    raise misc.UserError('CELEBA_DIR=%r: has no folder img_align_celeba_png with images; give the folder into which '
+                         'img_align_celeba_png.7z of CelebA was unpacked' % (celeba_dir,))
+
+
+def load_celeba(path, box):
+    try:
+        with Image.open(path) as image:
+            size, pixels = image.size, np.asarray(image.convert('RGB').crop(box))
+    except Exception as error:      # Pillow's decoders raise whatever they stumble over.
+        raise misc.UserError('%s: is broken (%s); unpack it again' % (path, error)) from error
+    if size != CELEBA_SIZE:
+        raise misc.UserError('%s: has %dx%d pixels where the aligned images of CelebA have %dx%d; take those, not the '
+                             'images in the wild' % (path, *size, *CELEBA_SIZE))
+    return pixels.transpose(2, 0, 1)

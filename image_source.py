@@ -1,0 +1,158 @@
+"""What all create commands of dataset_tool.py have in common: a source of images, read in order and written once."""
+
+import collections
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+import misc
+from dataset_shards import shard_range
+from hdf5_format import HDF5Writer, refuse_existing
+
+GROUP_BYTES = 1 << 20       # Images are handed to the writer in groups of about this size.
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSource:
+    """Images, all of one size, that a dataset can be made of; the readers of source files return one.
+
+    Attributes
+    ----------
+    num_images : int
+    resolution : int
+        Height and width; a power of two.
+    channels : int
+        1 or 3.
+    images : callable
+        ``images(start, stop)`` yields the images start to stop - 1 in order, as groups (n, channels, resolution,
+        resolution), uint8 or float in [0, 255]. Every call reads anew, and only what it needs. Where the reader says
+        so, what cannot be decoded is left out and reported; never if there are labels.
+    labels : ndarray, shape (num_images, label_size), float32, optional
+        One-hot.
+    """
+
+    num_images: int
+    resolution: int
+    channels: int
+    images: Callable[[int, int], Iterator[np.ndarray]]
+    labels: np.ndarray | None = None
+
+
+def create(h5_path, read_source, *source_args, **writing):
+    """Make a dataset of ``read_source(*source_args)``; `writing` are options of :func:`write_dataset`."""
+    # Before the source is read, which can take long. Of labels the source knows, and the writer asks again.
+    refuse_existing(h5_path, with_labels=True, force=writing.get('force', False))
+    write_dataset(read_source(*source_args), h5_path, **writing)
+
+
+def write_dataset(source, h5_path, force=False, shard=None):
+    """Write the images of an :class:`ImageSource`, and its labels, with a progress bar.
+
+    Parameters
+    ----------
+    source : ImageSource
+    h5_path : str
+        File to write.
+    force : bool
+        Replace an existing file and its labels.
+    shard : (int, int), optional
+        Part I of N of the images only, to be joined with the others by dataset_shards.merge.
+
+    Raises
+    ------
+    misc.UserError
+        The file exists or cannot be written, or an image cannot be read.
+    """
+    wanted = shard_range(source.num_images, shard)
+    if not wanted:
+        raise misc.UserError('--shard %d/%d: there are only %d images; use fewer parts' % (*shard, source.num_images))
+    labels = None if source.labels is None else source.labels[wanted.start:wanted.stop]
+    with HDF5Writer(h5_path, source.resolution, source.channels, labels, force, shard) as writer, \
+            misc.progress(None, 'Writing', len(wanted)) as bar:
+        for images in source.images(wanted.start, wanted.stop):
+            writer.add_images(images)
+            bar.update(len(images))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# For readers.
+
+
+def array_source(parts, labels=None):
+    """The :class:`ImageSource` of arrays (N, C, H, W), one after the other."""
+    _, channels, resolution, _ = parts[0].shape
+    step = group_size(channels, resolution)
+
+    def read(start, stop):
+        offset = 0
+        for part in parts:
+            end = min(stop - offset, len(part))
+            for first in range(max(start - offset, 0), end, step):
+                yield part[first:min(first + step, end)]
+            offset += len(part)
+
+    return ImageSource(sum(map(len, parts)), resolution, channels, read, labels)
+
+
+def decoded_source(items, decode, resolution, channels, labels=None):
+    """The :class:`ImageSource` of a sequence of which ``decode(item)`` makes images (C, H, W), in threads."""
+    def read(start, stop):
+        return grouped(map_in_order(decode, items[start:stop]))
+
+    return ImageSource(len(items), resolution, channels, read, labels)
+
+
+def map_in_order(function, items, num_threads=None):
+    """``map(function, items)``, computed in threads.
+
+    Only a few results per thread exist at a time, and `items` is read no further ahead than that, here.
+
+    Yields
+    ------
+    Results in the order of `items`; an exception comes in its place.
+    """
+    num_threads = num_threads or misc.num_cores()
+    pending = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as executor:
+        try:
+            for item in items:
+                pending.append(executor.submit(function, item))
+                if len(pending) >= 4 * num_threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def grouped(images):
+    """Images (C, H, W), one after the other, in groups (n, C, H, W)."""
+    group = []
+    for image in images:
+        group.append(image)
+        if len(group) >= group_size(*image.shape[:2]):
+            yield np.stack(group)
+            group = []
+    if group:
+        yield np.stack(group)
+
+
+def group_size(channels, resolution):
+    return max(GROUP_BYTES // (channels * resolution * resolution), 1)
+
+
+def one_hot(classes, num_classes):
+    """(N,) integers from 0 to num_classes - 1 -> (N, num_classes) float32."""
+    labels = np.zeros((len(classes), num_classes), dtype=np.float32)
+    labels[np.arange(len(classes)), classes] = 1
+    return labels
+
+
+def check_count(place, found, expected, cure):
+    """Raise misc.UserError unless `expected` images were found; 0 stands for any number."""
+    if found != expected and expected:
+        raise misc.UserError('%s: has %d images, expected %d; %s, or --expected-images %d if that is meant' % (
+            place, found, expected, cure, found))

@@ -1,0 +1,384 @@
+"""The small labelled sets as sources of datasets: MNIST, MNIST-RGB, CIFAR-10 and -100, SVHN, scikit-learn's digits.
+
+Each reads the files that the set is distributed as and gives one-hot labels with the images.
+"""
+
+import gzip
+import math
+import os
+import pickle
+import pickletools
+import re
+import zlib
+
+import numpy as np
+import scipy.io
+import scipy.ndimage
+
+import misc
+from hdf5_format import is_power_of_two
+from image_source import ImageSource, array_source, check_count, group_size, one_hot
+
+MNIST_IMAGES = {'train': 60000, 'test': 10000}
+CIFAR_IMAGES = {'train': 50000, 'test': 10000}
+SVHN_IMAGES = {'train': 73257, 'test': 26032, 'extra': 531131}
+CIFAR10_FILES = {'train': ['data_batch_%d' % number for number in range(1, 6)], 'test': ['test_batch']}
+
+
+def choose_splits(split, images_of_splits, expected_images):
+    """The parts named by `split`, such as 'train' or 'train+test', and how many images they have together."""
+    splits = split.split('+')
+    if not set(splits) <= set(images_of_splits) or len(set(splits)) < len(splits):
+        raise misc.UserError('--split %s: must be %s, or several of them joined by +' % (
+            split, ' or '.join(images_of_splits)))
+    default = sum(images_of_splits[name] for name in splits)
+    return splits, default if expected_images is None else expected_images
+
+
+def find_file(folder, subdirs, names, cure):
+    """Path of the first of `names` that is in a folder or in one of its `subdirs`."""
+    for subdir in ('',) + subdirs:
+        for name in names:
+            path = os.path.join(folder, subdir, name)
+            if os.path.isfile(path):
+                return path
+    raise misc.UserError('%s: has no file %s; %s' % (folder, ' or '.join(names), cure))
+
+
+def check_classes(path, classes, num_images, num_classes):
+    """Classes as an array of integers, one for each image."""
+    classes = np.asarray(classes)
+    if classes.shape != (num_images,) or classes.dtype.kind not in 'iu' or not num_images \
+            or classes.min() < 0 or classes.max() >= num_classes:
+        raise misc.UserError('%s: must hold one class from 0 to %d for each of %d images; download it again' % (
+            path, num_classes - 1, num_images))
+    return classes.astype(np.int64)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# MNIST.
+
+
+def mnist(mnist_dir, split='train', expected_images=None):
+    """Handwritten digits, 28x28 grey, with 2 black pixels on each side: 32x32, 10 labels.
+
+    Parameters
+    ----------
+    mnist_dir : str
+        Folder of ``train-images-idx3-ubyte`` and so on, compressed by gzip or not.
+    split : str
+        'train' (60000 images), 'test' (10000) or 'train+test'.
+    expected_images : int, optional
+        So many must be there; 0: any number. Default: what the set has.
+
+    Returns
+    -------
+    ImageSource
+
+    Raises
+    ------
+    misc.UserError
+        A file is missing, cut off or another one, or the number of images is not the expected one.
+    """
+    splits, expected_images = choose_splits(split, MNIST_IMAGES, expected_images)
+    parts, labels = zip(*[read_mnist(mnist_dir, {'test': 't10k'}.get(name, name)) for name in splits], strict=True)
+    check_count(mnist_dir, sum(map(len, parts)), expected_images, 'download it again')
+    return array_source(parts, np.concatenate(labels))
+
+
+def mnist_rgb(mnist_dir, num_images=1000000, seed=123, expected_images=None):
+    """Three random digits of MNIST as the colour channels of each image, for the mode-recovery test; no labels.
+
+    Parameters
+    ----------
+    mnist_dir, expected_images
+        As in :func:`mnist`; the digits are those of its training set.
+    num_images : int
+    seed : int
+        Of NumPy's generator, which draws the three digits of an image one after the other.
+
+    References
+    ----------
+    Appendix D of the paper; L. Metz et al.: Unrolled Generative Adversarial Networks, 2016.
+    """
+    if num_images < 1:
+        raise misc.UserError('--num-images %d: must be at least 1' % num_images)
+    if not 0 <= seed < 2 ** 32:
+        raise misc.UserError('--seed %d: must be from 0 to 2^32 - 1' % seed)
+    digits, _labels = read_mnist(mnist_dir, 'train')
+    _splits, expected_images = choose_splits('train', MNIST_IMAGES, expected_images)
+    check_count(mnist_dir, len(digits), expected_images, 'download it again')
+    chosen = np.random.RandomState(seed).randint(len(digits), size=(num_images, 3))
+    step = group_size(3, 32)
+
+    def read(start, stop):
+        for first in range(start, stop, step):
+            yield digits[chosen[first:min(first + step, stop)], 0]
+
+    return ImageSource(num_images, 32, 3, read)
+
+
+def read_mnist(mnist_dir, prefix):
+    """Images (N, 1, 32, 32) uint8 and one-hot labels of a part of MNIST, 'train' or 't10k'."""
+    arrays = {}
+    for kind, ndim in (('images', 3), ('labels', 1)):
+        # The usual names, and those that some archives have.
+        names = ['%s-%s%sidx%d-ubyte%s' % (prefix, kind, dash, ndim, suffix) for dash in '-.' for suffix in ('', '.gz')]
+        path = find_file(mnist_dir, ('raw', os.path.join('MNIST', 'raw')), names,
+                         'give the folder of the four files of MNIST')
+        arrays[kind] = read_idx(path, ndim)
+    images = arrays['images']
+    if images.shape[1:] != (28, 28):
+        raise misc.UserError('%s: the images of %s are %dx%d, those of MNIST 28x28' % (
+            mnist_dir, prefix, *images.shape[1:]))
+    classes = check_classes(path, arrays['labels'], len(images), 10)
+    return np.pad(images, ((0, 0), (2, 2), (2, 2)))[:, np.newaxis], one_hot(classes, 10)
+
+
+def read_idx(path, ndim):
+    """An array of bytes out of an IDX file, compressed by gzip or not, whatever its name says."""
+    try:
+        with open(path, 'rb') as file:
+            data = file.read()
+        if data[:2] == b'\x1f\x8b':
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise misc.UserError('%s: is damaged or cut off (%s); download it again' % (path, error)) from error
+    header_bytes = 4 + 4 * ndim
+    if data[:4] != bytes([0, 0, 8, ndim]) or len(data) < header_bytes:
+        raise misc.UserError('%s: is no IDX file of bytes with %d axes; download it again' % (path, ndim))
+    shape = [int(length) for length in np.frombuffer(data, '>u4', ndim, offset=4)]
+    if len(data) != header_bytes + math.prod(shape):
+        raise misc.UserError('%s: has %d bytes, its header says %d; download it again' % (
+            path, len(data), header_bytes + math.prod(shape)))
+    return np.frombuffer(data, np.uint8, offset=header_bytes).reshape(shape)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# CIFAR.
+
+
+def cifar10(cifar_dir, split='train', expected_images=None):
+    """CIFAR-10: 32x32 RGB, 10 labels.
+
+    Parameters
+    ----------
+    cifar_dir : str
+        Folder ``cifar-10-batches-py``, or the one that holds it.
+    split, expected_images
+        As in :func:`mnist`; 50000 images for training, 10000 for testing.
+    """
+    splits, expected_images = choose_splits(split, CIFAR_IMAGES, expected_images)
+    return cifar(cifar_dir, 'cifar-10-batches-py', sum([CIFAR10_FILES[name] for name in splits], []), 'labels', 10,
+                 expected_images)
+
+
+def cifar100(cifar_dir, split='train', coarse=False, expected_images=None):
+    """CIFAR-100: 32x32 RGB, 100 labels, or the 20 groups of classes with `coarse`; otherwise like :func:`cifar10`."""
+    splits, expected_images = choose_splits(split, CIFAR_IMAGES, expected_images)
+    key, num_classes = ('coarse_labels', 20) if coarse else ('fine_labels', 100)
+    return cifar(cifar_dir, 'cifar-100-python', splits, key, num_classes, expected_images)
+
+
+def cifar(cifar_dir, subdir, names, label_key, num_classes, expected_images):
+    parts, classes = [], []
+    for name in names:
+        path = find_file(cifar_dir, (subdir,), [name], 'give the folder %s, unpacked from its .tar.gz' % subdir)
+        batch = load_cifar_pickle(path)
+        images = batch.get('data')
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (3072,) \
+                or label_key not in batch:
+            raise misc.UserError('%s: must hold data, (N, 3072) uint8, and %s; download it again' % (path, label_key))
+        parts.append(images.reshape(-1, 3, 32, 32))
+        classes.append(check_classes(path, batch[label_key], len(images), num_classes))
+    check_count(cifar_dir, sum(map(len, parts)), expected_images, 'download it again')
+    return array_source(parts, one_hot(np.concatenate(classes), num_classes))
+
+
+def load_cifar_pickle(path):
+    """The dict in a pickle of arrays, lists, dicts, strings and numbers; one of anything else is never executed.
+
+    Raises
+    ------
+    misc.UserError
+        Anything else is in the file, or it is cut off.
+    """
+    try:
+        with open(path, 'rb') as file:
+            check_memo(file)
+            content = _ArrayUnpickler(file, encoding='bytes').load()
+            items = {_text(key): value for key, value in content.items()}
+            return {key: value.array() if isinstance(value, _PickledArray) else value for key, value in items.items()}
+    # What Unpickler, and the calls below, raise for files that are damaged, or made to do damage.
+    except (pickle.UnpicklingError, OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ImportError,
+            MemoryError, OverflowError) as error:
+        raise misc.UserError('%s: is no pickle of CIFAR (%s); download it again' % (
+            path, (str(error).splitlines() or [type(error).__name__])[0])) from error
+
+
+def check_memo(file):
+    """Raise pickle.UnpicklingError if the number of a stored object is absurd: Unpickler makes a table that long."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    for opcode, argument, position in pickletools.genops(file):
+        if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and argument > size:
+            raise pickle.UnpicklingError('object number %d at byte %d of %d' % (argument, position, size))
+    file.seek(0)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Instead of what builds arrays in NumPy, which trusts its arguments, it calls the classes below."""
+
+    def find_class(self, module, name):
+        if module in ('numpy.core.multiarray', 'numpy._core.multiarray') and name == '_reconstruct':
+            return _PickledArray
+        if (module, name) in (('numpy', 'ndarray'), ('numpy', 'dtype')):
+            return _PickledType
+        if (module, name) == ('_codecs', 'encode'):     # So Python 3 writes bytes for Python 2.
+            return _PickledBytes
+        raise pickle.UnpicklingError('it asks for %s.%s, which data never needs' % (module, name))
+
+
+class _Pickled:
+    """`__setstate__` is there for all, lest a pickle set attributes of these classes themselves."""
+
+    def __init__(self, *args):
+        self.args = args
+        self.state = None
+
+    def __setstate__(self, state):
+        self.state = state
+
+
+class _PickledType(_Pickled):
+    """Stands for numpy.ndarray, and for a dtype: arguments (name, align, copy), state (version, byte order, ...)."""
+
+    def dtype(self):
+        name = _text(self.args[0])
+        if not re.fullmatch('[iu][1248]', name):
+            raise ValueError('an array of %r' % name)
+        return np.dtype(name).newbyteorder(_text(self.state[1]))
+
+
+class _PickledBytes(bytes):
+    def __new__(cls, text, encoding):
+        return bytes.__new__(cls, text, _text(encoding))
+
+    def __setstate__(self, state):
+        raise ValueError('bytes with a state')
+
+
+class _PickledArray(_Pickled):
+    """An array of integers: its state is (version, shape, dtype, in Fortran order, bytes)."""
+
+    def array(self):
+        _version, shape, dtype, fortran, data = self.state
+        if not isinstance(dtype, _PickledType) or not isinstance(data, bytes):
+            raise ValueError('an array of objects')
+        return np.frombuffer(data, dtype.dtype()).reshape(shape, order='F' if fortran else 'C')
+
+
+def _text(value):
+    """Strings of Python 2 come as bytes."""
+    if isinstance(value, bytes):
+        return value.decode('latin1')
+    if not isinstance(value, str):
+        raise ValueError('%s instead of a string' % type(value).__name__)
+    return value
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# SVHN.
+
+
+def svhn(svhn_dir, split='train', expected_images=None):
+    """Street View House Numbers, cropped digits: 32x32 RGB, 10 labels, of which number 0 is the digit 0.
+
+    All images are in memory; the extra ones need 2 to 4 GB.
+
+    Parameters
+    ----------
+    svhn_dir : str
+        Folder of ``train_32x32.mat`` and so on.
+    split : str
+        'train' (73257 images), 'test' (26032), 'extra' (531131, easier), or for example 'train+extra'.
+    expected_images : int, optional
+        As in :func:`mnist`.
+    """
+    splits, expected_images = choose_splits(split, SVHN_IMAGES, expected_images)
+    parts, classes = zip(*[read_svhn(svhn_dir, name) for name in splits], strict=True)
+    check_count(svhn_dir, sum(map(len, parts)), expected_images, 'download it again')
+    return array_source(parts, one_hot(np.concatenate(classes), 10))
+
+
+def read_svhn(svhn_dir, split):
+    path = find_file(svhn_dir, (), [split + '_32x32.mat'], 'give the folder of the cropped digits (format 2) of SVHN')
+    try:
+        content = scipy.io.loadmat(path, variable_names=['X', 'y'])
+        images, classes = content['X'], content['y']
+    except Exception as error:      # SciPy's reader raises whatever it stumbles over in a damaged file.
+        raise misc.UserError('%s: cannot be read as a MATLAB file with X and y (%s); download it again' % (
+            path, (str(error).splitlines() or [type(error).__name__])[0])) from error
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
+        raise misc.UserError('%s: X must hold (32, 32, 3, N) uint8, is %s %s; download it again' % (
+            path, images.shape, images.dtype))
+    images = images.transpose(3, 2, 0, 1)
+    classes = check_classes(path, np.ravel(classes), len(images), 11)
+    return images, classes % 10     # The file has 10 for the digit 0.
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The digits in scikit-learn.
+
+
+def digits(resolution=16, margin=None):
+    """The 1797 handwritten digits (8x8) in scikit-learn, smoothly enlarged, with one-hot labels.
+
+    Deterministic: white on black, one channel, values 0 to 255.
+
+    Parameters
+    ----------
+    resolution : int
+        16, 32 or a larger power of two.
+    margin : int, optional
+        Pixels left free on each side; default: an eighth of the resolution, which keeps strokes off the edge.
+
+    Raises
+    ------
+    misc.UserError
+        `resolution` or `margin` is not possible, or scikit-learn is missing.
+
+    References
+    ----------
+    E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
+    """
+    if not is_power_of_two(resolution) or resolution < 8:
+        raise misc.UserError('resolution=%r: must be a power of two, at least 8; use 16 or 32' % (resolution,))
+    margin = resolution // 8 if margin is None else margin
+    if not 0 <= margin < resolution // 2:
+        raise misc.UserError('margin=%r: must be from 0 to %d at a resolution of %d' % (
+            margin, resolution // 2 - 1, resolution))
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise misc.UserError('create_digits: needs scikit-learn, which holds the digits; '
+                             'pip install scikit-learn') from error
+    bundle = load_digits()
+
+    def read(start, stop):
+        for digit in bundle.images[start:stop]:
+            yield enlarge_digit(digit, resolution, margin)[np.newaxis, np.newaxis]
+
+    return ImageSource(len(bundle.images), resolution, 1, read, one_hot(bundle.target, 10))
+
+
+def enlarge_digit(digit, resolution, margin):
+    """One digit, (8, 8) with values 0 to 16, as (resolution, resolution) float with values 0 to 255."""
+    scale = (resolution - 2 * margin) / 8.0
+    centers = (np.arange(resolution) + 0.5 - resolution / 2.0) / scale + 3.5
+    grid = np.meshgrid(centers, centers, indexing='ij')
+    # The spline continues into zeros, so that strokes at the edge of the 8x8 digit end softly in the margin.
+    ink = scipy.ndimage.map_coordinates(digit / 16.0, grid, order=3, mode='grid-constant', cval=0.0)
+    # More contrast: undoes some of the blur (a value of the 8x8 digit is the share of ink in 4x4 binary pixels) and
+    # cuts off the ripples that the spline has beside strokes.
+    return ((ink - 1 / 6) * 1.5).clip(0, 1) * 255

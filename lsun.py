@@ -1,0 +1,153 @@
+"""LSUN's LMDB folders as sources of datasets."""
+
+import contextlib
+import functools
+import io
+import itertools
+import os
+
+import numpy as np
+from PIL import Image, ImageOps
+
+import misc
+from celebahq_resample import lanczos_weights, swap_axes
+from hdf5_format import is_power_of_two
+from image_folder import center_square, list_files
+from image_source import ImageSource, grouped, map_in_order
+
+
+def lsun(lmdb_dir, resolution=256, max_images=None):
+    """A category of LSUN: the largest centred square of each image, resized (Lanczos), in the order of the keys.
+
+    The database is read once, from front to back; no list of its keys is made. Records that cannot be decoded are left
+    out and counted.
+
+    Parameters
+    ----------
+    lmdb_dir : str
+        Folder that holds ``data.mdb``, for example ``bedroom_train_lmdb``.
+    resolution : int
+        A power of two.
+    max_images : int, optional
+        Take the first records only. Default: all.
+
+    Returns
+    -------
+    ImageSource
+
+    Raises
+    ------
+    misc.UserError
+        No such folder, a database that is empty, damaged or cut off, or the package lmdb is missing.
+    """
+    if not is_power_of_two(resolution):
+        raise misc.UserError('--resolution %d: must be a power of two, for example 256' % resolution)
+    if max_images is not None and max_images < 1:
+        raise misc.UserError('--max-images %d: must be at least 1' % max_images)
+    with open_lmdb(lmdb_dir) as env:
+        num_records = env.stat()['entries']
+    if not num_records:
+        raise misc.UserError('LMDB_DIR=%r: has no records; unpack the category again' % (lmdb_dir,))
+
+    def read(start, stop):
+        return grouped(decode_records(read_records(lmdb_dir, start, stop), resolution))
+
+    return ImageSource(min(num_records, max_images or num_records), resolution, 3, read)
+
+
+@contextlib.contextmanager
+def open_lmdb(lmdb_dir):
+    """The open LMDB environment of a folder, for reading; its errors, also within the block, become misc.UserError."""
+    try:
+        import lmdb
+    except ImportError as error:
+        raise misc.UserError('create_lsun: needs the package that reads LMDB files; pip install lmdb') from error
+    data_path = os.path.join(lmdb_dir, 'data.mdb')
+    if not os.path.isfile(data_path):
+        entries = sorted(os.scandir(lmdb_dir), key=lambda entry: entry.name) if os.path.isdir(lmdb_dir) else []
+        folders = ', '.join(entry.name for entry in entries if entry.is_dir())
+        raise misc.UserError('LMDB_DIR=%r: has no data.mdb%s; give the unpacked folder of one category, such as '
+                             'bedroom_train_lmdb' % (lmdb_dir, folders and ', only the folders ' + folders))
+    try:
+        with lmdb.open(os.fspath(lmdb_dir), readonly=True, lock=False, create=False) as env:
+            # LMDB maps the file into memory: to read a page behind its end would kill the process.
+            needed = (env.info()['last_pgno'] + 1) * env.stat()['psize']
+            if os.path.getsize(data_path) < needed:
+                raise misc.UserError('%s: is cut off: has %d bytes of %d; unpack or download it again' % (
+                    data_path, os.path.getsize(data_path), needed))
+            yield env
+    except lmdb.Error as error:
+        raise misc.UserError('%s: cannot be read (%s); unpack or download it again' % (data_path, error)) from error
+
+
+def read_records(lmdb_dir, start, stop):
+    """Keys and values number `start` to `stop` - 1 of a database, in the order of the keys."""
+    with open_lmdb(lmdb_dir) as env, env.begin() as transaction:
+        cursor = transaction.cursor()
+        # By their keys alone: the images in front of a shard are not read.
+        for _key in itertools.islice(cursor.iternext(values=False), start + 1):
+            pass
+        yield from itertools.islice(cursor.iternext(), stop - start)
+
+
+def decode_records(records, resolution):
+    """The images of those records that can be decoded, (3, resolution, resolution) uint8; the others are counted."""
+    num_records, bad = 0, []
+    for image in map_in_order(functools.partial(decode_record, resolution=resolution), records):
+        num_records += 1
+        if isinstance(image, np.ndarray):
+            yield image
+        else:
+            bad.append(image)
+    if bad:
+        print('Left out: %d of %d records cannot be decoded: %s' % (len(bad), num_records, list_files(bad)))
+
+
+def decode_record(record, resolution):
+    """(3, resolution, resolution) uint8, or (key, reason) if that is not possible."""
+    key, value = record
+    try:
+        with Image.open(io.BytesIO(value)) as image:
+            image = ImageOps.exif_transpose(image).convert('RGB')
+    except Exception as error:      # Pillow's decoders raise whatever they stumble over.
+        return key.decode('ascii', 'backslashreplace'), (str(error).splitlines() or [type(error).__name__])[0]
+    return resize(np.asarray(center_square(image)), (resolution, resolution)).transpose(2, 0, 1)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The Lanczos filter of Pillow 3.1.1, with which the release was run, bit for bit.
+
+
+def resize(image, size):
+    """As :func:`celebahq_resample.resize`, (H, W, 3) uint8 to (width, height), but ten times as fast if small."""
+    width, height = size
+    if image.shape[:2] == (height, width):
+        return image
+    columns = filter_rows(swap_axes(image).reshape(image.shape[1], -1), width)
+    rows = swap_axes(columns.reshape(width, image.shape[0], 3)).reshape(image.shape[0], -1)
+    return filter_rows(rows, height).reshape(height, width, 3)
+
+
+def filter_rows(rows, num):
+    """An array (n, k) uint8, filtered along its first axis to (num, k): all rows at a time, tap by tap."""
+    rows = rows.astype(np.float32)
+    total = np.full((num, rows.shape[1]), 0.5, np.float32)
+    product = np.empty_like(total)
+    for places, weights in zip(*lanczos_taps(len(rows), num), strict=True):
+        np.take(rows, places, axis=0, out=product, mode='clip')
+        product *= weights
+        total += product
+    return np.clip(total, 0, 255, out=total).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=64)
+def lanczos_taps(num_in, num_out):
+    """Places, (taps, num_out) int, and weights, (taps, num_out, 1) float32, of the inputs of each output.
+
+    Outputs with fewer taps than others get weights of 0, which change nothing.
+    """
+    first, ragged = lanczos_weights(num_in, num_out)
+    weights = np.zeros((max(map(len, ragged)), num_out, 1), np.float32)
+    for column, values in enumerate(ragged):
+        weights[:len(values), column, 0] = values
+    return np.array(first) + np.arange(len(weights))[:, np.newaxis], weights

@@ -1,0 +1,291 @@
+"""The multi-resolution TFRecords of the 2018 release as a source of datasets, read without TensorFlow.
+
+A data set is a folder of ``NAME-r02.tfrecords`` (4x4), ``NAME-r03.tfrecords`` (8x8) and so on, one record per image,
+and ``NAME-rxx.labels``, a NumPy array. A record is framed by its length and by checksums (CRC-32C) and holds a
+``tf.train.Example`` in protocol buffer encoding with the features ``shape``, (C, H, W), and ``data``, the pixels.
+
+References
+----------
+https://www.tensorflow.org/tutorials/load_data/tfrecord (framing), https://protobuf.dev/programming-guides/encoding
+"""
+
+import math
+import os
+import re
+import struct
+
+import numpy as np
+
+import misc
+from hdf5_format import is_power_of_two
+from image_source import ImageSource, grouped
+
+HEADER = struct.Struct('<QI')       # Length of the data, and the masked checksum of these 8 bytes.
+FOOTER = struct.Struct('<I')        # Masked checksum of the data.
+COMPARED_IMAGES = 8                 # So many images of the coarser levels are compared with the finest level.
+
+
+def tfrecords(tfrecord_dir):
+    """The images of the finest level of a data set of the 2018 release, and its labels.
+
+    The coarser levels are made anew from the finest. Those in the folder must have as many images, and a few of them
+    are compared; a difference, or a level that is missing, is reported but does no harm.
+
+    Parameters
+    ----------
+    tfrecord_dir : str
+        Folder, or the file of the finest level if the folder holds several data sets.
+
+    Returns
+    -------
+    ImageSource
+
+    Raises
+    ------
+    misc.UserError
+        No such files, several data sets in the folder, or a file that is cut off or damaged or holds something else.
+    """
+    levels, label_paths = find_files(tfrecord_dir)
+    finest_lod = max(levels)
+    path = levels[finest_lod]
+    offsets = index_records(path)
+    with open(path, 'rb') as file:
+        channels, resolution, _ = shape = read_image(file, path, offsets, 0).shape
+    if channels not in (1, 3) or resolution != shape[2] or resolution != 2 ** finest_lod:
+        raise misc.UserError('%s: the images have the shape %s; need (1 or 3, %d, %d) because of the name' % (
+            path, shape, 2 ** finest_lod, 2 ** finest_lod))
+    missing = ['r%02d' % lod for lod in range(2, finest_lod) if lod not in levels]
+    if missing and len(levels) > 1:
+        print('%s: not there, nor needed: %s' % (tfrecord_dir, ', '.join(missing)))
+    for lod in sorted(set(levels) - {finest_lod}):
+        compare_level(levels[lod], path, offsets)
+
+    def read_in_order(start, stop):
+        with open(path, 'rb') as file:
+            for number in range(start, stop):
+                yield read_image(file, path, offsets, number, shape)
+
+    return ImageSource(len(offsets), resolution, channels,
+                       lambda start, stop: grouped(read_in_order(start, stop)), read_labels(label_paths, len(offsets)))
+
+
+def find_files(tfrecord_dir):
+    """The files of a data set: dict of paths by the NN of ``-rNN.tfrecords``, and a list of the paths of its labels."""
+    folder, only = os.path.split(tfrecord_dir) if os.path.isfile(tfrecord_dir) else (tfrecord_dir, None)
+    try:
+        names = sorted(os.listdir(folder or '.'))
+    except OSError as error:
+        raise misc.UserError('TFRECORD_DIR=%r: cannot be read (%s); give the folder of the .tfrecords files' % (
+            tfrecord_dir, error.strerror)) from error
+    matches = list(filter(None, map(re.compile(r'(.+)-r(\d\d)\.tfrecords').fullmatch, [only] if only else names)))
+    prefixes = sorted({match[1] for match in matches})
+    if not matches:
+        raise misc.UserError('TFRECORD_DIR=%r: has no files like NAME-r08.tfrecords; give the folder of the data set' %
+                             (tfrecord_dir,))
+    if len(prefixes) > 1:
+        raise misc.UserError('TFRECORD_DIR=%r: has several data sets, %s; give the finest .tfrecords file of one' % (
+            tfrecord_dir, ', '.join(prefixes)))
+    label_names = [name for name in names
+                   if name.endswith('.labels') and (not only or name.startswith(prefixes[0] + '-'))]
+    return ({int(match[2]): os.path.join(folder, match[0]) for match in matches},
+            [os.path.join(folder, name) for name in label_names])
+
+
+def compare_level(path, finest_path, finest_offsets):
+    """Check that a coarser level has as many images; print how much it differs from the average of the finest."""
+    offsets = index_records(path)
+    if len(offsets) != len(finest_offsets):
+        raise misc.UserError('%s: has %d images, %s has %d; copy or download the folder again, or give the latter '
+                             'file alone' % (path, len(offsets), finest_path, len(finest_offsets)))
+    difference = 0
+    with open(path, 'rb') as file, open(finest_path, 'rb') as finest_file:
+        for number in np.unique(np.linspace(0, len(offsets) - 1, COMPARED_IMAGES).astype(int)):
+            image = read_image(file, path, offsets, number).astype(float)
+            finest = read_image(finest_file, finest_path, finest_offsets, number).astype(float)
+            channels, height, width = image.shape
+            factor = finest.shape[1] // max(height, 1)
+            if finest.shape != (channels, height * factor, width * factor):
+                raise misc.UserError('%s: the images have the shape %s, no fraction of the %s of %s; '
+                                     'move it away' % (path, image.shape, finest.shape, finest_path))
+            average = finest.reshape(channels, height, factor, width, factor).mean(axis=(2, 4))
+            difference = max(difference, np.abs(average - image).max())
+    # Rounding, and rounding of sums in float32.
+    if difference > 1:
+        print('%s: differs from the averages of %s by up to %.0f; the latter are used' % (
+            path, finest_path, difference))
+
+
+def read_labels(paths, num_images):
+    """One-hot labels (num_images, label_size) float32 of the file in `paths`, or None if there are none."""
+    if not paths:
+        return None
+    if len(paths) > 1:
+        raise misc.UserError('%s: which labels belong to the data set? move the others away' % ', '.join(paths))
+    path = paths[0]
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise misc.UserError('%s: cannot be read as a NumPy array (%s); copy or download it again, or move it away to '
+                             'do without labels' % (path, error)) from error
+    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in 'fiub' \
+            or len(labels) != num_images:
+        raise misc.UserError('%s: must hold one row of labels for each of %d images, not %s %s; move it away to do '
+                             'without labels' % (path, num_images, getattr(labels, 'shape', 'an archive'),
+                                                 getattr(labels, 'dtype', '')))
+    return labels.astype(np.float32) if labels.shape[1] else None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Records.
+
+
+def index_records(path):
+    """Where the records of a file begin: offsets in bytes, (N,) int64. Reads the lengths only, and checks them."""
+    offsets = []
+    try:
+        size, offset = os.path.getsize(path), 0
+        with open(path, 'rb') as file:
+            while offset < size:
+                offsets.append(offset)
+                offset += HEADER.size + read_length(file, path, len(offsets) - 1) + FOOTER.size
+                if offset > size:
+                    raise cut_off(path, len(offsets) - 1)
+                file.seek(offset)
+    except OSError as error:
+        raise misc.UserError('%s: cannot be read (%s)' % (path, error.strerror)) from error
+    if not offsets:
+        raise misc.UserError('%s: is empty; copy or download it again' % path)
+    return np.array(offsets, dtype=np.int64)
+
+
+def read_length(file, path, number):
+    """Length in bytes of the record that begins where `file` stands."""
+    header = file.read(HEADER.size)
+    if len(header) < HEADER.size:
+        raise cut_off(path, number)
+    length, checksum = HEADER.unpack(header)
+    if masked_crc32c(header[:8]) != checksum:
+        raise misc.UserError('%s: is damaged at the beginning of record %d, or no TFRecord file (compressed ones are '
+                             'not read); copy or download it again' % (path, number))
+    return length
+
+
+def read_image(file, path, offsets, number, expected_shape=None):
+    """Image number `number`, (C, H, W) uint8, of an open file."""
+    file.seek(offsets[number])
+    length = read_length(file, path, number)
+    data, footer = file.read(length), file.read(FOOTER.size)
+    if len(data) < length or len(footer) < FOOTER.size:
+        raise cut_off(path, number)
+    if masked_crc32c(data) != FOOTER.unpack(footer)[0]:
+        raise misc.UserError('%s: record %d is damaged, its checksum is another; copy or download it again' % (
+            path, number))
+    try:
+        features = parse_example(data)
+        shape, pixels = tuple(features['shape']), b''.join(features['data'])
+    except (KeyError, TypeError, ValueError) as error:
+        raise misc.UserError('%s: record %d holds no image (%s); this is not a data set of the 2018 release' % (
+            path, number, error)) from error
+    if len(shape) != 3 or min(shape) < 1 or len(pixels) != math.prod(shape) \
+            or not is_power_of_two(shape[1]) or shape != (expected_shape or shape):
+        raise misc.UserError('%s: record %d has %d bytes and the shape %s; need bytes of the shape %s' % (
+            path, number, len(pixels), shape, expected_shape or '(C, H, W), H a power of two'))
+    return np.frombuffer(pixels, np.uint8).reshape(shape)
+
+
+def cut_off(path, number):
+    return misc.UserError('%s: is cut off in record %d; copy or download it again' % (path, number))
+
+
+def masked_crc32c(data):
+    """The checksum of the TFRecord format: CRC-32C, rotated right by 15 bits, plus a constant."""
+    try:
+        import google_crc32c
+    except ImportError as error:
+        raise misc.UserError('create_from_tfrecords: needs the package that computes the checksums; '
+                             'pip install google-crc32c') from error
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xa282ead8) & 0xffffffff
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Protocol buffers, as far as tf.train.Example needs them.
+
+
+def parse_example(data):
+    """Features of a serialized ``tf.train.Example``, by name: lists of bytes or of int; other kinds are left out.
+
+    Example has `features` = 1; Features has the map `feature` = 1, entries with `key` = 1 and `value` = 2; Feature has
+    one of `bytes_list` = 1, `float_list` = 2, `int64_list` = 3; each list has the repeated `value` = 1.
+
+    Raises
+    ------
+    ValueError
+        `data` is no such message.
+    """
+    parsed = {}
+    for features in submessages(data, 1):
+        for entry in submessages(features, 1):
+            name = b''.join(map(bytes, submessages(entry, 1))).decode()
+            for feature in submessages(entry, 2):
+                for bytes_list in submessages(feature, 1):
+                    parsed[name] = [bytes(value) for value in submessages(bytes_list, 1)]
+                for int64_list in submessages(feature, 3):
+                    parsed[name] = [number for _, value in fields(int64_list) for number in integers(value)]
+    return parsed
+
+
+def submessages(buffer, number):
+    """The fields with this number, which must have a length."""
+    for field_number, value in fields(buffer):
+        if field_number == number:
+            if isinstance(value, int):
+                raise ValueError('field %d is a number' % number)
+            yield value
+
+
+def fields(buffer):
+    """(number, value) of all fields of a message; the value is an int or, where it has a length, a memoryview."""
+    buffer, position = memoryview(buffer), 0
+    while position < len(buffer):
+        key, position = varint(buffer, position)
+        wire_type = key & 7
+        if wire_type == 0:
+            value, position = varint(buffer, position)
+        else:
+            if wire_type == 2:
+                length, position = varint(buffer, position)
+            elif wire_type in (1, 5):
+                length = {1: 8, 5: 4}[wire_type]
+            else:
+                raise ValueError('unknown wire type %d' % wire_type)
+            value, position = buffer[position:position + length], position + length
+            if position > len(buffer):
+                raise ValueError('a field is longer than its message')
+        yield key >> 3, value
+
+
+def integers(value):
+    """The int64 values of a repeated field: one, or several packed into one field."""
+    if isinstance(value, int):
+        numbers = [value]
+    else:
+        numbers, position = [], 0
+        while position < len(value):
+            number, position = varint(value, position)
+            numbers.append(number)
+    return [number - (1 << 64) if number >> 63 else number for number in numbers]
+
+
+def varint(buffer, position):
+    """(number, position behind it): 7 bits a byte, the lowest first; the 8th bit says that more follow."""
+    number = 0
+    for shift in range(0, 70, 7):
+        if position >= len(buffer):
+            raise ValueError('a number is cut off')
+        byte = buffer[position]
+        position += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number & (1 << 64) - 1, position
+    raise ValueError('a number has more than 10 bytes')
