@@ -205,8 +205,13 @@ class Material:
             if not entries:
                 missing.append(name)
         if missing:
+            options = '' if all_snapshots else ' --only-final'
+            if 'mnist_modes' in missing:
+                options += ' --classifier classifier.npz'       # Which train_classifier.py makes.
+            if self.data_dir != self.config.data_dir:
+                options += ' --data-dir ' + shlex.quote(self.data_dir)
             self.need('%s of %s' % (' and '.join(missing), run.path), 'python evaluate_metrics.py %s --metrics %s%s' % (
-                shlex.quote(run.folder), ' '.join(missing), '' if all_snapshots else ' --only-final'))
+                shlex.quote(run.folder), ' '.join(missing), options))
         return not missing
 
     def seeds_or(self, count):

@@ -44,9 +44,9 @@ def growing_column(axes, x, resolutions):
         axes.text(x, sign * (y + 0.35), end, ha='center', va='center', fontsize=8)
 
 
-def growing_scheme(material, name, names, seeds):
+def growing_scheme(material, name, experiments, num_images):
     """Write Figure 1: layers come in one resolution after the other; images of a run, if there is one, beside it."""
-    run = material.run(*names)
+    run = material.run(*experiments)
     figure = new_figure(10.4 if run else 5, 4.3)
     grid = figure.add_gridspec(2, 6 if run else 3)
     axes = blank_axes(figure, grid[:, :3], x=(-0.6, 9.6), y=(-4.9, 4))
@@ -57,7 +57,7 @@ def growing_scheme(material, name, names, seeds):
     arrow(axes, (0.2, -4.1), (9.2, -4.1))
     axes.text(4.7, -4.55, 'training progresses', ha='center', va='center', fontsize=9)
     if run:
-        for index, image in enumerate(run.images(material.seeds_or(seeds)[:6])):
+        for index, image in enumerate(run.images(material.seeds_or(num_images)[:6])):
             place = figure.add_subplot(grid[index // 3, 3 + index % 3])
             place.imshow(misc.convert_to_pil_image(image, (0, 255)).convert('RGB'), interpolation='nearest')
             place.axis('off')

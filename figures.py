@@ -361,7 +361,7 @@ FIGURES = {
     'table2': Figure(table2, 'the networks for 1024x1024'),
     'table3': Figure(table3, 'inception scores of CIFAR-10', ('cifar10', 'cifar10-cond'), 'metric inception_score'),
     'table4': Figure(table4, 'modes of MNIST-RGB', tuple(table4_experiments().values()), 'metric mnist_modes'),
-    'figure1': Figure(functools.partial(figure_plots.growing_scheme, names=FIGURE1, seeds=6),
+    'figure1': Figure(functools.partial(figure_plots.growing_scheme, experiments=FIGURE1, num_images=6),
                       'how the networks grow; faces', FIGURE1[:1]),
     'figure2': Figure(figure_plots.fade_in, 'how layers fade in'),
     'figure3': Figure(figure3, 'CelebA, rows of Table 1', _both(['celeba'])),
@@ -474,6 +474,8 @@ def run_command(args, config):
     """What the command line asks for; return whether all went well."""
     if args.list:
         print('\n'.join(map(describe, FIGURES)))
+        print('\nA run of EXPERIMENT: python train.py --experiment EXPERIMENT\n'
+              'Its metrics: python evaluate_metrics.py RUN --metrics NAME ...')
         return True
     for name in args.names:
         if name not in FIGURES and name != 'all':

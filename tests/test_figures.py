@@ -194,6 +194,17 @@ def test_table_4_has_mean_and_deviation_over_runs(made):
     assert sum(row[2] == 'paper' for row in rows) == 4
 
 
+def test_table_1_of_real_metrics(trained, tmp_path, engine_torch):
+    folder = copy_run(trained, tmp_path / 'run', 'table1-lsun-bedroom-d-revised-training')
+    evaluated = evaluate_metrics.evaluate_run(str(folder), ['swd', 'ms_ssim'], str(trained[1]), num_images=64)
+    values = {name: value for entry in evaluated for name, value in entry['values'].items()}
+    assert run_main('table1', '--run', folder, '--out', tmp_path) == 0
+    row, = [row for row in rows_of(tmp_path / 'table1.md') if row[2] == 'ours']
+    # Images of 16x16 have no finer levels.
+    assert row[3:] == ['', '', '', '%.2f' % values['SWDx1e3_16'], '%.2f' % values['SWDx1e3_avg'],
+                       '%.4f' % values['MS-SSIM']]
+
+
 @pytest.mark.parametrize('number', [1, 2, 3, 4])
 def test_latex_has_the_same_cells(made, number):
     text = (made / ('table%d.tex' % number)).read_text()
@@ -255,6 +266,14 @@ def test_missing_metrics_are_listed_with_the_command(runs, tmp_path, capsys):
         assert 'python evaluate_metrics.py ' + line in commands
         check_command('python evaluate_metrics.py ' + line)
     assert [path.name for path in tmp_path.iterdir()] == ['figure12.png']
+
+
+def test_commands_for_metrics_name_what_they_need(runs, tmp_path, capsys):
+    assert run_main('table4', '--out', tmp_path, '--data-dir', 'my data', '--run', 'mnist-modes-k2-our-norm=%s' % (
+        runs / '009-bedroom')) == 0
+    command, = [command for what, _names, command in missing_lines(capsys.readouterr().out) if 'mnist_modes' in what]
+    assert command.endswith("--metrics mnist_modes --only-final --classifier classifier.npz --data-dir 'my data'")
+    check_command(command)
 
 
 def test_missing_dataset_and_stages_are_listed(runs, tmp_path, capsys):
@@ -362,6 +381,24 @@ def test_nearest_neighbours(trained, features):
     for row in indices:
         distances = np.square(described - described[row[0]]).sum(axis=1)
         np.testing.assert_array_equal(np.sort(distances)[:4], distances[row])
+
+
+def test_neighbours_by_inception_features(runs, trained, tmp_path, monkeypatch):
+    calls = []
+
+    class Features:
+        def __init__(self, path):
+            calls.append(path)
+
+        def __call__(self, images):
+            calls.append(images.shape)
+            return images.mean(axis=(1, 3)).astype(np.float32), None
+
+    monkeypatch.setattr('metrics.inception.InceptionFeatures', Features)
+    assert run_main('figure10', '--run', runs / '006-face', '--data-dir', trained[1], '--out', tmp_path, '--seeds',
+                    '0-2', '--inception-weights', 'weights.pth') == 0
+    assert calls[:2] == ['weights.pth', (3, 1, 12, 12)] and sum(shape[0] for shape in calls[2:]) == 1797
+    assert [path.name for path in tmp_path.iterdir()] == ['figure10.png']
 
 
 def test_pictures_keep_pixels_or_shrink():
