@@ -40,6 +40,7 @@ CELEBAHQ = ('celebahq-1024', 'celebahq-v1-1gpu', 'celebahq-v2-8gpus', 'celebahq-
             'celebahq-v2-1gpu', 'celebahq-1024-lsgan')      # The paper's own first; the others are stand-ins.
 FIGURE1 = ('celebahq-1024-lsgan', *CELEBAHQ[:-1])
 FIGURE4C = ('figure4c-growing', 'figure4c-nogrowing')
+# Which categories, and on which page, is recalled.
 FIGURE7 = ('pottedplant', 'horse', 'sofa', 'bus', 'church_outdoor', 'bicycle', 'tvmonitor')
 LSUN_PAGES = {
     'figure12': ('airplane', 'bedroom', 'bicycle', 'bird', 'boat'),
@@ -219,8 +220,9 @@ def caption_of(run, title, captions):
     parts = [title]     # Without '×', which Pillow's own font lacks.
     if 'swd' in results:
         paper = paper_numbers.SWD.get(run.name, {})
-        parts.append('SWD x 1000 ' + ', '.join('%s: %s' % (level, beside_paper(value, paper.get(level)))
-                                               for level, value in run.swd().items()))
+        parts.append('SWD x 1000: ' + ', '.join(
+            beside_paper(value, paper.get(level)) + (' on average' if level == 'avg' else ' at ' + level)
+            for level, value in run.swd().items()))
     if 'fid' in results:
         parts.append('FID ' + beside_paper(run.last('fid')['FID'], paper_numbers.FID.get(run.name)))
     return '. '.join(parts + [note.rstrip('.') for note in sample_note(results.values())])
@@ -352,19 +354,19 @@ class Figure(NamedTuple):
     also: str = ''          # What else it needs.
 
 
-def _both(data):
-    return tuple(name for data in data for name in table1_experiments(data))
+def _rows_of_table1(*datasets):
+    return tuple(name for data in datasets for name in table1_experiments(data))
 
 
 FIGURES = {
-    'table1': Figure(table1, 'ablation at 128x128', _both(paper_numbers.TABLE1), 'metrics swd, ms_ssim'),
+    'table1': Figure(table1, 'ablation at 128x128', _rows_of_table1(*paper_numbers.TABLE1), 'metrics swd, ms_ssim'),
     'table2': Figure(table2, 'the networks for 1024x1024'),
     'table3': Figure(table3, 'inception scores of CIFAR-10', ('cifar10', 'cifar10-cond'), 'metric inception_score'),
     'table4': Figure(table4, 'modes of MNIST-RGB', tuple(table4_experiments().values()), 'metric mnist_modes'),
     'figure1': Figure(functools.partial(figure_plots.growing_scheme, experiments=FIGURE1, num_images=6),
                       'how the networks grow; faces', FIGURE1[:1]),
     'figure2': Figure(figure_plots.fade_in, 'how layers fade in'),
-    'figure3': Figure(figure3, 'CelebA, rows of Table 1', _both(['celeba'])),
+    'figure3': Figure(figure3, 'CelebA, rows of Table 1', _rows_of_table1('celeba')),
     'figure4a': Figure(functools.partial(
         figure_plots.swd_over_time, experiment_name='table1-celeba-a-gulrajani', title='(a) not growing',
         others=['table1-celeba-b-growing']), 'SWD against time, not growing', ('table1-celeba-a-gulrajani',),
@@ -385,7 +387,7 @@ FIGURES = {
     **{name: Figure(lsun_page, 'uncurated LSUN: ' + ', '.join(categories),
                     tuple('lsun-' + category for category in categories), 'metrics swd, fid for the caption')
        for name, categories in LSUN_PAGES.items()},
-    'appendix-h': Figure(appendix_h, 'uncurated images of all rows of Table 1', _both(paper_numbers.TABLE1)),
+    'appendix-h': Figure(appendix_h, 'uncurated images of all rows of Table 1', _rows_of_table1(*paper_numbers.TABLE1)),
 }
 
 
@@ -448,7 +450,7 @@ def parse_arguments(argv, config):
         description='Make the figures and tables of the paper.', formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='figures:\n%s\n\nexamples:\n%s' % (
             '\n'.join('  %-11s %s' % (name, figure.shows) for name, figure in FIGURES.items()),
-            '\n'.join(line.strip().join(('  ', '')) for line in __doc__.split('\n') if line.startswith('    '))))
+            '\n'.join('  ' + line.strip() for line in __doc__.split('\n') if line.startswith('    '))))
     parser.add_argument('names', nargs='*', metavar='NAME', help="figures, see below; 'all': all of them")
     parser.add_argument('--run', action='append', default=[], dest='runs', metavar='[EXPERIMENT=]RUN',
                         help="number or folder of a run, or a network pickle; with the experiment of config.py that it "

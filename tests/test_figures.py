@@ -216,6 +216,17 @@ def test_latex_has_the_same_cells(made, number):
     assert [line.count('&') + 1 for line in body] == [len(row) for row in header]
 
 
+def test_captions_have_metrics_beside_the_paper(runs):
+    run = figure_material.Run(str(runs / '006-face'), 'celebahq-1024')
+    assert figures.caption_of(run, 'Faces', True) == (
+        'Faces. SWD x 1000: 2.00 (paper 3.51) at 128, 3.00 (paper 3.55) at 64, 4.00 (paper 3.02) at 32, 5.00 (paper '
+        '7.22) at 16, 6.00 (paper 5.44) on average. FID 7.89 (paper 7.30)')
+    assert figures.caption_of(run, 'Faces', False) == 'Faces'
+    few = figure_material.Run(str(runs / '001-b'), 'lsun-cow')
+    assert figures.caption_of(few, 'Cows', True).endswith(
+        '0.50 at 128, 1.50 at 64, 2.50 at 32, 3.50 at 16, 4.50 on average. Ours: swd of 2000 images instead of 16384')
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # What is missing.
 
