@@ -26,7 +26,8 @@ from theano_torch import collective
 TIMEOUT_VARIABLE = 'DISTRIBUTED_TIMEOUT_SECONDS'
 TIMEOUT_SECONDS = 600       # How long ranks wait for each other in a step: one may compile or save pictures meanwhile.
 PATIENCE = timedelta(days=30)   # How long they wait while rank 0 prepares, for example makes the data set.
-GRACE_SECONDS = 3.0         # From SIGTERM to the end of a process whose main thread hangs in a collective operation.
+GRACE_SECONDS = 3.0         # From SIGTERM to the end of a process whose main thread hangs in a collective operation...
+SAVING_SECONDS = 25.0       # ...and of one that has a training state to save; torchrun waits 30 s.
 
 
 class SharedError(misc.UserError):
@@ -35,6 +36,14 @@ class SharedError(misc.UserError):
 
 class EndedElsewhere(SharedError):
     """This process ends because another one has; the reason is told there."""
+
+
+class Stopped(SharedError):
+    """The run in `run_dir` was asked to stop, by the signal `signum`, and has done so."""
+
+    def __init__(self, message, signum, run_dir):
+        super().__init__(message)
+        self.signum, self.run_dir = signum, run_dir
 
 
 class _Terminated(BaseException):
@@ -211,6 +220,45 @@ def copy_from_rank_0(ranks, variables):
         variable.set_value(value.numpy())
 
 
+class StopRequest:
+    """Within ``with StopRequest(ranks) as stop: ...`` Ctrl-C and SIGTERM ask to stop where the run can be saved.
+
+    A second Ctrl-C is a KeyboardInterrupt, as ever.
+    """
+
+    def __init__(self, ranks):
+        self.ranks = ranks
+        self.signum = 0
+        self.previous = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self.previous = {signum: signal.signal(signum, self) for signum in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception):
+        for signum, handler in self.previous.items():
+            signal.signal(signum, handler)
+
+    def __call__(self, signum, _frame):
+        if self.signum and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signum = int(signum)
+        if self.ranks.rank == 0 and sys.stderr.isatty():
+            os.write(sys.stderr.fileno(), b'\nstopping and saving after this step; Ctrl-C again stops at once\n')
+
+    def asked(self):
+        """The number of the signal, or 0; the same on all ranks, also if only one has got it."""
+        if self.ranks.size == 1:
+            return self.signum
+        import torch
+        import torch.distributed as dist
+        signum = torch.tensor([self.signum])
+        with collective.translating_errors('cpu'):
+            dist.all_reduce(signum, dist.ReduceOp.MAX)
+        return int(signum)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # One ends, all end.
 
@@ -243,9 +291,11 @@ def ending_together(ranks, run_dir):
 
 
 def _farewell(run_dir):
-    snapshots = sorted(glob.glob(os.path.join(glob.escape(run_dir), 'network-*.pkl')))
-    return 'another process of the run has ended, see its own message if it left one; %s' % (
-        'the last snapshot is %s' % snapshots[-1] if snapshots else 'there is no snapshot yet')
+    snapshots, states = [sorted(glob.glob(os.path.join(glob.escape(run_dir), pattern)))
+                         for pattern in ('network-*.pkl', 'training-state-*.npz')]
+    return 'another process of the run has ended, see its own message if it left one; %s%s' % (
+        'the last snapshot is %s' % snapshots[-1] if snapshots else 'there is no snapshot yet',
+        '; go on with --resume %s' % run_dir if states else '')
 
 
 @contextlib.contextmanager
@@ -258,7 +308,8 @@ def _never_hanging(ranks, run_dir):
     def watch():
         while (received := receiver.recv(1)) and received[0] != signal.SIGTERM:
             pass
-        if received and not finished.wait(GRACE_SECONDS):
+        handler = signal.getsignal(signal.SIGTERM)
+        if received and not finished.wait(SAVING_SECONDS if isinstance(handler, StopRequest) else GRACE_SECONDS):
             if ranks.rank == 0:
                 print('%s: error: %s' % (os.path.basename(sys.argv[0]), _farewell(run_dir)), file=sys.stderr)
                 sys.stderr.flush()

@@ -11,7 +11,6 @@ import ast
 import hashlib
 import json
 import os
-import pickle
 import re
 import sys
 import time
@@ -73,14 +72,6 @@ def find_snapshots(run_dir):
     if not snapshots:
         raise misc.UserError('%s: no network-snapshot-*.pkl or network-final.pkl in there' % run_dir)
     return sorted(snapshots, key=lambda entry: (entry['snapshot'] == 'network-final', entry['kimg']))
-
-
-def load_networks(path):
-    """(G, D, Gs) of a network pickle."""
-    if hasattr(misc, 'load_pkl'):
-        return misc.load_pkl(path)
-    with open(path, 'rb') as pkl_file:
-        return pickle.load(pkl_file)
 
 
 def _read_jsonl(path):
@@ -155,7 +146,7 @@ def feed_fakes(wanted, Gs, dataset, minibatch_size, random_seed, desc):
 
 
 def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, minibatch_size=64,
-                 inception_weights=None, classifier=None, cache_dir=None, only_final=False):
+                 inception_weights=None, classifier=None, cache_dir=None, only_final=False, spill_dir=None):
     """Evaluate metrics on the snapshots of a run.
 
     Parameters
@@ -177,6 +168,8 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
         Where statistics of the reals are kept. Default: ``metric-cache`` in `data_dir`.
     only_final : bool
         Leave out all snapshots but the last.
+    spill_dir : str, optional
+        Folder for temporary files of `swd`, which otherwise keeps its descriptors in memory.
 
     Returns
     -------
@@ -204,7 +197,7 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
     needed = [name for name in names if any(name in of_snapshot for _entry, of_snapshot in missing)]
     if needed:
         with experiment.open_dataset(config, data_dir) as dataset:
-            made = make_metrics(needed, counts, random_seed, inception_weights, classifier, dataset)
+            made = make_metrics(needed, counts, random_seed, inception_weights, classifier, spill_dir, dataset)
             for name in needed:
                 if 'reals' in metrics.METRICS[name].needs:
                     prepare_reals(name, made[name], dataset, counts[name], random_seed,
@@ -212,7 +205,7 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
             for entry, of_snapshot in missing:
                 if not of_snapshot:
                     continue
-                _G, _D, Gs = load_networks(entry['path'])
+                _G, _D, Gs = misc.load_pkl(entry['path'])
                 wanted = {name: (made[name], counts[name]) for name in of_snapshot}
                 values = feed_fakes(wanted, Gs, dataset, minibatch_size, random_seed, entry['snapshot'])
                 for name in of_snapshot:
@@ -225,7 +218,7 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
     return results
 
 
-def make_metrics(names, counts, random_seed, inception_weights, classifier, dataset):
+def make_metrics(names, counts, random_seed, inception_weights, classifier, spill_dir, dataset):
     """{name: metric} with what they need."""
     features = None
     made = {}
@@ -244,7 +237,7 @@ def make_metrics(names, counts, random_seed, inception_weights, classifier, data
         if name == 'inception_score':
             options['num_images'] = counts[name]
         if name == 'swd':
-            options['random_seed'] = random_seed
+            options.update(random_seed=random_seed, spill_dir=spill_dir)
         made[name] = metrics.make_metric(name, **options)
     return made
 
@@ -266,7 +259,11 @@ def prepare_reals(name, metric, dataset, num_images, random_seed, cache_dir):
     feed_reals(metric, dataset, num_images, random_seed)
     arrays = metric.get_reals()
     if arrays is not None:
-        os.makedirs(cache_dir, exist_ok=True)
+        try:
+            os.makedirs(cache_dir, exist_ok=True)
+        except OSError as error:
+            raise misc.UserError('cache_dir=%r: cannot be made (%s); choose another folder with --cache-dir' % (
+                cache_dir, error.strerror)) from error
         with misc.atomic_write(path) as cache_file:
             np.savez(cache_file, **arrays)
 
@@ -318,6 +315,7 @@ def parse_arguments(config, argv):
     parser.add_argument('--classifier', metavar='FILE', help='of train_classifier.py')
     parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
     parser.add_argument('--cache-dir', metavar='DIR', help='statistics of reals (default: DATA_DIR/metric-cache)')
+    parser.add_argument('--spill-dir', metavar='DIR', help='temporary files instead of memory for swd')
     parser.add_argument('--engine', default=config.engine, help='default: %(default)s')
     return parser.parse_args(argv)
 
@@ -332,7 +330,7 @@ def main(argv=None):
             raise misc.UserError('--minibatch %d: must be at least 1' % args.minibatch)
         theano_env.configure(args.engine, config.theano_flags, None, config.precision)
         evaluate_run(args.run_dir, args.metrics, args.data_dir, args.num_images, args.seed, args.minibatch,
-                     args.inception_weights, args.classifier, args.cache_dir, args.only_final)
+                     args.inception_weights, args.classifier, args.cache_dir, args.only_final, args.spill_dir)
     except (misc.UserError, theano_env.EnvironmentProblem) as error:
         print('evaluate_metrics.py: error: %s' % error, file=sys.stderr)
         return 1

@@ -10,9 +10,11 @@ import inspect
 import os
 import platform
 import pprint
+import shlex
 import shutil
 import sys
 import time
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,9 +26,11 @@ import loss
 import misc
 import tfutil_shim
 import theano_torch
+import training_state
 from metrics.digit_recognition import DigitRecognition
 from theano_torch import memory
 
+RESUME_OPTIONS = ('resume_run_id', 'resume_snapshot', 'resume_with_changes')   # In the section 'train', see where_from.
 SECTIONS = ('desc', 'random_seed', 'dataset', 'create_dataset', 'G', 'D', 'loss', 'train', 'metrics')
 
 
@@ -100,11 +104,22 @@ def describe(experiment):
                                train.get('total_kimg', 15000))
 
 
-def check_arguments(section, kwargs, func, given=()):
-    """Check the keys of a config section against the parameters of the function that gets them."""
+def check_arguments(section, kwargs, func, given=(), more=()):
+    """Check the keys of a config section against the parameters of the function that gets them.
+
+    Parameters
+    ----------
+    section : str
+    kwargs : dict
+    func : callable
+    given : sequence of str
+        Parameters that are no options.
+    more : sequence of str
+        Options that are no parameters.
+    """
     parameters = inspect.signature(func).parameters.values()
     valid = {parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD} - set(given)
-    check_keys(section, kwargs, valid | {'func'})
+    check_keys(section, kwargs, valid | {'func'} | set(more))
 
 
 def check_keys(section, given, valid):
@@ -160,7 +175,10 @@ def run_experiment(
     precision   = 'auto',   # See theano_env.configure.
     **train_kwargs          # More arguments for the training function: show_progress, on_step.
 ):
-    """Run one experiment in a new run folder; return that folder."""
+    """Run one experiment in a new run folder, or go on with a run in its own folder; return that folder.
+
+    Which of the two ``experiment['train']`` says: see :func:`where_from`.
+    """
     if not is_training(experiment):
         if ranks.size > 1:
             raise misc.UserError('%s runs in one process: start it without torchrun' % experiment['train']['func'])
@@ -168,28 +186,45 @@ def run_experiment(
     environment = theano_env.configure(engine, theano_flags, ranks.local_rank if ranks.size > 1 else None, precision)
     if environment.precision == 'float16':
         train_kwargs['loss_scaling'] = True
-    with distributed.process_group(ranks, environment.device):
-        run_dir = None
+    with distributed.process_group(ranks, environment.device), contextlib.ExitStack() as run:
+        source = None
         with distributed.rank_0_first(ranks):
             train_func, train, loss_kwargs = check_options(experiment)
             if ranks.rank == 0:
-                run_dir = misc.create_result_subdir(result_dir, experiment.get('desc', 'run'))
-        run_dir = distributed.from_rank_0(ranks, run_dir)
+                source = where_from(experiment, result_dir, environment)
+                is_new = source.run_dir is None
+                if is_new:
+                    run_dir = misc.create_result_subdir(result_dir, experiment.get('desc', 'run'))
+                    source = source._replace(run_dir=run_dir)
+                run.enter_context(training_state.in_use(source.run_dir))
+                if not is_new:
+                    source = source_within(source.run_dir, experiment, environment)
+        source = distributed.from_rank_0(ranks, source)
+        run_dir = source.run_dir
+        if source.is_finished:
+            print('%s is finished; raise train.total_kimg to train on' % run_dir)
+            return run_dir
         if ranks.size > 1:
             train_kwargs['ranks'] = ranks
         with logging(run_dir, ranks), distributed.ending_together(ranks, run_dir):
             print(environment)
             if ranks.rank == 0:
-                write_run_files(run_dir, experiment, environment)
+                write_run_files(run_dir, experiment, environment, source)
             try:
                 # The data set may have to be made, so one after the other.
                 with distributed.rank_0_first(ranks):
-                    training_set, G, D = prepare(experiment, data_dir)
+                    training_set, G, D, Gs = prepare(experiment, data_dir, source.networks)
                     check_minibatches(ranks, train_func, train, training_set.resolution)
             except misc.UserError:
-                if ranks.rank == 0:
+                if ranks.rank == 0 and is_new:
                     shutil.rmtree(run_dir)      # Nothing has begun.
                 raise
+            if Gs and not source.state:
+                train_kwargs['Gs'] = Gs
+                if train.get('resume_kimg') is None:
+                    train['resume_kimg'] = source.kimg
+            if 'run_states' in inspect.signature(train_func).parameters:
+                train_kwargs['run_states'] = training_state.RunStates(run_dir, source.about, source.state)
             with training_set:
                 Gs = train_func(run_dir, training_set, G, D, loss_kwargs, **train, **train_kwargs)
                 for metric in experiment.get('metrics', []) if ranks.rank == 0 else []:
@@ -241,8 +276,109 @@ def run_utility(experiment, result_dir, engine='auto', theano_flags=None, precis
         if not os.listdir(run_dir):     # Nothing has begun.
             os.rmdir(run_dir)
         raise
-    write_run_files(run_dir, experiment, environment)
+    write_run_files(run_dir, experiment, environment, Source())
     return run_dir
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Where a run starts from.
+
+
+class Source(NamedTuple):
+    """What a run starts from."""
+
+    run_dir: str = None         # Its folder. None: a new one.
+    networks: str = None        # Network pickle with G, D and Gs. None: they are built anew.
+    kimg: float = None          # What the name of that file says of the training that they have behind them.
+    state: object = None        # training_state.State to go on from.
+    about: dict = None          # What the training states of the run say of it.
+    is_finished: bool = False
+
+
+def where_from(experiment, result_dir, environment):
+    """The :class:`Source` of an experiment according to some options in ``experiment['train']``.
+
+    Parameters
+    ----------
+    experiment : dict
+        Its section 'train' may have: `resume_run_id`, the run to go on with (see `training_state.find_run`), or the
+        path of a network pickle; `resume_snapshot`, 'latest' (default) to go on exactly in the folder of that run, or
+        the kimg of one of its network snapshots, to start a new run from these networks; `resume_kimg`, the place in
+        the schedule at which such a new run starts, by default as the file name says, else 0; `resume_with_changes`,
+        True to go on with a run although options of the sections 'train' and 'loss' have changed since.
+    result_dir : str
+    environment : theano_env.Environment
+
+    Raises
+    ------
+    misc.UserError
+    """
+    run_id, snapshot = experiment['train'].get('resume_run_id'), experiment['train'].get('resume_snapshot', 'latest')
+    about = {'experiment': experiment, 'command': command_line(), 'environment': str(environment)}
+    if run_id is None:
+        return Source(about=about)
+    if snapshot == 'latest' and not training_state.is_pickle(run_id):
+        return Source(run_dir=training_state.find_run(result_dir, run_id))
+    networks, kimg = training_state.find_networks(result_dir, run_id, snapshot)
+    networks = os.path.abspath(networks)
+    return Source(networks=networks, kimg=kimg or 0.0, about=dict(about, networks=networks))
+
+
+def source_within(run_dir, experiment, environment):
+    """The :class:`Source` for going on with a run in its folder; says if another engine is going to do that.
+
+    Raises
+    ------
+    misc.UserError
+        The run is another one than `experiment` describes, or has no intact training state.
+    """
+    if not os.path.exists(os.path.join(run_dir, 'config.txt')):
+        raise misc.UserError('train.resume_run_id: %s is not the folder of a run: it has no config.txt' % run_dir)
+    about = {'experiment': experiment, 'command': command_line(), 'environment': str(environment)}
+    state = training_state.newest(run_dir)
+    if state is None:
+        print('%s has no training state yet: starting again' % run_dir)
+        training_state.RunStates(run_dir, about).rewind()
+        return Source(run_dir=run_dir, about=about)
+    recorded = state.document
+    differing = training_state.differing_options(with_defaults(recorded['experiment']), with_defaults(experiment))
+    if experiment['train'].get('resume_with_changes'):
+        print('Going on with changed options: %s' % ', '.join(differing))
+        differing = [line for line in differing if not line.startswith(('train.', 'loss.'))]
+    if differing:
+        raise misc.UserError('the config does not fit %s: %s; set them as in the run, which was started with: %s; or '
+                             'let train.* and loss.* change with train.resume_with_changes=True' % (
+                                 run_dir, ', '.join(differing), recorded['command']))
+    if recorded.get('environment', about['environment']) != about['environment']:
+        print('Not bit for bit as it would have gone on: until now the run used: %s' % recorded['environment'])
+    if os.path.exists(os.path.join(run_dir, training_state.DONE_FILE)):
+        totals = [with_defaults(options)['train']['total_kimg'] for options in (recorded['experiment'], experiment)]
+        if totals[1] <= totals[0]:
+            return Source(run_dir=run_dir, is_finished=True)
+    about.update(command=recorded['command'], networks=recorded.get('networks'))
+    return Source(run_dir=run_dir, networks=recorded.get('networks'), state=state, about=about)
+
+
+def with_defaults(experiment):
+    """The experiment with the default values of all options that it does not mention."""
+    funcs = {'dataset': dataset.Dataset, 'loss': loss.evaluate_loss, 'train': 'train.train_gan'}
+    full = dict(experiment)
+    for section in ('dataset', 'G', 'D', 'loss', 'train'):
+        options = experiment.get(section, {})
+        func = options.get('func', funcs.get(section))
+        func = tfutil_shim.import_obj(func) if isinstance(func, str) else func
+        defaults = {name: parameter.default for name, parameter in inspect.signature(func).parameters.items()
+                    if isinstance(parameter.default, PLAIN)}
+        full[section] = {**defaults, **options}
+    return full
+
+
+PLAIN = (bool, int, float, str, list, tuple, dict, type(None))      # What options are made of.
+
+
+def command_line():
+    """How this program was started, for messages."""
+    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
 def check_options(experiment):
@@ -250,7 +386,11 @@ def check_options(experiment):
     train, loss_kwargs = dict(experiment['train']), experiment.get('loss', {})
     train_func = tfutil_shim.import_obj(train.pop('func', 'train.train_gan'))
     check_arguments('train', train, train_func, given=['run_dir', 'dataset', 'G', 'D', 'loss_kwargs', 'ranks',
-                                                       'loss_scaling'])
+                                                       'loss_scaling', 'Gs', 'run_states'], more=RESUME_OPTIONS)
+    for option in RESUME_OPTIONS:
+        train.pop(option, None)
+    if 'run_states' not in inspect.signature(train_func).parameters and experiment['train'].get('resume_run_id'):
+        raise misc.UserError('train.resume_run_id: %r cannot resume' % experiment['train']['func'])
     check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=['G', 'D', 'random', 'ranks'])
     loss.check_choices(**{key: loss_kwargs[key] for key in ('type', 'cond_type') if key in loss_kwargs})
     check_keys('metrics', experiment.get('metrics', []), METRICS)
@@ -296,12 +436,33 @@ def naming_minibatch(schedule, minibatch_overrides, ranks):
             reason, resolution, resolution, present, cure)) from error
 
 
-def prepare(experiment, data_dir):
-    """(data set, G, D), ready for the training; seeds NumPy's generator."""
+def prepare(experiment, data_dir, networks=None):
+    """(data set, G, D, Gs or None), ready for the training; seeds NumPy's generator.
+
+    Parameters
+    ----------
+    experiment : dict
+    data_dir : str
+    networks : str, optional
+        Network pickle with G, D and Gs to be used instead of building G and D.
+    """
     np.random.seed(experiment.get('random_seed', 1000))
     training_set = open_dataset(experiment, data_dir)
-    G, D = [build_network(name, experiment[name], training_set) for name in 'GD']
-    return training_set, G, D
+    if networks is None:
+        return training_set, *[build_network(name, experiment[name], training_set) for name in 'GD'], None
+    if not os.path.isfile(networks):
+        raise misc.UserError('train.resume_run_id: there is no network pickle %s' % networks)
+    print('G and D come from %s; the options of the sections G and D are not used' % networks)
+    G, D, Gs = misc.load_pkl(networks)
+    label_shape, image_shape = [None, training_set.label_size], [None, *training_set.shape]
+    for name, expected, found in [('images of D', [image_shape], D.input_shapes[:1]),
+                                  ('images of G', [image_shape], G.output_shapes[:1]),
+                                  ('labels of G', [label_shape] if label_shape[1] else [],
+                                   [shape for shape in G.input_shapes[1:] if shape[1]])]:
+        if list(map(list, found)) != expected:
+            raise misc.UserError('%s: its %s have the shapes %s, the data set needs %s; choose another data set or '
+                                 'network' % (networks, name, found, expected))
+    return training_set, G, D, Gs
 
 
 @contextlib.contextmanager
@@ -336,11 +497,13 @@ def digit_recognition(run_dir, training_set, Gs, num_images=1000, seed=2000):
 METRICS = {'digit_recognition': digit_recognition}     # What an experiment can name under 'metrics'.
 
 
-def write_run_files(run_dir, experiment, environment):
-    """``config.txt``: what was run; ``run.txt``: how, when and on what."""
-    with open(os.path.join(run_dir, 'config.txt'), 'w', encoding='utf-8') as config_file:
+def write_run_files(run_dir, experiment, environment, source):
+    """``config.txt``: what was run; ``run.txt``: how, when and on what, once for every time it was gone on with."""
+    with misc.atomic_write(os.path.join(run_dir, 'config.txt'), 'w', encoding='utf-8') as config_file:
         config_file.write(pprint.pformat(experiment, width=120, sort_dicts=False) + '\n')
-    with open(os.path.join(run_dir, 'run.txt'), 'w', encoding='utf-8') as run_file:
-        run_file.write('command: %s\nstarted: %s\nmachine: %s, Python %s, NumPy %s\n%s\n' % (
-            ' '.join(sys.argv), time.strftime('%Y-%m-%d %H:%M:%S'), platform.platform(), platform.python_version(),
-            np.__version__, environment))
+    begin = 'started'
+    if source.state:
+        begin = 'resumed at kimg %.3f' % (source.state.document['cur_nimg'] / 1000)
+    misc.append(os.path.join(run_dir, 'run.txt'), ('command: %s\n%s: %s\nmachine: %s, Python %s, NumPy %s\n%s\n' % (
+        command_line(), begin, time.strftime('%Y-%m-%d %H:%M:%S'), platform.platform(), platform.python_version(),
+        np.__version__, environment)).encode())

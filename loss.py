@@ -27,7 +27,7 @@ class Losses(NamedTuple):
 
 
 def evaluate_loss(
-    G, D,                       # Networks with `input_layers` and `get_output_for`, such as tfutil_shim.Network.
+    G, D,                       # tfutil_shim.Network.
     min_lod, max_lod,           # floor and ceil of cur_lod: static ints that differ by at most 1.
     real_images,                # (N, C, H, W) with H = W = resolution / 2^image_lod.
     real_labels,                # (N, label_size) one-hot.
@@ -63,10 +63,8 @@ def evaluate_loss(
 
     fake_images = G.get_output_for(*[fake_latents, fake_labels][:len(G.input_layers)], **lods)
     # D's batch norm, if it has any, follows one evaluation: of the mixed images if there are such, else of the reals.
-    real_scores, *real_logits = D.get_output_for(real_images, return_as_list=True, **lods,
-                                                 batch_norm_update_averages=type != 'iwass')
-    fake_scores, *fake_logits = D.get_output_for(fake_images, return_as_list=True, **lods,
-                                                 batch_norm_update_averages=False)
+    real_scores, *real_logits = _outputs(D, real_images, **lods, batch_norm_update_averages=type != 'iwass')
+    fake_scores, *fake_logits = _outputs(D, fake_images, **lods, batch_norm_update_averages=False)
 
     # Seeded for every type, so that the draws from NumPy's generator do not depend on it.
     if random is None:
@@ -76,7 +74,7 @@ def evaluate_loss(
 
     if type == 'iwass':
         mixed_images = real_images * (1 - mixing_factors) + fake_images * mixing_factors
-        mixed_scores = D.get_output_for(mixed_images, return_as_list=True, **lods)[0]
+        mixed_scores = _outputs(D, mixed_images, **lods)[0]
         gradients = theano.grad(T.sum(mixed_scores), mixed_images)
         norms = T.sqrt(T.sum(T.sqr(gradients), axis=(1, 2, 3))) / 2 ** image_lod
         penalty = T.mean(T.sqr(norms - iwass_target)) * (iwass_lambda / iwass_target ** 2)
@@ -93,6 +91,13 @@ def evaluate_loss(
         G_loss += fake_entropy * cond_weight
         D_loss += (cross_entropy(real_logits[0], real_labels) + fake_entropy) * cond_weight
     return Losses(G_loss, D_loss, real_scores_out, fake_scores_out, mixing_factors)
+
+
+def _outputs(D, images, **kwargs):
+    """The outputs of `D` that have columns (networks of the 2018 release may have empty labels), not in float16."""
+    outputs = D.get_output_for(images, return_as_list=True, **kwargs)
+    outputs = [output for output, layer in zip(outputs, D.output_layers, strict=True) if layer.output_shape[1]]
+    return [T.cast(output, 'float32') if output.dtype == 'float16' else output for output in outputs]
 
 
 def cross_entropy(logits, labels):

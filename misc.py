@@ -25,6 +25,10 @@ class UserError(ValueError):
     """A mistake of the user, in one line that names the option, its value and the cure; shown without a traceback."""
 
 
+class WriteError(UserError):
+    """A file cannot be written: disk full, no permission, no such folder."""
+
+
 def did_you_mean(word, candidates, cutoff=0.6):
     """``"; did you mean 'nearest candidate'?"`` for the end of an error message, '' where nothing is near."""
     matches = difflib.get_close_matches(str(word), [str(candidate) for candidate in candidates], n=1, cutoff=cutoff)
@@ -224,13 +228,19 @@ def _process_exists(pid):
 
 
 def publish(temporary, path):
-    """Give the finished file `temporary` its real name, its content safely on the disk first."""
-    descriptor = os.open(temporary, os.O_RDONLY)
+    """Give the finished file `temporary` its real name, its content safely on the disk first, and the name after."""
+    _fsync(temporary)
+    os.replace(temporary, path)
+    with contextlib.suppress(OSError):      # Not all file systems let a folder be opened.
+        _fsync(os.path.dirname(path) or '.')
+
+
+def _fsync(path):
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    os.replace(temporary, path)
 
 
 @contextlib.contextmanager
@@ -241,7 +251,7 @@ def atomic_write(path, mode='wb', **open_kwargs):
 
     Raises
     ------
-    UserError
+    WriteError
         The file cannot be written: no permission, no such folder, disk full.
     """
     path = os.fspath(path)
@@ -251,11 +261,30 @@ def atomic_write(path, mode='wb', **open_kwargs):
             yield file
         publish(temporary, path)
     except OSError as error:
-        raise UserError('%s: cannot be written (%s); choose another folder or make room' % (
-            path, error.strerror or error)) from error
+        raise _write_error(path, error) from error
     finally:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.remove(temporary)
+
+
+def append(path, data):
+    """Append bytes to a file, all of them or, with a `WriteError`, none."""
+    try:
+        with open(path, 'ab', buffering=0) as file:
+            size = file.tell()
+            try:
+                while data:
+                    data = data[file.write(data):]
+            except OSError:
+                file.truncate(size)
+                raise
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+def _write_error(path, error):
+    return WriteError('%s: cannot be written (%s); choose another folder or make room' % (
+        path, error.strerror or error))
 
 
 def save_pkl(obj, path):
@@ -264,13 +293,30 @@ def save_pkl(obj, path):
         pickle.dump(obj, file, protocol=4)
 
 
-def load_pkl(path):
-    """What :func:`save_pkl` has written. Unpickling can run code: only load files that you trust."""
-    try:
-        with open(path, 'rb') as file:
-            return pickle.load(file)
-    except OSError as error:
-        raise UserError('%s: cannot be read (%s)' % (path, error.strerror)) from error
+def load_pkl(path, build_funcs=()):
+    """Read a pickle of networks: ours, or one of the 2017 Theano or the 2018 TensorFlow release; runs nothing in it.
+
+    Parameters
+    ----------
+    path : str
+        A pickle of networks in plain containers, as a rule of the tuple (G, D, Gs).
+    build_funcs : sequence of str
+        Dotted names of build functions of your own that the file may call, besides those of `networks` and
+        `networks_2018`.
+
+    Returns
+    -------
+    tuple or whatever was pickled
+        With `tfutil_shim.Network` objects.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read or is not admitted, see :mod:`legacy` and :mod:`safe_pickle`.
+    """
+    import legacy  # Which imports this module.
+
+    return legacy.load_pkl(path, build_funcs)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -441,14 +487,16 @@ class OutputLogger:
             self.log('error: %s\n' % error)
         elif error is not None:
             self.log(''.join(traceback.format_exception(error_type, error, trace)))
-        with self.lock:
+        with self.lock, contextlib.suppress(OSError):
             self.file.close()
 
     def log(self, text):
         with self.lock:
             if not self.file.closed:    # A progress bar may outlive the block.
-                self.file.write(text)
-                self.file.flush()
+                # A full disk does not end a training; what is not written now is written when there is room.
+                with contextlib.suppress(OSError):
+                    self.file.write(text)
+                    self.file.flush()
 
 
 class _LoggedStream:

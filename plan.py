@@ -18,6 +18,7 @@ import torch
 import experiment
 import hdf5_format
 import misc
+import reporting
 import tfutil_shim
 import theano_env
 import train
@@ -77,8 +78,8 @@ def estimate(phase, G, D, repeats, flops):
     """The :class:`Estimate` of a phase: `repeats` D steps per G step, on a machine with `flops` operations a second."""
     forwards_d = D_STEP_FORWARDS + G_STEP_FORWARDS / 2 / repeats
     forwards_g = 1 + G_STEP_FORWARDS / 2 / repeats      # A D step generates, too.
-    work = forwards_d * train.multiplications(D, phase.resolution) + \
-        forwards_g * train.multiplications(G, phase.resolution)
+    work = forwards_d * reporting.multiplications(D, phase.resolution) + \
+        forwards_g * reporting.multiplications(G, phase.resolution)
     # Both networks with their gradients and the two moments of Adam, and Gs.
     values = 5 * num_trainable(G) + 4 * num_trainable(D)
     values += VALUES_PER_ACTIVATION * phase.minibatch * activations(D, phase.resolution)

@@ -4,18 +4,19 @@
     python reproduce.py --parts growing         # one part of it
     python reproduce.py --report                # only make the pictures and tables again
 
-Trains one process per core, one thread each, so that runs do not disturb each other. Everything goes into
-``results/small-scale``; the report is ``results/README.md``.
+Trains one process per core, one thread each, so that runs do not disturb each other. Runs go into
+``results/small-scale``; the report is ``results/README.md`` with pictures beside it.
 """
 
 import argparse
 import concurrent.futures
+import contextlib
 import copy
+import io
 import multiprocessing
 import os
 import pathlib
 import sys
-import traceback
 from typing import NamedTuple
 
 import numpy as np
@@ -23,13 +24,19 @@ from tqdm import tqdm
 
 import config
 import dataset_tool
+import evaluate_metrics
 import experiment
 import hdf5_format
 import misc
+import reproduce_report
+import theano_env
+import train_classifier
 
 ROOT = pathlib.Path(__file__).resolve().parent
 SEEDS = (1000, 1001, 1002)
 NUM_STACKED = 20000     # RGB images of three digits.
+METRICS = {'growing': ['swd'], 'ablation': ['swd', 'ms_ssim'], 'modes': ['mnist_modes']}
+NUM_IMAGES = {'growing': 1024, 'ablation': 1024, 'modes': 25600}
 
 DIGITS = {'h5_path': 'digits-32x32.h5', 'resolution': 32, 'max_labels': 0, 'mirror_augment': False}
 STACKED = {**DIGITS, 'h5_path': 'digits-rgb-32x32.h5'}
@@ -132,6 +139,13 @@ def make_datasets(data_dir):
                 writer.add_images(images[group])
 
 
+def make_classifier(data_dir, out_dir):
+    """What reads the digits in the three colours."""
+    path = os.path.join(out_dir, 'classifier.npz')
+    if not os.path.exists(path) and train_classifier.main([os.path.join(data_dir, DIGITS['h5_path']), path]):
+        raise misc.UserError('%s: could not be made' % path)
+
+
 def run_dir_of(job, out_dir):
     """Folder of the finished run of a job, or None."""
     for done in sorted(pathlib.Path(out_dir, job.folder).glob('*/_training-done.txt')):
@@ -140,34 +154,38 @@ def run_dir_of(job, out_dir):
 
 
 def train_job(job, data_dir, out_dir):
-    """Train one job in this process; return None, or the error as text."""
-    try:
-        result_dir = os.path.join(out_dir, job.folder)
-        os.makedirs(result_dir, exist_ok=True)
-        with open(os.path.join(result_dir, 'output.txt'), 'w', encoding='utf-8') as output:
-            sys.stdout, before = output, sys.stdout
-            try:
-                experiment.run_experiment({**job.experiment, 'desc': job.name, 'random_seed': job.seed}, data_dir,
-                                          result_dir, 'auto', {**config.theano_flags, 'device': 'cpu'})
-            finally:
-                sys.stdout = before
-    except misc.UserError as error:     # A diverged run is a result.
-        return str(error)
-    except Exception:
-        return traceback.format_exc()
-    return None
+    """Train one job in this process."""
+    result_dir = os.path.join(out_dir, job.folder)
+    os.makedirs(result_dir, exist_ok=True)
+    with open(os.path.join(result_dir, 'output.txt'), 'w', encoding='utf-8') as output, \
+            contextlib.redirect_stdout(output):
+        experiment.run_experiment({**job.experiment, 'desc': job.name, 'random_seed': job.seed}, data_dir, result_dir,
+                                  'auto', {**config.theano_flags, 'device': 'cpu'})
 
 
-def train_all(jobs, data_dir, out_dir, workers):
-    """Train the jobs that are not done."""
-    open_jobs = [job for job in jobs if run_dir_of(job, out_dir) is None]
+def evaluate_job(job, data_dir, out_dir):
+    """Evaluate the metrics of one job that are not evaluated yet; a diverged run has none."""
+    run_dir = run_dir_of(job, out_dir)
+    if run_dir is None:
+        return
+    theano_env.configure('auto', {**config.theano_flags, 'device': 'cpu'})
+    with contextlib.redirect_stderr(io.StringIO()):     # Its progress bars.
+        evaluate_metrics.evaluate_run(
+            str(run_dir), METRICS[job.part], data_dir, NUM_IMAGES[job.part], only_final=job.part != 'growing',
+            classifier=os.path.join(out_dir, 'classifier.npz'))
+
+
+def on_all(function, desc, jobs, data_dir, out_dir, workers):
+    """Call ``function(job, data_dir, out_dir)`` for all jobs, one process each, one thread per process."""
     os.environ['OMP_NUM_THREADS'] = '1'     # For the processes that are about to start.
     context = multiprocessing.get_context('spawn')
     with concurrent.futures.ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
-        futures = {pool.submit(train_job, job, data_dir, out_dir): job for job in open_jobs}
-        for future in tqdm(concurrent.futures.as_completed(futures), total=len(futures), desc='Training', unit='run'):
-            if future.result():
-                tqdm.write('%s: %s' % (futures[future].folder, future.result()))
+        futures = {pool.submit(function, job, data_dir, out_dir): job for job in jobs}
+        for future in tqdm(concurrent.futures.as_completed(futures), total=len(futures), desc=desc, unit='run'):
+            try:
+                future.result()
+            except misc.UserError as error:     # A run that diverged is a result; the others go on.
+                tqdm.write('%s: %s' % (futures[future].folder, error))
 
 
 def main(argv=None):
@@ -177,14 +195,19 @@ def main(argv=None):
     parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
     parser.add_argument('--out-dir', default=str(ROOT / 'results' / 'small-scale'), metavar='DIR',
                         help='default: %(default)s')
+    parser.add_argument('--report-dir', default=str(ROOT / 'results'), metavar='DIR', help='default: %(default)s')
     parser.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N', help='default: one per core')
     args = parser.parse_args(argv)
     jobs = [job for part in args.parts for job in PARTS[part]()]
     os.makedirs(args.data_dir, exist_ok=True)
     try:
-        make_datasets(args.data_dir)
         if not args.report:
-            train_all(jobs, args.data_dir, args.out_dir, args.workers)
+            make_datasets(args.data_dir)
+            unfinished = [job for job in jobs if run_dir_of(job, args.out_dir) is None]
+            on_all(train_job, 'Training', unfinished, args.data_dir, args.out_dir, args.workers)
+            make_classifier(args.data_dir, args.out_dir)
+            on_all(evaluate_job, 'Evaluating', jobs, args.data_dir, args.out_dir, args.workers)
+        reproduce_report.write(jobs, {job: run_dir_of(job, args.out_dir) for job in jobs}, args.report_dir)
     except misc.UserError as error:
         print('reproduce.py: error: %s' % error, file=sys.stderr)
         return 1

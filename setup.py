@@ -5,17 +5,19 @@ import pathlib
 from setuptools import setup
 
 TORCH = ['torch==2.13.0']
-DEMO = TORCH + ['scikit-learn']
-# For create_celebahq: libjpeg 8d and decryption. jpeglib can only be installed where it has a wheel.
-CELEBAHQ = ['jpeglib; (sys_platform == "linux" and platform_machine == "x86_64") or '
-            '(sys_platform == "darwin" and platform_machine == "arm64") or sys_platform == "win32"', 'cryptography']
 EXTRAS = {
     'torch': TORCH,
-    'demo': DEMO,
-    'celebahq': CELEBAHQ,
+    'demo': [*TORCH, 'scikit-learn'],
+    # Libjpeg 8d and decryption; jpeglib can only be installed where it has a wheel.
+    'celebahq': ['jpeglib; (sys_platform == "linux" and platform_machine == "x86_64") or '
+                 '(sys_platform == "darwin" and platform_machine == "arm64") or sys_platform == "win32"',
+                 'cryptography'],
     'lsun': ['lmdb'],
     'tfrecords': ['google-crc32c'],
     'video': ['imageio-ffmpeg'],
+    'inception': [*TORCH, 'torch-fidelity'],
+    'export': ['onnx'],
+    'tensorboard': ['tensorboard'],
     'figures': ['matplotlib'],
 }
 
@@ -29,10 +31,11 @@ setup(
     python_requires='>=3.10,<3.12',
     py_modules=[path.stem for path in sorted(pathlib.Path(__file__).parent.glob('*.py')) if path.stem != 'setup'],
     packages=['metrics', 'theano_torch'],
-    install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'deflate', 'isal', 'pillow', 'tqdm'],
+    install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'deflate', 'isal', 'pillow',
+                      'threadpoolctl', 'tqdm'],
     extras_require={
         **EXTRAS,
         'all': sorted({package for packages in EXTRAS.values() for package in packages}) + [
-            'pytest', 'ruff', 'scipy-openblas32'],
+            'onnxruntime', 'playwright', 'pytest', 'pytest-xdist', 'ruff', 'scipy-openblas32'],
     },
 )

@@ -55,6 +55,7 @@ op is here a dict {shared variable: new value}, as `theano.function` takes in `u
 import copy
 import inspect
 import pickle
+import re
 from collections import OrderedDict
 
 import numpy as np
@@ -534,7 +535,7 @@ class Network:
             num_params = _count(layer.get_params(trainable=True))
             if hide_layers_with_no_params and not num_params:
                 continue
-            weights = [var for var in layer.get_params() if local_names[var].rpartition('.')[2] == 'W']
+            weights = [var for var in layer.get_params() if re.split('[./]', local_names[var])[-1] in ('W', 'weight')]
             activation = getattr(layer, 'nonlinearity', None)
             rows.append((layer.name or '', type(layer).__name__, num_params, _format_shape(layer.output_shape),
                          ''.join(_format_shape(var.get_value(borrow=True).shape) for var in weights),

@@ -6,26 +6,27 @@
 
 import argparse
 import inspect
-import json
 import os
-import resource
+import shlex
+import signal
 import sys
 import time
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
 
-import lasagne
 import theano
 
 import distributed
 import experiment
 import layers
 import misc
+import summaries
+import training_state
 import updates
+from reporting import ProgressBar, TickStatistics, going_on
 from training_step import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS, FunctionsAhead, lod_range_of
 
 SNAPSHOT_MINIBATCH = 32             # Images generated at once for a picture; with batch norm they influence each other.
@@ -170,19 +171,25 @@ def initialize_mbdisc(D, dataset, lod):
 
 
 def save_fakes(run_dir, cur_nimg, Gs, grid, zoom):
-    """Save the images of the fixed latents as ``fakesNNNNNN.png``, NNNNNN in thousands of images.
+    """Save the images of the fixed latents as ``fakesNNNNNN.png``, NNNNNN in thousands of images; return the path.
 
     As in the release, Gs runs in training mode: batch norm uses and moves its statistics.
     """
     inputs = [grid.latents, grid.labels][:Gs.num_inputs]
     images = Gs.run(*inputs, minibatch_size=SNAPSHOT_MINIBATCH, deterministic=False)
-    save_grid(os.path.join(run_dir, 'fakes%06d.png' % (cur_nimg // 1000)), images, DYNAMIC_RANGE_NETS, grid.size,
-              zoom)
+    path = os.path.join(run_dir, 'fakes%06d.png' % (cur_nimg // 1000))
+    save_grid(path, images, DYNAMIC_RANGE_NETS, grid.size, zoom)
+    return path
 
 
 def save_grid(path, images, drange, grid_size, zoom):
     """Save images (N, C, H, W) as one picture, each pixel `zoom` times as large."""
     misc.save_image_grid(images.repeat(zoom, axis=2).repeat(zoom, axis=3), path, drange, grid_size)
+
+
+def save_networks(run_dir, cur_nimg, networks):
+    """Save (G, D, Gs) as ``network-snapshot-NNNNNN.pkl``, NNNNNN in thousands of images."""
+    misc.save_pkl(networks, os.path.join(run_dir, training_state.NETWORK_SNAPSHOT % (cur_nimg // 1000)))
 
 
 class StepReport(NamedTuple):
@@ -199,96 +206,43 @@ class StepReport(NamedTuple):
     networks: dict          # 'G', 'D' and 'Gs' as they are after the step.
 
 
-class TrainingDiverged(distributed.SharedError):
-    """A loss is NaN or infinite."""
+# ----------------------------------------------------------------------------------------------------------------------
+# The state of a training, see training_state.py.
 
 
-class TickStatistics:
-    """Averages over the D steps since the last status line; scores count image by image, as in the release."""
-
-    names = ('Gloss', 'Dloss', 'Dreal', 'Dfake')
-
-    def __init__(self):
-        self.sums, self.counts = np.zeros(4), np.zeros(4)
-        self.compile_seconds = 0.0
-
-    def add(self, outputs, tick):
-        """Add the outputs of one D step; `tick` is the number of the tick for the error message."""
-        for index, (name, output) in enumerate(zip(self.names, outputs, strict=True)):
-            total = float(np.sum(output))
-            if not np.isfinite(total):
-                raise TrainingDiverged('%s became %s in tick %d; the last snapshots are kept. Lower the learning rates '
-                                       'or change random_seed' % (name, total, tick))
-            self.sums[index] += total
-            self.counts[index] += np.size(output)
-
-    def report(self, run_dir, tick, kimg, schedule, seconds, tick_seconds, tick_kimg, gdrop_strength):
-        """Print the status line and append the same values to ``stats.jsonl``."""
-        means = self.sums / self.counts
-        tqdm.write('tick %-5d kimg %-8.1f lod %-5.2f minibatch %-4d time %-12s sec/tick %-9.1f sec/kimg %-6.1f '
-                   'Dgdrop %-8.4f Gloss %-8.4f Dloss %-8.4f Dreal %-8.4f Dfake %-8.4f' % (
-                       tick, kimg, schedule.lod, schedule.minibatch_size, misc.format_time(seconds), tick_seconds,
-                       tick_seconds / tick_kimg, gdrop_strength, *means), file=sys.stdout)
-        stats = {'tick': tick, 'kimg': kimg, 'lod': schedule.lod, 'resolution': schedule.resolution,
-                 'minibatch': schedule.minibatch_size, 'seconds': seconds, 'sec_per_tick': tick_seconds,
-                 'sec_per_kimg': tick_seconds / tick_kimg, 'compile_seconds': self.compile_seconds,
-                 'peak_memory_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 'Dgdrop': gdrop_strength,
-                 **dict(zip(self.names, means, strict=True))}
-        with open(os.path.join(run_dir, 'stats.jsonl'), 'a', encoding='utf-8') as stats_file:
-            stats_file.write(json.dumps(stats) + '\n')
+def state_arrays(networks, exponents, compiler, dataset, grid):
+    """({name: array}, JSON) of all that decides what comes next, but for the counters of the loop."""
+    arrays = {'%s/%s' % (key, name): var.get_value(borrow=True) for key, net in networks.items()
+              for name, var in (net.trainables if key == 'Gs' else net.vars).items()}
+    arrays.update(('loss_scaling/%d' % index, var.get_value()) for index, var in enumerate(exponents) if var)
+    arrays.update(('reader/' + key, np.asarray(value)) for key, value in dataset.get_state().items())
+    arrays.update(('grid/' + key, np.asarray(value)) for key, value in grid._asdict().items())
+    function_arrays, lod_range = compiler.get_state()
+    arrays.update(function_arrays)
+    algorithm, arrays['numpy_random'], *rest = np.random.get_state()
+    return arrays, {'lod_range': lod_range, 'numpy_random': [algorithm, *rest]}
 
 
-class ProgressBar:
-    """A tqdm bar over the kimg of the training whose ETA knows that high resolutions take longer.
+def restore_state(state, networks, exponents, compiler, dataset, schedule):
+    """Put back what :func:`state_arrays` has collected; NumPy's generator last.
 
-    The time still to come is the convolutions' multiplications in the rest of the schedule, at the rate measured in
-    the last tick.
+    Returns
+    -------
+    (SnapshotGrid, TrainingFunctions or None)
     """
-
-    def __init__(self, G, D, resolution, schedule_kwargs, show):
-        self.total_kimg = schedule_kwargs['total_kimg']
-        self.schedule_at = lambda kimg: training_schedule(int(kimg * 1000), resolution, **schedule_kwargs)
-        per_layer = layer_multiplications(G) + layer_multiplications(D)
-        self.work = {2 ** stage: sum(count for height, count in per_layer if height <= 2 ** stage)
-                     for stage in range(2, int(np.log2(resolution)) + 1)}
-        self.seconds_per_work = None
-        self.bar = tqdm(total=self.total_kimg, disable=not show, mininterval=1 if sys.stderr.isatty() else 30,
-                        bar_format='{percentage:3.0f}%|{bar:30}| {n:.1f}/{total:.0f} kimg, {elapsed} gone{postfix}')
-        self.bar.set_postfix_str('ETA after the first tick', refresh=False)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.bar.close()
-
-    def update(self, cur_nimg):
-        self.bar.update(min(cur_nimg / 1000.0, self.total_kimg) - self.bar.n)
-
-    def calibrate(self, resolution, seconds_per_kimg):
-        """Take the rate of a finished tick."""
-        self.seconds_per_work = seconds_per_kimg / self.work[resolution]
-        self.bar.set_postfix_str('ETA ' + misc.format_time(self.remaining_seconds(self.bar.n)), refresh=False)
-
-    def remaining_seconds(self, kimg):
-        """Estimated seconds from `kimg` to the end."""
-        points, step = np.linspace(kimg, self.total_kimg, 200, endpoint=False, retstep=True)
-        return step * self.seconds_per_work * sum(self.work[self.schedule_at(point).resolution] for point in points)
-
-
-def multiplications(net, resolution):
-    """Multiplications of one forward pass of the convolutions of `net` at and below `resolution`, per image."""
-    return sum(count for height, count in layer_multiplications(net) if height <= resolution)
-
-
-def layer_multiplications(net):
-    """[(height of the output, multiplications per image)] of every layer of `net`."""
-    counts = []
-    for layer in lasagne.layers.get_all_layers(net.output_layers):
-        height = layer.output_shape[2] if len(layer.output_shape) == 4 else 1
-        weights = [param.get_value(borrow=True).size for param in layer.get_params() if param.ndim >= 2]
-        counts.append((height, sum(weights) * height ** 2))
-    return counts
+    arrays, document = state
+    for key, net in networks.items():
+        for name in net.trainables if key == 'Gs' else net.vars:
+            net.set_var(name, arrays['%s/%s' % (key, name)])
+    for index, var in enumerate(exponents):
+        if var and 'loss_scaling/%d' % index in arrays:
+            var.set_value(arrays['loss_scaling/%d' % index])
+    dataset.set_state({key[len('reader/'):]: value for key, value in arrays.items() if key.startswith('reader/')})
+    size, *contents = [arrays['grid/' + key] for key in SnapshotGrid._fields]
+    functions = compiler.set_state(arrays, document['lod_range'], schedule)
+    algorithm, *rest = document['numpy_random']
+    np.random.set_state((algorithm, arrays['numpy_random'], *rest))
+    return SnapshotGrid(tuple(map(int, size)), *contents), functions
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -311,6 +265,7 @@ def train_gan(
     adam_beta1              = 0.0,          # Adam: decay of the first moment.
     adam_beta2              = 0.99,         # Adam: decay of the second moment.
     adam_epsilon            = 1e-8,         # Adam: added to the root of the second moment.
+    reset_optimizer         = True,         # Start Adam anew whenever layers begin or end to fade in.
     total_kimg              = 15000,        # Length of the training, in thousands of real images.
     lod_initial_resolution  = 4,            # Image resolution at the beginning.
     lod_training_kimg       = 600,          # Thousands of images at each resolution before it is doubled.
@@ -323,6 +278,9 @@ def train_gan(
     tick_kimg_overrides     = None,         # ...and at some resolutions; None = the release's table.
     image_snapshot_ticks    = 4,            # Save a grid of generated images every so many ticks.
     network_snapshot_ticks  = 40,           # Save the networks every so many ticks.
+    state_minutes           = 10,           # Save the training state every so many minutes. None = when stopped only.
+    resume_kimg             = None,         # Thousands of images that given networks have seen. None = 0 or as named.
+    resume_time             = 0.0,          # Seconds that they have been trained for.
     image_grid_type         = 'default',    # 'default': random reals. 'category': one column per class, or '-rows'.
     image_grid_size         = None,         # (columns, rows) of the grid. None = choose.
     image_grid_zoom         = 1,            # Enlarge every pixel of the saved grids to so many.
@@ -335,8 +293,10 @@ def train_gan(
     on_step                 = None,         # Called with a StepReport after every iteration.
     ranks                   = distributed.SINGLE,   # distributed.Ranks: which of how many processes this is.
     loss_scaling            = False,        # Scale losses before they are differentiated; float16 needs that.
+    Gs                      = None,         # Averaged generator to start from. None = a copy of G.
+    run_states              = None,         # training_state.RunStates: where to save states, what to go on from.
 ):
-    """Train `G` and `D` and write images, snapshots and statistics into `run_dir`.
+    """Train `G` and `D` and write images, snapshots, states and statistics into `run_dir`.
 
     Returns
     -------
@@ -347,6 +307,8 @@ def train_gan(
     ------
     TrainingDiverged
         A loss became NaN or infinite; the last snapshots stay where they are.
+    distributed.Stopped
+        After Ctrl-C or SIGTERM; networks and training state are saved.
     """
     schedule_kwargs = {name: value for name, value in locals().items()
                        if name in inspect.signature(training_schedule).parameters}
@@ -354,28 +316,63 @@ def train_gan(
     is_first = ranks.rank == 0              # The one that writes.
     adam_kwargs = {'beta1': adam_beta1, 'beta2': adam_beta2, 'epsilon': adam_epsilon}
 
-    # Averaged generator, learning rates, fixed latents.
-    Gs = G.clone(share_nontrainables=True)
+    def resolution_at(kimg):
+        return training_schedule(int(kimg * 1000), resolution, **schedule_kwargs).resolution
+
+    # Averaged generator, learning rates.
+    averaged, Gs = Gs, G.clone(share_nontrainables=True)
+    if averaged:
+        Gs.copy_trainables_from(averaged)
+    networks = {'G': G, 'D': D, 'Gs': Gs}
     G_lrate, D_lrate = theano.shared(np.float32(0)), theano.shared(np.float32(0))
     exponents = [updates.loss_scaling_exponent() if loss_scaling else None for _net in 'DG']
-    schedule = training_schedule(0, resolution, **schedule_kwargs)
-    grid = setup_snapshot_grid(G, dataset, image_grid_size, image_grid_type)
-    initialize_mbdisc(D, dataset, schedule.lod)
-    distributed.copy_from_rank_0(ranks, [var for net in (G, D, Gs) for var in net.vars.values()])
+    start = run_states.start if run_states else None
+    events = summaries.EventFile(run_dir)
+
+    # Fixed latents.
+    cur_nimg = start.document['cur_nimg'] if start else int((resume_kimg or 0) * 1000)
+    schedule = training_schedule(cur_nimg, resolution, **schedule_kwargs)
+    if not start:
+        grid = setup_snapshot_grid(G, dataset, image_grid_size, image_grid_type)
+        if not averaged:
+            initialize_mbdisc(D, dataset, schedule.lod)
+    distributed.copy_from_rank_0(ranks, [var for net in networks.values() for var in net.vars.values()])
     print('Saving results to', run_dir)
-    if is_first:
+    if is_first and not start:
         save_grid(os.path.join(run_dir, 'reals.png'), grid.reals, DYNAMIC_RANGE_IMAGES, grid.size, image_grid_zoom)
-        save_fakes(run_dir, 0, Gs, grid, image_grid_zoom)
+        for net in (G, D) if averaged else ():
+            net.toplevel_params['cur_lod'].set_value(np.float32(schedule.lod))
+        events.picture(cur_nimg, 'fakes', save_fakes(run_dir, cur_nimg, Gs, grid, image_grid_zoom))
 
     functions = upcoming = None
-    cur_nimg, cur_tick, tick_start_nimg = 0, 0, 0
+    cur_tick, tick_start_nimg = 0, cur_nimg
     gdrop_average = 0.0
-    start_time = tick_start_time = time.time()
+    start_time, tick_start_time = time.time() - resume_time, time.time()
     tick = TickStatistics()
     compiler = FunctionsAhead(G, D, Gs, G_lrate, D_lrate, G_smoothing, loss_kwargs or {}, adam_kwargs, separate_funcs,
-                              dequantize_reals, ranks, exponents)
-    with ProgressBar(G, D, resolution, schedule_kwargs, show_progress and is_first) as progress, compiler, \
-            experiment.naming_minibatch(lambda: schedule, minibatch_overrides, ranks):
+                              dequantize_reals, ranks, exponents, reset_optimizer=reset_optimizer)
+    with ProgressBar(G, D, resolution, total_kimg, resolution_at, show_progress and is_first) as progress, compiler, \
+            experiment.naming_minibatch(lambda: schedule, minibatch_overrides, ranks), \
+            distributed.StopRequest(ranks) as stop:
+
+        # Go on from a training state.
+        if start:
+            counters = start.document
+            compile_start_time = time.time()
+            grid, functions = restore_state(start, networks, exponents, compiler, dataset, schedule)
+            if functions:
+                upcoming = next_lod_range(cur_nimg, resolution, schedule_kwargs)
+            cur_tick, tick_start_nimg = counters['cur_tick'], counters['tick_start_nimg']
+            gdrop_average = counters['gdrop_average']
+            start_time = time.time() - counters['seconds']
+            tick_start_time = compile_start_time - counters['tick_seconds']
+            tick.set_state(counters['tick'])
+            tick.compile_seconds += time.time() - compile_start_time
+            progress.update(cur_nimg)
+            if is_first:
+                run_states.rewind()
+        state_time = time.time()
+
         while cur_nimg < total_kimg * 1000:
 
             # What is in force now.
@@ -428,26 +425,46 @@ def train_gan(
 
             # Once per tick: status line, images, networks.
             done = cur_nimg >= total_kimg * 1000
-            if cur_nimg < tick_start_nimg + schedule.tick_kimg * 1000 and not done:
-                continue
-            cur_tick += 1
-            cur_time = time.time()
-            tick_kimg = (cur_nimg - tick_start_nimg) / 1000.0
-            tick_seconds = cur_time - tick_start_time
-            if is_first:
-                tick.report(run_dir, cur_tick, cur_nimg / 1000.0, schedule, cur_time - start_time, tick_seconds,
-                            tick_kimg, gdrop_strength)
-            progress.calibrate(schedule.resolution, (tick_seconds - tick.compile_seconds) / tick_kimg)
-            tick = TickStatistics()
-            tick_start_nimg, tick_start_time = cur_nimg, cur_time
-            if is_first and (cur_tick % image_snapshot_ticks == 0 or done):
-                save_fakes(run_dir, cur_nimg, Gs, grid, image_grid_zoom)
-            if is_first and cur_tick % network_snapshot_ticks == 0 and not done:
-                misc.save_pkl((G, D, Gs), os.path.join(run_dir, 'network-snapshot-%06d.pkl' % (cur_nimg // 1000)))
+            if cur_nimg >= tick_start_nimg + schedule.tick_kimg * 1000 or done:
+                cur_tick += 1
+                cur_time = time.time()
+                tick_kimg = (cur_nimg - tick_start_nimg) / 1000.0
+                tick_seconds = cur_time - tick_start_time
+                if is_first:
+                    tick.report(run_dir, events, cur_tick, cur_nimg / 1000.0, schedule, cur_time - start_time,
+                                tick_seconds, tick_kimg, gdrop_strength)
+                progress.calibrate(schedule.resolution, (tick_seconds - tick.compile_seconds) / tick_kimg)
+                tick = TickStatistics()
+                tick_start_nimg, tick_start_time = cur_nimg, cur_time
+                with going_on():
+                    if is_first and (cur_tick % image_snapshot_ticks == 0 or done):
+                        events.picture(cur_nimg, 'fakes', save_fakes(run_dir, cur_nimg, Gs, grid, image_grid_zoom))
+                with going_on():
+                    if is_first and cur_tick % network_snapshot_ticks == 0 and not done:
+                        save_networks(run_dir, cur_nimg, (G, D, Gs))
+
+            # Every so many minutes, and before the end that somebody asks for: the training state.
+            signum = 0 if done else stop.asked()
+            due = state_minutes is not None and time.time() >= state_time + state_minutes * 60
+            if is_first and run_states and (signum or due and not done):
+                with going_on():
+                    arrays, document = state_arrays(networks, exponents, compiler, dataset, grid)
+                    run_states.save(cur_nimg, arrays, {
+                        **document, 'cur_nimg': cur_nimg, 'cur_tick': cur_tick, 'tick_start_nimg': tick_start_nimg,
+                        'gdrop_average': gdrop_average, 'seconds': time.time() - start_time,
+                        'tick_seconds': time.time() - tick_start_time, 'tick': tick.get_state()})
+                state_time = time.time()
+            if signum:
+                with going_on():
+                    if is_first:
+                        save_networks(run_dir, cur_nimg, (G, D, Gs))
+                distributed.from_rank_0(ranks, None)    # The others wait for the files.
+                raise distributed.Stopped('stopped by %s at kimg %.1f' % (
+                    signal.Signals(signum).name, cur_nimg / 1000), signum, run_dir)
 
     if is_first:
         misc.save_pkl((G, D, Gs), os.path.join(run_dir, 'network-final.pkl'))
-        with open(os.path.join(run_dir, '_training-done.txt'), 'w', encoding='utf-8'):
+        with open(os.path.join(run_dir, training_state.DONE_FILE), 'w', encoding='utf-8'):
             pass
     return Gs
 
@@ -465,6 +482,7 @@ def parse_arguments(config, argv):
         epilog='experiments:\n%s\n\nexamples:\n  python train.py\n  python train.py --experiment celebahq-1024\n'
                '  python train.py --experiment celebahq-1024-nopixelnorm-VERBOSE --dry-run\n'
                '  python train.py --set train.total_kimg=2 --result-dir /tmp/results\n'
+               '  python train.py --resume latest\n'
                '  torchrun --nproc_per_node=8 train.py --experiment celebahq-v2-8gpus' % names)
     parser.add_argument('--experiment', default=config.experiment, metavar='NAME', help='default: %(default)s')
     parser.add_argument('--engine', default=config.engine, help='auto, torch, theano or python; default: %(default)s')
@@ -472,11 +490,24 @@ def parse_arguments(config, argv):
                         'default: %(default)s')
     parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
     parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
+    parser.add_argument('--resume', metavar='RUN', help="go on, exactly, with a run that was stopped or killed: its "
+                        "number, folder, or 'latest'")
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', dest='overrides',
                         help='change one option of the experiment; may be given several times')
     parser.add_argument('--dry-run', action='store_true',
                         help='print the experiment, its schedule and estimates of memory and time, and stop')
     return parser.parse_args(argv)
+
+
+def resuming(argv, run_dir):
+    """The command line `argv`, changed so that it goes on with the run in `run_dir`."""
+    words, kept = iter(argv), []
+    for word in words:
+        if word == '--resume':
+            next(words, None)
+        elif not word.startswith('--resume='):
+            kept.append(word)
+    return shlex.join([*kept, '--resume', run_dir])
 
 
 def main(argv=None):
@@ -486,6 +517,8 @@ def main(argv=None):
     try:
         ranks = distributed.from_environment()
         chosen = experiment.resolve_config(config, args.experiment, args.overrides)
+        if args.resume:
+            chosen['train'].update(resume_run_id=args.resume, resume_snapshot='latest')
         if args.dry_run:
             if ranks.rank == 0:
                 import plan
@@ -493,6 +526,12 @@ def main(argv=None):
             return 0
         experiment.run_experiment(chosen, args.data_dir, args.result_dir, args.engine, config.theano_flags, ranks,
                                   args.precision)
+    except distributed.Stopped as stopped:
+        if ranks.rank == 0:
+            program = 'python' if ranks.size == 1 else 'torchrun ...'
+            arguments = resuming(sys.argv[1:] if argv is None else argv, stopped.run_dir)
+            print('train.py: %s; go on with: %s train.py %s' % (stopped, program, arguments), file=sys.stderr)
+        return 128 + stopped.signum
     except (misc.UserError, theano_env.EnvironmentProblem) as error:
         # What all ranks see alike is told by one.
         if ranks.rank == 0:

@@ -26,11 +26,11 @@ import updates
 from dataset import Dataset
 
 TEST_SHARE = 0.2        # Of the images, not trained on.
-MINIBATCH_SIZE = 64
+MINIBATCH_SIZE = 16
 CLASSIFY_IMAGES = 256   # Read at a time.
 
 
-def train_classifier(images, labels, num_epochs=8, learning_rate=0.002, random_seed=1000, show_progress=True):
+def train_classifier(images, labels, num_epochs=4, learning_rate=0.002, random_seed=1000, show_progress=True):
     """Train :func:`networks.mnist_classifier`.
 
     Every image is moved by up to an eighth of its size at random, as generated digits are not centred like real ones.
@@ -162,7 +162,7 @@ def main(argv=None):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('h5_path', metavar='H5', help='labelled data set of single-channel images')
     parser.add_argument('output', metavar='NPZ', help='file of weights to write')
-    parser.add_argument('--epochs', type=int, default=8, metavar='N', help='default: %(default)s')
+    parser.add_argument('--epochs', type=int, default=4, metavar='N', help='default: %(default)s')
     parser.add_argument('--seed', type=int, default=1000, help='default: %(default)s')
     parser.add_argument('--engine', default=config.engine, help='default: %(default)s')
     args = parser.parse_args(argv)
@@ -172,7 +172,7 @@ def main(argv=None):
         theano_env.configure(args.engine, config.theano_flags, None, config.precision)
         with Dataset(args.h5_path) as dataset:
             if dataset.label_size < 2 or dataset.shape[0] != 1:
-                raise misc.UserError('%s: has %d colour channels and %d classes; needs labelled images of one channel' % (
+                raise misc.UserError('%s: has %d colour channels and %d classes; needs one channel and labels' % (
                     args.h5_path, dataset.shape[0], dataset.label_size))
             images, labels = dataset.get_images(np.arange(dataset.num_images))
         network, accuracy = train_classifier(images, labels, args.epochs, random_seed=args.seed)

@@ -29,6 +29,8 @@ class TrainingFunctions(NamedTuple):
     train_d: object         # (reals, real_labels, latents, fake_labels) -> G_loss, D_loss, real_scores, fake_scores
     train_g: object         # (latents, fake_labels) -> nothing; None when D's function updates G too
     streams: list           # Random streams of the functions, see `seed_streams`.
+    variables: list = ()    # Shared variables of the functions alone that change: Adam's, random streams.
+    layer_rstates: list = ()    # Where the layers' random streams stand after compiling, see `layer_streams`.
 
 
 def compile_training_functions(
@@ -42,12 +44,13 @@ def compile_training_functions(
     dequantize_reals,       # Add uniform noise of one grey level to the real images.
     ranks = distributed.SINGLE,     # distributed.Ranks: the minibatch is the share of one rank.
     loss_scaling = (None, None),    # Exponents of D's and G's loss scaling, see updates.scaled.
+    adam_states = (None, None),     # Optimizer states of D and G. None: new ones.
 ):
     """Build and compile the D and G steps for the lod range ``[schedule.min_lod, schedule.max_lod]``.
 
-    Everything runs at the resolution of `min_lod`: the networks never look at images finer than that. The optimizer
-    state is new, as in the 2017 release, which rebuilt its functions for every lod range. Gradients and outputs are
-    averages over all ranks. The random streams have to be seeded with :func:`seed_streams` before the first step.
+    Everything runs at the resolution of `min_lod`: the networks never look at images finer than that. Gradients and
+    outputs are averages over all ranks. The random streams have to be seeded with :func:`seed_streams` before the first
+    step.
     """
     # Float32 inputs even when theano.config.floatX is float64, as in the release.
     real_images = T.TensorType('uint8', (False,) * 4)('real_images')
@@ -55,6 +58,8 @@ def compile_training_functions(
     latents = T.TensorType('float32', (False,) * 2)('latents')
     fake_labels = T.TensorType('float32', (False,) * 2)('fake_labels')
 
+    layers_random = layer_streams(G, D)
+    layers_drawn = [len(stream.state_updates) for stream in layers_random]
     reals, streams = T.cast(real_images, 'float32'), []
     if dequantize_reals:
         noise = MRG_RandomStreams()
@@ -76,10 +81,19 @@ def compile_training_functions(
         g_grads, = distributed.mean_over_ranks(ranks, g_grads)
     else:
         d_grads, g_grads, outputs = distributed.mean_over_ranks(ranks, d_grads, g_grads, outputs)
-    d_updates = updates.adam(d_grads, d_params, D_lrate, **adam_kwargs, loss_scaling=loss_scaling[0])
-    g_updates = updates.adam(g_grads, g_params, G_lrate, **adam_kwargs, loss_scaling=loss_scaling[1])
+    d_updates = updates.adam(d_grads, d_params, D_lrate, **adam_kwargs, loss_scaling=loss_scaling[0],
+                             state=adam_states[0])
+    g_updates = updates.adam(g_grads, g_params, G_lrate, **adam_kwargs, loss_scaling=loss_scaling[1],
+                             state=adam_states[1])
     # Updates are simultaneous: as in the release, Gs follows the weights from before this step.
     g_updates.update(Gs.setup_as_moving_average_of(G, beta=G_smoothing))
+
+    # In an order that is the same in every process.
+    outliving = {*loss_scaling, *(var for state in adam_states if state for var in state.variables())}
+    outliving |= {var for net in (G, D, Gs) for var in net.vars.values()}
+    variables = [var for var in [*d_updates, *g_updates] if var not in outliving]
+    for stream, drawn in zip(layers_random + streams, layers_drawn + [0] * len(streams), strict=True):
+        variables += [update[0] for update in stream.state_updates[drawn:]]
 
     inputs = [real_images, real_labels, latents, fake_labels]
     train_g = None
@@ -90,7 +104,13 @@ def compile_training_functions(
         d_updates.update(g_updates)
     train_d = theano.function(inputs, outputs, updates=d_updates, on_unused_input='ignore')
     train_d.trust_input = True
-    return TrainingFunctions(train_d, train_g, streams)
+    return TrainingFunctions(train_d, train_g, streams, variables, [stream.rstate for stream in layers_random])
+
+
+def layer_streams(*nets):
+    """The random streams of the layers of `nets`, which every building of the functions takes a step further."""
+    return [value for net in nets for layer in lasagne.layers.get_all_layers(net.output_layers)
+            for value in vars(layer).values() if isinstance(value, MRG_RandomStreams)]
 
 
 def gradients(loss, net):
@@ -114,20 +134,64 @@ class FunctionsAhead:
     Parameters
     ----------
     *args
-        Those of :func:`compile_training_functions` but for `schedule`.
+        Those of :func:`compile_training_functions` but for `schedule` and `adam_states`.
+    reset_optimizer : bool
+        Start Adam anew for every lod range, as the 2017 release did by rebuilding its functions.
     """
 
-    def __init__(self, G, D, Gs, *args):
+    def __init__(self, G, D, Gs, *args, reset_optimizer=True):
         self.networks = {'G': G, 'D': D, 'Gs': Gs}
         self.args = args
-        self.lod_range = None       # That of the functions given out last.
+        self.adam_states = [None if reset_optimizer else updates.AdamState(net.trainables.values()) for net in (D, G)]
+        self.outliving = [var for state in self.adam_states if state for var in state.variables()]
+        self.lod_range = None       # That of the functions given out last...
+        self.functions = None       # ...and those.
+        self.layer_streams = layer_streams(G, D)
+        self.layer_rstates = [stream.rstate for stream in self.layer_streams]     # From which the next ones start.
         self.pending = None         # (lod range, thread, list for its result) while one compiles.
 
     def take(self, schedule):
         """The functions for the lod range of `schedule`, freshly seeded: those compiled ahead, or compiled now."""
         self.lod_range = lod_range_of(schedule)
-        functions = self._finish(self.lod_range) or self._compile(schedule)
-        seed_streams(functions)
+        self.functions = self._finish(self.lod_range) or self._compile(schedule)
+        self.layer_rstates = self.functions.layer_rstates
+        seed_streams(self.functions)
+        return self.functions
+
+    def get_state(self):
+        """What :meth:`set_state` needs: ({name: array}, JSON)."""
+        arrays = {'functions/%04d' % index: var.get_value(borrow=True)
+                  for index, var in enumerate(self.functions.variables)}
+        arrays.update(('optimizer/%04d' % index, var.get_value(borrow=True))
+                      for index, var in enumerate(self.outliving))
+        arrays.update(('layer_rstates/%04d' % index, rstate) for index, rstate in enumerate(self.layer_rstates))
+        return arrays, list(self.lod_range)
+
+    def set_state(self, arrays, lod_range, schedule):
+        """Make the functions as they were when `get_state` was called, if `schedule` still needs them.
+
+        Returns
+        -------
+        TrainingFunctions or None
+
+        Raises
+        ------
+        misc.UserError
+            The state is that of other functions.
+        """
+        functions = None
+        if tuple(lod_range) == lod_range_of(schedule):
+            functions = self.functions = self._compile(schedule)
+            self.lod_range = lod_range_of(schedule)
+            values = [arrays[name] for name in sorted(arrays) if name.startswith('functions/')]
+            if [value.shape for value in values] != [var.get_value(borrow=True).shape for var in functions.variables]:
+                raise misc.UserError('the training state is that of other losses or steps; resume with the options of '
+                                     'the run and the version of this program that made it')
+            for var, value in zip(functions.variables, values, strict=True):
+                var.set_value(value)
+        for index, var in enumerate(self.outliving):
+            var.set_value(arrays['optimizer/%04d' % index])
+        self.layer_rstates = [arrays['layer_rstates/%04d' % index] for index in range(len(self.layer_streams))]
         return functions
 
     def prepare(self, schedule):
@@ -146,7 +210,11 @@ class FunctionsAhead:
 
     def _compile(self, schedule):
         with theano_env.COMPILING:
-            return compile_training_functions(*self.networks.values(), schedule, *self.args)
+            # Whatever has been compiled in vain.
+            for stream, rstate in zip(self.layer_streams, self.layer_rstates, strict=True):
+                stream.rstate = rstate
+            return compile_training_functions(*self.networks.values(), schedule, *self.args,
+                                              adam_states=self.adam_states)
 
     def _finish(self, wanted):
         """Wait for the functions that are being compiled; None if they are not those that are wanted."""

@@ -149,8 +149,22 @@ def any_not_finite(tensors):
     return T.invert(T.all(T.stack([T.all(T.le(abs(x), np.finfo(x.dtype).max)) for x in tensors])))
 
 
-def adam(grads, params, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, overflow=None, loss_scaling=None):
-    """The updates of `lasagne.updates.adam` (Kingma and Ba 2014), whose state starts at zero.
+class AdamState:
+    """The moments of parameters and the number of steps, in shared variables that start at zero."""
+
+    def __init__(self, params):
+        self.steps = theano.shared(np.asarray(0, theano.config.floatX))
+        self.moments = {param: [theano.shared(np.zeros_like(param.get_value(borrow=True))) for _ in range(2)]
+                        for param in params}
+
+    def variables(self):
+        """All shared variables, in an order that is the same in every process."""
+        return [self.steps, *(moment for moments in self.moments.values() for moment in moments)]
+
+
+def adam(grads, params, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, overflow=None, loss_scaling=None,
+         state=None):
+    """The updates of `lasagne.updates.adam` (Kingma and Ba 2014).
 
     Parameters
     ----------
@@ -163,6 +177,8 @@ def adam(grads, params, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, ove
     loss_scaling : shared variable, optional
         Exponent by which the loss was scaled, see :func:`scaled`. The scaling is undone; a step with gradients that
         are not finite changes the exponent alone.
+    state : AdamState, optional
+        Of `params` at least. Default: a new one.
 
     Returns
     -------
@@ -175,18 +191,18 @@ def adam(grads, params, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, ove
         updates[loss_scaling] = loss_scaling + T.switch(overflow, -LOSS_SCALING_DECREASE, LOSS_SCALING_INCREASE)
         grads = [grad * T.cast(np.float32(2) ** -loss_scaling, grad.dtype) for grad in grads]
     overflow = T.constant(np.float32(0)) if overflow is None else T.cast(T.neq(overflow, 0), 'float32')
-    previous = theano.shared(np.asarray(0, theano.config.floatX))
-    steps = previous + T.cast(1 - overflow, previous.dtype)
+    state = state or AdamState(params)
+    steps = state.steps + T.cast(1 - overflow, state.steps.dtype)
     rate = learning_rate * T.sqrt(1 - beta2 ** steps) / (1 - beta1 ** steps)
     # One step for each dtype.
     for dtype in dict.fromkeys(param.dtype for param in params):
         pairs = [(grad, param) for grad, param in zip(grads, params, strict=True) if param.dtype == dtype]
-        moments = [[theano.shared(np.zeros_like(param.get_value(borrow=True))) for _, param in pairs] for _ in range(2)]
-        changed = [param for _, param in pairs] + moments[0] + moments[1]
+        means, squares = zip(*[state.moments[param] for _, param in pairs], strict=True)
+        changed = [*(param for _, param in pairs), *means, *squares]
         step = AdamStep(len(pairs), beta1, beta2, epsilon)
         results = step(rate, overflow, *[T.cast(grad, dtype) for grad, _ in pairs], *changed, return_list=True)
         updates.update(zip(changed, results, strict=True))
-    updates[previous] = steps
+    updates[state.steps] = steps
     return updates
 
 

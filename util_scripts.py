@@ -1,6 +1,6 @@
-"""Images and videos of trained networks: ``python util_scripts.py COMMAND RUN_OR_PKL``, or from `config.py`.
+"""Images and videos of trained networks, and pages to look at a run: ``python util_scripts.py COMMAND RUN_OR_PKL``.
 
-An entry of `config.py`'s table whose ``train.func`` names one of the functions below runs that one in a new run folder:
+An entry of `config.py`'s table whose ``train.func`` names one of the functions below runs it in a new run folder:
 
     'faces': {'desc': 'fake-images', 'train': {'func': 'util_scripts.generate_fake_images', 'run': 3, 'seeds': [1, 2]}},
 
@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import inspect
 import itertools
-import json
 import os
 import re
 import sys
@@ -29,7 +28,9 @@ import theano.tensor as T
 import experiment
 import misc
 import ops
+import run_report
 import tfutil_shim
+from run_report import caption_of, list_fakes, read_stats
 
 DYNAMIC_RANGE_NETS = (-1, 1)
 MINIBATCH_PIXELS = 1 << 20          # Generated at once; a process that makes a 1024x1024 image takes 1 GB.
@@ -256,22 +257,6 @@ def generate_interpolation_video(
     return path
 
 
-def read_stats(run_dir):
-    """The status lines of a run, list of dict; [] if it has none. A line cut off at the end is passed over."""
-    try:
-        with open(os.path.join(run_dir, 'stats.jsonl'), encoding='utf-8') as stats_file:
-            lines = stats_file.read().split('\n')[:-1]
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines]
-
-
-def list_fakes(run_dir):
-    """[(kimg, path)] of a run's image grids ``fakesNNNNNN.png``, the earliest first."""
-    matches = [re.fullmatch(r'fakes(\d+)\.png', name) for name in os.listdir(run_dir)]
-    return sorted((int(match[1]), os.path.join(run_dir, match[0])) for match in matches if match)
-
-
 def captioned(image, caption, longest_caption):
     """`image` with one line of text in a black strip below it, wide enough for `longest_caption`."""
     height = max(image.height // 32, 14)
@@ -281,14 +266,6 @@ def captioned(image, caption, longest_caption):
     canvas.paste(image, ((width - image.width) // 2, 0))
     ImageDraw.Draw(canvas).text((width // 2, image.height + height), caption, fill='white', font=font, anchor='mm')
     return canvas
-
-
-def caption_of(kimg, stats):
-    """``kimg 120   lod 1.50   time 2h 03m 07s`` for the picture of so many thousands of images."""
-    past = [line for line in stats if int(line['kimg']) <= kimg]
-    if not past:
-        return 'kimg %d' % kimg
-    return 'kimg %-6d  lod %.2f   time %s' % (kimg, past[-1]['lod'], misc.format_time(past[-1]['seconds']))
 
 
 def generate_training_video(
@@ -541,7 +518,7 @@ COMMANDS = {    # function: (help, examples, what it takes beside a run)
 
 
 def parse_arguments(argv, config):
-    parser = argparse.ArgumentParser(description='Make images and videos of trained networks.',
+    parser = argparse.ArgumentParser(description='Make images and videos of trained networks, or a page on a run.',
                                      epilog='More on each: python util_scripts.py COMMAND --help')
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
     for function, (help_text, examples, positional) in COMMANDS.items():
@@ -559,6 +536,17 @@ def parse_arguments(argv, config):
         command.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
         command.add_argument('--engine', default=config.engine, help='what computes; default: %(default)s')
         command.set_defaults(command=function.__name__)
+    command = commands.add_parser(
+        'report', help='Write a page to look at a run: curves, timing, pictures, metrics, configuration.',
+        description='Write one self-contained HTML page with the curves, timing, pictures, metrics and configuration '
+                    'of a run. It opens in any browser, without a server; the run may be going on.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='examples:\n  python util_scripts.py report 3\n'
+               '  python util_scripts.py report results/000-digits --out digits.html')
+    command.add_argument('run', metavar='RUN', help='number or folder of a run')
+    command.add_argument('--out', metavar='FILE', help='default: report.html in the folder of the run')
+    command.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
+    command.set_defaults(command='report', engine=None)
     return vars(parser.parse_args(argv))
 
 
@@ -569,6 +557,9 @@ def main(argv=None):
     command, out, result_dir, engine = (args.pop(name) for name in ('command', 'out', 'result_dir', 'engine'))
     chosen = {'desc': command.replace('_', '-'), 'train': {'func': 'util_scripts.' + command, **args}}
     try:
+        if command == 'report':
+            run_report.write_report(misc.locate_run_dir(args['run'], result_dir), out)
+            return 0
         experiment.run_utility(chosen, result_dir, engine, config.theano_flags, config.precision, out)
     except (misc.UserError, theano_env.EnvironmentProblem) as error:
         print('util_scripts.py: error: %s' % error, file=sys.stderr)

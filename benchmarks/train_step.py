@@ -96,9 +96,9 @@ class Trainer:
 
     def step_flops(self, lod):
         """Multiplications and additions that the convolutions of one step need in the plain algorithm."""
-        import train
+        import reporting
         passes = D_FORWARDS_PER_STEP + G_FORWARDS_PER_STEP
-        return 2 * self.args.minibatch * passes * train.multiplications(self.D, self.args.resolution >> int(lod))
+        return 2 * self.args.minibatch * passes * reporting.multiplications(self.D, self.args.resolution >> int(lod))
 
 
 def time_steps(step, seconds, minimum=2):

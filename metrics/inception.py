@@ -5,6 +5,7 @@ Its network and weights are a conversion of the original one that the inception 
 
 import importlib.util
 import os
+import pickle
 import sys
 import types
 
@@ -15,22 +16,30 @@ import misc
 WEIGHTS_URL = ('https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
                'weights-inception-2015-12-05-6726825d.pth')
 WEIGHTS_NAME = WEIGHTS_URL.rpartition('/')[2]
+WEIGHTS_HASH = '6726825d'       # Beginning of its SHA-256.
 
 
 def find_weights(path=None):
-    """Path of the file of weights: `path`, or where PyTorch keeps downloads.
+    """Path of the file of weights: `path`, or where PyTorch keeps downloads, fetched if it is not there.
 
     Raises
     ------
     misc.UserError
-        The file is missing.
+        There is no such file, or it cannot be fetched.
     """
+    if path is not None:
+        if not os.path.isfile(path):
+            raise misc.UserError('inception weights %s: no such file; download %s' % (path, WEIGHTS_URL))
+        return path
     torch = _import_torch()
-    if path is None:
-        path = os.path.join(torch.hub.get_dir(), 'checkpoints', WEIGHTS_NAME)
+    path = os.path.join(torch.hub.get_dir(), 'checkpoints', WEIGHTS_NAME)
     if not os.path.isfile(path):
-        raise misc.UserError('inception weights %s: no such file; download %s and name it with --inception-weights' % (
-            path, WEIGHTS_URL))
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            torch.hub.download_url_to_file(WEIGHTS_URL, path, hash_prefix=WEIGHTS_HASH)
+        except (OSError, RuntimeError) as error:
+            raise misc.UserError('inception weights: cannot fetch %s (%s); download it to %s or name the file with '
+                                 '--inception-weights' % (WEIGHTS_URL, error, path)) from error
     return path
 
 
@@ -47,7 +56,7 @@ class InceptionFeatures:
     Raises
     ------
     misc.UserError
-        PyTorch, torch-fidelity or the weights are missing, or the file is something else.
+        PyTorch, torch-fidelity or the weights are missing, or the file holds something else.
     """
 
     def __init__(self, weights_path=None, minibatch_size=32):
@@ -59,9 +68,9 @@ class InceptionFeatures:
             self.torch.load(path, map_location='cpu', weights_only=True)
             network = extractor_class('inception-v3-compat', ['2048', 'logits_unbiased'],
                                       feature_extractor_weights_path=path)
-        except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, ImportError) as error:
-            raise misc.UserError('inception weights %s: not a file of weights of torch-fidelity (%s); download %s' % (
-                path, str(error).splitlines()[0] if str(error) else type(error).__name__, WEIGHTS_URL)) from error
+        except (RuntimeError, EOFError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+            raise misc.UserError('inception weights %s: not a file of weights of torch-fidelity; download %s' % (
+                path, WEIGHTS_URL)) from error
         self.device = 'cuda' if self.torch.cuda.is_available() else 'cpu'
         self.network = network.to(self.device)
         self.minibatch_size = minibatch_size
@@ -96,17 +105,18 @@ def _import_torch():
 
 
 def _import_extractor():
-    """torch-fidelity's extractor. Its package imports torchvision, which the extractor does not need."""
+    """torch-fidelity's extractor without the rest of the package, which imports torchvision; this does not need it."""
     spec = importlib.util.find_spec('torch_fidelity')
     if spec is None:
         raise misc.UserError('inception features: need the package torch-fidelity; '
                              'pip install --no-deps torch-fidelity')
-    if 'torch_fidelity' not in sys.modules and importlib.util.find_spec('torchvision') is None:
-        package = types.ModuleType('torch_fidelity')
-        package.__path__ = list(spec.submodule_search_locations)
-        sys.modules['torch_fidelity'] = package
-        try:
-            return importlib.import_module('torch_fidelity.feature_extractor_inceptionv3').FeatureExtractorInceptionV3
-        finally:
-            del sys.modules['torch_fidelity']
-    return importlib.import_module('torch_fidelity.feature_extractor_inceptionv3').FeatureExtractorInceptionV3
+    module_name = 'torch_fidelity.feature_extractor_inceptionv3'
+    if 'torch_fidelity' in sys.modules:
+        return importlib.import_module(module_name).FeatureExtractorInceptionV3
+    # Stands in for the package while its module is imported.
+    sys.modules['torch_fidelity'] = package = types.ModuleType('torch_fidelity')
+    package.__path__ = list(spec.submodule_search_locations)
+    try:
+        return importlib.import_module(module_name).FeatureExtractorInceptionV3
+    finally:
+        del sys.modules['torch_fidelity']

@@ -1,6 +1,6 @@
 """How many of the 1000 colour combinations of digits a generator makes, and how evenly (MNIST-RGB).
 
-Appendix D of the paper, after Metz et al., "Unrolled Generative Adversarial Networks" (2016): each colour channel of an
+Appendix E of the paper, after Metz et al., "Unrolled Generative Adversarial Networks" (2016): each colour channel of an
 image holds a digit that a classifier reads, three digits make one of 1000 modes. 25600 images, averaged over 10 draws.
 """
 

@@ -4,10 +4,12 @@ Wang, Simoncelli, Bovik, "Multi-scale structural similarity for image quality as
 over 10 000 pairs of generated images; low values mean variation.
 """
 
+import functools
+
 import numpy as np
-from scipy.ndimage import correlate1d
 
 import misc
+from metrics.filters import bands, filtered
 from metrics.threads import blocks, map_threads
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)      # Of the scales, finest first.
@@ -21,6 +23,15 @@ def gaussian_window(size, sigma):
     points = np.arange(size) - (size - 1) / 2
     window = np.exp(-points ** 2 / (2 * sigma ** 2))
     return window / window.sum()
+
+
+@functools.lru_cache(maxsize=None)
+def _gaussian_bands(side, size, sigma):
+    """The window along an axis of `side` pixels, wherever it lies within the image; see `metrics.filters`."""
+    matrix = np.zeros((side - size + 1, side))
+    for position, row in enumerate(matrix):
+        row[position:position + size] = gaussian_window(size, sigma)
+    return bands(matrix)
 
 
 def ssim_per_pair(a, b, max_val=255, filter_size=FILTER_SIZE, filter_sigma=FILTER_SIGMA, k1=K1, k2=K2):
@@ -42,15 +53,10 @@ def ssim_per_pair(a, b, max_val=255, filter_size=FILTER_SIZE, filter_sigma=FILTE
         The similarity, and its part without the comparison of brightness.
     """
     size = min(filter_size, *a.shape[2:])
-    window = gaussian_window(size, filter_sigma * size / filter_size)
-    inside = slice(size // 2, None if size % 2 else None)
+    windows = [_gaussian_bands(side, size, filter_sigma * size / filter_size) for side in a.shape[2:]]
 
     def blurred(x):
-        for axis in (2, 3):
-            x = correlate1d(x, window, axis=axis, mode='constant')
-            valid = x.shape[axis] - size + 1
-            x = x[(slice(None),) * axis + (slice(inside.start, inside.start + valid),)]
-        return x
+        return filtered(x, *windows)
 
     a, b = a.astype(np.float64), b.astype(np.float64)
     mean_a, mean_b = blurred(a), blurred(b)

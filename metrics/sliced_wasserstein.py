@@ -9,16 +9,17 @@ import tempfile
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from tqdm import tqdm
 
 import misc
+from metrics.filters import bands, filtered
 from metrics.threads import blocks, map_threads
 
 FILTER_BITS = 8             # The binomial filter 1 4 6 4 1 has weights of 1/16 along each axis: 8 more bits.
-BAND = 64                   # Outputs of a filter computed in one product.
 BLOCK_PIXELS = 1 << 18      # Of images worked on at a time by one thread, so that they stay in its cache.
 PROJECTION_BYTES = 1 << 30  # Of projections kept at a time.
 HISTOGRAM_ROWS = 1 << 16    # Values sorted into bins at a time.
-MAX_BINS = 1 << 17
+MAX_BINS = 1 << 16          # Their numbers are kept in 16 bits.
 MAX_SAVED_BYTES = 1 << 30   # Larger descriptors are made anew rather than read.
 MIN_BINNED = 1 << 14        # Fewer values are sorted at once.
 
@@ -28,8 +29,8 @@ MIN_BINNED = 1 << 14        # Fewer values are sorted at once.
 
 
 @functools.lru_cache(maxsize=None)
-def _filter_matrix(size, up, dtype):
-    """The filter 1 4 6 4 1 along an axis of `size` pixels as a matrix (outputs, inputs).
+def _binomial(size, up, dtype):
+    """The filter 1 4 6 4 1 along an axis of `size` pixels, see `metrics.filters`.
 
     Down: at every second pixel. Up: between as many zeros as pixels.
     """
@@ -39,27 +40,15 @@ def _filter_matrix(size, up, dtype):
         for offset, weight in enumerate((1, 4, 6, 4, 1), start=-2):
             position = abs(center + offset)
             matrix[center, min(position, 2 * (grid - 1) - position)] += weight
-    return np.ascontiguousarray(matrix[:, ::2] if up else matrix[::2])
+    return bands(matrix[:, ::2] if up else matrix[::2])
 
 
-def _filtered(x, up):
-    """`x` (..., H, W) filtered along both axes, by products with the part of the matrix that is not zero."""
-    rows, columns = (_filter_matrix(size, up, x.dtype) for size in x.shape[-2:])
-    y = np.empty(x.shape[:-1] + (len(columns),), x.dtype)
-    for outputs, inputs in _bands(columns):
-        np.matmul(x[..., inputs], columns[outputs, inputs].T, out=y[..., outputs])
-    z = np.empty(x.shape[:-2] + (len(rows), len(columns)), x.dtype)
-    for outputs, inputs in _bands(rows):
-        np.matmul(rows[outputs, inputs], y[..., inputs, :], out=z[..., outputs, :])
-    return z
-
-
-def _bands(matrix):
-    """Blocks of rows of a banded matrix and the columns that they need, as slices."""
-    num_outputs, num_inputs = matrix.shape
-    for outputs in blocks(num_outputs, BAND):
-        begin, end = (edge * num_inputs // num_outputs for edge in (outputs.start, outputs.stop))
-        yield outputs, slice(max(begin - 2, 0), min(end + 2, num_inputs))
+def _filtered(images, up, bits, factor):
+    """`images` filtered along both axes, times `factor`, float32."""
+    x = images.astype(np.float32 if bits + FILTER_BITS <= 24 else np.float64, copy=False)
+    y = filtered(x, *(_binomial(size, up, x.dtype) for size in x.shape[-2:]))
+    y *= factor
+    return y.astype(np.float32, copy=False)
 
 
 def pyr_down(images, bits=24):
@@ -77,18 +66,12 @@ def pyr_down(images, bits=24):
     -------
     ndarray, shape (..., H / 2, W / 2), float32
     """
-    x = images.astype(np.float32 if bits + FILTER_BITS <= 24 else np.float64, copy=False)
-    y = _filtered(x, up=False)
-    y *= 1 / 256
-    return y.astype(np.float32, copy=False)
+    return _filtered(images, False, bits, 1 / 256)
 
 
 def pyr_up(images, bits=24):
-    """Twice the resolution: zeros between the pixels, 5x5 binomial filter with gain 4. The inverse of `pyr_down`'s shape."""
-    x = images.astype(np.float32 if bits + FILTER_BITS <= 24 else np.float64, copy=False)
-    y = _filtered(x, up=True)
-    y *= 1 / 64
-    return y.astype(np.float32, copy=False)
+    """Twice the resolution: zeros between the pixels, then the 5x5 filter with gain 4; see :func:`pyr_down`."""
+    return _filtered(images, True, bits, 1 / 64)
 
 
 def laplacian_pyramid(images, num_levels):
@@ -169,7 +152,11 @@ class DescriptorSet:
     def __init__(self, channels, spill_dir=None):
         self.num, self.parts = 0, []
         self.sums, self.square_sums = np.zeros(channels), np.zeros(channels)
-        self.file = tempfile.TemporaryFile(dir=spill_dir) if spill_dir else None
+        try:
+            self.file = tempfile.TemporaryFile(dir=spill_dir) if spill_dir else None
+        except OSError as error:
+            raise misc.UserError('spill_dir=%r: no file can be made there (%s); choose another folder' % (
+                spill_dir, error.strerror)) from error
 
     def append(self, descriptors, sums, square_sums):
         """Add (N, C * size * size) float32, with the sums of each channel and of its squares."""
@@ -195,11 +182,6 @@ class DescriptorSet:
         count = self.num * (self.length // len(self.sums))
         mean = self.sums / count
         return mean, np.sqrt(np.maximum(self.square_sums / count - mean ** 2, 0))
-
-    def finalized(self):
-        """All descriptors normalised per channel, (N, C * size * size) float32."""
-        mean, std = (np.repeat(x, self.length // len(x)) for x in self.mean_std())
-        return np.concatenate([(part - mean) / std for part in self.arrays()]).astype(np.float32)
 
     def projected(self, directions):
         """Normalised descriptors times `directions` (C * size * size, n): (n, N) float32."""
@@ -247,7 +229,7 @@ def wasserstein_1d(a, b):
     """
     sample = np.sort(np.concatenate([x[::max(len(x) // 2048, 1)] for x in (a, b)]))
     low, high = sample[len(sample) // 256], sample[-1 - len(sample) // 256]
-    num_bins = min(1 << (len(a).bit_length() - 1), MAX_BINS)
+    num_bins = min(1 << (len(a).bit_length() - 3), MAX_BINS)
     if len(a) < MIN_BINNED or not high - low > 1e-6 * max(abs(low), abs(high)):
         return float(np.mean(np.abs(np.sort(a) - np.sort(b)), dtype=np.float64))
 
@@ -256,47 +238,50 @@ def wasserstein_1d(a, b):
     for x in (a, b):
         x -= (low + high) / 2
         x *= scale
-    (counts_a, below_a), (counts_b, below_b) = (_histogram(x, num_bins) for x in (a, b))
+    (counts_a, below_a, bins_a), (counts_b, below_b, bins_b) = (_histogram(x, num_bins) for x in (a, b))
     difference = np.cumsum(counts_a - counts_b)
     difference -= counts_a - counts_b
     changing = (difference - counts_b < 0) & (difference + counts_a > 0)
     changing[[0, -1]] = True
     integrals = np.abs(difference + below_a - below_b)
     integrals[changing] = 0
-    sorted_integral = _sorted_integral(_within(a, changing), _within(b, changing), difference)
+    sorted_integral = _sorted_integral(_within(a, bins_a, changing), _within(b, bins_b, changing), difference)
     return float((np.sum(integrals) + sorted_integral) / scale / len(a))
 
 
 def _bins(positions, num_bins):
-    """(positions no farther out than the outermost bins, number of their bin), both float32."""
-    inside = np.clip(positions, -num_bins // 2, num_bins // 2 - 0.5)
+    """(position within its bin, from 0 to 1; number of the bin); the outermost bins take what lies beyond."""
+    inside = np.maximum(positions, np.float32(-num_bins // 2))
+    np.minimum(inside, np.float32(num_bins // 2 - 0.5), out=inside)
     bins = np.floor(inside)
     inside -= bins
-    bins += num_bins // 2
+    bins += np.float32(num_bins // 2)
     return inside, bins
 
 
 def _histogram(positions, num_bins):
-    """For each bin how many values lie in it, and how many lie below x, integrated over the bin.
+    """How many values lie in each bin, how many lie below x, integrated over each bin, and each value's bin, uint16.
 
-    Both come from one sum: of the number 1 plus a tiny multiple of the position in the bin.
+    The first two come from one sum: of the number 1 plus a tiny multiple of the position in the bin.
     """
     tiny = 0.5 ** (len(positions).bit_length() + 1)
-    sums = np.zeros(num_bins)
+    sums, bin_of_value = np.zeros(num_bins), np.empty(len(positions), np.uint16)
     for rows in blocks(len(positions), HISTOGRAM_ROWS):
         fractions, bins = _bins(positions[rows], num_bins)
+        bins = bins.astype(np.intp)
+        bin_of_value[rows] = bins
         weights = fractions.astype(np.float64)
         weights *= tiny
         weights += 1
-        sums += np.bincount(bins.astype(np.intp), weights=weights, minlength=num_bins)
+        sums += np.bincount(bins, weights=weights, minlength=num_bins)
     counts = np.floor(sums)
-    return counts, counts - (sums - counts) / tiny
+    return counts, counts - (sums - counts) / tiny, bin_of_value
 
 
-def _within(positions, chosen):
+def _within(positions, bin_of_value, chosen):
     """Those of `positions` that lie in the chosen bins, sorted."""
-    parts = (positions[rows] for rows in blocks(len(positions), HISTOGRAM_ROWS))
-    return np.sort(np.concatenate([part[chosen[_bins(part, len(chosen))[1].astype(np.intp)]] for part in parts]))
+    return np.sort(np.concatenate([positions[rows][chosen.take(bin_of_value[rows])]
+                                   for rows in blocks(len(positions), HISTOGRAM_ROWS)]))
 
 
 def _sorted_integral(a, b, difference):
@@ -318,7 +303,7 @@ def _sorted_integral(a, b, difference):
     return np.sum(np.abs(heights) * (ends - x)) + np.sum(before_first)
 
 
-def sliced_wasserstein(a, b, dir_repeats, dirs_per_repeat, random=np.random):
+def sliced_wasserstein(a, b, dir_repeats, dirs_per_repeat, random=np.random, progress=lambda: None):
     """Sliced Wasserstein distance of two sets of descriptors.
 
     Parameters
@@ -329,6 +314,8 @@ def sliced_wasserstein(a, b, dir_repeats, dirs_per_repeat, random=np.random):
         The average is over `dir_repeats` times `dirs_per_repeat` random directions.
     random : numpy.random.RandomState or the module
         One ``randn(length, dirs_per_repeat)`` per repeat.
+    progress : callable
+        Called after every repeat.
 
     Returns
     -------
@@ -342,6 +329,7 @@ def sliced_wasserstein(a, b, dir_repeats, dirs_per_repeat, random=np.random):
         for block in blocks(dirs_per_repeat, max(PROJECTION_BYTES // (8 * a.num), 1)):
             projections = zip(a.projected(directions[:, block]), b.projected(directions[:, block]), strict=True)
             distances += map_threads(lambda pair: wasserstein_1d(*pair), projections)
+        progress()
     return float(np.mean(distances))
 
 
@@ -434,8 +422,10 @@ class SlicedWasserstein:
                     draw_directions(descriptors.length, self.dirs_per_repeat, self.random)
             distances = [0.0] * len(self.sets)
         else:
-            distances = [1e3 * sliced_wasserstein(ours, theirs, self.dir_repeats, self.dirs_per_repeat, self.random)
-                         for ours, theirs in zip(self.sets, self.real_sets, strict=True)]
+            with tqdm(total=len(self.sets) * self.dir_repeats, desc='swd', leave=False) as bar:
+                distances = [1e3 * sliced_wasserstein(*sets, self.dir_repeats, self.dirs_per_repeat, self.random,
+                                                      bar.update)
+                             for sets in zip(self.sets, self.real_sets, strict=True)]
         self.sets = None
         return distances + [float(np.mean(distances))]
 

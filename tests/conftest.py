@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 import sys
 
@@ -12,6 +13,10 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / 'tests' / 'golden'
 sys.path.insert(0, str(ROOT))
+
+# With ``pytest -n auto`` every core has a process: threads of more would wait for each other.
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 # Before anything imports Theano. The tests of images and data sets run without it, also on NumPy 2.
 if importlib.util.find_spec('theano'):

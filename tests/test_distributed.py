@@ -11,6 +11,7 @@ import time
 
 import distributed_worker
 import h5py
+import kill_resume
 import numpy as np
 import pytest
 import theano
@@ -149,6 +150,24 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_leaves_the_snapshot(ranks,
     assert not list(run_dir.glob('*' + misc.TEMPORARY_SUFFIX))
     with open(snapshot, 'rb') as file:
         assert [net.name for net in pickle.load(file)] == ['G', 'D', 'G']
+
+
+def test_a_rank_that_is_stopped_stops_all_and_they_go_on_bit_for_bit(ranks, data_dir, tmp_path):
+    def start(name, *arguments):
+        return ranks(str(ROOT / 'train.py'), '--data-dir', data_dir, '--result-dir', str(tmp_path / name), *TINY,
+                     '--set', 'train.total_kimg=0.2', '--set', 'train.dequantize_reals=True', *arguments)[-2:]
+
+    assert [finished(process, 300)[0] for process in start('alone')] == [0, 0]
+    first, second = start('stopped', '--set', 'train.state_minutes=0')
+    run_dir = tmp_path / 'stopped' / '000-digits'
+    wait_for(lambda: kill_resume.newest_state(run_dir), first, 300)
+    second.terminate()
+    (status, _out, err), (second_status, _out, second_err) = finished(first, 300), finished(second, 300)
+    assert (status, second_status, second_err) == (143, 143, '')
+    assert err.startswith('train.py: stopped by SIGTERM at kimg') and err.count('\n') == 1
+    results = [finished(process, 300) for process in start('stopped', '--resume', 'latest')]
+    assert [(status, err) for status, _out, err in results] == [(0, ''), (0, '')]
+    kill_resume.assert_same(*[kill_resume.contents(tmp_path / name / '000-digits') for name in ('alone', 'stopped')])
 
 
 def test_sigterm_ends_a_rank_that_waits_in_a_collective(ranks, tmp_path):

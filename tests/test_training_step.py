@@ -12,6 +12,7 @@ import theano_env  # noqa: F401  isort: skip
 import theano
 import theano.tensor as T
 
+import tfutil_shim
 import train
 import training_step
 
@@ -25,7 +26,7 @@ def compiled(monkeypatch):
     """What was compiled, in which thread, instead of compiling."""
     calls = []
 
-    def compile_instead(G, D, Gs, schedule, *args):
+    def compile_instead(G, D, Gs, schedule, *args, adam_states):
         calls.append((training_step.lod_range_of(schedule), threading.current_thread().name))
         if schedule.min_lod == 9:
             raise ValueError('no such lod')
@@ -35,6 +36,7 @@ def compiled(monkeypatch):
         return training_step.TrainingFunctions(training_step.lod_range_of(schedule), None, [])
 
     monkeypatch.setattr(training_step, 'compile_training_functions', compile_instead)
+    monkeypatch.setattr(training_step, 'layer_streams', lambda *nets: [])
     return calls
 
 
@@ -66,6 +68,39 @@ def test_what_nobody_needs_any_more_is_abandoned(compiled):
         ahead.prepare(schedule(8, 8))
         thread = ahead.pending[1]
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize('engine', ['torch'], indirect=True)
+@pytest.mark.parametrize('reset', [True, False])
+def test_optimizer_state_across_ranges(engine, reset):
+    kwargs = {'num_channels': 1, 'resolution': 8, 'fmap_base': 16, 'fmap_max': 4}
+    G = tfutil_shim.Network('G', func='networks.G_paper', latent_size=4, **kwargs)
+    D = tfutil_shim.Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
+    Gs, rate = G.clone(share_nontrainables=True), theano.shared(np.float32(1e-3))
+    nothing = np.zeros((4, 0), np.float32)
+
+    def step(functions, size):
+        functions.train_d(np.zeros((4, 1, size, size), np.uint8), nothing, np.ones((4, 4), np.float32), nothing)
+        return [var.get_value() for var in functions.train_d.get_shared() if var.ndim == 0 and var.dtype == 'float32']
+
+    with training_step.FunctionsAhead(G, D, Gs, rate, rate, 0.99, {}, {'beta1': 0.5}, True, False,
+                                      reset_optimizer=reset) as ahead:
+        assert 1 in step(ahead.take(schedule(1, 1)), 4)
+        before = [var.get_value() for var in ahead.outliving]
+        numbers = step(ahead.take(schedule(0, 1)), 8)
+    # The number of steps that Adam knows of.
+    assert (2 in numbers, 1 in numbers) == (not reset, reset)
+    if reset:
+        assert not before
+    else:
+        state = ahead.adam_states[0]
+        assert state.steps.get_value() == 2
+        assert any(np.any(value) for value in before[1:len(state.variables())])
+        arrays, lod_range = ahead.get_state()
+        for var in ahead.outliving:
+            var.set_value(var.get_value() * 0)
+        ahead.set_state(arrays, lod_range, schedule(1, 1))  # Other functions are needed; Adam's state goes on.
+        assert state.steps.get_value() == 2
 
 
 @pytest.mark.parametrize('kimg, wanted', [(0, (2, 3)), (3.9, (2, 3)), (4, (2, 2)), (10, (1, 2)), (23.5, (0, 0)),

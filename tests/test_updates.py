@@ -159,6 +159,22 @@ def test_gradients_in_any_layout(engine):
     assert_all_equal(values_of(odd), values_of(plain))
 
 
+@pytest.mark.parametrize('engine', ENGINES, indirect=True)
+def test_state_that_two_functions_share(engine):
+    """Going on with a second function is as if the first had gone on."""
+    one, two = parameters(DTYPES['float32']), parameters(DTYPES['float32'])
+    alone = theano.function([], [], updates=updates.adam(gradients(one), one, 0.1, 0.5, 0.9))
+    state = updates.AdamState(two)
+    shared = [theano.function([], [], updates=updates.adam(gradients(two), two, 0.1, 0.5, 0.9, state=state))
+              for _ in range(2)]
+    for index in range(6):
+        alone()
+        shared[index // 3]()
+    for expected, found in zip(one, two, strict=True):
+        np.testing.assert_array_equal(found.get_value(), expected.get_value())
+    assert state.steps.get_value() == 6
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Moving averages.
 

@@ -1,0 +1,418 @@
+"""Networks for use elsewhere: ``python export.py onnx PKL OUT.onnx`` and ``python export.py state PKL OUT.npz``.
+
+``onnx`` writes a generator at one lod: inputs ``latents`` [N, latent_size] and, if there are any, ``labels`` [N,
+label_size], output ``images`` [N, C, resolution, resolution], -1 is black and 1 white. N is free.
+
+``state`` writes a network in the layout of the 2018 release, as an npz file of plain arrays: ``variables/NAME`` for
+every variable, for example ``variables/4x4/Dense/weight``, and ``meta``, a JSON document. There it is loaded with::
+
+    state = np.load('OUT.npz')
+    meta = json.loads(str(state['meta']))
+    net = tfutil.Network('Gs', func='networks.' + meta['build_func_name'], **meta['static_kwargs'])
+    tfutil.set_vars({net.find_var(name): state['variables/' + name] for name in meta['variable_names']})
+"""
+
+import argparse
+import functools
+import inspect
+import json
+import sys
+
+import numpy as np
+
+import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import lasagne
+from lasagne.nonlinearities import identity, tanh
+
+import layers
+import misc
+import networks
+import networks_2018
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The layout of the 2018 release.
+
+
+def state_2018(net):
+    """A network in the layout of the 2018 release.
+
+    Parameters
+    ----------
+    net : tfutil_shim.Network
+        Made by `networks.G_paper` or `networks.D_paper`, or of the 2018 release.
+
+    Returns
+    -------
+    build_func_name : str
+    static_kwargs : dict
+    variables : dict
+        {name: float32 array}.
+
+    Raises
+    ------
+    misc.UserError
+        The network is another function than any that the 2018 release can build; the message names the option.
+    """
+    module, _, func_name = net.func_name.rpartition('.')
+    if module == 'networks_2018':
+        values = {'lod' if name == 'cur_lod' else name: var.get_value() for name, var in net.vars.items()}
+        return func_name, dict(net.static_kwargs), values
+    if net.func_name not in ('networks.G_paper', 'networks.D_paper'):
+        raise misc.UserError('%s: the 2018 release has no such network; use G_paper and D_paper' % net.func_name)
+    parameters = inspect.signature(getattr(networks, func_name)).parameters
+    options = {name: net.static_kwargs.get(name, parameter.default) for name, parameter in parameters.items()
+               if parameter.default is not inspect.Parameter.empty}
+    _check_expressible(net, options)
+    variables = {'lod': np.float32(net.get_var('cur_lod'))}
+    variables.update(_variables_of_G(net, options) if func_name == 'G_paper' else _variables_of_D(net, options))
+    common = ['num_channels', 'resolution', 'label_size', 'fmap_base', 'fmap_decay', 'fmap_max', 'use_wscale']
+    if func_name == 'G_paper':
+        common += ['normalize_latents', 'use_pixelnorm', 'use_leakyrelu']
+    # The minibatch statistic is that of the whole minibatch, which 16 stands for up to 16 images.
+    group_size = 0 if options.get('mbstat_avg', 'all') is None else 16
+    kwargs = {**{name: options[name] for name in common}, 'fused_scale': False, 'mbstd_group_size': group_size}
+    if func_name == 'G_paper':
+        kwargs['latent_size'] = net.input_shape[1]
+    return func_name, kwargs, {name: np.asarray(value, np.float32) for name, value in variables.items()}
+
+
+def _check_expressible(net, options):
+    allowed = {'use_batchnorm': [False], 'tanh_at_end': [None], 'use_layernorm': [False], 'mbdisc_kernels': [None, 0],
+               'mbstat_func': ['Tstdeps'], 'mbstat_avg': ['all', None], 'mbstat_groups': [1]}
+    for name, values in allowed.items():
+        if name in options and options[name] not in values:
+            raise misc.UserError('%s=%r: the networks of the 2018 release have only %r' % (
+                name, options[name], values[0]))
+    if net.func_name == 'networks.G_paper' and options['label_size'] and options['normalize_latents']:
+        raise misc.UserError('label_size=%r: the 2018 release normalizes latents and labels together, which is another '
+                             'function; export as ONNX instead' % options['label_size'])
+
+
+def _weight_and_bias(net, name, suffix, gain, fan_in):
+    """The weight of a layer as it is stored in 2018, still in our layout, and the bias."""
+    W = net.get_var(name + '.W')
+    if name + suffix + '.scale' not in net.vars:
+        return W, net.get_var(name + '.b')
+    scale = net.get_var(name + suffix + '.scale') / np.float32(gain / np.sqrt(fan_in))
+    return W * scale, net.get_var(name + suffix + '.b')
+
+
+def _conv_2018(W):
+    """Filters (K, C, height, width), flipped when used, as (height, width, C, K), not flipped."""
+    return W[:, :, ::-1, ::-1].transpose(2, 3, 1, 0)
+
+
+def _variables_of_G(net, options):
+    gain = networks.RELU_GAIN
+    W, b = _weight_and_bias(net, 'G1a', 'S', gain / 4, net.vars['G1a.W'].get_value(borrow=True).shape[1])
+    yield from _pair('4x4/Dense', W.transpose(1, 0, 2, 3).reshape(W.shape[1], -1), b)
+    last = int(options['resolution']).bit_length() - 2
+    for stage in range(1, last + 1):
+        names = {'b': '4x4/Conv'} if stage == 1 else {'a': '%dx%d/Conv0', 'b': '%dx%d/Conv1'}
+        for letter, name in names.items():
+            layer = 'G%d%s' % (stage, letter)
+            W, b = _weight_and_bias(net, layer, 'S', gain, np.prod(net.get_var(layer + '.W').shape[1:]))
+            yield from _pair(name.replace('%d', str(2 ** (stage + 1))), _conv_2018(W), b)
+    for lod in range(last):
+        W, b = _weight_and_bias(net, 'Glod%d' % lod, 'S', 1.0, len(net.get_var('Glod%d.W' % lod)))
+        yield from _pair('ToRGB_lod%d' % lod, W[np.newaxis, np.newaxis], b)
+
+
+def _variables_of_D(net, options):
+    gain = networks.RELU_GAIN
+    last = int(options['resolution']).bit_length() - 2
+    for stage in range(last, 0, -1):
+        W, b = _weight_and_bias(net, 'D%dx' % stage, 'ws', gain, options['num_channels'])
+        yield from _pair('FromRGB_lod%d' % (last - stage), W[np.newaxis, np.newaxis], b)
+        names = {'b': '4x4/Conv'} if stage == 1 else {'b': '%dx%d/Conv0', 'a': '%dx%d/Conv1'}
+        for letter, name in names.items():
+            layer = 'D%d%s' % (stage, letter)
+            W, b = _weight_and_bias(net, layer, 'ws', gain, np.prod(net.get_var(layer + '.W').shape[1:]))
+            yield from _pair(name.replace('%d', str(2 ** (stage + 1))), _conv_2018(W), b)
+    W, b = _weight_and_bias(net, 'D1a', 'ws', gain, np.prod(net.get_var('D1a.W').shape[1:]))
+    yield from _pair('4x4/Dense0', W[:, :, ::-1, ::-1].reshape(len(W), -1).T, b)
+    outputs = [_weight_and_bias(net, name, 'ws', 1.0, len(net.get_var(name + '.W')))
+               for name in ('Dscores', 'Dlabels') if name + '.W' in net.vars]
+    yield from _pair('4x4/Dense1', np.concatenate([W for W, _b in outputs], axis=1),
+                     np.concatenate([b for _W, b in outputs]))
+
+
+def _pair(name, weight, bias):
+    return [(name + '/weight', weight), (name + '/bias', bias)]
+
+
+def save_state(net, path):
+    """Write :func:`state_2018` of a network as an npz file, see the top of this module."""
+    func_name, kwargs, variables = state_2018(net)
+    meta = {'build_func_name': func_name, 'static_kwargs': kwargs, 'variable_names': list(variables)}
+    with misc.atomic_write(path) as file:
+        np.savez(file, meta=json.dumps(meta), **{'variables/' + name: value for name, value in variables.items()})
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# ONNX.
+
+
+class _Graph:
+    """ONNX nodes and constants under construction, and the name of the output of every layer done so far."""
+
+    def __init__(self, onnx, lod):
+        self.onnx, self.lod = onnx, lod
+        self.nodes, self.constants, self.values = [], [], {}
+
+    def constant(self, array):
+        name = 'constant%d' % len(self.constants)
+        self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def add(self, op, *inputs, **attributes):
+        """The output of a new node; arrays among the inputs become constants."""
+        names = [self.constant(item) if isinstance(item, (np.ndarray, np.generic)) else item for item in inputs]
+        name = '%s%d' % (op.lower(), len(self.nodes))
+        self.nodes.append(self.onnx.helper.make_node(op, names, [name], **attributes))
+        return name
+
+    def value(self, layer):
+        """The output of `layer`, with what is below it."""
+        if layer not in self.values:
+            self.values[layer] = onnx_of(layer, self)
+        return self.values[layer]
+
+    def per_channel(self, op, x, vector):
+        return self.add(op, x, np.asarray(vector, np.float32).reshape(1, -1, 1, 1))
+
+    def upscale(self, x, factor):
+        if factor == 1:
+            return x
+        return self.add('Resize', x, '', np.float32([1, 1, factor, factor]), mode='nearest', nearest_mode='floor',
+                        coordinate_transformation_mode='asymmetric')
+
+    def nonlinearity(self, x, function):
+        if isinstance(function, lasagne.nonlinearities.LeakyRectify):
+            return self.add('LeakyRelu', x, alpha=float(function.leakiness))
+        ops = {layers.rectify: 'Relu', tanh: 'Tanh', identity: None}
+        if function not in ops:
+            raise misc.UserError('the nonlinearity %r cannot be exported' % (function,))
+        return self.add(ops[function], x) if ops[function] else x
+
+    def convolution(self, x, filters, pad):
+        """Of filters (K, C, height, width), not flipped."""
+        return self.add('Conv', x, np.asarray(filters, np.float32), pads=[pad] * 4)
+
+    def rounded(self, x, rounding):
+        """In networks that round to float16 what :func:`networks_2018.as_float16` does."""
+        if rounding is networks_2018.unrounded:
+            return x
+        types = self.onnx.TensorProto
+        return self.add('Cast', self.add('Cast', x, to=types.FLOAT16), to=types.FLOAT)
+
+
+@functools.singledispatch
+def onnx_of(layer, graph):
+    """Add `layer`, in its deterministic form, to the graph; returns the name of its output."""
+    raise misc.UserError('layers of type %s cannot be exported as ONNX, which is for generators' % type(layer).__name__)
+
+
+@onnx_of.register(lasagne.layers.ConcatLayer)
+def _(layer, graph):
+    return graph.add('Concat', *map(graph.value, layer.input_layers), axis=1)
+
+
+@onnx_of.register(lasagne.layers.ReshapeLayer)
+def _(layer, graph):
+    # Lists mean an axis of the input, which is the one at the same place in all our networks.
+    return graph.add('Reshape', graph.value(layer.input_layer),
+                     np.int64([0 if isinstance(size, list) else size for size in layer.shape]))
+
+
+@onnx_of.register(lasagne.layers.NonlinearityLayer)
+def _(layer, graph):
+    return graph.nonlinearity(graph.value(layer.input_layer), layer.nonlinearity)
+
+
+@onnx_of.register(layers.Conv2DLayer)
+@onnx_of.register(layers.NINLayer)
+def _(layer, graph, scale=1.0):
+    x, W = graph.value(layer.input_layer), layer.get_params()[0].get_value() * np.float32(scale)
+    if isinstance(layer, layers.NINLayer):
+        x = graph.convolution(x, W.T[:, :, np.newaxis, np.newaxis], 0)
+    else:
+        x = graph.convolution(x, W[:, :, ::-1, ::-1], layer.pad)
+    if layer.b is not None:
+        x = graph.per_channel('Add', x, layer.b.get_value())
+    return graph.nonlinearity(x, layer.nonlinearity)
+
+
+@onnx_of.register(layers.WScaleLayer)
+def _(layer, graph):
+    x = onnx_of.dispatch(type(layer.input_layer))(layer.input_layer, graph, layer.scale.get_value())
+    if layer.b is not None:
+        x = graph.per_channel('Add', x, layer.b.get_value())
+    return graph.nonlinearity(x, layer.nonlinearity)
+
+
+@onnx_of.register(layers.BatchNormLayer)
+def _(layer, graph):
+    factor = layer.gamma.get_value() * layer.inv_std.get_value()
+    x = graph.per_channel('Sub', graph.value(layer.input_layer), layer.mean.get_value())
+    return graph.per_channel('Add', graph.per_channel('Mul', x, factor), layer.beta.get_value())
+
+
+@onnx_of.register(layers.PixelNormLayer)
+def _(layer, graph):
+    x = graph.value(layer.input_layer)
+    mean_square = graph.add('ReduceMean', graph.add('Mul', x, x), axes=[1], keepdims=1)
+    return graph.add('Div', x, graph.add('Sqrt', graph.add('Add', mean_square, np.float32(layer.epsilon))))
+
+
+@onnx_of.register(layers.ScaleLayer)
+def _(layer, graph):
+    return graph.per_channel('Mul', graph.value(layer.input_layer), layer.scales.get_value())
+
+
+@onnx_of.register(layers.Upscale2DLayer)
+def _(layer, graph):
+    return graph.upscale(graph.value(layer.input_layer), layer.scale_factor)
+
+
+@onnx_of.register(layers.LODSelectLayer)
+def _(layer, graph):
+    """Only what the lod needs."""
+    lod = float(np.clip(graph.lod - layer.first_incoming_lod, 0, len(layer.input_layers) - 1))
+    size = layer.output_shape[2]
+    parts = []
+    for index, weight in ((int(lod), 1 - lod % 1), (int(lod) + 1, lod % 1)):
+        if weight:
+            incoming = layer.input_layers[index]
+            x = graph.upscale(graph.value(incoming), size // incoming.output_shape[2])
+            parts.append(graph.add('Mul', x, np.float32(weight)) if weight != 1 else x)
+    return parts[0] if len(parts) == 1 else graph.add('Add', *parts)
+
+
+@onnx_of.register(networks_2018.WeightLayer)
+def _(layer, graph):
+    # Without a multiplication in the graph, the values are what they are in it.
+    x, round_array = graph.value(layer.input_layer), functools.partial(_rounded_array, layer.rounding)
+    weight = round_array(layer.weight.get_value() * (layer.scale if layer.use_wscale else np.float32(1)))
+    if isinstance(layer, networks_2018.DenseTo4x4Layer):
+        x = graph.add('Reshape', graph.add('MatMul', x, weight), np.int64([0, layer.num_units, 4, 4]))
+    elif isinstance(layer, networks_2018.UpscaleConvLayer):
+        filters = weight.transpose(2, 3, 0, 1)[:, :, ::-1, ::-1] if layer.fused else weight.transpose(3, 2, 0, 1)
+        x = graph.convolution(graph.upscale(x, 2), filters, 1)
+    elif isinstance(layer, networks_2018.ConvLayer):
+        x = graph.convolution(x, weight.transpose(3, 2, 0, 1), layer.pad)
+    else:
+        return onnx_of.dispatch(object)(layer, graph)
+    x = graph.rounded(x, layer.rounding)
+    x = graph.rounded(graph.per_channel('Add', x, round_array(layer.bias.get_value())), layer.rounding)
+    return graph.rounded(graph.nonlinearity(x, layer.nonlinearity), layer.rounding)
+
+
+def _rounded_array(rounding, array):
+    return array if rounding is networks_2018.unrounded else array.astype(np.float16).astype(np.float32)
+
+
+@onnx_of.register(networks_2018.RoundLayer)
+def _(layer, graph):
+    return graph.rounded(graph.value(layer.input_layer), layer.rounding)
+
+
+@onnx_of.register(networks_2018.Float16Layer)
+def _(layer, graph):
+    return graph.add('Cast', graph.value(layer.input_layer), to=graph.onnx.TensorProto.FLOAT16)
+
+
+def onnx_model(net, lod=None):
+    """A generator as an ONNX model, see the top of this module.
+
+    Parameters
+    ----------
+    net : tfutil_shim.Network
+    lod : float or None
+        Level of detail that the model has, fractions blend. None: the present one of the network.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Opset 17.
+
+    Raises
+    ------
+    misc.UserError
+        The package `onnx` is not installed, or the network is no generator.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise misc.UserError("ONNX files need the package onnx: pip install '.[export]'") from error
+    if len(net.output_layers) != 1 or len(net.output_shape) != 4 or len(net.input_shape) != 2:
+        raise misc.UserError('%s: only generators can be exported as ONNX; choose one with --network' % net.name)
+    coarsest = np.log2(net.output_shape[-1]) - 2
+    if lod is None:
+        lod = min(float(net.get_var('cur_lod')), coarsest)
+    if not 0 <= lod <= coarsest:
+        raise misc.UserError('lod=%r: use 0 for full resolution up to %d for 4x4 pixels' % (lod, coarsest))
+    graph, types, inputs = _Graph(onnx, lod), onnx.TensorProto, []
+    for name, layer in zip(('latents', 'labels'), net.input_layers, strict=False):
+        if layer.output_shape[1]:       # Networks of the 2018 release may have empty labels.
+            graph.values[layer] = name
+            inputs.append(onnx.helper.make_tensor_value_info(name, types.FLOAT, ['N', layer.output_shape[1]]))
+    graph.nodes.append(onnx.helper.make_node('Identity', [graph.value(net.output_layers[0])], ['images']))
+    is_float16 = isinstance(net.output_layers[0], networks_2018.Float16Layer)
+    images = onnx.helper.make_tensor_value_info('images', types.FLOAT16 if is_float16 else types.FLOAT,
+                                                ['N', *net.output_shape[1:]])
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(graph.nodes, net.name, inputs, [images], graph.constants),
+        opset_imports=[onnx.helper.make_opsetid('', 17)], ir_version=8,
+        doc_string='Images of a progressively grown GAN, -1 is black and 1 white. lod %g.' % lod)
+    onnx.checker.check_model(model)
+    return model
+
+
+def save_onnx(net, path, lod=None):
+    """Write a generator as an ONNX file, see :func:`onnx_model`."""
+    model = onnx_model(net, lod)
+    with misc.atomic_write(path) as file:
+        file.write(model.SerializeToString())
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Command line.
+
+
+def pick(loaded, name):
+    """The network called G, D or Gs of a loaded pickle, or the only one."""
+    if not isinstance(loaded, (tuple, list)):
+        return loaded
+    if len(loaded) != 3:
+        raise misc.UserError('the pickle holds %d networks, not G, D and Gs' % len(loaded))
+    return loaded[['G', 'D', 'Gs'].index(name)]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description='Write a network for use elsewhere.', formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='examples:\n  python export.py onnx results/000-digits/network-final.pkl digits.onnx\n'
+               '  python export.py state results/000-digits/network-final.pkl digits.npz --network G')
+    parser.add_argument('format', choices=['onnx', 'state'], help='ONNX, or the variables of the 2018 release')
+    parser.add_argument('source', help='pickle of (G, D, Gs)')
+    parser.add_argument('target', help='file to write')
+    parser.add_argument('--network', choices=['G', 'D', 'Gs'], default='Gs', help='default: %(default)s')
+    parser.add_argument('--lod', type=float, help='level of detail of the ONNX model; default: that of the network')
+    args = parser.parse_args(argv)
+    try:
+        net = pick(misc.load_pkl(args.source), args.network)
+        if args.format == 'onnx':
+            save_onnx(net, args.target, args.lod)
+        else:
+            save_state(net, args.target)
+    except (misc.UserError, theano_env.EnvironmentProblem) as error:
+        print('export.py: error: %s' % error, file=sys.stderr)
+        return 1
+    print('%s: %s' % (args.target, net))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Separable filters of images as products with banded matrices, which is faster than adding up shifted images."""
+
+import numpy as np
+
+from metrics.threads import blocks
+
+BAND_ROWS = 32      # Outputs computed in one product: more would multiply with more zeros.
+
+
+def bands(matrix):
+    """What :func:`filtered` needs of a matrix (outputs, inputs) whose rows are zero except near the diagonal.
+
+    Returns
+    -------
+    list of (slice, slice, ndarray)
+        Outputs, the inputs that they depend on, and that part of the matrix.
+    """
+    result = []
+    for outputs in blocks(len(matrix), BAND_ROWS):
+        used = np.flatnonzero(matrix[outputs].any(axis=0))
+        inputs = slice(int(used[0]), int(used[-1]) + 1)
+        result.append((outputs, inputs, np.ascontiguousarray(matrix[outputs, inputs])))
+    return result
+
+
+def filtered(x, row_bands, column_bands):
+    """`x` (..., H, W) multiplied by one banded matrix along H and by another one along W; a new array."""
+    y = np.empty(x.shape[:-1] + (column_bands[-1][0].stop,), x.dtype)
+    for outputs, inputs, part in column_bands:
+        np.matmul(x[..., inputs], part.T, out=y[..., outputs])
+    z = np.empty(x.shape[:-2] + (row_bands[-1][0].stop, y.shape[-1]), x.dtype)
+    for outputs, inputs, part in row_bands:
+        np.matmul(part, y[..., inputs, :], out=z[..., outputs, :])
+    return z

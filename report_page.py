@@ -1,0 +1,373 @@
+"""The HTML page that `run_report` fills: ``@@name@@`` is replaced. Style and script are in the page itself.
+
+The security policy forbids the page every access to other files and hosts.
+"""
+
+PAGE = '''<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy"
+      content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<link rel="icon" href="data:,">
+<title>@@title@@</title>
+<style>@@style@@</style>
+</head>
+<body>
+<header><h1>@@title@@</h1>@@summary@@</header>
+<main>
+@@sections@@</main>
+<footer>Written @@written@@. Run the command again to see how the run went on.</footer>
+<noscript><p>Curves and the slider need JavaScript.</p></noscript>
+<script type="application/json" id="data">@@data@@</script>
+<script>@@script@@</script>
+</body>
+</html>
+'''
+
+PICTURE_CONTROLS = '''<div class="controls">
+<button id="back" aria-label="earlier">&#9664;&#xFE0E;</button>
+<input id="slider" type="range" min="0" max="%d" value="%d" aria-label="picture">
+<button id="on" aria-label="later">&#9654;&#xFE0E;</button>
+<button id="play">Play</button>
+<button id="size" aria-pressed="false">Larger</button>
+</div>'''
+
+STYLE = '''
+:root {
+  --back: #ffffff; --panel: #f6f7f9; --text: #1c2128; --faint: #5d6673; --line: #d9dde3; --fade: #e3e8f0;
+  --c0: #1f6fd0; --c1: #c8580a; --c2: #1b8a5a; --c3: #8b48b8;
+  --c4: #b3295e; --c5: #0d8390; --c6: #7a6a12; --c7: #5d6673;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --back: #14171c; --panel: #1c2027; --text: #e4e8ee; --faint: #97a1af; --line: #353c47; --fade: #262d38;
+    --c0: #68a8f5; --c1: #f29b57; --c2: #56c596; --c3: #c492ea;
+    --c4: #ef7fa9; --c5: #52c3cf; --c6: #d0bd55; --c7: #97a1af;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0 auto; max-width: 1240px; padding: 0 16px 32px; background: var(--back); color: var(--text);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif;
+}
+h1 { font-size: 24px; margin: 24px 0 0; overflow-wrap: anywhere; }
+h2 { font-size: 18px; margin: 36px 0 12px; padding-bottom: 4px; border-bottom: 1px solid var(--line); }
+h3 { font-size: 15px; margin: 20px 0 6px; overflow-wrap: anywhere; }
+header p { margin: 2px 0 12px; color: var(--faint); }
+dl { display: flex; flex-wrap: wrap; gap: 10px; margin: 0; }
+dl div { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 6px 14px; }
+dt { font-size: 12px; color: var(--faint); }
+dd { margin: 0; font-size: 18px; font-variant-numeric: tabular-nums; }
+small, footer { font-size: 13px; color: var(--faint); font-weight: normal; }
+figure { margin: 0; min-width: 0; }
+footer { margin-top: 40px; }
+
+.controls { display: flex; gap: 8px; align-items: center; margin-bottom: 12px; }
+.controls input { flex: 1; min-width: 0; accent-color: var(--c0); height: 32px; }
+button {
+  font: inherit; color: inherit; background: var(--panel); border: 1px solid var(--line); border-radius: 8px;
+  min-width: 40px; min-height: 36px; padding: 0 10px; cursor: pointer;
+}
+button:hover, button[aria-pressed=true] { border-color: var(--c0); }
+.pictures { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
+.pictures.large { grid-template-columns: 1fr; }
+.pictures img { display: block; max-width: 100%; }
+.pictures figcaption {
+    margin-top: 6px; white-space: pre-wrap; color: var(--faint); font-variant-numeric: tabular-nums;
+}
+
+.charts { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
+.chart, .bars { position: relative; background: var(--panel); border: 1px solid var(--line); border-radius: 8px;
+  padding: 10px 12px; }
+.chart figcaption, .bars figcaption { font-weight: 600; margin-bottom: 4px; }
+.chart p { margin: 4px 0 0; }
+.legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 13px; }
+.legend i, .tip i { display: inline-block; width: 12px; height: 3px; border-radius: 2px; margin-right: 5px;
+  vertical-align: middle; }
+.chart svg { display: block; width: 100%; touch-action: pan-y; }
+.chart text { font-size: 11px; fill: var(--faint); }
+.chart .grid { stroke: var(--line); stroke-width: 1; }
+.chart .fade { fill: var(--fade); }
+.chart .boundary { stroke: var(--faint); stroke-dasharray: 2 3; }
+.chart .curve { fill: none; stroke-width: 1.6; stroke-linejoin: round; stroke-linecap: round; }
+.chart .cursor { stroke: var(--text); stroke-width: 1; visibility: hidden; }
+.tip { position: absolute; top: 40px; pointer-events: none; visibility: hidden; white-space: nowrap; font-size: 12px;
+  background: var(--back); border: 1px solid var(--line); border-radius: 6px; padding: 4px 8px; z-index: 1;
+  font-variant-numeric: tabular-nums; box-shadow: 0 2px 8px rgba(0, 0, 0, .2); }
+.bar { display: grid; grid-template-columns: 10.5em 1fr 4em; gap: 8px; align-items: center; font-size: 13px; }
+.bar span:last-child { text-align: right; font-variant-numeric: tabular-nums; }
+.bar i { display: block; height: 12px; min-width: 1px; background: var(--c0); border-radius: 2px; }
+.bar.fading i { opacity: .55; }
+
+.wide { overflow-x: auto; margin-top: 16px; }
+h3 + .wide { margin-top: 0; }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
+th, td { padding: 4px 12px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th:first-child { text-align: left; padding-left: 0; }
+thead th { color: var(--faint); font-weight: 600; }
+tbody th { font-weight: normal; }
+tfoot th, tfoot td { font-weight: 600; border-bottom: 0; }
+pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px; margin: 0;
+  font: 13px/1.45 ui-monospace, Menlo, Consolas, "Liberation Mono", monospace; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
+
+@media (max-width: 760px) {
+  .charts, .pictures { grid-template-columns: 1fr; }
+  #size { display: none; }
+  dl div { padding: 4px 10px; }
+  dd { font-size: 16px; }
+}
+'''
+
+SCRIPT = r'''
+'use strict';
+const data = JSON.parse(document.getElementById('data').textContent);
+const MARGIN = {left: 52, right: 10, top: 18, bottom: 24}, HEIGHT = 240;
+const MARKED_POINTS = 40;       // Curves of so few values get a dot for each.
+
+// Numbers.
+
+function formatNumber(value) {
+  if (value === null || value === undefined) return '-';
+  const size = Math.abs(value);
+  if (size !== 0 && (size >= 1e6 || size < 1e-3)) return value.toExponential(2);
+  return String(+value.toFixed(size >= 1000 ? 1 : size >= 10 ? 2 : 4));
+}
+
+function formatTime(seconds) {
+  const total = Math.round(seconds), two = number => String(number).padStart(2, '0');
+  const [d, h, m, s] = [total / 86400, total / 3600 % 24, total / 60 % 60, total % 60].map(Math.floor);
+  return d ? `${d}d ${h}h ${two(m)}m` : h ? `${h}h ${two(m)}m ${two(s)}s` : m ? `${m}m ${two(s)}s` : `${s}s`;
+}
+
+function roundSteps(low, high, count) {         // Round numbers between low and high.
+  const raw = (high - low) / count, unit = 10 ** Math.floor(Math.log10(raw));
+  const step = unit * [1, 2, 5, 10].find(factor => unit * factor >= raw * 0.999);
+  const steps = [];
+  for (let k = Math.ceil(low / step - 1e-9); k <= high / step + 1e-9; k++) steps.push(+(k * step).toPrecision(12));
+  return steps;
+}
+
+function roundLogSteps(low, high) {
+  const factors = high / low > 200 ? [1] : [1, 2, 5], steps = [];
+  for (let e = Math.floor(Math.log10(low)); e <= Math.log10(high); e++)
+    for (const factor of factors) steps.push(+(factor * 10 ** e).toPrecision(12));
+  return steps.filter(step => step >= low && step <= high);
+}
+
+function valueRange(values, log) {
+  const sorted = values.filter(value => value !== null && (!log || value > 0)).sort((a, b) => a - b);
+  if (!sorted.length) return null;
+  let low = sorted[0], high = sorted[sorted.length - 1], cut = false;
+  if (log) return low === high ? [low / 1.5, high * 1.5, false] : [low / 1.1, high * 1.1, false];
+  // A few spikes must not flatten all the rest.
+  const at = share => sorted[Math.round(share * (sorted.length - 1))], middle = at(0.98) - at(0.02);
+  if (sorted.length > MARKED_POINTS && middle > 0 && high - low > 6 * middle) {
+    low = Math.max(low, at(0.02) - middle);
+    high = Math.min(high, at(0.98) + middle);
+    cut = true;
+  }
+  const pad = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
+  return [low - pad, high + pad, cut];
+}
+
+// Charts.
+
+function add(parent, name, attributes, text) {
+  const element = document.createElementNS('http://www.w3.org/2000/svg', name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  if (text !== undefined) element.textContent = text;
+  parent.append(element);
+  return element;
+}
+
+function addHtml(parent, name, className, text) {
+  const element = document.createElement(name);
+  element.className = className;
+  if (text !== undefined) element.textContent = text;
+  parent.append(element);
+  return element;
+}
+
+function colour(index) { return `var(--c${index % 8})`; }
+
+function addKey(parent, name, text, index) {
+  const entry = addHtml(parent, name, '');
+  addHtml(entry, 'i', '').style.background = colour(index);
+  entry.append(text);
+}
+
+function drawChart(figure, chart) {
+  for (const old of figure.querySelectorAll('.legend, svg, .tip, p')) old.remove();
+  const table = data.tables[chart.table], kimg = table.kimg;
+  const columns = chart.series.map(name => table[name]);
+  const range = valueRange(columns.flat(), chart.log);
+  if (!range) { addHtml(figure, 'p', '', 'No values.'); return; }
+  const [low, high, cut] = range, log = chart.log && high / low > 5;
+  const first = chart.table === 'ticks' && data.spans.length ? data.spans[0].begin : kimg[0];
+  const begin = first < kimg[kimg.length - 1] ? first : kimg[0] - 1, end = kimg[kimg.length - 1];
+  const width = figure.clientWidth - 24, right = width - MARGIN.right, bottom = HEIGHT - MARGIN.bottom;
+  const scale = value => log ? Math.log(value) : value;
+  const x = value => MARGIN.left + (value - begin) / (end - begin) * (right - MARGIN.left);
+  const y = value => bottom - (scale(value) - scale(low)) / (scale(high) - scale(low)) * (bottom - MARGIN.top);
+
+  if (columns.length > 1) {
+    const legend = addHtml(figure, 'div', 'legend');
+    chart.series.forEach((name, index) => addKey(legend, 'span', name, index));
+  }
+  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  figure.append(svg);
+  svg.setAttribute('viewBox', `0 0 ${width} ${HEIGHT}`);
+  svg.setAttribute('role', 'img');
+  svg.setAttribute('aria-label', `${chart.title}, kimg ${formatNumber(begin)} to ${formatNumber(end)}`);
+  drawSpans(svg, x, begin, end, bottom);
+  for (const value of log ? roundLogSteps(low, high) : roundSteps(low, high, 5)) {
+    add(svg, 'line', {class: 'grid', x1: MARGIN.left, x2: right, y1: y(value), y2: y(value)});
+    add(svg, 'text', {x: MARGIN.left - 6, y: y(value) + 4, 'text-anchor': 'end'}, formatNumber(value));
+  }
+  for (const value of roundSteps(begin, end, Math.max(2, Math.min(8, width / 80))))
+    if (x(value) < right - 34)
+      add(svg, 'text', {x: x(value), y: HEIGHT - 7, 'text-anchor': 'middle'}, formatNumber(value));
+  add(svg, 'text', {x: right, y: HEIGHT - 7, 'text-anchor': 'end'}, 'kimg');
+
+  const clip = add(add(svg, 'clipPath', {id: 'clip' + figure.dataset.chart}), 'rect',
+                   {x: MARGIN.left - 4, y: MARGIN.top - 4, width: right - MARGIN.left + 8,
+                    height: bottom - MARGIN.top + 8});
+  const curves = add(svg, 'g', {'clip-path': `url(#${clip.parentNode.id})`});
+  columns.forEach((values, index) => drawCurve(curves, kimg, values, x, y, log, colour(index)));
+  if (cut) addHtml(figure, 'p', '').append(Object.assign(document.createElement('small'),
+                                                        {textContent: 'Spikes are cut off.'}));
+  addHover(figure, svg, chart, table, columns, x, y, bottom, width);
+}
+
+function drawSpans(svg, x, begin, end, bottom) {        // Fading in is shaded; a resolution has its name on top.
+  let labelEnd = -Infinity, resolution = '';
+  for (const span of data.spans) {
+    const from = Math.max(span.begin, begin), to = Math.min(span.end, end), name = span.name.split(' ')[0];
+    if (from >= to) continue;
+    if (span.fading)
+      add(svg, 'rect', {class: 'fade', x: x(from), y: MARGIN.top, width: x(to) - x(from), height: bottom - MARGIN.top});
+    if (span.begin > begin)
+      add(svg, 'line', {class: 'boundary', x1: x(from), x2: x(from), y1: MARGIN.top, y2: bottom});
+    if (name !== resolution && x(from) > labelEnd && x(from) + name.length * 6 < x(end)) {
+      add(svg, 'text', {class: 'resolution', x: x(from) + 2, y: MARGIN.top - 6}, name);
+      labelEnd = x(from) + name.length * 6.5 + 6;
+    }
+    resolution = name;
+  }
+}
+
+function drawCurve(parent, kimg, values, x, y, log, stroke) {
+  let path = '', pen = false, count = 0;
+  values.forEach((value, index) => {
+    const there = value !== null && (!log || value > 0);
+    if (there) {
+      path += `${pen ? 'L' : 'M'}${x(kimg[index]).toFixed(1)} ${y(value).toFixed(1)}${pen ? '' : 'h0'}`;
+      count++;
+    }
+    pen = there;
+  });
+  add(parent, 'path', {class: 'curve', d: path, style: `stroke:${stroke}`});
+  if (count <= MARKED_POINTS)
+    values.forEach((value, index) => {
+      if (value !== null && (!log || value > 0))
+        add(parent, 'circle', {cx: x(kimg[index]), cy: y(value), r: 2.5, style: `fill:${stroke}`});
+    });
+}
+
+function addHover(figure, svg, chart, table, columns, x, y, bottom, width) {
+  const cursor = add(svg, 'line', {class: 'cursor', y1: MARGIN.top, y2: bottom}), tip = addHtml(figure, 'div', 'tip');
+  const hide = () => { cursor.style.visibility = tip.style.visibility = 'hidden'; };
+  const show = event => {
+    const place = event.clientX - svg.getBoundingClientRect().left;
+    let nearest = 0;
+    table.kimg.forEach((kimg, index) => {
+      if (Math.abs(x(kimg) - place) < Math.abs(x(table.kimg[nearest]) - place)) nearest = index;
+    });
+    const at = x(table.kimg[nearest]);
+    cursor.setAttribute('x1', at);
+    cursor.setAttribute('x2', at);
+    tip.replaceChildren();
+    addHtml(tip, 'div', '', 'kimg ' + formatNumber(table.kimg[nearest])
+            + (table.lod && table.lod[nearest] !== null ? '  lod ' + table.lod[nearest].toFixed(2) : ''));
+    if (table.seconds[nearest] !== null) addHtml(tip, 'div', '', 'time ' + formatTime(table.seconds[nearest]));
+    columns.forEach((values, index) =>
+      addKey(tip, 'div', `${chart.series[index]} ${formatNumber(values[nearest])}`, index));
+    cursor.style.visibility = tip.style.visibility = 'visible';
+    const left = at + 24 + tip.offsetWidth > width ? at - tip.offsetWidth : at + 24;
+    tip.style.left = Math.max(left, 0) + 'px';
+  };
+  svg.addEventListener('pointermove', show);
+  svg.addEventListener('pointerdown', show);
+  svg.addEventListener('pointerleave', hide);
+}
+
+// Pictures.
+
+const slider = document.getElementById('slider'), pictures = document.querySelector('.pictures');
+
+function fitPictures() {        // Small pictures are enlarged by a whole number, with hard pixels.
+  for (const image of pictures ? pictures.querySelectorAll('img') : []) {
+    if (!image.naturalWidth) continue;
+    const room = Math.min(image.parentNode.clientWidth / image.naturalWidth,
+                          Math.max(0.85 * window.innerHeight, 300) / image.naturalHeight);
+    image.style.imageRendering = room >= 1 ? 'pixelated' : 'auto';
+    image.style.width = image.naturalWidth * (room >= 1 ? Math.floor(room) : room) + 'px';
+  }
+}
+
+function showPicture(index) {
+  const picture = data.pictures[Math.min(Math.max(index, 0), data.pictures.length - 1)];
+  slider.value = data.pictures.indexOf(picture);
+  document.getElementById('fakes').src = picture.src;
+  document.getElementById('caption').textContent = picture.caption;
+  slider.setAttribute('aria-valuetext', picture.caption);
+}
+
+function addPictureControls() {
+  const step = count => showPicture(+slider.value + count), play = document.getElementById('play');
+  let timer = null;
+  const stop = () => { clearInterval(timer); timer = null; play.textContent = 'Play'; };
+  slider.addEventListener('input', () => { stop(); showPicture(+slider.value); });
+  document.getElementById('back').addEventListener('click', () => { stop(); step(-1); });
+  document.getElementById('on').addEventListener('click', () => { stop(); step(1); });
+  document.addEventListener('keydown', event => {
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target === slider) return;
+    if (event.key === 'ArrowLeft') { stop(); step(-1); }
+    if (event.key === 'ArrowRight') { stop(); step(1); }
+  });
+  play.addEventListener('click', () => {
+    if (timer) return stop();
+    if (+slider.value === data.pictures.length - 1) showPicture(0);
+    play.textContent = 'Stop';
+    timer = setInterval(() => {
+      step(1);
+      if (+slider.value === data.pictures.length - 1) stop();
+    }, 300);
+  });
+  showPicture(data.pictures.length - 1);
+}
+
+if (pictures) {
+  for (const image of pictures.querySelectorAll('img')) image.addEventListener('load', fitPictures);
+  if (slider) addPictureControls();
+  const size = document.getElementById('size');
+  if (size) size.addEventListener('click', () => {
+    size.setAttribute('aria-pressed', pictures.classList.toggle('large'));
+    fitPictures();
+  });
+}
+
+let drawnWidth = 0;
+function layOut() {
+  fitPictures();
+  if (drawnWidth === document.body.clientWidth) return;
+  drawnWidth = document.body.clientWidth;
+  for (const figure of document.querySelectorAll('.chart')) drawChart(figure, data.charts[figure.dataset.chart]);
+}
+window.addEventListener('resize', layOut);
+layOut();
+'''

@@ -1,0 +1,175 @@
+"""The report of `reproduce.py`: ``results/README.md`` with its pictures, out of the runs' own files."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+
+import misc
+
+CLAIMS = {
+    'growing': 'Growing makes training faster (section 6.2, Figure 4)',
+    'ablation': 'Every row of Table 1 adds something',
+    'modes': 'Our normalization and the minibatch standard deviation find more modes (Table 4)',
+}
+
+
+def read_jsonl(path):
+    """The documents of a file of JSON lines; none if it is not there."""
+    if not os.path.exists(path):
+        return []
+    with open(path, encoding='utf-8') as lines:
+        return [json.loads(line) for line in lines if line.strip()]
+
+
+def results_of(run_dir, metric):
+    """[(kimg, seconds of training, {value: number})] of a metric of a run, in the order of the snapshots."""
+    found = [entry for entry in read_jsonl(pathlib.Path(run_dir, 'metrics.jsonl')) if entry['metric'] == metric]
+    found = [(stats_at(run_dir, entry), entry['values']) for entry in found]
+    return sorted(((stats['kimg'], stats['seconds'], values) for stats, values in found), key=lambda row: row[:2])
+
+
+def stats_at(run_dir, entry):
+    """The status line of the tick after which a snapshot was made; the last one for the final networks."""
+    stats = read_jsonl(pathlib.Path(run_dir, 'stats.jsonl'))
+    if entry['kimg'] is None or entry['snapshot'] == 'network-final':
+        return stats[-1]
+    return [line for line in stats if int(line['kimg']) <= entry['kimg']][-1]
+
+
+def average(values):
+    """The last of the values of a sliced Wasserstein distance: the mean over its levels."""
+    return list(values.values())[-1]
+
+
+def mean_std(numbers, form='%.1f'):
+    """'mean +- deviation' of a few numbers, or a dash."""
+    if not numbers:
+        return '-'
+    if len(numbers) == 1:
+        return form % numbers[0]
+    return (form + ' ± ' + form) % (np.mean(numbers), np.std(numbers, ddof=1))
+
+
+def table(header, rows):
+    """A table in Markdown; the first column is text."""
+    lines = [header, ['---'] + ['---:'] * (len(header) - 1), *rows]
+    return '\n'.join('| %s |' % ' | '.join(map(str, line)) for line in lines) + '\n'
+
+
+def new_figure(width, height, columns=1):
+    """(figure, list of axes) of matplotlib without a display."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise misc.UserError('the pictures need matplotlib; pip install matplotlib') from error
+    figure = Figure(figsize=(width, height), layout='constrained')
+    return figure, list(np.atleast_1d(figure.subplots(1, columns)))
+
+
+def save(figure, path):
+    with misc.atomic_write(path) as picture:
+        figure.savefig(picture, dpi=110, format='png')
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The parts.
+
+
+def growing(jobs, run_dirs, report_dir):
+    """Quality against time, as in Figure 4, and when each way reaches what the other one ends with."""
+    figure, (left, right) = new_figure(10, 3.8, 2)
+    finals, times = {}, {}
+    for job in jobs:
+        rows = results_of(run_dirs[job], 'swd')
+        if not rows:
+            continue
+        color = {'growing': 'C0', 'nogrowing': 'C3'}[job.name]
+        minutes = [seconds / 60 for _kimg, seconds, _values in rows]
+        distances = [average(values) for *_, values in rows]
+        label = job.name if job.name not in finals else None
+        left.plot(minutes, distances, color=color, label=label, marker='.')
+        stats = read_jsonl(pathlib.Path(run_dirs[job], 'stats.jsonl'))
+        right.plot([line['seconds'] / 60 for line in stats], [line['kimg'] for line in stats], color=color, label=label)
+        finals.setdefault(job.name, []).append(distances[-1])
+        times.setdefault(job.name, []).append(minutes[-1])
+    left.set(xlabel='minutes', ylabel='sliced Wasserstein distance x 1000', yscale='log')
+    right.set(xlabel='minutes', ylabel='thousands of images shown')
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    save(figure, os.path.join(report_dir, 'small-scale-growing.png'))
+    rows = [[name, mean_std(times.get(name, []), '%.2f'), mean_std(finals.get(name, []))]
+            for name in ('growing', 'nogrowing')]
+    return table(['', 'minutes for all images', 'final SWD x 1000'], rows) + '\n![](small-scale-growing.png)\n'
+
+
+def ablation(jobs, run_dirs, report_dir):
+    """Table 1: mean and deviation over the seeds, row by row."""
+    names = list(dict.fromkeys(job.name for job in jobs))
+    distances, similarities, levels = {}, {}, []
+    for job in jobs:
+        for _kimg, _seconds, values in results_of(run_dirs[job], 'swd')[-1:]:
+            levels = list(values)
+            distances.setdefault(job.name, []).append(list(values.values()))
+        for _kimg, _seconds, values in results_of(run_dirs[job], 'ms_ssim')[-1:]:
+            similarities.setdefault(job.name, []).append(list(values.values())[0])
+    rows = []
+    for name in names:
+        columns = np.transpose(distances[name]) if name in distances else [[]] * len(levels)
+        rows.append([name, len(distances.get(name, [])), *[mean_std(list(column)) for column in columns],
+                     mean_std(similarities.get(name, []), '%.3f')])
+    figure, (axes,) = new_figure(9, 3.6)
+    shown = [name for name in names if name in distances]
+    values = [[entry[-1] for entry in distances[name]] for name in shown]
+    axes.bar(shown, [np.mean(numbers) for numbers in values], color='C0', alpha=0.6)
+    for index, numbers in enumerate(values):
+        axes.plot([index] * len(numbers), numbers, 'k.')
+    axes.set_ylabel('SWD x 1000, average')
+    axes.tick_params(axis='x', labelrotation=25)
+    save(figure, os.path.join(report_dir, 'small-scale-ablation.png'))
+    return table(['row of Table 1', 'runs', *levels, 'MS-SSIM'], rows) + '\n![](small-scale-ablation.png)\n'
+
+
+def modes(jobs, run_dirs, report_dir):
+    """Table 4: of 1000 modes those found, and the divergence from all being equally frequent."""
+    found = {}
+    for job in jobs:
+        for _kimg, _seconds, values in results_of(run_dirs[job], 'mnist_modes')[-1:]:
+            found.setdefault(job.name, []).append((values['modes_mean'], values['KL_mean']))
+    rows = [[name, len(found.get(name, [])), mean_std([modes for modes, _ in found.get(name, [])]),
+             mean_std([divergence for _, divergence in found.get(name, [])], '%.2f')]
+            for name in dict.fromkeys(job.name for job in jobs)]
+    return table(['K / 4', 'runs', 'modes of 1000', 'KL(found, uniform)'], rows)
+
+
+PARTS = {'growing': growing, 'ablation': ablation, 'modes': modes}
+MARK = '<!-- made by reproduce.py: %s -->\n'
+
+
+def write(jobs, run_dirs, report_dir):
+    """Bring ``README.md`` in `report_dir` up to date: the tables between two marks per part; the words stay.
+
+    Parameters
+    ----------
+    jobs : list of reproduce.Job
+    run_dirs : dict
+        {job: folder of the finished run, or None}
+    report_dir : str
+    """
+    path = pathlib.Path(report_dir, 'README.md')
+    text = path.read_text(encoding='utf-8') if path.exists() else '# The paper\'s claims at a size for a laptop\n'
+    os.makedirs(report_dir, exist_ok=True)
+    for part in dict.fromkeys(job.part for job in jobs):
+        done = [job for job in jobs if job.part == part and run_dirs[job]]
+        if not done:
+            continue
+        begin, end = MARK % part, MARK % (part + ' end')
+        if begin not in text:
+            text += '\n## %s\n\n%s%s' % (CLAIMS[part], begin, end)
+        before, _, after = text.partition(begin)
+        text = before + begin + '\n' + PARTS[part](done, run_dirs, report_dir) + '\n' + end + after.partition(end)[2]
+    with misc.atomic_write(str(path), 'w', encoding='utf-8') as report:
+        report.write(text)
+    print('Wrote %s' % path)

@@ -1,0 +1,441 @@
+"""One self-contained HTML page to look at a run: ``python util_scripts.py report RUN``.
+
+Needs nothing but the files of a run folder, any of which may be missing, and no Theano. The page is in `report_page`.
+"""
+
+import ast
+import base64
+import html
+import io
+import itertools
+import json
+import math
+import os
+import re
+import time
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+import misc
+import report_page
+
+MAX_PICTURES = 48               # Of a longer run, so many are shown, evenly chosen.
+PICTURE_BYTES = 14_000_000      # Of all pictures together; base64 makes 19 MB of them.
+MAX_PICTURE_SIDE = 2048         # Pixels of a picture that has to be scaled down.
+JPEG_QUALITY = 85
+LARGEST = 1e100                 # Of numbers that count as finite; integers may be larger than any float.
+TICK_COLUMNS = ('kimg', 'lod', 'seconds', 'Gloss', 'Dloss', 'Dreal', 'Dfake', 'Dgdrop', 'sec_per_kimg')
+
+
+def write_report(run_dir, path=None):
+    """Write the page of a run.
+
+    Parameters
+    ----------
+    run_dir : str
+        Run folder; the run may be going on.
+    path : str, optional
+        Default: ``report.html`` in `run_dir`.
+
+    Returns
+    -------
+    str
+        `path`.
+
+    Raises
+    ------
+    misc.UserError
+        There is nothing of a run in the folder, or the file cannot be written.
+    """
+    path = path or os.path.join(run_dir, 'report.html')
+    stats, fakes = read_stats(run_dir), list_fakes(run_dir)
+    config = read_text(run_dir, 'config.txt')
+    if not (stats or fakes or config):
+        raise misc.UserError('%s: has no stats.jsonl, config.txt or fakesNNNNNN.png; give a run folder, for example '
+                             'results/000-digits' % run_dir)
+    phases, metrics = find_phases(stats), read_metrics(run_dir)
+    pictures, reals = embed_pictures(run_dir, fakes, stats)
+    tables, curves, metric_curves = make_charts(stats, metrics)
+    data = {'tables': tables, 'charts': curves + metric_curves, 'pictures': pictures,
+            'spans': [{key: phase[key] for key in ('begin', 'end', 'name', 'fading')} for phase in phases]}
+    sections = [
+        section('Pictures', picture_section(pictures, reals, len(fakes))),
+        section('Curves', '<div class="charts">%s</div>' % chart_figures(curves, 0) if stats else
+                '<p>No status line has been written yet.</p>'),
+        section('Timing', timing_section(phases)),
+        section('Metrics', metric_section(run_dir, metrics, chart_figures(metric_curves, len(curves)))),
+        section('Configuration', file_blocks({'config.txt': config, 'run.txt': read_text(run_dir, 'run.txt')})),
+    ]
+    page = fill(report_page.PAGE, title=html.escape(os.path.basename(os.path.abspath(run_dir))),
+                summary=summary(run_dir, stats, config), sections=''.join(sections), style=report_page.STYLE,
+                script=report_page.SCRIPT, data=json_for_script(data), written=time.strftime('%Y-%m-%d %H:%M:%S'))
+    with misc.atomic_write(path, 'w', encoding='utf-8', errors='replace') as page_file:
+        page_file.write(page)
+    print('Wrote %s (%.1f MB)' % (path, os.path.getsize(path) / 1e6))
+    return path
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is in a run folder.
+
+
+def read_stats(run_dir):
+    """The status lines of a run, list of dict; [] if it has none.
+
+    Lines without a number 'kimg' are passed over, as is one cut off at the end. Values that are not finite numbers are
+    left out. Where `kimg` goes back, the run was resumed: the earlier lines from there on are dropped.
+    """
+    stats = []
+    for line in read_jsonl(os.path.join(run_dir, 'stats.jsonl')):
+        line = {name: value for name, value in line.items() if is_finite(value)}
+        if 'kimg' in line:
+            while stats and stats[-1]['kimg'] >= line['kimg']:
+                stats.pop()
+            stats.append(line)
+    return stats
+
+
+def read_jsonl(path):
+    """The objects of a file with one JSON object per line; [] without the file. What is not one is passed over."""
+    objects = []
+    try:
+        with open(path, encoding='utf-8', errors='replace') as lines:
+            for line in lines:
+                try:
+                    objects.append(json.loads(line))
+                except (ValueError, RecursionError):    # Cut off.
+                    continue
+    except FileNotFoundError:
+        return []
+    return [item for item in objects if isinstance(item, dict)]
+
+
+def is_finite(value):
+    return isinstance(value, (int, float)) and -LARGEST < value < LARGEST
+
+
+def finite_or_none(value):
+    return value if is_finite(value) else None
+
+
+def list_fakes(run_dir):
+    """[(kimg, path)] of a run's image grids ``fakesNNNNNN.png``, the earliest first."""
+    matches = [re.fullmatch(r'fakes(\d+)\.png', name) for name in os.listdir(run_dir)]
+    return sorted((int(match[1]), os.path.join(run_dir, match[0])) for match in matches if match)
+
+
+def caption_of(kimg, stats):
+    """``kimg 120   lod 1.50   time 2h 03m 07s`` for the picture of so many thousands of images."""
+    past = [line for line in stats if int(line['kimg']) <= kimg and 'lod' in line and 'seconds' in line]
+    if not past:
+        return 'kimg %d' % kimg
+    return 'kimg %-6d  lod %.2f   time %s' % (kimg, past[-1]['lod'], misc.format_time(past[-1]['seconds']))
+
+
+def read_text(run_dir, name):
+    """A text file of a run; '' without the file."""
+    try:
+        with open(os.path.join(run_dir, name), encoding='utf-8', errors='replace') as text_file:
+            return text_file.read()
+    except FileNotFoundError:
+        return ''
+
+
+def total_kimg_of(config):
+    """``train.total_kimg`` in the text of a ``config.txt``, or None."""
+    try:
+        total = ast.literal_eval(config)['train']['total_kimg']
+    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
+        return None
+    return finite_or_none(total)
+
+
+def find_phases(stats):
+    """What the resolutions took, list of dict in the order of training; fading in is a phase of its own.
+
+    Keys: 'name', 'resolution', 'fading', 'begin' and 'end' in kimg, 'minibatch', 'seconds', 'compile_seconds' (part of
+    the former), 'sec_per_kimg' without compiling, 'peak_memory_mb' of the process until then. Unknown ones are None. A
+    phase ends with its last tick.
+    """
+    def phase_of(tick):
+        return tick.get('resolution'), tick.get('lod', 0) % 1 > 0
+
+    def total(ticks, name):
+        return sum(tick[name] for tick in ticks if name in tick) if any(name in tick for tick in ticks) else None
+
+    phases = []
+    for (resolution, fading), ticks in itertools.groupby(stats, phase_of):
+        ticks = list(ticks)
+        name = '%dx%d' % (resolution, resolution) if resolution else '?'
+        phase = {'name': name + (' fading in' if fading else ''), 'resolution': resolution, 'fading': fading,
+                 'begin': phases[-1]['end'] if phases else first_kimg(stats), 'end': ticks[-1]['kimg'],
+                 'seconds': total(ticks, 'sec_per_tick'), 'compile_seconds': total(ticks, 'compile_seconds')}
+        for name, choose in (('minibatch', min), ('peak_memory_mb', max)):
+            phase[name] = choose((tick[name] for tick in ticks if name in tick), default=None)
+        kimg = phase['end'] - phase['begin']
+        phase['sec_per_kimg'] = None
+        if phase['seconds'] is not None and kimg > 0:
+            phase['sec_per_kimg'] = max(phase['seconds'] - (phase['compile_seconds'] or 0), 0) / kimg
+        phases.append(phase)
+    return phases
+
+
+def first_kimg(stats):
+    """Where the first tick began: a resumed run does not begin at 0."""
+    tick = stats[0]
+    if tick.get('sec_per_kimg', 0) > 0 and 'sec_per_tick' in tick:
+        return max(round(tick['kimg'] - tick['sec_per_tick'] / tick['sec_per_kimg'], 3), 0)
+    return 0
+
+
+def read_metrics(run_dir):
+    """{title: entries} of ``metrics.jsonl``, what `evaluate_metrics` writes; the entries in the order of training."""
+    groups = {}
+    for entry in read_jsonl(os.path.join(run_dir, 'metrics.jsonl')):
+        if isinstance(entry.get('metric'), str) and isinstance(entry.get('values'), dict):
+            groups.setdefault((entry['metric'], entry.get('num_images'), entry.get('random_seed')), []).append(entry)
+    names = [metric for metric, _num_images, _seed in groups]
+    titles = {}
+    for (metric, num_images, seed), entries in groups.items():
+        title = '%s, %s images' % (metric, num_images) if num_images else metric
+        if names.count(metric) > 1:
+            title += ', seed %s' % seed
+        titles[title] = sorted(entries, key=lambda entry: (
+            entry['kimg'] if is_finite(entry.get('kimg')) else math.inf, entry.get('snapshot') == 'network-final'))
+    return titles
+
+
+def metric_columns(entries):
+    """{'kimg', 'seconds' and names of numbers: values} of those entries that know their kimg."""
+    entries = [entry for entry in entries if is_finite(entry.get('kimg'))]
+    table = {key: [finite_or_none(entry.get(key)) for entry in entries] for key in ('kimg', 'seconds')}
+    for name in dict.fromkeys(name for entry in entries for name in entry['values']):
+        table[name] = [finite_or_none(entry['values'].get(name)) for entry in entries]
+    return table
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Pictures.
+
+
+def embed_pictures(run_dir, fakes, stats):
+    """([{'src', 'kimg', 'caption'}], src of the reals or None); files that are not pictures are passed over."""
+    if len(fakes) > MAX_PICTURES:
+        fakes = [fakes[index] for index in np.linspace(0, len(fakes) - 1, MAX_PICTURES).round().astype(int)]
+    max_bytes = PICTURE_BYTES // (len(fakes) + 1)
+    pictures = []
+    for kimg, path in tqdm(fakes, desc='Pictures', unit='picture', leave=False):
+        source = embed_picture(path, max_bytes)
+        if source:
+            pictures.append({'src': source, 'kimg': kimg, 'caption': caption_of(kimg, stats)})
+    return pictures, embed_picture(os.path.join(run_dir, 'reals.png'), max_bytes)
+
+
+def embed_picture(path, max_bytes):
+    """A data URI of a PNG file, as a smaller JPEG if it has more than `max_bytes`; None if it is no picture."""
+    try:
+        with open(path, 'rb') as file:
+            content = file.read()
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):    # None there, cut off, something else.
+        return None
+    if image.format == 'PNG' and len(content) <= max_bytes:
+        return data_uri('png', content)
+    image = image.convert('L' if image.mode == 'L' else 'RGB')
+    side = min(MAX_PICTURE_SIDE, max(image.size))
+    while True:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, 'JPEG', quality=JPEG_QUALITY)
+        if buffer.tell() <= max_bytes or side <= 64:
+            return data_uri('jpeg', buffer.getvalue())
+        side = side * 4 // 5
+
+
+def data_uri(kind, content):
+    return 'data:image/%s;base64,%s' % (kind, base64.b64encode(content).decode('ascii'))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The page.
+
+
+def fill(template, **values):
+    """`template` with each ``@@name@@`` replaced; what looks like one in a value stays."""
+    return re.sub('@@([a-z]+)@@', lambda match: values[match[1]], template)
+
+
+def json_for_script(data):
+    """JSON that cannot end the script element that holds it; numbers with six digits, those not finite are null."""
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        if isinstance(value, float):
+            return float('%.6g' % value) if math.isfinite(value) else None
+        return value
+
+    text = json.dumps(plain(data), allow_nan=False, separators=(',', ':'))
+    return text.replace('<', '\\u003c').replace('>', '\\u003e').replace('&', '\\u0026')
+
+
+def chart(title, table, series, log=False, note=''):
+    """What the script needs for a chart of some columns of a table over kimg."""
+    return {'title': title, 'table': table, 'series': series, 'log': log, 'note': note}
+
+
+def make_charts(stats, metrics):
+    """(tables, charts of the status lines, charts of the metrics with several snapshots); a table is {name: column}."""
+    tables = {'ticks': {name: [tick.get(name) for tick in stats] for name in TICK_COLUMNS}}
+    curves = [chart('Losses', 'ticks', ['Gloss', 'Dloss']),
+              chart('Scores of the discriminator', 'ticks', ['Dreal', 'Dfake'],
+                    note='with WGAN-GP Dreal is 0 and Dfake is fake minus real'),
+              chart('sec/kimg', 'ticks', ['sec_per_kimg'], log=True, note='compiling included')]
+    if any(tables['ticks']['Dgdrop']):
+        curves.append(chart('Strength of GDrop', 'ticks', ['Dgdrop']))
+    metric_curves = []
+    for title, entries in metrics.items():
+        table = metric_columns(entries)
+        if len(table['kimg']) > 1:
+            tables[title] = table
+            metric_curves.append(chart(title, title, [key for key in table if key not in ('kimg', 'seconds')]))
+    return tables, curves if stats else [], metric_curves
+
+
+def chart_figures(charts, first_index):
+    """HTML of the places into which the script draws."""
+    return ''.join('<figure class="chart" data-chart="%d"><figcaption>%s <small>%s</small></figcaption></figure>' % (
+        index, html.escape(item['title']), html.escape(item['note'])) for index, item in enumerate(charts, first_index))
+
+
+def section(title, content):
+    return '<section id="%s"><h2>%s</h2>%s</section>\n' % (title.lower(), title, content) if content else ''
+
+
+def html_table(head, rows, foot=None):
+    """HTML of a table; cells are text, the first column is a heading."""
+    def row(cells, tag):
+        first = '<th scope="row">%s</th>' if tag == 'td' else '<th>%s</th>'
+        return '<tr>%s</tr>' % ''.join((first if not index else '<%s>%%s</%s>' % (tag, tag)) % html.escape(str(cell))
+                                       for index, cell in enumerate(cells))
+
+    return '<div class="wide"><table><thead>%s</thead><tbody>%s</tbody>%s</table></div>' % (
+        row(head, 'th'), ''.join(row(cells, 'td') for cells in rows),
+        '<tfoot>%s</tfoot>' % row(foot, 'td') if foot else '')
+
+
+def file_blocks(texts):
+    """{name: text} as blocks; empty texts are left out."""
+    return ''.join('<h3>%s</h3><pre>%s</pre>' % (html.escape(name), html.escape(text.rstrip()))
+                   for name, text in texts.items() if text.strip())
+
+
+def summary(run_dir, stats, config):
+    """The run's state in a line, and its last numbers."""
+    if os.path.exists(os.path.join(run_dir, '_training-done.txt')):
+        state = 'Finished.'
+    elif stats:
+        modified = time.localtime(os.path.getmtime(os.path.join(run_dir, 'stats.jsonl')))
+        state = 'Not finished; last status line %s.' % time.strftime('%Y-%m-%d %H:%M', modified)
+    else:
+        state = 'Not finished.'
+    last, total = stats[-1] if stats else {}, total_kimg_of(config)
+    facts = []
+    if stats:
+        facts.append(('kimg', '%.1f' % last['kimg'] + (' of %g' % total if total else '')))
+    if 'resolution' in last:
+        facts.append(('resolution', '%dx%d' % (last['resolution'], last['resolution'])))
+    if 'lod' in last:
+        facts.append(('lod', '%.2f' % last['lod']))
+    if 'seconds' in last:
+        facts.append(('time', misc.format_time(last['seconds'])))
+    if 'sec_per_kimg' in last:
+        facts.append(('sec/kimg', digits(last['sec_per_kimg'])))
+    return '<p>%s</p><dl>%s</dl>' % (html.escape(state), ''.join(
+        '<div><dt>%s</dt><dd>%s</dd></div>' % (name, html.escape(value)) for name, value in facts))
+
+
+def picture_section(pictures, reals, num_fakes):
+    if not pictures and not reals:
+        return '<p>No picture has been written yet.</p>'
+    figures, controls = '', ''
+    if pictures:
+        figures += '<figure><img id="fakes" alt="generated images"><figcaption id="caption"></figcaption></figure>'
+        controls = report_page.PICTURE_CONTROLS % (len(pictures) - 1, len(pictures) - 1)
+        if len(pictures) < num_fakes:
+            controls += '<p><small>%d of %d pictures.</small></p>' % (len(pictures), num_fakes)
+    if reals:
+        figures += '<figure><img id="reals" alt="real images" src="%s"><figcaption>reals</figcaption></figure>' % reals
+    return controls + '<div class="pictures">%s</div>' % figures
+
+
+def digits(value):
+    """Three significant digits, no exponent."""
+    if not value:
+        return '-' if value is None else '0'
+    return '%.*f' % (0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3, value)
+
+
+def timing_section(phases):
+    if not phases:
+        return ''
+    rows = []
+    for phase in phases:
+        rows.append([phase['name'], '%g - %g' % (phase['begin'], phase['end']),
+                     '-' if phase['minibatch'] is None else '%d' % phase['minibatch'], *timing_cells(phase)])
+    known = {name: [phase[name] for phase in phases if phase[name] is not None]
+             for name in ('seconds', 'compile_seconds', 'peak_memory_mb')}
+    whole = {'seconds': sum(known['seconds']), 'compile_seconds': sum(known['compile_seconds']),
+             'peak_memory_mb': max(known['peak_memory_mb'], default=None), 'sec_per_kimg': None}
+    kimg = phases[-1]['end'] - phases[0]['begin']
+    if known['seconds'] and kimg > 0:
+        whole['sec_per_kimg'] = max(whole['seconds'] - whole['compile_seconds'], 0) / kimg
+    foot = ['whole run', '%g - %g' % (phases[0]['begin'], phases[-1]['end']), '', *timing_cells(whole)]
+    head = ['phase', 'kimg', 'minibatch', 'sec/kimg', 'hours', 'compile seconds', 'peak memory']
+    note = '<p><small>sec/kimg without compiling, hours with it. Peak memory is that of the process on the host, ' \
+           'since its start. A phase ends with its last tick.</small></p>'
+    return '<div class="charts">%s%s</div>%s%s' % (
+        bars('sec/kimg', phases, 'sec_per_kimg', 1), bars('hours', phases, 'seconds', 3600),
+        html_table(head, rows, foot), note)
+
+
+def timing_cells(phase):
+    memory = phase['peak_memory_mb']
+    return [digits(phase['sec_per_kimg']), hours(phase['seconds']), digits(phase['compile_seconds']),
+            '-' if memory is None else '%.1f GB' % (memory / 1024)]
+
+
+def hours(seconds):
+    return '-' if seconds is None else digits(seconds / 3600)
+
+
+def bars(title, phases, key, unit):
+    """HTML of horizontal bars, one per phase."""
+    longest = max((phase[key] or 0 for phase in phases), default=0) or 1
+    row = '<div class="bar%s"><span>%s</span><span><i style="width:%.2f%%"></i></span><span>%s</span></div>'
+    rows = ''.join(row % (
+        ' fading' if phase['fading'] else '', html.escape(phase['name']), 100 * (phase[key] or 0) / longest,
+        digits(None if phase[key] is None else phase[key] / unit)) for phase in phases)
+    return '<figure class="bars"><figcaption>%s</figcaption>%s</figure>' % (html.escape(title), rows)
+
+
+def metric_section(run_dir, metrics, figures):
+    """Tables of ``metrics.jsonl``, and of other metrics the text file."""
+    content = '<div class="charts">%s</div>' % figures if figures else ''
+    for title, entries in metrics.items():
+        names = list(dict.fromkeys(name for entry in entries for name in entry['values']))
+        rows = [[entry.get('snapshot', '-'), '%.1f' % entry['kimg'] if is_finite(entry.get('kimg')) else '-',
+                 misc.format_time(entry['seconds']) if is_finite(entry.get('seconds')) else '-',
+                 *(metric_value(entry['values'].get(name)) for name in names)] for entry in entries]
+        content += '<h3>%s</h3>%s' % (html.escape(title), html_table(['snapshot', 'kimg', 'time', *names], rows))
+    in_tables = {'metric-%s.txt' % entries[0]['metric'] for entries in metrics.values()}
+    names = sorted(name for name in os.listdir(run_dir) if re.fullmatch(r'metric-.*\.txt', name))
+    return content + file_blocks({name: read_text(run_dir, name) for name in names if name not in in_tables})
+
+
+def metric_value(value):
+    return '%.4f' % value if isinstance(value, (int, float)) else '-'

@@ -1,0 +1,403 @@
+"""Reading pickles without running anything that is in them.
+
+Python's `pickle` calls whatever a file names. This reader knows plain data (None, bool, int, float, str, bytes, list,
+tuple, dict), NumPy arrays and numbers, and those classes for which the caller gives a function of their state. Nothing
+is imported, no method of an object is called, and a file cannot claim much more memory than its own size. Protocols 0
+to 5; strings of Python 2 are read as latin1.
+"""
+
+import math
+import os
+import pickletools
+import re
+
+import numpy as np
+
+import misc
+
+MAX_OPCODES = 200000        # Bounds the memory for small objects. Three networks of the paper have about 10^4.
+MAX_DEPTH = 100             # Of nested containers.
+MAX_KEY = 2 ** 31           # Of integers as keys of dicts.
+
+LITERALS = {
+    'INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT', 'STRING', 'BINSTRING',
+    'SHORT_BINSTRING', 'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE',
+    'BINUNICODE8'}
+CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
+ATOMS = (type(None), bool, int, float, str, bytes, np.ndarray, np.generic)
+ITEM_SIZES = {'b': (1,), 'i': (1, 2, 4, 8), 'u': (1, 2, 4, 8), 'f': (2, 4, 8), 'c': (8, 16)}
+
+
+class Refused(ValueError):
+    """The pickle is malformed, or wants something that is not admitted."""
+
+
+class _Global:
+    """A name that the pickle refers to, ``'module.name'``."""
+
+    def __init__(self, name):
+        self.name = name
+
+
+class _Instance:
+    """An object of an admitted class: the function that makes it, and its state."""
+
+    def __init__(self, name, make):
+        self.name, self.make, self.state = name, make, None
+
+    def set_state(self, state, machine):
+        if self.state is not None or type(state) is not dict:
+            raise Refused('%s must get one state, a dict' % self.name)
+        self.state = state
+
+
+class _Dtype:
+    """The type of an array's numbers: Boolean, integer, floating point or complex."""
+
+    def __init__(self, name):
+        if type(name) is not str:
+            raise Refused('arrays of an unknown type')
+        match = re.fullmatch(r'[<>=|]?([biufc])(\d{1,2})', name)
+        if not match or int(match[2]) not in ITEM_SIZES[match[1]]:
+            raise Refused('arrays of type %.40r are not admitted' % name)
+        self.dtype = np.dtype(name)
+
+    def set_state(self, state, machine):
+        """NumPy's own is (version, byte order, subarray, names, fields, size, alignment, flags)."""
+        if type(state) is not tuple or len(state) < 5 or state[1] not in ('<', '>', '=', '|') \
+                or any(item is not None for item in state[2:5]):
+            raise Refused('a type of numbers with an unknown state')
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """An array that gets its shape, type and numbers later."""
+
+    value = None
+
+    def set_state(self, state, machine):
+        """NumPy's own is (version, shape, dtype, whether in Fortran's order, bytes)."""
+        if self.value is not None or type(state) is not tuple or len(state) != 5:
+            raise Refused('an array with an unknown state')
+        _version, shape, dtype, is_fortran, data = state
+        self.value = machine.array(shape, dtype, data, 'F' if is_fortran else 'C')
+
+
+class _Machine:
+    """The stack and the memo of a pickle that is being read; every method named as an opcode carries it out."""
+
+    def __init__(self, data, classes):
+        self.data = data
+        self.classes = classes
+        self.stack, self.marks, self.memo = [], [], {}
+        self.bytes_left = 4 * len(data) + 4096     # For arrays, and for bytes that come out of strings.
+
+    def run(self):
+        """The object that the pickle describes, still with _Array and _Instance in it."""
+        for count, (opcode, arg, _position) in enumerate(pickletools.genops(self.data)):
+            if count > MAX_OPCODES:
+                raise Refused('more than %d objects' % MAX_OPCODES)
+            name = opcode.name
+            if name in LITERALS:
+                self.stack.append(arg)
+            elif name in CONSTANTS:
+                self.stack.append(CONSTANTS[name])
+            elif name == 'STOP':
+                return self.stack.pop()
+            else:
+                carry_out = getattr(self, name, None)
+                if carry_out is None:
+                    raise Refused('the opcode %s is not admitted' % name)
+                carry_out(arg)
+        raise Refused('it ends too early')
+
+    def spend(self, num_bytes):
+        self.bytes_left -= num_bytes
+        if self.bytes_left < 0:
+            raise Refused('it claims more memory than the file has')
+
+    # Stack and memo.
+
+    def PROTO(self, arg):
+        pass
+
+    FRAME = PROTO
+
+    def MARK(self, arg):
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def pop_mark(self):
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def POP(self, arg):
+        if self.stack:
+            self.stack.pop()
+        else:
+            self.pop_mark()
+
+    def POP_MARK(self, arg):
+        self.pop_mark()
+
+    def DUP(self, arg):
+        self.stack.append(self.stack[-1])
+
+    def PUT(self, arg):
+        self.memo[arg] = self.stack[-1]
+
+    BINPUT = LONG_BINPUT = PUT
+
+    def MEMOIZE(self, arg):
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def GET(self, arg):
+        self.stack.append(self.memo[arg])
+
+    BINGET = LONG_BINGET = GET
+
+    def BYTEARRAY8(self, arg):
+        self.stack.append(bytes(arg))
+
+    # Containers.
+
+    def EMPTY_LIST(self, arg):
+        self.stack.append([])
+
+    def EMPTY_TUPLE(self, arg):
+        self.stack.append(())
+
+    def EMPTY_DICT(self, arg):
+        self.stack.append({})
+
+    def LIST(self, arg):
+        items = self.pop_mark()
+        self.stack.append(items)
+
+    def TUPLE(self, arg):
+        items = self.pop_mark()
+        self.stack.append(tuple(items))
+
+    def DICT(self, arg):
+        items = self.pop_mark()
+        self.stack.append({})
+        self.set_items(items)
+
+    def tuple_of(self, num):
+        if len(self.stack) < num:
+            raise Refused('a tuple without members')
+        self.stack[-num:] = [tuple(self.stack[-num:])]
+
+    def TUPLE1(self, arg):
+        self.tuple_of(1)
+
+    def TUPLE2(self, arg):
+        self.tuple_of(2)
+
+    def TUPLE3(self, arg):
+        self.tuple_of(3)
+
+    def append_items(self, items):
+        if type(self.stack[-1]) is not list:
+            raise Refused('something else than a list is appended to')
+        self.stack[-1].extend(items)
+
+    def APPEND(self, arg):
+        self.append_items([self.stack.pop()])
+
+    def APPENDS(self, arg):
+        self.append_items(self.pop_mark())
+
+    def set_items(self, items):
+        target = self.stack[-1]
+        if type(target) is not dict or len(items) % 2:
+            raise Refused('something else than a dict gets items')
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if type(key) not in (str, bytes, int, bool, type(None)) or type(key) is int and abs(key) > MAX_KEY:
+                raise Refused('a dict has a key of type %s' % type(key).__name__)
+            target[key] = value
+
+    def SETITEM(self, arg):
+        value, key = self.stack.pop(), self.stack.pop()
+        self.set_items([key, value])
+
+    def SETITEMS(self, arg):
+        self.set_items(self.pop_mark())
+
+    # Objects.
+
+    def GLOBAL(self, arg):
+        name = arg.replace(' ', '.')
+        if name not in self.classes and name not in REDUCERS and name not in NAMES:
+            raise Refused('the name %.80r is not admitted' % name)
+        self.stack.append(_Global(name))
+
+    def STACK_GLOBAL(self, arg):
+        name, module = self.stack.pop(), self.stack.pop()
+        if type(name) is not str or type(module) is not str:
+            raise Refused('a name that is no text')
+        self.GLOBAL(module + ' ' + name)
+
+    def new(self, cls):
+        if type(cls) is not _Global or cls.name not in self.classes:
+            raise Refused('an object of a class that is not admitted')
+        return _Instance(cls.name, self.classes[cls.name])
+
+    def NEWOBJ(self, arg):
+        args, cls = self.stack.pop(), self.stack.pop()
+        if args != ():
+            raise Refused('an object with arguments')
+        self.stack.append(self.new(cls))
+
+    def REDUCE(self, arg):
+        args, func = self.stack.pop(), self.stack.pop()
+        if type(func) is not _Global or func.name not in REDUCERS or type(args) is not tuple:
+            raise Refused('a call of something that is not admitted')
+        self.stack.append(REDUCERS[func.name](self, *args))
+
+    def BUILD(self, arg):
+        state, target = self.stack.pop(), self.stack[-1]
+        if type(target) not in (_Array, _Dtype, _Instance):
+            raise Refused('a state for something that has none')
+        target.set_state(state, self)
+
+    # What NumPy's pickles call.
+
+    def array(self, shape, dtype, data, order='C'):
+        """The array, read-only, in the byte order of this machine: where that is the file's, a view of its bytes."""
+        if type(data) is str:
+            data = self.encode(data)
+        if type(shape) is not tuple or len(shape) > 32 or any(type(size) is not int or not 0 <= size < 2 ** 40
+                                                              for size in shape):
+            raise Refused('an array of a strange shape')
+        if type(data) is not bytes or type(dtype) is not _Dtype or order not in ('C', 'F'):
+            raise Refused('an array of something else than numbers')
+        size, wanted = math.prod(shape), len(data) // dtype.dtype.itemsize
+        if size != wanted or len(data) % dtype.dtype.itemsize:
+            raise Refused('an array of %d numbers, for which there are %d bytes' % (size, len(data)))
+        self.spend(len(data))
+        values = np.frombuffer(data, dtype.dtype) if data else np.empty(0, dtype.dtype)
+        return values.astype(dtype.dtype.newbyteorder('='), copy=False).reshape(shape, order=order)
+
+    def encode(self, text, encoding='latin1'):
+        """How Python 3 writes bytes in protocol 2, and what Python 2 meant by its strings."""
+        if type(text) is not str or encoding not in ('latin1', 'latin-1'):
+            raise Refused('bytes in an unknown encoding')
+        self.spend(len(text))
+        return text.encode('latin1')
+
+    def make_array(self, subtype, shape, code):
+        if type(subtype) is not _Global or subtype.name != 'numpy.ndarray' or shape != (0,) or code not in ('b', b'b'):
+            raise Refused('an array of an unknown class')
+        return _Array()
+
+    def make_dtype(self, name, align=False, copy=True):
+        return _Dtype(name)
+
+    def make_scalar(self, dtype, data):
+        return self.array((), dtype, data)[()]
+
+    def make_from_buffer(self, data, dtype, shape, order, axis_order=None):
+        if order == 'K' and axis_order is not None:
+            array = self.array(shape, dtype, data)
+            if type(axis_order) is not tuple or not all(type(axis) is int for axis in axis_order) \
+                    or sorted(axis_order) != list(range(array.ndim)):
+                raise Refused('an array with an unknown order of axes')
+            return array.transpose(axis_order)
+        return self.array(shape, dtype, data, order)
+
+    def make_bytes(self):
+        return b''
+
+    def make_dict(self, items=()):
+        if type(items) not in (list, tuple) or any(type(item) not in (list, tuple) or len(item) != 2 for item in items):
+            raise Refused('an ordered dict of an unknown form')
+        self.stack.append({})
+        self.set_items([part for item in items for part in item])
+        return self.stack.pop()
+
+    def make_instance(self, cls, base, state):
+        if type(base) is not _Global or base.name not in NAMES or state is not None:
+            raise Refused('an object of a class that is not admitted')
+        return self.new(cls)
+
+
+# Functions by the names under which Python 2 and 3, NumPy 1 and 2 have them, and what is only referred to.
+REDUCERS = {'numpy.dtype': _Machine.make_dtype, '_codecs.encode': _Machine.encode,
+            'collections.OrderedDict': _Machine.make_dict}
+for _core in ('numpy.core', 'numpy._core'):
+    REDUCERS[_core + '.multiarray._reconstruct'] = _Machine.make_array
+    REDUCERS[_core + '.multiarray.scalar'] = _Machine.make_scalar
+    REDUCERS[_core + '.numeric._frombuffer'] = _Machine.make_from_buffer
+for _builtins, _copyreg in (('builtins', 'copyreg'), ('__builtin__', 'copy_reg')):
+    REDUCERS[_builtins + '.bytes'] = _Machine.make_bytes
+    REDUCERS[_copyreg + '._reconstructor'] = _Machine.make_instance
+NAMES = {'numpy.ndarray', 'builtins.object', '__builtin__.object'}
+
+
+def _finished(value, done, depth=0):
+    """`value` with arrays and objects in their places. `done`: {id: result} of what occurs several times."""
+    if isinstance(value, ATOMS):
+        return value
+    if id(value) in done:
+        if done[id(value)] is done:
+            raise Refused('something contains itself')
+        return done[id(value)]
+    if depth > MAX_DEPTH:
+        raise Refused('containers are nested more than %d deep' % MAX_DEPTH)
+    done[id(value)] = done
+    if type(value) in (list, tuple):
+        result = type(value)([_finished(item, done, depth + 1) for item in value])
+    elif type(value) is dict:
+        result = {key: _finished(item, done, depth + 1) for key, item in value.items()}
+    elif type(value) is _Array and value.value is not None:
+        result = value.value
+    elif type(value) is _Instance and value.state is not None:
+        result = value.make(_finished(value.state, done, depth + 1))
+    elif type(value) is _Instance:
+        raise Refused('an object of class %s without a state' % value.name)
+    else:
+        raise Refused('an array, a type or a name in an unusual place')
+    done[id(value)] = result
+    return result
+
+
+def load(path, classes):
+    """Read a pickle.
+
+    Parameters
+    ----------
+    path : str
+    classes : dict
+        {``'module.name'``: function of the object's state, a dict of plain data and arrays, that returns the object}.
+
+    Returns
+    -------
+    object
+        Arrays are read-only.
+
+    Raises
+    ------
+    misc.UserError
+        There is no such file, it is no pickle, or it wants more than is admitted; the message says what.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise misc.UserError('%s: there is no such file' % path)
+    try:
+        with open(path, 'rb') as pickle_file:
+            data = pickle_file.read()
+    except OSError as error:
+        raise misc.UserError('%s: cannot be read (%s)' % (path, error.strerror)) from error
+    if not data:
+        raise misc.UserError('%s: is empty; copy or download it again' % path)
+    if data[:256].lstrip()[:1] == b'<':
+        raise misc.UserError('%s: is a web page, not a pickle; download it again' % path)
+    try:
+        machine = _Machine(data, classes)
+        return _finished(machine.run(), {})
+    except misc.UserError as error:
+        raise misc.UserError('%s: %s' % (path, error)) from error
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
+        reason = str(error) if isinstance(error, Refused) else 'damaged or no pickle (%.100s)' % error
+        raise misc.UserError('%s: cannot be read as networks: %s' % (path, ' '.join(reason.split()))) from error

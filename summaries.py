@@ -1,0 +1,69 @@
+"""TensorBoard event files, if the package `tensorboard` is there (``pip install '.[tensorboard]'``)."""
+
+import io
+import os
+import time
+
+from PIL import Image
+
+import misc
+from training_state import EVENTS_FILE
+
+MAX_PICTURE_PIXELS = 1024   # Width and height.
+
+
+class EventFile:
+    """Scalars and pictures of one run for ``tensorboard --logdir results``; does nothing without that package.
+
+    All that a run writes, resumed or not, is in one file, so that it can be cut where the run goes on.
+
+    Parameters
+    ----------
+    run_dir : str
+    """
+
+    def __init__(self, run_dir):
+        self.path = os.path.join(run_dir, EVENTS_FILE)
+        try:
+            from tensorboard.compat.proto import event_pb2, summary_pb2
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        except ImportError:
+            self.available = False
+            return
+        self.available = True
+        self.Event, self.Summary, self.RecordWriter = event_pb2.Event, summary_pb2.Summary, RecordWriter
+
+    def scalars(self, step, values):
+        """Append {tag: number}; `step` is the number of real images shown.
+
+        Raises
+        ------
+        misc.WriteError
+        """
+        if self.available:
+            self._append(step, [self.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+
+    def picture(self, step, tag, image_path):
+        """Append the picture in an image file; large ones become smaller, lest the events outgrow all else.
+
+        Raises
+        ------
+        misc.WriteError
+        """
+        if self.available:
+            encoded = io.BytesIO()
+            with Image.open(image_path) as image:
+                image.thumbnail((MAX_PICTURE_PIXELS, MAX_PICTURE_PIXELS))
+                image.save(encoded, 'png')
+            summary = self.Summary.Image(height=image.height, width=image.width,
+                                         encoded_image_string=encoded.getvalue())
+            self._append(step, [self.Summary.Value(tag=tag, image=summary)])
+
+    def _append(self, step, values):
+        events = [self.Event(wall_time=time.time(), step=step, summary=self.Summary(value=values))]
+        if not os.path.exists(self.path) or not os.path.getsize(self.path):
+            events.insert(0, self.Event(wall_time=time.time(), file_version='brain.Event:2'))
+        records = io.BytesIO()
+        for event in events:
+            self.RecordWriter(records).write(event.SerializeToString())
+        misc.append(self.path, records.getvalue())

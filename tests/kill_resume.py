@@ -1,0 +1,182 @@
+"""Kill a training again and again and go on with it: the result must be that of a training that was left alone.
+
+``python tests/kill_resume.py --kills 50`` does so in a temporary folder and prints what happened; test_resume.py has a
+short version. Runs are small and save their state after every iteration, so that many kills happen while they save.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import pathlib
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import misc  # noqa: E402
+import training_state  # noqa: E402
+
+# Two growth boundaries and four ticks or more.
+OPTIONS = {
+    'dataset.resolution': 8, 'dataset.mirror_augment': True, 'G.fmap_max': 4, 'D.fmap_max': 4,
+    'train.minibatch_default': 4, 'train.lod_training_kimg': 0.4, 'train.lod_transition_kimg': 0.4,
+    'train.total_kimg': 1.6, 'train.tick_kimg_default': 0.25, 'train.rampup_kimg': 0.5, 'train.separate_funcs': True,
+    'train.dequantize_reals': True, 'train.image_snapshot_ticks': 2, 'train.network_snapshot_ticks': 3,
+    'train.image_grid_zoom': 1, 'train.show_progress': False, 'train.state_minutes': 0, 'metrics': '[]',
+}
+TIMES = re.compile(r'time .*? (?=Dgdrop)')
+
+
+def command(folder, options, *arguments):
+    """The command line of a run in `folder` with `OPTIONS` and other `options`."""
+    words = [word for key, value in {**OPTIONS, **options}.items() for word in ('--set', '%s=%s' % (key, value))]
+    return [sys.executable, str(ROOT / 'train.py'), '--engine', 'torch', '--data-dir', str(folder.parent / 'data'),
+            '--result-dir', str(folder), *words, *arguments]
+
+
+def start(folder, options, *arguments, **popen_kwargs):
+    return subprocess.Popen(command(folder, options, *arguments), env=dict(os.environ, OMP_NUM_THREADS='1'),
+                            text=True, **popen_kwargs)
+
+
+def live(folder, options, arguments, errors_path):
+    """The same in this process."""
+    import torch
+
+    import train
+    torch.set_num_threads(1)
+    with open(errors_path, 'w', encoding='utf-8') as errors:
+        for descriptor in (1, 2):
+            os.dup2(errors.fileno(), descriptor)
+    sys.exit(train.main(command(folder, options, *arguments)[2:]))
+
+
+def finish(folder, options, *arguments):
+    """Run to the end; returns (stdout, stderr)."""
+    process = start(folder, options, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out, err
+
+
+def contents(run_dir):
+    """What of a finished run does not depend on the clock: {name: array, text or bytes}."""
+    result = {}
+    for net, network in zip(('G', 'D', 'Gs'), misc.load_pkl(run_dir / 'network-final.pkl'), strict=True):
+        result.update(('%s %s' % (net, name), var.get_value()) for name, var in network.vars.items())
+    rows = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
+    clocks = ('seconds', 'sec_per_tick', 'sec_per_kimg', 'compile_seconds', 'peak_memory_mb')
+    result['stats'] = [{key: value for key, value in row.items() if key not in clocks} for row in rows]
+    lines = [TIMES.sub('', line) for line in (run_dir / 'log.txt').read_text().splitlines()]
+    result['log'] = [line for line in lines if not line.startswith(('Saving results to', 'Wrote '))]
+    result.update((path.name, path.read_bytes()) for path in run_dir.glob('*.png'))
+    return result
+
+
+def assert_same(wanted, found):
+    """Bit for bit."""
+    assert sorted(wanted) == sorted(found)
+    for name, value in wanted.items():
+        if isinstance(value, np.ndarray):
+            assert value.dtype == found[name].dtype and value.tobytes() == found[name].tobytes(), name
+        else:
+            assert value == found[name], name
+
+
+def newest_state(run_dir):
+    return max(map(str, run_dir.glob('training-state-*.npz')), default='')
+
+
+def damage(path, chance):
+    """Cut a state off, or change one byte of it."""
+    size = os.path.getsize(path)
+    if chance.random() < 0.5:
+        os.truncate(path, chance.randrange(size))
+        return
+    with open(path, 'r+b') as file:
+        position = chance.randrange(size)
+        file.seek(position)
+        byte = file.read(1)
+        file.seek(position)
+        file.write(bytes([byte[0] ^ 1 << chance.randrange(8)]))
+
+
+def kill_and_resume(folder, options, kills, chance, seconds=1.5, report=lambda line: None):
+    """Start a run and kill it `kills` times, each time at another moment; then let it finish.
+
+    Returns
+    -------
+    dict
+        How often it was killed, killed while a file was being written, and how often its newest state was damaged.
+    """
+    run_dir = folder / '000-digits'
+    # Processes that have imported everything already.
+    processes = multiprocessing.get_context('forkserver')
+    processes.set_forkserver_preload(['train', 'torch'])
+    counts = {'kills': 0, 'while writing': 0, 'damaged': 0}
+    while counts['kills'] < kills:
+        before = newest_state(run_dir)
+        arguments = ['--resume', '0'] if (run_dir / 'config.txt').exists() else []
+        if not arguments:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        process = processes.Process(target=live, args=(folder, options, arguments, folder / 'output.txt'))
+        process.start()
+        # Most lives get as far as training.
+        if chance.random() < 0.8:
+            while newest_state(run_dir) in ('', before) and process.is_alive():
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, seconds))
+        else:
+            time.sleep(chance.uniform(0, 5 * seconds))
+        if not process.is_alive():
+            assert process.exitcode == 0, (folder / 'output.txt').read_text()
+            break
+        process.kill()
+        process.join()
+        counts['kills'] += 1
+        counts['while writing'] += bool(list(run_dir.glob('*' + misc.TEMPORARY_SUFFIX)))
+        if len(training_state.state_paths(str(run_dir))) > 1 and chance.random() < 0.15:
+            damage(newest_state(run_dir), chance)
+            counts['damaged'] += 1
+        report('%s, state %s' % (counts, newest_state(run_dir)[-13:-4]))
+    if not (run_dir / training_state.DONE_FILE).exists():
+        finish(folder, options, '--resume', '0')
+    assert not list(run_dir.glob('*' + misc.TEMPORARY_SUFFIX))
+    return counts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--kills', type=int, default=50)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', dest='overrides')
+    args = parser.parse_args()
+    options, chance = dict(override.split('=', 1) for override in args.overrides), random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        finish(folder / 'alone', options)
+        wanted = contents(folder / 'alone' / '000-digits')
+        total = {}
+        for number in range(args.kills):
+            counts = kill_and_resume(folder / ('killed-%d' % number), options, args.kills - total.get('kills', 0),
+                                     chance, report=lambda line: print(line, flush=True))
+            assert_same(wanted, contents(folder / ('killed-%d' % number) / '000-digits'))
+            total = {key: total.get(key, 0) + count for key, count in counts.items()}
+            print('run %d is the same as the one left alone, bit for bit' % number, flush=True)
+            if total['kills'] >= args.kills:
+                break
+        print('all the same; in total:', total)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,93 @@
+"""Makes pickles as the releases made them, out of plain states."""
+
+import json
+import pickle
+import sys
+import types
+
+import numpy as np
+from conftest import GOLDEN, load_golden
+
+from tfutil_shim import Network
+
+
+def class_named(name):
+    """A class with the dotted name `name`, importable while :func:`dumps` runs."""
+    module, _, cls = name.rpartition('.')
+    return type(cls, (), {'__module__': module, '__qualname__': cls})
+
+
+def dumps(objects, protocol=2):
+    """Pickle a tuple of (class name, state) pairs as objects of these classes."""
+    classes = {name: class_named(name) for name, _state in objects}
+    before = {}
+    for name, cls in classes.items():
+        module = name.rpartition('.')[0]
+        before.setdefault(module, sys.modules.get(module))
+        if before[module] is None:
+            sys.modules[module] = types.ModuleType(module)
+        before.setdefault((module, 'Network'), getattr(sys.modules[module], 'Network', None))
+        sys.modules[module].Network = cls
+    try:
+        instances = []
+        for name, state in objects:
+            instance = classes[name]()
+            instance.__dict__.update(state)
+            instances.append(instance)
+        return pickle.dumps(tuple(instances), protocol)
+    finally:
+        for key, value in before.items():
+            if isinstance(key, tuple):
+                if value is not None:
+                    sys.modules[key[0]].Network = value
+            elif value is None:
+                del sys.modules[key]
+
+
+def state_2017(func, params, toplevel, **spec):
+    return {'param_values': list(params), 'build_module_src': 'raise SystemExit', 'toplevel_params': toplevel,
+            'build_func_spec': {'func': func, **spec}}
+
+
+def state_2018(func, variables, name='Gs', **static_kwargs):
+    """`variables`: {name: array}; the scalar among them is a NumPy scalar, as in the release's own pickles."""
+    values = [(key, value if np.ndim(value) else np.float32(value)) for key, value in variables.items()]
+    return {'version': 2, 'name': name, 'static_kwargs': static_kwargs, 'build_module_src': 'raise SystemExit',
+            'build_func_name': func, 'variables': values}
+
+
+def with_numpy_2_names(data):
+    """The pickle, of protocol 2, as NumPy 2 would have written it."""
+    return data.replace(b'cnumpy.core.', b'cnumpy._core.')
+
+
+def write(tmp_path, data, name='networks.pkl'):
+    path = tmp_path / name
+    path.write_bytes(data)
+    return str(path)
+
+
+def small_state_2018(**changes):
+    net = Network('G', func='networks_2018.G_paper', resolution=4, fmap_base=8, fmap_max=2, latent_size=2)
+    variables = {'lod' if name == 'cur_lod' else name: var.get_value() for name, var in net.vars.items()}
+    return dict(state_2018('G_paper', variables, **net.static_kwargs), **changes)
+
+
+def small_state_2017(**changes):
+    net = Network('G', func='networks.G_paper', resolution=4, fmap_base=8, fmap_max=2, latent_size=2)
+    params = [var.get_value() for var in list(net.vars.values())[:net.num_layer_params]]
+    return dict(state_2017('G_paper', params, {'cur_lod': np.float32(0)}, **net.static_kwargs), **changes)
+
+
+LEGACY_IMPORT = json.loads((GOLDEN / 'tf' / 'legacy_import.json').read_text())['cases']
+
+
+def legacy_import_state(case):
+    """The recorded list of parameters of the 2017 release as the state of a network."""
+    arrays, _meta = load_golden('tf/legacy_import')
+    params = [arrays['%s/theano/%03d' % (case['tag'], param['index'])]
+              if '%s/theano/%03d' % (case['tag'], param['index']) in arrays
+              else arrays['%s/theano/%d' % (case['tag'], param['index'])] for param in case['theano_params']]
+    toplevel = {name: np.float32(value) for name, value in case['toplevel_params'].items()}
+    spec = dict(case['theano_build_func_spec'])
+    return arrays, state_2017(spec.pop('func'), params, toplevel, **spec)

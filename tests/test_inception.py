@@ -1,0 +1,76 @@
+"""metrics.inception: torch-fidelity's network runs with a file of weights in its format, here random ones."""
+
+import urllib.error
+
+import numpy as np
+import pytest
+import torch
+
+import misc
+from metrics import inception
+
+
+@pytest.fixture(scope='module')
+def weights_path(tmp_path_factory):
+    """Random weights with the names and shapes of the real ones."""
+    extractor_class = inception._import_extractor()
+    torch.manual_seed(0)
+    saved = {}
+    # The package can only build the network with weights: catch what it would load.
+    network = extractor_class.__new__(extractor_class)
+    original, extractor_class.load_state_dict = extractor_class.load_state_dict, lambda self, state: saved.update(
+        self.state_dict())
+    try:
+        path = tmp_path_factory.mktemp('weights') / 'random.pth'
+        torch.save({}, path)
+        network.__init__('inception-v3-compat', ['2048'], feature_extractor_weights_path=str(path))
+    finally:
+        extractor_class.load_state_dict = original
+    for name, value in saved.items():
+        if name.endswith('conv.weight'):    # As large as keeps the size of activations.
+            saved[name] = value.normal_() * (2 / value[0].numel()) ** 0.5
+    torch.save(saved, path)
+    return str(path)
+
+
+def test_features_and_probabilities(weights_path):
+    features = inception.InceptionFeatures(weights_path, minibatch_size=2)
+    images = np.random.RandomState(0).randint(256, size=(2, 3, 32, 32)).astype(np.uint8)
+    vectors, probabilities = features(images)
+    assert vectors.shape == (2, 2048) and probabilities.shape == (2, 1008)
+    assert vectors.dtype == probabilities.dtype == np.float32
+    assert np.isfinite(vectors).all() and vectors.std() > 0
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    # Each image for itself, and gray as three equal channels.
+    np.testing.assert_allclose(features(images[1:])[0], vectors[1:], rtol=1e-4, atol=1e-5)
+    gray = images[:1, :1]
+    np.testing.assert_array_equal(features(gray)[0], features(np.repeat(gray, 3, axis=1))[0])
+    assert features(images) is features(images)     # The second metric does not compute them again.
+    with pytest.raises(ValueError, match='need uint8'):
+        features(images / 255)
+
+
+def test_missing_and_wrong_weights(tmp_path, monkeypatch):
+    def no_network(url, path, hash_prefix):
+        raise urllib.error.URLError('no network')
+
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', no_network)
+    with pytest.raises(misc.UserError, match=r'cannot fetch http.*no network.*6726825d\.pth or name the file with'):
+        inception.InceptionFeatures()
+    with pytest.raises(misc.UserError, match='nowhere.pth: no such file; download http'):
+        inception.InceptionFeatures('nowhere.pth')
+    text = tmp_path / 'text.pth'
+    text.write_text('no weights')
+    with pytest.raises(misc.UserError, match='text.pth: not a file of weights'):
+        inception.InceptionFeatures(str(text))
+    other = tmp_path / 'other.pth'
+    torch.save({'weight': torch.zeros(3)}, other)
+    with pytest.raises(misc.UserError, match='other.pth: not a file of weights'):
+        inception.InceptionFeatures(str(other))
+
+
+def test_missing_package(monkeypatch):
+    monkeypatch.setattr(inception.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(misc.UserError, match='pip install --no-deps torch-fidelity'):
+        inception._import_extractor()

@@ -1,0 +1,52 @@
+"""metrics.mnist_modes against the recorded histograms of the 2017 release."""
+
+import numpy as np
+import pytest
+from conftest import load_golden
+
+from metrics.mnist_modes import MnistModes, mode_statistics
+
+RECORDED, _meta = load_golden('metrics_histogram')
+RELEASE_DIVISOR = 25600
+
+
+def classify(images):
+    """The digit that stands in the pixels."""
+    return images[:, 0, 0, 0]
+
+
+@pytest.mark.parametrize('case', ['skewed', 'small_two_evals', 'uniform'])
+@pytest.mark.parametrize('minibatch_size', [700, 10000])
+def test_recorded_modes_and_divergences(case, minibatch_size):
+    digits = RECORDED['hist_%s_predictions' % case]
+    per_draw, num_draws = RECORDED['hist_%s_num' % case]
+    metric = MnistModes(classify, per_draw, divisor=RELEASE_DIVISOR)
+    metric.begin('fakes')
+    for begin in range(0, len(digits), minibatch_size):
+        metric.feed('fakes', digits[begin:begin + minibatch_size, :, np.newaxis, np.newaxis])
+    assert len(metric.results) == num_draws
+    values = dict(zip(metric.names(), metric.end('fakes'), strict=True))
+    assert values['modes_mean'] == RECORDED['hist_%s_mean_modes' % case]
+    np.testing.assert_allclose(values['KL_mean'], RECORDED['hist_%s_mean_kl' % case], rtol=1e-13)
+
+
+def test_the_default_divides_by_the_number_of_images():
+    digits = RECORDED['hist_small_two_evals_predictions'][:3000]
+    modes, divergence = mode_statistics(digits)
+    counts = np.unique(digits, axis=0, return_counts=True)[1] / 3000
+    assert modes == len(counts)
+    np.testing.assert_allclose(divergence, np.sum(counts * np.log(counts * 1000)))
+    # With the release's number of images both are the same.
+    digits = RECORDED['hist_skewed_predictions']
+    assert mode_statistics(digits) == mode_statistics(digits, RELEASE_DIVISOR)
+    assert mode_statistics(np.tile(np.uint8([1, 2, 3]), (50, 1))) == (1, pytest.approx(np.log(1000)))
+
+
+def test_what_makes_no_draw():
+    metric = MnistModes(classify, images_per_draw=4)
+    metric.begin('fakes')
+    metric.feed('fakes', np.zeros((3, 3, 1, 1), np.uint8))
+    with pytest.raises(ValueError, match='3 images fed: a draw needs 4'):
+        metric.end('fakes')
+    with pytest.raises(ValueError, match='1 channels: need 3'):
+        metric.feed('fakes', np.zeros((3, 1, 1, 1), np.uint8))

@@ -1,0 +1,65 @@
+"""train_classifier: reads digits, and its files of weights."""
+
+import json
+
+import numpy as np
+import pytest
+
+import dataset_tool
+import misc
+import theano_env
+import train_classifier
+from dataset import Dataset
+
+pytestmark = pytest.mark.usefixtures('restore_theano_config')
+
+
+@pytest.fixture(scope='module')
+def digits_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp('data') / 'digits-32x32.h5'
+    dataset_tool.create_digits(str(path), resolution=32)
+    return path
+
+
+def test_command_trains_to_95_percent_on_unseen_digits(digits_path, tmp_path, capsys):
+    output = tmp_path / 'classifier.npz'
+    assert train_classifier.main([str(digits_path), str(output), '--epochs', '1', '--engine', 'torch']) == 0
+    assert 'of unseen digits correctly' in capsys.readouterr().out
+    with np.load(output) as arrays:
+        meta = json.loads(str(arrays['meta']))
+    assert 0.95 < meta['accuracy'] <= 1
+    assert meta['num_images'] == 1797
+
+    # What was saved reads as well as what was trained.
+    with Dataset(str(digits_path), shuffle=False) as dataset:
+        images, labels = dataset.get_images(np.arange(300))
+    read = train_classifier.load_classifier(str(output), 32)(images)
+    assert np.mean(read == labels.argmax(axis=1)) > 0.95
+    noise = np.random.RandomState(0).randint(256, size=images.shape).astype(np.uint8)
+    assert np.mean(train_classifier.load_classifier(str(output), 32)(noise) == labels.argmax(axis=1)) < 0.3
+
+    with pytest.raises(misc.UserError, match='reads images of 32x32, these are 64x64'):
+        train_classifier.load_classifier(str(output), 64)
+    with np.load(output) as arrays:
+        damaged = {**arrays, 'param_000': np.zeros((1, 1, 3, 3), np.float32)}
+    np.savez(tmp_path / 'damaged.npz', **damaged)
+    with pytest.raises(misc.UserError, match='damaged.npz: .* is of shape'):
+        train_classifier.load_classifier(str(tmp_path / 'damaged.npz'), 32)
+
+
+def test_mistakes(digits_path, tmp_path, capsys):
+    theano_env.configure('python', {'device': 'cpu'})
+    with pytest.raises(misc.UserError, match='make one with train_classifier.py'):
+        train_classifier.load_classifier(None, 32)
+    with pytest.raises(misc.UserError, match='nowhere.npz: is no file of weights'):
+        train_classifier.load_classifier(str(tmp_path / 'nowhere.npz'), 32)
+    np.savez(tmp_path / 'other.npz', x=np.zeros(3))
+    with pytest.raises(misc.UserError, match='other.npz: is no file of weights'):
+        train_classifier.load_classifier(str(tmp_path / 'other.npz'), 32)
+    with pytest.raises(misc.UserError, match='10 images: a classifier needs 21 or more'):
+        train_classifier.train_classifier(np.zeros((10, 1, 32, 32), np.uint8), np.eye(10), show_progress=False)
+    for argv, message in [(['nowhere.h5', 'x.npz'], 'nowhere.h5'),
+                          ([str(digits_path), 'x.npz', '--epochs', '0'], '--epochs 0: must be at least 1')]:
+        assert train_classifier.main([*argv, '--engine', 'torch']) == 1
+        error = capsys.readouterr().err
+        assert error.startswith('train_classifier.py: error: ') and message in error and error.count('\n') == 1

@@ -1,0 +1,395 @@
+"""training_state.py and going on with runs: files, folders, mistakes, signals, kills (more of them: kill_resume.py)."""
+
+import contextlib
+import io
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import kill_resume
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from theano.sandbox import rng_mrg
+
+import config
+import distributed
+import experiment
+import misc
+import train
+import training_state
+
+pytestmark = pytest.mark.usefixtures('restore_theano_config')
+
+ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS='1')
+SHORT = {'train.total_kimg': 0.2, 'train.lod_training_kimg': 0.06, 'train.lod_transition_kimg': 0.06,
+         'train.tick_kimg_default': 0.03, 'train.rampup_kimg': 0.05}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Files.
+
+
+@pytest.fixture
+def state():
+    arrays = {'G/4x4/W': np.arange(12, dtype=np.float32).reshape(3, 4), 'n': np.float64(3), 'none': np.zeros((0, 3))}
+    return training_state.State(arrays, {'cur_nimg': 12, 'average': 0.1 + 0.2, 'lod_range': [1, 2]})
+
+
+def test_a_state_is_read_as_it_was_written(state, tmp_path):
+    path = tmp_path / 'training-state-000000012.npz'
+    training_state.write(path, state)
+    arrays, document = training_state.read(path)
+    assert document == {**state.document, 'version': training_state.VERSION}
+    assert sorted(arrays) == sorted(state.arrays)
+    for name, array in state.arrays.items():
+        assert arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(arrays[name], array)
+    # Other programs read it, too.
+    with np.load(path, allow_pickle=False) as archive:
+        np.testing.assert_array_equal(archive['G/4x4/W'], state.arrays['G/4x4/W'])
+
+
+def test_every_damage_is_found(state, tmp_path):
+    path = tmp_path / 'state.npz'
+    training_state.write(path, state)
+    intact = path.read_bytes()
+    for size in range(0, len(intact), 7):
+        path.write_bytes(intact[:size])
+        with pytest.raises(training_state.DamagedState, match='cut off|checksum'):
+            training_state.read(path)
+    for position in range(0, len(intact), 3):
+        path.write_bytes(intact[:position] + bytes([intact[position] ^ 4]) + intact[position + 1:])
+        with pytest.raises(training_state.DamagedState, match='checksum'):
+            training_state.read(path)
+    path.write_bytes(intact + b'more')
+    with pytest.raises(training_state.DamagedState, match='checksum'):
+        training_state.read(path)
+
+
+def test_nothing_but_arrays_is_written(state, tmp_path):
+    with pytest.raises(ValueError, match='allow_pickle=False'):
+        training_state.write(tmp_path / 'state.npz', state._replace(arrays={'object': np.array([object()])}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_state_of_another_version(state, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_state, 'VERSION', 99)
+    training_state.write(tmp_path / 'state.npz', state)
+    monkeypatch.undo()
+    with pytest.raises(misc.UserError, match='writes version 1, the file has 99'):
+        training_state.read(tmp_path / 'state.npz')
+
+
+def test_the_last_two_are_kept_and_the_newest_intact_one_is_used(state, tmp_path, capsys):
+    states = training_state.RunStates(str(tmp_path), {'command': 'train.py'})
+    for nimg in (999, 1000, 1000000000):
+        states.save(nimg, state.arrays, {'cur_nimg': nimg})
+    names = [os.path.basename(path) for path in training_state.state_paths(str(tmp_path))]
+    assert names == ['training-state-000001000.npz', 'training-state-1000000000.npz']
+    assert training_state.newest(str(tmp_path)).document['cur_nimg'] == 1000000000
+    os.truncate(tmp_path / names[1], 100)
+    found = training_state.newest(str(tmp_path))
+    assert found.document['cur_nimg'] == 1000 and found.document['command'] == 'train.py'
+    assert re.fullmatch(r'.*training-state-1000000000.npz is damaged: .*; trying the one before\n',
+                        capsys.readouterr().out)
+    os.truncate(tmp_path / names[0], 100)
+    with pytest.raises(misc.UserError, match='only damaged training states'):
+        training_state.newest(str(tmp_path))
+    (tmp_path / 'network-snapshot-000007.pkl').touch()
+    with pytest.raises(misc.UserError, match='train.resume_snapshot=7$'):
+        training_state.newest(str(tmp_path))
+
+
+def test_rewinding_takes_the_files_back_to_the_state(state, tmp_path):
+    (tmp_path / 'log.txt').write_text('before')
+    states = training_state.RunStates(str(tmp_path), {})
+    states.save(5, state.arrays, {'cur_nimg': 5})
+    (tmp_path / 'log.txt').write_text('before and after')
+    (tmp_path / 'stats.jsonl').write_text('{}')
+    for name in ('training-state-000000006.npz', 'x.png.host-1-0.tmp', training_state.DONE_FILE, 'fakes000000.png'):
+        (tmp_path / name).touch()
+    start = training_state.read(tmp_path / 'training-state-000000005.npz')
+    for _twice in range(2):
+        training_state.RunStates(str(tmp_path), {}, start).rewind()
+        assert {path.name: path.read_text(errors='replace') for path in tmp_path.glob('*[!z]')} == {
+            'log.txt': 'before', 'stats.jsonl': '', 'fakes000000.png': ''}
+        assert training_state.state_paths(str(tmp_path)) == [str(tmp_path / 'training-state-000000005.npz')]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Which run.
+
+
+@pytest.fixture
+def result_dir(tmp_path):
+    for name in ('000-first', '002-third', '010-last', '010-twice', 'notes'):
+        (tmp_path / name).mkdir()
+    (tmp_path / '000-first' / 'network-snapshot-000006.pkl').touch()
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize('run_id, name', [(2, '002-third'), ('002', '002-third'), ('latest', '010-twice'),
+                                          ('000-first', '000-first')])
+def test_runs_are_found(run_id, name, result_dir):
+    assert training_state.find_run(result_dir, run_id) == os.path.join(result_dir, name)
+    assert training_state.find_run('elsewhere', os.path.join(result_dir, name)) == os.path.join(result_dir, name)
+
+
+@pytest.mark.parametrize('run_id, message', [(7, 'no such run'), (10, 'several such runs: 010-last, 010-twice'),
+                                             ('001-third', "did you mean '002-third'")])
+def test_runs_that_are_not_there(run_id, message, result_dir):
+    with pytest.raises(misc.UserError, match=message):
+        training_state.find_run(result_dir, run_id)
+
+
+def test_networks_of_a_run_are_found(result_dir):
+    path = os.path.join(result_dir, '000-first', 'network-snapshot-000006.pkl')
+    assert training_state.find_networks(result_dir, 0, 6) == (path, 6.0)
+    assert training_state.find_networks(result_dir, 0, '000006') == (path, 6.0)
+    assert training_state.find_networks(result_dir, 'foreign.pkl', 'latest') == ('foreign.pkl', None)
+    with pytest.raises(misc.UserError, match="train.resume_snapshot=7: use 'latest', or a snapshot of .*: 6"):
+        training_state.find_networks(result_dir, 0, 7)
+
+
+def test_options_that_may_differ_and_those_that_may_not():
+    run = {'desc': 'a', 'random_seed': 1, 'G': {'fmap_max': 4}, 'train': {'total_kimg': 3, 'overrides': {8: 4}}}
+    recorded = json.loads(json.dumps(run))
+    assert training_state.differing_options(recorded, run) == []
+    run = {**run, 'desc': 'b', 'metrics': ['digit_recognition'], 'train': {**run['train'], 'total_kimg': 9}}
+    assert training_state.differing_options(recorded, run) == []
+    run['G'] = {'fmap_max': 8, 'fmap_base': 2}
+    assert training_state.differing_options(recorded, run) == [
+        'G.fmap_base (not set in the run, 2 now)', 'G.fmap_max (4 in the run, 8 now)']
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Whole runs.
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    """(folder, contents) of a run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp('runs') / 'alone'
+    kill_resume.finish(folder, {**SHORT, 'train.state_minutes': None})
+    return folder, kill_resume.contents(folder / '000-digits')
+
+
+def test_killed_runs_go_on_bit_for_bit(alone):
+    folder, wanted = alone
+    counts = kill_resume.kill_and_resume(folder.parent / 'killed', SHORT, 3, random.Random(1), seconds=0.7)
+    assert counts['kills'] >= 1
+    kill_resume.assert_same(wanted, kill_resume.contents(folder.parent / 'killed' / '000-digits'))
+
+
+def wait_for_state(process, run_dir):
+    deadline = time.time() + 120
+    while not kill_resume.newest_state(run_dir):
+        assert process.poll() is None and time.time() < deadline, process.communicate()
+        time.sleep(0.01)
+
+
+def test_signals_save_first_and_what_they_print_goes_on(alone):
+    """Ctrl-C, then SIGTERM, then the newest state is damaged."""
+    folder, wanted = alone
+    folder = folder.parent / 'stopped'
+    run_dir = folder / '000-digits'
+    arguments = []
+    for signum, status in [(signal.SIGINT, 130), (signal.SIGTERM, 143)]:
+        process = kill_resume.start(folder, {**SHORT, 'train.state_minutes': 0 if not arguments else None}, *arguments,
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if arguments:
+            for line in process.stdout:
+                if line.startswith('Saving'):
+                    break
+            time.sleep(0.3)
+        else:
+            wait_for_state(process, run_dir)
+        before = kill_resume.newest_state(run_dir)
+        process.send_signal(signum)
+        _out, err = process.communicate(timeout=120)
+        assert process.returncode in (status, 0), err
+        if process.returncode == 0:
+            break
+        match = re.fullmatch(r'train.py: stopped by %s at kimg [\d.]+; go on with: python train.py (.*)\n'
+                             % signum.name, err)
+        assert match and match[1].endswith(' --resume %s' % run_dir) and match[1].count('--resume') == 1
+        assert kill_resume.newest_state(run_dir) > before
+        assert list(run_dir.glob('network-snapshot-*.pkl'))
+        arguments = ['--resume', '0']
+    kill_resume.damage(kill_resume.newest_state(run_dir), random.Random(0))
+    out, _err = kill_resume.finish(folder, SHORT, '--resume', str(run_dir))
+    assert 'is damaged' in out and 'trying the one before' in out
+    kill_resume.assert_same(wanted, kill_resume.contents(run_dir))
+    # Once more: there is nothing left to do.
+    out, _err = kill_resume.finish(folder, SHORT, '--resume', 'latest')
+    assert 'is finished; raise train.total_kimg' in out
+    # TensorBoard's curves go on without overlap.
+    events = EventAccumulator(str(run_dir), {'images': 0, 'scalars': 0})
+    events.Reload()
+    rows = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
+    for tag in ('Gloss', 'Dloss', 'Dreal', 'Dfake', 'lod', 'sec_per_kimg', 'minibatch'):
+        scalars = events.Scalars(tag)
+        assert [scalar.step for scalar in scalars] == [round(row['kimg'] * 1000) for row in rows]
+        np.testing.assert_allclose([scalar.value for scalar in scalars], [row[tag] for row in rows], rtol=1e-6)
+    fakes = events.Images('fakes')
+    assert [image.step // 1000 for image in fakes][0] == 0 and len({image.step for image in fakes}) == len(fakes)
+    shown, saved = [Image.open(io.BytesIO(png)) for png in (fakes[-1].encoded_image_string,
+                                                            (run_dir / 'fakes000000.png').read_bytes())]
+    np.testing.assert_array_equal(np.array(shown), np.array(saved))
+
+
+def main(capsys, folder, *arguments, options=()):
+    """(exit status, stdout, stderr) of train.main in this process."""
+    status = train.main(kill_resume.command(folder, dict(options))[2:] + list(arguments))
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_mistakes_are_one_line(alone, capsys):
+    folder, _wanted = alone
+    run_dir = folder / '000-digits'
+    (run_dir / 'training-state-000000100.npz').unlink(missing_ok=True)
+    for options, arguments, message in [
+            ({}, ['--resume', '3'], "resume_run_id='3': no such run in"),
+            ({}, ['--resume', 'lates'], "resume_run_id='lates': no such run"),
+            ({}, ['--resume', str(folder)], 'is not the folder of a run'),
+            ({}, ['--set', 'train.resume_run_id=none.pkl'], 'there is no network pickle .*none.pkl'),
+            ({}, ['--set', 'train.resume_run_id=0', '--set', 'train.resume_snapshot=77'], 'resume_snapshot=77'),
+            ({}, ['--resume', '0'], 'has no intact training state; .*train.resume_snapshot=0')]:
+        status, _out, err = main(capsys, folder, *arguments, options={**SHORT, **options})
+        assert status == 1 and re.search(message, err) and err.count('\n') == 1, err
+    with training_state.in_use(str(run_dir)):
+        status, _out, err = main(capsys, folder, '--resume', '0', options=SHORT)
+    assert status == 1 and 'another process is training in' in err and err.count('\n') == 1
+    assert (run_dir / 'network-final.pkl').exists(), 'nothing is deleted'
+
+
+def test_a_new_run_from_the_networks_of_another(alone, tmp_path, capsys):
+    """By number and kimg, and as a foreign pickle at a chosen place of the schedule, in the middle of a fade-in."""
+    folder, _wanted = alone
+    snapshot = folder / '000-digits' / 'network-final.pkl'
+    options = {**SHORT, 'train.resume_run_id': snapshot, 'train.resume_kimg': 0.09, 'train.total_kimg': 0.13,
+               'train.G_smoothing': 1.0, 'train.G_learning_rate_max': 0.0, 'train.D_learning_rate_max': 0.0,
+               'G.fmap_max': 99}
+    status, out, err = main(capsys, tmp_path / 'results', options=options)
+    assert (status, err) == (0, '') and 'the options of the sections G and D are not used' in out
+    run_dir = tmp_path / 'results' / '000-digits'
+    rows = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
+    assert rows[0]['kimg'] > 0.09 and rows[0]['tick'] == 1 and 0 < rows[0]['lod'] < 1
+    # With nothing to learn the networks stay what they were, Gs included.
+    for ours, theirs in zip(misc.load_pkl(run_dir / 'network-final.pkl'), misc.load_pkl(snapshot), strict=True):
+        for name in ours.trainables:
+            np.testing.assert_array_equal(ours.get_var(name), theirs.get_var(name))
+
+
+def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
+    folder, wanted = alone
+    folder = folder.parent / 'longer'
+    kill_resume.finish(folder, {**SHORT, 'train.total_kimg': 0.15})
+    status, _out, err = main(capsys, folder, '--resume', '0', options={
+        **SHORT, 'G.fmap_max': 8, 'train.adam_beta1': 0.5, 'train.adam_beta2': 0.99})
+    assert status == 1 and err.count('\n') == 1
+    assert re.search(r'does not fit .*000-digits: G.fmap_max \(4 in the run, 8 now\), '
+                     r'train.adam_beta1 \(0.0 in the run, 0.5 now\); .* started with: ', err)
+    kill_resume.finish(folder, SHORT, '--resume', '0')
+    kill_resume.assert_same(wanted, kill_resume.contents(folder / '000-digits'))
+    # Options of the training may change if the user says so, those of the networks may not.
+    overrides = kill_resume.command(folder, {**SHORT, 'train.resume_with_changes': True, 'train.total_kimg': 1,
+                                             'train.G_learning_rate_max': 0.002})[9::2]
+    chosen = experiment.resolve_config(config, 'digits', overrides)
+    source = experiment.source_within(str(folder / '000-digits'), chosen, 'another machine')
+    assert source.state.document['cur_nimg'] == 196
+    out = capsys.readouterr().out
+    assert 'with changed options: train.G_learning_rate_max (0.003 in the run, 0.002 now)\n' in out
+    assert 'Not bit for bit as it would have gone on: until now the run used: Engine: torch' in out
+    chosen['G']['fmap_max'] = 8
+    with pytest.raises(misc.UserError, match=r'does not fit .*000-digits: G.fmap_max \(4 in the run, 8 now\); set'):
+        experiment.source_within(str(folder / '000-digits'), chosen, 'another machine')
+
+
+# In one process, which stops itself: where exactly, and with everything that has a state.
+
+SCENARIOS = {
+    # Minibatches of 4 and two D steps: 8 images per iteration. 4x4 until 40, fading in until 80, 8x8 then.
+    'separate': ({'D.use_gdrop': True, 'train.gdrop_lim': 0.0, 'train.gdrop_coef': 2.0, 'train.D_training_repeats': 2,
+                  'G.use_batchnorm': True}, [40, 64]),
+    # 4 images per iteration, and loss scaling, whose exponents outlive the lod ranges.
+    'joint': ({'train.separate_funcs': False, 'train.minibatch_repeats': 2, 'D.mbdisc_kernels': 4}, [24, 80]),
+}
+
+
+@pytest.mark.parametrize('scenario', SCENARIOS)
+def test_stopped_at_chosen_moments(scenario, tmp_path, monkeypatch):
+    """Within a lod range, at the end of one, while new layers fade in."""
+    # Streams of random numbers that are quick to start.
+    monkeypatch.setattr(rng_mrg, 'guess_n_streams', lambda size, warn=False: 6)
+    options, moments = SCENARIOS[scenario]
+    options = {**kill_resume.OPTIONS, **SHORT, 'train.lod_training_kimg': 0.04, 'train.lod_transition_kimg': 0.04,
+               'train.total_kimg': 0.104, 'train.state_minutes': None, 'dataset.prefetch_images': 32, **options}
+    known = {key: value for key, value in options.items() if key != 'metrics'}
+
+    def run(folder, moment, **resume):
+        chosen = experiment.resolve_config(config, 'digits', ['%s=%s' % item for item in {**known, **resume}.items()])
+        chosen['metrics'] = []
+        recorded = []
+
+        def on_step(report):
+            recorded.append((report.net, report.cur_nimg, [np.copy(output) for output in report.outputs or []]))
+            if report.cur_nimg == moment and report.net == ('G' if scenario == 'separate' else 'D'):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        stopped = contextlib.nullcontext() if moment is None else pytest.raises(distributed.Stopped)
+        with stopped:
+            experiment.run_experiment(chosen, str(tmp_path / 'data'), str(folder), 'torch', {'device': 'cpu'},
+                                      loss_scaling=scenario == 'joint', on_step=on_step)
+        return recorded
+
+    wanted = run(tmp_path / 'alone', None)
+    found = []
+    for moment in [*moments, None]:
+        found += run(tmp_path / 'stopped', moment, **{'train.resume_run_id': 0} if found else {})
+    np.testing.assert_equal(found, wanted)
+    kill_resume.assert_same(*[kill_resume.contents(tmp_path / name / '000-digits') for name in ('alone', 'stopped')])
+
+
+DISK_FULL = '''
+import resource, sys
+sys.path.insert(0, sys.argv.pop(1))
+import theano_env
+import train, training_state
+save = training_state.RunStates.save
+def save_on_a_full_disk(self, cur_nimg, *args):
+    full = 40 < cur_nimg < 100
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000 if full else resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    try:
+        save(self, cur_nimg, *args)
+    finally:
+        print('states', cur_nimg, training_state.state_paths(self.run_dir)[-1][-13:-4])
+training_state.RunStates.save = save_on_a_full_disk
+sys.exit(train.main())
+'''
+
+
+def test_a_full_disk_keeps_the_last_state_and_the_training_goes_on(alone, tmp_path):
+    folder, wanted = alone
+    _python, _train, *arguments = kill_resume.command(folder.parent / 'full', SHORT)
+    result = subprocess.run([sys.executable, '-c', DISK_FULL, str(ROOT), *arguments], env=ENVIRONMENT, text=True,
+                            capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (0, '')
+    warnings = re.findall('warning: .*', result.stdout)
+    assert warnings and 'training-state-000000044.npz: cannot be written (File too large)' in warnings[0]
+    states = dict(re.findall(r'states (\d+) (\d+)', result.stdout))
+    assert states['40'] == states['44'] == states['96'] == '000000040' and states['100'] == '000000100'
+    found = kill_resume.contents(folder.parent / 'full' / '000-digits')
+    assert not list((folder.parent / 'full' / '000-digits').glob('*' + misc.TEMPORARY_SUFFIX))
+    for name in wanted:
+        if name not in ('log', 'stats') and not name.endswith('.png'):
+            np.testing.assert_array_equal(found[name], wanted[name])
