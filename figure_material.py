@@ -1,0 +1,283 @@
+"""What figures are made of: runs that stand for experiments of `config.py`, their images, metrics and times."""
+
+import json
+import os
+import shlex
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import evaluate_metrics
+import experiment
+import hdf5_format
+import misc
+import util_scripts
+
+PIXELS = 32             # Images are compared at so many pixels a side where there are no features...
+CENTRE = 0.75           # ...and so much of their width and height, as in the paper, whose crop shows the face only.
+
+
+class Need(NamedTuple):
+    """Something that a figure lacks."""
+
+    what: str
+    command: str
+
+
+class Run:
+    """A run folder or a network pickle.
+
+    Parameters
+    ----------
+    path : str
+    name : str or None
+        The experiment of `config.py` that it stands for.
+    """
+
+    def __init__(self, path, name):
+        self.path, self.name = path, name
+        self.folder = path if os.path.isdir(path) else None
+        self._images = {}
+
+    def images(self, seeds):
+        """Generated images, list of uint8 (C, H, W).
+
+        As of ``util_scripts.py generate_fake_images``, seed by seed; networks with the same latent size get the same
+        latents, one with a smaller size their beginning. A conditional network makes class ``seed % classes``.
+        """
+        new = sorted(set(seeds) - set(self._images))
+        if new:
+            G = util_scripts.load_generator(self.path)
+            latents = np.concatenate([misc.random_latents(1, G, np.random.RandomState(seed)) for seed in new])
+            num_classes = util_scripts.num_classes(G)
+            labels = util_scripts.one_hot(G, [seed % num_classes for seed in new] if num_classes else [])
+            desc = self.name or os.path.basename(self.path)
+            self._images.update(zip(new, util_scripts.generate(G, latents, labels, desc), strict=True))
+        return [self._images[seed] for seed in seeds]
+
+    def stats(self):
+        """The status lines, list of dict; [] of a pickle."""
+        return util_scripts.read_stats(self.folder) if self.folder else []
+
+    def metric(self, name):
+        """Results of a metric of `metrics.METRICS` in the order of training, list of dict as in ``metrics.jsonl``.
+
+        Where a snapshot was evaluated with several numbers of images or seeds: those of the most images, the last.
+        """
+        path = os.path.join(self.folder, evaluate_metrics.RESULTS_NAME) if self.folder else ''
+        if not os.path.isfile(path):
+            return []
+        with open(path, encoding='utf-8') as lines:
+            entries = [entry for entry in map(json.loads, filter(str.strip, lines)) if entry['metric'] == name]
+        most = max((entry['num_images'] for entry in entries), default=0)
+        of_snapshot = {entry['snapshot']: entry for entry in entries if entry['num_images'] == most}
+        return sorted(of_snapshot.values(), key=lambda entry: (
+            entry['snapshot'] == 'network-final', entry['kimg'] or 0, entry['snapshot']))
+
+    def last(self, name):
+        """{name of the number: value} of a metric after the training, or None."""
+        entries = self.metric(name)
+        return entries[-1]['values'] if entries else None
+
+    def swd(self):
+        """:meth:`last` of the sliced Wasserstein distance, by level: '128', ..., 'avg'."""
+        values = self.last('swd')
+        return values and swd_by_level(values)
+
+    def h5_path(self, config, data_dir):
+        """The data set that it was trained on."""
+        chosen = evaluate_metrics.read_config(self.folder) if self.folder else config.experiments[self.name]
+        return os.path.join(data_dir, chosen['dataset']['h5_path'])
+
+
+def swd_by_level(values):
+    """{'128': ..., 'avg': ...} of the numbers of metric swd."""
+    return {name.rpartition('_')[2]: value for name, value in values.items()}
+
+
+def recognise(config, argument, result_dir='results'):
+    """The :class:`Run` that an argument ``RUN`` or ``EXPERIMENT=RUN`` means.
+
+    Parameters
+    ----------
+    config : module
+        `config.py`.
+    argument : str
+        RUN is a run's number, its folder, or a network pickle. Without a name, the ``desc`` in the ``config.txt`` of
+        the folder tells what it stands for.
+    result_dir : str
+        Where run folders are.
+
+    Raises
+    ------
+    misc.UserError
+        There is no such run or no such experiment.
+    """
+    name, equals, run = argument.partition('=')
+    if os.path.exists(argument) or not equals:
+        name, run = None, argument
+    if name is not None:
+        experiment.with_variants(config, name)
+    if os.path.isfile(run) or run.endswith('.pkl'):
+        return Run(misc.locate_network_pkl(run), name)
+    folder = misc.locate_run_dir(run, result_dir)
+    if name is None:
+        name = experiment_called(config, evaluate_metrics.read_config(folder).get('desc', ''))
+    return Run(folder, name)
+
+
+def experiment_called(config, desc):
+    """The experiment, with variants or not, whose runs are called `desc`; None if there is none."""
+    for name, entry in config.experiments.items():
+        if desc == entry.get('desc', name):
+            return name
+    try:
+        experiment.with_variants(config, desc)
+    except misc.UserError:
+        return None
+    return desc
+
+
+class Material:
+    """The runs and files at hand, the files written, and what was found missing.
+
+    Parameters
+    ----------
+    config : module
+        `config.py`.
+    runs : list of Run
+    out_dir : str
+        Folder of the figures.
+    seeds : list of int, optional
+        Of the images to show, instead of each figure's own.
+    stages_dir : str, optional
+        What ``create_celebahq --save_stages`` has written.
+    data_dir : str
+        Folder of the HDF5 files.
+    features : callable, optional
+        uint8 images (N, C, H, W) -> features (N, F), for nearest neighbours. None: pixels.
+    """
+
+    def __init__(self, config, runs, out_dir, seeds=None, stages_dir=None, data_dir='datasets', features=None):
+        self.config, self.runs, self.out_dir = config, runs, out_dir
+        self.seeds, self.stages_dir, self.data_dir, self.features = seeds, stages_dir, data_dir, features
+        self.files, self.needs = [], []
+
+    def path(self, name):
+        """Where to write the file `name`, which is noted."""
+        path = os.path.join(self.out_dir, name)
+        self.files.append(path)
+        return path
+
+    def need(self, what, command):
+        """Note what is missing."""
+        self.needs.append(Need(what, command))
+
+    def all_runs(self, *names, folder=False):
+        """The runs of the first of the experiments `names` that has any; [] and a note if none has.
+
+        With `folder`, pickles do not count.
+        """
+        for name in names:
+            runs = [run for run in self.runs if run.name == name and (run.folder or not folder)]
+            if runs:
+                return runs
+        self.need('a run of %s' % names[0], 'python train.py --experiment %s' % names[0])
+        return []
+
+    def run(self, *names, folder=False):
+        """The first of :meth:`all_runs`, or None."""
+        return next(iter(self.all_runs(*names, folder=folder)), None)
+
+    def check_metrics(self, run, *names, all_snapshots=False):
+        """Whether a run has metrics; a note with the command if it has not.
+
+        With `all_snapshots`, there must be results of two or more whose time is known.
+        """
+        missing = []
+        for name in names:
+            entries = run.metric(name)
+            if all_snapshots:
+                entries = [entry for entry in entries if entry['seconds'] is not None][1:]
+            if not entries:
+                missing.append(name)
+        if missing:
+            options = '' if all_snapshots else ' --only-final'
+            if 'mnist_modes' in missing:
+                options += ' --classifier classifier.npz'       # Which train_classifier.py makes.
+            if self.data_dir != self.config.data_dir:
+                options += ' --data-dir ' + shlex.quote(self.data_dir)
+            self.need('%s of %s' % (' and '.join(missing), run.path), 'python evaluate_metrics.py %s --metrics %s%s' % (
+                shlex.quote(run.folder), ' '.join(missing), options))
+        return not missing
+
+    def seeds_or(self, count):
+        """The seeds asked for, or the first `count`."""
+        return self.seeds or list(range(count))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Nearest neighbours.
+
+
+def centre(images):
+    """The middle part of images (..., H, W)."""
+    height, width = (max(round(length * CENTRE), 1) for length in images.shape[-2:])
+    top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
+    return images[..., top:top + height, left:left + width]
+
+
+def shrunk(images, resolution):
+    """Images (N, C, H, H) averaged down to `resolution`, float32."""
+    factor = images.shape[-1] // resolution
+    shape = (*images.shape[:2], resolution, factor, resolution, factor)
+    return images.reshape(shape).mean(axis=(3, 5), dtype=np.float32)
+
+
+def nearest_neighbours(images, h5_path, count, features=None):
+    """The images of a data set that are nearest to some given ones.
+
+    Parameters
+    ----------
+    images : ndarray, shape (N, C, H, H), uint8
+    h5_path : str
+        Multi-resolution HDF5 file.
+    count : int
+        Neighbours of each image.
+    features : callable, optional
+        uint8 images (N, C, H, W) -> features (N, F). None: pixels of small copies.
+
+    Returns
+    -------
+    (ndarray, ndarray)
+        Indices (N, count), the nearest first, and those images (N, count, C, H', H'), uint8, at full resolution. The
+        distance is the Euclidean one between the middle parts of the images.
+    """
+    h5, levels = hdf5_format.open_levels(h5_path)
+    with h5:
+        full = max(levels)
+        compared = full if features else min(PIXELS, full, images.shape[-1])
+        step = 64 if features else 1024
+
+        def describe(batch):
+            batch = centre(batch)
+            return (features(np.ascontiguousarray(batch)) if features else batch).reshape(len(batch), -1).astype(
+                np.float64)
+
+        queries = describe(images if features else shrunk(images, compared))
+        best = np.full((len(images), count), np.inf)
+        indices = np.full((len(images), count), -1)
+        num = levels[full].shape[0]
+        with tqdm(total=num, desc='Comparing', unit='image') as progress:
+            for begin in range(0, num, step):
+                rows = describe(levels[compared][begin:begin + step])
+                distances = np.square(queries).sum(1)[:, None] + np.square(rows).sum(1) - 2 * queries @ rows.T
+                candidates = np.concatenate([best, distances], axis=1)
+                numbers = np.concatenate([indices, np.tile(begin + np.arange(len(rows)), (len(images), 1))], axis=1)
+                order = np.argsort(candidates, axis=1, kind='stable')[:, :count]
+                best, indices = (np.take_along_axis(x, order, axis=1) for x in (candidates, numbers))
+                progress.update(len(rows))
+        return indices, np.stack([[levels[full][index] for index in row] for row in indices])

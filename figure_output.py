@@ -1,0 +1,229 @@
+"""How figures and tables look: Markdown and LaTeX tables, pictures of many images, plots and drawings."""
+
+import re
+import textwrap
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+import misc
+from paper_numbers import MARKS, Number
+
+TEXT_SIZE = 16          # Pixels.
+GAP = 12                # Pixels between the parts of a picture.
+GREY = '#555555'
+COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000', '#7f7f7f')   # Okabe and Ito.
+G_COLOR, D_COLOR, RGB_COLOR = '#c6dbef', '#fdd0a2', '#e5e5e5'
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Tables.
+
+
+class Table(NamedTuple):
+    """A table in columns, the first `num_labels` of which are words.
+
+    A cell is a text, or (:class:`paper_numbers.Number`, digits after the point), or None.
+    """
+
+    caption: str
+    header: list
+    rows: list
+    num_labels: int = 1
+    notes: tuple = ()
+
+
+def text_of(cell):
+    """(text, mark or None) of a cell."""
+    if cell is None:
+        return '', None
+    if isinstance(cell, str):
+        return cell, None
+    number, digits = cell
+    text = '%.*f' % (digits, number.value)
+    if number.deviation is not None:
+        text += ' ± %.*f' % (digits, number.deviation)
+    return text, number.mark
+
+
+def mean_and_deviation(values):
+    """The Number of our own results; its deviation, of a sample, only where there are several."""
+    return Number(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+
+
+def notes_of(table):
+    """The notes of a table and what the marks in it mean."""
+    used = {text_of(cell)[1] for row in table.rows for cell in row} - {None}
+    legend = '; '.join('%s: %s' % (mark, meaning) for mark, meaning in MARKS.items() if mark in used)
+    return [*table.notes, *(["Marks of the paper's numbers. %s." % legend] if legend else [])]
+
+
+def markdown(table):
+    """The table as GitHub's Markdown."""
+    def line(cells):
+        return '| %s |' % ' | '.join(cells)
+
+    def cell_text(cell):
+        text, mark = text_of(cell)
+        text = text.replace('|', '\\|').replace('*', '\\*')
+        return text + (' <sup>%s</sup>' % mark if mark else '')
+
+    num_numbers = len(table.header) - table.num_labels
+    lines = ['**%s**' % table.caption, '', line(table.header),
+             line(['---'] * table.num_labels + ['---:'] * num_numbers)]
+    lines += [line(map(cell_text, row)) for row in table.rows]
+    for note in notes_of(table):
+        lines += ['', note]
+    return '\n'.join(lines) + '\n'
+
+
+def latex(table, label):
+    """The table as LaTeX; needs the package booktabs."""
+    def escaped(text):
+        text = re.sub(r'([&%$#_{}])', r'\\\1', text)
+        return text.replace('±', r'$\pm$').replace('×', r'$\times$').replace('^', r'\^{}')
+
+    def cell_text(cell):
+        text, mark = text_of(cell)
+        return escaped(text) + (r'\textsuperscript{%s}' % mark if mark else '')
+
+    def line(cells):
+        return '%s \\\\' % ' & '.join(cells)
+
+    num_numbers = len(table.header) - table.num_labels
+    lines = [r'\begin{table}', r'\centering', r'\caption{%s}' % escaped(table.caption), r'\label{%s}' % label,
+             r'\begin{tabular}{%s}' % ('l' * table.num_labels + 'r' * num_numbers), r'\toprule',
+             line(map(escaped, table.header)), r'\midrule', *(line(map(cell_text, row)) for row in table.rows),
+             r'\bottomrule', r'\end{tabular}']
+    lines += [r'\par\smallskip\footnotesize %s' % escaped(note) for note in notes_of(table)]
+    return '\n'.join([*lines, r'\end{table}']) + '\n'
+
+
+def save_tables(material, name, tables):
+    """Write tables as ``NAME.md`` and ``NAME.tex``."""
+    labels = ['tab:%s%s' % (name, '' if len(tables) == 1 else '-%d' % number) for number in range(1, len(tables) + 1)]
+    texts = {'md': '\n'.join(map(markdown, tables)), 'tex': '\n'.join(map(latex, tables, labels))}
+    for suffix, text in texts.items():
+        with misc.atomic_write(material.path('%s.%s' % (name, suffix)), 'w', encoding='utf-8') as file:
+            file.write(text)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Pictures of images.
+
+
+def sized(image, size):
+    """A uint8 image (C, H, W) as an RGB picture about `size` pixels high; small ones keep their pixels visible."""
+    picture = misc.convert_to_pil_image(image, (0, 255)).convert('RGB')
+    if picture.height > size:
+        return picture.resize((max(picture.width * size // picture.height, 1), size), Image.Resampling.LANCZOS)
+    zoom = max(round(size / picture.height), 1)
+    return picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
+
+
+def image_grid(images, columns, size):
+    """Images (C, H, W) uint8 side by side as one picture, each about `size` pixels high."""
+    cells = [np.asarray(sized(image, size)).transpose(2, 0, 1) for image in images]
+    columns = min(columns, len(cells))
+    return misc.convert_to_pil_image(misc.create_image_grid(np.stack(cells), (columns, -(-len(cells) // columns))),
+                                     (0, 255))
+
+
+def captioned(picture, caption, text_size=TEXT_SIZE):
+    """A picture with text below it, broken into lines of its width."""
+    if not caption:
+        return picture
+    font = ImageFont.load_default(text_size)
+    characters = max(int(picture.width / font.getlength('n')), 12)
+    lines = textwrap.wrap(caption, characters)
+    width = max([picture.width, *(int(np.ceil(font.getlength(line))) for line in lines)])
+    line_height = round(text_size * 1.35)
+    canvas = Image.new('RGB', (width, picture.height + len(lines) * line_height + text_size // 2), 'white')
+    canvas.paste(picture, ((width - picture.width) // 2, 0))
+    draw = ImageDraw.Draw(canvas)
+    for number, line in enumerate(lines):
+        draw.text((width / 2, picture.height + number * line_height + text_size // 4), line, 'black', font, 'ma')
+    return canvas
+
+
+def arranged(pictures, columns):
+    """Pictures in rows and columns on white, with gaps between them and around; each column as wide as it needs."""
+    rows = [pictures[begin:begin + columns] for begin in range(0, len(pictures), columns)]
+    widths = [max(row[column].width for row in rows if column < len(row)) for column in range(len(rows[0]))]
+    heights = [max(picture.height for picture in row) for row in rows]
+    canvas = Image.new('RGB', (sum(widths) + GAP * (len(widths) + 1), sum(heights) + GAP * (len(heights) + 1)), 'white')
+    y = GAP
+    for row, height in zip(rows, heights, strict=True):
+        x = GAP
+        for picture, width in zip(row, widths, strict=False):
+            canvas.paste(picture, (x + (width - picture.width) // 2, y))
+            x += width + GAP
+        y += height + GAP
+    return canvas
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Plots and drawings. Without pyplot, so that nothing global is touched.
+
+
+def new_figure(width, height):
+    """A matplotlib figure of so many inches.
+
+    Raises
+    ------
+    misc.UserError
+        matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise misc.UserError('plots and drawings need matplotlib: pip install matplotlib') from error
+    return Figure((width, height), layout='constrained')
+
+
+def save_figure(material, name, figure):
+    """Write a matplotlib figure as ``NAME.png`` and ``NAME.pdf``."""
+    for suffix, metadata in (('png', {}), ('pdf', {'CreationDate': None})):
+        with misc.atomic_write(material.path('%s.%s' % (name, suffix))) as file:
+            figure.savefig(file, format=suffix, dpi=200, metadata=metadata)
+
+
+def time_unit(seconds):
+    """(name, seconds) of the unit in which so many seconds are best told: hours, as in the paper, or minutes."""
+    return ('hours', 3600) if seconds >= 3600 else ('minutes', 60)
+
+
+def tidy(axes):
+    """Light grid, no box, small letters."""
+    axes.grid(True, which='major', color='#dddddd', linewidth=0.6)
+    axes.tick_params(labelsize=8)
+    for text in (axes.xaxis.label, axes.yaxis.label):
+        text.set_size(9)
+    axes.set_axisbelow(True)
+    for side in ('top', 'right'):
+        axes.spines[side].set_visible(False)
+
+
+def box(axes, x, y, width, height, text, color, fontsize=8):
+    """A rounded box centred at (x, y)."""
+    from matplotlib.patches import FancyBboxPatch
+    axes.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, facecolor=color, edgecolor='#444444',
+                                  boxstyle='round,pad=0,rounding_size=0.08', linewidth=0.7))
+    axes.text(x, y, text, ha='center', va='center_baseline', fontsize=fontsize)
+
+
+def arrow(axes, *points):
+    """An arrow along points (x, y)."""
+    for (x0, y0), (x1, y1) in zip(points[:-2], points[1:-1], strict=True):
+        axes.plot([x0, x1], [y0, y1], color='#444444', linewidth=0.8, solid_capstyle='round')
+    axes.annotate('', points[-1], points[-2], arrowprops={
+        'arrowstyle': '-|>', 'color': '#444444', 'linewidth': 0.8, 'shrinkA': 0, 'shrinkB': 0, 'mutation_scale': 8})
+
+
+def blank_axes(figure, *position, x, y):
+    """Axes without anything, for a drawing, with limits `x` and `y` and equal units."""
+    axes = figure.add_subplot(*position)
+    axes.set(xlim=x, ylim=y, aspect='equal')
+    axes.axis('off')
+    return axes

@@ -1,0 +1,215 @@
+"""Figures 1, 2 and 4 of the paper: drawings of growing and fading in; what growing does to speed and quality."""
+
+import numpy as np
+
+import misc
+import paper_numbers
+from figure_material import swd_by_level
+from figure_output import (
+    COLORS,
+    D_COLOR,
+    G_COLOR,
+    GREY,
+    RGB_COLOR,
+    arrow,
+    blank_axes,
+    box,
+    new_figure,
+    save_figure,
+    tidy,
+    time_unit,
+)
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Figure 1.
+
+
+def growing_column(axes, x, resolutions):
+    """G above and D below the image, with layers for some resolutions, finest last; None stands for those left out."""
+    axes.text(x, 0, 'image', ha='center', va='center', fontsize=8)
+    for sign, color, end in ((1, G_COLOR, 'latent'), (-1, D_COLOR, 'real or fake')):
+        def flow(near, far, sign=sign):     # G flows towards the image, D away from it.
+            arrow(axes, *[(x, sign * y) for y in ((far, near) if sign == 1 else (near, far))])
+
+        y = 0.95
+        flow(0.25, y - 0.27)
+        for resolution in reversed(resolutions):
+            if resolution is None:
+                axes.text(x, sign * y, '⋮', ha='center', va='center', fontsize=10)
+            else:
+                box(axes, x, sign * y, 0.95 + 0.2 * np.log2(resolution / 4), 0.5, '%d×%d' % (resolution, resolution),
+                    color, 7)
+            y += 0.6
+        flow(y - 0.33, y + 0.12)
+        axes.text(x, sign * (y + 0.35), end, ha='center', va='center', fontsize=8)
+
+
+def growing_scheme(material, name, experiments, num_images):
+    """Write Figure 1: layers come in one resolution after the other; images of a run, if there is one, beside it."""
+    run = material.run(*experiments)
+    figure = new_figure(10.4 if run else 5, 4.3)
+    grid = figure.add_gridspec(2, 6 if run else 3)
+    axes = blank_axes(figure, grid[:, :3], x=(-0.6, 9.6), y=(-4.9, 4))
+    for x, resolutions in ((1, [4]), (3.3, [4, 8]), (7.9, [4, 8, None, 1024])):
+        growing_column(axes, x, resolutions)
+    for y, text in ((1.7, 'G'), (0, '. . .'), (-1.7, 'D')):
+        axes.text(5.5 if y == 0 else -0.3, y, text, fontsize=13, weight='bold', ha='center', va='center')
+    arrow(axes, (0.2, -4.1), (9.2, -4.1))
+    axes.text(4.7, -4.55, 'training progresses', ha='center', va='center', fontsize=9)
+    if run:
+        for index, image in enumerate(run.images(material.seeds_or(num_images)[:6])):
+            place = figure.add_subplot(grid[index // 3, 3 + index % 3])
+            place.imshow(misc.convert_to_pil_image(image, (0, 255)).convert('RGB'), interpolation='nearest')
+            place.axis('off')
+    save_figure(material, name, figure)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Figure 2.
+
+
+def stable_panel(axes, higher):
+    """Figure 2 (a), or with `higher` (c): the networks before and after a doubling of the resolution."""
+    names = ['16×16', *(['2×', '32×32'] if higher else []), 'toRGB']
+    names += [{'toRGB': 'fromRGB', '2×': '0.5×'}.get(name, name) for name in reversed(names)]
+    ys = [*np.linspace(11, 6.8, len(names) // 2), *np.linspace(4.8, 0.6, len(names) // 2)]
+    for name, y in zip(names, ys, strict=True):
+        resolution_color = G_COLOR if y > 5.8 else D_COLOR
+        box(axes, 5.1, y, 2.1, 0.75, name, resolution_color if name in ('16×16', '32×32') else RGB_COLOR)
+    for upper, lower in zip(ys[:-1], ys[1:], strict=True):
+        arrow(axes, (5.1, upper - 0.38), (5.1, lower + 0.38))
+
+
+def fading_panel(axes):
+    """Figure 2 (b): the new layers come in with the weight alpha."""
+    left, middle, right = 3.1, 5.1, 7.1
+    box(axes, middle, 11, 2.1, 0.75, '16×16', G_COLOR)
+    box(axes, middle, 9.9, 2.1, 0.6, '2×', RGB_COLOR)
+    box(axes, right, 8.75, 2.1, 0.7, '32×32', G_COLOR)
+    arrow(axes, (middle, 10.62), (middle, 10.2))
+    arrow(axes, (middle, 9.6), (middle, 9.38), (left, 9.38), (left, 8.1))
+    arrow(axes, (middle, 9.6), (middle, 9.38), (right, 9.38), (right, 9.1))
+    arrow(axes, (right, 8.4), (right, 8.1))
+    for x in (left, right):
+        box(axes, x, 7.8, 2.1, 0.6, 'toRGB', RGB_COLOR)
+    blended(axes, left, middle, right, 7.5, 6.6)
+
+    for x in (left, right):
+        arrow(axes, (middle, 6.27), (middle, 5.25), (x, 5.25), (x, 4.8))
+    for x, y, text in ((left, 4.5, '0.5×'), (left, 2.7, 'fromRGB'), (right, 4.5, 'fromRGB'), (right, 2.7, '0.5×')):
+        box(axes, x, y, 2.1, 0.6, text, RGB_COLOR)
+    box(axes, right, 3.6, 2.1, 0.7, '32×32', D_COLOR)
+    arrow(axes, (left, 4.2), (left, 3))
+    arrow(axes, (right, 4.2), (right, 3.95))
+    arrow(axes, (right, 3.25), (right, 3))
+    blended(axes, left, middle, right, 2.4, 1.6)
+    arrow(axes, (middle, 1.28), (middle, 0.98))
+    box(axes, middle, 0.6, 2.1, 0.75, '16×16', D_COLOR)
+
+
+def blended(axes, left, middle, right, y_from, y_to):
+    """Two branches that are added with the weights 1 - alpha and alpha."""
+    for x, text, side in ((left, '1 − α', -1), (right, 'α', 1)):
+        arrow(axes, (x, y_from), (x, y_to), (middle + 0.3 * side, y_to))
+        axes.text(x + 0.15 * side, (y_from + y_to) / 2, text, fontsize=8, ha='right' if side < 0 else 'left',
+                  va='center')
+    axes.text(middle, y_to, '+', fontsize=11, ha='center', va='center', bbox={
+        'boxstyle': 'circle,pad=0.1', 'facecolor': 'white', 'edgecolor': '#444444', 'linewidth': 0.7})
+
+
+def fade_in(material, name):
+    """Write Figure 2."""
+    figure = new_figure(7.6, 4.1)
+    for number, title in enumerate(('(a) 16×16', '(b) fading in', '(c) 32×32')):
+        axes = blank_axes(figure, 1, 3, number + 1, x=(0.4, 9.6), y=(-0.8, 11.6))
+        fading_panel(axes) if number == 1 else stable_panel(axes, number == 2)
+        axes.plot([0.9, 9.3], [5.75, 5.75], color=GREY, linewidth=0.7, linestyle=(0, (4, 3)))
+        for y, text in ((6.1, 'G'), (5.4, 'D')):
+            axes.text(0.7, y, text, fontsize=10, weight='bold', ha='center', va='center')
+        axes.text(5.1, -0.6, title, fontsize=9, ha='center', va='center')
+    save_figure(material, name, figure)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Figure 4.
+
+
+def doublings(stats):
+    """[(seconds, new resolution)] where the resolution doubles, from a run's status lines."""
+    pairs = zip(stats[:-1], stats[1:], strict=True)
+    return [(before['seconds'], after['resolution']) for before, after in pairs
+            if after['resolution'] != before['resolution']]
+
+
+def tick_marks(low, high):
+    """(values, labels) 1, 2, 5, 10, 20, ... between two limits of a logarithmic axis."""
+    values = [digit * 10.0 ** power for power in range(-4, 5) for digit in (1, 2, 5)]
+    values = [value for value in values if low <= value <= high]
+    return values, ['%g' % value for value in values]
+
+
+def swd_over_time(material, name, experiment_name, title, others=()):
+    """Write Figure 4a or 4b: sliced Wasserstein distance per level against the time of training.
+
+    Dashed lines show where the resolution doubles. The axis reaches as far as the results of the runs of the
+    experiments `others`, which it is to be compared with.
+    """
+    run = material.run(experiment_name, folder=True)
+    if run is None or not material.check_metrics(run, 'swd', all_snapshots=True):
+        return
+    entries = [entry for entry in run.metric('swd') if entry['seconds'] is not None]
+    compared = [entry for other in material.runs if other.name in (experiment_name, *others)
+                for entry in other.metric('swd') if entry['seconds'] is not None]
+    unit, unit_seconds = time_unit(max(entry['seconds'] for entry in compared))
+    figure = new_figure(4.4, 3.2)
+    axes = figure.add_subplot()
+    times = [entry['seconds'] / unit_seconds for entry in entries]
+    levels = [level for level in swd_by_level(entries[0]['values']) if level != 'avg']
+    for level, color in zip(levels, COLORS, strict=False):
+        axes.plot(times, [swd_by_level(entry['values'])[level] for entry in entries], color=color, linewidth=1.4,
+                  marker='o', markersize=2.5, label=level)
+    for seconds, resolution in doublings(run.stats()):
+        axes.axvline(seconds / unit_seconds, color=GREY, linewidth=0.9, linestyle='--')
+        axes.text(seconds / unit_seconds, 1.0, ' %d' % resolution, transform=axes.get_xaxis_transform(), fontsize=7,
+                  va='top', color=GREY)
+    distances = [value for entry in compared for value in entry['values'].values()]
+    axes.set(xlabel='training time (%s)' % unit, ylabel='sliced Wasserstein distance × 10³', yscale='log', title=title,
+             xlim=(0, 1.02 * max(entry['seconds'] for entry in compared) / unit_seconds),
+             ylim=(0.8 * max(min(distances), 1e-3), 1.4 * max(distances)))
+    axes.title.set_size(9)
+    axes.set_yticks(*tick_marks(*axes.get_ylim()))
+    axes.minorticks_off()
+    axes.legend(title='level', fontsize=7, title_fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
+    tidy(axes)
+    save_figure(material, name, figure)
+
+
+def speed(material, name, experiment_names):
+    """Write Figure 4c: thousands of images shown against the time of training, with and without growing."""
+    runs = [material.run(experiment_name, folder=True) for experiment_name in experiment_names]
+    if None in runs:
+        return
+    lines = [[(0.0, 0.0), *((line['seconds'], line['kimg']) for line in run.stats())] for run in runs]
+    for run, line in zip(runs, lines, strict=True):
+        if len(line) < 2:
+            material.need('stats.jsonl of %s' % run.path, 'python train.py --experiment %s' % run.name)
+            return
+    unit, unit_seconds = time_unit(max(line[-1][0] for line in lines))
+    figure = new_figure(4.4, 3.2)
+    axes = figure.add_subplot()
+    for line, label, color, style in zip(lines, paper_numbers.FIGURE4C, COLORS, ('-', '--'), strict=False):
+        seconds, kimg = np.transpose(line)
+        axes.plot(seconds / unit_seconds, kimg, style, color=color, linewidth=1.6, label=label)
+    # At the largest number of images that both have seen.
+    common = min(line[-1][1] for line in lines)
+    growing, fixed = (np.interp(common, *np.transpose(line)[::-1]) for line in lines)
+    (paper_growing, kimg), (paper_fixed, _kimg) = paper_numbers.FIGURE4C.values()
+    title = ('%.3g kimg: %.1f times as fast with growing\n'
+             'paper, 1024×1024, %g kimg: %.1f times (%g h; %g h, extrapolated)') % (
+        common, fixed / growing, kimg, paper_fixed.value / paper_growing.value, paper_growing.value, paper_fixed.value)
+    axes.set(xlabel='training time (%s)' % unit, ylabel='thousands of real images shown', xlim=(0, None),
+             ylim=(0, None), title=title)
+    axes.title.set_size(8)
+    axes.legend(fontsize=8, frameon=False)
+    tidy(axes)
+    save_figure(material, name, figure)

@@ -1,0 +1,438 @@
+"""figures: what can be made is made and looks right, what cannot be made says how to get it."""
+
+import json
+import pathlib
+import re
+import shlex
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+import config
+import dataset_tool
+import evaluate_metrics
+import experiment
+import figure_material
+import figure_output
+import figures
+import misc
+import paper_numbers
+import theano_env
+import train
+
+LEVELS = ('128', '64', '32', '16', 'avg')
+NOTHING_NEEDED = ('table2', 'figure1', 'figure2')
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A tiny run, and copies of it that stand for the experiments of the paper, with made-up metrics.
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """(run folder, data folder) of a few steps on the demo's digits."""
+    import theano
+    root, before = tmp_path_factory.mktemp('trained'), theano.config.mode
+    dataset_tool.create_digits(str(root / 'digits-16x16.h5'), resolution=16)
+    chosen = experiment.resolve_config(config, 'digits', [
+        'dataset.max_labels=0', 'G.fmap_base=32', 'G.fmap_max=8', 'G.latent_size=8', 'D.fmap_base=32', 'D.fmap_max=8',
+        'train.lod_initial_resolution=16', 'train.total_kimg=0.4', 'train.lod_training_kimg=0',
+        'train.lod_transition_kimg=0', 'train.tick_kimg_default=0.1', 'train.image_grid_type=default', 'metrics=[]'])
+    chosen['loss'] = {'type': 'iwass'}
+    run_dir = experiment.run_experiment(chosen, str(root), str(root / 'results'), 'torch', {'device': 'cpu'},
+                                        show_progress=False)
+    theano.config.mode = before
+    return pathlib.Path(run_dir), root
+
+
+def copy_run(trained, folder, desc, results=(), stats=None):
+    """A run that is called `desc`, with `results` [(metric, snapshot, kimg, seconds, num_images, values)]."""
+    shutil.copytree(trained[0], folder)
+    chosen = evaluate_metrics.read_config(folder)
+    (folder / 'config.txt').write_text(repr({**chosen, 'desc': desc}))
+    keys = ('metric', 'snapshot', 'kimg', 'seconds', 'num_images', 'values')
+    lines = [json.dumps({**dict(zip(keys, line, strict=True)), 'random_seed': 1000}) for line in results]
+    (folder / 'metrics.jsonl').write_text(''.join(line + '\n' for line in lines))
+    if stats is not None:
+        (folder / 'stats.jsonl').write_text(''.join(json.dumps(dict(zip(('seconds', 'kimg', 'resolution'), line,
+                                                                        strict=True))) + '\n' for line in stats))
+    return folder
+
+
+def swd_results(scale, num_images=16384):
+    """Distances that fall over four snapshots."""
+    return [('swd', 'network-final' if index == 3 else 'network-snapshot-%06d' % index, 2500.0 * index, 7200.0 * index,
+             num_images, {'SWDx1e3_' + level: scale * (4 - index) + number for number, level in enumerate(LEVELS)})
+            for index in range(4)]
+
+
+def one_result(metric, num_images, **values):
+    return (metric, 'network-final', 10.0, 100.0, num_images, values)
+
+
+@pytest.fixture(scope='module')
+def runs(trained, tmp_path_factory):
+    """Result folder with runs for some of the figures."""
+    root = tmp_path_factory.mktemp('results')
+    growth = [(1000.0 * tick, 500.0 * tick, 4 * 2 ** min(tick // 4, 5)) for tick in range(1, 25)]
+    copy_run(trained, root / '000-a', 'table1-celeba-a-gulrajani',
+             [*swd_results(1), one_result('ms_ssim', 20000, **{'MS-SSIM': 0.2987})])
+    copy_run(trained, root / '001-b', 'table1-celeba-b-growing',
+             [*swd_results(0.5, 2000), one_result('ms_ssim', 20000, **{'MS-SSIM': 0.3123})], growth)
+    for number, score in ((2, 8.123), (3, 8.323)):
+        copy_run(trained, root / ('%03d-cifar' % number), 'cifar10',
+                 [one_result('inception_score', 50000, IS_mean=score, IS_std=0.07)])
+    for number, (modes, divergence) in ((4, (900.5, 1.01)), (5, (910.5, 1.11))):
+        copy_run(trained, root / ('%03d-modes' % number), 'mnist-modes-k4-mb-stddev', [one_result(
+            'mnist_modes', 256000, modes_mean=modes, modes_std=1.0, KL_mean=divergence, KL_std=0.1)])
+    copy_run(trained, root / '006-face', 'celeba-hq-1024',
+             [*swd_results(2), one_result('fid', 50000, FID=7.89)])
+    copy_run(trained, root / '007-fast', 'figure4c-growing', stats=[(600.0 * k, 300.0 * k, 1024) for k in range(1, 9)])
+    copy_run(trained, root / '008-slow', 'figure4c-nogrowing', stats=[(600.0 * k, 50.0 * k, 1024) for k in range(1, 9)])
+    copy_run(trained, root / '009-bedroom', 'lsun-bedroom')
+    return root
+
+
+@pytest.fixture(scope='module')
+def stages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('stages')
+    for number, step in enumerate(('decoded', 'crop', 'transform', 'delta')):
+        pixels = np.random.RandomState(number).randint(0, 256, size=(3, 90, 60 + 30 * number)).astype(np.uint8)
+        misc.save_image(pixels, str(folder / ('%02d-%s.png' % (number, step))), (0, 255))
+    return folder
+
+
+def run_main(*arguments):
+    import theano
+    before = theano.config.mode
+    try:
+        return figures.main([*map(str, arguments), '--engine', 'torch'])
+    finally:
+        theano.config.mode = before
+
+
+@pytest.fixture(scope='module')
+def made(runs, stages, trained, tmp_path_factory):
+    """Folder of all figures of these runs."""
+    out = tmp_path_factory.mktemp('figures')
+    given = [argument for path in sorted(runs.iterdir()) for argument in ('--run', path)]
+    assert run_main('all', *given, '--out', out, '--stages', stages, '--data-dir', trained[1]) == 0
+    return out
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is made.
+
+PICTURES = ['figure1', 'figure2', 'figure3', 'figure4a', 'figure4b', 'figure4c', 'figure5', 'figure6', 'figure8',
+            'figure9', 'figure10', 'figure11', 'figure12', 'appendix-h-celeba-a', 'appendix-h-celeba-b']
+
+
+def test_exactly_what_the_runs_suffice_for_is_made(made):
+    plots = [name for name in PICTURES if name.startswith(('figure1', 'figure2', 'figure4'))]
+    expected = {name + '.png' for name in PICTURES}
+    expected |= {name + '.pdf' for name in plots if name not in ('figure10', 'figure11', 'figure12')}
+    expected |= {'table%d.%s' % (number, suffix) for number in (1, 2, 3, 4) for suffix in ('md', 'tex')}
+    assert {path.name for path in made.iterdir()} == expected
+
+
+@pytest.mark.parametrize('name', PICTURES)
+def test_pictures_are_not_blank(made, name):
+    with Image.open(made / (name + '.png')) as picture:
+        pixels = np.asarray(picture.convert('L'))
+    assert min(pixels.shape) > 100
+    assert pixels.std() > 10
+    # Something in every quarter of the picture.
+    for rows in np.array_split(pixels, 2, axis=0):
+        assert all(part.std() > 5 for part in np.array_split(rows, 2, axis=1))
+
+
+@pytest.mark.parametrize('name', ['figure1', 'figure2', 'figure4a', 'figure4b', 'figure4c'])
+def test_plots_are_also_pdf(made, name):
+    content = (made / (name + '.pdf')).read_bytes()
+    assert content.startswith(b'%PDF') and b'CreationDate' not in content
+
+
+def rows_of(path):
+    """Cells of the lines of Markdown tables."""
+    lines = [line for line in path.read_text().split('\n') if line.startswith('| ')]
+    return [[cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]] for line in lines]
+
+
+def test_table_1_has_our_numbers_below_those_of_the_paper(made):
+    rows = rows_of(made / 'table1.md')
+    paper = next(index for index, row in enumerate(rows) if row[0] == 'b')
+    assert rows[paper][2:] == ['paper', '4.62 <sup>M+</sup>', '2.64 <sup>M+</sup>', '3.78 <sup>M+</sup>',
+                               '6.06 <sup>M+</sup>', '4.28 <sup>S2</sup>', '0.2838 <sup>M+</sup>']
+    assert rows[paper + 1][2:] == ['ours', '0.50', '1.50', '2.50', '3.50', '4.50', '0.3123']
+    assert sum(row[2] == 'paper' for row in rows) == 18 and sum(row[2] == 'ours' for row in rows) == 2
+    text = (made / 'table1.md').read_text()
+    assert 'Ours: swd of 2000 images instead of 16384' in text and 'M+: recalled' in text
+
+
+def test_table_2_is_exact(made):
+    rows = [row for row in rows_of(made / 'table2.md') if row[3].isdigit()]
+    assert all(row[4] == row[3] + ' <sup>C</sup>' for row in rows)
+    totals = [row[3] for row in rows if row[0].startswith('total')]
+    assert totals == ['23071507', '23079115', '23077137', '23087249']
+    assert ['conv 4×4', 'LReLU', '512 × 4 × 4', '4194816'] in [row[:4] for row in rows]
+
+
+def test_table_3_has_the_best_and_the_mean_run(made):
+    rows = rows_of(made / 'table3.md')
+    assert ['unsupervised', 'ours, best of 2', '8.32 ± 0.07'] in rows
+    assert ['unsupervised', 'ours, mean of 2 runs', '8.22 ± 0.14'] in rows
+    assert ['unsupervised', 'Progressive GAN, best run', '8.80 ± 0.05 <sup>S1</sup>'] in rows
+
+
+def test_table_4_has_mean_and_deviation_over_runs(made):
+    rows = rows_of(made / 'table4.md')
+    assert ['', '', 'ours', '', '', '', '', '905.5 ± 7.1', ''] in rows
+    assert ['', '', 'ours', '', '', '', '', '1.06 ± 0.07', ''] in rows
+    assert sum(row[2] == 'paper' for row in rows) == 4
+
+
+def test_table_1_of_real_metrics(trained, tmp_path, engine_torch):
+    folder = copy_run(trained, tmp_path / 'run', 'table1-lsun-bedroom-d-revised-training')
+    evaluated = evaluate_metrics.evaluate_run(str(folder), ['swd', 'ms_ssim'], str(trained[1]), num_images=64)
+    values = {name: value for entry in evaluated for name, value in entry['values'].items()}
+    assert run_main('table1', '--run', folder, '--out', tmp_path) == 0
+    row, = [row for row in rows_of(tmp_path / 'table1.md') if row[2] == 'ours']
+    # Images of 16x16 have no finer levels.
+    assert row[3:] == ['', '', '', '%.2f' % values['SWDx1e3_16'], '%.2f' % values['SWDx1e3_avg'],
+                       '%.4f' % values['MS-SSIM']]
+
+
+@pytest.mark.parametrize('number', [1, 2, 3, 4])
+def test_latex_has_the_same_cells(made, number):
+    text = (made / ('table%d.tex' % number)).read_text()
+    assert text.count('{') == text.count('}')
+    assert not re.search(r'(?<!\\)[%#_^]', text)
+    assert text.count(r'\begin{tabular}') == text.count(r'\end{tabular}') > 0
+    body = [line for line in text.split('\n') if line.endswith(r'\\')]
+    header = [row for row in rows_of(made / ('table%d.md' % number)) if not set(row) <= {'---', '---:'}]
+    assert [line.count('&') + 1 for line in body] == [len(row) for row in header]
+
+
+def test_captions_have_metrics_beside_the_paper(runs):
+    run = figure_material.Run(str(runs / '006-face'), 'celebahq-1024')
+    assert figures.caption_of(run, 'Faces', True) == (
+        'Faces. SWD x 1000: 2.00 (paper 3.51) at 128, 3.00 (paper 3.55) at 64, 4.00 (paper 3.02) at 32, 5.00 (paper '
+        '7.22) at 16, 6.00 (paper 5.44) on average. FID 7.89 (paper 7.30)')
+    assert figures.caption_of(run, 'Faces', False) == 'Faces'
+    few = figure_material.Run(str(runs / '001-b'), 'lsun-cow')
+    assert figures.caption_of(few, 'Cows', True).endswith(
+        '0.50 at 128, 1.50 at 64, 2.50 at 32, 3.50 at 16, 4.50 on average. Ours: swd of 2000 images instead of 16384')
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is missing.
+
+
+def missing_lines(text):
+    """[(what, figures, command)] of the lines below 'Missing:'."""
+    lines = text.partition('\nMissing:\n')[2].strip().split('\n')
+    return [re.fullmatch(r'(.*) \(for (.*?)\): (.*)', line).groups() for line in lines]
+
+
+def check_command(command):
+    """Whether the command line of the script that is called takes it."""
+    python, script, *arguments = shlex.split(command)
+    assert python == 'python'
+    if script == 'train.py':
+        experiment.resolve_config(config, train.parse_arguments(config, arguments).experiment)
+    elif script == 'evaluate_metrics.py':
+        evaluate_metrics.parse_arguments(config, arguments)
+    else:
+        assert script == 'dataset_tool.py'
+        dataset_tool.parse_arguments(arguments)
+
+
+def test_without_runs_everything_else_is_listed_with_its_command(tmp_path, capsys):
+    assert run_main('all', '--out', tmp_path) == 0
+    missing = missing_lines(capsys.readouterr().out)
+    listed = {name for _what, names, _command in missing for name in names.split(', ')}
+    assert listed == set(figures.FIGURES) - {'table2', 'figure2'}
+    assert {path.stem for path in tmp_path.iterdir()} == set(NOTHING_NEEDED)
+    for _what, _names, command in missing:
+        check_command(command)
+    commands = [command for _what, _names, command in missing]
+    assert len(commands) == len(set(commands))
+    wanted = {name for figure in figures.FIGURES.values() for name in figure.experiments}
+    assert wanted <= {command.split()[-1] for command in commands}
+
+
+def test_missing_metrics_are_listed_with_the_command(runs, tmp_path, capsys):
+    # These have stats and snapshots, but no metrics, or not those that are shown.
+    assert run_main('table1', 'figure4a', 'table3', 'figure12', '--out', tmp_path, '--run', 'cifar10=%s' % (
+        runs / '009-bedroom'), '--run', 'table1-celeba-a-gulrajani=%s' % (runs / '002-cifar'), '--run',
+        runs / '009-bedroom') == 0
+    commands = {command for _what, _names, command in missing_lines(capsys.readouterr().out)}
+    for line in ('%s --metrics swd ms_ssim --only-final' % (runs / '002-cifar'),
+                 '%s --metrics swd' % (runs / '002-cifar'),
+                 '%s --metrics inception_score --only-final' % (runs / '009-bedroom'),
+                 '%s --metrics swd fid --only-final' % (runs / '009-bedroom')):
+        assert 'python evaluate_metrics.py ' + line in commands
+        check_command('python evaluate_metrics.py ' + line)
+    assert [path.name for path in tmp_path.iterdir()] == ['figure12.png']
+
+
+def test_commands_for_metrics_name_what_they_need(runs, tmp_path, capsys):
+    assert run_main('table4', '--out', tmp_path, '--data-dir', 'my data', '--run', 'mnist-modes-k2-our-norm=%s' % (
+        runs / '009-bedroom')) == 0
+    command, = [command for what, _names, command in missing_lines(capsys.readouterr().out) if 'mnist_modes' in what]
+    assert command.endswith("--metrics mnist_modes --only-final --classifier classifier.npz --data-dir 'my data'")
+    check_command(command)
+
+
+def test_missing_dataset_and_stages_are_listed(runs, tmp_path, capsys):
+    assert run_main('figure10', 'figure8', '--out', tmp_path, '--run', runs / '006-face', '--data-dir', tmp_path,
+                    '--stages', tmp_path / 'none') == 0
+    (data, _names, first), (steps, _names, second) = missing_lines(capsys.readouterr().out)
+    assert 'digits-16x16.h5' in data and 'none' in steps
+    for command in (first, second):
+        check_command(command)
+    assert second.endswith('--save_stages %s' % (tmp_path / 'none'))
+
+
+def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__('sys').modules, 'matplotlib.figure', None)
+    assert run_main('figure2', 'table2', '--out', tmp_path) == 1
+    assert 'figure2: error: plots and drawings need matplotlib' in capsys.readouterr().err
+    assert (tmp_path / 'table2.md').exists()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Runs.
+
+
+def test_runs_are_recognised(runs):
+    for argument in ('6', '006-face', str(runs / '006-face')):
+        run = figure_material.recognise(config, argument, str(runs))
+        assert (run.name, pathlib.Path(run.path)) == ('celebahq-1024', runs / '006-face')
+    pkl = runs / '006-face' / 'network-final.pkl'
+    assert figure_material.recognise(config, str(pkl)).name is None
+    named = figure_material.recognise(config, 'lsun-cat=%s' % pkl)
+    assert (named.name, named.path, named.folder) == ('lsun-cat', str(pkl), None)
+    assert figure_material.experiment_called(config, 'cifar10-cond') == 'cifar10-cond'
+    assert figure_material.experiment_called(config, 'mine') is None
+
+
+@pytest.mark.parametrize('argument, message', [
+    ('lsun-catt=9', "did you mean 'lsun-cat'"),
+    ('cifar10=77', 'no such run in'),
+    ('nowhere.pkl', 'nowhere.pkl: no such file'),
+])
+def test_unknown_runs_are_errors(runs, tmp_path, capsys, argument, message):
+    assert run_main('figure9', '--out', tmp_path, '--result-dir', runs, '--run', argument) == 1
+    error = capsys.readouterr().err
+    assert message in error and len(error.strip().split('\n')) == 1
+
+
+def test_unknown_figures_are_errors(capsys):
+    assert run_main('figure33') == 1
+    assert "did you mean 'figure3'?" in capsys.readouterr().err
+
+
+def test_a_nameless_network_stands_for_what_the_figure_shows(runs, tmp_path, capsys):
+    pkl = runs / '006-face' / 'network-final.pkl'
+    assert run_main('figure11', '--run', pkl, '--seeds', '3,5-9', '--out', tmp_path) == 0
+    assert 'Missing' not in capsys.readouterr().out
+    with Image.open(tmp_path / 'figure11.png') as picture:
+        assert picture.width >= 6 * 256
+    assert run_main('figure3', '--run', pkl, '--out', tmp_path) == 0
+    assert '%s: which experiment is this; to use it, give --run EXPERIMENT=%s' % (pkl, pkl) in capsys.readouterr().out
+    assert run_main('table2', '--run', 'digits=%s' % pkl, '--out', tmp_path) == 0
+    assert '%s: no figure shows runs of digits' % pkl in capsys.readouterr().out
+
+
+def test_a_seed_is_the_same_image_in_any_company(runs, engine_torch):
+    first, second = (figure_material.Run(str(runs / name), None) for name in ('000-a', '001-b'))
+    together, alone = first.images([3, 5, 7]), second.images([5])
+    np.testing.assert_array_equal(together[1], alone[0])
+    assert (together[0] != together[1]).any()
+    np.testing.assert_array_equal(first.images([7, 3]), [together[2], together[0]])
+
+
+@pytest.fixture
+def engine_torch():
+    import theano
+    before = theano.config.mode
+    theano_env.configure('torch', {'device': 'cpu'})
+    yield
+    theano.config.mode = before
+
+
+def test_metric_of_the_most_images_and_the_last_evaluation_counts(trained, tmp_path):
+    results = [one_result('fid', 100, FID=1.0), one_result('fid', 50000, FID=2.0), one_result('fid', 50000, FID=3.0),
+               ('fid', 'network-snapshot-000005', 5.0, 50.0, 50000, {'FID': 4.0})]
+    run = figure_material.Run(str(copy_run(trained, tmp_path / 'run', 'cifar10', results)), 'cifar10')
+    assert [entry['values']['FID'] for entry in run.metric('fid')] == [4.0, 3.0]
+    assert run.last('fid') == {'FID': 3.0} and run.last('swd') is None and run.swd() is None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Parts.
+
+
+@pytest.mark.parametrize('features', [None, lambda images: images.mean(axis=(1, 3)).astype(np.float32)])
+def test_nearest_neighbours(trained, features):
+    h5_path = str(trained[1] / 'digits-16x16.h5')
+    with h5py.File(h5_path) as h5:
+        reals = max((h5[name] for name in h5), key=lambda level: level.shape[-1])[:]
+    changed = reals[[17, 1500]].copy()
+    changed[:, :, 0] = 255      # Outside the middle part.
+    indices, images = figure_material.nearest_neighbours(changed, h5_path, 4, features)
+    assert indices[:, 0].tolist() == [17, 1500]
+    np.testing.assert_array_equal(images, reals[indices])
+    part = figure_material.centre(reals)
+    described = (features(part) if features else part).reshape(len(reals), -1).astype(np.float64)
+    for row in indices:
+        distances = np.square(described - described[row[0]]).sum(axis=1)
+        np.testing.assert_array_equal(np.sort(distances)[:4], distances[row])
+
+
+def test_neighbours_by_inception_features(runs, trained, tmp_path, monkeypatch):
+    calls = []
+
+    class Features:
+        def __init__(self, path):
+            calls.append(path)
+
+        def __call__(self, images):
+            calls.append(images.shape)
+            return images.mean(axis=(1, 3)).astype(np.float32), None
+
+    monkeypatch.setattr('metrics.inception.InceptionFeatures', Features)
+    assert run_main('figure10', '--run', runs / '006-face', '--data-dir', trained[1], '--out', tmp_path, '--seeds',
+                    '0-2', '--inception-weights', 'weights.pth') == 0
+    assert calls[:2] == ['weights.pth', (3, 1, 12, 12)] and sum(shape[0] for shape in calls[2:]) == 1797
+    assert [path.name for path in tmp_path.iterdir()] == ['figure10.png']
+
+
+def test_pictures_keep_pixels_or_shrink():
+    image = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
+    assert figure_output.sized(image, 30).size == (32, 32)
+    assert figure_output.sized(np.zeros((3, 256, 128), np.uint8), 64).size == (32, 64)
+    grid = np.asarray(figure_output.image_grid([image, image + 100, image], 2, 8))
+    assert grid.shape == (16, 16, 3) and grid[0, 8, 0] == 100 and grid[8:, 8:].max() == 0
+
+
+def test_averages_of_table_1_are_those_of_its_cells():
+    for rows in paper_numbers.TABLE1.values():
+        for row in rows.values():
+            # Printed with two digits.
+            assert abs(np.mean([row[level].value for level in LEVELS[:4]]) - row['avg'].value) < 0.0051
+
+
+def test_every_figure_is_described(capsys):
+    assert run_main('--list') == 0
+    text = capsys.readouterr().out
+    for name, figure in figures.FIGURES.items():
+        assert re.search(r'^%s +%s$' % (name, re.escape(figure.shows)), text, re.MULTILINE)
+        assert set(figure.experiments) <= {*config.experiments, 'cifar10-cond'}
+    assert [name for name in figures.FIGURES if name.startswith('figure')] == [
+        'figure1', 'figure2', 'figure3', 'figure4a', 'figure4b', 'figure4c',
+        *('figure%d' % number for number in range(5, 18))]
