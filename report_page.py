@@ -75,7 +75,8 @@ button:hover, button[aria-pressed=true] { border-color: var(--c0); }
 .pictures { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
 .pictures.large { grid-template-columns: 1fr; }
 .pictures img { display: block; max-width: 100%; }
-.pictures figcaption { margin-top: 6px; white-space: pre-wrap; color: var(--faint); font-variant-numeric: tabular-nums; }
+.pictures figcaption { margin-top: 6px; white-space: pre-wrap; color: var(--faint);
+  font-variant-numeric: tabular-nums; }
 
 .charts { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
 .chart, .bars { position: relative; background: var(--panel); border: 1px solid var(--line); border-radius: 8px;
@@ -300,7 +301,8 @@ function addHover(figure, svg, chart, table, columns, x, y, bottom, width) {
   };
   svg.addEventListener('pointermove', show);
   svg.addEventListener('pointerdown', show);
-  svg.addEventListener('pointerleave', hide);
+  svg.addEventListener('pointerleave', event => { if (event.pointerType === 'mouse') hide(); });
+  document.addEventListener('pointerdown', event => { if (!svg.contains(event.target)) hide(); });
 }
 
 // Pictures.
