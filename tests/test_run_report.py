@@ -377,7 +377,7 @@ def test_curves_in_a_browser(run_dir, open_page):
     assert losses.locator('.legend').text_content() == 'GlossDloss'
     # A line where each phase but the first begins, the name of each resolution, two times fading in.
     assert losses.locator('.boundary').count() == 4 and losses.locator('.fade').count() == 2
-    assert losses.locator('.resolution').all_text_contents() == ['4x4', '8x8', '16x16']
+    assert losses.locator('.resolution').all_text_contents() == ['16x16', '8x8', '4x4']
     # D's loss rises evenly, so its points are on a line that goes up; kimg are evenly spaced.
     points = [(float(circle.get_attribute('cx')), float(circle.get_attribute('cy')))
               for circle in losses.locator('circle').all()[6:]]
