@@ -75,9 +75,8 @@ button:hover, button[aria-pressed=true] { border-color: var(--c0); }
 .pictures { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
 .pictures.large { grid-template-columns: 1fr; }
 .pictures img { display: block; max-width: 100%; }
-.pictures figcaption {
-    margin-top: 6px; white-space: pre-wrap; color: var(--faint); font-variant-numeric: tabular-nums;
-}
+.pictures figcaption { margin-top: 6px; white-space: pre-wrap; color: var(--faint);
+  font-variant-numeric: tabular-nums; }
 
 .charts { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
 .chart, .bars { position: relative; background: var(--panel); border: 1px solid var(--line); border-radius: 8px;
@@ -209,7 +208,7 @@ function drawChart(figure, chart) {
   const [low, high, cut] = range, log = chart.log && high / low > 5;
   const first = chart.table === 'ticks' && data.spans.length ? data.spans[0].begin : kimg[0];
   const begin = first < kimg[kimg.length - 1] ? first : kimg[0] - 1, end = kimg[kimg.length - 1];
-  const width = figure.clientWidth - 24, right = width - MARGIN.right, bottom = HEIGHT - MARGIN.bottom;
+  const width = Math.max(figure.clientWidth - 24, 200), right = width - MARGIN.right, bottom = HEIGHT - MARGIN.bottom;
   const scale = value => log ? Math.log(value) : value;
   const x = value => MARGIN.left + (value - begin) / (end - begin) * (right - MARGIN.left);
   const y = value => bottom - (scale(value) - scale(low)) / (scale(high) - scale(low)) * (bottom - MARGIN.top);
@@ -244,7 +243,7 @@ function drawChart(figure, chart) {
 }
 
 function drawSpans(svg, x, begin, end, bottom) {        // Fading in is shaded; a resolution has its name on top.
-  let labelEnd = -Infinity, resolution = '';
+  const beginnings = {};
   for (const span of data.spans) {
     const from = Math.max(span.begin, begin), to = Math.min(span.end, end), name = span.name.split(' ')[0];
     if (from >= to) continue;
@@ -252,11 +251,14 @@ function drawSpans(svg, x, begin, end, bottom) {        // Fading in is shaded; 
       add(svg, 'rect', {class: 'fade', x: x(from), y: MARGIN.top, width: x(to) - x(from), height: bottom - MARGIN.top});
     if (span.begin > begin)
       add(svg, 'line', {class: 'boundary', x1: x(from), x2: x(from), y1: MARGIN.top, y2: bottom});
-    if (name !== resolution && x(from) > labelEnd && x(from) + name.length * 6 < x(end)) {
-      add(svg, 'text', {class: 'resolution', x: x(from) + 2, y: MARGIN.top - 6}, name);
-      labelEnd = x(from) + name.length * 6.5 + 6;
-    }
-    resolution = name;
+    if (!(name in beginnings)) beginnings[name] = from;
+  }
+  let room = x(end) + MARGIN.right;     // Where names have no room, the last ones matter most.
+  for (const [name, from] of Object.entries(beginnings).reverse()) {
+    const width = name.length * 6.8, left = Math.min(x(from), x(end) + MARGIN.right - width);
+    if (left + width > room) continue;
+    add(svg, 'text', {class: 'resolution', x: left, y: MARGIN.top - 6}, name);
+    room = left - 4;
   }
 }
 
@@ -302,7 +304,8 @@ function addHover(figure, svg, chart, table, columns, x, y, bottom, width) {
   };
   svg.addEventListener('pointermove', show);
   svg.addEventListener('pointerdown', show);
-  svg.addEventListener('pointerleave', hide);
+  svg.addEventListener('pointerleave', event => { if (event.pointerType === 'mouse') hide(); });
+  document.addEventListener('pointerdown', event => { if (!svg.contains(event.target)) hide(); });
 }
 
 // Pictures.

@@ -301,8 +301,9 @@ def make_charts(stats, metrics):
     for title, entries in metrics.items():
         table = metric_columns(entries)
         if len(table['kimg']) > 1:
-            tables[title] = table
-            metric_curves.append(chart(title, title, [key for key in table if key not in ('kimg', 'seconds')]))
+            name = 'metric %d' % len(tables)
+            tables[name] = table
+            metric_curves.append(chart(title, name, [key for key in table if key not in ('kimg', 'seconds')]))
     return tables, curves if stats else [], metric_curves
 
 
