@@ -23,6 +23,7 @@ import theano_env  # isort: skip  (restores what the imports of Theano and Lasag
 import experiment
 import metrics
 import misc
+import run_report
 import train_classifier
 
 RESULTS_NAME = 'metrics.jsonl'
@@ -59,7 +60,7 @@ def find_snapshots(run_dir):
         'snapshot' (file name without suffix), 'path', and where ``stats.jsonl`` tells them 'kimg' and 'seconds', the
         time since the start of the run.
     """
-    stats = _read_jsonl(os.path.join(run_dir, 'stats.jsonl'))
+    stats = run_report.read_jsonl(os.path.join(run_dir, 'stats.jsonl'))
     snapshots = []
     for name in sorted(os.listdir(run_dir)):
         match = SNAPSHOT_PATTERN.fullmatch(name)
@@ -72,13 +73,6 @@ def find_snapshots(run_dir):
     if not snapshots:
         raise misc.UserError('%s: no network-snapshot-*.pkl or network-final.pkl in there' % run_dir)
     return sorted(snapshots, key=lambda entry: (entry['snapshot'] == 'network-final', entry['kimg']))
-
-
-def _read_jsonl(path):
-    if not os.path.exists(path):
-        return []
-    with open(path, encoding='utf-8') as lines:
-        return [json.loads(line) for line in lines if line.strip()]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -186,7 +180,7 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
         metrics.check_name(name)
     config, snapshots = read_config(run_dir), find_snapshots(run_dir)[-1 if only_final else 0:]
     results_path = os.path.join(run_dir, RESULTS_NAME)
-    results = _read_jsonl(results_path)
+    results = run_report.read_jsonl(results_path)
     done = {_key(entry) for entry in results}
     counts = {name: num_images or metrics.METRICS[name].num_images for name in names}
     for name in names:

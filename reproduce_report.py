@@ -1,26 +1,18 @@
 """The report of `reproduce.py`: ``results/README.md`` with its pictures, out of the runs' own files."""
 
-import json
 import os
 import pathlib
 
 import numpy as np
 
 import misc
+from run_report import read_jsonl
 
 CLAIMS = {
     'growing': 'Growing makes training faster (section 6.2, Figure 4)',
     'ablation': 'Every row of Table 1 adds something',
     'modes': 'Our normalization and the minibatch standard deviation find more modes (Table 4)',
 }
-
-
-def read_jsonl(path):
-    """The documents of a file of JSON lines; none if it is not there."""
-    if not os.path.exists(path):
-        return []
-    with open(path, encoding='utf-8') as lines:
-        return [json.loads(line) for line in lines if line.strip()]
 
 
 def results_of(run_dir, metric):

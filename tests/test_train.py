@@ -20,7 +20,7 @@ import reporting
 import tfutil_shim
 import theano_env
 import train
-from experiment import run_experiment
+from experiment import resolve_config, run_experiment
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -107,6 +107,12 @@ def test_presets_of_2018(name):
     options = config.experiments['celebahq-' + re.sub('([248])gpu', r'\1gpus', name)]['train']
     case = SCHEDULES_2018['preset-%s-fp32' % name]
     check_schedule_of_2018(case, options)
+
+
+@pytest.mark.parametrize('variant', ['BENCHMARK', 'BENCHMARK0', 'VERBOSE', 'nogrowing'])
+def test_modes_of_2018(variant):
+    options = resolve_config(config, 'celebahq-v2-1gpu-' + variant)['train']
+    check_schedule_of_2018(SCHEDULES_2018['v2-1gpu-' + variant], options)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
