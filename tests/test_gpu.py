@@ -191,8 +191,8 @@ def no_more_memory(device, monkeypatch):
 def test_too_little_memory_is_one_line(device, tmp_path, capsys, monkeypatch):
     compile_functions = training_step.compile_training_functions
     with contextlib.ExitStack() as stack:
-        def compile_and_fill(*args):
-            functions = compile_functions(*args)
+        def compile_and_fill(*args, **kwargs):
+            functions = compile_functions(*args, **kwargs)
             stack.enter_context(no_more_memory(device, monkeypatch))
             return functions
         monkeypatch.setattr(training_step, 'compile_training_functions', compile_and_fill)
