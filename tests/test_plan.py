@@ -125,7 +125,7 @@ def test_dry_run_prints_schedule_and_sizes(capsys, tmp_path):
     output = capsys.readouterr().out
     assert "'lod_transition_kimg': 4" in output and 'not there' in output
     assert 'D: networks.D_paper, ' in output
-    rows = [line.split() for line in output.splitlines() if 'GB' in line]
+    rows = [line.split() for line in output.splitlines() if line.endswith(' GB')]
     assert [row[:3] for row in rows] == [
         ['0', '-', '4'], ['4', '-', '8'], ['8', '-', '12'], ['12', '-', '16'], ['16', '-', '44']]
     assert all(float(row[-3]) > 0 and float(row[-2]) > 0 for row in rows)
