@@ -191,6 +191,7 @@ def on_all(function, desc, jobs, data_dir, out_dir, workers):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--parts', nargs='+', choices=list(PARTS), default=list(PARTS), help='default: all')
+    parser.add_argument('--seeds', type=int, default=len(SEEDS), metavar='N', help='at most so many runs of each kind')
     parser.add_argument('--report', action='store_true', help='make the report of what there is')
     parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
     parser.add_argument('--out-dir', default=str(ROOT / 'results' / 'small-scale'), metavar='DIR',
@@ -198,7 +199,7 @@ def main(argv=None):
     parser.add_argument('--report-dir', default=str(ROOT / 'results'), metavar='DIR', help='default: %(default)s')
     parser.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N', help='default: one per core')
     args = parser.parse_args(argv)
-    jobs = [job for part in args.parts for job in PARTS[part]()]
+    jobs = [job for part in args.parts for job in PARTS[part]() if job.seed in SEEDS[:args.seeds]]
     os.makedirs(args.data_dir, exist_ok=True)
     try:
         if not args.report:

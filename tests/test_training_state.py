@@ -320,7 +320,7 @@ def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
 SCENARIOS = {
     # Minibatches of 4 and two D steps: 8 images per iteration. 4x4 until 40, fading in until 80, 8x8 then.
     'separate': ({'D.use_gdrop': True, 'train.gdrop_lim': 0.0, 'train.gdrop_coef': 2.0, 'train.D_training_repeats': 2,
-                  'G.use_batchnorm': True}, [40, 64]),
+                  'G.use_batchnorm': True}, [64]),
     # 4 images per iteration, and loss scaling, whose exponents outlive the lod ranges.
     'joint': ({'train.separate_funcs': False, 'train.minibatch_repeats': 2, 'D.mbdisc_kernels': 4}, [24, 80]),
 }
