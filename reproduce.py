@@ -208,7 +208,7 @@ def main(argv=None):
             on_all(train_job, 'Training', unfinished, args.data_dir, args.out_dir, args.workers)
             make_classifier(args.data_dir, args.out_dir)
             on_all(evaluate_job, 'Evaluating', jobs, args.data_dir, args.out_dir, args.workers)
-        reproduce_report.write(jobs, {job: run_dir_of(job, args.out_dir) for job in jobs}, args.report_dir)
+        reproduce_report.write(jobs, {job.folder: run_dir_of(job, args.out_dir) for job in jobs}, args.report_dir)
     except misc.UserError as error:
         print('reproduce.py: error: %s' % error, file=sys.stderr)
         return 1

@@ -74,7 +74,7 @@ def growing(jobs, run_dirs, report_dir):
     figure, (left, right) = new_figure(10, 3.8, 2)
     finals, times = {}, {}
     for job in jobs:
-        rows = results_of(run_dirs[job], 'swd')
+        rows = results_of(run_dirs[job.folder], 'swd')
         if not rows:
             continue
         color = {'growing': 'C0', 'nogrowing': 'C3'}[job.name]
@@ -82,7 +82,7 @@ def growing(jobs, run_dirs, report_dir):
         distances = [average(values) for *_, values in rows]
         label = job.name if job.name not in finals else None
         left.plot(minutes, distances, color=color, label=label, marker='.')
-        stats = read_jsonl(pathlib.Path(run_dirs[job], 'stats.jsonl'))
+        stats = read_jsonl(pathlib.Path(run_dirs[job.folder], 'stats.jsonl'))
         right.plot([line['seconds'] / 60 for line in stats], [line['kimg'] for line in stats], color=color, label=label)
         finals.setdefault(job.name, []).append(distances[-1])
         times.setdefault(job.name, []).append(minutes[-1])
@@ -102,10 +102,10 @@ def ablation(jobs, run_dirs, report_dir):
     names = list(dict.fromkeys(job.name for job in jobs))
     distances, similarities, levels = {}, {}, []
     for job in jobs:
-        for _kimg, _seconds, values in results_of(run_dirs[job], 'swd')[-1:]:
+        for _kimg, _seconds, values in results_of(run_dirs[job.folder], 'swd')[-1:]:
             levels = list(values)
             distances.setdefault(job.name, []).append(list(values.values()))
-        for _kimg, _seconds, values in results_of(run_dirs[job], 'ms_ssim')[-1:]:
+        for _kimg, _seconds, values in results_of(run_dirs[job.folder], 'ms_ssim')[-1:]:
             similarities.setdefault(job.name, []).append(list(values.values())[0])
     rows = []
     for name in names:
@@ -128,7 +128,7 @@ def modes(jobs, run_dirs, report_dir):
     """Table 4: of 1000 modes those found, and the divergence from all being equally frequent."""
     found = {}
     for job in jobs:
-        for _kimg, _seconds, values in results_of(run_dirs[job], 'mnist_modes')[-1:]:
+        for _kimg, _seconds, values in results_of(run_dirs[job.folder], 'mnist_modes')[-1:]:
             found.setdefault(job.name, []).append((values['modes_mean'], values['KL_mean']))
     rows = [[name, len(found.get(name, [])), mean_std([modes for modes, _ in found.get(name, [])]),
              mean_std([divergence for _, divergence in found.get(name, [])], '%.2f')]
@@ -147,14 +147,14 @@ def write(jobs, run_dirs, report_dir):
     ----------
     jobs : list of reproduce.Job
     run_dirs : dict
-        {job: folder of the finished run, or None}
+        {folder of the job: folder of its finished run, or None}
     report_dir : str
     """
     path = pathlib.Path(report_dir, 'README.md')
     text = path.read_text(encoding='utf-8') if path.exists() else '# The paper\'s claims at a size for a laptop\n'
     os.makedirs(report_dir, exist_ok=True)
     for part in dict.fromkeys(job.part for job in jobs):
-        done = [job for job in jobs if job.part == part and run_dirs[job]]
+        done = [job for job in jobs if job.part == part and run_dirs[job.folder]]
         if not done:
             continue
         begin, end = MARK % part, MARK % (part + ' end')

@@ -1,7 +1,8 @@
 """Kill a training again and again and go on with it: the result must be that of a training that was left alone.
 
-``python tests/kill_resume.py --kills 50`` does so in a temporary folder and prints what happened; the short version is in
-test_training_state.py. Runs are small and save their state after every iteration, so that many kills happen while they save.
+``python tests/kill_resume.py --kills 50`` does so in a temporary folder and prints what happened; the short version is
+in test_training_state.py. Runs are small and save their state after every iteration, so that many kills happen while
+they save.
 """
 
 import argparse
