@@ -331,7 +331,7 @@ def mutated(data, places, random):
         elif what == 1:
             data[place:place] = bytes([random.randint(256)])
         else:
-            del data[place]
+            del data[place:place + 1]       # Earlier changes may have left fewer.
     return bytes(data)
 
 
