@@ -289,11 +289,6 @@ def start_worker():
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def num_cores():
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-
-
 def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progress):
     """Make all images that are not finished yet, in many processes, and keep each in `work_dir` at once.
 
@@ -409,7 +404,7 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
                 save_stages, error.strerror)) from error
     prepare_work_dir(work_dir, len(entries), resume, force)
     check_decoder(celeba_dir, expected)
-    bad = make_images(entries, celeba_dir, delta_dir, work_dir, num_processes or num_cores(), progress)
+    bad = make_images(entries, celeba_dir, delta_dir, work_dir, num_processes or misc.num_cores(), progress)
     good = [entry for entry in entries if entry.idx not in bad]
     if save_stages and good:
         write_stages(good[0], celeba_dir, delta_dir, save_stages)

@@ -26,6 +26,7 @@ import misc
 import summaries
 import training_state
 import updates
+from misc import random_latents
 from reporting import ProgressBar, TickStatistics, going_on
 from training_step import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS, FunctionsAhead, lod_range_of
 
@@ -152,11 +153,6 @@ def setup_snapshot_grid(
     else:
         raise misc.UserError("train.image_grid_type=%r: use 'default', 'category' or 'category-rows'" % (grid_type,))
     return SnapshotGrid((columns, rows), reals, latents, labels)
-
-
-def random_latents(num, G):
-    """(num, latent_size) float32 standard normal latents from NumPy's global generator."""
-    return np.random.randn(num, *G.input_shapes[0][1:]).astype(np.float32)
 
 
 def initialize_mbdisc(D, dataset, lod):

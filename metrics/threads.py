@@ -2,14 +2,10 @@
 
 import concurrent.futures
 import functools
-import os
 
 from threadpoolctl import ThreadpoolController
 
-
-def num_cores():
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+from misc import num_cores
 
 
 @functools.lru_cache(maxsize=None)
