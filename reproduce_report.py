@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 import misc
+from figure_output import mean_and_deviation, new_figure, text_of
 from run_report import read_jsonl
 
 CLAIMS = {
@@ -17,17 +18,9 @@ CLAIMS = {
 
 def results_of(run_dir, metric):
     """[(kimg, seconds of training, {value: number})] of a metric of a run, in the order of the snapshots."""
-    found = [entry for entry in read_jsonl(pathlib.Path(run_dir, 'metrics.jsonl')) if entry['metric'] == metric]
-    found = [(stats_at(run_dir, entry), entry['values']) for entry in found]
-    return sorted(((stats['kimg'], stats['seconds'], values) for stats, values in found), key=lambda row: row[:2])
-
-
-def stats_at(run_dir, entry):
-    """The status line of the tick after which a snapshot was made; the last one for the final networks."""
-    stats = read_jsonl(pathlib.Path(run_dir, 'stats.jsonl'))
-    if entry['kimg'] is None or entry['snapshot'] == 'network-final':
-        return stats[-1]
-    return [line for line in stats if int(line['kimg']) <= entry['kimg']][-1]
+    found = [(entry['kimg'], entry['seconds'], entry['values'])
+             for entry in read_jsonl(pathlib.Path(run_dir, 'metrics.jsonl')) if entry['metric'] == metric]
+    return sorted(found, key=lambda row: row[:2])
 
 
 def average(values):
@@ -35,29 +28,15 @@ def average(values):
     return list(values.values())[-1]
 
 
-def mean_std(numbers, form='%.1f'):
-    """'mean +- deviation' of a few numbers, or a dash."""
-    if not numbers:
-        return '-'
-    if len(numbers) == 1:
-        return form % numbers[0]
-    return (form + ' ± ' + form) % (np.mean(numbers), np.std(numbers, ddof=1))
+def mean_std(numbers, digits=1):
+    """'mean ± deviation' of a few numbers, or a dash."""
+    return text_of((mean_and_deviation(numbers), digits))[0] if numbers else '-'
 
 
 def table(header, rows):
     """A table in Markdown; the first column is text."""
     lines = [header, ['---'] + ['---:'] * (len(header) - 1), *rows]
     return '\n'.join('| %s |' % ' | '.join(map(str, line)) for line in lines) + '\n'
-
-
-def new_figure(width, height, columns=1):
-    """(figure, list of axes) of matplotlib without a display."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise misc.UserError('the pictures need matplotlib; pip install matplotlib') from error
-    figure = Figure(figsize=(width, height), layout='constrained')
-    return figure, list(np.atleast_1d(figure.subplots(1, columns)))
 
 
 def save(figure, path):
@@ -71,7 +50,8 @@ def save(figure, path):
 
 def growing(jobs, run_dirs, report_dir):
     """Quality against time, as in Figure 4, and when each way reaches what the other one ends with."""
-    figure, (left, right) = new_figure(10, 3.8, 2)
+    figure = new_figure(10, 3.8)
+    left, right = figure.subplots(1, 2)
     finals, times = {}, {}
     for job in jobs:
         rows = results_of(run_dirs[job.folder], 'swd')
@@ -92,7 +72,7 @@ def growing(jobs, run_dirs, report_dir):
         axes.grid(alpha=0.3)
         axes.legend()
     save(figure, os.path.join(report_dir, 'small-scale-growing.png'))
-    rows = [[name, mean_std(times.get(name, []), '%.2f'), mean_std(finals.get(name, []))]
+    rows = [[name, mean_std(times.get(name, []), 2), mean_std(finals.get(name, []))]
             for name in ('growing', 'nogrowing')]
     return table(['', 'minutes for all images', 'final SWD x 1000'], rows) + '\n![](small-scale-growing.png)\n'
 
@@ -111,8 +91,9 @@ def ablation(jobs, run_dirs, report_dir):
     for name in names:
         columns = np.transpose(distances[name]) if name in distances else [[]] * len(levels)
         rows.append([name, len(distances.get(name, [])), *[mean_std(list(column)) for column in columns],
-                     mean_std(similarities.get(name, []), '%.3f')])
-    figure, (axes,) = new_figure(9, 3.6)
+                     mean_std(similarities.get(name, []), 3)])
+    figure = new_figure(9, 3.6)
+    axes = figure.subplots()
     shown = [name for name in names if name in distances]
     values = [[entry[-1] for entry in distances[name]] for name in shown]
     axes.bar(shown, [np.mean(numbers) for numbers in values], color='C0', alpha=0.6)
@@ -131,7 +112,7 @@ def modes(jobs, run_dirs, report_dir):
         for _kimg, _seconds, values in results_of(run_dirs[job.folder], 'mnist_modes')[-1:]:
             found.setdefault(job.name, []).append((values['modes_mean'], values['KL_mean']))
     rows = [[name, len(found.get(name, [])), mean_std([modes for modes, _ in found.get(name, [])]),
-             mean_std([divergence for _, divergence in found.get(name, [])], '%.2f')]
+             mean_std([divergence for _, divergence in found.get(name, [])], 2)]
             for name in dict.fromkeys(job.name for job in jobs)]
     return table(['K / 4', 'runs', 'modes of 1000', 'KL(found, uniform)'], rows)
 
