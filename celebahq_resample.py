@@ -17,28 +17,6 @@ ROWS_PER_BLOCK = 16         # Rows that are worked on at a time, to stay in the 
 # Resizing.
 
 
-def resize(image, size):
-    """Resize as Pillow 3.1.1 does: first the rows, rounded to 8 bits, then the columns.
-
-    Parameters
-    ----------
-    image : ndarray, shape (H, W, 3), uint8
-    size : (int, int)
-        New width and height.
-    """
-    width, height = size
-    if (image.shape[1], image.shape[0]) == (width, height):
-        return image.copy()
-    columns = filter_rows(swap_axes(image).reshape(image.shape[1], -1), width)
-    rows = swap_axes(columns.reshape(width, image.shape[0], 3)).reshape(image.shape[0], -1)
-    return filter_rows(rows, height).reshape(height, width, 3)
-
-
-def swap_axes(image):
-    """Mirror an image at its diagonal: (H, W, 3) -> (W, H, 3), contiguous."""
-    return np.asarray(Image.fromarray(image).transpose(Image.Transpose.TRANSPOSE))
-
-
 def filter_rows(rows, num):
     """Lanczos-filter an array (n, k) uint8 along its first axis to (num, k) uint8.
 
@@ -58,6 +36,30 @@ def filter_rows(rows, num):
                 np.add(total, product, out=total)
             result[i] = np.clip(total, 0, 255, out=total)
     return result
+
+
+def resize(image, size, filter_rows=filter_rows):
+    """Resize as Pillow 3.1.1 does: first the rows, rounded to 8 bits, then the columns.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W, 3), uint8
+    size : (int, int)
+        New width and height.
+    filter_rows : callable, optional
+        What filters the rows, like :func:`filter_rows`, the default, which is best for large images.
+    """
+    width, height = size
+    if (image.shape[1], image.shape[0]) == (width, height):
+        return image.copy()
+    columns = filter_rows(swap_axes(image).reshape(image.shape[1], -1), width)
+    rows = swap_axes(columns.reshape(width, image.shape[0], 3)).reshape(image.shape[0], -1)
+    return filter_rows(rows, height).reshape(height, width, 3)
+
+
+def swap_axes(image):
+    """Mirror an image at its diagonal: (H, W, 3) -> (W, H, 3), contiguous."""
+    return np.asarray(Image.fromarray(image).transpose(Image.Transpose.TRANSPOSE))
 
 
 @functools.lru_cache(maxsize=4)

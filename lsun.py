@@ -9,8 +9,8 @@ import os
 import numpy as np
 from PIL import Image, ImageOps
 
+import celebahq_resample
 import misc
-from celebahq_resample import lanczos_weights, swap_axes
 from hdf5_format import is_power_of_two
 from image_folder import center_square, list_files
 from image_source import ImageSource, grouped, map_in_order
@@ -120,12 +120,7 @@ def decode_record(record, resolution):
 
 def resize(image, size):
     """As :func:`celebahq_resample.resize`, (H, W, 3) uint8 to (width, height), but ten times as fast if small."""
-    width, height = size
-    if image.shape[:2] == (height, width):
-        return image
-    columns = filter_rows(swap_axes(image).reshape(image.shape[1], -1), width)
-    rows = swap_axes(columns.reshape(width, image.shape[0], 3)).reshape(image.shape[0], -1)
-    return filter_rows(rows, height).reshape(height, width, 3)
+    return celebahq_resample.resize(image, size, filter_rows)
 
 
 def filter_rows(rows, num):
@@ -146,7 +141,7 @@ def lanczos_taps(num_in, num_out):
 
     Outputs with fewer taps than others get weights of 0, which change nothing.
     """
-    first, ragged = lanczos_weights(num_in, num_out)
+    first, ragged = celebahq_resample.lanczos_weights(num_in, num_out)
     weights = np.zeros((max(map(len, ragged)), num_out, 1), np.float32)
     for column, values in enumerate(ragged):
         weights[:len(values), column, 0] = values
