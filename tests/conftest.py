@@ -31,6 +31,20 @@ def load_golden(name):
     return arrays, None if meta is None else json.loads(str(meta))
 
 
+def training_functions(G, D, Gs, schedule):
+    """The compiled and seeded steps of the training loop on these networks."""
+    import theano
+
+    import training_step
+    for net in (G, D):
+        net.toplevel_params['cur_lod'].set_value(np.float32(schedule.lod))
+    rate = theano.shared(np.float32(0.01))
+    functions = training_step.compile_training_functions(
+        G, D, Gs, schedule, rate, rate, 0.9, {}, dict(beta1=0.0, beta2=0.99, epsilon=1e-8), False, False)
+    training_step.seed_streams(functions)
+    return functions
+
+
 def run_tool(capsys, *argv):
     """(exit status, stdout, stderr) of a command of dataset_tool.py."""
     import dataset_tool

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, load_golden
+from conftest import GOLDEN, load_golden, training_functions
 from pickle_makers import (
     LEGACY_IMPORT,
     dumps,
@@ -21,13 +21,11 @@ from pickle_makers import (
 import theano_env  # isort: skip
 
 import lasagne
-import theano
 
 import legacy
 import misc
 import safe_pickle
 import train
-import training_step
 from tfutil_shim import Network
 
 NETS_2017 = sorted(path.stem for path in GOLDEN.glob('nets_*.npz') if path.stem != 'nets_float64')
@@ -323,12 +321,7 @@ def test_training_goes_on(source, tmp_path):
     nets = G, D, Gs = misc.load_pkl(GOLDEN / source)
     before = {var: var.get_value() for net in nets for var in net.trainables.values()}
     schedule = train.Schedule(2.0, 2, 2, 4, 4, 1.0, 1.0)
-    for net in (G, D):
-        net.toplevel_params['cur_lod'].set_value(np.float32(schedule.lod))
-    rate = theano.shared(np.float32(0.01))
-    functions = training_step.compile_training_functions(
-        G, D, Gs, schedule, rate, rate, 0.9, {}, dict(beta1=0.0, beta2=0.99, epsilon=1e-8), False, False)
-    training_step.seed_streams(functions)
+    functions = training_functions(G, D, Gs, schedule)
     labels = np.eye(10, dtype=np.float32)[[1, 2, 3, 4]][:, :10 if source.startswith('tf') else 0]
     reals = np.random.randint(256, size=(4, 3, 4, 4)).astype(np.uint8)
     outputs = functions.train_d(reals, labels, train.random_latents(4, G), labels)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, load_golden
+from conftest import GOLDEN, load_golden, training_functions
 
 import theano_env  # isort: skip
 
@@ -14,7 +14,6 @@ import theano.tensor as T
 import loss
 import misc
 import train
-import training_step
 from tfutil_shim import Network
 
 NAMES = json.loads((GOLDEN / 'tf' / 'networks' / 'index.json').read_text())['networks']
@@ -307,12 +306,7 @@ def test_training(kwargs):
     Gs = G.clone(share_nontrainables=True)
     before = {name: value.get_value() for name, value in Gs.trainables.items()}
     schedule = train.Schedule(1.5, 1, 2, 8, 4, 1.0, 1.0)
-    for net in (G, D):
-        net.toplevel_params['cur_lod'].set_value(np.float32(schedule.lod))
-    rate = theano.shared(np.float32(0.01))
-    functions = training_step.compile_training_functions(
-        G, D, Gs, schedule, rate, rate, 0.9, {}, dict(beta1=0.0, beta2=0.99, epsilon=1e-8), False, False)
-    training_step.seed_streams(functions)
+    functions = training_functions(G, D, Gs, schedule)
     labels = np.eye(3, dtype=np.float32)[np.arange(4) % 3][:, :G.input_shapes[1][1]]
     reals = np.random.randint(256, size=(4, 3, 8, 8)).astype(np.uint8)
     for _step in range(2):      # Gs follows the weights from before a step.
