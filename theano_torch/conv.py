@@ -199,9 +199,10 @@ def _(op, node, build):
 class WeightProducts:
     """The gradient with respect to the filters of a plain convolution as matrix products, on the CPU.
 
-    A product for each row of the filters: gradients of the output times the pixels under that row, of which `width`
-    neighbours make one long column. In channels-last format these are what lies in memory, so that one copy of the
-    image with its columns serves all rows. Twice as fast as oneDNN's kernels where these run on AVX2.
+    A product for each row of the filters: the pixels under that row, of which `width` neighbours make one long column,
+    times gradients of the output. In channels-last format these are what lies in memory, so that one copy of the image
+    with its columns serves all rows. Twice as fast as oneDNN's kernels where these run on AVX2. With the long side of
+    the result first the products are up to twice as fast again where there are few filters.
 
     Parameters
     ----------
@@ -241,27 +242,27 @@ class WeightProducts:
         _, row, pixel, _ = image.stride()
         columns = image.as_strided((self.num, self.out_height, self.out_width, height, width * channels),
                                    (image.stride(0), row, pixel, row, 1)).reshape(-1, height * width * channels)
-        product = torch.mm(top_grad.reshape(-1, num_filters).t(), columns)
-        return product.view(num_filters, height, width, channels).permute(0, 3, 1, 2)
+        product = torch.mm(columns.t(), top_grad.reshape(-1, num_filters))
+        return product.view(height, width, channels, num_filters).permute(3, 2, 0, 1)
 
     def by_blocks(self, image, top_grad):
         num_filters, channels, height, width = self.filters
-        result = image.new_zeros(height, self.images, num_filters, width * channels)
+        result = image.new_zeros(height, self.images, width * channels, num_filters)
         for first in range(0, self.num, self.images):
             for top in range(0, self.out_height, self.rows):
                 self.add_block(result, image[first:first + self.images, top:top + self.rows + height - 1],
                                top_grad[first:first + self.images, top:top + self.rows])
-        return result.sum(dim=1).view(height, num_filters, width, channels).permute(1, 3, 0, 2)
+        return result.sum(dim=1).view(height, width, channels, num_filters).permute(3, 2, 0, 1)
 
     def add_block(self, result, image, top_grad):
         num_filters, channels, height, width = self.filters
         num, rows = top_grad.shape[:2]
         columns = image.as_strided((num, rows + height - 1, self.out_width, width * channels),
                                    (*image.stride()[:3], 1), image.storage_offset()).contiguous()
-        grads = top_grad.reshape(num, rows * self.out_width, num_filters).transpose(1, 2)
+        grads = top_grad.reshape(num, rows * self.out_width, num_filters)
         for index in range(height):
             products = result[index, :num]
-            torch.baddbmm(products, grads, columns[:, index:index + rows].flatten(1, 2), out=products)
+            torch.baddbmm(products, columns[:, index:index + rows].flatten(1, 2).transpose(1, 2), grads, out=products)
 
 
 @lower.register(abstract_conv.AbstractConv_gradInputs)
