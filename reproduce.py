@@ -39,6 +39,7 @@ METRICS = {'growing': ['swd'], 'ablation': ['swd', 'ms_ssim'], 'modes': ['mnist_
 NUM_IMAGES = {'growing': 1024, 'ablation': 1024, 'modes': 25600}
 
 DIGITS = {'h5_path': 'digits-32x32.h5', 'resolution': 32, 'max_labels': 0, 'mirror_augment': False}
+SMALL_DIGITS = {**DIGITS, 'resolution': 16}
 STACKED = {**DIGITS, 'h5_path': 'digits-rgb-32x32.h5'}
 NETWORKS = {'fmap_base': 128, 'fmap_max': 32, 'latent_size': 32}
 TRAIN = {'rampup_kimg': 0, 'tick_kimg_default': 2, 'tick_kimg_overrides': {}, 'image_snapshot_ticks': 5,
@@ -78,11 +79,11 @@ def derived(name, dataset, networks, **train):
 
 def growing_jobs():
     """Figure 4: the networks of row g with and without growing, with a snapshot every few kimg."""
-    common = {'total_kimg': 32, 'network_snapshot_ticks': 1, 'minibatch_default': 16, 'G_learning_rate_max': 0.003,
+    common = {'total_kimg': 48, 'network_snapshot_ticks': 1, 'minibatch_default': 16, 'G_learning_rate_max': 0.003,
               'D_learning_rate_max': 0.003}
     networks = {**NETWORKS, 'fmap_base': 256}
-    grown = derived('table1-celeba-g-pixelwise-normalization', DIGITS, networks, lod_training_kimg=2.5,
-                    lod_transition_kimg=2.5, **common)
+    grown = derived('table1-celeba-g-pixelwise-normalization', DIGITS, networks, lod_training_kimg=3,
+                    lod_transition_kimg=3, **common)
     fixed = copy.deepcopy(grown)
     fixed['train'].update(config.variants['nogrowing']['train'])
     return [Job('growing', name, seed, chosen) for seed in SEEDS[:2]
@@ -97,7 +98,7 @@ def ablation_jobs():
             continue    # The networks of row g with more of everything.
         name = 'table1-celeba-' + row
         train = config.experiments[name]['train']
-        chosen = derived(name, DIGITS, NETWORKS, total_kimg=12, lod_training_kimg=1.5, lod_transition_kimg=1.5,
+        chosen = derived(name, SMALL_DIGITS, NETWORKS, total_kimg=32, lod_training_kimg=4, lod_transition_kimg=4,
                          minibatch_default=train['minibatch_default'] // 2,
                          G_learning_rate_max=5 * train.get('G_learning_rate_max', 0.001),
                          D_learning_rate_max=5 * train.get('D_learning_rate_max', 0.001))
