@@ -289,14 +289,8 @@ def main(argv=None):
     args = vars(parse_arguments(argv))
     command = args.pop('command')
     swap_if_h5_first(args)
-    try:
-        return COMMANDS[command](**args) or 0
-    except misc.UserError as error:
-        print('dataset_tool.py: error: %s' % error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('dataset_tool.py: interrupted; unfinished files were removed', file=sys.stderr)
-        return 130
+    return misc.exit_status('dataset_tool.py', lambda: COMMANDS[command](**args),
+                            interrupted='interrupted; unfinished files were removed')
 
 
 if __name__ == '__main__':

@@ -314,24 +314,24 @@ def parse_arguments(config, argv):
     return parser.parse_args(argv)
 
 
+def run_command(args, config):
+    """Evaluate with the options that :func:`parse_arguments` returned."""
+    if args.num_images is not None and args.num_images < 2:
+        raise misc.UserError('--num-images %d: must be at least 2' % args.num_images)
+    if args.minibatch < 1:
+        raise misc.UserError('--minibatch %d: must be at least 1' % args.minibatch)
+    theano_env.configure(args.engine, config.theano_flags, None, config.precision)
+    evaluate_run(args.run_dir, args.metrics, args.data_dir, args.num_images, args.seed, args.minibatch,
+                 args.inception_weights, args.classifier, args.cache_dir, args.only_final, args.spill_dir)
+
+
 def main(argv=None):
+    """Run the command; return the exit status."""
     import config
     args = parse_arguments(config, argv)
-    try:
-        if args.num_images is not None and args.num_images < 2:
-            raise misc.UserError('--num-images %d: must be at least 2' % args.num_images)
-        if args.minibatch < 1:
-            raise misc.UserError('--minibatch %d: must be at least 1' % args.minibatch)
-        theano_env.configure(args.engine, config.theano_flags, None, config.precision)
-        evaluate_run(args.run_dir, args.metrics, args.data_dir, args.num_images, args.seed, args.minibatch,
-                     args.inception_weights, args.classifier, args.cache_dir, args.only_final, args.spill_dir)
-    except (misc.UserError, theano_env.EnvironmentProblem) as error:
-        print('evaluate_metrics.py: error: %s' % error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('evaluate_metrics.py: interrupted; what is in %s is kept' % RESULTS_NAME, file=sys.stderr)
-        return 130
-    return 0
+    return misc.exit_status('evaluate_metrics.py', lambda: run_command(args, config),
+                            (misc.UserError, theano_env.EnvironmentProblem),
+                            'interrupted; what is in %s is kept' % RESULTS_NAME)
 
 
 if __name__ == '__main__':

@@ -401,17 +401,15 @@ def main(argv=None):
     parser.add_argument('--network', choices=['G', 'D', 'Gs'], default='Gs', help='default: %(default)s')
     parser.add_argument('--lod', type=float, help='level of detail of the ONNX model; default: that of the network')
     args = parser.parse_args(argv)
-    try:
+
+    def export():
         net = pick(misc.load_pkl(args.source), args.network)
         if args.format == 'onnx':
             save_onnx(net, args.target, args.lod)
         else:
             save_state(net, args.target)
-    except (misc.UserError, theano_env.EnvironmentProblem) as error:
-        print('export.py: error: %s' % error, file=sys.stderr)
-        return 1
-    print('%s: %s' % (args.target, net))
-    return 0
+        print('%s: %s' % (args.target, net))
+    return misc.exit_status('export.py', export, (misc.UserError, theano_env.EnvironmentProblem))
 
 
 if __name__ == '__main__':

@@ -506,14 +506,8 @@ def main(argv=None):
     """Run the command; return the exit status."""
     import config
     args = parse_arguments(argv, config)
-    try:
-        return 0 if run_command(args, config) else 1
-    except (misc.UserError, theano_env.EnvironmentProblem) as error:
-        print('figures.py: error: %s' % error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('figures.py: interrupted', file=sys.stderr)
-        return 130
+    return misc.exit_status('figures.py', lambda: 0 if run_command(args, config) else 1,
+                            (misc.UserError, theano_env.EnvironmentProblem))
 
 
 if __name__ == '__main__':

@@ -251,15 +251,13 @@ def main(argv=None):
     parser.add_argument('source', help='pickle of (G, D, Gs)')
     parser.add_argument('target', help='pickle to write')
     args = parser.parse_args(argv)
-    try:
+
+    def convert():
         loaded = load_pkl(args.source)
         misc.save_pkl(loaded, args.target)
-    except misc.UserError as error:
-        print('legacy.py: error: %s' % error, file=sys.stderr)
-        return 1
-    for net in loaded if isinstance(loaded, (tuple, list)) else [loaded]:
-        print(net)
-    return 0
+        for net in loaded if isinstance(loaded, (tuple, list)) else [loaded]:
+            print(net)
+    return misc.exit_status('legacy.py', convert)
 
 
 if __name__ == '__main__':

@@ -35,6 +35,34 @@ def did_you_mean(word, candidates, cutoff=0.6):
     return '; did you mean %r?' % matches[0] if matches else ''
 
 
+def exit_status(script, work, mistakes=UserError, interrupted='interrupted'):
+    """Call ``work()`` and return the exit status of `script`; mistakes of the user and Ctrl-C become one line.
+
+    Parameters
+    ----------
+    script : str
+        Its name, for the line.
+    work : callable
+        Returns an exit status, or None for success.
+    mistakes : exception type or tuple of them
+        What is told without a traceback: status 1.
+    interrupted : str
+        What is told after Ctrl-C: status 130.
+
+    Returns
+    -------
+    int
+    """
+    try:
+        return work() or 0
+    except mistakes as error:
+        print('%s: error: %s' % (script, error), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('%s: %s' % (script, interrupted), file=sys.stderr)
+        return 130
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Images.
 

@@ -182,11 +182,28 @@ def on_all(function, desc, jobs, data_dir, out_dir, workers):
     context = multiprocessing.get_context('spawn')
     with concurrent.futures.ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
         futures = {pool.submit(function, job, data_dir, out_dir): job for job in jobs}
-        for future in tqdm(concurrent.futures.as_completed(futures), total=len(futures), desc=desc, unit='run'):
-            try:
-                future.result()
-            except misc.UserError as error:     # A run that diverged is a result; the others go on.
-                tqdm.write('%s: %s' % (futures[future].folder, error))
+        try:
+            for future in tqdm(concurrent.futures.as_completed(futures), total=len(futures), desc=desc, unit='run'):
+                try:
+                    future.result()
+                except misc.UserError as error:     # A run that diverged is a result; the others go on.
+                    tqdm.write('%s: %s' % (futures[future].folder, error))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def run_command(args):
+    """Train and evaluate what is missing and write the report."""
+    jobs = [job for part in args.parts for job in PARTS[part]() if job.seed in SEEDS[:args.seeds]]
+    os.makedirs(args.data_dir, exist_ok=True)
+    if not args.report:
+        make_datasets(args.data_dir)
+        unfinished = [job for job in jobs if run_dir_of(job, args.out_dir) is None]
+        on_all(train_job, 'Training', unfinished, args.data_dir, args.out_dir, args.workers)
+        make_classifier(args.data_dir, args.out_dir)
+        on_all(evaluate_job, 'Evaluating', jobs, args.data_dir, args.out_dir, args.workers)
+    reproduce_report.write(jobs, {job.folder: run_dir_of(job, args.out_dir) for job in jobs}, args.report_dir)
 
 
 def main(argv=None):
@@ -200,20 +217,8 @@ def main(argv=None):
     parser.add_argument('--report-dir', default=str(ROOT / 'results'), metavar='DIR', help='default: %(default)s')
     parser.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N', help='default: one per core')
     args = parser.parse_args(argv)
-    jobs = [job for part in args.parts for job in PARTS[part]() if job.seed in SEEDS[:args.seeds]]
-    os.makedirs(args.data_dir, exist_ok=True)
-    try:
-        if not args.report:
-            make_datasets(args.data_dir)
-            unfinished = [job for job in jobs if run_dir_of(job, args.out_dir) is None]
-            on_all(train_job, 'Training', unfinished, args.data_dir, args.out_dir, args.workers)
-            make_classifier(args.data_dir, args.out_dir)
-            on_all(evaluate_job, 'Evaluating', jobs, args.data_dir, args.out_dir, args.workers)
-        reproduce_report.write(jobs, {job.folder: run_dir_of(job, args.out_dir) for job in jobs}, args.report_dir)
-    except misc.UserError as error:
-        print('reproduce.py: error: %s' % error, file=sys.stderr)
-        return 1
-    return 0
+    return misc.exit_status('reproduce.py', lambda: run_command(args),
+                            interrupted='interrupted; finished runs are kept, the same command goes on')
 
 
 if __name__ == '__main__':

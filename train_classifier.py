@@ -155,7 +155,23 @@ def load_classifier(path, resolution):
 # Command line.
 
 
+def run_command(args, config):
+    """Train, save and tell how well it reads."""
+    if args.epochs < 1:
+        raise misc.UserError('--epochs %d: must be at least 1' % args.epochs)
+    theano_env.configure(args.engine, config.theano_flags, None, config.precision)
+    with Dataset(args.h5_path) as dataset:
+        if dataset.label_size < 2 or dataset.shape[0] != 1:
+            raise misc.UserError('%s: has %d colour channels and %d classes; needs one channel and labels' % (
+                args.h5_path, dataset.shape[0], dataset.label_size))
+        images, labels = dataset.get_images(np.arange(dataset.num_images))
+    network, accuracy = train_classifier(images, labels, args.epochs, random_seed=args.seed)
+    save_classifier(network, args.output, accuracy=accuracy, num_images=len(images))
+    print('%s: reads %.2f %% of unseen digits correctly' % (args.output, 100 * accuracy))
+
+
 def main(argv=None):
+    """Run the command; return the exit status."""
     import config
     parser = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0],
                                      epilog=__doc__.partition('\n\n')[2],
@@ -166,25 +182,8 @@ def main(argv=None):
     parser.add_argument('--seed', type=int, default=1000, help='default: %(default)s')
     parser.add_argument('--engine', default=config.engine, help='default: %(default)s')
     args = parser.parse_args(argv)
-    try:
-        if args.epochs < 1:
-            raise misc.UserError('--epochs %d: must be at least 1' % args.epochs)
-        theano_env.configure(args.engine, config.theano_flags, None, config.precision)
-        with Dataset(args.h5_path) as dataset:
-            if dataset.label_size < 2 or dataset.shape[0] != 1:
-                raise misc.UserError('%s: has %d colour channels and %d classes; needs one channel and labels' % (
-                    args.h5_path, dataset.shape[0], dataset.label_size))
-            images, labels = dataset.get_images(np.arange(dataset.num_images))
-        network, accuracy = train_classifier(images, labels, args.epochs, random_seed=args.seed)
-        save_classifier(network, args.output, accuracy=accuracy, num_images=len(images))
-        print('%s: reads %.2f %% of unseen digits correctly' % (args.output, 100 * accuracy))
-    except (misc.UserError, theano_env.EnvironmentProblem) as error:
-        print('train_classifier.py: error: %s' % error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('train_classifier.py: interrupted', file=sys.stderr)
-        return 130
-    return 0
+    return misc.exit_status('train_classifier.py', lambda: run_command(args, config),
+                            (misc.UserError, theano_env.EnvironmentProblem))
 
 
 if __name__ == '__main__':

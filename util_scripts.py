@@ -550,24 +550,22 @@ def parse_arguments(argv, config):
     return vars(parser.parse_args(argv))
 
 
+def run_command(args, config):
+    """Run a command with the options that :func:`parse_arguments` returned."""
+    command, out, result_dir, engine = (args.pop(name) for name in ('command', 'out', 'result_dir', 'engine'))
+    chosen = {'desc': command.replace('_', '-'), 'train': {'func': 'util_scripts.' + command, **args}}
+    if command == 'report':
+        run_report.write_report(misc.locate_run_dir(args['run'], result_dir), out)
+    else:
+        experiment.run_utility(chosen, result_dir, engine, config.theano_flags, config.precision, out)
+
+
 def main(argv=None):
     """Run a command; return the exit status."""
     import config
     args = parse_arguments(argv, config)
-    command, out, result_dir, engine = (args.pop(name) for name in ('command', 'out', 'result_dir', 'engine'))
-    chosen = {'desc': command.replace('_', '-'), 'train': {'func': 'util_scripts.' + command, **args}}
-    try:
-        if command == 'report':
-            run_report.write_report(misc.locate_run_dir(args['run'], result_dir), out)
-            return 0
-        experiment.run_utility(chosen, result_dir, engine, config.theano_flags, config.precision, out)
-    except (misc.UserError, theano_env.EnvironmentProblem) as error:
-        print('util_scripts.py: error: %s' % error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('util_scripts.py: interrupted', file=sys.stderr)
-        return 130
-    return 0
+    return misc.exit_status('util_scripts.py', lambda: run_command(args, config),
+                            (misc.UserError, theano_env.EnvironmentProblem))
 
 
 if __name__ == '__main__':

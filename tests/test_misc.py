@@ -22,6 +22,30 @@ TRAIN_UTILS = load_golden('tf/train_utils')[0]
 NUMBERS = json.loads((GOLDEN / 'misc.json').read_text())
 
 
+def raising(error):
+    def work():
+        raise error
+    return work
+
+
+def test_exit_status_of_what_went_well(capsys):
+    assert (misc.exit_status('x.py', lambda: None), misc.exit_status('x.py', lambda: 3)) == (0, 3)
+    assert capsys.readouterr() == ('', '')
+
+
+def test_exit_status_tells_mistakes_and_interruptions_in_one_line(capsys):
+    assert misc.exit_status('x.py', raising(misc.UserError('n=0: must be 1 or more'))) == 1
+    assert misc.exit_status('x.py', raising(LookupError('gone')), (misc.UserError, LookupError)) == 1
+    assert misc.exit_status('x.py', raising(KeyboardInterrupt), interrupted='interrupted; all is kept') == 130
+    assert capsys.readouterr().err == ('x.py: error: n=0: must be 1 or more\nx.py: error: gone\n'
+                                       'x.py: interrupted; all is kept\n')
+
+
+def test_exit_status_leaves_bugs_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        misc.exit_status('x.py', raising(ZeroDivisionError()))
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Recorded values, exactly.
 
