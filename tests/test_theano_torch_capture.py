@@ -244,12 +244,13 @@ def test_a_recording_that_fails_is_one_line_and_then_steps(in_step, caplog):
     f, _ = compiled([x], T.tanh(x), graphs, updates=[(a, a + 1)])
 
     def fragile(program):
-        for position, (function, *rest) in enumerate(program.steps):
+        steps, = program.parts
+        for position, (function, *rest) in enumerate(steps):
             def step(*arguments, function=function):
                 if graphs.is_recording:
                     raise RuntimeError('operation not permitted when stream is capturing (%s)' % in_step)
                 return function(*arguments)
-            program.steps[position] = (step, *rest)
+            steps[position] = (step, *rest)
 
     capture.warn_once.cache_clear()
     f([1.])

@@ -90,7 +90,7 @@ def install(device='cpu', cudnn=True, deterministic=False, benchmark=False, prec
     import theano
     import torch
 
-    from theano_torch import memory, shared
+    from theano_torch import lanes, memory, shared
     chosen = mode(device, precision, capture)
     # Constant folding goes through Theano's own thunks; without a compiler they are Python and start at once.
     theano.config.cxx = ''
@@ -106,6 +106,7 @@ def install(device='cpu', cudnn=True, deterministic=False, benchmark=False, prec
     for dtype in (np.float16, np.float32, np.float64):
         np.finfo(dtype)     # NumPy looks at denormals the first time and would warn that there are none.
     torch.set_flush_denormal(True)
+    lanes.worker.cache_clear()      # The next one inherits that.
     memory.keep_freed_memory()
     shared.install(device)
     return chosen

@@ -21,12 +21,9 @@ from theano_torch import hosts
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.errors import naming
 from theano_torch.registry import is_registered, lower
+from theano_torch.steps import WrongShapes
 
 MAX_LOWERINGS = 64      # Kept per dynamic step.
-
-
-class WrongShapes(Exception):
-    """A value-dependent shape differs from the one that the program was made for."""
 
 
 class Build:
@@ -76,6 +73,9 @@ class Build:
 class Step:
     """One entry of a program while it is built. Sources and targets are keys ``(variable, is_host)``."""
 
+    threads = None          # That it runs with. None: as many as PyTorch is set to.
+    in_lanes = False        # Whether it may run in one of `lanes.Lanes`.
+
     def __init__(self, function, sources, targets, node=None, single=True):
         self.function, self.sources, self.targets = function, sources, targets
         self.node, self.single = node, single
@@ -92,10 +92,13 @@ class Tracer:
     device : torch.device
     product_dtype : torch.dtype
         See `Build`.
+    plan : lanes.ThreadPlan or None
+        None: PyTorch's number of threads stays as it is.
     """
 
-    def __init__(self, order, constants, device, product_dtype):
+    def __init__(self, order, constants, device, product_dtype, plan=None):
         self.order, self.constants, self.device, self.product_dtype = order, constants, device, product_dtype
+        self.plan = plan
         self.statics, self.shapes = {}, {}
         self.static_tensors = {}    # static variable -> its value as a tensor
         self.values = {}            # (variable, is_host) -> value in this call
@@ -176,6 +179,19 @@ class Tracer:
         return self.is_static(var) or (var, True) in self.values
 
     def visit(self, node):
+        """Compute `node` with the planned number of threads."""
+        for var in node.inputs:
+            self.know_shape(var)
+        if self.plan is None:
+            self.compute(node)
+            return
+        num_steps, threads = len(self.steps), self.plan.threads_of(node, self.shapes)
+        torch.set_num_threads(threads)
+        self.compute(node)
+        for step in self.steps[num_steps:]:
+            step.threads, step.in_lanes = threads, node in self.plan.in_lanes
+
+    def compute(self, node):
         if isinstance(node.op, Shape | Shape_i):
             self.visit_shape(node)
         elif all(self.is_on_host(var) for var in node.inputs) and hosts.runs_on_host(node):
@@ -187,7 +203,6 @@ class Tracer:
 
     def visit_shape(self, node):
         var, result = node.inputs[0], node.outputs[0]
-        self.know_shape(var)
         shape = self.shapes[var]
         self.set_static(result, hosts.as_host(result, shape[node.op.i] if isinstance(node.op, Shape_i) else shape))
 
@@ -211,8 +226,6 @@ class Tracer:
             self.put(var, True, value)
 
     def visit_on_device(self, node):
-        for var in node.inputs:
-            self.know_shape(var)
         live = {var: self.values[var, is_host] for is_host in (False, True) for var in node.inputs
                 if (var, is_host) in self.values}
         build = Build(self.device, self.product_dtype, self.statics, self.shapes, live)

@@ -212,7 +212,7 @@ class WeightProducts:
     pad : (int, int)
     """
 
-    BLOCK_BYTES = 7 << 19       # Of the columns that are made at once, so that they stay in a cache...
+    BLOCK_BYTES = 7 << 18       # Per thread, of the columns that are made at once: they stay in a cache...
     WHOLE_BYTES = 8 << 20       # ...but if so much holds everything, or with so many channels, one large product...
     WHOLE_CHANNELS = 256        # ...is faster.
     MIN_FILTERS = 512           # With fewer filters times channels than that oneDNN is.
@@ -226,8 +226,8 @@ class WeightProducts:
         self.is_whole = self.channels >= self.WHOLE_CHANNELS or \
             self.num * self.out_height * row_bytes * shape[2] <= self.WHOLE_BYTES
         least = max(min(self.num, torch.get_num_threads()), 1)      # Images are shared out among the threads.
-        self.rows = min(max(self.BLOCK_BYTES // (least * row_bytes), 8), self.out_height)
-        self.images = min(max(self.BLOCK_BYTES // (self.rows * row_bytes) // least * least, least), self.num)
+        self.rows = min(max(self.BLOCK_BYTES // row_bytes, 8), self.out_height)
+        self.images = min(max(self.BLOCK_BYTES // (self.rows * row_bytes), 1) * least, self.num)
 
     def __call__(self, image, top_grad):
         image = image.permute(0, 2, 3, 1)

@@ -7,7 +7,7 @@ import re
 import sys
 
 # Of glibc's mallopt, <malloc.h>.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 # What torch, cuBLAS and cuDNN say when they get no memory, in errors of no particular type.
 MESSAGES = re.compile("out of memory|can't allocate memory|not enough memory|ALLOC(ATION)?_FAILED")
@@ -52,4 +52,5 @@ def keep_freed_memory():
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)              # Large blocks, too, come out of the heap...
-        mallopt(M_TRIM_THRESHOLD, -1)       # ...which never shrinks.
+        mallopt(M_TRIM_THRESHOLD, -1)       # ...which never shrinks...
+        mallopt(M_ARENA_MAX, 1)             # ...and is the same one for all threads.

@@ -1,12 +1,11 @@
 """The runtime: flat lists of steps, one for each combination of input shapes, and what Theano calls to run them."""
 
 import collections
-import math
+import contextlib
 
 import numpy as np
 import theano
 import torch
-from theano.tensor.nnet import abstract_conv
 
 import theano_torch.conv
 import theano_torch.elemwise
@@ -18,15 +17,14 @@ import theano_torch.pool
 import theano_torch.random
 import theano_torch.shapes
 import theano_torch.tensors  # noqa: F401  (importing these fills the registries)
-from theano_torch import capture, hosts, memory
-from theano_torch.build import Tracer, WrongShapes, storage_of
+from theano_torch import capture, hosts, lanes, memory
+from theano_torch.build import Tracer, storage_of
 from theano_torch.convert import from_numpy, to_numpy
-from theano_torch.errors import raise_naming
 from theano_torch.shared import DeviceCell
+from theano_torch.steps import WrongShapes, execute, multiplications, seconds, set_threads, targets_of
 
 MAX_SIGNATURES = 32     # Combinations of input shapes for which programs are kept per function.
 MAX_PROGRAMS = 8        # Programs per combination, where shapes inside depend on values.
-SMALL_STEP = 1500000    # Multiplications: below this mean, waking a second thread costs more than it saves.
 
 
 class Program:
@@ -34,8 +32,8 @@ class Program:
 
     Parameters
     ----------
-    steps : list of tuples
-        (function, source slots, target slot or tuple of them, slots to empty afterwards, Theano's node or None)
+    parts : list of (list of tuples, or lanes.Lanes)
+        Run one after the other. The tuples are steps, see `steps.py`.
     initial : list
         What the slots hold at the start: static values and None.
     input_slots, output_slots : list of int
@@ -43,49 +41,23 @@ class Program:
         For each output, which input's new value it is: it may be in the old one's memory.
     copied : list of int or None
         Which outputs have to be copied, because they share memory with something else. None: find out in each call.
-    threads : int or None
-        Of the CPU. None: as many as PyTorch is set to.
     is_fixed : bool
         Whether all steps are the same in every call, and everything is on the device.
     """
 
-    def __init__(self, steps, initial, input_slots, output_slots, in_place, copied, threads, is_fixed):
-        self.steps, self.initial, self.in_place, self.copied = steps, initial, in_place, copied
-        self.input_slots, self.output_slots, self.threads = input_slots, output_slots, threads
-        self.is_fixed = is_fixed
+    def __init__(self, parts, initial, input_slots, output_slots, in_place, copied, is_fixed):
+        self.parts, self.initial, self.in_place, self.copied = parts, initial, in_place, copied
+        self.input_slots, self.output_slots, self.is_fixed = input_slots, output_slots, is_fixed
 
     def __call__(self, inputs):
-        if self.threads is None:
-            return self.run(inputs)
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            return self.run(inputs)
-        finally:
-            torch.set_num_threads(before)
-
-    def run(self, inputs):
         values = self.initial.copy()
         for slot, value in zip(self.input_slots, inputs, strict=True):
             values[slot] = value
-        arguments = node = None
-        try:
-            for function, sources, target, emptied, node in self.steps:     # noqa: B007  (used where it fails)
-                arguments = [values[slot] for slot in sources]
-                result = function(*arguments)
-                if type(target) is int:
-                    values[target] = result
-                else:
-                    for slot, value in zip(target, result, strict=True):
-                        values[slot] = value
-                for slot in emptied:
-                    values[slot] = None
-        except WrongShapes:
-            raise
-        except Exception:
-            if node is None:
-                raise
-            raise_naming(node, arguments)
+        for part in self.parts:
+            if isinstance(part, list):
+                execute(part, values)
+            else:
+                part.run(values)
         outputs = [values[slot] for slot in self.output_slots]
         copied = aliases(inputs, self.initial, outputs, self.in_place) if self.copied is None else self.copied
         copy_outputs(outputs, copied)
@@ -142,28 +114,44 @@ def assemble(tracer, inputs, on_host, outputs, in_place, copied):
     for index, number in last_use.items():
         if index not in output_slots and initial[index] is None:
             emptied[number].append(index)
+    entries = [(function, sources, target, tuple(emptied[number]), node)
+               for number, (function, sources, target, node) in enumerate(entries)]
     keys = [key for step in steps for key in (*step.sources, *step.targets) if not tracer.is_static(key[0])]
     is_fixed = not tracer.is_dynamic and not any(on_host) and not any(is_host for _, is_host in keys + output_keys)
-    work = sum(multiplications(step.node, tracer.shapes) for step in steps if step.node is not None)
-    return Program([(function, sources, target, tuple(emptied[number]), node)
-                    for number, (function, sources, target, node) in enumerate(entries)],
-                   initial, input_slots, output_slots, in_place, copied,
-                   threads=1 if tracer.device.type == 'cpu' and work < SMALL_STEP * len(steps) else None,
-                   is_fixed=is_fixed)
+    parts = parts_of(entries, steps, tracer, initial, input_slots, output_slots)
+    return Program(parts, initial, input_slots, output_slots, in_place, copied, is_fixed)
 
 
-def multiplications(node, shapes):
-    """How many a node takes for inputs of the given shapes; only those of convolutions and matrix products count."""
-    op = node.op.conv if isinstance(node.op, theano_torch.fusion.ConvBiasActivation) else node.op
-    if isinstance(op, theano.tensor.Dot):
-        return math.prod(shapes[node.inputs[0]]) * math.prod(shapes[node.inputs[1]][1:])
-    if isinstance(op, abstract_conv.AbstractConv):
-        return math.prod(shapes[node.outputs[0]]) * math.prod(shapes[node.inputs[1]][1:])
-    if isinstance(op, abstract_conv.AbstractConv_gradInputs):
-        return math.prod(shapes[node.inputs[1]]) * math.prod(shapes[node.inputs[0]][1:])
-    if isinstance(op, abstract_conv.AbstractConv_gradWeights):
-        return math.prod(shapes[node.inputs[1]]) * math.prod(shapes[node.outputs[0]][1:])
-    return 0
+def parts_of(entries, steps, tracer, initial, input_slots, output_slots):
+    """The parts of a `Program`: `entries` with changes of the number of threads in between, and perhaps lanes.
+
+    `steps` are what the entries were made of.
+    """
+    numbers = [number for number, step in enumerate(steps) if step.in_lanes]
+    first, last = (numbers[0], numbers[-1] + 1) if numbers else (0, 0)
+    if not lanes.pays([multiplications(step.node, tracer.shapes) for step in steps[first:last]]):
+        return [with_threads(entries, steps)]
+    before, inside, after = entries[:first], entries[first:last], entries[last:]
+    filled = {*input_slots, *(slot for entry in before for slot in targets_of(entry))}
+    used, kept = ({slot for entry in part for slot in entry[1]} for part in (inside, after))
+    kept |= set(output_slots)
+    made = {slot for entry in inside for slot in targets_of(entry)}
+    costs = [seconds(step.node, tracer.shapes) for step in steps[first:last]]
+    return [with_threads(before, steps[:first]),
+            lanes.Lanes(inside, costs, initial, filled & (used | kept), kept & (filled | made),
+                        tracer.plan.lane_threads),
+            with_threads(after, steps[last:])]
+
+
+def with_threads(entries, steps):
+    """`entries` with steps in between that set the number of threads where it changes."""
+    result, threads = [], None
+    for entry, step in zip(entries, steps, strict=True):
+        if step.threads not in (None, threads):
+            result.append(set_threads(step.threads))
+            threads = step.threads
+        result.append(entry)
+    return result
 
 
 class Runner:
@@ -202,11 +190,14 @@ class Runner:
         self.device_cells = [cell if isinstance(cell, DeviceCell) and cell.device == device else None
                              for cell in input_storage]
         self.graphs = capture.graphs_on(device) if captures and device.type == 'cuda' else None
+        self.plan = None
+        if device.type == 'cpu' and torch.get_num_threads() > 1:
+            self.plan = lanes.ThreadPlan(order, torch.get_num_threads())
         self.programs = collections.OrderedDict()       # signature -> list of programs, the last used one first
         self.constants = {}
 
     def __call__(self, output_subset=None):
-        with memory.translating_errors(self.device), torch.inference_mode():
+        with memory.translating_errors(self.device), torch.inference_mode(), self.keeping_threads():
             inputs = [self.read(cell, is_host)
                       for cell, is_host in zip(self.input_storage, self.on_host, strict=True)]
             outputs = self.compute(inputs)
@@ -220,6 +211,16 @@ class Runner:
             if cell is not None:
                 cell[0] = value
         return returned + [None] * (len(outputs) - self.num_returned)      # Theano drops the updates.
+
+    @contextlib.contextmanager
+    def keeping_threads(self):
+        """Around what sets PyTorch's number of threads: it is as before afterwards."""
+        before = torch.get_num_threads()
+        try:
+            yield
+        finally:
+            if self.plan is not None:
+                torch.set_num_threads(before)
 
     def read(self, cell, is_host):
         """The content of an input cell as contiguous tensor on the device, or as it is where it stays on the host."""
@@ -242,7 +243,7 @@ class Runner:
             if index:
                 programs.insert(0, programs.pop(index))
             return outputs
-        tracer = Tracer(self.order, self.constants, self.device, self.product_dtype)
+        tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.plan)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
         copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs, self.in_place)
         program = assemble(tracer, self.fgraph.inputs, self.on_host, self.fgraph.outputs, self.in_place,

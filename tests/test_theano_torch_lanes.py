@@ -1,0 +1,466 @@
+"""theano_torch/lanes.py: how many threads nodes run with, and steps that run side by side."""
+
+import theano_env  # noqa: F401  isort: skip
+
+import gc
+import os
+import threading
+import weakref
+
+import numpy as np
+import pytest
+import theano
+import theano.tensor as T
+import torch
+from test_theano_torch import TORCH, numbers
+from theano import gof
+from theano.tensor.nnet import conv2d
+
+import theano_torch
+import updates
+from theano_torch import collective, lanes
+from theano_torch.lanes import Lanes, ThreadPlan, segments, share_out, split
+from theano_torch.steps import execute, targets_of
+
+
+@pytest.fixture
+def set_threads():
+    """Sets torch's number of threads for the rest of the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads(set_threads):
+    set_threads(2)
+
+
+class Witness(gof.Op):
+    """Its input. `seen` gets torch's number of threads and the name of Python's thread while it runs.
+
+    Fails for negative numbers.
+    """
+
+    __props__ = ('name', 'in_order')
+    seen = []
+
+    def __init__(self, name='', in_order=False):
+        self.name, self.in_order = name, in_order
+
+    def make_node(self, x):
+        return gof.Apply(self, [x], [x.type()])
+
+    def grad(self, inputs, grads):
+        return grads
+
+
+@theano_torch.lower.register(Witness)
+def _(op, node, build):
+    def look(x):
+        op.seen.append((op.name, torch.get_num_threads(), threading.current_thread() is threading.main_thread()))
+        if (x < 0).any():
+            raise ArithmeticError('negative: ' + op.name)
+        return x.clone()
+    return look
+
+
+@pytest.fixture
+def seen():
+    Witness.seen.clear()
+    return Witness.seen
+
+
+def programs_of(function):
+    return [kept for programs in function.fn.programs.values() for kept in programs]
+
+
+def lanes_of(function):
+    return [part for kept in programs_of(function) for part in kept.parts if isinstance(part, Lanes)]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Numbers of threads.
+
+
+def test_little_work_runs_in_one_thread(set_threads, seen):
+    set_threads(3)
+    x = T.fmatrix()
+    function = theano.function([x], T.dot(Witness()(x), x.T), mode=TORCH)
+    array = np.abs(numbers(4, 5))
+    for _ in range(3):
+        np.testing.assert_allclose(function(array), np.dot(array, array.T), rtol=1e-6)    # Rounding.
+        assert torch.get_num_threads() == 3
+    assert seen == [('', 1, True)] * 3
+
+
+def test_much_work_runs_in_all_threads(set_threads, seen, monkeypatch):
+    """The call that makes a program runs with the same threads as those after it: the bits are the same."""
+    set_threads(3)
+    monkeypatch.setattr(lanes, 'WIDE_ELEMENTS', 20)
+    x = T.fmatrix()
+    function = theano.function([x], Witness()(x).sum(), mode=TORCH)
+    for rows, threads in ((4, 3), (3, 1), (4, 3), (3, 1)):
+        function(np.ones((rows, 5), 'float32'))
+        assert seen.pop() == ('', threads, True)
+        assert torch.get_num_threads() == 3
+
+
+def test_a_single_thread_stays_one(set_threads, seen, monkeypatch):
+    monkeypatch.setattr(lanes, 'WIDE_ELEMENTS', 0)
+    set_threads(1)
+    x = T.fmatrix()
+    function = theano.function([x], Witness()(x), mode=TORCH)
+    set_threads(2)      # Whoever does this after compiling gets what they ask for.
+    function(np.ones((2, 2), 'float32'))
+    assert seen == [('', 2, True)]
+
+
+def test_threads_of_products():
+    image, filters = T.ftensor4(), T.ftensor4()
+    product, other = conv2d(image, filters).owner, (image * 2).owner
+    plan = ThreadPlan([product, other], 4)
+    assert not plan.in_lanes
+    for size, threads in ((29999, (1, 1)), (30000, (4, 1)), (499999, (4, 1)), (500000, (4, 4))):
+        shapes = {image: (size, 1, 1, 1), filters: (100, 1, 3, 3), other.inputs[1]: (1, 1, 1, 1)}
+        assert (plan.threads_of(product, shapes), plan.threads_of(other, shapes)) == threads
+
+
+def test_threads_come_back_after_an_error(set_threads, seen):
+    set_threads(3)
+    x = T.fmatrix()
+    function = theano.function([x], Witness()(x), mode=TORCH)
+    function(np.ones((2, 2), 'float32'))
+    for _ in range(2):
+        with pytest.raises(ArithmeticError, match='(?s)negative.*Apply node'):
+            function(-np.ones((2, 2), 'float32'))
+        assert torch.get_num_threads() == 3
+
+
+def test_threads_of_wrong_shapes(set_threads):
+    """A run that is given up leaves the number of threads as it was."""
+    set_threads(3)
+    x = T.fvector()
+    function = theano.function([x], x[Witness()(x).nonzero()], mode=TORCH)
+    for array in ([1, 0, 1], [1, 1, 1], [0, 0, 1], [1, 0, 1], [1, 1, 1]):
+        array = np.asarray(array, 'float32')
+        np.testing.assert_array_equal(function(array), array[array > 0])
+        assert torch.get_num_threads() == 3
+    assert len(programs_of(function)) == 3
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What runs in lanes.
+
+
+def chain(x, length):
+    for _ in range(length):
+        x = T.dot(x, x)
+    return x
+
+
+def order_of(*outputs):
+    """The nodes that compute `outputs` from their variables, in order."""
+    return gof.graph.io_toposort(gof.graph.inputs(outputs), outputs)
+
+
+def test_split():
+    x, y = T.fmatrix(), T.fmatrix()
+    order = order_of(chain(x, 8) + chain(y, 8))
+    assert split(order) == (0, len(order))
+    order = order_of(chain(x, 16))
+    assert split(order) == (len(order), len(order))     # Nothing to do side by side.
+    assert split(order_of(chain(x, 3) + chain(y, 3))) == (7, 7)     # Too little.
+    assert split([]) == (0, 0)
+
+
+def test_split_leaves_what_comes_one_after_the_other():
+    x, y = T.fmatrix(), T.fmatrix()
+    long = chain(x, 10)
+    order = order_of(chain(long, 10) + chain(y + long, 10))
+    first, last = split(order)
+    assert last == len(order) and [str(node.op) for node in order[:first]].count('dot') in (9, 10)
+
+
+def test_split_ends_before_what_destroys_its_inputs():
+    x, y, param = T.fmatrix(), T.fmatrix(), theano.shared(np.ones((2, 2), 'float32'))
+    new = updates.MovingAverageStep(1, inplace=True)(np.float64(0.5), chain(x, 10) + chain(y, 10), param)
+    order = order_of(new)
+    _, last = split(order)
+    assert order[last].op.destroy_map and 0 < len(order) - last <= 2
+
+
+def test_split_ends_before_what_has_an_order():
+    x, y = T.fmatrix(), T.fmatrix()
+    both = chain(x, 10) + chain(y, 10)
+    order = order_of(Witness(in_order=True)(both))
+    assert split(order) == (0, len(order) - 1)
+    order = order_of(*collective.all_reduce_mean([both]))
+    assert split(order) == (0, len(order) - 1)
+
+
+@pytest.mark.parametrize('threads, per_lane', [(1, None), (2, 1), (3, None), (4, 2)])
+def test_lanes_need_an_even_number_of_threads(threads, per_lane):
+    x, y = T.fmatrix(), T.fmatrix()
+    order = order_of(chain(x, 8) + chain(y, 8))
+    plan = ThreadPlan(order, threads)
+    assert plan.in_lanes == (set(order) if per_lane else set())
+    if per_lane:
+        assert plan.threads_of(order[0], {}) == per_lane
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Sharing out.
+
+
+def random_steps(seed, num=60):
+    """Steps on lists of numbers, with one or two results each, and how many slots they have, of which 4 are filled."""
+    random, steps, num_slots = np.random.RandomState(seed), [], 4
+    for number in range(num):
+        sources = tuple(random.choice(num_slots, size=random.randint(0, 4)).tolist())
+        if random.rand() < 0.3:
+            target, num_slots = (num_slots, num_slots + 1), num_slots + 2
+            steps.append((lambda *x, n=number: ([n, *sum(x, [])][-9:], [-n]), sources, target, (), None))
+        else:
+            target, num_slots = num_slots, num_slots + 1
+            steps.append((lambda *x, n=number: [n, *sum(x, [])][-9:], sources, target, (), None))
+    return steps, num_slots
+
+
+@pytest.mark.parametrize('seed', range(30))
+def test_lanes_give_what_one_after_the_other_gives(seed):
+    steps, num_slots = random_steps(seed)
+    random = np.random.RandomState(seed)
+    costs = (10.0 ** random.uniform(-6, -3, len(steps))).tolist()
+    initial = [None] * num_slots
+    initial[3] = [-3]           # A constant.
+    expected = [[-1], [-2], [-2.5], [-3], *initial[4:]]
+    values = expected.copy()
+    execute(steps, expected)
+    made = range(4, num_slots)
+    kept = set(random.choice(made, size=5).tolist()) | {0}
+    parts = Lanes(steps, costs, initial, {0, 1, 2}, kept, threads=1)
+    for _ in range(3):
+        found = values.copy()
+        parts.run(found)
+        assert [found[slot] for slot in kept] == [expected[slot] for slot in kept]
+        # Nothing else stays, except what no step has used.
+        assert all(found[slot] is None for slot in made if slot not in kept)
+    names = [step for lane in parts.segments for segment in lane for step in segment[1]]
+    assert len(names) == len(steps)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_sharing_out_respects_what_is_needed(seed):
+    steps, _ = random_steps(seed)
+    costs = np.random.RandomState(seed).uniform(1, 3, len(steps)).tolist()
+    shared = share_out(steps, costs)
+    assert sorted(index for _, index in shared) == list(range(len(steps)))
+    done = set(range(4))
+    for _, index in shared:
+        assert done.issuperset(steps[index][1])
+        done.update(targets_of(steps[index]))
+
+
+def test_sharing_out_is_even():
+    """Two chains, one after the other in the list, and a step that needs both."""
+    steps = [(None, (slot,), slot + 2, (), None) for first in (0, 1) for slot in range(first, 20, 2)]
+    steps.append((None, (20, 21), 22, (), None))
+    shared = share_out(steps, [1.0] * len(steps))
+    assert {lane for lane, index in shared if index < 10} == {0}
+    assert {lane for lane, index in shared if 10 <= index < 20} == {1}
+    # The order is kept as far as it costs no time.
+    steps = [(None, (), slot, (), None) for slot in range(10)]
+    assert [index for _, index in share_out(steps, [1.0] * 10)] == list(range(10))
+
+
+def test_segments():
+    """Each waits once, gets everything it needs then, and empties what it does not need any more."""
+    first, second, third = ((None, sources, target, (), None)
+                            for sources, target in (((0,), 2), ((1, 9), 3), ((2, 3), 4)))
+    lists = [[((), (0, 1), None), ((0,), (2,), first), ((2, 3), (4,), third), ((4,), (), None)],
+             [((1, 9), (3,), second)]]
+    mine, theirs = segments(lists, {9})
+    assert mine == [(None, [], [1], [1]), (None, [(None, (0,), 2, (0,), None)], (), ()),
+                    ([3], [(None, (2, 3), 4, (2, 3), None)], (), ())]
+    assert theirs == [([1], [(None, (1, 9), 3, (), None)], [3], [1, 3])]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Functions.
+
+
+@pytest.fixture
+def always(monkeypatch, two_threads):
+    """Lanes are used however little there is to do."""
+    monkeypatch.setattr(lanes, 'SMALL_STEP', 0)
+    monkeypatch.setattr(lanes, 'LEAST_PRODUCTS', 2)
+    monkeypatch.setattr(lanes, 'MESSAGE_SECONDS', 0.0)
+
+
+def two_chains():
+    """(inputs, outputs) of a function that can run in lanes."""
+    x, y = T.fmatrix('x'), T.fmatrix('y')
+    return [x, y], [chain(Witness('x')(x), 4) + 1, chain(Witness('y')(y), 4) - chain(x, 2)]
+
+
+def test_functions_in_lanes(always, seen):
+    inputs, outputs = two_chains()
+    function = theano.function(inputs, outputs, mode=TORCH)
+    x, y = numbers(3, 3, low=0, high=1), numbers(3, 3, low=0, high=1, seed=1)
+    expected = [np.linalg.matrix_power(x, 16) + 1, np.linalg.matrix_power(y, 16) - np.linalg.matrix_power(x, 4)]
+    first = function(x, y)
+    assert [entry[1:] for entry in seen] == [(1, True)] * 2
+    for _ in range(3):
+        seen.clear()
+        for mine, reference, before in zip(function(x, y), expected, first, strict=True):
+            np.testing.assert_allclose(mine, reference, rtol=1e-4)      # Sixteen factors in float32.
+            np.testing.assert_array_equal(mine, before)
+        assert sorted(entry[1:] for entry in seen) == [(1, False), (1, True)]
+        assert torch.get_num_threads() == 2
+    assert len(lanes_of(function)) == 1
+
+
+def test_too_small_for_lanes(always, monkeypatch):
+    monkeypatch.setattr(lanes, 'SMALL_STEP', 27)
+    inputs, outputs = two_chains()
+    function = theano.function(inputs, outputs, mode=TORCH)
+    for size, used in ((2, False), (4, True)):      # 8 and 64 multiplications in most steps.
+        function.fn.programs.clear()
+        function(np.ones((size, size), 'float32'), np.ones((size, size), 'float32'))
+        assert bool(lanes_of(function)) == used
+
+
+@pytest.mark.parametrize('failing', ['x', 'y', 'xy'])
+def test_errors_in_lanes(always, failing):
+    inputs, outputs = two_chains()
+    function = theano.function(inputs, outputs, mode=TORCH)
+    good = {name: np.eye(3, dtype='float32') for name in 'xy'}
+    expected = function(**good)
+    for _ in range(3):
+        bad = {name: -value if name in failing else value for name, value in good.items()}
+        with pytest.raises(ArithmeticError, match='(?s)^negative: [%s]\n.*Apply node' % failing):
+            function(**bad)
+        for mine, reference in zip(function(**good), expected, strict=True):
+            np.testing.assert_array_equal(mine, reference)
+
+
+def test_ctrl_c_in_lanes(always, monkeypatch):
+    """Wherever the main thread is, the other lane ends, and the function works afterwards."""
+    inputs, outputs = two_chains()
+    function = theano.function(inputs, outputs, mode=TORCH)
+    array = np.eye(3, dtype='float32')
+    expected = function(array, array)
+    part, = lanes_of(function)
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+    whole = part.segments
+    for index, (received, steps, sent, emptied) in enumerate(whole[0]):
+        if steps:
+            broken = whole[0].copy()
+            broken[index] = received, [(interrupt, *steps[0][1:])], sent, emptied
+            part.segments = broken, whole[1]
+            with pytest.raises(KeyboardInterrupt):
+                function(array, array)
+            assert torch.get_num_threads() == 2
+            part.segments = whole
+            for mine, reference in zip(function(array, array), expected, strict=True):
+                np.testing.assert_array_equal(mine, reference)
+
+
+def test_shapes_that_depend_on_values_in_lanes(always):
+    x, y = T.fmatrix(), T.fmatrix()
+    chosen = T.flatten(chain(x, 4))[T.flatten(Witness('y')(y)).nonzero()]
+    function = theano.function([x, y], [chosen, chain(y, 4)], mode=TORCH)
+    array = np.eye(2, dtype='float32')
+    for mask in ([1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]):
+        mask = np.reshape(mask, (2, 2)).astype('float32')
+        found, power = function(array, mask)
+        np.testing.assert_array_equal(found, array[mask > 0])
+        np.testing.assert_array_equal(power, np.linalg.matrix_power(mask, 16))
+    assert len(lanes_of(function)) == 3
+
+
+def test_memory_is_given_back(always):
+    """What the lanes computed is gone when they have ended, in both threads."""
+    inputs, outputs = two_chains()
+    function = theano.function(inputs, outputs, mode=TORCH)
+    array = np.eye(3, dtype='float32')
+    function(array, array)
+    part, = lanes_of(function)
+    made = []
+
+    def watched(run):
+        def step(*arguments):
+            result = run(*arguments)
+            made.append(weakref.ref(result))
+            return result
+        return step
+    part.segments = tuple([(received, [(watched(run), *rest) for run, *rest in steps], *others)
+                           for received, steps, *others in lane] for lane in part.segments)
+    function(array, array)
+    gc.collect()
+    assert len(made) > 10 and all(reference() is None for reference in made)
+
+
+def test_updates_in_place_come_after_the_lanes(always):
+    x, y = T.fmatrix(), T.fmatrix()
+    param = theano.shared(np.eye(3, dtype='float32'))
+    loss = chain(T.dot(x, param), 3).sum() + chain(T.dot(param, y), 3).sum()
+    function = theano.function([x, y], loss, updates=updates.adam(theano.grad(loss, [param]), [param], 0.1), mode=TORCH)
+    single = theano.function([x, y], loss, mode=TORCH)
+    for seed in range(4):
+        arrays = numbers(3, 3, low=0, high=0.5, seed=seed), numbers(3, 3, low=0, high=0.5, seed=seed + 10)
+        expected = single(*arrays)
+        np.testing.assert_allclose(function(*arrays), expected, rtol=1e-6)    # Of the old value; another graph.
+    assert len(lanes_of(function)) == 1
+
+
+@pytest.mark.parametrize('flush', [True, False])
+def test_denormal_numbers_in_the_second_lane(always, flush):
+    """Are what they are in the thread that starts the second lane."""
+    inputs, outputs = two_chains()
+    function = theano.function([*inputs], [*outputs, inputs[1] * np.float32(1e-20)], mode=TORCH)
+    array = np.full((3, 3), 1e-20, 'float32')
+    torch.set_flush_denormal(flush)
+    lanes.worker.cache_clear()
+    try:
+        are_zero = [(function(array, array)[2] == 0).all() for _ in range(3)]
+    finally:
+        torch.set_flush_denormal(True)      # As `install` sets it.
+        lanes.worker.cache_clear()
+    assert are_zero == [flush] * 3
+
+
+def test_a_forked_process_has_a_second_lane_of_its_own(always):
+    inputs, outputs = two_chains()
+    function = theano.function(inputs, outputs, mode=TORCH)
+    array = np.eye(3, dtype='float32')
+    expected = [function(array, array) for _ in range(2)][1]
+    child = os.fork()
+    if not child:
+        same = all(map(np.array_equal, function(array, array), expected))
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_two_callers_at_once(always):
+    inputs, outputs = two_chains()
+    functions = [theano.function(inputs, outputs, mode=TORCH) for _ in range(2)]
+    array = np.eye(3, dtype='float32')
+    expected = [function(array, array) for function in functions]
+    found = [[], []]
+
+    def call(number):
+        torch.set_num_threads(2)
+        found[number] = [functions[number](array, array) for _ in range(30)]
+    callers = [threading.Thread(target=call, args=[number]) for number in (0, 1)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    for results, reference in zip(found, expected, strict=True):
+        assert len(results) == 30
+        for result in results:
+            assert all(map(np.array_equal, result, reference))

@@ -1,0 +1,267 @@
+"""Steps that do not need each other side by side, on the CPU: in two lanes, with half of the threads each.
+
+With all threads in every operation, the threads are woken and waited for some hundred times in a training step; each
+time the slower core decides. Where a graph has two things to do at a time (in the D step: reals, fakes and what lies
+between them), two Python threads that each work through a list of steps wait for each other far less often. PyTorch
+lets go of the interpreter while it computes.
+
+Steps are shared out beforehand, by what they are estimated to take. Nothing is shared but constants: each lane has
+values of its own, and sends the other one what it needs.
+
+How many threads an operation has may change the last bits of its result. So that is decided by the graph and the
+sizes of inputs alone, before anything has run, and is the same in the call that makes a program and in all others.
+"""
+
+import bisect
+import collections
+import concurrent.futures
+import functools
+import math
+import os
+import queue
+
+import torch
+
+from theano_torch.steps import execute, is_product, multiplications_per_kernel_element, targets_of
+
+# What runs with all threads: with less to do, waking them costs more than they save.
+WIDE_PRODUCT = 3000000      # Multiplications per kernel element.
+WIDE_ELEMENTS = 500000      # Of the largest input of other nodes.
+
+SPEED_UP = 1.6              # Of products with all threads over half of them.
+LEAST_PRODUCTS = 8          # In lanes.
+OTHER_WEIGHT = 0.03         # Of a node that is no product beside one that is.
+SMALL_STEP = 1500000        # Multiplications: below this mean, handing over the interpreter costs more than lanes save.
+MESSAGE_SECONDS = 50e-6     # What waiting for the other lane costs at least.
+
+
+class ThreadPlan:
+    """How many threads the nodes of a function run with, and which of them may run in lanes.
+
+    Parameters
+    ----------
+    order : list of theano.gof.Apply
+    threads : int
+        All that there are.
+    """
+
+    def __init__(self, order, threads):
+        self.threads, self.lane_threads = threads, max(threads // 2, 1)
+        first, last = split(order) if threads % 2 == 0 else (0, 0)
+        self.in_lanes = set(order[first:last])
+
+    def threads_of(self, node, shapes):
+        """For a node with inputs of the given shapes (variable -> tuple)."""
+        if node in self.in_lanes:
+            return self.lane_threads
+        if is_product(node):
+            is_wide = multiplications_per_kernel_element(node, shapes) >= WIDE_PRODUCT
+        else:
+            is_wide = max((math.prod(shapes.get(var) or ()) for var in node.inputs), default=0) >= WIDE_ELEMENTS
+        return self.threads if is_wide else 1
+
+
+def split(order):
+    """(first, last): nodes ``order[first:last]`` run in lanes, those before and after one by one.
+
+    That is where the sum of both takes the shortest time if all products take the same. What destroys its inputs, or
+    has to run in the same order everywhere, comes after the lanes.
+    """
+    last = next((index for index, node in enumerate(order)
+                 if getattr(node.op, 'destroy_map', None) or getattr(node.op, 'in_order', False)), len(order))
+    position = {node: index for index, node in enumerate(order[:last])}
+    weights = [1 if is_product(node) else OTHER_WEIGHT for node in order[:last]]
+    path = [0] * last       # The longest one from the end of a node to the end of all.
+    everything = sum(weights)
+    first, shortest = last, everything / SPEED_UP
+    work = longest = 0
+    for index in reversed(range(last)):
+        through = path[index] + weights[index]
+        for var in order[index].inputs:
+            if var.owner in position:
+                before = position[var.owner]
+                path[before] = max(path[before], through)
+        work, longest = work + weights[index], max(longest, through)
+        total = (everything - work) / SPEED_UP + max(work / 2, longest)
+        if work >= LEAST_PRODUCTS and total < shortest:
+            first, shortest = index, total
+    return first, last
+
+
+def pays(products):
+    """Whether lanes are worth while for steps that take `products` multiplications each."""
+    return bool(products) and sum(products) >= SMALL_STEP * len(products)
+
+
+def share_out(steps, costs):
+    """Which lane runs which step: a list of (lane, index) in the order in which they begin, if `costs` are right.
+
+    A lane takes the first of the steps whose sources are there when it is free. Without need, steps so keep their
+    order, and with it the order in which memory becomes free.
+    """
+    made_by = {slot: index for index, step in enumerate(steps) for slot in targets_of(step)}
+    needs = [{made_by[slot] for slot in step[1] if slot in made_by} for step in steps]
+    needed_by = collections.defaultdict(list)
+    for index, before in enumerate(needs):
+        for other in before:
+            needed_by[other].append(index)
+    missing = [len(before) for before in needs]
+    ready = [index for index, count in enumerate(missing) if not count]
+    free, lane_of, finished, result = [0.0, 0.0], {}, {}, []
+
+    def arrival(index, lane):
+        return max((finished[other] + (MESSAGE_SECONDS if lane_of[other] != lane else 0) for other in needs[index]),
+                   default=0.0)
+
+    while ready:
+        lane = free.index(min(free))
+        index = next((index for index in ready if arrival(index, lane) <= free[lane]), None)
+        if index is None:
+            index = min(ready, key=lambda index: arrival(index, lane))
+            lane = min((lane, 1 - lane), key=lambda lane: max(free[lane], arrival(index, lane)))
+        lane_of[index] = lane
+        free[lane] = finished[index] = max(free[lane], arrival(index, lane)) + costs[index]
+        result.append((lane, index))
+        ready.remove(index)
+        for other in needed_by[index]:
+            missing[other] -= 1
+            if not missing[other]:
+                bisect.insort(ready, other)
+    return result
+
+
+class Lanes:
+    """Steps that run in two lanes, the second one in a thread of its own.
+
+    Parameters
+    ----------
+    steps : list of tuples
+        See `steps.py`. None may work in place.
+    costs : list of float
+        Estimated seconds of each.
+    initial : list
+        Constants, and None, for all slots.
+    filled, kept : sets of int
+        Slots that have values before, beside the constants, and that are needed afterwards.
+    threads : int
+        Of each lane.
+    """
+
+    def __init__(self, steps, costs, initial, filled, kept, threads):
+        self.initial, self.threads = initial, threads
+        lists = [[((), tuple(filled), None)], []]
+        for lane, index in share_out(steps, costs):
+            step = steps[index]
+            lists[lane].append((step[1], targets_of(step), step))
+        lists[0].append((tuple(kept), (), None))
+        self.segments = segments(lists, {slot for slot, value in enumerate(initial) if value is not None})
+
+    def run(self, values):
+        """Run all steps on the list `values`, as `execute` does.
+
+        If one lane fails, the other one stops where it next waits. What is raised is the error of the lane that failed.
+        """
+        inboxes = queue.SimpleQueue(), queue.SimpleQueue()
+        torch.set_num_threads(self.threads)
+        second = worker().submit(self.follow_in_thread, inboxes)
+        try:
+            self.follow(0, values, inboxes)
+        except OtherLaneFailed:
+            raise second.exception() from None
+        except BaseException:       # Ctrl-C, too, must not leave the other lane waiting for ever.
+            concurrent.futures.wait([second])
+            raise
+        second.result()
+
+    def follow_in_thread(self, inboxes):
+        torch.set_num_threads(self.threads)
+        with torch.inference_mode():
+            self.follow(1, self.initial.copy(), inboxes)
+
+    def follow(self, lane, values, inboxes):
+        """Run one lane on its own `values`."""
+        inbox, outbox = inboxes[lane], inboxes[1 - lane]
+        try:
+            for received, steps, sent, emptied in self.segments[lane]:
+                if received:
+                    message = inbox.get()
+                    if message is None:
+                        raise OtherLaneFailed
+                    for slot, value in zip(received, message, strict=True):
+                        values[slot] = value
+                    del message, value
+                execute(steps, values)
+                if sent:
+                    outbox.put([values[slot] for slot in sent])
+                for slot in emptied:
+                    values[slot] = None
+        except BaseException:
+            outbox.put(None)
+            raise
+
+
+class OtherLaneFailed(Exception):
+    """A lane cannot go on because the other one has failed."""
+
+
+@functools.cache
+def worker():
+    """The thread of the second lanes. It treats denormal numbers as the thread does that first asks for it."""
+    return concurrent.futures.ThreadPoolExecutor(1, 'second lane')
+
+
+os.register_at_fork(after_in_child=worker.cache_clear)      # Threads do not come along.
+
+
+def segments(lists, constants):
+    """What each of two lanes does, cut where one has to wait for the other.
+
+    Parameters
+    ----------
+    lists : pair of lists of (sources, targets, step or None)
+        For each lane; entries without a step stand for what is there before and needed afterwards.
+    constants : set of int
+        Slots that both lanes have from the start and keep.
+
+    Returns
+    -------
+    pair of lists of (slots to receive before, steps, slots to send afterwards, slots to empty then)
+    """
+    made = [{slot: place for place, entry in enumerate(entries) for slot in entry[1]} for entries in lists]
+    sent = [{}, {}]         # For each lane: place after which it sends -> slots.
+    received = [{}, {}]     # For each lane: place before which it receives -> slots.
+    for lane, entries in enumerate(lists):
+        other = made[1 - lane]
+        wanted = sorted({slot for entry in entries for slot in entry[0]} & other.keys() - constants, key=other.get)
+        last_sent = -1
+        for place, (sources, _, _) in enumerate(entries):
+            until = max((other[slot] for slot in sources if slot in other), default=-1)
+            if until > last_sent:
+                slots = [slot for slot in wanted if last_sent < other[slot] <= until]
+                sent[1 - lane][until], received[lane][place] = slots, slots
+                last_sent = until
+    return tuple(cut(entries, received[lane], sent[lane], constants) for lane, entries in enumerate(lists))
+
+
+def cut(entries, received, sent, constants):
+    """The segments of one lane, see `segments`. Slots are emptied after their last use in this lane."""
+    last_use = {slot: place for place, entry in enumerate(entries) for slot in (*entry[0], *entry[1])}
+    for place, slots in sent.items():
+        last_use.update((slot, max(place, last_use[slot])) for slot in slots)
+    emptied = collections.defaultdict(list)
+    for slot, place in last_use.items():
+        if slot not in constants and (place < len(entries) - 1 or entries[-1][2] is not None):
+            emptied[place].append(slot)
+    result, steps, begin = [], [], 0
+    for place, (_, _, step) in enumerate(entries):
+        if place in received and place > begin:
+            result.append((received.get(begin), steps, (), ()))
+            steps, begin = [], place
+        is_sent = place in sent
+        if step is not None:
+            function, sources, target, _, node = step
+            steps.append((function, sources, target, () if is_sent else tuple(emptied[place]), node))
+        if is_sent or place == len(entries) - 1:
+            result.append((received.get(begin), steps, sent.get(place, ()), emptied[place] if is_sent else ()))
+            steps, begin = [], place + 1
+    return result
