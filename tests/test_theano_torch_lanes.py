@@ -19,7 +19,7 @@ from theano.tensor.nnet import conv2d
 import theano_torch
 import updates
 from theano_torch import collective, lanes
-from theano_torch.lanes import Lanes, ThreadPlan, segments, share_out, split
+from theano_torch.lanes import Lanes, ThreadPlan, first_in_lanes, segments, share_out
 from theano_torch.steps import execute, targets_of
 
 
@@ -120,7 +120,6 @@ def test_threads_of_products():
     image, filters = T.ftensor4(), T.ftensor4()
     product, other = conv2d(image, filters).owner, (image * 2).owner
     plan = ThreadPlan([product, other], 4)
-    assert not plan.in_lanes
     for size, threads in ((29999, (1, 1)), (30000, (4, 1)), (499999, (4, 1)), (500000, (4, 4))):
         shapes = {image: (size, 1, 1, 1), filters: (100, 1, 3, 3), other.inputs[1]: (1, 1, 1, 1)}
         assert (plan.threads_of(product, shapes), plan.threads_of(other, shapes)) == threads
@@ -164,49 +163,57 @@ def order_of(*outputs):
     return gof.graph.io_toposort(gof.graph.inputs(outputs), outputs)
 
 
-def test_split():
-    x, y = T.fmatrix(), T.fmatrix()
-    order = order_of(chain(x, 8) + chain(y, 8))
-    assert split(order) == (0, len(order))
-    order = order_of(chain(x, 16))
-    assert split(order) == (len(order), len(order))     # Nothing to do side by side.
-    assert split(order_of(chain(x, 3) + chain(y, 3))) == (7, 7)     # Too little.
-    assert split([]) == (0, 0)
+def test_the_plan_ends_before_what_destroys_its_inputs():
+    x, param = T.fmatrix(), theano.shared(np.ones((2, 2), 'float32'))
+    new = updates.MovingAverageStep(1, inplace=True)(np.float64(0.5), chain(x, 10), param)
+    order = order_of(new * 2)
+    last = ThreadPlan(order, 2).last
+    assert order[last].op.destroy_map and last == len(order) - 2        # It and the product.
 
 
-def test_split_leaves_what_comes_one_after_the_other():
-    x, y = T.fmatrix(), T.fmatrix()
-    long = chain(x, 10)
-    order = order_of(chain(long, 10) + chain(y + long, 10))
-    first, last = split(order)
-    assert last == len(order) and [str(node.op) for node in order[:first]].count('dot') in (9, 10)
+def test_the_plan_ends_before_what_has_an_order():
+    product = chain(T.fmatrix(), 10)
+    for order in (order_of(Witness(in_order=True)(product)), order_of(*collective.all_reduce_mean([product]))):
+        assert ThreadPlan(order, 2).last == len(order) - 1
+    order = order_of(product)
+    assert ThreadPlan(order, 2).last == len(order)
 
 
-def test_split_ends_before_what_destroys_its_inputs():
-    x, y, param = T.fmatrix(), T.fmatrix(), theano.shared(np.ones((2, 2), 'float32'))
-    new = updates.MovingAverageStep(1, inplace=True)(np.float64(0.5), chain(x, 10) + chain(y, 10), param)
-    order = order_of(new)
-    _, last = split(order)
-    assert order[last].op.destroy_map and 0 < len(order) - last <= 2
+def test_when_there_are_lanes(monkeypatch):
+    monkeypatch.setattr(lanes, 'SMALL_STEP', 10)
+    monkeypatch.setattr(lanes, 'BIG_PRODUCT', 125)
+    x = T.fmatrix()
+    nodes = [T.dot(x, x).owner, T.dot(x, x).owner, T.exp(x).owner, None]
+    for size, wanted in ((2, False), (3, True), (4, True), (5, False)):      # 2 n^3 multiplications in four steps.
+        shapes = {x: (size, size), **{node.outputs[0]: (size, size) for node in nodes[:3]}}
+        assert ThreadPlan([], 2).has_lanes(nodes, shapes) == wanted
+        assert not ThreadPlan([], 3).has_lanes(nodes, shapes)
+    assert not ThreadPlan([], 2).has_lanes([], {})
+    assert [ThreadPlan([], number).lane_threads for number in (2, 4, 8)] == [1, 2, 4]
 
 
-def test_split_ends_before_what_has_an_order():
-    x, y = T.fmatrix(), T.fmatrix()
-    both = chain(x, 10) + chain(y, 10)
-    order = order_of(Witness(in_order=True)(both))
-    assert split(order) == (0, len(order) - 1)
-    order = order_of(*collective.all_reduce_mean([both]))
-    assert split(order) == (0, len(order) - 1)
+def chains_of_steps(*lengths):
+    """Steps in chains beside each other, one chain after the other, then one step that needs them all."""
+    steps, ends = [], []
+    for length in lengths:
+        for number in range(length):
+            steps.append((None, (len(steps) - 1,) if number else (), len(steps), (), None))
+        ends.append(len(steps) - 1)
+    return [*steps, (None, tuple(ends), len(steps), (), None)]
 
 
-@pytest.mark.parametrize('threads, per_lane', [(1, None), (2, 1), (3, None), (4, 2)])
-def test_lanes_need_an_even_number_of_threads(threads, per_lane):
-    x, y = T.fmatrix(), T.fmatrix()
-    order = order_of(chain(x, 8) + chain(y, 8))
-    plan = ThreadPlan(order, threads)
-    assert plan.in_lanes == (set(order) if per_lane else set())
-    if per_lane:
-        assert plan.threads_of(order[0], {}) == per_lane
+def test_first_in_lanes():
+    def first(steps, speed_up):
+        return first_in_lanes(steps, [1.0] * len(steps), [1 / speed_up] * len(steps))
+    assert first(chains_of_steps(5, 5), 1.5) == 0
+    assert first(chains_of_steps(10), 1.5) == 11        # Nothing to do side by side.
+    assert first(chains_of_steps(10), 1) == 11
+    assert first(chains_of_steps(5, 5), 2) == 11        # Nothing to gain.
+    steps = chains_of_steps(5, 5)                       # Five more that all others wait for.
+    steps = [(None, (slot - 1,) if slot else (), slot, (), None) for slot in range(5)] + [
+        (None, tuple(slot + 5 for slot in sources) or (4,), target + 5, (), None) for _, sources, target, *_ in steps]
+    assert first(steps, 1.5) == 5
+    assert first([], 1.5) == 0
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -294,7 +301,6 @@ def test_segments():
 def always(monkeypatch, two_threads):
     """Lanes are used however little there is to do."""
     monkeypatch.setattr(lanes, 'SMALL_STEP', 0)
-    monkeypatch.setattr(lanes, 'LEAST_PRODUCTS', 2)
     monkeypatch.setattr(lanes, 'MESSAGE_SECONDS', 0.0)
 
 
@@ -310,7 +316,7 @@ def test_functions_in_lanes(always, seen):
     x, y = numbers(3, 3, low=0, high=1), numbers(3, 3, low=0, high=1, seed=1)
     expected = [np.linalg.matrix_power(x, 16) + 1, np.linalg.matrix_power(y, 16) - np.linalg.matrix_power(x, 4)]
     first = function(x, y)
-    assert [entry[1:] for entry in seen] == [(1, True)] * 2
+    assert sorted(entry[1:] for entry in seen) == [(1, False), (1, True), (1, True), (1, True)]     # A rehearsal first.
     for _ in range(3):
         seen.clear()
         for mine, reference, before in zip(function(x, y), expected, first, strict=True):

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import load_golden
+from conftest import load_golden, training_functions
 
 import theano_env  # noqa: F401  isort: skip
 
@@ -101,6 +101,49 @@ def test_optimizer_state_across_ranges(engine, reset):
             var.set_value(var.get_value() * 0)
         ahead.set_state(arrays, lod_range, schedule(1, 1))  # Other functions are needed; Adam's state goes on.
         assert state.steps.get_value() == 2
+
+
+@pytest.mark.parametrize('engine', ['torch'], indirect=True)
+def test_a_step_in_lanes_has_the_same_bits(engine, monkeypatch):
+    """In the first call as in those after it, for resuming exactly, and as in one thread."""
+    torch = pytest.importorskip('torch')
+    from theano_torch import lanes
+    for name, value in {'SMALL_STEP': 0, 'MESSAGE_SECONDS': 1e-6, 'WIDE_ELEMENTS': 100, 'WIDE_PRODUCT': 1000}.items():
+        monkeypatch.setattr(lanes, name, value)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        kwargs = {'num_channels': 1, 'resolution': 8, 'fmap_base': 64, 'fmap_max': 8}
+        G = tfutil_shim.Network('G', func='networks.G_paper', latent_size=8, **kwargs)
+        D = tfutil_shim.Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
+        step = training_functions(G, D, G.clone(share_nontrainables=True), schedule(0, 1)).train_d
+        variables = step.get_shared()
+        start = [var.get_value() for var in variables]
+        random = np.random.RandomState(0)
+        inputs = (random.randint(0, 256, (4, 1, 8, 8)).astype(np.uint8), np.zeros((4, 0), np.float32),
+                  random.randn(4, 8).astype(np.float32), np.zeros((4, 0), np.float32))
+
+        def run():
+            for var, value in zip(variables, start, strict=True):
+                var.set_value(value)
+            outputs = step(*inputs)
+            return [*outputs, *(var.get_value() for var in variables)]
+        expected = run()
+        results = [run(), run()]
+        (program,), = step.fn.programs.values()
+        assert [isinstance(part, lanes.Lanes) for part in program.parts] == [False, True, False]
+        assert all(len(segments) > 5 for segments in program.parts[1].segments)
+        for name in ('SMALL_STEP', 'WIDE_ELEMENTS', 'WIDE_PRODUCT'):
+            monkeypatch.setattr(lanes, name, 1e9)
+        step.fn.programs.clear()
+        results += [run(), run()]
+        (program,), = step.fn.programs.values()
+        assert len(program.parts) == 1
+        for result in results:
+            for value, wanted in zip(result, expected, strict=True):
+                np.testing.assert_array_equal(value, wanted)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize('kimg, wanted', [(0, (2, 3)), (3.9, (2, 3)), (4, (2, 2)), (10, (1, 2)), (23.5, (0, 0)),

@@ -73,8 +73,8 @@ class Build:
 class Step:
     """One entry of a program while it is built. Sources and targets are keys ``(variable, is_host)``."""
 
-    threads = None          # That it runs with. None: as many as PyTorch is set to.
-    in_lanes = False        # Whether it may run in one of `lanes.Lanes`.
+    threads = None          # That it runs with outside of lanes. None: as many as PyTorch is set to.
+    may_be_in_lanes = False
 
     def __init__(self, function, sources, targets, node=None, single=True):
         self.function, self.sources, self.targets = function, sources, targets
@@ -99,6 +99,7 @@ class Tracer:
     def __init__(self, order, constants, device, product_dtype, plan=None):
         self.order, self.constants, self.device, self.product_dtype = order, constants, device, product_dtype
         self.plan = plan
+        self.is_rehearsal = False   # Whether the call has to be repeated with the program that is made.
         self.statics, self.shapes = {}, {}
         self.static_tensors = {}    # static variable -> its value as a tensor
         self.values = {}            # (variable, is_host) -> value in this call
@@ -128,11 +129,19 @@ class Tracer:
         last_use = {var: index for index, node in enumerate(self.order) for var in node.inputs}
         kept = set(outputs) | set(inputs)
         for index, node in enumerate(self.order):
-            self.visit(node)
+            if self.plan is not None and index == self.plan.last:
+                self.decide_on_lanes()
+            self.visit(index, node)
             for var in set(node.inputs):
                 if last_use[var] == index and var not in kept and not isinstance(var, theano.Constant):
                     self.values.pop((var, False), None)     # Free memory as the program will.
+        if self.plan is not None and self.plan.last == len(self.order):
+            self.decide_on_lanes()
         return [self.get(var, hosts.is_host_type(var)) for var in outputs]
+
+    def decide_on_lanes(self):
+        """If the program is to compute in lanes: nothing more is done in this call that could not be repeated."""
+        self.is_rehearsal = self.plan.has_lanes([step.node for step in self.steps], self.shapes)
 
     def put(self, var, is_host, value):
         self.values[var, is_host] = value
@@ -178,18 +187,18 @@ class Tracer:
     def is_on_host(self, var):
         return self.is_static(var) or (var, True) in self.values
 
-    def visit(self, node):
+    def visit(self, index, node):
         """Compute `node` with the planned number of threads."""
         for var in node.inputs:
             self.know_shape(var)
         if self.plan is None:
             self.compute(node)
             return
-        num_steps, threads = len(self.steps), self.plan.threads_of(node, self.shapes)
+        threads, num_steps = self.plan.threads_of(node, self.shapes), len(self.steps)
         torch.set_num_threads(threads)
         self.compute(node)
         for step in self.steps[num_steps:]:
-            step.threads, step.in_lanes = threads, node in self.plan.in_lanes
+            step.threads, step.may_be_in_lanes = threads, index < self.plan.last
 
     def compute(self, node):
         if isinstance(node.op, Shape | Shape_i):
@@ -233,6 +242,8 @@ class Tracer:
         with naming(node, arguments):
             function, variables = lowered(node, build)
             arguments.extend(self.get(var, hosts.is_host_type(var)) for var in variables)
+            if self.is_rehearsal and getattr(node.op, 'destroy_map', None):
+                arguments[:] = map(clone, arguments)
             results = function(*arguments)
         is_hidden_view = self.is_hidden_view(node, build, arguments, results)
         if is_hidden_view:

@@ -8,8 +8,9 @@ lets go of the interpreter while it computes.
 Steps are shared out beforehand, by what they are estimated to take. Nothing is shared but constants: each lane has
 values of its own, and sends the other one what it needs.
 
-How many threads an operation has may change the last bits of its result. So that is decided by the graph and the
-sizes of inputs alone, before anything has run, and is the same in the call that makes a program and in all others.
+How many threads an operation has may change the last bits of its result. So that depends on the graph and on shapes
+alone, and a function computes with the same numbers of threads in every call: where making the program, in the first
+call, has computed with others, the call is repeated with the program.
 """
 
 import bisect
@@ -22,17 +23,17 @@ import queue
 
 import torch
 
-from theano_torch.steps import execute, is_product, multiplications_per_kernel_element, targets_of
+from theano_torch.steps import execute, is_product, multiplications, multiplications_per_kernel_element, targets_of
 
-# What runs with all threads: with less to do, waking them costs more than they save.
+# What runs with all threads outside of lanes: with less to do, waking them costs more than they save.
 WIDE_PRODUCT = 3000000      # Multiplications per kernel element.
 WIDE_ELEMENTS = 500000      # Of the largest input of other nodes.
 
 SPEED_UP = 1.6              # Of products with all threads over half of them.
-LEAST_PRODUCTS = 8          # In lanes.
-OTHER_WEIGHT = 0.03         # Of a node that is no product beside one that is.
-SMALL_STEP = 1500000        # Multiplications: below this mean, handing over the interpreter costs more than lanes save.
 MESSAGE_SECONDS = 50e-6     # What waiting for the other lane costs at least.
+SMALL_STEP = 1500000        # Multiplications: below this mean, handing over the interpreter costs more than lanes save.
+BIG_PRODUCT = 150000000     # Multiplications per kernel element: beside such ones waking threads does not count, and
+                            # lanes would only take more memory.
 
 
 class ThreadPlan:
@@ -43,54 +44,60 @@ class ThreadPlan:
     order : list of theano.gof.Apply
     threads : int
         All that there are.
+
+    Attributes
+    ----------
+    last : int
+        The nodes from this one on run one by one: the first that destroys its inputs, or that has to run in the same
+        order everywhere, and all after it.
     """
 
     def __init__(self, order, threads):
-        self.threads, self.lane_threads = threads, max(threads // 2, 1)
-        first, last = split(order) if threads % 2 == 0 else (0, 0)
-        self.in_lanes = set(order[first:last])
+        self.threads, self.lane_threads = threads, threads // 2
+        self.last = next((index for index, node in enumerate(order)
+                          if getattr(node.op, 'destroy_map', None) or getattr(node.op, 'in_order', False)), len(order))
 
     def threads_of(self, node, shapes):
-        """For a node with inputs of the given shapes (variable -> tuple)."""
-        if node in self.in_lanes:
-            return self.lane_threads
+        """For a node outside of lanes, with inputs of the given shapes (variable -> tuple)."""
         if is_product(node):
             is_wide = multiplications_per_kernel_element(node, shapes) >= WIDE_PRODUCT
         else:
             is_wide = max((math.prod(shapes.get(var) or ()) for var in node.inputs), default=0) >= WIDE_ELEMENTS
         return self.threads if is_wide else 1
 
+    def has_lanes(self, nodes, shapes):
+        """Whether lanes are worth while for `nodes`, of which some may be None: conversions."""
+        if self.threads % 2 or any(node is not None and is_product(node) and
+                                   multiplications_per_kernel_element(node, shapes) >= BIG_PRODUCT for node in nodes):
+            return False
+        work = sum(multiplications(node, shapes) for node in nodes)
+        return bool(nodes) and work >= SMALL_STEP * len(nodes)
 
-def split(order):
-    """(first, last): nodes ``order[first:last]`` run in lanes, those before and after one by one.
 
-    That is where the sum of both takes the shortest time if all products take the same. What destroys its inputs, or
-    has to run in the same order everywhere, comes after the lanes.
+def first_in_lanes(steps, costs, costs_alone):
+    """Index of the first step from which on lanes are faster than one step after the other; ``len(steps)``: never.
+
+    Parameters
+    ----------
+    steps : list of tuples
+        See `steps.py`.
+    costs, costs_alone : lists of float
+        Seconds of each step in a lane, and outside of lanes.
     """
-    last = next((index for index, node in enumerate(order)
-                 if getattr(node.op, 'destroy_map', None) or getattr(node.op, 'in_order', False)), len(order))
-    position = {node: index for index, node in enumerate(order[:last])}
-    weights = [1 if is_product(node) else OTHER_WEIGHT for node in order[:last]]
-    path = [0] * last       # The longest one from the end of a node to the end of all.
-    everything = sum(weights)
-    first, shortest = last, everything / SPEED_UP
-    work = longest = 0
-    for index in reversed(range(last)):
-        through = path[index] + weights[index]
-        for var in order[index].inputs:
-            if var.owner in position:
-                before = position[var.owner]
-                path[before] = max(path[before], through)
-        work, longest = work + weights[index], max(longest, through)
-        total = (everything - work) / SPEED_UP + max(work / 2, longest)
-        if work >= LEAST_PRODUCTS and total < shortest:
-            first, shortest = index, total
-    return first, last
-
-
-def pays(products):
-    """Whether lanes are worth while for steps that take `products` multiplications each."""
-    return bool(products) and sum(products) >= SMALL_STEP * len(products)
+    made_by = {slot: index for index, step in enumerate(steps) for slot in targets_of(step)}
+    path = [0.0] * len(steps)       # The longest one from the end of a step to the end of all.
+    best, shortest = len(steps), sum(costs_alone)
+    before, work, longest = shortest, 0.0, 0.0
+    for index in reversed(range(len(steps))):
+        through = path[index] + costs[index]
+        for slot in steps[index][1]:
+            if slot in made_by:
+                path[made_by[slot]] = max(path[made_by[slot]], through)
+        before, work, longest = before - costs_alone[index], work + costs[index], max(longest, through)
+        total = before + max(work / 2, longest)
+        if total < shortest:
+            best, shortest = index, total
+    return best
 
 
 def share_out(steps, costs):

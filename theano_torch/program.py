@@ -21,7 +21,7 @@ from theano_torch import capture, hosts, lanes, memory
 from theano_torch.build import Tracer, storage_of
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.shared import DeviceCell
-from theano_torch.steps import WrongShapes, execute, multiplications, seconds, set_threads, targets_of
+from theano_torch.steps import WrongShapes, execute, seconds, set_threads, targets_of
 
 MAX_SIGNATURES = 32     # Combinations of input shapes for which programs are kept per function.
 MAX_PROGRAMS = 8        # Programs per combination, where shapes inside depend on values.
@@ -127,18 +127,21 @@ def parts_of(entries, steps, tracer, initial, input_slots, output_slots):
 
     `steps` are what the entries were made of.
     """
-    numbers = [number for number, step in enumerate(steps) if step.in_lanes]
-    first, last = (numbers[0], numbers[-1] + 1) if numbers else (0, 0)
-    if not lanes.pays([multiplications(step.node, tracer.shapes) for step in steps[first:last]]):
+    first = last = sum(step.may_be_in_lanes for step in steps)      # These come first.
+    if tracer.is_rehearsal:
+        costs = [seconds(step.node, tracer.shapes) for step in steps[:last]]
+        costs_alone = [cost / lanes.SPEED_UP if step.threads == tracer.plan.threads else cost
+                       for cost, step in zip(costs, steps, strict=False)]
+        first = lanes.first_in_lanes(entries[:last], costs, costs_alone)
+    if first == last:
         return [with_threads(entries, steps)]
     before, inside, after = entries[:first], entries[first:last], entries[last:]
     filled = {*input_slots, *(slot for entry in before for slot in targets_of(entry))}
+    made = {slot for entry in inside for slot in targets_of(entry)}
     used, kept = ({slot for entry in part for slot in entry[1]} for part in (inside, after))
     kept |= set(output_slots)
-    made = {slot for entry in inside for slot in targets_of(entry)}
-    costs = [seconds(step.node, tracer.shapes) for step in steps[first:last]]
     return [with_threads(before, steps[:first]),
-            lanes.Lanes(inside, costs, initial, filled & (used | kept), kept & (filled | made),
+            lanes.Lanes(inside, costs[first:], initial, filled & (used | kept), kept & (filled | made),
                         tracer.plan.lane_threads),
             with_threads(after, steps[last:])]
 
@@ -243,6 +246,15 @@ class Runner:
             if index:
                 programs.insert(0, programs.pop(index))
             return outputs
+        program, outputs = self.make_program(inputs)
+        programs.insert(0, program)
+        del programs[MAX_PROGRAMS:]
+        while len(self.programs) > MAX_SIGNATURES:
+            self.programs.popitem(last=False)
+        return program(inputs) if outputs is None else outputs
+
+    def make_program(self, inputs):
+        """A program for inputs of these shapes, and the outputs; None if it has yet to be called for them."""
         tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.plan)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
         copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs, self.in_place)
@@ -250,12 +262,10 @@ class Runner:
                            None if tracer.is_dynamic else copied)
         if self.graphs is not None and capture.can_be_captured(program):
             program = capture.CapturedProgram(program, self.device_cells, self.num_returned, self.graphs)
-        programs.insert(0, program)
-        del programs[MAX_PROGRAMS:]
-        while len(self.programs) > MAX_SIGNATURES:
-            self.programs.popitem(last=False)
+        if tracer.is_rehearsal:
+            return program, None
         copy_outputs(outputs, copied)
-        return outputs
+        return program, outputs
 
 
 def is_memory_of(array, tensor):
