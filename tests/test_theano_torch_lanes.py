@@ -168,15 +168,15 @@ def test_the_plan_ends_before_what_destroys_its_inputs():
     new = updates.MovingAverageStep(1, inplace=True)(np.float64(0.5), chain(x, 10), param)
     order = order_of(new * 2)
     last = ThreadPlan(order, 2).last
+    assert ThreadPlan(order_of(chain(x, 10)), 2).last == 10
     assert order[last].op.destroy_map and last == len(order) - 2        # It and the product.
 
 
-def test_the_plan_ends_before_what_has_an_order():
-    product = chain(T.fmatrix(), 10)
-    for order in (order_of(Witness(in_order=True)(product)), order_of(*collective.all_reduce_mean([product]))):
-        assert ThreadPlan(order, 2).last == len(order) - 1
-    order = order_of(product)
-    assert ThreadPlan(order, 2).last == len(order)
+def test_no_lanes_for_what_does_more_than_compute():
+    x = T.fmatrix()
+    for output in (Witness(in_order=True)(x), *collective.all_reduce_mean([x]), theano.printing.Print('x')(x)):
+        assert not ThreadPlan(order_of(output * 2), 2).may_have_lanes
+    assert ThreadPlan(order_of(Witness()(x) * 2), 2).may_have_lanes
 
 
 def test_when_there_are_lanes(monkeypatch):
@@ -335,6 +335,20 @@ def test_too_small_for_lanes(always, monkeypatch):
         function.fn.programs.clear()
         function(np.ones((size, size), 'float32'), np.ones((size, size), 'float32'))
         assert bool(lanes_of(function)) == used
+
+
+def test_printing_happens_once(always, capsys):
+    (x, y), outputs = two_chains()
+    function = theano.function([x, y], [theano.printing.Print('x', global_fn=tell)(outputs[0]), outputs[1]], mode=TORCH)
+    array = np.eye(3, dtype='float32')
+    for _ in range(3):
+        function(array, array)
+        assert capsys.readouterr().out == 'x\n'
+    assert not lanes_of(function)
+
+
+def tell(op, value):
+    print(op.message)
 
 
 @pytest.mark.parametrize('failing', ['x', 'y', 'xy'])

@@ -51,7 +51,7 @@ class AllReduceMean(gof.Op):
     """
 
     can_be_captured = False     # NCCL's waiting in the calling thread, which shows errors, cannot be recorded.
-    in_order = True             # All processes call their collectives in the same order.
+    in_order = True             # All processes take part equally often.
 
     def make_node(self, *tensors):
         tensors = [T.as_tensor_variable(tensor) for tensor in tensors]

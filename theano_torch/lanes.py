@@ -48,14 +48,14 @@ class ThreadPlan:
     Attributes
     ----------
     last : int
-        The nodes from this one on run one by one: the first that destroys its inputs, or that has to run in the same
-        order everywhere, and all after it.
+        The first node that destroys its inputs: from it on nodes run one by one.
     """
 
     def __init__(self, order, threads):
         self.threads, self.lane_threads = threads, threads // 2
-        self.last = next((index for index, node in enumerate(order)
-                          if getattr(node.op, 'destroy_map', None) or getattr(node.op, 'in_order', False)), len(order))
+        self.last = next((index for index, node in enumerate(order) if getattr(node.op, 'destroy_map', None)),
+                         len(order))
+        self.may_have_lanes = threads % 2 == 0 and not any(getattr(node.op, 'in_order', False) for node in order)
 
     def threads_of(self, node, shapes):
         """For a node outside of lanes, with inputs of the given shapes (variable -> tuple)."""
@@ -67,8 +67,9 @@ class ThreadPlan:
 
     def has_lanes(self, nodes, shapes):
         """Whether lanes are worth while for `nodes`, of which some may be None: conversions."""
-        if self.threads % 2 or any(node is not None and is_product(node) and
-                                   multiplications_per_kernel_element(node, shapes) >= BIG_PRODUCT for node in nodes):
+        if not self.may_have_lanes or any(
+                node is not None and is_product(node) and
+                multiplications_per_kernel_element(node, shapes) >= BIG_PRODUCT for node in nodes):
             return False
         work = sum(multiplications(node, shapes) for node in nodes)
         return bool(nodes) and work >= SMALL_STEP * len(nodes)

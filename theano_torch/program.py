@@ -131,7 +131,7 @@ def parts_of(entries, steps, tracer, initial, input_slots, output_slots):
     if tracer.is_rehearsal:
         costs = [seconds(step.node, tracer.shapes) for step in steps[:last]]
         costs_alone = [cost / lanes.SPEED_UP if step.threads == tracer.plan.threads else cost
-                       for cost, step in zip(costs, steps, strict=False)]
+                       for cost, step in zip(costs, steps[:last], strict=True)]
         first = lanes.first_in_lanes(entries[:last], costs, costs_alone)
     if first == last:
         return [with_threads(entries, steps)]

@@ -36,8 +36,9 @@ def lower(op, node, build):
     from the host makes the function run step by step instead, after one warning; an op with a class attribute
     ``can_be_captured = False`` does so without one.
 
-    On the CPU, callables may run in two threads, at the same time as others of the same function. What comes after a
-    node whose op has a class attribute ``in_order = True`` does not: such nodes run one by one in Theano's order.
+    On the CPU, callables may run in two threads, at the same time as others of the same function, and twice in the
+    first call. A function with an op that has a class attribute ``in_order = True``, because it does more than compute
+    its outputs, runs one by one in Theano's order.
     """
     raise UnsupportedOp(
         'theano_torch cannot run the op %s (class %s.%s) of the node %s. Register a lowering with '
