@@ -246,7 +246,7 @@ def test_lanes_give_what_one_after_the_other_gives(seed):
     execute(steps, expected)
     made = range(4, num_slots)
     kept = set(random.choice(made, size=5).tolist()) | {0}
-    parts = Lanes(steps, costs, initial, {0, 1, 2}, kept, threads=1)
+    parts = Lanes(steps, costs, initial, kept, threads=1)
     for _ in range(3):
         found = values.copy()
         parts.run(found)

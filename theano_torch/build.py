@@ -126,22 +126,25 @@ class Tracer:
         """
         for var, value, is_host in zip(inputs, values, on_host, strict=True):
             self.put(var, is_host, value)
-        last_use = {var: index for index, node in enumerate(self.order) for var in node.inputs}
-        kept = set(outputs) | set(inputs)
-        for index, node in enumerate(self.order):
-            if self.plan is not None and index == self.plan.last:
-                self.decide_on_lanes()
-            self.visit(index, node)
-            for var in set(node.inputs):
-                if last_use[var] == index and var not in kept and not isinstance(var, theano.Constant):
-                    self.values.pop((var, False), None)     # Free memory as the program will.
-        if self.plan is not None and self.plan.last == len(self.order):
-            self.decide_on_lanes()
+        last_use = {var: node for node in self.order for var in node.inputs}
+        for var in [*inputs, *outputs]:
+            last_use.pop(var, None)
+        last = 0 if self.plan is None else self.plan.last
+        self.walk(self.order[:last], last_use)
+        if self.plan is not None and self.plan.has_lanes([step.node for step in self.steps], self.shapes):
+            self.is_rehearsal = True
+            for step in self.steps:
+                step.may_be_in_lanes = True
+        self.walk(self.order[last:], last_use)
         return [self.get(var, hosts.is_host_type(var)) for var in outputs]
 
-    def decide_on_lanes(self):
-        """If the program is to compute in lanes: nothing more is done in this call that could not be repeated."""
-        self.is_rehearsal = self.plan.has_lanes([step.node for step in self.steps], self.shapes)
+    def walk(self, nodes, last_use):
+        """Compute `nodes`; `last_use` maps what may be forgotten to the last node that uses it."""
+        for node in nodes:
+            self.visit(node)
+            for var in set(node.inputs):
+                if last_use.get(var) is node and not isinstance(var, theano.Constant):
+                    self.values.pop((var, False), None)     # Free memory as the program will.
 
     def put(self, var, is_host, value):
         self.values[var, is_host] = value
@@ -187,7 +190,7 @@ class Tracer:
     def is_on_host(self, var):
         return self.is_static(var) or (var, True) in self.values
 
-    def visit(self, index, node):
+    def visit(self, node):
         """Compute `node` with the planned number of threads."""
         for var in node.inputs:
             self.know_shape(var)
@@ -198,7 +201,7 @@ class Tracer:
         torch.set_num_threads(threads)
         self.compute(node)
         for step in self.steps[num_steps:]:
-            step.threads, step.may_be_in_lanes = threads, index < self.plan.last
+            step.threads = threads
 
     def compute(self, node):
         if isinstance(node.op, Shape | Shape_i):

@@ -62,16 +62,16 @@ class ThreadPlan:
         if is_product(node):
             is_wide = multiplications_per_kernel_element(node, shapes) >= WIDE_PRODUCT
         else:
-            is_wide = max((math.prod(shapes.get(var) or ()) for var in node.inputs), default=0) >= WIDE_ELEMENTS
+            is_wide = max((math.prod(shapes.get(var, ())) for var in node.inputs), default=0) >= WIDE_ELEMENTS
         return self.threads if is_wide else 1
 
     def has_lanes(self, nodes, shapes):
         """Whether lanes are worth while for `nodes`, of which some may be None: conversions."""
-        if not self.may_have_lanes or any(
-                node is not None and is_product(node) and
-                multiplications_per_kernel_element(node, shapes) >= BIG_PRODUCT for node in nodes):
+        products = [node for node in nodes if node is not None and is_product(node)]
+        if not self.may_have_lanes or any(multiplications_per_kernel_element(node, shapes) >= BIG_PRODUCT
+                                          for node in products):
             return False
-        work = sum(multiplications(node, shapes) for node in nodes)
+        work = sum(multiplications(node, shapes) for node in products)
         return bool(nodes) and work >= SMALL_STEP * len(nodes)
 
 
@@ -85,20 +85,25 @@ def first_in_lanes(steps, costs, costs_alone):
     costs, costs_alone : lists of float
         Seconds of each step in a lane, and outside of lanes.
     """
-    made_by = {slot: index for index, step in enumerate(steps) for slot in targets_of(step)}
+    needs = needs_of(steps)
     path = [0.0] * len(steps)       # The longest one from the end of a step to the end of all.
     best, shortest = len(steps), sum(costs_alone)
     before, work, longest = shortest, 0.0, 0.0
     for index in reversed(range(len(steps))):
         through = path[index] + costs[index]
-        for slot in steps[index][1]:
-            if slot in made_by:
-                path[made_by[slot]] = max(path[made_by[slot]], through)
+        for other in needs[index]:
+            path[other] = max(path[other], through)
         before, work, longest = before - costs_alone[index], work + costs[index], max(longest, through)
         total = before + max(work / 2, longest)
         if total < shortest:
             best, shortest = index, total
     return best
+
+
+def needs_of(steps):
+    """For each step, the indices of those that make its sources."""
+    made_by = {slot: index for index, step in enumerate(steps) for slot in targets_of(step)}
+    return [{made_by[slot] for slot in step[1] if slot in made_by} for step in steps]
 
 
 def share_out(steps, costs):
@@ -107,8 +112,7 @@ def share_out(steps, costs):
     A lane takes the first of the steps whose sources are there when it is free. Without need, steps so keep their
     order, and with it the order in which memory becomes free.
     """
-    made_by = {slot: index for index, step in enumerate(steps) for slot in targets_of(step)}
-    needs = [{made_by[slot] for slot in step[1] if slot in made_by} for step in steps]
+    needs = needs_of(steps)
     needed_by = collections.defaultdict(list)
     for index, before in enumerate(needs):
         for other in before:
@@ -149,20 +153,23 @@ class Lanes:
         Estimated seconds of each.
     initial : list
         Constants, and None, for all slots.
-    filled, kept : sets of int
-        Slots that have values before, beside the constants, and that are needed afterwards.
+    kept : set of int
+        Slots that are needed afterwards.
     threads : int
         Of each lane.
     """
 
-    def __init__(self, steps, costs, initial, filled, kept, threads):
+    def __init__(self, steps, costs, initial, kept, threads):
         self.initial, self.threads = initial, threads
+        constants = {slot for slot, value in enumerate(initial) if value is not None}
+        needed = kept.union(*(step[1] for step in steps))
+        filled = needed - constants.union(*map(targets_of, steps))      # Before.
         lists = [[((), tuple(filled), None)], []]
         for lane, index in share_out(steps, costs):
             step = steps[index]
             lists[lane].append((step[1], targets_of(step), step))
         lists[0].append((tuple(kept), (), None))
-        self.segments = segments(lists, {slot for slot, value in enumerate(initial) if value is not None})
+        self.segments = segments(lists, constants)
 
     def run(self, values):
         """Run all steps on the list `values`, as `execute` does.

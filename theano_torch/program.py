@@ -21,7 +21,7 @@ from theano_torch import capture, hosts, lanes, memory
 from theano_torch.build import Tracer, storage_of
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.shared import DeviceCell
-from theano_torch.steps import WrongShapes, execute, seconds, set_threads, targets_of
+from theano_torch.steps import WrongShapes, execute, seconds, set_threads
 
 MAX_SIGNATURES = 32     # Combinations of input shapes for which programs are kept per function.
 MAX_PROGRAMS = 8        # Programs per combination, where shapes inside depend on values.
@@ -118,32 +118,26 @@ def assemble(tracer, inputs, on_host, outputs, in_place, copied):
                for number, (function, sources, target, node) in enumerate(entries)]
     keys = [key for step in steps for key in (*step.sources, *step.targets) if not tracer.is_static(key[0])]
     is_fixed = not tracer.is_dynamic and not any(on_host) and not any(is_host for _, is_host in keys + output_keys)
-    parts = parts_of(entries, steps, tracer, initial, input_slots, output_slots)
+    parts = parts_of(entries, steps, tracer, initial, output_slots)
     return Program(parts, initial, input_slots, output_slots, in_place, copied, is_fixed)
 
 
-def parts_of(entries, steps, tracer, initial, input_slots, output_slots):
+def parts_of(entries, steps, tracer, initial, output_slots):
     """The parts of a `Program`: `entries` with changes of the number of threads in between, and perhaps lanes.
 
     `steps` are what the entries were made of.
     """
-    first = last = sum(step.may_be_in_lanes for step in steps)      # These come first.
-    if tracer.is_rehearsal:
-        costs = [seconds(step.node, tracer.shapes) for step in steps[:last]]
-        costs_alone = [cost / lanes.SPEED_UP if step.threads == tracer.plan.threads else cost
-                       for cost, step in zip(costs, steps[:last], strict=True)]
-        first = lanes.first_in_lanes(entries[:last], costs, costs_alone)
+    last = sum(step.may_be_in_lanes for step in steps)      # These come first.
+    costs = [seconds(step.node, tracer.shapes) for step in steps[:last]]
+    costs_alone = [cost / lanes.SPEED_UP if step.threads == tracer.plan.threads else cost
+                   for cost, step in zip(costs, steps[:last], strict=True)]
+    first = lanes.first_in_lanes(entries[:last], costs, costs_alone)
     if first == last:
         return [with_threads(entries, steps)]
-    before, inside, after = entries[:first], entries[first:last], entries[last:]
-    filled = {*input_slots, *(slot for entry in before for slot in targets_of(entry))}
-    made = {slot for entry in inside for slot in targets_of(entry)}
-    used, kept = ({slot for entry in part for slot in entry[1]} for part in (inside, after))
-    kept |= set(output_slots)
-    return [with_threads(before, steps[:first]),
-            lanes.Lanes(inside, costs[first:], initial, filled & (used | kept), kept & (filled | made),
-                        tracer.plan.lane_threads),
-            with_threads(after, steps[last:])]
+    kept = set(output_slots).union(*(entry[1] for entry in entries[last:]))
+    return [with_threads(entries[:first], steps[:first]),
+            lanes.Lanes(entries[first:last], costs[first:], initial, kept, tracer.plan.lane_threads),
+            with_threads(entries[last:], steps[last:])]
 
 
 def with_threads(entries, steps):

@@ -75,8 +75,8 @@ def seconds(node, shapes):
 
 
 def multiplications(node, shapes):
-    """How many a node, or None, takes with the given shapes; only those of convolutions and matrix products count."""
-    if node is None or not is_product(node):
+    """How many a node takes with the given shapes; only those of convolutions and matrix products count."""
+    if not is_product(node):
         return 0
     op = unfused(node.op)
     if isinstance(op, abstract_conv.AbstractConv):      # Perhaps with strides: the result is the smaller one.
