@@ -4,6 +4,7 @@ import theano_env  # noqa: F401  isort: skip
 
 import gc
 import os
+import signal
 import threading
 import weakref
 
@@ -19,8 +20,8 @@ from theano.tensor.nnet import conv2d
 import theano_torch
 import updates
 from theano_torch import collective, lanes
-from theano_torch.lanes import Lanes, ThreadPlan, first_in_lanes, segments, share_out
-from theano_torch.steps import execute, targets_of
+from theano_torch.lanes import Lanes, ThreadPlan, Work, first_in_lanes, tasks_of
+from theano_torch.steps import execute
 
 
 @pytest.fixture
@@ -39,11 +40,12 @@ def two_threads(set_threads):
 class Witness(gof.Op):
     """Its input. `seen` gets torch's number of threads and the name of Python's thread while it runs.
 
-    Fails for negative numbers.
+    Fails for negative numbers. Where there is a `barrier`, waits for the other one.
     """
 
     __props__ = ('name', 'in_order')
     seen = []
+    barrier = None
 
     def __init__(self, name='', in_order=False):
         self.name, self.in_order = name, in_order
@@ -61,6 +63,8 @@ def _(op, node, build):
         op.seen.append((op.name, torch.get_num_threads(), threading.current_thread() is threading.main_thread()))
         if (x < 0).any():
             raise ArithmeticError('negative: ' + op.name)
+        if op.barrier is not None:
+            op.barrier.wait(60)
         return x.clone()
     return look
 
@@ -217,7 +221,7 @@ def test_first_in_lanes():
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Sharing out.
+# Tasks.
 
 
 def random_steps(seed, num=60):
@@ -239,58 +243,48 @@ def test_lanes_give_what_one_after_the_other_gives(seed):
     steps, num_slots = random_steps(seed)
     random = np.random.RandomState(seed)
     costs = (10.0 ** random.uniform(-6, -3, len(steps))).tolist()
-    initial = [None] * num_slots
-    initial[3] = [-3]           # A constant.
-    expected = [[-1], [-2], [-2.5], [-3], *initial[4:]]
+    expected = [[-1], [-2], [-2.5], [-3]] + [None] * (num_slots - 4)
     values = expected.copy()
     execute(steps, expected)
     made = range(4, num_slots)
     kept = set(random.choice(made, size=5).tolist()) | {0}
-    parts = Lanes(steps, costs, initial, kept, threads=1)
+    part = Lanes(steps, costs, kept, threads=1)
     for _ in range(3):
         found = values.copy()
-        parts.run(found)
+        part.run(found)
         assert [found[slot] for slot in kept] == [expected[slot] for slot in kept]
         # Nothing else stays, except what no step has used.
         assert all(found[slot] is None for slot in made if slot not in kept)
-    names = [step for lane in parts.segments for segment in lane for step in segment[1]]
-    assert len(names) == len(steps)
+    assert sorted(id(step[0]) for task in part.tasks for step in task.steps) == sorted(id(step[0]) for step in steps)
 
 
-@pytest.mark.parametrize('seed', range(5))
-def test_sharing_out_respects_what_is_needed(seed):
-    steps, _ = random_steps(seed)
-    costs = np.random.RandomState(seed).uniform(1, 3, len(steps)).tolist()
-    shared = share_out(steps, costs)
-    assert sorted(index for _, index in shared) == list(range(len(steps)))
-    done = set(range(4))
-    for _, index in shared:
-        assert done.issuperset(steps[index][1])
-        done.update(targets_of(steps[index]))
+def test_tasks():
+    """What takes little joins what makes its sources; slots are emptied when nobody needs them any more."""
+    steps = [(name, sources, target, (), None) for name, sources, target in (
+        ('a', (0,), 1), ('a, cheap', (1,), 2), ('b', (1,), (3, 4)), ('c', (2, 3), 5), ('b, cheap', (3, 3), 6))]
+    first, second, third = tasks_of(steps, [1.0, 1e-6, 1.0, 1e-6, 2e-6], kept={5})
+    assert first.steps == [('a', (0,), 1, (0,), None), ('a, cheap', (1,), 2, (), None)]
+    assert second.steps == [('b', (1,), (3, 4), (4,), None), ('b, cheap', (3, 3), 6, (6,), None)]
+    assert third.steps == [('c', (2, 3), 5, (), None)]      # It needs two others.
+    assert [task.followers for task in (first, second, third)] == [[1, 2], [2], []]
+    assert [sorted(task.shared) for task in (first, second, third)] == [[1, 2], [1, 3], [2, 3]]
+    assert [task.seconds for task in (first, second, third)] == pytest.approx([1 + 1e-6, 1 + 2e-6, 1e-6])
 
 
-def test_sharing_out_is_even():
-    """Two chains, one after the other in the list, and a step that needs both."""
-    steps = [(None, (slot,), slot + 2, (), None) for first in (0, 1) for slot in range(first, 20, 2)]
-    steps.append((None, (20, 21), 22, (), None))
-    shared = share_out(steps, [1.0] * len(steps))
-    assert {lane for lane, index in shared if index < 10} == {0}
-    assert {lane for lane, index in shared if 10 <= index < 20} == {1}
-    # The order is kept as far as it costs no time.
-    steps = [(None, (), slot, (), None) for slot in range(10)]
-    assert [index for _, index in share_out(steps, [1.0] * 10)] == list(range(10))
-
-
-def test_segments():
-    """Each waits once, gets everything it needs then, and empties what it does not need any more."""
-    first, second, third = ((None, sources, target, (), None)
-                            for sources, target in (((0,), 2), ((1, 9), 3), ((2, 3), 4)))
-    lists = [[((), (0, 1), None), ((0,), (2,), first), ((2, 3), (4,), third), ((4,), (), None)],
-             [((1, 9), (3,), second)]]
-    mine, theirs = segments(lists, {9})
-    assert mine == [(None, [], [1], [1]), (None, [(None, (0,), 2, (0,), None)], (), ()),
-                    ([3], [(None, (2, 3), 4, (2, 3), None)], (), ())]
-    assert theirs == [([1], [(None, (1, 9), 3, (), None)], [3], [1, 3])]
+@pytest.mark.parametrize('seconds, wakes', [((1, 1), True), ((1, 0), True), ((0, 1), True), ((0, 0), False)])
+def test_the_other_lane_is_woken_where_it_pays(seconds, wakes):
+    """Two steps with a common source, of which a lane leaves the second one to the lane that sleeps."""
+    part = Lanes([(abs, (0,), 1, (), None), (abs, (1,), 2, (), None), (abs, (1,), 3, (), None)], [1.0] * 3, {2, 3}, 1)
+    for task, cost in zip(part.tasks[1:], seconds, strict=True):
+        task.seconds = cost
+    work = Work(part, [1, None, None, None])
+    mine, theirs = threading.Lock(), threading.Lock()
+    theirs.acquire()
+    work.sleeper = theirs
+    source = work.next(None, mine)
+    assert source is part.tasks[0] and theirs.locked()      # There is nothing else to do yet.
+    assert work.next(source, mine) is part.tasks[1]
+    assert theirs.locked() != wakes
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -301,7 +295,7 @@ def test_segments():
 def always(monkeypatch, two_threads):
     """Lanes are used however little there is to do."""
     monkeypatch.setattr(lanes, 'SMALL_STEP', 0)
-    monkeypatch.setattr(lanes, 'MESSAGE_SECONDS', 0.0)
+    monkeypatch.setattr(lanes, 'WAKING_SECONDS', 0.0)
 
 
 def two_chains():
@@ -310,13 +304,15 @@ def two_chains():
     return [x, y], [chain(Witness('x')(x), 4) + 1, chain(Witness('y')(y), 4) - chain(x, 2)]
 
 
-def test_functions_in_lanes(always, seen):
+def test_functions_in_lanes(always, seen, monkeypatch):
     inputs, outputs = two_chains()
     function = theano.function(inputs, outputs, mode=TORCH)
     x, y = numbers(3, 3, low=0, high=1), numbers(3, 3, low=0, high=1, seed=1)
     expected = [np.linalg.matrix_power(x, 16) + 1, np.linalg.matrix_power(y, 16) - np.linalg.matrix_power(x, 4)]
     first = function(x, y)
-    assert sorted(entry[1:] for entry in seen) == [(1, False), (1, True), (1, True), (1, True)]     # A rehearsal first.
+    assert [entry[1:] for entry in seen[:2]] == [(1, True)] * 2     # A rehearsal.
+    assert sorted(entry[0] for entry in seen) == ['x', 'x', 'y', 'y']
+    monkeypatch.setattr(Witness, 'barrier', threading.Barrier(2))
     for _ in range(3):
         seen.clear()
         for mine, reference, before in zip(function(x, y), expected, first, strict=True):
@@ -365,28 +361,68 @@ def test_errors_in_lanes(always, failing):
             np.testing.assert_array_equal(mine, reference)
 
 
-def test_ctrl_c_in_lanes(always, monkeypatch):
-    """Wherever the main thread is, the other lane ends, and the function works afterwards."""
+def test_ctrl_c_in_lanes(always):
+    """Whenever it comes, the other lane ends, and the function works afterwards."""
     inputs, outputs = two_chains()
     function = theano.function(inputs, outputs, mode=TORCH)
     array = np.eye(3, dtype='float32')
     expected = function(array, array)
-    part, = lanes_of(function)
+    tasks = lanes_of(function)[0].tasks
 
     def interrupt(*arguments):
         raise KeyboardInterrupt
-    whole = part.segments
-    for index, (received, steps, sent, emptied) in enumerate(whole[0]):
-        if steps:
-            broken = whole[0].copy()
-            broken[index] = received, [(interrupt, *steps[0][1:])], sent, emptied
-            part.segments = broken, whole[1]
-            with pytest.raises(KeyboardInterrupt):
+    for task in tasks:
+        whole = task.steps
+        task.steps = [(interrupt, *whole[0][1:]), *whole[1:]]
+        with pytest.raises(KeyboardInterrupt):
+            function(array, array)
+        assert torch.get_num_threads() == 2
+        task.steps = whole
+        for mine, reference in zip(function(array, array), expected, strict=True):
+            np.testing.assert_array_equal(mine, reference)
+
+
+def test_signals_in_lanes(always):
+    """As before, by real signals at any moment."""
+    inputs, outputs = two_chains()
+    function = theano.function(inputs, outputs, mode=TORCH)
+    array = np.eye(3, dtype='float32')
+    expected = function(array, array)
+
+    def interrupt(signum, frame):
+        raise KeyboardInterrupt
+    before = signal.signal(signal.SIGALRM, interrupt)
+    num_interrupted = 0
+    try:
+        for delay in np.linspace(2e-5, 1e-3, 200):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
                 function(array, array)
-            assert torch.get_num_threads() == 2
-            part.segments = whole
-            for mine, reference in zip(function(array, array), expected, strict=True):
-                np.testing.assert_array_equal(mine, reference)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                num_interrupted += 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert num_interrupted > 0
+    assert torch.get_num_threads() == 2
+    for mine, reference in zip(function(array, array), expected, strict=True):
+        np.testing.assert_array_equal(mine, reference)
+
+
+def test_one_lane_alone(always):
+    """Where the second one has other things to do, the first one does everything."""
+    inputs, outputs = two_chains()
+    function = theano.function(inputs, outputs, mode=TORCH)
+    array = np.eye(3, dtype='float32')
+    expected = function(array, array)
+    end = threading.Event()
+    lanes.second_lane().put(end.wait)
+    try:
+        found = function(array, array)
+    finally:
+        end.set()
+    for mine, reference in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine, reference)
 
 
 def test_shapes_that_depend_on_values_in_lanes(always):
@@ -417,10 +453,13 @@ def test_memory_is_given_back(always):
             made.append(weakref.ref(result))
             return result
         return step
-    part.segments = tuple([(received, [(watched(run), *rest) for run, *rest in steps], *others)
-                           for received, steps, *others in lane] for lane in part.segments)
+    for task in part.tasks:
+        task.steps = [(watched(run), *rest) for run, *rest in task.steps]
     function(array, array)
     gc.collect()
+    idle = threading.Event()
+    lanes.second_lane().put(idle.set)
+    assert idle.wait(60)        # The thread has let go of what it did before.
     assert len(made) > 10 and all(reference() is None for reference in made)
 
 
@@ -444,12 +483,12 @@ def test_denormal_numbers_in_the_second_lane(always, flush):
     function = theano.function([*inputs], [*outputs, inputs[1] * np.float32(1e-20)], mode=TORCH)
     array = np.full((3, 3), 1e-20, 'float32')
     torch.set_flush_denormal(flush)
-    lanes.worker.cache_clear()
+    lanes.end_second_lane()
     try:
         are_zero = [(function(array, array)[2] == 0).all() for _ in range(3)]
     finally:
         torch.set_flush_denormal(True)      # As `install` sets it.
-        lanes.worker.cache_clear()
+        lanes.end_second_lane()
     assert are_zero == [flush] * 3
 
 

@@ -106,7 +106,7 @@ def install(device='cpu', cudnn=True, deterministic=False, benchmark=False, prec
     for dtype in (np.float16, np.float32, np.float64):
         np.finfo(dtype)     # NumPy looks at denormals the first time and would warn that there are none.
     torch.set_flush_denormal(True)
-    lanes.worker.cache_clear()      # The next one inherits that.
+    lanes.end_second_lane()     # The next one inherits that.
     memory.keep_freed_memory()
     shared.install(device)
     return chosen

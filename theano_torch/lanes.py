@@ -2,24 +2,22 @@
 
 With all threads in every operation, the threads are woken and waited for some hundred times in a training step; each
 time the slower core decides. Where a graph has two things to do at a time (in the D step: reals, fakes and what lies
-between them), two Python threads that each work through a list of steps wait for each other far less often. PyTorch
-lets go of the interpreter while it computes.
-
-Steps are shared out beforehand, by what they are estimated to take. Nothing is shared but constants: each lane has
-values of its own, and sends the other one what it needs.
+between them), two Python threads that each take the next thing to do wait for each other far less often. PyTorch lets
+go of the interpreter while it computes.
 
 How many threads an operation has may change the last bits of its result. So that depends on the graph and on shapes
 alone, and a function computes with the same numbers of threads in every call: where making the program, in the first
 call, has computed with others, the call is repeated with the program.
 """
 
-import bisect
 import collections
-import concurrent.futures
+import dataclasses
 import functools
+import heapq
 import math
 import os
 import queue
+import threading
 
 import torch
 
@@ -30,7 +28,7 @@ WIDE_PRODUCT = 3000000      # Multiplications per kernel element.
 WIDE_ELEMENTS = 500000      # Of the largest input of other nodes.
 
 SPEED_UP = 1.6              # Of products with all threads over half of them.
-MESSAGE_SECONDS = 50e-6     # What waiting for the other lane costs at least.
+WAKING_SECONDS = 50e-6      # What it takes until a lane that sleeps works.
 SMALL_STEP = 1500000        # Multiplications: below this mean, handing over the interpreter costs more than lanes save.
 BIG_PRODUCT = 150000000     # Multiplications per kernel element: beside such ones waking threads does not count, and
                             # lanes would only take more memory.
@@ -106,44 +104,11 @@ def needs_of(steps):
     return [{made_by[slot] for slot in step[1] if slot in made_by} for step in steps]
 
 
-def share_out(steps, costs):
-    """Which lane runs which step: a list of (lane, index) in the order in which they begin, if `costs` are right.
-
-    A lane takes the first of the steps whose sources are there when it is free. Without need, steps so keep their
-    order, and with it the order in which memory becomes free.
-    """
-    needs = needs_of(steps)
-    needed_by = collections.defaultdict(list)
-    for index, before in enumerate(needs):
-        for other in before:
-            needed_by[other].append(index)
-    missing = [len(before) for before in needs]
-    ready = [index for index, count in enumerate(missing) if not count]
-    free, lane_of, finished, result = [0.0, 0.0], {}, {}, []
-
-    def arrival(index, lane):
-        return max((finished[other] + (MESSAGE_SECONDS if lane_of[other] != lane else 0) for other in needs[index]),
-                   default=0.0)
-
-    while ready:
-        lane = free.index(min(free))
-        index = next((index for index in ready if arrival(index, lane) <= free[lane]), None)
-        if index is None:
-            index = min(ready, key=lambda index: arrival(index, lane))
-            lane = min((lane, 1 - lane), key=lambda lane: max(free[lane], arrival(index, lane)))
-        lane_of[index] = lane
-        free[lane] = finished[index] = max(free[lane], arrival(index, lane)) + costs[index]
-        result.append((lane, index))
-        ready.remove(index)
-        for other in needed_by[index]:
-            missing[other] -= 1
-            if not missing[other]:
-                bisect.insort(ready, other)
-    return result
-
-
 class Lanes:
     """Steps that run in two lanes, the second one in a thread of its own.
+
+    A lane that is free takes the first task whose sources are there: where nothing has to wait, tasks so keep their
+    order, and with it the order in which memory becomes free. A core that has other work for a while does less.
 
     Parameters
     ----------
@@ -151,132 +116,183 @@ class Lanes:
         See `steps.py`. None may work in place.
     costs : list of float
         Estimated seconds of each.
-    initial : list
-        Constants, and None, for all slots.
     kept : set of int
         Slots that are needed afterwards.
     threads : int
         Of each lane.
     """
 
-    def __init__(self, steps, costs, initial, kept, threads):
-        self.initial, self.threads = initial, threads
-        constants = {slot for slot, value in enumerate(initial) if value is not None}
-        needed = kept.union(*(step[1] for step in steps))
-        filled = needed - constants.union(*map(targets_of, steps))      # Before.
-        lists = [[((), tuple(filled), None)], []]
-        for lane, index in share_out(steps, costs):
-            step = steps[index]
-            lists[lane].append((step[1], targets_of(step), step))
-        lists[0].append((tuple(kept), (), None))
-        self.segments = segments(lists, constants)
+    def __init__(self, steps, costs, kept, threads):
+        self.threads = threads
+        self.tasks = tasks_of(steps, costs, kept)
+        self.missing = [0] * len(self.tasks)    # How many others have to come before each.
+        for task in self.tasks:
+            for follower in task.followers:
+                self.missing[follower] += 1
+        self.users = collections.Counter(slot for task in self.tasks for slot in task.shared)
 
     def run(self, values):
         """Run all steps on the list `values`, as `execute` does.
 
-        If one lane fails, the other one stops where it next waits. What is raised is the error of the lane that failed.
+        If one lane fails, the other one stops after its task, and the error is raised here.
         """
-        inboxes = queue.SimpleQueue(), queue.SimpleQueue()
+        work = Work(self, values)
         torch.set_num_threads(self.threads)
-        second = worker().submit(self.follow_in_thread, inboxes)
-        try:
-            self.follow(0, values, inboxes)
-        except OtherLaneFailed:
-            raise second.exception() from None
-        except BaseException:       # Ctrl-C, too, must not leave the other lane waiting for ever.
-            concurrent.futures.wait([second])
-            raise
-        second.result()
+        second_lane().put(functools.partial(self.help, work))
+        work.follow()
+        error, work.error = work.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error       # It refers to this frame.
 
-    def follow_in_thread(self, inboxes):
+    def help(self, work):
+        """What the thread of the second lane does. If it comes too late, nothing is left."""
         torch.set_num_threads(self.threads)
         with torch.inference_mode():
-            self.follow(1, self.initial.copy(), inboxes)
+            work.follow()
 
-    def follow(self, lane, values, inboxes):
-        """Run one lane on its own `values`."""
-        inbox, outbox = inboxes[lane], inboxes[1 - lane]
+
+class Work:
+    """What the lanes share in one call of `Lanes`, on a list of values.
+
+    All of it is used while holding the lock, but for the values: a lane reads and fills those of its own task.
+    """
+
+    def __init__(self, lanes, values):
+        self.lock = threading.Lock()
+        self.tasks, self.values = lanes.tasks, values
+        self.missing, self.users = lanes.missing.copy(), lanes.users.copy()
+        self.ready = [index for index, count in enumerate(self.missing) if not count]      # A heap.
+        self.num_left = len(self.tasks)
+        self.sleeper = None         # The lock that a lane without anything to do waits for.
+        self.error = None           # Of the lane that failed.
+
+    def follow(self):
+        """Run tasks until none is left, or until a lane fails: one lane."""
+        sleep = threading.Lock()
+        sleep.acquire()
+        done = None
         try:
-            for received, steps, sent, emptied in self.segments[lane]:
-                if received:
-                    message = inbox.get()
-                    if message is None:
-                        raise OtherLaneFailed
-                    for slot, value in zip(received, message, strict=True):
-                        values[slot] = value
-                    del message, value
-                execute(steps, values)
-                if sent:
-                    outbox.put([values[slot] for slot in sent])
-                for slot in emptied:
-                    values[slot] = None
-        except BaseException:
-            outbox.put(None)
-            raise
+            while (task := self.next(done, sleep)) is not None:
+                execute(task.steps, self.values)
+                done = task
+        except BaseException as error:      # Ctrl-C, too, ends both lanes.
+            with self.lock:
+                self.num_left, self.error = 0, error
+                self.wake()
+
+    def next(self, done, sleep):
+        """The task to run after `done`, perhaps after waiting; None at the end."""
+        while True:
+            with self.lock:
+                if done is not None and self.num_left:
+                    self.finish(done)
+                    done = None
+                if not self.num_left:
+                    self.wake()
+                    return None
+                if self.ready:
+                    task = self.tasks[heapq.heappop(self.ready)]
+                    if self.sleeper is not None and self.is_worth_waking(task):
+                        self.wake()
+                    return task
+                self.sleeper = sleep
+            sleep.acquire()
+
+    def finish(self, task):
+        self.num_left -= 1
+        for slot in task.shared:
+            self.users[slot] -= 1
+            if not self.users[slot]:
+                self.values[slot] = None
+        for index in task.followers:
+            self.missing[index] -= 1
+            if not self.missing[index]:
+                heapq.heappush(self.ready, index)
+
+    def is_worth_waking(self, task):
+        """Whether a lane that is about to run `task` leaves the other one enough to do."""
+        return bool(self.ready) and (task.seconds >= WAKING_SECONDS or
+                                     sum(self.tasks[index].seconds for index in self.ready) >= WAKING_SECONDS)
+
+    def wake(self):
+        if self.sleeper is not None:
+            if self.sleeper.locked():       # Ctrl-C may have come after the next line.
+                self.sleeper.release()
+            self.sleeper = None
 
 
-class OtherLaneFailed(Exception):
-    """A lane cannot go on because the other one has failed."""
+@dataclasses.dataclass
+class Task:
+    """Steps that a lane runs in one go."""
+
+    steps: list         # Of tuples, see `steps.py`.
+    seconds: float      # Estimated.
+    followers: list     # Indices of the tasks that need this one.
+    shared: list        # Slots that other tasks use, too; they are emptied when all have. Steps empty what is left.
+
+
+def tasks_of(steps, costs, kept):
+    """Steps as a list of `Task`, in the same order.
+
+    A step that takes less than waking the other lane joins the task that makes what it needs, if one alone does.
+    """
+    groups, group_of, needs = [], [], needs_of(steps)
+    for index, before in enumerate(needs):
+        makers = {group_of[other] for other in before}
+        if len(makers) != 1 or costs[index] >= WAKING_SECONDS:
+            makers = {len(groups)}
+            groups.append([])
+        group_of.append(makers.pop())
+        groups[group_of[index]].append(index)
+    users, followers, shared = collections.defaultdict(set), [set() for _ in groups], [[] for _ in groups]
+    for step, group, before in zip(steps, group_of, needs, strict=True):
+        for slot in {*step[1], *targets_of(step)} - kept:
+            users[slot].add(group)
+        for other in before:
+            followers[group_of[other]].add(group)
+    own = {slot for slot, sharing in users.items() if len(sharing) == 1}
+    for slot in users.keys() - own:
+        for group in users[slot]:
+            shared[group].append(slot)
+    return [Task(emptying([steps[index] for index in group], own), sum(costs[index] for index in group),
+                 sorted(after - {number}), slots)
+            for number, (group, after, slots) in enumerate(zip(groups, followers, shared, strict=True))]
+
+
+def emptying(steps, own):
+    """`steps` that empty the slots in the set `own` after their last use."""
+    last_use = {slot: index for index, step in enumerate(steps) for slot in (*step[1], *targets_of(step))}
+    return [(function, sources, target, tuple(slot for slot in sorted({*sources, *targets_of(step)} & own)
+                                              if last_use[slot] == index), node)
+            for index, step in enumerate(steps) for function, sources, target, _, node in [step]]
 
 
 @functools.cache
-def worker():
-    """The thread of the second lanes. It treats denormal numbers as the thread does that first asks for it."""
-    return concurrent.futures.ThreadPoolExecutor(1, 'second lane')
+def second_lane():
+    """The queue to the thread of the second lanes; it calls what it gets, and ends with None.
 
-
-os.register_at_fork(after_in_child=worker.cache_clear)      # Threads do not come along.
-
-
-def segments(lists, constants):
-    """What each of two lanes does, cut where one has to wait for the other.
-
-    Parameters
-    ----------
-    lists : pair of lists of (sources, targets, step or None)
-        For each lane; entries without a step stand for what is there before and needed afterwards.
-    constants : set of int
-        Slots that both lanes have from the start and keep.
-
-    Returns
-    -------
-    pair of lists of (slots to receive before, steps, slots to send afterwards, slots to empty then)
+    It treats denormal numbers as the thread does that first asks for it. A plain queue: those of `concurrent.futures`
+    can stay locked when Ctrl-C comes while something is put in.
     """
-    made = [{slot: place for place, entry in enumerate(entries) for slot in entry[1]} for entries in lists]
-    sent = [{}, {}]         # For each lane: place after which it sends -> slots.
-    received = [{}, {}]     # For each lane: place before which it receives -> slots.
-    for lane, entries in enumerate(lists):
-        other = made[1 - lane]
-        wanted = sorted({slot for entry in entries for slot in entry[0]} & other.keys() - constants, key=other.get)
-        last_sent = -1
-        for place, (sources, _, _) in enumerate(entries):
-            until = max((other[slot] for slot in sources if slot in other), default=-1)
-            if until > last_sent:
-                slots = [slot for slot in wanted if last_sent < other[slot] <= until]
-                sent[1 - lane][until], received[lane][place] = slots, slots
-                last_sent = until
-    return tuple(cut(entries, received[lane], sent[lane], constants) for lane, entries in enumerate(lists))
+    jobs = queue.SimpleQueue()
+    threading.Thread(target=serve, args=[jobs], daemon=True, name='second lane').start()
+    return jobs
 
 
-def cut(entries, received, sent, constants):
-    """The segments of one lane, see `segments`. Slots are emptied after their last use in this lane."""
-    last_use = {slot: place for place, entry in enumerate(entries) for slot in (*entry[0], *entry[1])}
-    for place, slots in sent.items():
-        last_use.update((slot, max(place, last_use[slot])) for slot in slots)
-    emptied = collections.defaultdict(list)
-    for slot, place in last_use.items():
-        if slot not in constants and (place < len(entries) - 1 or entries[-1][2] is not None):
-            emptied[place].append(slot)
-    result, steps, begin = [], [], 0
-    for place, (_, _, step) in enumerate(entries):
-        if place in received and place > begin:
-            result.append((received.get(begin), steps, (), ()))
-            steps, begin = [], place
-        is_sent = place in sent
-        if step is not None:
-            function, sources, target, _, node = step
-            steps.append((function, sources, target, () if is_sent else tuple(emptied[place]), node))
-        if is_sent or place == len(entries) - 1:
-            result.append((received.get(begin), steps, sent.get(place, ()), emptied[place] if is_sent else ()))
-            steps, begin = [], place + 1
-    return result
+def serve(jobs):
+    while (job := jobs.get()) is not None:
+        job()
+        del job     # And all its values.
+
+
+def end_second_lane():
+    """End the thread of the second lanes. The next one starts when it is needed."""
+    if second_lane.cache_info().currsize:
+        second_lane().put(None)
+    second_lane.cache_clear()
+
+
+os.register_at_fork(after_in_child=second_lane.cache_clear)     # Threads do not come along.

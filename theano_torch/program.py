@@ -118,11 +118,11 @@ def assemble(tracer, inputs, on_host, outputs, in_place, copied):
                for number, (function, sources, target, node) in enumerate(entries)]
     keys = [key for step in steps for key in (*step.sources, *step.targets) if not tracer.is_static(key[0])]
     is_fixed = not tracer.is_dynamic and not any(on_host) and not any(is_host for _, is_host in keys + output_keys)
-    parts = parts_of(entries, steps, tracer, initial, output_slots)
+    parts = parts_of(entries, steps, tracer, output_slots)
     return Program(parts, initial, input_slots, output_slots, in_place, copied, is_fixed)
 
 
-def parts_of(entries, steps, tracer, initial, output_slots):
+def parts_of(entries, steps, tracer, output_slots):
     """The parts of a `Program`: `entries` with changes of the number of threads in between, and perhaps lanes.
 
     `steps` are what the entries were made of.
@@ -136,7 +136,7 @@ def parts_of(entries, steps, tracer, initial, output_slots):
         return [with_threads(entries, steps)]
     kept = set(output_slots).union(*(entry[1] for entry in entries[last:]))
     return [with_threads(entries[:first], steps[:first]),
-            lanes.Lanes(entries[first:last], costs[first:], initial, kept, tracer.plan.lane_threads),
+            lanes.Lanes(entries[first:last], costs[first:], kept, tracer.plan.lane_threads),
             with_threads(entries[last:], steps[last:])]
 
 

@@ -27,7 +27,7 @@ class WrongShapes(Exception):
 
 def execute(steps, values):
     """Run `steps` in order on the list `values`. Errors name the node."""
-    arguments = node = None
+    arguments, node = (), None
     try:
         for function, sources, target, emptied, node in steps:     # noqa: B007  (used where it fails)
             arguments = [values[slot] for slot in sources]
