@@ -16,7 +16,7 @@ peer    pro-gan-pth 3.4 (PyTorch, MIT licence), its D and G step with averaged w
 
 All get the same widths, minibatch and number of threads, and treat denormal numbers as zero. A round times every
 contender for the same while; what is compared is the median over the rounds of the ratio within a round. `of peak`
-counts the multiplications of the plain algorithm against a matrix product timed in the same round.
+counts the multiplications of the plain algorithm against a matrix product timed in the same round, in one more process.
 """
 
 import argparse
@@ -29,6 +29,7 @@ import types
 import train_step
 
 CONTENDERS = ('ours', 'peer', 'theano')
+PRODUCT = 'product'     # Not a contender: the matrix product, whose memory is nobody's.
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -99,9 +100,12 @@ class Peer:
 
 
 def work(args):
-    """A contender's process: one JSON request a line, one JSON answer a line."""
+    """A contender's process, or that of the matrix product: one JSON request a line, one JSON answer a line."""
     args.engine = 'theano' if args.work == 'theano' else 'torch'
-    contender = Peer(args) if args.work == 'peer' else train_step.Trainer(args)
+    if args.work == 'peer':
+        contender = Peer(args)
+    elif args.work in CONTENDERS:
+        contender = train_step.Trainer(args)
     for line in sys.stdin:
         request = json.loads(line)
         answer = {}
@@ -145,7 +149,7 @@ class Contender:
 def compare(lod, args):
     """Rounds at one lod in fresh processes; returns a dict for one row."""
     from statistics import median
-    contenders = [Contender(name) for name in args.contenders]
+    contenders, product = [Contender(name) for name in args.contenders], Contender(PRODUCT)
     for contender in contenders:
         contender.ask(lod=lod)
     flops = next((c.ask(flops=lod)['flops'] for c in contenders if c.name != 'peer'), None)
@@ -155,9 +159,9 @@ def compare(lod, args):
         for contender in contenders:
             answer = contender.ask(seconds=args.seconds)
             seconds[contender.name], memory[contender.name] = answer['seconds'], answer['memory']
-        peaks.append(contenders[0].ask(peak=True)['peak'])
+        peaks.append(product.ask(peak=True)['peak'])
         rounds.append(seconds)
-    for contender in contenders:
+    for contender in (*contenders, product):
         contender.close()
     row = {'lod': lod, 'resolution': args.resolution >> int(lod), 'peak_gflops': median(peaks) / 1e9}
     for name in args.contenders:
@@ -176,7 +180,7 @@ def main():
     parser.add_argument('--contenders', nargs='+', default=['ours', 'peer'], choices=CONTENDERS,
                         help='the first is what the others are compared with; default: ours peer')
     parser.add_argument('--seconds', type=float, default=3, help='per contender and round; default: %(default)s')
-    parser.add_argument('--work', choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument('--work', choices=(*CONTENDERS, PRODUCT), help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ['OMP_NUM_THREADS'] = str(args.threads)
     if args.work:
