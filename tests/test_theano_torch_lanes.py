@@ -115,9 +115,10 @@ def test_a_single_thread_stays_one(set_threads, seen, monkeypatch):
     set_threads(1)
     x = T.fmatrix()
     function = theano.function([x], Witness()(x), mode=TORCH)
-    set_threads(2)      # Whoever does this after compiling gets what they ask for.
     function(np.ones((2, 2), 'float32'))
-    assert seen == [('', 2, True)]
+    set_threads(2)      # Whoever does this after the first call gets what they ask for.
+    function(np.ones((2, 2), 'float32'))
+    assert seen == [('', 1, True), ('', 2, True)]
 
 
 def test_threads_of_products():
@@ -320,6 +321,25 @@ def test_functions_in_lanes(always, seen, monkeypatch):
             np.testing.assert_array_equal(mine, before)
         assert sorted(entry[1:] for entry in seen) == [(1, False), (1, True)]
         assert torch.get_num_threads() == 2
+    assert len(lanes_of(function)) == 1
+
+
+def test_functions_made_in_another_thread_have_lanes(always):
+    """What counts are the threads of who calls them: threads start with what any thread was last set to."""
+    inputs, outputs = two_chains()
+    made = []
+
+    def run(work):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    run(lambda: torch.set_num_threads(1))       # As while one thread or lanes are at work.
+    run(lambda: made.extend([torch.get_num_threads(), theano.function(inputs, outputs, mode=TORCH)]))
+    threads, function = made
+    assert threads == 1
+    array = np.eye(3, dtype='float32')
+    function(array, array)
+    assert torch.get_num_threads() == 2
     assert len(lanes_of(function)) == 1
 
 

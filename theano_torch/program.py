@@ -187,9 +187,7 @@ class Runner:
         self.device_cells = [cell if isinstance(cell, DeviceCell) and cell.device == device else None
                              for cell in input_storage]
         self.graphs = capture.graphs_on(device) if captures and device.type == 'cuda' else None
-        self.plan = None
-        if device.type == 'cpu' and torch.get_num_threads() > 1:
-            self.plan = lanes.ThreadPlan(order, torch.get_num_threads())
+        self.plan = None        # A lanes.ThreadPlan for the threads of the first caller; who compiles may have others.
         self.programs = collections.OrderedDict()       # signature -> list of programs, the last used one first
         self.constants = {}
 
@@ -249,6 +247,8 @@ class Runner:
 
     def make_program(self, inputs):
         """A program for inputs of these shapes, and the outputs; None if it has yet to be called for them."""
+        if self.plan is None and self.device.type == 'cpu' and torch.get_num_threads() > 1:
+            self.plan = lanes.ThreadPlan(self.order, torch.get_num_threads())
         tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.plan)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
         copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs, self.in_place)
