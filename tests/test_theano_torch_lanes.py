@@ -305,6 +305,19 @@ def two_chains():
     return [x, y], [chain(Witness('x')(x), 4) + 1, chain(Witness('y')(y), 4) - chain(x, 2)]
 
 
+def function_in_lanes():
+    """(function of two arrays, an array, what the function gives for it twice)."""
+    inputs, outputs = two_chains()
+    function = theano.function(inputs, outputs, mode=TORCH)
+    array = np.eye(3, dtype='float32')
+    return function, array, function(array, array)
+
+
+def assert_arrays_equal(found, expected):
+    for mine, reference in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine, reference)
+
+
 def test_functions_in_lanes(always, seen, monkeypatch):
     inputs, outputs = two_chains()
     function = theano.function(inputs, outputs, mode=TORCH)
@@ -377,16 +390,12 @@ def test_errors_in_lanes(always, failing):
         bad = {name: -value if name in failing else value for name, value in good.items()}
         with pytest.raises(ArithmeticError, match='(?s)^negative: [%s]\n.*Apply node' % failing):
             function(**bad)
-        for mine, reference in zip(function(**good), expected, strict=True):
-            np.testing.assert_array_equal(mine, reference)
+        assert_arrays_equal(function(**good), expected)
 
 
 def test_ctrl_c_in_lanes(always):
     """Whenever it comes, the other lane ends, and the function works afterwards."""
-    inputs, outputs = two_chains()
-    function = theano.function(inputs, outputs, mode=TORCH)
-    array = np.eye(3, dtype='float32')
-    expected = function(array, array)
+    function, array, expected = function_in_lanes()
     tasks = lanes_of(function)[0].tasks
 
     def interrupt(*arguments):
@@ -398,16 +407,12 @@ def test_ctrl_c_in_lanes(always):
             function(array, array)
         assert torch.get_num_threads() == 2
         task.steps = whole
-        for mine, reference in zip(function(array, array), expected, strict=True):
-            np.testing.assert_array_equal(mine, reference)
+        assert_arrays_equal(function(array, array), expected)
 
 
 def test_signals_in_lanes(always):
     """As before, by real signals at any moment."""
-    inputs, outputs = two_chains()
-    function = theano.function(inputs, outputs, mode=TORCH)
-    array = np.eye(3, dtype='float32')
-    expected = function(array, array)
+    function, array, expected = function_in_lanes()
 
     def interrupt(signum, frame):
         raise KeyboardInterrupt
@@ -425,24 +430,19 @@ def test_signals_in_lanes(always):
         signal.signal(signal.SIGALRM, before)
     assert num_interrupted > 0
     assert torch.get_num_threads() == 2
-    for mine, reference in zip(function(array, array), expected, strict=True):
-        np.testing.assert_array_equal(mine, reference)
+    assert_arrays_equal(function(array, array), expected)
 
 
 def test_one_lane_alone(always):
     """Where the second one has other things to do, the first one does everything."""
-    inputs, outputs = two_chains()
-    function = theano.function(inputs, outputs, mode=TORCH)
-    array = np.eye(3, dtype='float32')
-    expected = function(array, array)
+    function, array, expected = function_in_lanes()
     end = threading.Event()
     lanes.second_lane().put(end.wait)
     try:
         found = function(array, array)
     finally:
         end.set()
-    for mine, reference in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(mine, reference)
+    assert_arrays_equal(found, expected)
 
 
 def test_shapes_that_depend_on_values_in_lanes(always):
