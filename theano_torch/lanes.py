@@ -21,7 +21,14 @@ import threading
 
 import torch
 
-from theano_torch.steps import execute, is_product, multiplications, multiplications_per_kernel_element, targets_of
+from theano_torch.steps import (
+    emptying,
+    execute,
+    is_product,
+    multiplications,
+    multiplications_per_kernel_element,
+    targets_of,
+)
 
 # What runs with all threads outside of lanes: with less to do, waking them costs more than they save.
 WIDE_PRODUCT = 3000000      # Multiplications per kernel element.
@@ -260,14 +267,6 @@ def tasks_of(steps, costs, kept):
     return [Task(emptying([steps[index] for index in group], own), sum(costs[index] for index in group),
                  sorted(after - {number}), slots)
             for number, (group, after, slots) in enumerate(zip(groups, followers, shared, strict=True))]
-
-
-def emptying(steps, own):
-    """`steps` that empty the slots in the set `own` after their last use."""
-    last_use = {slot: index for index, step in enumerate(steps) for slot in (*step[1], *targets_of(step))}
-    return [(function, sources, target, tuple(slot for slot in sorted({*sources, *targets_of(step)} & own)
-                                              if last_use[slot] == index), node)
-            for index, step in enumerate(steps) for function, sources, target, _, node in [step]]
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from theano_torch import capture, hosts, lanes, memory
 from theano_torch.build import Tracer, storage_of
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.shared import DeviceCell
-from theano_torch.steps import WrongShapes, execute, seconds, set_threads
+from theano_torch.steps import WrongShapes, emptying, execute, seconds, set_threads
 
 MAX_SIGNATURES = 32     # Combinations of input shapes for which programs are kept per function.
 MAX_PROGRAMS = 8        # Programs per combination, where shapes inside depend on values.
@@ -105,17 +105,11 @@ def assemble(tracer, inputs, on_host, outputs, in_place, copied):
 
     input_slots = [slot(key) for key in zip(inputs, on_host, strict=True)]
     output_slots = [slot(key) for key in output_keys]
-    entries, last_use = [], {}
-    for number, step in enumerate(steps):
+    entries = []
+    for step in steps:
         sources, targets = tuple(map(slot, step.sources)), tuple(map(slot, step.targets))
-        last_use.update(dict.fromkeys(sources + targets, number))
-        entries.append((step.function, sources, targets[0] if step.single else targets, step.node))
-    emptied = collections.defaultdict(list)
-    for index, number in last_use.items():
-        if index not in output_slots and initial[index] is None:
-            emptied[number].append(index)
-    entries = [(function, sources, target, tuple(emptied[number]), node)
-               for number, (function, sources, target, node) in enumerate(entries)]
+        entries.append((step.function, sources, targets[0] if step.single else targets, (), step.node))
+    entries = emptying(entries, {index for index, value in enumerate(initial) if value is None} - set(output_slots))
     keys = [key for step in steps for key in (*step.sources, *step.targets) if not tracer.is_static(key[0])]
     is_fixed = not tracer.is_dynamic and not any(on_host) and not any(is_host for _, is_host in keys + output_keys)
     parts = parts_of(entries, steps, tracer, output_slots)

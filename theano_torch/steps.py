@@ -53,6 +53,18 @@ def targets_of(step):
     return (target,) if type(target) is int else target
 
 
+def emptying(steps, own):
+    """`steps` that empty the slots in the set `own` after their last use."""
+    last_use = {slot: index for index, step in enumerate(steps) for slot in (*step[1], *targets_of(step))}
+    result = []
+    for index, step in enumerate(steps):
+        function, sources, target, _, node = step
+        used = own.intersection((*sources, *targets_of(step)))
+        emptied = tuple(sorted(slot for slot in used if last_use[slot] == index))
+        result.append((function, sources, target, emptied, node))
+    return result
+
+
 def set_threads(number):
     """A step after which PyTorch uses `number` threads."""
     def change():
