@@ -15,6 +15,7 @@ import math
 import torch
 from theano.tensor.nnet import abstract_conv
 
+from theano_torch import winograd
 from theano_torch.convert import torch_dtype
 from theano_torch.registry import UnsupportedOp, lower
 
@@ -51,6 +52,12 @@ class Geometry:
         num, _, *size = build.shape(image)
         return build.device.type == 'cpu' and self.is_plain() and math.prod(self.kernel_size) == 1 and \
             not any(self.pad) and num * math.prod(size) <= SMALL_PRODUCT_PIXELS
+
+    def faster(self, kinds, build, *shapes):
+        """An object of the first of the classes `kinds`, made of `shapes`, that is faster than oneDNN; or None."""
+        if build.device.type == 'cpu' and self.is_plain() and self.is_exact():
+            return next((way for way in (kind(*shapes) for kind in kinds) if way.is_faster()), None)
+        return None
 
     def padding(self, op, kernel_size):
         """(before, after) for each spatial dimension."""
@@ -108,13 +115,23 @@ class Geometry:
 
 
 def forward_convolution(op, node, build):
-    """(geometry, function of image, filters and perhaps a bias) of a convolution of the node's first two inputs."""
-    geometry = Geometry(op, node, build, build.shape(node.inputs[1])[2:])
+    """A convolution of the node's first two inputs.
+
+    Returns
+    -------
+    geometry : Geometry
+    convolve : function of image, filters and perhaps a bias
+    is_direct : bool
+        Whether that is torch's convolution and nothing else.
+    """
+    image_shape, filters_shape = (build.shape(var) for var in node.inputs[:2])
+    geometry = Geometry(op, node, build, filters_shape[2:])
     stride, pad, dilation, groups, zeros = (
         geometry.stride, geometry.pad, geometry.dilation, geometry.groups, [0] * geometry.ndim)
-    channels = build.shape(node.inputs[0])[1], build.shape(node.inputs[1])[1] * groups
+    channels = image_shape[1], filters_shape[1] * groups
     if channels[0] != channels[1]:
         raise ValueError('The image has %d channels, the filters (times groups) have %d' % channels)
+    faster = geometry.faster([winograd.Convolution], build, filters_shape, image_shape, pad)
 
     def convolve(image, filters, bias=None):
         return convolution(geometry.image(geometry.padded(image)), geometry.flip(filters.to(geometry.compute)), bias,
@@ -124,13 +141,21 @@ def forward_convolution(op, node, build):
         matrix = filters.flatten(1).t().to(geometry.compute)
         pixels = pixels_of(image.to(geometry.compute))
         return image_of(torch.mm(pixels, matrix) if bias is None else torch.addmm(bias, pixels, matrix), image)
-    return geometry, geometry.widened(multiply if geometry.is_small_product(build, node.inputs[0]) else convolve)
+
+    def convolve_faster(image, filters, bias=None):
+        return faster(geometry.image(image), geometry.flip(filters.to(geometry.compute)), bias)
+
+    if faster is not None:
+        return geometry, convolve_faster, False
+    is_small = geometry.is_small_product(build, node.inputs[0])
+    return geometry, geometry.widened(multiply if is_small else convolve), not is_small
 
 
 def transposed_convolution(op, node, build):
-    """(geometry, function of filters, gradients of the output and perhaps a bias) of a convolution's transpose."""
+    """The transpose of a convolution; as `forward_convolution`, of filters, gradients of the output, perhaps a bias."""
     image_size = build.integers(node.inputs[2])
-    kernel_size, top_size = build.shape(node.inputs[0])[2:], build.shape(node.inputs[1])[2:]
+    filters_shape, top_shape = (build.shape(var) for var in node.inputs[:2])
+    kernel_size, top_size = filters_shape[2:], top_shape[2:]
     geometry = Geometry(op, node, build, kernel_size)
     stride, pad, dilation, groups = geometry.stride, geometry.pad, geometry.dilation, geometry.groups
     # What the strides skipped at the end of the image.
@@ -138,6 +163,10 @@ def transposed_convolution(op, node, build):
                zip(geometry.padded_size(image_size), top_size, stride, pad, kernel_size, dilation, strict=True)]
     if not all(0 <= rest < step for rest, step in zip(missing, stride, strict=True)):
         raise ValueError('gradients of size %s do not belong to images of size %s' % (top_size, image_size))
+    # Of stride one it is a convolution with transposed filters.
+    faster = geometry.faster(
+        [winograd.Convolution], build, [filters_shape[1], filters_shape[0], *kernel_size], top_shape,
+        [size - 1 - edge for size, edge in zip(kernel_size, pad, strict=True)])
 
     def convolve(filters, top_grad, bias=None):
         filters = geometry.flip(filters.to(geometry.compute))
@@ -148,7 +177,15 @@ def transposed_convolution(op, node, build):
         matrix = filters.flatten(1).to(geometry.compute)
         pixels = pixels_of(top_grad.to(geometry.compute))
         return image_of(torch.mm(pixels, matrix) if bias is None else torch.addmm(bias, pixels, matrix), top_grad)
-    return geometry, geometry.widened(multiply if geometry.is_small_product(build, node.inputs[1]) else convolve)
+
+    def convolve_faster(filters, top_grad, bias=None):
+        filters = geometry.flip(filters.to(geometry.compute)).flip(2, 3).transpose(0, 1)
+        return faster(geometry.image(top_grad), filters, bias)
+
+    if faster is not None:
+        return geometry, convolve_faster, False
+    is_small = geometry.is_small_product(build, node.inputs[1])
+    return geometry, geometry.widened(multiply if is_small else convolve), False
 
 
 def pixels_of(image):
@@ -164,7 +201,8 @@ def image_of(pixels, like):
 
 @lower.register(abstract_conv.AbstractConv)
 def _(op, node, build):
-    return forward_convolution(op, node, build)[1]
+    _, convolve, _ = forward_convolution(op, node, build)
+    return convolve
 
 
 @lower.register(abstract_conv.AbstractConv_gradWeights)
@@ -187,11 +225,10 @@ def _(op, node, build):
             grads, pixels = pixels_of(top_grad.to(geometry.compute)), pixels_of(image.to(geometry.compute))
             return torch.mm(grads.t(), pixels).view(shape).to(geometry.dtype)
         return multiply, node.inputs[:2]
-    if build.device.type == 'cpu' and geometry.is_plain() and max(kernel_size) > 1 and geometry.is_exact() and \
-            shape[0] * shape[1] >= WeightProducts.MIN_FILTERS:
-        products = WeightProducts(shape, build.shape(node.inputs[0]), geometry.pad)
-
-        return lambda image, top_grad: geometry.flip(products(geometry.image(image), geometry.image(top_grad))), \
+    faster = geometry.faster([winograd.FilterGradient, WeightProducts], build, shape, build.shape(node.inputs[0]),
+                             geometry.pad)
+    if faster is not None:
+        return lambda image, top_grad: geometry.flip(faster(geometry.image(image), geometry.image(top_grad))), \
             node.inputs[:2]
     return grad_weights, node.inputs[:2]
 
@@ -222,12 +259,16 @@ class WeightProducts:
         self.num, self.channels, height, width = image_shape
         self.height, self.width = height + 2 * pad[0], width + 2 * pad[1]       # With padding.
         self.out_height, self.out_width = self.height - shape[2] + 1, self.width - shape[3] + 1
-        row_bytes = self.out_width * shape[3] * self.channels * 4
+        row_bytes = max(self.out_width * shape[3] * self.channels * 4, 1)
         self.is_whole = self.channels >= self.WHOLE_CHANNELS or \
             self.num * self.out_height * row_bytes * shape[2] <= self.WHOLE_BYTES
         least = max(min(self.num, torch.get_num_threads()), 1)      # Images are shared out among the threads.
         self.rows = min(max(self.BLOCK_BYTES // row_bytes, 8), self.out_height)
         self.images = min(max(self.BLOCK_BYTES // (self.rows * row_bytes), 1) * least, self.num)
+
+    def is_faster(self):
+        num_filters, channels, *size = self.filters
+        return max(size) > 1 and num_filters * channels >= self.MIN_FILTERS
 
     def __call__(self, image, top_grad):
         image = image.permute(0, 2, 3, 1)
@@ -267,4 +308,5 @@ class WeightProducts:
 
 @lower.register(abstract_conv.AbstractConv_gradInputs)
 def _(op, node, build):
-    return transposed_convolution(op, node, build)[1], node.inputs[:2]
+    _, convolve, _ = transposed_convolution(op, node, build)
+    return convolve, node.inputs[:2]

@@ -87,12 +87,12 @@ theano.compile.optdb.register('torch_fuse_convolutions', FuseConvolutions(), 49.
 @lower.register(ConvBiasActivation)
 def _(op, node, build):
     is_transposed = isinstance(op.conv, abstract_conv.AbstractConv2d_gradInputs)
-    geometry, convolve = (transposed_convolution if is_transposed else forward_convolution)(op.conv, node, build)
+    geometry, convolve, is_direct = (transposed_convolution if is_transposed else forward_convolution)(
+        op.conv, node, build)
     name, parameters, in_place = lower_activation(op.activation) if op.activation else ('none', [], None)
     variables = [*node.inputs[:2], node.inputs[-1]]
-    if name and build.device.type == 'cpu' and geometry.compute == torch.float32 and geometry.is_plain() \
-            and not is_transposed and torch.backends.mkldnn.is_available() \
-            and not geometry.is_small_product(build, node.inputs[0]):
+    if name and is_direct and build.device.type == 'cpu' and geometry.compute == torch.float32 \
+            and geometry.is_plain() and torch.backends.mkldnn.is_available():
         pad, ones = geometry.pad, [1, 1]
         return lambda image, filters, bias: pointwise(
             geometry.image(image), geometry.flip(filters), bias.to(geometry.dtype).contiguous(), pad, ones, ones, 1,

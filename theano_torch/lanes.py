@@ -37,7 +37,7 @@ WIDE_ELEMENTS = 500000      # Of the largest input of other nodes.
 SPEED_UP = 1.6              # Of products with all threads over half of them.
 WAKING_SECONDS = 50e-6      # What it takes until a lane that sleeps works.
 SMALL_STEP = 1500000        # Multiplications: below this mean, handing over the interpreter costs more than lanes save.
-BIG_PRODUCT = 150000000     # Multiplications per kernel element: beside such ones waking threads does not count, and
+BIG_PRODUCT = 600000000     # Multiplications per kernel element: beside such ones waking threads does not count, and
                             # lanes would only take more memory.
 
 
