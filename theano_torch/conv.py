@@ -7,6 +7,8 @@ the tensor whose gradient is asked for.
 Images in two dimensions are handled in the channels-last memory format: element-wise ops, pooling and resampling keep
 the format that they get, so that a whole network runs in it once its first convolution has put the images there.
 
+On the CPU those of 3x3 filters with many channels are computed in tiles, see `winograd`.
+
 Float32 convolutions may compute in a shorter type, see `Build.computing`; they take and give float32 all the same.
 """
 

@@ -90,6 +90,7 @@ class Tiles:
         Their shape.
     image_shape : (N, C, H, W)
     pad : (int, int)
+        Rows above and below, columns on both sides.
     """
 
     # Of a block, for each thread: more tiles would only take more memory, more bytes leave the caches.
@@ -125,9 +126,9 @@ class Tiles:
 
     def pixels(self, image, block):
         """The pixels of each block out of `image` (N, H, W, C): views (6, 6, images, rows, columns, C)."""
-        (height, width), (images, rows, _) = self.pad, block
-        if any(self.pad):
-            image = torch.nn.functional.pad(image, (0, 0, width, width, height, height))
+        (vertical, horizontal), (images, rows, _) = self.pad, block
+        if vertical or horizontal:
+            image = torch.nn.functional.pad(image, (0, 0, horizontal, horizontal, vertical, vertical))
         tiles = image.unfold(1, PIXELS, TILE).unfold(2, PIXELS, TILE)
         return unbound(tiles.unflatten(1, (-1, rows)).unflatten(0, (-1, images)).permute(0, 2, 6, 7, 1, 3, 4, 5))
 
