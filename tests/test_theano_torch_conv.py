@@ -98,6 +98,20 @@ def test_weight_products_of_no_images():
     assert result.shape == (4, 3, 3, 3) and not result.any()
 
 
+@pytest.mark.parametrize('num_filters', [2, 32])
+def test_images_too_small_for_any_output(num_filters):
+    """Few filters are torch's own work, many are a matrix product; neither fails while its sizes are computed."""
+    x, top = T.ftensor4(), T.ftensor4()
+    shape = num_filters, 16, 3, 3
+    f = theano.function([x, top], T.nnet.abstract_conv.conv2d_grad_wrt_weights(x, top, shape), mode=TORCH)
+    arguments = numbers(2, 16, 2, 5), numbers(2, num_filters, 0, 3)
+    if num_filters * 16 >= WeightProducts.MIN_FILTERS:
+        assert not f(*arguments).any()
+    else:
+        with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+            f(*arguments)
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
 @pytest.mark.parametrize('size, options', [
     ((3, 3), dict(border_mode=(1, 1))), ((3, 3), dict(border_mode='half', filter_flip=False)), ((1, 3), dict()),

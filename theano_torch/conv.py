@@ -265,7 +265,7 @@ class WeightProducts:
         self.is_whole = self.channels >= self.WHOLE_CHANNELS or \
             self.num * self.out_height * row_bytes * shape[2] <= self.WHOLE_BYTES
         least = max(min(self.num, torch.get_num_threads()), 1)      # Images are shared out among the threads.
-        self.rows = min(max(self.BLOCK_BYTES // row_bytes, 8), self.out_height)
+        self.rows = max(min(max(self.BLOCK_BYTES // row_bytes, 8), self.out_height), 1)
         self.images = min(max(self.BLOCK_BYTES // (self.rows * row_bytes), 1) * least, self.num)
 
     def is_faster(self):
