@@ -52,14 +52,14 @@ def check_packages():
     try:
         import cryptography.fernet  # noqa: F401
     except ImportError as error:
-        raise ImportError('CelebA-HQ needs the package cryptography (%s); pip install cryptography' % error) from error
+        raise ImportError(f'CelebA-HQ needs the package cryptography ({error}); pip install cryptography') from error
     try:
         import jpeglib
         jpeglib.version.set('8d')
     except (ImportError, OSError, NotImplementedError, RuntimeError) as error:
-        raise ImportError('CelebA-HQ needs the package jpeglib, which has libjpeg 8d (%s); pip install jpeglib; where '
-                          'that fails: it has wheels for Linux on x86-64, macOS on Apple silicon and Windows only, '
-                          'so use such a machine' % str(error).splitlines()[0]) from error
+        raise ImportError(f'CelebA-HQ needs the package jpeglib, which has libjpeg 8d ({str(error).splitlines()[0]}); '
+                          'pip install jpeglib; where that fails: it has wheels for Linux on x86-64, macOS on Apple '
+                          'silicon and Windows only, so use such a machine') from error
 
 
 def decode_jpeg(path):
@@ -70,9 +70,9 @@ def decode_jpeg(path):
     try:
         pixels = jpeglib.read_spatial(os.fspath(path)).spatial
     except OSError as error:
-        raise BadImage('%s: cannot be decoded as JPEG (%s)' % (path, error)) from error
+        raise BadImage(f'{path}: cannot be decoded as JPEG ({error})') from error
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
-        raise BadImage('%s: decodes to the shape %s; need RGB or grey' % (path, pixels.shape))
+        raise BadImage(f'{path}: decodes to the shape {pixels.shape}; need RGB or grey')
     return np.ascontiguousarray(np.broadcast_to(pixels, pixels.shape[:2] + (3,)))
 
 
@@ -81,27 +81,27 @@ def photo_path(celeba_dir, name):
 
 
 def zip_path(delta_dir, idx):
-    return os.path.join(delta_dir, 'deltas%05d.zip' % (idx - idx % 1000))
+    return os.path.join(delta_dir, f'deltas{idx - idx % 1000:05d}.zip')
 
 
 def check_files(entry, celeba_dir, delta_dir):
     """Raise BadImage if a file that `entry` needs is not there."""
     for path in (photo_path(celeba_dir, entry.orig_file), zip_path(delta_dir, entry.idx)):
         if not os.path.isfile(path):
-            raise BadImage('%s: is missing; image %d needs it' % (path, entry.idx))
+            raise BadImage(f'{path}: is missing; image {entry.idx} needs it')
 
 
 def read_token(delta_dir, idx):
     """The encrypted difference of image `idx`, bytes, out of its zip file."""
     path = zip_path(delta_dir, idx)
-    member = 'delta%05d.dat' % idx
+    member = f'delta{idx:05d}.dat'
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.read(member)
     except KeyError as error:
-        raise BadImage('%s: has no %s, which image %d needs; download it again' % (path, member, idx)) from error
+        raise BadImage(f'{path}: has no {member}, which image {idx} needs; download it again') from error
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-        raise BadImage('%s: %s cannot be read (%s); download it again' % (path, member, error)) from error
+        raise BadImage(f'{path}: {member} cannot be read ({error}); download it again') from error
 
 
 def decrypt_delta(token, jpeg_bytes, name):
@@ -162,7 +162,7 @@ def make_image(entry, celeba_dir, delta_dir):
         with open(path, 'rb') as jpeg_file:
             jpeg_bytes = jpeg_file.read()
     except OSError as error:
-        raise BadImage('%s: cannot be read (%s)' % (path, error.strerror)) from error
+        raise BadImage(f'{path}: cannot be read ({error.strerror})') from error
     # The token is sealed with the bytes of the right photo: a wrong one is found before any work is done.
     delta = decrypt_delta(read_token(delta_dir, entry.idx), jpeg_bytes, entry.orig_file)
     if delta is None:
@@ -175,13 +175,12 @@ def make_image(entry, celeba_dir, delta_dir):
         if md5 == entry.proc_md5:
             break
     else:
-        raise BadImage('%s: is the right photo, but aligned it has the MD5 %s, expected %s: another '
-                       'list_landmarks_celeba.txt, or arithmetic of this machine that rounds in another way' % (
-                           path, md5, entry.proc_md5))
+        raise BadImage(f'{path}: is the right photo, but aligned it has the MD5 {md5}, expected {entry.proc_md5}: '
+                       'another list_landmarks_celeba.txt, or arithmetic of this machine that rounds in another way')
     final = aligned + delta
     if image_md5(final) != entry.final_md5:
-        raise BadImage('%s: image %d made from it has the MD5 %s, expected %s: image_list.txt and the deltas do not '
-                       'belong together' % (path, entry.idx, image_md5(final), entry.final_md5))
+        raise BadImage(f'{path}: image {entry.idx} made from it has the MD5 {image_md5(final)}, expected '
+                       f'{entry.final_md5}: image_list.txt and the deltas do not belong together')
     return final, exact
 
 
@@ -192,20 +191,20 @@ def explain_wrong_photo(path, entry):
             image.load()
             (width, height), is_jpeg = image.size, image.format == 'JPEG'
     except Exception as error:      # Pillow's decoders raise whatever they stumble over.
-        return '%s: is damaged (%s); download or unpack it again' % (path, str(error).splitlines()[0])
+        return f'{path}: is damaged ({str(error).splitlines()[0]}); download or unpack it again'
     if not is_jpeg:
-        return '%s: is no JPEG file; need the original photo of CelebA "in the wild"' % path
+        return f'{path}: is no JPEG file; need the original photo of CelebA "in the wild"'
     if (width, height) == (178, 218):
-        return ('%s: is one of the aligned 178x218 images (img_align_celeba); need the photo of that name from CelebA '
-                '"in the wild" (img_celeba)' % path)
+        return (f'{path}: is one of the aligned 178x218 images (img_align_celeba); need the photo of that name from '
+                'CelebA "in the wild" (img_celeba)')
     photo = decode_jpeg(path)
     md5 = image_md5(align(photo, plan_alignment(entry.landmarks, (width, height))).transpose(2, 0, 1))
     if md5 == entry.proc_md5:
-        return ('%s: has the right pixels but is not byte for byte the original file, the key to the delta of image '
-                '%d: its metadata were changed; unpack the original again' % (path, entry.idx))
-    return ('%s: is not the photo that image %d was made from: aligned it has the MD5 %s, expected %s; likely from '
-            'another version of CelebA, or saved again by a program: download CelebA "in the wild" (img_celeba.7z) '
-            'again' % (path, entry.idx, md5, entry.proc_md5))
+        return (f'{path}: has the right pixels but is not byte for byte the original file, the key to the delta of '
+                f'image {entry.idx}: its metadata were changed; unpack the original again')
+    return (f'{path}: is not the photo that image {entry.idx} was made from: aligned it has the MD5 {md5}, expected '
+            f'{entry.proc_md5}; likely from another version of CelebA, or saved again by a program: download CelebA '
+            '"in the wild" (img_celeba.7z) again')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -258,7 +257,7 @@ def face_square(landmarks):
     eye_to_mouth = mouth_center - eye_center
     x = eye_to_eye - rotated(eye_to_mouth)
     if not length(x) > 0:
-        raise BadImage('landmarks %s: eyes and mouth lie on one point' % landmarks.tolist())
+        raise BadImage(f'landmarks {landmarks.tolist()}: eyes and mouth lie on one point')
     x = x / np.float32(length(x))
     x = x * np.float32(max(length(eye_to_eye) * 2.0, length(eye_to_mouth) * 1.8))
     y = rotated(x)
@@ -352,8 +351,8 @@ def align(photo, plan, exact=False, record=None):
     if plan.crop_done:
         left, upper, right, lower = plan.crop
         if left >= right or upper >= lower:
-            raise BadImage('the face lies outside the photo of %dx%d pixels: the landmarks belong to another one' % (
-                image.shape[1], image.shape[0]))
+            raise BadImage(f'the face lies outside the photo of {image.shape[1]}x{image.shape[0]} pixels: the '
+                           'landmarks belong to another one')
         image = image[upper:lower, left:right]
         record('crop', image)
     if plan.superres > 1:

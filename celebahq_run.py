@@ -49,8 +49,8 @@ def read_lines(path, cure):
         with open(path, encoding='ascii') as list_file:
             return list_file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise misc.UserError('%s: cannot be read (%s); %s' % (
-            path, getattr(error, 'strerror', None) or 'is no text', cure)) from error
+        raise misc.UserError(f'{path}: cannot be read ({getattr(error, "strerror", None) or "is no text"}); '
+                             f'{cure}') from error
 
 
 def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=None, shard=None):
@@ -84,7 +84,7 @@ def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=No
     cure = 'DELTA_DIR must be the folder of the CelebA-HQ deltas, with image_list.txt and the deltas*.zip files'
     rows = parse_image_list(list_path, read_lines(list_path, cure))
     if len(rows) != expected.num_images:
-        warn('%s: has %d images, expected %d; going on' % (list_path, len(rows), expected.num_images))
+        warn(f'{list_path}: has {len(rows)} images, expected {expected.num_images}; going on')
     chosen = choose_indices(len(rows), indices, num_images)
     part = shard_range(len(chosen), shard)
     if not part:
@@ -94,10 +94,9 @@ def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=No
     cure = 'CELEBA_DIR must be the folder of CelebA, with img_celeba and Anno (the landmarks "in the wild") in it'
     lines = read_lines(landmarks_path, cure)
     if not lines or not lines[0].strip().isdecimal() or int(lines[0]) != len(lines) - 2:
-        raise misc.UserError('%s: does not have as many rows as its first line says; download it again' %
-                             landmarks_path)
+        raise misc.UserError(f'{landmarks_path}: does not have as many rows as its first line says; download it again')
     if len(lines) - 2 != expected.num_photos:
-        warn('%s: has %d photos, expected %d; going on' % (landmarks_path, len(lines) - 2, expected.num_photos))
+        warn(f'{landmarks_path}: has {len(lines) - 2} photos, expected {expected.num_photos}; going on')
     return [rows[idx]._replace(landmarks=find_landmarks(landmarks_path, lines, rows[idx])) for idx in chosen]
 
 
@@ -106,8 +105,7 @@ def parse_image_list(path, lines):
     names = lines[0].split() if lines else []
     wanted = celebahq.ListEntry._fields[:-1]
     if not set(wanted) <= set(names):
-        raise misc.UserError('%s: its first line must name the columns %s; download it again' % (
-            path, ' '.join(wanted)))
+        raise misc.UserError(f'{path}: its first line must name the columns {" ".join(wanted)}; download it again')
     rows = []
     for number, line in enumerate(lines[1:], 2):
         cells = dict(zip(names, line.split(), strict=False))
@@ -118,8 +116,8 @@ def parse_image_list(path, lines):
             rows.append(celebahq.ListEntry(len(rows), int(cells['orig_idx']), os.path.basename(cells['orig_file']),
                                            cells['proc_md5'].lower(), cells['final_md5'].lower(), None))
         except (KeyError, ValueError) as error:
-            raise misc.UserError('%s: line %d is damaged: %r; download the file again' % (
-                path, number, line[:100])) from error
+            raise misc.UserError(f'{path}: line {number} is damaged: {line[:100]!r}; download the file '
+                                 'again') from error
     return rows
 
 
@@ -127,13 +125,13 @@ def find_landmarks(path, lines, row):
     """(5, 2) float32 out of the row of CelebA's list that belongs to an image."""
     cells = lines[row.orig_idx + 2].split() if 0 <= row.orig_idx < len(lines) - 2 else []
     if not cells or cells[0] != row.orig_file:
-        raise misc.UserError('%s: row %d is %s, expected %s (image %d of CelebA-HQ); likely of another version of '
-                             'CelebA' % (path, row.orig_idx, cells[0] if cells else 'missing', row.orig_file, row.idx))
+        raise misc.UserError(f'{path}: row {row.orig_idx} is {cells[0] if cells else "missing"}, expected '
+                             f'{row.orig_file} (image {row.idx} of CelebA-HQ); likely of another version of CelebA')
     try:
         return np.array(cells[1:], np.float32).reshape(5, 2)
     except ValueError as error:
-        raise misc.UserError('%s: the row of %s is damaged, need ten numbers: %s; download the file again' % (
-            path, row.orig_file, ' '.join(cells[1:])[:100])) from error
+        raise misc.UserError(f'{path}: the row of {row.orig_file} is damaged, need ten numbers: '
+                             f'{" ".join(cells[1:])[:100]}; download the file again') from error
 
 
 def choose_indices(num, indices=None, num_images=None):
@@ -142,7 +140,7 @@ def choose_indices(num, indices=None, num_images=None):
         raise misc.UserError('--indices and --num_images: both choose images; give one of them')
     if num_images is not None:
         if not 1 <= num_images <= num:
-            raise misc.UserError('--num_images %d: must be from 1 to %d' % (num_images, num))
+            raise misc.UserError(f'--num_images {num_images}: must be from 1 to {num}')
         return range(num_images)
     if indices is None:
         return range(num)
@@ -151,8 +149,8 @@ def choose_indices(num, indices=None, num_images=None):
         match = re.fullmatch(r'\s*(\d+)\s*(?:-\s*(\d+)\s*)?', part, re.ASCII)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last < num:
-            raise misc.UserError('--indices %s: %r is no number or range within 0-%d; example: 0-99,205' % (
-                indices, part, num - 1))
+            raise misc.UserError(f'--indices {indices}: {part!r} is no number or range within 0-{num - 1}; example: '
+                                 '0-99,205')
         chosen.update(range(first, last + 1))
     return sorted(chosen)
 
@@ -164,12 +162,12 @@ def check_decoder(celeba_dir, expected=None):
         return
     expected_md5 = (expected or Expected()).first_photo_md5
     try:
-        found = 'decodes to the MD5 %s' % celebahq.image_md5(celebahq.decode_jpeg(path))
+        found = f'decodes to the MD5 {celebahq.image_md5(celebahq.decode_jpeg(path))}'
     except celebahq.BadImage as error:
         found = str(error)[len(path) + 2:]
     if expected_md5 not in found:
-        warn('%s: %s, expected the MD5 %s: another version of CelebA, or another decoder than libjpeg 8d; going on, as '
-             'every image is checked by its own MD5' % (path, found, expected_md5))
+        warn(f'{path}: {found}, expected the MD5 {expected_md5}: another version of CelebA, or another decoder than '
+             'libjpeg 8d; going on, as every image is checked by its own MD5')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -177,7 +175,7 @@ def check_decoder(celeba_dir, expected=None):
 
 
 def part_path(work_dir, idx):
-    return os.path.join(work_dir, 'image%05d.png' % idx)
+    return os.path.join(work_dir, f'image{idx:05d}.png')
 
 
 def prepare_work_dir(work_dir, num_images, resume, force):
@@ -192,13 +190,13 @@ def prepare_work_dir(work_dir, num_images, resume, force):
         os.makedirs(work_dir, exist_ok=True)
         names = os.listdir(work_dir)
     except OSError as error:
-        raise misc.UserError('%s: cannot be made (%s); choose another place for the dataset' % (
-            work_dir, error.strerror)) from error
+        raise misc.UserError(f'{work_dir}: cannot be made ({error.strerror}); choose another place for the '
+                             'dataset') from error
     finished = [name for name in names if re.fullmatch(r'image\d{5}\.png', name)]
     if finished and not resume:
         if not force:
-            raise misc.UserError('%s: holds %d finished images of an interrupted run; add --resume to go on from '
-                                 'there, or --force to start over' % (work_dir, len(finished)))
+            raise misc.UserError(f'{work_dir}: holds {len(finished)} finished images of an interrupted run; add '
+                                 '--resume to go on from there, or --force to start over')
         remove_work_dir(work_dir)
         os.makedirs(work_dir, exist_ok=True)
     for name in names:
@@ -207,7 +205,7 @@ def prepare_work_dir(work_dir, num_images, resume, force):
                 os.remove(os.path.join(work_dir, name))
     free, needed = shutil.disk_usage(work_dir).free, num_images * WORK_BYTES
     if free < needed:
-        warn('%s: has %.0f GB of free space; up to %.0f GB may be needed' % (work_dir, free / 1e9, needed / 1e9))
+        warn(f'{work_dir}: has {free / 1e9:.0f} GB of free space; up to {needed / 1e9:.0f} GB may be needed')
 
 
 def remove_work_dir(work_dir):
@@ -265,7 +263,7 @@ def read_images(entries, celeba_dir, delta_dir, work_dir, progress):
             group = entries[start:start + READ_AHEAD]
             for entry, image in zip(group, executor.map(lambda entry: read_part(entry, work_dir), group), strict=True):
                 if image is None:
-                    warn('%s: is damaged; making it again' % part_path(work_dir, entry.idx))
+                    warn(f'{part_path(work_dir, entry.idx)}: is damaged; making it again')
                     try:
                         image, _ = celebahq.make_image(entry, celeba_dir, delta_dir)
                     except celebahq.BadImage as error:
@@ -314,7 +312,7 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
     pending = [entry for entry in entries if not os.path.exists(part_path(work_dir, entry.idx))]
     finished = len(entries) - len(pending)
     if finished:
-        print('%d of %d images were finished before' % (finished, len(entries)))
+        print(f'{finished} of {len(entries)} images were finished before')
     bad = {}
     for entry in pending:
         try:
@@ -322,7 +320,7 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
         except celebahq.BadImage as error:
             bad[entry.idx] = str(error)
     if len(bad) == len(entries):
-        raise misc.UserError('%s; nor are the files of the others there' % next(iter(bad.values())))
+        raise misc.UserError(f'{next(iter(bad.values()))}; nor are the files of the others there')
     for reason in bad.values():
         print('Bad image: ' + reason, file=sys.stderr)
     pending = [entry for entry in pending if entry.idx not in bad]
@@ -344,17 +342,17 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
                     (bar.write if sys.stderr.isatty() else print)('Bad image: ' + reason, file=sys.stderr)
                 finished += reason is None
                 if not finished and len(bad) >= HOPELESS_IMAGES:
-                    raise misc.UserError('the first %d images all failed, the last one: %s' % (len(bad), reason))
+                    raise misc.UserError(f'the first {len(bad)} images all failed, the last one: {reason}')
     except KeyboardInterrupt:
-        print('\nInterrupted; finished images are kept in %s, --resume goes on from there' % work_dir, file=sys.stderr)
+        print(f'\nInterrupted; finished images are kept in {work_dir}, --resume goes on from there', file=sys.stderr)
         raise
     except concurrent.futures.process.BrokenProcessPool as error:
-        raise misc.UserError('a process was killed, likely for lack of memory: each of the %d takes up to 0.8 GB; '
-                             'lower --num_processes and add --resume to go on' % num_processes) from error
+        raise misc.UserError(f'a process was killed, likely for lack of memory: each of the {num_processes} takes up '
+                             'to 0.8 GB; lower --num_processes and add --resume to go on') from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)   # What is being made is finished and kept.
     if num_exact:
-        print('%d images took the slow exact path' % num_exact)
+        print(f'{num_exact} images took the slow exact path')
     return bad
 
 
@@ -390,7 +388,7 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
         Nothing can be made, or an image cannot and `skip_bad` is not set; the others are finished then and kept.
     """
     if num_processes is not None and num_processes < 1:
-        raise misc.UserError('--num_processes %d: must be at least 1' % num_processes)
+        raise misc.UserError(f'--num_processes {num_processes}: must be at least 1')
     try:
         celebahq.check_packages()
     except ImportError as error:
@@ -400,8 +398,8 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
         try:
             os.makedirs(save_stages, exist_ok=True)
         except OSError as error:
-            raise misc.UserError('--save_stages %s: cannot be made (%s); choose another folder' % (
-                save_stages, error.strerror)) from error
+            raise misc.UserError(f'--save_stages {save_stages}: cannot be made ({error.strerror}); choose another '
+                                 'folder') from error
     prepare_work_dir(work_dir, len(entries), resume, force)
     check_decoder(celeba_dir, expected)
     bad = make_images(entries, celeba_dir, delta_dir, work_dir, num_processes or misc.num_cores(), progress)
@@ -412,8 +410,8 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
         text = '%d of %d images cannot be made, for the reasons above: %s' % (
             len(bad), len(entries), ', '.join(entry.orig_file for entry in entries if entry.idx in bad))
         if not good or not skip_bad:
-            raise misc.UserError('%s; the others are kept in %s; put the files right and add --resume, or --resume '
-                                 '--skip-bad to make a dataset without these' % (text, work_dir))
+            raise misc.UserError(f'{text}; the others are kept in {work_dir}; put the files right and add --resume, or '
+                                 '--resume --skip-bad to make a dataset without these')
         print('Left out: ' + text)
     return good
 
@@ -432,7 +430,7 @@ def write_stages(entry, celeba_dir, delta_dir, stages_dir):
 
     def write(step, image):
         nonlocal number
-        path = os.path.join(stages_dir, '%02d-%s.png' % (number, step))
+        path = os.path.join(stages_dir, f'{number:02d}-{step}.png')
         misc.save_image(image.transpose(2, 0, 1), path, (0, 255))
         number += 1
 
@@ -448,7 +446,7 @@ def write_stages(entry, celeba_dir, delta_dir, stages_dir):
     celebahq.align(photo, plan, exact=True, record=record)
     final, _ = celebahq.make_image(entry, celeba_dir, delta_dir)
     write('delta', final.transpose(1, 2, 0))
-    print('Wrote %d steps of %s to %s' % (number, entry.orig_file, stages_dir))
+    print(f'Wrote {number} steps of {entry.orig_file} to {stages_dir}')
 
 
 def draw_region(image, quad):

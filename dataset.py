@@ -76,25 +76,26 @@ class Dataset:
     def __init__(self, h5_path, resolution=None, max_labels='all', max_images=None, mirror_augment=False, shuffle=True,
                  prefetch_images=512, cache_gb=1.0, read_threads=None, classes=None):
         if resolution is not None and not (_is_count(resolution, 1) and is_power_of_two(resolution)):
-            raise misc.UserError('resolution=%r: must be a power of two, for example 64' % (resolution,))
+            raise misc.UserError(f'resolution={resolution!r}: must be a power of two, for example 64')
         if max_images is not None and not _is_count(max_images, 1):
-            raise misc.UserError('max_images=%r: must be None or at least 1' % (max_images,))
+            raise misc.UserError(f'max_images={max_images!r}: must be None or at least 1')
         if not _is_count(prefetch_images, 0):
-            raise misc.UserError('prefetch_images=%r: must be 0 or more' % (prefetch_images,))
+            raise misc.UserError(f'prefetch_images={prefetch_images!r}: must be 0 or more')
         if read_threads is not None and not _is_count(read_threads, 1):
-            raise misc.UserError('read_threads=%r: must be None or at least 1' % (read_threads,))
+            raise misc.UserError(f'read_threads={read_threads!r}: must be None or at least 1')
         self.h5_path = os.fspath(h5_path)
         self.h5, levels = open_levels(self.h5_path)
         try:
             file_images, channels, file_resolution, _ = levels[max(levels)].shape
             self.resolution = file_resolution if resolution is None else int(resolution)
             if self.resolution not in levels:
-                raise misc.UserError('resolution=%d: %s has at most %d; use that or less' % (
-                    resolution, self.h5_path, file_resolution))
+                raise misc.UserError(f'resolution={resolution}: {self.h5_path} has at most {file_resolution}; use that '
+                                     'or less')
             self.labels, self.chosen = _choose_labels(self.h5_path, file_images, max_labels, classes)
             if max_images is not None and max_images > len(self.labels):
-                raise misc.UserError('max_images=%d: %s has only %d%s; use None for all' % (
-                    max_images, self.h5_path, len(self.labels), '' if classes is None else ' of these classes'))
+                raise misc.UserError(f'max_images={max_images}: {self.h5_path} has only '
+                                     f'{len(self.labels)}{"" if classes is None else " of these classes"}; use None '
+                                     'for all')
         except BaseException:
             self.h5.close()
             raise
@@ -155,9 +156,9 @@ class Dataset:
         """
         max_lod = self.resolution.bit_length() - 1
         if not 0 <= lod <= max_lod:
-            raise ValueError('lod=%r: must be from 0 to %d at a resolution of %d' % (lod, max_lod, self.resolution))
+            raise ValueError(f'lod={lod!r}: must be from 0 to {max_lod} at a resolution of {self.resolution}')
         if minibatch_size < 1:
-            raise ValueError('minibatch_size=%r: must be at least 1' % (minibatch_size,))
+            raise ValueError(f'minibatch_size={minibatch_size!r}: must be at least 1')
         floor_lod = int(np.floor(lod))
         indices = self._advance(minibatch_size)[rows]
         mirrored = np.zeros(len(indices), dtype=bool)
@@ -188,8 +189,7 @@ class Dataset:
         """
         indices = np.asarray(indices, dtype=np.int64)
         if len(indices) and not (0 <= indices.min() and indices.max() < len(self.labels)):
-            raise IndexError('indices from %d to %d: there are %d images' % (
-                indices.min(), indices.max(), len(self.labels)))
+            raise IndexError(f'indices from {indices.min()} to {indices.max()}: there are {len(self.labels)} images')
         return self._read(0, indices, np.zeros(len(indices), dtype=bool), 0.0), self.labels[indices]
 
     def get_state(self):
@@ -206,9 +206,9 @@ class Dataset:
         """
         order, position = np.array(state['order'], dtype=np.int64), int(state['position'])
         if not np.array_equal(np.sort(order), np.sort(self.order)) or not 0 <= position < len(order):
-            raise misc.UserError('reader state of %d entries: %s with max_images=%d and prefetch_images=%d has %d; '
-                                 'resume with the same dataset options' % (
-                                     len(order), self.h5_path, self.num_images, self.prefetch_images, len(self.order)))
+            raise misc.UserError(f'reader state of {len(order)} entries: {self.h5_path} with '
+                                 f'max_images={self.num_images} and prefetch_images={self.prefetch_images} has '
+                                 f'{len(self.order)}; resume with the same dataset options')
         self.order, self.position = order, position
 
     def _advance(self, num):
@@ -305,22 +305,22 @@ def _is_count(value, minimum):
 def _choose_labels(h5_path, file_images, max_labels, classes):
     """Labels of the images to use, (N, label_size) float32, and where these are in the file; None: they are all."""
     if max_labels != 'all' and not _is_count(max_labels, 0):
-        raise misc.UserError("max_labels=%r: must be 'all' or a number of columns, 0 for no labels" % (max_labels,))
+        raise misc.UserError(f"max_labels={max_labels!r}: must be 'all' or a number of columns, 0 for no labels")
     path = labels_path(h5_path)
     if classes is None and (max_labels == 0 or (max_labels == 'all' and not os.path.exists(path))):
         return np.zeros((file_images, 0), dtype=np.float32), None
     if not os.path.exists(path):
-        option = 'max_labels=%d' % max_labels if classes is None else 'classes=%r' % (classes,)
-        raise misc.UserError('%s: there is no %s; use %s, or make the dataset with labels' % (
-            option, path, 0 if classes is None else None))
+        option = f'max_labels={max_labels}' if classes is None else f'classes={classes!r}'
+        raise misc.UserError(f'{option}: there is no {path}; use {0 if classes is None else None}, or make the dataset '
+                             'with labels')
     labels, chosen = load_labels(path, file_images), None
     if classes is not None:
         labels, chosen = _choose_classes(path, labels, classes)
     if max_labels == 'all':
         return labels, chosen
     if max_labels > labels.shape[1]:
-        raise misc.UserError("max_labels=%d: %s has %d columns%s; use that, less, or 'all'" % (
-            max_labels, path, labels.shape[1], '' if classes is None else ' of these classes'))
+        raise misc.UserError(f"max_labels={max_labels}: {path} has {labels.shape[1]} "
+                             f"columns{'' if classes is None else ' of these classes'}; use that, less, or 'all'")
     return labels[:, :max_labels], chosen
 
 
@@ -330,12 +330,12 @@ def _choose_classes(path, labels, classes):
     valid = isinstance(classes, (list, tuple, range, np.ndarray)) and len(classes) and len(
         set(classes)) == len(classes) and all(_is_count(number, 0) and number < num_classes for number in classes)
     if not valid:
-        raise misc.UserError('classes=%r: must be a list of different columns of %s, from 0 to %d' % (
-            classes, path, num_classes - 1))
+        raise misc.UserError(f'classes={classes!r}: must be a list of different columns of {path}, from 0 to '
+                             f'{num_classes - 1}')
     labels = labels[:, list(classes)]
     chosen = np.flatnonzero(labels.any(axis=1))
     if not len(chosen):
-        raise misc.UserError('classes=%r: no image of %s has one of these labels' % (classes, path))
+        raise misc.UserError(f'classes={classes!r}: no image of {path} has one of these labels')
     return labels[chosen], chosen
 
 

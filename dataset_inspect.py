@@ -56,26 +56,26 @@ def inspect(h5_path, verify=False, sheet=None):
         paths = [part[2] for part in virtual_parts(finest) or ()]
         size = sum(map(os.path.getsize, paths or [h5_path]))
         labels = read_labels(h5_path, num)
-        print('%-20s%s' % ('HDF5 filename', h5_path))
+        print(f'{"HDF5 filename":<20}{h5_path}')
         if paths:
-            print('%-20s%s' % ('Joined of', ', '.join(paths)))
+            print(f'{"Joined of":<20}{", ".join(paths)}')
         if read_shard(h5):
             print('%-20s%d of %d; join them with merge' % ('Part', *read_shard(h5)))
-        print('%-20s%.2f GB' % ('Total size', size / 2 ** 30))
-        print('%-20s%d' % ('Total images', num))
-        print('%-20s%dx%d' % ('Resolution', resolution, resolution))
-        print('%-20s%d' % ('Color channels', channels))
-        print('%-20s%.2f KB' % ('Size per image', size / num / 2 ** 10))
+        print(f'{"Total size":<20}{size / 2 ** 30:.2f} GB')
+        print(f'{"Total images":<20}{num}')
+        print(f'{"Resolution":<20}{resolution}x{resolution}')
+        print(f'{"Color channels":<20}{channels}')
+        print(f'{"Size per image":<20}{size / num / 2 ** 10:.2f} KB')
         print('%-20s%s' % ('Labels', 'none' if labels is None else '%s; %s' % (
             labels_path(h5_path), describe_labels(labels))))
-        print('\n%-16s%-24s%-8s%-22s%-10s%10s' % ('Level', 'Shape', 'Type', 'Chunks', 'Filter', 'Stored MB'))
+        print(f'\n{"Level":<16}{"Shape":<24}{"Type":<8}{"Chunks":<22}{"Filter":<10}{"Stored MB":>10}')
         for level in levels.values():
             print('%-16s%-24s%-8s%-22s%-10s%10.2f' % (
                 level.name[1:], level.shape, level.dtype, level.chunks or ('joined' if paths else 'none'),
                 '%s %s' % (level.compression, level.compression_opts) if level.compression else 'none',
                 level.id.get_storage_size() / 2 ** 20))
             check_all_written(h5_path, level)
-        print('\nComplete: all levels from %dx%d to 1x1 are there' % (resolution, resolution))
+        print(f'\nComplete: all levels from {resolution}x{resolution} to 1x1 are there')
         if sheet is not None:
             write_sheet(levels, labels, sheet)
         if verify:
@@ -93,7 +93,7 @@ def describe_labels(labels):
     text = '%d columns, images per column: %s' % (
         labels.shape[1], ' '.join(map(str, counts[:LISTED_COLUMNS])) + ' ...' * (len(counts) > LISTED_COLUMNS))
     one_hot = (np.count_nonzero(labels, axis=1) == 1) & (labels.max(axis=1, initial=0) == 1)
-    return text + ('' if one_hot.all() else '; %d rows are not one-hot' % np.count_nonzero(~one_hot))
+    return text + ('' if one_hot.all() else f'; {np.count_nonzero(~one_hot)} rows are not one-hot')
 
 
 def check_all_written(h5_path, level):
@@ -118,22 +118,22 @@ def verify_levels(h5_path, h5, levels):
                 unreadable[lod].extend(bad)
                 differences[lod][indices.start:indices.stop] = difference
             bar.update(len(indices))
-    print('\n%-16s%-66s%s' % ('Level', 'SHA-256 of the pixels', 'Average of the finer level'))
+    print(f'\n{"Level":<16}{"SHA-256 of the pixels":<66}{"Average of the finer level"}')
     problems = []
     for lod, level in enumerate(levels.values()):
         largest, wrong = int(differences[lod].max()), np.flatnonzero(differences[lod] > 1)
         place = 'at %dx%d' % level.shape[2:]
         if unreadable[lod]:
-            problems.append('%s %s cannot be read' % (place, list_images(unreadable[lod])))
+            problems.append(f'{place} {list_images(unreadable[lod])} cannot be read')
         if len(wrong):
-            problems.append('%s %s differ from the average of the finer level, by up to %d' % (
-                place, list_images(wrong), largest))
+            problems.append(f'{place} {list_images(wrong)} differ from the average of the finer level, by up to '
+                            f'{largest}')
         average = 'no' if len(wrong) else 'yes, +-1: averaged before rounding' if largest else 'yes'
         print('%-16s%-66s%s' % (
             level.name[1:], 'images cannot be read' if unreadable[lod] else hashes[lod].hexdigest(),
             average if lod else '-'))
     if problems:
-        raise misc.UserError('%s: %s; make or copy the file again' % (h5_path, '; '.join(problems)))
+        raise misc.UserError(f'{h5_path}: {"; ".join(problems)}; make or copy the file again')
     print('\nVerified: all images of all levels can be read and belong together')
 
 
@@ -143,7 +143,7 @@ def groups_of_images(num, channels, resolution):
 
 
 def list_images(indices):
-    return 'image %d' % indices[0] if len(indices) == 1 else '%d images (%s)' % (len(indices), list_numbers(indices))
+    return f'image {indices[0]}' if len(indices) == 1 else f'{len(indices)} images ({list_numbers(indices)})'
 
 
 def list_numbers(indices):
@@ -229,7 +229,7 @@ def display(h5_path, start=0, output=None):
     with h5:
         num = len(next(iter(levels.values())))
         if not 0 <= start < num:
-            raise misc.UserError('--start %d: must be from 0 to %d, %s has %d images' % (start, num - 1, h5_path, num))
+            raise misc.UserError(f'--start {start}: must be from 0 to {num - 1}, {h5_path} has {num} images')
         labels = read_labels(h5_path, num)
         window = None if output else open_window()
         if window is None:
@@ -282,9 +282,9 @@ class _Viewer:
         image.resize((image.width * zoom, image.height * zoom), resample=0).save(png, 'png')
         self.photo = PhotoImage(master=self.window, data=png.getvalue(), format='png')
         self.widget.configure(image=self.photo)
-        title = 'image %d of %d' % (self.index, len(self.level))
+        title = f'image {self.index} of {len(self.level)}'
         if self.labels is not None:
-            title += ', label %s' % ' '.join(map(str, np.flatnonzero(self.labels[self.index])))
+            title += f', label {" ".join(map(str, np.flatnonzero(self.labels[self.index])))}'
         self.window.title(title)
 
 
@@ -300,24 +300,23 @@ def extract(h5_path, output_dir, start=0, stop=None, step=1, force=False):
     with h5:
         finest = next(iter(levels.values()))
         if step < 1:
-            raise misc.UserError('--step %d: must be at least 1' % step)
+            raise misc.UserError(f'--step {step}: must be at least 1')
         indices = range(len(finest))[start:stop:step]
         if not indices:
-            raise misc.UserError('--start %s --stop %s: no images in this range; %s has %d' % (
-                start, stop, h5_path, len(finest)))
-        names = {index: 'img%08d.png' % index for index in indices}
+            raise misc.UserError(f'--start {start} --stop {stop}: no images in this range; {h5_path} has {len(finest)}')
+        names = {index: f'img{index:08d}.png' for index in indices}
         try:
             os.makedirs(output_dir, exist_ok=True)
             existing = sorted(set(os.listdir(output_dir)).intersection(names.values()))
         except OSError as error:
-            raise misc.UserError('DIR=%r: cannot be written (%s); choose another folder' % (
-                output_dir, error.strerror)) from error
+            raise misc.UserError(f'DIR={output_dir!r}: cannot be written ({error.strerror}); choose another '
+                                 'folder') from error
         if existing and not force:
-            raise misc.UserError('%s: exists; choose another folder, or --force to replace images there' %
-                                 os.path.join(output_dir, existing[0]))
+            raise misc.UserError(f'{os.path.join(output_dir, existing[0])}: exists; choose another folder, or --force '
+                                 'to replace images there')
         for index, name in misc.progress(names.items(), 'Extracting'):
             misc.save_image(read_image(finest, index), os.path.join(output_dir, name), (0, 255))
-    print('Extracted %d images to %s' % (len(names), output_dir))
+    print(f'Extracted {len(names)} images to {output_dir}')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -342,12 +341,12 @@ def compare(h5_path, other_path):
         files, levels = zip(*map(open_levels, paths), strict=True)
         for h5 in files:
             stack.enter_context(h5)
-        print('Comparing %s vs. %s' % (h5_path, other_path))
+        print(f'Comparing {h5_path} vs. {other_path}')
         shapes = [opened[max(opened)].shape for opened in levels]
         if shapes[0][1] != shapes[1][1]:
-            print('The datasets have different number of color channels: %d vs. %d' % (shapes[0][1], shapes[1][1]))
+            print(f'The datasets have different number of color channels: {shapes[0][1]} vs. {shapes[1][1]}')
         if shapes[0][2] != shapes[1][2]:
-            print('The datasets have different resolutions: %d vs. %d' % (shapes[0][2], shapes[1][2]))
+            print(f'The datasets have different resolutions: {shapes[0][2]} vs. {shapes[1][2]}')
         if shapes[0][1:] != shapes[1][1:]:
             return 1
         num = min(shapes[0][0], shapes[1][0])
@@ -357,9 +356,9 @@ def compare(h5_path, other_path):
         same = not different
         if shapes[0][0] != shapes[1][0]:
             same = False
-            print('The datasets contain different number of images: %d vs. %d' % (shapes[0][0], shapes[1][0]))
-        print('%d images out of %d are different: %s' % (len(different), num, list_numbers(different)) if different
-              else 'All %d images are identical.' % num)
+            print(f'The datasets contain different number of images: {shapes[0][0]} vs. {shapes[1][0]}')
+        print(f'{len(different)} images out of {num} are different: {list_numbers(different)}' if different
+              else f'All {num} images are identical.')
     labels = [read_labels(path, shape[0]) for path, shape in zip(paths, shapes, strict=True)]
     return int(not (compare_labels(*labels, num) and same))
 
@@ -386,7 +385,7 @@ def compare_levels(readers, num, shape):
                 histograms[:, lod] += counts
                 differences[lod, indices.start:indices.stop] = difference
             bar.update(len(indices))
-    print('\n%-16s%12s%12s%22s%22s' % ('Level', 'Different', 'Largest by', 'Mean', 'Standard deviation'))
+    print(f'\n{"Level":<16}{"Different":>12}{"Largest by":>12}{"Mean":>22}{"Standard deviation":>22}')
     values = np.arange(256)
     for lod, size in enumerate(shape[1] >> lod for lod in range(num_levels)):
         means = histograms[:, lod] @ values / histograms[:, lod].sum(axis=1)
@@ -403,12 +402,12 @@ def compare_labels(labels, other_labels, num):
     if labels is None and other_labels is None:
         return True
     if labels is None or other_labels is None:
-        print('Only the %s dataset has labels.' % ('first' if other_labels is None else 'second'))
+        print(f'Only the {"first" if other_labels is None else "second"} dataset has labels.')
         return False
     if labels.shape[1] != other_labels.shape[1]:
-        print('The labels have different numbers of columns: %d vs. %d' % (labels.shape[1], other_labels.shape[1]))
+        print(f'The labels have different numbers of columns: {labels.shape[1]} vs. {other_labels.shape[1]}')
         return False
     different = np.flatnonzero((labels[:num] != other_labels[:num]).any(axis=1)).tolist()
-    print('The labels of %d images are different: %s' % (len(different), list_numbers(different)) if different
+    print(f'The labels of {len(different)} images are different: {list_numbers(different)}' if different
           else 'All labels are identical.')
     return not different

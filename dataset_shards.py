@@ -30,7 +30,7 @@ def parse_shard(text):
     """Read 'I/N' of the command line: (I, N), from 1/N to N/N."""
     match = re.fullmatch(r'(\d+)/(\d+)', text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise argparse.ArgumentTypeError('%r: must be I/N, part I of N, from 1/N to N/N; for example 2/8' % text)
+        raise argparse.ArgumentTypeError(f'{text!r}: must be I/N, part I of N, from 1/N to N/N; for example 2/8')
     return int(match[1]), int(match[2])
 
 
@@ -81,7 +81,7 @@ def merge(h5_path, part_paths, virtual=False, force=False):
             stack.enter_context(h5)
             parts.append((path, h5, levels))
             if os.path.exists(h5_path) and os.path.samefile(h5_path, path):
-                raise misc.UserError('%s: is one of the parts; choose another name for the joined dataset' % path)
+                raise misc.UserError(f'{path}: is one of the parts; choose another name for the joined dataset')
         parts = ordered_parts(parts)
         labels = joined_labels(parts)
         write = write_virtual if virtual else write_copy
@@ -93,8 +93,9 @@ def ordered_parts(parts):
     first_path, _h5, first_levels = parts[0]
     for path, _h5, levels in parts:
         if image_shape(levels) != image_shape(first_levels):
-            raise misc.UserError('%s: has images of %s, %s of %s (channels, height, width); only equal ones can be '
-                                 'joined' % (path, image_shape(levels), first_path, image_shape(first_levels)))
+            raise misc.UserError(f'{path}: has images of {image_shape(levels)}, {first_path} of '
+                                 f'{image_shape(first_levels)} (channels, height, width); only equal ones can be '
+                                 'joined')
     shards = [read_shard(h5) for _path, h5, _levels in parts]
     if all(shard is None for shard in shards):
         return parts
@@ -104,16 +105,17 @@ def ordered_parts(parts):
         if not by_number:
             first_count = count
         if count != first_count:
-            raise misc.UserError('%s: is part %d of %d, %s is one of %d; make all parts with the same --shard I/N' % (
-                part[0], number, count, first_path, first_count))
+            raise misc.UserError(f'{part[0]}: is part {number} of {count}, {first_path} is one of {first_count}; make '
+                                 'all parts with the same --shard I/N')
         if number in by_number:
-            raise misc.UserError('%s and %s: are both part %d of %d; give each part once' % (
-                by_number[number][0], part[0], number, count))
+            raise misc.UserError(f'{by_number[number][0]} and {part[0]}: are both part {number} of {count}; give each '
+                                 'part once')
         by_number[number] = part
-    missing = ['%d/%d' % (number, first_count) for number in range(1, first_count + 1) if number not in by_number]
+    missing = [f'{number}/{first_count}' for number in range(1, first_count + 1) if number not in by_number]
     if missing:
-        raise misc.UserError('%d of %d parts are missing: --shard %s%s; make them and give all parts' % (
-            len(missing), first_count, ', '.join(missing[:LISTED_PARTS]), ', ...' * (len(missing) > LISTED_PARTS)))
+        raise misc.UserError(f'{len(missing)} of {first_count} parts are missing: --shard '
+                             f'{", ".join(missing[:LISTED_PARTS])}{", ..." * (len(missing) > LISTED_PARTS)}; make them '
+                             'and give all parts')
     return [by_number[number] for number in sorted(by_number)]
 
 
@@ -124,13 +126,13 @@ def joined_labels(parts):
     if len(missing) == len(paths):
         return None
     if missing:
-        raise misc.UserError('%s: is missing, while other parts have labels; bring it or make the part again' %
-                             missing[0])
+        raise misc.UserError(f'{missing[0]}: is missing, while other parts have labels; bring it or make the part '
+                             'again')
     labels = [load_labels(path, num_images(levels)) for path, (_path, _h5, levels) in zip(paths, parts, strict=True)]
     for path, array in zip(paths, labels, strict=True):
         if array.shape[1] != labels[0].shape[1]:
-            raise misc.UserError('%s: has %d columns, %s has %d; all parts must have the same classes' % (
-                path, array.shape[1], paths[0], labels[0].shape[1]))
+            raise misc.UserError(f'{path}: has {array.shape[1]} columns, {paths[0]} has {labels[0].shape[1]}; all '
+                                 'parts must have the same classes')
     return np.concatenate(labels)
 
 
@@ -196,7 +198,7 @@ def write_virtual(h5_path, parts, labels, force):
                 source_path = os.path.relpath(os.path.realpath(path), folder)
                 layout[start:stop] = h5py.VirtualSource(source_path, levels[res].name, levels[res].shape)
                 start = stop
-            h5.create_virtual_dataset('data%dx%d' % (res, res), layout)
+            h5.create_virtual_dataset(f'data{res}x{res}', layout)
     temporary = misc.temporary_path(h5_path)
     try:
         os.makedirs(folder, exist_ok=True)
@@ -204,10 +206,10 @@ def write_virtual(h5_path, parts, labels, force):
             file.write(content.getbuffer())
         publish_dataset(temporary, h5_path, labels)
     except OSError as error:
-        raise misc.UserError('h5_path=%r: cannot be written (%s); choose another folder or make room' % (
-            h5_path, error.strerror or error)) from error
+        raise misc.UserError(f'h5_path={h5_path!r}: cannot be written ({error.strerror or error}); choose another '
+                             'folder or make room') from error
     finally:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.remove(temporary)
-    print('Joined %d images of %d files in %s, which refers to them: keep them, and move all together' % (
-        total, len(parts), h5_path))
+    print(f'Joined {total} images of {len(parts)} files in {h5_path}, which refers to them: keep them, and move all '
+          'together')

@@ -81,7 +81,7 @@ def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, shard=None, **o
         An image cannot be made; the others are finished then and kept.
     """
     refuse_existing(h5_path, force=force)
-    work_dir = '%s.images' % h5_path
+    work_dir = f'{h5_path}.images'
     entries = celebahq_run.create(celeba_dir, delta_dir, work_dir, misc.progress, force=force, shard=shard,
                                   **options)
     with HDF5Writer(h5_path, CELEBAHQ_SIZE, 3, force=force, shard=shard) as writer:
@@ -128,17 +128,16 @@ WRITING = (FORCE, SHARD)        # Options of all commands that make a dataset.
 
 def source(name, metavar, help_text):
     """The two arguments of a command that makes a dataset of files: these, and the dataset."""
-    return (name, {'metavar': metavar, 'help': help_text + '; H5 %s is understood, too' % metavar}), H5
+    return (name, {'metavar': metavar, 'help': help_text + f'; H5 {metavar} is understood, too'}), H5
 
 
 def expected(default):
     return '--expected-images', {'type': int, 'metavar': 'N', 'help': 'so many images must be there; 0: any number; '
-                                 'default: %s' % default}
+                                                                      f'default: {default}'}
 
 
 def split(*names):
-    return '--split', {'default': 'train', 'help': '%s, or several joined by +; default: %%(default)s' %
-                       ', '.join(names)}
+    return '--split', {'default': 'train', 'help': f'{", ".join(names)}, or several joined by +; default: %(default)s'}
 
 
 def parse_arguments(argv):

@@ -64,7 +64,7 @@ class Ranks(NamedTuple):
     def share(self, num):
         """The slice of `num` rows that this rank works on."""
         if num % self.size:
-            raise ValueError('%d rows cannot be divided among %d processes' % (num, self.size))
+            raise ValueError(f'{num} rows cannot be divided among {self.size} processes')
         return slice(self.rank * num // self.size, (self.rank + 1) * num // self.size)
 
 
@@ -83,7 +83,7 @@ def _integer_variable(name, default):
     try:
         return int(value)
     except ValueError:
-        raise misc.UserError('environment variable %s=%r: must be a whole number' % (name, value)) from None
+        raise misc.UserError(f'environment variable {name}={value!r}: must be a whole number') from None
 
 
 def check_minibatches(ranks, resolutions, minibatch_default, minibatch_overrides):
@@ -91,12 +91,12 @@ def check_minibatches(ranks, resolutions, minibatch_default, minibatch_overrides
     for resolution in resolutions:
         option, size = 'minibatch_default', minibatch_default
         if resolution in (minibatch_overrides or {}):
-            option, size = 'minibatch_overrides[%d]' % resolution, minibatch_overrides[resolution]
+            option, size = f'minibatch_overrides[{resolution}]', minibatch_overrides[resolution]
         if size % ranks.size:
             below = size // ranks.size * ranks.size
             choices = ' or '.join(str(choice) for choice in (below, below + ranks.size) if choice)
-            raise misc.UserError('train.%s=%d: %d processes cannot share it equally; use %s, or start another number '
-                                 'of processes' % (option, size, ranks.size, choices))
+            raise misc.UserError(f'train.{option}={size}: {ranks.size} processes cannot share it equally; use '
+                                 f'{choices}, or start another number of processes')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -156,8 +156,8 @@ def process_group(ranks, device):
         dist.init_process_group('cpu:gloo,cuda:nccl' if device.startswith('cuda') else 'gloo', timeout=timeout,
                                 rank=ranks.rank, world_size=ranks.size)
     except (RuntimeError, ValueError) as error:
-        raise misc.UserError('cannot connect to the other %d processes (%s); start with torchrun' % (
-            ranks.size - 1, str(error).strip().splitlines()[0])) from error
+        raise misc.UserError(f'cannot connect to the other {ranks.size - 1} processes '
+                             f'({str(error).strip().splitlines()[0]}); start with torchrun') from error
     try:
         yield
     except collective.ConnectionLost as error:
@@ -311,7 +311,7 @@ def _never_hanging(ranks, run_dir):
         handler = signal.getsignal(signal.SIGTERM)
         if received and not finished.wait(SAVING_SECONDS if isinstance(handler, StopRequest) else GRACE_SECONDS):
             if ranks.rank == 0:
-                print('%s: error: %s' % (os.path.basename(sys.argv[0]), _farewell(run_dir)), file=sys.stderr)
+                print(f'{os.path.basename(sys.argv[0])}: error: {_farewell(run_dir)}', file=sys.stderr)
                 sys.stderr.flush()
             os._exit(1)
 

@@ -45,10 +45,10 @@ def read_config(run_dir):
             raise ValueError
         return config
     except OSError as error:
-        raise misc.UserError('%s: no config.txt in there (%s); give a run folder, for example results/000-digits' % (
-            run_dir, error.strerror)) from error
+        raise misc.UserError(f'{run_dir}: no config.txt in there ({error.strerror}); give a run folder, for example '
+                             'results/000-digits') from error
     except (ValueError, SyntaxError) as error:
-        raise misc.UserError('%s: is not the configuration of a run; restore the file' % path) from error
+        raise misc.UserError(f'{path}: is not the configuration of a run; restore the file') from error
 
 
 def find_snapshots(run_dir):
@@ -71,7 +71,7 @@ def find_snapshots(run_dir):
             snapshots.append({'snapshot': name[:-len('.pkl')], 'path': os.path.join(run_dir, name), 'kimg': kimg,
                               'seconds': seconds})
     if not snapshots:
-        raise misc.UserError('%s: no network-snapshot-*.pkl or network-final.pkl in there' % run_dir)
+        raise misc.UserError(f'{run_dir}: no network-snapshot-*.pkl or network-final.pkl in there')
     return sorted(snapshots, key=lambda entry: (entry['snapshot'] == 'network-final', entry['kimg']))
 
 
@@ -185,7 +185,7 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
     counts = {name: num_images or metrics.METRICS[name].num_images for name in names}
     for name in names:
         if name == 'ms_ssim' and counts[name] % 2:
-            raise misc.UserError('num_images=%d: ms_ssim compares pairs of images; use an even number' % counts[name])
+            raise misc.UserError(f'num_images={counts[name]}: ms_ssim compares pairs of images; use an even number')
     missing = [(entry, [name for name in names if (name, entry['snapshot'], counts[name], random_seed) not in done])
                for entry in snapshots]
     needed = [name for name in names if any(name in of_snapshot for _entry, of_snapshot in missing)]
@@ -207,7 +207,7 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
                         'metric': name, **{key: entry[key] for key in ('snapshot', 'kimg', 'seconds')},
                         'num_images': counts[name], 'random_seed': random_seed, 'values': values[name],
                         'evaluated': time.strftime('%Y-%m-%d %H:%M:%S')})
-                    tqdm.write('%-16s %s  %s' % (name, entry['snapshot'], _format_values(values[name])))
+                    tqdm.write(f'{name:<16} {entry["snapshot"]}  {_format_values(values[name])}')
                 write_results(run_dir, results)
     return results
 
@@ -224,8 +224,8 @@ def make_metrics(names, counts, random_seed, inception_weights, classifier, spil
             options['features'] = features
         if 'classifier' in needs:
             if dataset.shape[0] != 3:
-                raise misc.UserError('mnist_modes: %s has %d colour channels; needs 3 with a digit each' % (
-                    dataset.h5_path, dataset.shape[0]))
+                raise misc.UserError(f'mnist_modes: {dataset.h5_path} has {dataset.shape[0]} colour channels; needs 3 '
+                                     'with a digit each')
             options['classify'] = train_classifier.load_classifier(classifier, dataset.resolution)
             options['images_per_draw'] = min(counts[name], 25600)
         if name == 'inception_score':
@@ -256,8 +256,8 @@ def prepare_reals(name, metric, dataset, num_images, random_seed, cache_dir):
         try:
             os.makedirs(cache_dir, exist_ok=True)
         except OSError as error:
-            raise misc.UserError('cache_dir=%r: cannot be made (%s); choose another folder with --cache-dir' % (
-                cache_dir, error.strerror)) from error
+            raise misc.UserError(f'cache_dir={cache_dir!r}: cannot be made ({error.strerror}); choose another folder '
+                                 'with --cache-dir') from error
         with misc.atomic_write(path) as cache_file:
             np.savez(cache_file, **arrays)
 
@@ -273,7 +273,7 @@ def write_results(run_dir, results):
     for name in sorted({entry['metric'] for entry in results}):
         of_metric = sorted((entry for entry in results if entry['metric'] == name), key=lambda entry: (
             entry['num_images'], entry['snapshot'] == 'network-final', entry['snapshot']))
-        with misc.atomic_write(os.path.join(run_dir, 'metric-%s.txt' % name), 'w', encoding='utf-8') as text_file:
+        with misc.atomic_write(os.path.join(run_dir, f'metric-{name}.txt'), 'w', encoding='utf-8') as text_file:
             for entry in of_metric:
                 text_file.write('%-24s kimg %-9s time %-12s images %-7d %s\n' % (
                     entry['snapshot'], '-' if entry['kimg'] is None else '%.1f' % entry['kimg'],
@@ -317,9 +317,9 @@ def parse_arguments(config, argv):
 def run_command(args, config):
     """Evaluate with the options that :func:`parse_arguments` returned."""
     if args.num_images is not None and args.num_images < 2:
-        raise misc.UserError('--num-images %d: must be at least 2' % args.num_images)
+        raise misc.UserError(f'--num-images {args.num_images}: must be at least 2')
     if args.minibatch < 1:
-        raise misc.UserError('--minibatch %d: must be at least 1' % args.minibatch)
+        raise misc.UserError(f'--minibatch {args.minibatch}: must be at least 1')
     theano_env.configure(args.engine, config.theano_flags, None, config.precision)
     evaluate_run(args.run_dir, args.metrics, args.data_dir, args.num_images, args.seed, args.minibatch,
                  args.inception_weights, args.classifier, args.cache_dir, args.only_final, args.spill_dir)
@@ -331,7 +331,7 @@ def main(argv=None):
     args = parse_arguments(config, argv)
     return misc.exit_status('evaluate_metrics.py', lambda: run_command(args, config),
                             (misc.UserError, theano_env.EnvironmentProblem),
-                            'interrupted; what is in %s is kept' % RESULTS_NAME)
+                            f'interrupted; what is in {RESULTS_NAME} is kept')
 
 
 if __name__ == '__main__':

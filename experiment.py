@@ -65,11 +65,11 @@ def resolve_config(config, name, overrides=()):
         elif equals and key:
             experiment.setdefault(section, {})[key] = value
         else:
-            raise misc.UserError('--set %s: write SECTION.KEY=VALUE, for example train.total_kimg=10' % override)
+            raise misc.UserError(f'--set {override}: write SECTION.KEY=VALUE, for example train.total_kimg=10')
     check_keys(name, experiment, SECTIONS)
     for section in ('dataset', 'G', 'D', 'train') if is_training(experiment) else ():
         if section not in experiment:
-            raise misc.UserError('experiments[%r]: the section %r is missing' % (name, section))
+            raise misc.UserError(f'experiments[{name!r}]: the section {section!r} is missing')
     return experiment
 
 
@@ -79,14 +79,14 @@ def with_variants(config, name):
     while base not in config.experiments:
         base, _, variant = base.rpartition('-')
         if variant not in config.variants:
-            raise misc.UserError('experiment=%r: config.py has no such experiment%s' % (
-                name, nearest(name, [*config.experiments, *config.variants])))
+            raise misc.UserError(f'experiment={name!r}: config.py has no such '
+                                 f'experiment{nearest(name, [*config.experiments, *config.variants])}')
         chosen.insert(0, variant)
     experiment = copy.deepcopy(config.experiments[base])
     for variant in chosen:
         for section, options in config.variants[variant].items():
             experiment[section] = {**experiment.get(section, {}), **copy.deepcopy(options)}
-        experiment['desc'] = '%s-%s' % (experiment.get('desc', base), variant)
+        experiment['desc'] = f'{experiment.get("desc", base)}-{variant}'
     return experiment
 
 
@@ -101,8 +101,8 @@ def describe(experiment):
     train = experiment['train']
     if 'dataset' not in experiment:
         return train.get('func', '')
-    return '%dx%d, %d kimg' % (experiment['dataset']['resolution'], experiment['dataset']['resolution'],
-                               train.get('total_kimg', 15000))
+    return (f'{experiment["dataset"]["resolution"]}x{experiment["dataset"]["resolution"]}, '
+            f'{train.get("total_kimg", 15000)} kimg')
 
 
 def check_arguments(section, kwargs, func, given=(), more=()):
@@ -126,7 +126,7 @@ def check_arguments(section, kwargs, func, given=(), more=()):
 def check_keys(section, given, valid):
     for key in given:
         if key not in valid:
-            raise misc.UserError('%s.%s: no such option%s' % (section, key, nearest(key, valid)))
+            raise misc.UserError(f'{section}.{key}: no such option{nearest(key, valid)}')
 
 
 def nearest(word, candidates):
@@ -146,8 +146,8 @@ def open_dataset(experiment, data_dir):
         try:
             os.makedirs(data_dir, exist_ok=True)
         except OSError as error:
-            raise misc.UserError('data_dir=%r: cannot make this folder (%s); choose another one with --data-dir'
-                                 % (data_dir, error.strerror)) from error
+            raise misc.UserError(f'data_dir={data_dir!r}: cannot make this folder ({error.strerror}); choose another '
+                                 'one with --data-dir') from error
         create_func(h5_path=kwargs['h5_path'], **create)
     return dataset.Dataset(**kwargs)
 
@@ -182,7 +182,7 @@ def run_experiment(
     """
     if not is_training(experiment):
         if ranks.size > 1:
-            raise misc.UserError('%s runs in one process: start it without torchrun' % experiment['train']['func'])
+            raise misc.UserError(f'{experiment["train"]["func"]} runs in one process: start it without torchrun')
         return run_utility(experiment, result_dir, engine, theano_flags, precision)
     environment = theano_env.configure(engine, theano_flags, ranks.local_rank if ranks.size > 1 else None, precision)
     if environment.precision == 'float16':
@@ -203,7 +203,7 @@ def run_experiment(
         source = distributed.from_rank_0(ranks, source)
         run_dir = source.run_dir
         if source.is_finished:
-            print('%s is finished; raise train.total_kimg to train on' % run_dir)
+            print(f'{run_dir} is finished; raise train.total_kimg to train on')
             return run_dir
         if ranks.size > 1:
             train_kwargs['ranks'] = ranks
@@ -263,7 +263,7 @@ def run_utility(experiment, result_dir, engine='auto', theano_flags=None, precis
     missing = [name for name, parameter in inspect.signature(func).parameters.items()
                if parameter.default is parameter.empty and name not in kwargs and name != 'run_dir']
     if missing:
-        raise misc.UserError('train.%s: is missing, %s needs it' % (missing[0], experiment['train']['func']))
+        raise misc.UserError(f'train.{missing[0]}: is missing, {experiment["train"]["func"]} needs it')
     if 'result_dir' in inspect.signature(func).parameters:
         kwargs['result_dir'] = result_dir
     np.random.seed(experiment.get('random_seed', 1000))
@@ -271,7 +271,7 @@ def run_utility(experiment, result_dir, engine='auto', theano_flags=None, precis
         try:
             os.makedirs(run_dir, exist_ok=True)
         except OSError as error:
-            raise misc.UserError('%s: cannot make this folder (%s)' % (run_dir, error.strerror)) from error
+            raise misc.UserError(f'{run_dir}: cannot make this folder ({error.strerror})') from error
         func(run_dir=run_dir, **kwargs)
         return run_dir
     run_dir = misc.create_result_subdir(result_dir, experiment.get('desc', func.__name__))
@@ -338,11 +338,11 @@ def source_within(run_dir, experiment, environment):
         The run is another one than `experiment` describes, or has no intact training state.
     """
     if not os.path.exists(os.path.join(run_dir, 'config.txt')):
-        raise misc.UserError('train.resume_run_id: %s is not the folder of a run: it has no config.txt' % run_dir)
+        raise misc.UserError(f'train.resume_run_id: {run_dir} is not the folder of a run: it has no config.txt')
     about = {'experiment': experiment, 'command': command_line(), 'environment': str(environment)}
     state = training_state.newest(run_dir)
     if state is None:
-        print('%s has no training state yet: starting again' % run_dir)
+        print(f'{run_dir} has no training state yet: starting again')
         training_state.RunStates(run_dir, about).rewind()
         return Source(run_dir=run_dir, about=about)
     recorded = state.document
@@ -352,13 +352,13 @@ def source_within(run_dir, experiment, environment):
         changed = [line for line in differing if line.startswith(('train.', 'loss.'))]
     forbidden = [line for line in differing if line not in changed]
     if forbidden:
-        raise misc.UserError('the config does not fit %s: %s; set them as in the run, which was started with: %s; or '
-                             'let train.* and loss.* change with train.resume_with_changes=True' % (
-                                 run_dir, ', '.join(forbidden), recorded['command']))
+        raise misc.UserError(f'the config does not fit {run_dir}: {", ".join(forbidden)}; set them as in the run, '
+                             f'which was started with: {recorded["command"]}; or let train.* and loss.* change with '
+                             'train.resume_with_changes=True')
     if changed:
-        print('Going on with changed options: %s' % ', '.join(changed))
+        print(f'Going on with changed options: {", ".join(changed)}')
     if recorded.get('environment', about['environment']) != about['environment']:
-        print('Not bit for bit as it would have gone on: until now the run used: %s' % recorded['environment'])
+        print(f'Not bit for bit as it would have gone on: until now the run used: {recorded["environment"]}')
     if os.path.exists(os.path.join(run_dir, training_state.DONE_FILE)):
         totals = [with_defaults(options)['train']['total_kimg'] for options in (recorded['experiment'], experiment)]
         if totals[1] <= totals[0]:
@@ -398,7 +398,7 @@ def check_options(experiment):
     for option in RESUME_OPTIONS:
         train.pop(option, None)
     if 'run_states' not in inspect.signature(train_func).parameters and experiment['train'].get('resume_run_id'):
-        raise misc.UserError('train.resume_run_id: %r cannot resume' % experiment['train']['func'])
+        raise misc.UserError(f'train.resume_run_id: {experiment["train"]["func"]!r} cannot resume')
     check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=['G', 'D', 'random', 'ranks'])
     loss.check_choices(**{key: loss_kwargs[key] for key in ('type', 'cond_type') if key in loss_kwargs})
     check_keys('metrics', experiment.get('metrics', []), ['digit_recognition', *metrics.METRICS])
@@ -433,15 +433,14 @@ def naming_minibatch(schedule, minibatch_overrides, ranks):
         yield
     except MemoryError as error:
         resolution, size = schedule().resolution, schedule().minibatch_size
-        reason = str(error) if isinstance(error, theano_torch.OutOfMemory) else 'out of memory: %s' % memory.host()
-        option = 'train.minibatch_overrides[%d]' % resolution
-        present = '%s=%d' % (option, size)
+        reason = str(error) if isinstance(error, theano_torch.OutOfMemory) else f'out of memory: {memory.host()}'
+        option = f'train.minibatch_overrides[{resolution}]'
+        present = f'{option}={size}'
         if resolution not in (minibatch_overrides or {}):
-            present = 'train.minibatch_default=%d' % size
+            present = f'train.minibatch_default={size}'
         smaller = size // 2 // ranks.size * ranks.size
-        cure = 'set %s to %d' % (option, smaller) if smaller else 'lower G.fmap_base and D.fmap_base'
-        raise misc.UserError('%s; at %dx%d %s is too much: %s' % (
-            reason, resolution, resolution, present, cure)) from error
+        cure = f'set {option} to {smaller}' if smaller else 'lower G.fmap_base and D.fmap_base'
+        raise misc.UserError(f'{reason}; at {resolution}x{resolution} {present} is too much: {cure}') from error
 
 
 def prepare(experiment, data_dir, networks=None):
@@ -459,8 +458,8 @@ def prepare(experiment, data_dir, networks=None):
     if networks is None:
         return training_set, *[build_network(name, experiment[name], training_set) for name in 'GD'], None
     if not os.path.isfile(networks):
-        raise misc.UserError('train.resume_run_id: there is no network pickle %s' % networks)
-    print('G and D come from %s; the options of the sections G and D are not used' % networks)
+        raise misc.UserError(f'train.resume_run_id: there is no network pickle {networks}')
+    print(f'G and D come from {networks}; the options of the sections G and D are not used')
     G, D, Gs = misc.load_pkl(networks)
     label_shape, image_shape = [None, training_set.label_size], [None, *training_set.shape]
     for name, expected, found in [('images of D', [image_shape], D.input_shapes[:1]),
@@ -468,8 +467,8 @@ def prepare(experiment, data_dir, networks=None):
                                   ('labels of G', [label_shape] if label_shape[1] else [],
                                    [shape for shape in G.input_shapes[1:] if shape[1]])]:
         if list(map(list, found)) != expected:
-            raise misc.UserError('%s: its %s have the shapes %s, the data set needs %s; choose another data set or '
-                                 'network' % (networks, name, found, expected))
+            raise misc.UserError(f'{networks}: its {name} have the shapes {found}, the data set needs {expected}; '
+                                 'choose another data set or network')
     return training_set, G, D, Gs
 
 
@@ -495,8 +494,8 @@ def digit_recognition(run_dir, training_set, Gs, num_images=1000, seed=2000):
     images = Gs.run(latents, labels, minibatch_size=64, out_mul=127.5, out_add=127.5, out_dtype='uint8')
     metric.begin('fakes')
     metric.feed('fakes', images, labels)
-    line = 'digit_recognition: %.1f %% of %d generated digits are read as the class asked for, by a classifier that ' \
-        'reads %.1f %% of unseen real digits' % (100 * metric.end('fakes'), num_images, 100 * accuracy)
+    line = (f'digit_recognition: {100 * metric.end("fakes"):.1f} % of {num_images} generated digits are read as the '
+            f'class asked for, by a classifier that reads {100 * accuracy:.1f} % of unseen real digits')
     with open(os.path.join(run_dir, 'metric-digit_recognition.txt'), 'w', encoding='utf-8') as metric_file:
         metric_file.write(line + '\n')
     return line
@@ -508,7 +507,8 @@ def write_run_files(run_dir, experiment, environment, source):
         config_file.write(pprint.pformat(experiment, width=120, sort_dicts=False) + '\n')
     begin = 'started'
     if source.state:
-        begin = 'resumed at kimg %.3f' % (source.state.document['cur_nimg'] / 1000)
-    misc.append(os.path.join(run_dir, 'run.txt'), ('command: %s\n%s: %s\nmachine: %s, Python %s, NumPy %s\n%s\n' % (
-        command_line(), begin, time.strftime('%Y-%m-%d %H:%M:%S'), platform.platform(), platform.python_version(),
-        np.__version__, environment)).encode())
+        begin = f'resumed at kimg {source.state.document["cur_nimg"] / 1000:.3f}'
+    misc.append(os.path.join(run_dir, 'run.txt'), (f'command: {command_line()}\n{begin}: '
+                                                   f'{time.strftime("%Y-%m-%d %H:%M:%S")}\nmachine: '
+                                                   f'{platform.platform()}, Python {platform.python_version()}, NumPy '
+                                                   f'{np.__version__}\n{environment}\n').encode())

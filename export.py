@@ -59,7 +59,7 @@ def state_2018(net):
         values = {'lod' if name == 'cur_lod' else name: var.get_value() for name, var in net.vars.items()}
         return func_name, dict(net.static_kwargs), values
     if net.func_name not in ('networks.G_paper', 'networks.D_paper'):
-        raise misc.UserError('%s: the 2018 release has no such network; use G_paper and D_paper' % net.func_name)
+        raise misc.UserError(f'{net.func_name}: the 2018 release has no such network; use G_paper and D_paper')
     parameters = inspect.signature(getattr(networks, func_name)).parameters
     options = {name: net.static_kwargs.get(name, parameter.default) for name, parameter in parameters.items()
                if parameter.default is not inspect.Parameter.empty}
@@ -82,11 +82,10 @@ def _check_expressible(net, options):
                'mbstat_func': ['Tstdeps'], 'mbstat_avg': ['all', None], 'mbstat_groups': [1]}
     for name, values in allowed.items():
         if name in options and options[name] not in values:
-            raise misc.UserError('%s=%r: the networks of the 2018 release have only %r' % (
-                name, options[name], values[0]))
+            raise misc.UserError(f'{name}={options[name]!r}: the networks of the 2018 release have only {values[0]!r}')
     if net.func_name == 'networks.G_paper' and options['label_size'] and options['normalize_latents']:
-        raise misc.UserError('label_size=%r: the 2018 release normalizes latents and labels together, which is another '
-                             'function; export as ONNX instead' % options['label_size'])
+        raise misc.UserError(f'label_size={options["label_size"]!r}: the 2018 release normalizes latents and labels '
+                             'together, which is another function; export as ONNX instead')
 
 
 def _weight_and_bias(net, name, suffix, gain, fan_in):
@@ -111,23 +110,23 @@ def _variables_of_G(net, options):
     for stage in range(1, last + 1):
         names = {'b': '4x4/Conv'} if stage == 1 else {'a': '%dx%d/Conv0', 'b': '%dx%d/Conv1'}
         for letter, name in names.items():
-            layer = 'G%d%s' % (stage, letter)
+            layer = f'G{stage}{letter}'
             W, b = _weight_and_bias(net, layer, 'S', gain, np.prod(net.get_var(layer + '.W').shape[1:]))
             yield from _pair(name.replace('%d', str(2 ** (stage + 1))), _conv_2018(W), b)
     for lod in range(last):
-        W, b = _weight_and_bias(net, 'Glod%d' % lod, 'S', 1.0, len(net.get_var('Glod%d.W' % lod)))
-        yield from _pair('ToRGB_lod%d' % lod, W[np.newaxis, np.newaxis], b)
+        W, b = _weight_and_bias(net, f'Glod{lod}', 'S', 1.0, len(net.get_var(f'Glod{lod}.W')))
+        yield from _pair(f'ToRGB_lod{lod}', W[np.newaxis, np.newaxis], b)
 
 
 def _variables_of_D(net, options):
     gain = networks.RELU_GAIN
     last = int(options['resolution']).bit_length() - 2
     for stage in range(last, 0, -1):
-        W, b = _weight_and_bias(net, 'D%dx' % stage, 'ws', gain, options['num_channels'])
-        yield from _pair('FromRGB_lod%d' % (last - stage), W[np.newaxis, np.newaxis], b)
+        W, b = _weight_and_bias(net, f'D{stage}x', 'ws', gain, options['num_channels'])
+        yield from _pair(f'FromRGB_lod{last - stage}', W[np.newaxis, np.newaxis], b)
         names = {'b': '4x4/Conv'} if stage == 1 else {'b': '%dx%d/Conv0', 'a': '%dx%d/Conv1'}
         for letter, name in names.items():
-            layer = 'D%d%s' % (stage, letter)
+            layer = f'D{stage}{letter}'
             W, b = _weight_and_bias(net, layer, 'ws', gain, np.prod(net.get_var(layer + '.W').shape[1:]))
             yield from _pair(name.replace('%d', str(2 ** (stage + 1))), _conv_2018(W), b)
     W, b = _weight_and_bias(net, 'D1a', 'ws', gain, np.prod(net.get_var('D1a.W').shape[1:]))
@@ -162,14 +161,14 @@ class _Graph:
         self.nodes, self.constants, self.values = [], [], {}
 
     def constant(self, array):
-        name = 'constant%d' % len(self.constants)
+        name = f'constant{len(self.constants)}'
         self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
     def add(self, op, *inputs, **attributes):
         """The output of a new node; arrays among the inputs become constants."""
         names = [self.constant(item) if isinstance(item, (np.ndarray, np.generic)) else item for item in inputs]
-        name = '%s%d' % (op.lower(), len(self.nodes))
+        name = f'{op.lower()}{len(self.nodes)}'
         self.nodes.append(self.onnx.helper.make_node(op, names, [name], **attributes))
         return name
 
@@ -193,7 +192,7 @@ class _Graph:
             return self.add('LeakyRelu', x, alpha=float(function.leakiness))
         ops = {layers.rectify: 'Relu', tanh: 'Tanh', identity: None}
         if function not in ops:
-            raise misc.UserError('the nonlinearity %r cannot be exported' % (function,))
+            raise misc.UserError(f'the nonlinearity {function!r} cannot be exported')
         return self.add(ops[function], x) if ops[function] else x
 
     def convolution(self, x, filters, pad):
@@ -211,7 +210,7 @@ class _Graph:
 @functools.singledispatch
 def onnx_of(layer, graph):
     """Add `layer`, in its deterministic form, to the graph; returns the name of its output."""
-    raise misc.UserError('layers of type %s cannot be exported as ONNX, which is for generators' % type(layer).__name__)
+    raise misc.UserError(f'layers of type {type(layer).__name__} cannot be exported as ONNX, which is for generators')
 
 
 @onnx_of.register(lasagne.layers.ConcatLayer)
@@ -347,12 +346,12 @@ def onnx_model(net, lod=None):
     except ImportError as error:
         raise misc.UserError("ONNX files need the package onnx: pip install '.[export]'") from error
     if len(net.output_layers) != 1 or len(net.output_shape) != 4 or len(net.input_shape) != 2:
-        raise misc.UserError('%s: only generators can be exported as ONNX; choose one with --network' % net.name)
+        raise misc.UserError(f'{net.name}: only generators can be exported as ONNX; choose one with --network')
     coarsest = np.log2(net.output_shape[-1]) - 2
     if lod is None:
         lod = min(float(net.get_var('cur_lod')), coarsest)
     if not 0 <= lod <= coarsest:
-        raise misc.UserError('lod=%r: use 0 for full resolution up to %d for 4x4 pixels' % (lod, coarsest))
+        raise misc.UserError(f'lod={lod!r}: use 0 for full resolution up to {coarsest} for 4x4 pixels')
     graph, types, inputs = _Graph(onnx, lod), onnx.TensorProto, []
     for name, layer in zip(('latents', 'labels'), net.input_layers, strict=False):
         if layer.output_shape[1]:       # Networks of the 2018 release may have empty labels.
@@ -365,7 +364,7 @@ def onnx_model(net, lod=None):
     model = onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, net.name, inputs, [images], graph.constants),
         opset_imports=[onnx.helper.make_opsetid('', 17)], ir_version=8,
-        doc_string='Images of a progressively grown GAN, -1 is black and 1 white. lod %g.' % lod)
+        doc_string=f'Images of a progressively grown GAN, -1 is black and 1 white. lod {lod:g}.')
     onnx.checker.check_model(model)
     return model
 
@@ -386,7 +385,7 @@ def pick(loaded, name):
     if not isinstance(loaded, (tuple, list)):
         return loaded
     if len(loaded) != 3:
-        raise misc.UserError('the pickle holds %d networks, not G, D and Gs' % len(loaded))
+        raise misc.UserError(f'the pickle holds {len(loaded)} networks, not G, D and Gs')
     return loaded[['G', 'D', 'Gs'].index(name)]
 
 
@@ -408,7 +407,7 @@ def main(argv=None):
             save_onnx(net, args.target, args.lod)
         else:
             save_state(net, args.target)
-        print('%s: %s' % (args.target, net))
+        print(f'{args.target}: {net}')
     return misc.exit_status('export.py', export, (misc.UserError, theano_env.EnvironmentProblem))
 
 

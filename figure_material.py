@@ -185,7 +185,7 @@ class Material:
             runs = [run for run in self.runs if run.name == name and (run.folder or not folder)]
             if runs:
                 return runs
-        self.need('a run of %s' % names[0], 'python train.py --experiment %s' % names[0])
+        self.need(f'a run of {names[0]}', f'python train.py --experiment {names[0]}')
         return []
 
     def run(self, *names, folder=False):
@@ -210,8 +210,9 @@ class Material:
                 options += ' --classifier classifier.npz'       # Which train_classifier.py makes.
             if self.data_dir != self.config.data_dir:
                 options += ' --data-dir ' + shlex.quote(self.data_dir)
-            self.need('%s of %s' % (' and '.join(missing), run.path), 'python evaluate_metrics.py %s --metrics %s%s' % (
-                shlex.quote(run.folder), ' '.join(missing), options))
+            self.need(f'{" and ".join(missing)} of {run.path}', 'python evaluate_metrics.py '
+                                                                      f'{shlex.quote(run.folder)} --metrics '
+                                                                      f'{" ".join(missing)}{options}')
         return not missing
 
     def seeds_or(self, count):

@@ -55,22 +55,22 @@ def mean_and_deviation(values):
 def notes_of(table):
     """The notes of a table and what the marks in it mean."""
     used = {text_of(cell)[1] for row in table.rows for cell in row} - {None}
-    legend = '; '.join('%s: %s' % (mark, meaning) for mark, meaning in MARKS.items() if mark in used)
-    return [*table.notes, *(["Marks of the paper's numbers. %s." % legend] if legend else [])]
+    legend = '; '.join(f'{mark}: {meaning}' for mark, meaning in MARKS.items() if mark in used)
+    return [*table.notes, *([f"Marks of the paper's numbers. {legend}."] if legend else [])]
 
 
 def markdown(table):
     """The table as GitHub's Markdown."""
     def line(cells):
-        return '| %s |' % ' | '.join(cells)
+        return f'| {" | ".join(cells)} |'
 
     def cell_text(cell):
         text, mark = text_of(cell)
         text = text.replace('|', '\\|').replace('*', '\\*')
-        return text + (' <sup>%s</sup>' % mark if mark else '')
+        return text + (f' <sup>{mark}</sup>' if mark else '')
 
     num_numbers = len(table.header) - table.num_labels
-    lines = ['**%s**' % table.caption, '', line(table.header),
+    lines = [f'**{table.caption}**', '', line(table.header),
              line(['---'] * table.num_labels + ['---:'] * num_numbers)]
     lines += [line(map(cell_text, row)) for row in table.rows]
     for note in notes_of(table):
@@ -86,17 +86,17 @@ def latex(table, label):
 
     def cell_text(cell):
         text, mark = text_of(cell)
-        return escaped(text) + (r'\textsuperscript{%s}' % mark if mark else '')
+        return escaped(text) + (f'\\textsuperscript{{{mark}}}' if mark else '')
 
     def line(cells):
-        return '%s \\\\' % ' & '.join(cells)
+        return f'{" & ".join(cells)} \\\\'
 
     num_numbers = len(table.header) - table.num_labels
-    lines = [r'\begin{table}', r'\centering', r'\caption{%s}' % escaped(table.caption), r'\label{%s}' % label,
-             r'\begin{tabular}{%s}' % ('l' * table.num_labels + 'r' * num_numbers), r'\toprule',
+    lines = [r'\begin{table}', r'\centering', f'\\caption{{{escaped(table.caption)}}}', f'\\label{{{label}}}',
+             f'\\begin{{tabular}}{{{"l" * table.num_labels + "r" * num_numbers}}}', r'\toprule',
              line(map(escaped, table.header)), r'\midrule', *(line(map(cell_text, row)) for row in table.rows),
              r'\bottomrule', r'\end{tabular}']
-    lines += [r'\par\smallskip\footnotesize %s' % escaped(note) for note in notes_of(table)]
+    lines += [f'\\par\\smallskip\\footnotesize {escaped(note)}' for note in notes_of(table)]
     return '\n'.join([*lines, r'\end{table}']) + '\n'
 
 
@@ -105,7 +105,7 @@ def save_tables(material, name, tables):
     labels = ['tab:%s%s' % (name, '' if len(tables) == 1 else '-%d' % number) for number in range(1, len(tables) + 1)]
     texts = {'md': '\n'.join(map(markdown, tables)), 'tex': '\n'.join(map(latex, tables, labels))}
     for suffix, text in texts.items():
-        with misc.atomic_write(material.path('%s.%s' % (name, suffix)), 'w', encoding='utf-8') as file:
+        with misc.atomic_write(material.path(f'{name}.{suffix}'), 'w', encoding='utf-8') as file:
             file.write(text)
 
 
@@ -185,7 +185,7 @@ def new_figure(width, height):
 def save_figure(material, name, figure):
     """Write a matplotlib figure as ``NAME.png`` and ``NAME.pdf``."""
     for suffix, metadata in (('png', {}), ('pdf', {'CreationDate': None})):
-        with misc.atomic_write(material.path('%s.%s' % (name, suffix))) as file:
+        with misc.atomic_write(material.path(f'{name}.{suffix}')) as file:
             figure.savefig(file, format=suffix, dpi=200, metadata=metadata)
 
 

@@ -37,7 +37,7 @@ def growing_column(axes, x, resolutions):
             if resolution is None:
                 axes.text(x, sign * y, '⋮', ha='center', va='center', fontsize=10)
             else:
-                box(axes, x, sign * y, 0.95 + 0.2 * np.log2(resolution / 4), 0.5, '%d×%d' % (resolution, resolution),
+                box(axes, x, sign * y, 0.95 + 0.2 * np.log2(resolution / 4), 0.5, f'{resolution}×{resolution}',
                     color, 7)
             y += 0.6
         flow(y - 0.33, y + 0.12)
@@ -145,7 +145,7 @@ def tick_marks(low, high):
     """(values, labels) 1, 2, 5, 10, 20, ... between two limits of a logarithmic axis."""
     values = [digit * 10.0 ** power for power in range(-4, 5) for digit in (1, 2, 5)]
     values = [value for value in values if low <= value <= high]
-    return values, ['%g' % value for value in values]
+    return values, [f'{value:g}' for value in values]
 
 
 def swd_over_time(material, name, experiment_name, title, others=()):
@@ -170,10 +170,10 @@ def swd_over_time(material, name, experiment_name, title, others=()):
                   marker='o', markersize=2.5, label=level)
     for seconds, resolution in doublings(run.stats()):
         axes.axvline(seconds / unit_seconds, color=GREY, linewidth=0.9, linestyle='--')
-        axes.text(seconds / unit_seconds, 1.0, ' %d' % resolution, transform=axes.get_xaxis_transform(), fontsize=7,
+        axes.text(seconds / unit_seconds, 1.0, f' {resolution}', transform=axes.get_xaxis_transform(), fontsize=7,
                   va='top', color=GREY)
     distances = [value for entry in compared for value in entry['values'].values()]
-    axes.set(xlabel='training time (%s)' % unit, ylabel='sliced Wasserstein distance × 10³', yscale='log', title=title,
+    axes.set(xlabel=f'training time ({unit})', ylabel='sliced Wasserstein distance × 10³', yscale='log', title=title,
              xlim=(0, 1.02 * max(entry['seconds'] for entry in compared) / unit_seconds),
              ylim=(0.8 * max(min(distances), 1e-3), 1.4 * max(distances)))
     axes.title.set_size(9)
@@ -192,7 +192,7 @@ def speed(material, name, experiment_names):
     lines = [[(0.0, 0.0), *((line['seconds'], line['kimg']) for line in run.stats())] for run in runs]
     for run, line in zip(runs, lines, strict=True):
         if len(line) < 2:
-            material.need('stats.jsonl of %s' % run.path, 'python train.py --experiment %s' % run.name)
+            material.need(f'stats.jsonl of {run.path}', f'python train.py --experiment {run.name}')
             return
     unit, unit_seconds = time_unit(max(line[-1][0] for line in lines))
     figure = new_figure(4.4, 3.2)
@@ -204,10 +204,10 @@ def speed(material, name, experiment_names):
     common = min(line[-1][1] for line in lines)
     growing, fixed = (np.interp(common, *np.transpose(line)[::-1]) for line in lines)
     (paper_growing, kimg), (paper_fixed, _kimg) = paper_numbers.FIGURE4C.values()
-    title = ('%.3g kimg: %.1f times as fast with growing\n'
-             'paper, 1024×1024, %g kimg: %.1f times (%g h; %g h, extrapolated)') % (
-        common, fixed / growing, kimg, paper_fixed.value / paper_growing.value, paper_growing.value, paper_fixed.value)
-    axes.set(xlabel='training time (%s)' % unit, ylabel='thousands of real images shown', xlim=(0, None),
+    title = (f'{common:.3g} kimg: {fixed / growing:.1f} times as fast with growing\npaper, 1024×1024, {kimg:g} kimg: '
+             f'{paper_fixed.value / paper_growing.value:.1f} times ({paper_growing.value:g} h; {paper_fixed.value:g} '
+             'h, extrapolated)')
+    axes.set(xlabel=f'training time ({unit})', ylabel='thousands of real images shown', xlim=(0, None),
              ylim=(0, None), title=title)
     axes.title.set_size(8)
     axes.legend(fontsize=8, frameon=False)

@@ -61,12 +61,12 @@ CREATE_CELEBAHQ = 'python dataset_tool.py create_celebahq datasets/celeba-hq-102
 
 def table1_experiments(data):
     """{experiment: (row, configuration)} of the rows of Table 1 for 'celeba' or 'lsun-bedroom'."""
-    return {'table1-%s-%s' % (data, name): row for name, row in paper_numbers.TABLE1_ROWS.items()}
+    return {f'table1-{data}-{name}': row for name, row in paper_numbers.TABLE1_ROWS.items()}
 
 
 def table4_experiments():
     """{(divisor, column): experiment} of Table 4."""
-    return {(divisor, column): 'mnist-modes-k%d-%s' % (divisor, name) for divisor in paper_numbers.TABLE4
+    return {(divisor, column): f'mnist-modes-k{divisor}-{name}' for divisor in paper_numbers.TABLE4
             for column, name in paper_numbers.TABLE4_COLUMNS.items() if name}
 
 
@@ -77,9 +77,9 @@ def table4_experiments():
 def sample_note(results):
     """How many images our numbers come from, where that is not the paper's number; results of `Run.metric`."""
     used = {(entry['metric'], entry['num_images']) for entry in results}
-    other = ['%s of %d images instead of %d' % (metric, num, metrics.METRICS[metric].num_images)
+    other = [f'{metric} of {num} images instead of {metrics.METRICS[metric].num_images}'
              for metric, num in sorted(used) if num != metrics.METRICS[metric].num_images]
-    return ['Ours: %s.' % ', '.join(other)] if other else []
+    return [f'Ours: {", ".join(other)}.'] if other else []
 
 
 def table1(material, name):
@@ -101,7 +101,7 @@ def table1(material, name):
                 results += [run.metric(metric)[-1] for run in runs for metric in ('swd', 'ms_ssim')]
                 made = True
         tables.append(figure_output.Table(
-            'Table 1, %s: sliced Wasserstein distance × 1000 by level, and MS-SSIM' % title,
+            f'Table 1, {title}: sliced Wasserstein distance × 1000 by level, and MS-SSIM',
             ['', 'configuration', '', '128', '64', '32', '16', 'average', 'MS-SSIM'], rows, 3, sample_note(results)))
     if made:
         figure_output.save_tables(material, name, tables)
@@ -126,7 +126,7 @@ def table2(material, name):
                                      strict=True):
             rows.append([text, '', '', str(ours), (Number(paper, None, 'C'), 0)])
         tables.append(figure_output.Table(
-            'Table 2, %s for 1024×1024' % title, ['layer', 'activation', 'output', 'parameters', 'official network'],
+            f'Table 2, {title} for 1024×1024', ['layer', 'activation', 'output', 'parameters', 'official network'],
             rows, 3))
     figure_output.save_tables(material, name, tables)
 
@@ -173,11 +173,11 @@ def table3(material, name):
         if runs:
             scores = [run.last('inception_score') for run in runs]
             best = max(scores, key=lambda score: score['IS_mean'])
-            rows.append([column, 'ours, best of %d' % len(runs) if len(runs) > 1 else 'ours',
+            rows.append([column, f'ours, best of {len(runs)}' if len(runs) > 1 else 'ours',
                          (Number(best['IS_mean'], best['IS_std']), 2)])
             if len(runs) > 1:
                 mean = figure_output.mean_and_deviation([score['IS_mean'] for score in scores])
-                rows.append([column, 'ours, mean of %d runs' % len(runs), (mean, 2)])
+                rows.append([column, f'ours, mean of {len(runs)} runs', (mean, 2)])
             results += [run.metric('inception_score')[-1] for run in runs]
     if results:
         figure_output.save_tables(material, name, [figure_output.Table(
@@ -199,7 +199,7 @@ def table4(material, name):
                     ours[column] = [run.last('mnist_modes') for run in runs]
                     results += [run.metric('mnist_modes')[-1] for run in runs]
         for text, key, value, digits in (('modes', 'modes', 'modes_mean', 1), ('KL', 'KL', 'KL_mean', 2)):
-            rows.append(['K/%d' % divisor, text, 'paper', *((number, digits) for number in paper[key])])
+            rows.append([f'K/{divisor}', text, 'paper', *((number, digits) for number in paper[key])])
             if ours:
                 rows.append(['', '', 'ours', *(
                     (figure_output.mean_and_deviation([run_values[value] for run_values in ours[column]]), digits)
@@ -230,7 +230,7 @@ def caption_of(run, title, captions):
 
 def beside_paper(value, number):
     """'7.41 (paper 7.30)', or '7.41' where `number` is None."""
-    return '%.2f' % value + (' (paper %.2f)' % number.value if number else '')
+    return f'{value:.2f}' + (f' (paper {number.value:.2f})' if number else '')
 
 
 def gallery(material, experiments, num_images, columns, size, title, captions=False):
@@ -283,8 +283,8 @@ def figure8(material, name):
         folder and os.path.isdir(folder)) else []
     if not paths:
         material.need('the steps of an image, for --stages DIR' if folder is None else
-                      '--stages %s: has no PNG files, the steps of an image' % folder,
-                      CREATE_CELEBAHQ + ' --save_stages %s' % shlex.quote(folder or 'stages'))
+                      f'--stages {folder}: has no PNG files, the steps of an image',
+                      CREATE_CELEBAHQ + f' --save_stages {shlex.quote(folder or "stages")}')
         return
     pictures = []
     for index, path in enumerate(paths):
@@ -292,7 +292,7 @@ def figure8(material, name):
             image = image.convert('RGB')
             image.thumbnail((320, 240), Image.Resampling.LANCZOS)
         step = os.path.splitext(os.path.basename(path))[0].partition('-')[2]
-        pictures.append(figure_output.captioned(image, '(%s) %s' % (chr(ord('a') + index), STEPS.get(step, step))))
+        pictures.append(figure_output.captioned(image, f'({chr(ord("a") + index)}) {STEPS.get(step, step)}'))
     save_pictures(material, name, pictures, min(len(pictures), 4))
 
 
@@ -308,7 +308,7 @@ def figure10(material, name):
         return
     h5_path = run.h5_path(material.config, material.data_dir)
     if not os.path.exists(h5_path):
-        material.need('%s, to look for neighbours in' % h5_path, CREATE_CELEBAHQ)
+        material.need(f'{h5_path}, to look for neighbours in', CREATE_CELEBAHQ)
         return
     images = np.stack(run.images(material.seeds_or(6)))
     _indices, neighbours = nearest_neighbours(images, h5_path, NEIGHBOURS, material.features)
@@ -317,8 +317,8 @@ def figure10(material, name):
     by_rank = neighbours.swapaxes(0, 1).reshape(-1, *neighbours.shape[2:])
     reals = figure_output.captioned(
         figure_output.image_grid(by_rank, len(images), size),
-        'Above: generated. Below: the nearest %d training images, compared by %s of the middle part.' % (
-            NEIGHBOURS, 'Inception features' if material.features else 'pixels'))
+        f'Above: generated. Below: the nearest {NEIGHBOURS} training images, compared by '
+        f'{"Inception features" if material.features else "pixels"} of the middle part.')
     save_pictures(material, name, [fakes, reals])
 
 
@@ -337,8 +337,8 @@ def appendix_h(material, name):
     """A larger grid for each row of Table 1, one file each."""
     for data in paper_numbers.TABLE1:
         for experiment_name, (row, configuration) in table1_experiments(data).items():
-            picture = gallery(material, [experiment_name], 80, 10, 128, '%s (%s) %s' % (data, row, configuration))
-            save_pictures(material, '%s-%s-%s' % (name, data, row.replace('*', 'star')), [picture])
+            picture = gallery(material, [experiment_name], 80, 10, 128, f'{data} ({row}) {configuration}')
+            save_pictures(material, f'{name}-{data}-{row.replace("*", "star")}', [picture])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -396,7 +396,7 @@ def describe(name):
     figure = FIGURES[name]
     experiments = ', '.join(figure.experiments[:3]) + (', ...' if len(figure.experiments) > 3 else '')
     needs = '; '.join(filter(None, [experiments and 'runs of ' + experiments, figure.also]))
-    return '%-11s %s\n%11s needs %s' % (name, figure.shows, '', needs or 'nothing')
+    return f'{name:<11} {figure.shows}\n{"":>11} needs {needs or "nothing"}'
 
 
 def name_the_nameless(runs, names):
@@ -429,15 +429,15 @@ def make_figures(material, names):
             FIGURES[name].make(material, name)
         except misc.UserError as error:
             failed.append(name)
-            print('%s: error: %s' % (name, error), file=sys.stderr)
+            print(f'{name}: error: {error}', file=sys.stderr)
         for path in material.files:
-            print('%-11s %s' % (name, path))
+            print(f'{name:<11} {path}')
         for need in material.needs:
             needed_by.setdefault(need, []).append(name)
     if needed_by:
         print('\nMissing:')
     for need, of_figures in needed_by.items():
-        print('%s (for %s): %s' % (need.what, ', '.join(dict.fromkeys(of_figures)), need.command))
+        print(f'{need.what} (for {", ".join(dict.fromkeys(of_figures))}): {need.command}')
     return not failed
 
 
@@ -497,7 +497,7 @@ def run_command(args, config):
     try:
         os.makedirs(args.out, exist_ok=True)
     except OSError as error:
-        raise misc.UserError('--out %s: cannot make this folder (%s)' % (args.out, error.strerror)) from error
+        raise misc.UserError(f'--out {args.out}: cannot make this folder ({error.strerror})') from error
     material = Material(config, runs, args.out, args.seeds, args.stages, args.data_dir, features)
     return make_figures(material, names)
 

@@ -58,21 +58,21 @@ def open_levels(h5_path):
     """
     h5_path = os.fspath(h5_path)
     if not os.path.exists(h5_path):
-        raise misc.UserError('h5_path=%r: no such file; check the name and the data folder, or make it with '
-                             '`python dataset_tool.py create_from_images IMAGE_DIR %s`' % (h5_path, h5_path))
+        raise misc.UserError(f'h5_path={h5_path!r}: no such file; check the name and the data folder, or make it with '
+                             f'`python dataset_tool.py create_from_images IMAGE_DIR {h5_path}`')
     if h5_path.endswith(misc.TEMPORARY_SUFFIX):
-        raise misc.UserError('h5_path=%r: is the unfinished file of a writer that runs or was killed; make it again' %
-                             h5_path)
+        raise misc.UserError(f'h5_path={h5_path!r}: is the unfinished file of a writer that runs or was killed; make '
+                             'it again')
     try:
         h5 = h5py.File(h5_path, 'r')
     except OSError as error:
-        raise misc.UserError('h5_path=%r: is not a complete HDF5 file (%s); make or copy it again' % (
-            h5_path, str(error).splitlines()[0])) from error
+        raise misc.UserError(f'h5_path={h5_path!r}: is not a complete HDF5 file ({str(error).splitlines()[0]}); make '
+                             'or copy it again') from error
     try:
         levels = check_levels(h5)
     except misc.UserError as error:
         h5.close()
-        raise misc.UserError('h5_path=%r: %s; make the file with dataset_tool.py' % (h5_path, error)) from error
+        raise misc.UserError(f'h5_path={h5_path!r}: {error}; make the file with dataset_tool.py') from error
     try:
         check_parts(levels)
     except misc.UserError:
@@ -86,26 +86,25 @@ def check_levels(h5):
     matches = [re.fullmatch(r'data(\d+)x(\d+)', name) for name in h5]
     levels = {int(match[1]): h5[match[0]] for match in matches if match and match[1] == match[2]}
     if not levels:
-        raise misc.UserError('has no dataset like data16x16, only %s' % (
-            ', '.join(map(repr, list(h5)[:LISTED_NAMES])) or 'nothing'))
+        raise misc.UserError('has no dataset like data16x16, only '
+                             f'{", ".join(map(repr, list(h5)[:LISTED_NAMES])) or "nothing"}')
     resolution = max(levels)
     if not is_power_of_two(resolution):
-        raise misc.UserError('data%dx%d: the resolution must be a power of two' % (resolution, resolution))
+        raise misc.UserError(f'data{resolution}x{resolution}: the resolution must be a power of two')
     expected = [resolution >> lod for lod in range(resolution.bit_length())]
     for res in expected:
         if res not in levels:
-            raise misc.UserError('data%dx%d is missing; all powers of two from %d to 1 must be there' % (
-                res, res, resolution))
+            raise misc.UserError(f'data{res}x{res} is missing; all powers of two from {resolution} to 1 must be there')
         level, finest = levels[res], levels[resolution]
         if not isinstance(level, h5py.Dataset) or level.dtype != np.uint8 or level.ndim != 4 or not level.size:
-            raise misc.UserError('data%dx%d: must hold [N, C, %d, %d] uint8, is %s %s' % (
-                res, res, res, res, getattr(level, 'shape', 'a group'), getattr(level, 'dtype', '')))
+            raise misc.UserError(f'data{res}x{res}: must hold [N, C, {res}, {res}] uint8, is '
+                                 f'{getattr(level, "shape", "a group")} {getattr(level, "dtype", "")}')
         if level.shape != finest.shape[:2] + (res, res):
-            raise misc.UserError('data%dx%d: has the shape %s where data%dx%d has %s; N and C must be the same' % (
-                res, res, level.shape, resolution, resolution, finest.shape))
+            raise misc.UserError(f'data{res}x{res}: has the shape {level.shape} where data{resolution}x{resolution} '
+                                 f'has {finest.shape}; N and C must be the same')
     if finest.shape[1] not in (1, 3):
-        raise misc.UserError('data%dx%d: has %d channels; must have 1 (grey) or 3 (RGB)' % (
-            resolution, resolution, finest.shape[1]))
+        raise misc.UserError(f'data{resolution}x{resolution}: has {finest.shape[1]} channels; must have 1 (grey) or 3 '
+                             '(RGB)')
     return {res: levels[res] for res in expected}
 
 
@@ -155,12 +154,12 @@ def check_parts(levels):
         with part_h5:
             shapes = [part_levels[res].shape for res in levels if res in part_levels]
         if shapes != [(stop - start,) + level.shape[1:] for level in levels.values()]:
-            raise misc.UserError('h5_path=%r: %s, of which it consists, has changed; join the parts again with '
-                                 '`python dataset_tool.py merge`' % (h5_path, path))
+            raise misc.UserError(f'h5_path={h5_path!r}: {path}, of which it consists, has changed; join the parts '
+                                 'again with `python dataset_tool.py merge`')
     expected = [[(*part[:3], level.name.strip('/')) for part in listings[0] or ()] for level in levels.values()]
     if position != len(finest) or listings != expected:
-        raise misc.UserError('h5_path=%r: is a virtual dataset of another kind than `python dataset_tool.py merge` '
-                             'makes; copy it into a plain one' % h5_path)
+        raise misc.UserError(f'h5_path={h5_path!r}: is a virtual dataset of another kind than `python dataset_tool.py '
+                             'merge` makes; copy it into a plain one')
 
 
 def open_part(h5_path, part_path):
@@ -168,8 +167,8 @@ def open_part(h5_path, part_path):
     try:
         return open_levels(part_path)
     except misc.UserError as error:
-        raise misc.UserError('h5_path=%r: consists of several files, of which one is missing or damaged: %s' % (
-            h5_path, error)) from error
+        raise misc.UserError(f'h5_path={h5_path!r}: consists of several files, of which one is missing or damaged: '
+                             f'{error}') from error
 
 
 def read_image(level, index):
@@ -203,14 +202,13 @@ def load_labels(path, num):
     try:
         labels = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise misc.UserError('%s: cannot be read as a NumPy array; delete it or make the dataset again' %
-                             path) from error
+        raise misc.UserError(f'{path}: cannot be read as a NumPy array; delete it or make the dataset again') from error
     if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in 'fiub':
-        raise misc.UserError('%s: must hold one-hot labels, [N, label_size] float32, not %s %s' % (
-            path, getattr(labels, 'shape', 'an archive'), getattr(labels, 'dtype', '')))
+        raise misc.UserError(f'{path}: must hold one-hot labels, [N, label_size] float32, not '
+                             f'{getattr(labels, "shape", "an archive")} {getattr(labels, "dtype", "")}')
     if len(labels) != num:
-        raise misc.UserError('%s: has %d rows, the dataset has %d images; the labels belong to another dataset' % (
-            path, len(labels), num))
+        raise misc.UserError(f'{path}: has {len(labels)} rows, the dataset has {num} images; the labels belong to '
+                             'another dataset')
     return labels.astype(np.float32)
 
 
@@ -255,9 +253,9 @@ class HDF5Writer:
         self.pending = []               # Images not yet handed to a thread, (n, C, H, H) each.
         self.groups = collections.deque()   # Futures of what the threads make of groups of images, in order.
         if not is_power_of_two(resolution):
-            raise misc.UserError('resolution=%r: must be a power of two' % (resolution,))
+            raise misc.UserError(f'resolution={resolution!r}: must be a power of two')
         if channels not in (1, 3):
-            raise misc.UserError('channels=%r: must be 1 (grey) or 3 (RGB)' % (channels,))
+            raise misc.UserError(f'channels={channels!r}: must be 1 (grey) or 3 (RGB)')
         refuse_existing(self.h5_path, labels is not None, force)
         self.group_images = max(GROUP_BYTES // (channels * resolution ** 2), 1)
         self.num_threads = num_threads or misc.num_cores()
@@ -267,7 +265,7 @@ class HDF5Writer:
             os.makedirs(os.path.dirname(self.h5_path) or '.', exist_ok=True)
             for path in (self.h5_path, labels_path(self.h5_path)):
                 for stale in misc.remove_stale_temporaries(path):
-                    print('Removed %s, left behind by a writer that was killed' % stale)
+                    print(f'Removed {stale}, left behind by a writer that was killed')
             self.file = _OutputFile(self.temporary, 'x+')
             self.h5 = h5py.File(self.file, 'w')
             self.levels = [_LevelWriter(self.h5, channels, resolution >> lod) for lod in range(resolution.bit_length())]
@@ -281,8 +279,8 @@ class HDF5Writer:
             if self.file.error:
                 raise self.file.error
         except OSError as error:
-            raise misc.UserError('h5_path=%r: cannot be written (%s); choose another folder or make room' % (
-                self.h5_path, error.strerror or error)) from error
+            raise misc.UserError(f'h5_path={self.h5_path!r}: cannot be written ({error.strerror or error}); choose '
+                                 'another folder or make room') from error
 
     def __enter__(self):
         return self
@@ -304,8 +302,8 @@ class HDF5Writer:
         """
         if images.ndim != 4 or images.shape[1] != self.channels or images.shape[2] != images.shape[3] \
                 or not is_power_of_two(images.shape[2]) or images.shape[2] < self.resolution:
-            raise ValueError('images of shape %s: need [N, %d, %d, %d] or a larger power of two' % (
-                images.shape, self.channels, self.resolution, self.resolution))
+            raise ValueError(f'images of shape {images.shape}: need [N, {self.channels}, {self.resolution}, '
+                             f'{self.resolution}] or a larger power of two')
         while len(images):
             # Always so many, lest the order of the file depend on the calls.
             head, images = np.split(images, [self.group_images - self.num_images % self.group_images])
@@ -348,10 +346,10 @@ class HDF5Writer:
         while self.groups:
             self.write_group()
         if not self.num_images:
-            raise misc.UserError('h5_path=%r: no images were added' % self.h5_path)
+            raise misc.UserError(f'h5_path={self.h5_path!r}: no images were added')
         if self.labels is not None and (self.labels.ndim != 2 or len(self.labels) != self.num_images):
-            raise ValueError('labels of shape %s: need one row for each of the %d images' % (
-                self.labels.shape, self.num_images))
+            raise ValueError(f'labels of shape {self.labels.shape}: need one row for each of the {self.num_images} '
+                             'images')
         with self.reported_errors():
             for level in self.levels:
                 level.finish()
@@ -359,7 +357,7 @@ class HDF5Writer:
             os.fsync(self.file.fileno())
         with self.reported_errors():
             publish_dataset(self.temporary, self.h5_path, self.labels)
-        print('Wrote %d images to %s' % (self.num_images, self.h5_path))
+        print(f'Wrote {self.num_images} images to {self.h5_path}')
 
     def discard(self):
         """Close and delete what is not finished."""
@@ -377,7 +375,7 @@ class _LevelWriter:
         shape = (channels, res, res)
         # Chunks of at least 128 bytes: fewer would cost more in the index than in the data.
         self.chunk_images = -(-128 // (channels * res * res))
-        self.level = h5.create_dataset('data%dx%d' % (res, res), shape=(0,) + shape, dtype=np.uint8,
+        self.level = h5.create_dataset(f'data{res}x{res}', shape=(0,) + shape, dtype=np.uint8,
                                        maxshape=(None,) + shape, chunks=(self.chunk_images,) + shape,
                                        compression='gzip', compression_opts=COMPRESSION_LEVEL, track_times=False)
         self.num_images = 0
@@ -489,10 +487,10 @@ class _OutputFile(io.FileIO):
 def refuse_existing(h5_path, with_labels=False, force=False):
     """Raise misc.UserError if writing `h5_path`, with or without labels, needs `force`."""
     if os.path.exists(h5_path) and not force:
-        raise misc.UserError('%s: exists; choose another name, or --force to replace it and its labels' % h5_path)
+        raise misc.UserError(f'{h5_path}: exists; choose another name, or --force to replace it and its labels')
     if os.path.exists(labels_path(h5_path)) and not with_labels and not force:
-        raise misc.UserError('%s: exists and would be taken for the labels of the new dataset; move it, or --force to '
-                             'delete it' % labels_path(h5_path))
+        raise misc.UserError(f'{labels_path(h5_path)}: exists and would be taken for the labels of the new dataset; '
+                             'move it, or --force to delete it')
 
 
 def shrink(images, resolution):

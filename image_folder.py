@@ -37,7 +37,7 @@ class ImageKind:
 
     @property
     def size(self):
-        return '%dx%d' % (self.width, self.height)
+        return f'{self.width}x{self.height}'
 
     @property
     def name(self):
@@ -79,8 +79,8 @@ def image_folder(image_dir, resize=None, crop=None, skip_bad=False, labels=True)
         No images, or images that do not fit together: all of them are found here, before anything is written.
     """
     if resize is not None and not is_power_of_two(resize):
-        raise misc.UserError('--resize %d: must be a power of two, for example %d' % (
-            resize, 2 ** max(int(resize).bit_length() - 1, 2)))
+        raise misc.UserError(f'--resize {resize}: must be a power of two, for example '
+                             f'{2 ** max(int(resize).bit_length() - 1, 2)}')
     crop = crop or ('center' if resize else 'none')
     names, classes = list_images(image_dir)
     paths = [os.path.join(image_dir, name) for name in names]
@@ -109,8 +109,8 @@ def list_images(image_dir):
     try:
         entries = sorted(os.scandir(image_dir), key=lambda entry: entry.name)
     except OSError as error:
-        raise misc.UserError('IMAGE_DIR=%r: cannot be read (%s); give a folder of images' % (
-            image_dir, error.strerror)) from error
+        raise misc.UserError(f'IMAGE_DIR={image_dir!r}: cannot be read ({error.strerror}); give a folder of '
+                             'images') from error
     files = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith('.')]
     folders = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith('.')]
     images = list(filter(is_image_name, files))
@@ -125,8 +125,8 @@ def list_images(image_dir):
               for parent, _folders, names in os.walk(os.path.join(image_dir, folder))
               for name in filter(is_image_name, names)]
     if not nested:
-        raise misc.UserError('IMAGE_DIR=%r: has no images (%d other files, %d sub-folders without images); give the '
-                             'folder that holds them' % (image_dir, len(files), len(folders)))
+        raise misc.UserError(f'IMAGE_DIR={image_dir!r}: has no images ({len(files)} other files, {len(folders)} '
+                             'sub-folders without images); give the folder that holds them')
     nested.sort(key=lambda item: (item[1], item[0]))
     return [name for name, _folder in nested], [folder for _name, folder in nested]
 
@@ -146,7 +146,7 @@ def image_kind(path, crop):
             size = (min(upright.size),) * 2 if crop == 'center' else upright.size
             return ImageKind(*size, upright.mode)
     except Exception as error:      # Pillow's decoders raise whatever they stumble over.
-        return 'broken: %s' % (str(error).splitlines() or [type(error).__name__])[0]
+        return f'broken: {(str(error).splitlines() or [type(error).__name__])[0]}'
 
 
 def choose_images(image_dir, names, kinds, resize, skip_bad):
@@ -159,26 +159,26 @@ def choose_images(image_dir, names, kinds, resize, skip_bad):
     """
     readable = [kind for kind in kinds if isinstance(kind, ImageKind)]
     if not readable:
-        raise misc.UserError('IMAGE_DIR=%r: none of its %d images can be read: %s' % (
-            image_dir, len(names), list_files(zip(names, kinds, strict=True))))
+        raise misc.UserError(f'IMAGE_DIR={image_dir!r}: none of its {len(names)} images can be read: '
+                             f'{list_files(zip(names, kinds, strict=True))}')
     common = Counter(kind.size for kind in readable).most_common(1)[0][0]
     width, height = next((kind.width, kind.height) for kind in readable if kind.size == common)
     if not resize and (width != height or not is_power_of_two(width)):
         raise misc.UserError(
-            'IMAGE_DIR=%r: the images are %s; need squares with a power of two as side: add --resize %d, and '
-            '--crop none if the whole image is to be squeezed into the square' % (
-                image_dir, common, 1 << (min(width, height).bit_length() - 1)))
+            f'IMAGE_DIR={image_dir!r}: the images are {common}; need squares with a power of two as side: add --resize '
+            f'{1 << (min(width, height).bit_length() - 1)}, and --crop none if the whole image is to be squeezed into '
+            'the square')
     good = [isinstance(kind, ImageKind) and (bool(resize) or kind.size == common) for kind in kinds]
     bad = [(name, kind if isinstance(kind, str) else kind.size)
            for name, kind, is_good in zip(names, kinds, good, strict=True) if not is_good]
     if bad:
-        unlike = '' if resize else ' or not %s like most' % common
-        text = '%d of %d images are broken%s' % (len(bad), len(names), unlike)
+        unlike = '' if resize else f' or not {common} like most'
+        text = f'{len(bad)} of {len(names)} images are broken{unlike}'
         if not skip_bad:
             cure = '--skip-bad to leave them out'
             if not resize:
-                cure = '--resize %d to make them alike (broken ones need --skip-bad), or %s' % (width, cure)
-            raise misc.UserError('%s: %s; nothing was written; add %s' % (text, list_files(bad), cure))
+                cure = f'--resize {width} to make them alike (broken ones need --skip-bad), or {cure}'
+            raise misc.UserError(f'{text}: {list_files(bad)}; nothing was written; add {cure}')
         print('Left out: %s:\n%s' % (text, '\n'.join('  %s (%s)' % item for item in bad)))
     return [index for index, is_good in enumerate(good) if is_good], resize or width
 
@@ -186,16 +186,16 @@ def choose_images(image_dir, names, kinds, resize, skip_bad):
 def list_files(names_and_reasons):
     listed = ['%s (%s)' % item for item in names_and_reasons]
     more = len(listed) - LISTED_FILES
-    return ', '.join(listed[:LISTED_FILES]) + (' and %d more' % more if more > 0 else '')
+    return ', '.join(listed[:LISTED_FILES]) + (f' and {more} more' if more > 0 else '')
 
 
 def class_labels(folders):
     """One-hot labels of images by the folders they lie in; prints which column is which folder."""
     names = sorted(set(folders))
     counts = Counter(folders)
-    print('Labels: ' + ', '.join('%d %s (%d images)' % (column, name, counts[name])
+    print('Labels: ' + ', '.join(f'{column} {name} ({counts[name]} images)'
                                  for column, name in enumerate(names[:LISTED_CLASSES]))
-          + (' and so on to %d %s' % (len(names) - 1, names[-1]) if len(names) > LISTED_CLASSES else ''))
+          + (f' and so on to {len(names) - 1} {names[-1]}' if len(names) > LISTED_CLASSES else ''))
     columns = {name: column for column, name in enumerate(names)}
     return one_hot([columns[folder] for folder in folders], len(names))
 
@@ -206,7 +206,7 @@ def load_image(path, size, crop, mode):
         with Image.open(path) as image:
             image = flatten_image(ImageOps.exif_transpose(image), mode)
     except Exception as error:      # It could be read when it was checked.
-        raise misc.UserError('%s: cannot be read any more (%s); was it changed? start again' % (path, error)) from error
+        raise misc.UserError(f'{path}: cannot be read any more ({error}); was it changed? start again') from error
     pixels = np.asarray(resize_image(center_square(image) if crop == 'center' else image, size))
     return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -261,8 +261,8 @@ def celeba(celeba_dir, cx=89, cy=121, expected_images=None):
     half = CELEBA_CROP // 2
     for option, value, extent in (('cx', cx, CELEBA_SIZE[0]), ('cy', cy, CELEBA_SIZE[1])):
         if not half <= value <= extent - half:
-            raise misc.UserError('--%s %d: must be from %d to %d, so that %d pixels around it lie in the image' % (
-                option, value, half, extent - half, CELEBA_CROP))
+            raise misc.UserError(f'--{option} {value}: must be from {half} to {extent - half}, so that {CELEBA_CROP} '
+                                 'pixels around it lie in the image')
     folder, names = find_celeba(celeba_dir)
     check_count(folder, len(names), CELEBA_IMAGES if expected_images is None else expected_images,
                 'unpack img_align_celeba_png.7z completely')
@@ -279,10 +279,10 @@ def find_celeba(celeba_dir):
             names = sorted(name for name in names if name.endswith(suffix))
             if names:
                 if suffix == '.jpg':
-                    print('%s: these are the JPEG files; the paper used the PNG files' % folder)
+                    print(f'{folder}: these are the JPEG files; the paper used the PNG files')
                 return folder, names
-    raise misc.UserError('CELEBA_DIR=%r: has no folder img_align_celeba_png with images; give the folder into which '
-                         'img_align_celeba_png.7z of CelebA was unpacked' % (celeba_dir,))
+    raise misc.UserError(f'CELEBA_DIR={celeba_dir!r}: has no folder img_align_celeba_png with images; give the folder '
+                         'into which img_align_celeba_png.7z of CelebA was unpacked')
 
 
 def load_celeba(path, box):
@@ -290,7 +290,7 @@ def load_celeba(path, box):
         with Image.open(path) as image:
             size, pixels = image.size, np.asarray(image.convert('RGB').crop(box))
     except Exception as error:      # Pillow's decoders raise whatever they stumble over.
-        raise misc.UserError('%s: is broken (%s); unpack it again' % (path, error)) from error
+        raise misc.UserError(f'{path}: is broken ({error}); unpack it again') from error
     if size != CELEBA_SIZE:
         raise misc.UserError('%s: has %dx%d pixels where the aligned images of CelebA have %dx%d; take those, not the '
                              'images in the wild' % (path, *size, *CELEBA_SIZE))

@@ -154,5 +154,5 @@ def one_hot(classes, num_classes):
 def check_count(place, found, expected, cure):
     """Raise misc.UserError unless `expected` images were found; 0 stands for any number."""
     if found != expected and expected:
-        raise misc.UserError('%s: has %d images, expected %d; %s, or --expected-images %d if that is meant' % (
-            place, found, expected, cure, found))
+        raise misc.UserError(f'{place}: has {found} images, expected {expected}; {cure}, or --expected-images {found} '
+                             'if that is meant')

@@ -22,15 +22,15 @@ from image_source import ImageSource, array_source, check_count, group_size, one
 MNIST_IMAGES = {'train': 60000, 'test': 10000}
 CIFAR_IMAGES = {'train': 50000, 'test': 10000}
 SVHN_IMAGES = {'train': 73257, 'test': 26032, 'extra': 531131}
-CIFAR10_FILES = {'train': ['data_batch_%d' % number for number in range(1, 6)], 'test': ['test_batch']}
+CIFAR10_FILES = {'train': [f'data_batch_{number}' for number in range(1, 6)], 'test': ['test_batch']}
 
 
 def choose_splits(split, images_of_splits, expected_images):
     """The parts named by `split`, such as 'train' or 'train+test', and how many images they have together."""
     splits = split.split('+')
     if not set(splits) <= set(images_of_splits) or len(set(splits)) < len(splits):
-        raise misc.UserError('--split %s: must be %s, or several of them joined by +' % (
-            split, ' or '.join(images_of_splits)))
+        raise misc.UserError(f'--split {split}: must be {" or ".join(images_of_splits)}, or several of them joined by '
+                             '+')
     default = sum(images_of_splits[name] for name in splits)
     return splits, default if expected_images is None else expected_images
 
@@ -42,7 +42,7 @@ def find_file(folder, subdirs, names, cure):
             path = os.path.join(folder, subdir, name)
             if os.path.isfile(path):
                 return path
-    raise misc.UserError('%s: has no file %s; %s' % (folder, ' or '.join(names), cure))
+    raise misc.UserError(f'{folder}: has no file {" or ".join(names)}; {cure}')
 
 
 def check_classes(path, classes, num_images, num_classes):
@@ -50,8 +50,8 @@ def check_classes(path, classes, num_images, num_classes):
     classes = np.asarray(classes)
     if classes.shape != (num_images,) or classes.dtype.kind not in 'iu' or not num_images \
             or classes.min() < 0 or classes.max() >= num_classes:
-        raise misc.UserError('%s: must hold one class from 0 to %d for each of %d images; download it again' % (
-            path, num_classes - 1, num_images))
+        raise misc.UserError(f'{path}: must hold one class from 0 to {num_classes - 1} for each of {num_images} '
+                             'images; download it again')
     return classes.astype(np.int64)
 
 
@@ -102,9 +102,9 @@ def mnist_rgb(mnist_dir, num_images=1000000, seed=123, expected_images=None):
     Appendix D of the paper; L. Metz et al.: Unrolled Generative Adversarial Networks, 2016.
     """
     if num_images < 1:
-        raise misc.UserError('--num-images %d: must be at least 1' % num_images)
+        raise misc.UserError(f'--num-images {num_images}: must be at least 1')
     if not 0 <= seed < 2 ** 32:
-        raise misc.UserError('--seed %d: must be from 0 to 2^32 - 1' % seed)
+        raise misc.UserError(f'--seed {seed}: must be from 0 to 2^32 - 1')
     digits, _labels = read_mnist(mnist_dir, 'train')
     _splits, expected_images = choose_splits('train', MNIST_IMAGES, expected_images)
     check_count(mnist_dir, len(digits), expected_images, 'download it again')
@@ -123,7 +123,7 @@ def read_mnist(mnist_dir, prefix):
     arrays = {}
     for kind, ndim in (('images', 3), ('labels', 1)):
         # The usual names, and those that some archives have.
-        names = ['%s-%s%sidx%d-ubyte%s' % (prefix, kind, dash, ndim, suffix) for dash in '-.' for suffix in ('', '.gz')]
+        names = [f'{prefix}-{kind}{dash}idx{ndim}-ubyte{suffix}' for dash in '-.' for suffix in ('', '.gz')]
         path = find_file(mnist_dir, ('raw', os.path.join('MNIST', 'raw')), names,
                          'give the folder of the four files of MNIST')
         arrays[kind] = read_idx(path, ndim)
@@ -143,14 +143,14 @@ def read_idx(path, ndim):
         if data[:2] == b'\x1f\x8b':
             data = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
-        raise misc.UserError('%s: is damaged or cut off (%s); download it again' % (path, error)) from error
+        raise misc.UserError(f'{path}: is damaged or cut off ({error}); download it again') from error
     header_bytes = 4 + 4 * ndim
     if data[:4] != bytes([0, 0, 8, ndim]) or len(data) < header_bytes:
-        raise misc.UserError('%s: is no IDX file of bytes with %d axes; download it again' % (path, ndim))
+        raise misc.UserError(f'{path}: is no IDX file of bytes with {ndim} axes; download it again')
     shape = [int(length) for length in np.frombuffer(data, '>u4', ndim, offset=4)]
     if len(data) != header_bytes + math.prod(shape):
-        raise misc.UserError('%s: has %d bytes, its header says %d; download it again' % (
-            path, len(data), header_bytes + math.prod(shape)))
+        raise misc.UserError(f'{path}: has {len(data)} bytes, its header says {header_bytes + math.prod(shape)}; '
+                             'download it again')
     return np.frombuffer(data, np.uint8, offset=header_bytes).reshape(shape)
 
 
@@ -183,12 +183,12 @@ def cifar100(cifar_dir, split='train', coarse=False, expected_images=None):
 def cifar(cifar_dir, subdir, names, label_key, num_classes, expected_images):
     parts, classes = [], []
     for name in names:
-        path = find_file(cifar_dir, (subdir,), [name], 'give the folder %s, unpacked from its .tar.gz' % subdir)
+        path = find_file(cifar_dir, (subdir,), [name], f'give the folder {subdir}, unpacked from its .tar.gz')
         batch = load_cifar_pickle(path)
         images = batch.get('data')
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (3072,) \
                 or label_key not in batch:
-            raise misc.UserError('%s: must hold data, (N, 3072) uint8, and %s; download it again' % (path, label_key))
+            raise misc.UserError(f'{path}: must hold data, (N, 3072) uint8, and {label_key}; download it again')
         parts.append(images.reshape(-1, 3, 32, 32))
         classes.append(check_classes(path, batch[label_key], len(images), num_classes))
     check_count(cifar_dir, sum(map(len, parts)), expected_images, 'download it again')
@@ -212,8 +212,9 @@ def load_cifar_pickle(path):
     # What Unpickler, and the calls below, raise for files that are damaged, or made to do damage.
     except (pickle.UnpicklingError, OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ImportError,
             MemoryError, OverflowError) as error:
-        raise misc.UserError('%s: is no pickle of CIFAR (%s); download it again' % (
-            path, (str(error).splitlines() or [type(error).__name__])[0])) from error
+        raise misc.UserError(f'{path}: is no pickle of CIFAR '
+                             f'({(str(error).splitlines() or [type(error).__name__])[0]}); download it '
+                             'again') from error
 
 
 def check_memo(file):
@@ -222,7 +223,7 @@ def check_memo(file):
     file.seek(0)
     for opcode, argument, position in pickletools.genops(file):
         if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and argument > size:
-            raise pickle.UnpicklingError('object number %d at byte %d of %d' % (argument, position, size))
+            raise pickle.UnpicklingError(f'object number {argument} at byte {position} of {size}')
     file.seek(0)
 
 
@@ -236,7 +237,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             return _PickledType
         if (module, name) == ('_codecs', 'encode'):     # So Python 3 writes bytes for Python 2.
             return _PickledBytes
-        raise pickle.UnpicklingError('it asks for %s.%s, which data never needs' % (module, name))
+        raise pickle.UnpicklingError(f'it asks for {module}.{name}, which data never needs')
 
 
 class _Pickled:
@@ -256,7 +257,7 @@ class _PickledType(_Pickled):
     def dtype(self):
         name = _text(self.args[0])
         if not re.fullmatch('[iu][1248]', name):
-            raise ValueError('an array of %r' % name)
+            raise ValueError(f'an array of {name!r}')
         return np.dtype(name).newbyteorder(_text(self.state[1]))
 
 
@@ -283,7 +284,7 @@ def _text(value):
     if isinstance(value, bytes):
         return value.decode('latin1')
     if not isinstance(value, str):
-        raise ValueError('%s instead of a string' % type(value).__name__)
+        raise ValueError(f'{type(value).__name__} instead of a string')
     return value
 
 
@@ -317,11 +318,12 @@ def read_svhn(svhn_dir, split):
         content = scipy.io.loadmat(path, variable_names=['X', 'y'])
         images, classes = content['X'], content['y']
     except Exception as error:      # SciPy's reader raises whatever it stumbles over in a damaged file.
-        raise misc.UserError('%s: cannot be read as a MATLAB file with X and y (%s); download it again' % (
-            path, (str(error).splitlines() or [type(error).__name__])[0])) from error
+        raise misc.UserError(f'{path}: cannot be read as a MATLAB file with X and y '
+                             f'({(str(error).splitlines() or [type(error).__name__])[0]}); download it '
+                             'again') from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
-        raise misc.UserError('%s: X must hold (32, 32, 3, N) uint8, is %s %s; download it again' % (
-            path, images.shape, images.dtype))
+        raise misc.UserError(f'{path}: X must hold (32, 32, 3, N) uint8, is {images.shape} {images.dtype}; download it '
+                             'again')
     images = images.transpose(3, 2, 0, 1)
     classes = check_classes(path, np.ravel(classes), len(images), 11)
     return images, classes % 10     # The file has 10 for the digit 0.
@@ -353,11 +355,11 @@ def digits(resolution=16, margin=None):
     E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
     """
     if not is_power_of_two(resolution) or resolution < 8:
-        raise misc.UserError('resolution=%r: must be a power of two, at least 8; use 16 or 32' % (resolution,))
+        raise misc.UserError(f'resolution={resolution!r}: must be a power of two, at least 8; use 16 or 32')
     margin = resolution // 8 if margin is None else margin
     if not 0 <= margin < resolution // 2:
-        raise misc.UserError('margin=%r: must be from 0 to %d at a resolution of %d' % (
-            margin, resolution // 2 - 1, resolution))
+        raise misc.UserError(f'margin={margin!r}: must be from 0 to {resolution // 2 - 1} at a resolution of '
+                             f'{resolution}')
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:

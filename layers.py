@@ -57,8 +57,8 @@ def resize_activations(x, from_shape, to_shape):
         x = x[:, :to_shape[1]]
     for axis_size, wanted in zip(from_shape[2:], to_shape[2:], strict=True):
         if axis_size % wanted and wanted % axis_size:
-            raise ValueError('Cannot resize activations from %r to %r: sizes must be whole multiples of each other'
-                             % (from_shape, to_shape))
+            raise ValueError(f'Cannot resize activations from {from_shape!r} to {to_shape!r}: sizes must be whole '
+                             'multiples of each other')
     x = ops.downscale2d(x, max(from_shape[2] // to_shape[2], 1))
     x = ops.upscale2d(x, max(to_shape[2] // from_shape[2], 1))
     if to_shape[1] > from_shape[1]:
@@ -91,7 +91,7 @@ class Pool2DLayer(lasagne.layers.Pool2DLayer):
 
     def __init__(self, incoming, pool_size=2, mode='average', image_lod=None, **kwargs):
         if mode not in ('average', 'max'):
-            raise ValueError("Pool2DLayer mode=%r: use 'average' or 'max'" % (mode,))
+            raise ValueError(f"Pool2DLayer mode={mode!r}: use 'average' or 'max'")
         super().__init__(incoming, pool_size, mode=mode, **kwargs)
         if mode == 'average' and any(size % pool_size for size in self.input_shape[2:]):
             raise ValueError('Pool2DLayer pool_size=%r: must divide the input size, which is %dx%d'
@@ -135,8 +135,8 @@ class LODSelectLayer(MergeLayer):
 
     def get_output_for(self, inputs, min_lod=None, max_lod=None, image_lod=0, **kwargs):
         if image_lod and (min_lod is None or min_lod < image_lod):
-            raise ValueError('image_lod=%r needs min_lod >= image_lod, got min_lod=%r: images at a lower resolution '
-                             'than that of min_lod would lose detail' % (image_lod, min_lod))
+            raise ValueError(f'image_lod={image_lod!r} needs min_lod >= image_lod, got min_lod={min_lod!r}: images at '
+                             'a lower resolution than that of min_lod would lose detail')
         first = 0 if min_lod is None else self._index(min_lod)
         last = len(inputs) - 1 if max_lod is None else self._index(max_lod)
         # In G the inputs are images of lod 0, 1, ...; in D they all have the same shape.
@@ -193,7 +193,7 @@ class Conv2DLayer(_WeightLayer):
 
     def __init__(self, incoming, num_units, filter_size, pad='same', **kwargs):
         if pad == 'same' and filter_size % 2 == 0:
-            raise ValueError("pad='same' needs an odd filter_size, got %r" % (filter_size,))
+            raise ValueError(f"pad='same' needs an odd filter_size, got {filter_size!r}")
         self.filter_size = filter_size
         self.pad = {'same': filter_size // 2, 'full': filter_size - 1, 'valid': 0}.get(pad, pad)
         W_shape = (num_units, incoming.output_shape[1], filter_size, filter_size)
@@ -406,7 +406,7 @@ class GDropLayer(Layer):
     def __init__(self, incoming, strength, mode='prop', **kwargs):
         super().__init__(incoming, **kwargs)
         if mode not in ('prop', 'drop', 'mul'):
-            raise ValueError("GDropLayer mode=%r: use 'prop', 'drop' or 'mul'" % (mode,))
+            raise ValueError(f"GDropLayer mode={mode!r}: use 'prop', 'drop' or 'mul'")
         self.strength = strength
         self.mode = mode
         self.random = MRG_RandomStreams(lasagne.random.get_rng().randint(1, 2147462579))
@@ -458,18 +458,18 @@ class MinibatchStatConcatLayer(Layer):
     def __init__(self, incoming, func='Tstdeps', averaging='all', num_parts=1, **kwargs):
         super().__init__(incoming, **kwargs)
         if not isinstance(num_parts, int) or num_parts < 1:
-            raise ValueError('MinibatchStatConcatLayer num_parts=%r: use 1 for the whole minibatch, or a number that '
-                             'divides its size' % (num_parts,))
+            raise ValueError(f'MinibatchStatConcatLayer num_parts={num_parts!r}: use 1 for the whole minibatch, or a '
+                             'number that divides its size')
         channels = self.input_shape[1]
         maps = {'all': 1, 'flat': 1, 'spatial': channels, 'none': channels, 'gpool': channels}
         if averaging not in maps:
             groups = averaging[len('group'):] if str(averaging).startswith('group') else ''
             if not groups.isdigit() or int(groups) < 1 or channels % int(groups):
-                raise ValueError('MinibatchStatConcatLayer averaging=%r: use one of %s, or groupG with a G that '
-                                 'divides the %d channels' % (averaging, ', '.join(maps), channels))
+                raise ValueError(f'MinibatchStatConcatLayer averaging={averaging!r}: use one of {", ".join(maps)}, or '
+                                 f'groupG with a G that divides the {channels} channels')
             maps[averaging] = int(groups)
         if func not in self.FUNCS:
-            raise ValueError('MinibatchStatConcatLayer func=%r: use one of %s' % (func, ', '.join(self.FUNCS)))
+            raise ValueError(f'MinibatchStatConcatLayer func={func!r}: use one of {", ".join(self.FUNCS)}')
         self.func = self.FUNCS[func]
         self.averaging = averaging
         self.num_parts = num_parts
@@ -500,7 +500,7 @@ class MinibatchStatConcatLayer(Layer):
         if self.num_parts == 1:
             maps = T.alloc(self.statistic(input), n, self.num_maps, h, w)
         else:
-            is_whole = T.opt.Assert('mbstat_groups=%d: must divide the size of the minibatch' % self.num_parts)
+            is_whole = T.opt.Assert(f'mbstat_groups={self.num_parts}: must divide the size of the minibatch')
             size = is_whole(n // self.num_parts, T.eq(n % self.num_parts, 0))
             parts = [input[i * size:(i + 1) * size] for i in range(self.num_parts)]
             maps = T.concatenate([T.alloc(self.statistic(part), size, self.num_maps, h, w) for part in parts])

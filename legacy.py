@@ -128,22 +128,22 @@ class _Reader:
         spec = {str(key): value for key, value in spec.items()}
         func = str(spec.pop('func', None)).rpartition('.')[2]
         if func not in BUILD_FUNCS_2017:
-            raise misc.UserError('the 2017 release has no network %r' % (func,))
+            raise misc.UserError(f'the 2017 release has no network {func!r}')
         values = _entry(state, 'param_values', list)
         toplevel = _entry(state, 'toplevel_params', dict)
         net = self.checked(func, BUILD_FUNCS_2017[func], spec, values)
         names = list(net.vars)[:net.num_layer_params]
         if len(values) != len(names):
-            raise misc.UserError('%s has %d arrays, this network has %d' % (func, len(values), len(names)))
+            raise misc.UserError(f'{func} has {len(values)} arrays, this network has {len(names)}')
         _assign(net, [*zip(names, values, strict=True), *toplevel.items()])
         return net
 
     def of_2018(self, state):
         if state['version'] != 2:
-            raise misc.UserError('a network of version %.20r of the 2018 format; known is 2' % (state['version'],))
+            raise misc.UserError(f'a network of version {state["version"]!r:.20} of the 2018 format; known is 2')
         func = _entry(state, 'build_func_name', str)
         if func not in BUILD_FUNCS_2018:
-            raise misc.UserError('the 2018 release has no network %.80r' % (func,))
+            raise misc.UserError(f'the 2018 release has no network {func!r:.80}')
         variables = _entry(state, 'variables', list)
         if not all(isinstance(item, (tuple, list)) and len(item) == 2 for item in variables):
             raise misc.UserError('its variables are no pairs of name and value')
@@ -155,8 +155,8 @@ class _Reader:
     def ours(self, state):
         func = _entry(state, 'func', str)
         if func not in self.build_funcs:
-            raise misc.UserError('the build function %.80r is not known to be harmless; if it is, name it in the '
-                                 'argument build_funcs' % (func,))
+            raise misc.UserError(f'the build function {func!r:.80} is not known to be harmless; if it is, name it in '
+                                 'the argument build_funcs')
         pairs, toplevel = _entry(state, 'param_values', list), _entry(state, 'toplevel_values', dict)
         values = [value for _name, value in pairs]
         self.check(_entry(state, 'name', str), _entry(state, 'static_kwargs', dict), [*values, *toplevel.values()])
@@ -177,14 +177,14 @@ class _Reader:
             if isinstance(value, (np.generic, np.ndarray)) and np.size(value) == 1:
                 value = value.item()
             if type(key) is not str or not key.isidentifier() or key in ('name', 'func', 'self'):
-                raise misc.UserError('%.80r is no name of an argument' % (key,))
+                raise misc.UserError(f'{key!r:.80} is no name of an argument')
             if not _is_plain(value):
-                raise misc.UserError('the argument %s has a value that is not plain or too large' % key)
+                raise misc.UserError(f'the argument {key} has a value that is not plain or too large')
         resolution = kwargs.get('resolution', 4)
         if resolution > MAX_RESOLUTION:
-            raise misc.UserError('resolution=%.40r is larger than %d' % (resolution, MAX_RESOLUTION))
+            raise misc.UserError(f'resolution={resolution!r:.40} is larger than {MAX_RESOLUTION}')
         if not all(isinstance(value, (np.ndarray, np.generic, int, float)) for value in values):
-            raise misc.UserError('the values of %.80r are no arrays' % (name,))
+            raise misc.UserError(f'the values of {name!r:.80} are no arrays')
         # Several networks may refer to one array, but then each holds a copy of it.
         self.bytes_left -= sum(value.nbytes for value in values if isinstance(value, np.ndarray))
         if self.bytes_left < 0:
@@ -193,7 +193,7 @@ class _Reader:
 
 def _entry(state, key, kind):
     if not isinstance(state.get(key), kind):
-        raise misc.UserError('the state of a network has no %s %r' % (kind.__name__, key))
+        raise misc.UserError(f'the state of a network has no {kind.__name__} {key!r}')
     return state[key]
 
 
@@ -212,13 +212,13 @@ def _assign(net, values):
     counts = collections.Counter(name for name, _value in values)
     for name in [*net.vars, *counts]:
         if counts[name] != 1 or name not in net.vars:
-            raise misc.UserError('%s: %s variable %.80r' % (
-                net.func_name, 'unknown' if name not in net.vars else 'missing or repeated', name))
+            raise misc.UserError(f'{net.func_name}: {"unknown" if name not in net.vars else "missing or repeated"} '
+                                 f'variable {name!r:.80}')
     for name, value in values:
         shape = net.vars[name].get_value(borrow=True).shape
         if np.shape(value) != shape:
-            raise misc.UserError('%s: the variable %s should have the shape %s, stored is %s' % (
-                net.func_name, name, shape, np.shape(value)))
+            raise misc.UserError(f'{net.func_name}: the variable {name} should have the shape {shape}, stored is '
+                                 f'{np.shape(value)}')
         net.set_var(name, value)
 
 

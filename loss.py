@@ -111,4 +111,4 @@ def check_choices(type='iwass', cond_type='acgan'):
     """Raise `misc.UserError` unless :func:`evaluate_loss` knows `type` and `cond_type`."""
     for name, value, choices in (('type', type, TYPES), ('cond_type', cond_type, COND_TYPES)):
         if value not in choices:
-            raise misc.UserError('loss.%s=%r: use %s' % (name, value, ' or '.join(repr(choice) for choice in choices)))
+            raise misc.UserError(f'loss.{name}={value!r}: use {" or ".join(repr(choice) for choice in choices)}')

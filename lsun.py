@@ -41,13 +41,13 @@ def lsun(lmdb_dir, resolution=256, max_images=None):
         No such folder, a database that is empty, damaged or cut off, or the package lmdb is missing.
     """
     if not is_power_of_two(resolution):
-        raise misc.UserError('--resolution %d: must be a power of two, for example 256' % resolution)
+        raise misc.UserError(f'--resolution {resolution}: must be a power of two, for example 256')
     if max_images is not None and max_images < 1:
-        raise misc.UserError('--max-images %d: must be at least 1' % max_images)
+        raise misc.UserError(f'--max-images {max_images}: must be at least 1')
     with open_lmdb(lmdb_dir) as env:
         num_records = env.stat()['entries']
     if not num_records:
-        raise misc.UserError('LMDB_DIR=%r: has no records; unpack the category again' % (lmdb_dir,))
+        raise misc.UserError(f'LMDB_DIR={lmdb_dir!r}: has no records; unpack the category again')
 
     def read(start, stop):
         return grouped(decode_records(read_records(lmdb_dir, start, stop), resolution))
@@ -66,18 +66,18 @@ def open_lmdb(lmdb_dir):
     if not os.path.isfile(data_path):
         entries = sorted(os.scandir(lmdb_dir), key=lambda entry: entry.name) if os.path.isdir(lmdb_dir) else []
         folders = ', '.join(entry.name for entry in entries if entry.is_dir())
-        raise misc.UserError('LMDB_DIR=%r: has no data.mdb%s; give the unpacked folder of one category, such as '
-                             'bedroom_train_lmdb' % (lmdb_dir, folders and ', only the folders ' + folders))
+        raise misc.UserError(f'LMDB_DIR={lmdb_dir!r}: has no data.mdb{folders and ", only the folders " + folders}; '
+                             'give the unpacked folder of one category, such as bedroom_train_lmdb')
     try:
         with lmdb.open(os.fspath(lmdb_dir), readonly=True, lock=False, create=False) as env:
             # LMDB maps the file into memory: to read a page behind its end would kill the process.
             needed = (env.info()['last_pgno'] + 1) * env.stat()['psize']
             if os.path.getsize(data_path) < needed:
-                raise misc.UserError('%s: is cut off: has %d bytes of %d; unpack or download it again' % (
-                    data_path, os.path.getsize(data_path), needed))
+                raise misc.UserError(f'{data_path}: is cut off: has {os.path.getsize(data_path)} bytes of {needed}; '
+                                     'unpack or download it again')
             yield env
     except lmdb.Error as error:
-        raise misc.UserError('%s: cannot be read (%s); unpack or download it again' % (data_path, error)) from error
+        raise misc.UserError(f'{data_path}: cannot be read ({error}); unpack or download it again') from error
 
 
 def read_records(lmdb_dir, start, stop):
@@ -100,7 +100,7 @@ def decode_records(records, resolution):
         else:
             bad.append(image)
     if bad:
-        print('Left out: %d of %d records cannot be decoded: %s' % (len(bad), num_records, list_files(bad)))
+        print(f'Left out: {len(bad)} of {num_records} records cannot be decoded: {list_files(bad)}')
 
 
 def decode_record(record, resolution):

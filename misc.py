@@ -32,7 +32,7 @@ class WriteError(UserError):
 def did_you_mean(word, candidates, cutoff=0.6):
     """``"; did you mean 'nearest candidate'?"`` for the end of an error message, '' where nothing is near."""
     matches = difflib.get_close_matches(str(word), [str(candidate) for candidate in candidates], n=1, cutoff=cutoff)
-    return '; did you mean %r?' % matches[0] if matches else ''
+    return f'; did you mean {matches[0]!r}?' if matches else ''
 
 
 def exit_status(script, work, mistakes=UserError, interrupted='interrupted'):
@@ -56,10 +56,10 @@ def exit_status(script, work, mistakes=UserError, interrupted='interrupted'):
     try:
         return work() or 0
     except mistakes as error:
-        print('%s: error: %s' % (script, error), file=sys.stderr)
+        print(f'{script}: error: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('%s: %s' % (script, interrupted), file=sys.stderr)
+        print(f'{script}: {interrupted}', file=sys.stderr)
         return 130
 
 
@@ -111,14 +111,14 @@ def create_image_grid(images, grid_size=None):
         The images have other axes, or are more than the grid holds.
     """
     if images.ndim not in (3, 4):
-        raise ValueError('images of shape %s: need [N, C, H, W] or [N, H, W]' % (images.shape,))
+        raise ValueError(f'images of shape {images.shape}: need [N, C, H, W] or [N, H, W]')
     num, (height, width) = len(images), images.shape[-2:]
     if grid_size is None:
         columns = max(math.ceil(math.sqrt(num)), 1)
         grid_size = columns, max(math.ceil(num / columns), 1)
     columns, rows = grid_size
     if num > columns * rows:
-        raise ValueError('grid_size=%s: holds %d images, got %d' % (tuple(grid_size), columns * rows, num))
+        raise ValueError(f'grid_size={tuple(grid_size)}: holds {columns * rows} images, got {num}')
     grid = np.zeros(images.shape[1:-2] + (rows * height, columns * width), dtype=images.dtype)
     for index, image in enumerate(images):
         y, x = index // columns * height, index % columns * width
@@ -143,7 +143,7 @@ def convert_to_pil_image(image, drange=(0, 1)):
     if image.ndim == 3 and image.shape[0] == 1:
         image = image[0]
     if image.ndim != 2 and not (image.ndim == 3 and image.shape[0] == 3):
-        raise ValueError('image of shape %s: need [1, H, W], [3, H, W] or [H, W]' % (image.shape,))
+        raise ValueError(f'image of shape {image.shape}: need [1, H, W], [3, H, W] or [H, W]')
     image = np.rint(adjust_dynamic_range(image, drange, (0, 255))).clip(0, 255).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)) if image.ndim == 3 else image)
 
@@ -163,7 +163,7 @@ def save_pil_image(image, path, quality=95):
     extensions = Image.registered_extensions()
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in extensions:
-        raise UserError('%s: no image format has the suffix %r; use .png or .jpg' % (path, suffix))
+        raise UserError(f'{path}: no image format has the suffix {suffix!r}; use .png or .jpg')
     with atomic_write(path) as image_file:
         image.save(image_file, format=extensions[suffix], quality=quality)
 
@@ -194,12 +194,12 @@ def format_time(seconds):
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
     if days:
-        return '%dd %dh %02dm' % (days, hour, minute)
+        return f'{days}d {hour}h {minute:02d}m'
     if hours:
-        return '%dh %02dm %02ds' % (hour, minute, sec)
+        return f'{hour}h {minute:02d}m {sec:02d}s'
     if minutes:
-        return '%dm %02ds' % (minute, sec)
-    return '%ds' % sec
+        return f'{minute}m {sec:02d}s'
+    return f'{sec}s'
 
 
 def rampup(epoch, rampup_length):
@@ -223,7 +223,7 @@ def rampdown_linear(epoch, num_epochs, rampdown_length):
 
 def temporary_path(path):
     """A name beside `path` that no other writer uses; says who writes it, so that leftovers can be told."""
-    return '%s.%s-%d-%d%s' % (path, socket.gethostname(), os.getpid(), next(_temporary_counter), TEMPORARY_SUFFIX)
+    return f'{path}.{socket.gethostname()}-{os.getpid()}-{next(_temporary_counter)}{TEMPORARY_SUFFIX}'
 
 
 def remove_stale_temporaries(path):
@@ -235,7 +235,7 @@ def remove_stale_temporaries(path):
         The files deleted.
     """
     folder, name = os.path.split(path)
-    owned = re.compile(re.escape('%s.%s-' % (name, socket.gethostname())) + r'(\d+)-\d+' + re.escape(TEMPORARY_SUFFIX))
+    owned = re.compile(re.escape(f'{name}.{socket.gethostname()}-') + r'(\d+)-\d+' + re.escape(TEMPORARY_SUFFIX))
     removed = []
     for entry in os.listdir(folder or '.'):
         match = owned.fullmatch(entry)
@@ -311,8 +311,7 @@ def append(path, data):
 
 
 def _write_error(path, error):
-    return WriteError('%s: cannot be written (%s); choose another folder or make room' % (
-        path, error.strerror or error))
+    return WriteError(f'{path}: cannot be written ({error.strerror or error}); choose another folder or make room')
 
 
 def save_pkl(obj, path):
@@ -367,27 +366,27 @@ def create_result_subdir(result_dir, desc):
         The folder cannot be made there, or `desc` is not a file name.
     """
     if os.path.basename(desc) != desc:
-        raise UserError('desc=%r: becomes part of a folder name; leave out the %r' % (desc, os.sep))
+        raise UserError(f'desc={desc!r}: becomes part of a folder name; leave out the {os.sep!r}')
     try:
         os.makedirs(result_dir, exist_ok=True)
         number = 0
         while True:
             number = max([number, *(used + 1 for used in _run_numbers(result_dir))])
             # mkdir alone would let '003-a' and '003-b' both succeed: the bare number is taken first.
-            reserved = os.path.join(result_dir, '.%03d' % number)
+            reserved = os.path.join(result_dir, f'.{number:03d}')
             try:
                 os.mkdir(reserved)
             except FileExistsError:
                 number += 1
                 continue
             if number not in _run_numbers(result_dir):
-                run_dir = os.path.join(result_dir, '%03d-%s' % (number, desc))
+                run_dir = os.path.join(result_dir, f'{number:03d}-{desc}')
                 os.rename(reserved, run_dir)
                 return run_dir
             os.rmdir(reserved)
     except OSError as error:
-        raise UserError('result_dir=%r: cannot make a run folder there (%s); choose another one with --result-dir' % (
-            result_dir, error.strerror)) from error
+        raise UserError(f'result_dir={result_dir!r}: cannot make a run folder there ({error.strerror}); choose another '
+                        'one with --result-dir') from error
 
 
 def _run_numbers(result_dir):
@@ -419,13 +418,12 @@ def locate_run_dir(run, result_dir='results'):
         if re.match(r'\d+', name) and os.path.isdir(path) and os.listdir(path):     # An empty one has just been made.
             folders.append(name)
     if text.isdecimal():
-        number = re.compile(r'0*%d(-.*)?' % int(text))
+        number = re.compile(f'0*{int(text)}(-.*)?')
         matches = list(filter(number.fullmatch, folders))
         if len(matches) == 1:
             return os.path.join(result_dir, matches[0])
         if matches:
-            raise UserError('run %s: there are several in %s, %s; give the folder' % (
-                text, result_dir, ' and '.join(matches)))
+            raise UserError(f'run {text}: there are several in {result_dir}, {" and ".join(matches)}; give the folder')
     raise UserError('run %s: no such run in %s%s' % (
         run, result_dir, did_you_mean(text, folders) or '; there are ' + (', '.join(folders) or 'none')))
 
@@ -456,19 +454,19 @@ def locate_network_pkl(run_or_pkl, snapshot=None, result_dir='results'):
     if os.path.isfile(str(run_or_pkl)):
         return str(run_or_pkl)
     if str(run_or_pkl).endswith('.pkl'):
-        raise UserError('%s: no such file' % run_or_pkl)
+        raise UserError(f'{run_or_pkl}: no such file')
     run_dir = locate_run_dir(run_or_pkl, result_dir)
     pkls = list_network_pkls(run_dir)
     if not pkls:
-        raise UserError('%s: has no network snapshots yet' % run_dir)
+        raise UserError(f'{run_dir}: has no network snapshots yet')
     if snapshot is None:
         return pkls[-1]
-    wanted = 'network-final.pkl' if snapshot == 'final' else 'network-snapshot-%06d.pkl' % int(snapshot)
+    wanted = 'network-final.pkl' if snapshot == 'final' else f'network-snapshot-{int(snapshot):06d}.pkl'
     for path in pkls:
         if os.path.basename(path) == wanted:
             return path
-    raise UserError('snapshot=%s: %s has no %s; there are %s' % (
-        snapshot, run_dir, wanted, ', '.join(map(os.path.basename, pkls))))
+    raise UserError(f'snapshot={snapshot}: {run_dir} has no {wanted}; there are '
+                    f'{", ".join(map(os.path.basename, pkls))}')
 
 
 def random_latents(num_latents, G, random_state=None):
@@ -495,8 +493,7 @@ class OutputLogger:
         try:
             self.file = open(path, 'a', encoding='utf-8')
         except OSError as error:
-            raise UserError('%s: the log cannot be written (%s); choose another folder' % (
-                path, error.strerror)) from error
+            raise UserError(f'{path}: the log cannot be written ({error.strerror}); choose another folder') from error
         self.lock = threading.Lock()
         self.streams = None
 
@@ -512,7 +509,7 @@ class OutputLogger:
                 stream.log_pending()
         sys.stdout, sys.stderr = self.streams
         if isinstance(error, UserError):
-            self.log('error: %s\n' % error)
+            self.log(f'error: {error}\n')
         elif error is not None:
             self.log(''.join(traceback.format_exception(error_type, error, trace)))
         with self.lock, contextlib.suppress(OSError):

@@ -44,16 +44,16 @@ class FeatureMaps:
 
     def __init__(self, resolution, base, decay, maximum):
         if resolution < 4 or resolution & (resolution - 1):
-            raise misc.UserError('resolution=%r: the networks need a power of two, at least 4' % (resolution,))
+            raise misc.UserError(f'resolution={resolution!r}: the networks need a power of two, at least 4')
         self.last_stage = int(resolution).bit_length() - 2
         self.base, self.decay, self.maximum = base, decay, maximum
 
     def __call__(self, stage):
         maps = min(int(self.base / 2.0 ** (stage * self.decay)), self.maximum)
         if maps < 1:
-            raise misc.UserError('fmap_base=%r: no feature maps are left at %dx%d pixels (fmap_decay=%r, fmap_max=%r); '
-                                 'use a larger fmap_base' % (self.base, 2 ** (stage + 1), 2 ** (stage + 1), self.decay,
-                                                             self.maximum))
+            raise misc.UserError(f'fmap_base={self.base!r}: no feature maps are left at '
+                                 f'{2 ** (stage + 1)}x{2 ** (stage + 1)} pixels (fmap_decay={self.decay!r}, '
+                                 f'fmap_max={self.maximum!r}); use a larger fmap_base')
         return maps
 
 
@@ -103,11 +103,11 @@ def _tanh(layer, tanh_at_end):
 
 def _faded_input(layer, images, name_stage, lod, num_maps, activation, cur_lod, **suffixes):
     """Fade `layer`, which belongs to `lod`, against features made from the image at lod + 1 (Figure 2)."""
-    shrunk = layers.Pool2DLayer(images, 2 ** (lod + 1), image_lod=lod + 1, name='D%dxs' % name_stage)
+    shrunk = layers.Pool2DLayer(images, 2 ** (lod + 1), image_lod=lod + 1, name=f'D{name_stage}xs')
     features = layers.NINLayer(shrunk, num_maps, W=HeNormal(RELU_GAIN), nonlinearity=activation,
-                               name='D%dx' % name_stage)
+                               name=f'D{name_stage}x')
     features = _suffixed(features, **suffixes)
-    return layers.LODSelectLayer([layer, features], cur_lod, first_incoming_lod=lod, name='D%dlod' % name_stage)
+    return layers.LODSelectLayer([layer, features], cur_lod, first_incoming_lod=lod, name=f'D{name_stage}lod')
 
 
 def _classifier_outputs(layer, label_size, **suffixes):
@@ -152,14 +152,14 @@ def G_paper(
     layer = _conv(layer, 'G1b', maps(1), 3, activation, **norms)
     stages = [layer]
     for stage in range(2, maps.last_stage + 1):
-        layer = layers.Upscale2DLayer(layer, name='G%dup' % stage)
-        layer = _conv(layer, 'G%da' % stage, maps(stage), 3, activation, **norms)
-        layer = _conv(layer, 'G%db' % stage, maps(stage), 3, activation, **norms)
+        layer = layers.Upscale2DLayer(layer, name=f'G{stage}up')
+        layer = _conv(layer, f'G{stage}a', maps(stage), 3, activation, **norms)
+        layer = _conv(layer, f'G{stage}b', maps(stage), 3, activation, **norms)
         stages.append(layer)
 
     images = []
     for lod, layer in enumerate(reversed(stages)):
-        layer = layers.NINLayer(layer, num_channels, W=HeNormal(1.0), name='Glod%d' % lod)
+        layer = layers.NINLayer(layer, num_channels, W=HeNormal(1.0), name=f'Glod{lod}')
         images.append(_suffixed(layer, wscale))
     output = _tanh(layers.LODSelectLayer(images, cur_lod, name='Glod'), tanh_at_end)
     return dict(input_layers=inputs, output_layers=[output], cur_lod=cur_lod)
@@ -194,12 +194,12 @@ def D_paper(
 
     last = maps.last_stage
     images = InputLayer((None, num_channels, resolution, resolution), name='Dimages')
-    layer = layers.NINLayer(images, maps(last), W=HeNormal(RELU_GAIN), nonlinearity=activation, name='D%dx' % last)
+    layer = layers.NINLayer(images, maps(last), W=HeNormal(RELU_GAIN), nonlinearity=activation, name=f'D{last}x')
     layer = _suffixed(layer, wscale)
     for stage in range(last, 1, -1):
-        layer = conv(layer, 'D%db' % stage, maps(stage))
-        layer = conv(layer, 'D%da' % stage, maps(stage - 1))
-        layer = layers.Pool2DLayer(layer, name='D%ddn' % stage)
+        layer = conv(layer, f'D{stage}b', maps(stage))
+        layer = conv(layer, f'D{stage}a', maps(stage - 1))
+        layer = layers.Pool2DLayer(layer, name=f'D{stage}dn')
         layer = _faded_input(layer, images, stage - 1, last - stage, maps(stage - 1), activation, cur_lod,
                              wscale=wscale)
 
@@ -244,15 +244,15 @@ def G_mnist_mode_recovery(
     layer = _conv(layer, 'G1a', 64, 4, activation, pad='full', **norms)
     stages = [layer]
     for stage in range(2, maps.last_stage + 1):
-        layer = layers.Upscale2DLayer(layer, name='G%dup' % stage)
-        layer = _conv(layer, 'G%da' % stage, maps(stage - 1), 3, activation, **norms)
+        layer = layers.Upscale2DLayer(layer, name=f'G{stage}up')
+        layer = _conv(layer, f'G{stage}a', maps(stage - 1), 3, activation, **norms)
         stages.append(layer)
 
     def to_rgb(layer, name):
         return _suffixed(layers.Conv2DLayer(layer, num_channels, 3, W=HeNormal(1.0), name=name), wscale)
 
     if progressive:
-        images = [to_rgb(layer, 'Glod%d' % lod) for lod, layer in enumerate(reversed(stages))]
+        images = [to_rgb(layer, f'Glod{lod}') for lod, layer in enumerate(reversed(stages))]
         layer = layers.LODSelectLayer(images, cur_lod, name='Glod')
     else:
         layer = to_rgb(layer, 'toRGB')
@@ -283,17 +283,17 @@ def D_mnist_mode_recovery(
     activation = layers.LeakyRectify(0.2)
     wscale = 'ws' if use_wscale else ''
     if maps(maps.last_stage - 1) < X:
-        raise misc.UserError('X=%r: no feature maps are left of %d at full resolution; use a smaller X or a larger '
-                             'fmap_base' % (X, maps(maps.last_stage - 1)))
+        raise misc.UserError(f'X={X!r}: no feature maps are left of {maps(maps.last_stage - 1)} at full resolution; '
+                             'use a smaller X or a larger fmap_base')
 
     images = layer = InputLayer((None, num_channels, resolution, resolution), name='Dimages')
     for stage in range(maps.last_stage, 1, -1):
         num_maps = maps(stage - 1) // X
         if use_gdrop:
             layer = layers.GDropLayer(layer, gdrop_strength, name=layer.name + 'gd')
-        layer = _conv(layer, 'D%da' % stage, num_maps, 3, activation, wscale=wscale, batchnorm=use_batchnorm,
+        layer = _conv(layer, f'D{stage}a', num_maps, 3, activation, wscale=wscale, batchnorm=use_batchnorm,
                       layernorm=use_layernorm)
-        layer = layers.Pool2DLayer(layer, name='D%ddn' % stage)
+        layer = layers.Pool2DLayer(layer, name=f'D{stage}dn')
         if progressive:
             layer = _faded_input(layer, images, stage - 1, maps.last_stage - stage, num_maps, activation, cur_lod,
                                  wscale=wscale)
@@ -314,8 +314,8 @@ def mnist_classifier(
     activation = layers.LeakyRectify(0.1)
     images = layer = InputLayer((None, num_channels, resolution, resolution), name='Cimages')
     for stage, num_maps, pad in [(1, 32, 'same'), (2, 55, 'same'), (3, 96, 'valid')]:
-        layer = _conv(layer, 'C%da' % stage, num_maps, 3, activation, pad)
-        layer = _conv(layer, 'C%db' % stage, num_maps, 3, activation, pad)
-        layer = layers.Pool2DLayer(layer, mode='max', name='C%ddn' % stage)
+        layer = _conv(layer, f'C{stage}a', num_maps, 3, activation, pad)
+        layer = _conv(layer, f'C{stage}b', num_maps, 3, activation, pad)
+        layer = layers.Pool2DLayer(layer, mode='max', name=f'C{stage}dn')
     output = DenseLayer(layer, label_size, W=HeNormal(1.0), nonlinearity=softmax, name='Cprobs')
     return dict(input_layers=[images], output_layers=[output])

@@ -104,7 +104,7 @@ class WeightLayer(Layer):
     def add_param(self, spec, shape, name, **tags):
         """As in Lasagne, but with the names of the 2018 release."""
         param = super().add_param(spec, shape, None, **tags)
-        param.name = '%s/%s' % (self.name, name)
+        param.name = f'{self.name}/{name}'
         return param
 
     def activate(self, x):
@@ -218,8 +218,8 @@ class GroupStdConcatLayer(Layer):
     def get_output_for(self, input, **kwargs):
         n, c, h, w = [input.shape[i] for i in range(4)]
         size = T.minimum(n, self.group_size)
-        is_whole = T.opt.Assert('mbstd_group_size=%d: the size of the minibatch must be a multiple of it, or smaller'
-                                % self.group_size)
+        is_whole = T.opt.Assert(f'mbstd_group_size={self.group_size}: the size of the minibatch must be a multiple of '
+                                'it, or smaller')
         num_groups = is_whole(n // size, T.eq(n % size, 0))
         groups = input.reshape((size, num_groups, c, h, w))
         std = T.mean(layers.Tstdeps(groups, axis=0)[0], axis=(1, 2, 3))         # One number per group.
@@ -233,7 +233,7 @@ class GroupStdConcatLayer(Layer):
 
 def _rounding(dtype):
     if dtype not in ('float32', 'float16'):
-        raise misc.UserError("dtype=%r: use 'float32' or 'float16'" % (dtype,))
+        raise misc.UserError(f"dtype={dtype!r}: use 'float32' or 'float16'")
     return as_float16 if dtype == 'float16' else unrounded
 
 
@@ -281,14 +281,14 @@ def G_paper(
     layer = _rounded(ConvLayer(layer, maps(1), name='4x4/Conv', **hidden), rounding, epsilon)
     stages = [layer]
     for stage in range(2, maps.last_stage + 1):
-        block = '%dx%d/' % (2 ** (stage + 1), 2 ** (stage + 1))
+        block = f'{2 ** (stage + 1)}x{2 ** (stage + 1)}/'
         layer = UpscaleConvLayer(layer, maps(stage), fused_scale, name=block + ('Conv0_up' if fused_scale else 'Conv0'),
                                  **hidden)
         layer = _rounded(layer, rounding, epsilon)
         layer = _rounded(ConvLayer(layer, maps(stage), name=block + 'Conv1', **hidden), rounding, epsilon)
         stages.append(layer)
 
-    images = [ConvLayer(layer, num_channels, 1, gain=1.0, name='ToRGB_lod%d' % lod, **options)
+    images = [ConvLayer(layer, num_channels, 1, gain=1.0, name=f'ToRGB_lod{lod}', **options)
               for lod, layer in enumerate(reversed(stages))]
     output = layers.LODSelectLayer(images, cur_lod, name='images_out')
     if dtype == 'float16':
@@ -319,16 +319,16 @@ def D_paper(
     images = InputLayer((None, num_channels, resolution, resolution), name='images_in')
     layer = ConvLayer(_rounded(images, rounding), maps(last), 1, name='FromRGB_lod0', **hidden)
     for stage in range(last, 1, -1):
-        block, lod = '%dx%d/' % (2 ** (stage + 1), 2 ** (stage + 1)), last - stage
+        block, lod = f'{2 ** (stage + 1)}x{2 ** (stage + 1)}/', last - stage
         layer = ConvLayer(layer, maps(stage), name=block + 'Conv0', **hidden)
         if fused_scale:
             layer = ConvDownscaleLayer(layer, maps(stage - 1), name=block + 'Conv1_down', **hidden)
         else:
             layer = ConvLayer(layer, maps(stage - 1), name=block + 'Conv1', **hidden)
             layer = _rounded(layers.Pool2DLayer(layer, name=block + 'Downscale2D'), rounding)
-        shrunk = layers.Pool2DLayer(images, 2 ** (lod + 1), image_lod=lod + 1, name='Downscale2D_lod%d' % (lod + 1))
-        coarser = ConvLayer(_rounded(shrunk, rounding), maps(stage - 1), 1, name='FromRGB_lod%d' % (lod + 1), **hidden)
-        layer = layers.LODSelectLayer([layer, coarser], cur_lod, first_incoming_lod=lod, name='Grow_lod%d' % lod)
+        shrunk = layers.Pool2DLayer(images, 2 ** (lod + 1), image_lod=lod + 1, name=f'Downscale2D_lod{lod + 1}')
+        coarser = ConvLayer(_rounded(shrunk, rounding), maps(stage - 1), 1, name=f'FromRGB_lod{lod + 1}', **hidden)
+        layer = layers.LODSelectLayer([layer, coarser], cur_lod, first_incoming_lod=lod, name=f'Grow_lod{lod}')
         layer = _rounded(layer, rounding)
 
     if mbstd_group_size > 1:

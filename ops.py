@@ -35,7 +35,7 @@ class _Leaky:
     def c_code(self, node, name, inputs, outputs, sub):
         ctype = node.outputs[0].type.dtype_specs()[1]
         x, y, z = inputs[0], inputs[-1], outputs[0]
-        return '%s = %s > 0 ? (%s)%s : (%s)%r * %s;' % (z, x, ctype, y, ctype, self.slope, y)
+        return f'{z} = {x} > 0 ? ({ctype}){y} : ({ctype}){self.slope!r} * {y};'
 
     def c_code_cache_version(self):
         return (1, self.slope)
@@ -106,7 +106,7 @@ class _Resample2D(gof.Op):
     def make_node(self, x):
         x = T.as_tensor_variable(x)
         if x.ndim != 4 or x.dtype not in theano.tensor.float_dtypes:
-            raise TypeError('%s needs a 4D float tensor, got %s' % (self, x.type))
+            raise TypeError(f'{self} needs a 4D float tensor, got {x.type}')
         return gof.Apply(self, [x], [T.TensorType(x.dtype, x.broadcastable[:2] + (False, False))()])
 
     def infer_shape(self, node, input_shapes):
@@ -295,7 +295,7 @@ def _(op, node, build):
 
     def average(x):
         if x.shape[2] % f or x.shape[3] % f:
-            raise ValueError('%s: %dx%d is not a multiple of the factor' % (op, x.shape[2], x.shape[3]))
+            raise ValueError(f'{op}: {x.shape[2]}x{x.shape[3]} is not a multiple of the factor')
         return torch.nn.functional.avg_pool2d(x, f)
     return average
 

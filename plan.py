@@ -138,14 +138,14 @@ def describe(chosen, data_dir, engine='auto', theano_flags=None, precision='auto
     print('\n%s: %s' % (os.path.join(data_dir, chosen['dataset']['h5_path']), 'there' if there else
                         'not there; planned for RGB images without labels'))
     for net in (G, D):
-        print('%s: %s, %d trainable parameters' % (net.name, chosen[net.name]['func'], num_trainable(net)))
+        print(f'{net.name}: {chosen[net.name]["func"]}, {num_trainable(net)} trainable parameters')
     options = {**defaults_of(train_func), **options}
     schedule_kwargs = {name: options[name] for name in inspect.signature(train.training_schedule).parameters
                        if name in options}
     print('\n' + str(environment))
     flops = measured_flops(environment.device)
     total_seconds = 0
-    print('\n%15s  %-22s %9s %12s %10s' % ('kimg', 'resolution', 'minibatch', 'sec/kimg ~', 'memory ~'))
+    print(f'\n{"kimg":>15}  {"resolution":<22} {"minibatch":>9} {"sec/kimg ~":>12} {"memory ~":>10}')
     for phase in phases(chosen['dataset']['resolution'], **schedule_kwargs):
         needs = estimate(phase, G, D, options['D_training_repeats'], flops)
         total_seconds += needs.seconds_per_kimg * (phase.end_kimg - phase.start_kimg)
@@ -153,8 +153,8 @@ def describe(chosen, data_dir, engine='auto', theano_flags=None, precision='auto
             phase.start_kimg, phase.end_kimg,
             '%dx%d%s' % (phase.resolution, phase.resolution, ' fading in' if phase.fading else ''), phase.minibatch,
             *needs))
-    print('\nEstimated time of the whole run on this machine: %s, between half of it and twice' %
-          misc.format_time(total_seconds))
+    print(f'\nEstimated time of the whole run on this machine: {misc.format_time(total_seconds)}, between half of it '
+          'and twice')
 
 
 def num_trainable(net):

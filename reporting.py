@@ -23,7 +23,7 @@ def going_on():
     try:
         yield
     except misc.WriteError as error:
-        tqdm.write('warning: %s; the training goes on, earlier files are kept' % error, file=sys.stdout)
+        tqdm.write(f'warning: {error}; the training goes on, earlier files are kept', file=sys.stdout)
 
 
 class TrainingDiverged(distributed.SharedError):
@@ -44,8 +44,8 @@ class TickStatistics:
         for index, (name, output) in enumerate(zip(self.names, outputs, strict=True)):
             total = float(np.sum(output))
             if not np.isfinite(total):
-                raise TrainingDiverged('%s became %s in tick %d; the last snapshots are kept. Lower the learning rates '
-                                       'or change random_seed' % (name, total, tick))
+                raise TrainingDiverged(f'{name} became {total} in tick {tick}; the last snapshots are kept. Lower the '
+                                       'learning rates or change random_seed')
             self.sums[index] += total
             self.counts[index] += np.size(output)
 

@@ -56,7 +56,7 @@ class Job(NamedTuple):
 
     @property
     def folder(self):
-        return '%s-%s-seed%d' % (self.part, self.name, self.seed)
+        return f'{self.part}-{self.name}-seed{self.seed}'
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def make_classifier(data_dir, out_dir):
     """What reads the digits in the three colours."""
     path = os.path.join(out_dir, 'classifier.npz')
     if not os.path.exists(path) and train_classifier.main([os.path.join(data_dir, DIGITS['h5_path']), path]):
-        raise misc.UserError('%s: could not be made' % path)
+        raise misc.UserError(f'{path}: could not be made')
 
 
 def run_dir_of(job, out_dir):
@@ -187,7 +187,7 @@ def on_all(function, desc, jobs, data_dir, out_dir, workers):
                 try:
                     future.result()
                 except misc.UserError as error:     # A run that diverged is a result; the others go on.
-                    tqdm.write('%s: %s' % (futures[future].folder, error))
+                    tqdm.write(f'{futures[future].folder}: {error}')
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             raise

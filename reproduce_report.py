@@ -36,7 +36,7 @@ def mean_std(numbers, digits=1):
 def table(header, rows):
     """A table in Markdown; the first column is text."""
     lines = [header, ['---'] + ['---:'] * (len(header) - 1), *rows]
-    return '\n'.join('| %s |' % ' | '.join(map(str, line)) for line in lines) + '\n'
+    return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines) + '\n'
 
 
 def save(figure, path):
@@ -140,9 +140,9 @@ def write(jobs, run_dirs, report_dir):
             continue
         begin, end = MARK % part, MARK % (part + ' end')
         if begin not in text:
-            text += '\n## %s\n\n%s%s' % (CLAIMS[part], begin, end)
+            text += f'\n## {CLAIMS[part]}\n\n{begin}{end}'
         before, _, after = text.partition(begin)
         text = before + begin + '\n' + PARTS[part](done, run_dirs, report_dir) + '\n' + end + after.partition(end)[2]
     with misc.atomic_write(str(path), 'w', encoding='utf-8') as report:
         report.write(text)
-    print('Wrote %s' % path)
+    print(f'Wrote {path}')

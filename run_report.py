@@ -53,8 +53,8 @@ def write_report(run_dir, path=None):
     stats, fakes = read_stats(run_dir), list_fakes(run_dir)
     config = read_text(run_dir, 'config.txt')
     if not (stats or fakes or config):
-        raise misc.UserError('%s: has no stats.jsonl, config.txt or fakesNNNNNN.png; give a run folder, for example '
-                             'results/000-digits' % run_dir)
+        raise misc.UserError(f'{run_dir}: has no stats.jsonl, config.txt or fakesNNNNNN.png; give a run folder, for '
+                             'example results/000-digits')
     phases, metrics = find_phases(stats), read_metrics(run_dir)
     pictures, reals = embed_pictures(run_dir, fakes, stats)
     tables, curves, metric_curves = make_charts(stats, metrics)
@@ -62,7 +62,7 @@ def write_report(run_dir, path=None):
             'spans': [{key: phase[key] for key in ('begin', 'end', 'name', 'fading')} for phase in phases]}
     sections = [
         section('Pictures', picture_section(pictures, reals, len(fakes))),
-        section('Curves', '<div class="charts">%s</div>' % chart_figures(curves, 0) if stats else
+        section('Curves', f'<div class="charts">{chart_figures(curves, 0)}</div>' if stats else
                 '<p>No status line has been written yet.</p>'),
         section('Timing', timing_section(phases)),
         section('Metrics', metric_section(run_dir, metrics, chart_figures(metric_curves, len(curves)))),
@@ -73,7 +73,7 @@ def write_report(run_dir, path=None):
                 script=report_page.SCRIPT, data=json_for_script(data), written=time.strftime('%Y-%m-%d %H:%M:%S'))
     with misc.atomic_write(path, 'w', encoding='utf-8', errors='replace') as page_file:
         page_file.write(page)
-    print('Wrote %s (%.1f MB)' % (path, os.path.getsize(path) / 1e6))
+    print(f'Wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB)')
     return path
 
 
@@ -130,8 +130,8 @@ def caption_of(kimg, stats):
     """``kimg 120   lod 1.50   time 2h 03m 07s`` for the picture of so many thousands of images."""
     past = [line for line in stats if int(line['kimg']) <= kimg and 'lod' in line and 'seconds' in line]
     if not past:
-        return 'kimg %d' % kimg
-    return 'kimg %-6d  lod %.2f   time %s' % (kimg, past[-1]['lod'], misc.format_time(past[-1]['seconds']))
+        return f'kimg {kimg}'
+    return f'kimg {kimg:<6d}  lod {past[-1]["lod"]:.2f}   time {misc.format_time(past[-1]["seconds"])}'
 
 
 def read_text(run_dir, name):
@@ -168,7 +168,7 @@ def find_phases(stats):
     phases = []
     for (resolution, fading), ticks in itertools.groupby(stats, phase_of):
         ticks = list(ticks)
-        name = '%dx%d' % (resolution, resolution) if resolution else '?'
+        name = f'{resolution}x{resolution}' if resolution else '?'
         phase = {'name': name + (' fading in' if fading else ''), 'resolution': resolution, 'fading': fading,
                  'begin': phases[-1]['end'] if phases else first_kimg(stats), 'end': ticks[-1]['kimg'],
                  'seconds': total(ticks, 'sec_per_tick'), 'compile_seconds': total(ticks, 'compile_seconds')}
@@ -199,9 +199,9 @@ def read_metrics(run_dir):
     names = [metric for metric, _num_images, _seed in groups]
     titles = {}
     for (metric, num_images, seed), entries in groups.items():
-        title = '%s, %s images' % (metric, num_images) if num_images else metric
+        title = f'{metric}, {num_images} images' if num_images else metric
         if names.count(metric) > 1:
-            title += ', seed %s' % seed
+            title += f', seed {seed}'
         titles[title] = sorted(entries, key=lambda entry: (
             entry['kimg'] if is_finite(entry.get('kimg')) else math.inf, entry.get('snapshot') == 'network-final'))
     return titles
@@ -256,7 +256,7 @@ def embed_picture(path, max_bytes):
 
 
 def data_uri(kind, content):
-    return 'data:image/%s;base64,%s' % (kind, base64.b64encode(content).decode('ascii'))
+    return f'data:image/{kind};base64,{base64.b64encode(content).decode("ascii")}'
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def json_for_script(data):
         if isinstance(value, list):
             return [plain(item) for item in value]
         if isinstance(value, float):
-            return float('%.6g' % value) if math.isfinite(value) else None
+            return float(f'{value:.6g}') if math.isfinite(value) else None
         return value
 
     text = json.dumps(plain(data), allow_nan=False, separators=(',', ':'))
@@ -301,7 +301,7 @@ def make_charts(stats, metrics):
     for title, entries in metrics.items():
         table = metric_columns(entries)
         if len(table['kimg']) > 1:
-            name = 'metric %d' % len(tables)
+            name = f'metric {len(tables)}'
             tables[name] = table
             metric_curves.append(chart(title, name, [key for key in table if key not in ('kimg', 'seconds')]))
     return tables, curves if stats else [], metric_curves
@@ -314,7 +314,7 @@ def chart_figures(charts, first_index):
 
 
 def section(title, content):
-    return '<section id="%s"><h2>%s</h2>%s</section>\n' % (title.lower(), title, content) if content else ''
+    return f'<section id="{title.lower()}"><h2>{title}</h2>{content}</section>\n' if content else ''
 
 
 def html_table(head, rows, foot=None):
@@ -331,7 +331,7 @@ def html_table(head, rows, foot=None):
 
 def file_blocks(texts):
     """{name: text} as blocks; empty texts are left out."""
-    return ''.join('<h3>%s</h3><pre>%s</pre>' % (html.escape(name), html.escape(text.rstrip()))
+    return ''.join(f'<h3>{html.escape(name)}</h3><pre>{html.escape(text.rstrip())}</pre>'
                    for name, text in texts.items() if text.strip())
 
 
@@ -341,17 +341,17 @@ def summary(run_dir, stats, config):
         state = 'Finished.'
     elif stats:
         modified = time.localtime(os.path.getmtime(os.path.join(run_dir, 'stats.jsonl')))
-        state = 'Not finished; last status line %s.' % time.strftime('%Y-%m-%d %H:%M', modified)
+        state = f'Not finished; last status line {time.strftime("%Y-%m-%d %H:%M", modified)}.'
     else:
         state = 'Not finished.'
     last, total = stats[-1] if stats else {}, total_kimg_of(config)
     facts = []
     if stats:
-        facts.append(('kimg', '%.1f' % last['kimg'] + (' of %g' % total if total else '')))
+        facts.append(('kimg', f'{last["kimg"]:.1f}' + (f' of {total:g}' if total else '')))
     if 'resolution' in last:
-        facts.append(('resolution', '%dx%d' % (last['resolution'], last['resolution'])))
+        facts.append(('resolution', f'{last["resolution"]}x{last["resolution"]}'))
     if 'lod' in last:
-        facts.append(('lod', '%.2f' % last['lod']))
+        facts.append(('lod', f'{last["lod"]:.2f}'))
     if 'seconds' in last:
         facts.append(('time', misc.format_time(last['seconds'])))
     if 'sec_per_kimg' in last:
@@ -368,10 +368,10 @@ def picture_section(pictures, reals, num_fakes):
         figures += '<figure><img id="fakes" alt="generated images"><figcaption id="caption"></figcaption></figure>'
         controls = report_page.PICTURE_CONTROLS % (len(pictures) - 1, len(pictures) - 1)
         if len(pictures) < num_fakes:
-            controls += '<p><small>%d of %d pictures.</small></p>' % (len(pictures), num_fakes)
+            controls += f'<p><small>{len(pictures)} of {num_fakes} pictures.</small></p>'
     if reals:
-        figures += '<figure><img id="reals" alt="real images" src="%s"><figcaption>reals</figcaption></figure>' % reals
-    return controls + '<div class="pictures">%s</div>' % figures
+        figures += f'<figure><img id="reals" alt="real images" src="{reals}"><figcaption>reals</figcaption></figure>'
+    return controls + f'<div class="pictures">{figures}</div>'
 
 
 def digits(value):
@@ -386,8 +386,8 @@ def timing_section(phases):
         return ''
     rows = []
     for phase in phases:
-        rows.append([phase['name'], '%g - %g' % (phase['begin'], phase['end']),
-                     '-' if phase['minibatch'] is None else '%d' % phase['minibatch'], *timing_cells(phase)])
+        rows.append([phase['name'], f'{phase["begin"]:g} - {phase["end"]:g}',
+                     '-' if phase['minibatch'] is None else f'{phase["minibatch"]}', *timing_cells(phase)])
     known = {name: [phase[name] for phase in phases if phase[name] is not None]
              for name in ('seconds', 'compile_seconds', 'peak_memory_mb')}
     whole = {'seconds': sum(known['seconds']), 'compile_seconds': sum(known['compile_seconds']),
@@ -395,7 +395,7 @@ def timing_section(phases):
     kimg = phases[-1]['end'] - phases[0]['begin']
     if known['seconds'] and kimg > 0:
         whole['sec_per_kimg'] = max(whole['seconds'] - whole['compile_seconds'], 0) / kimg
-    foot = ['whole run', '%g - %g' % (phases[0]['begin'], phases[-1]['end']), '', *timing_cells(whole)]
+    foot = ['whole run', f'{phases[0]["begin"]:g} - {phases[-1]["end"]:g}', '', *timing_cells(whole)]
     head = ['phase', 'kimg', 'minibatch', 'sec/kimg', 'hours', 'compile seconds', 'peak memory']
     note = '<p><small>sec/kimg without compiling, hours with it. Peak memory is that of the process on the host, ' \
            'since its start. A phase ends with its last tick.</small></p>'
@@ -407,7 +407,7 @@ def timing_section(phases):
 def timing_cells(phase):
     memory = phase['peak_memory_mb']
     return [digits(phase['sec_per_kimg']), hours(phase['seconds']), digits(phase['compile_seconds']),
-            '-' if memory is None else '%.1f GB' % (memory / 1024)]
+            '-' if memory is None else f'{memory / 1024:.1f} GB']
 
 
 def hours(seconds):
@@ -421,22 +421,22 @@ def bars(title, phases, key, unit):
     rows = ''.join(row % (
         ' fading' if phase['fading'] else '', html.escape(phase['name']), 100 * (phase[key] or 0) / longest,
         digits(None if phase[key] is None else phase[key] / unit)) for phase in phases)
-    return '<figure class="bars"><figcaption>%s</figcaption>%s</figure>' % (html.escape(title), rows)
+    return f'<figure class="bars"><figcaption>{html.escape(title)}</figcaption>{rows}</figure>'
 
 
 def metric_section(run_dir, metrics, figures):
     """Tables of ``metrics.jsonl``, and of other metrics the text file."""
-    content = '<div class="charts">%s</div>' % figures if figures else ''
+    content = f'<div class="charts">{figures}</div>' if figures else ''
     for title, entries in metrics.items():
         names = list(dict.fromkeys(name for entry in entries for name in entry['values']))
-        rows = [[entry.get('snapshot', '-'), '%.1f' % entry['kimg'] if is_finite(entry.get('kimg')) else '-',
+        rows = [[entry.get('snapshot', '-'), f'{entry["kimg"]:.1f}' if is_finite(entry.get('kimg')) else '-',
                  misc.format_time(entry['seconds']) if is_finite(entry.get('seconds')) else '-',
                  *(metric_value(entry['values'].get(name)) for name in names)] for entry in entries]
-        content += '<h3>%s</h3>%s' % (html.escape(title), html_table(['snapshot', 'kimg', 'time', *names], rows))
-    in_tables = {'metric-%s.txt' % entries[0]['metric'] for entries in metrics.values()}
+        content += f'<h3>{html.escape(title)}</h3>{html_table(["snapshot", "kimg", "time", *names], rows)}'
+    in_tables = {f'metric-{entries[0]["metric"]}.txt' for entries in metrics.values()}
     names = sorted(name for name in os.listdir(run_dir) if re.fullmatch(r'metric-.*\.txt', name))
     return content + file_blocks({name: read_text(run_dir, name) for name in names if name not in in_tables})
 
 
 def metric_value(value):
-    return '%.4f' % value if isinstance(value, (int, float)) else '-'
+    return f'{value:.4f}' if isinstance(value, (int, float)) else '-'

@@ -47,7 +47,7 @@ class _Instance:
 
     def set_state(self, state, machine):
         if self.state is not None or type(state) is not dict:
-            raise Refused('%s must get one state, a dict' % self.name)
+            raise Refused(f'{self.name} must get one state, a dict')
         self.state = state
 
 
@@ -59,7 +59,7 @@ class _Dtype:
             raise Refused('arrays of an unknown type')
         match = re.fullmatch(r'[<>=|]?([biufc])(\d{1,2})', name)
         if not match or int(match[2]) not in ITEM_SIZES[match[1]]:
-            raise Refused('arrays of type %.40r are not admitted' % name)
+            raise Refused(f'arrays of type {name!r:.40} are not admitted')
         self.dtype = np.dtype(name)
 
     def set_state(self, state, machine):
@@ -96,7 +96,7 @@ class _Machine:
         """The object that the pickle describes, still with _Array and _Instance in it."""
         for count, (opcode, arg, _position) in enumerate(pickletools.genops(self.data)):
             if count > MAX_OPCODES:
-                raise Refused('more than %d objects' % MAX_OPCODES)
+                raise Refused(f'more than {MAX_OPCODES} objects')
             name = opcode.name
             if name in LITERALS:
                 self.stack.append(arg)
@@ -107,7 +107,7 @@ class _Machine:
             else:
                 carry_out = getattr(self, name, None)
                 if carry_out is None:
-                    raise Refused('the opcode %s is not admitted' % name)
+                    raise Refused(f'the opcode {name} is not admitted')
                 carry_out(arg)
         raise Refused('it ends too early')
 
@@ -214,7 +214,7 @@ class _Machine:
             raise Refused('something else than a dict gets items')
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in (str, bytes, int, bool, type(None)) or type(key) is int and abs(key) > MAX_KEY:
-                raise Refused('a dict has a key of type %s' % type(key).__name__)
+                raise Refused(f'a dict has a key of type {type(key).__name__}')
             target[key] = value
 
     def SETITEM(self, arg):
@@ -229,7 +229,7 @@ class _Machine:
     def GLOBAL(self, arg):
         name = arg.replace(' ', '.')
         if name not in self.classes and name not in REDUCERS and name not in NAMES:
-            raise Refused('the name %.80r is not admitted' % name)
+            raise Refused(f'the name {name!r:.80} is not admitted')
         self.stack.append(_Global(name))
 
     def STACK_GLOBAL(self, arg):
@@ -274,7 +274,7 @@ class _Machine:
             raise Refused('an array of something else than numbers')
         size, wanted = math.prod(shape), len(data) // dtype.dtype.itemsize
         if size != wanted or len(data) % dtype.dtype.itemsize:
-            raise Refused('an array of %d numbers, for which there are %d bytes' % (size, len(data)))
+            raise Refused(f'an array of {size} numbers, for which there are {len(data)} bytes')
         self.spend(len(data))
         values = np.frombuffer(data, dtype.dtype) if data else np.empty(0, dtype.dtype)
         return values.astype(dtype.dtype.newbyteorder('='), copy=False).reshape(shape, order=order)
@@ -344,7 +344,7 @@ def _finished(value, done, depth=0):
             raise Refused('something contains itself')
         return done[id(value)]
     if depth > MAX_DEPTH:
-        raise Refused('containers are nested more than %d deep' % MAX_DEPTH)
+        raise Refused(f'containers are nested more than {MAX_DEPTH} deep')
     done[id(value)] = done
     if type(value) in (list, tuple):
         result = type(value)([_finished(item, done, depth + 1) for item in value])
@@ -355,7 +355,7 @@ def _finished(value, done, depth=0):
     elif type(value) is _Instance and value.state is not None:
         result = value.make(_finished(value.state, done, depth + 1))
     elif type(value) is _Instance:
-        raise Refused('an object of class %s without a state' % value.name)
+        raise Refused(f'an object of class {value.name} without a state')
     else:
         raise Refused('an array, a type or a name in an unusual place')
     done[id(value)] = result
@@ -383,21 +383,21 @@ def load(path, classes):
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise misc.UserError('%s: there is no such file' % path)
+        raise misc.UserError(f'{path}: there is no such file')
     try:
         with open(path, 'rb') as pickle_file:
             data = pickle_file.read()
     except OSError as error:
-        raise misc.UserError('%s: cannot be read (%s)' % (path, error.strerror)) from error
+        raise misc.UserError(f'{path}: cannot be read ({error.strerror})') from error
     if not data:
-        raise misc.UserError('%s: is empty; copy or download it again' % path)
+        raise misc.UserError(f'{path}: is empty; copy or download it again')
     if data[:256].lstrip()[:1] == b'<':
-        raise misc.UserError('%s: is a web page, not a pickle; download it again' % path)
+        raise misc.UserError(f'{path}: is a web page, not a pickle; download it again')
     try:
         machine = _Machine(data, classes)
         return _finished(machine.run(), {})
     except misc.UserError as error:
-        raise misc.UserError('%s: %s' % (path, error)) from error
+        raise misc.UserError(f'{path}: {error}') from error
     except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
-        reason = str(error) if isinstance(error, Refused) else 'damaged or no pickle (%.100s)' % error
-        raise misc.UserError('%s: cannot be read as networks: %s' % (path, ' '.join(reason.split()))) from error
+        reason = str(error) if isinstance(error, Refused) else f'damaged or no pickle ({error:.100})'
+        raise misc.UserError(f'{path}: cannot be read as networks: {" ".join(reason.split())}') from error

@@ -40,7 +40,7 @@ def import_module(module_or_obj_name):
     """
     parts = str(module_or_obj_name).split('.')
     if not all(part.isidentifier() for part in parts):
-        raise misc.UserError("%r: write MODULE.NAME, for example 'networks.G_paper'" % (module_or_obj_name,))
+        raise misc.UserError(f"{module_or_obj_name!r}: write MODULE.NAME, for example 'networks.G_paper'")
     parts[0] = MODULE_ALIASES.get(parts[0], parts[0])
     for num_modules in range(len(parts), 0, -1):
         module_name = '.'.join(parts[:num_modules])
@@ -50,8 +50,8 @@ def import_module(module_or_obj_name):
             # Only the named module itself may be missing, not something that it imports.
             if error.name is None or not (module_name + '.').startswith(error.name + '.'):
                 raise
-    raise misc.UserError('%r: there is no module %r; write MODULE.NAME, for example %r' % (
-        module_or_obj_name, parts[0], 'networks.G_paper'))
+    raise misc.UserError(f'{module_or_obj_name!r}: there is no module {parts[0]!r}; write MODULE.NAME, for example '
+                         f'{"networks.G_paper"!r}')
 
 
 def find_obj_in_module(module, relative_obj_name):
@@ -65,8 +65,8 @@ def find_obj_in_module(module, relative_obj_name):
     obj, name = module, module.__name__
     for part in relative_obj_name.split('.') if relative_obj_name else []:
         if not hasattr(obj, part):
-            raise misc.UserError('%r: there is no %r in %s%s' % (
-                module.__name__ + '.' + relative_obj_name, part, name, misc.did_you_mean(part, dir(obj))))
+            raise misc.UserError(f'{module.__name__ + "." + relative_obj_name!r}: there is no {part!r} in '
+                                 f'{name}{misc.did_you_mean(part, dir(obj))}')
         obj, name = getattr(obj, part), name + '.' + part
     return obj
 
@@ -80,7 +80,7 @@ def import_obj(name):
         There is no such module or object; the message has the nearest name.
     """
     if '.' not in str(name):
-        raise misc.UserError("%r: write MODULE.NAME, for example 'networks.G_paper'" % (name,))
+        raise misc.UserError(f"{name!r}: write MODULE.NAME, for example 'networks.G_paper'")
     return find_obj_in_module(*import_module(name))
 
 
@@ -204,8 +204,8 @@ def _collect_fetches(fetches, leaves):
     if isinstance(fetches, dict) and fetches and all(isinstance(name, str) for name in fetches):
         return {name: _collect_fetches(fetch, leaves) for name, fetch in fetches.items()}
     if not isinstance(fetches, dict) and not is_tf_expression(fetches):
-        raise TypeError('run: cannot evaluate %r: need Theano expressions, updates, or lists and dicts of them' % (
-            fetches,))
+        raise TypeError(f'run: cannot evaluate {fetches!r}: need Theano expressions, updates, or lists and dicts of '
+                        'them')
     leaves.append(fetches)
     return len(leaves) - 1
 
@@ -223,7 +223,7 @@ def _compile(leaves, fed):
     for leaf in leaves:
         for var, value in leaf.items() if isinstance(leaf, dict) else ():
             if updates.setdefault(var, value) is not value:
-                raise ValueError('run: two updates of the variable %s in one call' % var)
+                raise ValueError(f'run: two updates of the variable {var} in one call')
     # A shared variable is no input of a function; something else stands for it.
     stand_ins = [var.type() if isinstance(var, theano.compile.SharedVariable) else var for var in fed]
     givens = [(var, stand_in) for var, stand_in in zip(fed, stand_ins, strict=True) if var is not stand_in]
@@ -241,6 +241,6 @@ def set_vars(var_to_value):
         value = np.asarray(value, dtype=var.dtype)
         shape = var.get_value(borrow=True).shape
         if value.shape != shape:
-            raise ValueError('%s: cannot assign a value of shape %r to a variable of shape %r' % (
-                var.name, value.shape, shape))
+            raise ValueError(f'{var.name}: cannot assign a value of shape {value.shape!r} to a variable of shape '
+                             f'{shape!r}')
         var.set_value(value)

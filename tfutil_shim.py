@@ -106,8 +106,8 @@ WITHOUT_MEANING = {     # Names of `tfutil` without a counterpart here.
 
 def __getattr__(name):
     if name in WITHOUT_MEANING:
-        raise AttributeError('tfutil_shim.%s: %s' % (name, WITHOUT_MEANING[name]))
-    raise AttributeError('module %r has no attribute %r' % (__name__, name))
+        raise AttributeError(f'tfutil_shim.{name}: {WITHOUT_MEANING[name]}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class Network:
         if func is None:
             raise misc.UserError("Network(func=None): give a build function, for example func='networks.G_paper'")
         self._func = func if callable(func) else import_obj(func)
-        self.func_name = '%s.%s' % (func.__module__, func.__qualname__) if callable(func) else func
+        self.func_name = f'{func.__module__}.{func.__qualname__}' if callable(func) else func
         self.name = name or self.func_name.rpartition('.')[2]
         self.static_kwargs = static_kwargs
         self._adopt(self._func(**static_kwargs))
@@ -166,7 +166,7 @@ class Network:
         params = lasagne.layers.get_all_params(self.output_layers)
         for param, local_name in zip(params, local_names or [param.name or 'param' for param in params], strict=True):
             repeats = sum(known.partition('#')[0] == local_name for known in self.vars)
-            self.vars[local_name + ('#%d' % (repeats + 1) if repeats else '')] = param
+            self.vars[local_name + (f'#{repeats + 1}' if repeats else '')] = param
         self.num_layer_params = len(self.vars)
         self.vars.update(self.toplevel_params)
         trainable = set(lasagne.layers.get_all_params(self.output_layers, trainable=True))
@@ -175,7 +175,7 @@ class Network:
         self._output_templates = None
 
     def __repr__(self):
-        return '<Network %s: %s, %d variables>' % (self.name, self.func_name, len(self.vars))
+        return f'<Network {self.name}: {self.func_name}, {len(self.vars)} variables>'
 
     # Shapes and names.
 
@@ -226,8 +226,7 @@ class Network:
             for var in self.toplevel_params.values():
                 if var.name == name:
                     return var
-            raise misc.UserError('%s has no variable %r%s' % (
-                self.name, name_or_var, misc.did_you_mean(name, self.vars)))
+            raise misc.UserError(f'{self.name} has no variable {name_or_var!r}{misc.did_you_mean(name, self.vars)}')
         return self.vars[name]
 
     def get_var_localname(self, name_or_var):
@@ -236,7 +235,7 @@ class Network:
         for name, known in self.vars.items():
             if known is var:
                 return name
-        raise misc.UserError('%s has no variable %r' % (self.name, var))
+        raise misc.UserError(f'{self.name} has no variable {var!r}')
 
     def get_var(self, name_or_var):
         """The value of a variable as an array."""
@@ -348,8 +347,8 @@ class Network:
 
     def __getstate__(self):
         if import_obj(self.func_name) is not self._func:
-            raise misc.UserError('%s: the build function %s cannot be pickled, its name leads to another object' % (
-                self.name, self.func_name))
+            raise misc.UserError(f'{self.name}: the build function {self.func_name} cannot be pickled, its name leads '
+                                 'to another object')
         values = [(name, var.get_value()) for name, var in self.vars.items()]
         return {'version': STATE_VERSION, 'name': self.name, 'func': self.func_name,
                 'static_kwargs': copy.deepcopy(self.static_kwargs), 'param_values': values[:self.num_layer_params],
@@ -358,16 +357,16 @@ class Network:
     def __setstate__(self, state):
         """Build the network again, with the random draws of a construction, then assign the stored values."""
         if state.get('version') != STATE_VERSION:
-            raise misc.UserError('network pickle of version %r: this class reads version %d; networks of the 2017 and '
-                                 '2018 releases are read by legacy.py' % (state.get('version', 1), STATE_VERSION))
+            raise misc.UserError(f'network pickle of version {state.get("version", 1)!r}: this class reads version '
+                                 f'{STATE_VERSION}; networks of the 2017 and 2018 releases are read by legacy.py')
         self.__init__(state['name'], state['func'], **state['static_kwargs'])
         stored = list(state['param_values']) + list(state['toplevel_values'].items())
-        ours = ['%s %s' % (name, var.get_value(borrow=True).shape) for name, var in self.vars.items()]
-        theirs = ['%s %s' % (name, np.shape(value)) for name, value in stored]
+        ours = [f'{name} {var.get_value(borrow=True).shape}' for name, var in self.vars.items()]
+        theirs = [f'{name} {np.shape(value)}' for name, value in stored]
         if ours != theirs:
             strange = [item for item in theirs + ours if item not in ours or item not in theirs]
-            raise misc.UserError('network pickle of %s: %s now builds a network with other variables: %s' % (
-                self.name, self.func_name, ', '.join(strange[:6]) or 'in another order'))
+            raise misc.UserError(f'network pickle of {self.name}: {self.func_name} now builds a network with other '
+                                 f'variables: {", ".join(strange[:6]) or "in another order"}')
         for name, value in stored:
             self.set_var(name, value)
 
@@ -385,8 +384,8 @@ class Network:
         for what, ours, theirs in zip(('layers', 'trainable variables', 'values'), self._structure(),
                                       rebuilt._structure(), strict=True):
             if ours != theirs:
-                raise ValueError('%s: %s, called again with %r, builds a network with other %s' % (
-                    self.name, self.func_name, self.static_kwargs, what))
+                raise ValueError(f'{self.name}: {self.func_name}, called again with {self.static_kwargs!r}, builds a '
+                                 f'network with other {what}')
 
     def _structure(self):
         layers = [(layer.name, type(layer), layer.output_shape)
@@ -409,8 +408,8 @@ class Network:
             For the layers; they come before `static_kwargs`.
         """
         if len(in_expr) != self.num_inputs:
-            raise ValueError('%s takes %d inputs (%s), got %d' % (
-                self.name, self.num_inputs, ', '.join(map(str, self.input_names)), len(in_expr)))
+            raise ValueError(f'{self.name} takes {self.num_inputs} inputs ({", ".join(map(str, self.input_names))}), '
+                             f'got {len(in_expr)}')
         kwargs = {**self.static_kwargs, **dynamic_kwargs}
         outputs = lasagne.layers.get_output(self.output_layers, dict(zip(self.input_layers, in_expr, strict=True)),
                                             **kwargs)
@@ -455,7 +454,7 @@ class Network:
         """
         arrays = self._check_inputs(in_arrays)
         if minibatch_size is not None and minibatch_size < 1:
-            raise misc.UserError('minibatch_size=%r: must be at least 1' % (minibatch_size,))
+            raise misc.UserError(f'minibatch_size={minibatch_size!r}: must be at least 1')
         num_rows = len(arrays[0])
         if num_rows == 0:
             # Evaluate one row to learn shapes and types, in a way that has no side effects.
@@ -467,10 +466,10 @@ class Network:
         minibatches = []
         for begin in range(0, len(arrays[0]), minibatch_size):
             if print_progress:
-                print('\r%d / %d' % (begin, num_rows), end='', flush=True)
+                print(f'\r{begin} / {num_rows}', end='', flush=True)
             minibatches.append(function(*[array[begin : begin + minibatch_size] for array in arrays]))
         if print_progress:
-            print('\r%d / %d' % (num_rows, num_rows))
+            print(f'\r{num_rows} / {num_rows}')
         outputs = [np.concatenate(parts)[:num_rows] if len(parts) > 1 else np.asarray(parts[0])[:num_rows]
                    for parts in zip(*minibatches, strict=True)]
         return _as_outputs(outputs, return_as_list)
@@ -486,16 +485,16 @@ class Network:
         if arrays and len(arrays) == self.num_inputs - 1 and self.input_shapes[-1][1:] == [0]:
             arrays.append(np.zeros((len(arrays[0]), 0), np.float32))
         if len(arrays) != self.num_inputs:
-            raise misc.UserError('%s.run takes %d arrays (%s), got %d' % (
-                self.name, self.num_inputs, ', '.join(map(str, self.input_names)), len(arrays)))
+            raise misc.UserError(f'{self.name}.run takes {self.num_inputs} arrays '
+                                 f'({", ".join(map(str, self.input_names))}), got {len(arrays)}')
         for array, name, shape in zip(arrays, self.input_names, self.input_shapes[:self.num_inputs], strict=True):
             if array.ndim != len(shape) or any(size not in (None, got)
                                                for size, got in zip(shape[1:], array.shape[1:], strict=True)):
-                raise misc.UserError('%s.run: input %s must have the shape %s, got %s' % (
-                    self.name, name, [None] + shape[1:], list(array.shape)))
+                raise misc.UserError(f'{self.name}.run: input {name} must have the shape {[None] + shape[1:]}, got '
+                                     f'{list(array.shape)}')
             if len(array) != len(arrays[0]):
-                raise misc.UserError('%s.run: inputs must have the same number of rows, got %s' % (
-                    self.name, ', '.join(str(len(other)) for other in arrays)))
+                raise misc.UserError(f'{self.name}.run: inputs must have the same number of rows, got '
+                                     f'{", ".join(str(len(other)) for other in arrays)}')
         return [array if array.dtype == np.float32 else array.astype(layer.input_var.dtype)
                 for array, layer in zip(arrays, self.input_layers, strict=True)]
 
@@ -559,7 +558,7 @@ class Network:
         """
         for local_name, var in self.trainables.items():
             layer, _, kind = local_name.replace('/', '.').rpartition('.')
-            histogram('%s_%s/%s' % (title or self.name, kind if layer else 'toplevel', layer or kind), var)
+            histogram(f'{title or self.name}_{kind if layer else "toplevel"}/{layer or kind}', var)
 
 
 def _as_outputs(outputs, return_as_list):
@@ -576,8 +575,8 @@ def _convert_output(x, mul, add, shrink, dtype):
         x = x + add
     if shrink != 1:
         if x.ndim != 4:
-            raise misc.UserError('out_shrink=%r: only outputs [N, C, H, W] can be shrunk, this one has %d axes' % (
-                shrink, x.ndim))
+            raise misc.UserError(f'out_shrink={shrink!r}: only outputs [N, C, H, W] can be shrunk, this one has '
+                                 f'{x.ndim} axes')
         x = pool_2d(x, ws=(shrink, shrink), ignore_border=True, mode='average_inc_pad')
     if dtype is None or dtype == x.dtype:
         return x

@@ -49,8 +49,8 @@ class Autosummaries:
             A name that was not known when `finalize` was called.
         """
         if self._finalized and name not in self._accumulators:
-            raise AssertionError('autosummary %r: new names must be fed before finalize_autosummaries or the first '
-                                 'save_summaries' % (name,))
+            raise AssertionError(f'autosummary {name!r}: new names must be fed before finalize_autosummaries or the '
+                                 'first save_summaries')
         places = self._accumulators.setdefault(name, [])
         if isinstance(value, theano.gof.Variable):
             place = theano.shared(np.zeros(2), name=name)
@@ -212,14 +212,14 @@ class Optimizer:
                  loss_scaling_init=64.0, loss_scaling_inc=0.0005, loss_scaling_dec=1.0, skip_nonfinite=True,
                  summaries=True, **kwargs):
         if tf_optimizer not in self.RULES:
-            raise misc.UserError('tf_optimizer=%r: choose one of %s' % (tf_optimizer, ', '.join(self.RULES)))
+            raise misc.UserError(f'tf_optimizer={tf_optimizer!r}: choose one of {", ".join(self.RULES)}')
         self._rule, known = self.RULES[tf_optimizer]
         for key in kwargs:
             if key not in known:
-                raise misc.UserError('Optimizer(%s=%r): %s takes %s' % (
-                    key, kwargs[key], tf_optimizer, ', '.join(sorted(known)) or 'nothing but a learning rate'))
+                raise misc.UserError(f'Optimizer({key}={kwargs[key]!r}): {tf_optimizer} takes '
+                                     f'{", ".join(sorted(known)) or "nothing but a learning rate"}')
         if self._rule is _momentum and 'momentum' not in kwargs:
-            raise misc.UserError('Optimizer: %s needs momentum=..., for example 0.9' % tf_optimizer)
+            raise misc.UserError(f'Optimizer: {tf_optimizer} needs momentum=..., for example 0.9')
         if use_loss_scaling and not skip_nonfinite:
             raise misc.UserError('use_loss_scaling=True: needs skip_nonfinite=True, overflows are part of it')
         self.name = name
@@ -260,13 +260,13 @@ class Optimizer:
             Those that the loss does not depend on are left out: neither they nor their state change.
         """
         if loss.ndim != 0:
-            raise ValueError('register_gradients: the loss must be a scalar, got %d axes: take its mean' % loss.ndim)
+            raise ValueError(f'register_gradients: the loss must be a scalar, got {loss.ndim} axes: take its mean')
         variables = list(vars.values()) if isinstance(vars, dict) else list(vars)
         grads = theano.grad(self.apply_loss_scaling(loss), variables, disconnected_inputs='ignore',
                             return_disconnected='None')
         connected = [(grad, var) for grad, var in zip(grads, variables, strict=True) if grad is not None]
         if not connected:
-            raise ValueError('register_gradients: the loss depends on none of the %d variables' % len(variables))
+            raise ValueError(f'register_gradients: the loss depends on none of the {len(variables)} variables')
         self._registered.append(connected)
 
     def apply_updates(self):
@@ -321,7 +321,7 @@ class Optimizer:
         if key not in self._slots:
             value = like.get_value() if isinstance(like, theano.gof.Variable) else like
             broadcastable = getattr(like, 'broadcastable', None)
-            self._slots[key] = theano.shared(np.zeros_like(value), name='%s/%s' % (self.id, name),
+            self._slots[key] = theano.shared(np.zeros_like(value), name=f'{self.id}/{name}',
                                              **({} if broadcastable is None else {'broadcastable': broadcastable}))
         return self._slots[key]
 

@@ -129,7 +129,7 @@ def _import_flags():
     ours = 'cxx=,blas.ldflags=,floatX=float32,traceback.limit=0'
     home = os.path.expanduser('~')
     if not os.access(home, os.W_OK):
-        ours += ',base_compiledir=' + os.path.join(tempfile.gettempdir(), 'theano-%d' % os.getuid())
+        ours += ',base_compiledir=' + os.path.join(tempfile.gettempdir(), f'theano-{os.getuid()}')
     os.environ['THEANO_FLAGS'] = ours + (',' + before if before else '')
     try:
         yield
@@ -299,19 +299,19 @@ def configure(engine='auto', flags=None, local_rank=None, precision='auto'):
     import theano
     flags = dict(flags or {})
     if engine not in ENGINES:
-        raise EnvironmentProblem('engine=%r: choose one of %s' % (engine, ', '.join(ENGINES)))
+        raise EnvironmentProblem(f'engine={engine!r}: choose one of {", ".join(ENGINES)}')
     if precision not in PRECISIONS:
-        raise EnvironmentProblem('precision=%r: choose one of %s' % (precision, ', '.join(PRECISIONS)))
+        raise EnvironmentProblem(f'precision={precision!r}: choose one of {", ".join(PRECISIONS)}')
     device = _parse_device(flags.pop('device', 'auto'), local_rank)
     _set_flags(flags)
     if engine == 'auto':
         engine = 'torch' if importlib.util.find_spec('torch') else 'theano' if _find_compiler() else 'python'
     if engine != 'torch' and device.startswith('cuda'):
-        raise EnvironmentProblem('device=%r: only the torch engine runs on a GPU; pip install torch, or set device to '
-                                 "'cpu'" % device)
+        raise EnvironmentProblem(f'device={device!r}: only the torch engine runs on a GPU; pip install torch, or set '
+                                 'device to \'cpu\'')
     if engine != 'torch' and precision not in ('auto', 'float32'):
-        raise EnvironmentProblem("precision=%r: only the torch engine has it; use 'float32', or set engine to 'torch'"
-                                 % precision)
+        raise EnvironmentProblem(f"precision={precision!r}: only the torch engine has it; use 'float32', or set engine "
+                                 "to 'torch'")
     if engine == 'torch':
         mode, device, precision, description = _torch_engine(device, local_rank, precision)
     else:
@@ -326,14 +326,14 @@ def _parse_device(device, local_rank=None):
     """'auto', 'cpu' or 'cuda:N' out of the spellings 'cpu', 'cuda', 'cudaN', 'cuda:N', 'gpu', 'gpuN'."""
     name = str(device).replace(':', '')
     if local_rank is not None and name.startswith(('cuda', 'gpu')):
-        raise EnvironmentProblem("theano_flags['device']=%r: every process of a run takes a GPU of its own; use "
-                                 "'auto' or 'cpu'" % device)
+        raise EnvironmentProblem(f"theano_flags['device']={device!r}: every process of a run takes a GPU of its own; "
+                                 "use 'auto' or 'cpu'")
     for prefix in ('cuda', 'gpu'):
         number = name[len(prefix):]
         if name.startswith(prefix) and (number == '' or number.isdigit()):
-            return 'cuda:%d' % int(number or 0)
+            return f'cuda:{int(number or 0)}'
     if name not in ('auto', 'cpu'):
-        raise EnvironmentProblem("theano_flags['device']=%r: use 'auto', 'cpu', 'cuda', 'cuda0', 'cuda1', ..." % device)
+        raise EnvironmentProblem(f"theano_flags['device']={device!r}: use 'auto', 'cpu', 'cuda', 'cuda0', 'cuda1', ...")
     return name
 
 
@@ -354,12 +354,12 @@ def _set_flags(flags):
         if getattr(owner, leaf) == value or str(getattr(owner, leaf)) == str(value):
             continue
         if not known[name].allow_override:
-            raise EnvironmentProblem('theano_flags[%r]=%r: Theano reads this flag only while it is imported; set it in '
-                                     'the environment instead: THEANO_FLAGS=%s=%s' % (name, value, name, value))
+            raise EnvironmentProblem(f'theano_flags[{name!r}]={value!r}: Theano reads this flag only while it is '
+                                     f'imported; set it in the environment instead: THEANO_FLAGS={name}={value}')
         try:
             setattr(owner, leaf, value)
         except (ValueError, TypeError) as error:
-            raise EnvironmentProblem('theano_flags[%r]=%r: %s' % (name, value, ' '.join(str(error).split()))) from error
+            raise EnvironmentProblem(f'theano_flags[{name!r}]={value!r}: {" ".join(str(error).split())}') from error
 
 
 def _torch_engine(device, local_rank, precision):
@@ -374,14 +374,14 @@ def _torch_engine(device, local_rank, precision):
 
     import theano_torch
     if device == 'auto':
-        device = 'cuda:%d' % (local_rank or 0) if torch.cuda.is_available() else 'cpu'
+        device = f'cuda:{local_rank or 0}' if torch.cuda.is_available() else 'cpu'
     if local_rank is not None and device.startswith('cuda') and local_rank >= torch.cuda.device_count():
-        raise EnvironmentProblem("--nproc_per_node: process %d of this machine has no GPU, PyTorch sees %d; start that "
-                                 "many processes, or set theano_flags['device'] to 'cpu'"
-                                 % (local_rank, torch.cuda.device_count()))
+        raise EnvironmentProblem(f"--nproc_per_node: process {local_rank} of this machine has no GPU, PyTorch sees "
+                                 f"{torch.cuda.device_count()}; start that many processes, or set "
+                                 "theano_flags['device'] to 'cpu'")
     if device.startswith('cuda') and int(device[5:]) >= torch.cuda.device_count():
-        raise EnvironmentProblem("theano_flags['device']=%r: PyTorch sees %d CUDA GPUs here; set it to 'cpu' or 'auto'"
-                                 % (device.replace(':', ''), torch.cuda.device_count()))
+        raise EnvironmentProblem(f"theano_flags['device']={device.replace(':', '')!r}: PyTorch sees "
+                                 f"{torch.cuda.device_count()} CUDA GPUs here; set it to 'cpu' or 'auto'")
     has_tf32 = device != 'cpu' and torch.cuda.get_device_capability(device) >= (8, 0)
     if precision == 'tf32' and not has_tf32:
         raise EnvironmentProblem("precision='tf32': needs a GPU of compute capability 8.0; use 'auto' or 'float32'")
@@ -395,10 +395,10 @@ def _torch_engine(device, local_rank, precision):
         deterministic='deterministic' in algorithms or theano.config.deterministic == 'more',
         benchmark=any(algorithm.startswith('time_') for algorithm in algorithms),
         precision=precision)
-    where = 'CPU (%d threads)' % torch.get_num_threads()
+    where = f'CPU ({torch.get_num_threads()} threads)'
     if device != 'cpu':
-        where = 'GPU %s (%s)' % (device[5:], torch.cuda.get_device_name(device))
-    return mode, device, precision, 'torch %s on %s' % (torch.__version__, where)
+        where = f'GPU {device[5:]} ({torch.cuda.get_device_name(device)})'
+    return mode, device, precision, f'torch {torch.__version__} on {where}'
 
 
 def _theano_engine(device):
@@ -415,7 +415,7 @@ def _theano_engine(device):
         if macros and macros not in theano.config.gcc.cxxflags:
             theano.config.gcc.cxxflags = (theano.config.gcc.cxxflags + ' ' + macros).strip()
     mode = theano.compile.Mode(VM_Linker(use_cloop=False, c_thunks=True), 'fast_run')
-    return mode, 'cpu', "Theano's C code (%s, BLAS: %s); compiling takes minutes the first time" % (compiler, blas)
+    return mode, 'cpu', f"Theano's C code ({compiler}, BLAS: {blas}); compiling takes minutes the first time"
 
 
 def _python_engine(device):
@@ -447,6 +447,6 @@ def _find_blas():
                  ('gemm', 'gemv', 'ger', 'dot', 'axpy', 'swap', 'scal', 'copy', 'nrm2', 'asum', 'rot', 'rotg', 'rotm',
                   'rotmg', 'symv', 'syr', 'syr2', 'syrk', 'syr2k', 'symm', 'trmm', 'trmv', 'trsm', 'trsv')]
         names += ['openblas_get_num_threads', 'openblas_set_num_threads']
-        macros = ' '.join('-D%s=scipy_%s' % (name, name) for name in names)
-        return 'scipy-openblas32', '-L%s -l%s' % (wheel.get_lib_dir(), wheel.get_library()), macros
+        macros = ' '.join(f'-D{name}=scipy_{name}' for name in names)
+        return 'scipy-openblas32', f'-L{wheel.get_lib_dir()} -l{wheel.get_library()}', macros
     return 'none found, convolutions will be slow: pip install scipy-openblas32', '', ''

@@ -140,7 +140,7 @@ def setup_snapshot_grid(
     elif grid_type in ('category', 'category-rows'):
         num_classes = dataset.label_size
         if not num_classes:
-            raise misc.UserError("train.image_grid_type=%r: the dataset has no labels; use 'default'" % grid_type)
+            raise misc.UserError(f"train.image_grid_type={grid_type!r}: the dataset has no labels; use 'default'")
         columns, rows = grid_size or (num_classes, num_classes)
         latents = random_latents(columns * rows, G)
         indices = np.empty((rows, columns), dtype=np.int64)
@@ -151,7 +151,7 @@ def setup_snapshot_grid(
                 cells[cell] = np.random.choice(candidates)
         reals, labels = dataset.get_images(indices.ravel())
     else:
-        raise misc.UserError("train.image_grid_type=%r: use 'default', 'category' or 'category-rows'" % (grid_type,))
+        raise misc.UserError(f"train.image_grid_type={grid_type!r}: use 'default', 'category' or 'category-rows'")
     return SnapshotGrid((columns, rows), reals, latents, labels)
 
 
@@ -173,7 +173,7 @@ def save_fakes(run_dir, cur_nimg, Gs, grid, zoom):
     """
     inputs = [grid.latents, grid.labels][:Gs.num_inputs]
     images = Gs.run(*inputs, minibatch_size=SNAPSHOT_MINIBATCH, deterministic=False)
-    path = os.path.join(run_dir, 'fakes%06d.png' % (cur_nimg // 1000))
+    path = os.path.join(run_dir, f'fakes{cur_nimg // 1000:06d}.png')
     save_grid(path, images, DYNAMIC_RANGE_NETS, grid.size, zoom)
     return path
 
@@ -208,9 +208,9 @@ class StepReport(NamedTuple):
 
 def state_arrays(networks, exponents, compiler, dataset, grid):
     """({name: array}, JSON) of all that decides what comes next, but for the counters of the loop."""
-    arrays = {'%s/%s' % (key, name): var.get_value(borrow=True) for key, net in networks.items()
+    arrays = {f'{key}/{name}': var.get_value(borrow=True) for key, net in networks.items()
               for name, var in (net.trainables if key == 'Gs' else net.vars).items()}
-    arrays.update(('loss_scaling/%d' % index, var.get_value()) for index, var in enumerate(exponents) if var)
+    arrays.update((f'loss_scaling/{index}', var.get_value()) for index, var in enumerate(exponents) if var)
     arrays.update(('reader/' + key, np.asarray(value)) for key, value in dataset.get_state().items())
     arrays.update(('grid/' + key, np.asarray(value)) for key, value in grid._asdict().items())
     function_arrays, lod_range = compiler.get_state()
@@ -229,10 +229,10 @@ def restore_state(state, networks, exponents, compiler, dataset, schedule):
     arrays, document = state
     for key, net in networks.items():
         for name in net.trainables if key == 'Gs' else net.vars:
-            net.set_var(name, arrays['%s/%s' % (key, name)])
+            net.set_var(name, arrays[f'{key}/{name}'])
     for index, var in enumerate(exponents):
-        if var and 'loss_scaling/%d' % index in arrays:
-            var.set_value(arrays['loss_scaling/%d' % index])
+        if var and f'loss_scaling/{index}' in arrays:
+            var.set_value(arrays[f'loss_scaling/{index}'])
     dataset.set_state({key[len('reader/'):]: value for key, value in arrays.items() if key.startswith('reader/')})
     size, *contents = [arrays['grid/' + key] for key in SnapshotGrid._fields]
     functions = compiler.set_state(arrays, document['lod_range'], schedule)
@@ -455,8 +455,8 @@ def train_gan(
                     if is_first:
                         save_networks(run_dir, cur_nimg, (G, D, Gs))
                 distributed.from_rank_0(ranks, None)    # The others wait for the files.
-                raise distributed.Stopped('stopped by %s at kimg %.1f' % (
-                    signal.Signals(signum).name, cur_nimg / 1000), signum, run_dir)
+                raise distributed.Stopped(f'stopped by {signal.Signals(signum).name} at kimg '
+                                          f'{cur_nimg / 1000:.1f}', signum, run_dir)
 
     if is_first:
         misc.save_pkl((G, D, Gs), os.path.join(run_dir, 'network-final.pkl'))
@@ -470,16 +470,15 @@ def train_gan(
 
 
 def parse_arguments(config, argv):
-    names = '\n'.join('  %-50s %s' % (name, experiment.describe(entry)) for name, entry in config.experiments.items())
+    names = '\n'.join(f'  {name:<50} {experiment.describe(entry)}' for name, entry in config.experiments.items())
     names += '\n\nto be added to any of them:\n  -' + ', -'.join(config.variants)
     parser = argparse.ArgumentParser(
         description='Train a progressively grown GAN. Everything is set in config.py; options here override it.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='experiments:\n%s\n\nexamples:\n  python train.py\n  python train.py --experiment celebahq-1024\n'
-               '  python train.py --experiment celebahq-1024-nopixelnorm-VERBOSE --dry-run\n'
-               '  python train.py --set train.total_kimg=2 --result-dir /tmp/results\n'
-               '  python train.py --resume latest\n'
-               '  torchrun --nproc_per_node=8 train.py --experiment celebahq-v2-8gpus' % names)
+        epilog=f'experiments:\n{names}\n\nexamples:\n  python train.py\n  python train.py --experiment '
+               'celebahq-1024\n  python train.py --experiment celebahq-1024-nopixelnorm-VERBOSE --dry-run\n  python '
+               'train.py --set train.total_kimg=2 --result-dir /tmp/results\n  python train.py --resume latest\n  '
+               'torchrun --nproc_per_node=8 train.py --experiment celebahq-v2-8gpus')
     parser.add_argument('--experiment', default=config.experiment, metavar='NAME', help='default: %(default)s')
     parser.add_argument('--engine', default=config.engine, help='auto, torch, theano or python; default: %(default)s')
     parser.add_argument('--precision', default=config.precision, help='auto, float32, tf32, bfloat16 or float16; '
@@ -526,14 +525,14 @@ def main(argv=None):
         if ranks.rank == 0:
             program = 'python' if ranks.size == 1 else 'torchrun ...'
             arguments = resuming(sys.argv[1:] if argv is None else argv, stopped.run_dir)
-            print('train.py: %s; go on with: %s train.py %s' % (stopped, program, arguments), file=sys.stderr)
+            print(f'train.py: {stopped}; go on with: {program} train.py {arguments}', file=sys.stderr)
         return 128 + stopped.signum
     except (misc.UserError, theano_env.EnvironmentProblem) as error:
         # What all ranks see alike is told by one.
         if ranks.rank == 0:
-            print('train.py: error: %s' % error, file=sys.stderr)
+            print(f'train.py: error: {error}', file=sys.stderr)
         elif chosen and not isinstance(error, distributed.SharedError):
-            print('train.py: error on rank %d: %s' % (ranks.rank, error), file=sys.stderr)
+            print(f'train.py: error on rank {ranks.rank}: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         if ranks.rank == 0:

@@ -64,8 +64,8 @@ def train_classifier(images, labels, num_epochs=4, learning_rate=0.002, random_s
     step, rate = _training_step(network)
     num_steps = num_epochs * (len(train) // MINIBATCH_SIZE)
     if num_steps < 1:
-        raise misc.UserError('%d images: a classifier needs %d or more' % (
-            len(images), int(MINIBATCH_SIZE / (1 - TEST_SHARE)) + 1))
+        raise misc.UserError(f'{len(images)} images: a classifier needs {int(MINIBATCH_SIZE / (1 - TEST_SHARE)) + 1} '
+                             'or more')
     margin = images.shape[2] // 8
     with tqdm(total=num_steps, desc='classifier', unit='steps', disable=not show_progress) as bar:
         shown = np.concatenate([random.permutation(train)[:num_steps // num_epochs * MINIBATCH_SIZE]
@@ -115,7 +115,7 @@ def classify(network, images):
 def save_classifier(network, path, **facts):
     """Write the weights as ``.npz``: param_000 and so on, and ``meta``, the shapes and `facts` as JSON."""
     meta = {key: network.static_kwargs[key] for key in ('num_channels', 'resolution', 'label_size')}
-    params = {'param_%03d' % index: var.get_value() for index, var in enumerate(network.vars.values())}
+    params = {f'param_{index:03d}': var.get_value() for index, var in enumerate(network.vars.values())}
     with misc.atomic_write(path) as weights_file:
         np.savez(weights_file, meta=np.array(json.dumps({**meta, **facts})), **params)
 
@@ -137,16 +137,15 @@ def load_classifier(path, resolution):
         meta = json.loads(str(arrays.pop('meta')))
         kwargs = {key: meta[key] for key in ('num_channels', 'resolution', 'label_size')}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise misc.UserError('classifier %s: is no file of weights of train_classifier.py (%s)' % (
-            path, error)) from error
+        raise misc.UserError(f'classifier {path}: is no file of weights of train_classifier.py ({error})') from error
     if kwargs['resolution'] != resolution:
         raise misc.UserError('classifier %s: reads images of %dx%d, these are %dx%d; train one on such images' % (
             path, *[kwargs['resolution']] * 2, *[resolution] * 2))
     network = tfutil_shim.Network('classifier', func='networks.mnist_classifier', **kwargs)
     for (name, var), key in zip(network.vars.items(), sorted(arrays), strict=True):
         if var.get_value(borrow=True).shape != arrays[key].shape:
-            raise misc.UserError('classifier %s: %s is of shape %s, should be %s' % (
-                path, name, arrays[key].shape, var.get_value(borrow=True).shape))
+            raise misc.UserError(f'classifier {path}: {name} is of shape {arrays[key].shape}, should be '
+                                 f'{var.get_value(borrow=True).shape}')
         network.set_var(name, arrays[key])
     return lambda images: classify(network, images)
 
@@ -158,16 +157,16 @@ def load_classifier(path, resolution):
 def run_command(args, config):
     """Train, save and tell how well it reads."""
     if args.epochs < 1:
-        raise misc.UserError('--epochs %d: must be at least 1' % args.epochs)
+        raise misc.UserError(f'--epochs {args.epochs}: must be at least 1')
     theano_env.configure(args.engine, config.theano_flags, None, config.precision)
     with Dataset(args.h5_path) as dataset:
         if dataset.label_size < 2 or dataset.shape[0] != 1:
-            raise misc.UserError('%s: has %d colour channels and %d classes; needs one channel and labels' % (
-                args.h5_path, dataset.shape[0], dataset.label_size))
+            raise misc.UserError(f'{args.h5_path}: has {dataset.shape[0]} colour channels and {dataset.label_size} '
+                                 'classes; needs one channel and labels')
         images, labels = dataset.get_images(np.arange(dataset.num_images))
     network, accuracy = train_classifier(images, labels, args.epochs, random_seed=args.seed)
     save_classifier(network, args.output, accuracy=accuracy, num_images=len(images))
-    print('%s: reads %.2f %% of unseen digits correctly' % (args.output, 100 * accuracy))
+    print(f'{args.output}: reads {100 * accuracy:.2f} % of unseen digits correctly')
 
 
 def main(argv=None):

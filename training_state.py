@@ -84,19 +84,19 @@ def read(path):
         with open(path, 'rb') as file:
             size = os.fstat(file.fileno()).st_size - len(_checksum(file, 0))
             if size <= 0:
-                raise DamagedState('%s is damaged: it is cut off' % path)
+                raise DamagedState(f'{path} is damaged: it is cut off')
             expected = _checksum(file, size)
             if file.read() != expected:
-                raise DamagedState('%s is damaged: its checksum does not fit' % path)
+                raise DamagedState(f'{path} is damaged: its checksum does not fit')
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
     except OSError as error:
-        raise DamagedState('%s cannot be read: %s' % (path, error.strerror or error)) from error
+        raise DamagedState(f'{path} cannot be read: {error.strerror or error}') from error
     document = json.loads(arrays.pop('document').tobytes())
     if document['version'] != VERSION:
-        raise misc.UserError('%s: this program writes version %d, the file has %r; resume with the version that made it'
-                             % (path, VERSION, document['version']))
+        raise misc.UserError(f'{path}: this program writes version {VERSION}, the file has {document["version"]!r}; '
+                             'resume with the version that made it')
     return State(arrays, document)
 
 
@@ -132,7 +132,7 @@ class RunStates:
     def save(self, cur_nimg, arrays, document):
         """Save a state and delete old ones; says also how far the growing files have come."""
         document = {**self.about, 'growing_files': sizes_of_growing_files(self.run_dir), **document}
-        write(os.path.join(self.run_dir, 'training-state-%09d.npz' % cur_nimg), State(arrays, document))
+        write(os.path.join(self.run_dir, f'training-state-{cur_nimg:09d}.npz'), State(arrays, document))
         for path in state_paths(self.run_dir)[:-STATES_KEPT]:
             os.remove(path)
 
@@ -184,13 +184,13 @@ def newest(run_dir):
         try:
             return read(path)
         except DamagedState as error:
-            print('%s; trying the one before' % error)
+            print(f'{error}; trying the one before')
     snapshots = network_snapshots(run_dir)
     if snapshots:
-        raise misc.UserError('resume_run_id: %s has no intact training state; start a new run from its last networks '
-                             'with train.resume_snapshot=%d' % (run_dir, _number(snapshots[-1])))
+        raise misc.UserError(f'resume_run_id: {run_dir} has no intact training state; start a new run from its last '
+                             f'networks with train.resume_snapshot={_number(snapshots[-1])}')
     if paths:
-        raise misc.UserError('resume_run_id: %s has only damaged training states; start the run again' % run_dir)
+        raise misc.UserError(f'resume_run_id: {run_dir} has only damaged training states; start the run again')
     return None
 
 
@@ -213,7 +213,7 @@ def in_use(run_dir):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise misc.UserError('resume_run_id: another process is training in %s; stop it first' % run_dir) from None
+            raise misc.UserError(f'resume_run_id: another process is training in {run_dir}; stop it first') from None
         except OSError:
             pass        # A file system without locks.
         yield
@@ -281,8 +281,8 @@ def find_networks(result_dir, run_id, snapshot):
         snapshots = {_number(path): path for path in network_snapshots(run_dir)}
         number = str(snapshot)
         if not number.isdigit() or int(number) not in snapshots:
-            raise misc.UserError("train.resume_snapshot=%r: use 'latest', or a snapshot of %s: %s" % (
-                snapshot, run_dir, ', '.join(map(str, snapshots)) or 'it has none'))
+            raise misc.UserError(f"train.resume_snapshot={snapshot!r}: use 'latest', or a snapshot of {run_dir}: "
+                                 f"{', '.join(map(str, snapshots)) or 'it has none'}")
         path = snapshots[int(number)]
     numbered = re.fullmatch(r'network-snapshot-(\d+)\.pkl', os.path.basename(path))
     return path, float(numbered[1]) if numbered else None
@@ -314,7 +314,7 @@ def _flat(experiment):
     flat = {}
     for section, value in experiment.items():
         if isinstance(value, dict):
-            flat.update(('%s.%s' % (section, key), option) for key, option in value.items())
+            flat.update((f'{section}.{key}', option) for key, option in value.items())
         else:
             flat[section] = value
     return flat

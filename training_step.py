@@ -160,11 +160,11 @@ class FunctionsAhead:
 
     def get_state(self):
         """What :meth:`set_state` needs: ({name: array}, JSON)."""
-        arrays = {'functions/%04d' % index: var.get_value(borrow=True)
+        arrays = {f'functions/{index:04d}': var.get_value(borrow=True)
                   for index, var in enumerate(self.functions.variables)}
-        arrays.update(('optimizer/%04d' % index, var.get_value(borrow=True))
+        arrays.update((f'optimizer/{index:04d}', var.get_value(borrow=True))
                       for index, var in enumerate(self.outliving))
-        arrays.update(('layer_rstates/%04d' % index, rstate) for index, rstate in enumerate(self.layer_rstates))
+        arrays.update((f'layer_rstates/{index:04d}', rstate) for index, rstate in enumerate(self.layer_rstates))
         return arrays, list(self.lod_range)
 
     def set_state(self, arrays, lod_range, schedule):
@@ -190,8 +190,8 @@ class FunctionsAhead:
             for var, value in zip(functions.variables, values, strict=True):
                 var.set_value(value)
         for index, var in enumerate(self.outliving):
-            var.set_value(arrays['optimizer/%04d' % index])
-        self.layer_rstates = [arrays['layer_rstates/%04d' % index] for index in range(len(self.layer_streams))]
+            var.set_value(arrays[f'optimizer/{index:04d}'])
+        self.layer_rstates = [arrays[f'layer_rstates/{index:04d}'] for index in range(len(self.layer_streams))]
         return functions
 
     def prepare(self, schedule):

@@ -53,12 +53,12 @@ def load_generator(run, snapshot=None, net='Gs', result_dir='results'):
     """
     path = misc.locate_network_pkl(run, snapshot, result_dir)
     if net not in ('G', 'Gs'):
-        raise misc.UserError("net=%r: use 'Gs' or 'G'" % (net,))
+        raise misc.UserError(f"net={net!r}: use 'Gs' or 'G'")
     networks = misc.load_pkl(path)
     if isinstance(networks, tuple) and len(networks) == 3:
         networks = networks[0 if net == 'G' else 2]
     if not isinstance(networks, tfutil_shim.Network) or len(networks.output_shape) != 4:
-        raise misc.UserError('%s: holds no generator' % path)
+        raise misc.UserError(f'{path}: holds no generator')
     return networks
 
 
@@ -72,9 +72,9 @@ def one_hot(G, classes):
     size = num_classes(G)
     for index in classes:
         if not size:
-            raise misc.UserError('classes: %s knows no classes, leave them out' % G.name)
+            raise misc.UserError(f'classes: {G.name} knows no classes, leave them out')
         if not 0 <= index < size:
-            raise misc.UserError('classes: there is no class %s, %s has 0 to %d' % (index, G.name, size - 1))
+            raise misc.UserError(f'classes: there is no class {index}, {G.name} has 0 to {size - 1}')
     return np.eye(size, dtype=np.float32)[list(classes)]
 
 
@@ -146,9 +146,9 @@ def generate_fake_images(
         cells = int(np.prod(grid_size))
         for number in range(-(-len(jobs) // cells)):
             grid = np.stack(list(itertools.islice(images, cells)))
-            paths.append(os.path.join(run_dir, 'grid%03d.png' % number))
+            paths.append(os.path.join(run_dir, f'grid{number:03d}.png'))
             misc.save_image_grid(_zoomed(grid, image_zoom), paths[-1], (0, 255), grid_size)
-    print('Wrote %d files to %s' % (len(paths), run_dir))
+    print(f'Wrote {len(paths)} files to {run_dir}')
     return paths
 
 
@@ -173,7 +173,7 @@ def video_writer(path, fps):
         imageio-ffmpeg is missing, or the file cannot be written.
     """
     if not path.endswith('.mp4'):
-        raise misc.UserError('%s: videos are .mp4 files' % path)
+        raise misc.UserError(f'{path}: videos are .mp4 files')
     try:
         import imageio_ffmpeg
     except ImportError as error:
@@ -194,11 +194,11 @@ def video_writer(path, fps):
     try:
         yield write
         if encoder is None:
-            raise misc.UserError('%s: no images for a video' % path)
+            raise misc.UserError(f'{path}: no images for a video')
         encoder.close()
         misc.publish(temporary, path)
     except OSError as error:
-        raise misc.UserError('%s: cannot be written (%s)' % (path, str(error).strip().splitlines()[0])) from error
+        raise misc.UserError(f'{path}: cannot be written ({str(error).strip().splitlines()[0]})') from error
     finally:
         if encoder is not None:
             encoder.close()
@@ -242,7 +242,7 @@ def generate_interpolation_video(
     G = load_generator(run, snapshot, net, result_dir)
     num_frames, num_cells = int(np.rint(duration_seconds * fps)), int(np.prod(grid_size))
     if num_frames < 1:
-        raise misc.UserError('duration_seconds=%r: less than one frame' % (duration_seconds,))
+        raise misc.UserError(f'duration_seconds={duration_seconds!r}: less than one frame')
     latents = smooth_latents(num_frames, num_cells, G.input_shape[1], smoothing_seconds * fps,
                              np.random.RandomState(random_seed))
     labels = one_hot(G, classes_in_turn(G, classes, num_cells) * num_frames)
@@ -287,7 +287,7 @@ def generate_training_video(
     source_dir = misc.locate_run_dir(run, result_dir)
     fakes, stats = list_fakes(source_dir), read_stats(source_dir)
     if not fakes:
-        raise misc.UserError('%s: has no pictures fakesNNNNNN.png' % source_dir)
+        raise misc.UserError(f'{source_dir}: has no pictures fakesNNNNNN.png')
     num_frames = max(int(np.rint(duration_seconds * fps)), 1)
     shown = [index * len(fakes) // num_frames for index in range(num_frames)]
     shown += [len(fakes) - 1] * int(np.rint(hold_seconds * fps))
@@ -317,7 +317,7 @@ def load_target(path, G):
         with Image.open(path) as image:
             image = image.convert('RGB' if channels == 3 else 'L')
     except OSError as error:
-        raise misc.UserError('image=%r: cannot be read (%s)' % (path, error.strerror or 'not an image')) from error
+        raise misc.UserError(f'image={path!r}: cannot be read ({error.strerror or "not an image"})') from error
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side)).resize((resolution, resolution), Image.Resampling.LANCZOS)
@@ -372,7 +372,7 @@ class _Search:
             self.learning_rate.set_value(np.float32(learning_rate * (0.5 + 0.5 * np.cos(np.pi * step / num_steps))))
             trace.append(self.latents.get_value())
             distances.append(np.asarray(self.step()))
-            progress.set_postfix(distance='%.5f' % np.nanmin(distances), refresh=False)
+            progress.set_postfix(distance=f'{np.nanmin(distances):.5f}', refresh=False)
             progress.update()
         return np.stack(trace), np.stack(distances)
 
@@ -410,7 +410,7 @@ def project_image(
         num_starts = max(4, num_classes(G) if classes is None else len(classes))
     for name, value in (('num_steps', num_steps), ('num_starts', num_starts)):
         if value < 1:
-            raise misc.UserError('%s=%r: must be at least 1' % (name, value))
+            raise misc.UserError(f'{name}={value!r}: must be at least 1')
     target = load_target(image, G)
     limit = minibatch_size or int(np.clip(MINIBATCH_PIXELS // G.output_shape[-1] ** 2, 1, 64))
     num_batches = -(-num_starts // limit)
@@ -428,7 +428,7 @@ def project_image(
                 best = float(distances[step, row]), trace[:step + 1, row], labels[begin + row:begin + row + 1]
     distance, way, label = best
     save_projection(run_dir, G, target, way, label, video)
-    print('Distance %.5f; wrote the latents to %s' % (distance, os.path.join(run_dir, 'projected-latents.npy')))
+    print(f'Distance {distance:.5f}; wrote the latents to {os.path.join(run_dir, "projected-latents.npy")}')
     return way[-1:], label, distance
 
 
@@ -437,7 +437,7 @@ def save_projection(run_dir, G, target, way, label, video, fps=30):
     arrays = {'latents': way[-1:], 'labels': label}
     for name, array in arrays.items():
         if array.shape[1]:
-            with misc.atomic_write(os.path.join(run_dir, 'projected-%s.npy' % name)) as file:
+            with misc.atomic_write(os.path.join(run_dir, f'projected-{name}.npy')) as file:
                 np.save(file, array)
     target = np.rint(misc.adjust_dynamic_range(target, DYNAMIC_RANGE_NETS, (0, 255))).astype(np.uint8)
 
@@ -462,7 +462,7 @@ def number_list(text):
     for part in text.split(','):
         match = re.fullmatch(r'(\d+)(?:-(\d+))?', part)
         if not match:
-            raise argparse.ArgumentTypeError('%r: write numbers and ranges, for example 0-3,7' % text)
+            raise argparse.ArgumentTypeError(f'{text!r}: write numbers and ranges, for example 0-3,7')
         numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
     return numbers
 
@@ -471,7 +471,7 @@ def grid(text):
     """'8x4' -> (8, 4)."""
     match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
     if not match:
-        raise argparse.ArgumentTypeError('%r: write COLUMNSxROWS, for example 8x4' % text)
+        raise argparse.ArgumentTypeError(f'{text!r}: write COLUMNSxROWS, for example 8x4')
     return int(match[1]), int(match[2])
 
 

@@ -100,15 +100,15 @@ def time_image(entry, celeba_dir, delta_dir, way):
     image = timed('reduce', resize, image, (celebahq.SIZE, celebahq.SIZE))
     final = timed('add, MD5', lambda: image.transpose(2, 0, 1) + delta)
     if timed('add, MD5', celebahq.image_md5, final) != entry.final_md5:
-        raise SystemExit('%s: %s gives another image' % (entry.orig_file, way))
+        raise SystemExit(f'{entry.orig_file}: {way} gives another image')
     seconds['all'] = sum(seconds.values())
     return seconds
 
 
 def print_table(entry, rounds):
     """`rounds`: per way the seconds by step of each round."""
-    print('\n%s' % entry.orig_file)
-    print('%-12s%10s%10s%18s' % ('step', 'plain', 'ours', 'times as long'))
+    print(f'\n{entry.orig_file}')
+    print(f'{"step":<12}{"plain":>10}{"ours":>10}{"times as long":>18}')
     for step in rounds['ours'][0]:
         times = {way: [seconds[step] for seconds in rounds[way]] for way in WAYS}
         ratios = [plain / max(ours, 1e-9) for plain, ours in zip(times['plain'], times['ours'], strict=True)]
@@ -130,8 +130,8 @@ def time_keeping(entry, celeba_dir, delta_dir, folder):
     end = time.process_time()
     sizes = [os.path.getsize(path) / 1e6
              for path in (celebahq_run.part_path(folder, entry.idx), os.path.join(folder, 'a.h5'))]
-    print('\n%s: PNG written in %.2f s (%.1f MB) and read in %.2f s; HDF5 written in %.2f s (%.1f MB)' % (
-        entry.orig_file, wrote - start, sizes[0], read - wrote, end - read, sizes[1]))
+    print(f'\n{entry.orig_file}: PNG written in {wrote - start:.2f} s ({sizes[0]:.1f} MB) and read in '
+          f'{read - wrote:.2f} s; HDF5 written in {end - read:.2f} s ({sizes[1]:.1f} MB)')
 
 
 def main():

@@ -50,7 +50,7 @@ def import_peer(fmap_base, fmap_max):
     try:
         from pro_gan_pytorch import custom_layers, gan, losses, networks
     except ImportError as error:
-        sys.exit('compare_peers.py: error: contender peer: %s; pip install --no-deps pro-gan-pth==3.4' % error)
+        sys.exit(f'compare_peers.py: error: contender peer: {error}; pip install --no-deps pro-gan-pth==3.4')
 
     def conv_transpose(self, x, output_size=None):      # Its own calls a private method that changed since.
         return torch.conv_transpose2d(x, self.weight * self.scale, self.bias, self.stride, self.padding)
@@ -138,7 +138,7 @@ class Contender:
         except BrokenPipeError:
             line = ''
         if not line:
-            sys.exit('compare_peers.py: error: contender %s ended with status %s' % (self.name, self.process.wait()))
+            sys.exit(f'compare_peers.py: error: contender {self.name} ended with status {self.process.wait()}')
         return json.loads(line)
 
     def close(self):
@@ -186,8 +186,7 @@ def main():
     if args.work:
         work(args)
         return
-    print('%-5s %-6s %-8s %-10s %-24s %-9s %s' % (
-        'lod', 'size', '', 'sec/kimg', 'times as long', 'of peak', 'memory'))
+    print(f'{"lod":<5} {"size":<6} {"":<8} {"sec/kimg":<10} {"times as long":<24} {"of peak":<9} {"memory"}')
     rows = []
     for lod in train_step.chosen_lods(args):
         row = compare(lod, args)

@@ -39,13 +39,13 @@ def measure(path, engine, num_images):
     print(theano_env.configure(engine))
     start = time.time()
     G = util_scripts.load_generator(path)
-    print('load      %6.2f s, peak memory %.2f GB' % (time.time() - start, peak_memory_gb()))
+    print(f'load      {time.time() - start:6.2f} s, peak memory {peak_memory_gb():.2f} GB')
     latents = misc.random_latents(num_images + 1, G, np.random.RandomState(1000))
     start = time.time()
     for index, _image in enumerate(util_scripts.generate(G, latents, [], 'Generating')):
-        what = 'image %-3d' % index if index else 'compile and first image'
-        print('%s %6.2f s, %.2f s of processors, peak memory %.2f GB' % (
-            what, time.time() - start, time.process_time(), peak_memory_gb()))
+        what = f'image {index:<3d}' if index else 'compile and first image'
+        print(f'{what} {time.time() - start:6.2f} s, {time.process_time():.2f} s of processors, peak memory '
+              f'{peak_memory_gb():.2f} GB')
         start = time.time()
 
 

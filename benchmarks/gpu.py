@@ -73,7 +73,7 @@ class Bench:
                 for how in self.args.how]
         for job in jobs:
             if self.out_of_time():
-                print('the time is up; %s and what follows is left out' % (job,))
+                print(f'the time is up; {job} and what follows is left out')
                 break
             self.measure(*job)
 
@@ -96,7 +96,7 @@ class Bench:
             try:
                 row = {**facts, 'minibatch': minibatch, **self.time(functions, lod, minibatch)}
             except theano_torch.OutOfMemory as error:
-                print('lod %.1f, %s, minibatch %d: %s' % (lod, precision, minibatch, error))
+                print(f'lod {lod:.1f}, {precision}, minibatch {minibatch}: {error}')
                 break
             finally:
                 for function in functions[:2]:  # Graphs and programs of one minibatch are of no use to the next.
@@ -150,7 +150,7 @@ class Bench:
     def save(self):
         projections = self.projections()
         train_step.write_json(self.args, self.rows, engine=str(self.trainer.environment), projections=projections)
-        lines = ['%s; seconds per kimg are medians of three.' % str(self.trainer.environment), '',
+        lines = [f'{str(self.trainer.environment)}; seconds per kimg are medians of three.', '',
                  '| ' + ' | '.join(name for name, _ in COLUMNS) + ' |', '|' + ' --- |' * len(COLUMNS)]
         lines += ['| ' + ' | '.join(template % row[name] for name, template in COLUMNS) + ' |' for row in self.rows]
         lines += ['', '| experiment | precision | how | days | of the kimg, measured |', '|' + ' --- |' * 5]
@@ -219,7 +219,7 @@ def main(argv=None):
     print(bench.trainer.environment)
     print('  '.join(name for name, _ in COLUMNS))
     bench.run()
-    print('written: %s and gpu.md beside it' % args.json)
+    print(f'written: {args.json} and gpu.md beside it')
 
 
 if __name__ == '__main__':

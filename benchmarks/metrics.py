@@ -158,8 +158,8 @@ def compare(name, ours, plain, repeats, only):
                     name, which, *seconds[which][-1], ' '.join('%.6f' % x for x in np.atleast_1d(result))), flush=True)
     if only is None:
         times, processor_times = (np.array(seconds['plain']) / seconds['ours']).T
-        print('%-8s plain %.1f (%.1f - %.1f) times as long, %.1f times the processor time' % (
-            name, np.median(times), times.min(), times.max(), np.median(processor_times)), flush=True)
+        print(f'{name:<8} plain {np.median(times):.1f} ({times.min():.1f} - {times.max():.1f}) times as long, '
+              f'{np.median(processor_times):.1f} times the processor time', flush=True)
 
 
 def main():
@@ -171,8 +171,8 @@ def main():
     parser.add_argument('--parts', nargs='+', choices=['swd', 'ms_ssim'], default=['swd', 'ms_ssim'])
     parser.add_argument('--only', choices=['ours', 'plain'])
     args = parser.parse_args()
-    print('%d images of %dx%d, OMP_NUM_THREADS=%s, %d cores' % (
-        args.images, args.resolution, args.resolution, os.environ.get('OMP_NUM_THREADS'), os.cpu_count()))
+    print(f'{args.images} images of {args.resolution}x{args.resolution}, '
+          f'OMP_NUM_THREADS={os.environ.get("OMP_NUM_THREADS")}, {os.cpu_count()} cores')
     reals, fakes = (waves(args.images, args.resolution, contrast, seed) for seed, contrast in ((1, 1.0), (2, 1.02)))
     if 'swd' in args.parts:
         compare('swd', lambda: our_swd(reals, fakes, args.minibatch, np.random.RandomState(1000)),

@@ -48,7 +48,7 @@ def noise(resolution):
 def plain_minibatch(reader, size, lod):
     """The next images of `reader`, read by h5py one after the other, mirrored and blended by plain NumPy."""
     res = reader.resolution >> int(lod)
-    images = np.stack([reader.h5['data%dx%d' % (res, res)][index] for index in reader._advance(size).tolist()])
+    images = np.stack([reader.h5[f'data{res}x{res}'][index] for index in reader._advance(size).tolist()])
     mirrored = np.random.rand(size) < 0.5
     images[mirrored] = images[mirrored, :, :, ::-1]
     if lod > int(lod):
@@ -77,7 +77,7 @@ def measure(read, size, seconds, reader):
 
 
 def spread(values):
-    return '%.0f (%.0f - %.0f)' % (np.median(values), values.min(), values.max())
+    return f'{np.median(values):.0f} ({values.min():.0f} - {values.max():.0f})'
 
 
 def parse_arguments():
@@ -110,7 +110,7 @@ def main():
             print('%s, %d threads, %s images of %dx%d, compressed to %.0f %%' % (
                 chunk_reader.inflater.__name__, reader.reader.num_threads, args.images, args.resolution,
                 args.resolution, 100 * os.path.getsize(h5_path) / (args.num_images * 4 * args.resolution ** 2)))
-            print('%-5s %-22s %-8s %-22s %-8s %s' % ('lod', 'h5py', 'ms', 'dataset.Dataset', 'ms', 'ratio'))
+            print(f'{"lod":<5} {"h5py":<22} {"ms":<8} {"dataset.Dataset":<22} {"ms":<8} {"ratio"}')
             for lod in args.lods:
                 reads = [lambda lod=lod: plain_minibatch(plain, args.minibatch, lod),
                          lambda lod=lod: reader.next_minibatch(args.minibatch, lod, shrink_based_on_lod=True)]
@@ -120,9 +120,8 @@ def main():
                 results = np.array([[measure(read, args.minibatch, args.seconds, reader) for read in reads]
                                     for _ in range(args.repetitions)])
                 (plain_rates, rates), (plain_ms, ms) = results.transpose(2, 1, 0)
-                print('%-5.1f %-22s %-8.1f %-22s %-8.1f %.1f' % (
-                    lod, spread(plain_rates), np.median(plain_ms), spread(rates), np.median(ms),
-                    np.median(rates / plain_rates)), flush=True)
+                print(f'{lod:<5.1f} {spread(plain_rates):<22} {np.median(plain_ms):<8.1f} {spread(rates):<22} '
+                      f'{np.median(ms):<8.1f} {np.median(rates / plain_rates):.1f}', flush=True)
 
 
 if __name__ == '__main__':

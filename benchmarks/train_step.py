@@ -173,7 +173,7 @@ def main():
     trainer = Trainer(args)
     print(trainer.environment)
     rows = []
-    print('%-5s %-6s %-26s %-9s %-9s %-9s %s' % ('lod', 'size', 'sec/kimg', 'compile', 'first', 'of peak', 'memory'))
+    print(f'{"lod":<5} {"size":<6} {"sec/kimg":<26} {"compile":<9} {"first":<9} {"of peak":<9} {"memory"}')
     for lod in chosen_lods(args):
         row = time_lod(lod, trainer)
         rows.append(row)

@@ -79,13 +79,13 @@ def main():
     np.random.seed(1)
     make = {'photo': photo_like, 'noise': noise}[args.images]
     images = np.stack([make(args.resolution) for _ in range(args.num_images)])
-    ways = [('h5py', write_plainly, ())] + [('HDF5Writer, %d threads' % num, write, (num,)) for num in args.threads]
+    ways = [('h5py', write_plainly, ())] + [(f'HDF5Writer, {num} threads', write, (num,)) for num in args.threads]
     with tempfile.TemporaryDirectory() as folder:
         results = np.array([[measure(function, os.path.join(folder, 'images.h5'), images, *more)
                              for _name, function, more in ways] for _ in range(args.repetitions)])
-    print('%d %s images of %dx%d, compressed by %s' % (
-        args.num_images, args.images, args.resolution, args.resolution, hdf5_format.zlib_compress.__module__))
-    print('%-24s %-24s %-8s %-24s %s' % ('', 'img/s', 'ms', 'times as fast', 'size'))
+    print(f'{args.num_images} {args.images} images of {args.resolution}x{args.resolution}, compressed by '
+          f'{hdf5_format.zlib_compress.__module__}')
+    print(f'{"":<24} {"img/s":<24} {"ms":<8} {"times as fast":<24} {"size"}')
     for number, (name, _function, _more) in enumerate(ways):
         rates, milliseconds, sizes = results[:, number].T
         ratios = rates / results[:, 0, 0]

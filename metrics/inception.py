@@ -29,7 +29,7 @@ def find_weights(path=None):
     """
     if path is not None:
         if not os.path.isfile(path):
-            raise misc.UserError('inception weights %s: no such file; download %s' % (path, WEIGHTS_URL))
+            raise misc.UserError(f'inception weights {path}: no such file; download {WEIGHTS_URL}')
         return path
     torch = _import_torch()
     path = os.path.join(torch.hub.get_dir(), 'checkpoints', WEIGHTS_NAME)
@@ -38,8 +38,8 @@ def find_weights(path=None):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             torch.hub.download_url_to_file(WEIGHTS_URL, path, hash_prefix=WEIGHTS_HASH)
         except (OSError, RuntimeError) as error:
-            raise misc.UserError('inception weights: cannot fetch %s (%s); download it to %s or name the file with '
-                                 '--inception-weights' % (WEIGHTS_URL, error, path)) from error
+            raise misc.UserError(f'inception weights: cannot fetch {WEIGHTS_URL} ({error}); download it to {path} or '
+                                 'name the file with --inception-weights') from error
     return path
 
 
@@ -69,8 +69,8 @@ class InceptionFeatures:
             network = extractor_class('inception-v3-compat', ['2048', 'logits_unbiased'],
                                       feature_extractor_weights_path=path)
         except (RuntimeError, EOFError, TypeError, AttributeError, pickle.UnpicklingError) as error:
-            raise misc.UserError('inception weights %s: not a file of weights of torch-fidelity; download %s' % (
-                path, WEIGHTS_URL)) from error
+            raise misc.UserError(f'inception weights {path}: not a file of weights of torch-fidelity; download '
+                                 f'{WEIGHTS_URL}') from error
         self.device = 'cuda' if self.torch.cuda.is_available() else 'cpu'
         self.network = network.to(self.device)
         self.minibatch_size = minibatch_size
@@ -81,7 +81,7 @@ class InceptionFeatures:
         if images is self.last_images:      # Another metric was fed them just now.
             return self.last_result
         if images.dtype != np.uint8:
-            raise ValueError('images of type %s: need uint8' % images.dtype)
+            raise ValueError(f'images of type {images.dtype}: need uint8')
         self.last_images = images
         if images.shape[1] == 1:
             images = np.repeat(images, 3, axis=1)

@@ -20,7 +20,7 @@ class ScoreStatistics:
     def add(self, probabilities):
         """Add (N, classes), each row adding up to 1."""
         if self.num + len(probabilities) > self.edges[-1]:
-            raise ValueError('%d images announced, %d fed' % (self.edges[-1], self.num + len(probabilities)))
+            raise ValueError(f'{self.edges[-1]} images announced, {self.num + len(probabilities)} fed')
         p = probabilities.astype(np.float64)
         if self.sums is None:
             self.sums = np.zeros((len(self.negative_entropies), p.shape[1]))
@@ -33,7 +33,7 @@ class ScoreStatistics:
     def mean_std(self):
         """(mean, standard deviation) of the splits' scores; ValueError unless all images were added."""
         if self.num != self.edges[-1]:
-            raise ValueError('%d images announced, %d fed' % (self.edges[-1], self.num))
+            raise ValueError(f'{self.edges[-1]} images announced, {self.num} fed')
         scores = []
         for total, negative_entropy, count in zip(self.sums, self.negative_entropies, np.diff(self.edges), strict=True):
             scores.append(np.exp(negative_entropy / count - _sum_p_log_p(total / count)))

@@ -59,7 +59,7 @@ class MnistModes:
         """Add uint8 images (N, 3, H, W)."""
         num, channels, height, width = images.shape
         if channels != 3:
-            raise ValueError('images of %d channels: need 3, one digit each' % channels)
+            raise ValueError(f'images of {channels} channels: need 3, one digit each')
         digits = np.asarray(self.classify(images.reshape(num * 3, 1, height, width))).reshape(num, 3)
         self.digits = np.concatenate([self.digits, digits.astype(np.uint8)])
         while len(self.digits) >= self.images_per_draw:
@@ -69,6 +69,6 @@ class MnistModes:
     def end(self, mode):
         """[mean and deviation of the number of modes, mean and deviation of the divergence] over the draws."""
         if not self.results:
-            raise ValueError('%d images fed: a draw needs %d' % (len(self.digits), self.images_per_draw))
+            raise ValueError(f'{len(self.digits)} images fed: a draw needs {self.images_per_draw}')
         modes, divergences = np.array(self.results, np.float64).T
         return [float(x) for x in (modes.mean(), modes.std(), divergences.mean(), divergences.std())]

@@ -25,7 +25,7 @@ def gaussian_window(size, sigma):
     return window / window.sum()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _gaussian_bands(side, size, sigma):
     """The window along an axis of `side` pixels, wherever it lies within the image; see `metrics.filters`."""
     matrix = np.zeros((side - size + 1, side))
@@ -94,7 +94,7 @@ def ms_ssim_per_pair(a, b, max_val=255, weights=WEIGHTS, **ssim_kwargs):
     """
     factor = 2 ** (len(weights) - 1)
     if a.shape != b.shape or a.ndim != 4:
-        raise ValueError('pairs of shapes %s and %s: need two arrays [N, C, H, W]' % (a.shape, b.shape))
+        raise ValueError(f'pairs of shapes {a.shape} and {b.shape}: need two arrays [N, C, H, W]')
     if a.shape[2] % factor or a.shape[3] % factor:
         raise misc.UserError('ms_ssim: images of %dx%d; sides must be multiples of %d' % (*a.shape[2:], factor))
     a, b = a.astype(np.float64), b.astype(np.float64)
@@ -127,7 +127,7 @@ class MultiScaleSSIM:
     def feed(self, mode, images):
         """Add images (N, C, H, W) with values in 0..255, N even."""
         if len(images) % 2:
-            raise ValueError('%d images: are compared in pairs, feed an even number' % len(images))
+            raise ValueError(f'{len(images)} images: are compared in pairs, feed an even number')
         first, second = images[0::2], images[1::2]
         parts = blocks(len(first), max(BLOCK_PIXELS // images[0].size, 1))
         for result in map_threads(lambda part: ms_ssim_per_pair(first[part], second[part]), parts):

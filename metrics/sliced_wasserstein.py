@@ -28,7 +28,7 @@ MIN_BINNED = 1 << 14        # Fewer values are sorted at once.
 # Laplacian pyramid. Borders are mirrored without repeating the outermost pixels (SciPy's mode 'mirror').
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _binomial(size, up, dtype):
     """The filter 1 4 6 4 1 along an axis of `size` pixels, see `metrics.filters`.
 
@@ -155,8 +155,8 @@ class DescriptorSet:
         try:
             self.file = tempfile.TemporaryFile(dir=spill_dir) if spill_dir else None
         except OSError as error:
-            raise misc.UserError('spill_dir=%r: no file can be made there (%s); choose another folder' % (
-                spill_dir, error.strerror)) from error
+            raise misc.UserError(f'spill_dir={spill_dir!r}: no file can be made there ({error.strerror}); choose '
+                                 'another folder') from error
 
     def append(self, descriptors, sums, square_sums):
         """Add (N, C * size * size) float32, with the sums of each channel and of its squares."""
@@ -322,7 +322,7 @@ def sliced_wasserstein(a, b, dir_repeats, dirs_per_repeat, random=np.random, pro
     float
     """
     if a.num != b.num:
-        raise ValueError('%d descriptors against %d: both sets need the same number of images' % (a.num, b.num))
+        raise ValueError(f'{a.num} descriptors against {b.num}: both sets need the same number of images')
     distances = []
     for _repeat in range(dir_repeats):
         directions = draw_directions(a.length, dirs_per_repeat, random)
@@ -368,7 +368,7 @@ class SlicedWasserstein:
 
     def names(self):
         """Names of the numbers that :meth:`end` returns, known once images were fed."""
-        return ['SWDx1e3_%d' % resolution for resolution in self.resolutions] + ['SWDx1e3_avg']
+        return [f'SWDx1e3_{resolution}' for resolution in self.resolutions] + ['SWDx1e3_avg']
 
     def begin(self, mode):
         """Start with `mode` 'warmup', 'reals' or 'fakes'."""
@@ -409,8 +409,8 @@ class SlicedWasserstein:
         sizes = [1 << k for k in range(resolution.bit_length() - 1, 0, -1)]
         self.resolutions = [size for size in sizes if size >= self.resolution_min]
         if not self.resolutions or resolution & (resolution - 1):
-            raise misc.UserError('swd: images of %dx%d; needs a power of two, %d or more' % (
-                resolution, resolution, self.resolution_min))
+            raise misc.UserError(f'swd: images of {resolution}x{resolution}; needs a power of two, '
+                                 f'{self.resolution_min} or more')
         self.sets = [DescriptorSet(channels, self.spill_dir) for _size in self.resolutions]
 
     def end(self, mode):
@@ -435,21 +435,21 @@ class SlicedWasserstein:
             return None
         arrays = {'resolutions': np.array(self.resolutions)}
         for size, descriptors in zip(self.resolutions, self.real_sets, strict=True):
-            arrays['descriptors_%d' % size] = np.concatenate(descriptors.arrays())
-            arrays['sums_%d' % size] = np.stack([descriptors.sums, descriptors.square_sums])
+            arrays[f'descriptors_{size}'] = np.concatenate(descriptors.arrays())
+            arrays[f'sums_{size}'] = np.stack([descriptors.sums, descriptors.square_sums])
         return arrays
 
     def set_reals(self, arrays):
         """Take the descriptors of reals that were fed earlier."""
         self.resolutions, self.real_sets = arrays['resolutions'].tolist(), []
         for size in self.resolutions:
-            sums, square_sums = arrays['sums_%d' % size]
+            sums, square_sums = arrays[f'sums_{size}']
             descriptors = DescriptorSet(len(sums), self.spill_dir)
-            descriptors.append(arrays['descriptors_%d' % size], sums, square_sums)
+            descriptors.append(arrays[f'descriptors_{size}'], sums, square_sums)
             self.real_sets.append(descriptors)
 
 
 def _channel_sums(rows, channels):
     """Sum of each channel of descriptors (N, C * size * size), float64; float32 adds up some hundred rows only."""
-    sums = sum((rows[part].sum(axis=0).astype(np.float64) for part in blocks(len(rows), 256)))
+    sums = sum(rows[part].sum(axis=0).astype(np.float64) for part in blocks(len(rows), 256))
     return sums.reshape(channels, -1).sum(axis=1)

@@ -8,7 +8,7 @@ from threadpoolctl import ThreadpoolController
 from misc import num_cores
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _libraries():
     return ThreadpoolController()
 

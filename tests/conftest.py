@@ -63,10 +63,10 @@ def check_h5_file(h5_path, recording, key):
             assert {'attrs': list(level.attrs), 'chunks': list(level.chunks), 'compression': level.compression,
                     'compression_opts': level.compression_opts, 'dtype': str(level.dtype),
                     'maxshape': list(level.maxshape), 'shape': list(level.shape)} == values
-        compared = [name for name in recorded if '%s_%s' % (key, name) in arrays]
+        compared = [name for name in recorded if f'{key}_{name}' in arrays]
         assert compared
         for name in compared:
-            np.testing.assert_array_equal(h5[name][:], arrays['%s_%s' % (key, name)])
+            np.testing.assert_array_equal(h5[name][:], arrays[f'{key}_{name}'])
 
 
 @pytest.fixture

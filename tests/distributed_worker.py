@@ -39,13 +39,13 @@ def run(scenario, folder, ranks=distributed.SINGLE, mbstat_groups=1):
 
     def keep(report):
         lods.append(report.schedule.lod)
-        arrays = {'%s %s' % (key, name): var.get_value() for key, net in report.networks.items()
+        arrays = {f'{key} {name}': var.get_value() for key, net in report.networks.items()
                   for name, var in net.vars.items()}
         state = np.random.get_state()
-        np.savez(pathlib.Path(folder) / ('%s-%d-%d.npz' % (scenario, ranks.size, ranks.rank)), lods=lods,
+        np.savez(pathlib.Path(folder) / f'{scenario}-{ranks.size}-{ranks.rank}.npz', lods=lods,
                  random_keys=state[1], random_position=state[2], **arrays)
 
-    return experiment.run_experiment(options, str(folder), str(pathlib.Path(folder) / ('results-%d' % ranks.size)),
+    return experiment.run_experiment(options, str(folder), str(pathlib.Path(folder) / f'results-{ranks.size}'),
                                      'torch', {'floatX': 'float64', 'device': 'cpu'}, ranks, show_progress=False,
                                      on_step=keep)
 

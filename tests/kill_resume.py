@@ -39,7 +39,7 @@ TIMES = re.compile(r'time .*? (?=Dgdrop)')
 
 def command(folder, options, *arguments):
     """The command line of a run in `folder` with `OPTIONS` and other `options`."""
-    words = [word for key, value in {**OPTIONS, **options}.items() for word in ('--set', '%s=%s' % (key, value))]
+    words = [word for key, value in {**OPTIONS, **options}.items() for word in ('--set', f'{key}={value}')]
     return [sys.executable, str(ROOT / 'train.py'), '--engine', 'torch', '--data-dir', str(folder.parent / 'data'),
             '--result-dir', str(folder), *words, *arguments]
 
@@ -73,7 +73,7 @@ def contents(run_dir):
     """What of a finished run does not depend on the clock: {name: array, text or bytes}."""
     result = {}
     for net, network in zip(('G', 'D', 'Gs'), misc.load_pkl(run_dir / 'network-final.pkl'), strict=True):
-        result.update(('%s %s' % (net, name), var.get_value()) for name, var in network.vars.items())
+        result.update((f'{net} {name}', var.get_value()) for name, var in network.vars.items())
     rows = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
     clocks = ('seconds', 'sec_per_tick', 'sec_per_kimg', 'compile_seconds', 'peak_memory_mb')
     result['stats'] = [{key: value for key, value in row.items() if key not in clocks} for row in rows]
@@ -149,7 +149,7 @@ def kill_and_resume(folder, options, kills, chance, seconds=1.5, report=lambda l
         if len(training_state.state_paths(str(run_dir))) > 1 and chance.random() < 0.15:
             damage(newest_state(run_dir), chance)
             counts['damaged'] += 1
-        report('%s, state %s' % (counts, newest_state(run_dir)[-13:-4]))
+        report(f'{counts}, state {newest_state(run_dir)[-13:-4]}')
     if not (run_dir / training_state.DONE_FILE).exists():
         finish(folder, options, '--resume', '0')
     assert not list(run_dir.glob('*' + misc.TEMPORARY_SUFFIX))
@@ -169,11 +169,11 @@ def main():
         wanted = contents(folder / 'alone' / '000-digits')
         total = {}
         for number in range(args.kills):
-            counts = kill_and_resume(folder / ('killed-%d' % number), options, args.kills - total.get('kills', 0),
+            counts = kill_and_resume(folder / f'killed-{number}', options, args.kills - total.get('kills', 0),
                                      chance, report=lambda line: print(line, flush=True))
-            assert_same(wanted, contents(folder / ('killed-%d' % number) / '000-digits'))
+            assert_same(wanted, contents(folder / f'killed-{number}' / '000-digits'))
             total = {key: total.get(key, 0) + count for key, count in counts.items()}
-            print('run %d is the same as the one left alone, bit for bit' % number, flush=True)
+            print(f'run {number} is the same as the one left alone, bit for bit', flush=True)
             if total['kills'] >= args.kills:
                 break
         print('all the same; in total:', total)

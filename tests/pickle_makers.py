@@ -85,9 +85,9 @@ LEGACY_IMPORT = json.loads((GOLDEN / 'tf' / 'legacy_import.json').read_text())['
 def legacy_import_state(case):
     """The recorded list of parameters of the 2017 release as the state of a network."""
     arrays, _meta = load_golden('tf/legacy_import')
-    params = [arrays['%s/theano/%03d' % (case['tag'], param['index'])]
-              if '%s/theano/%03d' % (case['tag'], param['index']) in arrays
-              else arrays['%s/theano/%d' % (case['tag'], param['index'])] for param in case['theano_params']]
+    params = [arrays[f'{case["tag"]}/theano/{param["index"]:03d}']
+              if f'{case["tag"]}/theano/{param["index"]:03d}' in arrays
+              else arrays[f'{case["tag"]}/theano/{param["index"]}'] for param in case['theano_params']]
     toplevel = {name: np.float32(value) for name, value in case['toplevel_params'].items()}
     spec = dict(case['theano_build_func_spec'])
     return arrays, state_2017(spec.pop('func'), params, toplevel, **spec)

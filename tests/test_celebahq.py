@@ -64,8 +64,8 @@ def run(capsys, h5_path, *options, celeba_dir=CELEBA, delta_dir=DELTAS, num_proc
 @pytest.mark.parametrize('case', range(15))
 def test_recorded_resize(case):
     arrays = load('unit_resize')
-    expected = arrays['out%02d' % case]
-    result = celebahq_resample.resize(arrays['in%02d' % case], (expected.shape[1], expected.shape[0]))
+    expected = arrays[f'out{case:02d}']
+    result = celebahq_resample.resize(arrays[f'in{case:02d}'], (expected.shape[1], expected.shape[0]))
     np.testing.assert_array_equal(result, expected)
     assert result.dtype == np.uint8
 
@@ -80,7 +80,7 @@ def test_resizing_to_the_same_size_copies():
 @pytest.mark.parametrize('case', range(9))
 def test_recorded_transform(case):
     arrays = load('unit_quad')
-    source, quad, expected = (arrays['%s%02d' % (name, case)] for name in ('in', 'quad', 'out'))
+    source, quad, expected = (arrays[f'{name}{case:02d}'] for name in ('in', 'quad', 'out'))
     size = expected.shape[1], expected.shape[0]
     np.testing.assert_array_equal(celebahq_resample.transform_exactly(source, quad, size), expected)
     fast = celebahq_resample.transform_fast(source, quad, size)
@@ -95,12 +95,12 @@ def test_recorded_transform(case):
 def test_recorded_padding(case, exact):
     arrays = load('unit_pad')
     steps = {}
-    blur = 1024 * 0.02 / float(arrays['zoom%02d' % case])
-    result = celebahq.pad_photo(arrays['in%02d' % case], arrays['pad%02d' % case].tolist(), blur, exact,
+    blur = 1024 * 0.02 / float(arrays[f'zoom{case:02d}'])
+    result = celebahq.pad_photo(arrays[f'in{case:02d}'], arrays[f'pad{case:02d}'].tolist(), blur, exact,
                                 lambda step, image: steps.update({step: image.copy()}))
-    np.testing.assert_array_equal(result, arrays['out%02d' % case])
+    np.testing.assert_array_equal(result, arrays[f'out{case:02d}'])
     assert result.dtype == np.uint8
-    np.testing.assert_array_equal(steps['mask'], arrays['mask%02d' % case])
+    np.testing.assert_array_equal(steps['mask'], arrays[f'mask{case:02d}'])
     assert {step: image.dtype for step, image in steps.items()} == dict.fromkeys(
         ['padraw', 'mask', 'padblur', 'padmed'], np.float32)
 
@@ -218,21 +218,21 @@ def test_wrong_photos_are_explained(folders):
     path = folders[0] / 'img_celeba' / '000001.jpg'
     original = path.read_bytes()
     path.write_bytes(original + b'\0')
-    assert reason(folders) == '%s: has the right pixels but is not byte for byte the original file, the key to the ' \
-        'delta of image 3: its metadata were changed; unpack the original again' % path
+    assert reason(folders) == (f'{path}: has the right pixels but is not byte for byte the original file, the key to '
+                               'the delta of image 3: its metadata were changed; unpack the original again')
     with Image.open(path) as image:
         image.save(path, quality=95)
     text = reason(folders)
     assert '000001.jpg: is not the photo that image 3 was made from: aligned it has the MD5 ' in text
-    assert ', expected %s; likely from another version of CelebA, or saved again' % IMAGES[3]['proc_md5'] in text
+    assert f', expected {IMAGES[3]["proc_md5"]}; likely from another version of CelebA, or saved again' in text
     Image.new('RGB', (178, 218)).save(path)
     assert '000001.jpg: is one of the aligned 178x218 images' in reason(folders)
     Image.new('RGB', (8, 8)).save(path, 'PNG')
-    assert reason(folders) == '%s: is no JPEG file; need the original photo of CelebA "in the wild"' % path
+    assert reason(folders) == f'{path}: is no JPEG file; need the original photo of CelebA "in the wild"'
     path.write_bytes(original[:20000])
     assert '000001.jpg: is damaged (' in reason(folders)
     path.unlink()
-    assert reason(folders) == '%s: is missing; image 3 needs it' % path
+    assert reason(folders) == f'{path}: is missing; image 3 needs it'
 
 
 @needs_libjpeg_8d
@@ -243,16 +243,16 @@ def test_wrong_deltas_are_explained(folders):
     content = bytearray(path.read_bytes())
     content[position + 1000] ^= 1
     path.write_bytes(content)
-    assert reason(folders) == '%s: delta00003.dat cannot be read (Bad CRC-32 for file %r); download it again' % (
-        path, 'delta00003.dat')
+    assert reason(folders) == (f'{path}: delta00003.dat cannot be read (Bad CRC-32 for file {"delta00003.dat"!r}); '
+                               'download it again')
     with zipfile.ZipFile(path, 'w') as archive:
         archive.writestr('delta00000.dat', b'')
-    assert reason(folders) == '%s: has no delta00003.dat, which image 3 needs; download it again' % path
+    assert reason(folders) == f'{path}: has no delta00003.dat, which image 3 needs; download it again'
     path.write_bytes(b'<html>')
     assert 'deltas00000.zip: delta00003.dat cannot be read (File is not a zip file); download it again' in \
         reason(folders)
     path.unlink()
-    assert reason(folders) == '%s: is missing; image 3 needs it' % path
+    assert reason(folders) == f'{path}: is missing; image 3 needs it'
 
 
 @needs_libjpeg_8d
@@ -260,11 +260,11 @@ def test_wrong_lists_are_explained(folders, monkeypatch):
     """The photo is the right one, so it is something else that does not belong to it."""
     zeros = np.zeros((1024, 1024, 3), np.uint8)
     monkeypatch.setattr(celebahq, 'align', lambda photo, plan, exact: zeros)
-    assert '000001.jpg: is the right photo, but aligned it has the MD5 %s, expected %s: another list_landmarks' % (
-        celebahq.image_md5(zeros), IMAGES[3]['proc_md5']) in reason(folders)
+    assert (f'000001.jpg: is the right photo, but aligned it has the MD5 {celebahq.image_md5(zeros)}, expected '
+            f'{IMAGES[3]["proc_md5"]}: another list_landmarks') in reason(folders)
     path = folders[1] / 'image_list.txt'
     path.write_text(path.read_text().replace(IMAGES[3]['proc_md5'], celebahq.image_md5(zeros)))
-    assert ', expected %s: image_list.txt and the deltas do not belong together' % IMAGES[3]['final_md5'] in \
+    assert f', expected {IMAGES[3]["final_md5"]}: image_list.txt and the deltas do not belong together' in \
         reason(folders)
 
 
@@ -279,21 +279,21 @@ def test_damaged_lists(folders):
     image_list, landmarks = folders[1] / 'image_list.txt', folders[0] / 'Anno' / 'list_landmarks_celeba.txt'
     text = landmarks.read_text()
     landmarks.write_text(text.replace('000005.jpg', '000055.jpg'))
-    assert list_error(folders) == '%s: row 4 is 000055.jpg, expected 000005.jpg (image 0 of CelebA-HQ); likely of ' \
-        'another version of CelebA' % landmarks
+    assert list_error(folders) == (f'{landmarks}: row 4 is 000055.jpg, expected 000005.jpg (image 0 of CelebA-HQ); '
+                                   'likely of another version of CelebA')
     landmarks.write_text(text.replace('114  190', '114  x'))
     assert 'the row of 000005.jpg is damaged, need ten numbers: 114 x 243' in list_error(folders)
     landmarks.write_text(text[:300])
     assert 'does not have as many rows as its first line says' in list_error(folders)
     landmarks.unlink()
-    assert '%s: cannot be read (No such file or directory); CELEBA_DIR must be' % landmarks in list_error(folders)
+    assert f'{landmarks}: cannot be read (No such file or directory); CELEBA_DIR must be' in list_error(folders)
     text = image_list.read_text()
     image_list.write_text(text[:-10])
     assert 'image_list.txt: line 10 is damaged: ' in list_error(folders)
     image_list.write_text(text.replace('orig_file', 'file'))
     assert 'must name the columns idx orig_idx orig_file proc_md5 final_md5' in list_error(folders)
     image_list.write_bytes(b'\xff')
-    assert '%s: cannot be read (is no text); DELTA_DIR must be' % image_list in list_error(folders)
+    assert f'{image_list}: cannot be read (is no text); DELTA_DIR must be' in list_error(folders)
 
 
 def test_columns_are_found_by_name(folders):
@@ -361,11 +361,11 @@ def small_file(tmp_path_factory):
 def test_all_images_and_stages(tmp_path, capsys):
     h5_path, stages = tmp_path / 'new' / 'hq.h5', tmp_path / 'stages'
     status, stdout, stderr = run(capsys, h5_path, '--save_stages', stages)
-    assert (status, stdout) == (0, 'Wrote 12 steps of 000005.jpg to %s\nWrote 9 images to %s\n' % (stages, h5_path))
+    assert (status, stdout) == (0, f'Wrote 12 steps of 000005.jpg to {stages}\nWrote 9 images to {h5_path}\n')
     assert stderr.count('Warning: ') == 3   # The counts of the real data set, and its first photo.
     assert os.listdir(tmp_path / 'new') == ['hq.h5']
     with h5py.File(h5_path) as h5:
-        assert sorted(h5) == sorted('data%dx%d' % (1 << level, 1 << level) for level in range(11))
+        assert sorted(h5) == sorted(f'data{1 << level}x{1 << level}' for level in range(11))
         images = h5['data1024x1024'][:]
     assert [celebahq.image_md5(image) for image in images] == [recorded['final_md5'] for recorded in IMAGES]
 
@@ -373,7 +373,7 @@ def test_all_images_and_stages(tmp_path, capsys):
     steps = ['decoded', 'crop', 'superres', 'padraw', 'mask', 'padblur', 'padmed', 'pad', 'region', 'transform',
              'final', 'delta']
     assert sorted(os.listdir(stages)) == ['%02d-%s.png' % item for item in enumerate(steps)]
-    pictures = {step: np.asarray(Image.open(stages / ('%02d-%s.png' % (number, step))))
+    pictures = {step: np.asarray(Image.open(stages / f'{number:02d}-{step}.png'))
                 for number, step in enumerate(steps)}
     for step in ('decoded', 'crop', 'superres', 'pad', 'transform', 'final'):
         assert celebahq.image_md5(pictures[step]) == recorded[step]
@@ -400,16 +400,16 @@ def test_bad_files_do_not_stop_the_others(small_file, folders, tmp_path, capsys)
 
     status, _, stderr = run_small()
     assert status == 1
-    assert 'Bad image: %s: is missing; image 3 needs it\n' % missing in stderr
-    assert 'Bad image: %s: is damaged (cannot identify image file' % wrong in stderr
+    assert f'Bad image: {missing}: is missing; image 3 needs it\n' in stderr
+    assert f'Bad image: {wrong}: is damaged (cannot identify image file' in stderr
     assert stderr.splitlines()[-1] == (
         'dataset_tool.py: error: 2 of 3 images cannot be made, for the reasons above: 000001.jpg, 000004.jpg; the '
-        'others are kept in %s; put the files right and add --resume, or --resume --skip-bad to make a dataset without '
-        'these' % work_dir)
+        f'others are kept in {work_dir}; put the files right and add --resume, or --resume --skip-bad to make a '
+        'dataset without these')
     assert os.listdir(work_dir) == ['image00001.png'] and not h5_path.exists()
 
     status, _, stderr = run_small()
-    assert status == 1 and '%s: holds 1 finished images of an interrupted run; add --resume' % work_dir in stderr
+    assert status == 1 and f'{work_dir}: holds 1 finished images of an interrupted run; add --resume' in stderr
 
     missing.write_bytes(kept[0])
     finished = work_dir / 'image00001.png'
@@ -459,8 +459,8 @@ def test_a_killed_run_goes_on(small_file, tmp_path, capsys):
     os.utime(finished[0], ns=(before[0], before[0]))
     os.remove(work_dir / 'image00005.png') if len(finished) == 3 else None
     status, stdout, stderr = run(capsys, h5_path, '--indices', SMALL, '--resume')
-    assert status == 0 and '%d of 3 images were finished before\n' % len(finished) in stdout
-    assert 'Warning: %s: is damaged; making it again' % finished[0] in stderr
+    assert status == 0 and f'{len(finished)} of 3 images were finished before\n' in stdout
+    assert f'Warning: {finished[0]}: is damaged; making it again' in stderr
     assert h5_path.read_bytes() == small_file
 
 
@@ -501,6 +501,6 @@ def test_options_that_cannot_be(tmp_path, capsys):
     assert status == 1 and '--num_processes 0: must be at least 1' in stderr
     (tmp_path / 'file').touch()
     status, _, stderr = run(capsys, tmp_path / 'a.h5', '--save_stages', tmp_path / 'file')
-    assert status == 1 and '--save_stages %s: cannot be made (File exists)' % (tmp_path / 'file') in stderr
+    assert status == 1 and f'--save_stages {tmp_path / "file"}: cannot be made (File exists)' in stderr
     status, _, stderr = run(capsys, tmp_path / 'file' / 'a.h5')
     assert status == 1 and 'a.h5.images: cannot be made (Not a directory); choose another place' in stderr

@@ -29,7 +29,7 @@ def inflater(request, monkeypatch):
 def no_h5py(monkeypatch):
     """Reading by h5py is an error."""
     def read_image(level, index):
-        raise AssertionError('image %d was read by h5py' % index)
+        raise AssertionError(f'image {index} was read by h5py')
     monkeypatch.setattr(chunk_reader, 'read_image', read_image)
 
 

@@ -65,7 +65,7 @@ def test_recorded_scenario(name, cache_gb, parallel_bytes, h5_path, monkeypatch)
                 call['minibatch_size'], call['lod'], shrink_based_on_lod=call['shrink_based_on_lod'])
             assert list(images.shape) == recorded['shape'] and images.dtype == recorded['dtype']
             assert list(labels.shape) == recorded['labels_shape']
-            golden = '%s_call%02d_' % (name, number)
+            golden = f'{name}_call{number:02d}_'
             if golden + 'images' in ARRAYS:
                 np.testing.assert_array_equal(images, ARRAYS[golden + 'images'])
                 np.testing.assert_array_equal(labels, ARRAYS[golden + 'labels'])
@@ -307,7 +307,7 @@ def test_an_error_in_one_thread_is_raised_when_all_are_done(h5_path):
 
         def work(item):
             if item in (0, 7):
-                raise ValueError('item %d' % item)
+                raise ValueError(f'item {item}')
             if threading.current_thread() is not threading.main_thread():
                 threading.Event().wait(0.05)
             done.append(item)

@@ -258,7 +258,7 @@ def test_the_keys_of_the_window(rgb_h5, capsys, monkeypatch):
     monkeypatch.setattr(tkinter, 'PhotoImage', Widget)
     assert run_tool(capsys, 'display', rgb_h5, '--start', 1)[0] == 0 and not window.open
     shown = [1, 2, 1, 0, 11, 11, 0, 11, 0]
-    assert window.titles == ['image %d of 12, label %d' % (index, 11 - index) for index in shown]
+    assert window.titles == [f'image {index} of 12, label {11 - index}' for index in shown]
     for index, picture in zip(shown, pictures, strict=True):
         image = np.asarray(Image.open(dataset_inspect.io.BytesIO(picture)))
         assert image.shape == (512, 512, 3)
@@ -273,7 +273,7 @@ def test_display_from_an_image_that_is_not_there(rgb_h5, capsys):
 def test_the_recorded_extraction(gray_h5, tmp_path, capsys):
     output_dir = tmp_path / 'new' / 'extracted'
     argv = ['extract', gray_h5, output_dir, '--start', 1, '--stop', 9, '--step', 3]
-    assert run_tool(capsys, *argv) == (0, 'Extracted 3 images to %s\n' % output_dir, '')
+    assert run_tool(capsys, *argv) == (0, f'Extracted 3 images to {output_dir}\n', '')
     assert sorted(os.listdir(output_dir)) == META['extract_names']
     for name, recorded in zip(META['extract_names'], ARRAYS['extract_gray_1_9_3'], strict=True):
         image = Image.open(output_dir / name)
@@ -308,7 +308,7 @@ def test_the_recorded_comparison_of_equal_datasets(rgb_h5, tmp_path, capsys):
     capsys.readouterr()
     status, out, err = run_tool(capsys, 'compare', rgb_h5, same)
     assert (status, err) == (0, '') and META['compare_same_printed'][-2] in out.splitlines()
-    assert 'Comparing %s vs. %s' % (rgb_h5, same) in out and 'All labels are identical.' in out
+    assert f'Comparing {rgb_h5} vs. {same}' in out and 'All labels are identical.' in out
 
 
 def test_the_recorded_comparison(rgb_h5, tmp_path, capsys):

@@ -25,7 +25,7 @@ LABELS = np.eye(4, dtype=np.float32)[np.arange(150) % 4]
 
 def write_parts(folder, count, images=IMAGES, labels=LABELS):
     """Files of all parts, with labels."""
-    paths = [folder / ('part%d.h5' % number) for number in range(1, count + 1)]
+    paths = [folder / f'part{number}.h5' for number in range(1, count + 1)]
     for number, path in enumerate(paths, 1):
         write_dataset(array_source([images], labels), path, shard=(number, count))
     return paths
@@ -68,9 +68,9 @@ def test_parts_of_celebahq(tmp_path):
     """Of the images that the other options choose."""
     (tmp_path / 'Anno').mkdir()
     (tmp_path / 'Anno' / 'list_landmarks_celeba.txt').write_text('9\nnames\n' + ''.join(
-        '%06d.jpg 1 2 3 4 5 6 7 8 9 10\n' % number for number in range(1, 10)))
+        f'{number:06d}.jpg 1 2 3 4 5 6 7 8 9 10\n' for number in range(1, 10)))
     (tmp_path / 'image_list.txt').write_text('idx orig_idx orig_file proc_md5 final_md5\n' + ''.join(
-        '%d %d %06d.jpg %032x %032x\n' % (index, index, index + 1, index, index) for index in range(8)))
+        f'{index} {index} {index + 1:06d}.jpg {index:032x} {index:032x}\n' for index in range(8)))
     expected = celebahq_run.Expected(9, 8, '')
     parts = [[entry.idx for entry in celebahq_run.read_lists(
         tmp_path, tmp_path, '1-7', expected=expected, shard=(number, 3))] for number in (1, 2, 3)]
@@ -145,7 +145,7 @@ def test_virtual_datasets_can_be_joined_again(tmp_path):
     whole, parts = write_whole(tmp_path), write_parts(tmp_path, 4)
     for number in (0, 2):
         halves = [without_number(part) for part in parts[number:number + 2]]
-        merge(tmp_path / ('half%d.h5' % number), halves, virtual=True)
+        merge(tmp_path / f'half{number}.h5', halves, virtual=True)
     merge(tmp_path / 'new' / 'joined.h5', [tmp_path / 'half0.h5', tmp_path / 'half2.h5'], virtual=True)
     merge(tmp_path / 'copy.h5', [tmp_path / 'new' / 'joined.h5'])
     assert (tmp_path / 'copy.h5').read_bytes() == whole.read_bytes()
@@ -176,7 +176,7 @@ def test_datasets_of_other_layouts_are_compressed_anew(tmp_path):
     whole = write_whole(tmp_path, labels=None)
     expected = open_levels(whole)[1]
     for name, images in (('a', slice(0, 33)), ('b', slice(33, 150))):
-        with h5py.File(tmp_path / ('%s.h5' % name), 'w') as h5:
+        with h5py.File(tmp_path / f'{name}.h5', 'w') as h5:
             for level in expected.values():
                 kwargs = {'chunks': (1,) + level.shape[1:]} if name == 'b' else {}
                 h5.create_dataset(level.name, data=level[images], **kwargs)
@@ -189,12 +189,12 @@ def test_datasets_of_other_layouts_are_compressed_anew(tmp_path):
 
 @pytest.mark.parametrize('virtual', [False, True])
 def test_the_commands(virtual, tmp_path, capsys):
-    paths = [str(tmp_path / ('%d.h5' % number)) for number in (1, 2)]
+    paths = [str(tmp_path / f'{number}.h5') for number in (1, 2)]
     whole, joined = str(tmp_path / 'whole.h5'), str(tmp_path / 'joined.h5')
     for number in range(21):
         folder = tmp_path / 'images' / 'abc'[number % 3]
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(IMAGES[number, 0]).save(folder / ('%d.png' % number))
+        Image.fromarray(IMAGES[number, 0]).save(folder / f'{number}.png')
     create = ['create_from_images', str(tmp_path / 'images')]
     join = ['merge', joined, *paths] + ['--virtual'] * virtual
     for argv in ([*create, whole], [*create, paths[0], '--shard', '1/2'], [*create, paths[1], '--shard=2/2'], join,
@@ -202,7 +202,7 @@ def test_the_commands(virtual, tmp_path, capsys):
         assert dataset_tool.main(argv) == 0
     out = capsys.readouterr().out
     assert 'All 21 images are identical.' in out and 'All labels are identical.' in out and 'Verified' in out
-    assert ('Joined of           %s' % ', '.join(paths) in out) == virtual
+    assert (f'Joined of           {", ".join(paths)}' in out) == virtual
     assert dataset_tool.main(join) == 1
     assert 'joined.h5: exists; choose another name, or --force' in capsys.readouterr().err
 
@@ -285,8 +285,8 @@ def test_other_virtual_datasets(tmp_path):
                 layout = h5py.VirtualLayout((150, 3, res, res), np.uint8)
                 places = {0: parts[0], 75: parts[1]} if res > 1 else changed_places
                 for start, part in places.items():
-                    layout[start:start + 75] = h5py.VirtualSource(part, 'data%dx%d' % (res, res), (75, 3, res, res))
-                h5.create_virtual_dataset('data%dx%d' % (res, res), layout)
+                    layout[start:start + 75] = h5py.VirtualSource(part, f'data{res}x{res}', (75, 3, res, res))
+                h5.create_virtual_dataset(f'data{res}x{res}', layout)
         with pytest.raises(misc.UserError, match='joined.h5.: is a virtual dataset of another kind'):
             open_levels(tmp_path / 'joined.h5')
 

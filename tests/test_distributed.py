@@ -91,7 +91,7 @@ def write_dataset(path):
     with h5py.File(path, 'w') as h5:
         images = random.randint(0, 256, (20, 1, 8, 8))
         for factor in (1, 2, 4, 8):
-            h5['data%dx%d' % (8 // factor, 8 // factor)] = images.reshape(
+            h5[f'data{8 // factor}x{8 // factor}'] = images.reshape(
                 20, 1, 8 // factor, factor, 8 // factor, factor).mean((3, 5)).round().astype(np.uint8)
     np.save(str(path).replace('.h5', '-labels.npy'), np.eye(2, dtype=np.float32)[random.randint(2, size=20)])
 
@@ -103,7 +103,7 @@ def test_two_ranks_train_like_one_process(scenario, tmp_path, float64):
                            scenario, str(tmp_path)], env=dict(os.environ, OMP_NUM_THREADS='1')) as torchrun:
         distributed_worker.run(scenario, tmp_path, mbstat_groups=2)
         assert torchrun.wait(timeout=120) == 0
-    single, *pair = [dict(np.load(tmp_path / ('%s-%s.npz' % (scenario, name)))) for name in ('1-0', '2-0', '2-1')]
+    single, *pair = [dict(np.load(tmp_path / f'{scenario}-{name}.npz')) for name in ('1-0', '2-0', '2-1')]
     lods = single['lods']
     assert scenario == 'joint' or lods[0] == 1 and 0 < lods[-1] < 1, 'before and while the new layers fade in'
     for result in pair:
@@ -112,12 +112,12 @@ def test_two_ranks_train_like_one_process(scenario, tmp_path, float64):
             # Float64, so that what is left is the other order of the sums over the minibatch.
             scale = max(np.abs(value).max(initial=0), 1)
             np.testing.assert_allclose(result[name], value, rtol=0, atol=1e-10 * scale, err_msg=name)
-    single_rows, pair_rows = [status_rows(tmp_path / ('results-%d' % size), scenario) for size in (1, 2)]
+    single_rows, pair_rows = [status_rows(tmp_path / f'results-{size}', scenario) for size in (1, 2)]
     np.testing.assert_allclose(pair_rows, single_rows, rtol=1e-10, atol=1e-10)
 
 
 def status_rows(result_dir, scenario):
-    path, = result_dir.glob('*-%s/stats.jsonl' % scenario)
+    path, = result_dir.glob(f'*-{scenario}/stats.jsonl')
     rows = map(json.loads, path.read_text().splitlines())
     return [[row[key] for key in ('kimg', 'lod', 'minibatch', 'Dgdrop', 'Gloss', 'Dloss', 'Dreal', 'Dfake')]
             for row in rows]

@@ -44,7 +44,7 @@ def make_run(folder, dataset, channels, resolution, label_size=0, snapshots=('sn
         np.random.seed(index)
         Gs = tfutil_shim.Network('Gs', func='networks.G_paper', num_channels=channels, resolution=resolution,
                                  label_size=label_size, fmap_base=64, fmap_max=8, latent_size=8)
-        misc.save_pkl((None, None, Gs), folder / ('network-%s.pkl' % name))
+        misc.save_pkl((None, None, Gs), folder / f'network-{name}.pkl')
     return folder
 
 
@@ -76,7 +76,7 @@ def test_all_snapshots_are_evaluated_once(digits_run, data_dir, tmp_path, capsys
     lines = (digits_run / 'metric-swd.txt').read_text().splitlines()
     assert [line.split()[:3] for line in lines] == [['network-snapshot-000002', 'kimg', '2.0'],
                                                     ['network-final', 'kimg', '3.5']]
-    assert 'SWDx1e3_16 %.4f' % results[0]['values']['SWDx1e3_16'] in lines[0]
+    assert f'SWDx1e3_16 {results[0]["values"]["SWDx1e3_16"]:.4f}' in lines[0]
 
     # What is there is kept; a new metric is computed for all snapshots, a new snapshot by all metrics.
     fed = []

@@ -71,7 +71,7 @@ def test_onnx(name, tmp_path):
         inputs.append(np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1]])
     for lod in [0.0, 0.3, 1.0, 1.75, 2.0]:
         net.set_var('cur_lod', lod)
-        path = str(tmp_path / ('%g.onnx' % lod))
+        path = str(tmp_path / f'{lod:g}.onnx')
         export.save_onnx(net, path, lod)
         images = net.run(*inputs, min_lod=None, max_lod=None)
         exported = run_onnx(path, inputs)
@@ -158,7 +158,7 @@ def test_the_conversion_of_the_2018_release(case, tmp_path):
     assert set(case['tf_static_kwargs_after_import']) <= set(kwargs) | {'latent_size'}
     assert set(variables) == set(case['tf_variables_in_import_order'])
     for name, value in variables.items():
-        np.testing.assert_allclose(value, arrays['%s/tf/%s' % (case['tag'], name)], rtol=1e-6, atol=0, err_msg=name)
+        np.testing.assert_allclose(value, arrays[f'{case["tag"]}/tf/{name}'], rtol=1e-6, atol=0, err_msg=name)
         assert value.dtype == np.float32
     path = str(tmp_path / 'state.npz')
     export.save_state(net, path)
@@ -167,7 +167,7 @@ def test_the_conversion_of_the_2018_release(case, tmp_path):
     for lod in case['lods']:
         loaded.set_var('lod', lod)
         output = loaded.run(inputs, return_as_list=True, min_lod=None, max_lod=None)[0]
-        np.testing.assert_allclose(output, arrays['%s/out/lod%.2f' % (case['tag'], lod)], rtol=0, atol=IMAGES)
+        np.testing.assert_allclose(output, arrays[f'{case["tag"]}/out/lod{lod:.2f}'], rtol=0, atol=IMAGES)
 
 
 @pytest.mark.parametrize('func, kwargs', [

@@ -64,7 +64,7 @@ def copy_run(trained, folder, desc, results=(), stats=None):
 
 def swd_results(scale, num_images=16384):
     """Distances that fall over four snapshots."""
-    return [('swd', 'network-final' if index == 3 else 'network-snapshot-%06d' % index, 2500.0 * index, 7200.0 * index,
+    return [('swd', 'network-final' if index == 3 else f'network-snapshot-{index:06d}', 2500.0 * index, 7200.0 * index,
              num_images, {'SWDx1e3_' + level: scale * (4 - index) + number for number, level in enumerate(LEVELS)})
             for index in range(4)]
 
@@ -83,10 +83,10 @@ def runs(trained, tmp_path_factory):
     copy_run(trained, root / '001-b', 'table1-celeba-b-growing',
              [*swd_results(0.5, 2000), one_result('ms_ssim', 20000, **{'MS-SSIM': 0.3123})], growth)
     for number, score in ((2, 8.123), (3, 8.323)):
-        copy_run(trained, root / ('%03d-cifar' % number), 'cifar10',
+        copy_run(trained, root / f'{number:03d}-cifar', 'cifar10',
                  [one_result('inception_score', 50000, IS_mean=score, IS_std=0.07)])
     for number, (modes, divergence) in ((4, (900.5, 1.01)), (5, (910.5, 1.11))):
-        copy_run(trained, root / ('%03d-modes' % number), 'mnist-modes-k4-mb-stddev', [one_result(
+        copy_run(trained, root / f'{number:03d}-modes', 'mnist-modes-k4-mb-stddev', [one_result(
             'mnist_modes', 256000, modes_mean=modes, modes_std=1.0, KL_mean=divergence, KL_std=0.1)])
     copy_run(trained, root / '006-face', 'celeba-hq-1024',
              [*swd_results(2), one_result('fid', 50000, FID=7.89)])
@@ -101,7 +101,7 @@ def stages(tmp_path_factory):
     folder = tmp_path_factory.mktemp('stages')
     for number, step in enumerate(('decoded', 'crop', 'transform', 'delta')):
         pixels = np.random.RandomState(number).randint(0, 256, size=(3, 90, 60 + 30 * number)).astype(np.uint8)
-        misc.save_image(pixels, str(folder / ('%02d-%s.png' % (number, step))), (0, 255))
+        misc.save_image(pixels, str(folder / f'{number:02d}-{step}.png'), (0, 255))
     return folder
 
 
@@ -134,7 +134,7 @@ def test_exactly_what_the_runs_suffice_for_is_made(made):
     plots = [name for name in PICTURES if name.startswith(('figure1', 'figure2', 'figure4'))]
     expected = {name + '.png' for name in PICTURES}
     expected |= {name + '.pdf' for name in plots if name not in ('figure10', 'figure11', 'figure12')}
-    expected |= {'table%d.%s' % (number, suffix) for number in (1, 2, 3, 4) for suffix in ('md', 'tex')}
+    expected |= {f'table{number}.{suffix}' for number in (1, 2, 3, 4) for suffix in ('md', 'tex')}
     assert {path.name for path in made.iterdir()} == expected
 
 
@@ -201,18 +201,18 @@ def test_table_1_of_real_metrics(trained, tmp_path, engine_torch):
     assert run_main('table1', '--run', folder, '--out', tmp_path) == 0
     row, = [row for row in rows_of(tmp_path / 'table1.md') if row[2] == 'ours']
     # Images of 16x16 have no finer levels.
-    assert row[3:] == ['', '', '', '%.2f' % values['SWDx1e3_16'], '%.2f' % values['SWDx1e3_avg'],
-                       '%.4f' % values['MS-SSIM']]
+    assert row[3:] == ['', '', '', f'{values["SWDx1e3_16"]:.2f}', f'{values["SWDx1e3_avg"]:.2f}',
+                       f'{values["MS-SSIM"]:.4f}']
 
 
 @pytest.mark.parametrize('number', [1, 2, 3, 4])
 def test_latex_has_the_same_cells(made, number):
-    text = (made / ('table%d.tex' % number)).read_text()
+    text = (made / f'table{number}.tex').read_text()
     assert text.count('{') == text.count('}')
     assert not re.search(r'(?<!\\)[%#_^]', text)
     assert text.count(r'\begin{tabular}') == text.count(r'\end{tabular}') > 0
     body = [line for line in text.split('\n') if line.endswith(r'\\')]
-    header = [row for row in rows_of(made / ('table%d.md' % number)) if not set(row) <= {'---', '---:'}]
+    header = [row for row in rows_of(made / f'table{number}.md') if not set(row) <= {'---', '---:'}]
     assert [line.count('&') + 1 for line in body] == [len(row) for row in header]
 
 
@@ -266,22 +266,22 @@ def test_without_runs_everything_else_is_listed_with_its_command(tmp_path, capsy
 
 def test_missing_metrics_are_listed_with_the_command(runs, tmp_path, capsys):
     # These have stats and snapshots, but no metrics, or not those that are shown.
-    assert run_main('table1', 'figure4a', 'table3', 'figure12', '--out', tmp_path, '--run', 'cifar10=%s' % (
-        runs / '009-bedroom'), '--run', 'table1-celeba-a-gulrajani=%s' % (runs / '002-cifar'), '--run',
-        runs / '009-bedroom') == 0
+    assert run_main('table1', 'figure4a', 'table3', 'figure12', '--out', tmp_path,
+                    '--run', f'cifar10={runs / "009-bedroom"}',
+                    '--run', f'table1-celeba-a-gulrajani={runs / "002-cifar"}', '--run', runs / '009-bedroom') == 0
     commands = {command for _what, _names, command in missing_lines(capsys.readouterr().out)}
-    for line in ('%s --metrics swd ms_ssim --only-final' % (runs / '002-cifar'),
-                 '%s --metrics swd' % (runs / '002-cifar'),
-                 '%s --metrics inception_score --only-final' % (runs / '009-bedroom'),
-                 '%s --metrics swd fid --only-final' % (runs / '009-bedroom')):
+    for line in (f'{runs / "002-cifar"} --metrics swd ms_ssim --only-final',
+                 f'{runs / "002-cifar"} --metrics swd',
+                 f'{runs / "009-bedroom"} --metrics inception_score --only-final',
+                 f'{runs / "009-bedroom"} --metrics swd fid --only-final'):
         assert 'python evaluate_metrics.py ' + line in commands
         check_command('python evaluate_metrics.py ' + line)
     assert [path.name for path in tmp_path.iterdir()] == ['figure12.png']
 
 
 def test_commands_for_metrics_name_what_they_need(runs, tmp_path, capsys):
-    assert run_main('table4', '--out', tmp_path, '--data-dir', 'my data', '--run', 'mnist-modes-k2-our-norm=%s' % (
-        runs / '009-bedroom')) == 0
+    assert run_main('table4', '--out', tmp_path, '--data-dir', 'my data',
+                    '--run', f'mnist-modes-k2-our-norm={runs / "009-bedroom"}') == 0
     command, = [command for what, _names, command in missing_lines(capsys.readouterr().out) if 'mnist_modes' in what]
     assert command.endswith("--metrics mnist_modes --only-final --classifier classifier.npz --data-dir 'my data'")
     check_command(command)
@@ -294,7 +294,7 @@ def test_missing_dataset_and_stages_are_listed(runs, tmp_path, capsys):
     assert 'digits-16x16.h5' in data and 'none' in steps
     for command in (first, second):
         check_command(command)
-    assert second.endswith('--save_stages %s' % (tmp_path / 'none'))
+    assert second.endswith(f'--save_stages {tmp_path / "none"}')
 
 
 def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
@@ -314,7 +314,7 @@ def test_runs_are_recognised(runs):
         assert (run.name, pathlib.Path(run.path)) == ('celebahq-1024', runs / '006-face')
     pkl = runs / '006-face' / 'network-final.pkl'
     assert figure_material.recognise(config, str(pkl)).name is None
-    named = figure_material.recognise(config, 'lsun-cat=%s' % pkl)
+    named = figure_material.recognise(config, f'lsun-cat={pkl}')
     assert (named.name, named.path, named.folder) == ('lsun-cat', str(pkl), None)
     assert figure_material.experiment_called(config, 'cifar10-cond') == 'cifar10-cond'
     assert figure_material.experiment_called(config, 'mine') is None
@@ -343,9 +343,9 @@ def test_a_nameless_network_stands_for_what_the_figure_shows(runs, tmp_path, cap
     with Image.open(tmp_path / 'figure11.png') as picture:
         assert picture.width >= 6 * 256
     assert run_main('figure3', '--run', pkl, '--out', tmp_path) == 0
-    assert '%s: which experiment is this; to use it, give --run EXPERIMENT=%s' % (pkl, pkl) in capsys.readouterr().out
-    assert run_main('table2', '--run', 'digits=%s' % pkl, '--out', tmp_path) == 0
-    assert '%s: no figure shows runs of digits' % pkl in capsys.readouterr().out
+    assert f'{pkl}: which experiment is this; to use it, give --run EXPERIMENT={pkl}' in capsys.readouterr().out
+    assert run_main('table2', '--run', f'digits={pkl}', '--out', tmp_path) == 0
+    assert f'{pkl}: no figure shows runs of digits' in capsys.readouterr().out
 
 
 def test_a_seed_is_the_same_image_in_any_company(runs, engine_torch):
@@ -431,8 +431,8 @@ def test_every_figure_is_described(capsys):
     assert run_main('--list') == 0
     text = capsys.readouterr().out
     for name, figure in figures.FIGURES.items():
-        assert re.search(r'^%s +%s$' % (name, re.escape(figure.shows)), text, re.MULTILINE)
+        assert re.search(f'^{name} +{re.escape(figure.shows)}$', text, re.MULTILINE)
         assert set(figure.experiments) <= {*config.experiments, 'cifar10-cond'}
     assert [name for name in figures.FIGURES if name.startswith('figure')] == [
         'figure1', 'figure2', 'figure3', 'figure4a', 'figure4b', 'figure4c',
-        *('figure%d' % number for number in range(5, 18))]
+        *(f'figure{number}' for number in range(5, 18))]

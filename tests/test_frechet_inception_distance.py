@@ -25,7 +25,7 @@ def test_recorded_statistics_and_distances(name):
     statistics, reals = statistics_of(FID['act_' + name]), statistics_of(FID['act_real'])
     np.testing.assert_allclose(statistics.mean, FID['mu_' + name], atol=1e-6)   # Recorded in float32.
     np.testing.assert_allclose(statistics.covariance(), FID['sigma_' + name], atol=1e-12)
-    recorded = FID['fid_%s_vs_real' % name]
+    recorded = FID[f'fid_{name}_vs_real']
     distance = frechet_distance(statistics.mean, statistics.covariance(), reals.mean, reals.covariance())
     np.testing.assert_allclose(distance, recorded, rtol=3e-7, atol=1e-10)       # The float32 means were used.
     from_recorded = frechet_distance(FID['mu_' + name], FID['sigma_' + name], FID['mu_real'], FID['sigma_real'])
@@ -36,7 +36,7 @@ def test_recorded_statistics_and_distances(name):
                                         # Singular: the release's square root is good to 1e-8 of its trace.
                                         ('act_small', 'act1', 1e-8), ('act1', 'act_small', 1e-8)])
 def test_recorded_distances_of_the_2018_release(a, b, rtol):
-    key = 'fid/%s_vs_%s' % (a.replace('act_', ''), b.replace('act_', ''))
+    key = f'fid/{a.replace("act_", "")}_vs_{b.replace("act_", "")}'
     sets = {name: statistics_of(TF['fid/' + name]) for name in {a, b}}
     for name, statistics in sets.items():
         np.testing.assert_allclose(statistics.mean, TF['fid/mu_' + name], atol=1e-14)

@@ -199,7 +199,7 @@ def test_too_little_memory_is_one_line(device, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(config, 'theano_flags', {'device': device.replace(':', '')})
         options = {'G.fmap_max': 8, 'D.fmap_max': 8, 'train.minibatch_default': 512, 'dataset.resolution': 4}
         status = train.main(['--data-dir', str(tmp_path), '--result-dir', str(tmp_path)] + [
-            word for key, value in options.items() for word in ('--set', '%s=%s' % (key, value))])
+            word for key, value in options.items() for word in ('--set', f'{key}={value}')])
     err = capsys.readouterr().err
     assert status == 1 and 'Traceback' not in err
     assert re.search(r'error: out of memory: .* GiB; at 4x4 train.minibatch_default=512 is too much: set '

@@ -218,14 +218,14 @@ def test_kills_at_any_moment_leave_a_complete_file_or_none(tmp_path):
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path, capsys):
     process = subprocess.Popen([sys.executable, '-c', ''])
     process.wait()
-    leftover = misc.temporary_path(str(tmp_path / 'a.h5')).replace('-%d-' % os.getpid(), '-%d-' % process.pid)
+    leftover = misc.temporary_path(str(tmp_path / 'a.h5')).replace(f'-{os.getpid()}-', f'-{process.pid}-')
     other = misc.temporary_path(str(tmp_path / 'a.h5'))     # Of a process that is alive: this one.
     for path in (leftover, other):
         with open(path, 'w'):
             pass
     write(tmp_path / 'a.h5')
     assert sorted(os.listdir(tmp_path)) == ['a.h5', os.path.basename(other)]
-    assert 'Removed %s' % leftover in capsys.readouterr().out
+    assert f'Removed {leftover}' in capsys.readouterr().out
 
 
 FULL_DISK = '''
@@ -249,8 +249,8 @@ def test_a_full_disk(num_groups, tmp_path):
                             text=True, capture_output=True,
                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert (result.returncode, result.stderr) == (0, '')
-    assert result.stdout == 'h5_path=%r: cannot be written (File too large); choose another folder or make room\n' % (
-        str(tmp_path / 'a.h5'))
+    assert result.stdout == (f'h5_path={str(tmp_path / "a.h5")!r}: cannot be written (File too large); choose another '
+                             'folder or make room\n')
     assert os.listdir(tmp_path) == []
 
 
@@ -304,7 +304,7 @@ def test_images_of_another_shape(shape, tmp_path):
 
 
 def levels(resolution=8, num=2, channels=3, dtype=np.uint8, **changed):
-    good = {'data%dx%d' % (r, r): np.zeros((num, channels, r, r), dtype) for r in (8, 4, 2, 1) if r <= resolution}
+    good = {f'data{r}x{r}': np.zeros((num, channels, r, r), dtype) for r in (8, 4, 2, 1) if r <= resolution}
     return {**good, **changed}
 
 
@@ -324,7 +324,7 @@ def test_files_of_another_layout(contents, message, tmp_path):
     with h5py.File(tmp_path / 'a.h5', 'w') as h5:
         for name, value in contents.items():
             h5[name] = value
-    with pytest.raises(misc.UserError, match='a.h5.: .*%s.*; make the file with dataset_tool.py' % message) as raised:
+    with pytest.raises(misc.UserError, match=f'a.h5.: .*{message}.*; make the file with dataset_tool.py') as raised:
         open_levels(tmp_path / 'a.h5')
     assert '\n' not in str(raised.value)
 

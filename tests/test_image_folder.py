@@ -40,14 +40,14 @@ def test_the_recorded_datasets(kind, source, command, folder, tmp_path, capsys):
         Image.fromarray(image).save(folder / str(name))
     # The releases name the file to write first; both orders do.
     paths = (folder, tmp_path / 'a.h5') if kind == 'rgb' else (tmp_path / 'a.h5', folder)
-    assert run_tool(capsys, command, *paths) == (0, 'Wrote 12 images to %s\n' % (tmp_path / 'a.h5'), '')
+    assert run_tool(capsys, command, *paths) == (0, f'Wrote 12 images to {tmp_path / "a.h5"}\n', '')
     check_h5_file(tmp_path / 'a.h5', (ARRAYS, META), 'custom_' + kind)
 
 
 def test_groups_of_images(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(image_source, 'GROUP_BYTES', 2 * 8 * 8 * 3)
     for number in range(5):
-        Image.fromarray(pixels(seed=number)).save(folder / ('%d.png' % number))
+        Image.fromarray(pixels(seed=number)).save(folder / f'{number}.png')
     source = image_folder.image_folder(folder)
     assert (source.num_images, source.resolution, source.channels, source.labels) == (5, 8, 3, None)
     assert [len(group) for group in source.images(0, 5)] == [2, 2, 1]
@@ -59,7 +59,7 @@ def test_groups_of_images(folder, tmp_path, monkeypatch):
 def make_odd_folder(folder):
     """Three good images of 8x8 RGB and one of every kind of trouble."""
     for number in range(3):
-        Image.fromarray(pixels(seed=number)).save(folder / ('good%d.png' % number))
+        Image.fromarray(pixels(seed=number)).save(folder / f'good{number}.png')
     Image.fromarray(pixels(16)).save(folder / 'large.png')
     Image.fromarray(pixels(channels=4)).save(folder / 'alpha.png')
     Image.fromarray(pixels(channels=1)).save(folder / 'grey.png')
@@ -81,14 +81,14 @@ def test_odd_images_are_all_named_before_anything_is_written(folder, tmp_path, c
     assert '5 of 12 images are broken or not 8x8 like most' in err
     for name, kind in [('large.png', '16x16'), ('cut.png', 'broken: .+'), ('text.jpg', 'broken: .+'),
                        ('empty.png', 'broken: .+'), ('float.tif', 'floating-point values')]:
-        assert re.search(r'%s \(%s' % (name, kind), err), name
+        assert re.search(f'{name} \\({kind}', err), name
     assert '--resize 8' in err and '--skip-bad' in err and 'notes' not in err and 'hidden' not in err
     assert os.listdir(tmp_path) == ['images']
 
 
 def test_ten_names_are_listed_and_the_rest_counted(folder, tmp_path):
     for number in range(30):
-        Image.fromarray(pixels(8 if number < 16 else 16)).save(folder / ('%02d.png' % number))
+        Image.fromarray(pixels(8 if number < 16 else 16)).save(folder / f'{number:02d}.png')
     with pytest.raises(misc.UserError) as raised:
         create_from_images(tmp_path / 'a.h5', folder)
     assert str(raised.value).count('.png') == 10 and ' and 4 more;' in str(raised.value)
@@ -96,7 +96,7 @@ def test_ten_names_are_listed_and_the_rest_counted(folder, tmp_path):
 
 def test_all_that_are_left_out_are_listed(folder, tmp_path, capsys):
     for number in range(30):
-        Image.fromarray(pixels(8 if number < 16 else 16)).save(folder / ('%02d.png' % number))
+        Image.fromarray(pixels(8 if number < 16 else 16)).save(folder / f'{number:02d}.png')
     create_from_images(tmp_path / 'a.h5', folder, skip_bad=True)
     listed = re.findall(r'^  (\d+).png \(16x16\)$', capsys.readouterr().out, re.M)
     assert list(map(int, listed)) == list(range(16, 30))
@@ -110,14 +110,14 @@ def test_skip_bad_leaves_out_what_is_broken_or_of_another_size_and_converts_the_
         status, _out, err = run_tool(capsys, *argv)
         assert status == 1 and '4 of 12 images are broken: ' in err and 'large' not in err and '--resize' not in err
     status, out, err = run_tool(capsys, *argv, '--skip-bad')
-    assert (status, err) == (0, '') and 'Left out: %d of 12' % (4 if resize else 5) in out and 'cut.png' in out
+    assert (status, err) == (0, '') and f'Left out: {4 if resize else 5} of 12' in out and 'cut.png' in out
     assert 'Converted to 8 bit RGB: 1 RGB with alpha, 1 16 bit grey, 1 grey, 1 palette\n' in out
     assert 'Left out: 1 files that are no images by name' in out
     names = ['alpha', 'deep', 'good0', 'good1', 'good2', 'grey', *['large'] * resize, 'palette']
     with h5py.File(tmp_path / 'a.h5') as h5:
         images = dict(zip(names, h5['data8x8'][:].transpose(0, 2, 3, 1), strict=True))
     for number in range(3):
-        np.testing.assert_array_equal(images['good%d' % number], pixels(seed=number))
+        np.testing.assert_array_equal(images[f'good{number}'], pixels(seed=number))
     np.testing.assert_array_equal(images['grey'], np.repeat(pixels(channels=1)[..., np.newaxis], 3, axis=2))
     np.testing.assert_array_equal(images['deep'], np.full((8, 8, 3), 100))
     np.testing.assert_array_equal(images['palette'], Image.open(folder / 'palette.png').convert('RGB'))
@@ -245,8 +245,8 @@ def test_images_beside_sub_folders_are_taken_alone(folder, tmp_path, capsys):
 
 def test_of_many_classes_the_first_and_the_last_are_named(folder, tmp_path, capsys):
     for number in range(25):
-        (folder / ('class%02d' % number)).mkdir()
-        Image.fromarray(pixels()).save(folder / ('class%02d' % number) / 'a.png')
+        (folder / f'class{number:02d}').mkdir()
+        Image.fromarray(pixels()).save(folder / f'class{number:02d}' / 'a.png')
     status, out, _err = run_tool(capsys, 'create_from_images', folder, tmp_path / 'a.h5')
     assert status == 0 and '19 class19 (1 images) and so on to 24 class24\n' in out and 'class20' not in out
     np.testing.assert_array_equal(np.load(tmp_path / 'a-labels.npy'), np.eye(25))
@@ -260,7 +260,7 @@ def test_of_many_classes_the_first_and_the_last_are_named(folder, tmp_path, caps
 def celeba_dir(tmp_path):
     (tmp_path / 'celeba' / 'img_align_celeba_png').mkdir(parents=True)
     for number, image in enumerate(CELEBA['source_HWC']):
-        Image.fromarray(image).save(tmp_path / 'celeba' / 'img_align_celeba_png' / ('%06d.png' % (number + 1)))
+        Image.fromarray(image).save(tmp_path / 'celeba' / 'img_align_celeba_png' / f'{number + 1:06d}.png')
     return tmp_path / 'celeba'
 
 
@@ -268,7 +268,7 @@ def celeba_dir(tmp_path):
 @pytest.mark.parametrize('subdir', ['', 'img_align_celeba_png'])
 def test_the_recorded_celeba(subdir, key, argv, celeba_dir, tmp_path, capsys):
     argv = ['create_celeba', celeba_dir / subdir, tmp_path / 'a.h5', *argv]
-    assert run_tool(capsys, *argv, '--expected-images', 3) == (0, 'Wrote 3 images to %s\n' % (tmp_path / 'a.h5'), '')
+    assert run_tool(capsys, *argv, '--expected-images', 3) == (0, f'Wrote 3 images to {tmp_path / "a.h5"}\n', '')
     check_h5_file(tmp_path / 'a.h5', (CELEBA, CELEBA_META), key)
 
 
@@ -276,8 +276,8 @@ def test_celeba_with_another_number_of_images(celeba_dir, tmp_path, capsys):
     assert '202599' in CELEBA_META['wrong_count_printed']
     status, out, err = run_tool(capsys, 'create_celeba', celeba_dir, tmp_path / 'a.h5')
     assert (status, out) == (1, '') and err == (
-        'dataset_tool.py: error: %s: has 3 images, expected 202599; unpack img_align_celeba_png.7z completely, or '
-        '--expected-images 3 if that is meant\n' % (celeba_dir / 'img_align_celeba_png'))
+        f'dataset_tool.py: error: {celeba_dir / "img_align_celeba_png"}: has 3 images, expected 202599; unpack '
+        'img_align_celeba_png.7z completely, or --expected-images 3 if that is meant\n')
     assert os.listdir(tmp_path) == ['celeba']
     assert run_tool(capsys, 'create_celeba', celeba_dir, tmp_path / 'a.h5', '--expected_images=0')[0] == 0
 

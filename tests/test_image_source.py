@@ -26,7 +26,7 @@ def test_only_a_few_items_are_read_ahead():
 
     def items():
         nonlocal num_read
-        for num_read in range(1, 1001):
+        for num_read in range(1, 1001):     # noqa: UP028
             yield num_read
 
     ahead = []
@@ -38,7 +38,7 @@ def test_only_a_few_items_are_read_ahead():
 def test_an_error_comes_in_its_place_and_ends_the_rest():
     def fail_at_five(number):
         if number == 5:
-            raise ValueError('number %d' % number)
+            raise ValueError(f'number {number}')
         return number
 
     results, num_threads = map_in_order(fail_at_five, range(1000), num_threads=2), threading.active_count()

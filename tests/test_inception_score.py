@@ -13,12 +13,12 @@ RECORDED, _meta = load_golden('metrics_inception')
 @pytest.mark.parametrize('case', ['a', 'b', 'c'])
 @pytest.mark.parametrize('minibatch_size', [9, 1000])
 def test_recorded_scores(case, splits, key, minibatch_size):
-    probabilities = RECORDED['is_%s_probabilities' % case]
+    probabilities = RECORDED[f'is_{case}_probabilities']
     statistics = ScoreStatistics(len(probabilities), splits)
     for begin in range(0, len(probabilities), minibatch_size):
         statistics.add(probabilities[begin:begin + minibatch_size])
     # float32 in the release.
-    np.testing.assert_allclose(statistics.mean_std(), RECORDED['is_%s_%s' % (case, key)], rtol=2e-6, atol=1e-12)
+    np.testing.assert_allclose(statistics.mean_std(), RECORDED[f'is_{case}_{key}'], rtol=2e-6, atol=1e-12)
 
 
 def test_probabilities_of_zero_count_nothing():

@@ -51,7 +51,7 @@ def write_mnist(folder, images=None, labels=None, prefix='train', dash='-', comp
     folder.mkdir(parents=True, exist_ok=True)
     for kind, array in (('images', ARRAYS['mnist_source_images'] if images is None else images),
                         ('labels', ARRAYS['mnist_source_labels'] if labels is None else labels)):
-        name = '%s-%s%sidx%d-ubyte%s' % (prefix, kind, dash, array.ndim, suffix)
+        name = f'{prefix}-{kind}{dash}idx{array.ndim}-ubyte{suffix}'
         (folder / name).write_bytes(compress(idx_bytes(array)))
     return folder
 
@@ -62,7 +62,7 @@ def write_mnist(folder, images=None, labels=None, prefix='train', dash='-', comp
 def test_the_recorded_mnist(subdir, kwargs, tmp_path, capsys):
     write_mnist(tmp_path / 'mnist' / subdir, **kwargs)
     argv = ['create_mnist', tmp_path / 'mnist', tmp_path / 'a.h5', '--expected-images', 20]
-    assert run_tool(capsys, *argv) == (0, 'Wrote 20 images to %s\n' % (tmp_path / 'a.h5'), '')
+    assert run_tool(capsys, *argv) == (0, f'Wrote 20 images to {tmp_path / "a.h5"}\n', '')
     check_recorded(tmp_path / 'a.h5', 'mnist')
 
 
@@ -106,7 +106,7 @@ def test_numbers_of_images_that_are_not_mnist(tmp_path, capsys):
     check_message(capsys, argv + ['--split', 'test+train'], 'has 40 images, expected 70000;')
     check_message(capsys, ['create_mnistrgb', *argv[1:]], 'has 20 images, expected 60000;')
     for split in ('valid', 'train+train', ''):
-        check_message(capsys, argv + ['--split', split], '--split %s: must be train or test' % split)
+        check_message(capsys, argv + ['--split', split], f'--split {split}: must be train or test')
     check_message(capsys, ['create_mnistrgb', *argv[1:], '--num-images', 0], '--num-images 0: must be at least 1')
     check_message(capsys, ['create_mnistrgb', *argv[1:], '--seed', -1], '--seed -1: must be')
 
@@ -145,9 +145,9 @@ def write_cifar10(folder, protocol=2, python2=False):
     for number in range(5):
         rows = slice(number * step, (number + 1) * step)
         batch = {'batch_label': 'training batch', 'data': images[rows], 'labels': labels[rows].tolist(),
-                 'filenames': ['%d.png' % row for row in range(step)]}
+                 'filenames': [f'{row}.png' for row in range(step)]}
         data = pickle_of_python2(batch) if python2 else pickle.dumps(batch, protocol)
-        (folder / ('data_batch_%d' % (number + 1))).write_bytes(data)
+        (folder / f'data_batch_{number + 1}').write_bytes(data)
     return folder
 
 
@@ -170,7 +170,7 @@ def pickle_of_python2(batch):
 def test_the_recorded_cifar10(subdir, kwargs, tmp_path, capsys):
     write_cifar10(tmp_path / 'cifar' / subdir, **kwargs)
     argv = ['create_cifar10', tmp_path / 'cifar', tmp_path / 'a.h5', '--expected-images', 30]
-    assert run_tool(capsys, *argv) == (0, 'Wrote 30 images to %s\n' % (tmp_path / 'a.h5'), '')
+    assert run_tool(capsys, *argv) == (0, f'Wrote 30 images to {tmp_path / "a.h5"}\n', '')
     check_recorded(tmp_path / 'a.h5', 'cifar10')
 
 
@@ -228,7 +228,7 @@ def test_the_array_of_the_hostile_pickles_without_hostility(tmp_path):
 
 
 @pytest.mark.parametrize('data, message', [
-    (pickle.dumps({'data': Malicious(os.mkdir, 'pwned')}), 'asks for %s.mkdir' % os.mkdir.__module__),
+    (pickle.dumps({'data': Malicious(os.mkdir, 'pwned')}), f'asks for {os.mkdir.__module__}.mkdir'),
     (pickle.dumps({'data': Malicious(eval, '1')}), 'asks for builtins.eval'),
     (pickle.dumps({'data': collections.OrderedDict()}), 'asks for collections.OrderedDict'),
     (b'cnumpy.core.multiarray\nfromfile\n.', 'asks for numpy.core.multiarray.fromfile'),
@@ -336,7 +336,7 @@ def center_of_mass(images):
 def test_digits(resolution, tmp_path, capsys):
     h5_path = tmp_path / 'digits.h5'
     assert run_tool(capsys, 'create_digits', h5_path, '--resolution', resolution) == (
-        0, 'Wrote 1797 images to %s\n' % h5_path, '')
+        0, f'Wrote 1797 images to {h5_path}\n', '')
     with dataset.Dataset(h5_path) as reader:
         assert reader.shape == (1, resolution, resolution) and reader.num_images == 1797
         images, labels = reader.get_images(range(1797))

@@ -412,7 +412,7 @@ def test_minibatch_statistic_of_parts(averaging, engine):
 
 @pytest.mark.parametrize('num_parts', [0, 1.5])
 def test_minibatch_statistic_of_impossible_parts(num_parts):
-    with pytest.raises(ValueError, match='num_parts=%s: use 1 for the whole minibatch' % num_parts):
+    with pytest.raises(ValueError, match=f'num_parts={num_parts}: use 1 for the whole minibatch'):
         layers.MinibatchStatConcatLayer(input_layer(4, 2, 2), num_parts=num_parts)
 
 
@@ -432,7 +432,7 @@ def test_gdrop_of_ranks_is_that_of_the_whole_minibatch(mode, engine):
                                      dict(averaging='most'), dict(func='Tvar')])
 def test_minibatch_statistic_mistakes(options):
     (name, value), = options.items()
-    with pytest.raises(ValueError, match='%s=%r: use one of' % (name, value)):
+    with pytest.raises(ValueError, match=f'{name}={value!r}: use one of'):
         layers.MinibatchStatConcatLayer(input_layer(4, 2, 2), **options)
 
 

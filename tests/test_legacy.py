@@ -65,7 +65,7 @@ def test_snapshot_of_2017():
         assert net.func_name == ('networks.D_paper' if key == 'D' else 'networks.G_paper')
         assert net.get_var('cur_lod') == np.float32(meta['cur_lod_saved'])
         for index, name in enumerate(list(net.vars)[:net.num_layer_params]):
-            np.testing.assert_array_equal(net.get_var(name), arrays['param_%s_%03d' % (key, index)])
+            np.testing.assert_array_equal(net.get_var(name), arrays[f'param_{key}_{index:03d}'])
     assert D.get_var('gdrop_strength') == np.float32(meta['gdrop_strength_saved'])
     np.testing.assert_allclose(D.run(arrays['D_images']), arrays['D_scores_lod0.25'], rtol=0, atol=SCORES)
     for key in arrays:
@@ -125,7 +125,7 @@ def test_networks_of_2017_that_the_2018_release_imported(case, old_name, tmp_pat
     for lod in case['lods'][:1] if old_name else case['lods']:
         net.set_var('cur_lod', lod)
         np.testing.assert_allclose(net.run(inputs, min_lod=None, max_lod=None),
-                                   arrays['%s/out/lod%.2f' % (case['tag'], lod)], rtol=0,
+                                   arrays[f'{case["tag"]}/out/lod{lod:.2f}'], rtol=0,
                                    # Without wscale the images go up to 3.6. In float64 the release is off by 8e-6,
                                    # float32 here by 1.6e-5, in opposite directions.
                                    atol=5e-5 if case['tag'].startswith('G') else SCORES)
@@ -138,7 +138,7 @@ def test_networks_of_2017_that_the_2018_release_imported(case, old_name, tmp_pat
 @pytest.mark.parametrize('name', ['uncond32', 'cond16'])
 def test_pickles_of_2018(name):
     """Every recorded result of `run` on the loaded networks, and what they are made of."""
-    expected, _meta = load_golden('tf/pickles/%s.expected' % name)
+    expected, _meta = load_golden(f'tf/pickles/{name}.expected')
     infos, = [info for info in json.loads((GOLDEN / 'tf' / 'pickles' / 'pickles.json').read_text())
               if info['file'] == name + '.pkl']
     nets = dict(zip(infos['tuple_order'], misc.load_pkl(GOLDEN / 'tf' / 'pickles' / (name + '.pkl')), strict=True))

@@ -66,7 +66,7 @@ class Case:
     def reset(self):
         for key, params in self.params.items():
             for index, param in enumerate(params):
-                param.set_value(self.arrays['param_%s_%03d' % (key, index)].astype(param.dtype))
+                param.set_value(self.arrays[f'param_{key}_{index:03d}'].astype(param.dtype))
 
     def input_values(self):
         """Recorded inputs, images shrunk to image_lod."""
@@ -85,14 +85,14 @@ class Case:
             connected = {self.params[key].index(param): grad for param, grad in zip(trainables, grads, strict=True)
                          if grad is not None}
             assert sorted(connected) == self.meta['connected_param_index'][key]
-            expressions.update({'grad_%s_%03d' % (key, index): grad for index, grad in connected.items()})
+            expressions.update({f'grad_{key}_{index:03d}': grad for index, grad in connected.items()})
         return expressions
 
     def check_side_effects(self, tolerance):
         """Evaluating moves the averages of batch norm and nothing else."""
         for key, params in self.params.items():
             for index, param in enumerate(params):
-                suffix = '%s_%03d' % (key, index)
+                suffix = f'{key}_{index:03d}'
                 if 'after_' + suffix in self.arrays:
                     assert_close(param.get_value(), self.arrays['after_' + suffix], tolerance, 'after_' + suffix)
                 else:
@@ -115,7 +115,7 @@ def assert_close(actual, desired, tolerance, what):
     deviation = np.abs(np.asarray(actual, dtype='float64') - desired).max(initial=0)
     dtype = desired.dtype if desired.dtype.kind == 'f' else 'float64'
     allowed = max(tolerance * scale, 4 * np.finfo(dtype).eps)
-    assert deviation <= allowed, '%s: off by %g of %g' % (what, deviation, scale)
+    assert deviation <= allowed, f'{what}: off by {deviation:g} of {scale:g}'
 
 
 def check_case(name, tolerance=None, **options):
@@ -233,5 +233,5 @@ def test_user_mistakes(option, value):
     small = dict(resolution=4, fmap_max=4)
     G = tfutil_shim.Network('G', func='networks.G_paper', **small)
     D = tfutil_shim.Network('D', func='networks.D_paper', **small)
-    with pytest.raises(misc.UserError, match="loss.%s='%s': use '" % (option, value)):
+    with pytest.raises(misc.UserError, match=f"loss.{option}='{value}': use '"):
         loss.evaluate_loss(G, D, 0, 0, T.ftensor4(), T.fmatrix(), T.fmatrix(), T.fmatrix(), **{option: value})

@@ -16,7 +16,7 @@ import lsun
 from misc import UserError
 
 ARRAYS, META = load_golden('h5tool_lsun')
-DECODED = [ARRAYS['decoded_rgb_%d' % list(ARRAYS['keys']).index(key)] for key in META['cursor_order']]
+DECODED = [ARRAYS[f'decoded_rgb_{list(ARRAYS["keys"]).index(key)}'] for key in META['cursor_order']]
 
 
 def write_lmdb(folder, records):
@@ -27,7 +27,7 @@ def write_lmdb(folder, records):
     return folder
 
 
-RECORDS = {str(key): ARRAYS['value_%d' % index].tobytes() for index, key in enumerate(ARRAYS['keys'])}
+RECORDS = {str(key): ARRAYS[f'value_{index}'].tobytes() for index, key in enumerate(ARRAYS['keys'])}
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_the_recorded_datasets(key, argv, lmdb_dir, tmp_path, capsys):
     h5_path = tmp_path / 'a.h5'
     num = len(ARRAYS[key + '_order_in_file'])
     assert run_tool(capsys, 'create_lsun', lmdb_dir, h5_path, *argv) == (
-        0, 'Wrote %d images to %s\n' % (num, h5_path), '')
+        0, f'Wrote {num} images to {h5_path}\n', '')
     check_h5_file(h5_path, (ARRAYS, META), key)
 
 
@@ -79,7 +79,7 @@ def test_the_default_resolution_is_the_paper_s(lmdb_dir):
 
 
 def test_broken_records_are_left_out_and_counted(tmp_path, capsys):
-    records = {'k%03d' % number: encoded(image_of_class(8, number)) for number in range(100)}
+    records = {f'k{number:03d}': encoded(image_of_class(8, number)) for number in range(100)}
     records['k003'], records['k050'], records['k099'] = b'', b'no image', records['k099'][:-40]
     folder = write_lmdb(tmp_path / 'lmdb', records)
     status, out, err = run_tool(capsys, 'create_lsun', folder, tmp_path / 'a.h5', '--resolution', 8)
@@ -126,14 +126,10 @@ def read_in_another_process(tmp_path, variants):
     for number, content in enumerate(variants):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / 'data.mdb').write_bytes(content)
-    script = 'import lsun, misc, os, sys\n' \
-             'for number in range(%d):\n' \
-             '    try:\n' \
-             '        source = lsun.lsun(os.path.join(sys.argv[1], str(number)), 32)\n' \
-             '        result = sum(map(len, source.images(0, source.num_images)))\n' \
-             '    except misc.UserError as error:\n' \
-             '        result = error\n' \
-             '    print("RESULT", result)\n' % len(variants)
+    script = (f'import lsun, misc, os, sys\nfor number in range({len(variants)}):\n    try:\n        source = '
+              'lsun.lsun(os.path.join(sys.argv[1], str(number)), 32)\n        result = sum(map(len, source.images(0, '
+              'source.num_images)))\n    except misc.UserError as error:\n        result = error\n    print("RESULT", '
+              'result)\n')
     result = subprocess.run([sys.executable, '-c', script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, '')
     results = [line.removeprefix('RESULT ') for line in result.stdout.splitlines() if line.startswith('RESULT ')]
@@ -147,7 +143,7 @@ def test_a_database_that_is_cut_off(lmdb_dir, tmp_path):
     results = read_in_another_process(tmp_path, [whole[:length] for length in lengths])
     for result in results:
         assert 'data.mdb: ' in result and result.endswith('; unpack or download it again')
-    assert 'is cut off: has %d bytes of %d;' % (len(whole) - 1, len(whole)) in results[-1]
+    assert f'is cut off: has {len(whole) - 1} bytes of {len(whole)};' in results[-1]
 
 
 def test_a_damaged_database(lmdb_dir, tmp_path):

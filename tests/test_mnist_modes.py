@@ -18,16 +18,16 @@ def classify(images):
 @pytest.mark.parametrize('case', ['skewed', 'small_two_evals', 'uniform'])
 @pytest.mark.parametrize('minibatch_size', [700, 10000])
 def test_recorded_modes_and_divergences(case, minibatch_size):
-    digits = RECORDED['hist_%s_predictions' % case]
-    per_draw, num_draws = RECORDED['hist_%s_num' % case]
+    digits = RECORDED[f'hist_{case}_predictions']
+    per_draw, num_draws = RECORDED[f'hist_{case}_num']
     metric = MnistModes(classify, per_draw, divisor=RELEASE_DIVISOR)
     metric.begin('fakes')
     for begin in range(0, len(digits), minibatch_size):
         metric.feed('fakes', digits[begin:begin + minibatch_size, :, np.newaxis, np.newaxis])
     assert len(metric.results) == num_draws
     values = dict(zip(metric.names(), metric.end('fakes'), strict=True))
-    assert values['modes_mean'] == RECORDED['hist_%s_mean_modes' % case]
-    np.testing.assert_allclose(values['KL_mean'], RECORDED['hist_%s_mean_kl' % case], rtol=1e-13)
+    assert values['modes_mean'] == RECORDED[f'hist_{case}_mean_modes']
+    np.testing.assert_allclose(values['KL_mean'], RECORDED[f'hist_{case}_mean_kl'], rtol=1e-13)
 
 
 def test_the_default_divides_by_the_number_of_images():

@@ -16,7 +16,7 @@ TOLERANCE = 5e-6    # The release keeps images and their squares in float32; eve
 
 
 def images_of(case):
-    return {letter: GOLDEN_2017['%s_%s' % (case, name)].transpose(0, 3, 1, 2)
+    return {letter: GOLDEN_2017[f'{case}_{name}'].transpose(0, 3, 1, 2)
             for letter, name in zip('ABC', ['A', 'B_noisy', 'C_blend'], strict=True)}
 
 
@@ -26,10 +26,10 @@ def test_recorded_pairs(case, pair):
     images = images_of(case)
     a, b = images[pair[0]], images[pair[1]]
     ssim, contrast = ms_ssim.ssim_per_pair(a, b)
-    np.testing.assert_allclose(ssim, np.atleast_1d(GOLDEN_2017['%s_ssim_%s' % (case, pair)]), atol=TOLERANCE)
-    np.testing.assert_allclose(contrast, np.atleast_1d(GOLDEN_2017['%s_cs_%s' % (case, pair)]), atol=TOLERANCE)
+    np.testing.assert_allclose(ssim, np.atleast_1d(GOLDEN_2017[f'{case}_ssim_{pair}']), atol=TOLERANCE)
+    np.testing.assert_allclose(contrast, np.atleast_1d(GOLDEN_2017[f'{case}_cs_{pair}']), atol=TOLERANCE)
     mean = ms_ssim.ms_ssim_per_pair(a, b).mean()
-    np.testing.assert_allclose(mean, GOLDEN_2017['%s_msssim_%s' % (case, pair)], atol=TOLERANCE)
+    np.testing.assert_allclose(mean, GOLDEN_2017[f'{case}_msssim_{pair}'], atol=TOLERANCE)
 
 
 def test_recorded_pair_with_other_weights():

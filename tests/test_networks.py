@@ -41,7 +41,7 @@ class Net:
 
     def reset(self):
         for index, param in enumerate(self.params):
-            param.set_value(self.values['param_%03d' % index].astype(param.dtype))
+            param.set_value(self.values[f'param_{index:03d}'].astype(param.dtype))
 
     def set(self, **scalars):
         for name, value in scalars.items():
@@ -85,7 +85,7 @@ def recorded_evaluations(keys):
 def assert_close(actual, desired, tolerance, what):
     scale = np.abs(desired).max()
     deviation = np.abs(np.asarray(actual, dtype='float64') - desired).max()
-    assert deviation <= tolerance * scale, '%s: off by %g of %g' % (what, deviation, scale)
+    assert deviation <= tolerance * scale, f'{what}: off by {deviation:g} of {scale:g}'
 
 
 def pick(outputs, what):
@@ -162,7 +162,7 @@ def check_outputs(case, only_lod=None):
     for lod, outputs in zip(lods, net.evaluate_lods(arrays, lods, deterministic=True), strict=True):
         for what, key in recorded['det', lod].items():
             assert_close(pick(outputs, what), arrays[key], TOLERANCES['float32'], key)
-    assert all(np.array_equal(param.get_value(), arrays['param_%03d' % i]) for i, param in enumerate(net.params))
+    assert all(np.array_equal(param.get_value(), arrays[f'param_{i:03d}']) for i, param in enumerate(net.params))
     for (kind, lod), keys in recorded.items():
         if kind == 'det' or only_lod not in (None, lod):
             continue
@@ -171,11 +171,11 @@ def check_outputs(case, only_lod=None):
         for what, key in keys.items():
             assert_close(pick(outputs, what), arrays[key], TOLERANCES['float32'], key)
         for index, param in enumerate(net.params):
-            moved = 'bnafter_%s_lod%.1f_%03d' % (kind, lod, index)
+            moved = f'bnafter_{kind}_lod{lod:.1f}_{index:03d}'
             if moved in arrays:
                 assert_close(param.get_value(), arrays[moved], TOLERANCES['float32'], moved)
             else:
-                assert np.array_equal(param.get_value(), arrays['param_%03d' % index]), param.name
+                assert np.array_equal(param.get_value(), arrays[f'param_{index:03d}']), param.name
 
 
 @pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)
@@ -231,7 +231,7 @@ def test_initialization_of_minibatch_discrimination(engine):
     net.set(cur_lod=2.0)
     layers.initialize_mbdisc(net.built['input_layers'][0], net.outputs, arrays['in_images'])
     for index, param in enumerate(net.params):
-        assert_close(param.get_value(), arrays['mbdiscinit_lod2.0_%03d' % index], TOLERANCES['float32'], param.name)
+        assert_close(param.get_value(), arrays[f'mbdiscinit_lod2.0_{index:03d}'], TOLERANCES['float32'], param.name)
     scores, = net.evaluate(arrays, 2.0, deterministic=True)
     assert_close(scores, arrays['out_after_mbdiscinit_lod2.0_scores'], TOLERANCES['float32'], 'scores')
 
@@ -316,7 +316,7 @@ def test_defaults_and_unknown_arguments():
     G = networks.G_paper(fmap_base=128, fmap_decay=0.5)
     assert G['input_layers'][0].output_shape == (None, 128)
     shapes = {layer.name: layer.output_shape for layer in lasagne.layers.get_all_layers(G['output_layers'])}
-    assert [shapes['G%db' % stage][1] for stage in (1, 2, 3, 4)] == [90, 64, 45, 32]
+    assert [shapes[f'G{stage}b'][1] for stage in (1, 2, 3, 4)] == [90, 64, 45, 32]
 
 
 def test_smallest_resolution():

@@ -206,13 +206,13 @@ class LossCase:
     """Recorded networks and inputs of the losses for one label size, and functions of the lod and the arguments."""
 
     def __init__(self, label_size):
-        self.arrays, _meta = load_golden('tf/losses/losses_label%d' % label_size)
-        self.info = json.loads((GOLDEN / 'tf' / 'losses' / ('losses_label%d.json' % label_size)).read_text())
+        self.arrays, _meta = load_golden(f'tf/losses/losses_label{label_size}')
+        self.info = json.loads((GOLDEN / 'tf' / 'losses' / f'losses_label{label_size}.json').read_text())
         self.nets = {}
         for key in 'GD':
-            net = Network(key, func='networks_2018.%s_paper' % key, **self.info[key + '_kwargs'])
+            net = Network(key, func=f'networks_2018.{key}_paper', **self.info[key + '_kwargs'])
             for name in net.trainables:
-                net.set_var(name, self.arrays['%s/var/%s' % (key, name)])
+                net.set_var(name, self.arrays[f'{key}/var/{name}'])
             self.nets[key] = net
 
     def function(self, min_lod, max_lod, image_lod):
@@ -255,7 +255,7 @@ def test_losses_and_gradients(label_size, min_lod, image_lod):
         recorded = case.arrays[prefix + 'loss'].astype('float64').mean()
         np.testing.assert_allclose(value, recorded, rtol=1e-5, err_msg=prefix)      # Float32 rounding.
         if record['wrt'] == 'D':
-            summary = {name: case.arrays[prefix + 'summary/Loss/%s_scores' % name] for name in ('real', 'fake')}
+            summary = {name: case.arrays[prefix + f'summary/Loss/{name}_scores'] for name in ('real', 'fake')}
             np.testing.assert_allclose(grads.pop(0), summary['fake'] - summary['real'], rtol=0, atol=1e-5)
         if not record['grad_stored']:
             continue
@@ -275,13 +275,13 @@ def test_statistics_of_the_losses(label_size):
     fakes = G.get_output_for(T.constant(case.arrays['latents']), labels)
     mixed = reals + (fakes - reals) * T.constant(case.arrays['mixing_factors'])
     scores = {name: D.get_output_for(images) for name, images in (('real', reals), ('fake', fakes), ('mixed', mixed))}
-    wanted = {'Loss/%s_scores' % name: outputs[0] for name, outputs in scores.items()}
+    wanted = {f'Loss/{name}_scores': outputs[0] for name, outputs in scores.items()}
     gradients = theano.grad(T.sum(scores['mixed'][0]), mixed)
     wanted['Loss/mixed_norms'] = T.sqrt(T.sum(T.sqr(gradients), axis=(1, 2, 3)))
     wanted['Loss/epsilon_penalty'] = T.sqr(scores['real'][0])
     if label_size:
         for name in ('real', 'fake'):
-            wanted['Loss/label_penalty_%ss' % name] = T.stack(
+            wanted[f'Loss/label_penalty_{name}s'] = T.stack(
                 [loss.cross_entropy(scores[name][1][i:i + 1], labels[i:i + 1]) for i in range(8)])
     function = theano.function([], [*wanted.values(), fakes])
     for record in case.info['cases']:
@@ -295,14 +295,14 @@ def test_statistics_of_the_losses(label_size):
         assert set(recorded) == set(wanted)
         for name, value in zip(wanted, values, strict=True):
             np.testing.assert_allclose(value, recorded[name], rtol=1e-4, atol=1e-5, err_msg=record['prefix'] + name)
-        key = 'lod%.1f/fakes_for_reals_labels' % record['lod']
+        key = f'lod{record["lod"]:.1f}/fakes_for_reals_labels'
         np.testing.assert_allclose(images, case.arrays[key], rtol=0, atol=TOLERANCES['images_out'])
 
 
 @pytest.mark.parametrize('kwargs', [{'label_size': 3, 'fused_scale': False}, {'dtype': 'float16'}])
 def test_training(kwargs):
     """Steps of the training loop on these networks: losses are finite, weights and averages move."""
-    G, D = [Network(func='networks_2018.%s_paper' % key, **SMALL, **kwargs) for key in 'GD']
+    G, D = [Network(func=f'networks_2018.{key}_paper', **SMALL, **kwargs) for key in 'GD']
     Gs = G.clone(share_nontrainables=True)
     before = {name: value.get_value() for name, value in Gs.trainables.items()}
     schedule = train.Schedule(1.5, 1, 2, 8, 4, 1.0, 1.0)

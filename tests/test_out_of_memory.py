@@ -94,7 +94,7 @@ def test_training_ends_with_one_line(error, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch, '_fused_adam_', raising(error))
     argv = ['--data-dir', str(tmp_path), '--result-dir', str(tmp_path)]
     options = {'G.fmap_max': 4, 'D.fmap_max': 4, 'train.minibatch_overrides': '{4:6}', 'dataset.resolution': 4}
-    status = train.main(argv + [word for key, value in options.items() for word in ('--set', '%s=%s' % (key, value))])
+    status = train.main(argv + [word for key, value in options.items() for word in ('--set', f'{key}={value}')])
     err = capsys.readouterr().err
     assert status == 1 and 'Traceback' not in err
     assert re.search(r'^train.py: error: out of memory: the machine has .* GiB; at 4x4 train.minibatch_overrides.4.=6 '

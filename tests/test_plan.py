@@ -13,7 +13,7 @@ import plan
 import train
 
 TRAININGS = [name for name in config.experiments if experiment.is_training(config.experiments[name])]
-VARIANTS = ['celebahq-v2-1gpu-%s' % name for name in config.variants]
+VARIANTS = [f'celebahq-v2-1gpu-{name}' for name in config.variants]
 
 
 @pytest.fixture(scope='module')
@@ -90,7 +90,7 @@ def test_variants_combine():
 
 @pytest.mark.parametrize('name', ['celebahq-1042', 'digits-nogroving', 'nogrowing', ''])
 def test_unknown_experiment(name):
-    with pytest.raises(misc.UserError, match='experiment=%r' % name):
+    with pytest.raises(misc.UserError, match=f'experiment={name!r}'):
         experiment.resolve_config(config, name)
 
 

@@ -247,7 +247,7 @@ def test_float16_runs_train_with_loss_scaling(tmp_path, monkeypatch):
     argv = ['--precision', 'float16', '--data-dir', str(tmp_path), '--result-dir', str(tmp_path)]
     options = {'G.fmap_max': 4, 'D.fmap_max': 4, 'train.minibatch_default': 4, 'train.total_kimg': 0.012,
                'dataset.resolution': 4, 'train.show_progress': False, 'metrics': []}
-    status = train.main(argv + [word for key, value in options.items() for word in ('--set', '%s=%s' % (key, value))])
+    status = train.main(argv + [word for key, value in options.items() for word in ('--set', f'{key}={value}')])
     assert status == 0 and len(exponents) == 2
     assert all(exponent.get_value() == 61 for exponent in exponents)     # 2^64 is far too much for float16.
     assert 'products in float16' in (tmp_path / '000-digits' / 'log.txt').read_text()

@@ -46,7 +46,7 @@ def test_report(runs, tmp_path):
     assert '| a-gulrajani | 3 | 1.0 ± 0.0 | 46.7 ± 30.6 | 0.250 ± 0.000 |' in text
     assert '| growing | 2.00 | 20.0 |' in text
     for name in ('growing', 'ablation'):
-        assert (report_dir / ('small-scale-%s.png' % name)).read_bytes().startswith(b'\x89PNG')
+        assert (report_dir / f'small-scale-{name}.png').read_bytes().startswith(b'\x89PNG')
     (report_dir / 'README.md').write_text(text.replace('## Every row', 'Our words.\n\n## Every row'))
     reproduce_report.write(*runs, report_dir)
     assert (report_dir / 'README.md').read_text() == text.replace('## Every row', 'Our words.\n\n## Every row')

@@ -77,7 +77,7 @@ def write_picture(path, level, size=(20, 30)):
 
 def metric_line(name, kimg, snapshot=None, **values):
     """As `evaluate_metrics` writes it."""
-    return {'metric': name, 'snapshot': snapshot or 'network-snapshot-%06d' % kimg, 'kimg': kimg,
+    return {'metric': name, 'snapshot': snapshot or f'network-snapshot-{kimg:06d}', 'kimg': kimg,
             'seconds': 20.0 * kimg, 'num_images': 64, 'random_seed': 1000, 'values': values,
             'evaluated': '2026-01-01 00:00:00'}
 
@@ -93,7 +93,7 @@ def run_dir(tmp_path):
     folder.mkdir()
     write_stats(folder, TICKS)
     for kimg, level in LEVELS.items():
-        write_picture(folder / ('fakes%06d.png' % kimg), level)
+        write_picture(folder / f'fakes{kimg:06d}.png', level)
     write_picture(folder / 'reals.png', 128)
     write_metrics(folder, [metric_line('swd', 2.0, avg=9.5, level16=8.0), metric_line('fid', 4.0, FID=33.25),
                            metric_line('swd', 6.0, 'network-final', avg=float('nan'), level16=4.0)])
@@ -174,7 +174,7 @@ def test_page_needs_no_other_file(run_dir):
 def test_long_runs_and_large_pictures(run_dir, monkeypatch):
     noise = np.random.RandomState(1).randint(256, size=(3, 270, 480), dtype=np.uint8)
     for kimg in range(10, 110):
-        shutil.copy(run_dir / 'fakes000002.png', run_dir / ('fakes%06d.png' % kimg))
+        shutil.copy(run_dir / 'fakes000002.png', run_dir / f'fakes{kimg:06d}.png')
     misc.save_image(noise, run_dir / 'fakes000200.png', (0, 255))
     monkeypatch.setattr(run_report, 'PICTURE_BYTES', 49 * 20_000)      # The noise has 390 kB.
     page = Page(run_report.write_report(run_dir))
@@ -239,10 +239,10 @@ def test_text_cannot_become_code(tmp_path):
     write_stats(folder, TICKS)
     write_metrics(folder, [metric_line(EVIL, kimg, EVIL, **{EVIL: 1.0}) for kimg in (1.0, 2.0)])
     for name in ('config.txt', 'run.txt', 'metric-x.txt'):
-        (folder / name).write_text('{"%s": "@@data@@"}' % EVIL, encoding='utf-8')
+        (folder / name).write_text(f'{{"{EVIL}": "@@data@@"}}', encoding='utf-8')
     page = Page(run_report.write_report(folder))
     assert page.elements.count('script') == 2 and 'img' not in page.elements
-    assert folder.name in page.text and page.text.count('{"%s": "@@data@@"}' % EVIL) == 3
+    assert folder.name in page.text and page.text.count(f'{{"{EVIL}": "@@data@@"}}') == 3
     assert [EVIL, '1.0', '20s', '1.0000'] in page.tables[1]
     assert page.data['charts'][-1]['series'] == [EVIL]
 
@@ -250,7 +250,7 @@ def test_text_cannot_become_code(tmp_path):
 def test_command(run_dir, tmp_path, capsys):
     results = str(tmp_path)
     assert util_scripts.main(['report', '4', '--result-dir', results]) == 0
-    assert 'Wrote %s' % (run_dir / 'report.html') in capsys.readouterr().out
+    assert f'Wrote {run_dir / "report.html"}' in capsys.readouterr().out
     assert util_scripts.main(['report', str(run_dir), '--out', str(tmp_path / 'page.html')]) == 0
     written = re.compile('Written [-0-9: ]*')
     first, second = [written.sub('', path.read_text(encoding='utf-8'))
@@ -435,7 +435,7 @@ def test_page_on_a_phone_in_the_dark(run_dir, open_page):
 @pytest.mark.parametrize('lines', [[], TICKS[:1], [{'kimg': 1.0}], [{'kimg': 1.0, 'Gloss': 2.0}, {'kimg': 2.0}]])
 def test_little_to_show_in_a_browser(run_dir, open_page, lines):
     write_stats(run_dir, lines)
-    for name in ('reals.png', 'metrics.jsonl', *('fakes%06d.png' % kimg for kimg in LEVELS)):
+    for name in ('reals.png', 'metrics.jsonl', *(f'fakes{kimg:06d}.png' for kimg in LEVELS)):
         os.remove(run_dir / name)
     run_report.write_report(run_dir)
     page = open_page(run_dir / 'report.html')

@@ -55,7 +55,7 @@ def read(path):
         tracemalloc.stop()
         assert not seen
         # Small files may need some memory for messages and tables, large ones a few copies of what they hold.
-        assert peak < 32 * MEGABYTE + 8 * size, '%d bytes for a file of %d' % (peak, size)
+        assert peak < 32 * MEGABYTE + 8 * size, f'{peak} bytes for a file of {size}'
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def hostile():
         'os.system': pickle.dumps(Call(os.system, touch)),
         'posix.system by text': b'cposix\nsystem\n' + text(touch) + b'\x85R.',
         'nt.system': call('nt system', touch),
-        'builtins.eval': pickle.dumps(Call(eval, '__import__("os").system("%s")' % touch)),
+        'builtins.eval': pickle.dumps(Call(eval, f'__import__("os").system("{touch}")')),
         'builtins.exec': pickle.dumps(Call(exec, 'import os'), 4),
         'eval of Python 2': call('__builtin__ eval', '1'),
         'file of Python 2': call('__builtin__ file', '/tmp/hostile-pickle-ran', 'w'),

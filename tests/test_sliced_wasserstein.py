@@ -48,7 +48,7 @@ def normalized_set(rows):
 def test_pyramid_is_the_recorded_one_exactly():
     levels = sw.laplacian_pyramid(SWD['lp_input'], 3)
     for index, level in enumerate(levels):
-        np.testing.assert_array_equal(level, SWD['lp_level%d' % index])
+        np.testing.assert_array_equal(level, SWD[f'lp_level{index}'])
         assert level.dtype == np.float32
     restored = levels[2]
     for level in levels[1::-1]:
@@ -61,7 +61,7 @@ def test_pyramid_is_the_recorded_one_exactly():
 def test_pyramid_of_the_2018_release_exactly():
     reals = TF['swd/reals']
     for index, level in enumerate(sw.laplacian_pyramid(reals[:1], 3)):
-        np.testing.assert_array_equal(level, TF['swd/laplacian_level%d' % index])
+        np.testing.assert_array_equal(level, TF[f'swd/laplacian_level{index}'])
     np.testing.assert_array_equal(sw.pyr_down(reals[:1]), TF['swd/pyr_down'])
     np.testing.assert_array_equal(sw.pyr_up(reals[:1, :, ::4, ::4]), TF['swd/pyr_up'])
     assert TF_META['reconstruct_max_abs_error'] == 0.0
@@ -84,8 +84,8 @@ def test_filters_are_scipys_also_where_they_are_computed_in_bands(dtype):
 
 def test_downscaling_is_the_recorded_one_exactly():
     for lod in (1, 2):
-        np.testing.assert_array_equal(sw.downscale(SWD['lp_input'], 2 ** lod), SWD['downscale_lod%d' % lod])
-        np.testing.assert_array_equal(sw.downscale(TF['swd/reals'][:2], 2 ** lod), TF['swd/downscale_lod%d' % lod])
+        np.testing.assert_array_equal(sw.downscale(SWD['lp_input'], 2 ** lod), SWD[f'downscale_lod{lod}'])
+        np.testing.assert_array_equal(sw.downscale(TF['swd/reals'][:2], 2 ** lod), TF[f'swd/downscale_lod{lod}'])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_distances_are_the_recorded_ones(repeats, directions):
     sets = [normalized_set(SWD[name]) for name in ('final_out', 'sw_B')]
     distance = sw.sliced_wasserstein(*sets, repeats, directions, random)
     # Products of 147 float32 values, added in another order.
-    np.testing.assert_allclose(distance, SWD['sw_out_%dx%d' % (repeats, directions)], rtol=1e-6)
+    np.testing.assert_allclose(distance, SWD[f'sw_out_{repeats}x{directions}'], rtol=1e-6)
 
 
 @pytest.mark.parametrize('num', [1 << 14, 50001, 300000])
@@ -144,9 +144,9 @@ def test_counting_in_bins_gives_what_sorting_gives(kind, num):
 
 def recorded_flow(name):
     """Scores of the 2017 scoring command, composed of the parts here."""
-    meta = json.loads(str(SWD['swd_%s_meta' % name]))
+    meta = json.loads(str(SWD[f'swd_{name}_meta']))
     options = meta['kwargs']
-    reals = SWD['swd_%s_reals' % name]
+    reals = SWD[f'swd_{name}_reals']
     minibatch_size, per_image = options['minibatch_size'], options['nhoods_per_image']
     directions = options.get('dir_repeats', 1), options.get('dirs_per_repeat', 147)
     highest = min(reals.shape[2], options.get('resolution_max', 1024))
@@ -166,10 +166,10 @@ def recorded_flow(name):
     np.random.seed(meta['seed_before'])
     real_sets = feed(reals, [([], []) for _level in range(num_levels)])
     scores = [[sw.sliced_wasserstein(*sets, *directions) for sets in real_sets]]
-    for index in range(len(SWD['swd_%s_scores' % name]) - 1):
+    for index in range(len(SWD[f'swd_{name}_scores']) - 1):
         np.random.seed(index)
         np.random.randn(*meta['latents_drawn_before_fakes'])
-        fakes = sw.downscale(SWD['swd_%s_fakes%d' % (name, index)], shrink)
+        fakes = sw.downscale(SWD[f'swd_{name}_fakes{index}'], shrink)
         fake_sets = feed(fakes, [([],) for _level in range(num_levels)])
         scores.append([sw.sliced_wasserstein(sets[0], fakes[0], *directions)
                        for sets, fakes in zip(real_sets, fake_sets, strict=True)])
@@ -178,7 +178,7 @@ def recorded_flow(name):
 
 @pytest.mark.parametrize('name', ['a', 'b', 'c'])
 def test_recorded_scores_of_the_2017_command(name):
-    np.testing.assert_allclose(recorded_flow(name), SWD['swd_%s_scores' % name], rtol=1e-6)
+    np.testing.assert_allclose(recorded_flow(name), SWD[f'swd_{name}_scores'], rtol=1e-6)
 
 
 def test_recorded_calls_of_the_2018_interface():

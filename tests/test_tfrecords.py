@@ -22,7 +22,7 @@ def folder(tmp_path):
     """The sample: five images of 8x8 and 4x4, with labels."""
     (tmp_path / 'faces').mkdir()
     for lod in (2, 3):
-        (tmp_path / 'faces' / ('faces-r%02d.tfrecords' % lod)).write_bytes(SAMPLE['file_r%02d' % lod].tobytes())
+        (tmp_path / 'faces' / f'faces-r{lod:02d}.tfrecords').write_bytes(SAMPLE[f'file_r{lod:02d}'].tobytes())
     with open(tmp_path / 'faces' / 'faces-rxx.labels', 'wb') as file:
         np.save(file, LABELS)
     return tmp_path / 'faces'
@@ -78,7 +78,7 @@ def write_records(path, messages):
 
 def test_a_dataset_of_another_writer(folder, tmp_path, capsys):
     h5_path = tmp_path / 'a.h5'
-    assert run_tool(capsys, 'create_from_tfrecords', folder, h5_path) == (0, 'Wrote 5 images to %s\n' % h5_path, '')
+    assert run_tool(capsys, 'create_from_tfrecords', folder, h5_path) == (0, f'Wrote 5 images to {h5_path}\n', '')
     with h5py.File(h5_path) as h5:
         np.testing.assert_array_equal(h5['data8x8'][:], SAMPLE['images'])
     np.testing.assert_array_equal(np.load(tmp_path / 'a-labels.npy'), LABELS)
@@ -175,7 +175,7 @@ def test_a_file_that_is_cut_off_anywhere(folder):
     for length in range(1, len(whole), 7):
         if length % size:
             path.write_bytes(whole[:length])
-            with pytest.raises(UserError, match='faces-r03.tfrecords: is cut off in record %d;' % (length // size)):
+            with pytest.raises(UserError, match=f'faces-r03.tfrecords: is cut off in record {length // size};'):
                 tfrecords.tfrecords(folder)
     path.write_bytes(b'')
     with pytest.raises(UserError, match='faces-r03.tfrecords: is empty'):

@@ -77,7 +77,7 @@ def build_random():
 
 
 def build_renamed():
-    images = InputLayer((None, 2), name='images%d' % np.random.randint(1000))
+    images = InputLayer((None, 2), name=f'images{np.random.randint(1000)}')
     return {'input_layers': [images], 'output_layers': [DenseLayer(images, 2, name='out')]}
 
 
@@ -92,7 +92,7 @@ class BagLayer(Layer):
 
 def build_bag(which):
     """All variables recorded for the moving average, with the values of `which`."""
-    prefix = 'ema/%s/' % which
+    prefix = f'ema/{which}/'
     arrays = {key[len(prefix):]: TRAIN_UTILS[key] for key in TRAIN_UTILS if key.startswith(prefix)}
     latents = InputLayer((None, 4), name='latents')
     return {'input_layers': [latents], 'output_layers': [BagLayer(latents, arrays)]}
@@ -303,7 +303,7 @@ def test_run_as_in_the_2017_snapshots(engine, monkeypatch):
     golden, meta = load_golden('trajectory_labels_float64')
     G = topology_of(meta['config'], 'G', label_size=5)
     names = list(G.vars)[:-1]
-    recorded = {name: golden['params_init_G_%03d' % index] for index, name in enumerate(names)}
+    recorded = {name: golden[f'params_init_G_{index:03d}'] for index, name in enumerate(names)}
     for name in G.trainables:
         G.set_var(name, recorded[name])
     labels = np.tile(np.eye(5, dtype='float32'), (5, 1))
@@ -569,7 +569,7 @@ def test_moving_average(engine, case):
     step = theano.function([], [], updates=net.setup_as_moving_average_of(src, **betas))
     for after in ('after1', 'after2'):
         step()
-        prefix = 'ema/%s/%s/' % (case, after)
+        prefix = f'ema/{case}/{after}/'
         recorded = {key[len(prefix):]: value for key, value in TRAIN_UTILS.items() if key.startswith(prefix)}
         assert sorted(recorded) == sorted(net.vars)
         for name, value in recorded.items():

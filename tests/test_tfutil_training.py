@@ -76,11 +76,11 @@ def test_optimizer_makes_the_recorded_steps(engine, tag):
     for index in range(case['steps']):
         learning_rate.set_value(np.float32(case['learning_rates'][index]))
         step(np.float32(case['gates'][index]))
-        check_against_recording('p', problem.p.get_value(), TRAIN_UTILS['opt/%s/p' % tag][index])
-        check_against_recording('q', problem.q.get_value(), TRAIN_UTILS['opt/%s/q' % tag][index])
-        if 'opt/%s/loss_scaling_log2' % tag in TRAIN_UTILS:
+        check_against_recording('p', problem.p.get_value(), TRAIN_UTILS[f'opt/{tag}/p'][index])
+        check_against_recording('q', problem.q.get_value(), TRAIN_UTILS[f'opt/{tag}/q'][index])
+        if f'opt/{tag}/loss_scaling_log2' in TRAIN_UTILS:
             assert optimizer.get_loss_scaling_var().get_value() == pytest.approx(
-                TRAIN_UTILS['opt/%s/loss_scaling_log2' % tag][index], rel=1e-6)
+                TRAIN_UTILS[f'opt/{tag}/loss_scaling_log2'][index], rel=1e-6)
         else:
             assert optimizer.get_loss_scaling_var() is None
         if index == case['reset_state_after_step_index']:
@@ -91,7 +91,7 @@ def test_optimizer_makes_the_recorded_steps(engine, tag):
 def check_state(optimizer, problem, case):
     state = optimizer.get_optimizer_state()
     recorded = {key.split('/state/')[1]: value for key, value in TRAIN_UTILS.items()
-                if key.startswith('opt/%s/state/' % case['tag'])}
+                if key.startswith(f'opt/{case["tag"]}/state/')}
     assert sorted(recorded) == sorted(case['optimizer_variables'])
     for name in recorded:
         if name.endswith('_power'):
@@ -299,7 +299,7 @@ def test_a_tensorboard_writer_gets_averages_and_histograms(monkeypatch):
     summaries.save(writer, global_step=5)
     assert writer.scalars == [('x', 1.5, 5)]
     assert sorted(writer.histograms) == sorted(
-        '%s_%s' % (title, name) for title in ('N', 'Other') for name in (
+        f'{title}_{name}' for title in ('N', 'Other') for name in (
             'W/hidden', 'b/hidden', 'toplevel/W', 'toplevel/b'))
     values, step = writer.histograms['N_W/hidden']
     np.testing.assert_array_equal(values, net.get_var('hidden.W'))

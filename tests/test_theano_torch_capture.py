@@ -251,7 +251,7 @@ def test_a_recording_that_fails_is_one_line_and_then_steps(in_step, caplog):
 
             def step(*arguments, function=function):
                 if graphs.is_recording:
-                    raise RuntimeError('operation not permitted when stream is capturing (%s)' % in_step)
+                    raise RuntimeError(f'operation not permitted when stream is capturing ({in_step})')
                 return function(*arguments)
             steps[position] = (step, *rest, node)
 
@@ -293,20 +293,20 @@ class Cuda:
                 stream.device, stream.name = device, 'recording'
 
             def wait_stream(stream, other):
-                self.events.append('%s waits' % stream.name)
+                self.events.append(f'{stream.name} waits')
 
         @contextlib.contextmanager
         def stream_context(stream):
-            self.events.append('on %s' % stream.name)
+            self.events.append(f'on {stream.name}')
             try:
                 yield
             finally:
-                self.events.append('off %s' % stream.name)
+                self.events.append(f'off {stream.name}')
 
         @contextlib.contextmanager
         def graph(*args, **kwargs):
             arguments = signature.bind(*args, **kwargs).arguments
-            self.events.append('pool %d' % arguments['pool'])
+            self.events.append(f'pool {arguments["pool"]}')
             assert arguments['capture_error_mode'] == 'thread_local' and arguments['stream'].name == 'recording'
             try:
                 yield

@@ -388,7 +388,7 @@ def test_errors_in_lanes(always, failing):
     expected = function(**good)
     for _ in range(3):
         bad = {name: -value if name in failing else value for name, value in good.items()}
-        with pytest.raises(ArithmeticError, match='(?s)^negative: [%s]\n.*Apply node' % failing):
+        with pytest.raises(ArithmeticError, match=f'(?s)^negative: [{failing}]\n.*Apply node'):
             function(**bad)
         assert_arrays_equal(function(**good), expected)
 

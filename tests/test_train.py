@@ -105,7 +105,7 @@ def test_schedules_of_2018(name):
 @pytest.mark.parametrize('name', ['v1-1gpu', 'v2-1gpu', 'v2-2gpu', 'v2-4gpu', 'v2-8gpu'])
 def test_presets_of_2018(name):
     options = config.experiments['celebahq-' + re.sub('([248])gpu', r'\1gpus', name)]['train']
-    case = SCHEDULES_2018['preset-%s-fp32' % name]
+    case = SCHEDULES_2018[f'preset-{name}-fp32']
     check_schedule_of_2018(case, options)
 
 
@@ -175,13 +175,13 @@ class Replay:
     def on_step(self, step):
         (self.d_steps if step.net == 'D' else self.g_steps).append(step)
         if step.net == 'G' or not self.separate_funcs:
-            self.keep_params('it%03d' % len(self.d_steps))
+            self.keep_params(f'it{len(self.d_steps):03d}')
             if len(self.d_steps) == self.max_d_steps:
                 raise StopIteration
 
     def keep_params(self, when):
         for name, net in self.networks.items():
-            if 'params_%s_%s_000' % (when, name) in self.golden:
+            if f'params_{when}_{name}_000' in self.golden:
                 params = lasagne.layers.get_all_params(net.output_layers)
                 self.params[when, name] = [param.get_value() for param in params]
 
@@ -191,13 +191,13 @@ class Replay:
             key[:-4] for key in self.golden if key.startswith('params_')}
         for (when, name), values in self.params.items():
             for index, value in enumerate(values):
-                recorded = self.golden['params_%s_%s_%03d' % (when, name, index)]
-                assert_close(value, recorded, tolerance, 'parameter %d of %s, %s' % (index, name, when), floor=0.01)
+                recorded = self.golden[f'params_{when}_{name}_{index:03d}']
+                assert_close(value, recorded, tolerance, f'parameter {index} of {name}, {when}', floor=0.01)
 
     def check_inputs(self):
         """What the random generator decides: exact."""
         for index, step in enumerate(self.d_steps):
-            golden_reals = self.golden['reals_%03d' % (index + 1)]
+            golden_reals = self.golden[f'reals_{index + 1:03d}']
             assert step.reals.dtype == np.uint8
             np.testing.assert_array_equal(step.reals, golden_reals)
             size = self.golden['minibatch'][index]
@@ -225,7 +225,7 @@ class Replay:
                 size = np.shape(recorded[index]) and len(np.ravel(value))
                 target = recorded[index][:size] if size else recorded[index]
                 deviation = np.max(np.abs(np.ravel(value) - target)) / scale
-                assert deviation <= tolerance, '%s of step %d: deviation %.2g' % (name, index + 1, deviation)
+                assert deviation <= tolerance, f'{name} of step {index + 1}: deviation {deviation:.2g}'
 
     def check_schedule_of_compiles_and_grids(self):
         assert self.compiles == [(c['iteration'], c['min_lod'], c['max_lod']) for c in self.meta['compiles']]
@@ -263,7 +263,7 @@ class Replay:
 def assert_close(value, recorded, tolerance, what, floor=1e-30):
     assert np.shape(value) == recorded.shape, what
     deviation = np.max(np.abs(value - recorded), initial=0) / max(np.max(np.abs(recorded), initial=0), floor)
-    assert deviation <= tolerance, '%s: deviation %.2g' % (what, deviation)
+    assert deviation <= tolerance, f'{what}: deviation {deviation:.2g}'
 
 
 def test_growing_run_in_float64(tmp_path, monkeypatch):
@@ -444,7 +444,7 @@ def test_a_data_folder_that_cannot_be_made(tmp_path, capsys):
 def test_nan_stops_the_run_and_keeps_the_snapshots(folders, tmp_path, capsys):
     options = {'train.total_kimg': 10, 'train.rampup_kimg': 0, 'train.lod_training_kimg': 5,
                'train.network_snapshot_ticks': 1, 'train.G_learning_rate_max': 1e18, 'train.D_learning_rate_max': 1e18}
-    overrides = [word for key, value in options.items() for word in ('--set', '%s=%s' % (key, value))]
+    overrides = [word for key, value in options.items() for word in ('--set', f'{key}={value}')]
     status, _out, err = run_main(capsys, *folders, *TINY, *overrides)
     assert status == 1 and err.count('\n') == 1
     assert re.search(r'(Gloss|Dloss|Dreal|Dfake) became (nan|-?inf) in tick \d+', err)

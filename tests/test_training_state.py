@@ -218,9 +218,9 @@ def test_signals_save_first_and_what_they_print_goes_on(alone):
         assert process.returncode in (status, 0), err
         if process.returncode == 0:
             break
-        match = re.fullmatch(r'train.py: stopped by %s at kimg [\d.]+; go on with: python train.py (.*)\n'
-                             % signum.name, err)
-        assert match and match[1].endswith(' --resume %s' % run_dir) and match[1].count('--resume') == 1
+        match = re.fullmatch(f'train.py: stopped by {signum.name} at kimg [\\d.]+; go on with: python train.py '
+                             '(.*)\\n', err)
+        assert match and match[1].endswith(f' --resume {run_dir}') and match[1].count('--resume') == 1
         assert kill_resume.newest_state(run_dir) > before
         assert list(run_dir.glob('network-snapshot-*.pkl'))
         arguments = ['--resume', '0']

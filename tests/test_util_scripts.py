@@ -43,7 +43,7 @@ def results(tmp_path_factory):
         misc.save_pkl((G, D, G), result_dir / folder / 'network-snapshot-000002.pkl')
         for kimg, level in ((0, 20), (1, 110), (2, 220)):
             image = np.full((1, 33, 47), level, np.uint8)
-            misc.save_image(image, result_dir / folder / ('fakes%06d.png' % kimg), (0, 255))
+            misc.save_image(image, result_dir / folder / f'fakes{kimg:06d}.png', (0, 255))
         lines = [{'tick': tick, 'kimg': tick + 0.25, 'lod': 2 - tick / 2, 'seconds': 100.0 * tick} for tick in (1, 2)]
         with open(result_dir / folder / 'stats.jsonl', 'w', encoding='utf-8') as stats_file:
             stats_file.write(''.join(json.dumps(line) + '\n' for line in lines) + '{"tick": 3, "ki')
@@ -100,7 +100,7 @@ def test_a_script_for_the_2018_release(results, tmp_path):
     theano_env.configure('python')
     images = load(results, 0).run(latents, np.zeros((10, 0)))
     for index in range(10):
-        written = pixels(tmp_path / ('img%d.png' % index)).astype(float)
+        written = pixels(tmp_path / f'img{index}.png').astype(float)
         # Rounding to whole grey levels, and the engines' roundings before it.
         expected = np.clip((images[index].transpose(1, 2, 0) + 1) * 127.5, 0, 255)
         np.testing.assert_allclose(written, expected, rtol=0, atol=0.51)
@@ -349,7 +349,7 @@ def test_from_config(fresh_results, capsys):
             ('projection', 'train.num_steps=2', ['projected-latents.npy', 'projected.png'])):
         overrides = ['--set', setting]
         if name == 'projection':
-            overrides += ['--set', 'train.image=%s' % (fresh_results / '000-plain' / 'fakes000000.png')]
+            overrides += ['--set', f'train.image={fresh_results / "000-plain" / "fakes000000.png"}']
         assert train.main(['--experiment', name, *arguments, *overrides]) == 0
         run_dir = fresh_results / run_dirs(fresh_results)[-1]
         assert run_dir.name[4:] == name

@@ -109,7 +109,7 @@ class CapturedProgram:
             self.graph, self.outputs = self.graphs.record(self.compute_and_update, fixed)
         except RuntimeError as error:
             self.has_failed = True
-            warn_once('%s; such functions run step by step, which is slower' % one_line(error))
+            warn_once(f'{one_line(error)}; such functions run step by step, which is slower')
             return False
         self.inputs = fixed
         self.graphs.recorded.add(self)
@@ -153,7 +153,7 @@ def one_line(error):
     while node is None and error is not None:       # Ending a broken recording is an error of its own, after the first.
         node = re.search('Apply node that caused the error: (.*)', str(error))
         reason, error = next(iter(str(error).splitlines()), type(error).__name__), error.__context__
-    return 'cannot record %s as a CUDA graph: %s' % (node.group(1) if node else 'a function', reason)
+    return f'cannot record {node.group(1) if node else "a function"} as a CUDA graph: {reason}'
 
 
 @functools.cache

@@ -57,7 +57,7 @@ class AllReduceMean(gof.Op):
         tensors = [T.as_tensor_variable(tensor) for tensor in tensors]
         for tensor in tensors:
             if tensor.dtype not in T.float_dtypes:
-                raise TypeError('AllReduceMean needs float tensors, got %s' % tensor.type)
+                raise TypeError(f'AllReduceMean needs float tensors, got {tensor.type}')
         return gof.Apply(self, tensors, [tensor.type() for tensor in tensors])
 
     def do_constant_folding(self, node):

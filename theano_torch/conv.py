@@ -32,7 +32,7 @@ class Geometry:
 
     def __init__(self, op, node, build, kernel_size):
         if getattr(op, 'unshared', False):
-            raise UnsupportedOp('theano_torch has no convolutions with unshared filters: %s' % node)
+            raise UnsupportedOp(f'theano_torch has no convolutions with unshared filters: {node}')
         self.ndim, self.kernel_size = op.convdim, list(kernel_size)
         self.stride, self.dilation = list(op.subsample), list(op.filter_dilation)
         self.groups = getattr(op, 'num_groups', 1)
@@ -164,7 +164,7 @@ def transposed_convolution(op, node, build):
     missing = [size - ((top - 1) * step - 2 * edge + (kernel - 1) * dil + 1) for size, top, step, edge, kernel, dil in
                zip(geometry.padded_size(image_size), top_size, stride, pad, kernel_size, dilation, strict=True)]
     if not all(0 <= rest < step for rest, step in zip(missing, stride, strict=True)):
-        raise ValueError('gradients of size %s do not belong to images of size %s' % (top_size, image_size))
+        raise ValueError(f'gradients of size {top_size} do not belong to images of size {image_size}')
     # Of stride one it is a convolution with transposed filters.
     faster = geometry.faster(
         [winograd.Convolution], build, [filters_shape[1], filters_shape[0], *kernel_size], top_shape,

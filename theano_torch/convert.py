@@ -29,7 +29,7 @@ def from_numpy(value, device):
     tensor = torch.from_numpy(value)
     if device.type == 'cuda' and torch.cuda.is_current_stream_capturing():
         # A CUDA graph would read this memory again in every replay, when it is long something else.
-        raise RuntimeError('an array of shape %s comes from the host in every call' % (value.shape,))
+        raise RuntimeError(f'an array of shape {value.shape} comes from the host in every call')
     return tensor if device.type == 'cpu' else tensor.to(device, non_blocking=True)
 
 

@@ -69,8 +69,7 @@ def check_shapes(node, build):
     for axis in range(node.outputs[0].ndim):
         sizes = {build.shape(var)[axis] for var in node.inputs if not var.type.broadcastable[axis]}
         if len(sizes) > 1:
-            raise ValueError('Input dimension mis-match: inputs have sizes %s along axis %d'
-                             % (sorted(sizes), axis))
+            raise ValueError(f'Input dimension mis-match: inputs have sizes {sorted(sizes)} along axis {axis}')
 
 
 @lower.register(elemwise.Elemwise)
@@ -109,8 +108,7 @@ def _(op, node, build):
     """Permutes, drops and inserts dimensions: a view."""
     kept, shape = list(op.shuffle), build.shape(node.inputs[0])
     if any(shape[axis] != 1 for axis in op.drop):
-        raise ValueError('DimShuffle drops axes %s of shape %s: only axes of size 1 can be dropped'
-                         % (op.drop, shape))
+        raise ValueError(f'DimShuffle drops axes {op.drop} of shape {shape}: only axes of size 1 can be dropped')
     target = [1 if axis == 'x' else shape[axis] for axis in op.new_order]
     if kept == sorted(kept):
         return lambda x: x.reshape(target)
@@ -166,7 +164,7 @@ def by_halves(op, node, axes, dtype):
             x = x.movedim(axis, 0)
             if x.shape[0] == 0:
                 if identity is None:
-                    raise ValueError('%s over an axis of size 0 has no identity' % op)
+                    raise ValueError(f'{op} over an axis of size 0 has no identity')
                 x = torch.full((1, *x.shape[1:]), identity, dtype=dtype, device=x.device)
             while x.shape[0] > 1:
                 half = x.shape[0] // 2

@@ -125,8 +125,8 @@ def advanced(x, entries):
             axis += 1
         elif entry.dtype == torch.bool:
             if tuple(entry.shape) != tuple(x.shape[axis:axis + entry.dim()]):
-                raise IndexError('boolean index of shape %s on dimensions of size %s'
-                                 % (tuple(entry.shape), tuple(x.shape[axis:axis + entry.dim()])))
+                raise IndexError(f'boolean index of shape {tuple(entry.shape)} on dimensions of size '
+                                 f'{tuple(x.shape[axis:axis + entry.dim()])}')
             tensors.extend(torch.nonzero(entry, as_tuple=True))
             axis += entry.dim()
         else:

@@ -50,7 +50,7 @@ def _(op, node, build):
     left, right = (var.ndim for var in node.inputs)
     sizes = [build.shape(var)[0] for var in node.inputs]
     if sizes[0] != sizes[1]:
-        raise TypeError('Shapes of the inputs of BatchedDot differ in the first dimension: %s' % sizes)
+        raise TypeError(f'Shapes of the inputs of BatchedDot differ in the first dimension: {sizes}')
 
     def batched_dot(x, y):
         x = x.unsqueeze(1) if left == 2 else x

@@ -30,7 +30,7 @@ class TorchLinker(LocalLinker):
     def __init__(self, device='cpu', precision='float32', capture=True):
         super().__init__()
         if precision not in PRODUCT_DTYPES:
-            raise ValueError('precision=%r: choose one of %s' % (precision, ', '.join(PRODUCT_DTYPES)))
+            raise ValueError(f'precision={precision!r}: choose one of {", ".join(PRODUCT_DTYPES)}')
         self.device, self.precision, self.capture = str(device), precision, capture
         self.fgraph = None
         self.updated_vars = {}

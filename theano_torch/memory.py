@@ -26,7 +26,7 @@ def translating_errors(device):
         if isinstance(error, OutOfMemory) or not (isinstance(error, MemoryError) or MESSAGES.search(str(error))):
             raise
         on_host = isinstance(error, MemoryError) or 'CPUAllocator' in str(error) or device.type == 'cpu'
-        raise OutOfMemory('out of memory: %s' % (host() if on_host else gpu(device))) from error
+        raise OutOfMemory(f'out of memory: {host() if on_host else gpu(device)}') from error
 
 
 def host():
@@ -38,7 +38,7 @@ def gpu(device):
     """The GPU and how much memory it has."""
     import torch
     facts = torch.cuda.get_device_properties(device)
-    return '%s (%s) has %.1f GiB' % (device, facts.name, facts.total_memory / 2 ** 30)
+    return f'{device} ({facts.name}) has {facts.total_memory / 2 ** 30:.1f} GiB'
 
 
 def keep_freed_memory():

@@ -33,7 +33,7 @@ class Windows:
         shape = build.shape(image)
         self.lead, self.image = list(shape[:-self.ndim]), list(shape[-self.ndim:])
         if self.ndim not in MAX_POOL:
-            raise UnsupportedOp('theano_torch has no pooling over %d dimensions' % self.ndim)
+            raise UnsupportedOp(f'theano_torch has no pooling over {self.ndim} dimensions')
         out = pool.Pool.out_shape(shape, self.size, op.ignore_border, self.stride, self.pad, self.ndim)
         self.out = [int(size) for size in out[-self.ndim:]]
         self.device = build.device
@@ -172,5 +172,5 @@ def _(op, node, build):
 def _(op, node, build):
     windows = Windows(op, build, node.inputs[0], node.inputs[2:])
     if windows.mode != 'max':
-        raise UnsupportedOp('theano_torch has no R-operator of %s pooling' % windows.mode)
+        raise UnsupportedOp(f'theano_torch has no R-operator of {windows.mode} pooling')
     return windows.max_rop, node.inputs[:2]

@@ -38,7 +38,7 @@ def _(op, node, build):
     shape = build.integers(node.inputs[1])
     count, streams = math.prod(shape), build.shape(node.inputs[0])[0]
     if count > M1:
-        raise ValueError('rng_mrg does not support more than %d samples (2^31 - 1), got %d' % (M1, count))
+        raise ValueError(f'rng_mrg does not support more than {M1} samples (2^31 - 1), got {count}')
     name = op.output_type.dtype
     norm = torch.tensor(NORM[name], dtype=torch_dtype(name), device=build.device)
 

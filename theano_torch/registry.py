@@ -41,9 +41,9 @@ def lower(op, node, build):
     its outputs, runs one by one in Theano's order.
     """
     raise UnsupportedOp(
-        'theano_torch cannot run the op %s (class %s.%s) of the node %s. Register a lowering with '
-        '@theano_torch.lower.register(%s), or theano_torch.on_host to run its Python code on the host'
-        % (op, type(op).__module__, type(op).__name__, node, type(op).__name__))
+        f'theano_torch cannot run the op {op} (class {type(op).__module__}.{type(op).__name__}) of the node {node}. '
+        f'Register a lowering with @theano_torch.lower.register({type(op).__name__}), or theano_torch.on_host to run '
+        'its Python code on the host')
 
 
 def is_registered(op):
@@ -59,9 +59,8 @@ def lower_scalar(op, node):
     to each other, in the common type of the node's inputs and output; the caller casts the result to the output's type.
     """
     raise UnsupportedOp(
-        'theano_torch cannot run the scalar op %s (class %s.%s) of the node %s. Register a lowering with '
-        '@theano_torch.lower_scalar.register(%s)'
-        % (op, type(op).__module__, type(op).__name__, node, type(op).__name__))
+        f'theano_torch cannot run the scalar op {op} (class {type(op).__module__}.{type(op).__name__}) of the node '
+        f'{node}. Register a lowering with @theano_torch.lower_scalar.register({type(op).__name__})')
 
 
 @functools.singledispatch

@@ -51,7 +51,7 @@ class DeviceCell(list):
     __hash__ = None
 
     def __repr__(self):
-        return '<value on %s>' % self.device
+        return f'<value on {self.device}>'
 
     def put(self, tensor):
         """Store the value of a contiguous tensor, if it fits in the tensor that is there: CUDA graphs know that one."""

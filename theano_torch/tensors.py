@@ -64,8 +64,8 @@ def _(op, node, build):
     shape = build.shape(node.inputs[0])
     for axis, broadcastable in op.axis.items():
         if broadcastable and shape[axis] != 1:
-            raise ValueError('Dimension %d in Rebroadcast\'s input was supposed to be 1 (got %d instead)'
-                             % (axis, shape[axis]))
+            raise ValueError(f'Dimension {axis} in Rebroadcast\'s input was supposed to be 1 (got {shape[axis]} '
+                             'instead)')
     return lambda x: x
 
 
@@ -86,7 +86,7 @@ def _(op, node, build):
 def _(op, node, build):
     expected, shape = tuple(build.integers(node.inputs[1])), build.shape(node.inputs[0])
     if shape != expected:
-        raise AssertionError('SpecifyShape: got shape %s, expected %s' % (shape, expected))
+        raise AssertionError(f'SpecifyShape: got shape {shape}, expected {expected}')
     return lambda x: x, node.inputs[:1]
 
 
@@ -109,7 +109,7 @@ def _(op, node, build):
 @lower.register(Shape)
 @lower.register(Shape_i)
 def _(op, node, build):
-    raise AssertionError('the shape of %s is computed when the graph is specialised' % node.inputs[0])
+    raise AssertionError(f'the shape of {node.inputs[0]} is computed when the graph is specialised')
 
 
 @lower.register(basic.Reshape)
@@ -131,7 +131,7 @@ def _(op, node, build):
     shape = [int(build.host(var)) for var in node.inputs[1:]]
     for axis, size in enumerate(reversed(build.shape(node.inputs[0]))):
         if size not in (1, shape[-1 - axis]):
-            raise ValueError('Alloc of shape %s cannot hold a value of shape %s' % (shape, build.shape(node.inputs[0])))
+            raise ValueError(f'Alloc of shape {shape} cannot hold a value of shape {build.shape(node.inputs[0])}')
     return lambda value: value.expand(shape), node.inputs[:1]
 
 
