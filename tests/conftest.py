@@ -1,18 +1,14 @@
-"""What all tests share: the recorded arrays, and the choice of what executes a Theano graph."""
+"""The fixtures that all tests share: the choice of what executes a Theano graph."""
 
 import importlib.util
-import json
 import os
-import pathlib
 import sys
 
-import h5py
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-GOLDEN = ROOT / 'tests' / 'golden'
-sys.path.insert(0, str(ROOT))
+# Their assertions say as much as those of tests.
+pytest.register_assert_rewrite('tests.helpers', 'tests.theano_torch.helpers', 'tests.training.kill_resume')
 
 # With ``pytest -n auto`` every core has a process: threads of more would wait for each other.
 if 'PYTEST_XDIST_WORKER' in os.environ:
@@ -21,52 +17,6 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 # Before anything imports Theano. The tests of images and data sets run without it, also on NumPy 2.
 if importlib.util.find_spec('theano'):
     import theano_env
-
-
-def load_golden(name):
-    """(arrays, meta) of tests/golden/NAME.npz; meta is the JSON document stored in it, or None."""
-    with np.load(GOLDEN / f'{name}.npz', allow_pickle=False) as archive:
-        arrays = dict(archive)
-    meta = arrays.pop('meta', None)
-    return arrays, None if meta is None else json.loads(str(meta))
-
-
-def training_functions(G, D, Gs, schedule):
-    """The compiled and seeded steps of the training loop on these networks."""
-    import theano
-
-    import training_step
-    for net in (G, D):
-        net.toplevel_params['cur_lod'].set_value(np.float32(schedule.lod))
-    rate = theano.shared(np.float32(0.01))
-    functions = training_step.compile_training_functions(
-        G, D, Gs, schedule, rate, rate, 0.9, {}, dict(beta1=0.0, beta2=0.99, epsilon=1e-8), False, False)
-    training_step.seed_streams(functions)
-    return functions
-
-
-def run_tool(capsys, *argv):
-    """(exit status, stdout, stderr) of a command of dataset_tool.py."""
-    import dataset_tool
-    status = dataset_tool.main([str(arg) for arg in argv])
-    return status, *capsys.readouterr()
-
-
-def check_h5_file(h5_path, recording, key):
-    """The file is the recorded one, `recording` being load_golden's: data, chunks, filters, names of everything."""
-    arrays, meta = recording
-    recorded = {name: values for name, values in meta[key].items() if not name.startswith('_')}
-    with h5py.File(h5_path) as h5:
-        assert sorted(h5) == sorted(recorded) and list(h5.attrs) == meta[key]['_file_attrs']
-        for name, values in recorded.items():
-            level = h5[name]
-            assert {'attrs': list(level.attrs), 'chunks': list(level.chunks), 'compression': level.compression,
-                    'compression_opts': level.compression_opts, 'dtype': str(level.dtype),
-                    'maxshape': list(level.maxshape), 'shape': list(level.shape)} == values
-        compared = [name for name in recorded if f'{key}_{name}' in arrays]
-        assert compared
-        for name in compared:
-            np.testing.assert_array_equal(h5[name][:], arrays[f'{key}_{name}'])
 
 
 @pytest.fixture

@@ -1,15 +1,66 @@
-"""Makes pickles as the releases made them, out of plain states."""
+"""What tests share beside fixtures: recorded arrays, compiled functions, tools, pickles as the releases made them."""
 
 import json
+import pathlib
 import pickle
 import sys
 import types
 
+import h5py
 import numpy as np
-from conftest import GOLDEN, load_golden
 
-from tfutil_shim import Network
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / 'tests' / 'golden'
 
+
+def load_golden(name):
+    """(arrays, meta) of tests/golden/NAME.npz; meta is the JSON document stored in it, or None."""
+    with np.load(GOLDEN / f'{name}.npz', allow_pickle=False) as archive:
+        arrays = dict(archive)
+    meta = arrays.pop('meta', None)
+    return arrays, None if meta is None else json.loads(str(meta))
+
+
+def training_functions(G, D, Gs, schedule):
+    """The compiled and seeded steps of the training loop on these networks."""
+    import theano
+
+    import training_step
+    for net in (G, D):
+        net.toplevel_params['cur_lod'].set_value(np.float32(schedule.lod))
+    rate = theano.shared(np.float32(0.01))
+    functions = training_step.compile_training_functions(
+        G, D, Gs, schedule, rate, rate, 0.9, {}, dict(beta1=0.0, beta2=0.99, epsilon=1e-8), False, False)
+    training_step.seed_streams(functions)
+    return functions
+
+
+def run_tool(capsys, *argv):
+    """(exit status, stdout, stderr) of a command of dataset_tool.py."""
+    import dataset_tool
+    status = dataset_tool.main([str(arg) for arg in argv])
+    return status, *capsys.readouterr()
+
+
+def check_h5_file(h5_path, recording, key):
+    """The file is the recorded one, `recording` being load_golden's: data, chunks, filters, names of everything."""
+    arrays, meta = recording
+    recorded = {name: values for name, values in meta[key].items() if not name.startswith('_')}
+    with h5py.File(h5_path) as h5:
+        assert sorted(h5) == sorted(recorded) and list(h5.attrs) == meta[key]['_file_attrs']
+        for name, values in recorded.items():
+            level = h5[name]
+            assert {'attrs': list(level.attrs), 'chunks': list(level.chunks), 'compression': level.compression,
+                    'compression_opts': level.compression_opts, 'dtype': str(level.dtype),
+                    'maxshape': list(level.maxshape), 'shape': list(level.shape)} == values
+        compared = [name for name in recorded if f'{key}_{name}' in arrays]
+        assert compared
+        for name in compared:
+            np.testing.assert_array_equal(h5[name][:], arrays[f'{key}_{name}'])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Pickles, out of plain states.
 
 def class_named(name):
     """A class with the dotted name `name`, importable while :func:`dumps` runs."""
@@ -68,12 +119,14 @@ def write(tmp_path, data, name='networks.pkl'):
 
 
 def small_state_2018(**changes):
+    from tfutil_shim import Network
     net = Network('G', func='networks_2018.G_paper', resolution=4, fmap_base=8, fmap_max=2, latent_size=2)
     variables = {'lod' if name == 'cur_lod' else name: var.get_value() for name, var in net.vars.items()}
     return dict(state_2018('G_paper', variables, **net.static_kwargs), **changes)
 
 
 def small_state_2017(**changes):
+    from tfutil_shim import Network
     net = Network('G', func='networks.G_paper', resolution=4, fmap_base=8, fmap_max=2, latent_size=2)
     params = [var.get_value() for var in list(net.vars.values())[:net.num_layer_params]]
     return dict(state_2017('G_paper', params, {'cur_lod': np.float32(0)}, **net.static_kwargs), **changes)

@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, run_tool
 
 import dataset_tool
 import labelled_sets
+from tests.helpers import ROOT, run_tool
 
 ALIASES = {'create_custom': 'create_from_images', 'create_mnist_rgb': 'create_mnistrgb'}
 

@@ -4,13 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, load_golden
-from pickle_makers import LEGACY_IMPORT, dumps, legacy_import_state, write
 
 import theano_env  # isort: skip
 
 import export
 import misc
+from tests.helpers import GOLDEN, LEGACY_IMPORT, dumps, legacy_import_state, load_golden, write
 from tfutil_shim import Network
 
 SMALL = {'num_channels': 3, 'resolution': 16, 'fmap_base': 64, 'fmap_max': 8, 'latent_size': 8}

@@ -5,18 +5,6 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, load_golden, training_functions
-from pickle_makers import (
-    LEGACY_IMPORT,
-    dumps,
-    legacy_import_state,
-    small_state_2017,
-    small_state_2018,
-    state_2017,
-    state_2018,
-    with_numpy_2_names,
-    write,
-)
 
 import theano_env  # isort: skip
 
@@ -26,6 +14,20 @@ import legacy
 import misc
 import safe_pickle
 import train
+from tests.helpers import (
+    GOLDEN,
+    LEGACY_IMPORT,
+    dumps,
+    legacy_import_state,
+    load_golden,
+    small_state_2017,
+    small_state_2018,
+    state_2017,
+    state_2018,
+    training_functions,
+    with_numpy_2_names,
+    write,
+)
 from tfutil_shim import Network
 
 NETS_2017 = sorted(path.stem for path in GOLDEN.glob('nets_*.npz') if path.stem != 'nets_float64')

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, load_golden
 
 import theano_env  # noqa: F401  isort: skip
 
@@ -14,6 +13,7 @@ from theano.configparser import change_flags
 import loss
 import misc
 import tfutil_shim
+from tests.helpers import GOLDEN, load_golden
 
 CASES = sorted(path.stem for path in GOLDEN.glob('loss_*.npz'))
 LOW_RESOLUTION_CASES = [case for case in CASES if load_golden(case)[1]['min_lod'] > 0]

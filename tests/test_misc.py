@@ -11,11 +11,11 @@ import types
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, ROOT, load_golden
 from PIL import Image
 from tqdm import tqdm
 
 import misc
+from tests.helpers import GOLDEN, ROOT, load_golden
 
 ARRAYS = load_golden('misc')[0]
 TRAIN_UTILS = load_golden('tf/train_utils')[0]

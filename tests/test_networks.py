@@ -5,7 +5,6 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, load_golden
 
 import theano_env  # noqa: F401  isort: skip
 
@@ -16,6 +15,7 @@ from theano.configparser import change_flags
 import layers
 import misc
 import networks
+from tests.helpers import GOLDEN, load_golden
 
 CASES = sorted(path.stem for path in GOLDEN.glob('nets_*.npz') if path.stem != 'nets_float64')
 FLOAT64_KEYS = list(load_golden('nets_float64')[0])

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, load_golden, training_functions
 
 import theano_env  # isort: skip
 
@@ -14,6 +13,7 @@ import theano.tensor as T
 import loss
 import misc
 import train
+from tests.helpers import GOLDEN, load_golden, training_functions
 from tfutil_shim import Network
 
 NAMES = json.loads((GOLDEN / 'tf' / 'networks' / 'index.json').read_text())['networks']

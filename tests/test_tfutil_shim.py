@@ -7,7 +7,6 @@ import re
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, load_golden
 
 import theano_env  # isort: skip
 
@@ -18,6 +17,7 @@ from lasagne.layers import DenseLayer, InputLayer, Layer, NonlinearityLayer
 
 import misc
 import tfutil_shim
+from tests.helpers import GOLDEN, load_golden
 from tfutil_shim import Network, Optimizer
 
 TRAIN_UTILS = load_golden('tf/train_utils')[0]

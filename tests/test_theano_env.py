@@ -59,14 +59,14 @@ def test_importing_leaves_the_environment_and_temporary_modules_alone(monkeypatc
 
 FIRST_TRAINING_STEP = '''
 import sys, numpy as np
-sys.path.insert(0, 'tests')
 import theano_env
 theano_env.configure('torch', {'device': 'cpu'})
-import tfutil_shim, train, conftest
+import tfutil_shim, train
+from tests import helpers
 kwargs = {'num_channels': 1, 'resolution': 4, 'fmap_max': 4}
 G = tfutil_shim.Network('G', func='networks.G_paper', latent_size=4, **kwargs)
 D = tfutil_shim.Network('D', func='networks.D_paper', **kwargs)
-functions = conftest.training_functions(G, D, G.clone(), train.Schedule(0, 0, 0, 4, 4, 1.0, 1.0))
+functions = helpers.training_functions(G, D, G.clone(), train.Schedule(0, 0, 0, 4, 4, 1.0, 1.0))
 nothing = np.zeros((4, 0), 'f')
 functions.train_d(np.zeros((4, 1, 4, 4), 'uint8'), nothing, np.ones((4, 4), 'f'), nothing)     # Trains G, too.
 print({'torch._dynamo', 'sympy', 'scipy.stats'} & set(sys.modules))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from conftest import GOLDEN, load_golden
 from PIL import Image
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
@@ -21,6 +20,7 @@ import tfutil_shim
 import theano_env
 import train
 from experiment import resolve_config, run_experiment
+from tests.helpers import GOLDEN, load_golden
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 

@@ -9,7 +9,6 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import scipy.ndimage
-from conftest import ROOT
 from PIL import Image
 
 import theano_env  # noqa: F401  isort: skip
@@ -21,6 +20,7 @@ import experiment
 import misc
 import train
 import util_scripts
+from tests.helpers import ROOT
 from tfutil_shim import Network
 
 SMALL = {'num_channels': 3, 'resolution': 16, 'fmap_base': 64, 'fmap_max': 8, 'latent_size': 8}

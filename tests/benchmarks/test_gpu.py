@@ -5,13 +5,13 @@ import json
 import sys
 
 import pytest
-from conftest import ROOT
 
 import theano_env  # noqa: F401  isort: skip
 
 import theano
 
 import config
+from tests.helpers import ROOT
 
 
 @pytest.fixture

@@ -11,12 +11,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from conftest import GOLDEN
-from pickle_makers import dumps, small_state_2017, small_state_2018, write
 
 import legacy  # noqa: F401  (misc.load_pkl imports it, which must not be taken for something that a file did)
 import misc
 import safe_pickle
+from tests.helpers import GOLDEN, dumps, small_state_2017, small_state_2018, write
 
 # Texts in damaged files may have strange escape sequences.
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')

@@ -14,7 +14,6 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
-from conftest import GOLDEN, ROOT
 from PIL import Image
 
 import celebahq
@@ -22,6 +21,7 @@ import celebahq_resample
 import celebahq_run
 import dataset_tool
 import misc
+from tests.helpers import GOLDEN, ROOT
 
 FIXTURE = GOLDEN / 'celebahq'
 CELEBA, DELTAS = FIXTURE / 'celeba', FIXTURE / 'deltas'

@@ -8,11 +8,11 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from conftest import load_golden
 
 import chunk_reader
 import dataset
 import misc
+from tests.helpers import load_golden
 
 ARRAYS = load_golden('dataset_reader')[0]
 SCENARIOS = sorted(key[:-5] for key in ARRAYS if key.endswith('_meta'))

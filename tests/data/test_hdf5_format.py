@@ -12,11 +12,11 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, check_h5_file, load_golden
 
 import hdf5_format
 import misc
 from hdf5_format import HDF5Writer, open_levels
+from tests.helpers import ROOT, check_h5_file, load_golden
 
 ARRAYS, META = load_golden('h5tool_custom')
 

@@ -6,13 +6,13 @@ import re
 import h5py
 import numpy as np
 import pytest
-from conftest import check_h5_file, load_golden, run_tool
 from PIL import Image
 
 import image_folder
 import image_source
 import misc
 from dataset_tool import create_celeba, create_from_images
+from tests.helpers import check_h5_file, load_golden, run_tool
 
 ARRAYS, META = load_golden('h5tool_custom')
 CELEBA, CELEBA_META = load_golden('h5tool_celeba')

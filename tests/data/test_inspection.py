@@ -6,12 +6,12 @@ import re
 import h5py
 import numpy as np
 import pytest
-from conftest import load_golden, run_tool
 from PIL import Image
 
 import dataset_inspect
 import misc
 from hdf5_format import HDF5Writer
+from tests.helpers import load_golden, run_tool
 
 ARRAYS, META = load_golden('h5tool_custom')
 RGB = ARRAYS['custom_source_rgb_HWC'].transpose(0, 3, 1, 2)

@@ -10,11 +10,11 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
-from conftest import check_h5_file, load_golden, run_tool
 
 import dataset
 import labelled_sets
 from dataset_tool import create_digits
+from tests.helpers import check_h5_file, load_golden, run_tool
 
 ARRAYS, META = load_golden('h5tool_cifar_mnist')
 

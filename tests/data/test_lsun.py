@@ -9,11 +9,11 @@ import h5py
 import lmdb
 import numpy as np
 import pytest
-from conftest import GOLDEN, ROOT, check_h5_file, load_golden, run_tool
 from PIL import Image
 
 import lsun
 from misc import UserError
+from tests.helpers import GOLDEN, ROOT, check_h5_file, load_golden, run_tool
 
 ARRAYS, META = load_golden('h5tool_lsun')
 DECODED = [ARRAYS[f'decoded_rgb_{list(ARRAYS["keys"]).index(key)}'] for key in META['cursor_order']]

@@ -8,10 +8,10 @@ import google_crc32c
 import h5py
 import numpy as np
 import pytest
-from conftest import load_golden, run_tool
 
 import tfrecords
 from misc import UserError
+from tests.helpers import load_golden, run_tool
 
 SAMPLE, _META = load_golden('tfrecords')    # Written by the package of that name on PyPI, in the layout of the release.
 LABELS = np.eye(3, dtype=np.float32)[[2, 0, 1, 1, 0]]

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, load_golden
 
 from metrics.frechet_inception_distance import FrechetInceptionDistance, GaussianStatistics, frechet_distance
+from tests.helpers import GOLDEN, load_golden
 
 FID, _meta = load_golden('metrics_fid')
 TF, _meta = load_golden('tf/metrics')

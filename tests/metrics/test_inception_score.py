@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from conftest import load_golden
 
 from metrics.inception_score import InceptionScore, ScoreStatistics
+from tests.helpers import load_golden
 
 RECORDED, _meta = load_golden('metrics_inception')
 

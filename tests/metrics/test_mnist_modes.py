@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from conftest import load_golden
 
 from metrics.mnist_modes import MnistModes, mode_statistics
+from tests.helpers import load_golden
 
 RECORDED, _meta = load_golden('metrics_histogram')
 RELEASE_DIVISOR = 25600

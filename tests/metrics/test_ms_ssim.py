@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, load_golden
 
 import misc
 from metrics import ms_ssim
+from tests.helpers import GOLDEN, load_golden
 
 GOLDEN_2017, _meta = load_golden('metrics_msssim')
 TF, _meta = load_golden('tf/metrics')

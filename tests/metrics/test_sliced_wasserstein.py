@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import scipy.ndimage
-from conftest import GOLDEN, load_golden
 
 import misc
 from metrics import sliced_wasserstein as sw
+from tests.helpers import GOLDEN, load_golden
 
 SWD, _meta = load_golden('metrics_swd')
 TF, _meta = load_golden('tf/metrics')

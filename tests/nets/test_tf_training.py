@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, load_golden
 
 import theano_env  # isort: skip
 
@@ -15,6 +14,7 @@ import theano.tensor as T
 
 import misc
 import tfutil_shim
+from tests.helpers import GOLDEN, load_golden
 from tfutil_shim import Autosummaries, Optimizer
 
 TRAIN_UTILS = load_golden('tf/train_utils')[0]

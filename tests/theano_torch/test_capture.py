@@ -7,7 +7,6 @@ import gc
 import inspect
 import itertools
 import logging
-import weakref
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ import torch
 
 import theano_torch
 import updates
+from tests.theano_torch.helpers import Graphs
 from theano_torch import capture
 from theano_torch.capture import WARM_UP_CALLS, CapturedProgram
 from theano_torch.shared import DeviceConstructor
@@ -24,42 +24,6 @@ from theano_torch.shared import DeviceConstructor
 MODE = theano_torch.mode()
 EAGER_CALLS = 1 + WARM_UP_CALLS     # The first one makes the program.
 shared = DeviceConstructor('cpu')
-
-
-class Graph:
-    """What a recording leaves behind: computes again on the same tensors and writes into the same results."""
-
-    def __init__(self, function, inputs, outputs):
-        self.function, self.inputs, self.outputs, self.replays = function, inputs, outputs, 0
-
-    def replay(self):
-        self.replays += 1
-        for place, value in zip(self.outputs, self.function(list(self.inputs)), strict=True):
-            if place is not value:
-                place.copy_(value)
-
-
-class Graphs:
-    """Stands in for `capture.CudaGraphs`: recording leaves all values as they were."""
-
-    def __init__(self):
-        self.recorded, self.clock, self.warm_ups, self.recordings = weakref.WeakSet(), itertools.count(), 0, 0
-
-    def warm_up(self, function, inputs):
-        self.warm_ups += 1
-        return function(inputs)
-
-    def record(self, function, inputs):
-        self.recordings += 1
-        before = [value.clone() for value in inputs]
-        outputs = function(list(inputs))
-        for value, old in zip(inputs, before, strict=True):
-            value.copy_(old)
-        # Its results are those of no call.
-        for value in outputs:
-            if not any(value is place for place in inputs):
-                value.fill_(77)
-        return Graph(function, inputs, outputs), outputs
 
 
 def compiled(inputs, outputs, graphs=None, **kwargs):

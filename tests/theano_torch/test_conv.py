@@ -2,17 +2,14 @@
 
 import theano_env  # noqa: F401  isort: skip
 
-import numpy as np
 import pytest
 import theano
 import theano.tensor as T
 import torch
-from test_theano_torch import TORCH, agree, numbers  # noqa: F401  (the fixture is used by name)
 
+from tests.theano_torch.helpers import TORCH, assert_close, numbers, tensors
 from theano_torch import conv
 from theano_torch.conv import WeightProducts
-
-# ruff: noqa: F811  (a test's argument is the fixture of that name)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Gradients with respect to the filters.
@@ -24,25 +21,6 @@ SHAPES = [
     ((3, 2, 5, 5), (1, 2, 5, 5), (0, 0)), ((5, 1, 3, 3), (3, 1, 6, 4), (0, 0)), ((5, 1, 3, 3), (3, 1, 6, 4), (1, 1)),
     ((1, 6, 3, 3), (7, 6, 4, 4), (1, 1)), ((2, 2, 2, 4), (2, 2, 6, 6), (1, 2)), ((2, 3, 3, 3), (1, 3, 1, 1), (1, 1)),
     ((2, 3, 1, 3), (2, 3, 1, 5), (0, 1)), ((2, 3, 4, 4), (2, 3, 4, 4), (3, 3)), ((6, 4, 3, 3), (13, 4, 11, 9), (1, 1))]
-
-
-def tensors(filters, image_shape, pad, dtype=torch.float64, layout=torch.channels_last):
-    """(image, gradients of the output, torch's own gradients of the filters)"""
-    random = torch.Generator().manual_seed(1)
-    image = torch.randn(image_shape, generator=random, dtype=dtype)
-    size = [n + 2 * edge - k + 1 for n, edge, k in zip(image_shape[2:], pad, filters[2:], strict=True)]
-    top_grad = torch.randn(image_shape[0], filters[0], *size, generator=random, dtype=dtype)
-    wanted = torch.ops.aten.convolution_backward(
-        top_grad, image, torch.empty(filters, dtype=dtype), None, [1, 1], list(pad), [1, 1], False, [0, 0], 1,
-        [False, True, False])[1]
-    return image.contiguous(memory_format=layout), top_grad.contiguous(memory_format=layout), wanted
-
-
-def assert_close(result, wanted):
-    assert result.shape == wanted.shape and result.dtype == wanted.dtype
-    # Sums in another order, relative to the largest.
-    tolerance = {torch.float32: 1e-5, torch.float64: 1e-13}[wanted.dtype] * wanted.abs().max().item()
-    np.testing.assert_allclose(result.numpy(), wanted.numpy(), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize('layout', [torch.channels_last, torch.contiguous_format], ids=str)

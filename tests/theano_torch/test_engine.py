@@ -10,47 +10,8 @@ from theano import scalar
 from theano.tensor import elemwise, extra_ops
 
 import theano_torch
+from tests.theano_torch.helpers import TORCH, numbers
 from theano_torch import registry
-
-TORCH = theano_torch.mode()
-# Relative to the largest value of the output: float32 allows for another order of summation.
-TOLERANCE = {'float16': 2e-3, 'float32': 1e-5, 'float64': 1e-11, 'complex128': 1e-11}
-
-
-@pytest.fixture
-def agree(python_mode):
-    """A function that computes expressions on both engines, several times, and compares them."""
-    def check(inputs, outputs, *calls, tolerance=None):
-        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-        ours = theano.function(inputs, outputs, mode=TORCH, on_unused_input='ignore', allow_input_downcast=True)
-        theirs = theano.function(inputs, outputs, mode=python_mode, on_unused_input='ignore', allow_input_downcast=True)
-        for values in calls + calls[:1]:        # The first ones again: they run the program that was kept.
-            for mine, reference in zip(ours(*values), theirs(*values), strict=True):
-                assert_same(mine, reference, tolerance)
-    return check
-
-
-def assert_same(mine, reference, tolerance=None):
-    """Same type, shape and dtype, and the same values up to TOLERANCE of the largest one; integers exactly."""
-    reference = np.asarray(reference)
-    assert isinstance(mine, np.ndarray)
-    assert mine.dtype == reference.dtype
-    assert mine.shape == reference.shape
-    if reference.dtype.kind in 'fc' and reference.size:
-        finite = np.abs(reference[np.isfinite(reference)])
-        scale = max(finite.max() if finite.size else 1, 1e-30)
-        np.testing.assert_allclose(mine, reference, rtol=0, atol=scale * (tolerance or TOLERANCE[reference.dtype.name]))
-    else:
-        np.testing.assert_array_equal(mine, reference)
-
-
-def numbers(*shape, dtype='float32', seed=0, low=-3, high=3):
-    random = np.random.RandomState(seed)
-    if dtype == 'bool':
-        return random.rand(*shape) < 0.5
-    if np.dtype(dtype).kind in 'iu':
-        return random.randint(0 if dtype.startswith('u') else low, high, size=shape).astype(dtype)
-    return (random.rand(*shape) * (high - low) + low).astype(dtype)
 
 
 def tensor(value, name=None):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from test_theano_torch import TORCH, numbers
 from theano.tensor.nnet import abstract_conv
 
 import ops
+from tests.theano_torch.helpers import TORCH, numbers
 from theano_torch.fusion import ConvBiasActivation
 
 UNFUSED = TORCH.excluding('torch_fuse_convolutions')

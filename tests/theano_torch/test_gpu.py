@@ -208,7 +208,7 @@ def test_too_little_memory_is_one_line(device, tmp_path, capsys, monkeypatch):
 
 def test_whole_training_steps_are_recorded(monkeypatch):
     """With a stand-in for CUDA, and shared variables that live on a device of their own."""
-    from test_theano_torch_capture import Graphs
+    from tests.theano_torch.helpers import Graphs
     constructors = theano.compile.sharedvalue.shared.constructors
     monkeypatch.setattr(theano_torch.shared, 'install', lambda device: None)
     constructors.append(theano_torch.shared.DeviceConstructor('cpu'))

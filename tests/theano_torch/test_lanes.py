@@ -13,12 +13,12 @@ import pytest
 import theano
 import theano.tensor as T
 import torch
-from test_theano_torch import TORCH, numbers
 from theano import gof
 from theano.tensor.nnet import conv2d
 
 import theano_torch
 import updates
+from tests.theano_torch.helpers import TORCH, numbers
 from theano_torch import collective, lanes
 from theano_torch.lanes import Lanes, ThreadPlan, Work, first_in_lanes, tasks_of
 from theano_torch.steps import execute

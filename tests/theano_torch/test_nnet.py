@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from test_theano_torch import TORCH, agree, numbers  # noqa: F401  (the fixtures are used by name)
 from theano.tensor.nnet import abstract_conv, neighbours, nnet
 from theano.tensor.signal import pool
 
-# ruff: noqa: F811  (a test's argument is the fixture of that name)
+from tests.theano_torch.helpers import TORCH, numbers
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Softmax and cross-entropy.

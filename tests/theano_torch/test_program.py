@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from test_theano_torch import TORCH
 
 import updates
+from tests.theano_torch.helpers import TORCH
 
 
 def chosen(values, wanted):

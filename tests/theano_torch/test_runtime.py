@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from conftest import GOLDEN, load_golden
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import theano_torch
+from tests.helpers import GOLDEN, load_golden
 from theano_torch.shared import DeviceCell, DeviceConstructor, TorchSharedVariable
 
 MODE = theano_torch.mode()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from test_theano_torch import TORCH
 from theano import gof
 from theano.tensor.nnet import abstract_conv
 
+from tests.theano_torch.helpers import TORCH
 from theano_torch import steps
 from theano_torch.fusion import ConvBiasActivation
 from theano_torch.steps import (

@@ -6,13 +6,10 @@ import numpy as np
 import pytest
 import theano.tensor as T
 import torch
-from test_theano_torch import agree, numbers  # noqa: F401  (the fixture is used by name)
-from test_theano_torch_conv import assert_close, tensors
 
+from tests.theano_torch.helpers import assert_close, numbers, tensors
 from theano_torch import winograd
 from theano_torch.winograd import Convolution, FilterGradient, Tiles, largest_divisor, transformed, transforms
-
-# ruff: noqa: F811  (a test's argument is the fixture of that name)
 
 # (K, C, 3, 3) of the filters, (N, C, H, W) of the images, padding.
 SHAPES = [

@@ -1,4 +1,4 @@
-"""What the processes of test_distributed.py run: ``python distributed_worker.py TASK FOLDER``."""
+"""What the processes of test_processes.py run: ``python distributed_worker.py TASK FOLDER``."""
 
 import pathlib
 import sys
@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import theano_env  # noqa: F401  isort: skip
 

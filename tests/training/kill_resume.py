@@ -1,7 +1,7 @@
 """Kill a training again and again and go on with it: the result must be that of a training that was left alone.
 
-``python tests/kill_resume.py --kills 50`` does so in a temporary folder and prints what happened; the short version is
-in test_training_state.py. Runs are small and save their state after every iteration, so that many kills happen while
+``python tests/training/kill_resume.py --kills 50`` does so in a temporary folder and prints what happened; the short
+version is in test_resume.py. Runs are small and save their state after every iteration, so that many kills happen while
 they save.
 """
 
@@ -20,7 +20,7 @@ import time
 
 import numpy as np
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import misc  # noqa: E402

@@ -4,13 +4,13 @@ import copy
 import json
 
 import pytest
-from conftest import GOLDEN
 
 import config
 import experiment
 import misc
 import plan
 import train
+from tests.helpers import GOLDEN
 
 TRAININGS = [name for name in config.experiments if experiment.is_training(config.experiments[name])]
 VARIANTS = [f'celebahq-v2-1gpu-{name}' for name in config.variants]

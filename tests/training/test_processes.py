@@ -9,19 +9,18 @@ import subprocess
 import sys
 import time
 
-import distributed_worker
 import h5py
-import kill_resume
 import numpy as np
 import pytest
 import theano
-from conftest import ROOT
 
 import distributed
 import misc
 import theano_env
+from tests.helpers import ROOT
+from tests.training import distributed_worker, kill_resume
 
-WORKER = str(ROOT / 'tests' / 'distributed_worker.py')
+WORKER = str(ROOT / 'tests' / 'training' / 'distributed_worker.py')
 TINY = [word for option in (
     'dataset.resolution=4', 'G.fmap_max=4', 'D.fmap_max=4', 'train.minibatch_default=4', 'train.show_progress=False',
     'train.tick_kimg_default=0.02', 'train.network_snapshot_ticks=1', 'train.image_snapshot_ticks=1000', 'metrics=[]')

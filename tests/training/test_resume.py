@@ -11,10 +11,8 @@ import subprocess
 import sys
 import time
 
-import kill_resume
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from theano.sandbox import rng_mrg
@@ -25,6 +23,8 @@ import experiment
 import misc
 import train
 import training_state
+from tests.helpers import ROOT
+from tests.training import kill_resume
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 

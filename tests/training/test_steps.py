@@ -5,7 +5,6 @@ import time
 
 import numpy as np
 import pytest
-from conftest import load_golden, training_functions
 
 import theano_env  # noqa: F401  isort: skip
 
@@ -15,6 +14,7 @@ import theano.tensor as T
 import tfutil_shim
 import train
 import training_step
+from tests.helpers import load_golden, training_functions
 
 
 def schedule(min_lod, max_lod):

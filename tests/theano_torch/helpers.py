@@ -1,0 +1,93 @@
+"""What the tests of the engine share: numbers, comparisons, convolutions, a stand-in for CUDA graphs."""
+
+import theano_env  # noqa: F401  isort: skip
+
+import itertools
+import weakref
+
+import numpy as np
+import torch
+
+import theano_torch
+
+TORCH = theano_torch.mode()
+# Relative to the largest value of the output: float32 allows for another order of summation.
+TOLERANCE = {'float16': 2e-3, 'float32': 1e-5, 'float64': 1e-11, 'complex128': 1e-11}
+
+
+def assert_same(mine, reference, tolerance=None):
+    """Same type, shape and dtype, and the same values up to TOLERANCE of the largest one; integers exactly."""
+    reference = np.asarray(reference)
+    assert isinstance(mine, np.ndarray)
+    assert mine.dtype == reference.dtype
+    assert mine.shape == reference.shape
+    if reference.dtype.kind in 'fc' and reference.size:
+        finite = np.abs(reference[np.isfinite(reference)])
+        scale = max(finite.max() if finite.size else 1, 1e-30)
+        np.testing.assert_allclose(mine, reference, rtol=0, atol=scale * (tolerance or TOLERANCE[reference.dtype.name]))
+    else:
+        np.testing.assert_array_equal(mine, reference)
+
+
+def numbers(*shape, dtype='float32', seed=0, low=-3, high=3):
+    random = np.random.RandomState(seed)
+    if dtype == 'bool':
+        return random.rand(*shape) < 0.5
+    if np.dtype(dtype).kind in 'iu':
+        return random.randint(0 if dtype.startswith('u') else low, high, size=shape).astype(dtype)
+    return (random.rand(*shape) * (high - low) + low).astype(dtype)
+
+
+def tensors(filters, image_shape, pad, dtype=torch.float64, layout=torch.channels_last):
+    """(image, gradients of the output, torch's own gradients of the filters)"""
+    random = torch.Generator().manual_seed(1)
+    image = torch.randn(image_shape, generator=random, dtype=dtype)
+    size = [n + 2 * edge - k + 1 for n, edge, k in zip(image_shape[2:], pad, filters[2:], strict=True)]
+    top_grad = torch.randn(image_shape[0], filters[0], *size, generator=random, dtype=dtype)
+    wanted = torch.ops.aten.convolution_backward(
+        top_grad, image, torch.empty(filters, dtype=dtype), None, [1, 1], list(pad), [1, 1], False, [0, 0], 1,
+        [False, True, False])[1]
+    return image.contiguous(memory_format=layout), top_grad.contiguous(memory_format=layout), wanted
+
+
+def assert_close(result, wanted):
+    assert result.shape == wanted.shape and result.dtype == wanted.dtype
+    # Sums in another order, relative to the largest.
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-13}[wanted.dtype] * wanted.abs().max().item()
+    np.testing.assert_allclose(result.numpy(), wanted.numpy(), rtol=0, atol=tolerance)
+
+
+class Graph:
+    """What a recording leaves behind: computes again on the same tensors and writes into the same results."""
+
+    def __init__(self, function, inputs, outputs):
+        self.function, self.inputs, self.outputs, self.replays = function, inputs, outputs, 0
+
+    def replay(self):
+        self.replays += 1
+        for place, value in zip(self.outputs, self.function(list(self.inputs)), strict=True):
+            if place is not value:
+                place.copy_(value)
+
+
+class Graphs:
+    """Stands in for `capture.CudaGraphs`: recording leaves all values as they were."""
+
+    def __init__(self):
+        self.recorded, self.clock, self.warm_ups, self.recordings = weakref.WeakSet(), itertools.count(), 0, 0
+
+    def warm_up(self, function, inputs):
+        self.warm_ups += 1
+        return function(inputs)
+
+    def record(self, function, inputs):
+        self.recordings += 1
+        before = [value.clone() for value in inputs]
+        outputs = function(list(inputs))
+        for value, old in zip(inputs, before, strict=True):
+            value.copy_(old)
+        # Its results are those of no call.
+        for value in outputs:
+            if not any(value is place for place in inputs):
+                value.fill_(77)
+        return Graph(function, inputs, outputs), outputs
