@@ -19,7 +19,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import celebahq
-import misc
+from common.errors import UserError
+from common.files import TEMPORARY_SUFFIX, atomic_write
+from common.images import save_image
+from common.machine import num_cores
 from dataset_shards import shard_range
 
 FIRST_PHOTO = '000001.jpg'
@@ -49,8 +52,8 @@ def read_lines(path, cure):
         with open(path, encoding='ascii') as list_file:
             return list_file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise misc.UserError(f'{path}: cannot be read ({getattr(error, "strerror", None) or "is no text"}); '
-                             f'{cure}') from error
+        raise UserError(f'{path}: cannot be read ({getattr(error, "strerror", None) or "is no text"}); '
+                        f'{cure}') from error
 
 
 def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=None, shard=None):
@@ -76,7 +79,7 @@ def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=No
 
     Raises
     ------
-    misc.UserError
+    UserError
         A list is missing or damaged, or has not what is asked for.
     """
     expected = expected or Expected()
@@ -88,13 +91,13 @@ def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=No
     chosen = choose_indices(len(rows), indices, num_images)
     part = shard_range(len(chosen), shard)
     if not part:
-        raise misc.UserError('--shard %d/%d: there are only %d images; use fewer parts' % (*shard, len(chosen)))
+        raise UserError('--shard %d/%d: there are only %d images; use fewer parts' % (*shard, len(chosen)))
     chosen = chosen[part.start:part.stop]
     landmarks_path = os.path.join(celeba_dir, 'Anno', 'list_landmarks_celeba.txt')
     cure = 'CELEBA_DIR must be the folder of CelebA, with img_celeba and Anno (the landmarks "in the wild") in it'
     lines = read_lines(landmarks_path, cure)
     if not lines or not lines[0].strip().isdecimal() or int(lines[0]) != len(lines) - 2:
-        raise misc.UserError(f'{landmarks_path}: does not have as many rows as its first line says; download it again')
+        raise UserError(f'{landmarks_path}: does not have as many rows as its first line says; download it again')
     if len(lines) - 2 != expected.num_photos:
         warn(f'{landmarks_path}: has {len(lines) - 2} photos, expected {expected.num_photos}; going on')
     return [rows[idx]._replace(landmarks=find_landmarks(landmarks_path, lines, rows[idx])) for idx in chosen]
@@ -105,7 +108,7 @@ def parse_image_list(path, lines):
     names = lines[0].split() if lines else []
     wanted = celebahq.ListEntry._fields[:-1]
     if not set(wanted) <= set(names):
-        raise misc.UserError(f'{path}: its first line must name the columns {" ".join(wanted)}; download it again')
+        raise UserError(f'{path}: its first line must name the columns {" ".join(wanted)}; download it again')
     rows = []
     for number, line in enumerate(lines[1:], 2):
         cells = dict(zip(names, line.split(), strict=False))
@@ -116,8 +119,8 @@ def parse_image_list(path, lines):
             rows.append(celebahq.ListEntry(len(rows), int(cells['orig_idx']), os.path.basename(cells['orig_file']),
                                            cells['proc_md5'].lower(), cells['final_md5'].lower(), None))
         except (KeyError, ValueError) as error:
-            raise misc.UserError(f'{path}: line {number} is damaged: {line[:100]!r}; download the file '
-                                 'again') from error
+            raise UserError(f'{path}: line {number} is damaged: {line[:100]!r}; download the file '
+                            'again') from error
     return rows
 
 
@@ -125,22 +128,22 @@ def find_landmarks(path, lines, row):
     """(5, 2) float32 out of the row of CelebA's list that belongs to an image."""
     cells = lines[row.orig_idx + 2].split() if 0 <= row.orig_idx < len(lines) - 2 else []
     if not cells or cells[0] != row.orig_file:
-        raise misc.UserError(f'{path}: row {row.orig_idx} is {cells[0] if cells else "missing"}, expected '
-                             f'{row.orig_file} (image {row.idx} of CelebA-HQ); likely of another version of CelebA')
+        raise UserError(f'{path}: row {row.orig_idx} is {cells[0] if cells else "missing"}, expected '
+                        f'{row.orig_file} (image {row.idx} of CelebA-HQ); likely of another version of CelebA')
     try:
         return np.array(cells[1:], np.float32).reshape(5, 2)
     except ValueError as error:
-        raise misc.UserError(f'{path}: the row of {row.orig_file} is damaged, need ten numbers: '
-                             f'{" ".join(cells[1:])[:100]}; download the file again') from error
+        raise UserError(f'{path}: the row of {row.orig_file} is damaged, need ten numbers: '
+                        f'{" ".join(cells[1:])[:100]}; download the file again') from error
 
 
 def choose_indices(num, indices=None, num_images=None):
     """Numbers of images, ascending; see :func:`read_lists`."""
     if indices is not None and num_images is not None:
-        raise misc.UserError('--indices and --num_images: both choose images; give one of them')
+        raise UserError('--indices and --num_images: both choose images; give one of them')
     if num_images is not None:
         if not 1 <= num_images <= num:
-            raise misc.UserError(f'--num_images {num_images}: must be from 1 to {num}')
+            raise UserError(f'--num_images {num_images}: must be from 1 to {num}')
         return range(num_images)
     if indices is None:
         return range(num)
@@ -149,8 +152,8 @@ def choose_indices(num, indices=None, num_images=None):
         match = re.fullmatch(r'\s*(\d+)\s*(?:-\s*(\d+)\s*)?', part, re.ASCII)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last < num:
-            raise misc.UserError(f'--indices {indices}: {part!r} is no number or range within 0-{num - 1}; example: '
-                                 '0-99,205')
+            raise UserError(f'--indices {indices}: {part!r} is no number or range within 0-{num - 1}; example: '
+                            '0-99,205')
         chosen.update(range(first, last + 1))
     return sorted(chosen)
 
@@ -183,24 +186,24 @@ def prepare_work_dir(work_dir, num_images, resume, force):
 
     Raises
     ------
-    misc.UserError
+    UserError
         It holds images and neither `resume` nor `force` says what to do with them, or it cannot be made.
     """
     try:
         os.makedirs(work_dir, exist_ok=True)
         names = os.listdir(work_dir)
     except OSError as error:
-        raise misc.UserError(f'{work_dir}: cannot be made ({error.strerror}); choose another place for the '
-                             'dataset') from error
+        raise UserError(f'{work_dir}: cannot be made ({error.strerror}); choose another place for the '
+                        'dataset') from error
     finished = [name for name in names if re.fullmatch(r'image\d{5}\.png', name)]
     if finished and not resume:
         if not force:
-            raise misc.UserError(f'{work_dir}: holds {len(finished)} finished images of an interrupted run; add '
-                                 '--resume to go on from there, or --force to start over')
+            raise UserError(f'{work_dir}: holds {len(finished)} finished images of an interrupted run; add '
+                            '--resume to go on from there, or --force to start over')
         remove_work_dir(work_dir)
         os.makedirs(work_dir, exist_ok=True)
     for name in names:
-        if name.endswith(misc.TEMPORARY_SUFFIX):
+        if name.endswith(TEMPORARY_SUFFIX):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(os.path.join(work_dir, name))
     free, needed = shutil.disk_usage(work_dir).free, num_images * WORK_BYTES
@@ -235,7 +238,7 @@ def make_part(entry, celeba_dir, delta_dir, work_dir):
 
 def write_part(image, path):
     """Keep an image, (3, 1024, 1024) uint8."""
-    with misc.atomic_write(path) as png_file:
+    with atomic_write(path) as png_file:
         # Smaller files would take more time than they are worth: they are deleted in the end.
         Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(png_file, 'PNG', compress_level=1)
 
@@ -255,7 +258,7 @@ def read_images(entries, celeba_dir, delta_dir, work_dir, progress):
 
     Raises
     ------
-    misc.UserError
+    UserError
         It cannot be made again.
     """
     with concurrent.futures.ThreadPoolExecutor() as executor, progress(None, 'Writing', len(entries)) as bar:
@@ -267,7 +270,7 @@ def read_images(entries, celeba_dir, delta_dir, work_dir, progress):
                     try:
                         image, _ = celebahq.make_image(entry, celeba_dir, delta_dir)
                     except celebahq.BadImage as error:
-                        raise misc.UserError(str(error)) from error
+                        raise UserError(str(error)) from error
                 yield image
                 bar.update()
 
@@ -306,7 +309,7 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
 
     Raises
     ------
-    misc.UserError
+    UserError
         The disk is full, a process was killed, or nothing but bad images was seen.
     """
     pending = [entry for entry in entries if not os.path.exists(part_path(work_dir, entry.idx))]
@@ -320,7 +323,7 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
         except celebahq.BadImage as error:
             bad[entry.idx] = str(error)
     if len(bad) == len(entries):
-        raise misc.UserError(f'{next(iter(bad.values()))}; nor are the files of the others there')
+        raise UserError(f'{next(iter(bad.values()))}; nor are the files of the others there')
     for reason in bad.values():
         print('Bad image: ' + reason, file=sys.stderr)
     pending = [entry for entry in pending if entry.idx not in bad]
@@ -342,13 +345,13 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
                     (bar.write if sys.stderr.isatty() else print)('Bad image: ' + reason, file=sys.stderr)
                 finished += reason is None
                 if not finished and len(bad) >= HOPELESS_IMAGES:
-                    raise misc.UserError(f'the first {len(bad)} images all failed, the last one: {reason}')
+                    raise UserError(f'the first {len(bad)} images all failed, the last one: {reason}')
     except KeyboardInterrupt:
         print(f'\nInterrupted; finished images are kept in {work_dir}, --resume goes on from there', file=sys.stderr)
         raise
     except concurrent.futures.process.BrokenProcessPool as error:
-        raise misc.UserError(f'a process was killed, likely for lack of memory: each of the {num_processes} takes up '
-                             'to 0.8 GB; lower --num_processes and add --resume to go on') from error
+        raise UserError(f'a process was killed, likely for lack of memory: each of the {num_processes} takes up '
+                        'to 0.8 GB; lower --num_processes and add --resume to go on') from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)   # What is being made is finished and kept.
     if num_exact:
@@ -384,25 +387,25 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
 
     Raises
     ------
-    misc.UserError
+    UserError
         Nothing can be made, or an image cannot and `skip_bad` is not set; the others are finished then and kept.
     """
     if num_processes is not None and num_processes < 1:
-        raise misc.UserError(f'--num_processes {num_processes}: must be at least 1')
+        raise UserError(f'--num_processes {num_processes}: must be at least 1')
     try:
         celebahq.check_packages()
     except ImportError as error:
-        raise misc.UserError(str(error)) from error
+        raise UserError(str(error)) from error
     entries = read_lists(celeba_dir, delta_dir, indices, num_images, expected, shard)
     if save_stages:
         try:
             os.makedirs(save_stages, exist_ok=True)
         except OSError as error:
-            raise misc.UserError(f'--save_stages {save_stages}: cannot be made ({error.strerror}); choose another '
-                                 'folder') from error
+            raise UserError(f'--save_stages {save_stages}: cannot be made ({error.strerror}); choose another '
+                            'folder') from error
     prepare_work_dir(work_dir, len(entries), resume, force)
     check_decoder(celeba_dir, expected)
-    bad = make_images(entries, celeba_dir, delta_dir, work_dir, num_processes or misc.num_cores(), progress)
+    bad = make_images(entries, celeba_dir, delta_dir, work_dir, num_processes or num_cores(), progress)
     good = [entry for entry in entries if entry.idx not in bad]
     if save_stages and good:
         write_stages(good[0], celeba_dir, delta_dir, save_stages)
@@ -410,8 +413,8 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
         text = '%d of %d images cannot be made, for the reasons above: %s' % (
             len(bad), len(entries), ', '.join(entry.orig_file for entry in entries if entry.idx in bad))
         if not good or not skip_bad:
-            raise misc.UserError(f'{text}; the others are kept in {work_dir}; put the files right and add --resume, or '
-                                 '--resume --skip-bad to make a dataset without these')
+            raise UserError(f'{text}; the others are kept in {work_dir}; put the files right and add --resume, or '
+                            '--resume --skip-bad to make a dataset without these')
         print('Left out: ' + text)
     return good
 
@@ -431,7 +434,7 @@ def write_stages(entry, celeba_dir, delta_dir, stages_dir):
     def write(step, image):
         nonlocal number
         path = os.path.join(stages_dir, f'{number:02d}-{step}.png')
-        misc.save_image(image.transpose(2, 0, 1), path, (0, 255))
+        save_image(image.transpose(2, 0, 1), path, (0, 255))
         number += 1
 
     def record(step, image):

@@ -49,7 +49,7 @@ class ChunkReader:
 
         Raises
         ------
-        misc.UserError
+        UserError
             The file is damaged there.
         """
         data = None

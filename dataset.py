@@ -9,8 +9,9 @@ import weakref
 
 import numpy as np
 
-import misc
 from chunk_reader import open_readers
+from common.errors import UserError
+from common.machine import num_cores
 from hdf5_format import is_power_of_two, labels_path, load_labels, open_levels
 
 PREFETCH_BYTES = 1 << 28    # Images read ahead take at most this much memory.
@@ -66,7 +67,7 @@ class Dataset:
 
     Raises
     ------
-    misc.UserError
+    UserError
         The file is missing, incomplete or of another layout, or an argument does not fit it.
     """
 
@@ -76,26 +77,26 @@ class Dataset:
     def __init__(self, h5_path, resolution=None, max_labels='all', max_images=None, mirror_augment=False, shuffle=True,
                  prefetch_images=512, cache_gb=1.0, read_threads=None, classes=None):
         if resolution is not None and not (_is_count(resolution, 1) and is_power_of_two(resolution)):
-            raise misc.UserError(f'resolution={resolution!r}: must be a power of two, for example 64')
+            raise UserError(f'resolution={resolution!r}: must be a power of two, for example 64')
         if max_images is not None and not _is_count(max_images, 1):
-            raise misc.UserError(f'max_images={max_images!r}: must be None or at least 1')
+            raise UserError(f'max_images={max_images!r}: must be None or at least 1')
         if not _is_count(prefetch_images, 0):
-            raise misc.UserError(f'prefetch_images={prefetch_images!r}: must be 0 or more')
+            raise UserError(f'prefetch_images={prefetch_images!r}: must be 0 or more')
         if read_threads is not None and not _is_count(read_threads, 1):
-            raise misc.UserError(f'read_threads={read_threads!r}: must be None or at least 1')
+            raise UserError(f'read_threads={read_threads!r}: must be None or at least 1')
         self.h5_path = os.fspath(h5_path)
         self.h5, levels = open_levels(self.h5_path)
         try:
             file_images, channels, file_resolution, _ = levels[max(levels)].shape
             self.resolution = file_resolution if resolution is None else int(resolution)
             if self.resolution not in levels:
-                raise misc.UserError(f'resolution={resolution}: {self.h5_path} has at most {file_resolution}; use that '
-                                     'or less')
+                raise UserError(f'resolution={resolution}: {self.h5_path} has at most {file_resolution}; use that '
+                                'or less')
             self.labels, self.chosen = _choose_labels(self.h5_path, file_images, max_labels, classes)
             if max_images is not None and max_images > len(self.labels):
-                raise misc.UserError(f'max_images={max_images}: {self.h5_path} has only '
-                                     f'{len(self.labels)}{"" if classes is None else " of these classes"}; use None '
-                                     'for all')
+                raise UserError(f'max_images={max_images}: {self.h5_path} has only '
+                                f'{len(self.labels)}{"" if classes is None else " of these classes"}; use None '
+                                'for all')
         except BaseException:
             self.h5.close()
             raise
@@ -115,7 +116,7 @@ class Dataset:
             self.reshuffle_window = max(min(len(self.order) // 2, len(self.order) - 2 * prefetch_images - 1), 1)
 
         levels = [level for res, level in levels.items() if res <= self.resolution]
-        read_threads = int(read_threads or min(misc.num_cores(), MAX_READ_THREADS))
+        read_threads = int(read_threads or min(num_cores(), MAX_READ_THREADS))
         self.reader = _ReadAhead(self.h5, levels, cache_gb * 2 ** 30, read_threads)
         # Stops the threads also where nobody calls close().
         self._finalizer = weakref.finalize(self, _close, self.reader, self.h5)
@@ -201,14 +202,14 @@ class Dataset:
 
         Raises
         ------
-        misc.UserError
+        UserError
             The state is that of another dataset or of other arguments.
         """
         order, position = np.array(state['order'], dtype=np.int64), int(state['position'])
         if not np.array_equal(np.sort(order), np.sort(self.order)) or not 0 <= position < len(order):
-            raise misc.UserError(f'reader state of {len(order)} entries: {self.h5_path} with '
-                                 f'max_images={self.num_images} and prefetch_images={self.prefetch_images} has '
-                                 f'{len(self.order)}; resume with the same dataset options')
+            raise UserError(f'reader state of {len(order)} entries: {self.h5_path} with '
+                            f'max_images={self.num_images} and prefetch_images={self.prefetch_images} has '
+                            f'{len(self.order)}; resume with the same dataset options')
         self.order, self.position = order, position
 
     def _advance(self, num):
@@ -305,22 +306,22 @@ def _is_count(value, minimum):
 def _choose_labels(h5_path, file_images, max_labels, classes):
     """Labels of the images to use, (N, label_size) float32, and where these are in the file; None: they are all."""
     if max_labels != 'all' and not _is_count(max_labels, 0):
-        raise misc.UserError(f"max_labels={max_labels!r}: must be 'all' or a number of columns, 0 for no labels")
+        raise UserError(f"max_labels={max_labels!r}: must be 'all' or a number of columns, 0 for no labels")
     path = labels_path(h5_path)
     if classes is None and (max_labels == 0 or (max_labels == 'all' and not os.path.exists(path))):
         return np.zeros((file_images, 0), dtype=np.float32), None
     if not os.path.exists(path):
         option = f'max_labels={max_labels}' if classes is None else f'classes={classes!r}'
-        raise misc.UserError(f'{option}: there is no {path}; use {0 if classes is None else None}, or make the dataset '
-                             'with labels')
+        raise UserError(f'{option}: there is no {path}; use {0 if classes is None else None}, or make the dataset '
+                        'with labels')
     labels, chosen = load_labels(path, file_images), None
     if classes is not None:
         labels, chosen = _choose_classes(path, labels, classes)
     if max_labels == 'all':
         return labels, chosen
     if max_labels > labels.shape[1]:
-        raise misc.UserError(f"max_labels={max_labels}: {path} has {labels.shape[1]} "
-                             f"columns{'' if classes is None else ' of these classes'}; use that, less, or 'all'")
+        raise UserError(f"max_labels={max_labels}: {path} has {labels.shape[1]} "
+                        f"columns{'' if classes is None else ' of these classes'}; use that, less, or 'all'")
     return labels[:, :max_labels], chosen
 
 
@@ -330,12 +331,12 @@ def _choose_classes(path, labels, classes):
     valid = isinstance(classes, (list, tuple, range, np.ndarray)) and len(classes) and len(
         set(classes)) == len(classes) and all(_is_count(number, 0) and number < num_classes for number in classes)
     if not valid:
-        raise misc.UserError(f'classes={classes!r}: must be a list of different columns of {path}, from 0 to '
-                             f'{num_classes - 1}')
+        raise UserError(f'classes={classes!r}: must be a list of different columns of {path}, from 0 to '
+                        f'{num_classes - 1}')
     labels = labels[:, list(classes)]
     chosen = np.flatnonzero(labels.any(axis=1))
     if not len(chosen):
-        raise misc.UserError(f'classes={classes!r}: no image of {path} has one of these labels')
+        raise UserError(f'classes={classes!r}: no image of {path} has one of these labels')
     return labels[chosen], chosen
 
 
@@ -454,7 +455,7 @@ class _ReadAhead:
                     continue
                 self.reading.add(key)
             # Whoever needs an image that is damaged will read it again and report the error.
-            with contextlib.suppress(misc.UserError):
+            with contextlib.suppress(UserError):
                 self.load(key, True)
 
     def close(self):

@@ -8,8 +8,10 @@ import os
 
 import numpy as np
 
-import misc
 from chunk_reader import find_chunks, open_readers
+from common.console import progress
+from common.errors import UserError
+from common.images import convert_to_pil_image, save_image, save_image_grid, snapshot_grid_size
 from hdf5_format import (
     halve,
     labels_path,
@@ -46,7 +48,7 @@ def inspect(h5_path, verify=False, sheet=None):
 
     Raises
     ------
-    misc.UserError
+    UserError
         The file is not complete or, with `verify`, not in order.
     """
     h5, levels = open_levels(h5_path)
@@ -97,20 +99,20 @@ def describe_labels(labels):
 
 
 def check_all_written(h5_path, level):
-    """Raise misc.UserError if the file has no data for some images: HDF5 would give black ones."""
+    """Raise UserError if the file has no data for some images: HDF5 would give black ones."""
     chunks = find_chunks(level)
     if chunks is not None and not chunks[:, 1].all():
         first = int(np.argmin(chunks[:, 1])) * level.chunks[0]
-        raise misc.UserError('h5_path=%r: at %dx%d image %d and others were never written; make the file again' % (
+        raise UserError('h5_path=%r: at %dx%d image %d and others were never written; make the file again' % (
             h5_path, *level.shape[2:], first))
 
 
 def verify_levels(h5_path, h5, levels):
-    """Read everything; print a checksum per level and raise misc.UserError where something is not in order."""
+    """Read everything; print a checksum per level and raise UserError where something is not in order."""
     num, channels, resolution, _ = next(iter(levels.values())).shape
     hashes = [hashlib.sha256() for _ in levels]
     unreadable, differences = [[] for _ in levels], [np.zeros(num, dtype=np.uint8) for _ in levels]
-    with open_readers(h5, list(levels.values())) as readers, misc.progress(None, 'Verifying', num) as bar:
+    with open_readers(h5, list(levels.values())) as readers, progress(None, 'Verifying', num) as bar:
         check = functools.partial(check_images, readers, (channels, resolution))
         for results in map_in_order(check, groups_of_images(num, channels, resolution)):
             for lod, (indices, pixels, bad, difference) in enumerate(results):
@@ -133,7 +135,7 @@ def verify_levels(h5_path, h5, levels):
             level.name[1:], 'images cannot be read' if unreadable[lod] else hashes[lod].hexdigest(),
             average if lod else '-'))
     if problems:
-        raise misc.UserError(f'{h5_path}: {"; ".join(problems)}; make or copy the file again')
+        raise UserError(f'{h5_path}: {"; ".join(problems)}; make or copy the file again')
     print('\nVerified: all images of all levels can be read and belong together')
 
 
@@ -166,7 +168,7 @@ def check_images(readers, shape, indices):
         for row, index in enumerate(indices):
             try:
                 pixels[row] = reader.read(index)
-            except misc.UserError:
+            except UserError:
                 bad.append(index)
         expected = pixels.astype(np.float32) if lod == 0 else halve(expected)
         readable = ~np.isin(indices, bad)
@@ -184,7 +186,7 @@ def check_images(readers, shape, indices):
 def write_sheet(levels, labels, path):
     """Write a picture with images from all over a dataset; with labels a row holds images of one class."""
     level = levels[min(max(levels), SHEET_RESOLUTION)]
-    columns, rows = misc.snapshot_grid_size(*level.shape[2:])
+    columns, rows = snapshot_grid_size(*level.shape[2:])
     if labels is None or not labels.any():
         choice = [spread(np.arange(len(level)), columns * rows)]
         columns = min(columns, len(choice[0]))
@@ -198,7 +200,7 @@ def write_sheet(levels, labels, path):
         for place, index in enumerate(images):
             cells[row + place // columns, place % columns] = read_image(level, int(index))
         row += -(-len(images) // columns)
-    misc.save_image_grid(cells.reshape(-1, *level.shape[1:]), path, (0, 255), (columns, len(cells)))
+    save_image_grid(cells.reshape(-1, *level.shape[1:]), path, (0, 255), (columns, len(cells)))
     print('Wrote %d images at %dx%d to %s' % (sum(map(len, choice)), *level.shape[2:], path))
 
 
@@ -222,14 +224,14 @@ def display(h5_path, start=0, output=None):
 
     Raises
     ------
-    misc.UserError
+    UserError
         The file is not complete, or has fewer images.
     """
     h5, levels = open_levels(h5_path)
     with h5:
         num = len(next(iter(levels.values())))
         if not 0 <= start < num:
-            raise misc.UserError(f'--start {start}: must be from 0 to {num - 1}, {h5_path} has {num} images')
+            raise UserError(f'--start {start}: must be from 0 to {num - 1}, {h5_path} has {num} images')
         labels = read_labels(h5_path, num)
         window = None if output else open_window()
         if window is None:
@@ -276,7 +278,7 @@ class _Viewer:
     def show(self, index):
         from tkinter import PhotoImage
         self.index = min(max(index, 0), len(self.level) - 1)
-        image = misc.convert_to_pil_image(read_image(self.level, self.index), (0, 255))
+        image = convert_to_pil_image(read_image(self.level, self.index), (0, 255))
         zoom = -(-WINDOW_PIXELS // image.width)
         png = io.BytesIO()
         image.resize((image.width * zoom, image.height * zoom), resample=0).save(png, 'png')
@@ -293,29 +295,29 @@ def extract(h5_path, output_dir, start=0, stop=None, step=1, force=False):
 
     Raises
     ------
-    misc.UserError
+    UserError
         The range is empty, the folder cannot be written or, without `force`, holds such images already.
     """
     h5, levels = open_levels(h5_path)
     with h5:
         finest = next(iter(levels.values()))
         if step < 1:
-            raise misc.UserError(f'--step {step}: must be at least 1')
+            raise UserError(f'--step {step}: must be at least 1')
         indices = range(len(finest))[start:stop:step]
         if not indices:
-            raise misc.UserError(f'--start {start} --stop {stop}: no images in this range; {h5_path} has {len(finest)}')
+            raise UserError(f'--start {start} --stop {stop}: no images in this range; {h5_path} has {len(finest)}')
         names = {index: f'img{index:08d}.png' for index in indices}
         try:
             os.makedirs(output_dir, exist_ok=True)
             existing = sorted(set(os.listdir(output_dir)).intersection(names.values()))
         except OSError as error:
-            raise misc.UserError(f'DIR={output_dir!r}: cannot be written ({error.strerror}); choose another '
-                                 'folder') from error
+            raise UserError(f'DIR={output_dir!r}: cannot be written ({error.strerror}); choose another '
+                            'folder') from error
         if existing and not force:
-            raise misc.UserError(f'{os.path.join(output_dir, existing[0])}: exists; choose another folder, or --force '
-                                 'to replace images there')
-        for index, name in misc.progress(names.items(), 'Extracting'):
-            misc.save_image(read_image(finest, index), os.path.join(output_dir, name), (0, 255))
+            raise UserError(f'{os.path.join(output_dir, existing[0])}: exists; choose another folder, or --force '
+                            'to replace images there')
+        for index, name in progress(names.items(), 'Extracting'):
+            save_image(read_image(finest, index), os.path.join(output_dir, name), (0, 255))
     print(f'Extracted {len(names)} images to {output_dir}')
 
 
@@ -333,7 +335,7 @@ def compare(h5_path, other_path):
 
     Raises
     ------
-    misc.UserError
+    UserError
         One of them is not complete, or damaged.
     """
     paths = [h5_path, other_path]
@@ -378,7 +380,7 @@ def compare_levels(readers, num, shape):
             results.append(([np.bincount(part.ravel(), minlength=256) for part in pixels], difference))
         return results
 
-    with misc.progress(None, 'Comparing', num) as bar:
+    with progress(None, 'Comparing', num) as bar:
         groups = groups_of_images(num, *shape)
         for indices, results in zip(groups, map_in_order(read, groups), strict=True):
             for lod, (counts, difference) in enumerate(results):

@@ -10,8 +10,10 @@ import re
 import h5py
 import numpy as np
 
-import misc
 from chunk_reader import open_readers
+from common.console import progress
+from common.errors import UserError
+from common.files import temporary_path
 from hdf5_format import (
     HDF5Writer,
     compress,
@@ -71,7 +73,7 @@ def merge(h5_path, part_paths, virtual=False, force=False):
 
     Raises
     ------
-    misc.UserError
+    UserError
         The parts do not fit together or some are missing, one is no dataset, or the file exists or cannot be written.
     """
     with contextlib.ExitStack() as stack:
@@ -81,7 +83,7 @@ def merge(h5_path, part_paths, virtual=False, force=False):
             stack.enter_context(h5)
             parts.append((path, h5, levels))
             if os.path.exists(h5_path) and os.path.samefile(h5_path, path):
-                raise misc.UserError(f'{path}: is one of the parts; choose another name for the joined dataset')
+                raise UserError(f'{path}: is one of the parts; choose another name for the joined dataset')
         parts = ordered_parts(parts)
         labels = joined_labels(parts)
         write = write_virtual if virtual else write_copy
@@ -93,9 +95,9 @@ def ordered_parts(parts):
     first_path, _h5, first_levels = parts[0]
     for path, _h5, levels in parts:
         if image_shape(levels) != image_shape(first_levels):
-            raise misc.UserError(f'{path}: has images of {image_shape(levels)}, {first_path} of '
-                                 f'{image_shape(first_levels)} (channels, height, width); only equal ones can be '
-                                 'joined')
+            raise UserError(f'{path}: has images of {image_shape(levels)}, {first_path} of '
+                            f'{image_shape(first_levels)} (channels, height, width); only equal ones can be '
+                            'joined')
     shards = [read_shard(h5) for _path, h5, _levels in parts]
     if all(shard is None for shard in shards):
         return parts
@@ -105,17 +107,17 @@ def ordered_parts(parts):
         if not by_number:
             first_count = count
         if count != first_count:
-            raise misc.UserError(f'{part[0]}: is part {number} of {count}, {first_path} is one of {first_count}; make '
-                                 'all parts with the same --shard I/N')
+            raise UserError(f'{part[0]}: is part {number} of {count}, {first_path} is one of {first_count}; make '
+                            'all parts with the same --shard I/N')
         if number in by_number:
-            raise misc.UserError(f'{by_number[number][0]} and {part[0]}: are both part {number} of {count}; give each '
-                                 'part once')
+            raise UserError(f'{by_number[number][0]} and {part[0]}: are both part {number} of {count}; give each '
+                            'part once')
         by_number[number] = part
     missing = [f'{number}/{first_count}' for number in range(1, first_count + 1) if number not in by_number]
     if missing:
-        raise misc.UserError(f'{len(missing)} of {first_count} parts are missing: --shard '
-                             f'{", ".join(missing[:LISTED_PARTS])}{", ..." * (len(missing) > LISTED_PARTS)}; make them '
-                             'and give all parts')
+        raise UserError(f'{len(missing)} of {first_count} parts are missing: --shard '
+                        f'{", ".join(missing[:LISTED_PARTS])}{", ..." * (len(missing) > LISTED_PARTS)}; make them '
+                        'and give all parts')
     return [by_number[number] for number in sorted(by_number)]
 
 
@@ -126,13 +128,13 @@ def joined_labels(parts):
     if len(missing) == len(paths):
         return None
     if missing:
-        raise misc.UserError(f'{missing[0]}: is missing, while other parts have labels; bring it or make the part '
-                             'again')
+        raise UserError(f'{missing[0]}: is missing, while other parts have labels; bring it or make the part '
+                        'again')
     labels = [load_labels(path, num_images(levels)) for path, (_path, _h5, levels) in zip(paths, parts, strict=True)]
     for path, array in zip(paths, labels, strict=True):
         if array.shape[1] != labels[0].shape[1]:
-            raise misc.UserError(f'{path}: has {array.shape[1]} columns, {paths[0]} has {labels[0].shape[1]}; all '
-                                 'parts must have the same classes')
+            raise UserError(f'{path}: has {array.shape[1]} columns, {paths[0]} has {labels[0].shape[1]}; all '
+                            'parts must have the same classes')
     return np.concatenate(labels)
 
 
@@ -155,7 +157,7 @@ def write_copy(h5_path, parts, labels, force):
         sources = [(stack.enter_context(open_readers(h5, list(levels.values()))), num_images(levels))
                    for _path, h5, levels in parts]
         places = ((readers, index) for readers, num in sources for index in range(num))
-        bar = stack.enter_context(misc.progress(None, 'Copying', sum(num for _readers, num in sources)))
+        bar = stack.enter_context(progress(None, 'Copying', sum(num for _readers, num in sources)))
         writer = stack.enter_context(HDF5Writer(h5_path, resolution, channels, labels, force))
         chunk_images = [level.chunk_images for level in writer.levels]
         while group := list(itertools.islice(places, writer.group_images)):
@@ -199,15 +201,15 @@ def write_virtual(h5_path, parts, labels, force):
                 layout[start:stop] = h5py.VirtualSource(source_path, levels[res].name, levels[res].shape)
                 start = stop
             h5.create_virtual_dataset(f'data{res}x{res}', layout)
-    temporary = misc.temporary_path(h5_path)
+    temporary = temporary_path(h5_path)
     try:
         os.makedirs(folder, exist_ok=True)
         with open(temporary, 'wb') as file:
             file.write(content.getbuffer())
         publish_dataset(temporary, h5_path, labels)
     except OSError as error:
-        raise misc.UserError(f'h5_path={h5_path!r}: cannot be written ({error.strerror or error}); choose another '
-                             'folder or make room') from error
+        raise UserError(f'h5_path={h5_path!r}: cannot be written ({error.strerror or error}); choose another '
+                        'folder or make room') from error
     finally:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.remove(temporary)

@@ -10,9 +10,10 @@ import celebahq_run
 import image_folder
 import labelled_sets
 import lsun
-import misc
 import tfrecords
 from celebahq import SIZE as CELEBAHQ_SIZE
+from common.console import progress
+from common.errors import exit_status
 from dataset_inspect import compare, display, extract, inspect
 from dataset_shards import merge, parse_shard
 from hdf5_format import HDF5Writer, refuse_existing
@@ -77,15 +78,15 @@ def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, shard=None, **o
 
     Raises
     ------
-    misc.UserError
+    UserError
         An image cannot be made; the others are finished then and kept.
     """
     refuse_existing(h5_path, force=force)
     work_dir = f'{h5_path}.images'
-    entries = celebahq_run.create(celeba_dir, delta_dir, work_dir, misc.progress, force=force, shard=shard,
+    entries = celebahq_run.create(celeba_dir, delta_dir, work_dir, progress, force=force, shard=shard,
                                   **options)
     with HDF5Writer(h5_path, CELEBAHQ_SIZE, 3, force=force, shard=shard) as writer:
-        for image in celebahq_run.read_images(entries, celeba_dir, delta_dir, work_dir, misc.progress):
+        for image in celebahq_run.read_images(entries, celeba_dir, delta_dir, work_dir, progress):
             writer.add_images(image[np.newaxis])
     celebahq_run.remove_work_dir(work_dir)
 
@@ -288,8 +289,8 @@ def main(argv=None):
     args = vars(parse_arguments(argv))
     command = args.pop('command')
     swap_if_h5_first(args)
-    return misc.exit_status('dataset_tool.py', lambda: COMMANDS[command](**args),
-                            interrupted='interrupted; unfinished files were removed')
+    return exit_status('dataset_tool.py', lambda: COMMANDS[command](**args),
+                       interrupted='interrupted; unfinished files were removed')
 
 
 if __name__ == '__main__':

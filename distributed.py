@@ -20,7 +20,7 @@ import theano_env  # noqa: F401  isort: skip  (restores what the imports of Thea
 
 import theano
 
-import misc
+from common.errors import UserError
 from theano_torch import collective
 
 TIMEOUT_VARIABLE = 'DISTRIBUTED_TIMEOUT_SECONDS'
@@ -30,7 +30,7 @@ GRACE_SECONDS = 3.0         # From SIGTERM to the end of a process whose main th
 SAVING_SECONDS = 25.0       # ...and of one that has a training state to save; torchrun waits 30 s.
 
 
-class SharedError(misc.UserError):
+class SharedError(UserError):
     """An error that all ranks meet alike: rank 0 tells it."""
 
 
@@ -83,11 +83,11 @@ def _integer_variable(name, default):
     try:
         return int(value)
     except ValueError:
-        raise misc.UserError(f'environment variable {name}={value!r}: must be a whole number') from None
+        raise UserError(f'environment variable {name}={value!r}: must be a whole number') from None
 
 
 def check_minibatches(ranks, resolutions, minibatch_default, minibatch_overrides):
-    """Raise `misc.UserError` unless the minibatches at all `resolutions` can be divided among the ranks."""
+    """Raise `UserError` unless the minibatches at all `resolutions` can be divided among the ranks."""
     for resolution in resolutions:
         option, size = 'minibatch_default', minibatch_default
         if resolution in (minibatch_overrides or {}):
@@ -95,8 +95,8 @@ def check_minibatches(ranks, resolutions, minibatch_default, minibatch_overrides
         if size % ranks.size:
             below = size // ranks.size * ranks.size
             choices = ' or '.join(str(choice) for choice in (below, below + ranks.size) if choice)
-            raise misc.UserError(f'train.{option}={size}: {ranks.size} processes cannot share it equally; use '
-                                 f'{choices}, or start another number of processes')
+            raise UserError(f'train.{option}={size}: {ranks.size} processes cannot share it equally; use '
+                            f'{choices}, or start another number of processes')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def process_group(ranks, device):
 
     Raises
     ------
-    misc.UserError
+    UserError
         The others cannot be reached.
     EndedElsewhere
         Another rank has ended before this one.
@@ -156,8 +156,8 @@ def process_group(ranks, device):
         dist.init_process_group('cpu:gloo,cuda:nccl' if device.startswith('cuda') else 'gloo', timeout=timeout,
                                 rank=ranks.rank, world_size=ranks.size)
     except (RuntimeError, ValueError) as error:
-        raise misc.UserError(f'cannot connect to the other {ranks.size - 1} processes '
-                             f'({str(error).strip().splitlines()[0]}); start with torchrun') from error
+        raise UserError(f'cannot connect to the other {ranks.size - 1} processes '
+                        f'({str(error).strip().splitlines()[0]}); start with torchrun') from error
     try:
         yield
     except collective.ConnectionLost as error:

@@ -25,6 +25,9 @@ import metrics
 import misc
 import run_report
 import train_classifier
+from common.console import format_time
+from common.errors import UserError, exit_status
+from common.files import atomic_write
 
 RESULTS_NAME = 'metrics.jsonl'
 SNAPSHOT_PATTERN = re.compile(r'network-(snapshot-(\d+)|final)\.pkl')
@@ -45,10 +48,10 @@ def read_config(run_dir):
             raise ValueError
         return config
     except OSError as error:
-        raise misc.UserError(f'{run_dir}: no config.txt in there ({error.strerror}); give a run folder, for example '
-                             'results/000-digits') from error
+        raise UserError(f'{run_dir}: no config.txt in there ({error.strerror}); give a run folder, for example '
+                        'results/000-digits') from error
     except (ValueError, SyntaxError) as error:
-        raise misc.UserError(f'{path}: is not the configuration of a run; restore the file') from error
+        raise UserError(f'{path}: is not the configuration of a run; restore the file') from error
 
 
 def find_snapshots(run_dir):
@@ -71,7 +74,7 @@ def find_snapshots(run_dir):
             snapshots.append({'snapshot': name[:-len('.pkl')], 'path': os.path.join(run_dir, name), 'kimg': kimg,
                               'seconds': seconds})
     if not snapshots:
-        raise misc.UserError(f'{run_dir}: no network-snapshot-*.pkl or network-final.pkl in there')
+        raise UserError(f'{run_dir}: no network-snapshot-*.pkl or network-final.pkl in there')
     return sorted(snapshots, key=lambda entry: (entry['snapshot'] == 'network-final', entry['kimg']))
 
 
@@ -173,7 +176,7 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
 
     Raises
     ------
-    misc.UserError
+    UserError
         Something is missing; metrics that were done are kept.
     """
     for name in names:
@@ -185,7 +188,7 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
     counts = {name: num_images or metrics.METRICS[name].num_images for name in names}
     for name in names:
         if name == 'ms_ssim' and counts[name] % 2:
-            raise misc.UserError(f'num_images={counts[name]}: ms_ssim compares pairs of images; use an even number')
+            raise UserError(f'num_images={counts[name]}: ms_ssim compares pairs of images; use an even number')
     missing = [(entry, [name for name in names if (name, entry['snapshot'], counts[name], random_seed) not in done])
                for entry in snapshots]
     needed = [name for name in names if any(name in of_snapshot for _entry, of_snapshot in missing)]
@@ -224,8 +227,8 @@ def make_metrics(names, counts, random_seed, inception_weights, classifier, spil
             options['features'] = features
         if 'classifier' in needs:
             if dataset.shape[0] != 3:
-                raise misc.UserError(f'mnist_modes: {dataset.h5_path} has {dataset.shape[0]} colour channels; needs 3 '
-                                     'with a digit each')
+                raise UserError(f'mnist_modes: {dataset.h5_path} has {dataset.shape[0]} colour channels; needs 3 '
+                                'with a digit each')
             options['classify'] = train_classifier.load_classifier(classifier, dataset.resolution)
             options['images_per_draw'] = min(counts[name], 25600)
         if name == 'inception_score':
@@ -256,9 +259,9 @@ def prepare_reals(name, metric, dataset, num_images, random_seed, cache_dir):
         try:
             os.makedirs(cache_dir, exist_ok=True)
         except OSError as error:
-            raise misc.UserError(f'cache_dir={cache_dir!r}: cannot be made ({error.strerror}); choose another folder '
-                                 'with --cache-dir') from error
-        with misc.atomic_write(path) as cache_file:
+            raise UserError(f'cache_dir={cache_dir!r}: cannot be made ({error.strerror}); choose another folder '
+                            'with --cache-dir') from error
+        with atomic_write(path) as cache_file:
             np.savez(cache_file, **arrays)
 
 
@@ -268,16 +271,16 @@ def _key(entry):
 
 def write_results(run_dir, results):
     """Write ``metrics.jsonl`` and one ``metric-NAME.txt`` per metric."""
-    with misc.atomic_write(os.path.join(run_dir, RESULTS_NAME), 'w', encoding='utf-8') as results_file:
+    with atomic_write(os.path.join(run_dir, RESULTS_NAME), 'w', encoding='utf-8') as results_file:
         results_file.writelines(json.dumps(entry) + '\n' for entry in results)
     for name in sorted({entry['metric'] for entry in results}):
         of_metric = sorted((entry for entry in results if entry['metric'] == name), key=lambda entry: (
             entry['num_images'], entry['snapshot'] == 'network-final', entry['snapshot']))
-        with misc.atomic_write(os.path.join(run_dir, f'metric-{name}.txt'), 'w', encoding='utf-8') as text_file:
+        with atomic_write(os.path.join(run_dir, f'metric-{name}.txt'), 'w', encoding='utf-8') as text_file:
             for entry in of_metric:
                 text_file.write('%-24s kimg %-9s time %-12s images %-7d %s\n' % (
                     entry['snapshot'], '-' if entry['kimg'] is None else '%.1f' % entry['kimg'],
-                    '-' if entry['seconds'] is None else misc.format_time(entry['seconds']), entry['num_images'],
+                    '-' if entry['seconds'] is None else format_time(entry['seconds']), entry['num_images'],
                     _format_values(entry['values'])))
 
 
@@ -317,9 +320,9 @@ def parse_arguments(config, argv):
 def run_command(args, config):
     """Evaluate with the options that :func:`parse_arguments` returned."""
     if args.num_images is not None and args.num_images < 2:
-        raise misc.UserError(f'--num-images {args.num_images}: must be at least 2')
+        raise UserError(f'--num-images {args.num_images}: must be at least 2')
     if args.minibatch < 1:
-        raise misc.UserError(f'--minibatch {args.minibatch}: must be at least 1')
+        raise UserError(f'--minibatch {args.minibatch}: must be at least 1')
     theano_env.configure(args.engine, config.theano_flags, None, config.precision)
     evaluate_run(args.run_dir, args.metrics, args.data_dir, args.num_images, args.seed, args.minibatch,
                  args.inception_weights, args.classifier, args.cache_dir, args.only_final, args.spill_dir)
@@ -329,9 +332,9 @@ def main(argv=None):
     """Run the command; return the exit status."""
     import config
     args = parse_arguments(config, argv)
-    return misc.exit_status('evaluate_metrics.py', lambda: run_command(args, config),
-                            (misc.UserError, theano_env.EnvironmentProblem),
-                            f'interrupted; what is in {RESULTS_NAME} is kept')
+    return exit_status('evaluate_metrics.py', lambda: run_command(args, config),
+                       (UserError, theano_env.EnvironmentProblem),
+                       f'interrupted; what is in {RESULTS_NAME} is kept')
 
 
 if __name__ == '__main__':

@@ -28,6 +28,9 @@ import misc
 import tfutil_shim
 import theano_torch
 import training_state
+from common.console import OutputLogger
+from common.errors import UserError, did_you_mean
+from common.files import append, atomic_write
 from metrics.digit_recognition import DigitRecognition
 from theano_torch import memory
 
@@ -49,7 +52,7 @@ def resolve_config(config, name, overrides=()):
 
     Raises
     ------
-    misc.UserError
+    UserError
         Unknown experiment, section or key; the message names the nearest valid one.
     """
     experiment = with_variants(config, name)
@@ -65,11 +68,11 @@ def resolve_config(config, name, overrides=()):
         elif equals and key:
             experiment.setdefault(section, {})[key] = value
         else:
-            raise misc.UserError(f'--set {override}: write SECTION.KEY=VALUE, for example train.total_kimg=10')
+            raise UserError(f'--set {override}: write SECTION.KEY=VALUE, for example train.total_kimg=10')
     check_keys(name, experiment, SECTIONS)
     for section in ('dataset', 'G', 'D', 'train') if is_training(experiment) else ():
         if section not in experiment:
-            raise misc.UserError(f'experiments[{name!r}]: the section {section!r} is missing')
+            raise UserError(f'experiments[{name!r}]: the section {section!r} is missing')
     return experiment
 
 
@@ -79,8 +82,8 @@ def with_variants(config, name):
     while base not in config.experiments:
         base, _, variant = base.rpartition('-')
         if variant not in config.variants:
-            raise misc.UserError(f'experiment={name!r}: config.py has no such '
-                                 f'experiment{nearest(name, [*config.experiments, *config.variants])}')
+            raise UserError(f'experiment={name!r}: config.py has no such '
+                            f'experiment{nearest(name, [*config.experiments, *config.variants])}')
         chosen.insert(0, variant)
     experiment = copy.deepcopy(config.experiments[base])
     for variant in chosen:
@@ -126,12 +129,12 @@ def check_arguments(section, kwargs, func, given=(), more=()):
 def check_keys(section, given, valid):
     for key in given:
         if key not in valid:
-            raise misc.UserError(f'{section}.{key}: no such option{nearest(key, valid)}')
+            raise UserError(f'{section}.{key}: no such option{nearest(key, valid)}')
 
 
 def nearest(word, candidates):
     """'; did you mean ...?' for an error message, or the list of what there is."""
-    return misc.did_you_mean(word, candidates, cutoff=0.5) or '; choose from ' + ', '.join(sorted(map(str, candidates)))
+    return did_you_mean(word, candidates, cutoff=0.5) or '; choose from ' + ', '.join(sorted(map(str, candidates)))
 
 
 def open_dataset(experiment, data_dir):
@@ -146,8 +149,8 @@ def open_dataset(experiment, data_dir):
         try:
             os.makedirs(data_dir, exist_ok=True)
         except OSError as error:
-            raise misc.UserError(f'data_dir={data_dir!r}: cannot make this folder ({error.strerror}); choose another '
-                                 'one with --data-dir') from error
+            raise UserError(f'data_dir={data_dir!r}: cannot make this folder ({error.strerror}); choose another '
+                            'one with --data-dir') from error
         create_func(h5_path=kwargs['h5_path'], **create)
     return dataset.Dataset(**kwargs)
 
@@ -182,7 +185,7 @@ def run_experiment(
     """
     if not is_training(experiment):
         if ranks.size > 1:
-            raise misc.UserError(f'{experiment["train"]["func"]} runs in one process: start it without torchrun')
+            raise UserError(f'{experiment["train"]["func"]} runs in one process: start it without torchrun')
         return run_utility(experiment, result_dir, engine, theano_flags, precision)
     environment = theano_env.configure(engine, theano_flags, ranks.local_rank if ranks.size > 1 else None, precision)
     if environment.precision == 'float16':
@@ -216,7 +219,7 @@ def run_experiment(
                 with distributed.rank_0_first(ranks):
                     training_set, G, D, Gs = prepare(experiment, data_dir, source.networks)
                     check_minibatches(ranks, train_func, train, training_set.resolution)
-            except misc.UserError:
+            except UserError:
                 if ranks.rank == 0 and is_new:
                     shutil.rmtree(run_dir)      # Nothing has begun.
                 raise
@@ -263,7 +266,7 @@ def run_utility(experiment, result_dir, engine='auto', theano_flags=None, precis
     missing = [name for name, parameter in inspect.signature(func).parameters.items()
                if parameter.default is parameter.empty and name not in kwargs and name != 'run_dir']
     if missing:
-        raise misc.UserError(f'train.{missing[0]}: is missing, {experiment["train"]["func"]} needs it')
+        raise UserError(f'train.{missing[0]}: is missing, {experiment["train"]["func"]} needs it')
     if 'result_dir' in inspect.signature(func).parameters:
         kwargs['result_dir'] = result_dir
     np.random.seed(experiment.get('random_seed', 1000))
@@ -271,13 +274,13 @@ def run_utility(experiment, result_dir, engine='auto', theano_flags=None, precis
         try:
             os.makedirs(run_dir, exist_ok=True)
         except OSError as error:
-            raise misc.UserError(f'{run_dir}: cannot make this folder ({error.strerror})') from error
+            raise UserError(f'{run_dir}: cannot make this folder ({error.strerror})') from error
         func(run_dir=run_dir, **kwargs)
         return run_dir
     run_dir = misc.create_result_subdir(result_dir, experiment.get('desc', func.__name__))
     try:
         func(run_dir=run_dir, **kwargs)
-    except misc.UserError:
+    except UserError:
         if not os.listdir(run_dir):     # Nothing has begun.
             os.rmdir(run_dir)
         raise
@@ -316,7 +319,7 @@ def where_from(experiment, result_dir, environment):
 
     Raises
     ------
-    misc.UserError
+    UserError
     """
     run_id, snapshot = experiment['train'].get('resume_run_id'), experiment['train'].get('resume_snapshot', 'latest')
     about = {'experiment': experiment, 'command': command_line(), 'environment': str(environment)}
@@ -334,11 +337,11 @@ def source_within(run_dir, experiment, environment):
 
     Raises
     ------
-    misc.UserError
+    UserError
         The run is another one than `experiment` describes, or has no intact training state.
     """
     if not os.path.exists(os.path.join(run_dir, 'config.txt')):
-        raise misc.UserError(f'train.resume_run_id: {run_dir} is not the folder of a run: it has no config.txt')
+        raise UserError(f'train.resume_run_id: {run_dir} is not the folder of a run: it has no config.txt')
     about = {'experiment': experiment, 'command': command_line(), 'environment': str(environment)}
     state = training_state.newest(run_dir)
     if state is None:
@@ -352,9 +355,9 @@ def source_within(run_dir, experiment, environment):
         changed = [line for line in differing if line.startswith(('train.', 'loss.'))]
     forbidden = [line for line in differing if line not in changed]
     if forbidden:
-        raise misc.UserError(f'the config does not fit {run_dir}: {", ".join(forbidden)}; set them as in the run, '
-                             f'which was started with: {recorded["command"]}; or let train.* and loss.* change with '
-                             'train.resume_with_changes=True')
+        raise UserError(f'the config does not fit {run_dir}: {", ".join(forbidden)}; set them as in the run, '
+                        f'which was started with: {recorded["command"]}; or let train.* and loss.* change with '
+                        'train.resume_with_changes=True')
     if changed:
         print(f'Going on with changed options: {", ".join(changed)}')
     if recorded.get('environment', about['environment']) != about['environment']:
@@ -398,7 +401,7 @@ def check_options(experiment):
     for option in RESUME_OPTIONS:
         train.pop(option, None)
     if 'run_states' not in inspect.signature(train_func).parameters and experiment['train'].get('resume_run_id'):
-        raise misc.UserError(f'train.resume_run_id: {experiment["train"]["func"]!r} cannot resume')
+        raise UserError(f'train.resume_run_id: {experiment["train"]["func"]!r} cannot resume')
     check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=['G', 'D', 'random', 'ranks'])
     loss.check_choices(**{key: loss_kwargs[key] for key in ('type', 'cond_type') if key in loss_kwargs})
     check_keys('metrics', experiment.get('metrics', []), ['digit_recognition', *metrics.METRICS])
@@ -427,7 +430,7 @@ def naming_minibatch(schedule, minibatch_overrides, ranks):
 
     Raises
     ------
-    misc.UserError
+    UserError
     """
     try:
         yield
@@ -440,7 +443,7 @@ def naming_minibatch(schedule, minibatch_overrides, ranks):
             present = f'train.minibatch_default={size}'
         smaller = size // 2 // ranks.size * ranks.size
         cure = f'set {option} to {smaller}' if smaller else 'lower G.fmap_base and D.fmap_base'
-        raise misc.UserError(f'{reason}; at {resolution}x{resolution} {present} is too much: {cure}') from error
+        raise UserError(f'{reason}; at {resolution}x{resolution} {present} is too much: {cure}') from error
 
 
 def prepare(experiment, data_dir, networks=None):
@@ -458,7 +461,7 @@ def prepare(experiment, data_dir, networks=None):
     if networks is None:
         return training_set, *[build_network(name, experiment[name], training_set) for name in 'GD'], None
     if not os.path.isfile(networks):
-        raise misc.UserError(f'train.resume_run_id: there is no network pickle {networks}')
+        raise UserError(f'train.resume_run_id: there is no network pickle {networks}')
     print(f'G and D come from {networks}; the options of the sections G and D are not used')
     G, D, Gs = misc.load_pkl(networks)
     label_shape, image_shape = [None, training_set.label_size], [None, *training_set.shape]
@@ -467,8 +470,8 @@ def prepare(experiment, data_dir, networks=None):
                                   ('labels of G', [label_shape] if label_shape[1] else [],
                                    [shape for shape in G.input_shapes[1:] if shape[1]])]:
         if list(map(list, found)) != expected:
-            raise misc.UserError(f'{networks}: its {name} have the shapes {found}, the data set needs {expected}; '
-                                 'choose another data set or network')
+            raise UserError(f'{networks}: its {name} have the shapes {found}, the data set needs {expected}; '
+                            'choose another data set or network')
     return training_set, G, D, Gs
 
 
@@ -476,7 +479,7 @@ def prepare(experiment, data_dir, networks=None):
 def logging(run_dir, ranks):
     """Rank 0 writes what it prints into the log, too; the others print nothing."""
     if ranks.rank == 0:
-        with misc.OutputLogger(os.path.join(run_dir, 'log.txt')):
+        with OutputLogger(os.path.join(run_dir, 'log.txt')):
             yield
     else:
         with open(os.devnull, 'w', encoding='utf-8') as nowhere, contextlib.redirect_stdout(nowhere):
@@ -503,12 +506,12 @@ def digit_recognition(run_dir, training_set, Gs, num_images=1000, seed=2000):
 
 def write_run_files(run_dir, experiment, environment, source):
     """``config.txt``: what was run; ``run.txt``: how, when and on what, once for every time it was gone on with."""
-    with misc.atomic_write(os.path.join(run_dir, 'config.txt'), 'w', encoding='utf-8') as config_file:
+    with atomic_write(os.path.join(run_dir, 'config.txt'), 'w', encoding='utf-8') as config_file:
         config_file.write(pprint.pformat(experiment, width=120, sort_dicts=False) + '\n')
     begin = 'started'
     if source.state:
         begin = f'resumed at kimg {source.state.document["cur_nimg"] / 1000:.3f}'
-    misc.append(os.path.join(run_dir, 'run.txt'), (f'command: {command_line()}\n{begin}: '
-                                                   f'{time.strftime("%Y-%m-%d %H:%M:%S")}\nmachine: '
-                                                   f'{platform.platform()}, Python {platform.python_version()}, NumPy '
-                                                   f'{np.__version__}\n{environment}\n').encode())
+    append(os.path.join(run_dir, 'run.txt'), (f'command: {command_line()}\n{begin}: '
+                                              f'{time.strftime("%Y-%m-%d %H:%M:%S")}\nmachine: '
+                                              f'{platform.platform()}, Python {platform.python_version()}, NumPy '
+                                              f'{np.__version__}\n{environment}\n').encode())

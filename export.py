@@ -29,6 +29,8 @@ import layers
 import misc
 import networks
 import networks_2018
+from common.errors import UserError, exit_status
+from common.files import atomic_write
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The layout of the 2018 release.
@@ -51,7 +53,7 @@ def state_2018(net):
 
     Raises
     ------
-    misc.UserError
+    UserError
         The network is another function than any that the 2018 release can build; the message names the option.
     """
     module, _, func_name = net.func_name.rpartition('.')
@@ -59,7 +61,7 @@ def state_2018(net):
         values = {'lod' if name == 'cur_lod' else name: var.get_value() for name, var in net.vars.items()}
         return func_name, dict(net.static_kwargs), values
     if net.func_name not in ('networks.G_paper', 'networks.D_paper'):
-        raise misc.UserError(f'{net.func_name}: the 2018 release has no such network; use G_paper and D_paper')
+        raise UserError(f'{net.func_name}: the 2018 release has no such network; use G_paper and D_paper')
     parameters = inspect.signature(getattr(networks, func_name)).parameters
     options = {name: net.static_kwargs.get(name, parameter.default) for name, parameter in parameters.items()
                if parameter.default is not inspect.Parameter.empty}
@@ -82,10 +84,10 @@ def _check_expressible(net, options):
                'mbstat_func': ['Tstdeps'], 'mbstat_avg': ['all', None], 'mbstat_groups': [1]}
     for name, values in allowed.items():
         if name in options and options[name] not in values:
-            raise misc.UserError(f'{name}={options[name]!r}: the networks of the 2018 release have only {values[0]!r}')
+            raise UserError(f'{name}={options[name]!r}: the networks of the 2018 release have only {values[0]!r}')
     if net.func_name == 'networks.G_paper' and options['label_size'] and options['normalize_latents']:
-        raise misc.UserError(f'label_size={options["label_size"]!r}: the 2018 release normalizes latents and labels '
-                             'together, which is another function; export as ONNX instead')
+        raise UserError(f'label_size={options["label_size"]!r}: the 2018 release normalizes latents and labels '
+                        'together, which is another function; export as ONNX instead')
 
 
 def _weight_and_bias(net, name, suffix, gain, fan_in):
@@ -145,7 +147,7 @@ def save_state(net, path):
     """Write :func:`state_2018` of a network as an npz file, see the top of this module."""
     func_name, kwargs, variables = state_2018(net)
     meta = {'build_func_name': func_name, 'static_kwargs': kwargs, 'variable_names': list(variables)}
-    with misc.atomic_write(path) as file:
+    with atomic_write(path) as file:
         np.savez(file, meta=json.dumps(meta), **{'variables/' + name: value for name, value in variables.items()})
 
 
@@ -192,7 +194,7 @@ class _Graph:
             return self.add('LeakyRelu', x, alpha=float(function.leakiness))
         ops = {layers.rectify: 'Relu', tanh: 'Tanh', identity: None}
         if function not in ops:
-            raise misc.UserError(f'the nonlinearity {function!r} cannot be exported')
+            raise UserError(f'the nonlinearity {function!r} cannot be exported')
         return self.add(ops[function], x) if ops[function] else x
 
     def convolution(self, x, filters, pad):
@@ -210,7 +212,7 @@ class _Graph:
 @functools.singledispatch
 def onnx_of(layer, graph):
     """Add `layer`, in its deterministic form, to the graph; returns the name of its output."""
-    raise misc.UserError(f'layers of type {type(layer).__name__} cannot be exported as ONNX, which is for generators')
+    raise UserError(f'layers of type {type(layer).__name__} cannot be exported as ONNX, which is for generators')
 
 
 @onnx_of.register(lasagne.layers.ConcatLayer)
@@ -338,20 +340,20 @@ def onnx_model(net, lod=None):
 
     Raises
     ------
-    misc.UserError
+    UserError
         The package `onnx` is not installed, or the network is no generator.
     """
     try:
         import onnx
     except ImportError as error:
-        raise misc.UserError("ONNX files need the package onnx: pip install '.[export]'") from error
+        raise UserError("ONNX files need the package onnx: pip install '.[export]'") from error
     if len(net.output_layers) != 1 or len(net.output_shape) != 4 or len(net.input_shape) != 2:
-        raise misc.UserError(f'{net.name}: only generators can be exported as ONNX; choose one with --network')
+        raise UserError(f'{net.name}: only generators can be exported as ONNX; choose one with --network')
     coarsest = np.log2(net.output_shape[-1]) - 2
     if lod is None:
         lod = min(float(net.get_var('cur_lod')), coarsest)
     if not 0 <= lod <= coarsest:
-        raise misc.UserError(f'lod={lod!r}: use 0 for full resolution up to {coarsest} for 4x4 pixels')
+        raise UserError(f'lod={lod!r}: use 0 for full resolution up to {coarsest} for 4x4 pixels')
     graph, types, inputs = _Graph(onnx, lod), onnx.TensorProto, []
     for name, layer in zip(('latents', 'labels'), net.input_layers, strict=False):
         if layer.output_shape[1]:       # Networks of the 2018 release may have empty labels.
@@ -372,7 +374,7 @@ def onnx_model(net, lod=None):
 def save_onnx(net, path, lod=None):
     """Write a generator as an ONNX file, see :func:`onnx_model`."""
     model = onnx_model(net, lod)
-    with misc.atomic_write(path) as file:
+    with atomic_write(path) as file:
         file.write(model.SerializeToString())
 
 
@@ -385,7 +387,7 @@ def pick(loaded, name):
     if not isinstance(loaded, (tuple, list)):
         return loaded
     if len(loaded) != 3:
-        raise misc.UserError(f'the pickle holds {len(loaded)} networks, not G, D and Gs')
+        raise UserError(f'the pickle holds {len(loaded)} networks, not G, D and Gs')
     return loaded[['G', 'D', 'Gs'].index(name)]
 
 
@@ -408,7 +410,7 @@ def main(argv=None):
         else:
             save_state(net, args.target)
         print(f'{args.target}: {net}')
-    return misc.exit_status('export.py', export, (misc.UserError, theano_env.EnvironmentProblem))
+    return exit_status('export.py', export, (UserError, theano_env.EnvironmentProblem))
 
 
 if __name__ == '__main__':

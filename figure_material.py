@@ -15,6 +15,7 @@ import experiment
 import hdf5_format
 import misc
 import util_scripts
+from common.errors import UserError
 
 PIXELS = 32             # Images are compared at so many pixels a side where there are no features...
 CENTRE = 0.75           # ...and so much of their width and height, as in the paper, whose crop shows the face only.
@@ -113,7 +114,7 @@ def recognise(config, argument, result_dir='results'):
 
     Raises
     ------
-    misc.UserError
+    UserError
         There is no such run or no such experiment.
     """
     name, equals, run = argument.partition('=')
@@ -136,7 +137,7 @@ def experiment_called(config, desc):
             return name
     try:
         experiment.with_variants(config, desc)
-    except misc.UserError:
+    except UserError:
         return None
     return desc
 

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-import misc
+from common.errors import UserError
+from common.files import atomic_write
+from common.images import convert_to_pil_image, create_image_grid
 from paper_numbers import MARKS, Number
 
 TEXT_SIZE = 16          # Pixels.
@@ -105,7 +107,7 @@ def save_tables(material, name, tables):
     labels = ['tab:%s%s' % (name, '' if len(tables) == 1 else '-%d' % number) for number in range(1, len(tables) + 1)]
     texts = {'md': '\n'.join(map(markdown, tables)), 'tex': '\n'.join(map(latex, tables, labels))}
     for suffix, text in texts.items():
-        with misc.atomic_write(material.path(f'{name}.{suffix}'), 'w', encoding='utf-8') as file:
+        with atomic_write(material.path(f'{name}.{suffix}'), 'w', encoding='utf-8') as file:
             file.write(text)
 
 
@@ -115,7 +117,7 @@ def save_tables(material, name, tables):
 
 def sized(image, size):
     """A uint8 image (C, H, W) as an RGB picture about `size` pixels high; small ones keep their pixels visible."""
-    picture = misc.convert_to_pil_image(image, (0, 255)).convert('RGB')
+    picture = convert_to_pil_image(image, (0, 255)).convert('RGB')
     if picture.height > size:
         return picture.resize((max(picture.width * size // picture.height, 1), size), Image.Resampling.LANCZOS)
     zoom = max(round(size / picture.height), 1)
@@ -126,8 +128,8 @@ def image_grid(images, columns, size):
     """Images (C, H, W) uint8 side by side as one picture, each about `size` pixels high."""
     cells = [np.asarray(sized(image, size)).transpose(2, 0, 1) for image in images]
     columns = min(columns, len(cells))
-    return misc.convert_to_pil_image(misc.create_image_grid(np.stack(cells), (columns, -(-len(cells) // columns))),
-                                     (0, 255))
+    return convert_to_pil_image(create_image_grid(np.stack(cells), (columns, -(-len(cells) // columns))),
+                                (0, 255))
 
 
 def captioned(picture, caption, text_size=TEXT_SIZE):
@@ -172,20 +174,20 @@ def new_figure(width, height):
 
     Raises
     ------
-    misc.UserError
+    UserError
         matplotlib is missing.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise misc.UserError('plots and drawings need matplotlib: pip install matplotlib') from error
+        raise UserError('plots and drawings need matplotlib: pip install matplotlib') from error
     return Figure((width, height), layout='constrained')
 
 
 def save_figure(material, name, figure):
     """Write a matplotlib figure as ``NAME.png`` and ``NAME.pdf``."""
     for suffix, metadata in (('png', {}), ('pdf', {'CreationDate': None})):
-        with misc.atomic_write(material.path(f'{name}.{suffix}')) as file:
+        with atomic_write(material.path(f'{name}.{suffix}')) as file:
             figure.savefig(file, format=suffix, dpi=200, metadata=metadata)
 
 

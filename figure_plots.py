@@ -2,8 +2,8 @@
 
 import numpy as np
 
-import misc
 import paper_numbers
+from common.images import convert_to_pil_image
 from figure_material import swd_by_level
 from figure_output import (
     COLORS,
@@ -59,7 +59,7 @@ def growing_scheme(material, name, experiments, num_images):
     if run:
         for index, image in enumerate(run.images(material.seeds_or(num_images)[:6])):
             place = figure.add_subplot(grid[index // 3, 3 + index % 3])
-            place.imshow(misc.convert_to_pil_image(image, (0, 255)).convert('RGB'), interpolation='nearest')
+            place.imshow(convert_to_pil_image(image, (0, 255)).convert('RGB'), interpolation='nearest')
             place.axis('off')
     save_figure(material, name, figure)
 

@@ -29,10 +29,11 @@ import figure_output
 import figure_plots
 import layers
 import metrics
-import misc
 import paper_numbers
 import plan
 import util_scripts
+from common.errors import UserError, did_you_mean, exit_status
+from common.images import save_pil_image
 from figure_material import Material, nearest_neighbours, recognise
 from paper_numbers import Number
 
@@ -250,7 +251,7 @@ def save_pictures(material, name, pictures, columns=1):
     """Write pictures, those that are not None, side by side as ``NAME.png``."""
     pictures = [picture for picture in pictures if picture is not None]
     if pictures:
-        misc.save_pil_image(figure_output.arranged(pictures, columns), material.path(name + '.png'))
+        save_pil_image(figure_output.arranged(pictures, columns), material.path(name + '.png'))
 
 
 def figure3(material, name):
@@ -427,7 +428,7 @@ def make_figures(material, names):
         material.files, material.needs = [], []
         try:
             FIGURES[name].make(material, name)
-        except misc.UserError as error:
+        except UserError as error:
             failed.append(name)
             print(f'{name}: error: {error}', file=sys.stderr)
         for path in material.files:
@@ -481,8 +482,8 @@ def run_command(args, config):
         return True
     for name in args.names:
         if name not in FIGURES and name != 'all':
-            raise misc.UserError('%s: there is no such figure%s' % (
-                name, misc.did_you_mean(name, FIGURES) or '; --list tells what there is'))
+            raise UserError('%s: there is no such figure%s' % (
+                name, did_you_mean(name, FIGURES) or '; --list tells what there is'))
     names = list(FIGURES) if 'all' in args.names else list(dict.fromkeys(args.names))
     runs = [recognise(config, run, args.result_dir) for run in args.runs]
     name_the_nameless(runs, names)
@@ -497,7 +498,7 @@ def run_command(args, config):
     try:
         os.makedirs(args.out, exist_ok=True)
     except OSError as error:
-        raise misc.UserError(f'--out {args.out}: cannot make this folder ({error.strerror})') from error
+        raise UserError(f'--out {args.out}: cannot make this folder ({error.strerror})') from error
     material = Material(config, runs, args.out, args.seeds, args.stages, args.data_dir, features)
     return make_figures(material, names)
 
@@ -506,8 +507,8 @@ def main(argv=None):
     """Run the command; return the exit status."""
     import config
     args = parse_arguments(argv, config)
-    return misc.exit_status('figures.py', lambda: 0 if run_command(args, config) else 1,
-                            (misc.UserError, theano_env.EnvironmentProblem))
+    return exit_status('figures.py', lambda: 0 if run_command(args, config) else 1,
+                       (UserError, theano_env.EnvironmentProblem))
 
 
 if __name__ == '__main__':

@@ -16,7 +16,9 @@ import zlib
 import h5py
 import numpy as np
 
-import misc
+from common.errors import UserError
+from common.files import TEMPORARY_SUFFIX, publish, remove_stale_temporaries, temporary_path
+from common.machine import num_cores
 
 try:
     # libdeflate takes a quarter to a half of zlib's time, for 0.5 to 1 % larger files.
@@ -53,29 +55,29 @@ def open_levels(h5_path):
 
     Raises
     ------
-    misc.UserError
+    UserError
         No such file, not HDF5, cut off, or of another layout.
     """
     h5_path = os.fspath(h5_path)
     if not os.path.exists(h5_path):
-        raise misc.UserError(f'h5_path={h5_path!r}: no such file; check the name and the data folder, or make it with '
-                             f'`python dataset_tool.py create_from_images IMAGE_DIR {h5_path}`')
-    if h5_path.endswith(misc.TEMPORARY_SUFFIX):
-        raise misc.UserError(f'h5_path={h5_path!r}: is the unfinished file of a writer that runs or was killed; make '
-                             'it again')
+        raise UserError(f'h5_path={h5_path!r}: no such file; check the name and the data folder, or make it with '
+                        f'`python dataset_tool.py create_from_images IMAGE_DIR {h5_path}`')
+    if h5_path.endswith(TEMPORARY_SUFFIX):
+        raise UserError(f'h5_path={h5_path!r}: is the unfinished file of a writer that runs or was killed; make '
+                        'it again')
     try:
         h5 = h5py.File(h5_path, 'r')
     except OSError as error:
-        raise misc.UserError(f'h5_path={h5_path!r}: is not a complete HDF5 file ({str(error).splitlines()[0]}); make '
-                             'or copy it again') from error
+        raise UserError(f'h5_path={h5_path!r}: is not a complete HDF5 file ({str(error).splitlines()[0]}); make '
+                        'or copy it again') from error
     try:
         levels = check_levels(h5)
-    except misc.UserError as error:
+    except UserError as error:
         h5.close()
-        raise misc.UserError(f'h5_path={h5_path!r}: {error}; make the file with dataset_tool.py') from error
+        raise UserError(f'h5_path={h5_path!r}: {error}; make the file with dataset_tool.py') from error
     try:
         check_parts(levels)
-    except misc.UserError:
+    except UserError:
         h5.close()
         raise
     return h5, levels
@@ -86,25 +88,25 @@ def check_levels(h5):
     matches = [re.fullmatch(r'data(\d+)x(\d+)', name) for name in h5]
     levels = {int(match[1]): h5[match[0]] for match in matches if match and match[1] == match[2]}
     if not levels:
-        raise misc.UserError('has no dataset like data16x16, only '
-                             f'{", ".join(map(repr, list(h5)[:LISTED_NAMES])) or "nothing"}')
+        raise UserError('has no dataset like data16x16, only '
+                        f'{", ".join(map(repr, list(h5)[:LISTED_NAMES])) or "nothing"}')
     resolution = max(levels)
     if not is_power_of_two(resolution):
-        raise misc.UserError(f'data{resolution}x{resolution}: the resolution must be a power of two')
+        raise UserError(f'data{resolution}x{resolution}: the resolution must be a power of two')
     expected = [resolution >> lod for lod in range(resolution.bit_length())]
     for res in expected:
         if res not in levels:
-            raise misc.UserError(f'data{res}x{res} is missing; all powers of two from {resolution} to 1 must be there')
+            raise UserError(f'data{res}x{res} is missing; all powers of two from {resolution} to 1 must be there')
         level, finest = levels[res], levels[resolution]
         if not isinstance(level, h5py.Dataset) or level.dtype != np.uint8 or level.ndim != 4 or not level.size:
-            raise misc.UserError(f'data{res}x{res}: must hold [N, C, {res}, {res}] uint8, is '
-                                 f'{getattr(level, "shape", "a group")} {getattr(level, "dtype", "")}')
+            raise UserError(f'data{res}x{res}: must hold [N, C, {res}, {res}] uint8, is '
+                            f'{getattr(level, "shape", "a group")} {getattr(level, "dtype", "")}')
         if level.shape != finest.shape[:2] + (res, res):
-            raise misc.UserError(f'data{res}x{res}: has the shape {level.shape} where data{resolution}x{resolution} '
-                                 f'has {finest.shape}; N and C must be the same')
+            raise UserError(f'data{res}x{res}: has the shape {level.shape} where data{resolution}x{resolution} '
+                            f'has {finest.shape}; N and C must be the same')
     if finest.shape[1] not in (1, 3):
-        raise misc.UserError(f'data{resolution}x{resolution}: has {finest.shape[1]} channels; must have 1 (grey) or 3 '
-                             '(RGB)')
+        raise UserError(f'data{resolution}x{resolution}: has {finest.shape[1]} channels; must have 1 (grey) or 3 '
+                        '(RGB)')
     return {res: levels[res] for res in expected}
 
 
@@ -154,21 +156,21 @@ def check_parts(levels):
         with part_h5:
             shapes = [part_levels[res].shape for res in levels if res in part_levels]
         if shapes != [(stop - start,) + level.shape[1:] for level in levels.values()]:
-            raise misc.UserError(f'h5_path={h5_path!r}: {path}, of which it consists, has changed; join the parts '
-                                 'again with `python dataset_tool.py merge`')
+            raise UserError(f'h5_path={h5_path!r}: {path}, of which it consists, has changed; join the parts '
+                            'again with `python dataset_tool.py merge`')
     expected = [[(*part[:3], level.name.strip('/')) for part in listings[0] or ()] for level in levels.values()]
     if position != len(finest) or listings != expected:
-        raise misc.UserError(f'h5_path={h5_path!r}: is a virtual dataset of another kind than `python dataset_tool.py '
-                             'merge` makes; copy it into a plain one')
+        raise UserError(f'h5_path={h5_path!r}: is a virtual dataset of another kind than `python dataset_tool.py '
+                        'merge` makes; copy it into a plain one')
 
 
 def open_part(h5_path, part_path):
     """:func:`open_levels` of one of the files of which a virtual dataset consists."""
     try:
         return open_levels(part_path)
-    except misc.UserError as error:
-        raise misc.UserError(f'h5_path={h5_path!r}: consists of several files, of which one is missing or damaged: '
-                             f'{error}') from error
+    except UserError as error:
+        raise UserError(f'h5_path={h5_path!r}: consists of several files, of which one is missing or damaged: '
+                        f'{error}') from error
 
 
 def read_image(level, index):
@@ -176,13 +178,13 @@ def read_image(level, index):
 
     Raises
     ------
-    misc.UserError
+    UserError
         The file is damaged there.
     """
     try:
         return level[index]
     except OSError as error:
-        raise misc.UserError('%s: image %d at %dx%d cannot be read (%s); make or copy the file again' % (
+        raise UserError('%s: image %d at %dx%d cannot be read (%s); make or copy the file again' % (
             level.file.filename, index, *level.shape[2:], str(error).splitlines()[0])) from error
 
 
@@ -196,19 +198,19 @@ def load_labels(path, num):
 
     Raises
     ------
-    misc.UserError
+    UserError
         The file is no array of numbers with one row per image.
     """
     try:
         labels = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise misc.UserError(f'{path}: cannot be read as a NumPy array; delete it or make the dataset again') from error
+        raise UserError(f'{path}: cannot be read as a NumPy array; delete it or make the dataset again') from error
     if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in 'fiub':
-        raise misc.UserError(f'{path}: must hold one-hot labels, [N, label_size] float32, not '
-                             f'{getattr(labels, "shape", "an archive")} {getattr(labels, "dtype", "")}')
+        raise UserError(f'{path}: must hold one-hot labels, [N, label_size] float32, not '
+                        f'{getattr(labels, "shape", "an archive")} {getattr(labels, "dtype", "")}')
     if len(labels) != num:
-        raise misc.UserError(f'{path}: has {len(labels)} rows, the dataset has {num} images; the labels belong to '
-                             'another dataset')
+        raise UserError(f'{path}: has {len(labels)} rows, the dataset has {num} images; the labels belong to '
+                        'another dataset')
     return labels.astype(np.float32)
 
 
@@ -240,7 +242,7 @@ class HDF5Writer:
 
     Raises
     ------
-    misc.UserError
+    UserError
         The file exists or cannot be written; `resolution` or `channels` is not possible.
     """
 
@@ -253,18 +255,18 @@ class HDF5Writer:
         self.pending = []               # Images not yet handed to a thread, (n, C, H, H) each.
         self.groups = collections.deque()   # Futures of what the threads make of groups of images, in order.
         if not is_power_of_two(resolution):
-            raise misc.UserError(f'resolution={resolution!r}: must be a power of two')
+            raise UserError(f'resolution={resolution!r}: must be a power of two')
         if channels not in (1, 3):
-            raise misc.UserError(f'channels={channels!r}: must be 1 (grey) or 3 (RGB)')
+            raise UserError(f'channels={channels!r}: must be 1 (grey) or 3 (RGB)')
         refuse_existing(self.h5_path, labels is not None, force)
         self.group_images = max(GROUP_BYTES // (channels * resolution ** 2), 1)
-        self.num_threads = num_threads or misc.num_cores()
+        self.num_threads = num_threads or num_cores()
         self.executor = concurrent.futures.ThreadPoolExecutor(self.num_threads, 'hdf5 writer')
-        self.temporary = misc.temporary_path(self.h5_path)
+        self.temporary = temporary_path(self.h5_path)
         with self.reported_errors():
             os.makedirs(os.path.dirname(self.h5_path) or '.', exist_ok=True)
             for path in (self.h5_path, labels_path(self.h5_path)):
-                for stale in misc.remove_stale_temporaries(path):
+                for stale in remove_stale_temporaries(path):
                     print(f'Removed {stale}, left behind by a writer that was killed')
             self.file = _OutputFile(self.temporary, 'x+')
             self.h5 = h5py.File(self.file, 'w')
@@ -279,8 +281,8 @@ class HDF5Writer:
             if self.file.error:
                 raise self.file.error
         except OSError as error:
-            raise misc.UserError(f'h5_path={self.h5_path!r}: cannot be written ({error.strerror or error}); choose '
-                                 'another folder or make room') from error
+            raise UserError(f'h5_path={self.h5_path!r}: cannot be written ({error.strerror or error}); choose '
+                            'another folder or make room') from error
 
     def __enter__(self):
         return self
@@ -346,7 +348,7 @@ class HDF5Writer:
         while self.groups:
             self.write_group()
         if not self.num_images:
-            raise misc.UserError(f'h5_path={self.h5_path!r}: no images were added')
+            raise UserError(f'h5_path={self.h5_path!r}: no images were added')
         if self.labels is not None and (self.labels.ndim != 2 or len(self.labels) != self.num_images):
             raise ValueError(f'labels of shape {self.labels.shape}: need one row for each of the {self.num_images} '
                              'images')
@@ -436,7 +438,7 @@ def make_levels(groups, chunk_images):
 
 def publish_dataset(temporary, h5_path, labels):
     """Give a finished file its name, and write its labels, or delete those of the file that it replaces."""
-    temporary_labels = misc.temporary_path(labels_path(h5_path))
+    temporary_labels = temporary_path(labels_path(h5_path))
     try:
         if labels is not None:
             with open(temporary_labels, 'xb') as labels_file:
@@ -448,8 +450,8 @@ def publish_dataset(temporary, h5_path, labels):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(labels_path(h5_path))
         else:
-            misc.publish(temporary_labels, labels_path(h5_path))
-        misc.publish(temporary, h5_path)
+            publish(temporary_labels, labels_path(h5_path))
+        publish(temporary, h5_path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary_labels)
@@ -485,12 +487,12 @@ class _OutputFile(io.FileIO):
 
 
 def refuse_existing(h5_path, with_labels=False, force=False):
-    """Raise misc.UserError if writing `h5_path`, with or without labels, needs `force`."""
+    """Raise UserError if writing `h5_path`, with or without labels, needs `force`."""
     if os.path.exists(h5_path) and not force:
-        raise misc.UserError(f'{h5_path}: exists; choose another name, or --force to replace it and its labels')
+        raise UserError(f'{h5_path}: exists; choose another name, or --force to replace it and its labels')
     if os.path.exists(labels_path(h5_path)) and not with_labels and not force:
-        raise misc.UserError(f'{labels_path(h5_path)}: exists and would be taken for the labels of the new dataset; '
-                             'move it, or --force to delete it')
+        raise UserError(f'{labels_path(h5_path)}: exists and would be taken for the labels of the new dataset; '
+                        'move it, or --force to delete it')
 
 
 def shrink(images, resolution):

@@ -8,7 +8,8 @@ from collections import Counter
 import numpy as np
 from PIL import Image, ImageOps
 
-import misc
+from common.console import progress
+from common.errors import UserError
 from hdf5_format import is_power_of_two
 from image_source import check_count, decoded_source, map_in_order, one_hot
 
@@ -75,16 +76,16 @@ def image_folder(image_dir, resize=None, crop=None, skip_bad=False, labels=True)
 
     Raises
     ------
-    misc.UserError
+    UserError
         No images, or images that do not fit together: all of them are found here, before anything is written.
     """
     if resize is not None and not is_power_of_two(resize):
-        raise misc.UserError(f'--resize {resize}: must be a power of two, for example '
-                             f'{2 ** max(int(resize).bit_length() - 1, 2)}')
+        raise UserError(f'--resize {resize}: must be a power of two, for example '
+                        f'{2 ** max(int(resize).bit_length() - 1, 2)}')
     crop = crop or ('center' if resize else 'none')
     names, classes = list_images(image_dir)
     paths = [os.path.join(image_dir, name) for name in names]
-    kinds = list(misc.progress(map_in_order(functools.partial(image_kind, crop=crop), paths), 'Checking', len(paths)))
+    kinds = list(progress(map_in_order(functools.partial(image_kind, crop=crop), paths), 'Checking', len(paths)))
     chosen, resolution = choose_images(image_dir, names, kinds, resize, skip_bad)
     paths, kinds = [paths[index] for index in chosen], [kinds[index] for index in chosen]
     mode = 'L' if all(kind.is_grey for kind in kinds) else 'RGB'
@@ -109,8 +110,8 @@ def list_images(image_dir):
     try:
         entries = sorted(os.scandir(image_dir), key=lambda entry: entry.name)
     except OSError as error:
-        raise misc.UserError(f'IMAGE_DIR={image_dir!r}: cannot be read ({error.strerror}); give a folder of '
-                             'images') from error
+        raise UserError(f'IMAGE_DIR={image_dir!r}: cannot be read ({error.strerror}); give a folder of '
+                        'images') from error
     files = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith('.')]
     folders = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith('.')]
     images = list(filter(is_image_name, files))
@@ -125,8 +126,8 @@ def list_images(image_dir):
               for parent, _folders, names in os.walk(os.path.join(image_dir, folder))
               for name in filter(is_image_name, names)]
     if not nested:
-        raise misc.UserError(f'IMAGE_DIR={image_dir!r}: has no images ({len(files)} other files, {len(folders)} '
-                             'sub-folders without images); give the folder that holds them')
+        raise UserError(f'IMAGE_DIR={image_dir!r}: has no images ({len(files)} other files, {len(folders)} '
+                        'sub-folders without images); give the folder that holds them')
     nested.sort(key=lambda item: (item[1], item[0]))
     return [name for name, _folder in nested], [folder for _name, folder in nested]
 
@@ -159,12 +160,12 @@ def choose_images(image_dir, names, kinds, resize, skip_bad):
     """
     readable = [kind for kind in kinds if isinstance(kind, ImageKind)]
     if not readable:
-        raise misc.UserError(f'IMAGE_DIR={image_dir!r}: none of its {len(names)} images can be read: '
-                             f'{list_files(zip(names, kinds, strict=True))}')
+        raise UserError(f'IMAGE_DIR={image_dir!r}: none of its {len(names)} images can be read: '
+                        f'{list_files(zip(names, kinds, strict=True))}')
     common = Counter(kind.size for kind in readable).most_common(1)[0][0]
     width, height = next((kind.width, kind.height) for kind in readable if kind.size == common)
     if not resize and (width != height or not is_power_of_two(width)):
-        raise misc.UserError(
+        raise UserError(
             f'IMAGE_DIR={image_dir!r}: the images are {common}; need squares with a power of two as side: add --resize '
             f'{1 << (min(width, height).bit_length() - 1)}, and --crop none if the whole image is to be squeezed into '
             'the square')
@@ -178,7 +179,7 @@ def choose_images(image_dir, names, kinds, resize, skip_bad):
             cure = '--skip-bad to leave them out'
             if not resize:
                 cure = f'--resize {width} to make them alike (broken ones need --skip-bad), or {cure}'
-            raise misc.UserError(f'{text}: {list_files(bad)}; nothing was written; add {cure}')
+            raise UserError(f'{text}: {list_files(bad)}; nothing was written; add {cure}')
         print('Left out: %s:\n%s' % (text, '\n'.join('  %s (%s)' % item for item in bad)))
     return [index for index, is_good in enumerate(good) if is_good], resize or width
 
@@ -206,7 +207,7 @@ def load_image(path, size, crop, mode):
         with Image.open(path) as image:
             image = flatten_image(ImageOps.exif_transpose(image), mode)
     except Exception as error:      # It could be read when it was checked.
-        raise misc.UserError(f'{path}: cannot be read any more ({error}); was it changed? start again') from error
+        raise UserError(f'{path}: cannot be read any more ({error}); was it changed? start again') from error
     pixels = np.asarray(resize_image(center_square(image) if crop == 'center' else image, size))
     return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -255,14 +256,14 @@ def celeba(celeba_dir, cx=89, cy=121, expected_images=None):
 
     Raises
     ------
-    misc.UserError
+    UserError
         Another number of images, or a crop that leaves the image. An image of another size when it is read.
     """
     half = CELEBA_CROP // 2
     for option, value, extent in (('cx', cx, CELEBA_SIZE[0]), ('cy', cy, CELEBA_SIZE[1])):
         if not half <= value <= extent - half:
-            raise misc.UserError(f'--{option} {value}: must be from {half} to {extent - half}, so that {CELEBA_CROP} '
-                                 'pixels around it lie in the image')
+            raise UserError(f'--{option} {value}: must be from {half} to {extent - half}, so that {CELEBA_CROP} '
+                            'pixels around it lie in the image')
     folder, names = find_celeba(celeba_dir)
     check_count(folder, len(names), CELEBA_IMAGES if expected_images is None else expected_images,
                 'unpack img_align_celeba_png.7z completely')
@@ -281,8 +282,8 @@ def find_celeba(celeba_dir):
                 if suffix == '.jpg':
                     print(f'{folder}: these are the JPEG files; the paper used the PNG files')
                 return folder, names
-    raise misc.UserError(f'CELEBA_DIR={celeba_dir!r}: has no folder img_align_celeba_png with images; give the folder '
-                         'into which img_align_celeba_png.7z of CelebA was unpacked')
+    raise UserError(f'CELEBA_DIR={celeba_dir!r}: has no folder img_align_celeba_png with images; give the folder '
+                    'into which img_align_celeba_png.7z of CelebA was unpacked')
 
 
 def load_celeba(path, box):
@@ -290,8 +291,8 @@ def load_celeba(path, box):
         with Image.open(path) as image:
             size, pixels = image.size, np.asarray(image.convert('RGB').crop(box))
     except Exception as error:      # Pillow's decoders raise whatever they stumble over.
-        raise misc.UserError(f'{path}: is broken ({error}); unpack it again') from error
+        raise UserError(f'{path}: is broken ({error}); unpack it again') from error
     if size != CELEBA_SIZE:
-        raise misc.UserError('%s: has %dx%d pixels where the aligned images of CelebA have %dx%d; take those, not the '
-                             'images in the wild' % (path, *size, *CELEBA_SIZE))
+        raise UserError('%s: has %dx%d pixels where the aligned images of CelebA have %dx%d; take those, not the '
+                        'images in the wild' % (path, *size, *CELEBA_SIZE))
     return pixels.transpose(2, 0, 1)

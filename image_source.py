@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-import misc
+from common.console import progress
+from common.errors import UserError
+from common.machine import num_cores
 from dataset_shards import shard_range
 from hdf5_format import HDF5Writer, refuse_existing
 
@@ -62,15 +64,15 @@ def write_dataset(source, h5_path, force=False, shard=None):
 
     Raises
     ------
-    misc.UserError
+    UserError
         The file exists or cannot be written, or an image cannot be read.
     """
     wanted = shard_range(source.num_images, shard)
     if not wanted:
-        raise misc.UserError('--shard %d/%d: there are only %d images; use fewer parts' % (*shard, source.num_images))
+        raise UserError('--shard %d/%d: there are only %d images; use fewer parts' % (*shard, source.num_images))
     labels = None if source.labels is None else source.labels[wanted.start:wanted.stop]
     with HDF5Writer(h5_path, source.resolution, source.channels, labels, force, shard) as writer, \
-            misc.progress(None, 'Writing', len(wanted)) as bar:
+            progress(None, 'Writing', len(wanted)) as bar:
         for images in source.images(wanted.start, wanted.stop):
             writer.add_images(images)
             bar.update(len(images))
@@ -113,7 +115,7 @@ def map_in_order(function, items, num_threads=None):
     ------
     Results in the order of `items`; an exception comes in its place.
     """
-    num_threads = num_threads or misc.num_cores()
+    num_threads = num_threads or num_cores()
     pending = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(num_threads) as executor:
         try:
@@ -152,7 +154,7 @@ def one_hot(classes, num_classes):
 
 
 def check_count(place, found, expected, cure):
-    """Raise misc.UserError unless `expected` images were found; 0 stands for any number."""
+    """Raise UserError unless `expected` images were found; 0 stands for any number."""
     if found != expected and expected:
-        raise misc.UserError(f'{place}: has {found} images, expected {expected}; {cure}, or --expected-images {found} '
-                             'if that is meant')
+        raise UserError(f'{place}: has {found} images, expected {expected}; {cure}, or --expected-images {found} '
+                        'if that is meant')

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.io
 import scipy.ndimage
 
-import misc
+from common.errors import UserError
 from hdf5_format import is_power_of_two
 from image_source import ImageSource, array_source, check_count, group_size, one_hot
 
@@ -29,8 +29,8 @@ def choose_splits(split, images_of_splits, expected_images):
     """The parts named by `split`, such as 'train' or 'train+test', and how many images they have together."""
     splits = split.split('+')
     if not set(splits) <= set(images_of_splits) or len(set(splits)) < len(splits):
-        raise misc.UserError(f'--split {split}: must be {" or ".join(images_of_splits)}, or several of them joined by '
-                             '+')
+        raise UserError(f'--split {split}: must be {" or ".join(images_of_splits)}, or several of them joined by '
+                        '+')
     default = sum(images_of_splits[name] for name in splits)
     return splits, default if expected_images is None else expected_images
 
@@ -42,7 +42,7 @@ def find_file(folder, subdirs, names, cure):
             path = os.path.join(folder, subdir, name)
             if os.path.isfile(path):
                 return path
-    raise misc.UserError(f'{folder}: has no file {" or ".join(names)}; {cure}')
+    raise UserError(f'{folder}: has no file {" or ".join(names)}; {cure}')
 
 
 def check_classes(path, classes, num_images, num_classes):
@@ -50,8 +50,8 @@ def check_classes(path, classes, num_images, num_classes):
     classes = np.asarray(classes)
     if classes.shape != (num_images,) or classes.dtype.kind not in 'iu' or not num_images \
             or classes.min() < 0 or classes.max() >= num_classes:
-        raise misc.UserError(f'{path}: must hold one class from 0 to {num_classes - 1} for each of {num_images} '
-                             'images; download it again')
+        raise UserError(f'{path}: must hold one class from 0 to {num_classes - 1} for each of {num_images} '
+                        'images; download it again')
     return classes.astype(np.int64)
 
 
@@ -77,7 +77,7 @@ def mnist(mnist_dir, split='train', expected_images=None):
 
     Raises
     ------
-    misc.UserError
+    UserError
         A file is missing, cut off or another one, or the number of images is not the expected one.
     """
     splits, expected_images = choose_splits(split, MNIST_IMAGES, expected_images)
@@ -102,9 +102,9 @@ def mnist_rgb(mnist_dir, num_images=1000000, seed=123, expected_images=None):
     Appendix D of the paper; L. Metz et al.: Unrolled Generative Adversarial Networks, 2016.
     """
     if num_images < 1:
-        raise misc.UserError(f'--num-images {num_images}: must be at least 1')
+        raise UserError(f'--num-images {num_images}: must be at least 1')
     if not 0 <= seed < 2 ** 32:
-        raise misc.UserError(f'--seed {seed}: must be from 0 to 2^32 - 1')
+        raise UserError(f'--seed {seed}: must be from 0 to 2^32 - 1')
     digits, _labels = read_mnist(mnist_dir, 'train')
     _splits, expected_images = choose_splits('train', MNIST_IMAGES, expected_images)
     check_count(mnist_dir, len(digits), expected_images, 'download it again')
@@ -129,7 +129,7 @@ def read_mnist(mnist_dir, prefix):
         arrays[kind] = read_idx(path, ndim)
     images = arrays['images']
     if images.shape[1:] != (28, 28):
-        raise misc.UserError('%s: the images of %s are %dx%d, those of MNIST 28x28' % (
+        raise UserError('%s: the images of %s are %dx%d, those of MNIST 28x28' % (
             mnist_dir, prefix, *images.shape[1:]))
     classes = check_classes(path, arrays['labels'], len(images), 10)
     return np.pad(images, ((0, 0), (2, 2), (2, 2)))[:, np.newaxis], one_hot(classes, 10)
@@ -143,14 +143,14 @@ def read_idx(path, ndim):
         if data[:2] == b'\x1f\x8b':
             data = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
-        raise misc.UserError(f'{path}: is damaged or cut off ({error}); download it again') from error
+        raise UserError(f'{path}: is damaged or cut off ({error}); download it again') from error
     header_bytes = 4 + 4 * ndim
     if data[:4] != bytes([0, 0, 8, ndim]) or len(data) < header_bytes:
-        raise misc.UserError(f'{path}: is no IDX file of bytes with {ndim} axes; download it again')
+        raise UserError(f'{path}: is no IDX file of bytes with {ndim} axes; download it again')
     shape = [int(length) for length in np.frombuffer(data, '>u4', ndim, offset=4)]
     if len(data) != header_bytes + math.prod(shape):
-        raise misc.UserError(f'{path}: has {len(data)} bytes, its header says {header_bytes + math.prod(shape)}; '
-                             'download it again')
+        raise UserError(f'{path}: has {len(data)} bytes, its header says {header_bytes + math.prod(shape)}; '
+                        'download it again')
     return np.frombuffer(data, np.uint8, offset=header_bytes).reshape(shape)
 
 
@@ -188,7 +188,7 @@ def cifar(cifar_dir, subdir, names, label_key, num_classes, expected_images):
         images = batch.get('data')
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (3072,) \
                 or label_key not in batch:
-            raise misc.UserError(f'{path}: must hold data, (N, 3072) uint8, and {label_key}; download it again')
+            raise UserError(f'{path}: must hold data, (N, 3072) uint8, and {label_key}; download it again')
         parts.append(images.reshape(-1, 3, 32, 32))
         classes.append(check_classes(path, batch[label_key], len(images), num_classes))
     check_count(cifar_dir, sum(map(len, parts)), expected_images, 'download it again')
@@ -200,7 +200,7 @@ def load_cifar_pickle(path):
 
     Raises
     ------
-    misc.UserError
+    UserError
         Anything else is in the file, or it is cut off.
     """
     try:
@@ -212,9 +212,9 @@ def load_cifar_pickle(path):
     # What Unpickler, and the calls below, raise for files that are damaged, or made to do damage.
     except (pickle.UnpicklingError, OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ImportError,
             MemoryError, OverflowError) as error:
-        raise misc.UserError(f'{path}: is no pickle of CIFAR '
-                             f'({(str(error).splitlines() or [type(error).__name__])[0]}); download it '
-                             'again') from error
+        raise UserError(f'{path}: is no pickle of CIFAR '
+                        f'({(str(error).splitlines() or [type(error).__name__])[0]}); download it '
+                        'again') from error
 
 
 def check_memo(file):
@@ -318,12 +318,12 @@ def read_svhn(svhn_dir, split):
         content = scipy.io.loadmat(path, variable_names=['X', 'y'])
         images, classes = content['X'], content['y']
     except Exception as error:      # SciPy's reader raises whatever it stumbles over in a damaged file.
-        raise misc.UserError(f'{path}: cannot be read as a MATLAB file with X and y '
-                             f'({(str(error).splitlines() or [type(error).__name__])[0]}); download it '
-                             'again') from error
+        raise UserError(f'{path}: cannot be read as a MATLAB file with X and y '
+                        f'({(str(error).splitlines() or [type(error).__name__])[0]}); download it '
+                        'again') from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
-        raise misc.UserError(f'{path}: X must hold (32, 32, 3, N) uint8, is {images.shape} {images.dtype}; download it '
-                             'again')
+        raise UserError(f'{path}: X must hold (32, 32, 3, N) uint8, is {images.shape} {images.dtype}; download it '
+                        'again')
     images = images.transpose(3, 2, 0, 1)
     classes = check_classes(path, np.ravel(classes), len(images), 11)
     return images, classes % 10     # The file has 10 for the digit 0.
@@ -347,7 +347,7 @@ def digits(resolution=16, margin=None):
 
     Raises
     ------
-    misc.UserError
+    UserError
         `resolution` or `margin` is not possible, or scikit-learn is missing.
 
     References
@@ -355,16 +355,16 @@ def digits(resolution=16, margin=None):
     E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
     """
     if not is_power_of_two(resolution) or resolution < 8:
-        raise misc.UserError(f'resolution={resolution!r}: must be a power of two, at least 8; use 16 or 32')
+        raise UserError(f'resolution={resolution!r}: must be a power of two, at least 8; use 16 or 32')
     margin = resolution // 8 if margin is None else margin
     if not 0 <= margin < resolution // 2:
-        raise misc.UserError(f'margin={margin!r}: must be from 0 to {resolution // 2 - 1} at a resolution of '
-                             f'{resolution}')
+        raise UserError(f'margin={margin!r}: must be from 0 to {resolution // 2 - 1} at a resolution of '
+                        f'{resolution}')
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise misc.UserError('create_digits: needs scikit-learn, which holds the digits; '
-                             'pip install scikit-learn') from error
+        raise UserError('create_digits: needs scikit-learn, which holds the digits; '
+                        'pip install scikit-learn') from error
     bundle = load_digits()
 
     def read(start, stop):

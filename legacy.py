@@ -1,8 +1,8 @@
 """Networks out of files: our own pickles, and those of the 2017 Theano and the 2018 TensorFlow release.
 
 ``python legacy.py PUBLISHED.pkl OURS.pkl`` converts a file. Nothing that is stored in a pickle is executed:
-`safe_pickle` reads plain data, and our own build functions make the networks, which are the functions that they were
-where they come from. This is the only module that knows the old formats.
+`safe_pickle` reads plain data, and our build functions recreate the networks; their outputs match the original
+release. This is the only module that knows the old formats.
 
 ======= ==================== ===========================================================================================
 release class                state
@@ -28,9 +28,10 @@ import theano_env  # noqa: F401  isort: skip  (restores what the imports of Thea
 
 import lasagne
 
-import misc
-import safe_pickle
 import tfutil_shim
+from common import safe_pickle
+from common.errors import UserError, exit_status
+from common.files import save_pkl
 
 # By the names that the releases have used, older ones included.
 BUILD_FUNCS_2017 = {
@@ -68,7 +69,7 @@ class _StoredValues:
     def normal(self, loc=0.0, scale=1.0, size=()):
         self.num_values -= math.prod(size)
         if self.num_values < 0:
-            raise misc.UserError('its arguments describe a larger network than the arrays that are stored')
+            raise UserError('its arguments describe a larger network than the arrays that are stored')
         return np.ones(size, np.float32)
 
     def uniform(self, low=0.0, high=1.0, size=()):
@@ -116,7 +117,7 @@ class _Reader:
         self.bytes_left = os.path.getsize(path) if os.path.isfile(path) else 0
 
     def classes(self):
-        """What :func:`safe_pickle.load` wants."""
+        """What :func:`common.safe_pickle.load` wants."""
         return {'network.Network': self.foreign, 'tfutil.Network': self.foreign, 'tfutil_shim.Network': self.ours}
 
     def foreign(self, state):
@@ -128,25 +129,25 @@ class _Reader:
         spec = {str(key): value for key, value in spec.items()}
         func = str(spec.pop('func', None)).rpartition('.')[2]
         if func not in BUILD_FUNCS_2017:
-            raise misc.UserError(f'the 2017 release has no network {func!r}')
+            raise UserError(f'the 2017 release has no network {func!r}')
         values = _entry(state, 'param_values', list)
         toplevel = _entry(state, 'toplevel_params', dict)
         net = self.checked(func, BUILD_FUNCS_2017[func], spec, values)
         names = list(net.vars)[:net.num_layer_params]
         if len(values) != len(names):
-            raise misc.UserError(f'{func} has {len(values)} arrays, this network has {len(names)}')
+            raise UserError(f'{func} has {len(values)} arrays, this network has {len(names)}')
         _assign(net, [*zip(names, values, strict=True), *toplevel.items()])
         return net
 
     def of_2018(self, state):
         if state['version'] != 2:
-            raise misc.UserError(f'a network of version {state["version"]!r:.20} of the 2018 format; known is 2')
+            raise UserError(f'a network of version {state["version"]!r:.20} of the 2018 format; known is 2')
         func = _entry(state, 'build_func_name', str)
         if func not in BUILD_FUNCS_2018:
-            raise misc.UserError(f'the 2018 release has no network {func!r:.80}')
+            raise UserError(f'the 2018 release has no network {func!r:.80}')
         variables = _entry(state, 'variables', list)
         if not all(isinstance(item, (tuple, list)) and len(item) == 2 for item in variables):
-            raise misc.UserError('its variables are no pairs of name and value')
+            raise UserError('its variables are no pairs of name and value')
         net = self.checked(_entry(state, 'name', str), BUILD_FUNCS_2018[func], _entry(state, 'static_kwargs', dict),
                            [value for _name, value in variables])
         _assign(net, [('cur_lod' if name == 'lod' else name, value) for name, value in variables])
@@ -155,8 +156,8 @@ class _Reader:
     def ours(self, state):
         func = _entry(state, 'func', str)
         if func not in self.build_funcs:
-            raise misc.UserError(f'the build function {func!r:.80} is not known to be harmless; if it is, name it in '
-                                 'the argument build_funcs')
+            raise UserError(f'the build function {func!r:.80} is not known to be harmless; if it is, name it in '
+                            'the argument build_funcs')
         pairs, toplevel = _entry(state, 'param_values', list), _entry(state, 'toplevel_values', dict)
         values = [value for _name, value in pairs]
         self.check(_entry(state, 'name', str), _entry(state, 'static_kwargs', dict), [*values, *toplevel.values()])
@@ -177,23 +178,23 @@ class _Reader:
             if isinstance(value, (np.generic, np.ndarray)) and np.size(value) == 1:
                 value = value.item()
             if type(key) is not str or not key.isidentifier() or key in ('name', 'func', 'self'):
-                raise misc.UserError(f'{key!r:.80} is no name of an argument')
+                raise UserError(f'{key!r:.80} is no name of an argument')
             if not _is_plain(value):
-                raise misc.UserError(f'the argument {key} has a value that is not plain or too large')
+                raise UserError(f'the argument {key} has a value that is not plain or too large')
         resolution = kwargs.get('resolution', 4)
         if resolution > MAX_RESOLUTION:
-            raise misc.UserError(f'resolution={resolution!r:.40} is larger than {MAX_RESOLUTION}')
+            raise UserError(f'resolution={resolution!r:.40} is larger than {MAX_RESOLUTION}')
         if not all(isinstance(value, (np.ndarray, np.generic, int, float)) for value in values):
-            raise misc.UserError(f'the values of {name!r:.80} are no arrays')
+            raise UserError(f'the values of {name!r:.80} are no arrays')
         # Several networks may refer to one array, but then each holds a copy of it.
         self.bytes_left -= sum(value.nbytes for value in values if isinstance(value, np.ndarray))
         if self.bytes_left < 0:
-            raise misc.UserError('its networks have more numbers than the file')
+            raise UserError('its networks have more numbers than the file')
 
 
 def _entry(state, key, kind):
     if not isinstance(state.get(key), kind):
-        raise misc.UserError(f'the state of a network has no {kind.__name__} {key!r}')
+        raise UserError(f'the state of a network has no {kind.__name__} {key!r}')
     return state[key]
 
 
@@ -212,13 +213,13 @@ def _assign(net, values):
     counts = collections.Counter(name for name, _value in values)
     for name in [*net.vars, *counts]:
         if counts[name] != 1 or name not in net.vars:
-            raise misc.UserError(f'{net.func_name}: {"unknown" if name not in net.vars else "missing or repeated"} '
-                                 f'variable {name!r:.80}')
+            raise UserError(f'{net.func_name}: {"unknown" if name not in net.vars else "missing or repeated"} '
+                            f'variable {name!r:.80}')
     for name, value in values:
         shape = net.vars[name].get_value(borrow=True).shape
         if np.shape(value) != shape:
-            raise misc.UserError(f'{net.func_name}: the variable {name} should have the shape {shape}, stored is '
-                                 f'{np.shape(value)}')
+            raise UserError(f'{net.func_name}: the variable {name} should have the shape {shape}, stored is '
+                            f'{np.shape(value)}')
         net.set_var(name, value)
 
 
@@ -230,11 +231,11 @@ def load_pkl(path, build_funcs=()):
         def network(state):
             try:
                 return make(state)
-            except misc.UserError:
+            except UserError:
                 raise
             except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
                 # What a build function says of arguments that make no sense.
-                raise misc.UserError('a network cannot be built from it: %s' % ' '.join(
+                raise UserError('a network cannot be built from it: %s' % ' '.join(
                     ('%.200s' % error).split())) from error
         return network
     return safe_pickle.load(path, {name: guarded(make) for name, make in reader.classes().items()})
@@ -254,10 +255,10 @@ def main(argv=None):
 
     def convert():
         loaded = load_pkl(args.source)
-        misc.save_pkl(loaded, args.target)
+        save_pkl(loaded, args.target)
         for net in loaded if isinstance(loaded, (tuple, list)) else [loaded]:
             print(net)
-    return misc.exit_status('legacy.py', convert)
+    return exit_status('legacy.py', convert)
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ import theano.tensor as T
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import distributed
-import misc
+from common.errors import UserError
 
 TYPES = ('iwass', 'lsgan')
 COND_TYPES = ('acgan',)
@@ -55,7 +55,7 @@ def evaluate_loss(
 
     Raises
     ------
-    misc.UserError
+    UserError
         Unknown `type` or `cond_type`.
     """
     check_choices(type, cond_type)
@@ -108,7 +108,7 @@ def cross_entropy(logits, labels):
 
 
 def check_choices(type='iwass', cond_type='acgan'):
-    """Raise `misc.UserError` unless :func:`evaluate_loss` knows `type` and `cond_type`."""
+    """Raise `UserError` unless :func:`evaluate_loss` knows `type` and `cond_type`."""
     for name, value, choices in (('type', type, TYPES), ('cond_type', cond_type, COND_TYPES)):
         if value not in choices:
-            raise misc.UserError(f'loss.{name}={value!r}: use {" or ".join(repr(choice) for choice in choices)}')
+            raise UserError(f'loss.{name}={value!r}: use {" or ".join(repr(choice) for choice in choices)}')

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 import celebahq_resample
-import misc
+from common.errors import UserError
 from hdf5_format import is_power_of_two
 from image_folder import center_square, list_files
 from image_source import ImageSource, grouped, map_in_order
@@ -37,17 +37,17 @@ def lsun(lmdb_dir, resolution=256, max_images=None):
 
     Raises
     ------
-    misc.UserError
+    UserError
         No such folder, a database that is empty, damaged or cut off, or the package lmdb is missing.
     """
     if not is_power_of_two(resolution):
-        raise misc.UserError(f'--resolution {resolution}: must be a power of two, for example 256')
+        raise UserError(f'--resolution {resolution}: must be a power of two, for example 256')
     if max_images is not None and max_images < 1:
-        raise misc.UserError(f'--max-images {max_images}: must be at least 1')
+        raise UserError(f'--max-images {max_images}: must be at least 1')
     with open_lmdb(lmdb_dir) as env:
         num_records = env.stat()['entries']
     if not num_records:
-        raise misc.UserError(f'LMDB_DIR={lmdb_dir!r}: has no records; unpack the category again')
+        raise UserError(f'LMDB_DIR={lmdb_dir!r}: has no records; unpack the category again')
 
     def read(start, stop):
         return grouped(decode_records(read_records(lmdb_dir, start, stop), resolution))
@@ -57,27 +57,27 @@ def lsun(lmdb_dir, resolution=256, max_images=None):
 
 @contextlib.contextmanager
 def open_lmdb(lmdb_dir):
-    """The open LMDB environment of a folder, for reading; its errors, also within the block, become misc.UserError."""
+    """The open LMDB environment of a folder, for reading; its errors, also within the block, become UserError."""
     try:
         import lmdb
     except ImportError as error:
-        raise misc.UserError('create_lsun: needs the package that reads LMDB files; pip install lmdb') from error
+        raise UserError('create_lsun: needs the package that reads LMDB files; pip install lmdb') from error
     data_path = os.path.join(lmdb_dir, 'data.mdb')
     if not os.path.isfile(data_path):
         entries = sorted(os.scandir(lmdb_dir), key=lambda entry: entry.name) if os.path.isdir(lmdb_dir) else []
         folders = ', '.join(entry.name for entry in entries if entry.is_dir())
-        raise misc.UserError(f'LMDB_DIR={lmdb_dir!r}: has no data.mdb{folders and ", only the folders " + folders}; '
-                             'give the unpacked folder of one category, such as bedroom_train_lmdb')
+        raise UserError(f'LMDB_DIR={lmdb_dir!r}: has no data.mdb{folders and ", only the folders " + folders}; '
+                        'give the unpacked folder of one category, such as bedroom_train_lmdb')
     try:
         with lmdb.open(os.fspath(lmdb_dir), readonly=True, lock=False, create=False) as env:
             # LMDB maps the file into memory: to read a page behind its end would kill the process.
             needed = (env.info()['last_pgno'] + 1) * env.stat()['psize']
             if os.path.getsize(data_path) < needed:
-                raise misc.UserError(f'{data_path}: is cut off: has {os.path.getsize(data_path)} bytes of {needed}; '
-                                     'unpack or download it again')
+                raise UserError(f'{data_path}: is cut off: has {os.path.getsize(data_path)} bytes of {needed}; '
+                                'unpack or download it again')
             yield env
     except lmdb.Error as error:
-        raise misc.UserError(f'{data_path}: cannot be read ({error}); unpack or download it again') from error
+        raise UserError(f'{data_path}: cannot be read ({error}); unpack or download it again') from error
 
 
 def read_records(lmdb_dir, start, stop):

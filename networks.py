@@ -34,7 +34,7 @@ from lasagne.layers import ConcatLayer, DenseLayer, FlattenLayer, InputLayer, No
 from lasagne.nonlinearities import softmax, tanh
 
 import layers
-import misc
+from common.errors import UserError
 
 RELU_GAIN = np.sqrt(2)      # He et al. 2015, for layers followed by a (leaky) rectifier. 1 for linear layers.
 
@@ -44,16 +44,16 @@ class FeatureMaps:
 
     def __init__(self, resolution, base, decay, maximum):
         if resolution < 4 or resolution & (resolution - 1):
-            raise misc.UserError(f'resolution={resolution!r}: the networks need a power of two, at least 4')
+            raise UserError(f'resolution={resolution!r}: the networks need a power of two, at least 4')
         self.last_stage = int(resolution).bit_length() - 2
         self.base, self.decay, self.maximum = base, decay, maximum
 
     def __call__(self, stage):
         maps = min(int(self.base / 2.0 ** (stage * self.decay)), self.maximum)
         if maps < 1:
-            raise misc.UserError(f'fmap_base={self.base!r}: no feature maps are left at '
-                                 f'{2 ** (stage + 1)}x{2 ** (stage + 1)} pixels (fmap_decay={self.decay!r}, '
-                                 f'fmap_max={self.maximum!r}); use a larger fmap_base')
+            raise UserError(f'fmap_base={self.base!r}: no feature maps are left at '
+                            f'{2 ** (stage + 1)}x{2 ** (stage + 1)} pixels (fmap_decay={self.decay!r}, '
+                            f'fmap_max={self.maximum!r}); use a larger fmap_base')
         return maps
 
 
@@ -283,8 +283,8 @@ def D_mnist_mode_recovery(
     activation = layers.LeakyRectify(0.2)
     wscale = 'ws' if use_wscale else ''
     if maps(maps.last_stage - 1) < X:
-        raise misc.UserError(f'X={X!r}: no feature maps are left of {maps(maps.last_stage - 1)} at full resolution; '
-                             'use a smaller X or a larger fmap_base')
+        raise UserError(f'X={X!r}: no feature maps are left of {maps(maps.last_stage - 1)} at full resolution; '
+                        'use a smaller X or a larger fmap_base')
 
     images = layer = InputLayer((None, num_channels, resolution, resolution), name='Dimages')
     for stage in range(maps.last_stage, 1, -1):

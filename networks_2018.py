@@ -32,8 +32,8 @@ from lasagne.layers import ConcatLayer, InputLayer, Layer, SliceLayer
 from lasagne.nonlinearities import identity
 
 import layers
-import misc
 import ops
+from common.errors import UserError
 from networks import RELU_GAIN, FeatureMaps
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ class GroupStdConcatLayer(Layer):
 
 def _rounding(dtype):
     if dtype not in ('float32', 'float16'):
-        raise misc.UserError(f"dtype={dtype!r}: use 'float32' or 'float16'")
+        raise UserError(f"dtype={dtype!r}: use 'float32' or 'float16'")
     return as_float16 if dtype == 'float16' else unrounded
 
 

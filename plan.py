@@ -17,11 +17,11 @@ import torch
 
 import experiment
 import hdf5_format
-import misc
 import reporting
 import tfutil_shim
 import theano_env
 import train
+from common.console import format_time
 
 D_STEP_FORWARDS = 13        # A D step of WGAN-GP in forward passes of D: four evaluations and their derivatives...
 G_STEP_FORWARDS = 5         # ...and a G step, in which G costs about as much as D.
@@ -153,7 +153,7 @@ def describe(chosen, data_dir, engine='auto', theano_flags=None, precision='auto
             phase.start_kimg, phase.end_kimg,
             '%dx%d%s' % (phase.resolution, phase.resolution, ' fading in' if phase.fading else ''), phase.minibatch,
             *needs))
-    print(f'\nEstimated time of the whole run on this machine: {misc.format_time(total_seconds)}, between half of it '
+    print(f'\nEstimated time of the whole run on this machine: {format_time(total_seconds)}, between half of it '
           'and twice')
 
 

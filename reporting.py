@@ -14,7 +14,9 @@ import theano_env  # noqa: F401  isort: skip  (restores what the imports of Thea
 import lasagne
 
 import distributed
-import misc
+from common.console import format_time
+from common.errors import WriteError
+from common.files import append
 
 
 @contextlib.contextmanager
@@ -22,7 +24,7 @@ def going_on():
     """Around writing what the training can do without for now: the disk may be full for a while only."""
     try:
         yield
-    except misc.WriteError as error:
+    except WriteError as error:
         tqdm.write(f'warning: {error}; the training goes on, earlier files are kept', file=sys.stdout)
 
 
@@ -54,7 +56,7 @@ class TickStatistics:
         means = self.sums / self.counts
         tqdm.write('tick %-5d kimg %-8.1f lod %-5.2f minibatch %-4d time %-12s sec/tick %-9.1f sec/kimg %-6.1f '
                    'Dgdrop %-8.4f Gloss %-8.4f Dloss %-8.4f Dreal %-8.4f Dfake %-8.4f' % (
-                       tick, kimg, schedule.lod, schedule.minibatch_size, misc.format_time(seconds), tick_seconds,
+                       tick, kimg, schedule.lod, schedule.minibatch_size, format_time(seconds), tick_seconds,
                        tick_seconds / tick_kimg, gdrop_strength, *means), file=sys.stdout)
         stats = {'tick': tick, 'kimg': kimg, 'lod': schedule.lod, 'resolution': schedule.resolution,
                  'minibatch': schedule.minibatch_size, 'seconds': seconds, 'sec_per_tick': tick_seconds,
@@ -62,7 +64,7 @@ class TickStatistics:
                  'peak_memory_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 'Dgdrop': gdrop_strength,
                  **dict(zip(self.names, means, strict=True))}
         with going_on():
-            misc.append(os.path.join(run_dir, 'stats.jsonl'), (json.dumps(stats) + '\n').encode())
+            append(os.path.join(run_dir, 'stats.jsonl'), (json.dumps(stats) + '\n').encode())
         with going_on():
             events.scalars(int(round(kimg * 1000)), stats)
 
@@ -105,7 +107,7 @@ class ProgressBar:
     def calibrate(self, resolution, seconds_per_kimg):
         """Take the rate of a finished tick."""
         self.seconds_per_work = seconds_per_kimg / self.work[resolution]
-        self.bar.set_postfix_str('ETA ' + misc.format_time(self.remaining_seconds(self.bar.n)), refresh=False)
+        self.bar.set_postfix_str('ETA ' + format_time(self.remaining_seconds(self.bar.n)), refresh=False)
 
     def remaining_seconds(self, kimg):
         """Estimated seconds from `kimg` to the end."""

@@ -27,10 +27,10 @@ import dataset_tool
 import evaluate_metrics
 import experiment
 import hdf5_format
-import misc
 import reproduce_report
 import theano_env
 import train_classifier
+from common.errors import UserError, exit_status
 
 ROOT = pathlib.Path(__file__).resolve().parent
 SEEDS = (1000, 1001, 1002)
@@ -144,7 +144,7 @@ def make_classifier(data_dir, out_dir):
     """What reads the digits in the three colours."""
     path = os.path.join(out_dir, 'classifier.npz')
     if not os.path.exists(path) and train_classifier.main([os.path.join(data_dir, DIGITS['h5_path']), path]):
-        raise misc.UserError(f'{path}: could not be made')
+        raise UserError(f'{path}: could not be made')
 
 
 def run_dir_of(job, out_dir):
@@ -186,7 +186,7 @@ def on_all(function, desc, jobs, data_dir, out_dir, workers):
             for future in tqdm(concurrent.futures.as_completed(futures), total=len(futures), desc=desc, unit='run'):
                 try:
                     future.result()
-                except misc.UserError as error:     # A run that diverged is a result; the others go on.
+                except UserError as error:     # A run that diverged is a result; the others go on.
                     tqdm.write(f'{futures[future].folder}: {error}')
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
@@ -217,8 +217,8 @@ def main(argv=None):
     parser.add_argument('--report-dir', default=str(ROOT / 'results'), metavar='DIR', help='default: %(default)s')
     parser.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N', help='default: one per core')
     args = parser.parse_args(argv)
-    return misc.exit_status('reproduce.py', lambda: run_command(args),
-                            interrupted='interrupted; finished runs are kept, the same command goes on')
+    return exit_status('reproduce.py', lambda: run_command(args),
+                       interrupted='interrupted; finished runs are kept, the same command goes on')
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-import misc
+from common.files import atomic_write
 from figure_output import mean_and_deviation, new_figure, text_of
 from run_report import read_jsonl
 
@@ -40,7 +40,7 @@ def table(header, rows):
 
 
 def save(figure, path):
-    with misc.atomic_write(path) as picture:
+    with atomic_write(path) as picture:
         figure.savefig(picture, dpi=110, format='png')
 
 
@@ -143,6 +143,6 @@ def write(jobs, run_dirs, report_dir):
             text += f'\n## {CLAIMS[part]}\n\n{begin}{end}'
         before, _, after = text.partition(begin)
         text = before + begin + '\n' + PARTS[part](done, run_dirs, report_dir) + '\n' + end + after.partition(end)[2]
-    with misc.atomic_write(str(path), 'w', encoding='utf-8') as report:
+    with atomic_write(str(path), 'w', encoding='utf-8') as report:
         report.write(text)
     print(f'Wrote {path}')

@@ -18,8 +18,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-import misc
 import report_page
+from common.console import format_time
+from common.errors import UserError
+from common.files import atomic_write
 
 MAX_PICTURES = 48               # Of a longer run, so many are shown, evenly chosen.
 PICTURE_BYTES = 14_000_000      # Of all pictures together; base64 makes 19 MB of them.
@@ -46,15 +48,15 @@ def write_report(run_dir, path=None):
 
     Raises
     ------
-    misc.UserError
+    UserError
         There is nothing of a run in the folder, or the file cannot be written.
     """
     path = path or os.path.join(run_dir, 'report.html')
     stats, fakes = read_stats(run_dir), list_fakes(run_dir)
     config = read_text(run_dir, 'config.txt')
     if not (stats or fakes or config):
-        raise misc.UserError(f'{run_dir}: has no stats.jsonl, config.txt or fakesNNNNNN.png; give a run folder, for '
-                             'example results/000-digits')
+        raise UserError(f'{run_dir}: has no stats.jsonl, config.txt or fakesNNNNNN.png; give a run folder, for '
+                        'example results/000-digits')
     phases, metrics = find_phases(stats), read_metrics(run_dir)
     pictures, reals = embed_pictures(run_dir, fakes, stats)
     tables, curves, metric_curves = make_charts(stats, metrics)
@@ -71,7 +73,7 @@ def write_report(run_dir, path=None):
     page = fill(report_page.PAGE, title=html.escape(os.path.basename(os.path.abspath(run_dir))),
                 summary=summary(run_dir, stats, config), sections=''.join(sections), style=report_page.STYLE,
                 script=report_page.SCRIPT, data=json_for_script(data), written=time.strftime('%Y-%m-%d %H:%M:%S'))
-    with misc.atomic_write(path, 'w', encoding='utf-8', errors='replace') as page_file:
+    with atomic_write(path, 'w', encoding='utf-8', errors='replace') as page_file:
         page_file.write(page)
     print(f'Wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB)')
     return path
@@ -131,7 +133,7 @@ def caption_of(kimg, stats):
     past = [line for line in stats if int(line['kimg']) <= kimg and 'lod' in line and 'seconds' in line]
     if not past:
         return f'kimg {kimg}'
-    return f'kimg {kimg:<6d}  lod {past[-1]["lod"]:.2f}   time {misc.format_time(past[-1]["seconds"])}'
+    return f'kimg {kimg:<6d}  lod {past[-1]["lod"]:.2f}   time {format_time(past[-1]["seconds"])}'
 
 
 def read_text(run_dir, name):
@@ -353,7 +355,7 @@ def summary(run_dir, stats, config):
     if 'lod' in last:
         facts.append(('lod', f'{last["lod"]:.2f}'))
     if 'seconds' in last:
-        facts.append(('time', misc.format_time(last['seconds'])))
+        facts.append(('time', format_time(last['seconds'])))
     if 'sec_per_kimg' in last:
         facts.append(('sec/kimg', digits(last['sec_per_kimg'])))
     return '<p>%s</p><dl>%s</dl>' % (html.escape(state), ''.join(
@@ -430,7 +432,7 @@ def metric_section(run_dir, metrics, figures):
     for title, entries in metrics.items():
         names = list(dict.fromkeys(name for entry in entries for name in entry['values']))
         rows = [[entry.get('snapshot', '-'), f'{entry["kimg"]:.1f}' if is_finite(entry.get('kimg')) else '-',
-                 misc.format_time(entry['seconds']) if is_finite(entry.get('seconds')) else '-',
+                 format_time(entry['seconds']) if is_finite(entry.get('seconds')) else '-',
                  *(metric_value(entry['values'].get(name)) for name in names)] for entry in entries]
         content += f'<h3>{html.escape(title)}</h3>{html_table(["snapshot", "kimg", "time", *names], rows)}'
     in_tables = {f'metric-{entries[0]["metric"]}.txt' for entries in metrics.values()}

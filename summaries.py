@@ -6,7 +6,7 @@ import time
 
 from PIL import Image
 
-import misc
+from common.files import append
 from training_state import EVENTS_FILE
 
 MAX_PICTURE_PIXELS = 1024   # Width and height.
@@ -38,7 +38,7 @@ class EventFile:
 
         Raises
         ------
-        misc.WriteError
+        WriteError
         """
         if self.available:
             self._append(step, [self.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
@@ -48,7 +48,7 @@ class EventFile:
 
         Raises
         ------
-        misc.WriteError
+        WriteError
         """
         if self.available:
             encoded = io.BytesIO()
@@ -66,4 +66,4 @@ class EventFile:
         records = io.BytesIO()
         for event in events:
             self.RecordWriter(records).write(event.SerializeToString())
-        misc.append(self.path, records.getvalue())
+        append(self.path, records.getvalue())

@@ -16,7 +16,7 @@ import struct
 
 import numpy as np
 
-import misc
+from common.errors import UserError
 from hdf5_format import is_power_of_two
 from image_source import ImageSource, grouped
 
@@ -42,7 +42,7 @@ def tfrecords(tfrecord_dir):
 
     Raises
     ------
-    misc.UserError
+    UserError
         No such files, several data sets in the folder, or a file that is cut off or damaged or holds something else.
     """
     levels, label_paths = find_files(tfrecord_dir)
@@ -52,8 +52,8 @@ def tfrecords(tfrecord_dir):
     with open(path, 'rb') as file:
         channels, resolution, _ = shape = read_image(file, path, offsets, 0).shape
     if channels not in (1, 3) or resolution != shape[2] or resolution != 2 ** finest_lod:
-        raise misc.UserError(f'{path}: the images have the shape {shape}; need (1 or 3, {2 ** finest_lod}, '
-                             f'{2 ** finest_lod}) because of the name')
+        raise UserError(f'{path}: the images have the shape {shape}; need (1 or 3, {2 ** finest_lod}, '
+                        f'{2 ** finest_lod}) because of the name')
     missing = [f'r{lod:02d}' for lod in range(2, finest_lod) if lod not in levels]
     if missing and len(levels) > 1:
         print(f'{tfrecord_dir}: not there, nor needed: {", ".join(missing)}')
@@ -75,16 +75,16 @@ def find_files(tfrecord_dir):
     try:
         names = sorted(os.listdir(folder or '.'))
     except OSError as error:
-        raise misc.UserError(f'TFRECORD_DIR={tfrecord_dir!r}: cannot be read ({error.strerror}); give the folder of '
-                             'the .tfrecords files') from error
+        raise UserError(f'TFRECORD_DIR={tfrecord_dir!r}: cannot be read ({error.strerror}); give the folder of '
+                        'the .tfrecords files') from error
     matches = list(filter(None, map(re.compile(r'(.+)-r(\d\d)\.tfrecords').fullmatch, [only] if only else names)))
     prefixes = sorted({match[1] for match in matches})
     if not matches:
-        raise misc.UserError(f'TFRECORD_DIR={tfrecord_dir!r}: has no files like NAME-r08.tfrecords; give the folder of '
-                             'the data set')
+        raise UserError(f'TFRECORD_DIR={tfrecord_dir!r}: has no files like NAME-r08.tfrecords; give the folder of '
+                        'the data set')
     if len(prefixes) > 1:
-        raise misc.UserError(f'TFRECORD_DIR={tfrecord_dir!r}: has several data sets, {", ".join(prefixes)}; give the '
-                             'finest .tfrecords file of one')
+        raise UserError(f'TFRECORD_DIR={tfrecord_dir!r}: has several data sets, {", ".join(prefixes)}; give the '
+                        'finest .tfrecords file of one')
     label_names = [name for name in names
                    if name.endswith('.labels') and (not only or name.startswith(prefixes[0] + '-'))]
     return ({int(match[2]): os.path.join(folder, match[0]) for match in matches},
@@ -95,8 +95,8 @@ def compare_level(path, finest_path, finest_offsets):
     """Check that a coarser level has as many images; print how much it differs from the average of the finest."""
     offsets = index_records(path)
     if len(offsets) != len(finest_offsets):
-        raise misc.UserError(f'{path}: has {len(offsets)} images, {finest_path} has {len(finest_offsets)}; copy or '
-                             'download the folder again, or give the latter file alone')
+        raise UserError(f'{path}: has {len(offsets)} images, {finest_path} has {len(finest_offsets)}; copy or '
+                        'download the folder again, or give the latter file alone')
     difference = 0
     with open(path, 'rb') as file, open(finest_path, 'rb') as finest_file:
         for number in np.unique(np.linspace(0, len(offsets) - 1, COMPARED_IMAGES).astype(int)):
@@ -105,8 +105,8 @@ def compare_level(path, finest_path, finest_offsets):
             channels, height, width = image.shape
             factor = finest.shape[1] // max(height, 1)
             if finest.shape != (channels, height * factor, width * factor):
-                raise misc.UserError(f'{path}: the images have the shape {image.shape}, no fraction of the '
-                                     f'{finest.shape} of {finest_path}; move it away')
+                raise UserError(f'{path}: the images have the shape {image.shape}, no fraction of the '
+                                f'{finest.shape} of {finest_path}; move it away')
             average = finest.reshape(channels, height, factor, width, factor).mean(axis=(2, 4))
             difference = max(difference, np.abs(average - image).max())
     # Rounding, and rounding of sums in float32.
@@ -119,18 +119,18 @@ def read_labels(paths, num_images):
     if not paths:
         return None
     if len(paths) > 1:
-        raise misc.UserError(f'{", ".join(paths)}: which labels belong to the data set? move the others away')
+        raise UserError(f'{", ".join(paths)}: which labels belong to the data set? move the others away')
     path = paths[0]
     try:
         labels = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise misc.UserError(f'{path}: cannot be read as a NumPy array ({error}); copy or download it again, or move '
-                             'it away to do without labels') from error
+        raise UserError(f'{path}: cannot be read as a NumPy array ({error}); copy or download it again, or move '
+                        'it away to do without labels') from error
     if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in 'fiub' \
             or len(labels) != num_images:
-        raise misc.UserError(f'{path}: must hold one row of labels for each of {num_images} images, not '
-                             f'{getattr(labels, "shape", "an archive")} {getattr(labels, "dtype", "")}; move it away '
-                             'to do without labels')
+        raise UserError(f'{path}: must hold one row of labels for each of {num_images} images, not '
+                        f'{getattr(labels, "shape", "an archive")} {getattr(labels, "dtype", "")}; move it away '
+                        'to do without labels')
     return labels.astype(np.float32) if labels.shape[1] else None
 
 
@@ -151,9 +151,9 @@ def index_records(path):
                     raise cut_off(path, len(offsets) - 1)
                 file.seek(offset)
     except OSError as error:
-        raise misc.UserError(f'{path}: cannot be read ({error.strerror})') from error
+        raise UserError(f'{path}: cannot be read ({error.strerror})') from error
     if not offsets:
-        raise misc.UserError(f'{path}: is empty; copy or download it again')
+        raise UserError(f'{path}: is empty; copy or download it again')
     return np.array(offsets, dtype=np.int64)
 
 
@@ -164,8 +164,8 @@ def read_length(file, path, number):
         raise cut_off(path, number)
     length, checksum = HEADER.unpack(header)
     if masked_crc32c(header[:8]) != checksum:
-        raise misc.UserError(f'{path}: is damaged at the beginning of record {number}, or no TFRecord file (compressed '
-                             'ones are not read); copy or download it again')
+        raise UserError(f'{path}: is damaged at the beginning of record {number}, or no TFRecord file (compressed '
+                        'ones are not read); copy or download it again')
     return length
 
 
@@ -177,22 +177,22 @@ def read_image(file, path, offsets, number, expected_shape=None):
     if len(data) < length or len(footer) < FOOTER.size:
         raise cut_off(path, number)
     if masked_crc32c(data) != FOOTER.unpack(footer)[0]:
-        raise misc.UserError(f'{path}: record {number} is damaged, its checksum is another; copy or download it again')
+        raise UserError(f'{path}: record {number} is damaged, its checksum is another; copy or download it again')
     try:
         features = parse_example(data)
         shape, pixels = tuple(features['shape']), b''.join(features['data'])
     except (KeyError, TypeError, ValueError) as error:
-        raise misc.UserError(f'{path}: record {number} holds no image ({error}); this is not a data set of the 2018 '
-                             'release') from error
+        raise UserError(f'{path}: record {number} holds no image ({error}); this is not a data set of the 2018 '
+                        'release') from error
     if len(shape) != 3 or min(shape) < 1 or len(pixels) != math.prod(shape) \
             or not is_power_of_two(shape[1]) or shape != (expected_shape or shape):
-        raise misc.UserError(f'{path}: record {number} has {len(pixels)} bytes and the shape {shape}; need bytes of '
-                             f'the shape {expected_shape or "(C, H, W), H a power of two"}')
+        raise UserError(f'{path}: record {number} has {len(pixels)} bytes and the shape {shape}; need bytes of '
+                        f'the shape {expected_shape or "(C, H, W), H a power of two"}')
     return np.frombuffer(pixels, np.uint8).reshape(shape)
 
 
 def cut_off(path, number):
-    return misc.UserError(f'{path}: is cut off in record {number}; copy or download it again')
+    return UserError(f'{path}: is cut off in record {number}; copy or download it again')
 
 
 def masked_crc32c(data):
@@ -200,8 +200,8 @@ def masked_crc32c(data):
     try:
         import google_crc32c
     except ImportError as error:
-        raise misc.UserError('create_from_tfrecords: needs the package that computes the checksums; '
-                             'pip install google-crc32c') from error
+        raise UserError('create_from_tfrecords: needs the package that computes the checksums; '
+                        'pip install google-crc32c') from error
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xa282ead8) & 0xffffffff
 

@@ -67,16 +67,13 @@ import theano
 import theano.tensor as T
 from theano.tensor.signal.pool import pool_2d
 
-import misc
 import updates
-from tfutil_functions import (  # noqa: F401  (part of the interface)
+from common.errors import UserError, did_you_mean
+from common.objects import call_func_by_name, find_obj_in_module, import_module, import_obj
+from tfutil_functions import (
     absolute_name_scope,
-    call_func_by_name,
     exp2,
-    find_obj_in_module,
     flatten,
-    import_module,
-    import_obj,
     init_tf,
     init_uninited_vars,
     is_tf_expression,
@@ -87,7 +84,7 @@ from tfutil_functions import (  # noqa: F401  (part of the interface)
     set_vars,
     shape_to_list,
 )
-from tfutil_training import (  # noqa: F401  (part of the interface)
+from tfutil_training import (
     Autosummaries,
     Optimizer,
     autosummary,
@@ -149,7 +146,7 @@ class Network:
 
     def __init__(self, name=None, func=None, **static_kwargs):
         if func is None:
-            raise misc.UserError("Network(func=None): give a build function, for example func='networks.G_paper'")
+            raise UserError("Network(func=None): give a build function, for example func='networks.G_paper'")
         self._func = func if callable(func) else import_obj(func)
         self.func_name = f'{func.__module__}.{func.__qualname__}' if callable(func) else func
         self.name = name or self.func_name.rpartition('.')[2]
@@ -226,7 +223,7 @@ class Network:
             for var in self.toplevel_params.values():
                 if var.name == name:
                     return var
-            raise misc.UserError(f'{self.name} has no variable {name_or_var!r}{misc.did_you_mean(name, self.vars)}')
+            raise UserError(f'{self.name} has no variable {name_or_var!r}{did_you_mean(name, self.vars)}')
         return self.vars[name]
 
     def get_var_localname(self, name_or_var):
@@ -235,7 +232,7 @@ class Network:
         for name, known in self.vars.items():
             if known is var:
                 return name
-        raise misc.UserError(f'{self.name} has no variable {var!r}')
+        raise UserError(f'{self.name} has no variable {var!r}')
 
     def get_var(self, name_or_var):
         """The value of a variable as an array."""
@@ -299,7 +296,7 @@ class Network:
 
         Raises
         ------
-        misc.UserError
+        UserError
             The new network has a variable that this one has not.
         """
         net = Network(name, self._func if func is None else func, **static_kwargs)
@@ -347,8 +344,8 @@ class Network:
 
     def __getstate__(self):
         if import_obj(self.func_name) is not self._func:
-            raise misc.UserError(f'{self.name}: the build function {self.func_name} cannot be pickled, its name leads '
-                                 'to another object')
+            raise UserError(f'{self.name}: the build function {self.func_name} cannot be pickled, its name leads '
+                            'to another object')
         values = [(name, var.get_value()) for name, var in self.vars.items()]
         return {'version': STATE_VERSION, 'name': self.name, 'func': self.func_name,
                 'static_kwargs': copy.deepcopy(self.static_kwargs), 'param_values': values[:self.num_layer_params],
@@ -357,16 +354,16 @@ class Network:
     def __setstate__(self, state):
         """Build the network again, with the random draws of a construction, then assign the stored values."""
         if state.get('version') != STATE_VERSION:
-            raise misc.UserError(f'network pickle of version {state.get("version", 1)!r}: this class reads version '
-                                 f'{STATE_VERSION}; networks of the 2017 and 2018 releases are read by legacy.py')
+            raise UserError(f'network pickle of version {state.get("version", 1)!r}: this class reads version '
+                            f'{STATE_VERSION}; networks of the 2017 and 2018 releases are read by legacy.py')
         self.__init__(state['name'], state['func'], **state['static_kwargs'])
         stored = list(state['param_values']) + list(state['toplevel_values'].items())
         ours = [f'{name} {var.get_value(borrow=True).shape}' for name, var in self.vars.items()]
         theirs = [f'{name} {np.shape(value)}' for name, value in stored]
         if ours != theirs:
             strange = [item for item in theirs + ours if item not in ours or item not in theirs]
-            raise misc.UserError(f'network pickle of {self.name}: {self.func_name} now builds a network with other '
-                                 f'variables: {", ".join(strange[:6]) or "in another order"}')
+            raise UserError(f'network pickle of {self.name}: {self.func_name} now builds a network with other '
+                            f'variables: {", ".join(strange[:6]) or "in another order"}')
         for name, value in stored:
             self.set_var(name, value)
 
@@ -454,7 +451,7 @@ class Network:
         """
         arrays = self._check_inputs(in_arrays)
         if minibatch_size is not None and minibatch_size < 1:
-            raise misc.UserError(f'minibatch_size={minibatch_size!r}: must be at least 1')
+            raise UserError(f'minibatch_size={minibatch_size!r}: must be at least 1')
         num_rows = len(arrays[0])
         if num_rows == 0:
             # Evaluate one row to learn shapes and types, in a way that has no side effects.
@@ -485,16 +482,16 @@ class Network:
         if arrays and len(arrays) == self.num_inputs - 1 and self.input_shapes[-1][1:] == [0]:
             arrays.append(np.zeros((len(arrays[0]), 0), np.float32))
         if len(arrays) != self.num_inputs:
-            raise misc.UserError(f'{self.name}.run takes {self.num_inputs} arrays '
-                                 f'({", ".join(map(str, self.input_names))}), got {len(arrays)}')
+            raise UserError(f'{self.name}.run takes {self.num_inputs} arrays '
+                            f'({", ".join(map(str, self.input_names))}), got {len(arrays)}')
         for array, name, shape in zip(arrays, self.input_names, self.input_shapes[:self.num_inputs], strict=True):
             if array.ndim != len(shape) or any(size not in (None, got)
                                                for size, got in zip(shape[1:], array.shape[1:], strict=True)):
-                raise misc.UserError(f'{self.name}.run: input {name} must have the shape {[None] + shape[1:]}, got '
-                                     f'{list(array.shape)}')
+                raise UserError(f'{self.name}.run: input {name} must have the shape {[None] + shape[1:]}, got '
+                                f'{list(array.shape)}')
             if len(array) != len(arrays[0]):
-                raise misc.UserError(f'{self.name}.run: inputs must have the same number of rows, got '
-                                     f'{", ".join(str(len(other)) for other in arrays)}')
+                raise UserError(f'{self.name}.run: inputs must have the same number of rows, got '
+                                f'{", ".join(str(len(other)) for other in arrays)}')
         return [array if array.dtype == np.float32 else array.astype(layer.input_var.dtype)
                 for array, layer in zip(arrays, self.input_layers, strict=True)]
 
@@ -575,8 +572,8 @@ def _convert_output(x, mul, add, shrink, dtype):
         x = x + add
     if shrink != 1:
         if x.ndim != 4:
-            raise misc.UserError(f'out_shrink={shrink!r}: only outputs [N, C, H, W] can be shrunk, this one has '
-                                 f'{x.ndim} axes')
+            raise UserError(f'out_shrink={shrink!r}: only outputs [N, C, H, W] can be shrunk, this one has '
+                            f'{x.ndim} axes')
         x = pool_2d(x, ws=(shrink, shrink), ignore_border=True, mode='average_inc_pad')
     if dtype is None or dtype == x.dtype:
         return x

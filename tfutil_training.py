@@ -13,7 +13,7 @@ import theano_env  # noqa: F401  isort: skip  (restores what the imports of Thea
 import theano
 import theano.tensor as T
 
-import misc
+from common.errors import UserError
 from tfutil_functions import exp2
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -212,16 +212,16 @@ class Optimizer:
                  loss_scaling_init=64.0, loss_scaling_inc=0.0005, loss_scaling_dec=1.0, skip_nonfinite=True,
                  summaries=True, **kwargs):
         if tf_optimizer not in self.RULES:
-            raise misc.UserError(f'tf_optimizer={tf_optimizer!r}: choose one of {", ".join(self.RULES)}')
+            raise UserError(f'tf_optimizer={tf_optimizer!r}: choose one of {", ".join(self.RULES)}')
         self._rule, known = self.RULES[tf_optimizer]
         for key in kwargs:
             if key not in known:
-                raise misc.UserError(f'Optimizer({key}={kwargs[key]!r}): {tf_optimizer} takes '
-                                     f'{", ".join(sorted(known)) or "nothing but a learning rate"}')
+                raise UserError(f'Optimizer({key}={kwargs[key]!r}): {tf_optimizer} takes '
+                                f'{", ".join(sorted(known)) or "nothing but a learning rate"}')
         if self._rule is _momentum and 'momentum' not in kwargs:
-            raise misc.UserError(f'Optimizer: {tf_optimizer} needs momentum=..., for example 0.9')
+            raise UserError(f'Optimizer: {tf_optimizer} needs momentum=..., for example 0.9')
         if use_loss_scaling and not skip_nonfinite:
-            raise misc.UserError('use_loss_scaling=True: needs skip_nonfinite=True, overflows are part of it')
+            raise UserError('use_loss_scaling=True: needs skip_nonfinite=True, overflows are part of it')
         self.name = name
         self.id = name.replace('/', '.')
         self.learning_rate = learning_rate

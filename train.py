@@ -26,6 +26,9 @@ import misc
 import summaries
 import training_state
 import updates
+from common.errors import UserError
+from common.files import save_pkl
+from common.images import adjust_dynamic_range, save_image_grid, snapshot_grid_size
 from misc import random_latents
 from reporting import ProgressBar, TickStatistics, going_on
 from training_step import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS, FunctionsAhead, lod_range_of
@@ -134,13 +137,13 @@ def setup_snapshot_grid(
 ):
     """Draw what :class:`SnapshotGrid` holds, from NumPy's global generator."""
     if grid_type == 'default':
-        columns, rows = grid_size or misc.snapshot_grid_size(*dataset.shape[1:])
+        columns, rows = grid_size or snapshot_grid_size(*dataset.shape[1:])
         reals, labels = dataset.next_minibatch(columns * rows)
         latents = random_latents(columns * rows, G)
     elif grid_type in ('category', 'category-rows'):
         num_classes = dataset.label_size
         if not num_classes:
-            raise misc.UserError(f"train.image_grid_type={grid_type!r}: the dataset has no labels; use 'default'")
+            raise UserError(f"train.image_grid_type={grid_type!r}: the dataset has no labels; use 'default'")
         columns, rows = grid_size or (num_classes, num_classes)
         latents = random_latents(columns * rows, G)
         indices = np.empty((rows, columns), dtype=np.int64)
@@ -151,7 +154,7 @@ def setup_snapshot_grid(
                 cells[cell] = np.random.choice(candidates)
         reals, labels = dataset.get_images(indices.ravel())
     else:
-        raise misc.UserError(f"train.image_grid_type={grid_type!r}: use 'default', 'category' or 'category-rows'")
+        raise UserError(f"train.image_grid_type={grid_type!r}: use 'default', 'category' or 'category-rows'")
     return SnapshotGrid((columns, rows), reals, latents, labels)
 
 
@@ -162,7 +165,7 @@ def initialize_mbdisc(D, dataset, lod):
     print('Initializing minibatch discrimination...')
     reals, _labels = dataset.next_minibatch(MBDISC_INIT_IMAGES, lod)
     D.toplevel_params['cur_lod'].set_value(np.float32(lod))
-    reals = misc.adjust_dynamic_range(reals.astype(np.float32), DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS)
+    reals = adjust_dynamic_range(reals.astype(np.float32), DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS)
     layers.initialize_mbdisc(D.input_layers[0], D.output_layers, reals)
 
 
@@ -180,12 +183,12 @@ def save_fakes(run_dir, cur_nimg, Gs, grid, zoom):
 
 def save_grid(path, images, drange, grid_size, zoom):
     """Save images (N, C, H, W) as one picture, each pixel `zoom` times as large."""
-    misc.save_image_grid(images.repeat(zoom, axis=2).repeat(zoom, axis=3), path, drange, grid_size)
+    save_image_grid(images.repeat(zoom, axis=2).repeat(zoom, axis=3), path, drange, grid_size)
 
 
 def save_networks(run_dir, cur_nimg, networks):
     """Save (G, D, Gs) as ``network-snapshot-NNNNNN.pkl``, NNNNNN in thousands of images."""
-    misc.save_pkl(networks, os.path.join(run_dir, training_state.NETWORK_SNAPSHOT % (cur_nimg // 1000)))
+    save_pkl(networks, os.path.join(run_dir, training_state.NETWORK_SNAPSHOT % (cur_nimg // 1000)))
 
 
 class StepReport(NamedTuple):
@@ -459,7 +462,7 @@ def train_gan(
                                           f'{cur_nimg / 1000:.1f}', signum, run_dir)
 
     if is_first:
-        misc.save_pkl((G, D, Gs), os.path.join(run_dir, 'network-final.pkl'))
+        save_pkl((G, D, Gs), os.path.join(run_dir, 'network-final.pkl'))
         with open(os.path.join(run_dir, training_state.DONE_FILE), 'w', encoding='utf-8'):
             pass
     return Gs
@@ -527,7 +530,7 @@ def main(argv=None):
             arguments = resuming(sys.argv[1:] if argv is None else argv, stopped.run_dir)
             print(f'train.py: {stopped}; go on with: {program} train.py {arguments}', file=sys.stderr)
         return 128 + stopped.signum
-    except (misc.UserError, theano_env.EnvironmentProblem) as error:
+    except (UserError, theano_env.EnvironmentProblem) as error:
         # What all ranks see alike is told by one.
         if ranks.rank == 0:
             print(f'train.py: error: {error}', file=sys.stderr)

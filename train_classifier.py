@@ -20,9 +20,11 @@ import lasagne
 import theano
 import theano.tensor as T
 
-import misc
 import tfutil_shim
 import updates
+from common.errors import UserError, exit_status
+from common.files import atomic_write
+from common.images import adjust_dynamic_range
 from dataset import Dataset
 
 TEST_SHARE = 0.2        # Of the images, not trained on.
@@ -64,8 +66,8 @@ def train_classifier(images, labels, num_epochs=4, learning_rate=0.002, random_s
     step, rate = _training_step(network)
     num_steps = num_epochs * (len(train) // MINIBATCH_SIZE)
     if num_steps < 1:
-        raise misc.UserError(f'{len(images)} images: a classifier needs {int(MINIBATCH_SIZE / (1 - TEST_SHARE)) + 1} '
-                             'or more')
+        raise UserError(f'{len(images)} images: a classifier needs {int(MINIBATCH_SIZE / (1 - TEST_SHARE)) + 1} '
+                        'or more')
     margin = images.shape[2] // 8
     with tqdm(total=num_steps, desc='classifier', unit='steps', disable=not show_progress) as bar:
         shown = np.concatenate([random.permutation(train)[:num_steps // num_epochs * MINIBATCH_SIZE]
@@ -90,7 +92,7 @@ def _training_step(network):
 
 
 def _to_network(images):
-    return misc.adjust_dynamic_range(images, (0, 255), (-1, 1))
+    return adjust_dynamic_range(images, (0, 255), (-1, 1))
 
 
 def _moved(images, margin, random):
@@ -116,7 +118,7 @@ def save_classifier(network, path, **facts):
     """Write the weights as ``.npz``: param_000 and so on, and ``meta``, the shapes and `facts` as JSON."""
     meta = {key: network.static_kwargs[key] for key in ('num_channels', 'resolution', 'label_size')}
     params = {f'param_{index:03d}': var.get_value() for index, var in enumerate(network.vars.values())}
-    with misc.atomic_write(path) as weights_file:
+    with atomic_write(path) as weights_file:
         np.savez(weights_file, meta=np.array(json.dumps({**meta, **facts})), **params)
 
 
@@ -125,27 +127,27 @@ def load_classifier(path, resolution):
 
     Raises
     ------
-    misc.UserError
+    UserError
         No file is named, it is missing or something else, or made for another resolution.
     """
     if path is None:
-        raise misc.UserError('classifier: no file of weights is named; make one with train_classifier.py and name it '
-                             'with --classifier')
+        raise UserError('classifier: no file of weights is named; make one with train_classifier.py and name it '
+                        'with --classifier')
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = dict(archive)
         meta = json.loads(str(arrays.pop('meta')))
         kwargs = {key: meta[key] for key in ('num_channels', 'resolution', 'label_size')}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise misc.UserError(f'classifier {path}: is no file of weights of train_classifier.py ({error})') from error
+        raise UserError(f'classifier {path}: is no file of weights of train_classifier.py ({error})') from error
     if kwargs['resolution'] != resolution:
-        raise misc.UserError('classifier %s: reads images of %dx%d, these are %dx%d; train one on such images' % (
+        raise UserError('classifier %s: reads images of %dx%d, these are %dx%d; train one on such images' % (
             path, *[kwargs['resolution']] * 2, *[resolution] * 2))
     network = tfutil_shim.Network('classifier', func='networks.mnist_classifier', **kwargs)
     for (name, var), key in zip(network.vars.items(), sorted(arrays), strict=True):
         if var.get_value(borrow=True).shape != arrays[key].shape:
-            raise misc.UserError(f'classifier {path}: {name} is of shape {arrays[key].shape}, should be '
-                                 f'{var.get_value(borrow=True).shape}')
+            raise UserError(f'classifier {path}: {name} is of shape {arrays[key].shape}, should be '
+                            f'{var.get_value(borrow=True).shape}')
         network.set_var(name, arrays[key])
     return lambda images: classify(network, images)
 
@@ -157,12 +159,12 @@ def load_classifier(path, resolution):
 def run_command(args, config):
     """Train, save and tell how well it reads."""
     if args.epochs < 1:
-        raise misc.UserError(f'--epochs {args.epochs}: must be at least 1')
+        raise UserError(f'--epochs {args.epochs}: must be at least 1')
     theano_env.configure(args.engine, config.theano_flags, None, config.precision)
     with Dataset(args.h5_path) as dataset:
         if dataset.label_size < 2 or dataset.shape[0] != 1:
-            raise misc.UserError(f'{args.h5_path}: has {dataset.shape[0]} colour channels and {dataset.label_size} '
-                                 'classes; needs one channel and labels')
+            raise UserError(f'{args.h5_path}: has {dataset.shape[0]} colour channels and {dataset.label_size} '
+                            'classes; needs one channel and labels')
         images, labels = dataset.get_images(np.arange(dataset.num_images))
     network, accuracy = train_classifier(images, labels, args.epochs, random_seed=args.seed)
     save_classifier(network, args.output, accuracy=accuracy, num_images=len(images))
@@ -181,8 +183,8 @@ def main(argv=None):
     parser.add_argument('--seed', type=int, default=1000, help='default: %(default)s')
     parser.add_argument('--engine', default=config.engine, help='default: %(default)s')
     args = parser.parse_args(argv)
-    return misc.exit_status('train_classifier.py', lambda: run_command(args, config),
-                            (misc.UserError, theano_env.EnvironmentProblem))
+    return exit_status('train_classifier.py', lambda: run_command(args, config),
+                       (UserError, theano_env.EnvironmentProblem))
 
 
 if __name__ == '__main__':

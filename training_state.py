@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-import misc
+from common.errors import UserError, did_you_mean
+from common.files import TEMPORARY_SUFFIX, atomic_write
 
 VERSION = 1                 # Of the arrays and the document.
 STATES_KEPT = 2             # The last one, and the one before in case that one is damaged.
@@ -46,7 +47,7 @@ class State(NamedTuple):
     document: dict          # JSON: version, counters, config, ...
 
 
-class DamagedState(misc.UserError):
+class DamagedState(UserError):
     """A training state that was not written completely or has changed since."""
 
 
@@ -55,11 +56,11 @@ def write(path, state):
 
     Raises
     ------
-    misc.WriteError
+    WriteError
         Disk full, no permission, ...
     """
     document = np.frombuffer(json.dumps(dict(state.document, version=VERSION)).encode(), dtype=np.uint8)
-    with misc.atomic_write(path, 'w+b') as file:
+    with atomic_write(path, 'w+b') as file:
         with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
             for name, array in [*state.arrays.items(), ('document', document)]:
                 with archive.open(name + '.npy', 'w', force_zip64=True) as member:
@@ -77,7 +78,7 @@ def read(path):
     ------
     DamagedState
         The checksum does not fit, or the file cannot be read at all.
-    misc.UserError
+    UserError
         The file is of another version of this program.
     """
     try:
@@ -95,8 +96,8 @@ def read(path):
         raise DamagedState(f'{path} cannot be read: {error.strerror or error}') from error
     document = json.loads(arrays.pop('document').tobytes())
     if document['version'] != VERSION:
-        raise misc.UserError(f'{path}: this program writes version {VERSION}, the file has {document["version"]!r}; '
-                             'resume with the version that made it')
+        raise UserError(f'{path}: this program writes version {VERSION}, the file has {document["version"]!r}; '
+                        'resume with the version that made it')
     return State(arrays, document)
 
 
@@ -149,7 +150,7 @@ class RunStates:
             if os.path.exists(path) and os.path.getsize(path) > sizes.get(name, 0):
                 os.truncate(path, sizes.get(name, 0))
         leftovers = [path for path in state_paths(self.run_dir) if _number(path) > kept_nimg]
-        leftovers += glob.glob(os.path.join(glob.escape(self.run_dir), '*' + misc.TEMPORARY_SUFFIX))
+        leftovers += glob.glob(os.path.join(glob.escape(self.run_dir), '*' + TEMPORARY_SUFFIX))
         leftovers.append(os.path.join(self.run_dir, DONE_FILE))
         for path in leftovers:
             with contextlib.suppress(FileNotFoundError):
@@ -176,7 +177,7 @@ def newest(run_dir):
 
     Raises
     ------
-    misc.UserError
+    UserError
         There are only damaged ones, or network snapshots only.
     """
     paths = state_paths(run_dir)
@@ -187,10 +188,10 @@ def newest(run_dir):
             print(f'{error}; trying the one before')
     snapshots = network_snapshots(run_dir)
     if snapshots:
-        raise misc.UserError(f'resume_run_id: {run_dir} has no intact training state; start a new run from its last '
-                             f'networks with train.resume_snapshot={_number(snapshots[-1])}')
+        raise UserError(f'resume_run_id: {run_dir} has no intact training state; start a new run from its last '
+                        f'networks with train.resume_snapshot={_number(snapshots[-1])}')
     if paths:
-        raise misc.UserError(f'resume_run_id: {run_dir} has only damaged training states; start the run again')
+        raise UserError(f'resume_run_id: {run_dir} has only damaged training states; start the run again')
     return None
 
 
@@ -205,7 +206,7 @@ def in_use(run_dir):
 
     Raises
     ------
-    misc.UserError
+    UserError
         Another process trains there.
     """
     descriptor = os.open(run_dir, os.O_RDONLY)
@@ -213,7 +214,7 @@ def in_use(run_dir):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise misc.UserError(f'resume_run_id: another process is training in {run_dir}; stop it first') from None
+            raise UserError(f'resume_run_id: another process is training in {run_dir}; stop it first') from None
         except OSError:
             pass        # A file system without locks.
         yield
@@ -236,7 +237,7 @@ def find_run(result_dir, run_id):
 
     Raises
     ------
-    misc.UserError
+    UserError
     """
     runs = {}
     for name in sorted(os.listdir(result_dir)) if os.path.isdir(result_dir) else []:
@@ -254,9 +255,9 @@ def find_run(result_dir, run_id):
         if not found and os.path.isdir(run_id):
             return os.path.normpath(run_id)
     if len(found) != 1:
-        raise misc.UserError('resume_run_id=%r: %s; give its number, folder or \'latest\'%s' % (
+        raise UserError('resume_run_id=%r: %s; give its number, folder or \'latest\'%s' % (
             run_id, 'there are several such runs: ' + ', '.join(found) if found else 'no such run in %s' % result_dir,
-            misc.did_you_mean(run_id, names)))
+            did_you_mean(run_id, names)))
     return os.path.join(result_dir, found[0])
 
 
@@ -273,7 +274,7 @@ def find_networks(result_dir, run_id, snapshot):
 
     Raises
     ------
-    misc.UserError
+    UserError
     """
     path = str(run_id)
     if not is_pickle(run_id):
@@ -281,8 +282,8 @@ def find_networks(result_dir, run_id, snapshot):
         snapshots = {_number(path): path for path in network_snapshots(run_dir)}
         number = str(snapshot)
         if not number.isdigit() or int(number) not in snapshots:
-            raise misc.UserError(f"train.resume_snapshot={snapshot!r}: use 'latest', or a snapshot of {run_dir}: "
-                                 f"{', '.join(map(str, snapshots)) or 'it has none'}")
+            raise UserError(f"train.resume_snapshot={snapshot!r}: use 'latest', or a snapshot of {run_dir}: "
+                            f"{', '.join(map(str, snapshots)) or 'it has none'}")
         path = snapshots[int(number)]
     numbered = re.fullmatch(r'network-snapshot-(\d+)\.pkl', os.path.basename(path))
     return path, float(numbered[1]) if numbered else None

@@ -14,9 +14,10 @@ from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import distributed
 import loss
-import misc
 import ops
 import updates
+from common.errors import UserError
+from common.images import adjust_dynamic_range
 
 DYNAMIC_RANGE_IMAGES = (0, 255)     # Of the uint8 images in the dataset.
 DYNAMIC_RANGE_NETS = (-1, 1)        # Of the images between G and D.
@@ -67,7 +68,7 @@ def compile_training_functions(
         num, *image_shape = real_images.shape
         reals = reals + distributed.own_rows(
             lambda num: noise.uniform((num, *image_shape), -0.5, 0.5, dtype='float32'), num, ranks)
-    reals = misc.adjust_dynamic_range(reals, DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS)
+    reals = adjust_dynamic_range(reals, DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS)
     mixing = MRG_RandomStreams()
     streams.append(mixing)
     losses = loss.evaluate_loss(G, D, schedule.min_lod, schedule.max_lod, reals, real_labels, latents, fake_labels,
@@ -176,7 +177,7 @@ class FunctionsAhead:
 
         Raises
         ------
-        misc.UserError
+        UserError
             The state is that of other functions.
         """
         functions = None
@@ -185,8 +186,8 @@ class FunctionsAhead:
             self.lod_range = lod_range_of(schedule)
             values = [arrays[name] for name in sorted(arrays) if name.startswith('functions/')]
             if [value.shape for value in values] != [var.get_value(borrow=True).shape for var in functions.variables]:
-                raise misc.UserError('the training state is that of other losses or steps; resume with the options of '
-                                     'the run and the version of this program that made it')
+                raise UserError('the training state is that of other losses or steps; resume with the options of '
+                                'the run and the version of this program that made it')
             for var, value in zip(functions.variables, values, strict=True):
                 var.set_value(value)
         for index, var in enumerate(self.outliving):
@@ -276,7 +277,7 @@ def process_reals(images, lod, min_lod, drange_data=DYNAMIC_RANGE_IMAGES, drange
     -------
     expression, shape (N, C, 2^min_lod H, 2^min_lod W), float32
     """
-    x = misc.adjust_dynamic_range(T.cast(images, 'float32'), drange_data, drange_net)
+    x = adjust_dynamic_range(T.cast(images, 'float32'), drange_data, drange_net)
     if mirror_draws is not None:
         x = T.switch(T.lt(mirror_draws, 0.5).dimshuffle(0, 'x', 'x', 'x'), x, x[:, :, :, ::-1])
     averages = ops.upscale2d(ops.downscale2d(x, 2), 2)

@@ -30,6 +30,16 @@ import misc
 import ops
 import run_report
 import tfutil_shim
+from common.errors import UserError, exit_status
+from common.files import atomic_write, publish, temporary_path
+from common.images import (
+    adjust_dynamic_range,
+    convert_to_pil_image,
+    create_image_grid,
+    save_image,
+    save_image_grid,
+    save_pil_image,
+)
 from run_report import caption_of, list_fakes, read_stats
 
 DYNAMIC_RANGE_NETS = (-1, 1)
@@ -53,12 +63,12 @@ def load_generator(run, snapshot=None, net='Gs', result_dir='results'):
     """
     path = misc.locate_network_pkl(run, snapshot, result_dir)
     if net not in ('G', 'Gs'):
-        raise misc.UserError(f"net={net!r}: use 'Gs' or 'G'")
+        raise UserError(f"net={net!r}: use 'Gs' or 'G'")
     networks = misc.load_pkl(path)
     if isinstance(networks, tuple) and len(networks) == 3:
         networks = networks[0 if net == 'G' else 2]
     if not isinstance(networks, tfutil_shim.Network) or len(networks.output_shape) != 4:
-        raise misc.UserError(f'{path}: holds no generator')
+        raise UserError(f'{path}: holds no generator')
     return networks
 
 
@@ -72,9 +82,9 @@ def one_hot(G, classes):
     size = num_classes(G)
     for index in classes:
         if not size:
-            raise misc.UserError(f'classes: {G.name} knows no classes, leave them out')
+            raise UserError(f'classes: {G.name} knows no classes, leave them out')
         if not 0 <= index < size:
-            raise misc.UserError(f'classes: there is no class {index}, {G.name} has 0 to {size - 1}')
+            raise UserError(f'classes: there is no class {index}, {G.name} has 0 to {size - 1}')
     return np.eye(size, dtype=np.float32)[list(classes)]
 
 
@@ -127,7 +137,7 @@ def generate_fake_images(
     G = load_generator(run, snapshot, net, result_dir)
     seeds = list(range(np.prod(grid_size or 16)) if seeds is None else seeds)
     if not seeds:
-        raise misc.UserError('seeds=[]: give at least one')
+        raise UserError('seeds=[]: give at least one')
     if classes is None:
         jobs = list(zip(seeds, classes_in_turn(G, None, len(seeds)) or [None] * len(seeds), strict=True))
     else:
@@ -141,13 +151,13 @@ def generate_fake_images(
         for image, (seed, index) in zip(images, jobs, strict=True):
             name = 'seed%04d%s.png' % (seed, '' if index is None else '-class%d' % index)
             paths.append(os.path.join(run_dir, name))
-            misc.save_image(_zoomed(image, image_zoom), paths[-1], (0, 255))
+            save_image(_zoomed(image, image_zoom), paths[-1], (0, 255))
     else:
         cells = int(np.prod(grid_size))
         for number in range(-(-len(jobs) // cells)):
             grid = np.stack(list(itertools.islice(images, cells)))
             paths.append(os.path.join(run_dir, f'grid{number:03d}.png'))
-            misc.save_image_grid(_zoomed(grid, image_zoom), paths[-1], (0, 255), grid_size)
+            save_image_grid(_zoomed(grid, image_zoom), paths[-1], (0, 255), grid_size)
     print(f'Wrote {len(paths)} files to {run_dir}')
     return paths
 
@@ -169,16 +179,16 @@ def video_writer(path, fps):
 
     Raises
     ------
-    misc.UserError
+    UserError
         imageio-ffmpeg is missing, or the file cannot be written.
     """
     if not path.endswith('.mp4'):
-        raise misc.UserError(f'{path}: videos are .mp4 files')
+        raise UserError(f'{path}: videos are .mp4 files')
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        raise misc.UserError('videos need imageio-ffmpeg: pip install imageio-ffmpeg') from error
-    temporary = misc.temporary_path(path)
+        raise UserError('videos need imageio-ffmpeg: pip install imageio-ffmpeg') from error
+    temporary = temporary_path(path)
     encoder = None
 
     def write(image):
@@ -194,11 +204,11 @@ def video_writer(path, fps):
     try:
         yield write
         if encoder is None:
-            raise misc.UserError(f'{path}: no images for a video')
+            raise UserError(f'{path}: no images for a video')
         encoder.close()
-        misc.publish(temporary, path)
+        publish(temporary, path)
     except OSError as error:
-        raise misc.UserError(f'{path}: cannot be written ({str(error).strip().splitlines()[0]})') from error
+        raise UserError(f'{path}: cannot be written ({str(error).strip().splitlines()[0]})') from error
     finally:
         if encoder is not None:
             encoder.close()
@@ -242,7 +252,7 @@ def generate_interpolation_video(
     G = load_generator(run, snapshot, net, result_dir)
     num_frames, num_cells = int(np.rint(duration_seconds * fps)), int(np.prod(grid_size))
     if num_frames < 1:
-        raise misc.UserError(f'duration_seconds={duration_seconds!r}: less than one frame')
+        raise UserError(f'duration_seconds={duration_seconds!r}: less than one frame')
     latents = smooth_latents(num_frames, num_cells, G.input_shape[1], smoothing_seconds * fps,
                              np.random.RandomState(random_seed))
     labels = one_hot(G, classes_in_turn(G, classes, num_cells) * num_frames)
@@ -251,8 +261,8 @@ def generate_interpolation_video(
     with video_writer(path, fps) as write:
         for _frame in range(num_frames):
             cells = np.stack(list(itertools.islice(images, num_cells)))
-            grid = misc.create_image_grid(_zoomed(cells, image_zoom), grid_size)
-            write(misc.convert_to_pil_image(grid, (0, 255)))
+            grid = create_image_grid(_zoomed(cells, image_zoom), grid_size)
+            write(convert_to_pil_image(grid, (0, 255)))
     print('Wrote', path)
     return path
 
@@ -287,7 +297,7 @@ def generate_training_video(
     source_dir = misc.locate_run_dir(run, result_dir)
     fakes, stats = list_fakes(source_dir), read_stats(source_dir)
     if not fakes:
-        raise misc.UserError(f'{source_dir}: has no pictures fakesNNNNNN.png')
+        raise UserError(f'{source_dir}: has no pictures fakesNNNNNN.png')
     num_frames = max(int(np.rint(duration_seconds * fps)), 1)
     shown = [index * len(fakes) // num_frames for index in range(num_frames)]
     shown += [len(fakes) - 1] * int(np.rint(hold_seconds * fps))
@@ -317,12 +327,12 @@ def load_target(path, G):
         with Image.open(path) as image:
             image = image.convert('RGB' if channels == 3 else 'L')
     except OSError as error:
-        raise misc.UserError(f'image={path!r}: cannot be read ({error.strerror or "not an image"})') from error
+        raise UserError(f'image={path!r}: cannot be read ({error.strerror or "not an image"})') from error
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side)).resize((resolution, resolution), Image.Resampling.LANCZOS)
     pixels = np.asarray(image).reshape(resolution, resolution, -1).transpose(2, 0, 1)
-    return misc.adjust_dynamic_range(pixels, (0, 255), DYNAMIC_RANGE_NETS)
+    return adjust_dynamic_range(pixels, (0, 255), DYNAMIC_RANGE_NETS)
 
 
 def pyramid_distance(images, target):
@@ -410,7 +420,7 @@ def project_image(
         num_starts = max(4, num_classes(G) if classes is None else len(classes))
     for name, value in (('num_steps', num_steps), ('num_starts', num_starts)):
         if value < 1:
-            raise misc.UserError(f'{name}={value!r}: must be at least 1')
+            raise UserError(f'{name}={value!r}: must be at least 1')
     target = load_target(image, G)
     limit = minibatch_size or int(np.clip(MINIBATCH_PIXELS // G.output_shape[-1] ** 2, 1, 64))
     num_batches = -(-num_starts // limit)
@@ -437,15 +447,15 @@ def save_projection(run_dir, G, target, way, label, video, fps=30):
     arrays = {'latents': way[-1:], 'labels': label}
     for name, array in arrays.items():
         if array.shape[1]:
-            with misc.atomic_write(os.path.join(run_dir, f'projected-{name}.npy')) as file:
+            with atomic_write(os.path.join(run_dir, f'projected-{name}.npy')) as file:
                 np.save(file, array)
-    target = np.rint(misc.adjust_dynamic_range(target, DYNAMIC_RANGE_NETS, (0, 255))).astype(np.uint8)
+    target = np.rint(adjust_dynamic_range(target, DYNAMIC_RANGE_NETS, (0, 255))).astype(np.uint8)
 
     def beside_target(images):
-        return (misc.convert_to_pil_image(np.concatenate([target, image], axis=2), (0, 255)) for image in images)
+        return (convert_to_pil_image(np.concatenate([target, image], axis=2), (0, 255)) for image in images)
 
     picture, = beside_target(generate(G, way[-1:], label, 'Generating'))
-    misc.save_pil_image(picture, os.path.join(run_dir, 'projected.png'))
+    save_pil_image(picture, os.path.join(run_dir, 'projected.png'))
     if video:
         with video_writer(os.path.join(run_dir, 'projected.mp4'), fps) as write:
             for frame in beside_target(generate(G, way, label.repeat(len(way), axis=0), 'Encoding')):
@@ -564,8 +574,8 @@ def main(argv=None):
     """Run a command; return the exit status."""
     import config
     args = parse_arguments(argv, config)
-    return misc.exit_status('util_scripts.py', lambda: run_command(args, config),
-                            (misc.UserError, theano_env.EnvironmentProblem))
+    return exit_status('util_scripts.py', lambda: run_command(args, config),
+                       (UserError, theano_env.EnvironmentProblem))
 
 
 if __name__ == '__main__':

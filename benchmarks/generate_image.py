@@ -23,6 +23,7 @@ import theano_env  # noqa: E402  isort: skip
 import misc  # noqa: E402
 import tfutil_shim  # noqa: E402
 import util_scripts  # noqa: E402
+from common.files import save_pkl  # noqa: E402
 
 
 def peak_memory_gb():
@@ -32,7 +33,7 @@ def peak_memory_gb():
 def save_network(path, resolution):
     G = tfutil_shim.Network('Gs', 'networks.G_paper', num_channels=3, resolution=resolution, fmap_base=8192,
                             fmap_max=512, latent_size=512)
-    misc.save_pkl(G, path)
+    save_pkl(G, path)
 
 
 def measure(path, engine, num_images):

@@ -6,7 +6,7 @@
 import importlib
 from typing import NamedTuple
 
-import misc
+from common.errors import UserError, did_you_mean
 
 
 class Metric(NamedTuple):
@@ -29,8 +29,8 @@ METRICS = {
 def check_name(name):
     """misc.UserError unless there is a metric `name`."""
     if name not in METRICS:
-        raise misc.UserError('metrics: there is no %r%s' % (
-            name, misc.did_you_mean(name, METRICS) or '; choose from ' + ', '.join(METRICS)))
+        raise UserError('metrics: there is no %r%s' % (
+            name, did_you_mean(name, METRICS) or '; choose from ' + ', '.join(METRICS)))
 
 
 def make_metric(name, **options):

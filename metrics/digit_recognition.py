@@ -2,7 +2,7 @@
 
 import numpy as np
 
-import misc
+from common.errors import UserError
 
 TEST_SHARE = 0.2    # Of the real images, kept from the classifier to measure how far it can be trusted.
 
@@ -15,7 +15,7 @@ class DigitRecognition:
 
     Raises
     ------
-    misc.UserError
+    UserError
         scikit-learn is missing or the data have no labels.
     """
 
@@ -32,7 +32,7 @@ class DigitRecognition:
     def feed(self, mode, images, labels):
         """Add uint8 images (N, C, H, W) and one-hot labels (N, classes)."""
         if labels.shape[1] < 2:
-            raise misc.UserError('digit_recognition: the data have no labels')
+            raise UserError('digit_recognition: the data have no labels')
         self.images.append(images.reshape(len(images), -1).astype(np.float32) / 255)
         self.classes.append(np.argmax(labels, axis=1))
 
@@ -44,7 +44,7 @@ class DigitRecognition:
         try:
             from sklearn.svm import SVC
         except ImportError as error:
-            raise misc.UserError("metrics 'digit_recognition': needs scikit-learn; pip install scikit-learn") from error
+            raise UserError("metrics 'digit_recognition': needs scikit-learn; pip install scikit-learn") from error
         order = np.random.RandomState(0).permutation(len(images))
         num_test = max(int(len(images) * TEST_SHARE), 1)
         test, train = order[:num_test], order[num_test:]

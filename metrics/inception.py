@@ -11,7 +11,7 @@ import types
 
 import numpy as np
 
-import misc
+from common.errors import UserError
 
 WEIGHTS_URL = ('https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
                'weights-inception-2015-12-05-6726825d.pth')
@@ -24,12 +24,12 @@ def find_weights(path=None):
 
     Raises
     ------
-    misc.UserError
+    UserError
         There is no such file, or it cannot be fetched.
     """
     if path is not None:
         if not os.path.isfile(path):
-            raise misc.UserError(f'inception weights {path}: no such file; download {WEIGHTS_URL}')
+            raise UserError(f'inception weights {path}: no such file; download {WEIGHTS_URL}')
         return path
     torch = _import_torch()
     path = os.path.join(torch.hub.get_dir(), 'checkpoints', WEIGHTS_NAME)
@@ -38,8 +38,8 @@ def find_weights(path=None):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             torch.hub.download_url_to_file(WEIGHTS_URL, path, hash_prefix=WEIGHTS_HASH)
         except (OSError, RuntimeError) as error:
-            raise misc.UserError(f'inception weights: cannot fetch {WEIGHTS_URL} ({error}); download it to {path} or '
-                                 'name the file with --inception-weights') from error
+            raise UserError(f'inception weights: cannot fetch {WEIGHTS_URL} ({error}); download it to {path} or '
+                            'name the file with --inception-weights') from error
     return path
 
 
@@ -55,7 +55,7 @@ class InceptionFeatures:
 
     Raises
     ------
-    misc.UserError
+    UserError
         PyTorch, torch-fidelity or the weights are missing, or the file holds something else.
     """
 
@@ -69,8 +69,8 @@ class InceptionFeatures:
             network = extractor_class('inception-v3-compat', ['2048', 'logits_unbiased'],
                                       feature_extractor_weights_path=path)
         except (RuntimeError, EOFError, TypeError, AttributeError, pickle.UnpicklingError) as error:
-            raise misc.UserError(f'inception weights {path}: not a file of weights of torch-fidelity; download '
-                                 f'{WEIGHTS_URL}') from error
+            raise UserError(f'inception weights {path}: not a file of weights of torch-fidelity; download '
+                            f'{WEIGHTS_URL}') from error
         self.device = 'cuda' if self.torch.cuda.is_available() else 'cpu'
         self.network = network.to(self.device)
         self.minibatch_size = minibatch_size
@@ -99,8 +99,8 @@ def _import_torch():
     try:
         import torch
     except ImportError as error:
-        raise misc.UserError('inception features: need PyTorch; pip install torch, or leave out the metrics fid and '
-                             'inception_score') from error
+        raise UserError('inception features: need PyTorch; pip install torch, or leave out the metrics fid and '
+                        'inception_score') from error
     return torch
 
 
@@ -108,8 +108,8 @@ def _import_extractor():
     """torch-fidelity's extractor without the rest of the package, which imports torchvision; this does not need it."""
     spec = importlib.util.find_spec('torch_fidelity')
     if spec is None:
-        raise misc.UserError('inception features: need the package torch-fidelity; '
-                             'pip install --no-deps torch-fidelity')
+        raise UserError('inception features: need the package torch-fidelity; '
+                        'pip install --no-deps torch-fidelity')
     module_name = 'torch_fidelity.feature_extractor_inceptionv3'
     if 'torch_fidelity' in sys.modules:
         return importlib.import_module(module_name).FeatureExtractorInceptionV3

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-import misc
+from common.errors import UserError
 from metrics.filters import bands, filtered
 from metrics.threads import blocks, map_threads
 
@@ -89,14 +89,14 @@ def ms_ssim_per_pair(a, b, max_val=255, weights=WEIGHTS, **ssim_kwargs):
 
     Raises
     ------
-    misc.UserError
+    UserError
         The images are too small, or cannot be halved often enough.
     """
     factor = 2 ** (len(weights) - 1)
     if a.shape != b.shape or a.ndim != 4:
         raise ValueError(f'pairs of shapes {a.shape} and {b.shape}: need two arrays [N, C, H, W]')
     if a.shape[2] % factor or a.shape[3] % factor:
-        raise misc.UserError('ms_ssim: images of %dx%d; sides must be multiples of %d' % (*a.shape[2:], factor))
+        raise UserError('ms_ssim: images of %dx%d; sides must be multiples of %d' % (*a.shape[2:], factor))
     a, b = a.astype(np.float64), b.astype(np.float64)
     result = np.ones(len(a))
     for scale, weight in enumerate(weights):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from tqdm import tqdm
 
-import misc
+from common.errors import UserError
 from metrics.filters import bands, filtered
 from metrics.threads import blocks, map_threads
 
@@ -155,8 +155,8 @@ class DescriptorSet:
         try:
             self.file = tempfile.TemporaryFile(dir=spill_dir) if spill_dir else None
         except OSError as error:
-            raise misc.UserError(f'spill_dir={spill_dir!r}: no file can be made there ({error.strerror}); choose '
-                                 'another folder') from error
+            raise UserError(f'spill_dir={spill_dir!r}: no file can be made there ({error.strerror}); choose '
+                            'another folder') from error
 
     def append(self, descriptors, sums, square_sums):
         """Add (N, C * size * size) float32, with the sums of each channel and of its squares."""
@@ -409,8 +409,8 @@ class SlicedWasserstein:
         sizes = [1 << k for k in range(resolution.bit_length() - 1, 0, -1)]
         self.resolutions = [size for size in sizes if size >= self.resolution_min]
         if not self.resolutions or resolution & (resolution - 1):
-            raise misc.UserError(f'swd: images of {resolution}x{resolution}; needs a power of two, '
-                                 f'{self.resolution_min} or more')
+            raise UserError(f'swd: images of {resolution}x{resolution}; needs a power of two, '
+                            f'{self.resolution_min} or more')
         self.sets = [DescriptorSet(channels, self.spill_dir) for _size in self.resolutions]
 
     def end(self, mode):

@@ -5,7 +5,7 @@ import functools
 
 from threadpoolctl import ThreadpoolController
 
-from misc import num_cores
+from common.machine import num_cores
 
 
 @functools.cache

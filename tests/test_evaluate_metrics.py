@@ -16,6 +16,8 @@ import misc
 import tfutil_shim
 import theano_env
 import train_classifier
+from common.errors import UserError
+from common.files import save_pkl
 from hdf5_format import HDF5Writer
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
@@ -44,7 +46,7 @@ def make_run(folder, dataset, channels, resolution, label_size=0, snapshots=('sn
         np.random.seed(index)
         Gs = tfutil_shim.Network('Gs', func='networks.G_paper', num_channels=channels, resolution=resolution,
                                  label_size=label_size, fmap_base=64, fmap_max=8, latent_size=8)
-        misc.save_pkl((None, None, Gs), folder / f'network-{name}.pkl')
+        save_pkl((None, None, Gs), folder / f'network-{name}.pkl')
     return folder
 
 
@@ -241,5 +243,5 @@ def test_an_experiment_names_metrics_of_its_final_networks(tmp_path, monkeypatch
     document, = [json.loads(line) for line in open(run_dir + '/metrics.jsonl', encoding='utf-8')]
     assert (document['metric'], document['snapshot'], document['num_images']) == ('swd', 'network-final', 16)
     assert all(value > 0 for value in document['values'].values())
-    with pytest.raises(misc.UserError, match="did you mean 'swd'"):
+    with pytest.raises(UserError, match="did you mean 'swd'"):
         experiment.check_options({**chosen, 'metrics': ['swdd']})

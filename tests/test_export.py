@@ -9,6 +9,7 @@ import theano_env  # isort: skip
 
 import export
 import misc
+from common.errors import UserError
 from tests.helpers import GOLDEN, LEGACY_IMPORT, dumps, legacy_import_state, load_golden, write
 from tfutil_shim import Network
 
@@ -119,13 +120,13 @@ def test_unknown_layers_are_an_error():
     from lasagne.layers import DropoutLayer
     net = Network('Gs', func='networks.G_paper', **SMALL)
     net.output_layers = [DropoutLayer(net.output_layers[0])]
-    with pytest.raises(misc.UserError, match='layers of type DropoutLayer cannot be exported'):
+    with pytest.raises(UserError, match='layers of type DropoutLayer cannot be exported'):
         export.onnx_model(net)
 
 
 def test_without_onnx(monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'onnx', None)
-    with pytest.raises(misc.UserError, match=r"pip install '.\[export\]'"):
+    with pytest.raises(UserError, match=r"pip install '.\[export\]'"):
         export.onnx_model(Network('Gs', func='networks.G_paper', **SMALL))
 
 
@@ -205,6 +206,6 @@ def test_networks_of_2018_are_exported_as_they_are(tmp_path, capsys):
     ('networks.D_paper', {'mbstat_groups': 2}, 'mbstat_groups=2'),
     ('networks.G_mnist_mode_recovery', {}, 'the 2018 release has no such network')])
 def test_what_the_2018_release_does_not_have(func, kwargs, message):
-    with pytest.raises(misc.UserError) as error:
+    with pytest.raises(UserError) as error:
         export.state_2018(Network('net', func=func, **SMALL, **kwargs))
     assert message in str(error.value)

@@ -18,10 +18,10 @@ import experiment
 import figure_material
 import figure_output
 import figures
-import misc
 import paper_numbers
 import theano_env
 import train
+from common.images import save_image
 
 LEVELS = ('128', '64', '32', '16', 'avg')
 NOTHING_NEEDED = ('table2', 'figure1', 'figure2')
@@ -101,7 +101,7 @@ def stages(tmp_path_factory):
     folder = tmp_path_factory.mktemp('stages')
     for number, step in enumerate(('decoded', 'crop', 'transform', 'delta')):
         pixels = np.random.RandomState(number).randint(0, 256, size=(3, 90, 60 + 30 * number)).astype(np.uint8)
-        misc.save_image(pixels, str(folder / f'{number:02d}-{step}.png'), (0, 255))
+        save_image(pixels, str(folder / f'{number:02d}-{step}.png'), (0, 255))
     return folder
 
 

@@ -12,8 +12,10 @@ import lasagne
 
 import legacy
 import misc
-import safe_pickle
 import train
+from common import safe_pickle
+from common.errors import UserError
+from common.files import save_pkl
 from tests.helpers import (
     GOLDEN,
     LEGACY_IMPORT,
@@ -264,7 +266,7 @@ def test_our_own_format(source, tmp_path):
     """What is loaded can be saved and loaded again, safely and by Python's pickle, and be copied."""
     nets = misc.load_pkl(GOLDEN / source)
     path = str(tmp_path / 'ours.pkl')
-    misc.save_pkl(nets, path)
+    save_pkl(nets, path)
     state = np.random.get_state()[1].tobytes()
     for net, again in zip(nets, misc.load_pkl(path), strict=True):
         assert_same_network(net, again)
@@ -284,7 +286,7 @@ def test_loading_draws_no_weights():
 
 def test_noise_layers_get_different_seeds(tmp_path):
     D = Network('D', func='networks.D_paper', resolution=8, fmap_base=16)
-    misc.save_pkl(D, str(tmp_path / 'D.pkl'))
+    save_pkl(D, str(tmp_path / 'D.pkl'))
     layers = [layer for layer in lasagne.layers.get_all_layers(misc.load_pkl(str(tmp_path / 'D.pkl')).output_layers)
               if hasattr(layer, 'random')]
     assert len({str(layer.random.rstate) for layer in layers}) == len(layers) == 4
@@ -292,7 +294,7 @@ def test_noise_layers_get_different_seeds(tmp_path):
 
 def test_other_data_and_single_networks(tmp_path):
     net, = misc.load_pkl(GOLDEN / 'tf' / 'pickles' / 'cond16.pkl')[:1]
-    misc.save_pkl({'net': net, 'again': [net], 'kimg': 7, 'log': None}, str(tmp_path / 'a.pkl'))
+    save_pkl({'net': net, 'again': [net], 'kimg': 7, 'log': None}, str(tmp_path / 'a.pkl'))
     loaded = misc.load_pkl(str(tmp_path / 'a.pkl'))
     assert loaded['net'] is loaded['again'][0] and loaded['kimg'] == 7 and loaded['log'] is None
     assert_same_network(loaded['net'], net)
@@ -301,8 +303,8 @@ def test_other_data_and_single_networks(tmp_path):
 def test_own_build_functions(tmp_path):
     """Only those that the caller names are called."""
     net = Network('mine', func=build_own, size=3)
-    misc.save_pkl(net, str(tmp_path / 'own.pkl'))
-    with pytest.raises(misc.UserError, match="'test_legacy.build_own' is not known to be harmless"):
+    save_pkl(net, str(tmp_path / 'own.pkl'))
+    with pytest.raises(UserError, match="'test_legacy.build_own' is not known to be harmless"):
         misc.load_pkl(str(tmp_path / 'own.pkl'))
     assert_same_network(misc.load_pkl(str(tmp_path / 'own.pkl'), build_funcs=['test_legacy.build_own']), net)
 
@@ -331,7 +333,7 @@ def test_training_goes_on(source, tmp_path):
     for net in nets:
         # What works on 4x4 pixels.
         assert sum((var.get_value() != before[var]).any() for var in net.trainables.values()) >= 6
-    misc.save_pkl(nets, str(tmp_path / 'trained.pkl'))
+    save_pkl(nets, str(tmp_path / 'trained.pkl'))
     for net, again in zip(nets, misc.load_pkl(str(tmp_path / 'trained.pkl')), strict=True):
         assert_same_network(net, again)
 
@@ -401,7 +403,7 @@ def test_states_that_do_not_fit(tmp_path):
     """Wrong versions, names, shapes and arguments: one line that says what is wrong."""
     for module, state, message in states_that_do_not_fit():
         path = write(tmp_path, dumps([(module + '.Network', state)], 4))
-        with pytest.raises(misc.UserError) as error:
+        with pytest.raises(UserError) as error:
             misc.load_pkl(path)
         assert message in str(error.value) and path in str(error.value) and '\n' not in str(error.value)
 
@@ -417,7 +419,7 @@ def test_one_array_for_many_networks(tmp_path):
     """Each of them would hold a copy, so that a small file could fill the memory."""
     state = small_state_2018()
     data = dumps([('tfutil.Network', dict(state)) for _index in range(1000)], 4)
-    with pytest.raises(misc.UserError, match='its networks have more numbers than the file'):
+    with pytest.raises(UserError, match='its networks have more numbers than the file'):
         misc.load_pkl(write(tmp_path, data))
 
 

@@ -11,8 +11,8 @@ import theano.tensor as T
 from theano.configparser import change_flags
 
 import loss
-import misc
 import tfutil_shim
+from common.errors import UserError
 from tests.helpers import GOLDEN, load_golden
 
 CASES = sorted(path.stem for path in GOLDEN.glob('loss_*.npz'))
@@ -233,5 +233,5 @@ def test_user_mistakes(option, value):
     small = dict(resolution=4, fmap_max=4)
     G = tfutil_shim.Network('G', func='networks.G_paper', **small)
     D = tfutil_shim.Network('D', func='networks.D_paper', **small)
-    with pytest.raises(misc.UserError, match=f"loss.{option}='{value}': use '"):
+    with pytest.raises(UserError, match=f"loss.{option}='{value}': use '"):
         loss.evaluate_loss(G, D, 0, 0, T.ftensor4(), T.fmatrix(), T.fmatrix(), T.fmatrix(), **{option: value})

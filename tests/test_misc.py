@@ -15,6 +15,17 @@ from PIL import Image
 from tqdm import tqdm
 
 import misc
+from common.console import OutputLogger, format_time
+from common.errors import UserError, exit_status
+from common.files import atomic_write, remove_stale_temporaries, save_pkl
+from common.images import (
+    adjust_dynamic_range,
+    convert_to_pil_image,
+    create_image_grid,
+    save_image,
+    save_image_grid,
+    snapshot_grid_size,
+)
 from tests.helpers import GOLDEN, ROOT, load_golden
 
 ARRAYS = load_golden('misc')[0]
@@ -29,21 +40,21 @@ def raising(error):
 
 
 def test_exit_status_of_what_went_well(capsys):
-    assert (misc.exit_status('x.py', lambda: None), misc.exit_status('x.py', lambda: 3)) == (0, 3)
+    assert (exit_status('x.py', lambda: None), exit_status('x.py', lambda: 3)) == (0, 3)
     assert capsys.readouterr() == ('', '')
 
 
 def test_exit_status_tells_mistakes_and_interruptions_in_one_line(capsys):
-    assert misc.exit_status('x.py', raising(misc.UserError('n=0: must be 1 or more'))) == 1
-    assert misc.exit_status('x.py', raising(LookupError('gone')), (misc.UserError, LookupError)) == 1
-    assert misc.exit_status('x.py', raising(KeyboardInterrupt), interrupted='interrupted; all is kept') == 130
+    assert exit_status('x.py', raising(UserError('n=0: must be 1 or more'))) == 1
+    assert exit_status('x.py', raising(LookupError('gone')), (UserError, LookupError)) == 1
+    assert exit_status('x.py', raising(KeyboardInterrupt), interrupted='interrupted; all is kept') == 130
     assert capsys.readouterr().err == ('x.py: error: n=0: must be 1 or more\nx.py: error: gone\n'
                                        'x.py: interrupted; all is kept\n')
 
 
 def test_exit_status_leaves_bugs_their_traceback():
     with pytest.raises(ZeroDivisionError):
-        misc.exit_status('x.py', raising(ZeroDivisionError()))
+        exit_status('x.py', raising(ZeroDivisionError()))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -53,37 +64,37 @@ def test_exit_status_leaves_bugs_their_traceback():
 @pytest.mark.parametrize('name', sorted(key[:-3] for key in ARRAYS if key.startswith('adr_') and key.endswith('_in')))
 def test_adjust_dynamic_range(name):
     drange_in, drange_out = ARRAYS['_'.join(name.split('_')[:2]) + '_ranges']
-    result = misc.adjust_dynamic_range(ARRAYS[name + '_in'], drange_in, drange_out)
+    result = adjust_dynamic_range(ARRAYS[name + '_in'], drange_in, drange_out)
     assert result.dtype == ARRAYS[name + '_out'].dtype
     np.testing.assert_array_equal(result, ARRAYS[name + '_out'])
 
 
 @pytest.mark.parametrize('name', sorted(key[:-3] for key in ARRAYS if key.startswith('grid_') and key.endswith('_in')))
 def test_image_grids_and_their_pil_images(name):
-    grid = misc.create_image_grid(ARRAYS[name + '_in'], (3, 2) if name == 'grid_rgb_grid' else None)
+    grid = create_image_grid(ARRAYS[name + '_in'], (3, 2) if name == 'grid_rgb_grid' else None)
     assert grid.dtype == ARRAYS[name + '_out'].dtype
     np.testing.assert_array_equal(grid, ARRAYS[name + '_out'])
-    image = misc.convert_to_pil_image(grid, (-1, 1))
+    image = convert_to_pil_image(grid, (-1, 1))
     assert image.mode == ARRAYS[name + '_mode']
     np.testing.assert_array_equal(np.asarray(image), ARRAYS[name + '_pil'])
 
 
 @pytest.mark.parametrize('seconds, text', NUMBERS['format_time'])
 def test_format_time(seconds, text):
-    assert misc.format_time(seconds) == text
+    assert format_time(seconds) == text
 
 
 def test_image_helpers_of_the_2018_release():
     x = TRAIN_UTILS['misc/x']
-    np.testing.assert_array_equal(misc.adjust_dynamic_range(x, (-1, 1), (0, 255)),
+    np.testing.assert_array_equal(adjust_dynamic_range(x, (-1, 1), (0, 255)),
                                   TRAIN_UTILS['misc/adjust_m11_to_0255'])
     reals = TRAIN_UTILS['process_reals/input_lod0']
-    np.testing.assert_array_equal(misc.adjust_dynamic_range(reals, (0, 255), (-1, 1)),
+    np.testing.assert_array_equal(adjust_dynamic_range(reals, (0, 255), (-1, 1)),
                                   TRAIN_UTILS['misc/adjust_0255_to_m11'])
-    np.testing.assert_array_equal(misc.convert_to_pil_image(x[0], (-1, 1)), TRAIN_UTILS['misc/pil_rgb_drange_m11'])
-    np.testing.assert_array_equal(misc.convert_to_pil_image(x[0, :1], (-1, 1)), TRAIN_UTILS['misc/pil_gray_drange_m11'])
-    np.testing.assert_array_equal(misc.create_image_grid(x), TRAIN_UTILS['misc/grid_auto'])
-    np.testing.assert_array_equal(misc.create_image_grid(x, (3, 1)), TRAIN_UTILS['misc/grid_3x1'])
+    np.testing.assert_array_equal(convert_to_pil_image(x[0], (-1, 1)), TRAIN_UTILS['misc/pil_rgb_drange_m11'])
+    np.testing.assert_array_equal(convert_to_pil_image(x[0, :1], (-1, 1)), TRAIN_UTILS['misc/pil_gray_drange_m11'])
+    np.testing.assert_array_equal(create_image_grid(x), TRAIN_UTILS['misc/grid_auto'])
+    np.testing.assert_array_equal(create_image_grid(x, (3, 1)), TRAIN_UTILS['misc/grid_3x1'])
     recorded = load_golden('tf/pickles/cond16.expected')[0]['misc_random_latents_seed123']
     generator = types.SimpleNamespace(input_shapes=[[None, recorded.shape[1]]])
     latents = misc.random_latents(3, generator, np.random.RandomState(123))
@@ -93,7 +104,7 @@ def test_image_helpers_of_the_2018_release():
 @pytest.mark.parametrize('seconds, text', json.loads((GOLDEN / 'tf' / 'train_utils.json').read_text())['format_time'])
 def test_format_time_of_the_2018_release(seconds, text):
     """It writes the hours beside days with two digits, the 2017 release with as many as they have."""
-    assert misc.format_time(seconds) == text.replace('d 0', 'd ')
+    assert format_time(seconds) == text.replace('d 0', 'd ')
 
 
 @pytest.mark.parametrize('epoch, length, value', NUMBERS['rampup'])
@@ -110,7 +121,7 @@ def test_rampdown_linear(epoch, num_epochs, length, value):
     (1024, 1024, (3, 2)), (256, 256, (7, 4)), (128, 128, (15, 8)), (16, 16, (16, 16)), (128, 256, (7, 8)),
 ])
 def test_snapshot_grid_size(height, width, grid):
-    assert misc.snapshot_grid_size(height, width) == grid
+    assert snapshot_grid_size(height, width) == grid
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -119,28 +130,28 @@ def test_snapshot_grid_size(height, width, grid):
 
 def test_a_saved_grid_is_the_image(tmp_path):
     images = np.random.RandomState(0).randint(256, size=(5, 3, 4, 6), dtype=np.uint8)
-    misc.save_image_grid(images, tmp_path / 'grid.png', (0, 255), (2, 3))
+    save_image_grid(images, tmp_path / 'grid.png', (0, 255), (2, 3))
     saved = np.asarray(Image.open(tmp_path / 'grid.png'))
     assert saved.shape == (12, 12, 3)
     np.testing.assert_array_equal(saved[4:8, 6:], images[3].transpose(1, 2, 0))
     assert not saved[8:, 6:].any()
-    misc.save_image(images[0, 0], tmp_path / 'gray.jpg', (0, 255))
+    save_image(images[0, 0], tmp_path / 'gray.jpg', (0, 255))
     assert Image.open(tmp_path / 'gray.jpg').mode == 'L'
     assert sorted(os.listdir(tmp_path)) == ['gray.jpg', 'grid.png']
 
 
 def test_shapes_that_are_no_images():
     with pytest.raises(ValueError, match=r'shape \(2, 4\)'):
-        misc.create_image_grid(np.zeros((2, 4)))
+        create_image_grid(np.zeros((2, 4)))
     with pytest.raises(ValueError, match=r'shape \(2, 4, 4\)'):
-        misc.convert_to_pil_image(np.zeros((2, 4, 4)))
+        convert_to_pil_image(np.zeros((2, 4, 4)))
     with pytest.raises(ValueError, match=r'grid_size=\(2, 2\): holds 4 images, got 5'):
-        misc.create_image_grid(np.zeros((5, 1, 4, 4)), (2, 2))
+        create_image_grid(np.zeros((5, 1, 4, 4)), (2, 2))
 
 
 def test_an_image_format_that_does_not_exist(tmp_path):
-    with pytest.raises(misc.UserError, match=r"grid.pong: no image format has the suffix '.pong'"):
-        misc.save_image(np.zeros((4, 4)), tmp_path / 'grid.pong')
+    with pytest.raises(UserError, match=r"grid.pong: no image format has the suffix '.pong'"):
+        save_image(np.zeros((4, 4)), tmp_path / 'grid.pong')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -150,11 +161,11 @@ def test_an_image_format_that_does_not_exist(tmp_path):
 def test_an_exception_leaves_the_old_file(tmp_path):
     path = tmp_path / 'file.txt'
     path.write_text('old')
-    with pytest.raises(KeyboardInterrupt), misc.atomic_write(path, 'w') as file:
+    with pytest.raises(KeyboardInterrupt), atomic_write(path, 'w') as file:
         file.write('new')
         raise KeyboardInterrupt
     assert path.read_text() == 'old'
-    with misc.atomic_write(path, 'w') as file:
+    with atomic_write(path, 'w') as file:
         file.write('new')
     assert path.read_text() == 'new'
     assert os.listdir(tmp_path) == ['file.txt']
@@ -168,24 +179,24 @@ def test_kill_9_leaves_the_old_file_and_the_leftover_is_found(tmp_path):
             '    file.write("new"); file.flush(); print("writing", flush=True); time.sleep(60)\n')
     writer = subprocess.Popen([sys.executable, '-c', code, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert writer.stdout.readline() == 'writing\n'
-    assert misc.remove_stale_temporaries(path) == []    # It is still being written.
+    assert remove_stale_temporaries(path) == []    # It is still being written.
     writer.send_signal(signal.SIGKILL)
     writer.communicate()
     assert path.read_text() == 'old'
     assert len(os.listdir(tmp_path)) == 2
-    assert len(misc.remove_stale_temporaries(str(path))) == 1
+    assert len(remove_stale_temporaries(str(path))) == 1
     assert os.listdir(tmp_path) == ['file.txt']
 
 
 @pytest.mark.parametrize('name', ['missing/file.pkl', 'plain/file.pkl'])
 def test_a_file_that_cannot_be_written(name, tmp_path):
     (tmp_path / 'plain').write_text('a file where a folder should be')
-    with pytest.raises(misc.UserError, match=name + r': cannot be written \((No such file|Not a directory)'):
-        misc.save_pkl(1, tmp_path / name)
+    with pytest.raises(UserError, match=name + r': cannot be written \((No such file|Not a directory)'):
+        save_pkl(1, tmp_path / name)
 
 
 def test_save_pkl(tmp_path):
-    misc.save_pkl(('G', np.arange(3)), tmp_path / 'net.pkl')
+    save_pkl(('G', np.arange(3)), tmp_path / 'net.pkl')
     with open(tmp_path / 'net.pkl', 'rb') as file:
         name, values = pickle.load(file)
     assert name == 'G' and values.tolist() == [0, 1, 2]
@@ -214,9 +225,9 @@ def test_run_folders_made_at_the_same_moment_get_different_numbers(tmp_path):
 
 def test_a_run_folder_that_cannot_be_made(tmp_path):
     (tmp_path / 'results').write_text('a file where a folder should be')
-    with pytest.raises(misc.UserError, match=r"result_dir='.*results': cannot make a run folder there .*--result-dir"):
+    with pytest.raises(UserError, match=r"result_dir='.*results': cannot make a run folder there .*--result-dir"):
         misc.create_result_subdir(str(tmp_path / 'results'), 'digits')
-    with pytest.raises(misc.UserError, match="desc='a/b'"):
+    with pytest.raises(UserError, match="desc='a/b'"):
         misc.create_result_subdir(str(tmp_path), 'a/b')
 
 
@@ -226,7 +237,7 @@ def test_a_run_folder_that_cannot_be_made(tmp_path):
 
 def test_the_log_gets_both_streams_and_they_are_restored(capsys, tmp_path):
     before = sys.stdout, sys.stderr
-    with misc.OutputLogger(tmp_path / 'log.txt'):
+    with OutputLogger(tmp_path / 'log.txt'):
         print('columns   ', end='')
         print('warning', file=sys.stderr)
         print('more  ')
@@ -237,7 +248,7 @@ def test_the_log_gets_both_streams_and_they_are_restored(capsys, tmp_path):
 
 
 def test_of_a_progress_bar_the_log_gets_the_last_state_only(capsys, tmp_path):
-    with misc.OutputLogger(tmp_path / 'log.txt'):
+    with OutputLogger(tmp_path / 'log.txt'):
         with tqdm(range(100), desc='kimg', mininterval=0, miniters=1, ascii=True, ncols=60) as bar:
             for step in bar:
                 if step == 50:
@@ -249,25 +260,25 @@ def test_of_a_progress_bar_the_log_gets_the_last_state_only(capsys, tmp_path):
 
 
 def test_the_log_says_what_ended_the_run(capsys, tmp_path):
-    with pytest.raises(ZeroDivisionError), misc.OutputLogger(tmp_path / 'log.txt'):
+    with pytest.raises(ZeroDivisionError), OutputLogger(tmp_path / 'log.txt'):
         print(1 / 0)
     log = (tmp_path / 'log.txt').read_text()
     assert 'Traceback' in log and log.endswith('ZeroDivisionError: division by zero\n')
-    with pytest.raises(misc.UserError), misc.OutputLogger(tmp_path / 'log2.txt'):
-        raise misc.UserError('lod=-1: must be positive')
+    with pytest.raises(UserError), OutputLogger(tmp_path / 'log2.txt'):
+        raise UserError('lod=-1: must be positive')
     assert (tmp_path / 'log2.txt').read_text() == 'error: lod=-1: must be positive\n'
 
 
 def test_printing_after_the_end_of_the_log_still_reaches_the_terminal(capsys, tmp_path):
-    with misc.OutputLogger(tmp_path / 'log.txt'):
+    with OutputLogger(tmp_path / 'log.txt'):
         kept = sys.stderr
     print('late', file=kept)
     assert capsys.readouterr().err == 'late\n' and (tmp_path / 'log.txt').read_text() == ''
 
 
 def test_a_log_that_cannot_be_written(tmp_path):
-    with pytest.raises(misc.UserError, match=r'missing/log.txt: the log cannot be written \(No such file'):
-        misc.OutputLogger(tmp_path / 'missing' / 'log.txt')
+    with pytest.raises(UserError, match=r'missing/log.txt: the log cannot be written \(No such file'):
+        OutputLogger(tmp_path / 'missing' / 'log.txt')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -292,9 +303,9 @@ def test_runs_are_found_by_number_name_or_path(results):
     assert misc.locate_run_dir(0, results) == str(results / '000-digits')
     for run, message in [(4, 'run 4: no such run in .*; there are 000-digits, 003-faces'), (12, '012-a and 012-b'),
                          ('003-facse', "did you mean '003-faces'"), ('nowhere/', 'no such run')]:
-        with pytest.raises(misc.UserError, match=message):
+        with pytest.raises(UserError, match=message):
             misc.locate_run_dir(run, results)
-    with pytest.raises(misc.UserError, match='there are none'):
+    with pytest.raises(UserError, match='there are none'):
         misc.locate_run_dir(3, results / 'nothing')
 
 
@@ -310,5 +321,5 @@ def test_networks_are_found_by_run_and_kimg_or_path(results):
     assert len(misc.list_network_pkls(faces)) == 4
     for args, message in [((faces, 5), 'snapshot=5: .*000005.pkl; there are network-snapshot-000004.pkl'),
                           ((faces / 'y.pkl',), 'y.pkl: no such file'), ((results / 'notes',), 'no network snapshots')]:
-        with pytest.raises(misc.UserError, match=message):
+        with pytest.raises(UserError, match=message):
             misc.locate_network_pkl(*args)

@@ -13,8 +13,8 @@ import theano
 from theano.configparser import change_flags
 
 import layers
-import misc
 import networks
+from common.errors import UserError
 from tests.helpers import GOLDEN, load_golden
 
 CASES = sorted(path.stem for path in GOLDEN.glob('nets_*.npz') if path.stem != 'nets_float64')
@@ -345,5 +345,5 @@ def test_mnist_classifier(engine):
     ('D_mnist_mode_recovery', dict(X=16, fmap_base=64), 'X=16: no feature maps are left of 8'),
 ])
 def test_user_mistakes(func, spec, message):
-    with pytest.raises(misc.UserError, match=message):
+    with pytest.raises(UserError, match=message):
         getattr(networks, func)(**spec)

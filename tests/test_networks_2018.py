@@ -11,8 +11,8 @@ import theano
 import theano.tensor as T
 
 import loss
-import misc
 import train
+from common.errors import UserError
 from tests.helpers import GOLDEN, load_golden, training_functions
 from tfutil_shim import Network
 
@@ -100,7 +100,7 @@ def test_table_of_layers():
 
 
 def test_an_unknown_dtype_is_an_error():
-    with pytest.raises(misc.UserError, match="dtype='bfloat16': use 'float32' or 'float16'"):
+    with pytest.raises(UserError, match="dtype='bfloat16': use 'float32' or 'float16'"):
         Network(func='networks_2018.G_paper', dtype='bfloat16', **SMALL)
 
 
@@ -179,7 +179,7 @@ def test_empty_labels_may_be_left_out():
     assert (G.run(latents) == G.run(latents, np.zeros((2, 0)))).all()
     assert G.run(np.zeros((0, *G.input_shape[1:]))).shape == (0, 3, 16, 16)
     conditional = Network(func='networks_2018.G_paper', label_size=3, **SMALL)
-    with pytest.raises(misc.UserError, match='takes 2 arrays'):
+    with pytest.raises(UserError, match='takes 2 arrays'):
         conditional.run(latents)
 
 

@@ -15,8 +15,8 @@ import theano
 import theano.tensor as T
 from lasagne.layers import DenseLayer, InputLayer, Layer, NonlinearityLayer
 
-import misc
 import tfutil_shim
+from common.errors import UserError
 from tests.helpers import GOLDEN, load_golden
 from tfutil_shim import Network, Optimizer
 
@@ -149,7 +149,7 @@ def test_get_and_set_variables():
     assert net.get_var_localname(net.vars['hidden.b']) == 'hidden.b'
     with pytest.raises(ValueError, match=r'hidden.b.*\(3,\).*\(4,\)'):
         net.set_var('hidden.b', [1, 2, 3])
-    with pytest.raises(misc.UserError, match="no variable 'hidden.B'; did you mean 'hidden.b'"):
+    with pytest.raises(UserError, match="no variable 'hidden.B'; did you mean 'hidden.b'"):
         net.get_var('hidden.B')
 
 
@@ -168,7 +168,7 @@ def test_variables_by_their_global_names():
     assert net.get_var_localname('N/hidden.W') == 'hidden.W'
     net.set_var('N/gain', 3)
     assert net.get_var('gain') == 3
-    with pytest.raises(misc.UserError, match="no variable 'N/hidden.Wx'; did you mean 'hidden.W'"):
+    with pytest.raises(UserError, match="no variable 'N/hidden.Wx'; did you mean 'hidden.W'"):
         net.find_var('N/hidden.Wx')
 
 
@@ -190,7 +190,7 @@ def test_convert_makes_another_network_with_the_same_values():
     latents = np.zeros((1, 3))
     np.testing.assert_allclose(converted.run(latents)[1], net.run(latents)[1] + 4, rtol=1e-6)   # One rounding.
     assert net.convert(func=build_dense).name == 'build_dense'
-    with pytest.raises(misc.UserError, match='no variable'):
+    with pytest.raises(UserError, match='no variable'):
         net.convert(label_size=2, func='networks.G_paper')
 
 
@@ -216,7 +216,7 @@ def test_copy_values_from_another_network():
     assert_same_values({name: a.get_var(name) for name in a.trainables}, {n: b.get_var(n) for n in b.trainables})
     b.copy_vars_from(a)
     assert_same_values(values(a), values(b))
-    with pytest.raises(misc.UserError, match='no variable'):
+    with pytest.raises(UserError, match='no variable'):
         b.copy_vars_from(Network('I', build_identity))
 
 
@@ -228,7 +228,7 @@ def test_copy_values_from_another_network():
     ('networks.G paper', r'write MODULE.NAME'),
 ])
 def test_unknown_build_function(func, message):
-    with pytest.raises(misc.UserError, match=message):
+    with pytest.raises(UserError, match=message):
         Network('N', func)
 
 
@@ -366,7 +366,7 @@ def test_run_prints_progress(capsys):
     ([np.zeros((2, 3)), np.zeros((2, 2))], {'out_shrink': 2}, r'out_shrink=2'),
 ])
 def test_run_reports_bad_arguments(arrays, kwargs, message):
-    with pytest.raises(misc.UserError, match=message):
+    with pytest.raises(UserError, match=message):
         dense(label_size=2).run(*arrays, **kwargs)
 
 
@@ -491,16 +491,16 @@ def test_networks_that_cannot_be_rebuilt_are_found():
         Network('R', build_random).verify_rebuild()
     with pytest.raises(ValueError, match='build_renamed, called again with {}, builds a network with other layers'):
         Network('R', build_renamed).verify_rebuild()
-    with pytest.raises(misc.UserError, match='no .<lambda>|MODULE.NAME'):
+    with pytest.raises(UserError, match='no .<lambda>|MODULE.NAME'):
         Network('L', lambda: build_dense()).verify_rebuild()
 
 
 def test_loading_reports_what_does_not_fit():
     net = dense()
     state = net.__getstate__()
-    with pytest.raises(misc.UserError, match='version 2: .* legacy.py'):
+    with pytest.raises(UserError, match='version 2: .* legacy.py'):
         Network.__new__(Network).__setstate__(dict(state, version=2))
-    with pytest.raises(misc.UserError, match='other variables: old.W'):
+    with pytest.raises(UserError, match='other variables: old.W'):
         Network.__new__(Network).__setstate__(dict(state, param_values=state['param_values'] + [('old.W', 0)]))
 
 

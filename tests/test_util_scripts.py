@@ -20,6 +20,9 @@ import experiment
 import misc
 import train
 import util_scripts
+from common.errors import UserError
+from common.files import save_pkl
+from common.images import save_image
 from tests.helpers import ROOT
 from tfutil_shim import Network
 
@@ -40,10 +43,10 @@ def results(tmp_path_factory):
         kwargs = dict(SMALL, label_size=label_size)
         G, D = Network('G', 'networks.G_paper', **kwargs), Network('D', 'networks.D_paper', **kwargs)
         (result_dir / folder).mkdir()
-        misc.save_pkl((G, D, G), result_dir / folder / 'network-snapshot-000002.pkl')
+        save_pkl((G, D, G), result_dir / folder / 'network-snapshot-000002.pkl')
         for kimg, level in ((0, 20), (1, 110), (2, 220)):
             image = np.full((1, 33, 47), level, np.uint8)
-            misc.save_image(image, result_dir / folder / f'fakes{kimg:06d}.png', (0, 255))
+            save_image(image, result_dir / folder / f'fakes{kimg:06d}.png', (0, 255))
         lines = [{'tick': tick, 'kimg': tick + 0.25, 'lod': 2 - tick / 2, 'seconds': 100.0 * tick} for tick in (1, 2)]
         with open(result_dir / folder / 'stats.jsonl', 'w', encoding='utf-8') as stats_file:
             stats_file.write(''.join(json.dumps(line) + '\n' for line in lines) + '{"tick": 3, "ki')
@@ -158,16 +161,16 @@ def test_grids(results, tmp_path):
     (0, {'snapshot': 5}, 'snapshot=5'),
 ])
 def test_mistakes_are_named(results, tmp_path, run, kwargs, message):
-    with pytest.raises(misc.UserError, match=message):
+    with pytest.raises(UserError, match=message):
         util_scripts.generate_fake_images(tmp_path, run, result_dir=results, **kwargs)
 
 
 def test_a_pickle_without_a_generator(results, tmp_path):
     for content in ('text', Network('D', 'networks.D_paper', **SMALL)):
-        misc.save_pkl(content, tmp_path / 'x.pkl')
-        with pytest.raises(misc.UserError, match='holds no generator'):
+        save_pkl(content, tmp_path / 'x.pkl')
+        with pytest.raises(UserError, match='holds no generator'):
             util_scripts.load_generator(tmp_path / 'x.pkl')
-    misc.save_pkl(Network('G', 'networks.G_paper', **SMALL), tmp_path / 'x.pkl')
+    save_pkl(Network('G', 'networks.G_paper', **SMALL), tmp_path / 'x.pkl')
     assert util_scripts.load_generator(tmp_path / 'x.pkl').name == 'G'
 
 
@@ -241,15 +244,15 @@ def test_captions(results):
 
 
 def test_videos_that_cannot_be_made(results, tmp_path, monkeypatch):
-    with pytest.raises(misc.UserError, match='less than one frame'):
+    with pytest.raises(UserError, match='less than one frame'):
         util_scripts.generate_interpolation_video(tmp_path, 0, duration_seconds=0.001, result_dir=results)
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(misc.UserError, match='has no pictures'):
+    with pytest.raises(UserError, match='has no pictures'):
         util_scripts.generate_training_video(tmp_path, tmp_path / 'empty')
-    with pytest.raises(misc.UserError, match='videos are .mp4 files'):
+    with pytest.raises(UserError, match='videos are .mp4 files'):
         with util_scripts.video_writer(str(tmp_path / 'x.avi'), 10):
             pass
-    with pytest.raises(misc.UserError, match='cannot be written'):
+    with pytest.raises(UserError, match='cannot be written'):
         with util_scripts.video_writer(str(tmp_path / 'nowhere' / 'x.mp4'), 10) as write:
             for _frame in range(3):
                 write(Image.new('RGB', (64, 64)))
@@ -259,7 +262,7 @@ def test_videos_that_cannot_be_made(results, tmp_path, monkeypatch):
             raise KeyError
     assert os.listdir(tmp_path) == ['empty']
     monkeypatch.setitem(sys.modules, 'imageio_ffmpeg', None)
-    with pytest.raises(misc.UserError, match='pip install imageio-ffmpeg'):
+    with pytest.raises(UserError, match='pip install imageio-ffmpeg'):
         util_scripts.generate_training_video(tmp_path, 0, result_dir=results)
 
 
@@ -318,9 +321,9 @@ def test_target_images_are_cut_and_resized(results, tmp_path):
     np.testing.assert_allclose(target, np.float32([1, -1, -0.6]).reshape(3, 1, 1) + np.zeros((3, 16, 16)), atol=1e-6)
     (tmp_path / 'text.png').write_text('no image')
     for name, message in (('text.png', 'not an image'), ('none.png', 'No such file')):
-        with pytest.raises(misc.UserError, match=message):
+        with pytest.raises(UserError, match=message):
             util_scripts.load_target(str(tmp_path / name), G)
-    with pytest.raises(misc.UserError, match='num_steps=0'):
+    with pytest.raises(UserError, match='num_steps=0'):
         util_scripts.project_image(tmp_path, 0, 'x.png', num_steps=0, result_dir=results)
 
 
@@ -362,9 +365,9 @@ def test_from_config(fresh_results, capsys):
 
 
 def test_an_experiment_that_lacks_something():
-    with pytest.raises(misc.UserError, match='train.image: is missing'):
+    with pytest.raises(UserError, match='train.image: is missing'):
         experiment.run_utility({'train': {'func': 'util_scripts.project_image', 'run': 0}}, 'nowhere')
-    with pytest.raises(misc.UserError, match='without torchrun'):
+    with pytest.raises(UserError, match='without torchrun'):
         experiment.run_experiment(config.experiments['fake-images'], 'nowhere', 'nowhere',
                                   ranks=train.distributed.Ranks(0, 2, 0))
 

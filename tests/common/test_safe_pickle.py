@@ -1,4 +1,4 @@
-"""safe_pickle.py: hostile, damaged and other files end in one clear error or are read as data; nothing in them runs."""
+"""Hostile, damaged and other pickles end in one clear error or are read as data; nothing in them runs."""
 
 import copyreg
 import os
@@ -14,7 +14,9 @@ import pytest
 
 import legacy  # noqa: F401  (misc.load_pkl imports it, which must not be taken for something that a file did)
 import misc
-import safe_pickle
+from common import safe_pickle
+from common.errors import UserError
+from common.files import save_pkl
 from tests.helpers import GOLDEN, dumps, small_state_2017, small_state_2018, write
 
 # Texts in damaged files may have strange escape sequences.
@@ -45,7 +47,7 @@ def read(path):
     tracemalloc.start()
     try:
         return misc.load_pkl(path)
-    except misc.UserError as error:
+    except UserError as error:
         assert '\n' not in str(error) and path in str(error) and len(str(error)) < 400 + len(path)
         return str(error)
     finally:
@@ -248,7 +250,7 @@ def test_other_files(what, content, message, tmp_path):
 
 def test_no_files(tmp_path):
     for path in (tmp_path, tmp_path / 'none', '/dev/zero'):
-        with pytest.raises(misc.UserError, match='there is no such file'):
+        with pytest.raises(UserError, match='there is no such file'):
             misc.load_pkl(path)
 
 
@@ -349,7 +351,7 @@ def test_fuzzed_fixtures(fixture, tmp_path):
             path.write_bytes(mutated(data, places, random))
             try:
                 safe_pickle.load(path, {'network.Network': dict, 'tfutil.Network': dict})
-            except misc.UserError as error:
+            except UserError as error:
                 assert '\n' not in str(error)
                 refused += 1
     finally:
@@ -364,7 +366,7 @@ def test_fuzzed_networks(form, tmp_path):
     path = tmp_path / 'damaged.pkl'
     if form == 'ours':
         path.write_bytes(dumps([('tfutil.Network', small_state_2018())], 4))
-        misc.save_pkl(misc.load_pkl(path), str(path))
+        save_pkl(misc.load_pkl(path), str(path))
         data = path.read_bytes()
     else:
         name, state = ('network', small_state_2017()) if form == '2017' else ('tfutil', small_state_2018())

@@ -20,7 +20,7 @@ import celebahq
 import celebahq_resample
 import celebahq_run
 import dataset_tool
-import misc
+from common.errors import UserError
 from tests.helpers import GOLDEN, ROOT
 
 FIXTURE = GOLDEN / 'celebahq'
@@ -269,7 +269,7 @@ def test_wrong_lists_are_explained(folders, monkeypatch):
 
 
 def list_error(folders):
-    with pytest.raises(misc.UserError) as caught:
+    with pytest.raises(UserError) as caught:
         read_entries(*folders)
     assert '\n' not in str(caught.value)
     return str(caught.value)
@@ -316,7 +316,7 @@ def test_choice_of_images():
             ({'num_images': 10}, '--num_images 10: must be from 1 to 9'),
             ({'num_images': 0}, '--num_images 0: must be'),
             ({'num_images': 1, 'indices': '1'}, '--indices and --num_images: both choose images')]:
-        with pytest.raises(misc.UserError) as caught:
+        with pytest.raises(UserError) as caught:
             read_entries(**choice)
         assert message in str(caught.value)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import chunk_reader
-import misc
 from chunk_reader import ChunkReader, find_chunks, open_raw
+from common.errors import UserError
 
 
 def make_images(num=11, channels=3, resolution=16):
@@ -151,7 +151,7 @@ def test_a_damaged_chunk(chunk_images, position, tmp_path, inflater):
     path.write_bytes(damaged)
     h5, reader = open_reader(path)
     with h5, reader.raw_file:
-        with pytest.raises(misc.UserError, match=r'a.h5: image 6 at 16x16 cannot be read \(.*\); make') as raised:
+        with pytest.raises(UserError, match=r'a.h5: image 6 at 16x16 cannot be read \(.*\); make') as raised:
             reader.read(6)
         assert '\n' not in str(raised.value)
         for index in (0, 5, 9, 10):

@@ -11,7 +11,7 @@ import pytest
 
 import chunk_reader
 import dataset
-import misc
+from common.errors import UserError
 from tests.helpers import load_golden
 
 ARRAYS = load_golden('dataset_reader')[0]
@@ -173,13 +173,13 @@ def test_classes_that_do_not_fit(kwargs, message, tmp_path):
     labels = np.eye(5)[np.arange(24) % 5]
     labels[:, 4] = 0
     path = write_file(tmp_path / 'faces.h5', labels=labels)
-    with pytest.raises(misc.UserError, match=message) as raised:
+    with pytest.raises(UserError, match=message) as raised:
         dataset.Dataset(path, **kwargs)
     assert '\n' not in str(raised.value)
 
 
 def test_classes_without_labels(tmp_path):
-    with pytest.raises(misc.UserError, match=r'classes=\[0\]: there is no .*faces-labels.npy; use None, or make'):
+    with pytest.raises(UserError, match=r'classes=\[0\]: there is no .*faces-labels.npy; use None, or make'):
         dataset.Dataset(write_file(tmp_path / 'faces.h5'), classes=[0], max_labels=0)
 
 
@@ -215,7 +215,7 @@ def test_a_reader_goes_on_from_a_saved_state(h5_path):
             np.testing.assert_array_equal(got_images, images)
             np.testing.assert_array_equal(got_labels, labels)
     with dataset.Dataset(h5_path, prefetch_images=12) as reader:
-        with pytest.raises(misc.UserError, match='reader state of 24 entries: .* prefetch_images=12 has 48'):
+        with pytest.raises(UserError, match='reader state of 24 entries: .* prefetch_images=12 has 48'):
             reader.set_state(state)
 
 
@@ -391,7 +391,7 @@ def test_blending_is_the_plain_formula_in_float64(block_pixels, shape, weight, m
     ({'read_threads': 1.5}, 'read_threads=1.5: must be None or at least 1'),
 ])
 def test_arguments_that_do_not_fit(kwargs, message, h5_path):
-    with pytest.raises(misc.UserError, match=message) as raised:
+    with pytest.raises(UserError, match=message) as raised:
         dataset.Dataset(h5_path, **kwargs)
     assert '\n' not in str(raised.value)
 
@@ -404,14 +404,14 @@ def test_arguments_that_do_not_fit(kwargs, message, h5_path):
 ])
 def test_labels_that_do_not_fit(labels, message, tmp_path):
     write_file(tmp_path / 'faces.h5', labels=labels)
-    with pytest.raises(misc.UserError, match=message):
+    with pytest.raises(UserError, match=message):
         dataset.Dataset(tmp_path / 'faces.h5')
     with dataset.Dataset(tmp_path / 'faces.h5', max_labels=0) as reader:
         assert reader.label_size == 0
 
 
 def test_labels_that_are_missing(tmp_path):
-    with pytest.raises(misc.UserError, match='max_labels=3: there is no .*faces-labels.npy'):
+    with pytest.raises(UserError, match='max_labels=3: there is no .*faces-labels.npy'):
         dataset.Dataset(write_file(tmp_path / 'faces.h5'), max_labels=3)
 
 
@@ -429,6 +429,6 @@ def test_an_image_that_cannot_be_read(parallel_bytes, tmp_path, monkeypatch):
         file.write(b'\xff\xff\xff\xff')
     with dataset.Dataset(path, shuffle=False) as reader:
         np.testing.assert_array_equal(reader.next_minibatch(7)[0], LEVELS['data16x16'][:7])
-        with pytest.raises(misc.UserError, match='faces.h5: image 7 at 16x16 cannot be read'):
+        with pytest.raises(UserError, match='faces.h5: image 7 at 16x16 cannot be read'):
             reader.next_minibatch(3)
         np.testing.assert_array_equal(reader.next_minibatch(3)[0], LEVELS['data16x16'][10:13])

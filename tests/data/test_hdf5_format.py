@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import hdf5_format
-import misc
+from common.errors import UserError
+from common.files import temporary_path
 from hdf5_format import HDF5Writer, open_levels
 from tests.helpers import ROOT, check_h5_file, load_golden
 
@@ -113,7 +114,7 @@ def test_labels_lie_beside_the_file(tmp_path):
 
 def test_an_existing_file_is_replaced_only_by_force_and_then_with_its_labels(tmp_path):
     write(tmp_path / 'a.h5', labels=np.eye(3))
-    with pytest.raises(misc.UserError, match='a.h5: exists; choose another name, or --force'):
+    with pytest.raises(UserError, match='a.h5: exists; choose another name, or --force'):
         write(tmp_path / 'a.h5', 8, labels=np.eye(3))
     write(tmp_path / 'a.h5', 8, force=True)
     assert os.listdir(tmp_path) == ['a.h5']
@@ -123,7 +124,7 @@ def test_an_existing_file_is_replaced_only_by_force_and_then_with_its_labels(tmp
 
 def test_labels_without_a_dataset(tmp_path):
     np.save(tmp_path / 'a-labels.npy', np.eye(3))
-    with pytest.raises(misc.UserError, match='a-labels.npy: exists and would be taken for the labels'):
+    with pytest.raises(UserError, match='a-labels.npy: exists and would be taken for the labels'):
         write(tmp_path / 'a.h5')
     assert os.listdir(tmp_path) == ['a-labels.npy']
     write(tmp_path / 'a.h5', labels=np.eye(3)[::-1])
@@ -145,7 +146,7 @@ def test_an_exception_leaves_nothing_or_the_old_file(error, tmp_path):
 def test_nothing_is_left_when_labels_do_not_fit(tmp_path):
     with pytest.raises(ValueError, match=r'labels of shape \(4, 4\): need one row for each of the 3 images'):
         write(tmp_path / 'a.h5', labels=np.eye(4))
-    with pytest.raises(misc.UserError, match='no images were added'):
+    with pytest.raises(UserError, match='no images were added'):
         write(tmp_path / 'a.h5', num=0)
     assert os.listdir(tmp_path) == []
 
@@ -168,18 +169,18 @@ def test_a_writer_that_is_killed_midway_leaves_no_dataset(signal_number, tmp_pat
         assert writer.poll() is None
     writer.send_signal(signal_number)
     writer.communicate()
-    with pytest.raises(misc.UserError, match='a.h5.: no such file'):
+    with pytest.raises(UserError, match='a.h5.: no such file'):
         open_levels(tmp_path / 'a.h5')
     if signal_number == signal.SIGINT:
         assert os.listdir(tmp_path) == []
         return
     [leftover] = os.listdir(tmp_path)
     assert os.path.getsize(tmp_path / leftover) > 10 ** 6
-    with pytest.raises(misc.UserError, match='is the unfinished file of a writer'):
+    with pytest.raises(UserError, match='is the unfinished file of a writer'):
         open_levels(tmp_path / leftover)
     # Nor under another name.
     (tmp_path / leftover).rename(tmp_path / 'b.h5')
-    with pytest.raises(misc.UserError, match='b.h5.: is not a complete HDF5 file'):
+    with pytest.raises(UserError, match='b.h5.: is not a complete HDF5 file'):
         open_levels(tmp_path / 'b.h5')
 
 
@@ -218,8 +219,8 @@ def test_kills_at_any_moment_leave_a_complete_file_or_none(tmp_path):
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path, capsys):
     process = subprocess.Popen([sys.executable, '-c', ''])
     process.wait()
-    leftover = misc.temporary_path(str(tmp_path / 'a.h5')).replace(f'-{os.getpid()}-', f'-{process.pid}-')
-    other = misc.temporary_path(str(tmp_path / 'a.h5'))     # Of a process that is alive: this one.
+    leftover = temporary_path(str(tmp_path / 'a.h5')).replace(f'-{os.getpid()}-', f'-{process.pid}-')
+    other = temporary_path(str(tmp_path / 'a.h5'))     # Of a process that is alive: this one.
     for path in (leftover, other):
         with open(path, 'w'):
             pass
@@ -288,7 +289,7 @@ def test_a_disk_that_is_full_when_the_labels_are_written(tmp_path):
 ])
 def test_files_that_cannot_be_written(args, message, tmp_path):
     (tmp_path / 'plain').write_text('a file where a folder should be')
-    with pytest.raises(misc.UserError, match=message):
+    with pytest.raises(UserError, match=message):
         HDF5Writer(str(tmp_path / args[0]), *args[1:])
     assert os.listdir(tmp_path) == ['plain']
 
@@ -324,7 +325,7 @@ def test_files_of_another_layout(contents, message, tmp_path):
     with h5py.File(tmp_path / 'a.h5', 'w') as h5:
         for name, value in contents.items():
             h5[name] = value
-    with pytest.raises(misc.UserError, match=f'a.h5.: .*{message}.*; make the file with dataset_tool.py') as raised:
+    with pytest.raises(UserError, match=f'a.h5.: .*{message}.*; make the file with dataset_tool.py') as raised:
         open_levels(tmp_path / 'a.h5')
     assert '\n' not in str(raised.value)
 
@@ -332,7 +333,7 @@ def test_files_of_another_layout(contents, message, tmp_path):
 def test_a_group_where_a_dataset_should_be(tmp_path):
     with h5py.File(tmp_path / 'a.h5', 'w') as h5:
         h5.create_group('data8x8')
-    with pytest.raises(misc.UserError, match='data8x8: must hold .*, is a group'):
+    with pytest.raises(UserError, match='data8x8: must hold .*, is a group'):
         open_levels(tmp_path / 'a.h5')
 
 
@@ -342,10 +343,10 @@ def test_files_that_are_not_hdf5(tmp_path):
     (tmp_path / 'text.h5').write_text('no')
     (tmp_path / 'folder.h5').mkdir()
     for name in ('cut.h5', 'text.h5', 'folder.h5'):
-        with pytest.raises(misc.UserError, match=name + '.: is not a complete HDF5 file') as raised:
+        with pytest.raises(UserError, match=name + '.: is not a complete HDF5 file') as raised:
             open_levels(tmp_path / name)
         assert '\n' not in str(raised.value)
-    with pytest.raises(misc.UserError, match='missing.h5.: no such file; .*create_from_images'):
+    with pytest.raises(UserError, match='missing.h5.: no such file; .*create_from_images'):
         open_levels(tmp_path / 'missing.h5')
 
 

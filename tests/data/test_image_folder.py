@@ -10,7 +10,7 @@ from PIL import Image
 
 import image_folder
 import image_source
-import misc
+from common.errors import UserError
 from dataset_tool import create_celeba, create_from_images
 from tests.helpers import check_h5_file, load_golden, run_tool
 
@@ -89,7 +89,7 @@ def test_odd_images_are_all_named_before_anything_is_written(folder, tmp_path, c
 def test_ten_names_are_listed_and_the_rest_counted(folder, tmp_path):
     for number in range(30):
         Image.fromarray(pixels(8 if number < 16 else 16)).save(folder / f'{number:02d}.png')
-    with pytest.raises(misc.UserError) as raised:
+    with pytest.raises(UserError) as raised:
         create_from_images(tmp_path / 'a.h5', folder)
     assert str(raised.value).count('.png') == 10 and ' and 4 more;' in str(raised.value)
 
@@ -196,7 +196,7 @@ def test_a_file_that_breaks_while_the_dataset_is_made(folder, tmp_path):
     Image.fromarray(pixels()).save(folder / 'a.png')
     source = image_folder.image_folder(folder)
     (folder / 'a.png').write_text('')
-    with pytest.raises(misc.UserError, match='a.png: cannot be read any more .*; was it changed'):
+    with pytest.raises(UserError, match='a.png: cannot be read any more .*; was it changed'):
         list(source.images(0, 1))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import image_source
-import misc
+from common.errors import UserError
 from image_source import ImageSource, array_source, decoded_source, map_in_order
 
 
@@ -84,7 +84,7 @@ def test_images_and_labels_are_written(tmp_path):
 
 def test_an_existing_file_is_refused_before_the_source_is_read(tmp_path):
     (tmp_path / 'a.h5').write_text('precious')
-    with pytest.raises(misc.UserError, match='a.h5: exists'):
+    with pytest.raises(UserError, match='a.h5: exists'):
         image_source.create(tmp_path / 'a.h5', lambda: pytest.fail('read'))
     image_source.create(tmp_path / 'a.h5', array_source, PARTS, force=True)
     with h5py.File(tmp_path / 'a.h5') as h5:
@@ -94,9 +94,9 @@ def test_an_existing_file_is_refused_before_the_source_is_read(tmp_path):
 def test_a_source_that_ends_in_an_error_leaves_nothing(tmp_path):
     def images(_start, _stop):
         yield PARTS[0]
-        raise misc.UserError('the second part is broken')
+        raise UserError('the second part is broken')
 
-    with pytest.raises(misc.UserError, match='second part'):
+    with pytest.raises(UserError, match='second part'):
         image_source.write_dataset(ImageSource(7, 4, 3, images), tmp_path / 'a.h5')
     assert list(tmp_path.iterdir()) == []
 
@@ -104,5 +104,5 @@ def test_a_source_that_ends_in_an_error_leaves_nothing(tmp_path):
 def test_expected_numbers():
     image_source.check_count('folder', 3, 3, 'cure')
     image_source.check_count('folder', 3, 0, 'cure')
-    with pytest.raises(misc.UserError, match='^folder: has 3 images, expected 4; cure, or --expected-images 3 if'):
+    with pytest.raises(UserError, match='^folder: has 3 images, expected 4; cure, or --expected-images 3 if'):
         image_source.check_count('folder', 3, 4, 'cure')

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import dataset_inspect
-import misc
+from common.errors import UserError
 from hdf5_format import HDF5Writer
 from tests.helpers import load_golden, run_tool
 
@@ -363,5 +363,5 @@ def test_comparison_with_a_damaged_file(rgb_h5, tmp_path, capsys):
     damage(other, 'data32x32', 3)
     status, _out, err = run_tool(capsys, 'compare', rgb_h5, other)
     assert status == 1 and 'other.h5: image 3 at 32x32 cannot be read' in err and err.count('\n') == 1
-    with pytest.raises(misc.UserError, match='no such file'):
+    with pytest.raises(UserError, match='no such file'):
         dataset_inspect.compare(rgb_h5, tmp_path / 'none.h5')

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import lsun
-from misc import UserError
+from common.errors import UserError
 from tests.helpers import GOLDEN, ROOT, check_h5_file, load_golden, run_tool
 
 ARRAYS, META = load_golden('h5tool_lsun')

@@ -13,8 +13,8 @@ import celebahq_run
 import dataset
 import dataset_tool
 import hdf5_format
-import misc
 from chunk_reader import JoinedReader, open_readers
+from common.errors import UserError
 from dataset_shards import merge, parse_shard, shard_range
 from hdf5_format import labels_path, open_levels
 from image_source import array_source, write_dataset
@@ -59,7 +59,7 @@ def test_the_option(capsys):
 
 
 def test_more_parts_than_images(tmp_path):
-    with pytest.raises(misc.UserError, match='--shard 1/5: there are only 2 images; use fewer parts'):
+    with pytest.raises(UserError, match='--shard 1/5: there are only 2 images; use fewer parts'):
         write_dataset(array_source([IMAGES[:2]]), tmp_path / 'a.h5', shard=(1, 5))
     assert os.listdir(tmp_path) == []
 
@@ -75,7 +75,7 @@ def test_parts_of_celebahq(tmp_path):
     parts = [[entry.idx for entry in celebahq_run.read_lists(
         tmp_path, tmp_path, '1-7', expected=expected, shard=(number, 3))] for number in (1, 2, 3)]
     assert parts == [[1, 2], [3, 4], [5, 6, 7]]
-    with pytest.raises(misc.UserError, match='--shard 1/9: there are only 8 images; use fewer parts'):
+    with pytest.raises(UserError, match='--shard 1/9: there are only 8 images; use fewer parts'):
         celebahq_run.read_lists(tmp_path, tmp_path, expected=expected, shard=(1, 9))
 
 
@@ -229,12 +229,12 @@ def test_parts_that_do_not_fit_together(virtual, tmp_path):
             (['part1', 'part2', 'wide'], r'wide-labels.npy: has 150 columns, .*part1-labels.npy has 4'),
             (['part1', 'none'], r'none.h5.: no such file'),
     ]:
-        with pytest.raises(misc.UserError, match=message) as raised:
+        with pytest.raises(UserError, match=message) as raised:
             merge(tmp_path / 'joined.h5', [tmp_path / (name + '.h5') for name in names], virtual)
         assert '\n' not in str(raised.value)
-    with pytest.raises(misc.UserError, match='part1.h5: is one of the parts; choose another name'):
+    with pytest.raises(UserError, match='part1.h5: is one of the parts; choose another name'):
         merge(parts[0], parts, virtual, force=True)
-    with pytest.raises(misc.UserError, match='cannot be written'):
+    with pytest.raises(UserError, match='cannot be written'):
         merge(tmp_path / 'plain.h5' / 'joined.h5', parts, virtual)
     assert sorted(os.listdir(tmp_path)) == before
 
@@ -247,7 +247,7 @@ def test_a_part_that_is_damaged_where_it_is_copied(tmp_path):
     with open(parts[1], 'r+b') as file:
         file.seek(chunk.byte_offset + 2)
         file.write(b'\xff\xff\xff\xff')
-    with pytest.raises(misc.UserError, match='part2.h5: image 9 at 4x4 cannot be read'):
+    with pytest.raises(UserError, match='part2.h5: image 9 at 4x4 cannot be read'):
         merge(tmp_path / 'joined.h5', parts)
     assert not (tmp_path / 'joined.h5').exists()
 
@@ -262,7 +262,7 @@ def test_a_part_that_is_gone(tmp_path):
     parts[1].rename(tmp_path / 'elsewhere.h5')
     with h5py.File(tmp_path / 'joined.h5') as h5:
         assert not h5['data16x16'][-1].any()
-    with pytest.raises(misc.UserError, match=r'joined.h5.: consists of several files, of which one is missing or '
+    with pytest.raises(UserError, match=r'joined.h5.: consists of several files, of which one is missing or '
                                              r'damaged: h5_path=.*part2.h5.: no such file'):
         dataset.Dataset(tmp_path / 'joined.h5')
 
@@ -272,7 +272,7 @@ def test_a_part_with_other_images_than_before(tmp_path):
     merge(tmp_path / 'joined.h5', parts, virtual=True)
     for changed in (IMAGES[:74], IMAGES[:75, :1], IMAGES[:75, :, ::2, ::2]):
         write_dataset(array_source([changed]), parts[1], force=True)
-        with pytest.raises(misc.UserError, match='joined.h5.: .*part2.h5, of which it consists, has changed; join'):
+        with pytest.raises(UserError, match='joined.h5.: .*part2.h5, of which it consists, has changed; join'):
             open_levels(tmp_path / 'joined.h5')
 
 
@@ -287,7 +287,7 @@ def test_other_virtual_datasets(tmp_path):
                 for start, part in places.items():
                     layout[start:start + 75] = h5py.VirtualSource(part, f'data{res}x{res}', (75, 3, res, res))
                 h5.create_virtual_dataset(f'data{res}x{res}', layout)
-        with pytest.raises(misc.UserError, match='joined.h5.: is a virtual dataset of another kind'):
+        with pytest.raises(UserError, match='joined.h5.: is a virtual dataset of another kind'):
             open_levels(tmp_path / 'joined.h5')
 
 

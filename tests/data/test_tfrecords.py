@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tfrecords
-from misc import UserError
+from common.errors import UserError
 from tests.helpers import load_golden, run_tool
 
 SAMPLE, _META = load_golden('tfrecords')    # Written by the package of that name on PyPI, in the layout of the release.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dataset_tool
-import misc
+from common.errors import UserError
 from dataset import Dataset
 from metrics.digit_recognition import DigitRecognition
 
@@ -44,5 +44,5 @@ def test_fakes_before_reals_is_an_error(digits):
 def test_data_without_labels_is_the_users_mistake(digits):
     metric = DigitRecognition()
     metric.begin('reals')
-    with pytest.raises(misc.UserError, match='no labels'):
+    with pytest.raises(UserError, match='no labels'):
         metric.feed('reals', digits[0], np.zeros((len(digits[0]), 0), np.float32))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import misc
+from common.errors import UserError
 from metrics import inception
 
 
@@ -56,21 +56,21 @@ def test_missing_and_wrong_weights(tmp_path, monkeypatch):
 
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     monkeypatch.setattr(torch.hub, 'download_url_to_file', no_network)
-    with pytest.raises(misc.UserError, match=r'cannot fetch http.*no network.*6726825d\.pth or name the file with'):
+    with pytest.raises(UserError, match=r'cannot fetch http.*no network.*6726825d\.pth or name the file with'):
         inception.InceptionFeatures()
-    with pytest.raises(misc.UserError, match='nowhere.pth: no such file; download http'):
+    with pytest.raises(UserError, match='nowhere.pth: no such file; download http'):
         inception.InceptionFeatures('nowhere.pth')
     text = tmp_path / 'text.pth'
     text.write_text('no weights')
-    with pytest.raises(misc.UserError, match='text.pth: not a file of weights'):
+    with pytest.raises(UserError, match='text.pth: not a file of weights'):
         inception.InceptionFeatures(str(text))
     other = tmp_path / 'other.pth'
     torch.save({'weight': torch.zeros(3)}, other)
-    with pytest.raises(misc.UserError, match='other.pth: not a file of weights'):
+    with pytest.raises(UserError, match='other.pth: not a file of weights'):
         inception.InceptionFeatures(str(other))
 
 
 def test_missing_package(monkeypatch):
     monkeypatch.setattr(inception.importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(misc.UserError, match='pip install --no-deps torch-fidelity'):
+    with pytest.raises(UserError, match='pip install --no-deps torch-fidelity'):
         inception._import_extractor()

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-import misc
+from common.errors import UserError
 from metrics import ms_ssim
 from tests.helpers import GOLDEN, load_golden
 
@@ -84,5 +84,5 @@ def test_images_of_16x16_in_one_channel_and_wrong_ones():
     np.testing.assert_allclose(fed(np.repeat(digits, 2, axis=0), 6), [1], atol=1e-9)
     with pytest.raises(ValueError, match='an even number'):
         fed(digits, 3)
-    with pytest.raises(misc.UserError, match='8x8; sides must be multiples of 16'):
+    with pytest.raises(UserError, match='8x8; sides must be multiples of 16'):
         fed(digits[:, :, :8, :8], 6)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-import misc
+from common.errors import UserError
 from metrics import sliced_wasserstein as sw
 from tests.helpers import GOLDEN, load_golden
 
@@ -240,7 +240,7 @@ def test_wrong_use():
         sw.SlicedWasserstein().begin('fakes')
     metric = sw.SlicedWasserstein()
     metric.begin('reals')
-    with pytest.raises(misc.UserError, match='images of 8x8; needs a power of two, 16 or more'):
+    with pytest.raises(UserError, match='images of 8x8; needs a power of two, 16 or more'):
         metric.feed('reals', np.zeros((2, 3, 8, 8), np.uint8))
     metric.feed('reals', np.zeros((2, 3, 32, 32), np.uint8))
     with pytest.raises(ValueError, match='images of 16x16 after 32x32'):

@@ -8,8 +8,8 @@ import theano_env  # isort: skip
 import theano
 import theano.tensor as T
 
-import misc
 import tfutil_shim
+from common.errors import UserError
 from tfutil_shim import Network
 
 
@@ -22,7 +22,7 @@ def test_import_and_call_by_name():
     assert tfutil_shim.import_obj('operator.add')(1, 2) == tfutil_shim.call_func_by_name(1, 2, func='operator.add') == 3
     assert tfutil_shim.import_obj('tfutil_shim.Network.run') is Network.run
     assert tfutil_shim.call_func_by_name(func=dict, a=1) == {'a': 1}
-    with pytest.raises(misc.UserError, match='func=None'):
+    with pytest.raises(UserError, match='func=None'):
         tfutil_shim.call_func_by_name(1)
 
 
@@ -57,9 +57,9 @@ def test_imports_in_two_steps():
     assert tfutil_shim.import_module('np.random') == (np.random, '')
     assert tfutil_shim.import_obj('np.random') is np.random and tfutil_shim.import_obj('np.float32') is np.float32
     assert tfutil_shim.find_obj_in_module(np, '') is np
-    with pytest.raises(misc.UserError, match="there is no 'runs' in tfutil_shim.Network; did you mean 'run'"):
+    with pytest.raises(UserError, match="there is no 'runs' in tfutil_shim.Network; did you mean 'run'"):
         tfutil_shim.find_obj_in_module(tfutil_shim, 'Network.runs')
-    with pytest.raises(misc.UserError, match="no module 'tf'"):
+    with pytest.raises(UserError, match="no module 'tf'"):
         tfutil_shim.import_module('tf.train')
 
 

@@ -12,8 +12,8 @@ import lasagne
 import theano
 import theano.tensor as T
 
-import misc
 import tfutil_shim
+from common.errors import UserError
 from tests.helpers import GOLDEN, load_golden
 from tfutil_shim import Autosummaries, Optimizer
 
@@ -187,7 +187,7 @@ def test_optimizer_reports_to_the_summaries():
     ({'use_loss_scaling': True, 'skip_nonfinite': False}, 'use_loss_scaling=True'),
 ])
 def test_optimizer_reports_bad_arguments(kwargs, message):
-    with pytest.raises(misc.UserError, match=message):
+    with pytest.raises(UserError, match=message):
         Optimizer(**kwargs)
 
 

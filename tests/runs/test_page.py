@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import misc
 import run_report
 import util_scripts
+from common.errors import UserError
+from common.images import save_image
 
 EVIL = '</script><script>window.evil = 1</script><img src=x onerror="window.evil = 1">&amp;'
 LEVELS = {0: 20, 2: 90, 4: 160, 6: 230}        # Gray level of the picture of so many kimg.
@@ -72,7 +73,7 @@ def write_stats(folder, lines, end=''):
 
 
 def write_picture(path, level, size=(20, 30)):
-    misc.save_image(np.full((1, *size), level, np.uint8), path, (0, 255))
+    save_image(np.full((1, *size), level, np.uint8), path, (0, 255))
 
 
 def metric_line(name, kimg, snapshot=None, **values):
@@ -175,7 +176,7 @@ def test_long_runs_and_large_pictures(run_dir, monkeypatch):
     noise = np.random.RandomState(1).randint(256, size=(3, 270, 480), dtype=np.uint8)
     for kimg in range(10, 110):
         shutil.copy(run_dir / 'fakes000002.png', run_dir / f'fakes{kimg:06d}.png')
-    misc.save_image(noise, run_dir / 'fakes000200.png', (0, 255))
+    save_image(noise, run_dir / 'fakes000200.png', (0, 255))
     monkeypatch.setattr(run_report, 'PICTURE_BYTES', 49 * 20_000)      # The noise has 390 kB.
     page = Page(run_report.write_report(run_dir))
     pictures = page.data['pictures']
@@ -218,7 +219,7 @@ def test_files_that_are_missing(run_dir):
     assert 'No status line has been written yet.' in page.text and 'No picture has been written yet.' in page.text
     assert page.tables == [] and page.data['charts'] == []
     os.rename(run_dir / 'config.txt', run_dir / 'other.txt')
-    with pytest.raises(misc.UserError, match=r'has no stats.jsonl, config.txt or fakes.*give a run folder'):
+    with pytest.raises(UserError, match=r'has no stats.jsonl, config.txt or fakes.*give a run folder'):
         run_report.write_report(run_dir)
     write_stats(run_dir, TICKS[:1])
     page = Page(run_report.write_report(run_dir))

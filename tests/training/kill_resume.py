@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 import misc  # noqa: E402
 import training_state  # noqa: E402
+from common.files import TEMPORARY_SUFFIX  # noqa: E402
 
 # Two growth boundaries and four ticks or more.
 OPTIONS = {
@@ -145,14 +146,14 @@ def kill_and_resume(folder, options, kills, chance, seconds=1.5, report=lambda l
         process.kill()
         process.join()
         counts['kills'] += 1
-        counts['while writing'] += bool(list(run_dir.glob('*' + misc.TEMPORARY_SUFFIX)))
+        counts['while writing'] += bool(list(run_dir.glob('*' + TEMPORARY_SUFFIX)))
         if len(training_state.state_paths(str(run_dir))) > 1 and chance.random() < 0.15:
             damage(newest_state(run_dir), chance)
             counts['damaged'] += 1
         report(f'{counts}, state {newest_state(run_dir)[-13:-4]}')
     if not (run_dir / training_state.DONE_FILE).exists():
         finish(folder, options, '--resume', '0')
-    assert not list(run_dir.glob('*' + misc.TEMPORARY_SUFFIX))
+    assert not list(run_dir.glob('*' + TEMPORARY_SUFFIX))
     return counts
 
 

@@ -13,9 +13,9 @@ import torch
 
 import distributed
 import experiment
-import misc
 import theano_torch
 import train
+from common.errors import UserError
 from theano_torch import memory
 
 ON_GPU = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\na total of 79 GiB')
@@ -83,7 +83,7 @@ def test_functions_raise_it_while_and_after_they_are_specialised(error, monkeypa
     ({8: 18}, 6, 'at 8x8 train.minibatch_overrides[8]=18 is too much: set train.minibatch_overrides[8] to 6')])
 def test_the_proposal(overrides, ranks, line):
     schedule = train.Schedule(1, 1, 1, 8, (overrides or {}).get(8, 16), 1, 1)
-    with pytest.raises(misc.UserError) as caught:
+    with pytest.raises(UserError) as caught:
         with experiment.naming_minibatch(lambda: schedule, overrides, distributed.Ranks(0, ranks)):
             raise theano_torch.OutOfMemory('out of memory: 4 GiB')
     assert str(caught.value) == 'out of memory: 4 GiB; ' + line

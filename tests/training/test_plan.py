@@ -7,9 +7,9 @@ import pytest
 
 import config
 import experiment
-import misc
 import plan
 import train
+from common.errors import UserError
 from tests.helpers import GOLDEN
 
 TRAININGS = [name for name in config.experiments if experiment.is_training(config.experiments[name])]
@@ -90,7 +90,7 @@ def test_variants_combine():
 
 @pytest.mark.parametrize('name', ['celebahq-1042', 'digits-nogroving', 'nogrowing', ''])
 def test_unknown_experiment(name):
-    with pytest.raises(misc.UserError, match=f'experiment={name!r}'):
+    with pytest.raises(UserError, match=f'experiment={name!r}'):
         experiment.resolve_config(config, name)
 
 

@@ -15,8 +15,9 @@ import pytest
 import theano
 
 import distributed
-import misc
 import theano_env
+from common.errors import UserError
+from common.files import TEMPORARY_SUFFIX
 from tests.helpers import ROOT
 from tests.training import distributed_worker, kill_resume
 
@@ -146,7 +147,7 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_leaves_the_snapshot(ranks,
     assert 'another process of the run has ended' in err and str(snapshot) in err
     assert 'another process of the run has ended' in (run_dir / 'log.txt').read_text().splitlines()[-1]
     assert finished(second)[1] == '', 'rank 1 is silent'
-    assert not list(run_dir.glob('*' + misc.TEMPORARY_SUFFIX))
+    assert not list(run_dir.glob('*' + TEMPORARY_SUFFIX))
     with open(snapshot, 'rb') as file:
         assert [net.name for net in pickle.load(file)] == ['G', 'D', 'G']
 
@@ -205,7 +206,7 @@ def test_ranks_come_from_the_environment(monkeypatch):
         monkeypatch.setenv(name, value)
     assert distributed.from_environment() == (5, 8, 1)
     monkeypatch.setenv('RANK', 'first')
-    with pytest.raises(misc.UserError, match="RANK='first': must be a whole number"):
+    with pytest.raises(UserError, match="RANK='first': must be a whole number"):
         distributed.from_environment()
 
 
@@ -217,7 +218,7 @@ def test_shares():
 
 def test_minibatches_of_all_resolutions_are_checked():
     distributed.check_minibatches(distributed.Ranks(0, 2), [4, 8], 16, {8: 6, 16: 3})
-    with pytest.raises(misc.UserError, match=r'train.minibatch_overrides\[8\]=6: 4 processes .* use 4 or 8'):
+    with pytest.raises(UserError, match=r'train.minibatch_overrides\[8\]=6: 4 processes .* use 4 or 8'):
         distributed.check_minibatches(distributed.Ranks(0, 4), [4, 8], 16, {8: 6})
 
 

@@ -23,6 +23,8 @@ import experiment
 import misc
 import train
 import training_state
+from common.errors import UserError
+from common.files import TEMPORARY_SUFFIX
 from tests.helpers import ROOT
 from tests.training import kill_resume
 
@@ -84,7 +86,7 @@ def test_a_state_of_another_version(state, tmp_path, monkeypatch):
     monkeypatch.setattr(training_state, 'VERSION', 99)
     training_state.write(tmp_path / 'state.npz', state)
     monkeypatch.undo()
-    with pytest.raises(misc.UserError, match='writes version 1, the file has 99'):
+    with pytest.raises(UserError, match='writes version 1, the file has 99'):
         training_state.read(tmp_path / 'state.npz')
 
 
@@ -101,10 +103,10 @@ def test_the_last_two_are_kept_and_the_newest_intact_one_is_used(state, tmp_path
     assert re.fullmatch(r'.*training-state-1000000000.npz is damaged: .*; trying the one before\n',
                         capsys.readouterr().out)
     os.truncate(tmp_path / names[0], 100)
-    with pytest.raises(misc.UserError, match='only damaged training states'):
+    with pytest.raises(UserError, match='only damaged training states'):
         training_state.newest(str(tmp_path))
     (tmp_path / 'network-snapshot-000007.pkl').touch()
-    with pytest.raises(misc.UserError, match='train.resume_snapshot=7$'):
+    with pytest.raises(UserError, match='train.resume_snapshot=7$'):
         training_state.newest(str(tmp_path))
 
 
@@ -146,7 +148,7 @@ def test_runs_are_found(run_id, name, result_dir):
 @pytest.mark.parametrize('run_id, message', [(7, 'no such run'), (10, 'several such runs: 010-last, 010-twice'),
                                              ('001-third', "did you mean '002-third'")])
 def test_runs_that_are_not_there(run_id, message, result_dir):
-    with pytest.raises(misc.UserError, match=message):
+    with pytest.raises(UserError, match=message):
         training_state.find_run(result_dir, run_id)
 
 
@@ -155,7 +157,7 @@ def test_networks_of_a_run_are_found(result_dir):
     assert training_state.find_networks(result_dir, 0, 6) == (path, 6.0)
     assert training_state.find_networks(result_dir, 0, '000006') == (path, 6.0)
     assert training_state.find_networks(result_dir, 'foreign.pkl', 'latest') == ('foreign.pkl', None)
-    with pytest.raises(misc.UserError, match="train.resume_snapshot=7: use 'latest', or a snapshot of .*: 6"):
+    with pytest.raises(UserError, match="train.resume_snapshot=7: use 'latest', or a snapshot of .*: 6"):
         training_state.find_networks(result_dir, 0, 7)
 
 
@@ -311,7 +313,7 @@ def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
     assert 'with changed options: train.G_learning_rate_max (0.003 in the run, 0.002 now)\n' in out
     assert 'Not bit for bit as it would have gone on: until now the run used: Engine: torch' in out
     chosen['G']['fmap_max'] = 8
-    with pytest.raises(misc.UserError, match=r'does not fit .*000-digits: G.fmap_max \(4 in the run, 8 now\); set'):
+    with pytest.raises(UserError, match=r'does not fit .*000-digits: G.fmap_max \(4 in the run, 8 now\); set'):
         experiment.source_within(str(folder / '000-digits'), chosen, 'another machine')
 
 
@@ -389,7 +391,7 @@ def test_a_full_disk_keeps_the_last_state_and_the_training_goes_on(alone, tmp_pa
     states = dict(re.findall(r'states (\d+) (\d+)', result.stdout))
     assert states['40'] == states['44'] == states['96'] == '000000040' and states['100'] == '000000100'
     found = kill_resume.contents(folder.parent / 'full' / '000-digits')
-    assert not list((folder.parent / 'full' / '000-digits').glob('*' + misc.TEMPORARY_SUFFIX))
+    assert not list((folder.parent / 'full' / '000-digits').glob('*' + TEMPORARY_SUFFIX))
     for name in wanted:
         if name not in ('log', 'stats') and not name.endswith('.png'):
             np.testing.assert_array_equal(found[name], wanted[name])

@@ -13,7 +13,7 @@ import re
 
 import numpy as np
 
-import misc
+from common.errors import UserError
 
 MAX_OPCODES = 200000        # Bounds the memory for small objects. Three networks of the paper have about 10^4.
 MAX_DEPTH = 100             # Of nested containers.
@@ -378,26 +378,26 @@ def load(path, classes):
 
     Raises
     ------
-    misc.UserError
+    UserError
         There is no such file, it is no pickle, or it wants more than is admitted; the message says what.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise misc.UserError(f'{path}: there is no such file')
+        raise UserError(f'{path}: there is no such file')
     try:
         with open(path, 'rb') as pickle_file:
             data = pickle_file.read()
     except OSError as error:
-        raise misc.UserError(f'{path}: cannot be read ({error.strerror})') from error
+        raise UserError(f'{path}: cannot be read ({error.strerror})') from error
     if not data:
-        raise misc.UserError(f'{path}: is empty; copy or download it again')
+        raise UserError(f'{path}: is empty; copy or download it again')
     if data[:256].lstrip()[:1] == b'<':
-        raise misc.UserError(f'{path}: is a web page, not a pickle; download it again')
+        raise UserError(f'{path}: is a web page, not a pickle; download it again')
     try:
         machine = _Machine(data, classes)
         return _finished(machine.run(), {})
-    except misc.UserError as error:
-        raise misc.UserError(f'{path}: {error}') from error
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from error
     except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
         reason = str(error) if isinstance(error, Refused) else f'damaged or no pickle ({error!s:.100})'
-        raise misc.UserError(f'{path}: cannot be read as networks: {" ".join(reason.split())}') from error
+        raise UserError(f'{path}: cannot be read as networks: {" ".join(reason.split())}') from error

@@ -1,0 +1,116 @@
+"""What a person reads: progress bars, durations, the log of a run."""
+
+import contextlib
+import re
+import sys
+import threading
+import traceback
+
+import numpy as np
+from tqdm import tqdm
+
+from common.errors import UserError
+
+
+def progress(iterable, desc, total=None):
+    """A progress bar with ETA. Not on a terminal it stays silent for half a minute and is rare after that."""
+    seconds = 0 if sys.stderr.isatty() else 30
+    return tqdm(iterable, desc=desc, total=total, unit='img', delay=seconds, mininterval=max(seconds, 0.1))
+
+
+def format_time(seconds):
+    """'12s', '3m 07s', '2h 03m 07s' or '4d 2h 03m'; seconds are rounded half to even."""
+    minutes, sec = divmod(int(np.rint(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f'{days}d {hour}h {minute:02d}m'
+    if hours:
+        return f'{hour}h {minute:02d}m {sec:02d}s'
+    if minutes:
+        return f'{minute}m {sec:02d}s'
+    return f'{sec}s'
+
+
+class OutputLogger:
+    """Copies what is printed, on stdout and stderr, into a file: ``with OutputLogger('log.txt'): ...``.
+
+    The file gets finished lines only, as they stand on the screen when the line ends: of a progress bar the last state
+    only. An exception that leaves the block is written into the file, too.
+
+    Raises
+    ------
+    UserError
+        The file cannot be written.
+    """
+
+    def __init__(self, path):
+        try:
+            self.file = open(path, 'a', encoding='utf-8')
+        except OSError as error:
+            raise UserError(f'{path}: the log cannot be written ({error.strerror}); choose another folder') from error
+        self.lock = threading.Lock()
+        self.streams = None
+
+    def __enter__(self):
+        self.streams = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = (_LoggedStream(stream, self) for stream in self.streams)
+        return self
+
+    def __exit__(self, error_type, error, trace):
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, _LoggedStream):
+                stream.flush()
+                stream.log_pending()
+        sys.stdout, sys.stderr = self.streams
+        if isinstance(error, UserError):
+            self.log(f'error: {error}\n')
+        elif error is not None:
+            self.log(''.join(traceback.format_exception(error_type, error, trace)))
+        with self.lock, contextlib.suppress(OSError):
+            self.file.close()
+
+    def log(self, text):
+        with self.lock:
+            if not self.file.closed:    # A progress bar may outlive the block.
+                # A full disk does not end a training; what is not written now is written when there is room.
+                with contextlib.suppress(OSError):
+                    self.file.write(text)
+                    self.file.flush()
+
+
+class _LoggedStream:
+    """Stands in for sys.stdout or sys.stderr within OutputLogger."""
+
+    CONTROL_SEQUENCE = re.compile(r'\x1b\[[0-9;]*[A-Za-z]')
+
+    def __init__(self, stream, logger):
+        self.stream = stream
+        self.logger = logger
+        self.pending = ''
+
+    def write(self, text):
+        self.stream.write(text)
+        *lines, self.pending = (self.pending + text).split('\n')
+        for line in lines:
+            self.logger.log(self.visible(line) + '\n')
+        # Progress bars return to the start of their line a few times a second: keep the last state only.
+        self.pending = self.pending[max(self.pending.rfind('\r', 0, -1), 0):]
+        return len(text)
+
+    def visible(self, line):
+        """What a terminal shows of a line with carriage returns and control sequences."""
+        if '\r' not in line and '\x1b' not in line:
+            return line
+        shown = ''
+        for part in self.CONTROL_SEQUENCE.sub('', line).split('\r'):
+            shown = part + shown[len(part):]
+        return shown.rstrip()
+
+    def log_pending(self):
+        if self.visible(self.pending):
+            self.logger.log(self.visible(self.pending) + '\n')
+        self.pending = ''
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)

@@ -1,0 +1,46 @@
+"""Mistakes of the user: one line that names the option, its value and the cure, without a traceback."""
+
+import difflib
+import sys
+
+
+class UserError(ValueError):
+    """A mistake of the user, in one line that names the option, its value and the cure; shown without a traceback."""
+
+
+class WriteError(UserError):
+    """A file cannot be written: disk full, no permission, no such folder."""
+
+
+def did_you_mean(word, candidates, cutoff=0.6):
+    """``"; did you mean 'nearest candidate'?"`` for the end of an error message, '' where nothing is near."""
+    matches = difflib.get_close_matches(str(word), [str(candidate) for candidate in candidates], n=1, cutoff=cutoff)
+    return f'; did you mean {matches[0]!r}?' if matches else ''
+
+
+def exit_status(script, work, mistakes=UserError, interrupted='interrupted'):
+    """Call ``work()`` and return the exit status of `script`; mistakes of the user and Ctrl-C become one line.
+
+    Parameters
+    ----------
+    script : str
+        Its name, for the line.
+    work : callable
+        Returns an exit status, or None for success.
+    mistakes : exception type or tuple of them
+        What is told without a traceback: status 1.
+    interrupted : str
+        What is told after Ctrl-C: status 130.
+
+    Returns
+    -------
+    int
+    """
+    try:
+        return work() or 0
+    except mistakes as error:
+        print(f'{script}: error: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f'{script}: {interrupted}', file=sys.stderr)
+        return 130

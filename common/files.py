@@ -1,0 +1,113 @@
+"""Files that are either complete or not there."""
+
+import contextlib
+import errno
+import itertools
+import os
+import pickle
+import re
+import socket
+
+from common.errors import WriteError
+
+TEMPORARY_SUFFIX = '.tmp'
+_temporary_counter = itertools.count()
+
+
+def temporary_path(path):
+    """A name beside `path` that no other writer uses; says who writes it, so that leftovers can be told."""
+    return f'{path}.{socket.gethostname()}-{os.getpid()}-{next(_temporary_counter)}{TEMPORARY_SUFFIX}'
+
+
+def remove_stale_temporaries(path):
+    """Delete what writers of `path` on this machine that were killed have left behind.
+
+    Returns
+    -------
+    list of str
+        The files deleted.
+    """
+    folder, name = os.path.split(path)
+    owned = re.compile(re.escape(f'{name}.{socket.gethostname()}-') + r'(\d+)-\d+' + re.escape(TEMPORARY_SUFFIX))
+    removed = []
+    for entry in os.listdir(folder or '.'):
+        match = owned.fullmatch(entry)
+        if match and not _process_exists(int(match[1])):
+            stale_path = os.path.join(folder, entry)
+            with contextlib.suppress(FileNotFoundError):    # Another writer tidies up at the same time.
+                os.remove(stale_path)
+                removed.append(stale_path)
+    return removed
+
+
+def _process_exists(pid):
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    return True
+
+
+def publish(temporary, path):
+    """Give the finished file `temporary` its real name, its content safely on the disk first, and the name after."""
+    _fsync(temporary)
+    os.replace(temporary, path)
+    with contextlib.suppress(OSError):      # Not all file systems let a folder be opened.
+        _fsync(os.path.dirname(path) or '.')
+
+
+def _fsync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_write(path, mode='wb', **open_kwargs):
+    """Open a file for writing that gets its name when it is complete: ``with atomic_write(path) as file: ...``.
+
+    After an exception, or a kill, `path` is what it was before: the old file or none.
+
+    Raises
+    ------
+    WriteError
+        The file cannot be written: no permission, no such folder, disk full.
+    """
+    path = os.fspath(path)
+    temporary = temporary_path(path)
+    try:
+        with open(temporary, mode, **open_kwargs) as file:
+            yield file
+        publish(temporary, path)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.remove(temporary)
+
+
+def append(path, data):
+    """Append bytes to a file, all of them or, with a `WriteError`, none."""
+    try:
+        with open(path, 'ab', buffering=0) as file:
+            size = file.tell()
+            try:
+                while data:
+                    data = data[file.write(data):]
+            except OSError:
+                file.truncate(size)
+                raise
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+def _write_error(path, error):
+    return WriteError(f'{path}: cannot be written ({error.strerror or error}); choose another folder or make room')
+
+
+def save_pkl(obj, path):
+    """Pickle `obj` into a file that is either complete or not there."""
+    with atomic_write(path) as file:
+        pickle.dump(obj, file, protocol=4)

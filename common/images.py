@@ -1,0 +1,116 @@
+"""Images as arrays and as files: dynamic ranges, grids, PNG and JPEG."""
+
+import math
+import os
+
+import numpy as np
+from PIL import Image
+
+from common.errors import UserError
+from common.files import atomic_write
+
+
+def adjust_dynamic_range(data, drange_in, drange_out):
+    """Map values linearly so that `drange_in` becomes `drange_out`.
+
+    Parameters
+    ----------
+    data : ndarray or Theano expression
+    drange_in, drange_out : (float, float)
+        Lowest and highest value.
+
+    Returns
+    -------
+    ndarray or Theano expression
+        `data` itself when the ranges are equal. Otherwise scale and offset are float32, integers become float32 and
+        float64 stays float64. Values outside the range are not clipped.
+    """
+    if tuple(drange_in) == tuple(drange_out):
+        return data
+    if isinstance(data, np.ndarray) and data.dtype.kind in 'bui':
+        data = data.astype(np.float32)
+    low_in, high_in, low_out, high_out = np.float32([*drange_in, *drange_out])
+    scale = (high_out - low_out) / (high_in - low_in)
+    return data * scale + (low_out - low_in * scale)
+
+
+def create_image_grid(images, grid_size=None):
+    """Lay images out row by row in one image.
+
+    Parameters
+    ----------
+    images : ndarray, shape (N, C, H, W) or (N, H, W)
+    grid_size : (columns, rows), optional
+        Default: the smallest nearly square grid that holds them.
+
+    Returns
+    -------
+    ndarray, shape (C, rows * H, columns * W) or (rows * H, columns * W), dtype of `images`
+        Cells without an image are 0.
+
+    Raises
+    ------
+    ValueError
+        The images have other axes, or are more than the grid holds.
+    """
+    if images.ndim not in (3, 4):
+        raise ValueError(f'images of shape {images.shape}: need [N, C, H, W] or [N, H, W]')
+    num, (height, width) = len(images), images.shape[-2:]
+    if grid_size is None:
+        columns = max(math.ceil(math.sqrt(num)), 1)
+        grid_size = columns, max(math.ceil(num / columns), 1)
+    columns, rows = grid_size
+    if num > columns * rows:
+        raise ValueError(f'grid_size={tuple(grid_size)}: holds {columns * rows} images, got {num}')
+    grid = np.zeros(images.shape[1:-2] + (rows * height, columns * width), dtype=images.dtype)
+    for index, image in enumerate(images):
+        y, x = index // columns * height, index % columns * width
+        grid[..., y:y + height, x:x + width] = image
+    return grid
+
+
+def convert_to_pil_image(image, drange=(0, 1)):
+    """A Pillow image of mode L or RGB.
+
+    Parameters
+    ----------
+    image : ndarray, shape (1, H, W), (3, H, W) or (H, W)
+    drange : (float, float)
+        The values shown as black and white. Values are rounded half to even, then clipped.
+
+    Raises
+    ------
+    ValueError
+        `image` has another shape.
+    """
+    if image.ndim == 3 and image.shape[0] == 1:
+        image = image[0]
+    if image.ndim != 2 and not (image.ndim == 3 and image.shape[0] == 3):
+        raise ValueError(f'image of shape {image.shape}: need [1, H, W], [3, H, W] or [H, W]')
+    image = np.rint(adjust_dynamic_range(image, drange, (0, 255))).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)) if image.ndim == 3 else image)
+
+
+def save_image(image, path, drange=(0, 1), quality=95):
+    """Write one image, (C, H, W) or (H, W); the suffix of `path` tells the format. `quality` is for JPEG."""
+    save_pil_image(convert_to_pil_image(image, drange), path, quality)
+
+
+def save_image_grid(images, path, drange=(0, 1), grid_size=None):
+    """Write images (N, C, H, W) or (N, H, W) as one image file; see :func:`create_image_grid`."""
+    save_image(create_image_grid(images, grid_size), path, drange)
+
+
+def save_pil_image(image, path, quality=95):
+    """Write a Pillow image; `path` is never seen half-written."""
+    extensions = Image.registered_extensions()
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in extensions:
+        raise UserError(f'{path}: no image format has the suffix {suffix!r}; use .png or .jpg')
+    with atomic_write(path) as image_file:
+        image.save(image_file, format=extensions[suffix], quality=quality)
+
+
+def snapshot_grid_size(height, width):
+    """(columns, rows) of the image grids of a training run: what fits on a Full HD screen, within limits."""
+    return int(np.clip(1920 // width, 3, 16)), int(np.clip(1080 // height, 2, 16))
