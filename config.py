@@ -1,8 +1,8 @@
 """What to run. Data only: `train.py` reads it and passes plain arguments on; no other module imports it.
 
 Choose an experiment by name below, or run ``python train.py --experiment NAME``. An experiment lists only what differs
-from the defaults in the signatures of `dataset.Dataset`, `networks.G_paper`, `networks.D_paper`, `loss.evaluate_loss`
-and `train.train_gan`; an unknown key is an error that names the nearest valid one.
+from the defaults in the signatures of `data.dataset.Dataset`, `networks.G_paper`, `networks.D_paper`,
+`loss.evaluate_loss` and `train.train_gan`; an unknown key is an error that names the nearest valid one.
 """
 
 experiment = 'digits'       # Which entry of the table below to run.

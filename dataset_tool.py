@@ -1,4 +1,4 @@
-"""Make and look into datasets: ``python dataset_tool.py COMMAND --help`` shows how. The format is hdf5_format.py's."""
+"""Make and look into datasets: ``python dataset_tool.py COMMAND --help`` shows how."""
 
 import argparse
 import os
@@ -6,55 +6,51 @@ import sys
 
 import numpy as np
 
-import celebahq_run
-import image_folder
-import labelled_sets
-import lsun
-import tfrecords
-from celebahq import SIZE as CELEBAHQ_SIZE
 from common.console import progress
 from common.errors import exit_status
-from dataset_inspect import compare, display, extract, inspect
-from dataset_shards import merge, parse_shard
-from hdf5_format import HDF5Writer, refuse_existing
-from image_source import create
+from data import celebahq_files, image_folder, labelled_sets, lsun, tfrecords
+from data.celebahq import SIZE as CELEBAHQ_SIZE
+from data.hdf5_writer import HDF5Writer, refuse_existing
+from data.image_source import create
+from data.inspection import compare, display, extract, inspect
+from data.shards import merge, parse_shard
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Making files. The arguments are described where the source files are read; `writing` is image_source.write_dataset's.
 
 
 def create_mnist(h5_path, mnist_dir, split='train', expected_images=None, **writing):
-    """Make a dataset of MNIST, see :func:`labelled_sets.mnist`."""
+    """Make a dataset of MNIST, see :func:`data.labelled_sets.mnist`."""
     create(h5_path, labelled_sets.mnist, mnist_dir, split, expected_images, **writing)
 
 
 def create_mnistrgb(h5_path, mnist_dir, num_images=1000000, seed=123, expected_images=None, **writing):
-    """Make a dataset of triples of MNIST digits, see :func:`labelled_sets.mnist_rgb`."""
+    """Make a dataset of triples of MNIST digits, see :func:`data.labelled_sets.mnist_rgb`."""
     create(h5_path, labelled_sets.mnist_rgb, mnist_dir, num_images, seed, expected_images, **writing)
 
 
 def create_cifar10(h5_path, cifar_dir, split='train', expected_images=None, **writing):
-    """Make a dataset of CIFAR-10, see :func:`labelled_sets.cifar10`."""
+    """Make a dataset of CIFAR-10, see :func:`data.labelled_sets.cifar10`."""
     create(h5_path, labelled_sets.cifar10, cifar_dir, split, expected_images, **writing)
 
 
 def create_cifar100(h5_path, cifar_dir, split='train', coarse=False, expected_images=None, **writing):
-    """Make a dataset of CIFAR-100, see :func:`labelled_sets.cifar100`."""
+    """Make a dataset of CIFAR-100, see :func:`data.labelled_sets.cifar100`."""
     create(h5_path, labelled_sets.cifar100, cifar_dir, split, coarse, expected_images, **writing)
 
 
 def create_svhn(h5_path, svhn_dir, split='train', expected_images=None, **writing):
-    """Make a dataset of Street View House Numbers, see :func:`labelled_sets.svhn`."""
+    """Make a dataset of Street View House Numbers, see :func:`data.labelled_sets.svhn`."""
     create(h5_path, labelled_sets.svhn, svhn_dir, split, expected_images, **writing)
 
 
 def create_lsun(h5_path, lmdb_dir, resolution=256, max_images=None, **writing):
-    """Make a dataset of a category of LSUN, see :func:`lsun.lsun`."""
+    """Make a dataset of a category of LSUN, see :func:`data.lsun.lsun`."""
     create(h5_path, lsun.lsun, lmdb_dir, resolution, max_images, **writing)
 
 
 def create_celeba(h5_path, celeba_dir, cx=89, cy=121, expected_images=None, **writing):
-    """Make a dataset of CelebA at 128x128, see :func:`image_folder.celeba`."""
+    """Make a dataset of CelebA at 128x128, see :func:`data.image_folder.celeba`."""
     create(h5_path, image_folder.celeba, celeba_dir, cx, cy, expected_images, **writing)
 
 
@@ -74,7 +70,7 @@ def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, shard=None, **o
     shard : (int, int), optional
         Make part I of N of the images only.
     **options
-        indices, num_images, num_processes, resume, skip_bad, save_stages: see :func:`celebahq_run.create`.
+        indices, num_images, num_processes, resume, skip_bad, save_stages: see :func:`data.celebahq_files.create`.
 
     Raises
     ------
@@ -83,26 +79,26 @@ def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, shard=None, **o
     """
     refuse_existing(h5_path, force=force)
     work_dir = f'{h5_path}.images'
-    entries = celebahq_run.create(celeba_dir, delta_dir, work_dir, progress, force=force, shard=shard,
-                                  **options)
+    entries = celebahq_files.create(celeba_dir, delta_dir, work_dir, progress, force=force, shard=shard,
+                                    **options)
     with HDF5Writer(h5_path, CELEBAHQ_SIZE, 3, force=force, shard=shard) as writer:
-        for image in celebahq_run.read_images(entries, celeba_dir, delta_dir, work_dir, progress):
+        for image in celebahq_files.read_images(entries, celeba_dir, delta_dir, work_dir, progress):
             writer.add_images(image[np.newaxis])
-    celebahq_run.remove_work_dir(work_dir)
+    celebahq_files.remove_work_dir(work_dir)
 
 
 def create_from_images(h5_path, image_dir, resize=None, crop=None, skip_bad=False, labels=True, **writing):
-    """Make a dataset of a folder of images, see :func:`image_folder.image_folder`."""
+    """Make a dataset of a folder of images, see :func:`data.image_folder.image_folder`."""
     create(h5_path, image_folder.image_folder, image_dir, resize, crop, skip_bad, labels, **writing)
 
 
 def create_from_tfrecords(h5_path, tfrecord_dir, **writing):
-    """Make a dataset of the TFRecords of the 2018 release, see :func:`tfrecords.tfrecords`."""
+    """Make a dataset of the TFRecords of the 2018 release, see :func:`data.tfrecords.tfrecords`."""
     create(h5_path, tfrecords.tfrecords, tfrecord_dir, **writing)
 
 
 def create_digits(h5_path, resolution=16, margin=None, **writing):
-    """Make the dataset that the demo is trained on, in seconds, see :func:`labelled_sets.digits`."""
+    """Make the dataset that the demo is trained on, in seconds, see :func:`data.labelled_sets.digits`."""
     create(h5_path, labelled_sets.digits, resolution, margin, **writing)
 
 

@@ -20,7 +20,6 @@ import numpy as np
 
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
 
-import dataset
 import distributed
 import loss
 import metrics
@@ -31,6 +30,7 @@ import training_state
 from common.console import OutputLogger
 from common.errors import UserError, did_you_mean
 from common.files import append, atomic_write
+from data import dataset
 from metrics.digit_recognition import DigitRecognition
 from theano_torch import memory
 

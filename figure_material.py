@@ -12,10 +12,10 @@ import theano_env  # noqa: F401  isort: skip  (restores what the imports of Thea
 
 import evaluate_metrics
 import experiment
-import hdf5_format
 import misc
 import util_scripts
 from common.errors import UserError
+from data import hdf5_format
 
 PIXELS = 32             # Images are compared at so many pixels a side where there are no features...
 CENTRE = 0.75           # ...and so much of their width and height, as in the paper, whose crop shows the face only.

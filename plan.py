@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 import experiment
-import hdf5_format
 import reporting
 import tfutil_shim
 import theano_env
 import train
 from common.console import format_time
+from data import hdf5_format
 
 D_STEP_FORWARDS = 13        # A D step of WGAN-GP in forward passes of D: four evaluations and their derivatives...
 G_STEP_FORWARDS = 5         # ...and a G step, in which G costs about as much as D.

@@ -26,11 +26,12 @@ import config
 import dataset_tool
 import evaluate_metrics
 import experiment
-import hdf5_format
 import reproduce_report
 import theano_env
 import train_classifier
 from common.errors import UserError, exit_status
+from data import hdf5_format
+from data.hdf5_writer import HDF5Writer
 
 ROOT = pathlib.Path(__file__).resolve().parent
 SEEDS = (1000, 1001, 1002)
@@ -135,7 +136,7 @@ def make_datasets(data_dir):
         with h5:
             images = levels[32][:, 0]
         indices = np.random.RandomState(123).randint(len(images), size=(NUM_STACKED, 3))
-        with hdf5_format.HDF5Writer(stacked, 32, 3) as writer:
+        with HDF5Writer(stacked, 32, 3) as writer:
             for group in np.array_split(indices, 40):
                 writer.add_images(images[group])
 

@@ -25,7 +25,7 @@ import updates
 from common.errors import UserError, exit_status
 from common.files import atomic_write
 from common.images import adjust_dynamic_range
-from dataset import Dataset
+from data.dataset import Dataset
 
 TEST_SHARE = 0.2        # Of the images, not trained on.
 MINIBATCH_SIZE = 16

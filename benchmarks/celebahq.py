@@ -1,8 +1,8 @@
 """Time the steps of making one CelebA-HQ image on one core: the plain exact way beside the optimised one.
 
-    python benchmarks/celebahq.py
-    python benchmarks/celebahq.py --files 000003.jpg 000008.jpg --rounds 5
-    python benchmarks/celebahq.py --celeba ~/celeba --deltas ~/celeba-hq-deltas --files 000131.jpg
+    python benchmarks/data/celebahq.py
+    python benchmarks/data/celebahq.py --files 000003.jpg 000008.jpg --rounds 5
+    python benchmarks/data/celebahq.py --celeba ~/celeba --deltas ~/celeba-hq-deltas --files 000131.jpg
 
 Both ways are run in turns. `plain` is what one writes down first from the rules of rounding: whole-array NumPy with
 gathers, SciPy's Gaussian filter of the whole padded photo; `ours` is what `dataset_tool.py create_celebahq` runs. Both
@@ -22,10 +22,12 @@ import scipy.ndimage
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import celebahq  # noqa: E402
-import celebahq_resample  # noqa: E402
-import celebahq_run  # noqa: E402
-from hdf5_format import HDF5Writer  # noqa: E402
+from data import (
+    celebahq,  # noqa: E402
+    celebahq_files,  # noqa: E402
+    pillow_2015,  # noqa: E402
+)
+from data.hdf5_writer import HDF5Writer  # noqa: E402
 
 FIXTURE = pathlib.Path(__file__).resolve().parent.parent / 'tests' / 'golden' / 'celebahq'
 BLOCK = 256     # Rows that the plain way works on at a time, to fit into memory.
@@ -33,7 +35,7 @@ BLOCK = 256     # Rows that the plain way works on at a time, to fit into memory
 
 def plain_filter(image, num):
     """Lanczos along the first axis, all outputs at once, tap by tap."""
-    first, weights = celebahq_resample.lanczos_weights(len(image), num)
+    first, weights = pillow_2015.lanczos_weights(len(image), num)
     taps = np.zeros((num, max(map(len, weights))), np.float32)
     for row, values in zip(taps, weights, strict=True):
         row[:len(values)] = values
@@ -65,8 +67,8 @@ def plain_pad(image, pad, blur):
 
 
 WAYS = {
-    'plain': (plain_resize, plain_pad, celebahq_resample.transform_exactly),
-    'ours': (celebahq_resample.resize, celebahq.pad_photo, celebahq_resample.transform_fast),
+    'plain': (plain_resize, plain_pad, pillow_2015.transform_exactly),
+    'ours': (pillow_2015.resize, celebahq.pad_photo, pillow_2015.transform_fast),
 }
 
 
@@ -121,15 +123,15 @@ def time_keeping(entry, celeba_dir, delta_dir, folder):
     os.makedirs(folder, exist_ok=True)
     image, _ = celebahq.make_image(entry, celeba_dir, delta_dir)
     start = time.process_time()
-    celebahq_run.write_part(image, celebahq_run.part_path(folder, entry.idx))
+    celebahq_files.write_part(image, celebahq_files.part_path(folder, entry.idx))
     wrote = time.process_time()
-    celebahq_run.read_part(entry, folder)
+    celebahq_files.read_part(entry, folder)
     read = time.process_time()
     with HDF5Writer(os.path.join(folder, 'a.h5'), celebahq.SIZE, 3, force=True) as writer:
         writer.add_images(image[np.newaxis])
     end = time.process_time()
     sizes = [os.path.getsize(path) / 1e6
-             for path in (celebahq_run.part_path(folder, entry.idx), os.path.join(folder, 'a.h5'))]
+             for path in (celebahq_files.part_path(folder, entry.idx), os.path.join(folder, 'a.h5'))]
     print(f'\n{entry.orig_file}: PNG written in {wrote - start:.2f} s ({sizes[0]:.1f} MB) and read in '
           f'{read - wrote:.2f} s; HDF5 written in {end - read:.2f} s ({sizes[1]:.1f} MB)')
 
@@ -143,7 +145,7 @@ def main():
     parser.add_argument('--rounds', type=int, default=3, help='default: %(default)s')
     parser.add_argument('--folder', default='/tmp/celebahq-benchmark', help='for files; default: %(default)s')
     args = parser.parse_args()
-    chosen = [entry for entry in celebahq_run.read_lists(args.celeba, args.deltas) if entry.orig_file in args.files]
+    chosen = [entry for entry in celebahq_files.read_lists(args.celeba, args.deltas) if entry.orig_file in args.files]
     for entry in chosen:
         rounds = {way: [] for way in WAYS}
         for _ in range(args.rounds):

@@ -22,9 +22,9 @@ from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import chunk_reader  # noqa: E402
-from dataset import Dataset  # noqa: E402
-from hdf5_format import HDF5Writer  # noqa: E402
+from data import chunk_reader  # noqa: E402
+from data.dataset import Dataset  # noqa: E402
+from data.hdf5_writer import HDF5Writer  # noqa: E402
 
 GRAIN = 1.0     # Standard deviation of the noise in photo-like images, of 255.
 

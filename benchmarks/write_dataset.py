@@ -26,8 +26,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from read_dataset import noise, photo_like, spread  # noqa: E402
 
-import hdf5_format  # noqa: E402
-from hdf5_format import HDF5Writer  # noqa: E402
+from data import hdf5_writer  # noqa: E402
+from data.hdf5_writer import (
+    GROUP_BYTES,  # noqa: E402
+    HDF5Writer,  # noqa: E402
+    halve,  # noqa: E402
+)
 
 
 def write_plainly(h5_path, images):
@@ -39,12 +43,12 @@ def write_plainly(h5_path, images):
             levels.append(h5.create_dataset('data%dx%d' % shape[1:], (0,) + shape, np.uint8, maxshape=(None,) + shape,
                                             chunks=(-(-128 // np.prod(shape)),) + shape,
                                             compression='gzip', compression_opts=4))
-        step = max(hdf5_format.GROUP_BYTES // images[0].nbytes, 1)
+        step = max(GROUP_BYTES // images[0].nbytes, 1)
         for start in range(0, len(images), step):
             group = images[start:start + step].astype(np.float32)
             for level in levels:
                 if group.shape[2] > level.shape[2]:
-                    group = hdf5_format.halve(group)
+                    group = halve(group)
                 level.resize(len(level) + len(group), axis=0)
                 level[-len(group):] = np.rint(group).clip(0, 255).astype(np.uint8)
 
@@ -84,7 +88,7 @@ def main():
         results = np.array([[measure(function, os.path.join(folder, 'images.h5'), images, *more)
                              for _name, function, more in ways] for _ in range(args.repetitions)])
     print(f'{args.num_images} {args.images} images of {args.resolution}x{args.resolution}, compressed by '
-          f'{hdf5_format.zlib_compress.__module__}')
+          f'{hdf5_writer.zlib_compress.__module__}')
     print(f'{"":<24} {"img/s":<24} {"ms":<8} {"times as fast":<24} {"size"}')
     for number, (name, _function, _more) in enumerate(ways):
         rates, milliseconds, sizes = results[:, number].T

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import dataset_tool
-import labelled_sets
+from data import labelled_sets
 from tests.helpers import ROOT, run_tool
 
 ALIASES = {'create_custom': 'create_from_images', 'create_mnist_rgb': 'create_mnistrgb'}

@@ -18,7 +18,7 @@ import theano_env
 import train_classifier
 from common.errors import UserError
 from common.files import save_pkl
-from hdf5_format import HDF5Writer
+from data.hdf5_writer import HDF5Writer
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 

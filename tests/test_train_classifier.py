@@ -9,7 +9,7 @@ import dataset_tool
 import theano_env
 import train_classifier
 from common.errors import UserError
-from dataset import Dataset
+from data.dataset import Dataset
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 

@@ -16,16 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import celebahq
-import celebahq_resample
-import celebahq_run
 import dataset_tool
 from common.errors import UserError
+from data import celebahq, celebahq_files, pillow_2015
 from tests.helpers import GOLDEN, ROOT
 
 FIXTURE = GOLDEN / 'celebahq'
 CELEBA, DELTAS = FIXTURE / 'celeba', FIXTURE / 'deltas'
-EXPECTED = celebahq_run.Expected(10, 9, '9cface1656b8657bb55f20e3b6187480')
+EXPECTED = celebahq_files.Expected(10, 9, '9cface1656b8657bb55f20e3b6187480')
 IMAGES = json.loads((FIXTURE / 'steps.json').read_text())
 SMALL = '1,3,5'     # Numbers of images that are made quickly.
 
@@ -40,7 +38,7 @@ def load(name):
 
 
 def read_entries(celeba_dir=CELEBA, delta_dir=DELTAS, **choice):
-    return celebahq_run.read_lists(celeba_dir, delta_dir, expected=EXPECTED, **choice)
+    return celebahq_files.read_lists(celeba_dir, delta_dir, expected=EXPECTED, **choice)
 
 
 @pytest.fixture
@@ -65,14 +63,14 @@ def run(capsys, h5_path, *options, celeba_dir=CELEBA, delta_dir=DELTAS, num_proc
 def test_recorded_resize(case):
     arrays = load('unit_resize')
     expected = arrays[f'out{case:02d}']
-    result = celebahq_resample.resize(arrays[f'in{case:02d}'], (expected.shape[1], expected.shape[0]))
+    result = pillow_2015.resize(arrays[f'in{case:02d}'], (expected.shape[1], expected.shape[0]))
     np.testing.assert_array_equal(result, expected)
     assert result.dtype == np.uint8
 
 
 def test_resizing_to_the_same_size_copies():
     image = load('unit_resize')['in00']
-    result = celebahq_resample.resize(image, (29, 37))
+    result = pillow_2015.resize(image, (29, 37))
     np.testing.assert_array_equal(result, image)
     assert not np.shares_memory(result, image)
 
@@ -82,8 +80,8 @@ def test_recorded_transform(case):
     arrays = load('unit_quad')
     source, quad, expected = (arrays[f'{name}{case:02d}'] for name in ('in', 'quad', 'out'))
     size = expected.shape[1], expected.shape[0]
-    np.testing.assert_array_equal(celebahq_resample.transform_exactly(source, quad, size), expected)
-    fast = celebahq_resample.transform_fast(source, quad, size)
+    np.testing.assert_array_equal(pillow_2015.transform_exactly(source, quad, size), expected)
+    fast = pillow_2015.transform_fast(source, quad, size)
     if case in (2, 8):      # Positions that lie on an edge or a pixel's centre, where the last bit decides.
         assert np.mean(fast != expected) < 0.02
     else:
@@ -323,17 +321,17 @@ def test_choice_of_images():
 
 @needs_libjpeg_8d
 def test_the_first_photo_is_decoded_first(folders, capsys):
-    celebahq_run.check_decoder(CELEBA, EXPECTED)
+    celebahq_files.check_decoder(CELEBA, EXPECTED)
     assert capsys.readouterr() == ('', '')
-    celebahq_run.check_decoder(CELEBA)
+    celebahq_files.check_decoder(CELEBA)
     assert 'decodes to the MD5 9cface1656b8657bb55f20e3b6187480, expected the MD5 9cad8178d6cb0196b36f7b34bc5eb6d3' in \
         capsys.readouterr().err
     path = folders[0] / 'img_celeba' / '000001.jpg'
     path.write_bytes(b'')
-    celebahq_run.check_decoder(folders[0])
+    celebahq_files.check_decoder(folders[0])
     assert '000001.jpg: cannot be decoded as JPEG (' in capsys.readouterr().err
     path.unlink()
-    celebahq_run.check_decoder(folders[0])
+    celebahq_files.check_decoder(folders[0])
     assert capsys.readouterr() == ('', '')
 
 
@@ -477,7 +475,7 @@ def test_force_starts_over(small_file, tmp_path, capsys):
 
 @needs_libjpeg_8d
 def test_hopeless_runs_end(folders, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(celebahq_run, 'HOPELESS_IMAGES', 2)
+    monkeypatch.setattr(celebahq_files, 'HOPELESS_IMAGES', 2)
     for path in (folders[0] / 'img_celeba').iterdir():
         path.write_bytes(b'no photo')
     options = dict(celeba_dir=folders[0], delta_dir=folders[1])
@@ -490,7 +488,7 @@ def test_hopeless_runs_end(folders, tmp_path, capsys, monkeypatch):
 
 @needs_libjpeg_8d
 def test_a_process_is_killed(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(celebahq_run, 'start_worker', os.abort)
+    monkeypatch.setattr(celebahq_files, 'start_worker', os.abort)
     status, _, stderr = run(capsys, tmp_path / 'a.h5', '--indices', SMALL, num_processes=1)
     assert status == 1 and 'error: a process was killed, likely for lack of memory: each of the 1 takes' in stderr
 

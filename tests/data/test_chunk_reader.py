@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-import chunk_reader
-from chunk_reader import ChunkReader, find_chunks, open_raw
 from common.errors import UserError
+from data import chunk_reader
+from data.chunk_reader import ChunkReader, find_chunks, open_raw
 
 
 def make_images(num=11, channels=3, resolution=16):

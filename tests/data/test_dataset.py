@@ -9,9 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-import chunk_reader
-import dataset
 from common.errors import UserError
+from data import chunk_reader, dataset
 from tests.helpers import load_golden
 
 ARRAYS = load_golden('dataset_reader')[0]

@@ -13,10 +13,11 @@ import h5py
 import numpy as np
 import pytest
 
-import hdf5_format
 from common.errors import UserError
 from common.files import temporary_path
-from hdf5_format import HDF5Writer, open_levels
+from data import hdf5_format, hdf5_writer
+from data.hdf5_format import open_levels
+from data.hdf5_writer import HDF5Writer
 from tests.helpers import ROOT, check_h5_file, load_golden
 
 ARRAYS, META = load_golden('h5tool_custom')
@@ -29,7 +30,7 @@ ARRAYS, META = load_golden('h5tool_custom')
 @pytest.mark.parametrize('group_bytes', [1, 10000, 1 << 22])
 def test_the_recorded_exporter_file(group_bytes, tmp_path, monkeypatch):
     """Images of 16x16, of 32x32 and of floats, however they are grouped for writing."""
-    monkeypatch.setattr(hdf5_format, 'GROUP_BYTES', group_bytes)
+    monkeypatch.setattr(hdf5_writer, 'GROUP_BYTES', group_bytes)
     counts = []
     with HDF5Writer(tmp_path / 'new' / 'a.h5', 16, 3) as writer:
         writer.add_images(ARRAYS['exporter_source_a'])
@@ -54,7 +55,7 @@ def write_noise(h5_path, num_threads, group_sizes):
 
 def test_the_same_images_make_the_same_bytes(tmp_path, monkeypatch):
     """With any number of threads, images added in any portions, at another second."""
-    monkeypatch.setattr(hdf5_format, 'GROUP_BYTES', 7 << 10)
+    monkeypatch.setattr(hdf5_writer, 'GROUP_BYTES', 7 << 10)
     first = write_noise(tmp_path / 'a.h5', 1, [300])
     time.sleep(1.1)
     assert write_noise(tmp_path / 'b.h5', 3, [300]) == first
@@ -64,9 +65,9 @@ def test_the_same_images_make_the_same_bytes(tmp_path, monkeypatch):
 @pytest.mark.parametrize('compressor', ['libdeflate', 'zlib'])
 def test_the_last_chunks_are_filled_up_with_zeros_as_hdf5_does(compressor, tmp_path, monkeypatch):
     if compressor == 'zlib':
-        monkeypatch.setattr(hdf5_format, 'zlib_compress', zlib.compress)
+        monkeypatch.setattr(hdf5_writer, 'zlib_compress', zlib.compress)
     else:
-        assert hdf5_format.zlib_compress.__module__.startswith('deflate')
+        assert hdf5_writer.zlib_compress.__module__.startswith('deflate')
     write_noise(tmp_path / 'a.h5', 2, [300])
     with h5py.File(tmp_path / 'a.h5') as h5, h5py.File(tmp_path / 'plain.h5', 'w') as plain:
         for name, level in h5.items():
@@ -80,9 +81,9 @@ def test_the_last_chunks_are_filled_up_with_zeros_as_hdf5_does(compressor, tmp_p
 
 def test_memory_is_bounded(tmp_path, monkeypatch):
     """However slow the threads are, no more groups are waiting than there are threads, and one."""
-    compress, waiting = hdf5_format.compress, []
-    monkeypatch.setattr(hdf5_format, 'GROUP_BYTES', 1)
-    monkeypatch.setattr(hdf5_format, 'compress', lambda pixels: time.sleep(0.001) or compress(pixels))
+    compress, waiting = hdf5_writer.compress, []
+    monkeypatch.setattr(hdf5_writer, 'GROUP_BYTES', 1)
+    monkeypatch.setattr(hdf5_writer, 'compress', lambda pixels: time.sleep(0.001) or compress(pixels))
     with HDF5Writer(tmp_path / 'a.h5', 8, 3, num_threads=2) as writer:
         for _ in range(50):
             writer.add_images(np.zeros((1, 3, 8, 8), np.uint8))
@@ -94,7 +95,7 @@ def test_memory_is_bounded(tmp_path, monkeypatch):
 def test_an_error_in_a_thread_is_raised_and_nothing_is_left(tmp_path, monkeypatch):
     def fail(_pixels):
         raise MemoryError('compress')
-    monkeypatch.setattr(hdf5_format, 'compress', fail)
+    monkeypatch.setattr(hdf5_writer, 'compress', fail)
     with pytest.raises(MemoryError, match='compress'), HDF5Writer(tmp_path / 'a.h5', 8, 3) as writer:
         writer.add_images(np.zeros((1, 3, 8, 8), np.uint8))
     assert os.listdir(tmp_path) == []

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import image_folder
-import image_source
 from common.errors import UserError
+from data import image_folder, image_source
 from dataset_tool import create_celeba, create_from_images
 from tests.helpers import check_h5_file, load_golden, run_tool
 

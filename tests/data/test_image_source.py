@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-import image_source
 from common.errors import UserError
-from image_source import ImageSource, array_source, decoded_source, map_in_order
+from data import image_source
+from data.image_source import ImageSource, array_source, decoded_source, map_in_order
 
 
 def test_results_come_in_order_and_from_several_threads():

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import dataset_inspect
 from common.errors import UserError
-from hdf5_format import HDF5Writer
+from data import inspection
+from data.hdf5_writer import HDF5Writer
 from tests.helpers import load_golden, run_tool
 
 ARRAYS, META = load_golden('h5tool_custom')
@@ -150,7 +150,7 @@ def test_verify_names_every_image_that_cannot_be_read(rgb_h5, capsys):
 
 
 def test_many_images_are_counted_and_ten_listed():
-    assert dataset_inspect.list_images(list(range(11))) == '11 images (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...)'
+    assert inspection.list_images(list(range(11))) == '11 images (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...)'
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_sheets_that_cannot_be_written(rgb_h5, capsys):
 
 
 def test_display_without_a_display(rgb_h5, capsys, monkeypatch):
-    monkeypatch.setattr(dataset_inspect, 'open_window', lambda: None)
+    monkeypatch.setattr(inspection, 'open_window', lambda: None)
     monkeypatch.chdir(rgb_h5.parent)
     status, out, err = run_tool(capsys, 'display', rgb_h5)
     assert (status, err) == (0, '') and 'Wrote 12 images at 32x32 to rgb-images.png' in out
@@ -204,7 +204,7 @@ def test_display_without_a_display(rgb_h5, capsys, monkeypatch):
 
 
 def test_display_into_a_file(rgb_h5, capsys, monkeypatch):
-    monkeypatch.setattr(dataset_inspect, 'open_window', lambda: pytest.fail('a window'))
+    monkeypatch.setattr(inspection, 'open_window', lambda: pytest.fail('a window'))
     assert run_tool(capsys, 'display', rgb_h5, '--output', rgb_h5.parent / 'b.png')[0] == 0
     assert Image.open(rgb_h5.parent / 'b.png').size == (12 * 32, 32)
 
@@ -212,7 +212,7 @@ def test_display_into_a_file(rgb_h5, capsys, monkeypatch):
 @pytest.mark.skipif(os.name != 'posix' or os.uname().sysname == 'Darwin', reason='X11 only')
 def test_there_is_no_window_without_a_display(monkeypatch):
     monkeypatch.delenv('DISPLAY', raising=False)
-    assert dataset_inspect.open_window() is None
+    assert inspection.open_window() is None
 
 
 class FakeWindow:
@@ -253,14 +253,14 @@ def test_the_keys_of_the_window(rgb_h5, capsys, monkeypatch):
 
     np.save(rgb_h5.parent / 'rgb-labels.npy', np.eye(12, dtype=np.float32)[::-1])
     window = FakeWindow(['<Right>', '<Left>', '<Left>', '<Next>', '<space>', '<Prior>', '<End>', '<Home>', '<Escape>'])
-    monkeypatch.setattr(dataset_inspect, 'open_window', lambda: window)
+    monkeypatch.setattr(inspection, 'open_window', lambda: window)
     monkeypatch.setattr(tkinter, 'Label', Widget)
     monkeypatch.setattr(tkinter, 'PhotoImage', Widget)
     assert run_tool(capsys, 'display', rgb_h5, '--start', 1)[0] == 0 and not window.open
     shown = [1, 2, 1, 0, 11, 11, 0, 11, 0]
     assert window.titles == [f'image {index} of 12, label {11 - index}' for index in shown]
     for index, picture in zip(shown, pictures, strict=True):
-        image = np.asarray(Image.open(dataset_inspect.io.BytesIO(picture)))
+        image = np.asarray(Image.open(inspection.io.BytesIO(picture)))
         assert image.shape == (512, 512, 3)
         np.testing.assert_array_equal(image[::16, ::16].transpose(2, 0, 1), RGB[index])
 
@@ -364,4 +364,4 @@ def test_comparison_with_a_damaged_file(rgb_h5, tmp_path, capsys):
     status, _out, err = run_tool(capsys, 'compare', rgb_h5, other)
     assert status == 1 and 'other.h5: image 3 at 32x32 cannot be read' in err and err.count('\n') == 1
     with pytest.raises(UserError, match='no such file'):
-        dataset_inspect.compare(rgb_h5, tmp_path / 'none.h5')
+        inspection.compare(rgb_h5, tmp_path / 'none.h5')

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-import dataset
-import labelled_sets
+from data import dataset, labelled_sets
 from dataset_tool import create_digits
 from tests.helpers import check_h5_file, load_golden, run_tool
 

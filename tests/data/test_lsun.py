@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import lsun
 from common.errors import UserError
+from data import lsun
 from tests.helpers import GOLDEN, ROOT, check_h5_file, load_golden, run_tool
 
 ARRAYS, META = load_golden('h5tool_lsun')

@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import celebahq_run
-import dataset
 import dataset_tool
-import hdf5_format
-from chunk_reader import JoinedReader, open_readers
 from common.errors import UserError
-from dataset_shards import merge, parse_shard, shard_range
-from hdf5_format import labels_path, open_levels
-from image_source import array_source, write_dataset
+from data import celebahq_files, dataset, hdf5_writer
+from data.chunk_reader import JoinedReader, open_readers
+from data.hdf5_format import labels_path, open_levels
+from data.image_source import array_source, write_dataset
+from data.shards import merge, parse_shard, shard_range
 
 IMAGES = np.random.RandomState(0).randint(256, size=(150, 3, 16, 16), dtype=np.uint8)
 LABELS = np.eye(4, dtype=np.float32)[np.arange(150) % 4]
@@ -71,12 +69,12 @@ def test_parts_of_celebahq(tmp_path):
         f'{number:06d}.jpg 1 2 3 4 5 6 7 8 9 10\n' for number in range(1, 10)))
     (tmp_path / 'image_list.txt').write_text('idx orig_idx orig_file proc_md5 final_md5\n' + ''.join(
         f'{index} {index} {index + 1:06d}.jpg {index:032x} {index:032x}\n' for index in range(8)))
-    expected = celebahq_run.Expected(9, 8, '')
-    parts = [[entry.idx for entry in celebahq_run.read_lists(
+    expected = celebahq_files.Expected(9, 8, '')
+    parts = [[entry.idx for entry in celebahq_files.read_lists(
         tmp_path, tmp_path, '1-7', expected=expected, shard=(number, 3))] for number in (1, 2, 3)]
     assert parts == [[1, 2], [3, 4], [5, 6, 7]]
     with pytest.raises(UserError, match='--shard 1/9: there are only 8 images; use fewer parts'):
-        celebahq_run.read_lists(tmp_path, tmp_path, expected=expected, shard=(1, 9))
+        celebahq_files.read_lists(tmp_path, tmp_path, expected=expected, shard=(1, 9))
 
 
 @pytest.mark.parametrize('command', [name for name in dataset_tool.COMMANDS if name.startswith('create_')])
@@ -102,7 +100,7 @@ def test_a_part_is_a_dataset_and_says_which(tmp_path, capsys):
 @pytest.mark.parametrize('group_bytes', [1, 5000, 1 << 20])
 @pytest.mark.parametrize('channels', [1, 3])
 def test_a_copy_is_the_file_of_a_single_writer_byte_for_byte(channels, group_bytes, tmp_path, monkeypatch):
-    monkeypatch.setattr(hdf5_format, 'GROUP_BYTES', group_bytes)
+    monkeypatch.setattr(hdf5_writer, 'GROUP_BYTES', group_bytes)
     whole = write_whole(tmp_path, IMAGES[:, :channels])
     first, *others = write_parts(tmp_path, 4, IMAGES[:, :channels])
     merge(tmp_path / 'joined.h5', [*others, first])     # In order of their numbers.
@@ -127,7 +125,7 @@ def test_a_virtual_dataset_has_the_same_pixels(tmp_path):
 @pytest.mark.parametrize('cache_gb', [0, 1])
 def test_a_virtual_dataset_is_trained_on_like_the_whole(cache_gb, tmp_path, monkeypatch):
     """And is read past HDF5, which would make its threads wait for each other."""
-    monkeypatch.setattr('chunk_reader.read_image', lambda *_args: pytest.fail('read by h5py'))
+    monkeypatch.setattr('data.chunk_reader.read_image', lambda *_args: pytest.fail('read by h5py'))
     whole, parts = write_whole(tmp_path), write_parts(tmp_path, 4)
     merge(tmp_path / 'joined.h5', parts, virtual=True)
     results = []

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-import tfrecords
 from common.errors import UserError
+from data import tfrecords
 from tests.helpers import load_golden, run_tool
 
 SAMPLE, _META = load_golden('tfrecords')    # Written by the package of that name on PyPI, in the layout of the release.

@@ -5,7 +5,7 @@ import pytest
 
 import dataset_tool
 from common.errors import UserError
-from dataset import Dataset
+from data.dataset import Dataset
 from metrics.digit_recognition import DigitRecognition
 
 

@@ -1,18 +1,14 @@
 """Minibatches of real images, streamed out of a multi-resolution HDF5 file in the order of the 2017 release."""
 
-import collections
-import concurrent.futures
-import contextlib
 import os
-import threading
 import weakref
 
 import numpy as np
 
-from chunk_reader import open_readers
 from common.errors import UserError
 from common.machine import num_cores
-from hdf5_format import is_power_of_two, labels_path, load_labels, open_levels
+from data.hdf5_format import is_power_of_two, labels_path, load_labels, open_levels
+from data.read_ahead import ReadAhead
 
 PREFETCH_BYTES = 1 << 28    # Images read ahead take at most this much memory.
 PARALLEL_BYTES = 1 << 20    # From here on a minibatch is worth several threads.
@@ -29,7 +25,7 @@ class Dataset:
     Parameters
     ----------
     h5_path : str
-        File in the format of hdf5_format.py, with ``NAME-labels.npy`` beside it if there are labels.
+        File in the format of data/hdf5_format.py, with ``NAME-labels.npy`` beside it if there are labels.
     resolution : int, optional
         Which resolution of the file lod 0 is; default: its highest.
     max_labels : 'all' or int
@@ -117,7 +113,7 @@ class Dataset:
 
         levels = [level for res, level in levels.items() if res <= self.resolution]
         read_threads = int(read_threads or min(num_cores(), MAX_READ_THREADS))
-        self.reader = _ReadAhead(self.h5, levels, cache_gb * 2 ** 30, read_threads)
+        self.reader = ReadAhead(self.h5, levels, cache_gb * 2 ** 30, read_threads)
         # Stops the threads also where nobody calls close().
         self._finalizer = weakref.finalize(self, _close, self.reader, self.h5)
 
@@ -343,126 +339,3 @@ def _choose_classes(path, labels, classes):
 def _close(reader, h5):
     reader.close()
     h5.close()
-
-
-class _ReadAhead:
-    """Reads images and, in threads, those that come next.
-
-    What is read ahead is looked up by image, never by its place in the order, so that a reshuffle in the meantime can
-    cost a read but never gives a wrong image.
-    """
-
-    def __init__(self, h5, levels, cache_bytes, num_threads):
-        self.files = contextlib.ExitStack()
-        self.levels = self.files.enter_context(open_readers(h5, levels))    # By lod.
-        self.kept = [level.size <= cache_bytes for level in levels]
-        self.num_threads = num_threads
-        self.threads = []
-        self.images = [{} for _level in levels]     # By lod: index -> (C, H, W) uint8.
-        self.jobs = collections.deque()             # (function, item, future) of for_each; done first.
-        self.wanted = collections.OrderedDict()     # (lod, index) to be read ahead, as its keys.
-        self.reading = set()                        # (lod, index) that some thread is reading.
-        self.closed = False
-        self.lock = threading.RLock()               # Guards the five above; garbage collection may call close() inside.
-        self.work_came = threading.Condition(self.lock)
-        self.reading_ended = threading.Condition(self.lock)
-
-    def read(self, lod, index):
-        """One image, (C, H, W) uint8, not to be written to. Any thread may call this."""
-        key = lod, index
-        with self.lock:
-            self.reading_ended.wait_for(lambda: key not in self.reading)
-            image = self.images[lod].get(index)
-            if image is not None:
-                return image
-            self.wanted.pop(key, None)      # Lest a thread read it once more.
-            self.reading.add(key)
-        return self.load(key, self.kept[lod])
-
-    def load(self, key, keep):
-        """Read an image that is marked in `reading`."""
-        lod, index = key
-        image = None
-        try:
-            image = self.levels[lod].read(index)
-        finally:
-            with self.lock:
-                if keep and image is not None:
-                    self.images[lod][index] = image
-                self.reading.discard(key)
-                self.reading_ended.notify_all()
-        return image
-
-    def read_ahead(self, lod, indices):
-        """Ask for these images; others are forgotten unless their level stays in memory."""
-        indices = indices.tolist()
-        with self.lock:
-            for level, images in enumerate(self.images):
-                if not self.kept[level]:
-                    self.images[level] = {i: images[i] for i in indices if i in images} if level == lod else {}
-            self.wanted = collections.OrderedDict.fromkeys((lod, i) for i in indices if i not in self.images[lod])
-            self.wake_threads(len(self.wanted))
-
-    def for_each(self, function, items):
-        """Call `function` with every item, in the threads and here; raises the error of the first item that has one."""
-        jobs = [(function, item, concurrent.futures.Future()) for item in items]
-        with self.lock:
-            self.jobs.extend(jobs)
-            self.wake_threads(len(jobs) - 1)
-        while self.run_job():
-            pass
-        for _function, _item, future in jobs:
-            future.exception()      # Waits: nothing is left running.
-        for _function, _item, future in jobs:
-            future.result()
-
-    def wake_threads(self, num_tasks):
-        """The threads start when they are first needed."""
-        if num_tasks > 0 and not self.threads and not self.closed:
-            self.threads = [threading.Thread(target=self.run, name='dataset read-ahead', daemon=True)
-                            for _ in range(self.num_threads)]
-            for thread in self.threads:
-                thread.start()
-        self.work_came.notify(max(num_tasks, 0))
-
-    def run_job(self):
-        """Do what :meth:`for_each` left to do; False if that is nothing."""
-        with self.lock:
-            if not self.jobs:
-                return False
-            function, item, future = self.jobs.popleft()
-        try:
-            function(item)
-        except BaseException as error:      # Raised again by for_each.
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-        return True
-
-    def run(self):
-        while True:
-            with self.lock:
-                self.work_came.wait_for(lambda: self.closed or self.jobs or self.wanted)
-                if self.closed:
-                    return
-            if self.run_job():
-                continue
-            with self.lock:
-                if not self.wanted:
-                    continue
-                key, _none = self.wanted.popitem(last=False)
-                if key[1] in self.images[key[0]] or key in self.reading:
-                    continue
-                self.reading.add(key)
-            # Whoever needs an image that is damaged will read it again and report the error.
-            with contextlib.suppress(UserError):
-                self.load(key, True)
-
-    def close(self):
-        with self.lock:
-            self.closed = True
-            self.work_came.notify_all()
-        for thread in self.threads:
-            if thread is not threading.current_thread():
-                thread.join()
-        self.files.close()

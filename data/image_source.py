@@ -10,8 +10,8 @@ import numpy as np
 from common.console import progress
 from common.errors import UserError
 from common.machine import num_cores
-from dataset_shards import shard_range
-from hdf5_format import HDF5Writer, refuse_existing
+from data.hdf5_writer import HDF5Writer, refuse_existing
+from data.shards import shard_range
 
 GROUP_BYTES = 1 << 20       # Images are handed to the writer in groups of about this size.
 

@@ -8,20 +8,13 @@ import os
 
 import numpy as np
 
-from chunk_reader import find_chunks, open_readers
 from common.console import progress
 from common.errors import UserError
 from common.images import convert_to_pil_image, save_image, save_image_grid, snapshot_grid_size
-from hdf5_format import (
-    halve,
-    labels_path,
-    load_labels,
-    open_levels,
-    read_image,
-    read_shard,
-    virtual_parts,
-)
-from image_source import group_size, map_in_order
+from data.chunk_reader import find_chunks, open_readers
+from data.hdf5_format import labels_path, load_labels, open_levels, read_image, read_shard, virtual_parts
+from data.hdf5_writer import halve
+from data.image_source import group_size, map_in_order
 
 LISTED_IMAGES = 10          # So many numbers of images are listed.
 LISTED_COLUMNS = 16         # Of so many columns of the labels the images are counted.

@@ -10,20 +10,12 @@ import re
 import h5py
 import numpy as np
 
-from chunk_reader import open_readers
 from common.console import progress
 from common.errors import UserError
 from common.files import temporary_path
-from hdf5_format import (
-    HDF5Writer,
-    compress,
-    labels_path,
-    load_labels,
-    open_levels,
-    publish_dataset,
-    read_shard,
-    refuse_existing,
-)
+from data.chunk_reader import open_readers
+from data.hdf5_format import labels_path, load_labels, open_levels, read_shard
+from data.hdf5_writer import HDF5Writer, compress, publish_dataset, refuse_existing
 
 LISTED_PARTS = 10       # So many numbers of missing parts are listed in a message.
 
@@ -166,7 +158,7 @@ def write_copy(h5_path, parts, labels, force):
 
 
 def read_group(places, chunk_images):
-    """What :func:`hdf5_format.make_levels` returns, of images that are in files.
+    """What :func:`data.hdf5_format.make_levels` returns, of images that are in files.
 
     Parameters
     ----------

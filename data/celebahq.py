@@ -21,7 +21,7 @@ import scipy.fft
 import scipy.ndimage
 from PIL import Image
 
-from celebahq_resample import ROWS_PER_BLOCK, resize, transform_exactly, transform_fast
+from data.pillow_2015 import ROWS_PER_BLOCK, resize, transform_exactly, transform_fast
 
 SIZE = 1024                 # Side of the finished images.
 SUPERSAMPLING = 4           # The face is cut out this much larger, then reduced.

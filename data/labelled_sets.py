@@ -16,8 +16,8 @@ import scipy.io
 import scipy.ndimage
 
 from common.errors import UserError
-from hdf5_format import is_power_of_two
-from image_source import ImageSource, array_source, check_count, group_size, one_hot
+from data.hdf5_format import is_power_of_two
+from data.image_source import ImageSource, array_source, check_count, group_size, one_hot
 
 MNIST_IMAGES = {'train': 60000, 'test': 10000}
 CIFAR_IMAGES = {'train': 50000, 'test': 10000}

@@ -1,7 +1,7 @@
 """Making CelebA-HQ out of folders of files: lists, checks, many processes, and continuing an interrupted run.
 
 Each finished image is kept as a PNG file in a folder beside the dataset until that is complete: :func:`create` makes
-them, :func:`read_images` reads them back. `celebahq` has the arithmetic.
+them, :func:`read_images` reads them back. `data.celebahq` has the arithmetic.
 """
 
 import concurrent.futures
@@ -18,12 +18,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-import celebahq
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX, atomic_write
 from common.images import save_image
 from common.machine import num_cores
-from dataset_shards import shard_range
+from data import celebahq
+from data.shards import shard_range
 
 FIRST_PHOTO = '000001.jpg'
 WORK_BYTES = 5 << 20        # Disk space that an image takes up at most: its PNG file and all levels in the HDF5 file.

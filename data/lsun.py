@@ -9,11 +9,11 @@ import os
 import numpy as np
 from PIL import Image, ImageOps
 
-import celebahq_resample
 from common.errors import UserError
-from hdf5_format import is_power_of_two
-from image_folder import center_square, list_files
-from image_source import ImageSource, grouped, map_in_order
+from data import pillow_2015
+from data.hdf5_format import is_power_of_two
+from data.image_folder import center_square, list_files
+from data.image_source import ImageSource, grouped, map_in_order
 
 
 def lsun(lmdb_dir, resolution=256, max_images=None):
@@ -119,8 +119,8 @@ def decode_record(record, resolution):
 
 
 def resize(image, size):
-    """As :func:`celebahq_resample.resize`, (H, W, 3) uint8 to (width, height), but ten times as fast if small."""
-    return celebahq_resample.resize(image, size, filter_rows)
+    """As :func:`data.pillow_2015.resize`, (H, W, 3) uint8 to (width, height), but ten times as fast if small."""
+    return pillow_2015.resize(image, size, filter_rows)
 
 
 def filter_rows(rows, num):
@@ -141,7 +141,7 @@ def lanczos_taps(num_in, num_out):
 
     Outputs with fewer taps than others get weights of 0, which change nothing.
     """
-    first, ragged = celebahq_resample.lanczos_weights(num_in, num_out)
+    first, ragged = pillow_2015.lanczos_weights(num_in, num_out)
     weights = np.zeros((max(map(len, ragged)), num_out, 1), np.float32)
     for column, values in enumerate(ragged):
         weights[:len(values), column, 0] = values

@@ -17,8 +17,8 @@ import struct
 import numpy as np
 
 from common.errors import UserError
-from hdf5_format import is_power_of_two
-from image_source import ImageSource, grouped
+from data.hdf5_format import is_power_of_two
+from data.image_source import ImageSource, grouped
 
 HEADER = struct.Struct('<QI')       # Length of the data, and the masked checksum of these 8 bytes.
 FOOTER = struct.Struct('<I')        # Masked checksum of the data.

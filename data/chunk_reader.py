@@ -14,7 +14,7 @@ import zlib
 import h5py
 import numpy as np
 
-from hdf5_format import open_part, read_image, virtual_parts
+from data.hdf5_format import open_part, read_image, virtual_parts
 
 try:
     # Takes 0.6 of zlib's time for photographs.

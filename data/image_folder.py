@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 
 from common.console import progress
 from common.errors import UserError
-from hdf5_format import is_power_of_two
-from image_source import check_count, decoded_source, map_in_order, one_hot
+from data.hdf5_format import is_power_of_two
+from data.image_source import check_count, decoded_source, map_in_order, one_hot
 
 LISTED_FILES = 10           # So many names are listed in a message about files.
 LISTED_CLASSES = 20
