@@ -14,13 +14,12 @@ import socket
 import sys
 import threading
 from datetime import timedelta
-from typing import NamedTuple
 
 import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
 
-import theano
 
 from common.errors import UserError
+from nets.ranks import SINGLE, Ranks
 from theano_torch import collective
 
 TIMEOUT_VARIABLE = 'DISTRIBUTED_TIMEOUT_SECONDS'
@@ -54,23 +53,6 @@ class _Terminated(BaseException):
 # Ranks.
 
 
-class Ranks(NamedTuple):
-    """Which of how many processes this is."""
-
-    rank: int = 0           # Number of this process.
-    size: int = 1           # How many there are.
-    local_rank: int = 0     # Number of this process on its machine.
-
-    def share(self, num):
-        """The slice of `num` rows that this rank works on."""
-        if num % self.size:
-            raise ValueError(f'{num} rows cannot be divided among {self.size} processes')
-        return slice(self.rank * num // self.size, (self.rank + 1) * num // self.size)
-
-
-SINGLE = Ranks()
-
-
 def from_environment():
     """What torchrun has set in the environment; `SINGLE` without torchrun."""
     if 'RANK' not in os.environ or 'WORLD_SIZE' not in os.environ:
@@ -97,34 +79,6 @@ def check_minibatches(ranks, resolutions, minibatch_default, minibatch_overrides
             choices = ' or '.join(str(choice) for choice in (below, below + ranks.size) if choice)
             raise UserError(f'train.{option}={size}: {ranks.size} processes cannot share it equally; use '
                             f'{choices}, or start another number of processes')
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# In the Theano graph.
-
-
-def mean_over_ranks(ranks, *lists):
-    """Average the expressions in `lists` over all ranks, in one collective operation.
-
-    Constants, which are the same everywhere, stay as they are, and so does everything for a single process.
-
-    Returns
-    -------
-    list of lists of expressions
-        Like `lists`.
-    """
-    if ranks.size == 1:
-        return [list(expressions) for expressions in lists]
-    varying = [var for expressions in lists for var in expressions if not isinstance(var, theano.Constant)]
-    means = iter(collective.all_reduce_mean(varying))
-    return [[var if isinstance(var, theano.Constant) else next(means) for var in expressions] for expressions in lists]
-
-
-def own_rows(draw, num, ranks):
-    """This rank's `num` rows of random numbers ``draw(number of rows)`` that are drawn for all ranks alike."""
-    if ranks.size == 1:
-        return draw(num)
-    return draw(num * ranks.size)[ranks.rank * num:(ranks.rank + 1) * num]
 
 
 # ----------------------------------------------------------------------------------------------------------------------

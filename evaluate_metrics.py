@@ -22,12 +22,12 @@ import theano_env  # isort: skip  (restores what the imports of Theano and Lasag
 
 import experiment
 import metrics
-import misc
 import run_report
 import train_classifier
 from common.console import format_time
 from common.errors import UserError, exit_status
 from common.files import atomic_write
+from nets.pickles import load_pkl
 
 RESULTS_NAME = 'metrics.jsonl'
 SNAPSHOT_PATTERN = re.compile(r'network-(snapshot-(\d+)|final)\.pkl')
@@ -202,7 +202,7 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
             for entry, of_snapshot in missing:
                 if not of_snapshot:
                     continue
-                _G, _D, Gs = misc.load_pkl(entry['path'])
+                _G, _D, Gs = load_pkl(entry['path'])
                 wanted = {name: (made[name], counts[name]) for name in of_snapshot}
                 values = feed_fakes(wanted, Gs, dataset, minibatch_size, random_seed, entry['snapshot'])
                 for name in of_snapshot:

@@ -32,6 +32,9 @@ from common.errors import UserError, did_you_mean
 from common.files import append, atomic_write
 from data import dataset
 from metrics.digit_recognition import DigitRecognition
+from nets.network import Network
+from nets.pickles import load_pkl
+from nets.ranks import SINGLE
 from theano_torch import memory
 
 RESUME_OPTIONS = ('resume_run_id', 'resume_snapshot', 'resume_with_changes')   # In the section 'train', see where_from.
@@ -161,8 +164,8 @@ def build_network(name, kwargs, training_set):
     func = kwargs.pop('func')
     check_arguments(name, kwargs, tfutil_shim.import_obj(func))
     channels, resolution, _ = training_set.shape
-    network = tfutil_shim.Network(name, func=func, num_channels=channels, resolution=resolution,
-                                  label_size=training_set.label_size, **kwargs)
+    network = Network(name, func=func, num_channels=channels, resolution=resolution,
+                      label_size=training_set.label_size, **kwargs)
     # A network that cannot be rebuilt from its pickle is better found out now than after two weeks.
     network.verify_rebuild()
     network.print_topology()
@@ -175,7 +178,7 @@ def run_experiment(
     result_dir,             # Folder in which a new run folder is made.
     engine      = 'auto',   # See theano_env.py.
     theano_flags = None,
-    ranks       = distributed.SINGLE,   # Which of how many processes this is.
+    ranks       = SINGLE,   # Which of how many processes this is.
     precision   = 'auto',   # See theano_env.configure.
     **train_kwargs          # More arguments for the training function: show_progress, on_step.
 ):
@@ -426,7 +429,7 @@ def naming_minibatch(schedule, minibatch_overrides, ranks):
     schedule : callable
         Returns the train.Schedule in force.
     minibatch_overrides : dict or None
-    ranks : distributed.Ranks
+    ranks : Ranks
 
     Raises
     ------
@@ -463,7 +466,7 @@ def prepare(experiment, data_dir, networks=None):
     if not os.path.isfile(networks):
         raise UserError(f'train.resume_run_id: there is no network pickle {networks}')
     print(f'G and D come from {networks}; the options of the sections G and D are not used')
-    G, D, Gs = misc.load_pkl(networks)
+    G, D, Gs = load_pkl(networks)
     label_shape, image_shape = [None, training_set.label_size], [None, *training_set.shape]
     for name, expected, found in [('images of D', [image_shape], D.input_shapes[:1]),
                                   ('images of G', [image_shape], G.output_shapes[:1]),

@@ -25,12 +25,12 @@ import theano_env  # isort: skip  (restores what the imports of Theano and Lasag
 import lasagne
 from lasagne.nonlinearities import identity, tanh
 
-import layers
-import misc
 import networks
 import networks_2018
 from common.errors import UserError, exit_status
 from common.files import atomic_write
+from nets import layers
+from nets.pickles import load_pkl
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The layout of the 2018 release.
@@ -41,7 +41,7 @@ def state_2018(net):
 
     Parameters
     ----------
-    net : tfutil_shim.Network
+    net : Network
         Made by `networks.G_paper` or `networks.D_paper`, or of the 2018 release.
 
     Returns
@@ -329,7 +329,7 @@ def onnx_model(net, lod=None):
 
     Parameters
     ----------
-    net : tfutil_shim.Network
+    net : Network
     lod : float or None
         Level of detail that the model has, fractions blend. None: the present one of the network.
 
@@ -404,7 +404,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     def export():
-        net = pick(misc.load_pkl(args.source), args.network)
+        net = pick(load_pkl(args.source), args.network)
         if args.format == 'onnx':
             save_onnx(net, args.target, args.lod)
         else:

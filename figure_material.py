@@ -16,6 +16,7 @@ import misc
 import util_scripts
 from common.errors import UserError
 from data import hdf5_format
+from nets.network import random_latents
 
 PIXELS = 32             # Images are compared at so many pixels a side where there are no features...
 CENTRE = 0.75           # ...and so much of their width and height, as in the paper, whose crop shows the face only.
@@ -52,7 +53,7 @@ class Run:
         new = sorted(set(seeds) - set(self._images))
         if new:
             G = util_scripts.load_generator(self.path)
-            latents = np.concatenate([misc.random_latents(1, G, np.random.RandomState(seed)) for seed in new])
+            latents = np.concatenate([random_latents(1, G, np.random.RandomState(seed)) for seed in new])
             num_classes = util_scripts.num_classes(G)
             labels = util_scripts.one_hot(G, [seed % num_classes for seed in new] if num_classes else [])
             desc = self.name or os.path.basename(self.path)

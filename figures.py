@@ -27,7 +27,6 @@ from PIL import Image
 import experiment
 import figure_output
 import figure_plots
-import layers
 import metrics
 import paper_numbers
 import plan
@@ -35,6 +34,7 @@ import util_scripts
 from common.errors import UserError, did_you_mean, exit_status
 from common.images import save_pil_image
 from figure_material import Material, nearest_neighbours, recognise
+from nets import costs, layers
 from paper_numbers import Number
 
 CELEBAHQ = ('celebahq-1024', 'celebahq-v1-1gpu', 'celebahq-v2-8gpus', 'celebahq-v2-4gpus', 'celebahq-v2-2gpus',
@@ -121,7 +121,7 @@ def table2(material, name):
         rows = [[layer, activation, shape, str(num) if num else '-',
                  (Number(next(counts), None, 'C'), 0) if num else '-']
                 for layer, activation, shape, num, _shown in shown]
-        totals = [sum(line[3] for line in shown), plan.num_trainable(network)]
+        totals = [sum(line[3] for line in shown), costs.num_trainable(network)]
         for text, ours, paper in zip(('total', 'total with the image layers of all resolutions'), totals,
                                      (paper_numbers.TABLE2_TOTAL[net], paper_numbers.TABLE2_TOTAL_ALL[net]),
                                      strict=True):

@@ -9,8 +9,8 @@ import theano
 import theano.tensor as T
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
-import distributed
 from common.errors import UserError
+from nets.ranks import SINGLE, own_rows
 
 TYPES = ('iwass', 'lsgan')
 COND_TYPES = ('acgan',)
@@ -27,7 +27,7 @@ class Losses(NamedTuple):
 
 
 def evaluate_loss(
-    G, D,                       # tfutil_shim.Network.
+    G, D,                       # Network.
     min_lod, max_lod,           # floor and ceil of cur_lod: static ints that differ by at most 1.
     real_images,                # (N, C, H, W) with H = W = resolution / 2^image_lod.
     real_labels,                # (N, label_size) one-hot.
@@ -41,7 +41,7 @@ def evaluate_loss(
     cond_weight     = 1.0,
     image_lod       = 0,        # Resolution of the real and fake images; min_lod makes the fewest computations.
     random          = None,     # MRG_RandomStreams for the mixing factors. None: new ones, from Lasagne's generator.
-    ranks           = distributed.SINGLE,   # Of data-parallel training: the images are the share of one rank.
+    ranks           = SINGLE,   # Of data-parallel training: the images are the share of one rank.
 ):
     """Losses of both networks, evaluated in training mode.
 
@@ -69,8 +69,8 @@ def evaluate_loss(
     # Seeded for every type, so that the draws from NumPy's generator do not depend on it.
     if random is None:
         random = MRG_RandomStreams(lasagne.random.get_rng().randint(1, 2147462579))
-    mixing_factors = distributed.own_rows(lambda num: random.uniform((num, 1, 1, 1), dtype='float32'),
-                                          real_images.shape[0], ranks)
+    mixing_factors = own_rows(lambda num: random.uniform((num, 1, 1, 1), dtype='float32'),
+                              real_images.shape[0], ranks)
 
     if type == 'iwass':
         mixed_images = real_images * (1 - mixing_factors) + fake_images * mixing_factors

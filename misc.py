@@ -39,36 +39,6 @@ def rampdown_linear(epoch, num_epochs, rampdown_length):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Files.
-
-
-def load_pkl(path, build_funcs=()):
-    """Read a pickle of networks: ours, or one of the 2017 Theano or the 2018 TensorFlow release; runs nothing in it.
-
-    Parameters
-    ----------
-    path : str
-        A pickle of networks in plain containers, as a rule of the tuple (G, D, Gs).
-    build_funcs : sequence of str
-        Dotted names of build functions of your own that the file may call, besides those of `networks` and
-        `networks_2018`.
-
-    Returns
-    -------
-    tuple or whatever was pickled
-        With `tfutil_shim.Network` objects.
-
-    Raises
-    ------
-    UserError
-        The file cannot be read or is not admitted, see :mod:`legacy` and :mod:`common.safe_pickle`.
-    """
-    import legacy  # Which imports this module.
-
-    return legacy.load_pkl(path, build_funcs)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
 # Run folders and their logs.
 
 
@@ -189,11 +159,3 @@ def locate_network_pkl(run_or_pkl, snapshot=None, result_dir='results'):
             return path
     raise UserError(f'snapshot={snapshot}: {run_dir} has no {wanted}; there are '
                     f'{", ".join(map(os.path.basename, pkls))}')
-
-
-def random_latents(num_latents, G, random_state=None):
-    """(num_latents, latent_size) float32 standard normal latents for a generator.
-
-    `random_state` is a NumPy generator with a method ``randn``; None: NumPy's global one.
-    """
-    return (random_state or np.random).randn(num_latents, *G.input_shapes[0][1:]).astype(np.float32)

@@ -19,7 +19,7 @@ use_pixelnorm       pixelwise feature vector normalization (section 4.2)
 use_batchnorm,      the normalizations of the baselines instead
 use_layernorm
 use_gdrop           multiplicative Gaussian noise in front of D's convolutions (appendix B)
-mbstat_avg          minibatch standard deviation (section 3): see `layers.MinibatchStatConcatLayer`; None: none
+mbstat_avg          minibatch standard deviation (section 3): see `nets.layers.MinibatchStatConcatLayer`; None: none
 mbstat_groups       it is taken within so many equal parts of the minibatch; 1: the whole
 =================== ====================================================================================================
 """
@@ -33,8 +33,8 @@ from lasagne.init import HeNormal
 from lasagne.layers import ConcatLayer, DenseLayer, FlattenLayer, InputLayer, NonlinearityLayer, ReshapeLayer
 from lasagne.nonlinearities import softmax, tanh
 
-import layers
 from common.errors import UserError
+from nets import layers
 
 RELU_GAIN = np.sqrt(2)      # He et al. 2015, for layers followed by a (leaky) rectifier. 1 for linear layers.
 

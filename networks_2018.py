@@ -31,9 +31,8 @@ from lasagne.init import Constant, Normal
 from lasagne.layers import ConcatLayer, InputLayer, Layer, SliceLayer
 from lasagne.nonlinearities import identity
 
-import layers
-import ops
 from common.errors import UserError
+from nets import layers, ops
 from networks import RELU_GAIN, FeatureMaps
 
 # ----------------------------------------------------------------------------------------------------------------------

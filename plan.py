@@ -11,17 +11,17 @@ import pprint
 import time
 from typing import NamedTuple
 
-import lasagne
 import numpy as np
 import torch
 
 import experiment
-import reporting
 import tfutil_shim
 import theano_env
 import train
 from common.console import format_time
 from data import hdf5_format
+from nets import costs
+from nets.network import Network
 
 D_STEP_FORWARDS = 13        # A D step of WGAN-GP in forward passes of D: four evaluations and their derivatives...
 G_STEP_FORWARDS = 5         # ...and a G step, in which G costs about as much as D.
@@ -68,21 +68,15 @@ def phases(resolution, **schedule_kwargs):
     return result
 
 
-def activations(net, resolution):
-    """Values that the layers of `net` at and below `resolution` put out for one image."""
-    shapes = [layer.output_shape[1:] for layer in lasagne.layers.get_all_layers(net.output_layers)]
-    return sum(int(np.prod(shape)) for shape in shapes if len(shape) < 3 or shape[1] <= resolution)
-
-
 def estimate(phase, G, D, repeats, flops):
     """The :class:`Estimate` of a phase: `repeats` D steps per G step, on a machine with `flops` operations a second."""
     forwards_d = D_STEP_FORWARDS + G_STEP_FORWARDS / 2 / repeats
     forwards_g = 1 + G_STEP_FORWARDS / 2 / repeats      # A D step generates, too.
-    work = forwards_d * reporting.multiplications(D, phase.resolution) + \
-        forwards_g * reporting.multiplications(G, phase.resolution)
+    work = forwards_d * costs.multiplications(D, phase.resolution) + \
+        forwards_g * costs.multiplications(G, phase.resolution)
     # Both networks with their gradients and the two moments of Adam, and Gs.
-    values = 5 * num_trainable(G) + 4 * num_trainable(D)
-    values += VALUES_PER_ACTIVATION * phase.minibatch * activations(D, phase.resolution)
+    values = 5 * costs.num_trainable(G) + 4 * costs.num_trainable(D)
+    values += VALUES_PER_ACTIVATION * phase.minibatch * costs.activations(D, phase.resolution)
     return Estimate(1000 * 2 * work / (flops * SHARE_OF_PEAK), BASE_MEMORY_GB + values * 4 / 2 ** 30)
 
 
@@ -118,8 +112,8 @@ def build(name, chosen, channels, label_size):
     kwargs = dict(chosen[name])
     func = kwargs.pop('func')
     experiment.check_arguments(name, kwargs, tfutil_shim.import_obj(func))
-    return tfutil_shim.Network(name, func=func, num_channels=channels, resolution=chosen['dataset']['resolution'],
-                               label_size=label_size, **kwargs)
+    return Network(name, func=func, num_channels=channels, resolution=chosen['dataset']['resolution'],
+                   label_size=label_size, **kwargs)
 
 
 def defaults_of(func):
@@ -138,7 +132,7 @@ def describe(chosen, data_dir, engine='auto', theano_flags=None, precision='auto
     print('\n%s: %s' % (os.path.join(data_dir, chosen['dataset']['h5_path']), 'there' if there else
                         'not there; planned for RGB images without labels'))
     for net in (G, D):
-        print(f'{net.name}: {chosen[net.name]["func"]}, {num_trainable(net)} trainable parameters')
+        print(f'{net.name}: {chosen[net.name]["func"]}, {costs.num_trainable(net)} trainable parameters')
     options = {**defaults_of(train_func), **options}
     schedule_kwargs = {name: options[name] for name in inspect.signature(train.training_schedule).parameters
                        if name in options}
@@ -155,8 +149,3 @@ def describe(chosen, data_dir, engine='auto', theano_flags=None, precision='auto
             *needs))
     print(f'\nEstimated time of the whole run on this machine: {format_time(total_seconds)}, between half of it '
           'and twice')
-
-
-def num_trainable(net):
-    """Number of trainable parameters of a network, all its toRGB or fromRGB layers included."""
-    return sum(var.get_value(borrow=True).size for var in net.trainables.values())

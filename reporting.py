@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
 
-import lasagne
 
 import distributed
 from common.console import format_time
 from common.errors import WriteError
 from common.files import append
+from nets import costs
 
 
 @contextlib.contextmanager
@@ -87,7 +87,7 @@ class ProgressBar:
     def __init__(self, G, D, resolution, total_kimg, resolution_at, show):
         self.total_kimg = total_kimg
         self.resolution_at = resolution_at      # Function: kimg -> resolution of the images then.
-        per_layer = layer_multiplications(G) + layer_multiplications(D)
+        per_layer = costs.layer_multiplications(G) + costs.layer_multiplications(D)
         self.work = {2 ** stage: sum(count for height, count in per_layer if height <= 2 ** stage)
                      for stage in range(2, int(np.log2(resolution)) + 1)}
         self.seconds_per_work = None
@@ -113,18 +113,3 @@ class ProgressBar:
         """Estimated seconds from `kimg` to the end."""
         points, step = np.linspace(kimg, self.total_kimg, 200, endpoint=False, retstep=True)
         return step * self.seconds_per_work * sum(self.work[self.resolution_at(point)] for point in points)
-
-
-def multiplications(net, resolution):
-    """Multiplications of one forward pass of the convolutions of `net` at and below `resolution`, per image."""
-    return sum(count for height, count in layer_multiplications(net) if height <= resolution)
-
-
-def layer_multiplications(net):
-    """[(height of the output, multiplications per image)] of every layer of `net`."""
-    counts = []
-    for layer in lasagne.layers.get_all_layers(net.output_layers):
-        height = layer.output_shape[2] if len(layer.output_shape) == 4 else 1
-        weights = [param.get_value(borrow=True).size for param in layer.get_params() if param.ndim >= 2]
-        counts.append((height, sum(weights) * height ** 2))
-    return counts

@@ -21,15 +21,15 @@ import theano
 
 import distributed
 import experiment
-import layers
 import misc
 import summaries
 import training_state
-import updates
 from common.errors import UserError
 from common.files import save_pkl
 from common.images import adjust_dynamic_range, save_image_grid, snapshot_grid_size
-from misc import random_latents
+from nets import layers, updates
+from nets.network import random_latents
+from nets.ranks import SINGLE
 from reporting import ProgressBar, TickStatistics, going_on
 from training_step import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS, FunctionsAhead, lod_range_of
 
@@ -290,7 +290,7 @@ def train_gan(
     gdrop_exp               = 2.0,
     show_progress           = True,         # Progress bar with the estimated time to the end.
     on_step                 = None,         # Called with a StepReport after every iteration.
-    ranks                   = distributed.SINGLE,   # distributed.Ranks: which of how many processes this is.
+    ranks                   = SINGLE,   # Ranks: which of how many processes this is.
     loss_scaling            = False,        # Scale losses before they are differentiated; float16 needs that.
     Gs                      = None,         # Averaged generator to start from. None = a copy of G.
     run_states              = None,         # training_state.RunStates: where to save states, what to go on from.
@@ -511,7 +511,7 @@ def resuming(argv, run_dir):
 def main(argv=None):
     import config
     args = parse_arguments(config, argv)
-    ranks, chosen = distributed.SINGLE, None
+    ranks, chosen = SINGLE, None
     try:
         ranks = distributed.from_environment()
         chosen = experiment.resolve_config(config, args.experiment, args.overrides)

@@ -20,12 +20,12 @@ import lasagne
 import theano
 import theano.tensor as T
 
-import tfutil_shim
-import updates
 from common.errors import UserError, exit_status
 from common.files import atomic_write
 from common.images import adjust_dynamic_range
 from data.dataset import Dataset
+from nets import updates
+from nets.network import Network
 
 TEST_SHARE = 0.2        # Of the images, not trained on.
 MINIBATCH_SIZE = 16
@@ -57,8 +57,8 @@ def train_classifier(images, labels, num_epochs=4, learning_rate=0.002, random_s
     random = np.random.RandomState(random_seed)
     lasagne.random.set_rng(random)
     try:
-        network = tfutil_shim.Network('classifier', func='networks.mnist_classifier', num_channels=1,
-                                      resolution=images.shape[2], label_size=labels.shape[1])
+        network = Network('classifier', func='networks.mnist_classifier', num_channels=1,
+                          resolution=images.shape[2], label_size=labels.shape[1])
     finally:
         lasagne.random.set_rng(np.random)
     order = random.permutation(len(images))
@@ -143,7 +143,7 @@ def load_classifier(path, resolution):
     if kwargs['resolution'] != resolution:
         raise UserError('classifier %s: reads images of %dx%d, these are %dx%d; train one on such images' % (
             path, *[kwargs['resolution']] * 2, *[resolution] * 2))
-    network = tfutil_shim.Network('classifier', func='networks.mnist_classifier', **kwargs)
+    network = Network('classifier', func='networks.mnist_classifier', **kwargs)
     for (name, var), key in zip(network.vars.items(), sorted(arrays), strict=True):
         if var.get_value(borrow=True).shape != arrays[key].shape:
             raise UserError(f'classifier {path}: {name} is of shape {arrays[key].shape}, should be '

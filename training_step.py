@@ -12,12 +12,11 @@ import theano
 import theano.tensor as T
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
-import distributed
 import loss
-import ops
-import updates
 from common.errors import UserError
 from common.images import adjust_dynamic_range
+from nets import ops, updates
+from nets.ranks import SINGLE, mean_over_ranks, own_rows
 
 DYNAMIC_RANGE_IMAGES = (0, 255)     # Of the uint8 images in the dataset.
 DYNAMIC_RANGE_NETS = (-1, 1)        # Of the images between G and D.
@@ -43,7 +42,7 @@ def compile_training_functions(
     adam_kwargs,            # beta1, beta2, epsilon.
     separate_funcs,         # Compile one function per network, so that D can make several steps per step of G.
     dequantize_reals,       # Add uniform noise of one grey level to the real images.
-    ranks = distributed.SINGLE,     # distributed.Ranks: the minibatch is the share of one rank.
+    ranks = SINGLE,     # Ranks: the minibatch is the share of one rank.
     loss_scaling = (None, None),    # Exponents of D's and G's loss scaling, see updates.scaled.
     adam_states = (None, None),     # Optimizer states of D and G. None: new ones.
 ):
@@ -66,7 +65,7 @@ def compile_training_functions(
         noise = MRG_RandomStreams()
         streams.append(noise)
         num, *image_shape = real_images.shape
-        reals = reals + distributed.own_rows(
+        reals = reals + own_rows(
             lambda num: noise.uniform((num, *image_shape), -0.5, 0.5, dtype='float32'), num, ranks)
     reals = adjust_dynamic_range(reals, DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS)
     mixing = MRG_RandomStreams()
@@ -78,10 +77,10 @@ def compile_training_functions(
     d_grads, d_params = gradients(updates.scaled(losses.D_loss, loss_scaling[0]), D)
     g_grads, g_params = gradients(updates.scaled(losses.G_loss, loss_scaling[1]), G)
     if separate_funcs:
-        d_grads, outputs = distributed.mean_over_ranks(ranks, d_grads, outputs)
-        g_grads, = distributed.mean_over_ranks(ranks, g_grads)
+        d_grads, outputs = mean_over_ranks(ranks, d_grads, outputs)
+        g_grads, = mean_over_ranks(ranks, g_grads)
     else:
-        d_grads, g_grads, outputs = distributed.mean_over_ranks(ranks, d_grads, g_grads, outputs)
+        d_grads, g_grads, outputs = mean_over_ranks(ranks, d_grads, g_grads, outputs)
     d_updates = updates.adam(d_grads, d_params, D_lrate, **adam_kwargs, loss_scaling=loss_scaling[0],
                              state=adam_states[0])
     g_updates = updates.adam(g_grads, g_params, G_lrate, **adam_kwargs, loss_scaling=loss_scaling[1],

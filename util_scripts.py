@@ -27,7 +27,6 @@ import theano.tensor as T
 
 import experiment
 import misc
-import ops
 import run_report
 import tfutil_shim
 from common.errors import UserError, exit_status
@@ -40,6 +39,9 @@ from common.images import (
     save_image_grid,
     save_pil_image,
 )
+from nets import ops
+from nets.network import Network, random_latents
+from nets.pickles import load_pkl
 from run_report import caption_of, list_fakes, read_stats
 
 DYNAMIC_RANGE_NETS = (-1, 1)
@@ -64,10 +66,10 @@ def load_generator(run, snapshot=None, net='Gs', result_dir='results'):
     path = misc.locate_network_pkl(run, snapshot, result_dir)
     if net not in ('G', 'Gs'):
         raise UserError(f"net={net!r}: use 'Gs' or 'G'")
-    networks = misc.load_pkl(path)
+    networks = load_pkl(path)
     if isinstance(networks, tuple) and len(networks) == 3:
         networks = networks[0 if net == 'G' else 2]
-    if not isinstance(networks, tfutil_shim.Network) or len(networks.output_shape) != 4:
+    if not isinstance(networks, Network) or len(networks.output_shape) != 4:
         raise UserError(f'{path}: holds no generator')
     return networks
 
@@ -143,7 +145,7 @@ def generate_fake_images(
     else:
         one_hot(G, classes)
         jobs = [(seed, index) for index in classes for seed in seeds]
-    latents = np.concatenate([misc.random_latents(1, G, np.random.RandomState(seed)) for seed, _class in jobs])
+    latents = np.concatenate([random_latents(1, G, np.random.RandomState(seed)) for seed, _class in jobs])
     labels = one_hot(G, [index for _seed, index in jobs if index is not None])
     images = generate(G, latents, labels, 'Generating', minibatch_size)
     paths = []
@@ -425,7 +427,7 @@ def project_image(
     limit = minibatch_size or int(np.clip(MINIBATCH_PIXELS // G.output_shape[-1] ** 2, 1, 64))
     num_batches = -(-num_starts // limit)
     batch_size = -(-num_starts // num_batches)      # All the same, for the sake of one compiled function.
-    starts = misc.random_latents(num_batches * batch_size, G, np.random.RandomState(random_seed))
+    starts = random_latents(num_batches * batch_size, G, np.random.RandomState(random_seed))
     labels = one_hot(G, classes_in_turn(G, classes, len(starts))).reshape(len(starts), -1)
     print('Compiling...')
     search, best = _Search(G, target, batch_size, prior_weight), (np.inf,)

@@ -23,11 +23,11 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from data import (
-    celebahq,  # noqa: E402
-    celebahq_files,  # noqa: E402
-    pillow_2015,  # noqa: E402
+    celebahq,
+    celebahq_files,
+    pillow_2015,
 )
-from data.hdf5_writer import HDF5Writer  # noqa: E402
+from data.hdf5_writer import HDF5Writer
 
 FIXTURE = pathlib.Path(__file__).resolve().parent.parent / 'tests' / 'golden' / 'celebahq'
 BLOCK = 256     # Rows that the plain way works on at a time, to fit into memory.

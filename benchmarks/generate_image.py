@@ -18,12 +18,14 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import theano_env  # noqa: E402  isort: skip
+import theano_env  # isort: skip
 
-import misc  # noqa: E402
-import tfutil_shim  # noqa: E402
-import util_scripts  # noqa: E402
-from common.files import save_pkl  # noqa: E402
+import util_scripts
+from common.files import save_pkl
+from nets.network import (
+    Network,
+    random_latents,
+)
 
 
 def peak_memory_gb():
@@ -31,8 +33,8 @@ def peak_memory_gb():
 
 
 def save_network(path, resolution):
-    G = tfutil_shim.Network('Gs', 'networks.G_paper', num_channels=3, resolution=resolution, fmap_base=8192,
-                            fmap_max=512, latent_size=512)
+    G = Network('Gs', 'networks.G_paper', num_channels=3, resolution=resolution, fmap_base=8192,
+                fmap_max=512, latent_size=512)
     save_pkl(G, path)
 
 
@@ -41,7 +43,7 @@ def measure(path, engine, num_images):
     start = time.time()
     G = util_scripts.load_generator(path)
     print(f'load      {time.time() - start:6.2f} s, peak memory {peak_memory_gb():.2f} GB')
-    latents = misc.random_latents(num_images + 1, G, np.random.RandomState(1000))
+    latents = random_latents(num_images + 1, G, np.random.RandomState(1000))
     start = time.time()
     for index, _image in enumerate(util_scripts.generate(G, latents, [], 'Generating')):
         what = f'image {index:<3d}' if index else 'compile and first image'

@@ -28,7 +28,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-import train_step  # noqa: E402
+import train_step
 
 PROJECTED = ('celebahq-1024', 'celebahq-v2-1gpu')       # Of config.experiments.
 MIN_GAIN = 0.03             # Larger minibatches are tried while each doubling takes that much off the time per image.
@@ -83,7 +83,7 @@ class Bench:
 
         import theano_env
         import theano_torch
-        import updates
+        from nets import updates
         theano_env.configure('torch', {'floatX': 'float32', 'device': self.device}, precision=precision)
         theano.config.mode = theano_torch.mode(self.device, precision, capture=how == 'captured')
         start = time.perf_counter()

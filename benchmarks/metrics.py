@@ -23,8 +23,8 @@ import scipy.signal
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from metrics.ms_ssim import MultiScaleSSIM  # noqa: E402
-from metrics.sliced_wasserstein import SlicedWasserstein  # noqa: E402
+from metrics.ms_ssim import MultiScaleSSIM
+from metrics.sliced_wasserstein import SlicedWasserstein
 
 FILTER = np.float32([1, 4, 6, 4, 1])
 FILTER = np.outer(FILTER, FILTER) / 256

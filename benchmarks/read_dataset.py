@@ -22,9 +22,9 @@ from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from data import chunk_reader  # noqa: E402
-from data.dataset import Dataset  # noqa: E402
-from data.hdf5_writer import HDF5Writer  # noqa: E402
+from data import chunk_reader
+from data.dataset import Dataset
+from data.hdf5_writer import HDF5Writer
 
 GRAIN = 1.0     # Standard deviation of the noise in photo-like images, of 255.
 

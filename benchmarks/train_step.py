@@ -17,6 +17,9 @@ import resource
 import sys
 import time
 
+from nets import costs
+from nets.network import Network
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 D_FORWARDS_PER_STEP = 13    # D step of WGAN-GP in forward passes of D: four evaluations and their derivatives...
@@ -51,12 +54,11 @@ class Trainer:
         self.args = args
         self.environment = theano_env.configure(args.engine, {'floatX': 'float32', 'device': device},
                                                 precision=precision)
-        import tfutil_shim
         kwargs = {'num_channels': args.channels, 'resolution': args.resolution, 'fmap_base': args.fmap_base,
                   'fmap_max': args.fmap_max}
         self.latent_size = min(args.fmap_max, args.fmap_base)
-        self.G = tfutil_shim.Network('G', func='networks.G_paper', latent_size=self.latent_size, **kwargs)
-        self.D = tfutil_shim.Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
+        self.G = Network('G', func='networks.G_paper', latent_size=self.latent_size, **kwargs)
+        self.D = Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
         self.Gs = self.G.clone(share_nontrainables=True)
 
     def compile(self, lod):
@@ -96,9 +98,8 @@ class Trainer:
 
     def step_flops(self, lod):
         """Multiplications and additions that the convolutions of one step need in the plain algorithm."""
-        import reporting
         passes = D_FORWARDS_PER_STEP + G_FORWARDS_PER_STEP
-        return 2 * self.args.minibatch * passes * reporting.multiplications(self.D, self.args.resolution >> int(lod))
+        return 2 * self.args.minibatch * passes * costs.multiplications(self.D, self.args.resolution >> int(lod))
 
 
 def time_steps(step, seconds, minimum=2):

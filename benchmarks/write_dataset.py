@@ -24,13 +24,13 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from read_dataset import noise, photo_like, spread  # noqa: E402
+from read_dataset import noise, photo_like, spread
 
-from data import hdf5_writer  # noqa: E402
+from data import hdf5_writer
 from data.hdf5_writer import (
-    GROUP_BYTES,  # noqa: E402
-    HDF5Writer,  # noqa: E402
-    halve,  # noqa: E402
+    GROUP_BYTES,
+    HDF5Writer,
+    halve,
 )
 
 

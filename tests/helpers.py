@@ -119,14 +119,14 @@ def write(tmp_path, data, name='networks.pkl'):
 
 
 def small_state_2018(**changes):
-    from tfutil_shim import Network
+    from nets.network import Network
     net = Network('G', func='networks_2018.G_paper', resolution=4, fmap_base=8, fmap_max=2, latent_size=2)
     variables = {'lod' if name == 'cur_lod' else name: var.get_value() for name, var in net.vars.items()}
     return dict(state_2018('G_paper', variables, **net.static_kwargs), **changes)
 
 
 def small_state_2017(**changes):
-    from tfutil_shim import Network
+    from nets.network import Network
     net = Network('G', func='networks.G_paper', resolution=4, fmap_base=8, fmap_max=2, latent_size=2)
     params = [var.get_value() for var in list(net.vars.values())[:net.num_layer_params]]
     return dict(state_2017('G_paper', params, {'cur_lod': np.float32(0)}, **net.static_kwargs), **changes)

@@ -12,13 +12,13 @@ import dataset_tool
 import evaluate_metrics
 import experiment
 import metrics
-import misc
-import tfutil_shim
 import theano_env
 import train_classifier
 from common.errors import UserError
 from common.files import save_pkl
 from data.hdf5_writer import HDF5Writer
+from nets.network import Network
+from nets.pickles import load_pkl
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -44,8 +44,8 @@ def make_run(folder, dataset, channels, resolution, label_size=0, snapshots=('sn
     (folder / 'stats.jsonl').write_text(''.join(json.dumps(tick) + '\n' for tick in ticks))
     for index, name in enumerate(snapshots):
         np.random.seed(index)
-        Gs = tfutil_shim.Network('Gs', func='networks.G_paper', num_channels=channels, resolution=resolution,
-                                 label_size=label_size, fmap_base=64, fmap_max=8, latent_size=8)
+        Gs = Network('Gs', func='networks.G_paper', num_channels=channels, resolution=resolution,
+                     label_size=label_size, fmap_base=64, fmap_max=8, latent_size=8)
         save_pkl((None, None, Gs), folder / f'network-{name}.pkl')
     return folder
 
@@ -159,7 +159,7 @@ def test_reals_are_shown_before_any_is_shown_twice_and_mirrored_like_the_trainin
 
 
 def test_each_metric_gets_its_own_number_of_the_same_images(digits_run, data_dir):
-    Gs = misc.load_pkl(digits_run / 'network-final.pkl')[2]
+    Gs = load_pkl(digits_run / 'network-final.pkl')[2]
     wanted = {'few': (Recorder(), 10), 'many': (Recorder(), 300)}
 
     class Labels:
@@ -192,7 +192,7 @@ def test_inception_metrics(digits_run, data_dir, tmp_path, monkeypatch):
 
 def test_modes_with_a_classifier(tmp_path, data_dir):
     run_dir = make_run(tmp_path / '001-rgb', {'h5_path': 'rgb-32x32.h5', 'resolution': 32}, 3, 32)
-    network = tfutil_shim.Network('c', func='networks.mnist_classifier', num_channels=1, resolution=32, label_size=10)
+    network = Network('c', func='networks.mnist_classifier', num_channels=1, resolution=32, label_size=10)
     train_classifier.save_classifier(network, tmp_path / 'classifier.npz')
     results = evaluate_metrics.evaluate_run(str(run_dir), ['mnist_modes'], str(data_dir), num_images=12,
                                             classifier=str(tmp_path / 'classifier.npz'), only_final=True)

@@ -8,10 +8,10 @@ import pytest
 import theano_env  # isort: skip
 
 import export
-import misc
 from common.errors import UserError
+from nets.network import Network
+from nets.pickles import load_pkl
 from tests.helpers import GOLDEN, LEGACY_IMPORT, dumps, legacy_import_state, load_golden, write
-from tfutil_shim import Network
 
 SMALL = {'num_channels': 3, 'resolution': 16, 'fmap_base': 64, 'fmap_max': 8, 'latent_size': 8}
 # Absolute: two implementations of float32 convolutions, amplified by pixelwise normalization. Images are between -1
@@ -149,7 +149,7 @@ def load_state(path):
 def test_the_conversion_of_the_2018_release(case, tmp_path):
     """Variables and arguments as it made them of the same networks of 2017, and the outputs."""
     arrays, state = legacy_import_state(case)
-    net, = misc.load_pkl(write(tmp_path, dumps([('network.Network', state)])))
+    net, = load_pkl(write(tmp_path, dumps([('network.Network', state)])))
     func, kwargs, variables = export.state_2018(net)
     assert func == case['tf_build_func_name']
     assert {key: value for key, value in kwargs.items() if key in case['tf_static_kwargs_after_import']} == {
@@ -190,7 +190,7 @@ def test_more_options(func, kwargs, tmp_path):
 def test_networks_of_2018_are_exported_as_they_are(tmp_path, capsys):
     source = str(GOLDEN / 'tf' / 'pickles' / 'cond16.pkl')
     assert export.main(['state', source, str(tmp_path / 'D.npz'), '--network', 'D']) == 0
-    loaded, original = load_state(str(tmp_path / 'D.npz')), misc.load_pkl(source)[1]
+    loaded, original = load_state(str(tmp_path / 'D.npz')), load_pkl(source)[1]
     assert loaded.static_kwargs == original.static_kwargs
     for name in original.vars:
         np.testing.assert_array_equal(loaded.get_var(name), original.get_var(name))

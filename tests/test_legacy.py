@@ -1,4 +1,4 @@
-"""legacy.py and misc.load_pkl: networks of the 2017 and 2018 releases and our own, against recorded arrays."""
+"""legacy.py and load_pkl: networks of the 2017 and 2018 releases and our own, against recorded arrays."""
 
 import json
 import pickle
@@ -11,11 +11,12 @@ import theano_env  # isort: skip
 import lasagne
 
 import legacy
-import misc
 import train
 from common import safe_pickle
 from common.errors import UserError
 from common.files import save_pkl
+from nets.network import Network
+from nets.pickles import load_pkl
 from tests.helpers import (
     GOLDEN,
     LEGACY_IMPORT,
@@ -30,7 +31,6 @@ from tests.helpers import (
     with_numpy_2_names,
     write,
 )
-from tfutil_shim import Network
 
 NETS_2017 = sorted(path.stem for path in GOLDEN.glob('nets_*.npz') if path.stem != 'nets_float64')
 NETS_2018 = json.loads((GOLDEN / 'tf' / 'networks' / 'index.json').read_text())['networks']
@@ -64,7 +64,7 @@ def assert_same_network(ours, other):
 def test_snapshot_of_2017():
     """All recorded values, images and scores of the pickle that Python 2.7 wrote."""
     arrays, meta = load_golden('snapshot')
-    G, D, Gs = misc.load_pkl(GOLDEN / 'snapshot.pkl')
+    G, D, Gs = load_pkl(GOLDEN / 'snapshot.pkl')
     for key, net in (('G', G), ('D', D), ('Gs', Gs)):
         assert net.func_name == ('networks.D_paper' if key == 'D' else 'networks.G_paper')
         assert net.get_var('cur_lod') == np.float32(meta['cur_lod_saved'])
@@ -95,7 +95,7 @@ def test_every_network_of_2017(case, tmp_path):
     toplevel = dict.fromkeys(meta['toplevel_params'], np.float32(0.5))
     spec = dict(meta['spec'])
     data = dumps([('network.Network', state_2017(spec.pop('func'), params, toplevel, **spec))])
-    net, = misc.load_pkl(write(tmp_path, data))
+    net, = load_pkl(write(tmp_path, data))
     assert [net.get_var(name).tobytes() for name in list(net.vars)[:net.num_layer_params]] == [
         param.tobytes() for param in params]
     assert {name: var.get_value() for name, var in net.toplevel_params.items()} == toplevel
@@ -110,7 +110,7 @@ def test_outputs_of_imported_networks_of_2017(case, tmp_path):
     toplevel['cur_lod'] = np.float32(1.5)
     spec = dict(meta['spec'])
     data = dumps([('network.Network', state_2017(spec.pop('func'), params, toplevel, **spec))])
-    net, = misc.load_pkl(write(tmp_path, data))
+    net, = load_pkl(write(tmp_path, data))
     inputs = [arrays[key] for key in ('in_latents', 'in_labels', 'in_images') if key in arrays]
     desired = arrays['out_det_lod1.5_' + ('scores' if 'nets_D' in case else 'images')]
     output = net.run(*inputs, return_as_list=True)[0]
@@ -124,7 +124,7 @@ def test_networks_of_2017_that_the_2018_release_imported(case, old_name, tmp_pat
     arrays, state = legacy_import_state(case)
     if old_name:
         state['build_func_spec']['func'] = state['build_func_spec']['func'].replace('paper', 'progressive_8')
-    net, = misc.load_pkl(write(tmp_path, dumps([('network.Network', state)])))
+    net, = load_pkl(write(tmp_path, dumps([('network.Network', state)])))
     inputs = arrays['latents'] if case['tag'].startswith('G') else arrays['images']
     for lod in case['lods'][:1] if old_name else case['lods']:
         net.set_var('cur_lod', lod)
@@ -145,7 +145,7 @@ def test_pickles_of_2018(name):
     expected, _meta = load_golden(f'tf/pickles/{name}.expected')
     infos, = [info for info in json.loads((GOLDEN / 'tf' / 'pickles' / 'pickles.json').read_text())
               if info['file'] == name + '.pkl']
-    nets = dict(zip(infos['tuple_order'], misc.load_pkl(GOLDEN / 'tf' / 'pickles' / (name + '.pkl')), strict=True))
+    nets = dict(zip(infos['tuple_order'], load_pkl(GOLDEN / 'tf' / 'pickles' / (name + '.pkl')), strict=True))
     for key, info in infos['networks'].items():
         net = nets[key]
         assert net.name == info['name'] and net.static_kwargs == info['static_kwargs']
@@ -189,7 +189,7 @@ def test_every_network_of_2018(name, tmp_path):
     arrays, _meta = load_golden('tf/networks/' + name)
     variables = {var['name']: arrays['var/' + var['name']] for var in info['variables']}
     data = dumps([('tfutil.Network', state_2018(info['func'], variables, name, **info['static_kwargs']))], 4)
-    net, = misc.load_pkl(write(tmp_path, data))
+    net, = load_pkl(write(tmp_path, data))
     assert net.static_kwargs == info['static_kwargs'] and net.name == name
     for variable, value in variables.items():
         np.testing.assert_array_equal(net.get_var(variable), value)
@@ -234,7 +234,7 @@ def test_pickle_of_protocol_5():
     """The same networks, which NumPy restores by another function."""
     folder = GOLDEN / 'tf' / 'pickles'
     assert_same_data(states(folder / 'cond16-protocol5.pkl'), states(folder / 'cond16.pkl'))
-    assert misc.load_pkl(folder / 'cond16-protocol5.pkl')[0].get_var('lod') == np.float32(0.4)
+    assert load_pkl(folder / 'cond16-protocol5.pkl')[0].get_var('lod') == np.float32(0.4)
 
 
 def test_numpy_2_names_in_protocol_5(tmp_path):
@@ -257,18 +257,18 @@ def test_arrays_in_other_forms(order, tmp_path):
     for name, value in state['variables']:
         original.set_var(name, value)
     for protocol in (2, 5):
-        net, = misc.load_pkl(write(tmp_path, dumps([('tfutil.Network', changed)], protocol)))
+        net, = load_pkl(write(tmp_path, dumps([('tfutil.Network', changed)], protocol)))
         assert_same_network(net, original)
 
 
 @pytest.mark.parametrize('source', ['snapshot.pkl', 'tf/pickles/cond16.pkl'])
 def test_our_own_format(source, tmp_path):
     """What is loaded can be saved and loaded again, safely and by Python's pickle, and be copied."""
-    nets = misc.load_pkl(GOLDEN / source)
+    nets = load_pkl(GOLDEN / source)
     path = str(tmp_path / 'ours.pkl')
     save_pkl(nets, path)
     state = np.random.get_state()[1].tobytes()
-    for net, again in zip(nets, misc.load_pkl(path), strict=True):
+    for net, again in zip(nets, load_pkl(path), strict=True):
         assert_same_network(net, again)
         assert_same_network(net, net.clone())
     if source.startswith('tf'):     # The 2017 networks have noise layers, which draw their seeds.
@@ -280,22 +280,22 @@ def test_our_own_format(source, tmp_path):
 
 def test_loading_draws_no_weights():
     state = np.random.get_state()[1].tobytes(), np.random.get_state()[2]
-    misc.load_pkl(GOLDEN / 'tf' / 'pickles' / 'cond16.pkl')
+    load_pkl(GOLDEN / 'tf' / 'pickles' / 'cond16.pkl')
     assert (np.random.get_state()[1].tobytes(), np.random.get_state()[2]) == state
 
 
 def test_noise_layers_get_different_seeds(tmp_path):
     D = Network('D', func='networks.D_paper', resolution=8, fmap_base=16)
     save_pkl(D, str(tmp_path / 'D.pkl'))
-    layers = [layer for layer in lasagne.layers.get_all_layers(misc.load_pkl(str(tmp_path / 'D.pkl')).output_layers)
+    layers = [layer for layer in lasagne.layers.get_all_layers(load_pkl(str(tmp_path / 'D.pkl')).output_layers)
               if hasattr(layer, 'random')]
     assert len({str(layer.random.rstate) for layer in layers}) == len(layers) == 4
 
 
 def test_other_data_and_single_networks(tmp_path):
-    net, = misc.load_pkl(GOLDEN / 'tf' / 'pickles' / 'cond16.pkl')[:1]
+    net, = load_pkl(GOLDEN / 'tf' / 'pickles' / 'cond16.pkl')[:1]
     save_pkl({'net': net, 'again': [net], 'kimg': 7, 'log': None}, str(tmp_path / 'a.pkl'))
-    loaded = misc.load_pkl(str(tmp_path / 'a.pkl'))
+    loaded = load_pkl(str(tmp_path / 'a.pkl'))
     assert loaded['net'] is loaded['again'][0] and loaded['kimg'] == 7 and loaded['log'] is None
     assert_same_network(loaded['net'], net)
 
@@ -305,8 +305,8 @@ def test_own_build_functions(tmp_path):
     net = Network('mine', func=build_own, size=3)
     save_pkl(net, str(tmp_path / 'own.pkl'))
     with pytest.raises(UserError, match="'test_legacy.build_own' is not known to be harmless"):
-        misc.load_pkl(str(tmp_path / 'own.pkl'))
-    assert_same_network(misc.load_pkl(str(tmp_path / 'own.pkl'), build_funcs=['test_legacy.build_own']), net)
+        load_pkl(str(tmp_path / 'own.pkl'))
+    assert_same_network(load_pkl(str(tmp_path / 'own.pkl'), build_funcs=['test_legacy.build_own']), net)
 
 
 def build_own(size):
@@ -322,7 +322,7 @@ def build_own(size):
 @pytest.mark.parametrize('source', ['snapshot.pkl', 'tf/pickles/cond16.pkl'])
 def test_training_goes_on(source, tmp_path):
     """A step of the training loop on loaded networks, which are saved and loaded again."""
-    nets = G, D, Gs = misc.load_pkl(GOLDEN / source)
+    nets = G, D, Gs = load_pkl(GOLDEN / source)
     before = {var: var.get_value() for net in nets for var in net.trainables.values()}
     schedule = train.Schedule(2.0, 2, 2, 4, 4, 1.0, 1.0)
     functions = training_functions(G, D, Gs, schedule)
@@ -334,7 +334,7 @@ def test_training_goes_on(source, tmp_path):
         # What works on 4x4 pixels.
         assert sum((var.get_value() != before[var]).any() for var in net.trainables.values()) >= 6
     save_pkl(nets, str(tmp_path / 'trained.pkl'))
-    for net, again in zip(nets, misc.load_pkl(str(tmp_path / 'trained.pkl')), strict=True):
+    for net, again in zip(nets, load_pkl(str(tmp_path / 'trained.pkl')), strict=True):
         assert_same_network(net, again)
 
 
@@ -342,7 +342,7 @@ def test_command_line(tmp_path, capsys):
     source, target = str(GOLDEN / 'snapshot.pkl'), str(tmp_path / 'ours.pkl')
     assert legacy.main([source, target]) == 0
     assert capsys.readouterr().out.count('networks.G_paper') == 2
-    for net, again in zip(misc.load_pkl(source), misc.load_pkl(target), strict=True):
+    for net, again in zip(load_pkl(source), load_pkl(target), strict=True):
         assert_same_network(net, again)
     assert legacy.main([str(tmp_path / 'none.pkl'), target]) == 1
     error = capsys.readouterr().err
@@ -404,14 +404,14 @@ def test_states_that_do_not_fit(tmp_path):
     for module, state, message in states_that_do_not_fit():
         path = write(tmp_path, dumps([(module + '.Network', state)], 4))
         with pytest.raises(UserError) as error:
-            misc.load_pkl(path)
+            load_pkl(path)
         assert message in str(error.value) and path in str(error.value) and '\n' not in str(error.value)
 
 
 def test_small_states_fit(tmp_path):
     """What the cases above change one thing of is right."""
     data = dumps([('tfutil.Network', small_state_2018()), ('network.Network', small_state_2017())], 4)
-    assert [net.func_name for net in misc.load_pkl(write(tmp_path, data))] == ['networks_2018.G_paper',
+    assert [net.func_name for net in load_pkl(write(tmp_path, data))] == ['networks_2018.G_paper',
                                                                               'networks.G_paper']
 
 
@@ -420,7 +420,7 @@ def test_one_array_for_many_networks(tmp_path):
     state = small_state_2018()
     data = dumps([('tfutil.Network', dict(state)) for _index in range(1000)], 4)
     with pytest.raises(UserError, match='its networks have more numbers than the file'):
-        misc.load_pkl(write(tmp_path, data))
+        load_pkl(write(tmp_path, data))
 
 
 def test_source_text_is_not_run(tmp_path):

@@ -11,8 +11,8 @@ import theano.tensor as T
 from theano.configparser import change_flags
 
 import loss
-import tfutil_shim
 from common.errors import UserError
+from nets.network import Network
 from tests.helpers import GOLDEN, load_golden
 
 CASES = sorted(path.stem for path in GOLDEN.glob('loss_*.npz'))
@@ -45,7 +45,7 @@ class Case:
         self.nets = {}
         for key in 'GD':
             spec = dict(self.meta[key])
-            self.nets[key] = tfutil_shim.Network(key, func='networks.' + spec.pop('func'), **spec)
+            self.nets[key] = Network(key, func='networks.' + spec.pop('func'), **spec)
             self.nets[key].set_var('cur_lod', self.meta['cur_lod'])
         self.params = {key: lasagne.layers.get_all_params(net.output_layers) for key, net in self.nets.items()}
         # The release feeds float32 images, latents and labels also when floatX is float64.
@@ -231,7 +231,7 @@ def test_cross_entropy(engine):
 @pytest.mark.parametrize('option, value', [('type', 'wgan'), ('cond_type', 'projection')])
 def test_user_mistakes(option, value):
     small = dict(resolution=4, fmap_max=4)
-    G = tfutil_shim.Network('G', func='networks.G_paper', **small)
-    D = tfutil_shim.Network('D', func='networks.D_paper', **small)
+    G = Network('G', func='networks.G_paper', **small)
+    D = Network('D', func='networks.D_paper', **small)
     with pytest.raises(UserError, match=f"loss.{option}='{value}': use '"):
         loss.evaluate_loss(G, D, 0, 0, T.ftensor4(), T.fmatrix(), T.fmatrix(), T.fmatrix(), **{option: value})

@@ -26,6 +26,7 @@ from common.images import (
     save_image_grid,
     snapshot_grid_size,
 )
+from nets.network import random_latents
 from tests.helpers import GOLDEN, ROOT, load_golden
 
 ARRAYS = load_golden('misc')[0]
@@ -97,7 +98,7 @@ def test_image_helpers_of_the_2018_release():
     np.testing.assert_array_equal(create_image_grid(x, (3, 1)), TRAIN_UTILS['misc/grid_3x1'])
     recorded = load_golden('tf/pickles/cond16.expected')[0]['misc_random_latents_seed123']
     generator = types.SimpleNamespace(input_shapes=[[None, recorded.shape[1]]])
-    latents = misc.random_latents(3, generator, np.random.RandomState(123))
+    latents = random_latents(3, generator, np.random.RandomState(123))
     np.testing.assert_array_equal(latents, np.float32(recorded))
 
 

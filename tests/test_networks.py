@@ -12,9 +12,9 @@ import lasagne
 import theano
 from theano.configparser import change_flags
 
-import layers
 import networks
 from common.errors import UserError
+from nets import layers
 from tests.helpers import GOLDEN, load_golden
 
 CASES = sorted(path.stem for path in GOLDEN.glob('nets_*.npz') if path.stem != 'nets_float64')

@@ -13,8 +13,8 @@ import theano.tensor as T
 import loss
 import train
 from common.errors import UserError
+from nets.network import Network
 from tests.helpers import GOLDEN, load_golden, training_functions
-from tfutil_shim import Network
 
 NAMES = json.loads((GOLDEN / 'tf' / 'networks' / 'index.json').read_text())['networks']
 INPUTS, _ = load_golden('tf/networks/inputs')

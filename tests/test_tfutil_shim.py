@@ -17,8 +17,9 @@ from lasagne.layers import DenseLayer, InputLayer, Layer, NonlinearityLayer
 
 import tfutil_shim
 from common.errors import UserError
+from nets.network import Network
 from tests.helpers import GOLDEN, load_golden
-from tfutil_shim import Network, Optimizer
+from tfutil_shim import Optimizer
 
 TRAIN_UTILS = load_golden('tf/train_utils')[0]
 TRAIN_UTILS_INFO = json.loads((GOLDEN / 'tf' / 'train_utils.json').read_text())

@@ -15,11 +15,11 @@ from PIL import Image
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import config
-import reporting
-import tfutil_shim
 import theano_env
 import train
 from experiment import resolve_config, run_experiment
+from nets import costs
+from nets.network import Network
 from tests.helpers import GOLDEN, load_golden
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
@@ -453,8 +453,8 @@ def test_nan_stops_the_run_and_keeps_the_snapshots(folders, tmp_path, capsys):
 
 def test_multiplications_count_the_paper_networks():
     """Table 2: G's 4x4 layer has 4x4x512x512 weights, each used once per output position."""
-    net = tfutil_shim.Network('G', func='networks.G_paper', num_channels=3, resolution=8, fmap_base=64, fmap_max=8,
-                              latent_size=8)
+    net = Network('G', func='networks.G_paper', num_channels=3, resolution=8, fmap_base=64, fmap_max=8,
+                  latent_size=8)
     full = 8 * 8 * 16 * 16 + 8 * 8 * 9 * 16 + 2 * 8 * 8 * 9 * 64 + 8 * 3 * 64 + 8 * 3 * 16
-    assert reporting.multiplications(net, 8) == full
-    assert reporting.multiplications(net, 4) == 8 * 8 * 16 * 16 + 8 * 8 * 9 * 16 + 8 * 3 * 16
+    assert costs.multiplications(net, 8) == full
+    assert costs.multiplications(net, 4) == 8 * 8 * 16 * 16 + 8 * 8 * 9 * 16 + 8 * 3 * 16

@@ -23,8 +23,8 @@ import util_scripts
 from common.errors import UserError
 from common.files import save_pkl
 from common.images import save_image
+from nets.network import Network
 from tests.helpers import ROOT
-from tfutil_shim import Network
 
 SMALL = {'num_channels': 3, 'resolution': 16, 'fmap_base': 64, 'fmap_max': 8, 'latent_size': 8}
 

@@ -12,11 +12,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-import legacy  # noqa: F401  (misc.load_pkl imports it, which must not be taken for something that a file did)
-import misc
+import legacy  # noqa: F401  (load_pkl imports it, which must not be taken for something that a file did)
 from common import safe_pickle
 from common.errors import UserError
 from common.files import save_pkl
+from nets.pickles import load_pkl
 from tests.helpers import GOLDEN, dumps, small_state_2017, small_state_2018, write
 
 # Texts in damaged files may have strange escape sequences.
@@ -46,7 +46,7 @@ def read(path):
     watching.append(True)
     tracemalloc.start()
     try:
-        return misc.load_pkl(path)
+        return load_pkl(path)
     except UserError as error:
         assert '\n' not in str(error) and path in str(error) and len(str(error)) < 400 + len(path)
         return str(error)
@@ -251,7 +251,7 @@ def test_other_files(what, content, message, tmp_path):
 def test_no_files(tmp_path):
     for path in (tmp_path, tmp_path / 'none', '/dev/zero'):
         with pytest.raises(UserError, match='there is no such file'):
-            misc.load_pkl(path)
+            load_pkl(path)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ def test_fuzzed_networks(form, tmp_path):
     path = tmp_path / 'damaged.pkl'
     if form == 'ours':
         path.write_bytes(dumps([('tfutil.Network', small_state_2018())], 4))
-        save_pkl(misc.load_pkl(path), str(path))
+        save_pkl(load_pkl(path), str(path))
         data = path.read_bytes()
     else:
         name, state = ('network', small_state_2017()) if form == '2017' else ('tfutil', small_state_2018())

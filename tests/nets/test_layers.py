@@ -1,4 +1,4 @@
-"""layers.py: each layer by itself, against NumPy. Whole networks are in test_networks.py."""
+"""nets/layers.py: each layer by itself, against NumPy. Whole networks are in test_networks.py."""
 
 import copy
 
@@ -14,9 +14,8 @@ from lasagne.layers import InputLayer, get_output
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 from theano.tensor.nnet import abstract_conv
 
-import distributed
-import layers
-import ops
+from nets import layers, ops
+from nets.ranks import SINGLE, Ranks
 
 ENGINES = ['torch', 'python']
 ROUNDING = dict(rtol=2e-6, atol=2e-6)     # Of float32, over sums of a few hundred products.
@@ -421,7 +420,7 @@ def test_minibatch_statistic_of_impossible_parts(num_parts):
 def test_gdrop_of_ranks_is_that_of_the_whole_minibatch(mode, engine):
     x = normal(6, 3, 2, 2)
     results = []
-    for ranks in (distributed.SINGLE, distributed.Ranks(0, 2), distributed.Ranks(1, 2)):
+    for ranks in (SINGLE, Ranks(0, 2), Ranks(1, 2)):
         np.random.seed(5)
         layer = layers.GDropLayer(input_layer(3, 2, 2), theano.shared(np.float32(0.25)), mode)
         results.append(evaluate(layer, x[ranks.share(6)], ranks=ranks))

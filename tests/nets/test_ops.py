@@ -1,4 +1,4 @@
-"""ops.py: values, gradients and second derivatives of the ops, on every engine, against NumPy."""
+"""nets/ops.py: values, gradients and second derivatives of the ops, on every engine, against NumPy."""
 
 import pickle
 
@@ -10,7 +10,7 @@ import theano_env  # noqa: F401  isort: skip
 import theano
 import theano.tensor as T
 
-import ops
+from nets import ops
 
 ENGINES = ['torch', 'python', 'theano']
 TOLERANCES = {'float32': 1e-6, 'float64': 1e-14}    # Rounding of the dtype.

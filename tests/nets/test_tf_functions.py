@@ -10,7 +10,7 @@ import theano.tensor as T
 
 import tfutil_shim
 from common.errors import UserError
-from tfutil_shim import Network
+from nets.network import Network
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ import theano.tensor as T
 
 import tfutil_shim
 from common.errors import UserError
+from nets.network import Network
 from tests.helpers import GOLDEN, load_golden
 from tfutil_shim import Autosummaries, Optimizer
 
@@ -291,7 +292,7 @@ def build_two_layers():
 def test_a_tensorboard_writer_gets_averages_and_histograms(monkeypatch):
     summaries = Autosummaries()
     monkeypatch.setattr(tfutil_shim, 'histogram', summaries.add_histogram)
-    net = tfutil_shim.Network('N', build_two_layers)
+    net = Network('N', build_two_layers)
     net.setup_weight_histograms()
     net.setup_weight_histograms(title='Other')
     summaries.add('x', [1, 2])

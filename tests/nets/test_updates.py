@@ -1,4 +1,4 @@
-"""updates.py: Adam and moving averages against Lasagne and NumPy on every engine; what works in place and what not."""
+"""Adam and moving averages against Lasagne and NumPy on every engine; what works in place and what not."""
 
 import copy
 import pickle
@@ -14,7 +14,7 @@ import theano
 import theano.ifelse
 import theano.tensor as T
 
-import updates
+from nets import updates
 from theano_torch.shared import DeviceConstructor
 
 ENGINES = ['torch', 'python']

@@ -15,7 +15,7 @@ import theano.tensor as T
 import torch
 
 import theano_torch
-import updates
+from nets import updates
 from tests.theano_torch.helpers import Graphs
 from theano_torch import capture
 from theano_torch.capture import WARM_UP_CALLS, CapturedProgram

@@ -8,7 +8,7 @@ import theano
 import theano.tensor as T
 from theano.tensor.nnet import abstract_conv
 
-import ops
+from nets import ops
 from tests.theano_torch.helpers import TORCH, numbers
 from theano_torch.fusion import ConvBiasActivation
 

@@ -18,11 +18,11 @@ import theano
 import torch
 
 import config
-import tfutil_shim
 import theano_torch
 import train
 import training_step
-import updates
+from nets import updates
+from nets.network import Network
 from theano_torch import capture
 
 ON_ALL_DEVICES = pytest.mark.parametrize('device', ['cpu', pytest.param('cuda:0', marks=pytest.mark.gpu)],
@@ -60,8 +60,8 @@ class Trainer:
         lasagne.random.set_rng(np.random.RandomState(1))
         self.random = np.random.RandomState(2)
         kwargs = {'num_channels': 3, 'resolution': self.size, 'fmap_base': 32, 'fmap_max': 8}
-        self.G = tfutil_shim.Network('G', func='networks.G_paper', latent_size=8, **kwargs)
-        self.D = tfutil_shim.Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
+        self.G = Network('G', func='networks.G_paper', latent_size=8, **kwargs)
+        self.D = Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
         self.Gs = self.G.clone(share_nontrainables=True)
         for net in (self.G, self.D):
             net.toplevel_params['cur_lod'].set_value(np.float32(lod))

@@ -17,7 +17,7 @@ from theano import gof
 from theano.tensor.nnet import conv2d
 
 import theano_torch
-import updates
+from nets import updates
 from tests.theano_torch.helpers import TORCH, numbers
 from theano_torch import collective, lanes
 from theano_torch.lanes import Lanes, ThreadPlan, Work, first_in_lanes, tasks_of

@@ -7,7 +7,7 @@ import pytest
 import theano
 import theano.tensor as T
 
-import updates
+from nets import updates
 from tests.theano_torch.helpers import TORCH
 
 

@@ -15,6 +15,7 @@ import theano.tensor as T
 
 import distributed
 import experiment
+from nets.ranks import SINGLE
 from theano_torch import collective
 
 SCENARIOS = {
@@ -23,7 +24,7 @@ SCENARIOS = {
 }
 
 
-def run(scenario, folder, ranks=distributed.SINGLE, mbstat_groups=1):
+def run(scenario, folder, ranks=SINGLE, mbstat_groups=1):
     """Train 8x8 networks with labels; save the last parameters and random state."""
     nets = {'fmap_base': 32, 'fmap_max': 4}
     options = {

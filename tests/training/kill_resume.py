@@ -23,9 +23,9 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import misc  # noqa: E402
-import training_state  # noqa: E402
-from common.files import TEMPORARY_SUFFIX  # noqa: E402
+import training_state
+from common.files import TEMPORARY_SUFFIX
+from nets.pickles import load_pkl
 
 # Two growth boundaries and four ticks or more.
 OPTIONS = {
@@ -73,7 +73,7 @@ def finish(folder, options, *arguments):
 def contents(run_dir):
     """What of a finished run does not depend on the clock: {name: array, text or bytes}."""
     result = {}
-    for net, network in zip(('G', 'D', 'Gs'), misc.load_pkl(run_dir / 'network-final.pkl'), strict=True):
+    for net, network in zip(('G', 'D', 'Gs'), load_pkl(run_dir / 'network-final.pkl'), strict=True):
         result.update((f'{net} {name}', var.get_value()) for name, var in network.vars.items())
     rows = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
     clocks = ('seconds', 'sec_per_tick', 'sec_per_kimg', 'compile_seconds', 'peak_memory_mb')

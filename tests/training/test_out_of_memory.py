@@ -11,11 +11,11 @@ import theano
 import theano.tensor as T
 import torch
 
-import distributed
 import experiment
 import theano_torch
 import train
 from common.errors import UserError
+from nets.ranks import Ranks
 from theano_torch import memory
 
 ON_GPU = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\na total of 79 GiB')
@@ -84,7 +84,7 @@ def test_functions_raise_it_while_and_after_they_are_specialised(error, monkeypa
 def test_the_proposal(overrides, ranks, line):
     schedule = train.Schedule(1, 1, 1, 8, (overrides or {}).get(8, 16), 1, 1)
     with pytest.raises(UserError) as caught:
-        with experiment.naming_minibatch(lambda: schedule, overrides, distributed.Ranks(0, ranks)):
+        with experiment.naming_minibatch(lambda: schedule, overrides, Ranks(0, ranks)):
             raise theano_torch.OutOfMemory('out of memory: 4 GiB')
     assert str(caught.value) == 'out of memory: 4 GiB; ' + line
 

@@ -10,6 +10,7 @@ import experiment
 import plan
 import train
 from common.errors import UserError
+from nets import costs
 from tests.helpers import GOLDEN
 
 TRAININGS = [name for name in config.experiments if experiment.is_training(config.experiments[name])]
@@ -51,7 +52,7 @@ def test_experiment_resolves_and_builds(name, built):
 
 def test_sizes_of_table_2(built):
     chosen = experiment.resolve_config(config, 'celebahq-1024')
-    assert [plan.num_trainable(build(built, chosen, net)) for net in 'GD'] == [23079115, 23087249]
+    assert [costs.num_trainable(build(built, chosen, net)) for net in 'GD'] == [23079115, 23087249]
 
 
 RECORDED = {

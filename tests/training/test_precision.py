@@ -11,11 +11,12 @@ import theano.tensor as T
 import torch
 
 import distributed
-import tfutil_shim
 import theano_torch
 import train
 import training_step
-import updates
+from nets import updates
+from nets.network import Network
+from nets.ranks import SINGLE, Ranks
 
 FLAGS = {'device': 'cpu', 'floatX': 'float32'}
 
@@ -151,13 +152,13 @@ def test_a_precision_that_cannot_be_had_is_one_line(engine, precision, message):
 class Steps:
     """A tiny joint training step at 4x4; `values` are all that it may change."""
 
-    def __init__(self, exponents, ranks=distributed.SINGLE):
+    def __init__(self, exponents, ranks=SINGLE):
         theano_env.configure('torch', FLAGS)
         np.random.seed(1)
         lasagne.random.set_rng(np.random.RandomState(1))
         kwargs = {'num_channels': 1, 'resolution': 4, 'fmap_base': 8, 'fmap_max': 4}
-        self.G = tfutil_shim.Network('G', func='networks.G_paper', latent_size=4, **kwargs)
-        self.D = tfutil_shim.Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
+        self.G = Network('G', func='networks.G_paper', latent_size=4, **kwargs)
+        self.D = Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
         self.Gs = self.G.clone(share_nontrainables=True)
         rate = theano.shared(np.float32(1e-3))
         lasagne.random.set_rng(np.random.RandomState(2))
@@ -228,7 +229,7 @@ def test_an_overflow_on_another_rank_counts_here(monkeypatch):
     monkeypatch.setattr(distributed.collective, 'all_reduce_mean', lambda tensors: [
         x + T.cast(of_others, x.dtype) for x in tensors])
     exponents = [updates.loss_scaling_exponent() for _ in 'DG']
-    steps = Steps(exponents, distributed.Ranks(0, 2))
+    steps = Steps(exponents, Ranks(0, 2))
     steps.step()
     assert [exponent.get_value() for exponent in exponents] == pytest.approx([64.0005] * 2, abs=1e-4)
     of_others.set_value(np.float32(np.inf))

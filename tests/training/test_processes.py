@@ -18,6 +18,7 @@ import distributed
 import theano_env
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX
+from nets.ranks import SINGLE, Ranks
 from tests.helpers import ROOT
 from tests.training import distributed_worker, kill_resume
 
@@ -201,7 +202,7 @@ def test_what_all_ranks_see_is_told_once(options, message, ranks, data_dir, tmp_
 def test_ranks_come_from_the_environment(monkeypatch):
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
         monkeypatch.delenv(name, raising=False)
-    assert distributed.from_environment() == distributed.SINGLE == (0, 1, 0)
+    assert distributed.from_environment() == SINGLE == (0, 1, 0)
     for name, value in [('RANK', '5'), ('WORLD_SIZE', '8'), ('LOCAL_RANK', '1')]:
         monkeypatch.setenv(name, value)
     assert distributed.from_environment() == (5, 8, 1)
@@ -211,15 +212,15 @@ def test_ranks_come_from_the_environment(monkeypatch):
 
 
 def test_shares():
-    assert [distributed.Ranks(rank, 3).share(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    assert [Ranks(rank, 3).share(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
     with pytest.raises(ValueError, match='7 rows cannot be divided among 3 processes'):
-        distributed.Ranks(0, 3).share(7)
+        Ranks(0, 3).share(7)
 
 
 def test_minibatches_of_all_resolutions_are_checked():
-    distributed.check_minibatches(distributed.Ranks(0, 2), [4, 8], 16, {8: 6, 16: 3})
+    distributed.check_minibatches(Ranks(0, 2), [4, 8], 16, {8: 6, 16: 3})
     with pytest.raises(UserError, match=r'train.minibatch_overrides\[8\]=6: 4 processes .* use 4 or 8'):
-        distributed.check_minibatches(distributed.Ranks(0, 4), [4, 8], 16, {8: 6})
+        distributed.check_minibatches(Ranks(0, 4), [4, 8], 16, {8: 6})
 
 
 def test_every_process_takes_its_own_gpu():

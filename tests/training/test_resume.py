@@ -20,11 +20,11 @@ from theano.sandbox import rng_mrg
 import config
 import distributed
 import experiment
-import misc
 import train
 import training_state
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX
+from nets.pickles import load_pkl
 from tests.helpers import ROOT
 from tests.training import kill_resume
 
@@ -287,7 +287,7 @@ def test_a_new_run_from_the_networks_of_another(alone, tmp_path, capsys):
     rows = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
     assert rows[0]['kimg'] > 0.09 and rows[0]['tick'] == 1 and 0 < rows[0]['lod'] < 1
     # With nothing to learn the networks stay what they were, Gs included.
-    for ours, theirs in zip(misc.load_pkl(run_dir / 'network-final.pkl'), misc.load_pkl(snapshot), strict=True):
+    for ours, theirs in zip(load_pkl(run_dir / 'network-final.pkl'), load_pkl(snapshot), strict=True):
         for name in ours.trainables:
             np.testing.assert_array_equal(ours.get_var(name), theirs.get_var(name))
 

@@ -11,9 +11,9 @@ import theano_env  # noqa: F401  isort: skip
 import theano
 import theano.tensor as T
 
-import tfutil_shim
 import train
 import training_step
+from nets.network import Network
 from tests.helpers import load_golden, training_functions
 
 
@@ -74,8 +74,8 @@ def test_what_nobody_needs_any_more_is_abandoned(compiled):
 @pytest.mark.parametrize('reset', [True, False])
 def test_optimizer_state_across_ranges(engine, reset):
     kwargs = {'num_channels': 1, 'resolution': 8, 'fmap_base': 16, 'fmap_max': 4}
-    G = tfutil_shim.Network('G', func='networks.G_paper', latent_size=4, **kwargs)
-    D = tfutil_shim.Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
+    G = Network('G', func='networks.G_paper', latent_size=4, **kwargs)
+    D = Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
     Gs, rate = G.clone(share_nontrainables=True), theano.shared(np.float32(1e-3))
     nothing = np.zeros((4, 0), np.float32)
 
@@ -114,8 +114,8 @@ def test_a_step_in_lanes_has_the_same_bits(engine, monkeypatch):
     torch.set_num_threads(2)
     try:
         kwargs = {'num_channels': 1, 'resolution': 8, 'fmap_base': 64, 'fmap_max': 8}
-        G = tfutil_shim.Network('G', func='networks.G_paper', latent_size=8, **kwargs)
-        D = tfutil_shim.Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
+        G = Network('G', func='networks.G_paper', latent_size=8, **kwargs)
+        D = Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
         step = training_functions(G, D, G.clone(share_nontrainables=True), schedule(0, 1)).train_d
         variables = step.get_shared()
         start = [var.get_value() for var in variables]

@@ -8,7 +8,7 @@ deterministic    False (default) while training: noise is drawn, batch norm uses
 min_lod, max_lod floor and ceil of `cur_lod`, static ints: only these levels of detail are computed. None: all of them
 image_lod        static int k, default 0: the images that the network reads or makes are at resolution / 2^k instead of
                  being repeated to the full resolution; the same values for less work. Needs min_lod >= k
-ranks            distributed.Ranks: the minibatch is one rank's share; noise is drawn for that of all ranks
+ranks            Ranks: the minibatch is one rank's share; noise is drawn for that of all ranks
 ================ =======================================================================================================
 """
 
@@ -25,22 +25,22 @@ from lasagne.nonlinearities import identity
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 from theano.tensor.signal.pool import pool_2d
 
-import distributed
-import ops
+from nets import ops
+from nets.ranks import SINGLE, own_rows
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Activations.
 
 
 class LeakyRectify(lasagne.nonlinearities.LeakyRectify):
-    """Lasagne's leaky rectifier, computed by :class:`ops.LeakyReLU`."""
+    """Lasagne's leaky rectifier, computed by :class:`nets.ops.LeakyReLU`."""
 
     def __call__(self, x):
         return ops.leaky_relu(x, self.leakiness)
 
 
 def rectify(x):
-    """max(x, 0), computed by :class:`ops.LeakyReLU`."""
+    """max(x, 0), computed by :class:`nets.ops.LeakyReLU`."""
     return ops.leaky_relu(x, 0.0)
 
 
@@ -419,10 +419,10 @@ class GDropLayer(Layer):
             return (1 + self.strength) ** self.random.normal(size, dtype=dtype)
         return 1 + self.random.normal(size, dtype=dtype) * (self.strength * self.input_shape[1] ** 0.5)
 
-    def get_output_for(self, input, deterministic=False, ranks=distributed.SINGLE, **kwargs):
+    def get_output_for(self, input, deterministic=False, ranks=SINGLE, **kwargs):
         if deterministic:
             return input
-        noise = distributed.own_rows(lambda num: self.draw((num, input.shape[1]), input.dtype), input.shape[0], ranks)
+        noise = own_rows(lambda num: self.draw((num, input.shape[1]), input.dtype), input.shape[0], ranks)
         return input * noise.reshape((input.shape[0], input.shape[1]) + (1,) * (input.ndim - 2))
 
 

@@ -14,7 +14,7 @@ import theano
 import theano.tensor as T
 
 from common.errors import UserError
-from tfutil_functions import exp2
+from nets.tf_functions import exp2
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Averages between two saves.

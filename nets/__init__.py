@@ -1,0 +1,1 @@
+"""Networks: the class `Network`, layers, Theano ops, optimizers, and networks out of files."""

@@ -1,0 +1,32 @@
+"""What networks cost: multiplications, activations, parameters."""
+
+import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import lasagne
+import numpy as np
+
+
+def multiplications(net, resolution):
+    """Multiplications of one forward pass of the convolutions of `net` at and below `resolution`, per image."""
+    return sum(count for height, count in layer_multiplications(net) if height <= resolution)
+
+
+def layer_multiplications(net):
+    """[(height of the output, multiplications per image)] of every layer of `net`."""
+    counts = []
+    for layer in lasagne.layers.get_all_layers(net.output_layers):
+        height = layer.output_shape[2] if len(layer.output_shape) == 4 else 1
+        weights = [param.get_value(borrow=True).size for param in layer.get_params() if param.ndim >= 2]
+        counts.append((height, sum(weights) * height ** 2))
+    return counts
+
+
+def activations(net, resolution):
+    """Values that the layers of `net` at and below `resolution` put out for one image."""
+    shapes = [layer.output_shape[1:] for layer in lasagne.layers.get_all_layers(net.output_layers)]
+    return sum(int(np.prod(shape)) for shape in shapes if len(shape) < 3 or shape[1] <= resolution)
+
+
+def num_trainable(net):
+    """Number of trainable parameters of a network, all its toRGB or fromRGB layers included."""
+    return sum(var.get_value(borrow=True).size for var in net.trainables.values())

@@ -1,0 +1,518 @@
+"""Networks as objects: a Lasagne graph made by a build function, to be evaluated, copied and pickled."""
+
+import copy
+import inspect
+import pickle
+import re
+from collections import OrderedDict
+
+import numpy as np
+
+import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import lasagne
+import theano
+import theano.tensor as T
+from theano.tensor.signal.pool import pool_2d
+
+from common.errors import UserError, did_you_mean
+from common.objects import import_obj
+from nets import updates
+from nets.tf_functions import is_tf_expression, set_vars, shape_to_list
+from nets.tf_training import histogram
+
+STATE_VERSION = 3       # Of pickled networks. The 2017 release wrote none, the 2018 release 2: see legacy.py.
+
+
+class Network:
+    """A network made by a build function: its layers, its variables, and ways to evaluate, copy and pickle it.
+
+    Parameters
+    ----------
+    name : str or None
+        None: the name of the build function.
+    func : str or callable
+        The build function, best by its dotted name (``'networks.G_paper'``); it must be importable to be unpickled. It
+        is called once, with `static_kwargs`, and returns a dict: `input_layers` and `output_layers` are lists of
+        Lasagne layers, every further entry is a named shared variable.
+    **static_kwargs
+        Arguments of the build function, plain data. They are also defaults of the dynamic arguments below.
+
+    Attributes
+    ----------
+    name, func_name : str
+    static_kwargs : dict
+    input_layers, output_layers : list of lasagne.layers.Layer
+    toplevel_params : OrderedDict
+        {name: shared variable} of the further entries.
+    vars : OrderedDict
+        {local name: shared variable} of all variables: the layers' in the order of `lasagne.layers.get_all_params`,
+        then the top-level ones. A local name is what Lasagne calls the parameter, for example ``'G1a.W'``.
+    trainables : OrderedDict
+        The part of `vars` that is trained.
+
+    Notes
+    -----
+    Dynamic arguments go to `get_output_for` of all layers: ``deterministic``, ``min_lod`` and so on. Those that no
+    layer knows are ignored, as in the 2018 release.
+    """
+
+    __module__ = 'tfutil_shim'      # By which pickles name the class, wherever it lives.
+
+    def __init__(self, name=None, func=None, **static_kwargs):
+        if func is None:
+            raise UserError("Network(func=None): give a build function, for example func='networks.G_paper'")
+        self._func = func if callable(func) else import_obj(func)
+        self.func_name = f'{func.__module__}.{func.__qualname__}' if callable(func) else func
+        self.name = name or self.func_name.rpartition('.')[2]
+        self.static_kwargs = static_kwargs
+        self._adopt(self._func(**static_kwargs))
+
+    def _adopt(self, built, local_names=None):
+        """Take the result of the build function. `local_names` are those of the parameters; None: their own."""
+        toplevel = dict(built)
+        self.input_layers = list(toplevel.pop('input_layers'))
+        self.output_layers = list(toplevel.pop('output_layers'))
+        self.toplevel_params = OrderedDict(toplevel)
+        self.vars = OrderedDict()
+        params = lasagne.layers.get_all_params(self.output_layers)
+        for param, local_name in zip(params, local_names or [param.name or 'param' for param in params], strict=True):
+            repeats = sum(known.partition('#')[0] == local_name for known in self.vars)
+            self.vars[local_name + (f'#{repeats + 1}' if repeats else '')] = param
+        self.num_layer_params = len(self.vars)
+        self.vars.update(self.toplevel_params)
+        trainable = set(lasagne.layers.get_all_params(self.output_layers, trainable=True))
+        self.trainables = OrderedDict((name, var) for name, var in self.vars.items() if var in trainable)
+        self._functions = {}
+        self._output_templates = None
+
+    def __repr__(self):
+        return f'<Network {self.name}: {self.func_name}, {len(self.vars)} variables>'
+
+    # Shapes and names.
+
+    scope = property(lambda self: self.name, doc='The name, as prefix of what belongs to the network.')
+    num_inputs = property(lambda self: len(self.input_layers))
+    num_outputs = property(lambda self: len(self.output_layers))
+    input_names = property(lambda self: [layer.name for layer in self.input_layers])
+    output_names = property(lambda self: [layer.name for layer in self.output_layers])
+    output_shapes = property(lambda self: [shape_to_list(layer.output_shape) for layer in self.output_layers],
+                             doc='Lists of sizes, None for the minibatch.')
+    input_shape = property(lambda self: self.input_shapes[0], doc='Of the first input.')
+    output_shape = property(lambda self: self.output_shapes[0], doc='Of the first output.')
+    input_templates = property(lambda self: [layer.input_var for layer in self.input_layers],
+                               doc='Symbolic variables of the types of the inputs.')
+
+    @property
+    def input_shapes(self):
+        """Lists of sizes, None for the minibatch.
+
+        A generator without classes has [None, 0] for labels at the end, as in the 2018 release, whose scripts ask for
+        that shape; `run` takes such labels and does without.
+        """
+        shapes = [shape_to_list(layer.output_shape) for layer in self.input_layers]
+        if len(shapes) == 1 and len(shapes[0]) == 2 and 'label_size' in inspect.signature(self._func).parameters:
+            shapes.append([None, 0])
+        return shapes
+
+    @property
+    def output_templates(self):
+        """Symbolic outputs for `input_templates`, the same expressions every time; dropout and noise are off."""
+        if self._output_templates is None:
+            self._output_templates = self.get_output_for(*self.input_templates, return_as_list=True, deterministic=True)
+        return list(self._output_templates)
+
+    # Variables.
+
+    def find_var(self, name_or_var):
+        """The shared variable with this local name or ``'NETWORK/LOCAL NAME'``; shared variables pass through.
+
+        A top-level variable is also found by its own name, such as ``lod`` in networks of the 2018 release.
+        """
+        if is_tf_expression(name_or_var):
+            return name_or_var
+        name = str(name_or_var)
+        if name not in self.vars and name.startswith(self.scope + '/'):
+            name = name[len(self.scope) + 1:]
+        if name not in self.vars:
+            for var in self.toplevel_params.values():
+                if var.name == name:
+                    return var
+            raise UserError(f'{self.name} has no variable {name_or_var!r}{did_you_mean(name, self.vars)}')
+        return self.vars[name]
+
+    def get_var_localname(self, name_or_var):
+        """The local name of a variable of this network."""
+        var = self.find_var(name_or_var)
+        for name, known in self.vars.items():
+            if known is var:
+                return name
+        raise UserError(f'{self.name} has no variable {var!r}')
+
+    def get_var(self, name_or_var):
+        """The value of a variable as an array."""
+        return self.find_var(name_or_var).get_value()
+
+    def set_var(self, name_or_var, value):
+        """Assign an array or number to a variable."""
+        set_vars({self.find_var(name_or_var): value})
+
+    def reset_vars(self):
+        """Give all variables fresh initial values, which draws from the random generators as a construction does."""
+        self.copy_vars_from(Network(self.name, self._func, **self.static_kwargs))
+
+    def reset_trainables(self):
+        """Give the trainable variables fresh initial values; draws like `reset_vars`."""
+        self.copy_trainables_from(Network(self.name, self._func, **self.static_kwargs))
+
+    def copy_vars_from(self, src_net):
+        """Assign the values of the variables with the same local names in another network to all of this one's."""
+        set_vars({var: src_net.get_var(name) for name, var in self.vars.items()})
+
+    def copy_trainables_from(self, src_net):
+        """`copy_vars_from` for the trainable variables only."""
+        set_vars({var: src_net.get_var(name) for name, var in self.trainables.items()})
+
+    # Copies.
+
+    def clone(self, name=None, share_nontrainables=False):
+        """A copy of the network, made without drawing from any random generator.
+
+        Parameters
+        ----------
+        name : str or None
+            None: the same name.
+        share_nontrainables : bool
+            For a smoothed copy as the 2017 release makes it: only trainable variables are copied, and have no name of
+            their own (local names stay); the others (batch-norm averages, weight scales, top-level variables) are the
+            very objects of this network.
+        """
+        memo = {}
+        if share_nontrainables:
+            memo = {id(var): var for local_name, var in self.vars.items() if local_name not in self.trainables}
+        net = self._copy(memo)
+        net.name = name or self.name
+        if share_nontrainables:
+            for var in net.trainables.values():
+                var.name = None
+        return net
+
+    def convert(self, name=None, func=None, **static_kwargs):
+        """A new network made by another build function, or with other arguments, with the values of this one.
+
+        Parameters
+        ----------
+        name : str or None
+            None: the name of the build function.
+        func : str or callable or None
+            None: the build function of this network.
+        **static_kwargs
+            Those of this network count for nothing.
+
+        Raises
+        ------
+        UserError
+            The new network has a variable that this one has not.
+        """
+        net = Network(name, self._func if func is None else func, **static_kwargs)
+        net.copy_vars_from(self)
+        return net
+
+    def _copy(self, memo):
+        net = object.__new__(type(self))
+        net._func, net.func_name, net.name = self._func, self.func_name, self.name
+        net.static_kwargs = copy.deepcopy(self.static_kwargs, memo)
+        built = dict(self.toplevel_params, input_layers=self.input_layers, output_layers=self.output_layers)
+        net._adopt(copy.deepcopy(built, memo), list(self.vars)[:self.num_layer_params])
+        return net
+
+    __deepcopy__ = _copy
+
+    def setup_as_moving_average_of(self, src_net, beta=0.99, beta_nontrainable=0.0):
+        """Updates that make this network follow `src_net`: ``new = src + (old - src) * beta``.
+
+        Parameters
+        ----------
+        src_net : Network
+            With the same local names. In one function with the updates of `src_net` itself, its values from before the
+            step are used, since Theano's updates are simultaneous.
+        beta, beta_nontrainable : float or scalar expression
+            For trainable and other variables. 0 copies.
+
+        Returns
+        -------
+        OrderedDict
+            {shared variable: expression}; variables that both networks share are not in it.
+        """
+        new_values = OrderedDict()
+        for is_trainable, decay in ((True, beta), (False, beta_nontrainable)):
+            pairs = [(var, src_net.find_var(name)) for name, var in self.vars.items()
+                     if (name in self.trainables) == is_trainable]
+            pairs = [(var, src) for var, src in pairs if src is not var]
+            if not is_tf_expression(decay) and decay == 0:
+                new_values.update(pairs)
+            elif pairs:
+                new_values.update(updates.moving_average(*zip(*pairs, strict=True), decay))
+        return new_values
+
+    # Pickling: plain data, no source text, no Theano objects.
+
+    def __getstate__(self):
+        if import_obj(self.func_name) is not self._func:
+            raise UserError(f'{self.name}: the build function {self.func_name} cannot be pickled, its name leads '
+                            'to another object')
+        values = [(name, var.get_value()) for name, var in self.vars.items()]
+        return {'version': STATE_VERSION, 'name': self.name, 'func': self.func_name,
+                'static_kwargs': copy.deepcopy(self.static_kwargs), 'param_values': values[:self.num_layer_params],
+                'toplevel_values': dict(values[self.num_layer_params:])}
+
+    def __setstate__(self, state):
+        """Build the network again, with the random draws of a construction, then assign the stored values."""
+        if state.get('version') != STATE_VERSION:
+            raise UserError(f'network pickle of version {state.get("version", 1)!r}: this class reads version '
+                            f'{STATE_VERSION}; networks of the 2017 and 2018 releases are read by legacy.py')
+        self.__init__(state['name'], state['func'], **state['static_kwargs'])
+        stored = list(state['param_values']) + list(state['toplevel_values'].items())
+        ours = [f'{name} {var.get_value(borrow=True).shape}' for name, var in self.vars.items()]
+        theirs = [f'{name} {np.shape(value)}' for name, value in stored]
+        if ours != theirs:
+            strange = [item for item in theirs + ours if item not in ours or item not in theirs]
+            raise UserError(f'network pickle of {self.name}: {self.func_name} now builds a network with other '
+                            f'variables: {", ".join(strange[:6]) or "in another order"}')
+        for name, value in stored:
+            self.set_var(name, value)
+
+    def verify_rebuild(self):
+        """Check that pickling will work: rebuild the network from its pickle, compare, and discard the result.
+
+        This makes all random draws of a construction once more, as the 2017 release does after every construction.
+
+        Raises
+        ------
+        ValueError
+            The build function makes another network when it is called again.
+        """
+        rebuilt = pickle.loads(pickle.dumps(self))
+        for what, ours, theirs in zip(('layers', 'trainable variables', 'values'), self._structure(),
+                                      rebuilt._structure(), strict=True):
+            if ours != theirs:
+                raise ValueError(f'{self.name}: {self.func_name}, called again with {self.static_kwargs!r}, builds a '
+                                 f'network with other {what}')
+
+    def _structure(self):
+        layers = [(layer.name, type(layer), layer.output_shape)
+                  for layer in lasagne.layers.get_all_layers(self.output_layers)]
+        arrays = [(name, var.get_value()) for name, var in self.vars.items()]
+        return layers, list(self.trainables), [(name, a.dtype.str, a.shape, a.tobytes()) for name, a in arrays]
+
+    # Evaluation.
+
+    def get_output_for(self, *in_expr, return_as_list=False, **dynamic_kwargs):
+        """Symbolic outputs for symbolic inputs.
+
+        Parameters
+        ----------
+        *in_expr : expressions
+            One per input layer.
+        return_as_list : bool
+            Always return a list; else a single output is returned as such and several as a tuple.
+        **dynamic_kwargs
+            For the layers; they come before `static_kwargs`.
+        """
+        if len(in_expr) != self.num_inputs:
+            raise ValueError(f'{self.name} takes {self.num_inputs} inputs ({", ".join(map(str, self.input_names))}), '
+                             f'got {len(in_expr)}')
+        kwargs = {**self.static_kwargs, **dynamic_kwargs}
+        outputs = lasagne.layers.get_output(self.output_layers, dict(zip(self.input_layers, in_expr, strict=True)),
+                                            **kwargs)
+        return _as_outputs(outputs, return_as_list)
+
+    def present_lods(self):
+        """Dynamic arguments: layers compute what the value of ``cur_lod`` needs only. {} if there is no such."""
+        if 'cur_lod' not in self.toplevel_params:
+            return {}
+        cur_lod = float(self.get_var('cur_lod'))
+        return {'min_lod': int(np.floor(cur_lod)), 'max_lod': int(np.ceil(cur_lod))}
+
+    def run(self, *in_arrays, return_as_list=False, print_progress=False, minibatch_size=None, num_gpus=1, out_mul=1.0,
+            out_add=0.0, out_shrink=1, out_dtype=None, **dynamic_kwargs):
+        """Evaluate the network on arrays.
+
+        The operations on the outputs are carried out in this order: multiply, add, average over boxes of pixels, for
+        integer types round half to even and clip to the type's range, convert.
+
+        Parameters
+        ----------
+        *in_arrays : arrays
+            One per input layer, with the same number of rows, which may be 0. A surplus array [N, 0], the empty labels
+            of a 2018 script, is ignored; a last input without columns may be left out.
+        return_as_list : bool
+            Always return a list; else a single output is returned as such and several as a tuple.
+        print_progress : bool
+            Print how many rows are done.
+        minibatch_size : int or None
+            Rows per evaluation, the last one may have fewer. None: all at once.
+        num_gpus : int
+            Accepted and ignored: everything runs on the one device that theano_env chose.
+        out_mul, out_add : float
+        out_shrink : int
+            Size of the boxes; a rest at the border is dropped.
+        out_dtype : dtype or None
+            None: as computed.
+        **dynamic_kwargs
+            For the layers; they come before `static_kwargs`. ``deterministic`` is True unless given; without it layers
+            may draw noise and move their statistics. If the network has a top-level ``cur_lod``, ``min_lod`` and
+            ``max_lod`` are by default its floor and ceil: the same outputs for less work.
+        """
+        arrays = self._check_inputs(in_arrays)
+        if minibatch_size is not None and minibatch_size < 1:
+            raise UserError(f'minibatch_size={minibatch_size!r}: must be at least 1')
+        num_rows = len(arrays[0])
+        if num_rows == 0:
+            # Evaluate one row to learn shapes and types, in a way that has no side effects.
+            arrays = [np.zeros((1,) + array.shape[1:], array.dtype) for array in arrays]
+            dynamic_kwargs = dict(dynamic_kwargs, deterministic=True)
+        function = self._compile([array.dtype.name for array in arrays], float(out_mul), float(out_add), out_shrink,
+                                 out_dtype, dynamic_kwargs)
+        minibatch_size = minibatch_size or len(arrays[0])
+        minibatches = []
+        for begin in range(0, len(arrays[0]), minibatch_size):
+            if print_progress:
+                print(f'\r{begin} / {num_rows}', end='', flush=True)
+            minibatches.append(function(*[array[begin : begin + minibatch_size] for array in arrays]))
+        if print_progress:
+            print(f'\r{num_rows} / {num_rows}')
+        outputs = [np.concatenate(parts)[:num_rows] if len(parts) > 1 else np.asarray(parts[0])[:num_rows]
+                   for parts in zip(*minibatches, strict=True)]
+        return _as_outputs(outputs, return_as_list)
+
+    def _check_inputs(self, in_arrays):
+        """The inputs of `run`, converted to the types of the input layers.
+
+        Float32 arrays stay what they are also when floatX is float64, as in the 2017 release.
+        """
+        arrays = [np.asarray(array) for array in in_arrays]
+        if len(arrays) == self.num_inputs + 1 and arrays[-1].ndim == 2 and arrays[-1].shape[1] == 0:
+            arrays.pop()
+        if arrays and len(arrays) == self.num_inputs - 1 and self.input_shapes[-1][1:] == [0]:
+            arrays.append(np.zeros((len(arrays[0]), 0), np.float32))
+        if len(arrays) != self.num_inputs:
+            raise UserError(f'{self.name}.run takes {self.num_inputs} arrays '
+                            f'({", ".join(map(str, self.input_names))}), got {len(arrays)}')
+        for array, name, shape in zip(arrays, self.input_names, self.input_shapes[:self.num_inputs], strict=True):
+            if array.ndim != len(shape) or any(size not in (None, got)
+                                               for size, got in zip(shape[1:], array.shape[1:], strict=True)):
+                raise UserError(f'{self.name}.run: input {name} must have the shape {[None] + shape[1:]}, got '
+                                f'{list(array.shape)}')
+            if len(array) != len(arrays[0]):
+                raise UserError(f'{self.name}.run: inputs must have the same number of rows, got '
+                                f'{", ".join(str(len(other)) for other in arrays)}')
+        return [array if array.dtype == np.float32 else array.astype(layer.input_var.dtype)
+                for array, layer in zip(arrays, self.input_layers, strict=True)]
+
+    def _compile(self, in_dtypes, out_mul, out_add, out_shrink, out_dtype, dynamic_kwargs):
+        """The compiled function for these settings and the present engine; made once."""
+        kwargs = {'deterministic': True, **self.static_kwargs, **dynamic_kwargs}
+        if 'min_lod' not in kwargs and 'max_lod' not in kwargs:
+            kwargs.update(self.present_lods())
+        out_dtype = None if out_dtype is None else np.dtype(out_dtype).name
+        # Static arguments never change, so they are no part of the key.
+        key = (*in_dtypes, out_mul, out_add, out_shrink, out_dtype, theano.config.mode, theano.config.floatX) + tuple(
+            (name, value) for name, value in sorted(kwargs.items()) if name not in self.static_kwargs
+            or name in dynamic_kwargs)
+        if key not in self._functions:
+            inputs = [T.TensorType(dtype, layer.input_var.broadcastable)(layer.name)
+                      for dtype, layer in zip(in_dtypes, self.input_layers, strict=True)]
+            outputs = [_convert_output(output, out_mul, out_add, out_shrink, out_dtype)
+                       for output in self.get_output_for(*inputs, return_as_list=True, **kwargs)]
+            with theano_env.COMPILING:
+                self._functions[key] = theano.function(inputs, outputs, on_unused_input='ignore')
+        return self._functions[key]
+
+    # Tables of layers.
+
+    def list_layers(self):
+        """[(name, output expression for `input_templates`, [shared variables])] of the layers."""
+        layers = lasagne.layers.get_all_layers(self.output_layers)
+        outputs = lasagne.layers.get_output(layers, **{**self.static_kwargs, 'deterministic': True})
+        return [(layer.name or '', output, layer.get_params())
+                for layer, output in zip(layers, outputs, strict=True)]
+
+    def topology_lines(self, title='LayerName', hide_layers_with_no_params=False):
+        """Table of the layers as the 2017 release prints it: list of str. Only trainable parameters are counted."""
+        local_names = {var: name for name, var in self.vars.items()}
+        rows = [(title, 'LayerType', 'Params', 'OutputShape', 'WeightShape', 'Activation'), ('---',) * 6]
+        for layer in lasagne.layers.get_all_layers(self.output_layers):
+            num_params = _count(layer.get_params(trainable=True))
+            if hide_layers_with_no_params and not num_params:
+                continue
+            weights = [var for var in layer.get_params() if re.split('[./]', local_names[var])[-1] in ('W', 'weight')]
+            activation = getattr(layer, 'nonlinearity', None)
+            rows.append((layer.name or '', type(layer).__name__, num_params, _format_shape(layer.output_shape),
+                         ''.join(_format_shape(var.get_value(borrow=True).shape) for var in weights),
+                         '' if activation is None else getattr(activation, '__name__', type(activation).__name__)))
+        rows += [('---',) * 6, ('Total', '', _count(self.trainables.values()), '', '', '')]
+        return [''] + ['%-16s%-28s%-10s%-20s%-20s%s' % row for row in rows] + ['']
+
+    def print_layers(self, title=None, hide_layers_with_no_params=False):
+        """Print the table of layers; `title` heads the first column, None: the network's name."""
+        print('\n'.join(self.topology_lines(title or self.name, hide_layers_with_no_params)))
+
+    def print_topology(self):
+        """Print the table of layers exactly as the 2017 release does."""
+        print('\n'.join(self.topology_lines()))
+
+
+    def setup_weight_histograms(self, title=None):
+        """From now on `save_summaries` writes a histogram of each trainable variable to a TensorBoard `SummaryWriter`.
+
+        They are named ``TITLE_W/LAYER``; `title` None: the network's name.
+        """
+        for local_name, var in self.trainables.items():
+            layer, _, kind = local_name.replace('/', '.').rpartition('.')
+            histogram(f'{title or self.name}_{kind if layer else "toplevel"}/{layer or kind}', var)
+
+
+def _as_outputs(outputs, return_as_list):
+    if return_as_list:
+        return list(outputs)
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
+def _convert_output(x, mul, add, shrink, dtype):
+    """The operations of :meth:`Network.run` on one output expression."""
+    if mul != 1:
+        x = x * mul
+    if add != 0:
+        x = x + add
+    if shrink != 1:
+        if x.ndim != 4:
+            raise UserError(f'out_shrink={shrink!r}: only outputs [N, C, H, W] can be shrunk, this one has '
+                            f'{x.ndim} axes')
+        x = pool_2d(x, ws=(shrink, shrink), ignore_border=True, mode='average_inc_pad')
+    if dtype is None or dtype == x.dtype:
+        return x
+    if np.issubdtype(dtype, np.integer) and not np.issubdtype(x.dtype, np.integer):
+        info = np.iinfo(dtype)
+        # The largest int32 and int64 are no floats: go to the next one below.
+        high = np.asarray(info.max, x.dtype)
+        if int(high) > info.max:
+            high = np.nextafter(high, np.asarray(0, x.dtype))
+        x = T.clip(T.round(x, mode='half_to_even'), np.asarray(info.min, x.dtype), high)
+    return T.cast(x, dtype)
+
+
+def _count(variables):
+    return sum(var.get_value(borrow=True).size for var in variables)
+
+
+def _format_shape(shape):
+    return ', '.join('?' if size is None else str(size) for size in shape)
+
+
+def random_latents(num_latents, G, random_state=None):
+    """(num_latents, latent_size) float32 standard normal latents for a generator.
+
+    `random_state` is a NumPy generator with a method ``randn``; None: NumPy's global one.
+    """
+    return (random_state or np.random).randn(num_latents, *G.input_shapes[0][1:]).astype(np.float32)
