@@ -7,11 +7,9 @@ goes on can be evaluated from time to time.
 """
 
 import argparse
-import ast
 import hashlib
 import json
 import os
-import re
 import sys
 import time
 
@@ -22,60 +20,14 @@ import theano_env  # isort: skip  (restores what the imports of Theano and Lasag
 
 import experiment
 import metrics
-import run_report
 import train_classifier
 from common.console import format_time
 from common.errors import UserError, exit_status
 from common.files import atomic_write
 from nets.pickles import load_pkl
+from runs.records import RESULTS_NAME, find_snapshots, read_config, read_jsonl
 
-RESULTS_NAME = 'metrics.jsonl'
-SNAPSHOT_PATTERN = re.compile(r'network-(snapshot-(\d+)|final)\.pkl')
 FEED_IMAGES = 256       # Images handed to the metrics at a time; even, as MS-SSIM compares pairs.
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# What is in a run folder.
-
-
-def read_config(run_dir):
-    """The resolved experiment that ``config.txt`` of a run folder holds, as a dict."""
-    path = os.path.join(run_dir, 'config.txt')
-    try:
-        with open(path, encoding='utf-8') as config_file:
-            config = ast.literal_eval(config_file.read())
-        if not isinstance(config, dict) or 'dataset' not in config:
-            raise ValueError
-        return config
-    except OSError as error:
-        raise UserError(f'{run_dir}: no config.txt in there ({error.strerror}); give a run folder, for example '
-                        'results/000-digits') from error
-    except (ValueError, SyntaxError) as error:
-        raise UserError(f'{path}: is not the configuration of a run; restore the file') from error
-
-
-def find_snapshots(run_dir):
-    """The network snapshots of a run, in the order of training.
-
-    Returns
-    -------
-    list of dict
-        'snapshot' (file name without suffix), 'path', and where ``stats.jsonl`` tells them 'kimg' and 'seconds', the
-        time since the start of the run.
-    """
-    stats = run_report.read_jsonl(os.path.join(run_dir, 'stats.jsonl'))
-    snapshots = []
-    for name in sorted(os.listdir(run_dir)):
-        match = SNAPSHOT_PATTERN.fullmatch(name)
-        if match:
-            of_snapshot = [tick for tick in stats if match[2] is None or int(tick['kimg']) == int(match[2])][-1:]
-            kimg, seconds = next(((tick['kimg'], tick['seconds']) for tick in of_snapshot),
-                                 (match[2] and float(match[2]), None))
-            snapshots.append({'snapshot': name[:-len('.pkl')], 'path': os.path.join(run_dir, name), 'kimg': kimg,
-                              'seconds': seconds})
-    if not snapshots:
-        raise UserError(f'{run_dir}: no network-snapshot-*.pkl or network-final.pkl in there')
-    return sorted(snapshots, key=lambda entry: (entry['snapshot'] == 'network-final', entry['kimg']))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -183,7 +135,7 @@ def evaluate_run(run_dir, names, data_dir, num_images=None, random_seed=1000, mi
         metrics.check_name(name)
     config, snapshots = read_config(run_dir), find_snapshots(run_dir)[-1 if only_final else 0:]
     results_path = os.path.join(run_dir, RESULTS_NAME)
-    results = run_report.read_jsonl(results_path)
+    results = read_jsonl(results_path)
     done = {_key(entry) for entry in results}
     counts = {name: num_images or metrics.METRICS[name].num_images for name in names}
     for name in names:

@@ -23,10 +23,8 @@ import theano_env  # isort: skip  (restores what the imports of Theano and Lasag
 import distributed
 import loss
 import metrics
-import misc
 import tfutil_shim
 import theano_torch
-import training_state
 from common.console import OutputLogger
 from common.errors import UserError, did_you_mean
 from common.files import append, atomic_write
@@ -35,6 +33,8 @@ from metrics.digit_recognition import DigitRecognition
 from nets.network import Network
 from nets.pickles import load_pkl
 from nets.ranks import SINGLE
+from runs import states
+from runs.folder import DONE_FILE, create_result_subdir, find_networks, find_run, in_use, is_pickle
 from theano_torch import memory
 
 RESUME_OPTIONS = ('resume_run_id', 'resume_snapshot', 'resume_with_changes')   # In the section 'train', see where_from.
@@ -201,9 +201,9 @@ def run_experiment(
                 source = where_from(experiment, result_dir, environment)
                 is_new = source.run_dir is None
                 if is_new:
-                    run_dir = misc.create_result_subdir(result_dir, experiment.get('desc', 'run'))
+                    run_dir = create_result_subdir(result_dir, experiment.get('desc', 'run'))
                     source = source._replace(run_dir=run_dir)
-                run.enter_context(training_state.in_use(source.run_dir))
+                run.enter_context(in_use(source.run_dir))
                 if not is_new:
                     source = source_within(source.run_dir, experiment, environment)
         source = distributed.from_rank_0(ranks, source)
@@ -231,7 +231,7 @@ def run_experiment(
                 if train.get('resume_kimg') is None:
                     train['resume_kimg'] = source.kimg
             if 'run_states' in inspect.signature(train_func).parameters:
-                train_kwargs['run_states'] = training_state.RunStates(run_dir, source.about, source.state)
+                train_kwargs['run_states'] = states.RunStates(run_dir, source.about, source.state)
             with training_set:
                 Gs = train_func(run_dir, training_set, G, D, loss_kwargs, **train, **train_kwargs)
                 for metric in experiment.get('metrics', []) if ranks.rank == 0 else []:
@@ -280,7 +280,7 @@ def run_utility(experiment, result_dir, engine='auto', theano_flags=None, precis
             raise UserError(f'{run_dir}: cannot make this folder ({error.strerror})') from error
         func(run_dir=run_dir, **kwargs)
         return run_dir
-    run_dir = misc.create_result_subdir(result_dir, experiment.get('desc', func.__name__))
+    run_dir = create_result_subdir(result_dir, experiment.get('desc', func.__name__))
     try:
         func(run_dir=run_dir, **kwargs)
     except UserError:
@@ -301,7 +301,7 @@ class Source(NamedTuple):
     run_dir: str = None         # Its folder. None: a new one.
     networks: str = None        # Network pickle with G, D and Gs. None: they are built anew.
     kimg: float = None          # What the name of that file says of the training that they have behind them.
-    state: object = None        # training_state.State to go on from.
+    state: object = None        # runs.states.State to go on from.
     about: dict = None          # What the training states of the run say of it.
     is_finished: bool = False
 
@@ -312,7 +312,7 @@ def where_from(experiment, result_dir, environment):
     Parameters
     ----------
     experiment : dict
-        Its section 'train' may have: `resume_run_id`, the run to go on with (see `training_state.find_run`), or the
+        Its section 'train' may have: `resume_run_id`, the run to go on with (see `runs.states.find_run`), or the
         path of a network pickle; `resume_snapshot`, 'latest' (default) to go on exactly in the folder of that run, or
         the kimg of one of its network snapshots, to start a new run from these networks; `resume_kimg`, the place in
         the schedule at which such a new run starts, by default as the file name says, else 0; `resume_with_changes`,
@@ -328,9 +328,9 @@ def where_from(experiment, result_dir, environment):
     about = {'experiment': experiment, 'command': command_line(), 'environment': str(environment)}
     if run_id is None:
         return Source(about=about)
-    if snapshot == 'latest' and not training_state.is_pickle(run_id):
-        return Source(run_dir=training_state.find_run(result_dir, run_id))
-    networks, kimg = training_state.find_networks(result_dir, run_id, snapshot)
+    if snapshot == 'latest' and not is_pickle(run_id):
+        return Source(run_dir=find_run(result_dir, run_id))
+    networks, kimg = find_networks(result_dir, run_id, snapshot)
     networks = os.path.abspath(networks)
     return Source(networks=networks, kimg=kimg or 0.0, about=dict(about, networks=networks))
 
@@ -346,13 +346,13 @@ def source_within(run_dir, experiment, environment):
     if not os.path.exists(os.path.join(run_dir, 'config.txt')):
         raise UserError(f'train.resume_run_id: {run_dir} is not the folder of a run: it has no config.txt')
     about = {'experiment': experiment, 'command': command_line(), 'environment': str(environment)}
-    state = training_state.newest(run_dir)
+    state = states.newest(run_dir)
     if state is None:
         print(f'{run_dir} has no training state yet: starting again')
-        training_state.RunStates(run_dir, about).rewind()
+        states.RunStates(run_dir, about).rewind()
         return Source(run_dir=run_dir, about=about)
     recorded = state.document
-    differing = training_state.differing_options(with_defaults(recorded['experiment']), with_defaults(experiment))
+    differing = states.differing_options(with_defaults(recorded['experiment']), with_defaults(experiment))
     changed = []
     if experiment['train'].get('resume_with_changes'):
         changed = [line for line in differing if line.startswith(('train.', 'loss.'))]
@@ -365,7 +365,7 @@ def source_within(run_dir, experiment, environment):
         print(f'Going on with changed options: {", ".join(changed)}')
     if recorded.get('environment', about['environment']) != about['environment']:
         print(f'Not bit for bit as it would have gone on: until now the run used: {recorded["environment"]}')
-    if os.path.exists(os.path.join(run_dir, training_state.DONE_FILE)):
+    if os.path.exists(os.path.join(run_dir, DONE_FILE)):
         totals = [with_defaults(options)['train']['total_kimg'] for options in (recorded['experiment'], experiment)]
         if totals[1] <= totals[0]:
             return Source(run_dir=run_dir, is_finished=True)

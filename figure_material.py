@@ -10,13 +10,13 @@ from tqdm import tqdm
 
 import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
 
-import evaluate_metrics
 import experiment
-import misc
-import util_scripts
 from common.errors import UserError
 from data import hdf5_format
 from nets.network import random_latents
+from runs.folder import locate_network_pkl, locate_run_dir
+from runs.images import generate, load_generator, num_classes, one_hot
+from runs.records import RESULTS_NAME, read_config, read_stats
 
 PIXELS = 32             # Images are compared at so many pixels a side where there are no features...
 CENTRE = 0.75           # ...and so much of their width and height, as in the paper, whose crop shows the face only.
@@ -52,24 +52,24 @@ class Run:
         """
         new = sorted(set(seeds) - set(self._images))
         if new:
-            G = util_scripts.load_generator(self.path)
+            G = load_generator(self.path)
             latents = np.concatenate([random_latents(1, G, np.random.RandomState(seed)) for seed in new])
-            num_classes = util_scripts.num_classes(G)
-            labels = util_scripts.one_hot(G, [seed % num_classes for seed in new] if num_classes else [])
+            classes = num_classes(G)
+            labels = one_hot(G, [seed % classes for seed in new] if classes else [])
             desc = self.name or os.path.basename(self.path)
-            self._images.update(zip(new, util_scripts.generate(G, latents, labels, desc), strict=True))
+            self._images.update(zip(new, generate(G, latents, labels, desc), strict=True))
         return [self._images[seed] for seed in seeds]
 
     def stats(self):
         """The status lines, list of dict; [] of a pickle."""
-        return util_scripts.read_stats(self.folder) if self.folder else []
+        return read_stats(self.folder) if self.folder else []
 
     def metric(self, name):
         """Results of a metric of `metrics.METRICS` in the order of training, list of dict as in ``metrics.jsonl``.
 
         Where a snapshot was evaluated with several numbers of images or seeds: those of the most images, the last.
         """
-        path = os.path.join(self.folder, evaluate_metrics.RESULTS_NAME) if self.folder else ''
+        path = os.path.join(self.folder, RESULTS_NAME) if self.folder else ''
         if not os.path.isfile(path):
             return []
         with open(path, encoding='utf-8') as lines:
@@ -91,7 +91,7 @@ class Run:
 
     def h5_path(self, config, data_dir):
         """The data set that it was trained on."""
-        chosen = evaluate_metrics.read_config(self.folder) if self.folder else config.experiments[self.name]
+        chosen = read_config(self.folder) if self.folder else config.experiments[self.name]
         return os.path.join(data_dir, chosen['dataset']['h5_path'])
 
 
@@ -124,10 +124,10 @@ def recognise(config, argument, result_dir='results'):
     if name is not None:
         experiment.with_variants(config, name)
     if os.path.isfile(run) or run.endswith('.pkl'):
-        return Run(misc.locate_network_pkl(run), name)
-    folder = misc.locate_run_dir(run, result_dir)
+        return Run(locate_network_pkl(run), name)
+    folder = locate_run_dir(run, result_dir)
     if name is None:
-        name = experiment_called(config, evaluate_metrics.read_config(folder).get('desc', ''))
+        name = experiment_called(config, read_config(folder).get('desc', ''))
     return Run(folder, name)
 
 

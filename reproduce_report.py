@@ -7,7 +7,7 @@ import numpy as np
 
 from common.files import atomic_write
 from figure_output import mean_and_deviation, new_figure, text_of
-from run_report import read_jsonl
+from runs.records import read_jsonl
 
 CLAIMS = {
     'growing': 'Growing makes training faster (section 6.2, Figure 4)',

@@ -7,7 +7,7 @@ import time
 from PIL import Image
 
 from common.files import append
-from training_state import EVENTS_FILE
+from runs.folder import EVENTS_FILE
 
 MAX_PICTURE_PIXELS = 1024   # Width and height.
 

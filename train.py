@@ -23,7 +23,6 @@ import distributed
 import experiment
 import misc
 import summaries
-import training_state
 from common.errors import UserError
 from common.files import save_pkl
 from common.images import adjust_dynamic_range, save_image_grid, snapshot_grid_size
@@ -31,6 +30,7 @@ from nets import layers, updates
 from nets.network import random_latents
 from nets.ranks import SINGLE
 from reporting import ProgressBar, TickStatistics, going_on
+from runs.folder import DONE_FILE, NETWORK_SNAPSHOT
 from training_step import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS, FunctionsAhead, lod_range_of
 
 SNAPSHOT_MINIBATCH = 32             # Images generated at once for a picture; with batch norm they influence each other.
@@ -188,7 +188,7 @@ def save_grid(path, images, drange, grid_size, zoom):
 
 def save_networks(run_dir, cur_nimg, networks):
     """Save (G, D, Gs) as ``network-snapshot-NNNNNN.pkl``, NNNNNN in thousands of images."""
-    save_pkl(networks, os.path.join(run_dir, training_state.NETWORK_SNAPSHOT % (cur_nimg // 1000)))
+    save_pkl(networks, os.path.join(run_dir, NETWORK_SNAPSHOT % (cur_nimg // 1000)))
 
 
 class StepReport(NamedTuple):
@@ -206,7 +206,7 @@ class StepReport(NamedTuple):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The state of a training, see training_state.py.
+# The state of a training, see runs/states.py.
 
 
 def state_arrays(networks, exponents, compiler, dataset, grid):
@@ -293,7 +293,7 @@ def train_gan(
     ranks                   = SINGLE,   # Ranks: which of how many processes this is.
     loss_scaling            = False,        # Scale losses before they are differentiated; float16 needs that.
     Gs                      = None,         # Averaged generator to start from. None = a copy of G.
-    run_states              = None,         # training_state.RunStates: where to save states, what to go on from.
+    run_states              = None,         # runs.states.RunStates: where to save states, what to go on from.
 ):
     """Train `G` and `D` and write images, snapshots, states and statistics into `run_dir`.
 
@@ -463,7 +463,7 @@ def train_gan(
 
     if is_first:
         save_pkl((G, D, Gs), os.path.join(run_dir, 'network-final.pkl'))
-        with open(os.path.join(run_dir, training_state.DONE_FILE), 'w', encoding='utf-8'):
+        with open(os.path.join(run_dir, DONE_FILE), 'w', encoding='utf-8'):
             pass
     return Gs
 

@@ -1,7 +1,7 @@
 """What a 1024x1024 image costs: seconds and memory of loading the paper's generator, compiling and generating.
 
 ``python benchmarks/generate_image.py`` makes a network with random weights, saves it, and measures in a process of its
-own, as `util_scripts.generate_fake_images` does. OMP_NUM_THREADS chooses the number of cores.
+own, as `generate_fake_images` does. OMP_NUM_THREADS chooses the number of cores.
 """
 
 import argparse
@@ -20,12 +20,12 @@ sys.path.insert(0, str(ROOT))
 
 import theano_env  # isort: skip
 
-import util_scripts
 from common.files import save_pkl
 from nets.network import (
     Network,
     random_latents,
 )
+from runs.images import generate, load_generator
 
 
 def peak_memory_gb():
@@ -41,11 +41,11 @@ def save_network(path, resolution):
 def measure(path, engine, num_images):
     print(theano_env.configure(engine))
     start = time.time()
-    G = util_scripts.load_generator(path)
+    G = load_generator(path)
     print(f'load      {time.time() - start:6.2f} s, peak memory {peak_memory_gb():.2f} GB')
     latents = random_latents(num_images + 1, G, np.random.RandomState(1000))
     start = time.time()
-    for index, _image in enumerate(util_scripts.generate(G, latents, [], 'Generating')):
+    for index, _image in enumerate(generate(G, latents, [], 'Generating')):
         what = f'image {index:<3d}' if index else 'compile and first image'
         print(f'{what} {time.time() - start:6.2f} s, {time.process_time():.2f} s of processors, peak memory '
               f'{peak_memory_gb():.2f} GB')

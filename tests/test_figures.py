@@ -22,6 +22,7 @@ import paper_numbers
 import theano_env
 import train
 from common.images import save_image
+from runs.records import read_config
 
 LEVELS = ('128', '64', '32', '16', 'avg')
 NOTHING_NEEDED = ('table2', 'figure1', 'figure2')
@@ -51,7 +52,7 @@ def trained(tmp_path_factory):
 def copy_run(trained, folder, desc, results=(), stats=None):
     """A run that is called `desc`, with `results` [(metric, snapshot, kimg, seconds, num_images, values)]."""
     shutil.copytree(trained[0], folder)
-    chosen = evaluate_metrics.read_config(folder)
+    chosen = read_config(folder)
     (folder / 'config.txt').write_text(repr({**chosen, 'desc': desc}))
     keys = ('metric', 'snapshot', 'kimg', 'seconds', 'num_images', 'values')
     lines = [json.dumps({**dict(zip(keys, line, strict=True)), 'random_seed': 1000}) for line in results]

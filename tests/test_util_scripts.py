@@ -17,13 +17,17 @@ import theano
 
 import config
 import experiment
-import misc
 import train
 import util_scripts
 from common.errors import UserError
 from common.files import save_pkl
 from common.images import save_image
 from nets.network import Network
+from runs.folder import locate_network_pkl
+from runs.images import generate_fake_images, load_generator
+from runs.projection import load_target, project_image, pyramid_distance
+from runs.records import caption_of, read_stats
+from runs.videos import generate_interpolation_video, generate_training_video, smooth_latents, video_writer
 from tests.helpers import ROOT
 
 SMALL = {'num_channels': 3, 'resolution': 16, 'fmap_base': 64, 'fmap_max': 8, 'latent_size': 8}
@@ -67,7 +71,7 @@ def images_of(G, seeds, labels):
 
 
 def load(results, run):
-    return util_scripts.load_generator(run, result_dir=results)
+    return load_generator(run, result_dir=results)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -96,7 +100,7 @@ for idx in range(images.shape[0]):
 
 def test_a_script_for_the_2018_release(results, tmp_path):
     script = tmp_path / 'import_example.py'
-    script.write_text(SCRIPT.format(pkl=misc.locate_network_pkl(0, result_dir=results)))
+    script.write_text(SCRIPT.format(pkl=locate_network_pkl(0, result_dir=results)))
     subprocess.run([sys.executable, '-W', 'ignore', str(script)], cwd=tmp_path, check=True,
                    env={**os.environ, 'PYTHONPATH': str(ROOT)})
     latents = np.random.RandomState(1000).randn(1000, 8)[[477, 56, 83, 887, 583, 391, 86, 340, 341, 415]]
@@ -114,31 +118,31 @@ def test_a_script_for_the_2018_release(results, tmp_path):
 
 
 def test_single_images(results, tmp_path):
-    paths = util_scripts.generate_fake_images(tmp_path, 0, seeds=[5, 7, 1234], minibatch_size=2, result_dir=results)
+    paths = generate_fake_images(tmp_path, 0, seeds=[5, 7, 1234], minibatch_size=2, result_dir=results)
     assert [os.path.basename(path) for path in paths] == ['seed0005.png', 'seed0007.png', 'seed1234.png']
     expected = images_of(load(results, 0), [5, 7, 1234], np.zeros((3, 0)))
     for path, image in zip(paths, expected, strict=True):
         # Another minibatch may be computed in another order.
         np.testing.assert_allclose(pixels(path).astype(int), image, rtol=0, atol=1)
-    assert len(util_scripts.generate_fake_images(tmp_path, 0, result_dir=results)) == 16
+    assert len(generate_fake_images(tmp_path, 0, result_dir=results)) == 16
 
 
 def test_images_of_classes(results, tmp_path):
     G = load(results, 3)
-    paths = util_scripts.generate_fake_images(tmp_path, 3, seeds=[1, 2], classes=[2, 0], result_dir=results)
+    paths = generate_fake_images(tmp_path, 3, seeds=[1, 2], classes=[2, 0], result_dir=results)
     assert [os.path.basename(path) for path in paths] == [
         'seed0001-class2.png', 'seed0002-class2.png', 'seed0001-class0.png', 'seed0002-class0.png']
     expected = images_of(G, [1, 2, 1, 2], np.eye(3)[[2, 2, 0, 0]])
     for path, image in zip(paths, expected, strict=True):
         np.testing.assert_allclose(pixels(path).astype(int), image, rtol=0, atol=1)
-    paths = util_scripts.generate_fake_images(tmp_path, 3, seeds=[1, 2, 3, 4], result_dir=results)
+    paths = generate_fake_images(tmp_path, 3, seeds=[1, 2, 3, 4], result_dir=results)
     assert [path[-5] for path in paths] == ['0', '1', '2', '0']
 
 
 def test_grids(results, tmp_path):
     """One row per class, more than one grid, empty cells black."""
-    paths = util_scripts.generate_fake_images(tmp_path, 3, seeds=[1, 2], classes=[0, 1, 2], grid_size=(2, 2),
-                                              image_zoom=2, result_dir=results)
+    paths = generate_fake_images(tmp_path, 3, seeds=[1, 2], classes=[0, 1, 2], grid_size=(2, 2),
+                                 image_zoom=2, result_dir=results)
     assert [os.path.basename(path) for path in paths] == ['grid000.png', 'grid001.png']
     expected = images_of(load(results, 3), [1, 2] * 3, np.eye(3)[[0, 0, 1, 1, 2, 2]]).astype(int)
     for number in range(6):
@@ -147,7 +151,7 @@ def test_grids(results, tmp_path):
         assert grid.shape == (64, 64, 3)
         np.testing.assert_allclose(grid[y:y + 32:2, x + 1:x + 32:2].astype(int), expected[number], rtol=0, atol=1)
     assert not pixels(paths[1])[32:].any()
-    paths = util_scripts.generate_fake_images(tmp_path, 3, grid_size=(3, 2), result_dir=results)
+    paths = generate_fake_images(tmp_path, 3, grid_size=(3, 2), result_dir=results)
     assert len(paths) == 1 and pixels(paths[0]).shape == (32, 48, 3)
 
 
@@ -162,16 +166,16 @@ def test_grids(results, tmp_path):
 ])
 def test_mistakes_are_named(results, tmp_path, run, kwargs, message):
     with pytest.raises(UserError, match=message):
-        util_scripts.generate_fake_images(tmp_path, run, result_dir=results, **kwargs)
+        generate_fake_images(tmp_path, run, result_dir=results, **kwargs)
 
 
 def test_a_pickle_without_a_generator(results, tmp_path):
     for content in ('text', Network('D', 'networks.D_paper', **SMALL)):
         save_pkl(content, tmp_path / 'x.pkl')
         with pytest.raises(UserError, match='holds no generator'):
-            util_scripts.load_generator(tmp_path / 'x.pkl')
+            load_generator(tmp_path / 'x.pkl')
     save_pkl(Network('G', 'networks.G_paper', **SMALL), tmp_path / 'x.pkl')
-    assert util_scripts.load_generator(tmp_path / 'x.pkl').name == 'G'
+    assert load_generator(tmp_path / 'x.pkl').name == 'G'
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -187,7 +191,7 @@ def decode(path):
 
 
 def test_latents_wander_smoothly_round_the_sphere():
-    latents = util_scripts.smooth_latents(200, 3, 64, 5.0, np.random.RandomState(1))
+    latents = smooth_latents(200, 3, 64, 5.0, np.random.RandomState(1))
     assert latents.shape == (200, 3, 64) and latents.dtype == np.float32
     np.testing.assert_allclose(np.mean(latents ** 2, axis=-1), 1, rtol=1e-5)        # Rounding.
     noise = np.random.RandomState(1).randn(200, 3, 64)
@@ -199,12 +203,12 @@ def test_latents_wander_smoothly_round_the_sphere():
 
 
 def test_interpolation_video(results, tmp_path):
-    path = util_scripts.generate_interpolation_video(tmp_path, 3, duration_seconds=1.5, fps=20, grid_size=(3, 1),
-                                                     smoothing_seconds=0.2, image_zoom=4, result_dir=results)
+    path = generate_interpolation_video(tmp_path, 3, duration_seconds=1.5, fps=20, grid_size=(3, 1),
+                                        smoothing_seconds=0.2, image_zoom=4, result_dir=results)
     frames, meta = decode(path)
     assert frames.shape == (30, 64, 192, 3)
     assert meta['codec'] == 'h264' and meta['fps'] == 20 and meta['duration'] == pytest.approx(1.5, abs=0.06)
-    latents = util_scripts.smooth_latents(30, 3, 8, 4.0, np.random.RandomState(1000))
+    latents = smooth_latents(30, 3, 8, 4.0, np.random.RandomState(1000))
     G = load(results, 3)
     for index in (0, 11, 29):
         images = G.run(latents[index], np.eye(3), out_mul=127.5, out_add=127.5, out_dtype=np.uint8)
@@ -217,8 +221,8 @@ def test_interpolation_video(results, tmp_path):
 
 
 def test_training_video(results, tmp_path):
-    path = util_scripts.generate_training_video(tmp_path, 0, duration_seconds=0.9, hold_seconds=0.5, fps=10,
-                                                result_dir=results)
+    path = generate_training_video(tmp_path, 0, duration_seconds=0.9, hold_seconds=0.5, fps=10,
+                                   result_dir=results)
     frames, _meta = decode(path)
     assert len(frames) == 14
     pictures = frames[:, :33, frames.shape[2] // 2]
@@ -227,43 +231,43 @@ def test_training_video(results, tmp_path):
     captions = frames[[0, 3, 6], 33:].max(axis=3) > 128
     assert captions.any(axis=(1, 2)).all() and (captions[1] != captions[2]).any()
 
-    path = util_scripts.generate_training_video(tmp_path, results / '000-plain', captions=False, duration_seconds=0.3,
-                                                hold_seconds=0, fps=10, result_dir=results)
+    path = generate_training_video(tmp_path, results / '000-plain', captions=False, duration_seconds=0.3,
+                                   hold_seconds=0, fps=10, result_dir=results)
     frames, _meta = decode(path)
     # H.264 needs even numbers: a black row and column more.
     assert frames.shape == (3, 34, 48, 3) and frames[2, 33, :40].max() < 60 < frames[2, :32, :46].min()
 
 
 def test_captions(results):
-    stats = util_scripts.read_stats(results / '000-plain')
+    stats = read_stats(results / '000-plain')
     assert [line['tick'] for line in stats] == [1, 2]       # Not the line that is being written.
-    assert util_scripts.caption_of(0, stats) == 'kimg 0'
-    assert util_scripts.caption_of(1, stats) == 'kimg 1       lod 1.50   time 1m 40s'
-    assert util_scripts.caption_of(7, stats) == 'kimg 7       lod 1.00   time 3m 20s'
-    assert util_scripts.read_stats(results) == []
+    assert caption_of(0, stats) == 'kimg 0'
+    assert caption_of(1, stats) == 'kimg 1       lod 1.50   time 1m 40s'
+    assert caption_of(7, stats) == 'kimg 7       lod 1.00   time 3m 20s'
+    assert read_stats(results) == []
 
 
 def test_videos_that_cannot_be_made(results, tmp_path, monkeypatch):
     with pytest.raises(UserError, match='less than one frame'):
-        util_scripts.generate_interpolation_video(tmp_path, 0, duration_seconds=0.001, result_dir=results)
+        generate_interpolation_video(tmp_path, 0, duration_seconds=0.001, result_dir=results)
     (tmp_path / 'empty').mkdir()
     with pytest.raises(UserError, match='has no pictures'):
-        util_scripts.generate_training_video(tmp_path, tmp_path / 'empty')
+        generate_training_video(tmp_path, tmp_path / 'empty')
     with pytest.raises(UserError, match='videos are .mp4 files'):
-        with util_scripts.video_writer(str(tmp_path / 'x.avi'), 10):
+        with video_writer(str(tmp_path / 'x.avi'), 10):
             pass
     with pytest.raises(UserError, match='cannot be written'):
-        with util_scripts.video_writer(str(tmp_path / 'nowhere' / 'x.mp4'), 10) as write:
+        with video_writer(str(tmp_path / 'nowhere' / 'x.mp4'), 10) as write:
             for _frame in range(3):
                 write(Image.new('RGB', (64, 64)))
     with pytest.raises(KeyError):
-        with util_scripts.video_writer(str(tmp_path / 'x.mp4'), 10) as write:
+        with video_writer(str(tmp_path / 'x.mp4'), 10) as write:
             write(Image.new('RGB', (64, 64)))
             raise KeyError
     assert os.listdir(tmp_path) == ['empty']
     monkeypatch.setitem(sys.modules, 'imageio_ffmpeg', None)
     with pytest.raises(UserError, match='pip install imageio-ffmpeg'):
-        util_scripts.generate_training_video(tmp_path, 0, result_dir=results)
+        generate_training_video(tmp_path, 0, result_dir=results)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -275,7 +279,7 @@ def test_the_latents_of_a_generated_image_are_found(results, tmp_path):
     latents, label = np.random.RandomState(77).randn(1, 8), np.eye(3)[[1]]
     image = images_of(G, [77], label)[0]
     Image.fromarray(image).save(tmp_path / 'target.png')
-    found, labels, distance = util_scripts.project_image(
+    found, labels, distance = project_image(
         tmp_path, 3, str(tmp_path / 'target.png'), num_steps=150, num_starts=14, video=True, minibatch_size=8,
         result_dir=results)
     # Normalised latents are what the network sees. Rounding to grey levels leaves some freedom.
@@ -296,7 +300,7 @@ def test_the_latents_of_a_generated_image_are_found(results, tmp_path):
 def test_distance_counts_all_levels_of_the_pyramid_alike():
     a, b = (np.tanh(np.random.RandomState(num).randn(num, 3, 8, 8)).astype('f') for num in (2, 1))
     x = theano.tensor.ftensor4()
-    distance = theano.function([x], util_scripts.pyramid_distance(x, b))(a)
+    distance = theano.function([x], pyramid_distance(x, b))(a)
     coarse = (a - b).reshape(2, 3, 4, 2, 4, 2).mean(axis=(3, 5))
     expected = (np.mean((a - b) ** 2, axis=(1, 2, 3)) + np.mean(coarse ** 2, axis=(1, 2, 3))) / 2
     np.testing.assert_allclose(distance, expected, rtol=1e-5)       # Order of summation.
@@ -305,7 +309,7 @@ def test_distance_counts_all_levels_of_the_pyramid_alike():
 def test_whiter_than_white_is_white():
     x = theano.tensor.ftensor4()
     target = np.float32([1, -1, 0.5, 1] * 4).reshape(1, 1, 4, 4)
-    distance = theano.function([x], util_scripts.pyramid_distance(x, target))
+    distance = theano.function([x], pyramid_distance(x, target))
     for image, expected in [([3, -2, 0.5, 1], 0),
                             ([1, -1, 0.5, 0], 1 / 4), ([1, 0, 0.5, 1], 1 / 4), ([1, -1, 2, 1], 9 / 16)]:
         assert distance(np.float32(image * 4).reshape(1, 1, 4, 4)) == pytest.approx(expected)
@@ -316,15 +320,15 @@ def test_target_images_are_cut_and_resized(results, tmp_path):
     image = np.zeros((40, 64, 3), np.uint8)
     image[:, 12:52] = (255, 0, 51)
     Image.fromarray(image).save(tmp_path / 'wide.png')
-    target = util_scripts.load_target(str(tmp_path / 'wide.png'), G)
+    target = load_target(str(tmp_path / 'wide.png'), G)
     assert target.shape == (3, 16, 16) and target.dtype == np.float32
     np.testing.assert_allclose(target, np.float32([1, -1, -0.6]).reshape(3, 1, 1) + np.zeros((3, 16, 16)), atol=1e-6)
     (tmp_path / 'text.png').write_text('no image')
     for name, message in (('text.png', 'not an image'), ('none.png', 'No such file')):
         with pytest.raises(UserError, match=message):
-            util_scripts.load_target(str(tmp_path / name), G)
+            load_target(str(tmp_path / name), G)
     with pytest.raises(UserError, match='num_steps=0'):
-        util_scripts.project_image(tmp_path, 0, 'x.png', num_steps=0, result_dir=results)
+        project_image(tmp_path, 0, 'x.png', num_steps=0, result_dir=results)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

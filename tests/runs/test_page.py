@@ -1,4 +1,4 @@
-"""run_report: what the page of a run says, and in headless Chromium how it looks and what it does."""
+"""runs/page.py: what the page of a run says, and in headless Chromium how it looks and what it does."""
 
 import base64
 import html.parser
@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import run_report
 import util_scripts
 from common.errors import UserError
 from common.images import save_image
+from runs import page as run_page
+from runs.records import read_stats
 
 EVIL = '</script><script>window.evil = 1</script><img src=x onerror="window.evil = 1">&amp;'
 LEVELS = {0: 20, 2: 90, 4: 160, 6: 230}        # Gray level of the picture of so many kimg.
@@ -78,7 +79,7 @@ def write_picture(path, level, size=(20, 30)):
 
 def metric_line(name, kimg, snapshot=None, **values):
     """As `evaluate_metrics` writes it."""
-    return {'metric': name, 'snapshot': snapshot or f'network-snapshot-{kimg:06d}', 'kimg': kimg,
+    return {'metric': name, 'snapshot': snapshot or f'network-snapshot-{int(kimg):06d}', 'kimg': kimg,
             'seconds': 20.0 * kimg, 'num_images': 64, 'random_seed': 1000, 'values': values,
             'evaluated': '2026-01-01 00:00:00'}
 
@@ -110,11 +111,11 @@ def run_dir(tmp_path):
 
 
 def test_numbers_of_a_run(run_dir):
-    path = run_report.write_report(run_dir)
+    path = run_page.write_report(run_dir)
     assert path == os.path.join(run_dir, 'report.html')
     page = Page(path)
     ticks = page.data['tables']['ticks']
-    for name in run_report.TICK_COLUMNS:
+    for name in run_page.TICK_COLUMNS:
         assert ticks[name] == [line[name] for line in TICKS]
     shown = {chart['title']: chart['series'] for chart in page.data['charts']}
     assert shown == {'Losses': ['Gloss', 'Dloss'], 'Scores of the discriminator': ['Dreal', 'Dfake'],
@@ -142,7 +143,7 @@ def test_numbers_of_a_run(run_dir):
     assert 'the same as in metrics.jsonl' not in page.text
     assert 'Not finished' in page.text
     (run_dir / '_training-done.txt').touch()
-    assert 'Finished.' in Page(run_report.write_report(run_dir)).text
+    assert 'Finished.' in Page(run_page.write_report(run_dir)).text
 
 
 def picture_of(source):
@@ -154,7 +155,7 @@ def picture_of(source):
 
 
 def test_pictures_of_a_run(run_dir):
-    page = Page(run_report.write_report(run_dir))
+    page = Page(run_page.write_report(run_dir))
     assert [(picture['kimg'], picture['caption']) for picture in page.data['pictures']] == [
         (0, 'kimg 0'), (2, 'kimg 2       lod 2.00   time 40s'), (4, 'kimg 4       lod 1.00   time 1m 20s'),
         (6, 'kimg 6       lod 0.00   time 2m 00s')]
@@ -166,7 +167,7 @@ def test_pictures_of_a_run(run_dir):
 
 
 def test_page_needs_no_other_file(run_dir):
-    page = Page(run_report.write_report(run_dir))
+    page = Page(run_page.write_report(run_dir))
     assert all(value.startswith('data:') for name, value in page.attributes if name in ('src', 'href', 'srcset'))
     assert 'url(' not in page.texts['style'][0] and '@import' not in page.texts['style'][0]
     assert re.findall(r'https?://[^\'"]*', page.source) == ['http://www.w3.org/2000/svg'] * 2      # A name, no address.
@@ -177,10 +178,10 @@ def test_long_runs_and_large_pictures(run_dir, monkeypatch):
     for kimg in range(10, 110):
         shutil.copy(run_dir / 'fakes000002.png', run_dir / f'fakes{kimg:06d}.png')
     save_image(noise, run_dir / 'fakes000200.png', (0, 255))
-    monkeypatch.setattr(run_report, 'PICTURE_BYTES', 49 * 20_000)      # The noise has 390 kB.
-    page = Page(run_report.write_report(run_dir))
+    monkeypatch.setattr(run_page, 'PICTURE_BYTES', 49 * 20_000)      # The noise has 390 kB.
+    page = Page(run_page.write_report(run_dir))
     pictures = page.data['pictures']
-    assert len(pictures) == run_report.MAX_PICTURES
+    assert len(pictures) == run_page.MAX_PICTURES
     kimg = [picture['kimg'] for picture in pictures]
     assert kimg == sorted(kimg) and kimg[0] == 0 and kimg[-1] == 200
     assert max(np.diff(kimg[4:-1])) <= 3
@@ -191,7 +192,7 @@ def test_long_runs_and_large_pictures(run_dir, monkeypatch):
     assert '48 of 105 pictures' in page.text
     # Base64 of what all pictures may have together leaves room for everything else below 20 MB.
     monkeypatch.undo()
-    assert run_report.PICTURE_BYTES * 4 / 3 < 19e6
+    assert run_page.PICTURE_BYTES * 4 / 3 < 19e6
 
 
 def test_runs_in_progress(run_dir):
@@ -201,7 +202,7 @@ def test_runs_in_progress(run_dir):
     nan = dict(TICKS[1], Gloss=float('nan'), Dloss=float('inf'), lod=None, seconds='soon', Dfake=10 ** 400)
     write_stats(run_dir, [TICKS[0], '\n', 'Ünsinn\n', '[1]\n', nan, {'tick': 3}, {'kimg': 3.5}],
                 '{"tick": 5, "kimg": 5.0')
-    page = Page(run_report.write_report(run_dir))
+    page = Page(run_page.write_report(run_dir))
     ticks = page.data['tables']['ticks']
     assert ticks['kimg'] == [1, 2, 3.5]
     assert ticks['Gloss'] == [0.5, None, None] and ticks['Dloss'] == [0.25, None, None]
@@ -215,14 +216,14 @@ def test_files_that_are_missing(run_dir):
     for name in os.listdir(run_dir):
         if name != 'config.txt':
             os.remove(run_dir / name)
-    page = Page(run_report.write_report(run_dir))
+    page = Page(run_page.write_report(run_dir))
     assert 'No status line has been written yet.' in page.text and 'No picture has been written yet.' in page.text
     assert page.tables == [] and page.data['charts'] == []
     os.rename(run_dir / 'config.txt', run_dir / 'other.txt')
     with pytest.raises(UserError, match=r'has no stats.jsonl, config.txt or fakes.*give a run folder'):
-        run_report.write_report(run_dir)
+        run_page.write_report(run_dir)
     write_stats(run_dir, TICKS[:1])
-    page = Page(run_report.write_report(run_dir))
+    page = Page(run_page.write_report(run_dir))
     assert page.tables[0][1] == ['4x4', '0 - 1', '16', '16.0', '0.006', '4.00', '0.5 GB']
 
 
@@ -230,8 +231,8 @@ def test_resumed_runs(run_dir):
     """What was repeated counts once, and a run that goes on from another one does not begin at 0."""
     again = dict(TICKS[2], Gloss=7.0)
     write_stats(run_dir, TICKS[1:5] + [again])
-    assert run_report.read_stats(run_dir) == [TICKS[1], again]
-    assert Page(run_report.write_report(run_dir)).data['spans'][0]['begin'] == 1
+    assert read_stats(run_dir) == [TICKS[1], again]
+    assert Page(run_page.write_report(run_dir)).data['spans'][0]['begin'] == 1
 
 
 def test_text_cannot_become_code(tmp_path):
@@ -241,7 +242,7 @@ def test_text_cannot_become_code(tmp_path):
     write_metrics(folder, [metric_line(EVIL, kimg, EVIL, **{EVIL: 1.0}) for kimg in (1.0, 2.0)])
     for name in ('config.txt', 'run.txt', 'metric-x.txt'):
         (folder / name).write_text(f'{{"{EVIL}": "@@data@@"}}', encoding='utf-8')
-    page = Page(run_report.write_report(folder))
+    page = Page(run_page.write_report(folder))
     assert page.elements.count('script') == 2 and 'img' not in page.elements
     assert folder.name in page.text and page.text.count(f'{{"{EVIL}": "@@data@@"}}') == 3
     assert [EVIL, '1.0', '20s', '1.0000'] in page.tables[1]
@@ -324,7 +325,7 @@ def level_of_picture(page):
 
 
 def test_page_in_a_browser(run_dir, open_page):
-    run_report.write_report(run_dir)
+    run_page.write_report(run_dir)
     page = open_page(run_dir / 'report.html')
     assert page.title() == '004-faces'
     pixels = screenshot(page, full_page=True)
@@ -369,7 +370,7 @@ def test_page_in_a_browser(run_dir, open_page):
 
 
 def test_curves_in_a_browser(run_dir, open_page):
-    run_report.write_report(run_dir)
+    run_page.write_report(run_dir)
     page = open_page(run_dir / 'report.html')
     charts = page.locator('.chart')
     assert charts.count() == 5
@@ -408,7 +409,7 @@ def test_spikes_do_not_flatten_a_curve(run_dir, open_page):
     lines = [tick(number, float(number), 0.0, Gloss=random.randn(), Dloss=1e6 if number == 50 else random.randn())
              for number in range(1, 101)]
     write_stats(run_dir, lines)
-    run_report.write_report(run_dir)
+    run_page.write_report(run_dir)
     page = open_page(run_dir / 'report.html')
     losses, scores = page.locator('.chart').nth(0), page.locator('.chart').nth(1)
     assert 'Spikes are cut off.' in losses.text_content() and 'Spikes' not in scores.text_content()
@@ -418,7 +419,7 @@ def test_spikes_do_not_flatten_a_curve(run_dir, open_page):
 
 
 def test_page_on_a_phone_in_the_dark(run_dir, open_page):
-    run_report.write_report(run_dir)
+    run_page.write_report(run_dir)
     page = open_page(run_dir / 'report.html', 400, 'dark', touch=True)
     assert page.evaluate('document.documentElement.scrollWidth') == 400      # Nothing is wider than the screen.
     pixels = screenshot(page, full_page=True)
@@ -438,7 +439,7 @@ def test_little_to_show_in_a_browser(run_dir, open_page, lines):
     write_stats(run_dir, lines)
     for name in ('reals.png', 'metrics.jsonl', *(f'fakes{kimg:06d}.png' for kimg in LEVELS)):
         os.remove(run_dir / name)
-    run_report.write_report(run_dir)
+    run_page.write_report(run_dir)
     page = open_page(run_dir / 'report.html')
     assert page.locator('h1').text_content() == '004-faces'
     assert page.locator('.chart').count() == (3 if lines else 0)
@@ -454,7 +455,7 @@ def test_text_is_no_code_in_a_browser(tmp_path, open_page):
     write_stats(folder, TICKS)
     write_metrics(folder, [metric_line(EVIL, kimg, EVIL, **{EVIL: kimg, 'b': 2.0}) for kimg in (1.0, 2.0)])
     (folder / 'config.txt').write_text(EVIL, encoding='utf-8')
-    run_report.write_report(folder, tmp_path / 'page.html')
+    run_page.write_report(folder, tmp_path / 'page.html')
     page = open_page(tmp_path / 'page.html')
     assert page.title() == folder.name and page.locator('img').count() == 0
     chart = page.locator('.chart').last

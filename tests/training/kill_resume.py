@@ -23,9 +23,9 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import training_state
 from common.files import TEMPORARY_SUFFIX
 from nets.pickles import load_pkl
+from runs.folder import DONE_FILE, state_paths
 
 # Two growth boundaries and four ticks or more.
 OPTIONS = {
@@ -147,11 +147,11 @@ def kill_and_resume(folder, options, kills, chance, seconds=1.5, report=lambda l
         process.join()
         counts['kills'] += 1
         counts['while writing'] += bool(list(run_dir.glob('*' + TEMPORARY_SUFFIX)))
-        if len(training_state.state_paths(str(run_dir))) > 1 and chance.random() < 0.15:
+        if len(state_paths(str(run_dir))) > 1 and chance.random() < 0.15:
             damage(newest_state(run_dir), chance)
             counts['damaged'] += 1
         report(f'{counts}, state {newest_state(run_dir)[-13:-4]}')
-    if not (run_dir / training_state.DONE_FILE).exists():
+    if not (run_dir / DONE_FILE).exists():
         finish(folder, options, '--resume', '0')
     assert not list(run_dir.glob('*' + TEMPORARY_SUFFIX))
     return counts

@@ -1,4 +1,4 @@
-"""training_state.py and going on with runs: files, folders, mistakes, signals, kills (more of them: kill_resume.py)."""
+"""runs/states.py and going on with runs: files, folders, mistakes, signals, kills (more of them: kill_resume.py)."""
 
 import contextlib
 import io
@@ -21,10 +21,11 @@ import config
 import distributed
 import experiment
 import train
-import training_state
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX
 from nets.pickles import load_pkl
+from runs import states
+from runs.folder import DONE_FILE, find_networks, find_run, in_use, state_paths
 from tests.helpers import ROOT
 from tests.training import kill_resume
 
@@ -42,14 +43,14 @@ SHORT = {'train.total_kimg': 0.2, 'train.lod_training_kimg': 0.06, 'train.lod_tr
 @pytest.fixture
 def state():
     arrays = {'G/4x4/W': np.arange(12, dtype=np.float32).reshape(3, 4), 'n': np.float64(3), 'none': np.zeros((0, 3))}
-    return training_state.State(arrays, {'cur_nimg': 12, 'average': 0.1 + 0.2, 'lod_range': [1, 2]})
+    return states.State(arrays, {'cur_nimg': 12, 'average': 0.1 + 0.2, 'lod_range': [1, 2]})
 
 
 def test_a_state_is_read_as_it_was_written(state, tmp_path):
     path = tmp_path / 'training-state-000000012.npz'
-    training_state.write(path, state)
-    arrays, document = training_state.read(path)
-    assert document == {**state.document, 'version': training_state.VERSION}
+    states.write(path, state)
+    arrays, document = states.read(path)
+    assert document == {**state.document, 'version': states.VERSION}
     assert sorted(arrays) == sorted(state.arrays)
     for name, array in state.arrays.items():
         assert arrays[name].dtype == array.dtype
@@ -61,69 +62,69 @@ def test_a_state_is_read_as_it_was_written(state, tmp_path):
 
 def test_every_damage_is_found(state, tmp_path):
     path = tmp_path / 'state.npz'
-    training_state.write(path, state)
+    states.write(path, state)
     intact = path.read_bytes()
     for size in range(0, len(intact), 7):
         path.write_bytes(intact[:size])
-        with pytest.raises(training_state.DamagedState, match='cut off|checksum'):
-            training_state.read(path)
+        with pytest.raises(states.DamagedState, match='cut off|checksum'):
+            states.read(path)
     for position in range(0, len(intact), 3):
         path.write_bytes(intact[:position] + bytes([intact[position] ^ 4]) + intact[position + 1:])
-        with pytest.raises(training_state.DamagedState, match='checksum'):
-            training_state.read(path)
+        with pytest.raises(states.DamagedState, match='checksum'):
+            states.read(path)
     path.write_bytes(intact + b'more')
-    with pytest.raises(training_state.DamagedState, match='checksum'):
-        training_state.read(path)
+    with pytest.raises(states.DamagedState, match='checksum'):
+        states.read(path)
 
 
 def test_nothing_but_arrays_is_written(state, tmp_path):
     with pytest.raises(ValueError, match='allow_pickle=False'):
-        training_state.write(tmp_path / 'state.npz', state._replace(arrays={'object': np.array([object()])}))
+        states.write(tmp_path / 'state.npz', state._replace(arrays={'object': np.array([object()])}))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_state_of_another_version(state, tmp_path, monkeypatch):
-    monkeypatch.setattr(training_state, 'VERSION', 99)
-    training_state.write(tmp_path / 'state.npz', state)
+    monkeypatch.setattr(states, 'VERSION', 99)
+    states.write(tmp_path / 'state.npz', state)
     monkeypatch.undo()
     with pytest.raises(UserError, match='writes version 1, the file has 99'):
-        training_state.read(tmp_path / 'state.npz')
+        states.read(tmp_path / 'state.npz')
 
 
 def test_the_last_two_are_kept_and_the_newest_intact_one_is_used(state, tmp_path, capsys):
-    states = training_state.RunStates(str(tmp_path), {'command': 'train.py'})
+    run_states = states.RunStates(str(tmp_path), {'command': 'train.py'})
     for nimg in (999, 1000, 1000000000):
-        states.save(nimg, state.arrays, {'cur_nimg': nimg})
-    names = [os.path.basename(path) for path in training_state.state_paths(str(tmp_path))]
+        run_states.save(nimg, state.arrays, {'cur_nimg': nimg})
+    names = [os.path.basename(path) for path in state_paths(str(tmp_path))]
     assert names == ['training-state-000001000.npz', 'training-state-1000000000.npz']
-    assert training_state.newest(str(tmp_path)).document['cur_nimg'] == 1000000000
+    assert states.newest(str(tmp_path)).document['cur_nimg'] == 1000000000
     os.truncate(tmp_path / names[1], 100)
-    found = training_state.newest(str(tmp_path))
+    found = states.newest(str(tmp_path))
     assert found.document['cur_nimg'] == 1000 and found.document['command'] == 'train.py'
     assert re.fullmatch(r'.*training-state-1000000000.npz is damaged: .*; trying the one before\n',
                         capsys.readouterr().out)
     os.truncate(tmp_path / names[0], 100)
     with pytest.raises(UserError, match='only damaged training states'):
-        training_state.newest(str(tmp_path))
+        states.newest(str(tmp_path))
     (tmp_path / 'network-snapshot-000007.pkl').touch()
     with pytest.raises(UserError, match='train.resume_snapshot=7$'):
-        training_state.newest(str(tmp_path))
+        states.newest(str(tmp_path))
 
 
 def test_rewinding_takes_the_files_back_to_the_state(state, tmp_path):
     (tmp_path / 'log.txt').write_text('before')
-    states = training_state.RunStates(str(tmp_path), {})
-    states.save(5, state.arrays, {'cur_nimg': 5})
+    run_states = states.RunStates(str(tmp_path), {})
+    run_states.save(5, state.arrays, {'cur_nimg': 5})
     (tmp_path / 'log.txt').write_text('before and after')
     (tmp_path / 'stats.jsonl').write_text('{}')
-    for name in ('training-state-000000006.npz', 'x.png.host-1-0.tmp', training_state.DONE_FILE, 'fakes000000.png'):
+    for name in ('training-state-000000006.npz', 'x.png.host-1-0.tmp', DONE_FILE, 'fakes000000.png'):
         (tmp_path / name).touch()
-    start = training_state.read(tmp_path / 'training-state-000000005.npz')
+    start = states.read(tmp_path / 'training-state-000000005.npz')
     for _twice in range(2):
-        training_state.RunStates(str(tmp_path), {}, start).rewind()
+        states.RunStates(str(tmp_path), {}, start).rewind()
         assert {path.name: path.read_text(errors='replace') for path in tmp_path.glob('*[!z]')} == {
             'log.txt': 'before', 'stats.jsonl': '', 'fakes000000.png': ''}
-        assert training_state.state_paths(str(tmp_path)) == [str(tmp_path / 'training-state-000000005.npz')]
+        assert state_paths(str(tmp_path)) == [str(tmp_path / 'training-state-000000005.npz')]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -141,34 +142,34 @@ def result_dir(tmp_path):
 @pytest.mark.parametrize('run_id, name', [(2, '002-third'), ('002', '002-third'), ('latest', '010-twice'),
                                           ('000-first', '000-first')])
 def test_runs_are_found(run_id, name, result_dir):
-    assert training_state.find_run(result_dir, run_id) == os.path.join(result_dir, name)
-    assert training_state.find_run('elsewhere', os.path.join(result_dir, name)) == os.path.join(result_dir, name)
+    assert find_run(result_dir, run_id) == os.path.join(result_dir, name)
+    assert find_run('elsewhere', os.path.join(result_dir, name)) == os.path.join(result_dir, name)
 
 
 @pytest.mark.parametrize('run_id, message', [(7, 'no such run'), (10, 'several such runs: 010-last, 010-twice'),
                                              ('001-third', "did you mean '002-third'")])
 def test_runs_that_are_not_there(run_id, message, result_dir):
     with pytest.raises(UserError, match=message):
-        training_state.find_run(result_dir, run_id)
+        find_run(result_dir, run_id)
 
 
 def test_networks_of_a_run_are_found(result_dir):
     path = os.path.join(result_dir, '000-first', 'network-snapshot-000006.pkl')
-    assert training_state.find_networks(result_dir, 0, 6) == (path, 6.0)
-    assert training_state.find_networks(result_dir, 0, '000006') == (path, 6.0)
-    assert training_state.find_networks(result_dir, 'foreign.pkl', 'latest') == ('foreign.pkl', None)
+    assert find_networks(result_dir, 0, 6) == (path, 6.0)
+    assert find_networks(result_dir, 0, '000006') == (path, 6.0)
+    assert find_networks(result_dir, 'foreign.pkl', 'latest') == ('foreign.pkl', None)
     with pytest.raises(UserError, match="train.resume_snapshot=7: use 'latest', or a snapshot of .*: 6"):
-        training_state.find_networks(result_dir, 0, 7)
+        find_networks(result_dir, 0, 7)
 
 
 def test_options_that_may_differ_and_those_that_may_not():
     run = {'desc': 'a', 'random_seed': 1, 'G': {'fmap_max': 4}, 'train': {'total_kimg': 3, 'overrides': {8: 4}}}
     recorded = json.loads(json.dumps(run))
-    assert training_state.differing_options(recorded, run) == []
+    assert states.differing_options(recorded, run) == []
     run = {**run, 'desc': 'b', 'metrics': ['digit_recognition'], 'train': {**run['train'], 'total_kimg': 9}}
-    assert training_state.differing_options(recorded, run) == []
+    assert states.differing_options(recorded, run) == []
     run['G'] = {'fmap_max': 8, 'fmap_base': 2}
-    assert training_state.differing_options(recorded, run) == [
+    assert states.differing_options(recorded, run) == [
         'G.fmap_base (not set in the run, 2 now)', 'G.fmap_max (4 in the run, 8 now)']
 
 
@@ -268,7 +269,7 @@ def test_mistakes_are_one_line(alone, capsys):
             ({}, ['--resume', '0'], 'has no intact training state; .*train.resume_snapshot=0')]:
         status, _out, err = main(capsys, folder, *arguments, options={**SHORT, **options})
         assert status == 1 and re.search(message, err) and err.count('\n') == 1, err
-    with training_state.in_use(str(run_dir)):
+    with in_use(str(run_dir)):
         status, _out, err = main(capsys, folder, '--resume', '0', options=SHORT)
     assert status == 1 and 'another process is training in' in err and err.count('\n') == 1
     assert (run_dir / 'network-final.pkl').exists(), 'nothing is deleted'
@@ -366,16 +367,17 @@ DISK_FULL = '''
 import resource, sys
 sys.path.insert(0, sys.argv.pop(1))
 import theano_env
-import train, training_state
-save = training_state.RunStates.save
+import train
+from runs import folder, states
+save = states.RunStates.save
 def save_on_a_full_disk(self, cur_nimg, *args):
     full = 40 < cur_nimg < 100
     resource.setrlimit(resource.RLIMIT_FSIZE, (20000 if full else resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     try:
         save(self, cur_nimg, *args)
     finally:
-        print('states', cur_nimg, training_state.state_paths(self.run_dir)[-1][-13:-4])
-training_state.RunStates.save = save_on_a_full_disk
+        print('states', cur_nimg, folder.state_paths(self.run_dir)[-1][-13:-4])
+states.RunStates.save = save_on_a_full_disk
 sys.exit(train.main())
 '''
 

@@ -6,26 +6,21 @@ file is known for what it is. ``numpy.load(path)`` reads it.
 """
 
 import contextlib
-import fcntl
 import glob
 import hashlib
 import json
 import os
-import re
 import zipfile
 from typing import NamedTuple
 
 import numpy as np
 
-from common.errors import UserError, did_you_mean
+from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX, atomic_write
+from runs.folder import DONE_FILE, GROWING_FILES, _number, network_snapshots, sizes_of_growing_files, state_paths
 
 VERSION = 1                 # Of the arrays and the document.
 STATES_KEPT = 2             # The last one, and the one before in case that one is damaged.
-NETWORK_SNAPSHOT = 'network-snapshot-%06d.pkl'     # % thousands of images
-DONE_FILE = '_training-done.txt'
-EVENTS_FILE = 'events.out.tfevents.training'
-GROWING_FILES = ('log.txt', 'stats.jsonl', EVENTS_FILE)    # To these the run appends.
 
 # Options by which a resumed run may differ: when to stop, what to show, where to look.
 FREE_OPTIONS = {
@@ -157,21 +152,6 @@ class RunStates:
                 os.remove(path)
 
 
-def sizes_of_growing_files(run_dir):
-    paths = {name: os.path.join(run_dir, name) for name in GROWING_FILES}
-    return {name: os.path.getsize(path) for name, path in paths.items() if os.path.exists(path)}
-
-
-def state_paths(run_dir):
-    """The training states in a run folder, oldest first."""
-    return sorted(glob.glob(os.path.join(glob.escape(run_dir), 'training-state-*.npz')), key=_number)
-
-
-def _number(path):
-    """The last number in a file name."""
-    return int(([-1] + re.findall(r'\d+', os.path.basename(path)))[-1])
-
-
 def newest(run_dir):
     """The newest state of a run that is intact; says which ones are not. None if there has never been one.
 
@@ -195,103 +175,8 @@ def newest(run_dir):
     return None
 
 
-def network_snapshots(run_dir):
-    """The numbered network snapshots in a run folder, oldest first."""
-    return sorted(glob.glob(os.path.join(glob.escape(run_dir), 'network-snapshot-*.pkl')), key=_number)
-
-
-@contextlib.contextmanager
-def in_use(run_dir):
-    """Around all that writes into a run folder.
-
-    Raises
-    ------
-    UserError
-        Another process trains there.
-    """
-    descriptor = os.open(run_dir, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f'resume_run_id: another process is training in {run_dir}; stop it first') from None
-        except OSError:
-            pass        # A file system without locks.
-        yield
-    finally:
-        os.close(descriptor)
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # Which run, and whether the config fits.
-
-
-def find_run(result_dir, run_id):
-    """The folder of a run.
-
-    Parameters
-    ----------
-    result_dir : str
-    run_id : int or str
-        Its number, 'latest' for the highest one, its name in `result_dir`, or its path.
-
-    Raises
-    ------
-    UserError
-    """
-    runs = {}
-    for name in sorted(os.listdir(result_dir)) if os.path.isdir(result_dir) else []:
-        match = re.match(r'(\d+)-', name)
-        if match and os.path.isdir(os.path.join(result_dir, name)):
-            runs.setdefault(int(match[1]), []).append(name)
-    names = [name for number in sorted(runs) for name in runs[number]]
-    run_id = str(run_id)
-    if run_id == 'latest' and names:
-        found = names[-1:]
-    elif run_id.isdigit():
-        found = runs.get(int(run_id), [])
-    else:
-        found = [run_id] if run_id in names else []
-        if not found and os.path.isdir(run_id):
-            return os.path.normpath(run_id)
-    if len(found) != 1:
-        raise UserError('resume_run_id=%r: %s; give its number, folder or \'latest\'%s' % (
-            run_id, 'there are several such runs: ' + ', '.join(found) if found else 'no such run in %s' % result_dir,
-            did_you_mean(run_id, names)))
-    return os.path.join(result_dir, found[0])
-
-
-def find_networks(result_dir, run_id, snapshot):
-    """(path, kimg or None) of the network pickle that a new run starts from.
-
-    Parameters
-    ----------
-    result_dir : str
-    run_id : int or str
-        A run, see :func:`find_run`, or the path of a network pickle.
-    snapshot : int or str
-        Of a run: its kimg. For a pickle it is ignored.
-
-    Raises
-    ------
-    UserError
-    """
-    path = str(run_id)
-    if not is_pickle(run_id):
-        run_dir = find_run(result_dir, run_id)
-        snapshots = {_number(path): path for path in network_snapshots(run_dir)}
-        number = str(snapshot)
-        if not number.isdigit() or int(number) not in snapshots:
-            raise UserError(f"train.resume_snapshot={snapshot!r}: use 'latest', or a snapshot of {run_dir}: "
-                            f"{', '.join(map(str, snapshots)) or 'it has none'}")
-        path = snapshots[int(number)]
-    numbered = re.fullmatch(r'network-snapshot-(\d+)\.pkl', os.path.basename(path))
-    return path, float(numbered[1]) if numbered else None
-
-
-def is_pickle(run_id):
-    """Whether `run_id` names a network pickle rather than a run."""
-    return str(run_id).endswith('.pkl')
 
 
 def differing_options(recorded, present):

@@ -1,9 +1,10 @@
 """One self-contained HTML page to look at a run: ``python util_scripts.py report RUN``.
 
-Needs nothing but the files of a run folder, any of which may be missing, and no Theano. The page is in `report_page`.
+Needs nothing but the files of a run folder, any of which may be missing, and no Theano. ``page.html`` is the page,
+``page.css`` and ``page.js`` are put into it: ``@@name@@`` is replaced. Its security policy forbids the page every
+access to other files and hosts.
 """
 
-import ast
 import base64
 import html
 import io
@@ -11,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import pathlib
 import re
 import time
 
@@ -18,17 +20,34 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-import report_page
 from common.console import format_time
 from common.errors import UserError
 from common.files import atomic_write
+from runs.records import (
+    caption_of,
+    finite_or_none,
+    is_finite,
+    list_fakes,
+    read_jsonl,
+    read_stats,
+    read_text,
+    total_kimg_of,
+)
 
 MAX_PICTURES = 48               # Of a longer run, so many are shown, evenly chosen.
 PICTURE_BYTES = 14_000_000      # Of all pictures together; base64 makes 19 MB of them.
 MAX_PICTURE_SIDE = 2048         # Pixels of a picture that has to be scaled down.
 JPEG_QUALITY = 85
-LARGEST = 1e100                 # Of numbers that count as finite; integers may be larger than any float.
 TICK_COLUMNS = ('kimg', 'lod', 'seconds', 'Gloss', 'Dloss', 'Dreal', 'Dfake', 'Dgdrop', 'sec_per_kimg')
+
+PICTURE_CONTROLS = '''<div class="controls">
+<button id="back" aria-label="earlier">&#9664;&#xFE0E;</button>
+<input id="slider" type="range" min="0" max="%d" value="%d" aria-label="picture">
+<button id="on" aria-label="later">&#9654;&#xFE0E;</button>
+<button id="play">Play</button>
+<button id="size" aria-pressed="false">Larger</button>
+</div>'''
+
 
 
 def write_report(run_dir, path=None):
@@ -70,9 +89,9 @@ def write_report(run_dir, path=None):
         section('Metrics', metric_section(run_dir, metrics, chart_figures(metric_curves, len(curves)))),
         section('Configuration', file_blocks({'config.txt': config, 'run.txt': read_text(run_dir, 'run.txt')})),
     ]
-    page = fill(report_page.PAGE, title=html.escape(os.path.basename(os.path.abspath(run_dir))),
-                summary=summary(run_dir, stats, config), sections=''.join(sections), style=report_page.STYLE,
-                script=report_page.SCRIPT, data=json_for_script(data), written=time.strftime('%Y-%m-%d %H:%M:%S'))
+    page = fill(_read_part('html'), title=html.escape(os.path.basename(os.path.abspath(run_dir))),
+                summary=summary(run_dir, stats, config), sections=''.join(sections), style=_read_part('css'),
+                script=_read_part('js'), data=json_for_script(data), written=time.strftime('%Y-%m-%d %H:%M:%S'))
     with atomic_write(path, 'w', encoding='utf-8', errors='replace') as page_file:
         page_file.write(page)
     print(f'Wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB)')
@@ -81,77 +100,6 @@ def write_report(run_dir, path=None):
 
 # ----------------------------------------------------------------------------------------------------------------------
 # What is in a run folder.
-
-
-def read_stats(run_dir):
-    """The status lines of a run, list of dict; [] if it has none.
-
-    Lines without a number 'kimg' are passed over, as is one cut off at the end. Values that are not finite numbers are
-    left out. Where `kimg` goes back, the run was resumed: the earlier lines from there on are dropped.
-    """
-    stats = []
-    for line in read_jsonl(os.path.join(run_dir, 'stats.jsonl')):
-        line = {name: value for name, value in line.items() if is_finite(value)}
-        if 'kimg' in line:
-            while stats and stats[-1]['kimg'] >= line['kimg']:
-                stats.pop()
-            stats.append(line)
-    return stats
-
-
-def read_jsonl(path):
-    """The objects of a file with one JSON object per line; [] without the file. What is not one is passed over."""
-    objects = []
-    try:
-        with open(path, encoding='utf-8', errors='replace') as lines:
-            for line in lines:
-                try:
-                    objects.append(json.loads(line))
-                except (ValueError, RecursionError):    # Cut off.
-                    continue
-    except FileNotFoundError:
-        return []
-    return [item for item in objects if isinstance(item, dict)]
-
-
-def is_finite(value):
-    return isinstance(value, (int, float)) and -LARGEST < value < LARGEST
-
-
-def finite_or_none(value):
-    return value if is_finite(value) else None
-
-
-def list_fakes(run_dir):
-    """[(kimg, path)] of a run's image grids ``fakesNNNNNN.png``, the earliest first."""
-    matches = [re.fullmatch(r'fakes(\d+)\.png', name) for name in os.listdir(run_dir)]
-    return sorted((int(match[1]), os.path.join(run_dir, match[0])) for match in matches if match)
-
-
-def caption_of(kimg, stats):
-    """``kimg 120   lod 1.50   time 2h 03m 07s`` for the picture of so many thousands of images."""
-    past = [line for line in stats if int(line['kimg']) <= kimg and 'lod' in line and 'seconds' in line]
-    if not past:
-        return f'kimg {kimg}'
-    return f'kimg {kimg:<6d}  lod {past[-1]["lod"]:.2f}   time {format_time(past[-1]["seconds"])}'
-
-
-def read_text(run_dir, name):
-    """A text file of a run; '' without the file."""
-    try:
-        with open(os.path.join(run_dir, name), encoding='utf-8', errors='replace') as text_file:
-            return text_file.read()
-    except FileNotFoundError:
-        return ''
-
-
-def total_kimg_of(config):
-    """``train.total_kimg`` in the text of a ``config.txt``, or None."""
-    try:
-        total = ast.literal_eval(config)['train']['total_kimg']
-    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
-        return None
-    return finite_or_none(total)
 
 
 def find_phases(stats):
@@ -265,6 +213,11 @@ def data_uri(kind, content):
 # The page.
 
 
+def _read_part(kind):
+    """``page.html``, ``page.css`` or ``page.js``."""
+    return pathlib.Path(__file__).with_suffix('.' + kind).read_text(encoding='utf-8')
+
+
 def fill(template, **values):
     """`template` with each ``@@name@@`` replaced; what looks like one in a value stays."""
     return re.sub('@@([a-z]+)@@', lambda match: values[match[1]], template)
@@ -368,7 +321,7 @@ def picture_section(pictures, reals, num_fakes):
     figures, controls = '', ''
     if pictures:
         figures += '<figure><img id="fakes" alt="generated images"><figcaption id="caption"></figcaption></figure>'
-        controls = report_page.PICTURE_CONTROLS % (len(pictures) - 1, len(pictures) - 1)
+        controls = PICTURE_CONTROLS % (len(pictures) - 1, len(pictures) - 1)
         if len(pictures) < num_fakes:
             controls += f'<p><small>{len(pictures)} of {num_fakes} pictures.</small></p>'
     if reals:

@@ -1,0 +1,130 @@
+"""Images of trained networks."""
+
+import itertools
+import os
+
+import numpy as np
+from tqdm import tqdm
+
+from common.errors import UserError
+from common.images import (
+    save_image,
+    save_image_grid,
+)
+from nets.network import Network, random_latents
+from nets.pickles import load_pkl
+from runs.folder import locate_network_pkl
+
+DYNAMIC_RANGE_NETS = (-1, 1)
+MINIBATCH_PIXELS = 1 << 20          # Generated at once; a process that makes a 1024x1024 image takes 1 GB.
+
+
+def load_generator(run, snapshot=None, net='Gs', result_dir='results'):
+    """A generator out of a network pickle.
+
+    Parameters
+    ----------
+    run, snapshot, result_dir
+        See `locate_network_pkl`.
+    net : str
+        ``'Gs'``: averaged weights. ``'G'``: those of the last step.
+    """
+    path = locate_network_pkl(run, snapshot, result_dir)
+    if net not in ('G', 'Gs'):
+        raise UserError(f"net={net!r}: use 'Gs' or 'G'")
+    networks = load_pkl(path)
+    if isinstance(networks, tuple) and len(networks) == 3:
+        networks = networks[0 if net == 'G' else 2]
+    if not isinstance(networks, Network) or len(networks.output_shape) != 4:
+        raise UserError(f'{path}: holds no generator')
+    return networks
+
+
+def num_classes(G):
+    """Label columns of a generator, 0 of an unconditional one."""
+    return G.input_shapes[1][1] if len(G.input_shapes) > 1 else 0
+
+
+def one_hot(G, classes):
+    """(N, label_size) float32 labels for class indices; without columns for an unconditional generator."""
+    size = num_classes(G)
+    for index in classes:
+        if not size:
+            raise UserError(f'classes: {G.name} knows no classes, leave them out')
+        if not 0 <= index < size:
+            raise UserError(f'classes: there is no class {index}, {G.name} has 0 to {size - 1}')
+    return np.eye(size, dtype=np.float32)[list(classes)]
+
+
+def classes_in_turn(G, classes, num):
+    """`num` class indices: those given, again and again; None: all of a conditional generator, [] of another one."""
+    if not num_classes(G):
+        return one_hot(G, classes or []) if classes else []
+    classes = list(range(num_classes(G))) if classes is None else list(classes)
+    return [classes[index % len(classes)] for index in range(num)]
+
+
+def generate(G, latents, labels, desc, minibatch_size=None):
+    """Yield uint8 images (C, H, W) for latents (N, latent_size) and labels, with a progress bar."""
+    minibatch_size = minibatch_size or int(np.clip(MINIBATCH_PIXELS // G.output_shape[-1] ** 2, 1, 64))
+    with tqdm(total=len(latents), desc=desc, unit='image') as progress:
+        for begin in range(0, len(latents), minibatch_size):
+            rows = slice(begin, begin + minibatch_size)
+            inputs = [latents[rows], labels[rows] if len(labels) else np.zeros((len(latents[rows]), 0))]
+            images = G.run(*inputs, out_mul=127.5, out_add=127.5, out_dtype=np.uint8)
+            progress.update(len(images))
+            yield from images
+
+
+def generate_fake_images(
+    run_dir,                    # Folder to write into.
+    run,                        # Run or network pickle.
+    snapshot        = None,     # Of a run: thousands of images. None = the latest.
+    seeds           = None,     # One random image each. None = enough to fill one grid, or 16.
+    classes         = None,     # Class indices; each seed in each of them. None = one class after the other.
+    grid_size       = None,     # (columns, rows): write grids. None = one file per image.
+    image_zoom      = 1,        # Enlarge every pixel to so many.
+    net             = 'Gs',     # 'Gs' = averaged weights, 'G' = those of the last step.
+    minibatch_size  = None,     # Images generated at once. None = by resolution.
+    result_dir      = 'results',
+):
+    """Write generated images as ``seedNNNN.png`` (``seedNNNN-classK.png``), or as grids ``gridNNN.png``.
+
+    A seed stands for the latents ``RandomState(seed).randn(1, latent_size)``, whatever else is generated. Images come
+    class by class, so a grid with as many columns as seeds has one row per class.
+
+    Returns
+    -------
+    list of str
+        The files.
+    """
+    G = load_generator(run, snapshot, net, result_dir)
+    seeds = list(range(np.prod(grid_size or 16)) if seeds is None else seeds)
+    if not seeds:
+        raise UserError('seeds=[]: give at least one')
+    if classes is None:
+        jobs = list(zip(seeds, classes_in_turn(G, None, len(seeds)) or [None] * len(seeds), strict=True))
+    else:
+        one_hot(G, classes)
+        jobs = [(seed, index) for index in classes for seed in seeds]
+    latents = np.concatenate([random_latents(1, G, np.random.RandomState(seed)) for seed, _class in jobs])
+    labels = one_hot(G, [index for _seed, index in jobs if index is not None])
+    images = generate(G, latents, labels, 'Generating', minibatch_size)
+    paths = []
+    if grid_size is None:
+        for image, (seed, index) in zip(images, jobs, strict=True):
+            name = 'seed%04d%s.png' % (seed, '' if index is None else '-class%d' % index)
+            paths.append(os.path.join(run_dir, name))
+            save_image(_zoomed(image, image_zoom), paths[-1], (0, 255))
+    else:
+        cells = int(np.prod(grid_size))
+        for number in range(-(-len(jobs) // cells)):
+            grid = np.stack(list(itertools.islice(images, cells)))
+            paths.append(os.path.join(run_dir, f'grid{number:03d}.png'))
+            save_image_grid(_zoomed(grid, image_zoom), paths[-1], (0, 255), grid_size)
+    print(f'Wrote {len(paths)} files to {run_dir}')
+    return paths
+
+
+def _zoomed(images, zoom):
+    return images if zoom == 1 else images.repeat(zoom, axis=-2).repeat(zoom, axis=-1)

@@ -1,0 +1,174 @@
+"""Find the latents whose image is nearest to a given one."""
+
+import os
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
+import theano
+import theano.tensor as T
+
+import tfutil_shim
+from common.errors import UserError
+from common.files import atomic_write
+from common.images import (
+    adjust_dynamic_range,
+    convert_to_pil_image,
+    save_pil_image,
+)
+from nets import ops
+from nets.network import random_latents
+from runs.images import (
+    DYNAMIC_RANGE_NETS,
+    MINIBATCH_PIXELS,
+    classes_in_turn,
+    generate,
+    load_generator,
+    num_classes,
+    one_hot,
+)
+from runs.videos import video_writer
+
+
+def load_target(path, G):
+    """An image file as (C, H, W) float32 in -1..1, of the shape of what `G` makes: its centre square, resized."""
+    channels, resolution = G.output_shape[1], G.output_shape[-1]
+    try:
+        with Image.open(path) as image:
+            image = image.convert('RGB' if channels == 3 else 'L')
+    except OSError as error:
+        raise UserError(f'image={path!r}: cannot be read ({error.strerror or "not an image"})') from error
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.crop((left, top, left + side, top + side)).resize((resolution, resolution), Image.Resampling.LANCZOS)
+    pixels = np.asarray(image).reshape(resolution, resolution, -1).transpose(2, 0, 1)
+    return adjust_dynamic_range(pixels, (0, 255), DYNAMIC_RANGE_NETS)
+
+
+def pyramid_distance(images, target):
+    """(N,) mean squared differences of images (N, C, H, W) to an array (1, C, H, W), averaged over a pyramid.
+
+    Its levels are averages over boxes of 1, 2, 4, ... pixels, down to 4x4 pixels in all, and count alike: the coarse
+    ones lead the search, the fine ones refine it. Where the target is white, whiter is no difference, and where it is
+    black, blacker: picture files hold no more than that.
+    """
+    lowest = np.where(target <= -1, 0, -np.inf).astype(np.float32)
+    highest = np.where(target >= 1, 0, np.inf).astype(np.float32)
+    difference, size, levels = T.clip(images - target, lowest, highest), target.shape[-1], []
+    while size >= 4:
+        levels.append(T.mean(T.sqr(difference), axis=(1, 2, 3)))
+        difference, size = ops.downscale2d(difference, 2), size // 2
+    return sum(levels) / len(levels)
+
+
+class _Search:
+    """Adam on a minibatch of latents of `G`, compiled once.
+
+    The loss is the :func:`pyramid_distance` plus the prior: normal latents of so many components are all about as long
+    as each other, so the mean of their squares should be one.
+    """
+
+    def __init__(self, G, target, num_latents, prior_weight):
+        self.latents = theano.shared(np.zeros((num_latents, G.input_shape[1]), np.float32), name='latents')
+        self.labels = theano.shared(np.zeros((num_latents, num_classes(G)), np.float32), name='labels')
+        self.learning_rate = theano.shared(np.float32(0), name='learning_rate')
+        images = G.get_output_for(*[self.latents, self.labels][:G.num_inputs], deterministic=True, **G.present_lods())
+        distances = pyramid_distance(T.cast(images, 'float32'), target[np.newaxis])
+        prior = T.sqr(T.mean(T.sqr(self.latents), axis=1) - 1)
+        self.optimizer = tfutil_shim.Optimizer('Projection', learning_rate=self.learning_rate, beta1=0.9, beta2=0.99,
+                                               summaries=False)
+        self.optimizer.register_gradients(T.sum(distances + prior_weight * prior), [self.latents])
+        updates = self.optimizer.apply_updates()
+        with theano_env.COMPILING:
+            self.step = theano.function([], distances, updates=updates)
+
+    def run(self, latents, labels, num_steps, learning_rate, progress):
+        """All latents on the way (num_steps, N, latent_size) and their distances (num_steps, N)."""
+        self.latents.set_value(latents)
+        self.labels.set_value(labels)
+        self.optimizer.reset_optimizer_state()
+        trace, distances = [], []
+        for step in range(num_steps):
+            self.learning_rate.set_value(np.float32(learning_rate * (0.5 + 0.5 * np.cos(np.pi * step / num_steps))))
+            trace.append(self.latents.get_value())
+            distances.append(np.asarray(self.step()))
+            progress.set_postfix(distance=f'{np.nanmin(distances):.5f}', refresh=False)
+            progress.update()
+        return np.stack(trace), np.stack(distances)
+
+
+def project_image(
+    run_dir,                    # Folder to write into.
+    run,                        # Run or network pickle.
+    image,                      # Image file; its centre square is used.
+    snapshot        = None,     # Of a run: thousands of images. None = the latest.
+    num_steps       = 300,      # Adam steps from each starting point.
+    num_starts      = None,     # Random starting points; the best end counts. None = 4, or one per class.
+    learning_rate   = 0.3,      # Of Adam at the start; it falls to zero along a cosine.
+    prior_weight    = 0.01,     # Of the latents' length against the pixels.
+    classes         = None,     # Class indices of the starts, in turn. None = one class after the other.
+    video           = False,    # Also write a video of the way.
+    random_seed     = 1000,
+    net             = 'Gs',     # 'Gs' = averaged weights, 'G' = those of the last step.
+    minibatch_size  = None,     # Starts at once. None = by resolution.
+    result_dir      = 'results',
+):
+    """Find the latents whose image is nearest to a given one.
+
+    Writes ``projected-latents.npy`` (1, latent_size), with classes ``projected-labels.npy`` (1, label_size), the given
+    and the found image side by side as ``projected.png`` and, if wanted, the way as ``projected.mp4``.
+
+    Returns
+    -------
+    latents : ndarray, shape (1, latent_size), float32
+    labels : ndarray, shape (1, label_size), float32
+    distance : float
+        See :func:`pyramid_distance`.
+    """
+    G = load_generator(run, snapshot, net, result_dir)
+    if num_starts is None:
+        num_starts = max(4, num_classes(G) if classes is None else len(classes))
+    for name, value in (('num_steps', num_steps), ('num_starts', num_starts)):
+        if value < 1:
+            raise UserError(f'{name}={value!r}: must be at least 1')
+    target = load_target(image, G)
+    limit = minibatch_size or int(np.clip(MINIBATCH_PIXELS // G.output_shape[-1] ** 2, 1, 64))
+    num_batches = -(-num_starts // limit)
+    batch_size = -(-num_starts // num_batches)      # All the same, for the sake of one compiled function.
+    starts = random_latents(num_batches * batch_size, G, np.random.RandomState(random_seed))
+    labels = one_hot(G, classes_in_turn(G, classes, len(starts))).reshape(len(starts), -1)
+    print('Compiling...')
+    search, best = _Search(G, target, batch_size, prior_weight), (np.inf,)
+    with tqdm(total=num_batches * num_steps, desc='Projecting', unit='step') as progress:
+        for begin in range(0, len(starts), batch_size):
+            rows = slice(begin, begin + batch_size)
+            trace, distances = search.run(starts[rows], labels[rows], num_steps, learning_rate, progress)
+            step, row = np.unravel_index(np.nanargmin(distances), distances.shape)
+            if distances[step, row] < best[0]:
+                best = float(distances[step, row]), trace[:step + 1, row], labels[begin + row:begin + row + 1]
+    distance, way, label = best
+    save_projection(run_dir, G, target, way, label, video)
+    print(f'Distance {distance:.5f}; wrote the latents to {os.path.join(run_dir, "projected-latents.npy")}')
+    return way[-1:], label, distance
+
+
+def save_projection(run_dir, G, target, way, label, video, fps=30):
+    """Write the files of :func:`project_image`; `way` is (steps, latent_size)."""
+    arrays = {'latents': way[-1:], 'labels': label}
+    for name, array in arrays.items():
+        if array.shape[1]:
+            with atomic_write(os.path.join(run_dir, f'projected-{name}.npy')) as file:
+                np.save(file, array)
+    target = np.rint(adjust_dynamic_range(target, DYNAMIC_RANGE_NETS, (0, 255))).astype(np.uint8)
+
+    def beside_target(images):
+        return (convert_to_pil_image(np.concatenate([target, image], axis=2), (0, 255)) for image in images)
+
+    picture, = beside_target(generate(G, way[-1:], label, 'Generating'))
+    save_pil_image(picture, os.path.join(run_dir, 'projected.png'))
+    if video:
+        with video_writer(os.path.join(run_dir, 'projected.mp4'), fps) as write:
+            for frame in beside_target(generate(G, way, label.repeat(len(way), axis=0), 'Encoding')):
+                write(frame)

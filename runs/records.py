@@ -1,0 +1,126 @@
+"""What a run has written down: configuration, status lines, metrics, pictures."""
+
+import ast
+import json
+import os
+import re
+
+from common.console import format_time
+from common.errors import UserError
+
+LARGEST = 1e100                 # Of numbers that count as finite; integers may be larger than any float.
+
+
+def read_stats(run_dir):
+    """The status lines of a run, list of dict; [] if it has none.
+
+    Lines without a number 'kimg' are passed over, as is one cut off at the end. Values that are not finite numbers are
+    left out. Where `kimg` goes back, the run was resumed: the earlier lines from there on are dropped.
+    """
+    stats = []
+    for line in read_jsonl(os.path.join(run_dir, 'stats.jsonl')):
+        line = {name: value for name, value in line.items() if is_finite(value)}
+        if 'kimg' in line:
+            while stats and stats[-1]['kimg'] >= line['kimg']:
+                stats.pop()
+            stats.append(line)
+    return stats
+
+
+def read_jsonl(path):
+    """The objects of a file with one JSON object per line; [] without the file. What is not one is passed over."""
+    objects = []
+    try:
+        with open(path, encoding='utf-8', errors='replace') as lines:
+            for line in lines:
+                try:
+                    objects.append(json.loads(line))
+                except (ValueError, RecursionError):    # Cut off.
+                    continue
+    except FileNotFoundError:
+        return []
+    return [item for item in objects if isinstance(item, dict)]
+
+
+def is_finite(value):
+    return isinstance(value, (int, float)) and -LARGEST < value < LARGEST
+
+
+def finite_or_none(value):
+    return value if is_finite(value) else None
+
+
+def list_fakes(run_dir):
+    """[(kimg, path)] of a run's image grids ``fakesNNNNNN.png``, the earliest first."""
+    matches = [re.fullmatch(r'fakes(\d+)\.png', name) for name in os.listdir(run_dir)]
+    return sorted((int(match[1]), os.path.join(run_dir, match[0])) for match in matches if match)
+
+
+def caption_of(kimg, stats):
+    """``kimg 120   lod 1.50   time 2h 03m 07s`` for the picture of so many thousands of images."""
+    past = [line for line in stats if int(line['kimg']) <= kimg and 'lod' in line and 'seconds' in line]
+    if not past:
+        return f'kimg {kimg}'
+    return f'kimg {kimg:<6d}  lod {past[-1]["lod"]:.2f}   time {format_time(past[-1]["seconds"])}'
+
+
+def read_text(run_dir, name):
+    """A text file of a run; '' without the file."""
+    try:
+        with open(os.path.join(run_dir, name), encoding='utf-8', errors='replace') as text_file:
+            return text_file.read()
+    except FileNotFoundError:
+        return ''
+
+
+def total_kimg_of(config):
+    """``train.total_kimg`` in the text of a ``config.txt``, or None."""
+    try:
+        total = ast.literal_eval(config)['train']['total_kimg']
+    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
+        return None
+    return finite_or_none(total)
+
+
+RESULTS_NAME = 'metrics.jsonl'
+SNAPSHOT_PATTERN = re.compile(r'network-(snapshot-(\d+)|final)\.pkl')
+
+
+def read_config(run_dir):
+    """The resolved experiment that ``config.txt`` of a run folder holds, as a dict."""
+    path = os.path.join(run_dir, 'config.txt')
+    try:
+        with open(path, encoding='utf-8') as config_file:
+            config = ast.literal_eval(config_file.read())
+        if not isinstance(config, dict) or 'dataset' not in config:
+            raise ValueError
+        return config
+    except OSError as error:
+        raise UserError(f'{run_dir}: no config.txt in there ({error.strerror}); give a run folder, for example '
+                        'results/000-digits') from error
+    except (ValueError, SyntaxError) as error:
+        raise UserError(f'{path}: is not the configuration of a run; restore the file') from error
+
+
+def find_snapshots(run_dir):
+    """The network snapshots of a run, in the order of training.
+
+    Returns
+    -------
+    list of dict
+        'snapshot' (file name without suffix), 'path', and where ``stats.jsonl`` tells them 'kimg' and 'seconds', the
+        time since the start of the run.
+    """
+    stats = read_jsonl(os.path.join(run_dir, 'stats.jsonl'))
+    snapshots = []
+    for name in sorted(os.listdir(run_dir)):
+        match = SNAPSHOT_PATTERN.fullmatch(name)
+        if match:
+            of_snapshot = [tick for tick in stats if match[2] is None or int(tick['kimg']) == int(match[2])][-1:]
+            kimg, seconds = next(((tick['kimg'], tick['seconds']) for tick in of_snapshot),
+                                 (match[2] and float(match[2]), None))
+            snapshots.append({'snapshot': name[:-len('.pkl')], 'path': os.path.join(run_dir, name), 'kimg': kimg,
+                              'seconds': seconds})
+    if not snapshots:
+        raise UserError(f'{run_dir}: no network-snapshot-*.pkl or network-final.pkl in there')
+    return sorted(snapshots, key=lambda entry: (entry['snapshot'] == 'network-final', entry['kimg']))

@@ -1,0 +1,168 @@
+"""Videos: between images, and of a training."""
+
+import contextlib
+import itertools
+import os
+
+import numpy as np
+import scipy.ndimage
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from common.errors import UserError
+from common.files import publish, temporary_path
+from common.images import (
+    convert_to_pil_image,
+    create_image_grid,
+)
+from runs.folder import locate_run_dir
+from runs.images import _zoomed, classes_in_turn, generate, load_generator, one_hot
+from runs.records import caption_of, list_fakes, read_stats
+
+VIDEO_QUALITY = 18                  # H.264's constant rate factor: 0 is lossless, 18 looks so.
+
+
+@contextlib.contextmanager
+def video_writer(path, fps):
+    """Write an H.264 video: ``with video_writer('x.mp4', 30) as write: write(image)``.
+
+    The images are Pillow images of one size; an odd row or column gets a black one beside it. `path` is never seen
+    half-written.
+
+    Raises
+    ------
+    UserError
+        imageio-ffmpeg is missing, or the file cannot be written.
+    """
+    if not path.endswith('.mp4'):
+        raise UserError(f'{path}: videos are .mp4 files')
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise UserError('videos need imageio-ffmpeg: pip install imageio-ffmpeg') from error
+    temporary = temporary_path(path)
+    encoder = None
+
+    def write(image):
+        nonlocal encoder
+        size = tuple(length + length % 2 for length in image.size)
+        if encoder is None:
+            encoder = imageio_ffmpeg.write_frames(
+                temporary, size, fps=fps, codec='libx264', quality=None, macro_block_size=1, ffmpeg_log_level='error',
+                output_params=['-crf', str(VIDEO_QUALITY), '-f', 'mp4', '-movflags', '+faststart'])
+            encoder.send(None)
+        encoder.send(image.convert('RGB').crop((0, 0, *size)).tobytes())
+
+    try:
+        yield write
+        if encoder is None:
+            raise UserError(f'{path}: no images for a video')
+        encoder.close()
+        publish(temporary, path)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written ({str(error).strip().splitlines()[0]})') from error
+    finally:
+        if encoder is not None:
+            encoder.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+
+
+def smooth_latents(num_frames, num_cells, latent_size, sigma_frames, random_state):
+    """Latents (num_frames, num_cells, latent_size) float32 that wander: the paper's video.
+
+    Independent normal latents for every frame are blurred over time with a Gaussian and normalised to the length that
+    normal latents have on average. The end goes on to the beginning.
+    """
+    latents = random_state.randn(num_frames, num_cells, latent_size)
+    latents = scipy.ndimage.gaussian_filter1d(latents, sigma_frames, axis=0, mode='wrap')
+    return (latents / np.sqrt(np.mean(np.square(latents), axis=-1, keepdims=True))).astype(np.float32)
+
+
+def generate_interpolation_video(
+    run_dir,                        # Folder to write into.
+    run,                            # Run or network pickle.
+    snapshot            = None,     # Of a run: thousands of images. None = the latest.
+    duration_seconds    = 60.0,     # The video goes round: it ends where it began.
+    fps                 = 60,       # Frames per second.
+    smoothing_seconds   = 0.75,     # Standard deviation of the blur over time; the paper's: 45 frames at 60 Hz.
+    grid_size           = (1, 1),   # (columns, rows) of images side by side.
+    classes             = None,     # Class indices of the grid's cells, in turn. None = one after the other.
+    image_zoom          = 1,        # Enlarge every pixel to so many.
+    random_seed         = 1000,
+    net                 = 'Gs',     # 'Gs' = averaged weights, 'G' = those of the last step.
+    minibatch_size      = None,     # Images generated at once. None = by resolution.
+    result_dir          = 'results',
+):
+    """Write ``interpolation.mp4``, a walk through the latent space; see :func:`smooth_latents`.
+
+    Returns
+    -------
+    str
+        The file.
+    """
+    G = load_generator(run, snapshot, net, result_dir)
+    num_frames, num_cells = int(np.rint(duration_seconds * fps)), int(np.prod(grid_size))
+    if num_frames < 1:
+        raise UserError(f'duration_seconds={duration_seconds!r}: less than one frame')
+    latents = smooth_latents(num_frames, num_cells, G.input_shape[1], smoothing_seconds * fps,
+                             np.random.RandomState(random_seed))
+    labels = one_hot(G, classes_in_turn(G, classes, num_cells) * num_frames)
+    images = generate(G, latents.reshape(-1, G.input_shape[1]), labels, 'Generating', minibatch_size)
+    path = os.path.join(run_dir, 'interpolation.mp4')
+    with video_writer(path, fps) as write:
+        for _frame in range(num_frames):
+            cells = np.stack(list(itertools.islice(images, num_cells)))
+            grid = create_image_grid(_zoomed(cells, image_zoom), grid_size)
+            write(convert_to_pil_image(grid, (0, 255)))
+    print('Wrote', path)
+    return path
+
+
+def captioned(image, caption, longest_caption):
+    """`image` with one line of text in a black strip below it, wide enough for `longest_caption`."""
+    height = max(image.height // 32, 14)
+    font = ImageFont.load_default(height)
+    width = max(image.width, int(font.getlength(longest_caption)) + 2 * height)
+    canvas = Image.new('RGB', (width, image.height + 2 * height))
+    canvas.paste(image, ((width - image.width) // 2, 0))
+    ImageDraw.Draw(canvas).text((width // 2, image.height + height), caption, fill='white', font=font, anchor='mm')
+    return canvas
+
+
+def generate_training_video(
+    run_dir,                        # Folder to write into.
+    run,                            # Run whose pictures fakesNNNNNN.png to show.
+    duration_seconds    = 20.0,     # Without the end.
+    hold_seconds        = 2.0,      # For how long the last picture stays.
+    fps                 = 30,       # Frames per second.
+    captions            = True,     # Thousands of images shown, lod and time below each picture.
+    result_dir          = 'results',
+):
+    """Write ``training.mp4``: how the images of a run's fixed latents develop.
+
+    Returns
+    -------
+    str
+        The file.
+    """
+    source_dir = locate_run_dir(run, result_dir)
+    fakes, stats = list_fakes(source_dir), read_stats(source_dir)
+    if not fakes:
+        raise UserError(f'{source_dir}: has no pictures fakesNNNNNN.png')
+    num_frames = max(int(np.rint(duration_seconds * fps)), 1)
+    shown = [index * len(fakes) // num_frames for index in range(num_frames)]
+    shown += [len(fakes) - 1] * int(np.rint(hold_seconds * fps))
+    texts = [caption_of(kimg, stats) for kimg, _path in fakes]
+    longest = max(texts, key=len)
+    path = os.path.join(run_dir, 'training.mp4')
+    with video_writer(path, fps) as write:
+        frame = previous = None
+        for index in tqdm(shown, desc='Encoding', unit='frame'):
+            if index != previous:
+                with Image.open(fakes[index][1]) as image:
+                    frame = captioned(image, texts[index], longest) if captions else image.copy()
+                previous = index
+            write(frame)
+    print('Wrote', path)
+    return path
