@@ -29,6 +29,7 @@ from common.console import OutputLogger
 from common.errors import UserError, did_you_mean
 from common.files import append, atomic_write
 from data import dataset
+from metrics import evaluation
 from metrics.digit_recognition import DigitRecognition
 from nets.network import Network
 from nets.pickles import load_pkl
@@ -238,8 +239,9 @@ def run_experiment(
                     if metric == 'digit_recognition':
                         print(digit_recognition(run_dir, training_set, Gs))
                     else:
-                        import evaluate_metrics  # Which imports this module.
-                        evaluate_metrics.evaluate_run(run_dir, [metric], data_dir, only_final=True)
+                        evaluation.evaluate_run(
+                            run_dir, [metric], lambda: contextlib.nullcontext(training_set),
+                            os.path.join(data_dir, 'metric-cache'), only_final=True, final_Gs=Gs)
             print('Done.')
     return run_dir
 

@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 import config
 import dataset_tool
-import evaluate_metrics
 import experiment
 import reproduce_report
 import theano_env
@@ -32,6 +31,8 @@ import train_classifier
 from common.errors import UserError, exit_status
 from data import hdf5_format
 from data.hdf5_writer import HDF5Writer
+from metrics import evaluation
+from runs.records import read_config
 
 ROOT = pathlib.Path(__file__).resolve().parent
 SEEDS = (1000, 1001, 1002)
@@ -172,8 +173,9 @@ def evaluate_job(job, data_dir, out_dir):
         return
     theano_env.configure('auto', {**config.theano_flags, 'device': 'cpu'})
     with contextlib.redirect_stderr(io.StringIO()):     # Its progress bars.
-        evaluate_metrics.evaluate_run(
-            str(run_dir), METRICS[job.part], data_dir, NUM_IMAGES[job.part], only_final=job.part != 'growing',
+        evaluation.evaluate_run(
+            str(run_dir), METRICS[job.part], lambda: experiment.open_dataset(read_config(run_dir), data_dir),
+            os.path.join(data_dir, 'metric-cache'), NUM_IMAGES[job.part], only_final=job.part != 'growing',
             classifier=os.path.join(out_dir, 'classifier.npz'))
 
 

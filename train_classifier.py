@@ -8,149 +8,16 @@ Any labelled data set of single-channel images serves. Where MNIST is absent, th
 """
 
 import argparse
-import json
 import sys
 
 import numpy as np
-from tqdm import tqdm
 
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
 
-import lasagne
-import theano
-import theano.tensor as T
 
 from common.errors import UserError, exit_status
-from common.files import atomic_write
-from common.images import adjust_dynamic_range
 from data.dataset import Dataset
-from nets import updates
-from nets.network import Network
-
-TEST_SHARE = 0.2        # Of the images, not trained on.
-MINIBATCH_SIZE = 16
-CLASSIFY_IMAGES = 256   # Read at a time.
-
-
-def train_classifier(images, labels, num_epochs=4, learning_rate=0.002, random_seed=1000, show_progress=True):
-    """Train :func:`networks.mnist_classifier`.
-
-    Every image is moved by up to an eighth of its size at random, as generated digits are not centred like real ones.
-
-    Parameters
-    ----------
-    images : uint8 array, shape (N, 1, R, R)
-    labels : float array, shape (N, classes)
-        One-hot.
-    num_epochs : int
-        Times that every image is shown.
-    learning_rate : float
-        Of Adam; falls linearly to 0.
-    random_seed : int
-    show_progress : bool
-
-    Returns
-    -------
-    (Network, float)
-        The classifier and its accuracy on a fifth of the images that it was not trained on.
-    """
-    random = np.random.RandomState(random_seed)
-    lasagne.random.set_rng(random)
-    try:
-        network = Network('classifier', func='networks.mnist_classifier', num_channels=1,
-                          resolution=images.shape[2], label_size=labels.shape[1])
-    finally:
-        lasagne.random.set_rng(np.random)
-    order = random.permutation(len(images))
-    test, train = np.split(order, [max(int(len(images) * TEST_SHARE), 1)])
-    step, rate = _training_step(network)
-    num_steps = num_epochs * (len(train) // MINIBATCH_SIZE)
-    if num_steps < 1:
-        raise UserError(f'{len(images)} images: a classifier needs {int(MINIBATCH_SIZE / (1 - TEST_SHARE)) + 1} '
-                        'or more')
-    margin = images.shape[2] // 8
-    with tqdm(total=num_steps, desc='classifier', unit='steps', disable=not show_progress) as bar:
-        shown = np.concatenate([random.permutation(train)[:num_steps // num_epochs * MINIBATCH_SIZE]
-                                for _epoch in range(num_epochs)])
-        for number, rows in enumerate(shown.reshape(num_steps, MINIBATCH_SIZE)):
-            rate.set_value(np.float32(learning_rate * (1 - number / num_steps)))
-            step(_moved(images[rows], margin, random), labels[rows].astype(np.float32))
-            bar.update()
-    read = classify(network, images[test])
-    return network, float(np.mean(read == np.argmax(labels[test], axis=1)))
-
-
-def _training_step(network):
-    """(function of uint8 images and one-hot labels that makes an Adam step, its learning rate)."""
-    images, labels = T.tensor4('images', dtype='uint8'), T.matrix('labels', dtype='float32')
-    rate = theano.shared(np.float32(0))
-    probabilities = network.get_output_for(_to_network(T.cast(images, 'float32')))
-    loss = T.mean(T.nnet.categorical_crossentropy(probabilities, labels))
-    params = list(network.trainables.values())
-    adam = updates.adam(theano.grad(loss, params), params, rate, beta1=0.9, beta2=0.99)
-    return theano.function([images, labels], [], updates=adam), rate
-
-
-def _to_network(images):
-    return adjust_dynamic_range(images, (0, 255), (-1, 1))
-
-
-def _moved(images, margin, random):
-    """Each image moved by up to `margin` pixels along both axes, black where nothing moves in."""
-    padded = np.pad(images, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
-    result = np.empty_like(images)
-    for index, (y, x) in enumerate(random.randint(2 * margin + 1, size=(len(images), 2))):
-        result[index] = padded[index, :, y:y + images.shape[2], x:x + images.shape[3]]
-    return result
-
-
-def classify(network, images):
-    """Classes (N,) that the classifier reads in uint8 images (N, 1, R, R)."""
-    parts = (images[begin:begin + CLASSIFY_IMAGES] for begin in range(0, len(images), CLASSIFY_IMAGES))
-    return np.concatenate([np.argmax(network.run(_to_network(part)), axis=1) for part in parts])
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Files of weights.
-
-
-def save_classifier(network, path, **facts):
-    """Write the weights as ``.npz``: param_000 and so on, and ``meta``, the shapes and `facts` as JSON."""
-    meta = {key: network.static_kwargs[key] for key in ('num_channels', 'resolution', 'label_size')}
-    params = {f'param_{index:03d}': var.get_value() for index, var in enumerate(network.vars.values())}
-    with atomic_write(path) as weights_file:
-        np.savez(weights_file, meta=np.array(json.dumps({**meta, **facts})), **params)
-
-
-def load_classifier(path, resolution):
-    """A function: uint8 images (N, 1, resolution, resolution) -> classes (N,).
-
-    Raises
-    ------
-    UserError
-        No file is named, it is missing or something else, or made for another resolution.
-    """
-    if path is None:
-        raise UserError('classifier: no file of weights is named; make one with train_classifier.py and name it '
-                        'with --classifier')
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive)
-        meta = json.loads(str(arrays.pop('meta')))
-        kwargs = {key: meta[key] for key in ('num_channels', 'resolution', 'label_size')}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f'classifier {path}: is no file of weights of train_classifier.py ({error})') from error
-    if kwargs['resolution'] != resolution:
-        raise UserError('classifier %s: reads images of %dx%d, these are %dx%d; train one on such images' % (
-            path, *[kwargs['resolution']] * 2, *[resolution] * 2))
-    network = Network('classifier', func='networks.mnist_classifier', **kwargs)
-    for (name, var), key in zip(network.vars.items(), sorted(arrays), strict=True):
-        if var.get_value(borrow=True).shape != arrays[key].shape:
-            raise UserError(f'classifier {path}: {name} is of shape {arrays[key].shape}, should be '
-                            f'{var.get_value(borrow=True).shape}')
-        network.set_var(name, arrays[key])
-    return lambda images: classify(network, images)
-
+from metrics import classifier
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Command line.
@@ -166,8 +33,8 @@ def run_command(args, config):
             raise UserError(f'{args.h5_path}: has {dataset.shape[0]} colour channels and {dataset.label_size} '
                             'classes; needs one channel and labels')
         images, labels = dataset.get_images(np.arange(dataset.num_images))
-    network, accuracy = train_classifier(images, labels, args.epochs, random_seed=args.seed)
-    save_classifier(network, args.output, accuracy=accuracy, num_images=len(images))
+    network, accuracy = classifier.train_classifier(images, labels, args.epochs, random_seed=args.seed)
+    classifier.save_classifier(network, args.output, accuracy=accuracy, num_images=len(images))
     print(f'{args.output}: reads {100 * accuracy:.2f} % of unseen digits correctly')
 
 

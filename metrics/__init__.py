@@ -27,7 +27,7 @@ METRICS = {
 
 
 def check_name(name):
-    """misc.UserError unless there is a metric `name`."""
+    """Raise a `UserError` unless there is a metric `name`."""
     if name not in METRICS:
         raise UserError('metrics: there is no %r%s' % (
             name, did_you_mean(name, METRICS) or '; choose from ' + ', '.join(METRICS)))

@@ -35,7 +35,7 @@ class MnistModes:
     Parameters
     ----------
     classify : callable
-        uint8 images of one channel (N, 1, H, W) -> digits (N,), for example of `train_classifier.load_classifier`.
+        uint8 images of one channel (N, 1, H, W) -> digits (N,), for example of `classifier.load_classifier`.
     images_per_draw : int
         So many images make one evaluation; what was fed is cut into as many as it holds, remaining images make none.
     divisor : int, optional

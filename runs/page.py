@@ -49,7 +49,6 @@ PICTURE_CONTROLS = '''<div class="controls">
 </div>'''
 
 
-
 def write_report(run_dir, path=None):
     """Write the page of a run.
 

@@ -13,12 +13,13 @@ import evaluate_metrics
 import experiment
 import metrics
 import theano_env
-import train_classifier
 from common.errors import UserError
 from common.files import save_pkl
 from data.hdf5_writer import HDF5Writer
+from metrics import classifier, evaluation
 from nets.network import Network
 from nets.pickles import load_pkl
+from runs.records import read_config
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -56,6 +57,13 @@ def digits_run(tmp_path):
     return make_run(tmp_path / '000-test', dataset, 1, 16, label_size=10)
 
 
+def evaluate_run(run_dir, names, data_dir, cache_dir, **kwargs):
+    """The results of a run whose data set is in `data_dir`."""
+    return evaluation.evaluate_run(
+        str(run_dir), names, lambda: experiment.open_dataset(read_config(run_dir), str(data_dir)), str(cache_dir),
+        only_final=True, **kwargs)
+
+
 def run_main(capsys, *argv):
     status = evaluate_metrics.main([*map(str, argv), '--engine', 'torch'])
     captured = capsys.readouterr()
@@ -82,8 +90,8 @@ def test_all_snapshots_are_evaluated_once(digits_run, data_dir, tmp_path, capsys
 
     # What is there is kept; a new metric is computed for all snapshots, a new snapshot by all metrics.
     fed = []
-    feed_fakes = evaluate_metrics.feed_fakes
-    monkeypatch.setattr(evaluate_metrics, 'feed_fakes', lambda wanted, *args: (
+    feed_fakes = evaluation.feed_fakes
+    monkeypatch.setattr(evaluation, 'feed_fakes', lambda wanted, *args: (
         fed.append((sorted(wanted), args[-1])), feed_fakes(wanted, *args))[1])
     assert run_main(capsys, *options, '--metrics', 'swd')[0] == 0
     assert fed == [] and read_results(digits_run) == results
@@ -101,13 +109,12 @@ def test_all_snapshots_are_evaluated_once(digits_run, data_dir, tmp_path, capsys
 
 def test_reals_are_read_once_per_dataset(digits_run, data_dir, tmp_path, monkeypatch):
     fed = []
-    feed_reals = evaluate_metrics.feed_reals
-    monkeypatch.setattr(evaluate_metrics, 'feed_reals', lambda metric, dataset, *args: (
+    feed_reals = evaluation.feed_reals
+    monkeypatch.setattr(evaluation, 'feed_reals', lambda metric, dataset, *args: (
         fed.append(args), feed_reals(metric, dataset, *args))[1])
 
     def evaluate(name, **kwargs):
-        return evaluate_metrics.evaluate_run(str(digits_run), [name], str(data_dir), cache_dir=str(tmp_path / 'cache'),
-                                             only_final=True, **kwargs)[-1]['values']
+        return evaluate_run(digits_run, [name], data_dir, tmp_path / 'cache', **kwargs)[-1]['values']
 
     first = evaluate('swd', num_images=20)
     (digits_run / 'metrics.jsonl').unlink()
@@ -144,13 +151,13 @@ def test_reals_are_shown_before_any_is_shown_twice_and_mirrored_like_the_trainin
 
     images, _labels = Few().get_images(np.arange(8))
     metric = Recorder()
-    evaluate_metrics.feed_reals(metric, Few(), 20, 0)
+    evaluation.feed_reals(metric, Few(), 20, 0)
     fed = np.concatenate(metric.images)
     assert len(fed) == 20
     order = [int(np.flatnonzero((images == image).all(axis=(1, 2, 3)))[0]) for image in fed]
     assert sorted(order[:8]) == sorted(order[8:16]) == list(range(8)) and len(set(order[16:])) == 4
     Few.mirror_augment = True
-    evaluate_metrics.feed_reals(metric, Few(), 20, 0)
+    evaluation.feed_reals(metric, Few(), 20, 0)
     mirrored = [not (image == images[index]).all() for image, index in zip(np.concatenate(metric.images), order,
                                                                           strict=True)]
     assert 3 < sum(mirrored) < 17
@@ -165,8 +172,7 @@ def test_each_metric_gets_its_own_number_of_the_same_images(digits_run, data_dir
     class Labels:
         labels = np.eye(10, dtype=np.float32)
 
-    assert evaluate_metrics.feed_fakes(wanted, Gs, Labels, 64, 7, 'x') == {'few': {'count': 10.0},
-                                                                            'many': {'count': 300.0}}
+    assert evaluation.feed_fakes(wanted, Gs, Labels, 64, 7, 'x') == {'few': {'count': 10.0}, 'many': {'count': 300.0}}
     few, many = (np.concatenate(wanted[name][0].images) for name in ('few', 'many'))
     np.testing.assert_array_equal(few, many[:10])
     assert many.shape == (300, 1, 16, 16) and many.dtype == np.uint8 and len(np.unique(many, axis=0)) > 250
@@ -183,9 +189,8 @@ def test_inception_metrics(digits_run, data_dir, tmp_path, monkeypatch):
             return vectors, exponentials / exponentials.sum(axis=1, keepdims=True)
 
     monkeypatch.setattr('metrics.inception.InceptionFeatures', Features)
-    results = evaluate_metrics.evaluate_run(
-        str(digits_run), ['fid', 'inception_score'], str(data_dir), num_images=40, inception_weights='given.pth',
-        cache_dir=str(tmp_path), only_final=True)
+    results = evaluate_run(digits_run, ['fid', 'inception_score'], data_dir, tmp_path, num_images=40,
+                           inception_weights='given.pth')
     assert [list(entry['values']) for entry in results] == [['FID'], ['IS_mean', 'IS_std']]
     assert results[0]['values']['FID'] > 0 and results[1]['values']['IS_mean'] > 1
 
@@ -193,9 +198,9 @@ def test_inception_metrics(digits_run, data_dir, tmp_path, monkeypatch):
 def test_modes_with_a_classifier(tmp_path, data_dir):
     run_dir = make_run(tmp_path / '001-rgb', {'h5_path': 'rgb-32x32.h5', 'resolution': 32}, 3, 32)
     network = Network('c', func='networks.mnist_classifier', num_channels=1, resolution=32, label_size=10)
-    train_classifier.save_classifier(network, tmp_path / 'classifier.npz')
-    results = evaluate_metrics.evaluate_run(str(run_dir), ['mnist_modes'], str(data_dir), num_images=12,
-                                            classifier=str(tmp_path / 'classifier.npz'), only_final=True)
+    classifier.save_classifier(network, tmp_path / 'classifier.npz')
+    results = evaluate_run(run_dir, ['mnist_modes'], data_dir, tmp_path, num_images=12,
+                           classifier=str(tmp_path / 'classifier.npz'))
     values = results[0]['values']
     assert 1 <= values['modes_mean'] <= 12 and 0 < values['KL_mean'] <= np.log(1000)
 

@@ -22,6 +22,7 @@ import paper_numbers
 import theano_env
 import train
 from common.images import save_image
+from metrics import evaluation
 from runs.records import read_config
 
 LEVELS = ('128', '64', '32', '16', 'avg')
@@ -197,7 +198,7 @@ def test_table_4_has_mean_and_deviation_over_runs(made):
 
 def test_table_1_of_real_metrics(trained, tmp_path, engine_torch):
     folder = copy_run(trained, tmp_path / 'run', 'table1-lsun-bedroom-d-revised-training')
-    evaluated = evaluate_metrics.evaluate_run(str(folder), ['swd', 'ms_ssim'], str(trained[1]), num_images=64)
+    evaluated = evaluation.evaluate_run(str(folder), ['swd', 'ms_ssim'], str(trained[1]), num_images=64)
     values = {name: value for entry in evaluated for name, value in entry['values'].items()}
     assert run_main('table1', '--run', folder, '--out', tmp_path) == 0
     row, = [row for row in rows_of(tmp_path / 'table1.md') if row[2] == 'ours']

@@ -10,6 +10,7 @@ import theano_env
 import train_classifier
 from common.errors import UserError
 from data.dataset import Dataset
+from metrics import classifier
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -33,31 +34,31 @@ def test_command_trains_to_95_percent_on_unseen_digits(digits_path, tmp_path, ca
     # What was saved reads as well as what was trained.
     with Dataset(str(digits_path), shuffle=False) as dataset:
         images, labels = dataset.get_images(np.arange(300))
-    read = train_classifier.load_classifier(str(output), 32)(images)
+    read = classifier.load_classifier(str(output), 32)(images)
     assert np.mean(read == labels.argmax(axis=1)) > 0.95
     noise = np.random.RandomState(0).randint(256, size=images.shape).astype(np.uint8)
-    assert np.mean(train_classifier.load_classifier(str(output), 32)(noise) == labels.argmax(axis=1)) < 0.3
+    assert np.mean(classifier.load_classifier(str(output), 32)(noise) == labels.argmax(axis=1)) < 0.3
 
     with pytest.raises(UserError, match='reads images of 32x32, these are 64x64'):
-        train_classifier.load_classifier(str(output), 64)
+        classifier.load_classifier(str(output), 64)
     with np.load(output) as arrays:
         damaged = {**arrays, 'param_000': np.zeros((1, 1, 3, 3), np.float32)}
     np.savez(tmp_path / 'damaged.npz', **damaged)
     with pytest.raises(UserError, match='damaged.npz: .* is of shape'):
-        train_classifier.load_classifier(str(tmp_path / 'damaged.npz'), 32)
+        classifier.load_classifier(str(tmp_path / 'damaged.npz'), 32)
 
 
 def test_mistakes(digits_path, tmp_path, capsys):
     theano_env.configure('python', {'device': 'cpu'})
     with pytest.raises(UserError, match='make one with train_classifier.py'):
-        train_classifier.load_classifier(None, 32)
+        classifier.load_classifier(None, 32)
     with pytest.raises(UserError, match='nowhere.npz: is no file of weights'):
-        train_classifier.load_classifier(str(tmp_path / 'nowhere.npz'), 32)
+        classifier.load_classifier(str(tmp_path / 'nowhere.npz'), 32)
     np.savez(tmp_path / 'other.npz', x=np.zeros(3))
     with pytest.raises(UserError, match='other.npz: is no file of weights'):
-        train_classifier.load_classifier(str(tmp_path / 'other.npz'), 32)
+        classifier.load_classifier(str(tmp_path / 'other.npz'), 32)
     with pytest.raises(UserError, match='10 images: a classifier needs 21 or more'):
-        train_classifier.train_classifier(np.zeros((10, 1, 32, 32), np.uint8), np.eye(10), show_progress=False)
+        classifier.train_classifier(np.zeros((10, 1, 32, 32), np.uint8), np.eye(10), show_progress=False)
     for argv, message in [(['nowhere.h5', 'x.npz'], 'nowhere.h5'),
                           ([str(digits_path), 'x.npz', '--epochs', '0'], '--epochs 0: must be at least 1')]:
         assert train_classifier.main([*argv, '--engine', 'torch']) == 1
