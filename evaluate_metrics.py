@@ -12,11 +12,11 @@ import sys
 
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
 
-import experiment
 import metrics
 from common.errors import UserError, exit_status
 from metrics import evaluation
 from runs.records import RESULTS_NAME, read_config
+from training import experiment
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Command line.

@@ -10,13 +10,13 @@ from tqdm import tqdm
 
 import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
 
-import experiment
 from common.errors import UserError
 from data import hdf5_format
 from nets.network import random_latents
 from runs.folder import locate_network_pkl, locate_run_dir
 from runs.images import generate, load_generator, num_classes, one_hot
 from runs.records import RESULTS_NAME, read_config, read_stats
+from training.options import with_variants
 
 PIXELS = 32             # Images are compared at so many pixels a side where there are no features...
 CENTRE = 0.75           # ...and so much of their width and height, as in the paper, whose crop shows the face only.
@@ -122,7 +122,7 @@ def recognise(config, argument, result_dir='results'):
     if os.path.exists(argument) or not equals:
         name, run = None, argument
     if name is not None:
-        experiment.with_variants(config, name)
+        with_variants(config, name)
     if os.path.isfile(run) or run.endswith('.pkl'):
         return Run(locate_network_pkl(run), name)
     folder = locate_run_dir(run, result_dir)
@@ -137,7 +137,7 @@ def experiment_called(config, desc):
         if desc == entry.get('desc', name):
             return name
     try:
-        experiment.with_variants(config, desc)
+        with_variants(config, desc)
     except UserError:
         return None
     return desc

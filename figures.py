@@ -24,18 +24,18 @@ import theano_env  # isort: skip  (restores what the imports of Theano and Lasag
 import lasagne
 from PIL import Image
 
-import experiment
 import figure_output
 import figure_plots
 import metrics
 import paper_numbers
-import plan
 import util_scripts
 from common.errors import UserError, did_you_mean, exit_status
 from common.images import save_pil_image
 from figure_material import Material, nearest_neighbours, recognise
 from nets import costs, layers
 from paper_numbers import Number
+from training import plan
+from training.options import resolve_config
 
 CELEBAHQ = ('celebahq-1024', 'celebahq-v1-1gpu', 'celebahq-v2-8gpus', 'celebahq-v2-4gpus', 'celebahq-v2-2gpus',
             'celebahq-v2-1gpu', 'celebahq-1024-lsgan')      # The paper's own first; the others are stand-ins.
@@ -110,7 +110,7 @@ def table1(material, name):
 
 def table2(material, name):
     """The networks for 1024x1024 from the code, trainable parameters beside the paper's."""
-    chosen = experiment.resolve_config(material.config, 'celebahq-1024')
+    chosen = resolve_config(material.config, 'celebahq-1024')
     tables = []
     for net, title in (('G', 'generator'), ('D', 'discriminator')):
         network = plan.build(net, chosen, 3, 0)

@@ -18,21 +18,3 @@ from common.images import (
     save_pil_image,
     snapshot_grid_size,
 )
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Time and schedules.
-
-
-def rampup(epoch, rampup_length):
-    """Factor that rises from exp(-5) at 0 to 1 at `rampup_length`: ``exp(-5 (1 - epoch / rampup_length)^2)``."""
-    if epoch >= rampup_length:
-        return 1.0
-    remaining = 1.0 - max(epoch, 0.0) / rampup_length
-    return math.exp(-5.0 * remaining ** 2)
-
-
-def rampdown_linear(epoch, num_epochs, rampdown_length):
-    """Factor that falls linearly from 1 to 0 over the last `rampdown_length` of `num_epochs`."""
-    if rampdown_length <= 0 or epoch < num_epochs - rampdown_length:
-        return 1.0
-    return max(num_epochs - epoch, 0.0) / rampdown_length

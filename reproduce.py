@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 import config
 import dataset_tool
-import experiment
 import reproduce_report
 import theano_env
 import train_classifier
@@ -33,6 +32,7 @@ from data import hdf5_format
 from data.hdf5_writer import HDF5Writer
 from metrics import evaluation
 from runs.records import read_config
+from training import experiment
 
 ROOT = pathlib.Path(__file__).resolve().parent
 SEEDS = (1000, 1001, 1002)

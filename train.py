@@ -1,7 +1,7 @@
 """Progressive Growing of GANs (Karras et al. 2017): the progressive schedule and the training loop.
 
 ``python train.py`` runs the experiment chosen in `config.py`; ``python train.py --help`` lists the others. With
-``torchrun --nproc_per_node=N train.py`` N processes share the work, see `distributed.py`.
+``torchrun --nproc_per_node=N train.py`` N processes share the work, see `training.processes.py`.
 """
 
 import argparse
@@ -19,176 +19,23 @@ import theano_env  # isort: skip  (restores what the imports of Theano and Lasag
 
 import theano
 
-import distributed
-import experiment
-import misc
-import summaries
 from common.errors import UserError
 from common.files import save_pkl
-from common.images import adjust_dynamic_range, save_image_grid, snapshot_grid_size
-from nets import layers, updates
+from nets import updates
 from nets.network import random_latents
 from nets.ranks import SINGLE
-from reporting import ProgressBar, TickStatistics, going_on
-from runs.folder import DONE_FILE, NETWORK_SNAPSHOT
-from training_step import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS, FunctionsAhead, lod_range_of
-
-SNAPSHOT_MINIBATCH = 32             # Images generated at once for a picture; with batch norm they influence each other.
-MBDISC_INIT_IMAGES = 500            # Reals that initialise minibatch discrimination (Salimans et al. 2016).
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Schedule.
-
-
-class Schedule(NamedTuple):
-    """What is in force after some number of real images, see :func:`training_schedule`."""
-
-    lod: float              # Level of detail: 0 = full resolution, k = resolution / 2^k, fractions = fading in.
-    min_lod: int            # floor(lod): the finer of the two resolutions that are blended.
-    max_lod: int            # ceil(lod): the coarser one.
-    resolution: int         # Of the images in the minibatch: full resolution / 2^min_lod.
-    minibatch_size: int     # Images per training step.
-    tick_kimg: float        # Thousands of images between two status lines.
-    lrate_coef: float       # Factor on both learning rates: ramp-up times ramp-down.
-
-
-def training_schedule(
-    cur_nimg,                               # Number of real images shown so far.
-    resolution,                             # Full resolution of the networks.
-    total_kimg              = 15000,        # Length of the training, in thousands of real images.
-    lod_initial_resolution  = 4,            # Image resolution at the beginning.
-    lod_training_kimg       = 600,          # Thousands of real images at each resolution before it is doubled.
-    lod_transition_kimg     = 600,          # Thousands of real images during which the new layers fade in.
-    minibatch_default       = 16,           # Images per step...
-    minibatch_overrides     = None,         # ...and at some resolutions {resolution: images}.
-    rampup_kimg             = 40,           # Thousands of images until the full learning rates. 0 = none.
-    rampdown_kimg           = 0,            # Thousands of images at the end that ramp down to zero. 0 = none.
-    tick_kimg_default       = 50,           # Thousands of images per tick...
-    tick_kimg_overrides     = None,         # ...and at some resolutions {resolution: kimg}.
-):
-    """The progressive schedule of section 2 and appendix A of the paper as a pure function of `cur_nimg`.
-
-    Returns
-    -------
-    Schedule
-    """
-    kimg = cur_nimg / 1000.0
-    if tick_kimg_overrides is None:
-        tick_kimg_overrides = {32: 20, 64: 10, 128: 10, 256: 5, 512: 2, 1024: 1}
-    resolution_log2 = int(np.log2(resolution))
-    lod = max(resolution_log2 - np.floor(np.log2(lod_initial_resolution)), 0)
-    phase_kimg = lod_training_kimg + lod_transition_kimg
-    if phase_kimg > 0:
-        phase = kimg / phase_kimg
-        lod -= np.floor(phase)
-        if lod_transition_kimg > 0:
-            lod -= max(1.0 + (np.fmod(phase, 1.0) - 1.0) * phase_kimg / lod_transition_kimg, 0.0)
-    lod = max(float(lod), 0.0)
-    min_lod = int(np.floor(lod))
-    cur_resolution = 2 ** (resolution_log2 - min_lod)
-    return Schedule(
-        lod=lod,
-        min_lod=min_lod,
-        max_lod=int(np.ceil(lod)),
-        resolution=cur_resolution,
-        minibatch_size=(minibatch_overrides or {}).get(cur_resolution, minibatch_default),
-        tick_kimg=tick_kimg_overrides.get(cur_resolution, tick_kimg_default),
-        lrate_coef=misc.rampup(kimg, rampup_kimg) * misc.rampdown_linear(kimg, total_kimg, rampdown_kimg))
-
-
-def learning_rate(schedule, maximum, overrides=None):
-    """The rate in force: `maximum`, or what `overrides` {resolution: rate} has instead, times the ramps."""
-    return (overrides or {}).get(schedule.resolution, maximum) * schedule.lrate_coef
-
-
-def next_lod_range(cur_nimg, resolution, schedule_kwargs):
-    """The :class:`Schedule` at some time within the next lod range, or None if the training ends before."""
-    total_nimg = schedule_kwargs['total_kimg'] * 1000
-    phases = [schedule_kwargs[key] for key in ('lod_training_kimg', 'lod_transition_kimg') if schedule_kwargs[key] > 0]
-    if not phases:
-        return None
-    present = lod_range_of(training_schedule(cur_nimg, resolution, **schedule_kwargs))
-    # Steps of half a phase do not miss one.
-    for nimg in [*np.arange(cur_nimg, total_nimg, min(phases) * 500), total_nimg - 1]:
-        schedule = training_schedule(nimg, resolution, **schedule_kwargs)
-        if lod_range_of(schedule) != present:
-            return schedule
-    return None
-
+from runs.folder import DONE_FILE
+from training import event_file, experiment, processes, stopping
+from training.functions_ahead import FunctionsAhead
+from training.options import describe, naming_minibatch, resolve_config
+from training.reporting import ProgressBar, TickStatistics, going_on
+from training.resume import restore_state, state_arrays
+from training.schedule import Schedule, learning_rate, lod_range_of, next_lod_range, training_schedule
+from training.snapshots import save_fakes, save_grid, save_networks, setup_snapshot_grid
+from training.steps import DYNAMIC_RANGE_IMAGES, initialize_mbdisc
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Snapshots.
-
-
-class SnapshotGrid(NamedTuple):
-    """The fixed latents whose images are saved again and again, and as many reals to compare them with."""
-
-    size: tuple             # (columns, rows)
-    reals: np.ndarray       # (N, C, H, W) uint8
-    latents: np.ndarray     # (N, latent_size) float32
-    labels: np.ndarray      # (N, label_size) float32
-
-
-def setup_snapshot_grid(
-    G, dataset,
-    grid_size = None,       # (columns, rows); None = as many images as fit on a Full HD screen, or one row a class.
-    grid_type = 'default',  # 'default': random reals. 'category': column k holds class k. 'category-rows': row k does.
-):
-    """Draw what :class:`SnapshotGrid` holds, from NumPy's global generator."""
-    if grid_type == 'default':
-        columns, rows = grid_size or snapshot_grid_size(*dataset.shape[1:])
-        reals, labels = dataset.next_minibatch(columns * rows)
-        latents = random_latents(columns * rows, G)
-    elif grid_type in ('category', 'category-rows'):
-        num_classes = dataset.label_size
-        if not num_classes:
-            raise UserError(f"train.image_grid_type={grid_type!r}: the dataset has no labels; use 'default'")
-        columns, rows = grid_size or (num_classes, num_classes)
-        latents = random_latents(columns * rows, G)
-        indices = np.empty((rows, columns), dtype=np.int64)
-        by_class = indices.T if grid_type == 'category' else indices    # A view: one class per row of it.
-        for class_index, cells in enumerate(by_class):
-            candidates = np.flatnonzero(dataset.labels[:, class_index % num_classes])
-            for cell in range(len(cells)):
-                cells[cell] = np.random.choice(candidates)
-        reals, labels = dataset.get_images(indices.ravel())
-    else:
-        raise UserError(f"train.image_grid_type={grid_type!r}: use 'default', 'category' or 'category-rows'")
-    return SnapshotGrid((columns, rows), reals, latents, labels)
-
-
-def initialize_mbdisc(D, dataset, lod):
-    """Initialise the minibatch discrimination of `D`, if it has any, from the activations of real images."""
-    if not layers.has_mbdisc(D.output_layers):
-        return
-    print('Initializing minibatch discrimination...')
-    reals, _labels = dataset.next_minibatch(MBDISC_INIT_IMAGES, lod)
-    D.toplevel_params['cur_lod'].set_value(np.float32(lod))
-    reals = adjust_dynamic_range(reals.astype(np.float32), DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS)
-    layers.initialize_mbdisc(D.input_layers[0], D.output_layers, reals)
-
-
-def save_fakes(run_dir, cur_nimg, Gs, grid, zoom):
-    """Save the images of the fixed latents as ``fakesNNNNNN.png``, NNNNNN in thousands of images; return the path.
-
-    As in the release, Gs runs in training mode: batch norm uses and moves its statistics.
-    """
-    inputs = [grid.latents, grid.labels][:Gs.num_inputs]
-    images = Gs.run(*inputs, minibatch_size=SNAPSHOT_MINIBATCH, deterministic=False)
-    path = os.path.join(run_dir, f'fakes{cur_nimg // 1000:06d}.png')
-    save_grid(path, images, DYNAMIC_RANGE_NETS, grid.size, zoom)
-    return path
-
-
-def save_grid(path, images, drange, grid_size, zoom):
-    """Save images (N, C, H, W) as one picture, each pixel `zoom` times as large."""
-    save_image_grid(images.repeat(zoom, axis=2).repeat(zoom, axis=3), path, drange, grid_size)
-
-
-def save_networks(run_dir, cur_nimg, networks):
-    """Save (G, D, Gs) as ``network-snapshot-NNNNNN.pkl``, NNNNNN in thousands of images."""
-    save_pkl(networks, os.path.join(run_dir, NETWORK_SNAPSHOT % (cur_nimg // 1000)))
 
 
 class StepReport(NamedTuple):
@@ -203,45 +50,6 @@ class StepReport(NamedTuple):
     fake_labels: object
     outputs: object         # G_loss, D_loss, real scores, fake scores, averaged over all ranks; None for G.
     networks: dict          # 'G', 'D' and 'Gs' as they are after the step.
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The state of a training, see runs/states.py.
-
-
-def state_arrays(networks, exponents, compiler, dataset, grid):
-    """({name: array}, JSON) of all that decides what comes next, but for the counters of the loop."""
-    arrays = {f'{key}/{name}': var.get_value(borrow=True) for key, net in networks.items()
-              for name, var in (net.trainables if key == 'Gs' else net.vars).items()}
-    arrays.update((f'loss_scaling/{index}', var.get_value()) for index, var in enumerate(exponents) if var)
-    arrays.update(('reader/' + key, np.asarray(value)) for key, value in dataset.get_state().items())
-    arrays.update(('grid/' + key, np.asarray(value)) for key, value in grid._asdict().items())
-    function_arrays, lod_range = compiler.get_state()
-    arrays.update(function_arrays)
-    algorithm, arrays['numpy_random'], *rest = np.random.get_state()
-    return arrays, {'lod_range': lod_range, 'numpy_random': [algorithm, *rest]}
-
-
-def restore_state(state, networks, exponents, compiler, dataset, schedule):
-    """Put back what :func:`state_arrays` has collected; NumPy's generator last.
-
-    Returns
-    -------
-    (SnapshotGrid, TrainingFunctions or None)
-    """
-    arrays, document = state
-    for key, net in networks.items():
-        for name in net.trainables if key == 'Gs' else net.vars:
-            net.set_var(name, arrays[f'{key}/{name}'])
-    for index, var in enumerate(exponents):
-        if var and f'loss_scaling/{index}' in arrays:
-            var.set_value(arrays[f'loss_scaling/{index}'])
-    dataset.set_state({key[len('reader/'):]: value for key, value in arrays.items() if key.startswith('reader/')})
-    size, *contents = [arrays['grid/' + key] for key in SnapshotGrid._fields]
-    functions = compiler.set_state(arrays, document['lod_range'], schedule)
-    algorithm, *rest = document['numpy_random']
-    np.random.set_state((algorithm, arrays['numpy_random'], *rest))
-    return SnapshotGrid(tuple(map(int, size)), *contents), functions
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -326,7 +134,7 @@ def train_gan(
     G_lrate, D_lrate = theano.shared(np.float32(0)), theano.shared(np.float32(0))
     exponents = [updates.loss_scaling_exponent() if loss_scaling else None for _net in 'DG']
     start = run_states.start if run_states else None
-    events = summaries.EventFile(run_dir)
+    events = event_file.EventFile(run_dir)
 
     # Fixed latents.
     cur_nimg = start.document['cur_nimg'] if start else int((resume_kimg or 0) * 1000)
@@ -335,7 +143,7 @@ def train_gan(
         grid = setup_snapshot_grid(G, dataset, image_grid_size, image_grid_type)
         if not averaged:
             initialize_mbdisc(D, dataset, schedule.lod)
-    distributed.copy_from_rank_0(ranks, [var for net in networks.values() for var in net.vars.values()])
+    processes.copy_from_rank_0(ranks, [var for net in networks.values() for var in net.vars.values()])
     print('Saving results to', run_dir)
     if is_first and not start:
         save_grid(os.path.join(run_dir, 'reals.png'), grid.reals, DYNAMIC_RANGE_IMAGES, grid.size, image_grid_zoom)
@@ -351,8 +159,8 @@ def train_gan(
     compiler = FunctionsAhead(G, D, Gs, G_lrate, D_lrate, G_smoothing, loss_kwargs or {}, adam_kwargs, separate_funcs,
                               dequantize_reals, ranks, exponents, reset_optimizer=reset_optimizer)
     with ProgressBar(G, D, resolution, total_kimg, resolution_at, show_progress and is_first) as progress, compiler, \
-            experiment.naming_minibatch(lambda: schedule, minibatch_overrides, ranks), \
-            distributed.StopRequest(ranks) as stop:
+            naming_minibatch(lambda: schedule, minibatch_overrides, ranks), \
+            stopping.StopRequest(ranks) as stop:
 
         # Go on from a training state.
         if start:
@@ -457,9 +265,9 @@ def train_gan(
                 with going_on():
                     if is_first:
                         save_networks(run_dir, cur_nimg, (G, D, Gs))
-                distributed.from_rank_0(ranks, None)    # The others wait for the files.
-                raise distributed.Stopped(f'stopped by {signal.Signals(signum).name} at kimg '
-                                          f'{cur_nimg / 1000:.1f}', signum, run_dir)
+                processes.from_rank_0(ranks, None)    # The others wait for the files.
+                raise stopping.Stopped(f'stopped by {signal.Signals(signum).name} at kimg '
+                                       f'{cur_nimg / 1000:.1f}', signum, run_dir)
 
     if is_first:
         save_pkl((G, D, Gs), os.path.join(run_dir, 'network-final.pkl'))
@@ -473,7 +281,7 @@ def train_gan(
 
 
 def parse_arguments(config, argv):
-    names = '\n'.join(f'  {name:<50} {experiment.describe(entry)}' for name, entry in config.experiments.items())
+    names = '\n'.join(f'  {name:<50} {describe(entry)}' for name, entry in config.experiments.items())
     names += '\n\nto be added to any of them:\n  -' + ', -'.join(config.variants)
     parser = argparse.ArgumentParser(
         description='Train a progressively grown GAN. Everything is set in config.py; options here override it.',
@@ -513,18 +321,18 @@ def main(argv=None):
     args = parse_arguments(config, argv)
     ranks, chosen = SINGLE, None
     try:
-        ranks = distributed.from_environment()
-        chosen = experiment.resolve_config(config, args.experiment, args.overrides)
+        ranks = processes.from_environment()
+        chosen = resolve_config(config, args.experiment, args.overrides)
         if args.resume:
             chosen['train'].update(resume_run_id=args.resume, resume_snapshot='latest')
         if args.dry_run:
             if ranks.rank == 0:
-                import plan
+                from training import plan
                 plan.describe(chosen, args.data_dir, args.engine, config.theano_flags, args.precision)
             return 0
         experiment.run_experiment(chosen, args.data_dir, args.result_dir, args.engine, config.theano_flags, ranks,
                                   args.precision)
-    except distributed.Stopped as stopped:
+    except stopping.Stopped as stopped:
         if ranks.rank == 0:
             program = 'python' if ranks.size == 1 else 'torchrun ...'
             arguments = resuming(sys.argv[1:] if argv is None else argv, stopped.run_dir)
@@ -534,7 +342,7 @@ def main(argv=None):
         # What all ranks see alike is told by one.
         if ranks.rank == 0:
             print(f'train.py: error: {error}', file=sys.stderr)
-        elif chosen and not isinstance(error, distributed.SharedError):
+        elif chosen and not isinstance(error, processes.SharedError):
             print(f'train.py: error on rank {ranks.rank}: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

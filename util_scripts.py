@@ -15,13 +15,13 @@ import sys
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
 
 
-import experiment
 from common.errors import UserError, exit_status
 from runs import page
 from runs.folder import locate_run_dir
 from runs.images import generate_fake_images
 from runs.projection import project_image
 from runs.videos import generate_interpolation_video, generate_training_video
+from training import experiment
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Command line.

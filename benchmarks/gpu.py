@@ -30,6 +30,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import train_step
 
+from training.schedule import training_schedule
+
 PROJECTED = ('celebahq-1024', 'celebahq-v2-1gpu')       # Of config.experiments.
 MIN_GAIN = 0.03             # Larger minibatches are tried while each doubling takes that much off the time per image.
 MAX_MINIBATCH = 512
@@ -180,13 +182,12 @@ def project(rows, resolution, options):
     import inspect
     import math
 
-    import train
-    accepted = inspect.signature(train.training_schedule).parameters
+    accepted = inspect.signature(training_schedule).parameters
     options = {key: value for key, value in options.items() if key in accepted}
     seconds, known = 0.0, 0
     for point in range(POINTS):
         kimg = (point + 0.5) / POINTS * options['total_kimg']
-        schedule = train.training_schedule(kimg * 1000, resolution, **options)
+        schedule = training_schedule(kimg * 1000, resolution, **options)
         fading = schedule.lod != schedule.min_lod
         candidates = [row for row in rows if row['resolution'] == schedule.resolution]
         if candidates:

@@ -19,6 +19,7 @@ import time
 
 from nets import costs
 from nets.network import Network
+from training.schedule import Schedule
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
@@ -70,17 +71,16 @@ class Trainer:
         import numpy as np
         import theano
 
-        import train
-        import training_step
+        from training import steps
         args, resolution = self.args, self.args.resolution >> int(lod)
-        schedule = train.Schedule(lod, int(lod), int(np.ceil(lod)), resolution, args.minibatch, 1.0, 1.0)
+        schedule = Schedule(lod, int(lod), int(np.ceil(lod)), resolution, args.minibatch, 1.0, 1.0)
         for net in (self.G, self.D):
             net.toplevel_params['cur_lod'].set_value(np.float32(lod))
         rate = theano.shared(np.float32(1e-4))
-        functions = training_step.compile_training_functions(
+        functions = steps.compile_training_functions(
             self.G, self.D, self.Gs, schedule, rate, rate, 0.999, {},
             {'beta1': 0.0, 'beta2': 0.99, 'epsilon': 1e-8}, True, False, loss_scaling=loss_scaling)
-        training_step.seed_streams(functions)
+        steps.seed_streams(functions)
         return functions
 
     def step(self, functions, lod, minibatch):

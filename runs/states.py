@@ -22,14 +22,6 @@ from runs.folder import DONE_FILE, GROWING_FILES, _number, network_snapshots, si
 VERSION = 1                 # Of the arrays and the document.
 STATES_KEPT = 2             # The last one, and the one before in case that one is damaged.
 
-# Options by which a resumed run may differ: when to stop, what to show, where to look.
-FREE_OPTIONS = {
-    'desc', 'create_dataset', 'metrics', 'dataset.h5_path', 'dataset.cache_gb', 'dataset.read_threads',
-    'train.total_kimg', 'train.image_snapshot_ticks', 'train.network_snapshot_ticks', 'train.image_grid_zoom',
-    'train.state_minutes', 'train.show_progress', 'train.resume_run_id', 'train.resume_snapshot', 'train.resume_kimg',
-    'train.resume_time', 'train.resume_with_changes',
-}
-
 
 # ----------------------------------------------------------------------------------------------------------------------
 # One file.
@@ -173,34 +165,3 @@ def newest(run_dir):
     if paths:
         raise UserError(f'resume_run_id: {run_dir} has only damaged training states; start the run again')
     return None
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Which run, and whether the config fits.
-
-
-def differing_options(recorded, present):
-    """How the options of two experiments differ, apart from those in `FREE_OPTIONS`: a list of str.
-
-    Parameters
-    ----------
-    recorded, present : dict
-        Experiments with all defaults filled in. They are compared as JSON, in which `recorded` has been stored.
-    """
-    recorded, present = [_flat(json.loads(json.dumps(options))) for options in (recorded, present)]
-    return ['%s (%s in the run, %s now)' % (key, *[json.dumps(options[key]) if key in options else 'not set'
-                                                   for options in (recorded, present)])
-            for key in sorted(recorded.keys() | present.keys())
-            if key not in FREE_OPTIONS and key.partition('.')[0] not in FREE_OPTIONS
-            and recorded.get(key) != present.get(key)]
-
-
-def _flat(experiment):
-    """{'SECTION.KEY': value}"""
-    flat = {}
-    for section, value in experiment.items():
-        if isinstance(value, dict):
-            flat.update((f'{section}.{key}', option) for key, option in value.items())
-        else:
-            flat[section] = value
-    return flat

@@ -25,13 +25,13 @@ def training_functions(G, D, Gs, schedule):
     """The compiled and seeded steps of the training loop on these networks."""
     import theano
 
-    import training_step
+    from training import steps
     for net in (G, D):
         net.toplevel_params['cur_lod'].set_value(np.float32(schedule.lod))
     rate = theano.shared(np.float32(0.01))
-    functions = training_step.compile_training_functions(
+    functions = steps.compile_training_functions(
         G, D, Gs, schedule, rate, rate, 0.9, {}, dict(beta1=0.0, beta2=0.99, epsilon=1e-8), False, False)
-    training_step.seed_streams(functions)
+    steps.seed_streams(functions)
     return functions
 
 

@@ -10,7 +10,6 @@ import pytest
 import config
 import dataset_tool
 import evaluate_metrics
-import experiment
 import metrics
 import theano_env
 from common.errors import UserError
@@ -20,6 +19,8 @@ from metrics import classifier, evaluation
 from nets.network import Network
 from nets.pickles import load_pkl
 from runs.records import read_config
+from training import experiment
+from training.options import check_options, resolve_config
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -241,7 +242,7 @@ def test_every_metric_of_the_table_can_be_imported():
 
 def test_an_experiment_names_metrics_of_its_final_networks(tmp_path, monkeypatch):
     monkeypatch.setitem(metrics.METRICS, 'swd', metrics.METRICS['swd']._replace(num_images=16))
-    chosen = experiment.resolve_config(config, 'digits', [
+    chosen = resolve_config(config, 'digits', [
         "metrics=['swd']", 'train.total_kimg=0.05', 'G.fmap_max=4', 'D.fmap_max=4', 'train.image_grid_size=(2, 2)',
         'train.image_grid_type=default', 'train.show_progress=False'])
     run_dir = experiment.run_experiment(chosen, str(tmp_path / 'data'), str(tmp_path / 'results'), 'torch')
@@ -249,4 +250,4 @@ def test_an_experiment_names_metrics_of_its_final_networks(tmp_path, monkeypatch
     assert (document['metric'], document['snapshot'], document['num_images']) == ('swd', 'network-final', 16)
     assert all(value > 0 for value in document['values'].values())
     with pytest.raises(UserError, match="did you mean 'swd'"):
-        experiment.check_options({**chosen, 'metrics': ['swdd']})
+        check_options({**chosen, 'metrics': ['swdd']})

@@ -14,7 +14,6 @@ from PIL import Image
 import config
 import dataset_tool
 import evaluate_metrics
-import experiment
 import figure_material
 import figure_output
 import figures
@@ -24,6 +23,8 @@ import train
 from common.images import save_image
 from metrics import evaluation
 from runs.records import read_config
+from training import experiment
+from training.options import resolve_config
 
 LEVELS = ('128', '64', '32', '16', 'avg')
 NOTHING_NEEDED = ('table2', 'figure1', 'figure2')
@@ -39,7 +40,7 @@ def trained(tmp_path_factory):
     import theano
     root, before = tmp_path_factory.mktemp('trained'), theano.config.mode
     dataset_tool.create_digits(str(root / 'digits-16x16.h5'), resolution=16)
-    chosen = experiment.resolve_config(config, 'digits', [
+    chosen = resolve_config(config, 'digits', [
         'dataset.max_labels=0', 'G.fmap_base=32', 'G.fmap_max=8', 'G.latent_size=8', 'D.fmap_base=32', 'D.fmap_max=8',
         'train.lod_initial_resolution=16', 'train.total_kimg=0.4', 'train.lod_training_kimg=0',
         'train.lod_transition_kimg=0', 'train.tick_kimg_default=0.1', 'train.image_grid_type=default', 'metrics=[]'])
@@ -244,7 +245,7 @@ def check_command(command):
     python, script, *arguments = shlex.split(command)
     assert python == 'python'
     if script == 'train.py':
-        experiment.resolve_config(config, train.parse_arguments(config, arguments).experiment)
+        resolve_config(config, train.parse_arguments(config, arguments).experiment)
     elif script == 'evaluate_metrics.py':
         evaluate_metrics.parse_arguments(config, arguments)
     else:

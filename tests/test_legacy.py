@@ -31,6 +31,7 @@ from tests.helpers import (
     with_numpy_2_names,
     write,
 )
+from training.schedule import Schedule
 
 NETS_2017 = sorted(path.stem for path in GOLDEN.glob('nets_*.npz') if path.stem != 'nets_float64')
 NETS_2018 = json.loads((GOLDEN / 'tf' / 'networks' / 'index.json').read_text())['networks']
@@ -324,7 +325,7 @@ def test_training_goes_on(source, tmp_path):
     """A step of the training loop on loaded networks, which are saved and loaded again."""
     nets = G, D, Gs = load_pkl(GOLDEN / source)
     before = {var: var.get_value() for net in nets for var in net.trainables.values()}
-    schedule = train.Schedule(2.0, 2, 2, 4, 4, 1.0, 1.0)
+    schedule = Schedule(2.0, 2, 2, 4, 4, 1.0, 1.0)
     functions = training_functions(G, D, Gs, schedule)
     labels = np.eye(10, dtype=np.float32)[[1, 2, 3, 4]][:, :10 if source.startswith('tf') else 0]
     reals = np.random.randint(256, size=(4, 3, 4, 4)).astype(np.uint8)

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 from tqdm import tqdm
 
-import misc
 from common.console import OutputLogger, format_time
 from common.errors import UserError, exit_status
 from common.files import atomic_write, remove_stale_temporaries, save_pkl
@@ -29,6 +28,7 @@ from common.images import (
 from nets.network import random_latents
 from runs.folder import create_result_subdir, list_network_pkls, locate_network_pkl, locate_run_dir
 from tests.helpers import GOLDEN, ROOT, load_golden
+from training.schedule import rampdown_linear, rampup
 
 ARRAYS = load_golden('misc')[0]
 TRAIN_UTILS = load_golden('tf/train_utils')[0]
@@ -111,12 +111,12 @@ def test_format_time_of_the_2018_release(seconds, text):
 
 @pytest.mark.parametrize('epoch, length, value', NUMBERS['rampup'])
 def test_rampup(epoch, length, value):
-    assert misc.rampup(epoch, length) == value
+    assert rampup(epoch, length) == value
 
 
 @pytest.mark.parametrize('epoch, num_epochs, length, value', NUMBERS['rampdown_linear'])
 def test_rampdown_linear(epoch, num_epochs, length, value):
-    assert misc.rampdown_linear(epoch, num_epochs, length) == value
+    assert rampdown_linear(epoch, num_epochs, length) == value
 
 
 @pytest.mark.parametrize('height, width, grid', [

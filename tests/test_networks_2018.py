@@ -15,6 +15,7 @@ import train
 from common.errors import UserError
 from nets.network import Network
 from tests.helpers import GOLDEN, load_golden, training_functions
+from training.schedule import Schedule
 
 NAMES = json.loads((GOLDEN / 'tf' / 'networks' / 'index.json').read_text())['networks']
 INPUTS, _ = load_golden('tf/networks/inputs')
@@ -305,7 +306,7 @@ def test_training(kwargs):
     G, D = [Network(func=f'networks_2018.{key}_paper', **SMALL, **kwargs) for key in 'GD']
     Gs = G.clone(share_nontrainables=True)
     before = {name: value.get_value() for name, value in Gs.trainables.items()}
-    schedule = train.Schedule(1.5, 1, 2, 8, 4, 1.0, 1.0)
+    schedule = Schedule(1.5, 1, 2, 8, 4, 1.0, 1.0)
     functions = training_functions(G, D, Gs, schedule)
     labels = np.eye(3, dtype=np.float32)[np.arange(4) % 3][:, :G.input_shapes[1][1]]
     reals = np.random.randint(256, size=(4, 3, 8, 8)).astype(np.uint8)

@@ -4,18 +4,19 @@ import json
 
 import pytest
 
-import experiment
 import reproduce
 import reproduce_report
+from training import experiment
+from training.options import check_arguments, check_options
 
 
 def test_all_jobs_are_valid_experiments():
     jobs = [job for part in reproduce.PARTS.values() for job in part()]
     assert len({job.folder for job in jobs}) == len(jobs) == 4 + 8 * 3 + 3 * 2
     for job in jobs:
-        train_func, _options, _loss = experiment.check_options(job.experiment)
+        train_func, _options, _loss = check_options(job.experiment)
         assert train_func.__name__ == 'train_gan'
-        experiment.check_arguments('dataset', job.experiment['dataset'], experiment.dataset.Dataset)
+        check_arguments('dataset', job.experiment['dataset'], experiment.dataset.Dataset)
 
 
 @pytest.fixture

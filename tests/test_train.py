@@ -17,10 +17,13 @@ from theano.sandbox.rng_mrg import MRG_RandomStreams
 import config
 import theano_env
 import train
-from experiment import resolve_config, run_experiment
 from nets import costs
 from nets.network import Network
 from tests.helpers import GOLDEN, load_golden
+from training import snapshots
+from training.experiment import run_experiment
+from training.options import resolve_config
+from training.schedule import learning_rate, training_schedule
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -48,7 +51,7 @@ def test_schedule_is_the_recorded_one_exactly(name):
                          'minibatch_default', 'rampup_kimg', 'rampdown_kimg')}
     kwargs['minibatch_overrides'] = integer_keys(recorded['train']['minibatch_overrides'])
     for row in recorded['rows']:
-        schedule = train.training_schedule(row['cur_nimg'], recorded['resolution'], **kwargs)
+        schedule = training_schedule(row['cur_nimg'], recorded['resolution'], **kwargs)
         assert schedule == (row['cur_lod'], row['min_lod'], row['max_lod'], row['cur_res'], row['minibatch_size'],
                             row['tick_duration_kimg'], row['lrate_coef']), row
         # The float32 columns were recorded as integers.
@@ -85,16 +88,16 @@ def options_of_2018(case):
 
 def check_schedule_of_2018(case, options):
     schedule_options = {key: value for key, value in options.items()
-                        if key in inspect.signature(train.training_schedule).parameters}
+                        if key in inspect.signature(training_schedule).parameters}
     for row in case['rows']:
         cur_nimg, _kimg, lod, resolution, minibatch, G_lrate, D_lrate, tick_kimg = row
-        schedule = train.training_schedule(cur_nimg, 2 ** case['resolution_log2'], **schedule_options)
+        schedule = training_schedule(cur_nimg, 2 ** case['resolution_log2'], **schedule_options)
         # The two releases round differently, by the last bits of float64.
         assert schedule.lod == pytest.approx(lod, rel=0, abs=1e-12), row
         assert schedule[3:6] == (resolution, minibatch, tick_kimg), row
         for net, wanted in (('G', G_lrate), ('D', D_lrate)):
             maximum = options.get(net + '_learning_rate_max', 0.001)
-            assert train.learning_rate(schedule, maximum, options.get(net + '_learning_rate_overrides')) == wanted, row
+            assert learning_rate(schedule, maximum, options.get(net + '_learning_rate_overrides')) == wanted, row
 
 
 @pytest.mark.parametrize('name', SCHEDULES_2018)
@@ -136,9 +139,9 @@ class Replay:
         for key in ('minibatch_overrides', 'tick_kimg_overrides'):
             experiment['train'][key] = integer_keys(experiment['train'][key])
 
-        take, save_grid = train.FunctionsAhead.take, train.save_grid
+        take, save_grid = train.FunctionsAhead.take, snapshots.save_grid
         monkeypatch.setattr(train.FunctionsAhead, 'take', lambda *args: self.on_take(take, *args))
-        monkeypatch.setattr(train, 'save_grid', lambda *args: self.on_grid(save_grid, *args))
+        monkeypatch.setattr(snapshots, 'save_grid', lambda *args: self.on_grid(save_grid, *args))
         self.run_dir = folder / 'results' / self.meta['subdir']
         try:
             run_experiment(experiment, str(folder), str(folder / 'results'), engine,

@@ -16,7 +16,6 @@ import theano_env  # noqa: F401  isort: skip
 import theano
 
 import config
-import experiment
 import train
 import util_scripts
 from common.errors import UserError
@@ -29,6 +28,7 @@ from runs.projection import load_target, project_image, pyramid_distance
 from runs.records import caption_of, read_stats
 from runs.videos import generate_interpolation_video, generate_training_video, smooth_latents, video_writer
 from tests.helpers import ROOT
+from training import experiment
 
 SMALL = {'num_channels': 3, 'resolution': 16, 'fmap_base': 64, 'fmap_max': 8, 'latent_size': 8}
 

@@ -20,10 +20,11 @@ import torch
 import config
 import theano_torch
 import train
-import training_step
 from nets import updates
 from nets.network import Network
 from theano_torch import capture
+from training import steps
+from training.schedule import Schedule
 
 ON_ALL_DEVICES = pytest.mark.parametrize('device', ['cpu', pytest.param('cuda:0', marks=pytest.mark.gpu)],
                                          indirect=True)
@@ -68,8 +69,8 @@ class Trainer:
         rate = theano.shared(np.float32(1e-3))
         exponents = [updates.loss_scaling_exponent() if precision == 'float16' else None for _ in 'DG']
         # A large epsilon: with a small one the sign of a tiny gradient decides on a whole step.
-        schedule = train.Schedule(lod, 0, int(lod > 0), self.size, MINIBATCH, 1, 1)
-        self.functions = training_step.compile_training_functions(
+        schedule = Schedule(lod, 0, int(lod > 0), self.size, MINIBATCH, 1, 1)
+        self.functions = steps.compile_training_functions(
             self.G, self.D, self.Gs, schedule, rate, rate, 0.9, {},
             {'beta1': 0.0, 'beta2': 0.99, 'epsilon': 1e-2}, True, False, loss_scaling=exponents)
 
@@ -189,13 +190,13 @@ def no_more_memory(device, monkeypatch):
 
 @ON_ALL_DEVICES
 def test_too_little_memory_is_one_line(device, tmp_path, capsys, monkeypatch):
-    compile_functions = training_step.compile_training_functions
+    compile_functions = steps.compile_training_functions
     with contextlib.ExitStack() as stack:
         def compile_and_fill(*args, **kwargs):
             functions = compile_functions(*args, **kwargs)
             stack.enter_context(no_more_memory(device, monkeypatch))
             return functions
-        monkeypatch.setattr(training_step, 'compile_training_functions', compile_and_fill)
+        monkeypatch.setattr(steps, 'compile_training_functions', compile_and_fill)
         monkeypatch.setattr(config, 'theano_flags', {'device': device.replace(':', '')})
         options = {'G.fmap_max': 8, 'D.fmap_max': 8, 'train.minibatch_default': 512, 'dataset.resolution': 4}
         status = train.main(['--data-dir', str(tmp_path), '--result-dir', str(tmp_path)] + [

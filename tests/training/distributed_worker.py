@@ -13,10 +13,9 @@ import theano_env  # noqa: F401  isort: skip
 import theano
 import theano.tensor as T
 
-import distributed
-import experiment
 from nets.ranks import SINGLE
 from theano_torch import collective
+from training import experiment, processes, stopping
 
 SCENARIOS = {
     'separate': {'separate_funcs': True, 'D_training_repeats': 2, 'total_kimg': 0.064, 'lod_training_kimg': 0.032},
@@ -68,7 +67,7 @@ def average(ranks):
 
 def hang(ranks, folder):
     """Rank 0 waits in a collective operation that rank 1 never joins."""
-    with distributed.ending_together(ranks, folder):
+    with stopping.ending_together(ranks, folder):
         if ranks.rank:
             time.sleep(60)
         import torch
@@ -77,11 +76,11 @@ def hang(ranks, folder):
 
 
 def main(task, folder):
-    ranks = distributed.from_environment()
+    ranks = processes.from_environment()
     if task in SCENARIOS:
         run(task, folder, ranks)
         return
-    with distributed.process_group(ranks, 'cpu'):
+    with processes.process_group(ranks, 'cpu'):
         if task == 'average':
             average(ranks)
         else:

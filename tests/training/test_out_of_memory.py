@@ -11,12 +11,13 @@ import theano
 import theano.tensor as T
 import torch
 
-import experiment
 import theano_torch
 import train
 from common.errors import UserError
 from nets.ranks import Ranks
 from theano_torch import memory
+from training.options import naming_minibatch
+from training.schedule import Schedule
 
 ON_GPU = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\na total of 79 GiB')
 ON_HOST = RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you "
@@ -82,9 +83,9 @@ def test_functions_raise_it_while_and_after_they_are_specialised(error, monkeypa
     ({8: 16, 4: 3}, 16, 'at 8x8 train.minibatch_overrides[8]=16 is too much: lower G.fmap_base and D.fmap_base'),
     ({8: 18}, 6, 'at 8x8 train.minibatch_overrides[8]=18 is too much: set train.minibatch_overrides[8] to 6')])
 def test_the_proposal(overrides, ranks, line):
-    schedule = train.Schedule(1, 1, 1, 8, (overrides or {}).get(8, 16), 1, 1)
+    schedule = Schedule(1, 1, 1, 8, (overrides or {}).get(8, 16), 1, 1)
     with pytest.raises(UserError) as caught:
-        with experiment.naming_minibatch(lambda: schedule, overrides, Ranks(0, ranks)):
+        with naming_minibatch(lambda: schedule, overrides, Ranks(0, ranks)):
             raise theano_torch.OutOfMemory('out of memory: 4 GiB')
     assert str(caught.value) == 'out of memory: 4 GiB; ' + line
 

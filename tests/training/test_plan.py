@@ -6,14 +6,15 @@ import json
 import pytest
 
 import config
-import experiment
-import plan
 import train
 from common.errors import UserError
 from nets import costs
 from tests.helpers import GOLDEN
+from training import plan
+from training.options import check_options, is_training, resolve_config
+from training.schedule import training_schedule
 
-TRAININGS = [name for name in config.experiments if experiment.is_training(config.experiments[name])]
+TRAININGS = [name for name in config.experiments if is_training(config.experiments[name])]
 VARIANTS = [f'celebahq-v2-1gpu-{name}' for name in config.variants]
 
 
@@ -41,8 +42,8 @@ def test_table_has_every_experiment_of_the_paper():
 
 @pytest.mark.parametrize('name', [*TRAININGS, *VARIANTS])
 def test_experiment_resolves_and_builds(name, built):
-    chosen = experiment.resolve_config(config, name)
-    train_func, options, _loss = experiment.check_options(chosen)
+    chosen = resolve_config(config, name)
+    train_func, options, _loss = check_options(chosen)
     assert train_func is train.train_gan
     G, D = [build(built, chosen, net) for net in 'GD']
     resolution = chosen['dataset']['resolution']
@@ -51,7 +52,7 @@ def test_experiment_resolves_and_builds(name, built):
 
 
 def test_sizes_of_table_2(built):
-    chosen = experiment.resolve_config(config, 'celebahq-1024')
+    chosen = resolve_config(config, 'celebahq-1024')
     assert [costs.num_trainable(build(built, chosen, net)) for net in 'GD'] == [23079115, 23087249]
 
 
@@ -67,7 +68,7 @@ RECORDED = {
 def test_options_are_those_of_the_release(name):
     """All recorded options but those that say only how not to grow, and minibatches of the data set's other sizes."""
     recorded = json.loads((GOLDEN / 'schedule.json').read_text())[RECORDED[name]]
-    chosen = experiment.resolve_config(config, name)
+    chosen = resolve_config(config, name)
     assert chosen['dataset']['resolution'] == recorded['resolution']
     options = {**plan.defaults_of(train.train_gan), **chosen['train']}
     for key, value in recorded['train'].items():
@@ -81,8 +82,8 @@ def test_options_are_those_of_the_release(name):
 
 
 def test_variants_combine():
-    chosen = experiment.resolve_config(config, 'table1-celeba-g-pixelwise-normalization-nowscale-VERBOSE',
-                                       ['train.total_kimg=7'])
+    chosen = resolve_config(config, 'table1-celeba-g-pixelwise-normalization-nowscale-VERBOSE',
+                            ['train.total_kimg=7'])
     assert chosen['desc'] == 'table1-celeba-g-pixelwise-normalization-nowscale-VERBOSE'
     assert not chosen['G']['use_wscale'] and not chosen['D']['use_wscale']
     assert (chosen['train']['tick_kimg_default'], chosen['train']['total_kimg']) == (1, 7)
@@ -92,7 +93,7 @@ def test_variants_combine():
 @pytest.mark.parametrize('name', ['celebahq-1042', 'digits-nogroving', 'nogrowing', ''])
 def test_unknown_experiment(name):
     with pytest.raises(UserError, match=f'experiment={name!r}'):
-        experiment.resolve_config(config, name)
+        resolve_config(config, name)
 
 
 def test_phases_are_the_schedule_at_every_image():
@@ -103,7 +104,7 @@ def test_phases_are_the_schedule_at_every_image():
         (0, 7), (7, 12), (12, 19), (19, 24), (24, 31), (31, 36), (36, 60)]
     for nimg in range(0, 60000, 250):
         phase = [phase for phase in phases if phase.start_kimg * 1000 <= nimg][-1]
-        schedule = train.training_schedule(nimg, 32, **kwargs)
+        schedule = training_schedule(nimg, 32, **kwargs)
         if nimg != phase.start_kimg * 1000:     # The first image has the lod of the phase before.
             assert (schedule.resolution, schedule.minibatch_size) == (phase.resolution, phase.minibatch)
             assert (schedule.min_lod != schedule.max_lod) == phase.fading
@@ -134,7 +135,7 @@ def test_dry_run_prints_schedule_and_sizes(capsys, tmp_path):
 
 
 def test_estimates_grow_with_the_work(built):
-    chosen = copy.deepcopy(experiment.resolve_config(config, 'cifar10'))
+    chosen = copy.deepcopy(resolve_config(config, 'cifar10'))
     G, D = [build(built, chosen, net) for net in 'GD']
     small, large = plan.Phase(0, 1, 8, False, 16), plan.Phase(0, 1, 32, False, 16)
     assert plan.estimate(small, G, D, 1, 1e11) < plan.estimate(large, G, D, 1, 1e11)

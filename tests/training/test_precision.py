@@ -10,13 +10,13 @@ import theano
 import theano.tensor as T
 import torch
 
-import distributed
 import theano_torch
 import train
-import training_step
 from nets import updates
 from nets.network import Network
 from nets.ranks import SINGLE, Ranks
+from training import processes, steps
+from training.schedule import Schedule
 
 FLAGS = {'device': 'cpu', 'floatX': 'float32'}
 
@@ -162,8 +162,8 @@ class Steps:
         self.Gs = self.G.clone(share_nontrainables=True)
         rate = theano.shared(np.float32(1e-3))
         lasagne.random.set_rng(np.random.RandomState(2))
-        self.train_d = training_step.compile_training_functions(
-            self.G, self.D, self.Gs, train.Schedule(0, 0, 0, 4, 4, 1, 1), rate, rate, 0.9, {},
+        self.train_d = steps.compile_training_functions(
+            self.G, self.D, self.Gs, Schedule(0, 0, 0, 4, 4, 1, 1), rate, rate, 0.9, {},
             {'beta1': 0.5, 'beta2': 0.99, 'epsilon': 1e-8}, False, False, ranks, exponents).train_d
         self.random = np.random.RandomState(3)
 
@@ -226,7 +226,7 @@ def test_gradients_that_overflow_change_nothing_but_the_exponent():
 
 def test_an_overflow_on_another_rank_counts_here(monkeypatch):
     of_others = theano.shared(np.float32(0))
-    monkeypatch.setattr(distributed.collective, 'all_reduce_mean', lambda tensors: [
+    monkeypatch.setattr(processes.collective, 'all_reduce_mean', lambda tensors: [
         x + T.cast(of_others, x.dtype) for x in tensors])
     exponents = [updates.loss_scaling_exponent() for _ in 'DG']
     steps = Steps(exponents, Ranks(0, 2))

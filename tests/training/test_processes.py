@@ -1,4 +1,4 @@
-"""distributed.py and theano_torch.collective: two processes on the CPU against one, and what happens when one dies."""
+"""Training in two processes on the CPU against one, and what happens when one of them dies."""
 
 import json
 import os
@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import theano
 
-import distributed
 import theano_env
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX
 from nets.ranks import SINGLE, Ranks
 from tests.helpers import ROOT
 from tests.training import distributed_worker, kill_resume
+from training import processes, stopping
 
 WORKER = str(ROOT / 'tests' / 'training' / 'distributed_worker.py')
 TINY = [word for option in (
@@ -176,7 +176,7 @@ def test_sigterm_ends_a_rank_that_waits_in_a_collective(ranks, tmp_path):
     wait_for((tmp_path / 'waiting').exists, first)
     time.sleep(0.5)
     first.terminate()
-    status, _out, err = finished(first, distributed.GRACE_SECONDS + 10)
+    status, _out, err = finished(first, stopping.GRACE_SECONDS + 10)
     assert status == 1 and 'another process of the run has ended' in err and 'there is no snapshot yet' in err
 
 
@@ -202,13 +202,13 @@ def test_what_all_ranks_see_is_told_once(options, message, ranks, data_dir, tmp_
 def test_ranks_come_from_the_environment(monkeypatch):
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
         monkeypatch.delenv(name, raising=False)
-    assert distributed.from_environment() == SINGLE == (0, 1, 0)
+    assert processes.from_environment() == SINGLE == (0, 1, 0)
     for name, value in [('RANK', '5'), ('WORLD_SIZE', '8'), ('LOCAL_RANK', '1')]:
         monkeypatch.setenv(name, value)
-    assert distributed.from_environment() == (5, 8, 1)
+    assert processes.from_environment() == (5, 8, 1)
     monkeypatch.setenv('RANK', 'first')
     with pytest.raises(UserError, match="RANK='first': must be a whole number"):
-        distributed.from_environment()
+        processes.from_environment()
 
 
 def test_shares():
@@ -218,9 +218,9 @@ def test_shares():
 
 
 def test_minibatches_of_all_resolutions_are_checked():
-    distributed.check_minibatches(Ranks(0, 2), [4, 8], 16, {8: 6, 16: 3})
+    processes.check_minibatches(Ranks(0, 2), [4, 8], 16, {8: 6, 16: 3})
     with pytest.raises(UserError, match=r'train.minibatch_overrides\[8\]=6: 4 processes .* use 4 or 8'):
-        distributed.check_minibatches(Ranks(0, 4), [4, 8], 16, {8: 6})
+        processes.check_minibatches(Ranks(0, 4), [4, 8], 16, {8: 6})
 
 
 def test_every_process_takes_its_own_gpu():

@@ -18,8 +18,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from theano.sandbox import rng_mrg
 
 import config
-import distributed
-import experiment
 import train
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX
@@ -28,6 +26,9 @@ from runs import states
 from runs.folder import DONE_FILE, find_networks, find_run, in_use, state_paths
 from tests.helpers import ROOT
 from tests.training import kill_resume
+from training import experiment, stopping
+from training.options import resolve_config
+from training.resume import differing_options, source_within
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -165,11 +166,11 @@ def test_networks_of_a_run_are_found(result_dir):
 def test_options_that_may_differ_and_those_that_may_not():
     run = {'desc': 'a', 'random_seed': 1, 'G': {'fmap_max': 4}, 'train': {'total_kimg': 3, 'overrides': {8: 4}}}
     recorded = json.loads(json.dumps(run))
-    assert states.differing_options(recorded, run) == []
+    assert differing_options(recorded, run) == []
     run = {**run, 'desc': 'b', 'metrics': ['digit_recognition'], 'train': {**run['train'], 'total_kimg': 9}}
-    assert states.differing_options(recorded, run) == []
+    assert differing_options(recorded, run) == []
     run['G'] = {'fmap_max': 8, 'fmap_base': 2}
-    assert states.differing_options(recorded, run) == [
+    assert differing_options(recorded, run) == [
         'G.fmap_base (not set in the run, 2 now)', 'G.fmap_max (4 in the run, 8 now)']
 
 
@@ -307,15 +308,15 @@ def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
     # Options of the training may change if the user says so, those of the networks may not.
     overrides = kill_resume.command(folder, {**SHORT, 'train.resume_with_changes': True, 'train.total_kimg': 1,
                                              'train.G_learning_rate_max': 0.002})[9::2]
-    chosen = experiment.resolve_config(config, 'digits', overrides)
-    source = experiment.source_within(str(folder / '000-digits'), chosen, 'another machine')
+    chosen = resolve_config(config, 'digits', overrides)
+    source = source_within(str(folder / '000-digits'), chosen, 'another machine')
     assert source.state.document['cur_nimg'] == 196
     out = capsys.readouterr().out
     assert 'with changed options: train.G_learning_rate_max (0.003 in the run, 0.002 now)\n' in out
     assert 'Not bit for bit as it would have gone on: until now the run used: Engine: torch' in out
     chosen['G']['fmap_max'] = 8
     with pytest.raises(UserError, match=r'does not fit .*000-digits: G.fmap_max \(4 in the run, 8 now\); set'):
-        experiment.source_within(str(folder / '000-digits'), chosen, 'another machine')
+        source_within(str(folder / '000-digits'), chosen, 'another machine')
 
 
 # In one process, which stops itself: where exactly, and with everything that has a state.
@@ -340,7 +341,7 @@ def test_stopped_at_chosen_moments(scenario, tmp_path, monkeypatch):
     known = {key: value for key, value in options.items() if key != 'metrics'}
 
     def run(folder, moment, **resume):
-        chosen = experiment.resolve_config(config, 'digits', ['%s=%s' % item for item in {**known, **resume}.items()])
+        chosen = resolve_config(config, 'digits', ['%s=%s' % item for item in {**known, **resume}.items()])
         chosen['metrics'] = []
         recorded = []
 
@@ -349,7 +350,7 @@ def test_stopped_at_chosen_moments(scenario, tmp_path, monkeypatch):
             if report.cur_nimg == moment and report.net == ('G' if scenario == 'separate' else 'D'):
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        stopped = contextlib.nullcontext() if moment is None else pytest.raises(distributed.Stopped)
+        stopped = contextlib.nullcontext() if moment is None else pytest.raises(stopping.Stopped)
         with stopped:
             experiment.run_experiment(chosen, str(tmp_path / 'data'), str(folder), 'torch', {'device': 'cpu'},
                                       loss_scaling=scenario == 'joint', on_step=on_step)

@@ -1,4 +1,4 @@
-"""training_step.py: compiling ahead. The functions themselves are compared with recorded runs in test_train.py."""
+"""training/steps.py: compiling ahead. The functions themselves are compared with recorded runs in test_train.py."""
 
 import threading
 import time
@@ -11,14 +11,15 @@ import theano_env  # noqa: F401  isort: skip
 import theano
 import theano.tensor as T
 
-import train
-import training_step
 from nets.network import Network
 from tests.helpers import load_golden, training_functions
+from training import steps
+from training.functions_ahead import FunctionsAhead
+from training.schedule import Schedule, lod_range_of, next_lod_range
 
 
 def schedule(min_lod, max_lod):
-    return train.Schedule((min_lod + max_lod) / 2, min_lod, max_lod, 4, 4, 1.0, 1.0)
+    return Schedule((min_lod + max_lod) / 2, min_lod, max_lod, 4, 4, 1.0, 1.0)
 
 
 @pytest.fixture
@@ -27,21 +28,21 @@ def compiled(monkeypatch):
     calls = []
 
     def compile_instead(G, D, Gs, schedule, *args, adam_states):
-        calls.append((training_step.lod_range_of(schedule), threading.current_thread().name))
+        calls.append((lod_range_of(schedule), threading.current_thread().name))
         if schedule.min_lod == 9:
             raise ValueError('no such lod')
         if schedule.min_lod == 8:
             while True:         # What takes minutes.
                 time.sleep(0.001)
-        return training_step.TrainingFunctions(training_step.lod_range_of(schedule), None, [])
+        return steps.TrainingFunctions(lod_range_of(schedule), None, [])
 
-    monkeypatch.setattr(training_step, 'compile_training_functions', compile_instead)
-    monkeypatch.setattr(training_step, 'layer_streams', lambda *nets: [])
+    monkeypatch.setattr(steps, 'compile_training_functions', compile_instead)
+    monkeypatch.setattr(steps, 'layer_streams', lambda *nets: [])
     return calls
 
 
 def test_the_next_range_is_compiled_in_the_background(compiled):
-    with training_step.FunctionsAhead('G', 'D', 'Gs') as ahead:
+    with FunctionsAhead('G', 'D', 'Gs') as ahead:
         assert ahead.take(schedule(2, 2)).train_d == (2, 2)
         ahead.prepare(schedule(1, 2))
         assert ahead.take(schedule(1, 2)).train_d == (1, 2)
@@ -50,21 +51,21 @@ def test_the_next_range_is_compiled_in_the_background(compiled):
 
 
 def test_another_range_than_expected_is_compiled_at_once(compiled):
-    with training_step.FunctionsAhead('G', 'D', 'Gs') as ahead:
+    with FunctionsAhead('G', 'D', 'Gs') as ahead:
         ahead.prepare(schedule(1, 2))
         assert ahead.take(schedule(0, 1)).train_d == (0, 1)
     assert compiled[-1] == ((0, 1), 'MainThread')
 
 
 def test_errors_reach_whoever_needs_the_functions(compiled):
-    with training_step.FunctionsAhead('G', 'D', 'Gs') as ahead:
+    with FunctionsAhead('G', 'D', 'Gs') as ahead:
         ahead.prepare(schedule(9, 9))
         with pytest.raises(ValueError, match='no such lod'):
             ahead.take(schedule(9, 9))
 
 
 def test_what_nobody_needs_any_more_is_abandoned(compiled):
-    with training_step.FunctionsAhead('G', 'D', 'Gs') as ahead:
+    with FunctionsAhead('G', 'D', 'Gs') as ahead:
         ahead.prepare(schedule(8, 8))
         thread = ahead.pending[1]
     assert not thread.is_alive()
@@ -83,8 +84,8 @@ def test_optimizer_state_across_ranges(engine, reset):
         functions.train_d(np.zeros((4, 1, size, size), np.uint8), nothing, np.ones((4, 4), np.float32), nothing)
         return [var.get_value() for var in functions.train_d.get_shared() if var.ndim == 0 and var.dtype == 'float32']
 
-    with training_step.FunctionsAhead(G, D, Gs, rate, rate, 0.99, {}, {'beta1': 0.5}, True, False,
-                                      reset_optimizer=reset) as ahead:
+    with FunctionsAhead(G, D, Gs, rate, rate, 0.99, {}, {'beta1': 0.5}, True, False,
+                        reset_optimizer=reset) as ahead:
         assert 1 in step(ahead.take(schedule(1, 1)), 4)
         before = [var.get_value() for var in ahead.outliving]
         numbers = step(ahead.take(schedule(0, 1)), 8)
@@ -150,14 +151,14 @@ def test_a_step_in_lanes_has_the_same_bits(engine, monkeypatch):
                                           (24, None)])
 def test_next_lod_range(kimg, wanted):
     kwargs = {'total_kimg': 40, 'lod_training_kimg': 4, 'lod_transition_kimg': 4}
-    coming = train.next_lod_range(int(kimg * 1000) + 1, 32, kwargs)
-    assert (coming and training_step.lod_range_of(coming)) == wanted
+    coming = next_lod_range(int(kimg * 1000) + 1, 32, kwargs)
+    assert (coming and lod_range_of(coming)) == wanted
 
 
 def test_no_next_lod_range_without_growing_or_time():
     no_growing = {'total_kimg': 40, 'lod_training_kimg': 0, 'lod_transition_kimg': 0}
-    assert train.next_lod_range(0, 32, no_growing) is None
-    assert train.next_lod_range(0, 32, {'total_kimg': 3, 'lod_training_kimg': 4, 'lod_transition_kimg': 4}) is None
+    assert next_lod_range(0, 32, no_growing) is None
+    assert next_lod_range(0, 32, {'total_kimg': 3, 'lod_training_kimg': 4, 'lod_transition_kimg': 4}) is None
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -171,7 +172,7 @@ TRAIN_UTILS = load_golden('tf/train_utils')[0]
 def test_reals_as_in_the_2018_release(engine, key):
     lod = float(key.partition('lod')[2])
     images, draws, lod_var = T.tensor4('images', dtype='uint8'), T.fvector('draws'), T.fscalar('lod')
-    result = training_step.process_reals(
+    result = steps.process_reals(
         images, lod_var, int(lod), drange_net=(0, 1) if 'drange01' in key else (-1, 1),
         mirror_draws=draws if 'mirror' in key else None)
     function = theano.function([images, draws, lod_var], result, on_unused_input='ignore')

@@ -14,14 +14,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-import experiment
 import tfutil_shim
 import theano_env
-import train
 from common.console import format_time
 from data import hdf5_format
 from nets import costs
 from nets.network import Network
+from training.options import check_arguments, check_options, is_training
+from training.schedule import training_schedule
 
 D_STEP_FORWARDS = 13        # A D step of WGAN-GP in forward passes of D: four evaluations and their derivatives...
 G_STEP_FORWARDS = 5         # ...and a G step, in which G costs about as much as D.
@@ -48,8 +48,8 @@ class Estimate(NamedTuple):
 
 
 def phases(resolution, **schedule_kwargs):
-    """The schedule as a list of :class:`Phase`; `schedule_kwargs` are those of `train.training_schedule`."""
-    options = {**defaults_of(train.training_schedule), **schedule_kwargs}
+    """The schedule as a list of :class:`Phase`; `schedule_kwargs` are those of `training_schedule`."""
+    options = {**defaults_of(training_schedule), **schedule_kwargs}
     training, transition = options['lod_training_kimg'], options['lod_transition_kimg']
     total, period = options['total_kimg'], training + transition
     starts = {0.0}
@@ -58,7 +58,7 @@ def phases(resolution, **schedule_kwargs):
     result = []
     for start in sorted(start for start in starts if start < total):
         # A little after the start: the first image still belongs to the phase before.
-        schedule = train.training_schedule(int(start * 1000) + 1, resolution, **schedule_kwargs)
+        schedule = training_schedule(int(start * 1000) + 1, resolution, **schedule_kwargs)
         phase = Phase(start, total, schedule.resolution, schedule.min_lod != schedule.max_lod, schedule.minibatch_size)
         if result and phase[2:] == result[-1][2:]:
             continue
@@ -111,7 +111,7 @@ def build(name, chosen, channels, label_size):
     """The network `name`, 'G' or 'D', of a resolved experiment."""
     kwargs = dict(chosen[name])
     func = kwargs.pop('func')
-    experiment.check_arguments(name, kwargs, tfutil_shim.import_obj(func))
+    check_arguments(name, kwargs, tfutil_shim.import_obj(func))
     return Network(name, func=func, num_channels=channels, resolution=chosen['dataset']['resolution'],
                    label_size=label_size, **kwargs)
 
@@ -124,17 +124,17 @@ def defaults_of(func):
 def describe(chosen, data_dir, engine='auto', theano_flags=None, precision='auto'):
     """Print the resolved experiment `chosen`, its schedule, and estimates of memory and time."""
     pprint.pprint(chosen, width=120, sort_dicts=False)
-    if not experiment.is_training(chosen):
+    if not is_training(chosen):
         return
     environment = theano_env.configure(engine, theano_flags, precision=precision)
-    train_func, options, _ = experiment.check_options(chosen)
+    train_func, options, _ = check_options(chosen)
     G, D, there = build_networks(chosen, data_dir)
     print('\n%s: %s' % (os.path.join(data_dir, chosen['dataset']['h5_path']), 'there' if there else
                         'not there; planned for RGB images without labels'))
     for net in (G, D):
         print(f'{net.name}: {chosen[net.name]["func"]}, {costs.num_trainable(net)} trainable parameters')
     options = {**defaults_of(train_func), **options}
-    schedule_kwargs = {name: options[name] for name in inspect.signature(train.training_schedule).parameters
+    schedule_kwargs = {name: options[name] for name in inspect.signature(training_schedule).parameters
                        if name in options}
     print('\n' + str(environment))
     flops = measured_flops(environment.device)

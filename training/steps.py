@@ -1,26 +1,20 @@
-"""The compiled training steps of one range of lods, and compiling those of the next range ahead of time."""
+"""The training steps of D and G for one range of lods, as compiled Theano functions."""
 
-import ctypes
-import sys
-import threading
 from typing import NamedTuple
 
-import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
-
 import lasagne
+import numpy as np
 import theano
 import theano.tensor as T
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import loss
-from common.errors import UserError
 from common.images import adjust_dynamic_range
-from nets import ops, updates
+from nets import layers, ops, updates
 from nets.ranks import SINGLE, mean_over_ranks, own_rows
 
 DYNAMIC_RANGE_IMAGES = (0, 255)     # Of the uint8 images in the dataset.
 DYNAMIC_RANGE_NETS = (-1, 1)        # Of the images between G and D.
-SWITCH_SECONDS = 0.0005             # For how long the compiling thread may keep the interpreter from the training.
 
 
 class TrainingFunctions(NamedTuple):
@@ -128,130 +122,6 @@ def seed_streams(functions):
         stream.seed(lasagne.random.get_rng().randint(1, 2147462579))
 
 
-class FunctionsAhead:
-    """The training functions of one lod range after the other; the next ones are compiled while the present ones train.
-
-    Parameters
-    ----------
-    *args
-        Those of :func:`compile_training_functions` but for `schedule` and `adam_states`.
-    reset_optimizer : bool
-        Start Adam anew for every lod range, as the 2017 release did by rebuilding its functions.
-    """
-
-    def __init__(self, G, D, Gs, *args, reset_optimizer=True):
-        self.networks = {'G': G, 'D': D, 'Gs': Gs}
-        self.args = args
-        self.adam_states = [None if reset_optimizer else updates.AdamState(net.trainables.values()) for net in (D, G)]
-        self.outliving = [var for state in self.adam_states if state for var in state.variables()]
-        self.lod_range = None       # That of the functions given out last...
-        self.functions = None       # ...and those.
-        self.layer_streams = layer_streams(G, D)
-        self.layer_rstates = [stream.rstate for stream in self.layer_streams]     # From which the next ones start.
-        self.pending = None         # (lod range, thread, list for its result) while one compiles.
-
-    def take(self, schedule):
-        """The functions for the lod range of `schedule`, freshly seeded: those compiled ahead, or compiled now."""
-        self.lod_range = lod_range_of(schedule)
-        self.functions = self._finish(self.lod_range) or self._compile(schedule)
-        self.layer_rstates = self.functions.layer_rstates
-        seed_streams(self.functions)
-        return self.functions
-
-    def get_state(self):
-        """What :meth:`set_state` needs: ({name: array}, JSON)."""
-        arrays = {f'functions/{index:04d}': var.get_value(borrow=True)
-                  for index, var in enumerate(self.functions.variables)}
-        arrays.update((f'optimizer/{index:04d}', var.get_value(borrow=True))
-                      for index, var in enumerate(self.outliving))
-        arrays.update((f'layer_rstates/{index:04d}', rstate) for index, rstate in enumerate(self.layer_rstates))
-        return arrays, list(self.lod_range)
-
-    def set_state(self, arrays, lod_range, schedule):
-        """Make the functions as they were when `get_state` was called, if `schedule` still needs them.
-
-        Returns
-        -------
-        TrainingFunctions or None
-
-        Raises
-        ------
-        UserError
-            The state is that of other functions.
-        """
-        functions = None
-        if tuple(lod_range) == lod_range_of(schedule):
-            functions = self.functions = self._compile(schedule)
-            self.lod_range = lod_range_of(schedule)
-            values = [arrays[name] for name in sorted(arrays) if name.startswith('functions/')]
-            if [value.shape for value in values] != [var.get_value(borrow=True).shape for var in functions.variables]:
-                raise UserError('the training state is that of other losses or steps; resume with the options of '
-                                'the run and the version of this program that made it')
-            for var, value in zip(functions.variables, values, strict=True):
-                var.set_value(value)
-        for index, var in enumerate(self.outliving):
-            var.set_value(arrays[f'optimizer/{index:04d}'])
-        self.layer_rstates = [arrays[f'layer_rstates/{index:04d}'] for index in range(len(self.layer_streams))]
-        return functions
-
-    def prepare(self, schedule):
-        """Compile the functions for `schedule` in the background, once the present ones have made their first step."""
-        result = []
-
-        def compile_quietly():
-            try:
-                result.append(self._compile(schedule))
-            except (Exception, _Abandoned) as error:    # Whoever needs the functions gets the error.
-                result.append(error)
-
-        thread = threading.Thread(target=compile_quietly, name='compiling ahead', daemon=True)
-        self.pending = lod_range_of(schedule), thread, result
-        thread.start()
-
-    def _compile(self, schedule):
-        with theano_env.COMPILING:
-            # Whatever has been compiled in vain.
-            for stream, rstate in zip(self.layer_streams, self.layer_rstates, strict=True):
-                stream.rstate = rstate
-            return compile_training_functions(*self.networks.values(), schedule, *self.args,
-                                              adam_states=self.adam_states)
-
-    def _finish(self, wanted):
-        """Wait for the functions that are being compiled; None if they are not those that are wanted."""
-        if self.pending is None:
-            return None
-        lod_range, thread, result = self.pending
-        thread.join()
-        self.pending = None
-        if lod_range != wanted:
-            return None
-        if isinstance(result[0], Exception):
-            raise result[0]
-        return result[0]
-
-    def __enter__(self):
-        self.switch_seconds = sys.getswitchinterval()
-        sys.setswitchinterval(min(self.switch_seconds, SWITCH_SECONDS))
-        return self
-
-    def __exit__(self, *exception):
-        if self.pending:
-            # What nobody will need any more may take minutes, on Theano's own C code.
-            thread_id = ctypes.c_ulong(self.pending[1].ident)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread_id, ctypes.py_object(_Abandoned))
-            self._finish(None)
-        sys.setswitchinterval(self.switch_seconds)
-
-
-class _Abandoned(BaseException):
-    """Raised in the compiling thread. Not an Exception, since Theano goes on after those in its rewrites."""
-
-
-def lod_range_of(schedule):
-    """(floor, ceil) of the lod: the functions compiled for one such pair serve all lods between."""
-    return schedule.min_lod, schedule.max_lod
-
-
 def process_reals(images, lod, min_lod, drange_data=DYNAMIC_RANGE_IMAGES, drange_net=DYNAMIC_RANGE_NETS,
                   mirror_draws=None):
     """What the 2018 release feeds its networks: full-sized images that fade between two resolutions in float.
@@ -282,3 +152,17 @@ def process_reals(images, lod, min_lod, drange_data=DYNAMIC_RANGE_IMAGES, drange
     averages = ops.upscale2d(ops.downscale2d(x, 2), 2)
     x = x + (averages - x) * T.cast(lod - min_lod, 'float32')
     return ops.upscale2d(x, 2 ** min_lod)
+
+
+MBDISC_INIT_IMAGES = 500            # Reals that initialise minibatch discrimination (Salimans et al. 2016).
+
+
+def initialize_mbdisc(D, dataset, lod):
+    """Initialise the minibatch discrimination of `D`, if it has any, from the activations of real images."""
+    if not layers.has_mbdisc(D.output_layers):
+        return
+    print('Initializing minibatch discrimination...')
+    reals, _labels = dataset.next_minibatch(MBDISC_INIT_IMAGES, lod)
+    D.toplevel_params['cur_lod'].set_value(np.float32(lod))
+    reals = adjust_dynamic_range(reals.astype(np.float32), DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS)
+    layers.initialize_mbdisc(D.input_layers[0], D.output_layers, reals)

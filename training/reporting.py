@@ -12,11 +12,11 @@ from tqdm import tqdm
 import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
 
 
-import distributed
 from common.console import format_time
 from common.errors import WriteError
 from common.files import append
 from nets import costs
+from training import processes
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def going_on():
         tqdm.write(f'warning: {error}; the training goes on, earlier files are kept', file=sys.stdout)
 
 
-class TrainingDiverged(distributed.SharedError):
+class TrainingDiverged(processes.SharedError):
     """A loss is NaN or infinite."""
 
 

@@ -1,0 +1,1 @@
+"""Training: schedule, options, compiled steps, snapshots, resuming, several processes."""

@@ -1,0 +1,266 @@
+"""From an entry of `config.py`'s table to a run: checked options, data set, networks, run folder, final metrics.
+
+Shared by the scripts that run experiments; `config.py` itself is handed in by them.
+"""
+
+import contextlib
+import inspect
+import os
+import platform
+import pprint
+import shlex
+import shutil
+import sys
+import time
+
+import numpy as np
+
+import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
+
+import tfutil_shim
+from common.console import OutputLogger
+from common.errors import UserError
+from common.files import append, atomic_write
+from data import dataset
+from metrics import evaluation
+from metrics.digit_recognition import DigitRecognition
+from nets.network import Network
+from nets.pickles import load_pkl
+from nets.ranks import SINGLE
+from runs import states
+from runs.folder import create_result_subdir, in_use
+from training import processes, stopping
+from training.options import check_arguments, check_minibatches, check_options, is_training
+from training.resume import Source, source_within, where_from
+
+
+def open_dataset(experiment, data_dir):
+    """Open the dataset of an experiment; build it first where the experiment says how and it is not there."""
+    kwargs = dict(experiment['dataset'])
+    check_arguments('dataset', kwargs, dataset.Dataset)
+    kwargs['h5_path'] = os.path.join(data_dir, kwargs['h5_path'])
+    create = dict(experiment.get('create_dataset', {}))
+    if create and not os.path.exists(kwargs['h5_path']):
+        create_func = tfutil_shim.import_obj(create.pop('func'))
+        check_arguments('create_dataset', create, create_func, given=['h5_path'])
+        try:
+            os.makedirs(data_dir, exist_ok=True)
+        except OSError as error:
+            raise UserError(f'data_dir={data_dir!r}: cannot make this folder ({error.strerror}); choose another '
+                            'one with --data-dir') from error
+        create_func(h5_path=kwargs['h5_path'], **create)
+    return dataset.Dataset(**kwargs)
+
+
+def build_network(name, kwargs, training_set):
+    """Build G or D for the shape and labels of the training set."""
+    kwargs = dict(kwargs)
+    func = kwargs.pop('func')
+    check_arguments(name, kwargs, tfutil_shim.import_obj(func))
+    channels, resolution, _ = training_set.shape
+    network = Network(name, func=func, num_channels=channels, resolution=resolution,
+                      label_size=training_set.label_size, **kwargs)
+    # A network that cannot be rebuilt from its pickle is better found out now than after two weeks.
+    network.verify_rebuild()
+    network.print_topology()
+    return network
+
+
+def run_experiment(
+    experiment,             # Resolved experiment, see resolve_config.
+    data_dir,               # Folder of the HDF5 files.
+    result_dir,             # Folder in which a new run folder is made.
+    engine      = 'auto',   # See theano_env.py.
+    theano_flags = None,
+    ranks       = SINGLE,   # Which of how many processes this is.
+    precision   = 'auto',   # See theano_env.configure.
+    **train_kwargs          # More arguments for the training function: show_progress, on_step.
+):
+    """Run one experiment in a new run folder, or go on with a run in its own folder; return that folder.
+
+    Which of the two ``experiment['train']`` says: see :func:`where_from`.
+    """
+    if not is_training(experiment):
+        if ranks.size > 1:
+            raise UserError(f'{experiment["train"]["func"]} runs in one process: start it without torchrun')
+        return run_utility(experiment, result_dir, engine, theano_flags, precision)
+    environment = theano_env.configure(engine, theano_flags, ranks.local_rank if ranks.size > 1 else None, precision)
+    if environment.precision == 'float16':
+        train_kwargs['loss_scaling'] = True
+    with processes.process_group(ranks, environment.device), contextlib.ExitStack() as run:
+        source = None
+        with processes.rank_0_first(ranks):
+            train_func, train, loss_kwargs = check_options(experiment)
+            if ranks.rank == 0:
+                source = where_from(experiment, result_dir, environment)
+                is_new = source.run_dir is None
+                if is_new:
+                    run_dir = create_result_subdir(result_dir, experiment.get('desc', 'run'))
+                    source = source._replace(run_dir=run_dir)
+                run.enter_context(in_use(source.run_dir))
+                if not is_new:
+                    source = source_within(source.run_dir, experiment, environment)
+        source = processes.from_rank_0(ranks, source)
+        run_dir = source.run_dir
+        if source.is_finished:
+            print(f'{run_dir} is finished; raise train.total_kimg to train on')
+            return run_dir
+        if ranks.size > 1:
+            train_kwargs['ranks'] = ranks
+        with logging(run_dir, ranks), stopping.ending_together(ranks, run_dir):
+            print(environment)
+            if ranks.rank == 0:
+                write_run_files(run_dir, experiment, environment, source)
+            try:
+                # The data set may have to be made, so one after the other.
+                with processes.rank_0_first(ranks):
+                    training_set, G, D, Gs = prepare(experiment, data_dir, source.networks)
+                    check_minibatches(ranks, train_func, train, training_set.resolution)
+            except UserError:
+                if ranks.rank == 0 and is_new:
+                    shutil.rmtree(run_dir)      # Nothing has begun.
+                raise
+            if Gs and not source.state:
+                train_kwargs['Gs'] = Gs
+                if train.get('resume_kimg') is None:
+                    train['resume_kimg'] = source.kimg
+            if 'run_states' in inspect.signature(train_func).parameters:
+                train_kwargs['run_states'] = states.RunStates(run_dir, source.about, source.state)
+            with training_set:
+                Gs = train_func(run_dir, training_set, G, D, loss_kwargs, **train, **train_kwargs)
+                for metric in experiment.get('metrics', []) if ranks.rank == 0 else []:
+                    if metric == 'digit_recognition':
+                        print(digit_recognition(run_dir, training_set, Gs))
+                    else:
+                        evaluation.evaluate_run(
+                            run_dir, [metric], lambda: contextlib.nullcontext(training_set),
+                            os.path.join(data_dir, 'metric-cache'), only_final=True, final_Gs=Gs)
+            print('Done.')
+    return run_dir
+
+
+def run_utility(experiment, result_dir, engine='auto', theano_flags=None, precision='auto', run_dir=None):
+    """Run an experiment whose ``train.func`` does not train, such as ``'util_scripts.generate_fake_images'``.
+
+    Parameters
+    ----------
+    experiment : dict
+        ``desc``, ``random_seed`` and ``train``; the latter has the function and its arguments but for `run_dir` and
+        `result_dir`, which it gets from here.
+    run_dir : str or None
+        Where it writes. None: a new run folder.
+    result_dir, engine, theano_flags, precision
+        See :func:`run_experiment`.
+
+    Returns
+    -------
+    str
+        The folder.
+    """
+    environment = theano_env.configure(engine, theano_flags, precision=precision)
+    kwargs = dict(experiment['train'])
+    func = tfutil_shim.import_obj(kwargs.pop('func'))
+    check_arguments('train', kwargs, func, given=['run_dir', 'result_dir'])
+    missing = [name for name, parameter in inspect.signature(func).parameters.items()
+               if parameter.default is parameter.empty and name not in kwargs and name != 'run_dir']
+    if missing:
+        raise UserError(f'train.{missing[0]}: is missing, {experiment["train"]["func"]} needs it')
+    if 'result_dir' in inspect.signature(func).parameters:
+        kwargs['result_dir'] = result_dir
+    np.random.seed(experiment.get('random_seed', 1000))
+    if run_dir is not None:
+        try:
+            os.makedirs(run_dir, exist_ok=True)
+        except OSError as error:
+            raise UserError(f'{run_dir}: cannot make this folder ({error.strerror})') from error
+        func(run_dir=run_dir, **kwargs)
+        return run_dir
+    run_dir = create_result_subdir(result_dir, experiment.get('desc', func.__name__))
+    try:
+        func(run_dir=run_dir, **kwargs)
+    except UserError:
+        if not os.listdir(run_dir):     # Nothing has begun.
+            os.rmdir(run_dir)
+        raise
+    write_run_files(run_dir, experiment, environment, Source())
+    return run_dir
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Where a run starts from.
+
+
+def command_line():
+    """How this program was started, for messages."""
+    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+
+
+def prepare(experiment, data_dir, networks=None):
+    """(data set, G, D, Gs or None), ready for the training; seeds NumPy's generator.
+
+    Parameters
+    ----------
+    experiment : dict
+    data_dir : str
+    networks : str, optional
+        Network pickle with G, D and Gs to be used instead of building G and D.
+    """
+    np.random.seed(experiment.get('random_seed', 1000))
+    training_set = open_dataset(experiment, data_dir)
+    if networks is None:
+        return training_set, *[build_network(name, experiment[name], training_set) for name in 'GD'], None
+    if not os.path.isfile(networks):
+        raise UserError(f'train.resume_run_id: there is no network pickle {networks}')
+    print(f'G and D come from {networks}; the options of the sections G and D are not used')
+    G, D, Gs = load_pkl(networks)
+    label_shape, image_shape = [None, training_set.label_size], [None, *training_set.shape]
+    for name, expected, found in [('images of D', [image_shape], D.input_shapes[:1]),
+                                  ('images of G', [image_shape], G.output_shapes[:1]),
+                                  ('labels of G', [label_shape] if label_shape[1] else [],
+                                   [shape for shape in G.input_shapes[1:] if shape[1]])]:
+        if list(map(list, found)) != expected:
+            raise UserError(f'{networks}: its {name} have the shapes {found}, the data set needs {expected}; '
+                            'choose another data set or network')
+    return training_set, G, D, Gs
+
+
+@contextlib.contextmanager
+def logging(run_dir, ranks):
+    """Rank 0 writes what it prints into the log, too; the others print nothing."""
+    if ranks.rank == 0:
+        with OutputLogger(os.path.join(run_dir, 'log.txt')):
+            yield
+    else:
+        with open(os.devnull, 'w', encoding='utf-8') as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+
+
+def digit_recognition(run_dir, training_set, Gs, num_images=1000, seed=2000):
+    """Share of generated digits that a classifier trained on the real ones reads as the class asked for; one line."""
+    metric = DigitRecognition()
+    metric.begin('reals')
+    metric.feed('reals', *training_set.get_images(np.arange(training_set.num_images)))
+    accuracy = metric.end('reals')
+    latents = np.random.RandomState(seed).randn(num_images, *Gs.input_shapes[0][1:]).astype(np.float32)
+    labels = np.eye(training_set.label_size, dtype=np.float32)[np.arange(num_images) % training_set.label_size]
+    images = Gs.run(latents, labels, minibatch_size=64, out_mul=127.5, out_add=127.5, out_dtype='uint8')
+    metric.begin('fakes')
+    metric.feed('fakes', images, labels)
+    line = (f'digit_recognition: {100 * metric.end("fakes"):.1f} % of {num_images} generated digits are read as the '
+            f'class asked for, by a classifier that reads {100 * accuracy:.1f} % of unseen real digits')
+    with open(os.path.join(run_dir, 'metric-digit_recognition.txt'), 'w', encoding='utf-8') as metric_file:
+        metric_file.write(line + '\n')
+    return line
+
+
+def write_run_files(run_dir, experiment, environment, source):
+    """``config.txt``: what was run; ``run.txt``: how, when and on what, once for every time it was gone on with."""
+    with atomic_write(os.path.join(run_dir, 'config.txt'), 'w', encoding='utf-8') as config_file:
+        config_file.write(pprint.pformat(experiment, width=120, sort_dicts=False) + '\n')
+    begin = 'started'
+    if source.state:
+        begin = f'resumed at kimg {source.state.document["cur_nimg"] / 1000:.3f}'
+    append(os.path.join(run_dir, 'run.txt'), (f'command: {command_line()}\n{begin}: '
+                                              f'{time.strftime("%Y-%m-%d %H:%M:%S")}\nmachine: '
+                                              f'{platform.platform()}, Python {platform.python_version()}, NumPy '
+                                              f'{np.__version__}\n{environment}\n').encode())

@@ -1,0 +1,102 @@
+"""The progressive schedule of section 2 and appendix A of the paper, as pure functions of the images shown."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Schedule(NamedTuple):
+    """What is in force after some number of real images, see :func:`training_schedule`."""
+
+    lod: float              # Level of detail: 0 = full resolution, k = resolution / 2^k, fractions = fading in.
+    min_lod: int            # floor(lod): the finer of the two resolutions that are blended.
+    max_lod: int            # ceil(lod): the coarser one.
+    resolution: int         # Of the images in the minibatch: full resolution / 2^min_lod.
+    minibatch_size: int     # Images per training step.
+    tick_kimg: float        # Thousands of images between two status lines.
+    lrate_coef: float       # Factor on both learning rates: ramp-up times ramp-down.
+
+
+def training_schedule(
+    cur_nimg,                               # Number of real images shown so far.
+    resolution,                             # Full resolution of the networks.
+    total_kimg              = 15000,        # Length of the training, in thousands of real images.
+    lod_initial_resolution  = 4,            # Image resolution at the beginning.
+    lod_training_kimg       = 600,          # Thousands of real images at each resolution before it is doubled.
+    lod_transition_kimg     = 600,          # Thousands of real images during which the new layers fade in.
+    minibatch_default       = 16,           # Images per step...
+    minibatch_overrides     = None,         # ...and at some resolutions {resolution: images}.
+    rampup_kimg             = 40,           # Thousands of images until the full learning rates. 0 = none.
+    rampdown_kimg           = 0,            # Thousands of images at the end that ramp down to zero. 0 = none.
+    tick_kimg_default       = 50,           # Thousands of images per tick...
+    tick_kimg_overrides     = None,         # ...and at some resolutions {resolution: kimg}.
+):
+    """The progressive schedule of section 2 and appendix A of the paper as a pure function of `cur_nimg`.
+
+    Returns
+    -------
+    Schedule
+    """
+    kimg = cur_nimg / 1000.0
+    if tick_kimg_overrides is None:
+        tick_kimg_overrides = {32: 20, 64: 10, 128: 10, 256: 5, 512: 2, 1024: 1}
+    resolution_log2 = int(np.log2(resolution))
+    lod = max(resolution_log2 - np.floor(np.log2(lod_initial_resolution)), 0)
+    phase_kimg = lod_training_kimg + lod_transition_kimg
+    if phase_kimg > 0:
+        phase = kimg / phase_kimg
+        lod -= np.floor(phase)
+        if lod_transition_kimg > 0:
+            lod -= max(1.0 + (np.fmod(phase, 1.0) - 1.0) * phase_kimg / lod_transition_kimg, 0.0)
+    lod = max(float(lod), 0.0)
+    min_lod = int(np.floor(lod))
+    cur_resolution = 2 ** (resolution_log2 - min_lod)
+    return Schedule(
+        lod=lod,
+        min_lod=min_lod,
+        max_lod=int(np.ceil(lod)),
+        resolution=cur_resolution,
+        minibatch_size=(minibatch_overrides or {}).get(cur_resolution, minibatch_default),
+        tick_kimg=tick_kimg_overrides.get(cur_resolution, tick_kimg_default),
+        lrate_coef=rampup(kimg, rampup_kimg) * rampdown_linear(kimg, total_kimg, rampdown_kimg))
+
+
+def learning_rate(schedule, maximum, overrides=None):
+    """The rate in force: `maximum`, or what `overrides` {resolution: rate} has instead, times the ramps."""
+    return (overrides or {}).get(schedule.resolution, maximum) * schedule.lrate_coef
+
+
+def next_lod_range(cur_nimg, resolution, schedule_kwargs):
+    """The :class:`Schedule` at some time within the next lod range, or None if the training ends before."""
+    total_nimg = schedule_kwargs['total_kimg'] * 1000
+    phases = [schedule_kwargs[key] for key in ('lod_training_kimg', 'lod_transition_kimg') if schedule_kwargs[key] > 0]
+    if not phases:
+        return None
+    present = lod_range_of(training_schedule(cur_nimg, resolution, **schedule_kwargs))
+    # Steps of half a phase do not miss one.
+    for nimg in [*np.arange(cur_nimg, total_nimg, min(phases) * 500), total_nimg - 1]:
+        schedule = training_schedule(nimg, resolution, **schedule_kwargs)
+        if lod_range_of(schedule) != present:
+            return schedule
+    return None
+
+
+def rampup(epoch, rampup_length):
+    """Factor that rises from exp(-5) at 0 to 1 at `rampup_length`: ``exp(-5 (1 - epoch / rampup_length)^2)``."""
+    if epoch >= rampup_length:
+        return 1.0
+    remaining = 1.0 - max(epoch, 0.0) / rampup_length
+    return math.exp(-5.0 * remaining ** 2)
+
+
+def rampdown_linear(epoch, num_epochs, rampdown_length):
+    """Factor that falls linearly from 1 to 0 over the last `rampdown_length` of `num_epochs`."""
+    if rampdown_length <= 0 or epoch < num_epochs - rampdown_length:
+        return 1.0
+    return max(num_epochs - epoch, 0.0) / rampdown_length
+
+
+def lod_range_of(schedule):
+    """(floor, ceil) of the lod: the functions compiled for one such pair serve all lods between."""
+    return schedule.min_lod, schedule.max_lod

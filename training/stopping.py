@@ -1,0 +1,133 @@
+"""Ctrl-C and SIGTERM: stop where the run can be saved; when one process ends, all end."""
+
+import contextlib
+import glob
+import os
+import signal
+import socket
+import sys
+import threading
+
+import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
+from theano_torch import collective
+from training import processes
+
+GRACE_SECONDS = 3.0         # From SIGTERM to the end of a process whose main thread hangs in a collective operation...
+SAVING_SECONDS = 25.0       # ...and of one that has a training state to save; torchrun waits 30 s.
+
+
+class Stopped(processes.SharedError):
+    """The run in `run_dir` was asked to stop, by the signal `signum`, and has done so."""
+
+    def __init__(self, message, signum, run_dir):
+        super().__init__(message)
+        self.signum, self.run_dir = signum, run_dir
+
+
+class _Terminated(BaseException):
+    """SIGTERM. Not an Exception, so that nothing on the way up takes it for an error of its own."""
+
+
+class StopRequest:
+    """Within ``with StopRequest(ranks) as stop: ...`` Ctrl-C and SIGTERM ask to stop where the run can be saved.
+
+    A second Ctrl-C is a KeyboardInterrupt, as ever.
+    """
+
+    def __init__(self, ranks):
+        self.ranks = ranks
+        self.signum = 0
+        self.previous = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self.previous = {signum: signal.signal(signum, self) for signum in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception):
+        for signum, handler in self.previous.items():
+            signal.signal(signum, handler)
+
+    def __call__(self, signum, _frame):
+        if self.signum and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signum = int(signum)
+        if self.ranks.rank == 0 and sys.stderr.isatty():
+            os.write(sys.stderr.fileno(), b'\nstopping and saving after this step; Ctrl-C again stops at once\n')
+
+    def asked(self):
+        """The number of the signal, or 0; the same on all ranks, also if only one has got it."""
+        if self.ranks.size == 1:
+            return self.signum
+        import torch
+        import torch.distributed as dist
+        signum = torch.tensor([self.signum])
+        with collective.translating_errors('cpu'):
+            dist.all_reduce(signum, dist.ReduceOp.MAX)
+        return int(signum)
+
+
+@contextlib.contextmanager
+def ending_together(ranks, run_dir):
+    """Around the training: when another rank has ended, end with one line that says so and names the last snapshot.
+
+    A rank that has died shows in an error of the next collective operation, or in SIGTERM, which torchrun sends.
+
+    Raises
+    ------
+    EndedElsewhere
+    """
+    if ranks.size == 1:
+        yield
+        return
+
+    def terminate(*_signal):
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        with _never_hanging(ranks, run_dir):
+            yield
+    except (collective.ConnectionLost, _Terminated) as error:
+        raise processes.EndedElsewhere(_farewell(run_dir)) from error
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _farewell(run_dir):
+    snapshots, states = [sorted(glob.glob(os.path.join(glob.escape(run_dir), pattern)))
+                         for pattern in ('network-*.pkl', 'training-state-*.npz')]
+    return 'another process of the run has ended, see its own message if it left one; %s%s' % (
+        'the last snapshot is %s' % snapshots[-1] if snapshots else 'there is no snapshot yet',
+        '; go on with --resume %s' % run_dir if states else '')
+
+
+@contextlib.contextmanager
+def _never_hanging(ranks, run_dir):
+    """End the process some time after SIGTERM if the main thread cannot, because it waits inside of NCCL or Gloo."""
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    finished = threading.Event()
+
+    def watch():
+        while (received := receiver.recv(1)) and received[0] != signal.SIGTERM:
+            pass
+        handler = signal.getsignal(signal.SIGTERM)
+        if received and not finished.wait(SAVING_SECONDS if isinstance(handler, StopRequest) else GRACE_SECONDS):
+            if ranks.rank == 0:
+                print(f'{os.path.basename(sys.argv[0])}: error: {_farewell(run_dir)}', file=sys.stderr)
+                sys.stderr.flush()
+            os._exit(1)
+
+    # Python's own handlers wait until the main thread runs Python code again; the bytes written here do not.
+    previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=watch, name='ending on SIGTERM', daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        signal.set_wakeup_fd(previous)
+        sender.close()
+        thread.join()
+        receiver.close()
