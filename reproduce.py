@@ -24,13 +24,13 @@ from tqdm import tqdm
 
 import config
 import dataset_tool
-import reproduce_report
 import theano_env
 import train_classifier
 from common.errors import UserError, exit_status
 from data import hdf5_format
 from data.hdf5_writer import HDF5Writer
 from metrics import evaluation
+from paper import small_scale
 from runs.records import read_config
 from training import experiment
 
@@ -206,7 +206,7 @@ def run_command(args):
         on_all(train_job, 'Training', unfinished, args.data_dir, args.out_dir, args.workers)
         make_classifier(args.data_dir, args.out_dir)
         on_all(evaluate_job, 'Evaluating', jobs, args.data_dir, args.out_dir, args.workers)
-    reproduce_report.write(jobs, {job.folder: run_dir_of(job, args.out_dir) for job in jobs}, args.report_dir)
+    small_scale.write(jobs, {job.folder: run_dir_of(job, args.out_dir) for job in jobs}, args.report_dir)
 
 
 def main(argv=None):

@@ -9,12 +9,12 @@ An entry of `config.py`'s table whose ``train.func`` names one of the functions 
 
 import argparse
 import inspect
-import re
 import sys
 
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
 
 
+from common.arguments import grid, number_list
 from common.errors import UserError, exit_status
 from runs import page
 from runs.folder import locate_run_dir
@@ -25,25 +25,6 @@ from training import experiment
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Command line.
-
-
-def number_list(text):
-    """'0-3,7' -> [0, 1, 2, 3, 7]."""
-    numbers = []
-    for part in text.split(','):
-        match = re.fullmatch(r'(\d+)(?:-(\d+))?', part)
-        if not match:
-            raise argparse.ArgumentTypeError(f'{text!r}: write numbers and ranges, for example 0-3,7')
-        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return numbers
-
-
-def grid(text):
-    """'8x4' -> (8, 4)."""
-    match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
-    if not match:
-        raise argparse.ArgumentTypeError(f'{text!r}: write COLUMNSxROWS, for example 8x4')
-    return int(match[1]), int(match[2])
 
 
 OPTIONS = {     # Of all commands; defaults are those of the functions.

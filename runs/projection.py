@@ -10,7 +10,6 @@ import theano_env  # isort: skip  (restores what the imports of Theano and Lasag
 import theano
 import theano.tensor as T
 
-import tfutil_shim
 from common.errors import UserError
 from common.files import atomic_write
 from common.images import (
@@ -20,6 +19,7 @@ from common.images import (
 )
 from nets import ops
 from nets.network import random_latents
+from nets.tf_training import Optimizer
 from runs.images import (
     DYNAMIC_RANGE_NETS,
     MINIBATCH_PIXELS,
@@ -77,8 +77,8 @@ class _Search:
         images = G.get_output_for(*[self.latents, self.labels][:G.num_inputs], deterministic=True, **G.present_lods())
         distances = pyramid_distance(T.cast(images, 'float32'), target[np.newaxis])
         prior = T.sqr(T.mean(T.sqr(self.latents), axis=1) - 1)
-        self.optimizer = tfutil_shim.Optimizer('Projection', learning_rate=self.learning_rate, beta1=0.9, beta2=0.99,
-                                               summaries=False)
+        self.optimizer = Optimizer('Projection', learning_rate=self.learning_rate, beta1=0.9, beta2=0.99,
+                                   summaries=False)
         self.optimizer.register_gradients(T.sum(distances + prior_weight * prior), [self.latents])
         updates = self.optimizer.apply_updates()
         with theano_env.COMPILING:

@@ -14,14 +14,13 @@ from PIL import Image
 import config
 import dataset_tool
 import evaluate_metrics
-import figure_material
-import figure_output
 import figures
-import paper_numbers
 import theano_env
 import train
 from common.images import save_image
 from metrics import evaluation
+from paper import material, numbers, output
+from paper.pictures import caption_of
 from runs.records import read_config
 from training import experiment
 from training.options import resolve_config
@@ -220,13 +219,13 @@ def test_latex_has_the_same_cells(made, number):
 
 
 def test_captions_have_metrics_beside_the_paper(runs):
-    run = figure_material.Run(str(runs / '006-face'), 'celebahq-1024')
-    assert figures.caption_of(run, 'Faces', True) == (
+    run = material.Run(str(runs / '006-face'), 'celebahq-1024')
+    assert caption_of(run, 'Faces', True) == (
         'Faces. SWD x 1000: 2.00 (paper 3.51) at 128, 3.00 (paper 3.55) at 64, 4.00 (paper 3.02) at 32, 5.00 (paper '
         '7.22) at 16, 6.00 (paper 5.44) on average. FID 7.89 (paper 7.30)')
-    assert figures.caption_of(run, 'Faces', False) == 'Faces'
-    few = figure_material.Run(str(runs / '001-b'), 'lsun-cow')
-    assert figures.caption_of(few, 'Cows', True).endswith(
+    assert caption_of(run, 'Faces', False) == 'Faces'
+    few = material.Run(str(runs / '001-b'), 'lsun-cow')
+    assert caption_of(few, 'Cows', True).endswith(
         '0.50 at 128, 1.50 at 64, 2.50 at 32, 3.50 at 16, 4.50 on average. Ours: swd of 2000 images instead of 16384')
 
 
@@ -313,14 +312,14 @@ def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
 
 def test_runs_are_recognised(runs):
     for argument in ('6', '006-face', str(runs / '006-face')):
-        run = figure_material.recognise(config, argument, str(runs))
+        run = material.recognise(config, argument, str(runs))
         assert (run.name, pathlib.Path(run.path)) == ('celebahq-1024', runs / '006-face')
     pkl = runs / '006-face' / 'network-final.pkl'
-    assert figure_material.recognise(config, str(pkl)).name is None
-    named = figure_material.recognise(config, f'lsun-cat={pkl}')
+    assert material.recognise(config, str(pkl)).name is None
+    named = material.recognise(config, f'lsun-cat={pkl}')
     assert (named.name, named.path, named.folder) == ('lsun-cat', str(pkl), None)
-    assert figure_material.experiment_called(config, 'cifar10-cond') == 'cifar10-cond'
-    assert figure_material.experiment_called(config, 'mine') is None
+    assert material.experiment_called(config, 'cifar10-cond') == 'cifar10-cond'
+    assert material.experiment_called(config, 'mine') is None
 
 
 @pytest.mark.parametrize('argument, message', [
@@ -352,7 +351,7 @@ def test_a_nameless_network_stands_for_what_the_figure_shows(runs, tmp_path, cap
 
 
 def test_a_seed_is_the_same_image_in_any_company(runs, engine_torch):
-    first, second = (figure_material.Run(str(runs / name), None) for name in ('000-a', '001-b'))
+    first, second = (material.Run(str(runs / name), None) for name in ('000-a', '001-b'))
     together, alone = first.images([3, 5, 7]), second.images([5])
     np.testing.assert_array_equal(together[1], alone[0])
     assert (together[0] != together[1]).any()
@@ -371,7 +370,7 @@ def engine_torch():
 def test_metric_of_the_most_images_and_the_last_evaluation_counts(trained, tmp_path):
     results = [one_result('fid', 100, FID=1.0), one_result('fid', 50000, FID=2.0), one_result('fid', 50000, FID=3.0),
                ('fid', 'network-snapshot-000005', 5.0, 50.0, 50000, {'FID': 4.0})]
-    run = figure_material.Run(str(copy_run(trained, tmp_path / 'run', 'cifar10', results)), 'cifar10')
+    run = material.Run(str(copy_run(trained, tmp_path / 'run', 'cifar10', results)), 'cifar10')
     assert [entry['values']['FID'] for entry in run.metric('fid')] == [4.0, 3.0]
     assert run.last('fid') == {'FID': 3.0} and run.last('swd') is None and run.swd() is None
 
@@ -387,10 +386,10 @@ def test_nearest_neighbours(trained, features):
         reals = max((h5[name] for name in h5), key=lambda level: level.shape[-1])[:]
     changed = reals[[17, 1500]].copy()
     changed[:, :, 0] = 255      # Outside the middle part.
-    indices, images = figure_material.nearest_neighbours(changed, h5_path, 4, features)
+    indices, images = material.nearest_neighbours(changed, h5_path, 4, features)
     assert indices[:, 0].tolist() == [17, 1500]
     np.testing.assert_array_equal(images, reals[indices])
-    part = figure_material.centre(reals)
+    part = material.centre(reals)
     described = (features(part) if features else part).reshape(len(reals), -1).astype(np.float64)
     for row in indices:
         distances = np.square(described - described[row[0]]).sum(axis=1)
@@ -417,14 +416,14 @@ def test_neighbours_by_inception_features(runs, trained, tmp_path, monkeypatch):
 
 def test_pictures_keep_pixels_or_shrink():
     image = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
-    assert figure_output.sized(image, 30).size == (32, 32)
-    assert figure_output.sized(np.zeros((3, 256, 128), np.uint8), 64).size == (32, 64)
-    grid = np.asarray(figure_output.image_grid([image, image + 100, image], 2, 8))
+    assert output.sized(image, 30).size == (32, 32)
+    assert output.sized(np.zeros((3, 256, 128), np.uint8), 64).size == (32, 64)
+    grid = np.asarray(output.image_grid([image, image + 100, image], 2, 8))
     assert grid.shape == (16, 16, 3) and grid[0, 8, 0] == 100 and grid[8:, 8:].max() == 0
 
 
 def test_averages_of_table_1_are_those_of_its_cells():
-    for rows in paper_numbers.TABLE1.values():
+    for rows in numbers.TABLE1.values():
         for row in rows.values():
             # Printed with two digits.
             assert abs(np.mean([row[level].value for level in LEVELS[:4]]) - row['avg'].value) < 0.0051

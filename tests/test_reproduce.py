@@ -5,7 +5,7 @@ import json
 import pytest
 
 import reproduce
-import reproduce_report
+from paper import small_scale
 from training import experiment
 from training.options import check_arguments, check_options
 
@@ -41,7 +41,7 @@ def runs(tmp_path):
 
 def test_report(runs, tmp_path):
     report_dir = tmp_path / 'report'
-    reproduce_report.write(*runs, report_dir)
+    small_scale.write(*runs, report_dir)
     text = (report_dir / 'README.md').read_text()
     # The last snapshot counts: distances 20, 40 and 80.
     assert '| a-gulrajani | 3 | 1.0 ± 0.0 | 46.7 ± 30.6 | 0.250 ± 0.000 |' in text
@@ -49,5 +49,5 @@ def test_report(runs, tmp_path):
     for name in ('growing', 'ablation'):
         assert (report_dir / f'small-scale-{name}.png').read_bytes().startswith(b'\x89PNG')
     (report_dir / 'README.md').write_text(text.replace('## Every row', 'Our words.\n\n## Every row'))
-    reproduce_report.write(*runs, report_dir)
+    small_scale.write(*runs, report_dir)
     assert (report_dir / 'README.md').read_text() == text.replace('## Every row', 'Our words.\n\n## Every row')

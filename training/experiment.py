@@ -17,10 +17,10 @@ import numpy as np
 
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
 
-import tfutil_shim
 from common.console import OutputLogger
 from common.errors import UserError
 from common.files import append, atomic_write
+from common.objects import import_obj
 from data import dataset
 from metrics import evaluation
 from metrics.digit_recognition import DigitRecognition
@@ -41,7 +41,7 @@ def open_dataset(experiment, data_dir):
     kwargs['h5_path'] = os.path.join(data_dir, kwargs['h5_path'])
     create = dict(experiment.get('create_dataset', {}))
     if create and not os.path.exists(kwargs['h5_path']):
-        create_func = tfutil_shim.import_obj(create.pop('func'))
+        create_func = import_obj(create.pop('func'))
         check_arguments('create_dataset', create, create_func, given=['h5_path'])
         try:
             os.makedirs(data_dir, exist_ok=True)
@@ -56,7 +56,7 @@ def build_network(name, kwargs, training_set):
     """Build G or D for the shape and labels of the training set."""
     kwargs = dict(kwargs)
     func = kwargs.pop('func')
-    check_arguments(name, kwargs, tfutil_shim.import_obj(func))
+    check_arguments(name, kwargs, import_obj(func))
     channels, resolution, _ = training_set.shape
     network = Network(name, func=func, num_channels=channels, resolution=resolution,
                       label_size=training_set.label_size, **kwargs)
@@ -159,7 +159,7 @@ def run_utility(experiment, result_dir, engine='auto', theano_flags=None, precis
     """
     environment = theano_env.configure(engine, theano_flags, precision=precision)
     kwargs = dict(experiment['train'])
-    func = tfutil_shim.import_obj(kwargs.pop('func'))
+    func = import_obj(kwargs.pop('func'))
     check_arguments('train', kwargs, func, given=['run_dir', 'result_dir'])
     missing = [name for name, parameter in inspect.signature(func).parameters.items()
                if parameter.default is parameter.empty and name not in kwargs and name != 'run_dir']

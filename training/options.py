@@ -9,9 +9,9 @@ import numpy as np
 
 import loss
 import metrics
-import tfutil_shim
 import theano_torch
 from common.errors import UserError, did_you_mean
+from common.objects import import_obj
 from data import dataset
 from theano_torch import memory
 from training import processes
@@ -78,7 +78,7 @@ def with_variants(config, name):
 def is_training(experiment):
     """Whether an experiment trains networks. Otherwise its ``train.func`` is one of util_scripts.py or like those."""
     func = experiment.get('train', {}).get('func', 'train.train_gan')
-    return 'dataset' in inspect.signature(tfutil_shim.import_obj(func)).parameters
+    return 'dataset' in inspect.signature(import_obj(func)).parameters
 
 
 def describe(experiment):
@@ -126,7 +126,7 @@ def with_defaults(experiment):
     for section in ('dataset', 'G', 'D', 'loss', 'train'):
         options = experiment.get(section, {})
         func = options.get('func', funcs.get(section))
-        func = tfutil_shim.import_obj(func) if isinstance(func, str) else func
+        func = import_obj(func) if isinstance(func, str) else func
         defaults = {name: parameter.default for name, parameter in inspect.signature(func).parameters.items()
                     if isinstance(parameter.default, PLAIN)}
         full[section] = {**defaults, **options}
@@ -139,7 +139,7 @@ PLAIN = (bool, int, float, str, list, tuple, dict, type(None))      # What optio
 def check_options(experiment):
     """(training function, its options, those of the loss) of an experiment, checked."""
     train, loss_kwargs = dict(experiment['train']), experiment.get('loss', {})
-    train_func = tfutil_shim.import_obj(train.pop('func', 'train.train_gan'))
+    train_func = import_obj(train.pop('func', 'train.train_gan'))
     check_arguments('train', train, train_func, given=['run_dir', 'dataset', 'G', 'D', 'loss_kwargs', 'ranks',
                                                        'loss_scaling', 'Gs', 'run_states'], more=RESUME_OPTIONS)
     for option in RESUME_OPTIONS:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-import tfutil_shim
 import theano_env
 from common.console import format_time
+from common.objects import import_obj
 from data import hdf5_format
 from nets import costs
 from nets.network import Network
@@ -111,7 +111,7 @@ def build(name, chosen, channels, label_size):
     """The network `name`, 'G' or 'D', of a resolved experiment."""
     kwargs = dict(chosen[name])
     func = kwargs.pop('func')
-    check_arguments(name, kwargs, tfutil_shim.import_obj(func))
+    check_arguments(name, kwargs, import_obj(func))
     return Network(name, func=func, num_channels=channels, resolution=chosen['dataset']['resolution'],
                    label_size=label_size, **kwargs)
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from common.errors import UserError
 from common.files import atomic_write
 from common.images import convert_to_pil_image, create_image_grid
-from paper_numbers import MARKS, Number
+from paper.numbers import MARKS, Number
 
 TEXT_SIZE = 16          # Pixels.
 GAP = 12                # Pixels between the parts of a picture.
@@ -26,7 +26,7 @@ G_COLOR, D_COLOR, RGB_COLOR = '#c6dbef', '#fdd0a2', '#e5e5e5'
 class Table(NamedTuple):
     """A table in columns, the first `num_labels` of which are words.
 
-    A cell is a text, or (:class:`paper_numbers.Number`, digits after the point), or None.
+    A cell is a text, or (:class:`paper.numbers.Number`, digits after the point), or None.
     """
 
     caption: str

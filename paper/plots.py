@@ -2,10 +2,10 @@
 
 import numpy as np
 
-import paper_numbers
 from common.images import convert_to_pil_image
-from figure_material import swd_by_level
-from figure_output import (
+from paper import numbers
+from paper.material import swd_by_level
+from paper.output import (
     COLORS,
     D_COLOR,
     G_COLOR,
@@ -197,13 +197,13 @@ def speed(material, name, experiment_names):
     unit, unit_seconds = time_unit(max(line[-1][0] for line in lines))
     figure = new_figure(4.4, 3.2)
     axes = figure.add_subplot()
-    for line, label, color, style in zip(lines, paper_numbers.FIGURE4C, COLORS, ('-', '--'), strict=False):
+    for line, label, color, style in zip(lines, numbers.FIGURE4C, COLORS, ('-', '--'), strict=False):
         seconds, kimg = np.transpose(line)
         axes.plot(seconds / unit_seconds, kimg, style, color=color, linewidth=1.6, label=label)
     # At the largest number of images that both have seen.
     common = min(line[-1][1] for line in lines)
     growing, fixed = (np.interp(common, *np.transpose(line)[::-1]) for line in lines)
-    (paper_growing, kimg), (paper_fixed, _kimg) = paper_numbers.FIGURE4C.values()
+    (paper_growing, kimg), (paper_fixed, _kimg) = numbers.FIGURE4C.values()
     title = (f'{common:.3g} kimg: {fixed / growing:.1f} times as fast with growing\npaper, 1024×1024, {kimg:g} kimg: '
              f'{paper_fixed.value / paper_growing.value:.1f} times ({paper_growing.value:g} h; {paper_fixed.value:g} '
              'h, extrapolated)')

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from common.files import atomic_write
-from figure_output import mean_and_deviation, new_figure, text_of
+from paper.output import mean_and_deviation, new_figure, text_of
 from runs.records import read_jsonl
 
 CLAIMS = {
