@@ -25,6 +25,7 @@ from tqdm import tqdm
 import config
 import dataset_tool
 import theano_env
+import train
 import train_classifier
 from common.errors import UserError, exit_status
 from data import hdf5_format
@@ -163,7 +164,7 @@ def train_job(job, data_dir, out_dir):
     with open(os.path.join(result_dir, 'output.txt'), 'w', encoding='utf-8') as output, \
             contextlib.redirect_stdout(output):
         experiment.run_experiment({**job.experiment, 'desc': job.name, 'random_seed': job.seed}, data_dir, result_dir,
-                                  'auto', {**config.theano_flags, 'device': 'cpu'})
+                                  'auto', {**config.theano_flags, 'device': 'cpu'}, train_gan=train.train_gan)
 
 
 def evaluate_job(job, data_dir, out_dir):

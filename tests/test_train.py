@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 import re
 
 import h5py
@@ -20,10 +19,10 @@ import train
 from nets import costs
 from nets.network import Network
 from tests.helpers import GOLDEN, load_golden
-from training import snapshots
 from training.experiment import run_experiment
 from training.options import resolve_config
 from training.schedule import learning_rate, training_schedule
+from training.snapshots import SnapshotWriter
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -139,13 +138,14 @@ class Replay:
         for key in ('minibatch_overrides', 'tick_kimg_overrides'):
             experiment['train'][key] = integer_keys(experiment['train'][key])
 
-        take, save_grid = train.FunctionsAhead.take, snapshots.save_grid
+        take, save_grid = train.FunctionsAhead.take, SnapshotWriter._save_grid
         monkeypatch.setattr(train.FunctionsAhead, 'take', lambda *args: self.on_take(take, *args))
-        monkeypatch.setattr(snapshots, 'save_grid', lambda *args: self.on_grid(save_grid, *args))
+        monkeypatch.setattr(SnapshotWriter, '_save_grid', lambda *args: self.on_grid(save_grid, *args))
         self.run_dir = folder / 'results' / self.meta['subdir']
         try:
             run_experiment(experiment, str(folder), str(folder / 'results'), engine,
-                                 {'floatX': floatx, 'device': 'cpu'}, show_progress=False, on_step=self.on_step)
+                           {'floatX': floatx, 'device': 'cpu'}, show_progress=False, on_step=self.on_step,
+                           train_gan=train.train_gan)
         except StopIteration:
             return
         self.keep_params('final')
@@ -171,9 +171,9 @@ class Replay:
         self.compiles.append((len(self.g_steps), schedule.min_lod, schedule.max_lod))
         return take(functions_ahead, schedule)
 
-    def on_grid(self, save_grid, path, images, *args):
-        self.grids.append((os.path.basename(path), len(self.d_steps), images))
-        return save_grid(path, images, *args)
+    def on_grid(self, save_grid, writer, name, images, drange):
+        self.grids.append((name, len(self.d_steps), images))
+        return save_grid(writer, name, images, drange)
 
     def on_step(self, step):
         (self.d_steps if step.net == 'D' else self.g_steps).append(step)

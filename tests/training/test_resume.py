@@ -28,7 +28,7 @@ from tests.helpers import ROOT
 from tests.training import kill_resume
 from training import experiment, stopping
 from training.options import resolve_config
-from training.resume import differing_options, source_within
+from training.resume import differing_options, resume_in
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -309,14 +309,14 @@ def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
     overrides = kill_resume.command(folder, {**SHORT, 'train.resume_with_changes': True, 'train.total_kimg': 1,
                                              'train.G_learning_rate_max': 0.002})[9::2]
     chosen = resolve_config(config, 'digits', overrides)
-    source = source_within(str(folder / '000-digits'), chosen, 'another machine')
+    source = resume_in(str(folder / '000-digits'), chosen, 'another machine', train.train_gan)
     assert source.state.document['cur_nimg'] == 196
     out = capsys.readouterr().out
     assert 'with changed options: train.G_learning_rate_max (0.003 in the run, 0.002 now)\n' in out
     assert 'Not bit for bit as it would have gone on: until now the run used: Engine: torch' in out
     chosen['G']['fmap_max'] = 8
     with pytest.raises(UserError, match=r'does not fit .*000-digits: G.fmap_max \(4 in the run, 8 now\); set'):
-        source_within(str(folder / '000-digits'), chosen, 'another machine')
+        resume_in(str(folder / '000-digits'), chosen, 'another machine', train.train_gan)
 
 
 # In one process, which stops itself: where exactly, and with everything that has a state.
@@ -353,7 +353,7 @@ def test_stopped_at_chosen_moments(scenario, tmp_path, monkeypatch):
         stopped = contextlib.nullcontext() if moment is None else pytest.raises(stopping.Stopped)
         with stopped:
             experiment.run_experiment(chosen, str(tmp_path / 'data'), str(folder), 'torch', {'device': 'cpu'},
-                                      loss_scaling=scenario == 'joint', on_step=on_step)
+                                      loss_scaling=scenario == 'joint', on_step=on_step, train_gan=train.train_gan)
         return recorded
 
     wanted = run(tmp_path / 'alone', None)
