@@ -9,8 +9,8 @@ import theano.tensor as T
 import torch
 from test_theano_torch import TORCH, agree, numbers  # noqa: F401  (the fixture is used by name)
 
-from theano_torch import conv
-from theano_torch.conv import WeightProducts
+from theano_torch.lowerings import conv
+from theano_torch.lowerings.conv import WeightProducts
 
 # ruff: noqa: F811  (a test's argument is the fixture of that name)
 

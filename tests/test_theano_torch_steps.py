@@ -11,7 +11,7 @@ from theano import gof
 from theano.tensor.nnet import abstract_conv
 
 from theano_torch import steps
-from theano_torch.fusion import ConvBiasActivation
+from theano_torch.rewrites.fusion import ConvBiasActivation
 from theano_torch.steps import (
     WrongShapes,
     execute,

@@ -9,8 +9,8 @@ import torch
 from test_theano_torch import agree, numbers  # noqa: F401  (the fixture is used by name)
 from test_theano_torch_conv import assert_close, tensors
 
-from theano_torch import winograd
-from theano_torch.winograd import Convolution, FilterGradient, Tiles, largest_divisor, transformed, transforms
+from theano_torch.lowerings import winograd
+from theano_torch.lowerings.winograd import Convolution, FilterGradient, Tiles, largest_divisor, transformed, transforms
 
 # ruff: noqa: F811  (a test's argument is the fixture of that name)
 

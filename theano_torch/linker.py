@@ -67,7 +67,7 @@ class TorchLinker(LocalLinker):
 def last_destroyers_last(order):
     """`order` with the nodes at its end that destroy their inputs, and those that need their outputs.
 
-    A run that turns out to need another program (`build.WrongShapes`) has not destroyed anything then.
+    A run that turns out to need another program (`trace.WrongShapes`) has not destroyed anything then.
     """
     late = set()
     for node in order:

@@ -7,21 +7,13 @@ import numpy as np
 import theano
 import torch
 
-import theano_torch.conv
-import theano_torch.elemwise
-import theano_torch.fusion
-import theano_torch.indexing
-import theano_torch.linalg
-import theano_torch.nnet
-import theano_torch.pool
-import theano_torch.random
-import theano_torch.shapes
-import theano_torch.tensors  # noqa: F401  (importing these fills the registries)
+import theano_torch.lowerings
+import theano_torch.rewrites  # noqa: F401  (importing these fills the registries)
 from theano_torch import capture, hosts, lanes, memory
-from theano_torch.build import Tracer, storage_of
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.shared import DeviceCell
 from theano_torch.steps import WrongShapes, emptying, execute, seconds, set_threads
+from theano_torch.trace import Tracer, storage_of
 
 MAX_SIGNATURES = 32     # Combinations of input shapes for which programs are kept per function.
 MAX_PROGRAMS = 8        # Programs per combination, where shapes inside depend on values.
@@ -157,7 +149,7 @@ class Runner:
         Shared inputs whose new values are the last outputs of `fgraph`, in this order.
     device : torch.device
     product_dtype : torch.dtype
-        See `build.Build`.
+        See `trace.Build`.
     captures : bool
         Whether programs become CUDA graphs, on devices that have them.
     """

@@ -19,7 +19,7 @@ def lower(op, node, build):
         What is dispatched on.
     node : theano.gof.Apply
         The op with its input and output variables: dtypes, broadcastable dimensions.
-    build : theano_torch.build.Build
+    build : theano_torch.trace.Build
         Facts: ``build.shape(variable)`` of every input is a tuple of ints, ``build.host(variable)`` is the value of a
         variable that must be known on the host (a shape, an index) as an ndarray, ``build.device`` the torch device.
 

@@ -11,7 +11,7 @@ import torch
 from theano.tensor.nnet import abstract_conv
 
 from theano_torch.errors import raise_naming
-from theano_torch.fusion import ConvBiasActivation
+from theano_torch.rewrites.fusion import ConvBiasActivation
 
 CONVOLUTIONS = (abstract_conv.BaseAbstractConv, ConvBiasActivation)
 

@@ -5,8 +5,8 @@ from theano import scalar
 from theano.tensor import elemwise
 
 from theano_torch.convert import computing_dtype, filled, torch_dtype
+from theano_torch.lowerings.scalars import TAKE_NUMBERS
 from theano_torch.registry import lower, lower_scalar
-from theano_torch.scalars import TAKE_NUMBERS
 
 # These see to the types themselves.
 UNTYPED = (scalar.Cast, scalar.Second, scalar.Switch, scalar.Composite, scalar.Complex, scalar.ComplexFromPolar)

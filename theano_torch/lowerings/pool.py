@@ -20,7 +20,7 @@ class Windows:
     Parameters
     ----------
     op : Pool, or one of its gradients
-    build : theano_torch.build.Build
+    build : theano_torch.trace.Build
     image : variable
         What is pooled: (..., spatial dimensions).
     parameters : list of variables

@@ -11,7 +11,7 @@ from theano import gof, scalar
 from theano.tensor import elemwise
 from theano.tensor.nnet import abstract_conv
 
-from theano_torch.conv import forward_convolution, transposed_convolution
+from theano_torch.lowerings.conv import forward_convolution, transposed_convolution
 from theano_torch.registry import lower, lower_activation
 
 pointwise = torch.ops.mkldnn._convolution_pointwise

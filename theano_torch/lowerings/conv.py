@@ -17,8 +17,8 @@ import math
 import torch
 from theano.tensor.nnet import abstract_conv
 
-from theano_torch import winograd
 from theano_torch.convert import torch_dtype
+from theano_torch.lowerings import winograd
 from theano_torch.registry import UnsupportedOp, lower
 
 SMALL_PRODUCT_PIXELS = 2048     # Of all images together.

@@ -1,0 +1,5 @@
+"""What Theano's ops are on PyTorch. Importing this package fills the registries."""
+
+from theano_torch.lowerings import conv, elemwise, indexing, linalg, nnet, pool, random, scalars, tensors, winograd
+
+__all__ = ['conv', 'elemwise', 'indexing', 'linalg', 'nnet', 'pool', 'random', 'scalars', 'tensors', 'winograd']
