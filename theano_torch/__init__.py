@@ -24,9 +24,10 @@ returns what computes the outputs from the inputs' tensors (see `registry.lower`
 
     theano_torch.lower.register(MyRareOp)(theano_torch.on_host)     # Runs the op's own Python code.
 
-The registries can be used without PyTorch being installed.
+The registries can be used without PyTorch being installed. Importing this package imports Theano, see `compat`.
 """
 
+from theano_torch import compat  # noqa: F401  (first: it lets Theano be imported)
 from theano_torch.memory import OutOfMemory
 from theano_torch.registry import UnsupportedOp, lower, lower_activation, lower_scalar, on_host
 
