@@ -107,9 +107,10 @@ def test_optimizer_state_across_ranges(engine, reset):
 def test_a_step_in_lanes_has_the_same_bits(engine, monkeypatch):
     """In the first call as in those after it, for resuming exactly, and as in one thread."""
     torch = pytest.importorskip('torch')
-    from theano_torch import lanes
-    for name, value in {'SMALL_STEP': 0, 'WAKING_SECONDS': 1e-6, 'WIDE_ELEMENTS': 100, 'WIDE_PRODUCT': 1000}.items():
-        monkeypatch.setattr(lanes, name, value)
+    from theano_torch import lanes, scheduler
+    monkeypatch.setattr(lanes, 'WAKING_SECONDS', 1e-6)
+    for name, value in {'SMALL_STEP': 0, 'WIDE_ELEMENTS': 100, 'WIDE_PRODUCT': 1000}.items():
+        monkeypatch.setattr(scheduler, name, value)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -134,7 +135,7 @@ def test_a_step_in_lanes_has_the_same_bits(engine, monkeypatch):
         assert [isinstance(part, lanes.Lanes) for part in program.parts] == [False, True, False]
         assert len(program.parts[1].tasks) > 50
         for name in ('SMALL_STEP', 'WIDE_ELEMENTS', 'WIDE_PRODUCT'):
-            monkeypatch.setattr(lanes, name, 1e9)
+            monkeypatch.setattr(scheduler, name, 1e9)
         step.fn.programs.clear()
         results += [run(), run()]
         (program,), = step.fn.programs.values()

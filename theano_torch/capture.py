@@ -65,8 +65,7 @@ graphs_on = functools.cache(CudaGraphs)
 
 def can_be_captured(program):
     """Whether a `program.Program` may be recorded; an op with an attribute ``can_be_captured = False`` may not."""
-    return program.is_fixed and all(getattr(node.op, 'can_be_captured', True)
-                                    for steps in program.parts for *_, node in steps if node is not None)
+    return program.is_fixed and all(getattr(node.op, 'can_be_captured', True) for node in program.nodes)
 
 
 class CapturedProgram:

@@ -5,6 +5,8 @@ from theano.gof.link import Container, LocalLinker, map_storage
 from theano.scalar import Composite
 from theano.tensor import Elemwise
 
+import theano_torch.lowerings
+import theano_torch.rewrites  # noqa: F401  (importing these fills the registries)
 from theano_torch import hosts
 from theano_torch.program import Runner
 from theano_torch.registry import is_registered, lower, lower_scalar
@@ -67,7 +69,7 @@ class TorchLinker(LocalLinker):
 def last_destroyers_last(order):
     """`order` with the nodes at its end that destroy their inputs, and those that need their outputs.
 
-    A run that turns out to need another program (`trace.WrongShapes`) has not destroyed anything then.
+    A run that turns out to need another program (`errors.WrongShapes`) has not destroyed anything then.
     """
     late = set()
     for node in order:

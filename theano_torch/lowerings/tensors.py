@@ -34,7 +34,6 @@ for op_class in (extra_ops.Bartlett, extra_ops.FillDiagonal, extra_ops.FillDiago
                  conv.ConvOp, neighbours.Images2Neibs, printing.Print, FromFunctionOp, rng_mrg.DotModulo,
                  multinomial.MultinomialFromUniform, multinomial.ChoiceFromUniform):
     lower.register(op_class)(on_host)
-printing.Print.in_order = True      # See `registry.lower`.
 
 
 @lower.register(DeepCopyOp)
