@@ -10,6 +10,11 @@ import pytest
 # Their assertions say as much as those of tests.
 pytest.register_assert_rewrite('tests.helpers', 'tests.theano_torch.helpers', 'tests.training.kill_resume')
 
+# No file that a test writes, or a process that it starts, may fill the disk.
+if importlib.util.find_spec('resource'):
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 ** 30, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
 # With ``pytest -n auto`` every core has a process: threads of more would wait for each other.
 if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ.setdefault('OMP_NUM_THREADS', '1')
