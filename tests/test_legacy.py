@@ -302,9 +302,9 @@ def test_own_build_functions(tmp_path):
     """Only those that the caller names are called."""
     net = Network('mine', func=build_own, size=3)
     misc.save_pkl(net, str(tmp_path / 'own.pkl'))
-    with pytest.raises(misc.UserError, match="'test_legacy.build_own' is not known to be harmless"):
+    with pytest.raises(misc.UserError, match="'tests.test_legacy.build_own' is not known to be harmless"):
         misc.load_pkl(str(tmp_path / 'own.pkl'))
-    assert_same_network(misc.load_pkl(str(tmp_path / 'own.pkl'), build_funcs=['test_legacy.build_own']), net)
+    assert_same_network(misc.load_pkl(str(tmp_path / 'own.pkl'), build_funcs=['tests.test_legacy.build_own']), net)
 
 
 def build_own(size):
