@@ -31,6 +31,24 @@ if importlib.util.find_spec('theano'):
 gc.set_threshold(20000, 20, 20)
 
 
+def pytest_addoption(parser):
+    parser.addoption('--quick', action='store_true', help='only the first case of each test, and none that is slow')
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if hasattr(item, 'callspec') and 'theano' in map(str, item.callspec.params.values()):
+            item.add_marker(pytest.mark.timeout(900))       # The first time, Theano's C code takes minutes to compile.
+    if config.getoption('--quick'):
+        tests, chosen, left_out = set(), [], []
+        for item in items:
+            test = item.nodeid.partition('[')[0]
+            (left_out if test in tests or item.get_closest_marker('slow') else chosen).append(item)
+            tests.add(test)
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = chosen
+
+
 def pytest_collection_finish():
     gc.freeze()
 
