@@ -38,6 +38,7 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     for item in items:
         if hasattr(item, 'callspec') and 'theano' in map(str, item.callspec.params.values()):
+            item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.timeout(900))       # The first time, Theano's C code takes minutes to compile.
     if config.getoption('--quick'):
         tests, chosen, left_out = set(), [], []

@@ -137,6 +137,7 @@ def test_networks_of_2017_that_the_2018_release_imported(case, old_name, tmp_pat
 # The 2018 release.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['uncond32', 'cond16'])
 def test_pickles_of_2018(name):
     """Every recorded result of `run` on the loaded networks, and what they are made of."""

@@ -146,6 +146,7 @@ def test_losses_and_gradients(name, engine):
     check_case(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('engine', ['python'], indirect=True)
 @pytest.mark.parametrize('name', PYTHON_CASES)
 def test_losses_and_gradients_in_python(name, engine):
