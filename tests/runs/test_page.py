@@ -77,7 +77,7 @@ def write_picture(path, level, size=(20, 30)):
 
 def metric_line(name, kimg, snapshot=None, **values):
     """As `evaluate_metrics` writes it."""
-    return {'metric': name, 'snapshot': snapshot or f'network-snapshot-{kimg:06d}', 'kimg': kimg,
+    return {'metric': name, 'snapshot': snapshot or f'network-snapshot-{int(kimg):06d}', 'kimg': kimg,
             'seconds': 20.0 * kimg, 'num_images': 64, 'random_seed': 1000, 'values': values,
             'evaluated': '2026-01-01 00:00:00'}
 
