@@ -186,6 +186,7 @@ def recorded_pieces(orig_file):
     return pieces
 
 
+@pytest.mark.slow
 @needs_libjpeg_8d
 def test_the_exact_form_where_the_fast_one_differs(monkeypatch):
     entry = read_entries()[3]
