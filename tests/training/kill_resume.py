@@ -72,7 +72,7 @@ def finish(folder, options, *arguments):
     """Run to the end; returns (stdout, stderr)."""
     with tempfile.TemporaryDirectory() as temporary:
         paths = [pathlib.Path(temporary, name) for name in ('out.txt', 'err.txt')]
-        process = processes().Process(target=live, args=(folder, options, arguments, *paths))
+        process = processes().Process(target=live, args=(folder, options, arguments, *paths), daemon=True)
         process.start()
         process.join()
         out, err = [path.read_text(encoding='utf-8') for path in paths]
@@ -138,7 +138,8 @@ def kill_and_resume(folder, options, kills, chance, seconds=1.5, report=lambda l
         if not arguments:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        process = processes().Process(target=live, args=(folder, options, arguments, folder / 'output.txt'))
+        process = processes().Process(target=live, daemon=True,
+                                      args=(folder, options, arguments, folder / 'output.txt'))
         process.start()
         # Most lives get as far as training.
         if chance.random() < 0.8:
