@@ -241,6 +241,7 @@ def test_every_metric_of_the_table_can_be_imported():
         assert ('reals' in entry.needs) == hasattr(metric_class, 'set_reals'), name
 
 
+@pytest.mark.slow
 def test_an_experiment_names_metrics_of_its_final_networks(tmp_path, monkeypatch):
     monkeypatch.setitem(metrics.METRICS, 'swd', metrics.METRICS['swd']._replace(num_images=16))
     chosen = resolve_config(config, 'digits', [

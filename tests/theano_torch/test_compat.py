@@ -1,12 +1,11 @@
 """theano_torch/compat.py: importing theano_torch is enough for Theano, also on Pythons that lack what it needs."""
 
-import pathlib
 import subprocess
 import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from tests.helpers import ROOT
 
 HIDE = '''
 import sys

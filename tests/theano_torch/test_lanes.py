@@ -411,6 +411,7 @@ def test_ctrl_c_in_lanes(always):
         assert_arrays_equal(function(array, array), expected)
 
 
+@pytest.mark.timeout(method='thread')     # It takes the alarm for itself.
 def test_signals_in_lanes(always):
     """As before, by real signals at any moment."""
     function, array, expected = function_in_lanes()

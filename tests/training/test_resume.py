@@ -186,6 +186,8 @@ def alone(tmp_path_factory):
     return folder, kill_resume.contents(folder / '000-digits')
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)     # Several runs.
 def test_killed_runs_go_on_bit_for_bit(alone):
     folder, wanted = alone
     counts = kill_resume.kill_and_resume(folder.parent / 'killed', SHORT, 3, random.Random(1), seconds=0.7)
@@ -200,6 +202,8 @@ def wait_for_state(process, run_dir):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)     # Several runs.
 def test_signals_save_first_and_what_they_print_goes_on(alone):
     """Ctrl-C, then SIGTERM, then the newest state is damaged."""
     folder, wanted = alone
@@ -257,6 +261,7 @@ def main(capsys, folder, *arguments, options=()):
     return status, printed.out, printed.err
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_line(alone, capsys):
     folder, _wanted = alone
     run_dir = folder / '000-digits'
@@ -276,6 +281,7 @@ def test_mistakes_are_one_line(alone, capsys):
     assert (run_dir / 'network-final.pkl').exists(), 'nothing is deleted'
 
 
+@pytest.mark.slow
 def test_a_new_run_from_the_networks_of_another(alone, tmp_path, capsys):
     """By number and kimg, and as a foreign pickle at a chosen place of the schedule, in the middle of a fade-in."""
     folder, _wanted = alone
@@ -294,6 +300,8 @@ def test_a_new_run_from_the_networks_of_another(alone, tmp_path, capsys):
             np.testing.assert_array_equal(ours.get_var(name), theirs.get_var(name))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)     # Several runs.
 def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
     folder, wanted = alone
     folder = folder.parent / 'longer'
@@ -330,6 +338,8 @@ SCENARIOS = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)     # Several runs.
 @pytest.mark.parametrize('scenario', SCENARIOS)
 def test_stopped_at_chosen_moments(scenario, tmp_path, monkeypatch):
     """Within a lod range, at the end of one, while new layers fade in."""
@@ -383,6 +393,8 @@ sys.exit(train.main())
 '''
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)     # Several runs.
 def test_a_full_disk_keeps_the_last_state_and_the_training_goes_on(alone, tmp_path):
     folder, wanted = alone
     _python, _train, *arguments = kill_resume.command(folder.parent / 'full', SHORT)
