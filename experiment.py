@@ -194,6 +194,7 @@ def run_experiment(
             if ranks.rank == 0:
                 source = where_from(experiment, result_dir, environment)
                 is_new = source.run_dir is None
+                unused = run.enter_context(contextlib.ExitStack())      # Left after the log and the lock are closed.
                 if is_new:
                     run_dir = misc.create_result_subdir(result_dir, experiment.get('desc', 'run'))
                     source = source._replace(run_dir=run_dir)
@@ -218,7 +219,7 @@ def run_experiment(
                     check_minibatches(ranks, train_func, train, training_set.resolution)
             except misc.UserError:
                 if ranks.rank == 0 and is_new:
-                    shutil.rmtree(run_dir)      # Nothing has begun.
+                    unused.callback(shutil.rmtree, run_dir)     # Nothing has begun.
                 raise
             if Gs and not source.state:
                 train_kwargs['Gs'] = Gs

@@ -18,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 TEMPORARY_SUFFIX = '.tmp'
+LOCK_FILE = '.lock'         # In the folder of a run that goes on.
 _temporary_counter = itertools.count()
 
 
@@ -188,6 +189,17 @@ def num_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
+def peak_memory():
+    """Largest resident memory of this process so far, in bytes."""
+    try:
+        import resource
+    except ImportError:     # Windows.
+        import psutil
+        memory = psutil.Process().memory_info()
+        return getattr(memory, 'peak_wset', memory.rss)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
 def format_time(seconds):
     """'12s', '3m 07s', '2h 03m 07s' or '4d 2h 03m'; seconds are rounded half to even."""
     minutes, sec = divmod(int(np.rint(seconds)), 60)
@@ -248,6 +260,9 @@ def remove_stale_temporaries(path):
 
 
 def _process_exists(pid):
+    if os.name == 'nt':     # There, os.kill ends the process.
+        import psutil
+        return psutil.pid_exists(pid)
     try:
         os.kill(pid, 0)
     except OSError as error:
@@ -264,7 +279,8 @@ def publish(temporary, path):
 
 
 def _fsync(path):
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows wants a file that may be written.
+    descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -415,7 +431,7 @@ def locate_run_dir(run, result_dir='results'):
     folders = []
     for name in sorted(os.listdir(result_dir)) if os.path.isdir(result_dir) else ():
         path = os.path.join(result_dir, name)
-        if re.match(r'\d+', name) and os.path.isdir(path) and os.listdir(path):     # An empty one has just been made.
+        if re.match(r'\d+', name) and os.path.isdir(path) and {*os.listdir(path)} - {LOCK_FILE}:    # Else just made.
             folders.append(name)
     if text.isdecimal():
         number = re.compile(f'0*{int(text)}(-.*)?')

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import resource
 import sys
 
 import numpy as np
@@ -59,7 +58,7 @@ class TickStatistics:
         stats = {'tick': tick, 'kimg': kimg, 'lod': schedule.lod, 'resolution': schedule.resolution,
                  'minibatch': schedule.minibatch_size, 'seconds': seconds, 'sec_per_tick': tick_seconds,
                  'sec_per_kimg': tick_seconds / tick_kimg, 'compile_seconds': self.compile_seconds,
-                 'peak_memory_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 'Dgdrop': gdrop_strength,
+                 'peak_memory_mb': misc.peak_memory() / 2 ** 20, 'Dgdrop': gdrop_strength,
                  **dict(zip(self.names, means, strict=True))}
         with going_on():
             misc.append(os.path.join(run_dir, 'stats.jsonl'), (json.dumps(stats) + '\n').encode())

@@ -129,7 +129,8 @@ def _import_flags():
     ours = 'cxx=,blas.ldflags=,floatX=float32,traceback.limit=0'
     home = os.path.expanduser('~')
     if not os.access(home, os.W_OK):
-        ours += ',base_compiledir=' + os.path.join(tempfile.gettempdir(), f'theano-{os.getuid()}')
+        user = f'-{os.getuid()}' if hasattr(os, 'getuid') else ''      # Windows has one such folder for each user.
+        ours += ',base_compiledir=' + os.path.join(tempfile.gettempdir(), 'theano' + user)
     os.environ['THEANO_FLAGS'] = ours + (',' + before if before else '')
     try:
         yield

@@ -6,7 +6,6 @@ file is known for what it is. ``numpy.load(path)`` reads it.
 """
 
 import contextlib
-import fcntl
 import glob
 import hashlib
 import json
@@ -15,6 +14,7 @@ import re
 import zipfile
 from typing import NamedTuple
 
+import filelock
 import numpy as np
 
 import misc
@@ -201,24 +201,29 @@ def network_snapshots(run_dir):
 
 @contextlib.contextmanager
 def in_use(run_dir):
-    """Around all that writes into a run folder.
+    """Around all that writes into a run folder. The lock is gone when the process is, however it ends.
 
     Raises
     ------
     misc.UserError
         Another process trains there.
     """
-    descriptor = os.open(run_dir, os.O_RDONLY)
+    path = os.path.join(run_dir, misc.LOCK_FILE)
+    lock = filelock.FileLock(path, timeout=0, fallback_to_soft=False)   # A soft lock would outlive a killed process.
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise misc.UserError(f'resume_run_id: another process is training in {run_dir}; stop it first') from None
-        except OSError:
-            pass        # A file system without locks.
+        lock.acquire()
+    except filelock.Timeout:
+        raise misc.UserError(f'resume_run_id: another process is training in {run_dir}; stop it first') from None
+    except (OSError, NotImplementedError):
+        pass        # A file system without locks, or one that is read-only.
+    try:
         yield
     finally:
-        os.close(descriptor)
+        if lock.is_locked:
+            # Before the lock is given up, so that it is not the lock of the next process. Windows keeps an open file.
+            with contextlib.suppress(OSError):
+                os.remove(path)
+        lock.release()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

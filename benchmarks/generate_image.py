@@ -7,7 +7,6 @@ own, as `util_scripts.generate_fake_images` does. OMP_NUM_THREADS chooses the nu
 import argparse
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ import util_scripts  # noqa: E402
 
 
 def peak_memory_gb():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20
+    return misc.peak_memory() / 2 ** 30
 
 
 def save_network(path, resolution):

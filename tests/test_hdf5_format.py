@@ -2,7 +2,6 @@
 
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +16,13 @@ from conftest import ROOT, check_h5_file, load_golden
 import hdf5_format
 import misc
 from hdf5_format import HDF5Writer, open_levels
+
+try:
+    import resource
+except ImportError:
+    resource = None
+
+needs_limits = pytest.mark.skipif(resource is None, reason='Windows cannot limit the size of files')
 
 ARRAYS, META = load_golden('h5tool_custom')
 
@@ -160,7 +166,7 @@ with HDF5Writer(sys.argv[1], 32, 3, np.zeros((10**6, 2))) as writer:
 '''
 
 
-@pytest.mark.parametrize('signal_number', [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize('signal_number', [getattr(signal, 'SIGKILL', signal.SIGTERM), signal.SIGINT])
 def test_a_writer_that_is_killed_midway_leaves_no_dataset(signal_number, tmp_path):
     writer = subprocess.Popen([sys.executable, '-c', WRITER, str(tmp_path / 'a.h5')], cwd=ROOT, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -241,6 +247,7 @@ except misc.UserError as error:
 '''
 
 
+@needs_limits
 @pytest.mark.parametrize('num_groups', [4, 1000], ids=['when closing', 'midway'])
 def test_a_full_disk(num_groups, tmp_path):
     """The limit on the size of files stands in for the disk's."""
@@ -266,6 +273,7 @@ except misc.UserError as error:
 '''
 
 
+@needs_limits
 def test_a_disk_that_is_full_when_the_labels_are_written(tmp_path):
     """The old file and its labels are still there."""
     write(tmp_path / 'a.h5', labels=np.eye(3))

@@ -4,7 +4,6 @@ import concurrent.futures
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import types
@@ -169,7 +168,7 @@ def test_kill_9_leaves_the_old_file_and_the_leftover_is_found(tmp_path):
     writer = subprocess.Popen([sys.executable, '-c', code, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert writer.stdout.readline() == 'writing\n'
     assert misc.remove_stale_temporaries(path) == []    # It is still being written.
-    writer.send_signal(signal.SIGKILL)
+    writer.kill()
     writer.communicate()
     assert path.read_text() == 'old'
     assert len(os.listdir(tmp_path)) == 2
