@@ -12,6 +12,8 @@ python   Theano's own Python thunks: need nothing, slow, for checks
 auto     torch if PyTorch can be imported, else theano if there is a g++, else python
 ======== ===========================================================================================================
 
+Theano's own two need NumPy 1, torch runs on NumPy 2, too.
+
 This is the only module of the project that patches anything. Every patch restores what a newer Python, NumPy or SciPy
 took away; the one thing that worked and is replaced is a loop that took seconds, see `_speed_up_random_streams`.
 """
@@ -36,6 +38,7 @@ import numpy as np
 
 ENGINES = ('auto', 'torch', 'theano', 'python')
 COMPILING = threading.RLock()   # For whoever compiles functions beside other threads: Theano is not made for that.
+NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= '2.0.0'
 PRECISIONS = ('auto', 'float32', 'tf32', 'bfloat16', 'float16')
 
 
@@ -226,6 +229,43 @@ def _speed_up_random_streams():
     rng_mrg.MRG_RandomStreams.get_substream_rstates = get_substream_rstates
 
 
+def _restore_number_rules():
+    """What NumPy 1 did with Python's numbers beside narrower ones of its own, and NumPy 2 does otherwise.
+
+    Theano finds the type of a constant by trying the narrow ones and comparing. NumPy 2 says OverflowError to an
+    integer that does not fit, and compares a float in the narrow type, in which it always fits: constants of float64
+    graphs would have the precision of float32. And the Python code of the MRG streams masks an int32 with 32 bits.
+    """
+    import theano
+    from theano.sandbox import rng_mrg
+    from theano.scalar.basic import NumpyAutocaster
+    asarray, next_value, autocast = theano._asarray, rng_mrg.mrg_next_value, NumpyAutocaster.__call__
+
+    def wrapping_asarray(a, dtype, order=None):
+        try:
+            return asarray(a, dtype, order)
+        except OverflowError:
+            if not NUMPY_2:
+                raise
+            return asarray(np.asarray(a, dtype=np.int64).astype(dtype), dtype, order)    # Raises beyond 64 bits.
+
+    def wide_next_value(rstate, new_rstate, NORM, mask, offset):
+        return next_value(rstate, new_rstate, NORM, np.int64(mask), offset)
+
+    def exact_autocast(self, x):
+        if type(x) is not float or theano.config.cast_policy != 'custom' or theano.config.floatX != 'float64':
+            return autocast(self, x)
+        for dtype in self.dtypes:
+            array = asarray(x, dtype)
+            if dtype != 'float16' and array.item() == x:
+                break
+        return array
+
+    theano._asarray = wrapping_asarray
+    NumpyAutocaster.__call__ = exact_autocast
+    rng_mrg.mrg_next_value = wide_next_value
+
+
 def _import_theano():
     """Import Theano and Lasagne quietly, with what they miss restored."""
     _restore_numpy_names()
@@ -247,6 +287,7 @@ def _import_theano():
             import lasagne  # noqa: F401
     _restore_python_pooling()
     _speed_up_random_streams()
+    _restore_number_rules()
     for logger in loggers:
         logger.setLevel(logging.NOTSET)
 
@@ -305,6 +346,7 @@ def configure(engine='auto', flags=None, local_rank=None, precision='auto'):
         raise EnvironmentProblem(f'precision={precision!r}: choose one of {", ".join(PRECISIONS)}')
     device = _parse_device(flags.pop('device', 'auto'), local_rank)
     _set_flags(flags)
+    asked = engine
     if engine == 'auto':
         engine = 'torch' if importlib.util.find_spec('torch') else 'theano' if _find_compiler() else 'python'
     if engine != 'torch' and device.startswith('cuda'):
@@ -316,6 +358,9 @@ def configure(engine='auto', flags=None, local_rank=None, precision='auto'):
     if engine == 'torch':
         mode, device, precision, description = _torch_engine(device, local_rank, precision)
     else:
+        if NUMPY_2:
+            raise EnvironmentProblem(f"engine={asked!r}: Theano's own engines need NumPy 1, this is {np.__version__}; "
+                                     "pip install 'numpy<2', or pip install torch and set engine to 'torch'")
         precision = 'float32'
         mode, device, description = {'theano': _theano_engine, 'python': _python_engine}[engine](device)
     theano.config.mode = mode

@@ -22,6 +22,19 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 if importlib.util.find_spec('theano'):
     import theano_env
 
+NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= '2.0.0'    # Like theano_env's, where there is no Theano.
+# For tests of what does not depend on the engine.
+ANY_ENGINE = 'torch' if NUMPY_2 else 'python'
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that have one of Theano's own engines as `engine`; skip all that are so marked on NumPy 2."""
+    for item in items:
+        if getattr(item, 'callspec', None) and item.callspec.params.get('engine') in ('python', 'theano'):
+            item.add_marker(pytest.mark.own_engines)
+        if NUMPY_2 and item.get_closest_marker('own_engines'):
+            item.add_marker(pytest.mark.skip(reason="Theano's own engines need NumPy 1"))
+
 
 def load_golden(name):
     """(arrays, meta) of tests/golden/NAME.npz; meta is the JSON document stored in it, or None."""
@@ -97,9 +110,5 @@ def restore_theano_config():
 
 @pytest.fixture(scope='session')
 def python_mode():
-    """A Theano mode that runs on Theano's own Python code."""
-    import theano
-    before = theano.config.mode
-    theano_env.configure('python', {'device': 'cpu'})
-    mode, theano.config.mode = theano.config.mode, before
-    return mode
+    """A Theano mode that runs on Theano's own Python code. Single ops are compared with it, on NumPy 2 as well."""
+    return theano_env._python_engine('cpu')[0]

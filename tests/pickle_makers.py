@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import sys
 import types
 
@@ -56,9 +57,9 @@ def state_2018(func, variables, name='Gs', **static_kwargs):
             'build_func_name': func, 'variables': values}
 
 
-def with_numpy_2_names(data):
-    """The pickle, of protocol 2, as NumPy 2 would have written it."""
-    return data.replace(b'cnumpy.core.', b'cnumpy._core.')
+def with_numpy_names(data, core):
+    """The pickle, of protocol 2 or 3, as NumPy 1 (`core` is 'core') or NumPy 2 ('_core') would have written it."""
+    return re.sub(rb'cnumpy\._?core\.', b'cnumpy.%s.' % core.encode(), data)
 
 
 def write(tmp_path, data, name='networks.pkl'):

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, load_golden
+from conftest import ANY_ENGINE, GOLDEN, load_golden
 
 import theano_env  # isort: skip
 
@@ -26,10 +26,10 @@ SMALL = {'num_channels': 3, 'resolution': 16, 'fmap_base': 64, 'fmap_max': 8, 'l
 
 
 @pytest.fixture(autouse=True)
-def python_engine():
-    """Theano's Python linker unless a test chooses another one; tests see a fixed random stream."""
+def quick_engine():
+    """Theano's Python linker, on NumPy 2 PyTorch, unless a test chooses one; tests see a fixed random stream."""
     before = theano.config.mode
-    theano_env.configure('python')
+    theano_env.configure(ANY_ENGINE)
     np.random.seed(1)
     yield
     theano.config.mode = before

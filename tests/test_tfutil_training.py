@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import GOLDEN, load_golden
+from conftest import ANY_ENGINE, GOLDEN, load_golden
 
 import theano_env  # isort: skip
 
@@ -22,10 +22,10 @@ TRAIN_UTILS_INFO = json.loads((GOLDEN / 'tf' / 'train_utils.json').read_text())
 
 
 @pytest.fixture(autouse=True)
-def python_engine():
-    """Theano's Python linker unless a test chooses another one."""
+def quick_engine():
+    """Theano's Python linker, on NumPy 2 PyTorch, unless a test chooses another one."""
     before = theano.config.mode
-    theano_env.configure('python')
+    theano_env.configure(ANY_ENGINE)
     yield
     theano.config.mode = before
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import ANY_ENGINE
 
 import dataset_tool
 import misc
@@ -48,7 +49,7 @@ def test_command_trains_to_95_percent_on_unseen_digits(digits_path, tmp_path, ca
 
 
 def test_mistakes(digits_path, tmp_path, capsys):
-    theano_env.configure('python', {'device': 'cpu'})
+    theano_env.configure(ANY_ENGINE, {'device': 'cpu'})
     with pytest.raises(misc.UserError, match='make one with train_classifier.py'):
         train_classifier.load_classifier(None, 32)
     with pytest.raises(misc.UserError, match='nowhere.npz: is no file of weights'):

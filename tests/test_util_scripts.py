@@ -9,7 +9,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import scipy.ndimage
-from conftest import ROOT
+from conftest import ANY_ENGINE, ROOT
 from PIL import Image
 
 import theano_env  # noqa: F401  isort: skip
@@ -97,7 +97,7 @@ def test_a_script_for_the_2018_release(results, tmp_path):
     subprocess.run([sys.executable, '-W', 'ignore', str(script)], cwd=tmp_path, check=True,
                    env={**os.environ, 'PYTHONPATH': str(ROOT)})
     latents = np.random.RandomState(1000).randn(1000, 8)[[477, 56, 83, 887, 583, 391, 86, 340, 341, 415]]
-    theano_env.configure('python')
+    theano_env.configure(ANY_ENGINE)
     images = load(results, 0).run(latents, np.zeros((10, 0)))
     for index in range(10):
         written = pixels(tmp_path / f'img{index}.png').astype(float)
