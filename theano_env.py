@@ -234,11 +234,12 @@ def _restore_number_rules():
 
     Theano finds the type of a constant by trying the narrow ones and comparing. NumPy 2 says OverflowError to an
     integer that does not fit, and compares a float in the narrow type, in which it always fits: constants of float64
-    graphs would have the precision of float32. And the Python code of the MRG streams masks an int32 with 32 bits.
+    graphs would have the precision of float32. The Python code of reciprocals divides a float32 by Python's floats, and
+    that of the MRG streams masks an int32 with 32 bits.
     """
     import theano
     from theano.sandbox import rng_mrg
-    from theano.scalar.basic import NumpyAutocaster
+    from theano.scalar.basic import Inv, NumpyAutocaster
     asarray, next_value, autocast = theano._asarray, rng_mrg.mrg_next_value, NumpyAutocaster.__call__
 
     def wrapping_asarray(a, dtype, order=None):
@@ -261,7 +262,11 @@ def _restore_number_rules():
                 break
         return array
 
+    def reciprocal(self, x):
+        return (np.float32(1) if isinstance(x, np.generic) else np.float64(1)) / x
+
     theano._asarray = wrapping_asarray
+    Inv.impl = reciprocal
     NumpyAutocaster.__call__ = exact_autocast
     rng_mrg.mrg_next_value = wide_next_value
 
