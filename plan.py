@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import lasagne
 import numpy as np
-import torch
 
 import experiment
 import hdf5_format
@@ -88,6 +87,7 @@ def estimate(phase, G, D, repeats, flops):
 
 def measured_flops(device, size=2048, seconds=0.3):
     """Multiplications and additions per second of float32 matrix products on a torch device."""
+    import torch
     a = torch.randn(size, size, device=device)
     best, end = np.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:
