@@ -399,5 +399,5 @@ def load(path, classes):
     except misc.UserError as error:
         raise misc.UserError(f'{path}: {error}') from error
     except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
-        reason = str(error) if isinstance(error, Refused) else f'damaged or no pickle ({error!s:.100})'
+        reason = str(error) if isinstance(error, Refused) else f'damaged or no pickle ({error:.100})'
         raise misc.UserError(f'{path}: cannot be read as networks: {" ".join(reason.split())}') from error
