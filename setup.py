@@ -1,8 +1,12 @@
-"""Install with ``pip install .[demo]`` (PyTorch engine and the embedded digits) or ``pip install .[all]``."""
+"""The requirements; everything else that pip and uv want to know stands in pyproject.toml. See docs/installing.md."""
 
-import pathlib
+import configparser
+import importlib.metadata
+import site
+import sys
+import sysconfig
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 TORCH = ['torch==2.13.0']
 EXTRAS = {
@@ -21,21 +25,28 @@ EXTRAS = {
     'figures': ['matplotlib'],
 }
 
+
+def theano_is_there():
+    """Whether the environment that is installed into has a Theano; pip hides its packages from this script."""
+    folders = [sysconfig.get_path('purelib'), site.getusersitepackages()]
+    return any(found.metadata['Name'].lower() == 'theano' for found in importlib.metadata.distributions(path=folders))
+
+
+# pip would find out only after it has downloaded everything.
+if not hasattr(configparser, 'SafeConfigParser') and not theano_is_there():
+    raise SystemExit("Python %d.%d cannot build Theano 1.0.5; use Python 3.11: uv venv --python 3.11 .venv && uv pip "
+                     "install --python .venv '.[demo]' (without uv: docs/installing.md)" % sys.version_info[:2])
+
 setup(
-    name='progressive-growing-of-gans-theano',
-    version='0.1.0',
-    description='Progressive Growing of GANs (Karras et al. 2017) on Theano and Lasagne, alive on current machines',
-    long_description=open('README.md', encoding='utf-8').read(),
-    long_description_content_type='text/markdown',
-    license='MIT',
-    python_requires='>=3.10,<3.12',
-    py_modules=[path.stem for path in sorted(pathlib.Path(__file__).parent.glob('*.py')) if path.stem != 'setup'],
-    packages=['metrics', 'theano_torch'],
-    install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy<2', 'scipy', 'h5py', 'deflate', 'isal', 'pillow',
-                      'threadpoolctl', 'tqdm'],
+    # Scripts run from the clone; what other programs import is theano_torch.
+    packages=find_packages(include=['theano_torch', 'theano_torch.*']),
+    py_modules=[],
+    install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy', 'scipy', 'h5py', 'deflate', 'isal', 'pillow',
+                      'threadpoolctl', 'tqdm', 'filelock>=4.1', 'psutil'],
     extras_require={
         **EXTRAS,
         'all': sorted({package for packages in EXTRAS.values() for package in packages}) + [
-            'onnxruntime', 'playwright', 'pytest', 'pytest-timeout', 'pytest-xdist', 'ruff', 'scipy-openblas32'],
+            'mypy', 'onnxruntime', 'playwright', 'pytest', 'pytest-timeout', 'pytest-xdist', 'ruff',
+            'scipy-openblas32'],
     },
 )

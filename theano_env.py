@@ -11,6 +11,8 @@ theano   Theano's own C code: needs g++, and a BLAS to be fast
 python   Theano's own Python thunks: need nothing, slow, for checks
 auto     torch if PyTorch can be imported, else theano if there is a g++, else python
 ======== ===========================================================================================================
+
+The engines theano and python need NumPy 1; torch runs on NumPy 2, too.
 """
 
 import ctypes.util
@@ -22,8 +24,10 @@ import sys
 import threading
 from typing import NamedTuple
 
+import numpy as np
+
 import theano_torch
-from theano_torch.compat import theano
+from theano_torch.compat import NUMPY_2, theano
 
 ENGINES = ('auto', 'torch', 'theano', 'python')
 COMPILING = threading.RLock()   # For whoever compiles functions beside other threads: Theano is not made for that.
@@ -81,6 +85,7 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
         raise EnvironmentProblem(f'precision={precision!r}: choose one of {", ".join(PRECISIONS)}')
     device = _parse_device(flags.pop('device', 'auto'), local_rank)
     _set_flags(flags)
+    asked = engine
     if engine == 'auto':
         engine = 'torch' if importlib.util.find_spec('torch') else 'theano' if _find_compiler() else 'python'
     if engine != 'torch' and device.startswith('cuda'):
@@ -92,6 +97,9 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
     if engine == 'torch':
         mode, device, precision, description = _torch_engine(device, local_rank, precision)
     else:
+        if NUMPY_2:
+            raise EnvironmentProblem(f"engine={asked!r}: Theano's own engines need NumPy 1, this is {np.__version__}; "
+                                     "pip install 'numpy<2', or pip install torch and set engine to 'torch'")
         precision = 'float32'
         mode, device, description = {'theano': _theano_engine, 'python': _python_engine}[engine](device)
     theano.config.mode = mode

@@ -7,7 +7,6 @@ own, as `generate_fake_images` does. OMP_NUM_THREADS chooses the number of cores
 import argparse
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 import theano_env  # isort: skip
 
 from common.files import save_pkl
+from common.machine import peak_memory
 from nets.network import (
     Network,
     random_latents,
@@ -29,7 +29,7 @@ from runs.images import generate, load_generator
 
 
 def peak_memory_gb():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20
+    return peak_memory() / 2 ** 30
 
 
 def save_network(path, resolution):

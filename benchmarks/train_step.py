@@ -13,7 +13,6 @@ import json
 import os
 import pathlib
 import platform
-import resource
 import sys
 import time
 
@@ -113,7 +112,8 @@ def time_steps(step, seconds, minimum=2):
 
 def peak_memory_mb():
     """Largest resident memory of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    from common.machine import peak_memory
+    return peak_memory() / 2 ** 20
 
 
 def time_lod(lod, trainer):

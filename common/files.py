@@ -41,6 +41,9 @@ def remove_stale_temporaries(path):
 
 
 def _process_exists(pid):
+    if os.name == 'nt':     # There, os.kill ends the process.
+        import psutil
+        return psutil.pid_exists(pid)
     try:
         os.kill(pid, 0)
     except OSError as error:
@@ -57,7 +60,8 @@ def publish(temporary, path):
 
 
 def _fsync(path):
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows wants a file that may be written.
+    descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

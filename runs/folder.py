@@ -1,16 +1,18 @@
 """The folder of a run: names of its files, making, finding and locking it, and its network snapshots."""
 
 import contextlib
-import fcntl
 import glob
 import os
 import re
+
+import filelock
 
 from common.errors import UserError, did_you_mean
 
 NETWORK_SNAPSHOT = 'network-snapshot-%06d.pkl'     # % thousands of images
 DONE_FILE = '_training-done.txt'
 EVENTS_FILE = 'events.out.tfevents.training'
+LOCK_FILE = '.lock'         # While a process trains there.
 GROWING_FILES = ('log.txt', 'stats.jsonl', EVENTS_FILE)    # To these the run appends.
 
 
@@ -36,24 +38,29 @@ def network_snapshots(run_dir):
 
 @contextlib.contextmanager
 def in_use(run_dir):
-    """Around all that writes into a run folder.
+    """Around all that writes into a run folder. The lock is gone when the process is, however it ends.
 
     Raises
     ------
     UserError
         Another process trains there.
     """
-    descriptor = os.open(run_dir, os.O_RDONLY)
+    path = os.path.join(run_dir, LOCK_FILE)
+    lock = filelock.FileLock(path, timeout=0, fallback_to_soft=False)   # A soft lock would outlive a killed process.
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f'resume_run_id: another process is training in {run_dir}; stop it first') from None
-        except OSError:
-            pass        # A file system without locks.
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(f'resume_run_id: another process is training in {run_dir}; stop it first') from None
+    except (OSError, NotImplementedError):
+        pass        # A file system without locks, or one that is read-only.
+    try:
         yield
     finally:
-        os.close(descriptor)
+        if lock.is_locked:
+            # Before the lock is given up, so that it is not the lock of the next process. Windows keeps an open file.
+            with contextlib.suppress(OSError):
+                os.remove(path)
+        lock.release()
 
 
 def find_run(result_dir, run_id):
@@ -189,7 +196,7 @@ def locate_run_dir(run, result_dir='results'):
     folders = []
     for name in sorted(os.listdir(result_dir)) if os.path.isdir(result_dir) else ():
         path = os.path.join(result_dir, name)
-        if re.match(r'\d+', name) and os.path.isdir(path) and os.listdir(path):     # An empty one has just been made.
+        if re.match(r'\d+', name) and os.path.isdir(path) and {*os.listdir(path)} - {LOCK_FILE}:    # Else just made.
             folders.append(name)
     if text.isdecimal():
         number = re.compile(f'0*{int(text)}(-.*)?')

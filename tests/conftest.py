@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from tests.helpers import NUMPY_2
+
 # Their assertions say as much as those of tests.
 pytest.register_assert_rewrite('tests.helpers', 'tests.theano_torch.helpers', 'tests.training.kill_resume')
 
@@ -36,7 +38,12 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    """Mark the tests of Theano's own engines, and skip them on NumPy 2; with --quick choose some of each file."""
     for item in items:
+        if hasattr(item, 'callspec') and item.callspec.params.get('engine') in ('python', 'theano'):
+            item.add_marker(pytest.mark.own_engines)
+        if NUMPY_2 and item.get_closest_marker('own_engines'):
+            item.add_marker(pytest.mark.skip(reason="Theano's own engines need NumPy 1"))
         if hasattr(item, 'callspec') and 'theano' in map(str, item.callspec.params.values()):
             item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.timeout(900))       # The first time, Theano's C code takes minutes to compile.
@@ -82,9 +89,5 @@ def restore_theano_config():
 
 @pytest.fixture(scope='session')
 def python_mode():
-    """A Theano mode that runs on Theano's own Python code."""
-    import theano
-    before = theano.config.mode
-    theano_env.configure('python', {'device': 'cpu'})
-    mode, theano.config.mode = theano.config.mode, before
-    return mode
+    """A Theano mode that runs on Theano's own Python code. Single ops are compared with it, on NumPy 2 as well."""
+    return theano_env._python_engine('cpu')[0]

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import pickle
+import re
 import signal
 import sys
 import types
@@ -12,6 +13,8 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / 'tests' / 'golden'
+NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= '2.0.0'    # Like theano_env's, where there is no Theano.
+ANY_ENGINE = 'torch' if NUMPY_2 else 'python'    # For tests of what does not depend on the engine.
 
 
 def load_golden(name):
@@ -113,9 +116,9 @@ def state_2018(func, variables, name='Gs', **static_kwargs):
             'build_func_name': func, 'variables': values}
 
 
-def with_numpy_2_names(data):
-    """The pickle, of protocol 2, as NumPy 2 would have written it."""
-    return data.replace(b'cnumpy.core.', b'cnumpy._core.')
+def with_numpy_names(data, core):
+    """The pickle, of protocol 2 or 3, as NumPy 1 (`core` is 'core') or NumPy 2 ('_core') would have written it."""
+    return re.sub(rb'cnumpy\._?core\.', b'cnumpy.%s.' % core.encode(), data)
 
 
 def write(tmp_path, data, name='networks.pkl'):

@@ -4,7 +4,6 @@ import concurrent.futures
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import types
@@ -176,13 +175,13 @@ def test_an_exception_leaves_the_old_file(tmp_path):
 def test_kill_9_leaves_the_old_file_and_the_leftover_is_found(tmp_path):
     path = tmp_path / 'file.txt'
     path.write_text('old')
-    code = ('import misc, sys, time\n'
-            'with misc.atomic_write(sys.argv[1], "w") as file:\n'
+    code = ('import sys, time\nfrom common.files import atomic_write\n'
+            'with atomic_write(sys.argv[1], "w") as file:\n'
             '    file.write("new"); file.flush(); print("writing", flush=True); time.sleep(60)\n')
     writer = subprocess.Popen([sys.executable, '-c', code, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert writer.stdout.readline() == 'writing\n'
     assert remove_stale_temporaries(path) == []    # It is still being written.
-    writer.send_signal(signal.SIGKILL)
+    writer.kill()
     writer.communicate()
     assert path.read_text() == 'old'
     assert len(os.listdir(tmp_path)) == 2

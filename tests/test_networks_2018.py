@@ -135,6 +135,7 @@ def test_outputs(name):
         np.testing.assert_allclose(output.astype('float64'), desired, rtol=0, atol=tolerance, err_msg=run['key'])
 
 
+@pytest.mark.own_engines
 @pytest.mark.parametrize('name', ['G00_default_32', 'D01_label10', 'D04_mbstd0'])
 def test_outputs_on_theano(name):
     """The same graphs on Theano's own Python code."""

@@ -18,7 +18,7 @@ from lasagne.layers import DenseLayer, InputLayer, Layer, NonlinearityLayer
 import tfutil_shim
 from common.errors import UserError
 from nets.network import Network
-from tests.helpers import GOLDEN, load_golden
+from tests.helpers import ANY_ENGINE, GOLDEN, load_golden
 from tfutil_shim import Optimizer
 
 TRAIN_UTILS = load_golden('tf/train_utils')[0]
@@ -27,10 +27,10 @@ SMALL = {'num_channels': 3, 'resolution': 16, 'fmap_base': 64, 'fmap_max': 8, 'l
 
 
 @pytest.fixture(autouse=True)
-def python_engine():
-    """Theano's Python linker unless a test chooses another one; tests see a fixed random stream."""
+def quick_engine():
+    """Theano's Python linker, on NumPy 2 PyTorch, unless a test chooses one; tests see a fixed random stream."""
     before = theano.config.mode
-    theano_env.configure('python')
+    theano_env.configure(ANY_ENGINE)
     np.random.seed(1)
     yield
     theano.config.mode = before

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import theano_env  # isort: skip
-
 import theano
 import theano.tensor as T
+
+from tests.helpers import ANY_ENGINE
 
 ROOT = pathlib.Path(theano_env.__file__).resolve().parent
 
@@ -44,6 +45,7 @@ def restore_theano_config():
     theano.config.gcc.cxxflags, theano.config.floatX = cxxflags, floatx
 
 
+@pytest.mark.own_engines
 @pytest.mark.parametrize('prelude', ['', HIDE_WHAT_PYTHON_3_12_LACKS], ids=['this-python', 'as-on-3.12'])
 def test_theano_and_lasagne_import_and_run_without_a_word(prelude):
     done = subprocess.run([sys.executable, '-W', 'default', '-W', 'ignore::DeprecationWarning', '-c',
@@ -89,10 +91,10 @@ def test_the_users_theano_flags_have_the_last_word(monkeypatch):
     assert printed.split() == ['float64', 'floatX=float64']
 
 
-@pytest.mark.parametrize('name', ['torch', 'theano', 'python'])
-def test_every_engine_computes_the_same(name):
-    chosen = theano_env.configure(name, {'device': 'cpu'})
-    assert (chosen.engine, chosen.device) == (name, 'cpu')
+@pytest.mark.parametrize('engine', ['torch', 'theano', 'python'])
+def test_every_engine_computes_the_same(engine):
+    chosen = theano_env.configure(engine, {'device': 'cpu'})
+    assert (chosen.engine, chosen.device) == (engine, 'cpu')
     assert str(chosen).startswith('Engine: ') and '\n' not in str(chosen)
     images, kernel = np.random.RandomState(1).randn(2, 3, 8, 8), np.random.RandomState(2).randn(4, 3, 3, 3)
     x, w = T.dtensor4(), theano.shared(kernel)
@@ -106,6 +108,7 @@ def test_every_engine_computes_the_same(name):
     np.testing.assert_allclose(grad, expected_grad, rtol=1e-10)
 
 
+@pytest.mark.own_engines
 def test_auto_prefers_torch_then_a_compiler_then_python(monkeypatch):
     assert theano_env.configure('auto', {'device': 'cpu'}).engine == 'torch'
     monkeypatch.setattr(theano_env.importlib.util, 'find_spec', lambda name: None)
@@ -117,10 +120,10 @@ def test_auto_prefers_torch_then_a_compiler_then_python(monkeypatch):
 
 
 def test_flags_are_set():
-    theano_env.configure('python', {'floatX': 'float64', 'dnn.conv.algo_bwd_filter': 'deterministic'})
+    theano_env.configure(ANY_ENGINE, {'floatX': 'float64', 'dnn.conv.algo_bwd_filter': 'deterministic'})
     assert theano.config.floatX == 'float64'
     assert theano.config.dnn.conv.algo_bwd_filter == 'deterministic'
-    theano_env.configure('python', {'floatX': 'float32', 'dnn.conv.algo_bwd_filter': 'none'})
+    theano_env.configure(ANY_ENGINE, {'floatX': 'float32', 'dnn.conv.algo_bwd_filter': 'none'})
     assert theano.config.floatX == 'float32'
 
 
@@ -133,7 +136,7 @@ def test_flags_are_set():
 ])
 def test_a_bad_flag_is_one_line_that_names_it(flags, message):
     with pytest.raises(theano_env.EnvironmentProblem, match=message) as caught:
-        theano_env.configure('python', flags)
+        theano_env.configure('python', flags)       # Also on NumPy 2: flags come first.
     assert '\n' not in str(caught.value)
 
 
@@ -148,10 +151,19 @@ def test_a_gpu_that_is_not_there(spelling):
         theano_env.configure('torch', {'device': spelling})
 
 
+@pytest.mark.parametrize('engine', ['auto', 'theano', 'python'])
+def test_engines_that_need_numpy_1(engine, monkeypatch):
+    monkeypatch.setattr(theano_env, 'NUMPY_2', True)
+    monkeypatch.setattr(theano_env.importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(theano_env.EnvironmentProblem, match=f"^engine='{engine}': .* need NumPy 1, this is .*numpy<2"):
+        theano_env.configure(engine)
+
+
 def test_missing_torch_and_missing_compiler_name_the_cure(monkeypatch):
     monkeypatch.setattr(theano_env.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(theano_env.EnvironmentProblem, match='pip install torch'):
         theano_env.configure('torch')
+    monkeypatch.setattr(theano_env, 'NUMPY_2', False)
     theano.config.cxx = ''
     monkeypatch.setattr(theano_env.shutil, 'which', lambda name: None)
     with pytest.raises(theano_env.EnvironmentProblem, match='apt install g'):

@@ -387,6 +387,7 @@ def test_minibatch_repeats(folders, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)     # The first time, Theano's C code takes minutes to compile.
+@pytest.mark.own_engines
 def test_training_works_on_theanos_own_c_code(folders, tmp_path, capsys):
     status, _out, err = run_main(capsys, *folders, *TINY, '--engine', 'theano', '--set', 'train.total_kimg=0.012',
                                  '--set', 'G.fmap_max=2', '--set', 'D.fmap_max=2')

@@ -11,6 +11,7 @@ import train_classifier
 from common.errors import UserError
 from data.dataset import Dataset
 from metrics import classifier
+from tests.helpers import ANY_ENGINE
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -49,7 +50,7 @@ def test_command_trains_to_95_percent_on_unseen_digits(digits_path, tmp_path, ca
 
 
 def test_mistakes(digits_path, tmp_path, capsys):
-    theano_env.configure('python', {'device': 'cpu'})
+    theano_env.configure(ANY_ENGINE, {'device': 'cpu'})
     with pytest.raises(UserError, match='make one with train_classifier.py'):
         classifier.load_classifier(None, 32)
     with pytest.raises(UserError, match='nowhere.npz: is no file of weights'):

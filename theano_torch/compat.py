@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= '2.0.0'
+
 __all__ = ['T', 'lasagne', 'theano']
 
 
@@ -112,7 +114,8 @@ def _import_flags() -> Iterator[None]:
     ours = 'cxx=,blas.ldflags=,floatX=float32,traceback.limit=0'
     home = os.path.expanduser('~')
     if not os.access(home, os.W_OK):
-        ours += ',base_compiledir=' + os.path.join(tempfile.gettempdir(), f'theano-{os.getuid()}')
+        user = f'-{os.getuid()}' if hasattr(os, 'getuid') else ''      # Windows has one such folder for each user.
+        ours += ',base_compiledir=' + os.path.join(tempfile.gettempdir(), 'theano' + user)
     os.environ['THEANO_FLAGS'] = ours + (',' + before if before else '')
     try:
         yield
@@ -208,6 +211,48 @@ def _speed_up_random_streams() -> None:
     rng_mrg.MRG_RandomStreams.get_substream_rstates = get_substream_rstates
 
 
+def _restore_number_rules():
+    """What NumPy 1 did with Python's numbers beside narrower ones of its own, and NumPy 2 does otherwise.
+
+    Theano finds the type of a constant by trying the narrow ones and comparing. NumPy 2 says OverflowError to an
+    integer that does not fit, and compares a float in the narrow type, in which it always fits: constants of float64
+    graphs would have the precision of float32. The Python code of reciprocals divides a float32 by Python's floats, and
+    that of the MRG streams masks an int32 with 32 bits.
+    """
+    import theano
+    from theano.sandbox import rng_mrg
+    from theano.scalar.basic import Inv, NumpyAutocaster
+    asarray, next_value, autocast = theano._asarray, rng_mrg.mrg_next_value, NumpyAutocaster.__call__
+
+    def wrapping_asarray(a, dtype, order=None):
+        try:
+            return asarray(a, dtype, order)
+        except OverflowError:
+            if not NUMPY_2:
+                raise
+            return asarray(np.asarray(a, dtype=np.int64).astype(dtype), dtype, order)    # Raises beyond 64 bits.
+
+    def wide_next_value(rstate, new_rstate, NORM, mask, offset):
+        return next_value(rstate, new_rstate, NORM, np.int64(mask), offset)
+
+    def exact_autocast(self, x):
+        if type(x) is not float or theano.config.cast_policy != 'custom' or theano.config.floatX != 'float64':
+            return autocast(self, x)
+        for dtype in self.dtypes:
+            array = asarray(x, dtype)
+            if dtype != 'float16' and array.item() == x:
+                break
+        return array
+
+    def reciprocal(self, x):
+        return (np.float32(1) if isinstance(x, np.generic) else np.float64(1)) / x
+
+    theano._asarray = wrapping_asarray
+    Inv.impl = reciprocal
+    NumpyAutocaster.__call__ = exact_autocast
+    rng_mrg.mrg_next_value = wide_next_value
+
+
 def _import_theano() -> tuple[types.ModuleType, types.ModuleType | None]:
     """Import Theano and Lasagne quietly, with what they miss restored; return both."""
     _restore_numpy_names()
@@ -228,6 +273,7 @@ def _import_theano() -> tuple[types.ModuleType, types.ModuleType | None]:
         lasagne = _import_lasagne()
     _restore_python_pooling()
     _speed_up_random_streams()
+    _restore_number_rules()
     for logger in loggers:
         logger.setLevel(logging.NOTSET)
     return theano, lasagne

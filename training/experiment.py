@@ -83,7 +83,7 @@ def run_experiment(
     if ranks.size > 1:
         train_kwargs['ranks'] = ranks
     with processes.process_group(ranks, environment.device), contextlib.ExitStack() as lock:
-        start = None
+        start, unused = None, lock.enter_context(contextlib.ExitStack())     # Left when log and lock are closed.
         with processes.rank_0_first(ranks):
             train_func, options, loss_kwargs = check_options(experiment, train_gan)
             if ranks.rank == 0:
@@ -103,7 +103,7 @@ def run_experiment(
                     check_minibatches(ranks, train_func, options, training_set.resolution)
             except UserError:
                 if ranks.rank == 0 and start.is_new:
-                    shutil.rmtree(start.run_dir)        # Nothing has begun.
+                    unused.callback(shutil.rmtree, start.run_dir)       # Nothing has begun.
                 raise
             if Gs and not start.state:
                 train_kwargs['Gs'] = Gs

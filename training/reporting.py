@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import resource
 import sys
 import time
 
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from common.console import format_time
 from common.errors import WriteError
 from common.files import append
+from common.machine import peak_memory
 from nets import costs
 from training import processes
 
@@ -90,7 +90,7 @@ class Tick:
         return {'tick': self.number, 'kimg': cur_nimg / 1000.0, 'lod': schedule.lod, 'resolution': schedule.resolution,
                 'minibatch': schedule.minibatch_size, 'seconds': cur_time - self.run_start_time,
                 'sec_per_tick': seconds, 'sec_per_kimg': seconds / kimg, 'compile_seconds': self.compile_seconds,
-                'peak_memory_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 'Dgdrop': gdrop_strength,
+                'peak_memory_mb': peak_memory() / 2 ** 20, 'Dgdrop': gdrop_strength,
                 **dict(zip(self.names, self.sums / self.counts, strict=True))}
 
     def steps_sec_per_kimg(self, statistics):

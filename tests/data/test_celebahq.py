@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -439,7 +438,6 @@ def test_bad_files_do_not_stop_the_others(small_file, folders, tmp_path, capsys)
 @pytest.mark.slow
 @pytest.mark.timeout(900)     # It waits for processes.
 @needs_libjpeg_8d
-@pytest.mark.skipif(sys.platform == 'win32', reason='SIGKILL')
 def test_a_killed_run_goes_on(small_file, tmp_path, capsys):
     """What is finished is not made again, no process is left, and the file is that of an uninterrupted run."""
     h5_path, work_dir = tmp_path / 'a.h5', tmp_path / 'a.h5.images'
@@ -450,7 +448,7 @@ def test_a_killed_run_goes_on(small_file, tmp_path, capsys):
     while not (work_dir / 'image00001.png').exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     process.stderr.read()       # Until the last process that could write there has ended.
     process.stderr.close()

@@ -2,7 +2,6 @@
 
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +18,13 @@ from data import hdf5_format, hdf5_writer
 from data.hdf5_format import open_levels
 from data.hdf5_writer import HDF5Writer
 from tests.helpers import ROOT, check_h5_file, heed_interrupts, load_golden
+
+try:
+    import resource
+except ImportError:
+    resource = None
+
+needs_limits = pytest.mark.skipif(resource is None, reason='Windows cannot limit the size of files')
 
 ARRAYS, META = load_golden('h5tool_custom')
 
@@ -155,7 +161,7 @@ def test_nothing_is_left_when_labels_do_not_fit(tmp_path):
 # 80 MB at most, and then it waits for what ends it.
 WRITER = '''
 import sys, time, numpy as np
-from hdf5_format import HDF5Writer
+from data.hdf5_writer import HDF5Writer
 with HDF5Writer(sys.argv[1], 32, 3, np.zeros((10**6, 2))) as writer:
     for number in range(200):
         writer.add_images(np.random.randint(256, size=(100, 3, 32, 32), dtype=np.uint8))
@@ -164,7 +170,7 @@ with HDF5Writer(sys.argv[1], 32, 3, np.zeros((10**6, 2))) as writer:
 '''
 
 
-@pytest.mark.parametrize('signal_number', [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize('signal_number', [getattr(signal, 'SIGKILL', signal.SIGTERM), signal.SIGINT])
 def test_a_writer_that_is_killed_midway_leaves_no_dataset(signal_number, tmp_path):
     writer = subprocess.Popen([sys.executable, '-c', WRITER, str(tmp_path / 'a.h5')], cwd=ROOT, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
@@ -189,7 +195,7 @@ def test_a_writer_that_is_killed_midway_leaves_no_dataset(signal_number, tmp_pat
 
 REWRITER = '''
 import sys, time, numpy as np
-from hdf5_format import HDF5Writer
+from data.hdf5_writer import HDF5Writer
 for value in range(int(sys.argv[2]), int(sys.argv[2]) + 10**4):
     with HDF5Writer(sys.argv[1], 8, 1, np.full((50, 1), value), force=True) as writer:
         writer.add_images(np.full((50, 1, 8, 8), value % 256, np.uint8))
@@ -234,17 +240,18 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path, capsys):
 
 FULL_DISK = '''
 import sys, numpy as np
-from hdf5_format import HDF5Writer
-import misc
+from common.errors import UserError
+from data.hdf5_writer import HDF5Writer
 try:
     with HDF5Writer(sys.argv[1], 32, 3) as writer:
         for number in range(int(sys.argv[2])):
             writer.add_images(np.random.randint(256, size=(100, 3, 32, 32), dtype=np.uint8))
-except misc.UserError as error:
+except UserError as error:
     print(error)
 '''
 
 
+@needs_limits
 @pytest.mark.parametrize('num_groups', [4, 1000], ids=['when closing', 'midway'])
 def test_a_full_disk(num_groups, tmp_path):
     """The limit on the size of files stands in for the disk's."""
@@ -260,16 +267,17 @@ def test_a_full_disk(num_groups, tmp_path):
 
 FULL_DISK_LABELS = '''
 import sys, numpy as np
-from hdf5_format import HDF5Writer
-import misc
+from common.errors import UserError
+from data.hdf5_writer import HDF5Writer
 try:
     with HDF5Writer(sys.argv[1], 1, 1, np.zeros((1000, 1000)), force=True) as writer:
         writer.add_images(np.zeros((1000, 1, 1, 1), dtype=np.uint8))
-except misc.UserError as error:
+except UserError as error:
     print(error)
 '''
 
 
+@needs_limits
 def test_a_disk_that_is_full_when_the_labels_are_written(tmp_path):
     """The old file and its labels are still there."""
     write(tmp_path / 'a.h5', labels=np.eye(3))

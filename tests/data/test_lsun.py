@@ -126,10 +126,18 @@ def read_in_another_process(tmp_path, variants):
     for number, content in enumerate(variants):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / 'data.mdb').write_bytes(content)
-    script = (f'import lsun, misc, os, sys\nfor number in range({len(variants)}):\n    try:\n        source = '
-              'lsun.lsun(os.path.join(sys.argv[1], str(number)), 32)\n        result = sum(map(len, source.images(0, '
-              'source.num_images)))\n    except misc.UserError as error:\n        result = error\n    print("RESULT", '
-              'result)\n')
+    script = f'''
+import os, sys
+from common.errors import UserError
+from data import lsun
+for number in range({len(variants)}):
+    try:
+        source = lsun.lsun(os.path.join(sys.argv[1], str(number)), 32)
+        result = sum(map(len, source.images(0, source.num_images)))
+    except UserError as error:
+        result = error
+    print("RESULT", result)
+'''
     result = subprocess.run([sys.executable, '-c', script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, '')
     results = [line.removeprefix('RESULT ') for line in result.stdout.splitlines() if line.startswith('RESULT ')]

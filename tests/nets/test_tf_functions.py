@@ -11,11 +11,12 @@ import theano.tensor as T
 import tfutil_shim
 from common.errors import UserError
 from nets.network import Network
+from tests.helpers import ANY_ENGINE
 
 
 @pytest.fixture(autouse=True)
-def python_engine(restore_theano_config):
-    theano_env.configure('python')
+def quick_engine(restore_theano_config):
+    theano_env.configure(ANY_ENGINE)
 
 
 def test_import_and_call_by_name():
@@ -119,8 +120,8 @@ def test_run_compiles_the_same_expressions_once(monkeypatch):
 
 
 def test_init_tf_chooses_engine_and_flags():
-    environment = tfutil_shim.init_tf({'engine': 'python', 'device': 'cpu', 'graph_options.place_pruned_graph': True,
+    environment = tfutil_shim.init_tf({'engine': ANY_ENGINE, 'device': 'cpu', 'graph_options.place_pruned_graph': True,
                                        'gpu_options.allow_growth': True})
-    assert environment.engine == 'python'
+    assert environment.engine == ANY_ENGINE
     with pytest.raises(theano_env.EnvironmentProblem, match='floatx'):
-        tfutil_shim.init_tf({'engine': 'python', 'floatx': 'float32'})
+        tfutil_shim.init_tf({'engine': ANY_ENGINE, 'floatx': 'float32'})

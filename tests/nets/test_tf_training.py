@@ -15,7 +15,7 @@ import theano.tensor as T
 import tfutil_shim
 from common.errors import UserError
 from nets.network import Network
-from tests.helpers import GOLDEN, load_golden
+from tests.helpers import ANY_ENGINE, GOLDEN, load_golden
 from tfutil_shim import Autosummaries, Optimizer
 
 TRAIN_UTILS = load_golden('tf/train_utils')[0]
@@ -23,10 +23,10 @@ TRAIN_UTILS_INFO = json.loads((GOLDEN / 'tf' / 'train_utils.json').read_text())
 
 
 @pytest.fixture(autouse=True)
-def python_engine():
-    """Theano's Python linker unless a test chooses another one."""
+def quick_engine():
+    """Theano's Python linker, on NumPy 2 PyTorch, unless a test chooses another one."""
     before = theano.config.mode
-    theano_env.configure('python')
+    theano_env.configure(ANY_ENGINE)
     yield
     theano.config.mode = before
 

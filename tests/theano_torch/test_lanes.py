@@ -514,6 +514,7 @@ def test_denormal_numbers_in_the_second_lane(always, flush):
     assert are_zero == [flush] * 3
 
 
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork')
 def test_a_forked_process_has_a_second_lane_of_its_own(always):
     inputs, outputs = two_chains()
     function = theano.function(inputs, outputs, mode=TORCH)

@@ -359,7 +359,7 @@ def test_gradient_penalty_of_a_convolutional_network(python_mode, dtype, toleran
     before, theano.config.floatX = theano.config.floatX, dtype
 
     def weights(*shape):
-        return random.randn(*shape).astype(dtype) / np.sqrt(np.prod(shape[1:]))
+        return (random.randn(*shape) / np.sqrt(np.prod(shape[1:]))).astype(dtype)
 
     initial = [weights(6, 3, 3, 3), weights(6) * 0.1, weights(5, 7, 3, 3), weights(5 * 16, 4), weights(4, 1)]
     images, labels = random.randn(4, 3, 16, 16).astype(dtype), np.array([0, 1, 3, 1])

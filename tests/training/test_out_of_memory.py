@@ -1,11 +1,12 @@
 """Too little memory is one line that names the minibatch to change, from wherever in a step it comes."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
 
-import theano_env  # noqa: F401  isort: skip
+import theano_env  # isort: skip
 
 import theano
 import theano.tensor as T
@@ -19,6 +20,7 @@ from theano_torch import memory
 from training.options import naming_minibatch
 from training.schedule import Schedule
 
+OF_NUMPY = sys.modules[('numpy._core' if theano_env.NUMPY_2 else 'numpy.core') + '._exceptions']._ArrayMemoryError
 ON_GPU = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\na total of 79 GiB')
 ON_HOST = RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you "
                        'tried to allocate 400 bytes. Error code 12 (Cannot allocate memory)')
@@ -50,7 +52,7 @@ def test_errors_of_a_gpu(error, gpu):
     assert caught.value.__cause__ is error
 
 
-@pytest.mark.parametrize('error', [ON_HOST, MemoryError(), np.core._exceptions._ArrayMemoryError((9,), np.dtype('f4'))])
+@pytest.mark.parametrize('error', [ON_HOST, MemoryError(), OF_NUMPY((9,), np.dtype('f4'))])
 def test_errors_of_the_host(error, gpu):
     with pytest.raises(theano_torch.OutOfMemory, match=r'^out of memory: the machine has [0-9.]+ GiB$'):
         with memory.translating_errors(gpu):

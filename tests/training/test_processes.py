@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
@@ -141,7 +140,7 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_leaves_the_snapshot(ranks,
                           str(tmp_path / 'results'), *TINY)
     run_dir = tmp_path / 'results' / '000-digits'
     wait_for(lambda: list(run_dir.glob('network-snapshot-*.pkl')), first)
-    os.kill(second.pid, signal.SIGKILL)
+    second.kill()
     killed = time.time()
     status, _out, err = finished(first)
     assert time.time() - killed < 10

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import filelock
 import numpy as np
 import pytest
 from PIL import Image
@@ -281,6 +282,37 @@ def test_mistakes_are_one_line(alone, capsys):
     assert (run_dir / 'network-final.pkl').exists(), 'nothing is deleted'
 
 
+HOLDER = '''
+import sys, time
+from runs.folder import in_use
+with in_use(sys.argv[1]):
+    print('in use', flush=True)
+    time.sleep(600)
+'''
+
+
+def test_the_lock_of_a_killed_process_is_gone(tmp_path):
+    with subprocess.Popen([sys.executable, '-c', HOLDER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE,
+                          text=True) as holder:
+        assert holder.stdout.readline() == 'in use\n'
+        with pytest.raises(UserError, match='another process is training in'), in_use(tmp_path):
+            pass
+        holder.kill()
+    for _ in range(2):
+        with in_use(tmp_path):
+            pass
+    assert not list(tmp_path.iterdir()), 'no file is left where a file may be deleted while it is open'
+
+
+@pytest.mark.parametrize('error', [OSError(38, 'Function not implemented'), PermissionError(13, 'denied')])
+def test_a_file_system_without_locks(error, tmp_path, monkeypatch):
+    def acquire(self, *args, **kwargs):
+        raise error
+    monkeypatch.setattr(filelock.FileLock, 'acquire', acquire)
+    with in_use(tmp_path):
+        pass
+
+
 @pytest.mark.slow
 def test_a_new_run_from_the_networks_of_another(alone, tmp_path, capsys):
     """By number and kimg, and as a foreign pickle at a chosen place of the schedule, in the middle of a fade-in."""
@@ -395,6 +427,7 @@ sys.exit(train.main())
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)     # Several runs.
+@pytest.mark.skipif(os.name == 'nt', reason='Windows cannot limit the size of files')
 def test_a_full_disk_keeps_the_last_state_and_the_training_goes_on(alone, tmp_path):
     folder, wanted = alone
     _python, _train, *arguments = kill_resume.command(folder.parent / 'full', SHORT)
