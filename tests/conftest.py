@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from tests.helpers import NUMPY_2
-
 # Their assertions say as much as those of tests.
 pytest.register_assert_rewrite('tests.helpers', 'tests.theano_torch.helpers', 'tests.training.kill_resume')
+
+from tests.helpers import NUMPY_2  # noqa: E402
 
 # No file that a test writes, or a process that it starts, may fill the disk.
 if importlib.util.find_spec('resource'):
