@@ -1,14 +1,8 @@
 """The helpers that scripts of the 2017 and 2018 releases know as `misc`; the rooms below the scripts do not use it."""
 
-import math
-import os
-import re
-
-import numpy as np
-
 from common.console import OutputLogger, format_time, progress
 from common.errors import UserError, WriteError, did_you_mean, exit_status
-from common.files import append, atomic_write, save_pkl
+from common.files import append, atomic_write, publish, remove_stale_temporaries, save_pkl, temporary_path
 from common.images import (
     adjust_dynamic_range,
     convert_to_pil_image,
@@ -18,3 +12,8 @@ from common.images import (
     save_pil_image,
     snapshot_grid_size,
 )
+from common.machine import num_cores, peak_memory
+from nets.network import random_latents
+from nets.pickles import load_pkl
+from runs.folder import create_result_subdir, list_network_pkls, locate_network_pkl, locate_run_dir
+from training.schedule import rampdown_linear, rampup

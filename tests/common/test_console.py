@@ -1,0 +1,70 @@
+"""common/console.py: Durations, and the log of a run."""
+
+import json
+import sys
+
+import pytest
+from tqdm import tqdm
+
+from common.console import OutputLogger, format_time
+from common.errors import UserError
+from tests.helpers import GOLDEN
+
+NUMBERS = json.loads((GOLDEN / 'misc.json').read_text())
+
+
+@pytest.mark.parametrize('seconds, text', NUMBERS['format_time'])
+def test_format_time(seconds, text):
+    assert format_time(seconds) == text
+
+
+@pytest.mark.parametrize('seconds, text', json.loads((GOLDEN / 'tf' / 'train_utils.json').read_text())['format_time'])
+def test_format_time_of_the_2018_release(seconds, text):
+    """It writes the hours beside days with two digits, the 2017 release with as many as they have."""
+    assert format_time(seconds) == text.replace('d 0', 'd ')
+
+
+def test_the_log_gets_both_streams_and_they_are_restored(capsys, tmp_path):
+    before = sys.stdout, sys.stderr
+    with OutputLogger(tmp_path / 'log.txt'):
+        print('columns   ', end='')
+        print('warning', file=sys.stderr)
+        print('more  ')
+        print('no newline', end='')
+    assert (sys.stdout, sys.stderr) == before
+    assert capsys.readouterr() == ('columns   more  \nno newline', 'warning\n')
+    assert (tmp_path / 'log.txt').read_text() == 'warning\ncolumns   more  \nno newline\n'
+
+
+def test_of_a_progress_bar_the_log_gets_the_last_state_only(capsys, tmp_path):
+    with OutputLogger(tmp_path / 'log.txt'):
+        with tqdm(range(100), desc='kimg', mininterval=0, miniters=1, ascii=True, ncols=60) as bar:
+            for step in bar:
+                if step == 50:
+                    tqdm.write('tick 1', file=sys.stdout)
+    assert capsys.readouterr().err.count('\r') > 100
+    first, last = (tmp_path / 'log.txt').read_text().splitlines()
+    assert first == 'tick 1'
+    assert last.startswith('kimg: 100%|') and '100/100' in last and '\x1b' not in last
+
+
+def test_the_log_says_what_ended_the_run(capsys, tmp_path):
+    with pytest.raises(ZeroDivisionError), OutputLogger(tmp_path / 'log.txt'):
+        print(1 / 0)
+    log = (tmp_path / 'log.txt').read_text()
+    assert 'Traceback' in log and log.endswith('ZeroDivisionError: division by zero\n')
+    with pytest.raises(UserError), OutputLogger(tmp_path / 'log2.txt'):
+        raise UserError('lod=-1: must be positive')
+    assert (tmp_path / 'log2.txt').read_text() == 'error: lod=-1: must be positive\n'
+
+
+def test_printing_after_the_end_of_the_log_still_reaches_the_terminal(capsys, tmp_path):
+    with OutputLogger(tmp_path / 'log.txt'):
+        kept = sys.stderr
+    print('late', file=kept)
+    assert capsys.readouterr().err == 'late\n' and (tmp_path / 'log.txt').read_text() == ''
+
+
+def test_a_log_that_cannot_be_written(tmp_path):
+    with pytest.raises(UserError, match=r'missing/log.txt: the log cannot be written \(No such file'):
+        OutputLogger(tmp_path / 'missing' / 'log.txt')
