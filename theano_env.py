@@ -78,7 +78,7 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
     EnvironmentProblem
         Unknown flag, bad value, or an engine or device that this machine does not have.
     """
-    flags = dict(flags or {})
+    flags: dict = dict(flags or {})
     if engine not in ENGINES:
         raise EnvironmentProblem(f'engine={engine!r}: choose one of {", ".join(ENGINES)}')
     if precision not in PRECISIONS:

@@ -15,11 +15,14 @@ import numpy as np
 
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
 
+from collections.abc import Sequence
+from typing import Any
+
 import theano
 
 from common.errors import UserError
 from nets import updates
-from nets.network import random_latents
+from nets.network import Network, random_latents
 from nets.ranks import SINGLE
 from training import experiment, plan, processes
 from training.event_file import EventFile
@@ -30,7 +33,7 @@ from training.reporting import ProgressBar, Tick, report, warning_only
 from training.resume import restore_state, state_arrays
 from training.schedule import Schedule, learning_rate, lod_range_of, next_lod_range, training_schedule
 from training.snapshots import SnapshotWriter, setup_snapshot_grid
-from training.steps import initialize_mbdisc
+from training.steps import TrainingFunctions, initialize_mbdisc
 from training.stopping import Stopped, StopRequest
 
 
@@ -98,7 +101,7 @@ def train_gan(
     loss_scaling            = False,        # Scale losses before they are differentiated; float16 needs that.
     Gs                      = None,         # Averaged generator to start from. None = a copy of G.
     run_states              = None,         # runs.states.RunStates: where to save states, what to go on from.
-):
+) -> Network:
     """Train `G` and `D` and write images, snapshots, states and statistics into `run_dir`.
 
     Returns
@@ -155,7 +158,8 @@ def train_gan(
         G, D, Gs, G_lrate, D_lrate, G_smoothing, loss_kwargs or {},
         {'beta1': adam_beta1, 'beta2': adam_beta2, 'epsilon': adam_epsilon}, separate_funcs, dequantize_reals, ranks,
         exponents, reset_optimizer=reset_optimizer)
-    functions = upcoming = None
+    functions: TrainingFunctions | None = None
+    upcoming: Schedule | None = None
     gdrop = GDropFeedback(gdrop_beta, gdrop_lim, gdrop_coef, gdrop_exp)
     tick = Tick(1, cur_nimg, time.time() - resume_time, time.time())
     with ProgressBar(G, D, resolution, total_kimg, lambda kimg: schedule_at(kimg * 1000).resolution,
@@ -190,6 +194,7 @@ def train_gan(
                 with tick.compiling():
                     functions = compiler.take(schedule)
                     upcoming = next_lod_range(cur_nimg, resolution, schedule_kwargs)
+            assert functions
 
             # Train D, then G. Everything is drawn for the whole minibatch; each rank takes its share of the rows.
             rows = ranks.share(schedule.minibatch_size)
@@ -256,7 +261,7 @@ def train_gan(
     return Gs
 
 
-def set_lod(lod, *networks):
+def set_lod(lod: float, *networks: Network) -> None:
     """Set the level of detail of networks: what they take or put out, and how new layers are blended in."""
     for net in networks:
         net.toplevel_params['cur_lod'].set_value(np.float32(lod))
@@ -266,7 +271,7 @@ def set_lod(lod, *networks):
 # Command line.
 
 
-def parse_arguments(config, argv):
+def parse_arguments(config: Any, argv: Sequence[str] | None) -> argparse.Namespace:
     names = '\n'.join(f'  {name:<50} {describe_experiment(entry)}' for name, entry in config.experiments.items())
     names += '\n\nto be added to any of them:\n  -' + ', -'.join(config.variants)
     parser = argparse.ArgumentParser(
@@ -291,7 +296,7 @@ def parse_arguments(config, argv):
     return parser.parse_args(argv)
 
 
-def resuming(argv, run_dir):
+def resuming(argv: Sequence[str], run_dir: str) -> str:
     """The command line `argv`, changed so that it goes on with the run in `run_dir`."""
     words, kept = iter(argv), []
     for word in words:
@@ -302,7 +307,7 @@ def resuming(argv, run_dir):
     return shlex.join([*kept, '--resume', run_dir])
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     import config
     args = parse_arguments(config, argv)
     ranks, chosen = SINGLE, None

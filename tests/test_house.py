@@ -25,8 +25,8 @@ LAYERS = [
 SCRIPTS = [name for layer in LAYERS[:2] for name in layer]
 FACES = LAYERS[2]
 MAX_TOP_LEVEL = 16
-# They import modules by names in strings: the resolver of names in configs and files, the table of metrics, whose modules
-# are imported when they are needed, and the reader of the Inception network, which another package has.
+# They import modules by names in strings: the resolver of names in configs and files; the table of metrics, whose
+# modules are imported when they are needed; the reader of the Inception network, which another package has.
 IMPORT_BY_NAME = {'common.objects', 'metrics', 'metrics.inception'}
 
 

@@ -4,6 +4,8 @@ import io
 import os
 import time
 
+from PIL import Image
+
 from common.files import append
 from runs.folder import EVENTS_FILE
 
@@ -20,7 +22,7 @@ class EventFile:
     run_dir : str
     """
 
-    def __init__(self, run_dir):
+    def __init__(self, run_dir: str) -> None:
         self.path = os.path.join(run_dir, EVENTS_FILE)
         try:
             from tensorboard.compat.proto import event_pb2, summary_pb2
@@ -31,7 +33,7 @@ class EventFile:
         self.available = True
         self.Event, self.Summary, self.RecordWriter = event_pb2.Event, summary_pb2.Summary, RecordWriter
 
-    def scalars(self, step, values):
+    def scalars(self, step: int, values: dict[str, float]) -> None:
         """Append {tag: number}; `step` is the number of real images shown.
 
         Raises
@@ -41,7 +43,7 @@ class EventFile:
         if self.available:
             self._append(step, [self.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
 
-    def picture(self, step, tag, image):
+    def picture(self, step: int, tag: str, image: Image.Image) -> None:
         """Append a Pillow image; a large one becomes smaller, lest the events outgrow all else.
 
         Raises

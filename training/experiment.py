@@ -15,6 +15,8 @@ import numpy as np
 
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
 
+from collections.abc import Callable, Iterator, Sequence
+
 from common.console import OutputLogger, command_line
 from common.errors import UserError
 from common.files import append, atomic_write
@@ -23,7 +25,7 @@ from data.dataset import Dataset
 from metrics import digit_recognition, evaluation
 from nets.network import Network
 from nets.pickles import load_pkl
-from nets.ranks import SINGLE
+from nets.ranks import SINGLE, Ranks
 from runs import states
 from runs.folder import create_result_subdir, in_use
 from training import processes, stopping
@@ -31,7 +33,7 @@ from training.options import check_arguments, check_minibatches, check_options, 
 from training.resume import Start, find_start, resume_in
 
 
-def open_dataset(experiment, data_dir):
+def open_dataset(experiment: dict, data_dir: str) -> Dataset:
     """Open the dataset of an experiment; build it first where the experiment says how and it is not there."""
     kwargs = dict(experiment['dataset'])
     check_arguments('dataset', kwargs, Dataset)
@@ -49,7 +51,7 @@ def open_dataset(experiment, data_dir):
     return Dataset(**kwargs)
 
 
-def build_network(name, experiment, num_channels, resolution, label_size):
+def build_network(name: str, experiment: dict, num_channels: int, resolution: int, label_size: int) -> Network:
     """Build the network `name`, 'G' or 'D', of an experiment."""
     kwargs = dict(experiment[name])
     func = kwargs.pop('func')
@@ -68,7 +70,7 @@ def run_experiment(
     *,
     train_gan,              # Training function of experiments that name none.
     **train_kwargs          # More arguments for the training function: show_progress, on_step.
-):
+) -> str:
     """Run one experiment in a new run folder, or go on with a run in its own folder; return that folder.
 
     Options in ``experiment['train']`` choose between the two: see :func:`training.resume.find_start`.
@@ -119,7 +121,8 @@ def run_experiment(
     return start.run_dir
 
 
-def claim_folder(experiment, result_dir, environment, train_gan, lock):
+def claim_folder(experiment: dict, result_dir: str, environment: theano_env.Environment, train_gan: Callable,
+                 lock: contextlib.ExitStack) -> Start:
     """The :class:`training.resume.Start` of an experiment, its folder made and locked.
 
     Parameters
@@ -133,13 +136,14 @@ def claim_folder(experiment, result_dir, environment, train_gan, lock):
         Keeps the folder locked until it is closed.
     """
     start = find_start(experiment, result_dir, environment)
+    run_dir = start.run_dir or create_result_subdir(result_dir, experiment.get('desc', 'run'))
+    lock.enter_context(in_use(run_dir))
     if start.is_new:
-        start = start._replace(run_dir=create_result_subdir(result_dir, experiment.get('desc', 'run')))
-    lock.enter_context(in_use(start.run_dir))
-    return start if start.is_new else resume_in(start.run_dir, experiment, environment, train_gan)
+        return start._replace(run_dir=run_dir)
+    return resume_in(run_dir, experiment, environment, train_gan)
 
 
-def evaluate_final(names, run_dir, training_set, Gs, data_dir):
+def evaluate_final(names: Sequence[str], run_dir: str, training_set: Dataset, Gs: Network, data_dir: str) -> None:
     """Evaluate metrics on the final networks of a run; the data set is open and `Gs` at hand."""
     for name in names:
         if name == 'digit_recognition':
@@ -149,7 +153,8 @@ def evaluate_final(names, run_dir, training_set, Gs, data_dir):
                                     os.path.join(data_dir, 'metric-cache'), only_final=True, final_Gs=Gs)
 
 
-def run_utility(experiment, result_dir, engine='auto', theano_flags=None, precision='auto', run_dir=None):
+def run_utility(experiment: dict, result_dir: str, engine: str = 'auto', theano_flags: dict | None = None,
+                precision: str = 'auto', run_dir: str | None = None) -> str:
     """Run an experiment whose ``train.func`` does not train, such as ``'util_scripts.generate_fake_images'``.
 
     Parameters
@@ -196,7 +201,8 @@ def run_utility(experiment, result_dir, engine='auto', theano_flags=None, precis
     return run_dir
 
 
-def prepare(experiment, data_dir, networks=None):
+def prepare(experiment: dict, data_dir: str, networks: str | None = None) -> tuple[Dataset, Network, Network,
+            Network | None]:
     """(data set, G, D, Gs or None), ready for the training; seeds NumPy's generator.
 
     Parameters
@@ -232,7 +238,7 @@ def prepare(experiment, data_dir, networks=None):
 
 
 @contextlib.contextmanager
-def logging(run_dir, ranks):
+def logging(run_dir: str, ranks: Ranks) -> Iterator[None]:
     """Rank 0 writes what it prints into the log, too; the others print nothing."""
     if ranks.rank == 0:
         with OutputLogger(os.path.join(run_dir, 'log.txt')):
@@ -242,7 +248,7 @@ def logging(run_dir, ranks):
             yield
 
 
-def write_run_files(run_dir, experiment, environment, start):
+def write_run_files(run_dir: str, experiment: dict, environment: theano_env.Environment, start: Start) -> None:
     """Write ``config.txt``, the experiment, and append to ``run.txt`` how, when and on which machine it is run."""
     with atomic_write(os.path.join(run_dir, 'config.txt'), 'w', encoding='utf-8') as config_file:
         config_file.write(pprint.pformat(experiment, width=120, sort_dicts=False) + '\n')

@@ -3,12 +3,17 @@
 import ctypes
 import sys
 import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 import theano_env
 from common.errors import UserError
 from nets import updates
-from training.schedule import lod_range_of
-from training.steps import compile_training_functions, layer_streams, seed_streams
+from nets.network import Network
+from training.schedule import Schedule, lod_range_of
+from training.steps import TrainingFunctions, compile_training_functions, layer_streams, seed_streams
 
 SWITCH_SECONDS = 0.0005             # For how long the compiling thread may keep the interpreter from the training.
 
@@ -24,27 +29,29 @@ class FunctionsAhead:
         Start Adam anew for every lod range, as the 2017 release did by rebuilding its functions.
     """
 
-    def __init__(self, G, D, Gs, *args, reset_optimizer=True):
+    def __init__(self, G: Network, D: Network, Gs: Network, *args: Any, reset_optimizer: bool = True) -> None:
         self.networks = {'G': G, 'D': D, 'Gs': Gs}
         self.args = args
         self.adam_states = [None if reset_optimizer else updates.AdamState(net.trainables.values()) for net in (D, G)]
         self.outliving = [var for state in self.adam_states if state for var in state.variables()]
-        self.lod_range = None       # That of the functions given out last...
-        self.functions = None       # ...and those.
+        self.lod_range: tuple[int, int] | None = None       # That of the functions given out last...
+        self.functions: TrainingFunctions | None = None     # ...and those.
         self.layer_streams = layer_streams(G, D)
         self.layer_rstates = [stream.rstate for stream in self.layer_streams]     # From which the next ones start.
-        self.pending = None         # (lod range, thread, list for its result) while one compiles.
+        # (lod range, thread, list for its result) while one compiles.
+        self.pending: tuple[tuple[int, int], threading.Thread, list] | None = None
 
-    def take(self, schedule):
+    def take(self, schedule: Schedule) -> TrainingFunctions:
         """The functions for the lod range of `schedule`, freshly seeded: those compiled ahead, or compiled now."""
         self.lod_range = lod_range_of(schedule)
-        self.functions = self._finish(self.lod_range) or self._compile(schedule)
-        self.layer_rstates = self.functions.layer_rstates
-        seed_streams(self.functions)
-        return self.functions
+        self.functions = functions = self._finish(self.lod_range) or self._compile(schedule)
+        self.layer_rstates = functions.layer_rstates
+        seed_streams(functions)
+        return functions
 
-    def get_state(self):
+    def get_state(self) -> tuple[dict[str, np.ndarray], list[int]]:
         """What :meth:`set_state` needs: ({name: array}, JSON)."""
+        assert self.functions and self.lod_range, 'nothing has been compiled yet'
         arrays = {f'functions/{index:04d}': var.get_value(borrow=True)
                   for index, var in enumerate(self.functions.variables)}
         arrays.update((f'optimizer/{index:04d}', var.get_value(borrow=True))
@@ -52,7 +59,8 @@ class FunctionsAhead:
         arrays.update((f'layer_rstates/{index:04d}', rstate) for index, rstate in enumerate(self.layer_rstates))
         return arrays, list(self.lod_range)
 
-    def set_state(self, arrays, lod_range, schedule):
+    def set_state(self, arrays: dict[str, np.ndarray], lod_range: Sequence[int],
+                  schedule: Schedule) -> TrainingFunctions | None:
         """Make the functions as they were when `get_state` was called, if `schedule` still needs them.
 
         Returns
@@ -79,7 +87,7 @@ class FunctionsAhead:
         self.layer_rstates = [arrays[f'layer_rstates/{index:04d}'] for index in range(len(self.layer_streams))]
         return functions
 
-    def prepare(self, schedule):
+    def prepare(self, schedule: Schedule) -> None:
         """Compile the functions for `schedule` in the background, once the present ones have made their first step."""
         result = []
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from nets.network import Network
+
 
 class GDropFeedback:
     """Strength of the noise, from an average of the discriminator's outputs.
@@ -19,7 +21,7 @@ class GDropFeedback:
         self.average = 0.0
         self.strength = 0.0
 
-    def update(self, d_output: float, D) -> None:
+    def update(self, d_output: float, D: Network) -> None:
         """Take an output of `D` into the average, clipped to [0, 1], and set the strength of its noise."""
         self.average = self.beta * self.average + (1.0 - self.beta) * min(max(d_output, 0.0), 1.0)
         self.strength = self.coef * max(self.average - self.lim, 0.0) ** self.exp

@@ -4,6 +4,8 @@ import ast
 import contextlib
 import copy
 import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -13,15 +15,17 @@ import theano_torch
 from common.errors import UserError, did_you_mean
 from common.objects import defaults_of, import_obj
 from data.dataset import Dataset
+from nets.ranks import Ranks
 from theano_torch import memory
 from training import processes
+from training.schedule import Schedule
 
 RESUME_OPTIONS = ('resume_run_id', 'resume_snapshot', 'resume_with_changes')   # In the section 'train', see where_from.
 PLAIN = (bool, int, float, str, list, tuple, dict, type(None))      # What options are made of.
 SECTIONS = ('desc', 'random_seed', 'dataset', 'create_dataset', 'G', 'D', 'loss', 'train', 'metrics')
 
 
-def resolve_config(config, name, overrides=()):
+def resolve_config(config: Any, name: str, overrides: Iterable[str] = ()) -> dict:
     """The experiment `name` of `config` as one dict, checked, with `overrides` applied.
 
     Parameters
@@ -59,9 +63,10 @@ def resolve_config(config, name, overrides=()):
     return experiment
 
 
-def with_variants(config, name):
+def with_variants(config: Any, name: str) -> dict:
     """A copy of the experiment that `name` begins with, changed by the variants that follow."""
-    base, chosen = name, []
+    base = name
+    chosen: list[str] = []
     while base not in config.experiments:
         base, _, variant = base.rpartition('-')
         if variant not in config.variants:
@@ -76,13 +81,13 @@ def with_variants(config, name):
     return experiment
 
 
-def is_training(experiment):
+def is_training(experiment: dict) -> bool:
     """Whether an experiment trains networks. Otherwise its ``train.func`` is one of util_scripts.py or like those."""
     func = experiment.get('train', {}).get('func')
     return func is None or 'dataset' in inspect.signature(import_obj(func)).parameters
 
 
-def describe_experiment(experiment):
+def describe_experiment(experiment: dict) -> str:
     """A few words on an experiment, for a list of them."""
     train = experiment['train']
     if 'dataset' not in experiment:
@@ -91,7 +96,8 @@ def describe_experiment(experiment):
             f'{train.get("total_kimg", 15000)} kimg')
 
 
-def check_arguments(section, kwargs, func, given=(), more=()):
+def check_arguments(section: str, kwargs: dict, func: Callable, given: Iterable[str] = (),
+                    more: Iterable[str] = ()) -> None:
     """Check the keys of a config section against the parameters of the function that gets them.
 
     Parameters
@@ -109,24 +115,24 @@ def check_arguments(section, kwargs, func, given=(), more=()):
     check_keys(section, kwargs, valid | {'func'} | set(more))
 
 
-def check_keys(section, given, valid):
+def check_keys(section: str, given: Iterable[str], valid: Iterable[str]) -> None:
     for key in given:
         if key not in valid:
             raise UserError(f'{section}.{key}: no such option{nearest(key, valid)}')
 
 
-def nearest(word, candidates):
+def nearest(word: object, candidates: Iterable) -> str:
     """'; did you mean ...?' for an error message, or the list of what there is."""
     return did_you_mean(word, candidates, cutoff=0.5) or '; choose from ' + ', '.join(sorted(map(str, candidates)))
 
 
-def training_function(experiment, train_gan):
+def training_function(experiment: dict, train_gan: Callable) -> Callable:
     """The function that ``train.func`` names, or `train_gan` where an experiment names none."""
     func = experiment['train'].get('func')
     return train_gan if func is None else import_obj(func)
 
 
-def with_defaults(experiment, train_gan):
+def with_defaults(experiment: dict, train_gan: Callable) -> dict:
     """The experiment with the default values of all options that it does not mention.
 
     Parameters
@@ -148,7 +154,7 @@ def with_defaults(experiment, train_gan):
     return full
 
 
-def check_options(experiment, train_gan):
+def check_options(experiment: dict, train_gan: Callable) -> tuple[Callable, dict, dict]:
     """Check the options of an experiment that trains.
 
     Parameters
@@ -181,7 +187,7 @@ def check_options(experiment, train_gan):
     return train_func, train, loss_kwargs
 
 
-def check_minibatches(ranks, train_func, train, resolution):
+def check_minibatches(ranks: Ranks, train_func: Callable, train: dict, resolution: int) -> None:
     """Whether the ranks can share the minibatches of the whole schedule, see `processes.check_minibatches`."""
     options = {**defaults_of(train_func), **train}
     lowest = min(2 ** int(np.log2(options['lod_initial_resolution'])), resolution)
@@ -190,7 +196,8 @@ def check_minibatches(ranks, train_func, train, resolution):
 
 
 @contextlib.contextmanager
-def naming_minibatch(schedule, minibatch_overrides, ranks):
+def naming_minibatch(schedule: Callable[[], Schedule], minibatch_overrides: dict[int, int] | None,
+                     ranks: Ranks) -> Iterator[None]:
     """Around the training: too little memory is an error that names the minibatch to change.
 
     Parameters

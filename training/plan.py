@@ -9,7 +9,8 @@ import inspect
 import os
 import pprint
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from common.console import format_time
 from common.objects import defaults_of
 from data import hdf5_format
 from nets import costs
+from nets.network import Network
 from training.experiment import build_network
 from training.options import check_options, is_training
 from training.schedule import training_schedule
@@ -46,7 +48,7 @@ class Estimate(NamedTuple):
     memory_gb: float
 
 
-def phases(resolution, **schedule_kwargs):
+def phases(resolution: int, **schedule_kwargs: Any) -> list[Phase]:
     """The schedule as a list of :class:`Phase`; `schedule_kwargs` are those of `training_schedule`."""
     options = {**defaults_of(training_schedule), **schedule_kwargs}
     training, transition = options['lod_training_kimg'], options['lod_transition_kimg']
@@ -54,7 +56,7 @@ def phases(resolution, **schedule_kwargs):
     starts = {0.0}
     for index in range(len(bin(resolution)) if period else 0):
         starts |= {float(index * period), float(index * period + training)}
-    result = []
+    result: list[Phase] = []
     for start in sorted(start for start in starts if start < total):
         # A little after the start: the first image still belongs to the phase before.
         schedule = training_schedule(int(start * 1000) + 1, resolution, **schedule_kwargs)
@@ -67,7 +69,7 @@ def phases(resolution, **schedule_kwargs):
     return result
 
 
-def estimate(phase, G, D, repeats, flops):
+def estimate(phase: Phase, G: Network, D: Network, repeats: int, flops: float) -> Estimate:
     """The :class:`Estimate` of a phase: `repeats` D steps per G step, on a machine with `flops` operations a second."""
     forwards_d = D_STEP_FORWARDS + G_STEP_FORWARDS / 2 / repeats
     forwards_g = 1 + G_STEP_FORWARDS / 2 / repeats      # A D step generates, too.
@@ -79,7 +81,7 @@ def estimate(phase, G, D, repeats, flops):
     return Estimate(1000 * 2 * work / (flops * SHARE_OF_PEAK), BASE_MEMORY_GB + values * 4 / 2 ** 30)
 
 
-def measured_flops(device, size=2048, seconds=0.3):
+def measured_flops(device: str, size: int = 2048, seconds: float = 0.3) -> float:
     """Multiplications and additions per second of float32 matrix products on a torch device."""
     import torch  # Which the other engines do without.
 
@@ -92,7 +94,7 @@ def measured_flops(device, size=2048, seconds=0.3):
     return 2 * size ** 3 / best
 
 
-def build_networks(chosen, data_dir):
+def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]:
     """(G, D, whether the data set is there) of a resolved experiment; without it, for RGB images without labels."""
     section = chosen['dataset']
     h5_path = os.path.join(data_dir, section['h5_path'])
@@ -105,10 +107,12 @@ def build_networks(chosen, data_dir):
         if section.get('max_labels', 'all') != 0 and os.path.exists(hdf5_format.labels_path(h5_path)):
             columns = hdf5_format.load_labels(hdf5_format.labels_path(h5_path), num_images).shape[1]
             label_size = columns if section.get('max_labels', 'all') == 'all' else section['max_labels']
-    return (*[build_network(name, chosen, channels, section['resolution'], label_size) for name in 'GD'], there)
+    G, D = (build_network(name, chosen, channels, section['resolution'], label_size) for name in 'GD')
+    return G, D, there
 
 
-def describe(chosen, data_dir, engine='auto', theano_flags=None, precision='auto', *, train_gan):
+def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: dict | None = None,
+             precision: str = 'auto', *, train_gan: Callable) -> None:
     """Print the resolved experiment `chosen`, its schedule, and estimates of memory and time."""
     pprint.pprint(chosen, width=120, sort_dicts=False)
     if not is_training(chosen):
@@ -125,7 +129,7 @@ def describe(chosen, data_dir, engine='auto', theano_flags=None, precision='auto
                        if name in options}
     print('\n' + str(environment))
     flops = measured_flops(environment.device)
-    total_seconds = 0
+    total_seconds = 0.0
     print(f'\n{"kimg":>15}  {"resolution":<22} {"minibatch":>9} {"sec/kimg ~":>12} {"memory ~":>10}')
     for phase in phases(chosen['dataset']['resolution'], **schedule_kwargs):
         needs = estimate(phase, G, D, options['D_training_repeats'], flops)

@@ -13,6 +13,9 @@ from datetime import timedelta
 import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
 
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 from common.errors import UserError
 from nets.ranks import SINGLE, Ranks
 from theano_torch import collective
@@ -34,7 +37,7 @@ class EndedElsewhere(SharedError):
 # Ranks.
 
 
-def from_environment():
+def from_environment() -> Ranks:
     """What torchrun has set in the environment; `SINGLE` without torchrun."""
     if 'RANK' not in os.environ or 'WORLD_SIZE' not in os.environ:
         return SINGLE
@@ -49,11 +52,12 @@ def _integer_variable(name, default):
         raise UserError(f'environment variable {name}={value!r}: must be a whole number') from None
 
 
-def check_minibatches(ranks, resolutions, minibatch_default, minibatch_overrides):
+def check_minibatches(ranks: Ranks, resolutions: Iterable[int], minibatch_default: int,
+                      minibatch_overrides: dict[int, int] | None) -> None:
     """Raise `UserError` unless the minibatches at all `resolutions` can be divided among the ranks."""
     for resolution in resolutions:
         option, size = 'minibatch_default', minibatch_default
-        if resolution in (minibatch_overrides or {}):
+        if minibatch_overrides and resolution in minibatch_overrides:
             option, size = f'minibatch_overrides[{resolution}]', minibatch_overrides[resolution]
         if size % ranks.size:
             below = size // ranks.size * ranks.size
@@ -67,7 +71,7 @@ def check_minibatches(ranks, resolutions, minibatch_default, minibatch_overrides
 
 
 @contextlib.contextmanager
-def process_group(ranks, device):
+def process_group(ranks: Ranks, device: str) -> Iterator[None]:
     """``with process_group(ranks, device): ...``: connected to the other ranks; `device` is what Theano runs on.
 
     Raises
@@ -100,7 +104,7 @@ def process_group(ranks, device):
     dist.destroy_process_group()
 
 
-def from_rank_0(ranks, value):
+def from_rank_0(ranks: Ranks, value: Any) -> Any:
     """The object `value` of rank 0, on all ranks."""
     if ranks.size == 1:
         return value
@@ -116,7 +120,7 @@ def _broadcast(value, group=None):
 
 
 @contextlib.contextmanager
-def rank_0_first(ranks):
+def rank_0_first(ranks: Ranks) -> Iterator[None]:
     """The others do what is in the block when rank 0 has done it; if that fails, it fails for them, too.
 
     Raises
@@ -142,7 +146,7 @@ def rank_0_first(ranks):
                 _broadcast(done, group)
 
 
-def copy_from_rank_0(ranks, variables):
+def copy_from_rank_0(ranks: Ranks, variables: Iterable) -> None:
     """Give shared variables the values that they have on rank 0."""
     if ranks.size == 1:
         return

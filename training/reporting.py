@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -14,11 +15,14 @@ from common.errors import WriteError
 from common.files import append
 from common.machine import peak_memory
 from nets import costs
+from nets.network import Network
 from training import processes
+from training.event_file import EventFile
+from training.schedule import Schedule
 
 
 @contextlib.contextmanager
-def warning_only():
+def warning_only() -> Iterator[None]:
     """Around writing files that the training can do without for now: the disk may be full for a while only."""
     try:
         yield
@@ -47,21 +51,21 @@ class Tick:
 
     names = ('Gloss', 'Dloss', 'Dreal', 'Dfake')
 
-    def __init__(self, number, start_nimg, run_start_time, start_time):
+    def __init__(self, number: int, start_nimg: int, run_start_time: float, start_time: float) -> None:
         self.number, self.start_nimg = number, start_nimg
         self.run_start_time, self.start_time = run_start_time, start_time
         self.sums, self.counts = np.zeros(4), np.zeros(4)
         self.compile_seconds = 0.0
 
-    def next(self, cur_nimg, cur_time):
+    def next(self, cur_nimg: int, cur_time: float) -> 'Tick':
         """The tick after this one."""
         return Tick(self.number + 1, cur_nimg, self.run_start_time, cur_time)
 
-    def is_over(self, cur_nimg, schedule):
+    def is_over(self, cur_nimg: int, schedule: Schedule) -> bool:
         """Whether the status line is due."""
         return cur_nimg >= self.start_nimg + schedule.tick_kimg * 1000
 
-    def add(self, outputs):
+    def add(self, outputs: Sequence) -> None:
         """Add the outputs of one D step.
 
         Raises
@@ -78,13 +82,13 @@ class Tick:
             self.counts[index] += np.size(output)
 
     @contextlib.contextmanager
-    def compiling(self):
+    def compiling(self) -> Iterator[None]:
         """Around compiling, whose time is told apart."""
         start_time = time.time()
         yield
         self.compile_seconds += time.time() - start_time
 
-    def statistics(self, cur_nimg, cur_time, schedule, gdrop_strength):
+    def statistics(self, cur_nimg: int, cur_time: float, schedule: Schedule, gdrop_strength: float) -> dict:
         """The values of the status line: {name: number}."""
         kimg, seconds = (cur_nimg - self.start_nimg) / 1000.0, cur_time - self.start_time
         return {'tick': self.number, 'kimg': cur_nimg / 1000.0, 'lod': schedule.lod, 'resolution': schedule.resolution,
@@ -93,11 +97,11 @@ class Tick:
                 'peak_memory_mb': peak_memory() / 2 ** 20, 'Dgdrop': gdrop_strength,
                 **dict(zip(self.names, self.sums / self.counts, strict=True))}
 
-    def steps_sec_per_kimg(self, statistics):
+    def steps_sec_per_kimg(self, statistics: dict) -> float:
         """Seconds per thousand images without compiling."""
         return statistics['sec_per_kimg'] * (1 - self.compile_seconds / statistics['sec_per_tick'])
 
-    def get_state(self):
+    def get_state(self) -> dict:
         """Plain data for :meth:`from_state`."""
         cur_time = time.time()
         return {'cur_tick': self.number - 1, 'tick_start_nimg': self.start_nimg,
@@ -106,7 +110,7 @@ class Tick:
                          'compile_seconds': self.compile_seconds}}
 
     @classmethod
-    def from_state(cls, state, start_time):
+    def from_state(cls, state: dict, start_time: float) -> 'Tick':
         """The tick that :meth:`get_state` described, going on since `start_time`."""
         tick = cls(state['cur_tick'] + 1, state['tick_start_nimg'], time.time() - state['seconds'],
                    start_time - state['tick_seconds'])
@@ -115,7 +119,7 @@ class Tick:
         return tick
 
 
-def report(run_dir, events, statistics):
+def report(run_dir: str, events: EventFile, statistics: dict) -> None:
     """Print the status line; append the same values to ``stats.jsonl`` and `events`, an :class:`EventFile`."""
     tqdm.write('tick {tick:<5d} kimg {kimg:<8.1f} lod {lod:<5.2f} minibatch {minibatch:<4d} time {time:<12} '
                'sec/tick {sec_per_tick:<9.1f} sec/kimg {sec_per_kimg:<6.1f} Dgdrop {Dgdrop:<8.4f} Gloss {Gloss:<8.4f} '
@@ -134,13 +138,14 @@ class ProgressBar:
     the last tick.
     """
 
-    def __init__(self, G, D, resolution, total_kimg, resolution_at, show):
+    def __init__(self, G: Network, D: Network, resolution: int, total_kimg: float,
+                 resolution_at: Callable[[float], int], show: bool) -> None:
         self.total_kimg = total_kimg
         self.resolution_at = resolution_at      # Function: kimg -> resolution of the images then.
         per_layer = costs.layer_multiplications(G) + costs.layer_multiplications(D)
         self.work = {2 ** stage: sum(count for height, count in per_layer if height <= 2 ** stage)
                      for stage in range(2, int(np.log2(resolution)) + 1)}
-        self.seconds_per_work = None
+        self.seconds_per_work = np.nan      # Until the first tick has ended.
         self.bar = tqdm(total=self.total_kimg, disable=not show, mininterval=1 if sys.stderr.isatty() else 30,
                         bar_format='{percentage:3.0f}%|{bar:30}| {n:.1f}/{total:.0f} kimg, {elapsed} gone{postfix}')
         self.bar.set_postfix_str('ETA after the first tick', refresh=False)
@@ -151,15 +156,15 @@ class ProgressBar:
     def __exit__(self, *exception):
         self.bar.close()
 
-    def update(self, cur_nimg):
+    def update(self, cur_nimg: int) -> None:
         self.bar.update(min(cur_nimg / 1000.0, self.total_kimg) - self.bar.n)
 
-    def calibrate(self, resolution, seconds_per_kimg):
+    def calibrate(self, resolution: int, seconds_per_kimg: float) -> None:
         """Take the rate of a finished tick."""
         self.seconds_per_work = seconds_per_kimg / self.work[resolution]
         self.bar.set_postfix_str('ETA ' + format_time(self.remaining_seconds(self.bar.n)), refresh=False)
 
-    def remaining_seconds(self, kimg):
+    def remaining_seconds(self, kimg: float) -> float:
         """Estimated seconds from `kimg` to the end."""
         points, step = np.linspace(kimg, self.total_kimg, 200, endpoint=False, retstep=True)
         return step * self.seconds_per_work * sum(self.work[self.resolution_at(point)] for point in points)

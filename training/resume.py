@@ -2,12 +2,16 @@
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+import theano_env
 from common.console import command_line
 from common.errors import UserError
+from data.dataset import Dataset
+from nets.network import Network
 from runs import states
 from runs.folder import (
     DONE_FILE,
@@ -15,11 +19,16 @@ from runs.folder import (
     find_run,
     is_pickle,
 )
+from runs.states import State
+from training.functions_ahead import FunctionsAhead
 from training.options import with_defaults
+from training.schedule import Schedule
 from training.snapshots import SnapshotGrid
+from training.steps import TrainingFunctions
 
 
-def state_arrays(networks, exponents, compiler, dataset, grid):
+def state_arrays(networks: dict[str, Network], exponents: Sequence, compiler: FunctionsAhead, dataset: Dataset,
+                 grid: SnapshotGrid) -> tuple[dict[str, np.ndarray], dict]:
     """({name: array}, JSON) of all that decides what comes next, but for the counters of the loop."""
     arrays = {f'{key}/{name}': var.get_value(borrow=True) for key, net in networks.items()
               for name, var in (net.trainables if key == 'Gs' else net.vars).items()}
@@ -32,7 +41,8 @@ def state_arrays(networks, exponents, compiler, dataset, grid):
     return arrays, {'lod_range': lod_range, 'numpy_random': [algorithm, *rest]}
 
 
-def restore_state(state, networks, exponents, compiler, dataset, schedule):
+def restore_state(state: State, networks: dict[str, Network], exponents: Sequence, compiler: FunctionsAhead,
+                  dataset: Dataset, schedule: Schedule) -> tuple[SnapshotGrid, TrainingFunctions | None]:
     """Put back what :func:`state_arrays` has collected; NumPy's generator last.
 
     Returns
@@ -66,7 +76,7 @@ class Start(NamedTuple):
     is_finished: bool = False
 
 
-def find_start(experiment, result_dir, environment):
+def find_start(experiment: dict, result_dir: str, environment: theano_env.Environment) -> Start:
     """The :class:`Start` of an experiment according to some options in ``experiment['train']``.
 
     Parameters
@@ -99,7 +109,7 @@ def _about(experiment, environment):
     return {'experiment': experiment, 'command': command_line(), 'environment': str(environment)}
 
 
-def resume_in(run_dir, experiment, environment, train_gan):
+def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environment, train_gan: Callable) -> Start:
     """The :class:`Start` for going on with a run in its folder; prints a note if the engine has changed.
 
     Raises
@@ -146,7 +156,7 @@ FREE_OPTIONS = {
 }
 
 
-def differing_options(recorded, present):
+def differing_options(recorded: dict, present: dict) -> list[str]:
     """How the options of two experiments differ, apart from those in `FREE_OPTIONS`: a list of str.
 
     Parameters

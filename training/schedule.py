@@ -31,7 +31,7 @@ def training_schedule(
     rampdown_kimg           = 0,            # Thousands of images at the end that ramp down to zero. 0 = none.
     tick_kimg_default       = 50,           # Thousands of images per tick...
     tick_kimg_overrides     = None,         # ...and at some resolutions {resolution: kimg}.
-):
+) -> Schedule:
     """The progressive schedule of section 2 and appendix A of the paper as a pure function of `cur_nimg`.
 
     Returns
@@ -62,12 +62,12 @@ def training_schedule(
         lrate_coef=rampup(kimg, rampup_kimg) * rampdown_linear(kimg, total_kimg, rampdown_kimg))
 
 
-def learning_rate(schedule, maximum, overrides=None):
+def learning_rate(schedule: Schedule, maximum: float, overrides: dict[int, float] | None = None) -> float:
     """The rate in force: `maximum`, or what `overrides` {resolution: rate} has instead, times the ramps."""
     return (overrides or {}).get(schedule.resolution, maximum) * schedule.lrate_coef
 
 
-def next_lod_range(cur_nimg, resolution, schedule_kwargs):
+def next_lod_range(cur_nimg: int, resolution: int, schedule_kwargs: dict) -> Schedule | None:
     """The :class:`Schedule` at some time within the next lod range, or None if the training ends before."""
     total_nimg = schedule_kwargs['total_kimg'] * 1000
     phases = [schedule_kwargs[key] for key in ('lod_training_kimg', 'lod_transition_kimg') if schedule_kwargs[key] > 0]
@@ -82,7 +82,7 @@ def next_lod_range(cur_nimg, resolution, schedule_kwargs):
     return None
 
 
-def rampup(epoch, rampup_length):
+def rampup(epoch: float, rampup_length: float) -> float:
     """Factor that rises from exp(-5) at 0 to 1 at `rampup_length`: ``exp(-5 (1 - epoch / rampup_length)^2)``."""
     if epoch >= rampup_length:
         return 1.0
@@ -90,13 +90,13 @@ def rampup(epoch, rampup_length):
     return math.exp(-5.0 * remaining ** 2)
 
 
-def rampdown_linear(epoch, num_epochs, rampdown_length):
+def rampdown_linear(epoch: float, num_epochs: float, rampdown_length: float) -> float:
     """Factor that falls linearly from 1 to 0 over the last `rampdown_length` of `num_epochs`."""
     if rampdown_length <= 0 or epoch < num_epochs - rampdown_length:
         return 1.0
     return max(num_epochs - epoch, 0.0) / rampdown_length
 
 
-def lod_range_of(schedule):
+def lod_range_of(schedule: Schedule) -> tuple[int, int]:
     """(floor, ceil) of the lod: the functions compiled for one such pair serve all lods between."""
     return schedule.min_lod, schedule.max_lod

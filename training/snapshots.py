@@ -4,12 +4,15 @@ import os
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from common.errors import UserError
 from common.files import save_pkl
 from common.images import convert_to_pil_image, create_image_grid, save_pil_image, snapshot_grid_size
-from nets.network import random_latents
+from data.dataset import Dataset
+from nets.network import Network, random_latents
 from runs.folder import DONE_FILE, NETWORK_SNAPSHOT
+from training.event_file import EventFile
 from training.steps import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS
 
 SNAPSHOT_MINIBATCH = 32             # Images generated at once for a picture; with batch norm they influence each other.
@@ -25,10 +28,10 @@ class SnapshotGrid(NamedTuple):
 
 
 def setup_snapshot_grid(
-    G, dataset,
+    G: Network, dataset: Dataset,
     grid_size = None,       # (columns, rows); None = as many images as fit on a Full HD screen, or one row a class.
     grid_type = 'default',  # 'default': random reals. 'category': column k holds class k. 'category-rows': row k does.
-):
+) -> SnapshotGrid:
     """Draw what :class:`SnapshotGrid` holds, from NumPy's global generator."""
     if grid_type == 'default':
         columns, rows = grid_size or snapshot_grid_size(*dataset.shape[1:])
@@ -67,14 +70,15 @@ class SnapshotWriter:
         Width and height of a pixel in the pictures.
     """
 
-    def __init__(self, run_dir, events, networks, grid, zoom):
+    def __init__(self, run_dir: str, events: EventFile, networks: dict[str, Network], grid: SnapshotGrid,
+                 zoom: int) -> None:
         self.run_dir, self.events, self.networks, self.grid, self.zoom = run_dir, events, networks, grid, zoom
 
-    def save_reals(self):
+    def save_reals(self) -> None:
         """Save the reals as ``reals.png``."""
         self._save_grid('reals.png', self.grid.reals, DYNAMIC_RANGE_IMAGES)
 
-    def save_fakes(self, cur_nimg):
+    def save_fakes(self, cur_nimg: int) -> None:
         """Save the images of the fixed latents as ``fakesNNNNNN.png``, NNNNNN in thousands of images.
 
         As in the release, Gs runs in training mode: batch norm uses and moves its statistics.
@@ -85,11 +89,11 @@ class SnapshotWriter:
         picture = self._save_grid(f'fakes{cur_nimg // 1000:06d}.png', images, DYNAMIC_RANGE_NETS)
         self.events.picture(cur_nimg, 'fakes', picture)
 
-    def save_networks(self, cur_nimg):
+    def save_networks(self, cur_nimg: int) -> None:
         """Save (G, D, Gs) as ``network-snapshot-NNNNNN.pkl``, NNNNNN in thousands of images."""
         self._save_networks(NETWORK_SNAPSHOT % (cur_nimg // 1000))
 
-    def save_final(self):
+    def save_final(self) -> None:
         """Save (G, D, Gs) as ``network-final.pkl`` and note that the training is done."""
         self._save_networks('network-final.pkl')
         with open(os.path.join(self.run_dir, DONE_FILE), 'w', encoding='utf-8'):
@@ -104,6 +108,6 @@ class SnapshotWriter:
         return picture
 
 
-def grid_picture(images, drange, grid_size, zoom):
+def grid_picture(images: np.ndarray, drange: tuple[float, float], grid_size: tuple[int, int], zoom: int) -> Image.Image:
     """One Pillow image of images (N, C, H, W), each pixel `zoom` times as large."""
     return convert_to_pil_image(create_image_grid(images.repeat(zoom, axis=2).repeat(zoom, axis=3), grid_size), drange)

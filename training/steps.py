@@ -1,6 +1,7 @@
 """The training steps of D and G for one range of lods, as compiled Theano functions."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import lasagne
 import numpy as np
@@ -10,21 +11,24 @@ from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import loss
 from common.images import adjust_dynamic_range
+from data.dataset import Dataset
 from nets import layers, ops, updates
+from nets.network import Network
 from nets.ranks import SINGLE, mean_over_ranks, own_rows
 
 DYNAMIC_RANGE_IMAGES = (0, 255)     # Of the uint8 images in the dataset.
 DYNAMIC_RANGE_NETS = (-1, 1)        # Of the images between G and D.
+MBDISC_INIT_IMAGES = 500            # Reals that initialise minibatch discrimination (Salimans et al. 2016).
 
 
 class TrainingFunctions(NamedTuple):
     """Compiled steps for one lod range."""
 
-    train_d: object         # (reals, real_labels, latents, fake_labels) -> G_loss, D_loss, real_scores, fake_scores
-    train_g: object         # (latents, fake_labels) -> nothing; None when D's function updates G too
+    train_d: Callable       # (reals, real_labels, latents, fake_labels) -> G_loss, D_loss, real_scores, fake_scores
+    train_g: Callable | None    # (latents, fake_labels) -> nothing; None when D's function updates G too
     streams: list           # Random streams of the functions, see `seed_streams`.
-    variables: list = ()    # Shared variables of the functions alone that change: Adam's, random streams.
-    layer_rstates: list = ()    # Where the layers' random streams stand after compiling, see `layer_streams`.
+    variables: Sequence = ()    # Shared variables of the functions alone that change: Adam's, random streams.
+    layer_rstates: Sequence = ()    # Where the layers' random streams stand after compiling, see `layer_streams`.
 
 
 def compile_training_functions(
@@ -39,7 +43,7 @@ def compile_training_functions(
     ranks = SINGLE,     # Ranks: the minibatch is the share of one rank.
     loss_scaling = (None, None),    # Exponents of D's and G's loss scaling, see updates.scaled.
     adam_states = (None, None),     # Optimizer states of D and G. None: new ones.
-):
+) -> TrainingFunctions:
     """Build and compile the D and G steps for the lod range ``[schedule.min_lod, schedule.max_lod]``.
 
     Everything runs at the resolution of `min_lod`: the networks never look at images finer than that. Gradients and
@@ -101,28 +105,28 @@ def compile_training_functions(
     return TrainingFunctions(train_d, train_g, streams, variables, [stream.rstate for stream in layers_random])
 
 
-def layer_streams(*nets):
+def layer_streams(*nets: Network) -> list:
     """The random streams of the layers of `nets`, which every building of the functions takes a step further."""
     return [value for net in nets for layer in lasagne.layers.get_all_layers(net.output_layers)
             for value in vars(layer).values() if isinstance(value, MRG_RandomStreams)]
 
 
-def gradients(loss, net):
+def gradients(loss: Any, net: Network) -> tuple[list, list]:
     """(gradients, parameters) of those parameters of `net` that `loss` depends on, with one walk of the graph."""
     params = list(net.trainables.values())
     grads = theano.grad(loss, params, disconnected_inputs='ignore', return_disconnected='None')
     connected = [(grad, param) for grad, param in zip(grads, params, strict=True) if grad is not None]
-    grads, params = zip(*connected, strict=True)
-    return list(grads), list(params)
+    return [grad for grad, _param in connected], [param for _grad, param in connected]
 
 
-def seed_streams(functions):
+def seed_streams(functions: TrainingFunctions) -> None:
     """Seed the random streams of `functions` from Lasagne's generator, as the release did when it compiled them."""
     for stream in functions.streams:
         stream.seed(lasagne.random.get_rng().randint(1, 2147462579))
 
 
-def process_reals(images, lod, min_lod, drange_data=DYNAMIC_RANGE_IMAGES, drange_net=DYNAMIC_RANGE_NETS,
+def process_reals(images: np.ndarray, lod: Any, min_lod, drange_data=DYNAMIC_RANGE_IMAGES,
+                  drange_net=DYNAMIC_RANGE_NETS,
                   mirror_draws=None):
     """What the 2018 release feeds its networks: full-sized images that fade between two resolutions in float.
 
@@ -154,10 +158,7 @@ def process_reals(images, lod, min_lod, drange_data=DYNAMIC_RANGE_IMAGES, drange
     return ops.upscale2d(x, 2 ** min_lod)
 
 
-MBDISC_INIT_IMAGES = 500            # Reals that initialise minibatch discrimination (Salimans et al. 2016).
-
-
-def initialize_mbdisc(D, dataset, lod):
+def initialize_mbdisc(D: Network, dataset: Dataset, lod: float) -> None:
     """Initialise the minibatch discrimination of `D`, if it has any, from the activations of real images."""
     if not layers.has_mbdisc(D.output_layers):
         return

@@ -7,8 +7,12 @@ import signal
 import socket
 import sys
 import threading
+from typing import Any
 
 import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
+from collections.abc import Iterator
+
+from nets.ranks import Ranks
 from theano_torch import collective
 from training import processes
 
@@ -19,7 +23,7 @@ SAVING_SECONDS = 25.0       # ...and of one that has a training state to save; t
 class Stopped(processes.SharedError):
     """The run in `run_dir` was asked to stop, by the signal `signum`, and has done so."""
 
-    def __init__(self, message, signum, run_dir):
+    def __init__(self, message: str, signum: int, run_dir: str) -> None:
         super().__init__(message)
         self.signum, self.run_dir = signum, run_dir
 
@@ -34,10 +38,10 @@ class StopRequest:
     A second Ctrl-C is a KeyboardInterrupt, as ever.
     """
 
-    def __init__(self, ranks):
+    def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
         self.signum = 0
-        self.previous = {}
+        self.previous: dict[int, Any] = {}
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -55,7 +59,7 @@ class StopRequest:
         if self.ranks.rank == 0 and sys.stderr.isatty():
             os.write(sys.stderr.fileno(), b'\nstopping and saving after this step; Ctrl-C again stops at once\n')
 
-    def asked(self):
+    def asked(self) -> int:
         """The number of the signal, or 0; the same on all ranks, also if only one has got it."""
         if self.ranks.size == 1:
             return self.signum
@@ -68,7 +72,7 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def ending_together(ranks, run_dir):
+def ending_together(ranks: Ranks, run_dir: str) -> Iterator[None]:
     """Around the training: when another rank has ended, end with one line that says so and names the last snapshot.
 
     A rank that has died shows in an error of the next collective operation, or in SIGTERM, which torchrun sends.
