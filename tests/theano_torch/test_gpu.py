@@ -108,6 +108,7 @@ def assert_same_bits(ours, theirs):
     assert [value.tobytes() for value in ours[1]] == [value.tobytes() for value in theirs[1]]
 
 
+@pytest.mark.slow
 @ON_ALL_DEVICES
 def test_training_steps_as_on_the_cpu(device):
     outputs, parameters, _ = results(device)
@@ -119,6 +120,7 @@ def test_training_steps_as_on_the_cpu(device):
         np.testing.assert_allclose(value, reference, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @ON_ALL_DEVICES
 def test_graphs_give_the_same_bits_as_single_steps(device):
     recorded = results(device, deterministic=True)

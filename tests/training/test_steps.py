@@ -70,6 +70,7 @@ def test_what_nobody_needs_any_more_is_abandoned(compiled):
     assert not thread.is_alive()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('engine', ['torch'], indirect=True)
 @pytest.mark.parametrize('reset', [True, False])
 def test_optimizer_state_across_ranges(engine, reset):
@@ -175,7 +176,7 @@ def test_reals_as_in_the_2018_release(engine, key):
         images, lod_var, int(lod), drange_net=(0, 1) if 'drange01' in key else (-1, 1),
         mirror_draws=draws if 'mirror' in key else None)
     function = theano.function([images, draws, lod_var], result, on_unused_input='ignore')
-    reals = function(TRAIN_UTILS[f'process_reals/input_lod{lod}'], TRAIN_UTILS['process_reals/mirror_mask'], lod)
+    reals = function(TRAIN_UTILS[f'process_reals/input_lod{int(lod)}'], TRAIN_UTILS['process_reals/mirror_mask'], lod)
     assert reals.dtype == np.float32
     # Roundings of float32 of values up to 1.
     np.testing.assert_allclose(reals, TRAIN_UTILS[key], rtol=0, atol=3e-7)
