@@ -129,6 +129,7 @@ def test_graphs_give_the_same_bits_as_single_steps(device):
     assert_same_bits(recorded, single)
 
 
+@pytest.mark.slow
 @ON_ALL_DEVICES
 def test_two_runs_give_the_same_bits(device):
     assert_same_bits(results(device, deterministic=True), results(device, deterministic=True, run=2))
