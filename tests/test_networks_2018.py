@@ -244,6 +244,7 @@ class LossCase:
         return evaluate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('label_size, min_lod, image_lod', [(0, None, 0), (10, None, 0), (10, 1, 1)])
 def test_losses_and_gradients(label_size, min_lod, image_lod):
     """Means of the recorded losses, whose gradients are recorded; with all images at a lower resolution, too."""

@@ -358,6 +358,7 @@ def folders(tmp_path):
     return ['--data-dir', str(tmp_path / 'data'), '--result-dir', str(tmp_path / 'results')]
 
 
+@pytest.mark.slow
 def test_the_default_experiment_builds_its_dataset_and_leaves_a_complete_run_folder(folders, tmp_path, capsys):
     status, out, err = run_main(capsys, *folders, *TINY, '--set', 'train.total_kimg=0.05')
     assert (status, err) == (0, '')
@@ -451,6 +452,7 @@ def test_a_data_folder_that_cannot_be_made(tmp_path, capsys):
     assert not list(tmp_path.glob('results/*'))
 
 
+@pytest.mark.slow
 def test_nan_stops_the_run_and_keeps_the_snapshots(folders, tmp_path, capsys):
     options = {'train.total_kimg': 10, 'train.rampup_kimg': 0, 'train.lod_training_kimg': 5,
                'train.network_snapshot_ticks': 1, 'train.G_learning_rate_max': 1e18, 'train.D_learning_rate_max': 1e18}

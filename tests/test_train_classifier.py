@@ -23,6 +23,7 @@ def digits_path(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_command_trains_to_95_percent_on_unseen_digits(digits_path, tmp_path, capsys):
     output = tmp_path / 'classifier.npz'
     assert train_classifier.main([str(digits_path), str(output), '--epochs', '1', '--engine', 'torch']) == 0

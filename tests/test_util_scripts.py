@@ -99,6 +99,7 @@ for idx in range(images.shape[0]):
 '''
 
 
+@pytest.mark.slow
 def test_a_script_for_the_2018_release(results, tmp_path):
     script = tmp_path / 'import_example.py'
     script.write_text(SCRIPT.format(pkl=locate_network_pkl(0, result_dir=results)))
@@ -275,6 +276,7 @@ def test_videos_that_cannot_be_made(results, tmp_path, monkeypatch):
 # Projection.
 
 
+@pytest.mark.slow
 def test_the_latents_of_a_generated_image_are_found(results, tmp_path):
     G = load(results, 3)
     latents, label = np.random.RandomState(77).randn(1, 8), np.eye(3)[[1]]

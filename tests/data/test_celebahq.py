@@ -131,6 +131,7 @@ def test_landmarks_of_no_face():
 # The recorded images.
 
 
+@pytest.mark.slow
 @needs_libjpeg_8d
 @pytest.mark.parametrize('recorded', IMAGES, ids=lambda recorded: recorded['orig_file'])
 def test_recorded_steps(recorded):

@@ -109,6 +109,7 @@ def assert_same_bits(ours, theirs):
     assert [value.tobytes() for value in ours[1]] == [value.tobytes() for value in theirs[1]]
 
 
+@pytest.mark.slow
 @ON_ALL_DEVICES
 def test_training_steps_as_on_the_cpu(device):
     outputs, parameters, _ = results(device)
@@ -120,6 +121,7 @@ def test_training_steps_as_on_the_cpu(device):
         np.testing.assert_allclose(value, reference, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @ON_ALL_DEVICES
 def test_graphs_give_the_same_bits_as_single_steps(device):
     recorded = results(device, deterministic=True)
@@ -128,6 +130,7 @@ def test_graphs_give_the_same_bits_as_single_steps(device):
     assert_same_bits(recorded, single)
 
 
+@pytest.mark.slow
 @ON_ALL_DEVICES
 def test_two_runs_give_the_same_bits(device):
     assert_same_bits(results(device, deterministic=True), results(device, deterministic=True, run=2))

@@ -352,6 +352,7 @@ def test_numpy_streams(python_mode):
 # Networks.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype, tolerance', [('float32', 2e-5), ('float64', 1e-11)])
 def test_gradient_penalty_of_a_convolutional_network(python_mode, dtype, tolerance):
     """Second derivatives through convolutions, pooling, normalisation, concatenation and softmax, with Adam."""

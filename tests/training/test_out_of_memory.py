@@ -92,6 +92,7 @@ def test_the_proposal(overrides, ranks, line):
     assert str(caught.value) == 'out of memory: 4 GiB; ' + line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('error', [ON_GPU, ON_HOST], ids=['gpu', 'host'])
 def test_training_ends_with_one_line(error, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch, '_fused_adam_', raising(error))

@@ -241,6 +241,7 @@ def test_an_overflow_on_another_rank_counts_here(monkeypatch):
     assert [exponent.get_value() for exponent in exponents] == pytest.approx([63.0005] * 2, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_float16_runs_train_with_loss_scaling(tmp_path, monkeypatch):
     """From the command line's option to the updates; the exponents fall until the gradients fit."""
     exponents = []

@@ -174,6 +174,7 @@ def test_a_rank_that_is_stopped_stops_all_and_they_go_on_bit_for_bit(ranks, data
     kill_resume.assert_same(*[kill_resume.contents(tmp_path / name / '000-digits') for name in ('alone', 'stopped')])
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_rank_that_waits_in_a_collective(ranks, tmp_path):
     first, _second = ranks(WORKER, 'hang', str(tmp_path))
     wait_for((tmp_path / 'waiting').exists, first)

@@ -71,6 +71,7 @@ def test_what_nobody_needs_any_more_is_abandoned(compiled):
     assert not thread.is_alive()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('engine', ['torch'], indirect=True)
 @pytest.mark.parametrize('reset', [True, False])
 def test_optimizer_state_across_ranges(engine, reset):
