@@ -78,13 +78,13 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
     EnvironmentProblem
         Unknown flag, bad value, or an engine or device that this machine does not have.
     """
-    flags: dict = dict(flags or {})
+    given: dict = dict(flags or {})
     if engine not in ENGINES:
         raise EnvironmentProblem(f'engine={engine!r}: choose one of {", ".join(ENGINES)}')
     if precision not in PRECISIONS:
         raise EnvironmentProblem(f'precision={precision!r}: choose one of {", ".join(PRECISIONS)}')
-    device = _parse_device(flags.pop('device', 'auto'), local_rank)
-    _set_flags(flags)
+    device = _parse_device(given.pop('device', 'auto'), local_rank)
+    _set_flags(given)
     asked = engine
     if engine == 'auto':
         engine = 'torch' if importlib.util.find_spec('torch') else 'theano' if _find_compiler() else 'python'
