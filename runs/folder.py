@@ -5,6 +5,7 @@ import fcntl
 import glob
 import os
 import re
+from collections.abc import Iterator
 
 from common.errors import UserError, did_you_mean
 
@@ -14,12 +15,12 @@ EVENTS_FILE = 'events.out.tfevents.training'
 GROWING_FILES = ('log.txt', 'stats.jsonl', EVENTS_FILE)    # To these the run appends.
 
 
-def sizes_of_growing_files(run_dir):
+def sizes_of_growing_files(run_dir: str) -> dict[str, int]:
     paths = {name: os.path.join(run_dir, name) for name in GROWING_FILES}
     return {name: os.path.getsize(path) for name, path in paths.items() if os.path.exists(path)}
 
 
-def state_paths(run_dir):
+def state_paths(run_dir: str) -> list[str]:
     """The training states in a run folder, oldest first."""
     return sorted(glob.glob(os.path.join(glob.escape(run_dir), 'training-state-*.npz')), key=_number)
 
@@ -29,13 +30,13 @@ def _number(path):
     return int(([-1] + re.findall(r'\d+', os.path.basename(path)))[-1])
 
 
-def network_snapshots(run_dir):
+def network_snapshots(run_dir: str) -> list[str]:
     """The numbered network snapshots in a run folder, oldest first."""
     return sorted(glob.glob(os.path.join(glob.escape(run_dir), 'network-snapshot-*.pkl')), key=_number)
 
 
 @contextlib.contextmanager
-def in_use(run_dir):
+def in_use(run_dir: str) -> Iterator[None]:
     """Around all that writes into a run folder.
 
     Raises
@@ -56,7 +57,7 @@ def in_use(run_dir):
         os.close(descriptor)
 
 
-def find_run(result_dir, run_id):
+def find_run(result_dir: str, run_id: int | str) -> str:
     """The folder of a run.
 
     Parameters
@@ -69,7 +70,7 @@ def find_run(result_dir, run_id):
     ------
     UserError
     """
-    runs = {}
+    runs: dict[int, list[str]] = {}
     for name in sorted(os.listdir(result_dir)) if os.path.isdir(result_dir) else []:
         match = re.match(r'(\d+)-', name)
         if match and os.path.isdir(os.path.join(result_dir, name)):
@@ -91,7 +92,7 @@ def find_run(result_dir, run_id):
     return os.path.join(result_dir, found[0])
 
 
-def find_networks(result_dir, run_id, snapshot):
+def find_networks(result_dir: str, run_id: int | str, snapshot: int | str) -> tuple[str, float | None]:
     """(path, kimg or None) of the network pickle that a new run starts from.
 
     Parameters
@@ -119,12 +120,12 @@ def find_networks(result_dir, run_id, snapshot):
     return path, float(numbered[1]) if numbered else None
 
 
-def is_pickle(run_id):
+def is_pickle(run_id: int | str) -> bool:
     """Whether `run_id` names a network pickle rather than a run."""
     return str(run_id).endswith('.pkl')
 
 
-def create_result_subdir(result_dir, desc):
+def create_result_subdir(result_dir: str, desc: str) -> str:
     """Make the folder ``result_dir/NNN-desc``, NNN being one above the highest number there.
 
     Two runs that start at the same moment get different numbers.
@@ -167,7 +168,7 @@ def _run_numbers(result_dir):
     return [int(match[1]) for match in map(re.compile(r'(\d+)(-.*)?').fullmatch, os.listdir(result_dir)) if match]
 
 
-def locate_run_dir(run, result_dir='results'):
+def locate_run_dir(run: int | str, result_dir: str = 'results') -> str:
     """The folder of a run.
 
     Parameters
@@ -202,7 +203,7 @@ def locate_run_dir(run, result_dir='results'):
         run, result_dir, did_you_mean(text, folders) or '; there are ' + (', '.join(folders) or 'none')))
 
 
-def list_network_pkls(run_dir):
+def list_network_pkls(run_dir: str) -> list[str]:
     """Paths of the network snapshots of a run, the earliest first, ``network-final.pkl`` at the end."""
     pattern = re.compile(r'network-(snapshot-(\d+)|final)\.pkl')
     found = [(not match[2], int(match[2] or 0), match[0]) for match in map(pattern.fullmatch, os.listdir(run_dir))
@@ -210,7 +211,7 @@ def list_network_pkls(run_dir):
     return [os.path.join(run_dir, name) for _final, _kimg, name in sorted(found)]
 
 
-def locate_network_pkl(run_or_pkl, snapshot=None, result_dir='results'):
+def locate_network_pkl(run_or_pkl: int | str, snapshot: int | str | None = None, result_dir: str = 'results') -> str:
     """Path of a network pickle.
 
     Parameters

@@ -38,7 +38,7 @@ class DamagedState(UserError):
     """A training state that was not written completely or has changed since."""
 
 
-def write(path, state):
+def write(path: str, state: State) -> None:
     """Write a :class:`State` into a file that is either complete, checksum included, or not there.
 
     Raises
@@ -58,7 +58,7 @@ def write(path, state):
         file.write(checksum)
 
 
-def read(path):
+def read(path: str) -> State:
     """The :class:`State` in a file.
 
     Raises
@@ -114,17 +114,17 @@ class RunStates:
         What the run goes on from.
     """
 
-    def __init__(self, run_dir, about, start=None):
+    def __init__(self, run_dir: str, about: dict, start: State | None = None) -> None:
         self.run_dir, self.about, self.start = run_dir, about, start
 
-    def save(self, cur_nimg, arrays, document):
+    def save(self, cur_nimg: int, arrays: dict, document: dict) -> None:
         """Save a state and delete old ones; says also how far the growing files have come."""
         document = {**self.about, 'growing_files': sizes_of_growing_files(self.run_dir), **document}
         write(os.path.join(self.run_dir, f'training-state-{cur_nimg:09d}.npz'), State(arrays, document))
         for path in state_paths(self.run_dir)[:-STATES_KEPT]:
             os.remove(path)
 
-    def rewind(self):
+    def rewind(self) -> None:
         """Undo what the run has written since the state `start`, so that its files read as if it had never ended.
 
         Without `start`, since the beginning.
@@ -144,7 +144,7 @@ class RunStates:
                 os.remove(path)
 
 
-def newest(run_dir):
+def newest(run_dir: str) -> State | None:
     """The newest state of a run that is intact; says which ones are not. None if there has never been one.
 
     Raises
