@@ -112,7 +112,7 @@ _mnist = {
 # ----------------------------------------------------------------------------------------------------------------------
 # The experiments.
 
-experiments = {
+experiments: dict[str, dict] = {
     # The demo: handwritten digits at 16x16, one row of the final picture per class. Minutes on a laptop CPU.
     'digits': {
         'desc': 'digits',
@@ -246,7 +246,7 @@ experiments = {
 }
 
 # What can be added to the name of any experiment, also several: 'celebahq-v2-1gpu-nopixelnorm-VERBOSE'.
-variants = {
+variants: dict[str, dict] = {
     'nogrowing': {'train': _no_growing},
     'nopixelnorm': {'G': {'use_pixelnorm': False}},
     'nowscale': {'G': {'use_wscale': False}, 'D': {'use_wscale': False}},
