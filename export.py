@@ -17,6 +17,7 @@ import functools
 import inspect
 import json
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -30,13 +31,14 @@ import networks_2018
 from common.errors import UserError, exit_status
 from common.files import atomic_write
 from nets import layers
+from nets.network import Network
 from nets.pickles import load_pkl
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The layout of the 2018 release.
 
 
-def state_2018(net):
+def state_2018(net: Network) -> tuple[str, dict, dict[str, np.ndarray]]:
     """A network in the layout of the 2018 release.
 
     Parameters
@@ -143,7 +145,7 @@ def _pair(name, weight, bias):
     return [(name + '/weight', weight), (name + '/bias', bias)]
 
 
-def save_state(net, path):
+def save_state(net: Network, path: str) -> None:
     """Write :func:`state_2018` of a network as an npz file, see the top of this module."""
     func_name, kwargs, variables = state_2018(net)
     meta = {'build_func_name': func_name, 'static_kwargs': kwargs, 'variable_names': list(variables)}
@@ -210,7 +212,7 @@ class _Graph:
 
 
 @functools.singledispatch
-def onnx_of(layer, graph):
+def onnx_of(layer, graph: _Graph) -> str:
     """Add `layer`, in its deterministic form, to the graph; returns the name of its output."""
     raise UserError(f'layers of type {type(layer).__name__} cannot be exported as ONNX, which is for generators')
 
@@ -324,7 +326,7 @@ def _(layer, graph):
     return graph.add('Cast', graph.value(layer.input_layer), to=graph.onnx.TensorProto.FLOAT16)
 
 
-def onnx_model(net, lod=None):
+def onnx_model(net: Network, lod: float | None = None) -> Any:
     """A generator as an ONNX model, see the top of this module.
 
     Parameters
@@ -371,7 +373,7 @@ def onnx_model(net, lod=None):
     return model
 
 
-def save_onnx(net, path, lod=None):
+def save_onnx(net: Network, path: str, lod: float | None = None) -> None:
     """Write a generator as an ONNX file, see :func:`onnx_model`."""
     model = onnx_model(net, lod)
     with atomic_write(path) as file:
@@ -382,7 +384,7 @@ def save_onnx(net, path, lod=None):
 # Command line.
 
 
-def pick(loaded, name):
+def pick(loaded: Any, name: str) -> Network:
     """The network called G, D or Gs of a loaded pickle, or the only one."""
     if not isinstance(loaded, (tuple, list)):
         return loaded
@@ -391,7 +393,7 @@ def pick(loaded, name):
     return loaded[['G', 'D', 'Gs'].index(name)]
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description='Write a network for use elsewhere.', formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='examples:\n  python export.py onnx results/000-digits/network-final.pkl digits.onnx\n'

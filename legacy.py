@@ -29,7 +29,7 @@ from nets.pickles import load_pkl
 # Command line.
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description='Convert a pickle of the 2017 Theano or the 2018 TensorFlow release into one of this project.',
         epilog='example: python legacy.py karras2018iclr-celebahq-1024x1024.pkl celebahq.pkl')

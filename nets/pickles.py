@@ -19,6 +19,8 @@ import collections
 import contextlib
 import math
 import os
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +82,7 @@ def _drawing_from(generator):
         lasagne.random.set_rng(before)
 
 
-def build(name, func, static_kwargs, values):
+def build(name: str, func: str, static_kwargs: dict, values: list) -> Network:
     """A network whose parameters are about to be assigned, made without drawing from the random generators.
 
     Parameters
@@ -210,7 +212,7 @@ def _assign(net, values):
         net.set_var(name, value)
 
 
-def load_pkl(path, build_funcs=()):
+def load_pkl(path: str, build_funcs: Iterable[str] = ()) -> Any:
     """Read a pickle of networks: ours, or one of the 2017 Theano or the 2018 TensorFlow release; runs nothing in it.
 
     Parameters
