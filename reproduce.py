@@ -26,6 +26,7 @@ from tqdm import tqdm
 import config
 import dataset_tool
 import theano_env
+import train
 import train_classifier
 from common.errors import UserError, exit_status
 from data import hdf5_format
@@ -152,7 +153,7 @@ def train_job(job: Job, data_dir: str, out_dir: str) -> None:
     with open(os.path.join(result_dir, 'output.txt'), 'w', encoding='utf-8') as output, \
             contextlib.redirect_stdout(output):
         experiment.run_experiment({**job.experiment, 'desc': job.name, 'random_seed': job.seed}, data_dir, result_dir,
-                                  'auto', {**config.theano_flags, 'device': 'cpu'})
+                                  'auto', {**config.theano_flags, 'device': 'cpu'}, train_gan=train.train_gan)
 
 
 def evaluate_job(job: Job, data_dir: str, out_dir: str) -> None:

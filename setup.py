@@ -36,6 +36,6 @@ setup(
     extras_require={
         **EXTRAS,
         'all': sorted({package for packages in EXTRAS.values() for package in packages}) + [
-            'onnxruntime', 'playwright', 'pytest', 'pytest-xdist', 'ruff', 'scipy-openblas32'],
+            'onnxruntime', 'playwright', 'pytest', 'pytest-timeout', 'pytest-xdist', 'ruff', 'scipy-openblas32'],
     },
 )

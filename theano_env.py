@@ -1,7 +1,7 @@
-"""Make Theano 1.0.5 and Lasagne 0.1 import and run on today's Python and NumPy, and choose what executes the graphs.
+"""Choose what executes Theano's graphs: engine, device, precision, and Theano's flags.
 
-Importing this module is enough to make ``import theano`` and ``import lasagne`` work afterwards. What runs the compiled
-functions is chosen by :func:`configure`:
+Importing this module is enough to make ``import theano`` and ``import lasagne`` work afterwards, see
+`theano_torch.compat`. What runs the compiled functions is chosen by :func:`configure`:
 
 ======== ===========================================================================================================
 engine   what executes an optimised Theano graph
@@ -11,28 +11,19 @@ theano   Theano's own C code: needs g++, and a BLAS to be fast
 python   Theano's own Python thunks: need nothing, slow, for checks
 auto     torch if PyTorch can be imported, else theano if there is a g++, else python
 ======== ===========================================================================================================
-
-This is the only module of the project that patches anything. Every patch restores what a newer Python, NumPy or SciPy
-took away; the one thing that worked and is replaced is a loop that took seconds, see `_speed_up_random_streams`.
 """
 
-import contextlib
 import ctypes.util
 import difflib
-import importlib.metadata
 import importlib.util
-import logging
 import os
 import shutil
 import sys
-import sysconfig
-import tempfile
 import threading
-import types
-import warnings
 from typing import NamedTuple
 
-import numpy as np
+import theano_torch
+from theano_torch.compat import theano
 
 ENGINES = ('auto', 'torch', 'theano', 'python')
 COMPILING = threading.RLock()   # For whoever compiles functions beside other threads: Theano is not made for that.
@@ -43,220 +34,6 @@ class EnvironmentProblem(ValueError):
     """A flag, device or engine that cannot be had on this machine. The message is one line that names the cure."""
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# What has to be restored before `import theano` works.
-
-
-class _Casts(dict):
-    """NumPy's removed `np.cast[dtype](x)`."""
-
-    def __missing__(self, dtype):
-        return lambda x: np.asarray(x).astype(dtype)
-
-
-def _restore_numpy_names():
-    """Names that NumPy removed in 1.24 and 2.0 and that Theano 1.0.5 and Lasagne 0.1 use."""
-    removed = dict(bool=bool, int=int, float=float, object=object, complex=complex, str=str, cast=_Casts(),
-                   product=np.prod, alltrue=np.all, sometrue=np.any, float_=np.float64, complex_=np.complex128,
-                   Inf=np.inf, NaN=np.nan, MAXDIMS=32,
-                   sctype2char=lambda dtype: np.dtype(dtype).char,
-                   ComplexWarning=getattr(np, 'exceptions', np).ComplexWarning)
-    deprecated = ('product', 'alltrue', 'sometrue')     # Still there before NumPy 2, with a warning at every call.
-    for name, value in removed.items():
-        if name not in np.__dict__ or name in deprecated:
-            setattr(np, name, value)
-
-
-def _stub(name, **contents):
-    """Register a module `name` with the given contents unless the real one is already imported."""
-    if name in sys.modules:
-        return
-    module = types.ModuleType(name, 'Stand-in made by theano_env.py for a module that newer Pythons do not have.')
-    module.__dict__.update(contents)
-    sys.modules[name] = module
-    parent, _, child = name.rpartition('.')
-    if parent in sys.modules:
-        setattr(sys.modules[parent], child, module)
-
-
-@contextlib.contextmanager
-def _temporary_stub(name, **contents):
-    """`_stub` for the duration of one import, so that nobody else takes the stand-in for the real module."""
-    present = name in sys.modules
-    _stub(name, **contents)
-    try:
-        yield
-    finally:
-        if not present:
-            stub = sys.modules.pop(name)
-            parent, _, child = name.rpartition('.')
-            if getattr(sys.modules.get(parent), '__dict__', {}).get(child) is stub:
-                delattr(sys.modules[parent], child)
-
-
-def _restore_build_modules():
-    """`numpy.distutils`, `distutils` and `imp`: Theano asks them for include paths and the name of the compiler only.
-
-    `numpy.distutils` is always stood in for: it takes long to import, warns, and does not import at all beside a
-    newer setuptools.
-    """
-    _stub('numpy.distutils')
-    _stub('numpy.distutils.__config__', blas_opt_info={})
-    _stub('numpy.distutils.misc_util', get_numpy_include_dirs=lambda: [np.get_include()])
-    _stub('numpy.distutils.system_info', system_info=types.SimpleNamespace(verbosity=0), get_info=lambda name: {})
-    if importlib.util.find_spec('distutils') is None:
-        paths = sysconfig.get_paths()
-        _stub('distutils')
-        _stub('distutils.spawn', find_executable=shutil.which)
-        _stub('distutils.sysconfig',
-              get_config_var=sysconfig.get_config_var,
-              get_config_h_filename=sysconfig.get_config_h_filename,
-              get_python_inc=lambda plat_specific=False: paths['platinclude' if plat_specific else 'include'],
-              get_python_lib=lambda plat_specific=False, standard_lib=False: paths['purelib'],
-              get_python_version=sysconfig.get_python_version)
-    if importlib.util.find_spec('imp') is None:
-        _stub('imp')
-
-
-@contextlib.contextmanager
-def _import_flags():
-    """Set THEANO_FLAGS for the import of Theano; whatever the user put there keeps the last word.
-
-    No compiler and no BLAS are looked for yet: a Theano that runs on PyTorch needs neither, and compiling Theano's C
-    helpers at import takes half a minute. :func:`configure` sets both for the engine that needs them.
-    """
-    before = os.environ.get('THEANO_FLAGS')
-    ours = 'cxx=,blas.ldflags=,floatX=float32,traceback.limit=0'
-    home = os.path.expanduser('~')
-    if not os.access(home, os.W_OK):
-        ours += ',base_compiledir=' + os.path.join(tempfile.gettempdir(), f'theano-{os.getuid()}')
-    os.environ['THEANO_FLAGS'] = ours + (',' + before if before else '')
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ['THEANO_FLAGS']
-        else:
-            os.environ['THEANO_FLAGS'] = before
-
-
-def _pool_2d_of_2015(input, ds, ignore_border=None, st=None, padding=(0, 0), mode='max'):
-    """`theano.tensor.signal.downsample.max_pool_2d`, the name and spelling that Lasagne 0.1 calls."""
-    from theano.tensor.signal.pool import pool_2d
-    return pool_2d(input, ws=ds, ignore_border=ignore_border, stride=st, pad=padding, mode=mode)
-
-
-def _scipy_convolution_of_2015():
-    """The private SciPy functions behind Theano's Python convolutions, on top of SciPy's public ones."""
-    def convolve2d(in1, in2, flip, mode, boundary, fill):
-        from scipy import signal
-        function = signal.convolve2d if flip else signal.correlate2d
-        return function(in1, in2, mode=mode, boundary=boundary, fillvalue=fill)
-
-    def convolve(*args, **kwargs):
-        from scipy import signal
-        return signal.convolve(*args, **kwargs)
-
-    return (dict(_valfrommode=str, _bvalfromboundary=str, convolve=convolve), dict(_convolve2d=convolve2d))
-
-
-class _ListIndexed(np.ndarray):
-    """An array that still takes a list of slices as an index, as arrays did before NumPy 1.23."""
-
-    def __getitem__(self, index):
-        return super().__getitem__(tuple(index) if isinstance(index, list) else index)
-
-    def __setitem__(self, index, value):
-        super().__setitem__(tuple(index) if isinstance(index, list) else index, value)
-
-
-def _restore_python_pooling():
-    """Let the Python code of Theano's pooling ops, which the `python` engine runs, index with lists of slices."""
-    from theano.tensor.signal import pool
-
-    class Numpy:
-        zeros = staticmethod(lambda *args, **kwargs: np.zeros(*args, **kwargs).view(_ListIndexed))
-
-        def __getattr__(self, name):
-            return getattr(np, name)
-
-    def repaired(perform):
-        def run(self, node, inputs, outputs, *params):
-            perform(self, node, [inputs[0].view(_ListIndexed), *inputs[1:]], outputs, *params)
-            outputs[0][0] = np.asarray(outputs[0][0])
-        return run
-
-    pool.np = Numpy()
-    for op in (pool.Pool, pool.MaxPoolGrad, pool.AveragePoolGrad, pool.DownsampleFactorMaxGradGrad, pool.MaxPoolRop):
-        op.perform = repaired(op.perform)
-
-
-def _speed_up_random_streams():
-    """Compute the start states of Theano's MRG streams with whole arrays: the same numbers in 1/1000 of the time.
-
-    Theano steps through the 15360 streams of a minibatch of unknown size one by one with a compiled function, at every
-    compilation of the training functions.
-    """
-    from theano.sandbox import rng_mrg
-
-    def modular_product(a, b, modulus):
-        """a @ b modulo `modulus`; the entries fit 31 bits, their products 62."""
-        return (a[:, :, np.newaxis] * b[np.newaxis] % modulus).sum(axis=1) % modulus
-
-    def multiply_state(state, a, modulus1, b, modulus2):
-        halves = np.asarray(state, dtype=np.int64).reshape(2, 3, 1)
-        return np.concatenate([modular_product(a, halves[0], int(modulus1)),
-                               modular_product(b, halves[1], int(modulus2))]).ravel().astype(np.int32)
-
-    def get_substream_rstates(self, n_streams, dtype, inc_rstate=True):
-        """States of `n_streams` streams, each 2^72 samples after the one before it; int32 (n_streams, 6)."""
-        states = np.asarray(self.rstate, dtype=np.int64).reshape(1, 6)
-        jumps = [(rng_mrg.A1p72, int(rng_mrg.M1)), (rng_mrg.A2p72, int(rng_mrg.M2))]
-        while len(states) < n_streams:      # The second half of the streams is the first half, jumped ahead.
-            ahead = [modular_product(states[:, 3 * i:3 * i + 3], jump.T, modulus)
-                     for i, (jump, modulus) in enumerate(jumps)]
-            states = np.concatenate([states, np.concatenate(ahead, axis=1)])
-            jumps = [(modular_product(jump, jump, modulus), modulus) for jump, modulus in jumps]
-        if inc_rstate:
-            self.inc_rstate()
-        return states[:n_streams].astype(np.int32)
-
-    rng_mrg.multMatVect = multiply_state
-    rng_mrg.MRG_RandomStreams.get_substream_rstates = get_substream_rstates
-
-
-def _import_theano():
-    """Import Theano and Lasagne quietly, with what they miss restored."""
-    _restore_numpy_names()
-    _restore_build_modules()
-    # Both warn about the C compiler and the BLAS that are not looked for yet.
-    loggers = [logging.getLogger(name) for name in ('theano.configdefaults', 'theano.tensor.blas')]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    signaltools, sigtools = _scipy_convolution_of_2015()
-    with _import_flags(), warnings.catch_warnings(), \
-            _temporary_stub('scipy.signal.signaltools', **signaltools), \
-            _temporary_stub('scipy.signal.sigtools', **sigtools), \
-            _temporary_stub('scipy.stats'):     # For one rare op, which finds the real one; half a second, 30 MB.
-        warnings.simplefilter('ignore')
-        import theano.tensor.signal  # noqa: F401
-        _stub('theano.tensor.signal.downsample', max_pool_2d=_pool_2d_of_2015)
-        # Lasagne asks the package resources for its version; newer setuptools no longer have them.
-        with _temporary_stub('pkg_resources', get_distribution=importlib.metadata.distribution):
-            import lasagne  # noqa: F401
-    _restore_python_pooling()
-    _speed_up_random_streams()
-    for logger in loggers:
-        logger.setLevel(logging.NOTSET)
-
-
-_import_theano()
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Choosing the engine.
-
-
 class Environment(NamedTuple):
     """What :func:`configure` chose; ``str()`` of it is one line for the log."""
 
@@ -265,11 +42,12 @@ class Environment(NamedTuple):
     precision: str    # 'float32', 'tf32', 'bfloat16' or 'float16', see configure
     description: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.description
 
 
-def configure(engine='auto', flags=None, local_rank=None, precision='auto'):
+def configure(engine: str = 'auto', flags: dict[str, object] | None = None, local_rank: int | None = None,
+              precision: str = 'auto') -> Environment:
     """Choose what runs Theano functions from now on and set Theano's flags.
 
     Parameters
@@ -296,7 +74,6 @@ def configure(engine='auto', flags=None, local_rank=None, precision='auto'):
     EnvironmentProblem
         Unknown flag, bad value, or an engine or device that this machine does not have.
     """
-    import theano
     flags = dict(flags or {})
     if engine not in ENGINES:
         raise EnvironmentProblem(f'engine={engine!r}: choose one of {", ".join(ENGINES)}')
@@ -322,7 +99,7 @@ def configure(engine='auto', flags=None, local_rank=None, precision='auto'):
         description, theano.config.floatX, '' if precision == 'float32' else ', products in ' + precision))
 
 
-def _parse_device(device, local_rank=None):
+def _parse_device(device: str, local_rank: int | None = None) -> str:
     """'auto', 'cpu' or 'cuda:N' out of the spellings 'cpu', 'cuda', 'cudaN', 'cuda:N', 'gpu', 'gpuN'."""
     name = str(device).replace(':', '')
     if local_rank is not None and name.startswith(('cuda', 'gpu')):
@@ -337,9 +114,8 @@ def _parse_device(device, local_rank=None):
     return name
 
 
-def _set_flags(flags):
+def _set_flags(flags: dict[str, object]) -> None:
     """Set Theano flags by full name; an unknown name or value is an error that names it."""
-    import theano
     from theano.configparser import _config_var_list
     known = {param.fullname: param for param in _config_var_list}
     for name, value in flags.items():
@@ -362,8 +138,7 @@ def _set_flags(flags):
             raise EnvironmentProblem(f'theano_flags[{name!r}]={value!r}: {" ".join(str(error).split())}') from error
 
 
-def _torch_engine(device, local_rank, precision):
-    import theano
+def _torch_engine(device: str, local_rank: int | None, precision: str) -> tuple:
     if importlib.util.find_spec('torch') is None:
         raise EnvironmentProblem("engine='torch': PyTorch is missing; pip install torch, or set engine to 'theano'")
     # How long an OpenMP thread waits awake for more work (loops). The default of 300 000 is fast on a quiet machine and
@@ -371,8 +146,6 @@ def _torch_engine(device, local_rank, precision):
     # must not have been imported before.
     os.environ.setdefault('GOMP_SPINCOUNT', '3000')
     import torch
-
-    import theano_torch
     if device == 'auto':
         device = f'cuda:{local_rank or 0}' if torch.cuda.is_available() else 'cpu'
     if local_rank is not None and device.startswith('cuda') and local_rank >= torch.cuda.device_count():
@@ -401,8 +174,7 @@ def _torch_engine(device, local_rank, precision):
     return mode, device, precision, f'torch {torch.__version__} on {where}'
 
 
-def _theano_engine(device):
-    import theano
+def _theano_engine(device: str) -> tuple:
     from theano.gof.vm import VM_Linker
     compiler = theano.config.cxx or _find_compiler()
     if not compiler:
@@ -418,8 +190,7 @@ def _theano_engine(device):
     return mode, 'cpu', f"Theano's C code ({compiler}, BLAS: {blas}); compiling takes minutes the first time"
 
 
-def _python_engine(device):
-    import theano
+def _python_engine(device: str) -> tuple:
     from theano.gof.vm import VM_Linker
     theano.config.cxx = ''
     # Without the C-only convolutions the abstract ones stay in the graph; they have Python code.
@@ -428,11 +199,11 @@ def _python_engine(device):
     return mode, 'cpu', "Theano's Python code, slow, for checks"
 
 
-def _find_compiler():
+def _find_compiler() -> str:
     return shutil.which('clang++' if sys.platform == 'darwin' else 'g++') or ''
 
 
-def _find_blas():
+def _find_blas() -> tuple[str, str, str]:
     """(name, blas.ldflags, compiler macros) of the best BLAS for Theano's C code; empty flags if there is none.
 
     The system's OpenBLAS comes first. The wheel `scipy-openblas32` serves as well: its symbols carry a prefix that the

@@ -1,12 +1,10 @@
-"""Progressive Growing of GANs (Karras et al. 2017): the progressive schedule and the training loop.
+"""Progressive Growing of GANs (Karras et al. 2017): the training loop.
 
 ``python train.py`` runs the experiment chosen in `config.py`; ``python train.py --help`` lists the others. With
-``torchrun --nproc_per_node=N train.py`` N processes share the work, see `training.processes.py`.
+``torchrun --nproc_per_node=N train.py`` N processes share the work, see `training/processes.py`.
 """
 
 import argparse
-import inspect
-import os
 import shlex
 import signal
 import sys
@@ -20,22 +18,20 @@ import theano_env  # isort: skip  (restores what the imports of Theano and Lasag
 import theano
 
 from common.errors import UserError
-from common.files import save_pkl
 from nets import updates
 from nets.network import random_latents
 from nets.ranks import SINGLE
-from runs.folder import DONE_FILE
-from training import event_file, experiment, processes, stopping
+from training import experiment, plan, processes
+from training.event_file import EventFile
 from training.functions_ahead import FunctionsAhead
-from training.options import describe, naming_minibatch, resolve_config
-from training.reporting import ProgressBar, TickStatistics, going_on
+from training.gdrop import GDropFeedback
+from training.options import describe_experiment, naming_minibatch, resolve_config
+from training.reporting import ProgressBar, Tick, report, warning_only
 from training.resume import restore_state, state_arrays
 from training.schedule import Schedule, learning_rate, lod_range_of, next_lod_range, training_schedule
-from training.snapshots import save_fakes, save_grid, save_networks, setup_snapshot_grid
-from training.steps import DYNAMIC_RANGE_IMAGES, initialize_mbdisc
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Snapshots.
+from training.snapshots import SnapshotWriter, setup_snapshot_grid
+from training.steps import initialize_mbdisc
+from training.stopping import Stopped, StopRequest
 
 
 class StepReport(NamedTuple):
@@ -98,7 +94,7 @@ def train_gan(
     gdrop_exp               = 2.0,
     show_progress           = True,         # Progress bar with the estimated time to the end.
     on_step                 = None,         # Called with a StepReport after every iteration.
-    ranks                   = SINGLE,   # Ranks: which of how many processes this is.
+    ranks                   = SINGLE,       # Ranks: which of how many processes this is.
     loss_scaling            = False,        # Scale losses before they are differentiated; float16 needs that.
     Gs                      = None,         # Averaged generator to start from. None = a copy of G.
     run_states              = None,         # runs.states.RunStates: where to save states, what to go on from.
@@ -114,67 +110,67 @@ def train_gan(
     ------
     TrainingDiverged
         A loss became NaN or infinite; the last snapshots stay where they are.
-    distributed.Stopped
+    Stopped
         After Ctrl-C or SIGTERM; networks and training state are saved.
     """
-    schedule_kwargs = {name: value for name, value in locals().items()
-                       if name in inspect.signature(training_schedule).parameters}
     resolution = dataset.shape[-1]
     is_first = ranks.rank == 0              # The one that writes.
-    adam_kwargs = {'beta1': adam_beta1, 'beta2': adam_beta2, 'epsilon': adam_epsilon}
+    schedule_kwargs = {
+        'total_kimg': total_kimg, 'lod_initial_resolution': lod_initial_resolution,
+        'lod_training_kimg': lod_training_kimg, 'lod_transition_kimg': lod_transition_kimg,
+        'minibatch_default': minibatch_default, 'minibatch_overrides': minibatch_overrides,
+        'rampup_kimg': rampup_kimg, 'rampdown_kimg': rampdown_kimg,
+        'tick_kimg_default': tick_kimg_default, 'tick_kimg_overrides': tick_kimg_overrides}
 
-    def resolution_at(kimg):
-        return training_schedule(int(kimg * 1000), resolution, **schedule_kwargs).resolution
+    def schedule_at(nimg):
+        return training_schedule(int(nimg), resolution, **schedule_kwargs)
 
-    # Averaged generator, learning rates.
+    # Averaged generator, fixed latents.
+    start = run_states.start if run_states else None
+    cur_nimg = start.document['cur_nimg'] if start else int((resume_kimg or 0) * 1000)
+    schedule = schedule_at(cur_nimg)
     averaged, Gs = Gs, G.clone(share_nontrainables=True)
     if averaged:
         Gs.copy_trainables_from(averaged)
     networks = {'G': G, 'D': D, 'Gs': Gs}
-    G_lrate, D_lrate = theano.shared(np.float32(0)), theano.shared(np.float32(0))
-    exponents = [updates.loss_scaling_exponent() if loss_scaling else None for _net in 'DG']
-    start = run_states.start if run_states else None
-    events = event_file.EventFile(run_dir)
-
-    # Fixed latents.
-    cur_nimg = start.document['cur_nimg'] if start else int((resume_kimg or 0) * 1000)
-    schedule = training_schedule(cur_nimg, resolution, **schedule_kwargs)
     if not start:
         grid = setup_snapshot_grid(G, dataset, image_grid_size, image_grid_type)
         if not averaged:
             initialize_mbdisc(D, dataset, schedule.lod)
     processes.copy_from_rank_0(ranks, [var for net in networks.values() for var in net.vars.values()])
     print('Saving results to', run_dir)
-    if is_first and not start:
-        save_grid(os.path.join(run_dir, 'reals.png'), grid.reals, DYNAMIC_RANGE_IMAGES, grid.size, image_grid_zoom)
-        for net in (G, D) if averaged else ():
-            net.toplevel_params['cur_lod'].set_value(np.float32(schedule.lod))
-        events.picture(cur_nimg, 'fakes', save_fakes(run_dir, cur_nimg, Gs, grid, image_grid_zoom))
+    events = EventFile(run_dir)
+    if not start:
+        snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom)
+        if is_first:
+            snapshots.save_reals()
+            if averaged:
+                set_lod(schedule.lod, G, D)
+            snapshots.save_fakes(cur_nimg)
 
+    # Learning rates, Adam, the steps of each range of lods: compiled when they are needed, or ahead.
+    G_lrate, D_lrate = theano.shared(np.float32(0)), theano.shared(np.float32(0))
+    exponents = [updates.loss_scaling_exponent() if loss_scaling else None for _net in 'DG']
+    compiler = FunctionsAhead(
+        G, D, Gs, G_lrate, D_lrate, G_smoothing, loss_kwargs or {},
+        {'beta1': adam_beta1, 'beta2': adam_beta2, 'epsilon': adam_epsilon}, separate_funcs, dequantize_reals, ranks,
+        exponents, reset_optimizer=reset_optimizer)
     functions = upcoming = None
-    cur_tick, tick_start_nimg = 0, cur_nimg
-    gdrop_average = 0.0
-    start_time, tick_start_time = time.time() - resume_time, time.time()
-    tick = TickStatistics()
-    compiler = FunctionsAhead(G, D, Gs, G_lrate, D_lrate, G_smoothing, loss_kwargs or {}, adam_kwargs, separate_funcs,
-                              dequantize_reals, ranks, exponents, reset_optimizer=reset_optimizer)
-    with ProgressBar(G, D, resolution, total_kimg, resolution_at, show_progress and is_first) as progress, compiler, \
-            naming_minibatch(lambda: schedule, minibatch_overrides, ranks), \
-            stopping.StopRequest(ranks) as stop:
+    gdrop = GDropFeedback(gdrop_beta, gdrop_lim, gdrop_coef, gdrop_exp)
+    tick = Tick(1, cur_nimg, time.time() - resume_time, time.time())
+    with ProgressBar(G, D, resolution, total_kimg, lambda kimg: schedule_at(kimg * 1000).resolution,
+                     show_progress and is_first) as progress, \
+            compiler, naming_minibatch(lambda: schedule, minibatch_overrides, ranks), StopRequest(ranks) as stop:
 
         # Go on from a training state.
         if start:
-            counters = start.document
-            compile_start_time = time.time()
+            restore_time = time.time()
             grid, functions = restore_state(start, networks, exponents, compiler, dataset, schedule)
             if functions:
                 upcoming = next_lod_range(cur_nimg, resolution, schedule_kwargs)
-            cur_tick, tick_start_nimg = counters['cur_tick'], counters['tick_start_nimg']
-            gdrop_average = counters['gdrop_average']
-            start_time = time.time() - counters['seconds']
-            tick_start_time = compile_start_time - counters['tick_seconds']
-            tick.set_state(counters['tick'])
-            tick.compile_seconds += time.time() - compile_start_time
+            snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom)
+            gdrop.average = start.document['gdrop_average']
+            tick = Tick.from_state(start.document, restore_time)
             progress.update(cur_nimg)
             if is_first:
                 run_states.rewind()
@@ -183,19 +179,17 @@ def train_gan(
         while cur_nimg < total_kimg * 1000:
 
             # What is in force now.
-            schedule = training_schedule(cur_nimg, resolution, **schedule_kwargs)
-            for net in (G, D):
-                net.toplevel_params['cur_lod'].set_value(np.float32(schedule.lod))
+            schedule = schedule_at(cur_nimg)
+            set_lod(schedule.lod, G, D)
             G_lrate.set_value(np.float32(learning_rate(schedule, G_learning_rate_max, G_learning_rate_overrides)))
             D_lrate.set_value(np.float32(learning_rate(schedule, D_learning_rate_max, D_learning_rate_overrides)))
 
             # New layers come in or have come in: build the graph for them.
             if compiler.lod_range != lod_range_of(schedule):
                 print('Compiling training funcs...')
-                compile_start_time = time.time()
-                functions = compiler.take(schedule)
-                upcoming = next_lod_range(cur_nimg, resolution, schedule_kwargs)
-                tick.compile_seconds += time.time() - compile_start_time
+                with tick.compiling():
+                    functions = compiler.take(schedule)
+                    upcoming = next_lod_range(cur_nimg, resolution, schedule_kwargs)
 
             # Train D, then G. Everything is drawn for the whole minibatch; each rank takes its share of the rows.
             rows = ranks.share(schedule.minibatch_size)
@@ -207,24 +201,18 @@ def train_gan(
                     fake_labels = dataset.random_labels(schedule.minibatch_size)[rows]
                     outputs = functions.train_d(reals, labels, latents, fake_labels)
                     cur_nimg += schedule.minibatch_size
-                    tick.add(outputs, cur_tick + 1)
+                    tick.add(outputs)
                     if on_step:
                         on_step(StepReport('D', cur_nimg, schedule, reals, labels, latents, fake_labels, outputs,
-                                           compiler.networks))
+                                           networks))
                 if functions.train_g:
                     latents = random_latents(schedule.minibatch_size, G)[rows]
                     fake_labels = dataset.random_labels(schedule.minibatch_size)[rows]
                     functions.train_g(latents, fake_labels)
                     if on_step:
-                        on_step(StepReport('G', cur_nimg, schedule, None, None, latents, fake_labels, None,
-                                           compiler.networks))
-
+                        on_step(StepReport('G', cur_nimg, schedule, None, None, latents, fake_labels, None, networks))
                 # The release feeds GDrop back with output number 2 of the last D step, which is D's loss.
-                d_output = float(np.mean(outputs[1]))
-                gdrop_average = gdrop_beta * gdrop_average + (1.0 - gdrop_beta) * min(max(d_output, 0.0), 1.0)
-                gdrop_strength = gdrop_coef * max(gdrop_average - gdrop_lim, 0.0) ** gdrop_exp
-                if 'gdrop_strength' in D.toplevel_params:
-                    D.toplevel_params['gdrop_strength'].set_value(np.float32(gdrop_strength))
+                gdrop.update(float(np.mean(outputs[1])), D)
             progress.update(cur_nimg)
             if upcoming:    # Now that the first step is made.
                 compiler.prepare(upcoming)
@@ -232,48 +220,46 @@ def train_gan(
 
             # Once per tick: status line, images, networks.
             done = cur_nimg >= total_kimg * 1000
-            if cur_nimg >= tick_start_nimg + schedule.tick_kimg * 1000 or done:
-                cur_tick += 1
+            if done or tick.is_over(cur_nimg, schedule):
                 cur_time = time.time()
-                tick_kimg = (cur_nimg - tick_start_nimg) / 1000.0
-                tick_seconds = cur_time - tick_start_time
+                statistics = tick.statistics(cur_nimg, cur_time, schedule, gdrop.strength)
                 if is_first:
-                    tick.report(run_dir, events, cur_tick, cur_nimg / 1000.0, schedule, cur_time - start_time,
-                                tick_seconds, tick_kimg, gdrop_strength)
-                progress.calibrate(schedule.resolution, (tick_seconds - tick.compile_seconds) / tick_kimg)
-                tick = TickStatistics()
-                tick_start_nimg, tick_start_time = cur_nimg, cur_time
-                with going_on():
-                    if is_first and (cur_tick % image_snapshot_ticks == 0 or done):
-                        events.picture(cur_nimg, 'fakes', save_fakes(run_dir, cur_nimg, Gs, grid, image_grid_zoom))
-                with going_on():
-                    if is_first and cur_tick % network_snapshot_ticks == 0 and not done:
-                        save_networks(run_dir, cur_nimg, (G, D, Gs))
+                    report(run_dir, events, statistics)
+                progress.calibrate(schedule.resolution, tick.steps_sec_per_kimg(statistics))
+                with warning_only():
+                    if is_first and (tick.number % image_snapshot_ticks == 0 or done):
+                        snapshots.save_fakes(cur_nimg)
+                with warning_only():
+                    if is_first and tick.number % network_snapshot_ticks == 0 and not done:
+                        snapshots.save_networks(cur_nimg)
+                tick = tick.next(cur_nimg, cur_time)
 
             # Every so many minutes, and before the end that somebody asks for: the training state.
             signum = 0 if done else stop.asked()
             due = state_minutes is not None and time.time() >= state_time + state_minutes * 60
             if is_first and run_states and (signum or due and not done):
-                with going_on():
+                with warning_only():
                     arrays, document = state_arrays(networks, exponents, compiler, dataset, grid)
-                    run_states.save(cur_nimg, arrays, {
-                        **document, 'cur_nimg': cur_nimg, 'cur_tick': cur_tick, 'tick_start_nimg': tick_start_nimg,
-                        'gdrop_average': gdrop_average, 'seconds': time.time() - start_time,
-                        'tick_seconds': time.time() - tick_start_time, 'tick': tick.get_state()})
+                    run_states.save(cur_nimg, arrays, {**document, **tick.get_state(), 'cur_nimg': cur_nimg,
+                                                       'gdrop_average': gdrop.average})
                 state_time = time.time()
             if signum:
-                with going_on():
+                with warning_only():
                     if is_first:
-                        save_networks(run_dir, cur_nimg, (G, D, Gs))
-                processes.from_rank_0(ranks, None)    # The others wait for the files.
-                raise stopping.Stopped(f'stopped by {signal.Signals(signum).name} at kimg '
-                                       f'{cur_nimg / 1000:.1f}', signum, run_dir)
+                        snapshots.save_networks(cur_nimg)
+                processes.from_rank_0(ranks, None)      # The others wait for the files.
+                raise Stopped(f'stopped by {signal.Signals(signum).name} at kimg {cur_nimg / 1000:.1f}', signum,
+                              run_dir)
 
     if is_first:
-        save_pkl((G, D, Gs), os.path.join(run_dir, 'network-final.pkl'))
-        with open(os.path.join(run_dir, DONE_FILE), 'w', encoding='utf-8'):
-            pass
+        snapshots.save_final()
     return Gs
+
+
+def set_lod(lod, *networks):
+    """Set the level of detail of networks: what they take or put out, and how new layers are blended in."""
+    for net in networks:
+        net.toplevel_params['cur_lod'].set_value(np.float32(lod))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -281,7 +267,7 @@ def train_gan(
 
 
 def parse_arguments(config, argv):
-    names = '\n'.join(f'  {name:<50} {describe(entry)}' for name, entry in config.experiments.items())
+    names = '\n'.join(f'  {name:<50} {describe_experiment(entry)}' for name, entry in config.experiments.items())
     names += '\n\nto be added to any of them:\n  -' + ', -'.join(config.variants)
     parser = argparse.ArgumentParser(
         description='Train a progressively grown GAN. Everything is set in config.py; options here override it.',
@@ -327,12 +313,12 @@ def main(argv=None):
             chosen['train'].update(resume_run_id=args.resume, resume_snapshot='latest')
         if args.dry_run:
             if ranks.rank == 0:
-                from training import plan
-                plan.describe(chosen, args.data_dir, args.engine, config.theano_flags, args.precision)
+                plan.describe(chosen, args.data_dir, args.engine, config.theano_flags, args.precision,
+                              train_gan=train_gan)
             return 0
         experiment.run_experiment(chosen, args.data_dir, args.result_dir, args.engine, config.theano_flags, ranks,
-                                  args.precision)
-    except stopping.Stopped as stopped:
+                                  args.precision, train_gan=train_gan)
+    except Stopped as stopped:
         if ranks.rank == 0:
             program = 'python' if ranks.size == 1 else 'torchrun ...'
             arguments = resuming(sys.argv[1:] if argv is None else argv, stopped.run_dir)

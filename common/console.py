@@ -1,7 +1,9 @@
 """What a person reads: progress bars, durations, the log of a run."""
 
 import contextlib
+import os
 import re
+import shlex
 import sys
 import threading
 import traceback
@@ -16,6 +18,11 @@ def progress(iterable, desc, total=None):
     """A progress bar with ETA. Not on a terminal it stays silent for half a minute and is rare after that."""
     seconds = 0 if sys.stderr.isatty() else 30
     return tqdm(iterable, desc=desc, total=total, unit='img', delay=seconds, mininterval=max(seconds, 0.1))
+
+
+def command_line():
+    """How this program was started, for messages."""
+    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
 def format_time(seconds):

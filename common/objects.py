@@ -1,6 +1,9 @@
 """From the dotted name of a function, as configs and files store it, to the function."""
 
 import importlib
+import inspect
+import pathlib
+import sys
 
 from common.errors import UserError, did_you_mean
 
@@ -28,13 +31,21 @@ def import_module(module_or_obj_name):
     for num_modules in range(len(parts), 0, -1):
         module_name = '.'.join(parts[:num_modules])
         try:
-            return importlib.import_module(module_name), '.'.join(parts[num_modules:])
+            return _import_once(module_name), '.'.join(parts[num_modules:])
         except ModuleNotFoundError as error:
             # Only the named module itself may be missing, not something that it imports.
             if error.name is None or not (module_name + '.').startswith(error.name + '.'):
                 raise
     raise UserError(f'{module_or_obj_name!r}: there is no module {parts[0]!r}; write MODULE.NAME, for example '
                     f'{"networks.G_paper"!r}')
+
+
+def _import_once(module_name):
+    """Import a module; the script that is running, if it is that one, so that it is not loaded a second time."""
+    main = sys.modules['__main__']
+    if pathlib.Path(getattr(main, '__file__', None) or '').stem == module_name and main.__spec__ is None:
+        return main
+    return importlib.import_module(module_name)
 
 
 def find_obj_in_module(module, relative_obj_name):
@@ -72,3 +83,8 @@ def call_func_by_name(*args, func=None, **kwargs):
     if func is None:
         raise UserError("func=None: give the function to call, for example func='networks.G_paper'")
     return (func if callable(func) else import_obj(func))(*args, **kwargs)
+
+
+def defaults_of(func):
+    """{parameter: default} of a function; a parameter without one has `inspect.Parameter.empty`."""
+    return {name: parameter.default for name, parameter in inspect.signature(func).parameters.items()}

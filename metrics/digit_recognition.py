@@ -1,5 +1,7 @@
 """How often a classifier trained on the real digits reads a generated digit as the class that was asked for."""
 
+import os
+
 import numpy as np
 
 from common.errors import UserError
@@ -50,3 +52,24 @@ class DigitRecognition:
         test, train = order[:num_test], order[num_test:]
         self.classifier = SVC(C=10, gamma='scale').fit(images[train], classes[train])
         return float(np.mean(self.classifier.predict(images[test]) == classes[test]))
+
+
+def report(run_dir, training_set, Gs, num_images=1000, seed=2000):
+    """Write the share of generated digits that are read as the class asked for into a run's folder; return that line.
+
+    The classifier is trained on the real digits.
+    """
+    metric = DigitRecognition()
+    metric.begin('reals')
+    metric.feed('reals', *training_set.get_images(np.arange(training_set.num_images)))
+    accuracy = metric.end('reals')
+    latents = np.random.RandomState(seed).randn(num_images, *Gs.input_shapes[0][1:]).astype(np.float32)
+    labels = np.eye(training_set.label_size, dtype=np.float32)[np.arange(num_images) % training_set.label_size]
+    images = Gs.run(latents, labels, minibatch_size=64, out_mul=127.5, out_add=127.5, out_dtype='uint8')
+    metric.begin('fakes')
+    metric.feed('fakes', images, labels)
+    line = (f'digit_recognition: {100 * metric.end("fakes"):.1f} % of {num_images} generated digits are read as the '
+            f'class asked for, by a classifier that reads {100 * accuracy:.1f} % of unseen real digits')
+    with open(os.path.join(run_dir, 'metric-digit_recognition.txt'), 'w', encoding='utf-8') as metric_file:
+        metric_file.write(line + '\n')
+    return line

@@ -12,7 +12,7 @@ from nets.network import Network
 from paper import numbers, output
 from paper.material import Material
 from paper.numbers import Number
-from training import plan
+from training.experiment import build_network
 from training.options import resolve_config
 
 
@@ -66,7 +66,7 @@ def table2(material: Material, name: str) -> None:
     chosen = resolve_config(material.config, 'celebahq-1024')
     tables = []
     for net, title in (('G', 'generator'), ('D', 'discriminator')):
-        network = plan.build(net, chosen, 3, 0)
+        network = build_network(net, chosen, 3, chosen['dataset']['resolution'], 0)
         lines = layer_table(network)
         # Only the image layer of the full resolution is in the paper's table.
         shown = [line for line in lines if line.num == 0 or line.shown]

@@ -47,15 +47,13 @@ def write(path: str, state: State) -> None:
         Disk full, no permission, ...
     """
     document = np.frombuffer(json.dumps(dict(state.document, version=VERSION)).encode(), dtype=np.uint8)
-    with atomic_write(path, 'w+b') as file:
-        with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
+    with atomic_write(path) as file:
+        hashed = _Hashed(file)
+        with zipfile.ZipFile(hashed, 'w', zipfile.ZIP_STORED) as archive:
             for name, array in [*state.arrays.items(), ('document', document)]:
                 with archive.open(name + '.npy', 'w', force_zip64=True) as member:
                     np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-        size = file.tell()
-        checksum = _checksum(file, size)
-        file.seek(size)
-        file.write(checksum)
+        file.write(_checksum_line(hashed.digest))
 
 
 def read(path: str) -> State:
@@ -95,7 +93,28 @@ def _checksum(file, size):
     while remaining and (block := file.read(min(remaining, 1 << 20))):
         digest.update(block)
         remaining -= len(block)
+    return _checksum_line(digest)
+
+
+def _checksum_line(digest):
     return b'sha256 %s\n' % digest.hexdigest().encode()
+
+
+class _Hashed:
+    """A file to be written from its beginning to its end, and the SHA-256 of what was written.
+
+    It has no `seek`, so that `zipfile` does not go back to complete its headers.
+    """
+
+    def __init__(self, file):
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, data):
+        self.digest.update(data)
+        return self.file.write(data)
+
+    def flush(self):
+        self.file.flush()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The fixtures that all tests share: the choice of what executes a Theano graph."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -10,13 +11,47 @@ import pytest
 # Their assertions say as much as those of tests.
 pytest.register_assert_rewrite('tests.helpers', 'tests.theano_torch.helpers', 'tests.training.kill_resume')
 
+# No file that a test writes, or a process that it starts, may fill the disk.
+if importlib.util.find_spec('resource'):
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 ** 30, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
 # With ``pytest -n auto`` every core has a process: threads of more would wait for each other.
 if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-# Before anything imports Theano. The tests of images and data sets run without it, also on NumPy 2.
+# Before anything imports Theano. The tests of images and data sets run without it, also on NumPy 2. Processes that
+# compile C code ask for the compiler's lock every second, not every five.
 if importlib.util.find_spec('theano'):
-    import theano_env
+    with pytest.MonkeyPatch.context() as flags:
+        flags.setenv('THEANO_FLAGS', 'compile.wait=1,compile.timeout=120', prepend=',')
+        import theano_env
+
+# Theano's graphs are many small objects: a seventh of the tests' time would go into looking for cycles among them.
+gc.set_threshold(20000, 20, 20)
+
+
+def pytest_addoption(parser):
+    parser.addoption('--quick', action='store_true', help='only the first case of each test, and none that is slow')
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if hasattr(item, 'callspec') and 'theano' in map(str, item.callspec.params.values()):
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.timeout(900))       # The first time, Theano's C code takes minutes to compile.
+    if config.getoption('--quick'):
+        tests, chosen, left_out = set(), [], []
+        for item in items:
+            test = item.nodeid.partition('[')[0]
+            (left_out if test in tests or item.get_closest_marker('slow') else chosen).append(item)
+            tests.add(test)
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = chosen
+
+
+def pytest_collection_finish():
+    gc.freeze()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import pickle
+import signal
 import sys
 import types
 
@@ -57,6 +58,11 @@ def check_h5_file(h5_path, recording, key):
         assert compared
         for name in compared:
             np.testing.assert_array_equal(h5[name][:], arrays[f'{key}_{name}'])
+
+
+def heed_interrupts():
+    """The `preexec_fn` of a process that gets SIGINT: after ``nohup pytest &`` it would inherit that it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

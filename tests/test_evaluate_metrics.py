@@ -12,6 +12,7 @@ import dataset_tool
 import evaluate_metrics
 import metrics
 import theano_env
+import train
 from common.errors import UserError
 from common.files import save_pkl
 from data.hdf5_writer import HDF5Writer
@@ -240,14 +241,16 @@ def test_every_metric_of_the_table_can_be_imported():
         assert ('reals' in entry.needs) == hasattr(metric_class, 'set_reals'), name
 
 
+@pytest.mark.slow
 def test_an_experiment_names_metrics_of_its_final_networks(tmp_path, monkeypatch):
     monkeypatch.setitem(metrics.METRICS, 'swd', metrics.METRICS['swd']._replace(num_images=16))
     chosen = resolve_config(config, 'digits', [
         "metrics=['swd']", 'train.total_kimg=0.05', 'G.fmap_max=4', 'D.fmap_max=4', 'train.image_grid_size=(2, 2)',
         'train.image_grid_type=default', 'train.show_progress=False'])
-    run_dir = experiment.run_experiment(chosen, str(tmp_path / 'data'), str(tmp_path / 'results'), 'torch')
+    run_dir = experiment.run_experiment(chosen, str(tmp_path / 'data'), str(tmp_path / 'results'), 'torch',
+                                        train_gan=train.train_gan)
     document, = [json.loads(line) for line in open(run_dir + '/metrics.jsonl', encoding='utf-8')]
     assert (document['metric'], document['snapshot'], document['num_images']) == ('swd', 'network-final', 16)
     assert all(value > 0 for value in document['values'].values())
     with pytest.raises(UserError, match="did you mean 'swd'"):
-        check_options({**chosen, 'metrics': ['swdd']})
+        check_options({**chosen, 'metrics': ['swdd']}, train.train_gan)

@@ -45,7 +45,7 @@ def trained(tmp_path_factory):
         'train.lod_transition_kimg=0', 'train.tick_kimg_default=0.1', 'train.image_grid_type=default', 'metrics=[]'])
     chosen['loss'] = {'type': 'iwass'}
     run_dir = experiment.run_experiment(chosen, str(root), str(root / 'results'), 'torch', {'device': 'cpu'},
-                                        show_progress=False)
+                                        show_progress=False, train_gan=train.train_gan)
     theano.config.mode = before
     return pathlib.Path(run_dir), root
 

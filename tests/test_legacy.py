@@ -140,6 +140,7 @@ def test_networks_of_2017_that_the_2018_release_imported(case, old_name, tmp_pat
 # The 2018 release.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['uncond32', 'cond16'])
 def test_pickles_of_2018(name):
     """Every recorded result of `run` on the loaded networks, and what they are made of."""
@@ -305,9 +306,9 @@ def test_own_build_functions(tmp_path):
     """Only those that the caller names are called."""
     net = Network('mine', func=build_own, size=3)
     save_pkl(net, str(tmp_path / 'own.pkl'))
-    with pytest.raises(UserError, match="'test_legacy.build_own' is not known to be harmless"):
+    with pytest.raises(UserError, match="'tests.test_legacy.build_own' is not known to be harmless"):
         load_pkl(str(tmp_path / 'own.pkl'))
-    assert_same_network(load_pkl(str(tmp_path / 'own.pkl'), build_funcs=['test_legacy.build_own']), net)
+    assert_same_network(load_pkl(str(tmp_path / 'own.pkl'), build_funcs=['tests.test_legacy.build_own']), net)
 
 
 def build_own(size):

@@ -146,6 +146,7 @@ def test_losses_and_gradients(name, engine):
     check_case(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('engine', ['python'], indirect=True)
 @pytest.mark.parametrize('name', PYTHON_CASES)
 def test_losses_and_gradients_in_python(name, engine):
@@ -192,6 +193,7 @@ def test_recorded_losses_from_small_images(name, engine):
     check_case(name, tolerance=1e-6 if name.endswith('float64') else None, image_lod=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('engine', ['torch'], indirect=True)
 @pytest.mark.parametrize('name', ['loss_iwass1_label10_lod1.5', 'loss_iwass750_label0_lod1.5',
                                   'loss_lsgan_label10_lod1.5'])

@@ -36,6 +36,7 @@ class Net:
         self.inputs = [layer.input_var for layer in self.built['input_layers']]
         self.params = lasagne.layers.get_all_params(self.outputs)
         self.values = values
+        self.functions = {}
         if values is not None:
             self.reset()
 
@@ -53,21 +54,25 @@ class Net:
             kwargs.update(min_lod=int(np.floor(cur_lod)), max_lod=int(np.ceil(cur_lod)))
         return lasagne.layers.get_output(self.outputs, **kwargs)
 
-    def call(self, outputs, arrays):
-        """Values of the expressions `outputs` for the inputs in `arrays`."""
+    def call(self, function, arrays):
+        """Values of a function for the inputs in `arrays`."""
         inputs = [arrays[key] for key in ('in_latents', 'in_labels', 'in_images') if key in arrays]
         inputs = [array.astype(var.dtype) for array, var in zip(inputs, self.inputs, strict=True)]
-        return theano.function(self.inputs, outputs)(*inputs)
+        return function(*inputs)
 
-    def evaluate(self, arrays, cur_lod, **kwargs):
+    def evaluate(self, arrays, cur_lod, static=True, **kwargs):
         self.set(cur_lod=cur_lod)
-        return self.call(self.expressions(cur_lod, **kwargs), arrays)
+        # Compiled once for all lods of a range, or with static=False for all.
+        key = static and (np.floor(cur_lod), np.ceil(cur_lod)), *sorted(kwargs.items())
+        if key not in self.functions:
+            self.functions[key] = theano.function(self.inputs, self.expressions(cur_lod, static, **kwargs))
+        return self.call(self.functions[key], arrays)
 
     def evaluate_lods(self, arrays, lods, **kwargs):
         """`evaluate` for several lods, in one function that shares what they have in common."""
         outputs = [theano.clone(output, {self.built['cur_lod']: theano.tensor.constant(np.float32(lod))})
                    for lod in lods for output in self.expressions(lod, **kwargs)]
-        values = self.call(outputs, arrays)
+        values = self.call(theano.function(self.inputs, outputs), arrays)
         return [values[i:i + len(self.outputs)] for i in range(0, len(values), len(self.outputs))]
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import reproduce
+import train
 from paper import small_scale
 from training import experiment
 from training.options import check_arguments, check_options
@@ -14,7 +15,7 @@ def test_all_jobs_are_valid_experiments():
     jobs = [job for part in reproduce.PARTS.values() for job in part()]
     assert len({job.folder for job in jobs}) == len(jobs) == 4 + 8 * 3 + 3 * 2
     for job in jobs:
-        train_func, _options, _loss = check_options(job.experiment)
+        train_func, _options, _loss = check_options(job.experiment, train.train_gan)
         assert train_func.__name__ == 'train_gan'
         check_arguments('dataset', job.experiment['dataset'], experiment.dataset.Dataset)
 

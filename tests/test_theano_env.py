@@ -75,6 +75,7 @@ print(scipy.stats.chi2.sf(0.0, 3))
 '''
 
 
+@pytest.mark.slow
 def test_training_leaves_out_what_takes_long_to_import():
     """SciPy's statistics, which one op of Theano needs, and PyTorch's compiler: half of the time and memory."""
     printed = subprocess.check_output([sys.executable, '-c', FIRST_TRAINING_STEP], cwd=ROOT, text=True)

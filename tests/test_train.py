@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 import re
 
 import h5py
@@ -20,10 +19,10 @@ import train
 from nets import costs
 from nets.network import Network
 from tests.helpers import GOLDEN, load_golden
-from training import snapshots
 from training.experiment import run_experiment
 from training.options import resolve_config
 from training.schedule import learning_rate, training_schedule
+from training.snapshots import SnapshotWriter
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -139,13 +138,14 @@ class Replay:
         for key in ('minibatch_overrides', 'tick_kimg_overrides'):
             experiment['train'][key] = integer_keys(experiment['train'][key])
 
-        take, save_grid = train.FunctionsAhead.take, snapshots.save_grid
+        take, save_grid = train.FunctionsAhead.take, SnapshotWriter._save_grid
         monkeypatch.setattr(train.FunctionsAhead, 'take', lambda *args: self.on_take(take, *args))
-        monkeypatch.setattr(snapshots, 'save_grid', lambda *args: self.on_grid(save_grid, *args))
+        monkeypatch.setattr(SnapshotWriter, '_save_grid', lambda *args: self.on_grid(save_grid, *args))
         self.run_dir = folder / 'results' / self.meta['subdir']
         try:
             run_experiment(experiment, str(folder), str(folder / 'results'), engine,
-                                 {'floatX': floatx, 'device': 'cpu'}, show_progress=False, on_step=self.on_step)
+                           {'floatX': floatx, 'device': 'cpu'}, show_progress=False, on_step=self.on_step,
+                           train_gan=train.train_gan)
         except StopIteration:
             return
         self.keep_params('final')
@@ -171,9 +171,9 @@ class Replay:
         self.compiles.append((len(self.g_steps), schedule.min_lod, schedule.max_lod))
         return take(functions_ahead, schedule)
 
-    def on_grid(self, save_grid, path, images, *args):
-        self.grids.append((os.path.basename(path), len(self.d_steps), images))
-        return save_grid(path, images, *args)
+    def on_grid(self, save_grid, writer, name, images, drange):
+        self.grids.append((name, len(self.d_steps), images))
+        return save_grid(writer, name, images, drange)
 
     def on_step(self, step):
         (self.d_steps if step.net == 'D' else self.g_steps).append(step)
@@ -269,6 +269,7 @@ def assert_close(value, recorded, tolerance, what, floor=1e-30):
     assert deviation <= tolerance, f'{what}: deviation {deviation:.2g}'
 
 
+@pytest.mark.slow
 def test_growing_run_in_float64(tmp_path, monkeypatch):
     replay = Replay('trajectory_float64', tmp_path, monkeypatch, floatx='float64')
     shared = load_golden('trajectory')[0]       # Identical in both precisions and stored once.
@@ -285,6 +286,7 @@ def test_growing_run_in_float64(tmp_path, monkeypatch):
     replay.check_pictures()
 
 
+@pytest.mark.slow
 def test_growing_run_in_float32(tmp_path, monkeypatch):
     """Until chaos takes over, after 30 steps, float32 follows to 1e-4; all that is not floating point exactly."""
     replay = Replay('trajectory', tmp_path, monkeypatch, max_d_steps=30)
@@ -320,6 +322,7 @@ def test_growing_run_of_joint_steps_in_float64(tmp_path, monkeypatch):
                                rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_labels_gdrop_minibatch_discrimination_run(tmp_path, monkeypatch):
     """LSGAN + AC-GAN, two D steps per G step, dequantised reals, batch norm in G, GDrop feedback, 'category' grid."""
     replay = Replay('trajectory_labels_float64', tmp_path, monkeypatch, floatx='float64')
@@ -372,6 +375,7 @@ def test_the_default_experiment_builds_its_dataset_and_leaves_a_complete_run_fol
     assert (tmp_path / 'results' / '001-digits' / 'network-final.pkl').exists()
 
 
+@pytest.mark.slow
 def test_minibatch_repeats(folders, tmp_path, capsys):
     """Four steps of four images belong together, though the training could end after the first."""
     status, _out, err = run_main(capsys, *folders, *TINY, '--set', 'train.minibatch_repeats=4', '--set',
@@ -381,6 +385,8 @@ def test_minibatch_repeats(folders, tmp_path, capsys):
     assert json.loads(row)['kimg'] == 0.016
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)     # The first time, Theano's C code takes minutes to compile.
 def test_training_works_on_theanos_own_c_code(folders, tmp_path, capsys):
     status, _out, err = run_main(capsys, *folders, *TINY, '--engine', 'theano', '--set', 'train.total_kimg=0.012',
                                  '--set', 'G.fmap_max=2', '--set', 'D.fmap_max=2')

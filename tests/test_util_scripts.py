@@ -22,6 +22,7 @@ from common.errors import UserError
 from common.files import save_pkl
 from common.images import save_image
 from nets.network import Network
+from nets.ranks import Ranks
 from runs.folder import locate_network_pkl
 from runs.images import generate_fake_images, load_generator
 from runs.projection import load_target, project_image, pyramid_distance
@@ -373,7 +374,7 @@ def test_an_experiment_that_lacks_something():
         experiment.run_utility({'train': {'func': 'util_scripts.project_image', 'run': 0}}, 'nowhere')
     with pytest.raises(UserError, match='without torchrun'):
         experiment.run_experiment(config.experiments['fake-images'], 'nowhere', 'nowhere',
-                                  ranks=train.distributed.Ranks(0, 2, 0))
+                                  ranks=Ranks(0, 2, 0), train_gan=train.train_gan)
 
 
 def test_command_line(fresh_results, capsys):

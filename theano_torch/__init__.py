@@ -24,9 +24,10 @@ returns what computes the outputs from the inputs' tensors (see `registry.lower`
 
     theano_torch.lower.register(MyRareOp)(theano_torch.on_host)     # Runs the op's own Python code.
 
-The registries can be used without PyTorch being installed.
+The registries can be used without PyTorch being installed. Importing this package imports Theano, see `compat`.
 """
 
+from theano_torch.compat import theano
 from theano_torch.memory import OutOfMemory
 from theano_torch.registry import UnsupportedOp, lower, lower_activation, lower_scalar, on_host
 
@@ -34,7 +35,7 @@ __all__ = ['OutOfMemory', 'UnsupportedOp', 'install', 'lower', 'lower_activation
 
 # Rewrites that turn ops which map one to one onto PyTorch into others, or that only serve Theano's own C code:
 # convolutions by GEMM, in-place variants, fusion into generated C loops, calls of a BLAS.
-# `shapes.py` replaces 'ShapeOpt'.
+# `rewrites.shapes` replaces 'ShapeOpt'.
 EXCLUDED_REWRITES = ('conv_opts', 'AbstractConvCheck', 'conv_gemm', 'conv_dnn', 'inplace', 'fusion', 'BlasOpt',
                      'c_blas', 'blas_opt_inplace', 'gpuarray_opt', 'scan', 'ShapeOpt')
 
@@ -43,19 +44,18 @@ EXCLUDED_AS_SLOW = ('local_one_minus_erf', 'local_one_minus_erf2', 'local_expm1'
                     'local_greedy_distributor')
 
 
-def mode(device='cpu', precision='float32', capture=True):
+def mode(device: str = 'cpu', precision: str = 'float32', capture: bool = True) -> theano.compile.Mode:
     """A Theano mode whose functions run on the torch device `device`, for ``theano.function(..., mode=...)``.
 
     `precision` and `capture` are those of :func:`install`, which alone switches TF32 on and off.
     """
-    import theano
-
     from theano_torch.linker import TorchLinker
     return theano.compile.Mode(TorchLinker(device, precision, capture), 'fast_run').including('torch').excluding(
         *EXCLUDED_REWRITES, *EXCLUDED_AS_SLOW)
 
 
-def install(device='cpu', cudnn=True, deterministic=False, benchmark=False, precision='float32', capture=True):
+def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False, benchmark: bool = False,
+            precision: str = 'float32', capture: bool = True) -> theano.compile.Mode:
     """Put shared variables on `device` from now on and return the mode to be set as ``theano.config.mode``.
 
     Sets what is global: TF32 on or off, denormal numbers count as zero, Theano compiles no C code, freed host memory
@@ -87,7 +87,6 @@ def install(device='cpu', cudnn=True, deterministic=False, benchmark=False, prec
     import os
 
     import numpy as np
-    import theano
     import torch
 
     from theano_torch import lanes, memory, shared

@@ -13,8 +13,15 @@ import itertools
 import logging
 import re
 import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from theano_torch.shared import DeviceCell
+
+if TYPE_CHECKING:
+    from theano_torch.program import Program
 
 WARM_UP_CALLS = 2       # Before a program is recorded, beside the first one, which makes the program.
 MAX_GRAPHS = 16         # Kept per device.
@@ -29,12 +36,12 @@ class CudaGraphs:
     values of shared variables into their own tensors.
     """
 
-    def __init__(self, device):
+    def __init__(self, device: torch.device) -> None:
         self.stream, self.pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
         self.recorded = weakref.WeakSet()       # Of CapturedProgram.
         self.clock = itertools.count()
 
-    def warm_up(self, function, inputs):
+    def warm_up(self, function: Callable, inputs: list) -> list:
         """Call `function` on the stream that records: libraries prepare there what they must not while recording."""
         # Both streams wait for each other, so that memory that passes from one to the other is never in use.
         current = torch.cuda.current_stream(self.stream.device)
@@ -45,7 +52,7 @@ class CudaGraphs:
         finally:
             current.wait_stream(self.stream)
 
-    def record(self, function, inputs):
+    def record(self, function: Callable, inputs: list) -> tuple[Any, list]:
         """Record a call of `function`, which computes nothing yet; returns (what has a method `replay`, the result)."""
         gc.collect()        # Dead Theano functions, whose graphs hold memory, wait in reference cycles.
         graph = torch.cuda.CUDAGraph()
@@ -63,10 +70,9 @@ class CudaGraphs:
 graphs_on = functools.cache(CudaGraphs)
 
 
-def can_be_captured(program):
+def can_be_captured(program: 'Program') -> bool:
     """Whether a `program.Program` may be recorded; an op with an attribute ``can_be_captured = False`` may not."""
-    return program.is_fixed and all(getattr(node.op, 'can_be_captured', True)
-                                    for steps in program.parts for *_, node in steps if node is not None)
+    return program.is_fixed and all(getattr(node.op, 'can_be_captured', True) for node in program.nodes)
 
 
 class CapturedProgram:
@@ -82,13 +88,14 @@ class CapturedProgram:
     graphs : CudaGraphs
     """
 
-    def __init__(self, program, cells, num_returned, graphs):
+    def __init__(self, program: 'Program', cells: list[DeviceCell | None], num_returned: int,
+                 graphs: CudaGraphs) -> None:
         self.program, self.cells, self.num_returned, self.graphs = program, cells, num_returned, graphs
         self.graph, self.calls, self.has_failed = None, 0, False
         self.inputs = self.outputs = None       # What the graph works on.
         self.last_used = 0
 
-    def __call__(self, inputs):
+    def __call__(self, inputs: list) -> list:
         if self.graph is None:
             if not self.has_failed and self.calls < WARM_UP_CALLS:
                 self.calls += 1
@@ -102,7 +109,7 @@ class CapturedProgram:
         return [value.to('cpu', copy=True) for value in self.outputs[:self.num_returned]] + \
             self.outputs[self.num_returned:]
 
-    def record(self, inputs):
+    def record(self, inputs: list) -> bool:
         """Record the graph; returns whether that worked."""
         fixed = [value.clone() if cell is None else value for value, cell in zip(inputs, self.cells, strict=True)]
         try:
@@ -117,7 +124,7 @@ class CapturedProgram:
             min(self.graphs.recorded - {self}, key=lambda captured: captured.last_used).release()
         return True
 
-    def compute_and_update(self, inputs):
+    def compute_and_update(self, inputs: list) -> list:
         """What is recorded: the program, then new values into the tensors of the shared variables.
 
         All are computed before the first is written, and none shares memory with an input that is not its own old
@@ -132,7 +139,7 @@ class CapturedProgram:
                 outputs[index] = inputs[target]
         return outputs
 
-    def put(self, inputs):
+    def put(self, inputs: list) -> None:
         """Bring the inputs of a call to where the graph reads them."""
         for value, place, cell in zip(inputs, self.inputs, self.cells, strict=True):
             if value is not place:
@@ -140,14 +147,14 @@ class CapturedProgram:
                 if cell is not None:
                     cell.tensor = place
 
-    def release(self):
+    def release(self) -> None:
         """Give up the graph; the program may be recorded again."""
         self.graph = self.inputs = self.outputs = None
         self.calls = 0
         self.graphs.recorded.discard(self)
 
 
-def one_line(error):
+def one_line(error: BaseException) -> str:
     """The first line of an error, and the node in which it happened."""
     node = None
     while node is None and error is not None:       # Ending a broken recording is an error of its own, after the first.
@@ -157,5 +164,6 @@ def one_line(error):
 
 
 @functools.cache
-def warn_once(message):
+def warn_once(message: str) -> None:
+    """Log a warning, but the same one only once."""
     logger.warning(message)

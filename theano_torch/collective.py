@@ -11,6 +11,8 @@ The op runs on all engines. PyTorch is imported when it runs, not before.
 
 import contextlib
 import functools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import theano
@@ -19,12 +21,15 @@ from theano import gof
 
 from theano_torch.registry import lower
 
+if TYPE_CHECKING:
+    import torch
+
 
 class ConnectionLost(RuntimeError):
     """A collective operation failed: another process has ended or cannot be reached, or it took too long."""
 
 
-def all_reduce_mean(tensors):
+def all_reduce_mean(tensors: Sequence) -> list:
     """Means of `tensors` over all processes.
 
     All tensors travel in one bucket, in one collective operation. Processes wait for each other there, so give all
@@ -53,21 +58,21 @@ class AllReduceMean(gof.Op):
     can_be_captured = False     # NCCL's waiting in the calling thread, which shows errors, cannot be recorded.
     in_order = True             # All processes take part equally often.
 
-    def make_node(self, *tensors):
+    def make_node(self, *tensors: Any) -> gof.Apply:
         tensors = [T.as_tensor_variable(tensor) for tensor in tensors]
         for tensor in tensors:
             if tensor.dtype not in T.float_dtypes:
                 raise TypeError(f'AllReduceMean needs float tensors, got {tensor.type}')
         return gof.Apply(self, tensors, [tensor.type() for tensor in tensors])
 
-    def do_constant_folding(self, node):
+    def do_constant_folding(self, node: Any) -> bool:
         """Constants of this process may not be those of another, and the others wait."""
         return False
 
-    def infer_shape(self, node, input_shapes):
+    def infer_shape(self, node: Any, input_shapes: list) -> list:
         return input_shapes
 
-    def perform(self, node, inputs, output_storage):
+    def perform(self, node: Any, inputs: list, output_storage: list) -> None:
         import torch
         tensors = [torch.from_numpy(np.array(value)) for value in inputs]
         for var, cell, mean in zip(node.outputs, output_storage, mean_over_processes(tensors), strict=True):
@@ -81,7 +86,7 @@ def _(op, node, build):
     return lambda *tensors: tuple(mean_over_processes(tensors))
 
 
-def mean_over_processes(tensors):
+def mean_over_processes(tensors: Sequence['torch.Tensor']) -> list['torch.Tensor']:
     """Means of torch tensors over all processes: a list of tensors of the same shapes and types.
 
     Raises
@@ -100,7 +105,7 @@ def mean_over_processes(tensors):
 
 
 @contextlib.contextmanager
-def translating_errors(device_type):
+def translating_errors(device_type: str) -> Iterator[None]:
     """Around a collective on tensors of the torch device type `device_type`: errors become :class:`ConnectionLost`."""
     import torch.distributed as dist
     # Gloo raises nothing more specific than RuntimeError; beside NCCL that may be any error of CUDA.

@@ -1,25 +1,28 @@
 """The way between NumPy and torch."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
 
-def torch_dtype(name):
+def torch_dtype(name: str) -> torch.dtype:
     """'float32' -> torch.float32."""
     return getattr(torch, str(name))
 
 
-def computing_dtype(name):
+def computing_dtype(name: str) -> torch.dtype:
     """The type to compute in: int64 for the wide unsigned types, with which torch can do little but convert."""
     return torch.int64 if name in ('uint16', 'uint32', 'uint64') else torch_dtype(name)
 
 
-def filled(value, dtype, like):
+def filled(value: int | float | complex, dtype: torch.dtype, like: Tensor) -> Tensor:
     """A number as a tensor on the device of `like`, by a kernel there: `torch.tensor` would make the host wait."""
     return torch.full((), value, dtype=dtype, device=like.device)
 
 
-def from_numpy(value, device):
+def from_numpy(value: Any, device: torch.device) -> Tensor:
     """An ndarray (or number) as a contiguous tensor on `device`; on the CPU it shares the memory where torch can."""
     value = np.asarray(value)
     if not (value.flags.c_contiguous and value.dtype.isnative):
@@ -33,6 +36,6 @@ def from_numpy(value, device):
     return tensor if device.type == 'cpu' else tensor.to(device, non_blocking=True)
 
 
-def to_numpy(value):
+def to_numpy(value: Any) -> Any:
     """A tensor as ndarray, on the CPU without a copy; anything else as it is."""
     return value.cpu().numpy() if isinstance(value, torch.Tensor) else value

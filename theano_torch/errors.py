@@ -1,15 +1,22 @@
-"""Errors that name the Theano node in which they happened, as Theano's own linkers do."""
+"""Errors that name the Theano node in which they happened, as Theano's own linkers do, and one that asks for a new try.
+"""
 
 import contextlib
 import types
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 from theano.gof.link import raise_with_op
 
 from theano_torch.registry import UnsupportedOp
 
 
+class WrongShapes(Exception):
+    """A shape that depends on values differs from the one that the program was made for: another program is needed."""
+
+
 @contextlib.contextmanager
-def naming(node, arguments):
+def naming(node: Any, arguments: Sequence) -> Iterator[None]:
     """Add `node` and the shapes of `arguments` to the message of an exception that is raised inside."""
     try:
         yield
@@ -19,14 +26,14 @@ def naming(node, arguments):
         raise_naming(node, arguments)
 
 
-def raise_naming(node, arguments):
+def raise_naming(node: Any, arguments: Sequence) -> NoReturn:
     """Raise the exception that is being handled again, with `node` and the shapes of `arguments` in its message."""
     cells = [[types.SimpleNamespace(shape=tuple(value.shape), strides=strides(value)) if hasattr(value, 'shape')
               else value] for value in arguments]
     raise_with_op(node, types.SimpleNamespace(inputs=cells, outputs=[]))
 
 
-def strides(value):
+def strides(value: Any) -> tuple[int, ...]:
     """Strides in bytes, of a tensor or an ndarray."""
     if hasattr(value, 'strides'):
         return value.strides

@@ -1,10 +1,14 @@
 """The Theano linker: from an optimised function graph to a callable that works on Theano's storage cells."""
 
+from typing import Any
+
 import torch
 from theano.gof.link import Container, LocalLinker, map_storage
 from theano.scalar import Composite
 from theano.tensor import Elemwise
 
+import theano_torch.lowerings
+import theano_torch.rewrites  # noqa: F401  (importing these fills the registries)
 from theano_torch import hosts
 from theano_torch.program import Runner
 from theano_torch.registry import is_registered, lower, lower_scalar
@@ -27,7 +31,7 @@ class TorchLinker(LocalLinker):
         See `theano_torch.install`.
     """
 
-    def __init__(self, device='cpu', precision='float32', capture=True):
+    def __init__(self, device: str = 'cpu', precision: str = 'float32', capture: bool = True) -> None:
         super().__init__()
         if precision not in PRODUCT_DTYPES:
             raise ValueError(f'precision={precision!r}: choose one of {", ".join(PRODUCT_DTYPES)}')
@@ -35,20 +39,23 @@ class TorchLinker(LocalLinker):
         self.fgraph = None
         self.updated_vars = {}
 
-    def accept(self, fgraph, no_recycling=None, profile=None):
+    def accept(self, fgraph: Any, no_recycling: Any = None, profile: Any = None) -> 'TorchLinker':
         """A linker for `fgraph`: a new one, so that modes, which keep a linker, do not keep graphs alive."""
         linker = self.clone()
         linker.fgraph = fgraph
         return linker
 
-    def accept_var_updates(self, updated_vars):
+    def accept_var_updates(self, updated_vars: dict) -> None:
         """`updated_vars` maps shared inputs to the outputs that become their new values after each call."""
         self.updated_vars = updated_vars
 
-    def clone(self, allow_gc=None):
+    def clone(self, allow_gc: bool | None = None) -> 'TorchLinker':
+        """A linker with the same settings, without a graph."""
         return type(self)(self.device, self.precision, self.capture)
 
-    def make_all(self, input_storage=None, output_storage=None, storage_map=None):
+    def make_all(self, input_storage: list | None = None, output_storage: list | None = None,
+                 storage_map: dict | None = None) -> tuple:
+        """What Theano asks of a linker: (callable, input containers, output containers, thunks, order of nodes)."""
         order = last_destroyers_last(self.schedule(self.fgraph))
         for node in order:
             check_supported(node)
@@ -64,10 +71,10 @@ class TorchLinker(LocalLinker):
                 [], order)
 
 
-def last_destroyers_last(order):
+def last_destroyers_last(order: list) -> list:
     """`order` with the nodes at its end that destroy their inputs, and those that need their outputs.
 
-    A run that turns out to need another program (`build.WrongShapes`) has not destroyed anything then.
+    A run that turns out to need another program (`errors.WrongShapes`) has not destroyed anything then.
     """
     late = set()
     for node in order:
@@ -76,7 +83,7 @@ def last_destroyers_last(order):
     return [node for node in order if node not in late] + [node for node in order if node in late]
 
 
-def check_supported(node):
+def check_supported(node: Any) -> None:
     """Raise `UnsupportedOp` for a node that nothing can run, while the function is compiled."""
     if isinstance(node.op, Elemwise):
         check_scalar(node.op.scalar_op, node)
@@ -84,7 +91,8 @@ def check_supported(node):
         lower(node.op, node, None)
 
 
-def check_scalar(op, node):
+def check_scalar(op: Any, node: Any) -> None:
+    """Raise `UnsupportedOp` if `op`, the scalar op of `node` or one inside it, is unknown."""
     if isinstance(op, Composite):
         for inner in op.fgraph.apply_nodes:
             check_scalar(inner.op, inner)

@@ -5,6 +5,11 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 # Of glibc's mallopt, <malloc.h>.
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -18,7 +23,7 @@ class OutOfMemory(MemoryError):
 
 
 @contextlib.contextmanager
-def translating_errors(device):
+def translating_errors(device: 'torch.device') -> Iterator[None]:
     """Around work on the torch device `device`: errors that mean too little memory become :class:`OutOfMemory`."""
     try:
         yield
@@ -29,19 +34,19 @@ def translating_errors(device):
         raise OutOfMemory(f'out of memory: {host() if on_host else gpu(device)}') from error
 
 
-def host():
+def host() -> str:
     """The host and how much memory it has."""
     return 'the machine has %.1f GiB' % (os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2 ** 30)
 
 
-def gpu(device):
+def gpu(device: 'torch.device') -> str:
     """The GPU and how much memory it has."""
     import torch
     facts = torch.cuda.get_device_properties(device)
     return f'{device} ({facts.name}) has {facts.total_memory / 2 ** 30:.1f} GiB'
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next tensor instead of giving it back to the system each time.
 
     Otherwise every large temporary tensor is made of fresh pages, which the system has to clear: elementwise work takes

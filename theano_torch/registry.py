@@ -1,6 +1,11 @@
 """How an op becomes PyTorch calls: three registries. Importable without PyTorch: any module may register its ops."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from theano_torch.trace import Build
 
 
 class UnsupportedOp(NotImplementedError):
@@ -8,7 +13,7 @@ class UnsupportedOp(NotImplementedError):
 
 
 @functools.singledispatch
-def lower(op, node, build):
+def lower(op: Any, node: Any, build: 'Build') -> Callable | tuple[Callable, Sequence]:
     """Return what computes the outputs of `node` from its inputs; dispatched on the class of `op`.
 
     Called when a graph is specialised to the shapes of its inputs, not while it runs.
@@ -19,7 +24,7 @@ def lower(op, node, build):
         What is dispatched on.
     node : theano.gof.Apply
         The op with its input and output variables: dtypes, broadcastable dimensions.
-    build : theano_torch.build.Build
+    build : theano_torch.trace.Build
         Facts: ``build.shape(variable)`` of every input is a tuple of ints, ``build.host(variable)`` is the value of a
         variable that must be known on the host (a shape, an index) as an ndarray, ``build.device`` the torch device.
 
@@ -46,13 +51,13 @@ def lower(op, node, build):
         'its Python code on the host')
 
 
-def is_registered(op):
+def is_registered(op: Any) -> bool:
     """Whether `lower` knows the class of `op`."""
     return lower.dispatch(type(op)) is not lower.dispatch(object)
 
 
 @functools.singledispatch
-def lower_scalar(op, node):
+def lower_scalar(op: Any, node: Any) -> Callable:
     """Return a function of tensors that applies the scalar op `op` element by element; dispatched on its class.
 
     `node` is the Apply node; all its inputs and outputs have a dtype. The function gets tensors that can be broadcast
@@ -64,7 +69,7 @@ def lower_scalar(op, node):
 
 
 @functools.singledispatch
-def lower_activation(op):
+def lower_activation(op: Any) -> tuple[str, list, Callable] | None:
     """How the scalar op `op` can be worked into a convolution; dispatched on its class. None: it cannot.
 
     Returns
@@ -76,7 +81,7 @@ def lower_activation(op):
     return None
 
 
-def on_host(op, node, build):
+def on_host(op: Any, node: Any, build: 'Build') -> Callable:
     """A lowering that runs the op's own Python code on the host, for ops where speed does not matter.
 
     >>> theano_torch.lower.register(MyOp)(theano_torch.on_host)

@@ -4,6 +4,8 @@ On the CPU none are needed: a tensor and an ndarray share their memory, and Thea
 """
 
 import importlib.util
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import theano
@@ -11,6 +13,9 @@ from theano.gof.link import Container
 from theano.tensor.sharedvar import TensorSharedVariable
 
 from theano_torch import memory
+
+if TYPE_CHECKING:
+    import torch
 
 
 class DeviceCell(list):
@@ -20,19 +25,19 @@ class DeviceCell(list):
     uses `tensor`, a contiguous tensor on `device`, or None where the cell is empty.
     """
 
-    def __init__(self, value, device):
+    def __init__(self, value: np.ndarray | None, device: str) -> None:
         super().__init__([None])
         import torch
         self.device = torch.device(device)
         self.tensor = None
         self[0] = value
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> np.ndarray | None:
         if index != 0:
             return super().__getitem__(index)
         return None if self.tensor is None else self.tensor.to('cpu', copy=True).numpy()
 
-    def __setitem__(self, index, value):
+    def __setitem__(self, index: int, value: np.ndarray | None) -> None:
         import torch
 
         from theano_torch.convert import from_numpy
@@ -42,29 +47,29 @@ class DeviceCell(list):
         with memory.translating_errors(self.device), torch.inference_mode():
             self.put(from_numpy(np.array(value), torch.device('cpu')))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator:
         return iter((self[0],))
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return self is other
 
     __hash__ = None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f'<value on {self.device}>'
 
-    def put(self, tensor):
+    def put(self, tensor: 'torch.Tensor') -> None:
         """Store the value of a contiguous tensor, if it fits in the tensor that is there: CUDA graphs know that one."""
         if self.tensor is None or self.tensor.shape != tensor.shape or self.tensor.dtype != tensor.dtype:
             self.tensor = tensor.to(self.device)
         elif self.tensor.data_ptr() != tensor.data_ptr():
             self.tensor.copy_(tensor)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return _restore_cell, (self[0], str(self.device))
 
 
-def _restore_cell(value, device):
+def _restore_cell(value: np.ndarray | None, device: str) -> list:
     """The cell that a pickle or a copy holds; one without a device if this machine does not have it."""
     if importlib.util.find_spec('torch'):
         import torch
@@ -80,26 +85,27 @@ class TorchSharedVariable(TensorSharedVariable):
     tensor that the variable holds, to be read only.
     """
 
-    def get_value(self, borrow=False, return_internal_type=False):
+    def get_value(self, borrow: bool = False, return_internal_type: bool = False) -> Any:
         if return_internal_type:
             return getattr(self.container.storage, 'tensor', self.container.value)
         return np.array(self.container.value)
 
-    def set_value(self, new_value, borrow=False):
+    def set_value(self, new_value: Any, borrow: bool = False) -> None:
         self.container.value = new_value
 
-    def zero(self, borrow=False):
+    def zero(self, borrow: bool = False) -> None:
         self.container.value = np.zeros_like(self.container.value)
 
 
 class DeviceConstructor:
     """A constructor in ``theano.shared.constructors`` that puts numeric arrays and numbers on `device`."""
 
-    def __init__(self, device):
+    def __init__(self, device: str) -> None:
         self.device = device
 
-    def __call__(self, value, name=None, strict=False, allow_downcast=None, borrow=False, broadcastable=None,
-                 target='cpu'):
+    def __call__(self, value: Any, name: str | None = None, strict: bool = False, allow_downcast: bool | None = None,
+                 borrow: bool = False, broadcastable: tuple[bool, ...] | None = None,
+                 target: str = 'cpu') -> TorchSharedVariable:
         if not isinstance(value, np.ndarray | np.number | float | int | complex):
             raise TypeError('not a number or array of numbers')     # How a constructor passes to the next one.
         value = np.asarray(value)
@@ -110,7 +116,7 @@ class DeviceConstructor:
         return TorchSharedVariable(name=name, type=type_, value=None, strict=None, container=container)
 
 
-def install(device):
+def install(device: str) -> None:
     """Make `theano.shared` create variables on the torch device `device` from now on; those made before stay."""
     constructors = theano.compile.sharedvalue.shared.constructors
     constructors[:] = [constructor for constructor in constructors if not isinstance(constructor, DeviceConstructor)]

@@ -1,32 +1,68 @@
-"""Steps, the entries of a program: running a list of them, what they cost, how many threads they run with.
+"""Steps: what a program does, one entry for each node that it computes. Running a list of them.
 
-A step is a tuple (function, source slots, target slot or tuple of them, slots to empty afterwards, Theano's node or
-None). Slots are places in a list of values.
+A step reads and fills slots. Slots are places in a list of values.
 """
 
-import math
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple, Protocol
 
-import theano
-import torch
-from theano.tensor.nnet import abstract_conv
-
-from theano_torch.errors import raise_naming
-from theano_torch.fusion import ConvBiasActivation
-
-CONVOLUTIONS = (abstract_conv.BaseAbstractConv, ConvBiasActivation)
-
-# Of one thread, for estimates.
-STEP_SECONDS = 10e-6
-MULTIPLICATIONS_PER_SECOND = 40e9
-BYTES_PER_SECOND = 16e9
+from theano_torch.errors import WrongShapes, raise_naming
 
 
-class WrongShapes(Exception):
-    """A value-dependent shape differs from the one that the program was made for."""
+class Step(NamedTuple):
+    """A step of a program."""
+
+    function: Callable
+    sources: tuple[int, ...]            # Slots of the arguments.
+    target: int | tuple[int, ...]       # Slot of the result; a tuple where the function returns a tuple.
+    emptied: tuple[int, ...] = ()       # Slots that are not needed afterwards.
+    node: Any = None                    # Theano's, for messages of errors. None: a conversion between host and device.
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The slots that the step fills."""
+        return (self.target,) if isinstance(self.target, int) else self.target
 
 
-def execute(steps, values):
-    """Run `steps` in order on the list `values`. Errors name the node."""
+@dataclasses.dataclass
+class TracedStep:
+    """A step while its program is made, with variables in the place of slots.
+
+    Sources and targets are keys, pairs of a variable and whether its value is the one on the host.
+    """
+
+    function: Callable
+    sources: list
+    targets: list
+    node: Any = None
+    is_single: bool = True              # Whether the function returns its only result, not a tuple.
+    # Notes of the schedule:
+    threads: int | None = None          # That the step runs with outside of lanes. None: as many as before.
+    may_be_in_lanes: bool = False
+
+
+class Part(Protocol):
+    """A part of a program."""
+
+    steps: Sequence[Step]
+
+    def run(self, values: list) -> None:
+        """Run all steps on the slots `values`."""
+
+
+class Serial:
+    """The part of a program whose steps run one after the other."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.steps = steps
+
+    def run(self, values: list) -> None:
+        execute(self.steps, values)
+
+
+def execute(steps: Sequence[Step], values: list) -> None:
+    """Run `steps` in order on the slots `values`. Errors name the node."""
     arguments, node = (), None
     try:
         for function, sources, target, emptied, node in steps:     # noqa: B007  (used where it fails)
@@ -47,69 +83,12 @@ def execute(steps, values):
         raise_naming(node, arguments)
 
 
-def targets_of(step):
-    """The slots that a step fills, as a tuple."""
-    target = step[2]
-    return (target,) if type(target) is int else target
-
-
-def emptying(steps, own):
-    """`steps` that empty the slots in the set `own` after their last use."""
-    last_use = {slot: index for index, step in enumerate(steps) for slot in (*step[1], *targets_of(step))}
+def emptying(steps: Sequence[Step], own: Collection[int]) -> list[Step]:
+    """`steps` that empty the slots in `own` after their last use."""
+    own = set(own)
+    last_use = {slot: index for index, step in enumerate(steps) for slot in (*step.sources, *step.targets)}
     result = []
     for index, step in enumerate(steps):
-        function, sources, target, _, node = step
-        used = own.intersection((*sources, *targets_of(step)))
-        emptied = tuple(sorted(slot for slot in used if last_use[slot] == index))
-        result.append((function, sources, target, emptied, node))
+        used = own.intersection((*step.sources, *step.targets))
+        result.append(step._replace(emptied=tuple(sorted(slot for slot in used if last_use[slot] == index))))
     return result
-
-
-def set_threads(number):
-    """A step after which PyTorch uses `number` threads."""
-    def change():
-        torch.set_num_threads(number)
-        return ()
-    return change, (), (), (), None
-
-
-def is_product(node):
-    """Whether `node` is one of those that take nearly all of the time: a convolution or matrix product."""
-    return isinstance(node.op, (*CONVOLUTIONS, theano.tensor.Dot))
-
-
-def seconds(node, shapes):
-    """An estimate of what a node takes in one thread; `shapes` maps its variables to tuples."""
-    if node is None or getattr(node.op, 'view_map', None):
-        return STEP_SECONDS
-    elements = sum(math.prod(shapes.get(var, ())) for var in node.inputs + node.outputs)
-    return STEP_SECONDS + multiplications(node, shapes) / MULTIPLICATIONS_PER_SECOND + 4 * elements / BYTES_PER_SECOND
-
-
-def multiplications(node, shapes):
-    """How many a node takes with the given shapes; only those of convolutions and matrix products count."""
-    if not is_product(node):
-        return 0
-    op = unfused(node.op)
-    if isinstance(op, abstract_conv.AbstractConv):      # Perhaps with strides: the result is the smaller one.
-        return math.prod(shapes[node.outputs[0]]) * math.prod(shapes[node.inputs[1]][1:])
-    if isinstance(op, abstract_conv.AbstractConv_gradInputs):
-        return math.prod(shapes[node.inputs[1]]) * math.prod(shapes[node.inputs[0]][1:])
-    if isinstance(op, abstract_conv.AbstractConv_gradWeights):
-        return math.prod(shapes[node.inputs[1]]) * math.prod(shapes[node.outputs[0]][1:])
-    return multiplications_per_kernel_element(node, shapes)
-
-
-def multiplications_per_kernel_element(node, shapes):
-    """At most how many a convolution or matrix product takes, by the shapes of its inputs alone."""
-    first, second = (shapes[var] for var in node.inputs[:2])
-    op = unfused(node.op)
-    if isinstance(op, theano.tensor.Dot):
-        return math.prod(first) * math.prod(second[1:])
-    if isinstance(op, abstract_conv.AbstractConv):
-        return math.prod(first) * second[0]
-    return math.prod(second) * first[1]         # Channels of the filters, or of the image.
-
-
-def unfused(op):
-    return op.conv if isinstance(op, ConvBiasActivation) else op

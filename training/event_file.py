@@ -4,8 +4,6 @@ import io
 import os
 import time
 
-from PIL import Image
-
 from common.files import append
 from runs.folder import EVENTS_FILE
 
@@ -43,18 +41,17 @@ class EventFile:
         if self.available:
             self._append(step, [self.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
 
-    def picture(self, step, tag, image_path):
-        """Append the picture in an image file; large ones become smaller, lest the events outgrow all else.
+    def picture(self, step, tag, image):
+        """Append a Pillow image; a large one becomes smaller, lest the events outgrow all else.
 
         Raises
         ------
         WriteError
         """
         if self.available:
-            encoded = io.BytesIO()
-            with Image.open(image_path) as image:
-                image.thumbnail((MAX_PICTURE_PIXELS, MAX_PICTURE_PIXELS))
-                image.save(encoded, 'png')
+            encoded, image = io.BytesIO(), image.copy()
+            image.thumbnail((MAX_PICTURE_PIXELS, MAX_PICTURE_PIXELS))
+            image.save(encoded, 'png')
             summary = self.Summary.Image(height=image.height, width=image.width,
                                          encoded_image_string=encoded.getvalue())
             self._append(step, [self.Summary.Value(tag=tag, image=summary)])

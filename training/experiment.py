@@ -8,22 +8,19 @@ import inspect
 import os
 import platform
 import pprint
-import shlex
 import shutil
-import sys
 import time
 
 import numpy as np
 
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
 
-from common.console import OutputLogger
+from common.console import OutputLogger, command_line
 from common.errors import UserError
 from common.files import append, atomic_write
 from common.objects import import_obj
-from data import dataset
-from metrics import evaluation
-from metrics.digit_recognition import DigitRecognition
+from data.dataset import Dataset
+from metrics import digit_recognition, evaluation
 from nets.network import Network
 from nets.pickles import load_pkl
 from nets.ranks import SINGLE
@@ -31,13 +28,13 @@ from runs import states
 from runs.folder import create_result_subdir, in_use
 from training import processes, stopping
 from training.options import check_arguments, check_minibatches, check_options, is_training
-from training.resume import Source, source_within, where_from
+from training.resume import Start, find_start, resume_in
 
 
 def open_dataset(experiment, data_dir):
     """Open the dataset of an experiment; build it first where the experiment says how and it is not there."""
     kwargs = dict(experiment['dataset'])
-    check_arguments('dataset', kwargs, dataset.Dataset)
+    check_arguments('dataset', kwargs, Dataset)
     kwargs['h5_path'] = os.path.join(data_dir, kwargs['h5_path'])
     create = dict(experiment.get('create_dataset', {}))
     if create and not os.path.exists(kwargs['h5_path']):
@@ -49,21 +46,15 @@ def open_dataset(experiment, data_dir):
             raise UserError(f'data_dir={data_dir!r}: cannot make this folder ({error.strerror}); choose another '
                             'one with --data-dir') from error
         create_func(h5_path=kwargs['h5_path'], **create)
-    return dataset.Dataset(**kwargs)
+    return Dataset(**kwargs)
 
 
-def build_network(name, kwargs, training_set):
-    """Build G or D for the shape and labels of the training set."""
-    kwargs = dict(kwargs)
+def build_network(name, experiment, num_channels, resolution, label_size):
+    """Build the network `name`, 'G' or 'D', of an experiment."""
+    kwargs = dict(experiment[name])
     func = kwargs.pop('func')
     check_arguments(name, kwargs, import_obj(func))
-    channels, resolution, _ = training_set.shape
-    network = Network(name, func=func, num_channels=channels, resolution=resolution,
-                      label_size=training_set.label_size, **kwargs)
-    # A network that cannot be rebuilt from its pickle is better found out now than after two weeks.
-    network.verify_rebuild()
-    network.print_topology()
-    return network
+    return Network(name, func=func, num_channels=num_channels, resolution=resolution, label_size=label_size, **kwargs)
 
 
 def run_experiment(
@@ -74,11 +65,13 @@ def run_experiment(
     theano_flags = None,
     ranks       = SINGLE,   # Which of how many processes this is.
     precision   = 'auto',   # See theano_env.configure.
+    *,
+    train_gan,              # Training function of experiments that name none.
     **train_kwargs          # More arguments for the training function: show_progress, on_step.
 ):
     """Run one experiment in a new run folder, or go on with a run in its own folder; return that folder.
 
-    Which of the two ``experiment['train']`` says: see :func:`where_from`.
+    Options in ``experiment['train']`` choose between the two: see :func:`training.resume.find_start`.
     """
     if not is_training(experiment):
         if ranks.size > 1:
@@ -87,56 +80,73 @@ def run_experiment(
     environment = theano_env.configure(engine, theano_flags, ranks.local_rank if ranks.size > 1 else None, precision)
     if environment.precision == 'float16':
         train_kwargs['loss_scaling'] = True
-    with processes.process_group(ranks, environment.device), contextlib.ExitStack() as run:
-        source = None
+    if ranks.size > 1:
+        train_kwargs['ranks'] = ranks
+    with processes.process_group(ranks, environment.device), contextlib.ExitStack() as lock:
+        start = None
         with processes.rank_0_first(ranks):
-            train_func, train, loss_kwargs = check_options(experiment)
+            train_func, options, loss_kwargs = check_options(experiment, train_gan)
             if ranks.rank == 0:
-                source = where_from(experiment, result_dir, environment)
-                is_new = source.run_dir is None
-                if is_new:
-                    run_dir = create_result_subdir(result_dir, experiment.get('desc', 'run'))
-                    source = source._replace(run_dir=run_dir)
-                run.enter_context(in_use(source.run_dir))
-                if not is_new:
-                    source = source_within(source.run_dir, experiment, environment)
-        source = processes.from_rank_0(ranks, source)
-        run_dir = source.run_dir
-        if source.is_finished:
-            print(f'{run_dir} is finished; raise train.total_kimg to train on')
-            return run_dir
-        if ranks.size > 1:
-            train_kwargs['ranks'] = ranks
-        with logging(run_dir, ranks), stopping.ending_together(ranks, run_dir):
+                start = claim_folder(experiment, result_dir, environment, train_gan, lock)
+        start = processes.from_rank_0(ranks, start)
+        if start.is_finished:
+            print(f'{start.run_dir} is finished; raise train.total_kimg to train on')
+            return start.run_dir
+        with logging(start.run_dir, ranks), stopping.ending_together(ranks, start.run_dir):
             print(environment)
             if ranks.rank == 0:
-                write_run_files(run_dir, experiment, environment, source)
+                write_run_files(start.run_dir, experiment, environment, start)
             try:
                 # The data set may have to be made, so one after the other.
                 with processes.rank_0_first(ranks):
-                    training_set, G, D, Gs = prepare(experiment, data_dir, source.networks)
-                    check_minibatches(ranks, train_func, train, training_set.resolution)
+                    training_set, G, D, Gs = prepare(experiment, data_dir, start.networks)
+                    check_minibatches(ranks, train_func, options, training_set.resolution)
             except UserError:
-                if ranks.rank == 0 and is_new:
-                    shutil.rmtree(run_dir)      # Nothing has begun.
+                if ranks.rank == 0 and start.is_new:
+                    shutil.rmtree(start.run_dir)        # Nothing has begun.
                 raise
-            if Gs and not source.state:
+            if Gs and not start.state:
                 train_kwargs['Gs'] = Gs
-                if train.get('resume_kimg') is None:
-                    train['resume_kimg'] = source.kimg
+                if options.get('resume_kimg') is None:
+                    options['resume_kimg'] = start.kimg
             if 'run_states' in inspect.signature(train_func).parameters:
-                train_kwargs['run_states'] = states.RunStates(run_dir, source.about, source.state)
+                train_kwargs['run_states'] = states.RunStates(start.run_dir, start.about, start.state)
             with training_set:
-                Gs = train_func(run_dir, training_set, G, D, loss_kwargs, **train, **train_kwargs)
-                for metric in experiment.get('metrics', []) if ranks.rank == 0 else []:
-                    if metric == 'digit_recognition':
-                        print(digit_recognition(run_dir, training_set, Gs))
-                    else:
-                        evaluation.evaluate_run(
-                            run_dir, [metric], lambda: contextlib.nullcontext(training_set),
-                            os.path.join(data_dir, 'metric-cache'), only_final=True, final_Gs=Gs)
+                Gs = train_func(start.run_dir, training_set, G, D, loss_kwargs, **options, **train_kwargs)
+                if ranks.rank == 0:
+                    evaluate_final(experiment.get('metrics', []), start.run_dir, training_set, Gs, data_dir)
             print('Done.')
-    return run_dir
+    return start.run_dir
+
+
+def claim_folder(experiment, result_dir, environment, train_gan, lock):
+    """The :class:`training.resume.Start` of an experiment, its folder made and locked.
+
+    Parameters
+    ----------
+    experiment : dict
+    result_dir : str
+    environment : theano_env.Environment
+    train_gan : callable
+        The training function of experiments that name none.
+    lock : contextlib.ExitStack
+        Keeps the folder locked until it is closed.
+    """
+    start = find_start(experiment, result_dir, environment)
+    if start.is_new:
+        start = start._replace(run_dir=create_result_subdir(result_dir, experiment.get('desc', 'run')))
+    lock.enter_context(in_use(start.run_dir))
+    return start if start.is_new else resume_in(start.run_dir, experiment, environment, train_gan)
+
+
+def evaluate_final(names, run_dir, training_set, Gs, data_dir):
+    """Evaluate metrics on the final networks of a run; the data set is open and `Gs` at hand."""
+    for name in names:
+        if name == 'digit_recognition':
+            print(digit_recognition.report(run_dir, training_set, Gs))
+        else:
+            evaluation.evaluate_run(run_dir, [name], lambda: contextlib.nullcontext(training_set),
+                                    os.path.join(data_dir, 'metric-cache'), only_final=True, final_Gs=Gs)
 
 
 def run_utility(experiment, result_dir, engine='auto', theano_flags=None, precision='auto', run_dir=None):
@@ -182,17 +192,8 @@ def run_utility(experiment, result_dir, engine='auto', theano_flags=None, precis
         if not os.listdir(run_dir):     # Nothing has begun.
             os.rmdir(run_dir)
         raise
-    write_run_files(run_dir, experiment, environment, Source())
+    write_run_files(run_dir, experiment, environment, Start())
     return run_dir
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Where a run starts from.
-
-
-def command_line():
-    """How this program was started, for messages."""
-    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
 def prepare(experiment, data_dir, networks=None):
@@ -208,7 +209,13 @@ def prepare(experiment, data_dir, networks=None):
     np.random.seed(experiment.get('random_seed', 1000))
     training_set = open_dataset(experiment, data_dir)
     if networks is None:
-        return training_set, *[build_network(name, experiment[name], training_set) for name in 'GD'], None
+        G, D = (build_network(name, experiment, training_set.shape[0], training_set.resolution,
+                              training_set.label_size) for name in 'GD')
+        for net in (G, D):
+            # A network that cannot be rebuilt from its pickle is better found out now than after two weeks.
+            net.verify_rebuild()
+            net.print_topology()
+        return training_set, G, D, None
     if not os.path.isfile(networks):
         raise UserError(f'train.resume_run_id: there is no network pickle {networks}')
     print(f'G and D come from {networks}; the options of the sections G and D are not used')
@@ -235,31 +242,13 @@ def logging(run_dir, ranks):
             yield
 
 
-def digit_recognition(run_dir, training_set, Gs, num_images=1000, seed=2000):
-    """Share of generated digits that a classifier trained on the real ones reads as the class asked for; one line."""
-    metric = DigitRecognition()
-    metric.begin('reals')
-    metric.feed('reals', *training_set.get_images(np.arange(training_set.num_images)))
-    accuracy = metric.end('reals')
-    latents = np.random.RandomState(seed).randn(num_images, *Gs.input_shapes[0][1:]).astype(np.float32)
-    labels = np.eye(training_set.label_size, dtype=np.float32)[np.arange(num_images) % training_set.label_size]
-    images = Gs.run(latents, labels, minibatch_size=64, out_mul=127.5, out_add=127.5, out_dtype='uint8')
-    metric.begin('fakes')
-    metric.feed('fakes', images, labels)
-    line = (f'digit_recognition: {100 * metric.end("fakes"):.1f} % of {num_images} generated digits are read as the '
-            f'class asked for, by a classifier that reads {100 * accuracy:.1f} % of unseen real digits')
-    with open(os.path.join(run_dir, 'metric-digit_recognition.txt'), 'w', encoding='utf-8') as metric_file:
-        metric_file.write(line + '\n')
-    return line
-
-
-def write_run_files(run_dir, experiment, environment, source):
-    """``config.txt``: what was run; ``run.txt``: how, when and on what, once for every time it was gone on with."""
+def write_run_files(run_dir, experiment, environment, start):
+    """Write ``config.txt``, the experiment, and append to ``run.txt`` how, when and on which machine it is run."""
     with atomic_write(os.path.join(run_dir, 'config.txt'), 'w', encoding='utf-8') as config_file:
         config_file.write(pprint.pformat(experiment, width=120, sort_dicts=False) + '\n')
     begin = 'started'
-    if source.state:
-        begin = f'resumed at kimg {source.state.document["cur_nimg"] / 1000:.3f}'
+    if start.state:
+        begin = f'resumed at kimg {start.state.document["cur_nimg"] / 1000:.3f}'
     append(os.path.join(run_dir, 'run.txt'), (f'command: {command_line()}\n{begin}: '
                                               f'{time.strftime("%Y-%m-%d %H:%M:%S")}\nmachine: '
                                               f'{platform.platform()}, Python {platform.python_version()}, NumPy '

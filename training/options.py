@@ -11,12 +11,13 @@ import loss
 import metrics
 import theano_torch
 from common.errors import UserError, did_you_mean
-from common.objects import import_obj
-from data import dataset
+from common.objects import defaults_of, import_obj
+from data.dataset import Dataset
 from theano_torch import memory
 from training import processes
 
 RESUME_OPTIONS = ('resume_run_id', 'resume_snapshot', 'resume_with_changes')   # In the section 'train', see where_from.
+PLAIN = (bool, int, float, str, list, tuple, dict, type(None))      # What options are made of.
 SECTIONS = ('desc', 'random_seed', 'dataset', 'create_dataset', 'G', 'D', 'loss', 'train', 'metrics')
 
 
@@ -77,11 +78,11 @@ def with_variants(config, name):
 
 def is_training(experiment):
     """Whether an experiment trains networks. Otherwise its ``train.func`` is one of util_scripts.py or like those."""
-    func = experiment.get('train', {}).get('func', 'train.train_gan')
-    return 'dataset' in inspect.signature(import_obj(func)).parameters
+    func = experiment.get('train', {}).get('func')
+    return func is None or 'dataset' in inspect.signature(import_obj(func)).parameters
 
 
-def describe(experiment):
+def describe_experiment(experiment):
     """A few words on an experiment, for a list of them."""
     train = experiment['train']
     if 'dataset' not in experiment:
@@ -119,30 +120,58 @@ def nearest(word, candidates):
     return did_you_mean(word, candidates, cutoff=0.5) or '; choose from ' + ', '.join(sorted(map(str, candidates)))
 
 
-def with_defaults(experiment):
-    """The experiment with the default values of all options that it does not mention."""
-    funcs = {'dataset': dataset.Dataset, 'loss': loss.evaluate_loss, 'train': 'train.train_gan'}
+def training_function(experiment, train_gan):
+    """The function that ``train.func`` names, or `train_gan` where an experiment names none."""
+    func = experiment['train'].get('func')
+    return train_gan if func is None else import_obj(func)
+
+
+def with_defaults(experiment, train_gan):
+    """The experiment with the default values of all options that it does not mention.
+
+    Parameters
+    ----------
+    experiment : dict
+    train_gan : callable
+        The training function of experiments that name none.
+
+    Returns
+    -------
+    dict
+    """
+    funcs = {'dataset': Dataset, 'loss': loss.evaluate_loss, 'train': training_function(experiment, train_gan),
+             'G': import_obj(experiment['G']['func']), 'D': import_obj(experiment['D']['func'])}
     full = dict(experiment)
-    for section in ('dataset', 'G', 'D', 'loss', 'train'):
-        options = experiment.get(section, {})
-        func = options.get('func', funcs.get(section))
-        func = import_obj(func) if isinstance(func, str) else func
-        defaults = {name: parameter.default for name, parameter in inspect.signature(func).parameters.items()
-                    if isinstance(parameter.default, PLAIN)}
-        full[section] = {**defaults, **options}
+    for section, func in funcs.items():
+        defaults = {name: default for name, default in defaults_of(func).items() if isinstance(default, PLAIN)}
+        full[section] = {**defaults, **experiment.get(section, {})}
     return full
 
 
-PLAIN = (bool, int, float, str, list, tuple, dict, type(None))      # What options are made of.
+def check_options(experiment, train_gan):
+    """Check the options of an experiment that trains.
 
+    Parameters
+    ----------
+    experiment : dict
+    train_gan : callable
+        The training function of experiments that name none.
 
-def check_options(experiment):
-    """(training function, its options, those of the loss) of an experiment, checked."""
+    Returns
+    -------
+    (callable, dict, dict)
+        The training function, its options, and those of the loss.
+
+    Raises
+    ------
+    UserError
+        An option that does not exist; the message names the nearest one.
+    """
     train, loss_kwargs = dict(experiment['train']), experiment.get('loss', {})
-    train_func = import_obj(train.pop('func', 'train.train_gan'))
+    train_func = training_function(experiment, train_gan)
     check_arguments('train', train, train_func, given=['run_dir', 'dataset', 'G', 'D', 'loss_kwargs', 'ranks',
                                                        'loss_scaling', 'Gs', 'run_states'], more=RESUME_OPTIONS)
-    for option in RESUME_OPTIONS:
+    for option in ('func', *RESUME_OPTIONS):
         train.pop(option, None)
     if 'run_states' not in inspect.signature(train_func).parameters and experiment['train'].get('resume_run_id'):
         raise UserError(f'train.resume_run_id: {experiment["train"]["func"]!r} cannot resume')
@@ -154,8 +183,7 @@ def check_options(experiment):
 
 def check_minibatches(ranks, train_func, train, resolution):
     """Whether the ranks can share the minibatches of the whole schedule, see `processes.check_minibatches`."""
-    defaults = {name: parameter.default for name, parameter in inspect.signature(train_func).parameters.items()}
-    options = {**defaults, **train}
+    options = {**defaults_of(train_func), **train}
     lowest = min(2 ** int(np.log2(options['lod_initial_resolution'])), resolution)
     resolutions = [2 ** k for k in range(lowest.bit_length() - 1, resolution.bit_length())]
     processes.check_minibatches(ranks, resolutions, options['minibatch_default'], options['minibatch_overrides'])

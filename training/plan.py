@@ -12,15 +12,14 @@ import time
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 import theano_env
 from common.console import format_time
-from common.objects import import_obj
+from common.objects import defaults_of
 from data import hdf5_format
 from nets import costs
-from nets.network import Network
-from training.options import check_arguments, check_options, is_training
+from training.experiment import build_network
+from training.options import check_options, is_training
 from training.schedule import training_schedule
 
 D_STEP_FORWARDS = 13        # A D step of WGAN-GP in forward passes of D: four evaluations and their derivatives...
@@ -82,6 +81,8 @@ def estimate(phase, G, D, repeats, flops):
 
 def measured_flops(device, size=2048, seconds=0.3):
     """Multiplications and additions per second of float32 matrix products on a torch device."""
+    import torch  # Which the other engines do without.
+
     a = torch.randn(size, size, device=device)
     best, end = np.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -104,30 +105,16 @@ def build_networks(chosen, data_dir):
         if section.get('max_labels', 'all') != 0 and os.path.exists(hdf5_format.labels_path(h5_path)):
             columns = hdf5_format.load_labels(hdf5_format.labels_path(h5_path), num_images).shape[1]
             label_size = columns if section.get('max_labels', 'all') == 'all' else section['max_labels']
-    return (*[build(name, chosen, channels, label_size) for name in 'GD'], there)
+    return (*[build_network(name, chosen, channels, section['resolution'], label_size) for name in 'GD'], there)
 
 
-def build(name, chosen, channels, label_size):
-    """The network `name`, 'G' or 'D', of a resolved experiment."""
-    kwargs = dict(chosen[name])
-    func = kwargs.pop('func')
-    check_arguments(name, kwargs, import_obj(func))
-    return Network(name, func=func, num_channels=channels, resolution=chosen['dataset']['resolution'],
-                   label_size=label_size, **kwargs)
-
-
-def defaults_of(func):
-    """{parameter: default} of a function."""
-    return {name: parameter.default for name, parameter in inspect.signature(func).parameters.items()}
-
-
-def describe(chosen, data_dir, engine='auto', theano_flags=None, precision='auto'):
+def describe(chosen, data_dir, engine='auto', theano_flags=None, precision='auto', *, train_gan):
     """Print the resolved experiment `chosen`, its schedule, and estimates of memory and time."""
     pprint.pprint(chosen, width=120, sort_dicts=False)
     if not is_training(chosen):
         return
     environment = theano_env.configure(engine, theano_flags, precision=precision)
-    train_func, options, _ = check_options(chosen)
+    train_func, options, _ = check_options(chosen, train_gan)
     G, D, there = build_networks(chosen, data_dir)
     print('\n%s: %s' % (os.path.join(data_dir, chosen['dataset']['h5_path']), 'there' if there else
                         'not there; planned for RGB images without labels'))

@@ -5,12 +5,10 @@ import json
 import os
 import resource
 import sys
+import time
 
 import numpy as np
 from tqdm import tqdm
-
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
-
 
 from common.console import format_time
 from common.errors import WriteError
@@ -20,8 +18,8 @@ from training import processes
 
 
 @contextlib.contextmanager
-def going_on():
-    """Around writing what the training can do without for now: the disk may be full for a while only."""
+def warning_only():
+    """Around writing files that the training can do without for now: the disk may be full for a while only."""
     try:
         yield
     except WriteError as error:
@@ -32,49 +30,101 @@ class TrainingDiverged(processes.SharedError):
     """A loss is NaN or infinite."""
 
 
-class TickStatistics:
-    """Averages over the D steps since the last status line; scores count image by image, as in the release."""
+class Tick:
+    """The stretch of a training between two status lines, with averages over its D steps.
+
+    Scores count image by image, as in the release.
+
+    Parameters
+    ----------
+    number : int
+        From 1.
+    start_nimg : int
+        Real images shown before it.
+    run_start_time, start_time : float
+        When the run, pauses not counted, and the tick began, as `time.time`.
+    """
 
     names = ('Gloss', 'Dloss', 'Dreal', 'Dfake')
 
-    def __init__(self):
+    def __init__(self, number, start_nimg, run_start_time, start_time):
+        self.number, self.start_nimg = number, start_nimg
+        self.run_start_time, self.start_time = run_start_time, start_time
         self.sums, self.counts = np.zeros(4), np.zeros(4)
         self.compile_seconds = 0.0
 
-    def add(self, outputs, tick):
-        """Add the outputs of one D step; `tick` is the number of the tick for the error message."""
+    def next(self, cur_nimg, cur_time):
+        """The tick after this one."""
+        return Tick(self.number + 1, cur_nimg, self.run_start_time, cur_time)
+
+    def is_over(self, cur_nimg, schedule):
+        """Whether the status line is due."""
+        return cur_nimg >= self.start_nimg + schedule.tick_kimg * 1000
+
+    def add(self, outputs):
+        """Add the outputs of one D step.
+
+        Raises
+        ------
+        TrainingDiverged
+            A sum of theirs is NaN or infinite.
+        """
         for index, (name, output) in enumerate(zip(self.names, outputs, strict=True)):
             total = float(np.sum(output))
             if not np.isfinite(total):
-                raise TrainingDiverged(f'{name} became {total} in tick {tick}; the last snapshots are kept. Lower the '
-                                       'learning rates or change random_seed')
+                raise TrainingDiverged(f'{name} became {total} in tick {self.number}; the last snapshots are kept. '
+                                       'Lower the learning rates or change random_seed')
             self.sums[index] += total
             self.counts[index] += np.size(output)
 
-    def report(self, run_dir, events, tick, kimg, schedule, seconds, tick_seconds, tick_kimg, gdrop_strength):
-        """Print the status line; append the same values to ``stats.jsonl`` and `events`, an EventFile."""
-        means = self.sums / self.counts
-        tqdm.write('tick %-5d kimg %-8.1f lod %-5.2f minibatch %-4d time %-12s sec/tick %-9.1f sec/kimg %-6.1f '
-                   'Dgdrop %-8.4f Gloss %-8.4f Dloss %-8.4f Dreal %-8.4f Dfake %-8.4f' % (
-                       tick, kimg, schedule.lod, schedule.minibatch_size, format_time(seconds), tick_seconds,
-                       tick_seconds / tick_kimg, gdrop_strength, *means), file=sys.stdout)
-        stats = {'tick': tick, 'kimg': kimg, 'lod': schedule.lod, 'resolution': schedule.resolution,
-                 'minibatch': schedule.minibatch_size, 'seconds': seconds, 'sec_per_tick': tick_seconds,
-                 'sec_per_kimg': tick_seconds / tick_kimg, 'compile_seconds': self.compile_seconds,
-                 'peak_memory_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 'Dgdrop': gdrop_strength,
-                 **dict(zip(self.names, means, strict=True))}
-        with going_on():
-            append(os.path.join(run_dir, 'stats.jsonl'), (json.dumps(stats) + '\n').encode())
-        with going_on():
-            events.scalars(int(round(kimg * 1000)), stats)
+    @contextlib.contextmanager
+    def compiling(self):
+        """Around compiling, whose time is told apart."""
+        start_time = time.time()
+        yield
+        self.compile_seconds += time.time() - start_time
+
+    def statistics(self, cur_nimg, cur_time, schedule, gdrop_strength):
+        """The values of the status line: {name: number}."""
+        kimg, seconds = (cur_nimg - self.start_nimg) / 1000.0, cur_time - self.start_time
+        return {'tick': self.number, 'kimg': cur_nimg / 1000.0, 'lod': schedule.lod, 'resolution': schedule.resolution,
+                'minibatch': schedule.minibatch_size, 'seconds': cur_time - self.run_start_time,
+                'sec_per_tick': seconds, 'sec_per_kimg': seconds / kimg, 'compile_seconds': self.compile_seconds,
+                'peak_memory_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 'Dgdrop': gdrop_strength,
+                **dict(zip(self.names, self.sums / self.counts, strict=True))}
+
+    def steps_sec_per_kimg(self, statistics):
+        """Seconds per thousand images without compiling."""
+        return statistics['sec_per_kimg'] * (1 - self.compile_seconds / statistics['sec_per_tick'])
 
     def get_state(self):
-        """Plain data for :meth:`set_state`."""
-        return {'sums': self.sums.tolist(), 'counts': self.counts.tolist(), 'compile_seconds': self.compile_seconds}
+        """Plain data for :meth:`from_state`."""
+        cur_time = time.time()
+        return {'cur_tick': self.number - 1, 'tick_start_nimg': self.start_nimg,
+                'seconds': cur_time - self.run_start_time, 'tick_seconds': cur_time - self.start_time,
+                'tick': {'sums': self.sums.tolist(), 'counts': self.counts.tolist(),
+                         'compile_seconds': self.compile_seconds}}
 
-    def set_state(self, state):
-        self.sums, self.counts = np.array(state['sums']), np.array(state['counts'])
-        self.compile_seconds = state['compile_seconds']
+    @classmethod
+    def from_state(cls, state, start_time):
+        """The tick that :meth:`get_state` described, going on since `start_time`."""
+        tick = cls(state['cur_tick'] + 1, state['tick_start_nimg'], time.time() - state['seconds'],
+                   start_time - state['tick_seconds'])
+        tick.sums, tick.counts = np.array(state['tick']['sums']), np.array(state['tick']['counts'])
+        tick.compile_seconds = state['tick']['compile_seconds'] + time.time() - start_time
+        return tick
+
+
+def report(run_dir, events, statistics):
+    """Print the status line; append the same values to ``stats.jsonl`` and `events`, an :class:`EventFile`."""
+    tqdm.write('tick {tick:<5d} kimg {kimg:<8.1f} lod {lod:<5.2f} minibatch {minibatch:<4d} time {time:<12} '
+               'sec/tick {sec_per_tick:<9.1f} sec/kimg {sec_per_kimg:<6.1f} Dgdrop {Dgdrop:<8.4f} Gloss {Gloss:<8.4f} '
+               'Dloss {Dloss:<8.4f} Dreal {Dreal:<8.4f} Dfake {Dfake:<8.4f}'.format(
+                   time=format_time(statistics['seconds']), **statistics), file=sys.stdout)
+    with warning_only():
+        append(os.path.join(run_dir, 'stats.jsonl'), (json.dumps(statistics) + '\n').encode())
+    with warning_only():
+        events.scalars(int(round(statistics['kimg'] * 1000)), statistics)
 
 
 class ProgressBar:

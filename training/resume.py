@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.console import command_line
 from common.errors import UserError
 from runs import states
 from runs.folder import (
@@ -53,24 +54,25 @@ def restore_state(state, networks, exponents, compiler, dataset, schedule):
     return SnapshotGrid(tuple(map(int, size)), *contents), functions
 
 
-class Source(NamedTuple):
+class Start(NamedTuple):
     """What a run starts from."""
 
-    run_dir: str = None         # Its folder. None: a new one.
-    networks: str = None        # Network pickle with G, D and Gs. None: they are built anew.
-    kimg: float = None          # What the name of that file says of the training that they have behind them.
-    state: object = None        # runs.states.State to go on from.
-    about: dict = None          # What the training states of the run say of it.
+    run_dir: str | None = None          # Its folder. None: a new one, not made yet.
+    is_new: bool = False                # Whether it starts in a folder of its own.
+    networks: str | None = None         # Network pickle with G, D and Gs. None: they are built anew.
+    kimg: float | None = None           # Training progress of these networks, parsed from the file name.
+    state: states.State | None = None   # Training state to go on from.
+    about: dict | None = None           # Facts about the run that its training states carry.
     is_finished: bool = False
 
 
-def where_from(experiment, result_dir, environment):
-    """The :class:`Source` of an experiment according to some options in ``experiment['train']``.
+def find_start(experiment, result_dir, environment):
+    """The :class:`Start` of an experiment according to some options in ``experiment['train']``.
 
     Parameters
     ----------
     experiment : dict
-        Its section 'train' may have: `resume_run_id`, the run to go on with (see `runs.states.find_run`), or the
+        Its section 'train' may have: `resume_run_id`, the run to go on with (see `runs.folder.find_run`), or the
         path of a network pickle; `resume_snapshot`, 'latest' (default) to go on exactly in the folder of that run, or
         the kimg of one of its network snapshots, to start a new run from these networks; `resume_kimg`, the place in
         the schedule at which such a new run starts, by default as the file name says, else 0; `resume_with_changes`,
@@ -83,34 +85,39 @@ def where_from(experiment, result_dir, environment):
     UserError
     """
     run_id, snapshot = experiment['train'].get('resume_run_id'), experiment['train'].get('resume_snapshot', 'latest')
-    about = {'experiment': experiment, 'command': experiment.command_line(), 'environment': str(environment)}
+    about = _about(experiment, environment)
     if run_id is None:
-        return Source(about=about)
+        return Start(is_new=True, about=about)
     if snapshot == 'latest' and not is_pickle(run_id):
-        return Source(run_dir=find_run(result_dir, run_id))
+        return Start(run_dir=find_run(result_dir, run_id))
     networks, kimg = find_networks(result_dir, run_id, snapshot)
     networks = os.path.abspath(networks)
-    return Source(networks=networks, kimg=kimg or 0.0, about=dict(about, networks=networks))
+    return Start(is_new=True, networks=networks, kimg=kimg or 0.0, about=dict(about, networks=networks))
 
 
-def source_within(run_dir, experiment, environment):
-    """The :class:`Source` for going on with a run in its folder; says if another engine is going to do that.
+def _about(experiment, environment):
+    return {'experiment': experiment, 'command': command_line(), 'environment': str(environment)}
+
+
+def resume_in(run_dir, experiment, environment, train_gan):
+    """The :class:`Start` for going on with a run in its folder; prints a note if the engine has changed.
 
     Raises
     ------
     UserError
-        The run is another one than `training.experiment` describes, or has no intact training state.
+        The run is not the one that `experiment` describes, or has no intact training state.
     """
     if not os.path.exists(os.path.join(run_dir, 'config.txt')):
         raise UserError(f'train.resume_run_id: {run_dir} is not the folder of a run: it has no config.txt')
-    about = {'experiment': experiment, 'command': experiment.command_line(), 'environment': str(environment)}
+    about = _about(experiment, environment)
     state = states.newest(run_dir)
     if state is None:
         print(f'{run_dir} has no training state yet: starting again')
         states.RunStates(run_dir, about).rewind()
-        return Source(run_dir=run_dir, about=about)
+        return Start(run_dir=run_dir, about=about)
     recorded = state.document
-    differing = differing_options(with_defaults(recorded['experiment']), with_defaults(experiment))
+    recorded_options, options = (with_defaults(entry, train_gan) for entry in (recorded['experiment'], experiment))
+    differing = differing_options(recorded_options, options)
     changed = []
     if experiment['train'].get('resume_with_changes'):
         changed = [line for line in differing if line.startswith(('train.', 'loss.'))]
@@ -124,11 +131,10 @@ def source_within(run_dir, experiment, environment):
     if recorded.get('environment', about['environment']) != about['environment']:
         print(f'Not bit for bit as it would have gone on: until now the run used: {recorded["environment"]}')
     if os.path.exists(os.path.join(run_dir, DONE_FILE)):
-        totals = [with_defaults(options)['train']['total_kimg'] for options in (recorded['experiment'], experiment)]
-        if totals[1] <= totals[0]:
-            return Source(run_dir=run_dir, is_finished=True)
+        if options['train']['total_kimg'] <= recorded_options['train']['total_kimg']:
+            return Start(run_dir=run_dir, is_finished=True)
     about.update(command=recorded['command'], networks=recorded.get('networks'))
-    return Source(run_dir=run_dir, networks=recorded.get('networks'), state=state, about=about)
+    return Start(run_dir=run_dir, networks=recorded.get('networks'), state=state, about=about)
 
 
 # Options by which a resumed run may differ: when to stop, what to show, where to look.

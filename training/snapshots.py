@@ -7,10 +7,10 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import save_pkl
-from common.images import save_image_grid, snapshot_grid_size
+from common.images import convert_to_pil_image, create_image_grid, save_pil_image, snapshot_grid_size
 from nets.network import random_latents
-from runs.folder import NETWORK_SNAPSHOT
-from training.steps import DYNAMIC_RANGE_NETS
+from runs.folder import DONE_FILE, NETWORK_SNAPSHOT
+from training.steps import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS
 
 SNAPSHOT_MINIBATCH = 32             # Images generated at once for a picture; with batch norm they influence each other.
 
@@ -52,23 +52,58 @@ def setup_snapshot_grid(
     return SnapshotGrid((columns, rows), reals, latents, labels)
 
 
-def save_fakes(run_dir, cur_nimg, Gs, grid, zoom):
-    """Save the images of the fixed latents as ``fakesNNNNNN.png``, NNNNNN in thousands of images; return the path.
+class SnapshotWriter:
+    """Writes pictures and networks of a training into its run folder.
 
-    As in the release, Gs runs in training mode: batch norm uses and moves its statistics.
+    Parameters
+    ----------
+    run_dir : str
+    events : EventFile
+        Gets the pictures, too.
+    networks : dict
+        'G', 'D' and 'Gs'.
+    grid : SnapshotGrid
+    zoom : int
+        Width and height of a pixel in the pictures.
     """
-    inputs = [grid.latents, grid.labels][:Gs.num_inputs]
-    images = Gs.run(*inputs, minibatch_size=SNAPSHOT_MINIBATCH, deterministic=False)
-    path = os.path.join(run_dir, f'fakes{cur_nimg // 1000:06d}.png')
-    save_grid(path, images, DYNAMIC_RANGE_NETS, grid.size, zoom)
-    return path
+
+    def __init__(self, run_dir, events, networks, grid, zoom):
+        self.run_dir, self.events, self.networks, self.grid, self.zoom = run_dir, events, networks, grid, zoom
+
+    def save_reals(self):
+        """Save the reals as ``reals.png``."""
+        self._save_grid('reals.png', self.grid.reals, DYNAMIC_RANGE_IMAGES)
+
+    def save_fakes(self, cur_nimg):
+        """Save the images of the fixed latents as ``fakesNNNNNN.png``, NNNNNN in thousands of images.
+
+        As in the release, Gs runs in training mode: batch norm uses and moves its statistics.
+        """
+        Gs = self.networks['Gs']
+        inputs = [self.grid.latents, self.grid.labels][:Gs.num_inputs]
+        images = Gs.run(*inputs, minibatch_size=SNAPSHOT_MINIBATCH, deterministic=False)
+        picture = self._save_grid(f'fakes{cur_nimg // 1000:06d}.png', images, DYNAMIC_RANGE_NETS)
+        self.events.picture(cur_nimg, 'fakes', picture)
+
+    def save_networks(self, cur_nimg):
+        """Save (G, D, Gs) as ``network-snapshot-NNNNNN.pkl``, NNNNNN in thousands of images."""
+        self._save_networks(NETWORK_SNAPSHOT % (cur_nimg // 1000))
+
+    def save_final(self):
+        """Save (G, D, Gs) as ``network-final.pkl`` and note that the training is done."""
+        self._save_networks('network-final.pkl')
+        with open(os.path.join(self.run_dir, DONE_FILE), 'w', encoding='utf-8'):
+            pass
+
+    def _save_networks(self, name):
+        save_pkl(tuple(self.networks[key] for key in ('G', 'D', 'Gs')), os.path.join(self.run_dir, name))
+
+    def _save_grid(self, name, images, drange):
+        picture = grid_picture(images, drange, self.grid.size, self.zoom)
+        save_pil_image(picture, os.path.join(self.run_dir, name))
+        return picture
 
 
-def save_grid(path, images, drange, grid_size, zoom):
-    """Save images (N, C, H, W) as one picture, each pixel `zoom` times as large."""
-    save_image_grid(images.repeat(zoom, axis=2).repeat(zoom, axis=3), path, drange, grid_size)
-
-
-def save_networks(run_dir, cur_nimg, networks):
-    """Save (G, D, Gs) as ``network-snapshot-NNNNNN.pkl``, NNNNNN in thousands of images."""
-    save_pkl(networks, os.path.join(run_dir, NETWORK_SNAPSHOT % (cur_nimg // 1000)))
+def grid_picture(images, drange, grid_size, zoom):
+    """One Pillow image of images (N, C, H, W), each pixel `zoom` times as large."""
+    return convert_to_pil_image(create_image_grid(images.repeat(zoom, axis=2).repeat(zoom, axis=3), grid_size), drange)

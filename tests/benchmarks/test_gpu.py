@@ -25,6 +25,7 @@ def gpu(monkeypatch):
     theano.config.mode = mode
 
 
+@pytest.mark.slow
 def test_rows_and_projections_are_written(gpu, tmp_path):
     gpu.main(['--device', 'cpu', '--resolution', '8', '--fmap-max', '4', '--lods', '1', '--seconds', '0.01',
               '--precisions', 'float32', 'bfloat16', '--paper-only', '--out', str(tmp_path / 'out')])

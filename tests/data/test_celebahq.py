@@ -184,6 +184,7 @@ def recorded_pieces(orig_file):
     return pieces
 
 
+@pytest.mark.slow
 @needs_libjpeg_8d
 def test_the_exact_form_where_the_fast_one_differs(monkeypatch):
     entry = read_entries()[3]
@@ -211,6 +212,7 @@ def reason(folders, idx=3):
     return str(caught.value)
 
 
+@pytest.mark.slow
 @needs_libjpeg_8d
 def test_wrong_photos_are_explained(folders):
     path = folders[0] / 'img_celeba' / '000001.jpg'
@@ -355,6 +357,7 @@ def small_file(tmp_path_factory):
     return h5_path.read_bytes()
 
 
+@pytest.mark.slow
 @needs_libjpeg_8d
 def test_all_images_and_stages(tmp_path, capsys):
     h5_path, stages = tmp_path / 'new' / 'hq.h5', tmp_path / 'stages'
@@ -382,6 +385,7 @@ def test_all_images_and_stages(tmp_path, capsys):
     assert 0 < drawn.mean() < 0.05 and drawn[1327 - 2:1327 + 3, 1111 - 2:1111 + 3].any()    # Its lower right corner.
 
 
+@pytest.mark.slow
 @needs_libjpeg_8d
 def test_bad_files_do_not_stop_the_others(small_file, folders, tmp_path, capsys):
     celeba_dir, delta_dir = folders
@@ -432,6 +436,8 @@ def test_bad_files_do_not_stop_the_others(small_file, folders, tmp_path, capsys)
     assert h5_path.read_bytes() == small_file
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)     # It waits for processes.
 @needs_libjpeg_8d
 @pytest.mark.skipif(sys.platform == 'win32', reason='SIGKILL')
 def test_a_killed_run_goes_on(small_file, tmp_path, capsys):
@@ -462,6 +468,7 @@ def test_a_killed_run_goes_on(small_file, tmp_path, capsys):
     assert h5_path.read_bytes() == small_file
 
 
+@pytest.mark.slow
 @needs_libjpeg_8d
 def test_force_starts_over(small_file, tmp_path, capsys):
     h5_path, work_dir = tmp_path / 'a.h5', tmp_path / 'a.h5.images'

@@ -18,7 +18,7 @@ from common.files import temporary_path
 from data import hdf5_format, hdf5_writer
 from data.hdf5_format import open_levels
 from data.hdf5_writer import HDF5Writer
-from tests.helpers import ROOT, check_h5_file, load_golden
+from tests.helpers import ROOT, check_h5_file, heed_interrupts, load_golden
 
 ARRAYS, META = load_golden('h5tool_custom')
 
@@ -152,20 +152,22 @@ def test_nothing_is_left_when_labels_do_not_fit(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+# 80 MB at most, and then it waits for what ends it.
 WRITER = '''
-import sys, numpy as np
+import sys, time, numpy as np
 from hdf5_format import HDF5Writer
 with HDF5Writer(sys.argv[1], 32, 3, np.zeros((10**6, 2))) as writer:
-    for number in range(10**6):
+    for number in range(200):
         writer.add_images(np.random.randint(256, size=(100, 3, 32, 32), dtype=np.uint8))
         print(writer.num_images, flush=True)
+    time.sleep(60)
 '''
 
 
 @pytest.mark.parametrize('signal_number', [signal.SIGKILL, signal.SIGINT])
 def test_a_writer_that_is_killed_midway_leaves_no_dataset(signal_number, tmp_path):
     writer = subprocess.Popen([sys.executable, '-c', WRITER, str(tmp_path / 'a.h5')], cwd=ROOT, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
     while writer.stdout.readline() != '6000\n':
         assert writer.poll() is None
     writer.send_signal(signal_number)
@@ -188,7 +190,7 @@ def test_a_writer_that_is_killed_midway_leaves_no_dataset(signal_number, tmp_pat
 REWRITER = '''
 import sys, time, numpy as np
 from hdf5_format import HDF5Writer
-for value in range(int(sys.argv[2]), 10**6):
+for value in range(int(sys.argv[2]), int(sys.argv[2]) + 10**4):
     with HDF5Writer(sys.argv[1], 8, 1, np.full((50, 1), value), force=True) as writer:
         writer.add_images(np.full((50, 1, 8, 8), value % 256, np.uint8))
 '''

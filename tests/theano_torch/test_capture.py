@@ -208,16 +208,16 @@ def test_a_recording_that_fails_is_one_line_and_then_steps(in_step, caplog):
     f, _ = compiled([x], T.tanh(x), graphs, updates=[(a, a + 1)])
 
     def fragile(program):
-        steps, = program.parts
-        for position, (function, *rest, node) in enumerate(steps):
-            if node is None:        # Sets the number of threads.
+        part, = program.parts
+        for position, step in enumerate(part.steps):
+            if step.node is None:       # Sets the number of threads.
                 continue
 
-            def step(*arguments, function=function):
+            def function(*arguments, function=step.function):
                 if graphs.is_recording:
                     raise RuntimeError(f'operation not permitted when stream is capturing ({in_step})')
                 return function(*arguments)
-            steps[position] = (step, *rest, node)
+            part.steps[position] = step._replace(function=function)
 
     capture.warn_once.cache_clear()
     f([1.])

@@ -8,8 +8,8 @@ import theano.tensor as T
 import torch
 
 from tests.theano_torch.helpers import TORCH, assert_close, numbers, tensors
-from theano_torch import conv
-from theano_torch.conv import WeightProducts
+from theano_torch.lowerings import conv
+from theano_torch.lowerings.conv import WeightProducts
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Gradients with respect to the filters.

@@ -10,7 +10,7 @@ from theano.tensor.nnet import abstract_conv
 
 from nets import ops
 from tests.theano_torch.helpers import TORCH, numbers
-from theano_torch.fusion import ConvBiasActivation
+from theano_torch.rewrites.fusion import ConvBiasActivation
 
 UNFUSED = TORCH.excluding('torch_fuse_convolutions')
 TOLERANCE = {'float32': 1e-5, 'float64': 1e-12}     # Relative to the largest value: sums in another order.

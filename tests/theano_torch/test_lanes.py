@@ -1,4 +1,4 @@
-"""theano_torch/lanes.py: how many threads nodes run with, and steps that run side by side."""
+"""theano_torch/scheduler.py and lanes.py: how many threads nodes run with, and steps that run side by side."""
 
 import theano_env  # noqa: F401  isort: skip
 
@@ -19,9 +19,10 @@ from theano.tensor.nnet import conv2d
 import theano_torch
 from nets import updates
 from tests.theano_torch.helpers import TORCH, numbers
-from theano_torch import collective, lanes
-from theano_torch.lanes import Lanes, ThreadPlan, Work, first_in_lanes, tasks_of
-from theano_torch.steps import execute
+from theano_torch import collective, lanes, scheduler
+from theano_torch.lanes import Lanes, Work, tasks_of
+from theano_torch.scheduler import ThreadPolicy, first_in_lanes
+from theano_torch.steps import Step, execute
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_little_work_runs_in_one_thread(set_threads, seen):
 def test_much_work_runs_in_all_threads(set_threads, seen, monkeypatch):
     """The call that makes a program runs with the same threads as those after it: the bits are the same."""
     set_threads(3)
-    monkeypatch.setattr(lanes, 'WIDE_ELEMENTS', 20)
+    monkeypatch.setattr(scheduler, 'WIDE_ELEMENTS', 20)
     x = T.fmatrix()
     function = theano.function([x], Witness()(x).sum(), mode=TORCH)
     for rows, threads in ((4, 3), (3, 1), (4, 3), (3, 1)):
@@ -111,7 +112,7 @@ def test_much_work_runs_in_all_threads(set_threads, seen, monkeypatch):
 
 
 def test_a_single_thread_stays_one(set_threads, seen, monkeypatch):
-    monkeypatch.setattr(lanes, 'WIDE_ELEMENTS', 0)
+    monkeypatch.setattr(scheduler, 'WIDE_ELEMENTS', 0)
     set_threads(1)
     x = T.fmatrix()
     function = theano.function([x], Witness()(x), mode=TORCH)
@@ -124,7 +125,7 @@ def test_a_single_thread_stays_one(set_threads, seen, monkeypatch):
 def test_threads_of_products():
     image, filters = T.ftensor4(), T.ftensor4()
     product, other = conv2d(image, filters).owner, (image * 2).owner
-    plan = ThreadPlan([product, other], 4)
+    plan = ThreadPolicy([product, other], 4)
     for size, threads in ((29999, (1, 1)), (30000, (4, 1)), (499999, (4, 1)), (500000, (4, 4))):
         shapes = {image: (size, 1, 1, 1), filters: (100, 1, 3, 3), other.inputs[1]: (1, 1, 1, 1)}
         assert (plan.threads_of(product, shapes), plan.threads_of(other, shapes)) == threads
@@ -172,29 +173,29 @@ def test_the_plan_ends_before_what_destroys_its_inputs():
     x, param = T.fmatrix(), theano.shared(np.ones((2, 2), 'float32'))
     new = updates.MovingAverageStep(1, inplace=True)(np.float64(0.5), chain(x, 10), param)
     order = order_of(new * 2)
-    last = ThreadPlan(order, 2).last
-    assert ThreadPlan(order_of(chain(x, 10)), 2).last == 10
+    last = ThreadPolicy(order, 2).last
+    assert ThreadPolicy(order_of(chain(x, 10)), 2).last == 10
     assert order[last].op.destroy_map and last == len(order) - 2        # It and the product.
 
 
 def test_no_lanes_for_what_does_more_than_compute():
     x = T.fmatrix()
     for output in (Witness(in_order=True)(x), *collective.all_reduce_mean([x]), theano.printing.Print('x')(x)):
-        assert not ThreadPlan(order_of(output * 2), 2).may_have_lanes
-    assert ThreadPlan(order_of(Witness()(x) * 2), 2).may_have_lanes
+        assert not ThreadPolicy(order_of(output * 2), 2).may_have_lanes
+    assert ThreadPolicy(order_of(Witness()(x) * 2), 2).may_have_lanes
 
 
 def test_when_there_are_lanes(monkeypatch):
-    monkeypatch.setattr(lanes, 'SMALL_STEP', 10)
-    monkeypatch.setattr(lanes, 'BIG_PRODUCT', 125)
+    monkeypatch.setattr(scheduler, 'SMALL_STEP', 10)
+    monkeypatch.setattr(scheduler, 'BIG_PRODUCT', 125)
     x = T.fmatrix()
     nodes = [T.dot(x, x).owner, T.dot(x, x).owner, T.exp(x).owner, None]
     for size, wanted in ((2, False), (3, True), (4, True), (5, False)):      # 2 n^3 multiplications in four steps.
         shapes = {x: (size, size), **{node.outputs[0]: (size, size) for node in nodes[:3]}}
-        assert ThreadPlan([], 2).has_lanes(nodes, shapes) == wanted
-        assert not ThreadPlan([], 3).has_lanes(nodes, shapes)
-    assert not ThreadPlan([], 2).has_lanes([], {})
-    assert [ThreadPlan([], number).lane_threads for number in (2, 4, 8)] == [1, 2, 4]
+        assert ThreadPolicy([], 2).has_lanes(nodes, shapes) == wanted
+        assert not ThreadPolicy([], 3).has_lanes(nodes, shapes)
+    assert not ThreadPolicy([], 2).has_lanes([], {})
+    assert [ThreadPolicy([], number).lane_threads for number in (2, 4, 8)] == [1, 2, 4]
 
 
 def chains_of_steps(*lengths):
@@ -202,9 +203,9 @@ def chains_of_steps(*lengths):
     steps, ends = [], []
     for length in lengths:
         for number in range(length):
-            steps.append((None, (len(steps) - 1,) if number else (), len(steps), (), None))
+            steps.append(Step(None, (len(steps) - 1,) if number else (), len(steps)))
         ends.append(len(steps) - 1)
-    return [*steps, (None, tuple(ends), len(steps), (), None)]
+    return [*steps, Step(None, tuple(ends), len(steps))]
 
 
 def test_first_in_lanes():
@@ -215,8 +216,8 @@ def test_first_in_lanes():
     assert first(chains_of_steps(10), 1) == 11
     assert first(chains_of_steps(5, 5), 2) == 11        # Nothing to gain.
     steps = chains_of_steps(5, 5)                       # Five more that all others wait for.
-    steps = [(None, (slot - 1,) if slot else (), slot, (), None) for slot in range(5)] + [
-        (None, tuple(slot + 5 for slot in sources) or (4,), target + 5, (), None) for _, sources, target, *_ in steps]
+    steps = [Step(None, (slot - 1,) if slot else (), slot) for slot in range(5)] + [
+        Step(None, tuple(slot + 5 for slot in step.sources) or (4,), step.target + 5) for step in steps]
     assert first(steps, 1.5) == 5
     assert first([], 1.5) == 0
 
@@ -232,10 +233,10 @@ def random_steps(seed, num=60):
         sources = tuple(random.choice(num_slots, size=random.randint(0, 4)).tolist())
         if random.rand() < 0.3:
             target, num_slots = (num_slots, num_slots + 1), num_slots + 2
-            steps.append((lambda *x, n=number: ([n, *sum(x, [])][-9:], [-n]), sources, target, (), None))
+            steps.append(Step(lambda *x, n=number: ([n, *sum(x, [])][-9:], [-n]), sources, target))
         else:
             target, num_slots = num_slots, num_slots + 1
-            steps.append((lambda *x, n=number: [n, *sum(x, [])][-9:], sources, target, (), None))
+            steps.append(Step(lambda *x, n=number: [n, *sum(x, [])][-9:], sources, target))
     return steps, num_slots
 
 
@@ -256,12 +257,12 @@ def test_lanes_give_what_one_after_the_other_gives(seed):
         assert [found[slot] for slot in kept] == [expected[slot] for slot in kept]
         # Nothing else stays, except what no step has used.
         assert all(found[slot] is None for slot in made if slot not in kept)
-    assert sorted(id(step[0]) for task in part.tasks for step in task.steps) == sorted(id(step[0]) for step in steps)
+    assert sorted(id(step.function) for step in part.steps) == sorted(id(step.function) for step in steps)
 
 
 def test_tasks():
     """What takes little joins what makes its sources; slots are emptied when nobody needs them any more."""
-    steps = [(name, sources, target, (), None) for name, sources, target in (
+    steps = [Step(name, sources, target) for name, sources, target in (
         ('a', (0,), 1), ('a, cheap', (1,), 2), ('b', (1,), (3, 4)), ('c', (2, 3), 5), ('b, cheap', (3, 3), 6))]
     first, second, third = tasks_of(steps, [1.0, 1e-6, 1.0, 1e-6, 2e-6], kept={5})
     assert first.steps == [('a', (0,), 1, (0,), None), ('a, cheap', (1,), 2, (), None)]
@@ -275,7 +276,7 @@ def test_tasks():
 @pytest.mark.parametrize('seconds, wakes', [((1, 1), True), ((1, 0), True), ((0, 1), True), ((0, 0), False)])
 def test_the_other_lane_is_woken_where_it_pays(seconds, wakes):
     """Two steps with a common source, of which a lane leaves the second one to the lane that sleeps."""
-    part = Lanes([(abs, (0,), 1, (), None), (abs, (1,), 2, (), None), (abs, (1,), 3, (), None)], [1.0] * 3, {2, 3}, 1)
+    part = Lanes([Step(abs, (0,), 1), Step(abs, (1,), 2), Step(abs, (1,), 3)], [1.0] * 3, {2, 3}, 1)
     for task, cost in zip(part.tasks[1:], seconds, strict=True):
         task.seconds = cost
     work = Work(part, [1, None, None, None])
@@ -295,7 +296,7 @@ def test_the_other_lane_is_woken_where_it_pays(seconds, wakes):
 @pytest.fixture
 def always(monkeypatch, two_threads):
     """Lanes are used however little there is to do."""
-    monkeypatch.setattr(lanes, 'SMALL_STEP', 0)
+    monkeypatch.setattr(scheduler, 'SMALL_STEP', 0)
     monkeypatch.setattr(lanes, 'WAKING_SECONDS', 0.0)
 
 
@@ -357,7 +358,7 @@ def test_functions_made_in_another_thread_have_lanes(always):
 
 
 def test_too_small_for_lanes(always, monkeypatch):
-    monkeypatch.setattr(lanes, 'SMALL_STEP', 27)
+    monkeypatch.setattr(scheduler, 'SMALL_STEP', 27)
     inputs, outputs = two_chains()
     function = theano.function(inputs, outputs, mode=TORCH)
     for size, used in ((2, False), (4, True)):      # 8 and 64 multiplications in most steps.
@@ -402,7 +403,7 @@ def test_ctrl_c_in_lanes(always):
         raise KeyboardInterrupt
     for task in tasks:
         whole = task.steps
-        task.steps = [(interrupt, *whole[0][1:]), *whole[1:]]
+        task.steps = [whole[0]._replace(function=interrupt), *whole[1:]]
         with pytest.raises(KeyboardInterrupt):
             function(array, array)
         assert torch.get_num_threads() == 2
@@ -410,6 +411,7 @@ def test_ctrl_c_in_lanes(always):
         assert_arrays_equal(function(array, array), expected)
 
 
+@pytest.mark.timeout(method='thread')     # It takes the alarm for itself.
 def test_signals_in_lanes(always):
     """As before, by real signals at any moment."""
     function, array, expected = function_in_lanes()
@@ -474,7 +476,7 @@ def test_memory_is_given_back(always):
             return result
         return step
     for task in part.tasks:
-        task.steps = [(watched(run), *rest) for run, *rest in task.steps]
+        task.steps = [step._replace(function=watched(step.function)) for step in task.steps]
     function(array, array)
     gc.collect()
     idle = threading.Event()

@@ -215,8 +215,7 @@ def test_shape_work_and_dead_ends_leave_no_steps():
     f = theano.function([x], x.sum() / (x.shape[0] * x.shape[1]) + T.zeros_like(x).sum(), mode=MODE)
     assert f(np.ones((3, 4))).item() == 1
     (program,), = f.fn.programs.values()
-    steps, = program.parts
-    names = [str(node.op) for *_, node in steps if node is not None]
+    names = [str(node.op) for node in program.nodes]
     assert not any('Shape' in name or 'MakeVector' in name for name in names)
     assert len(names) <= 4
 

@@ -1,4 +1,4 @@
-"""theano_torch.shapes: shapes are those of Theano's own feature, and only of what was asked for."""
+"""theano_torch.rewrites.shapes: shapes are those of Theano's own feature, and only of what was asked for."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ import theano.tensor as T
 from theano import gof
 from theano.tensor.opt import ShapeFeature
 
-from theano_torch.shapes import ShapesOnDemand
+from theano_torch.rewrites.shapes import ShapesOnDemand
 
 
 def graph():

@@ -1,4 +1,4 @@
-"""theano_torch/steps.py: running lists of steps and what they cost."""
+"""theano_torch/steps.py and costs.py: running lists of steps and what they cost."""
 
 import theano_env  # noqa: F401  isort: skip
 
@@ -10,17 +10,11 @@ from theano import gof
 from theano.tensor.nnet import abstract_conv
 
 from tests.theano_torch.helpers import TORCH
-from theano_torch import steps
-from theano_torch.fusion import ConvBiasActivation
-from theano_torch.steps import (
-    WrongShapes,
-    execute,
-    is_product,
-    multiplications,
-    multiplications_per_kernel_element,
-    seconds,
-    targets_of,
-)
+from theano_torch import costs
+from theano_torch.costs import is_product, multiplications, multiplications_per_kernel_element, seconds
+from theano_torch.errors import WrongShapes
+from theano_torch.rewrites.fusion import ConvBiasActivation
+from theano_torch.steps import Step, execute
 
 ARGUMENT = T.dvector('argument')
 NODE = gof.FunctionGraph([ARGUMENT], [T.exp(ARGUMENT)], clone=False).outputs[0].owner
@@ -34,29 +28,29 @@ def failing(error):
 
 def test_execute():
     values = [2, None, None, None, None]
-    program = [(lambda x: x + 1, (0,), 1, (0,), None), (divmod, (1, 1), (2, 3), (), None),
-               (lambda *found: found, (1, 2, 3), 4, (1, 3), None)]
-    assert [targets_of(step) for step in program] == [(1,), (2, 3), (4,)]
+    program = [Step(lambda x: x + 1, (0,), 1, (0,)), Step(divmod, (1, 1), (2, 3)),
+               Step(lambda *found: found, (1, 2, 3), 4, (1, 3))]
+    assert [step.targets for step in program] == [(1,), (2, 3), (4,)]
     execute(program, values)
     assert values == [None, None, 1, None, (3, 1, 0)]
 
 
 def test_errors_name_the_node():
     with pytest.raises(ArithmeticError, match=r'(?s)^by design.*Apply node.*Elemwise\{exp.*\(3,\)'):
-        execute([(failing(ArithmeticError('by design')), (0,), 1, (), NODE)], [np.zeros(3), None])
+        execute([Step(failing(ArithmeticError('by design')), (0,), 1, (), NODE)], [np.zeros(3), None])
     with pytest.raises(ArithmeticError, match='^by design$'):       # A conversion that belongs to no node.
-        execute([(failing(ArithmeticError('by design')), (0,), 1, (), None)], [np.zeros(3), None])
+        execute([Step(failing(ArithmeticError('by design')), (0,), 1)], [np.zeros(3), None])
     with pytest.raises(WrongShapes):
-        execute([(failing(WrongShapes()), (0,), 1, (), NODE)], [np.zeros(3), None])
+        execute([Step(failing(WrongShapes()), (0,), 1, (), NODE)], [np.zeros(3), None])
 
 
 def test_seconds():
     a, b = T.fmatrix(), T.fmatrix()
     product = T.dot(a, b).owner
     shapes = {a: (100, 200), b: (200, 300), product.outputs[0]: (100, 300)}
-    expected = steps.STEP_SECONDS + 6e6 / steps.MULTIPLICATIONS_PER_SECOND + 4 * 110e3 / steps.BYTES_PER_SECOND
+    expected = costs.STEP_SECONDS + 6e6 / costs.MULTIPLICATIONS_PER_SECOND + 4 * 110e3 / costs.BYTES_PER_SECOND
     assert seconds(product, shapes) == pytest.approx(expected, rel=1e-12)
-    assert seconds(None, {}) == seconds(a.T.owner, shapes) == steps.STEP_SECONDS     # Views cost no more.
+    assert seconds(None, {}) == seconds(a.T.owner, shapes) == costs.STEP_SECONDS     # Views cost no more.
 
 
 def test_is_product():

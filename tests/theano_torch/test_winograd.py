@@ -8,8 +8,8 @@ import theano.tensor as T
 import torch
 
 from tests.theano_torch.helpers import assert_close, numbers, tensors
-from theano_torch import winograd
-from theano_torch.winograd import Convolution, FilterGradient, Tiles, largest_divisor, transformed, transforms
+from theano_torch.lowerings import winograd
+from theano_torch.lowerings.winograd import Convolution, FilterGradient, Tiles, largest_divisor, transformed, transforms
 
 # (K, C, 3, 3) of the filters, (N, C, H, W) of the images, padding.
 SHAPES = [

@@ -8,6 +8,8 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
+import train
+
 import theano_env  # noqa: F401  isort: skip
 
 import theano
@@ -47,7 +49,7 @@ def run(scenario, folder, ranks=SINGLE, mbstat_groups=1):
 
     return experiment.run_experiment(options, str(folder), str(pathlib.Path(folder) / f'results-{ranks.size}'),
                                      'torch', {'floatX': 'float64', 'device': 'cpu'}, ranks, show_progress=False,
-                                     on_step=keep)
+                                     on_step=keep, train_gan=train.train_gan)
 
 
 def average(ranks):

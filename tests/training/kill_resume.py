@@ -50,23 +50,34 @@ def start(folder, options, *arguments, **popen_kwargs):
                             text=True, **popen_kwargs)
 
 
-def live(folder, options, arguments, errors_path):
-    """The same in this process."""
+def processes():
+    """Makes processes that have imported everything already."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['train', 'torch'])
+    return context
+
+
+def live(folder, options, arguments, *output_paths):
+    """The same in this process; stdout and stderr go to files, or to one."""
     import torch
 
     import train
     torch.set_num_threads(1)
-    with open(errors_path, 'w', encoding='utf-8') as errors:
-        for descriptor in (1, 2):
-            os.dup2(errors.fileno(), descriptor)
+    for descriptor, path in ((1, output_paths[0]), (2, output_paths[-1])):
+        with open(path, 'a', encoding='utf-8') as file:
+            os.dup2(file.fileno(), descriptor)
     sys.exit(train.main(command(folder, options, *arguments)[2:]))
 
 
 def finish(folder, options, *arguments):
     """Run to the end; returns (stdout, stderr)."""
-    process = start(folder, options, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    out, err = process.communicate()
-    assert process.returncode == 0, err
+    with tempfile.TemporaryDirectory() as temporary:
+        paths = [pathlib.Path(temporary, name) for name in ('out.txt', 'err.txt')]
+        process = processes().Process(target=live, args=(folder, options, arguments, *paths), daemon=True)
+        process.start()
+        process.join()
+        out, err = [path.read_text(encoding='utf-8') for path in paths]
+    assert process.exitcode == 0, err
     return out, err
 
 
@@ -121,9 +132,6 @@ def kill_and_resume(folder, options, kills, chance, seconds=1.5, report=lambda l
         How often it was killed, killed while a file was being written, and how often its newest state was damaged.
     """
     run_dir = folder / '000-digits'
-    # Processes that have imported everything already.
-    processes = multiprocessing.get_context('forkserver')
-    processes.set_forkserver_preload(['train', 'torch'])
     counts = {'kills': 0, 'while writing': 0, 'damaged': 0}
     while counts['kills'] < kills:
         before = newest_state(run_dir)
@@ -131,7 +139,8 @@ def kill_and_resume(folder, options, kills, chance, seconds=1.5, report=lambda l
         if not arguments:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        process = processes.Process(target=live, args=(folder, options, arguments, folder / 'output.txt'))
+        process = processes().Process(target=live, daemon=True,
+                                      args=(folder, options, arguments, folder / 'output.txt'))
         process.start()
         # Most lives get as far as training.
         if chance.random() < 0.8:

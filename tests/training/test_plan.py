@@ -8,9 +8,11 @@ import pytest
 import config
 import train
 from common.errors import UserError
+from common.objects import defaults_of
 from nets import costs
 from tests.helpers import GOLDEN
 from training import plan
+from training.experiment import build_network
 from training.options import check_options, is_training, resolve_config
 from training.schedule import training_schedule
 
@@ -27,7 +29,7 @@ def built():
 def build(built, chosen, name, channels=3, label_size=0):
     key = json.dumps([chosen[name], chosen['dataset']['resolution'], channels, label_size], sort_keys=True)
     if key not in built:
-        built[key] = plan.build(name, chosen, channels, label_size)
+        built[key] = build_network(name, chosen, channels, chosen['dataset']['resolution'], label_size)
     return built[key]
 
 
@@ -43,7 +45,7 @@ def test_table_has_every_experiment_of_the_paper():
 @pytest.mark.parametrize('name', [*TRAININGS, *VARIANTS])
 def test_experiment_resolves_and_builds(name, built):
     chosen = resolve_config(config, name)
-    train_func, options, _loss = check_options(chosen)
+    train_func, options, _loss = check_options(chosen, train.train_gan)
     assert train_func is train.train_gan
     G, D = [build(built, chosen, net) for net in 'GD']
     resolution = chosen['dataset']['resolution']
@@ -70,7 +72,7 @@ def test_options_are_those_of_the_release(name):
     recorded = json.loads((GOLDEN / 'schedule.json').read_text())[RECORDED[name]]
     chosen = resolve_config(config, name)
     assert chosen['dataset']['resolution'] == recorded['resolution']
-    options = {**plan.defaults_of(train.train_gan), **chosen['train']}
+    options = {**defaults_of(train.train_gan), **chosen['train']}
     for key, value in recorded['train'].items():
         if key == 'minibatch_overrides':
             value = {int(res): size for res, size in value.items()}

@@ -97,6 +97,7 @@ def write_dataset(path):
     np.save(str(path).replace('.h5', '-labels.npy'), np.eye(2, dtype=np.float32)[random.randint(2, size=20)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scenario', distributed_worker.SCENARIOS)
 def test_two_ranks_train_like_one_process(scenario, tmp_path, float64):
     write_dataset(tmp_path / 'tiny.h5')
@@ -134,6 +135,7 @@ def test_the_op_averages_and_is_not_optimised_away(ranks, tmp_path):
 # Ends.
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_run_with_one_line_and_leaves_the_snapshot(ranks, data_dir, tmp_path):
     first, second = ranks(str(ROOT / 'train.py'), '--data-dir', data_dir, '--result-dir',
                           str(tmp_path / 'results'), *TINY)
@@ -153,6 +155,8 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_leaves_the_snapshot(ranks,
         assert [net.name for net in pickle.load(file)] == ['G', 'D', 'G']
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)     # Three runs of two processes.
 def test_a_rank_that_is_stopped_stops_all_and_they_go_on_bit_for_bit(ranks, data_dir, tmp_path):
     def start(name, *arguments):
         return ranks(str(ROOT / 'train.py'), '--data-dir', data_dir, '--result-dir', str(tmp_path / name), *TINY,
@@ -184,6 +188,7 @@ def test_sigterm_ends_a_rank_that_waits_in_a_collective(ranks, tmp_path):
     (['train.minibatch_default=5'], r'train.minibatch_default=5: 2 processes cannot share it equally; use 4 or 6'),
     (['train.G_learning_rate_max=1e18', 'train.D_learning_rate_max=1e18', 'train.rampup_kimg=0'], 'became'),
 ])
+@pytest.mark.slow
 def test_what_all_ranks_see_is_told_once(options, message, ranks, data_dir, tmp_path):
     options = [word for option in options for word in ('--set', option)]
     processes = ranks(str(ROOT / 'train.py'), '--data-dir', data_dir, '--result-dir',

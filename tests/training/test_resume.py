@@ -28,7 +28,7 @@ from tests.helpers import ROOT
 from tests.training import kill_resume
 from training import experiment, stopping
 from training.options import resolve_config
-from training.resume import differing_options, source_within
+from training.resume import differing_options, resume_in
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -186,6 +186,8 @@ def alone(tmp_path_factory):
     return folder, kill_resume.contents(folder / '000-digits')
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)     # Several runs.
 def test_killed_runs_go_on_bit_for_bit(alone):
     folder, wanted = alone
     counts = kill_resume.kill_and_resume(folder.parent / 'killed', SHORT, 3, random.Random(1), seconds=0.7)
@@ -200,6 +202,8 @@ def wait_for_state(process, run_dir):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)     # Several runs.
 def test_signals_save_first_and_what_they_print_goes_on(alone):
     """Ctrl-C, then SIGTERM, then the newest state is damaged."""
     folder, wanted = alone
@@ -257,6 +261,7 @@ def main(capsys, folder, *arguments, options=()):
     return status, printed.out, printed.err
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_line(alone, capsys):
     folder, _wanted = alone
     run_dir = folder / '000-digits'
@@ -276,6 +281,7 @@ def test_mistakes_are_one_line(alone, capsys):
     assert (run_dir / 'network-final.pkl').exists(), 'nothing is deleted'
 
 
+@pytest.mark.slow
 def test_a_new_run_from_the_networks_of_another(alone, tmp_path, capsys):
     """By number and kimg, and as a foreign pickle at a chosen place of the schedule, in the middle of a fade-in."""
     folder, _wanted = alone
@@ -294,6 +300,8 @@ def test_a_new_run_from_the_networks_of_another(alone, tmp_path, capsys):
             np.testing.assert_array_equal(ours.get_var(name), theirs.get_var(name))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)     # Several runs.
 def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
     folder, wanted = alone
     folder = folder.parent / 'longer'
@@ -309,14 +317,14 @@ def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
     overrides = kill_resume.command(folder, {**SHORT, 'train.resume_with_changes': True, 'train.total_kimg': 1,
                                              'train.G_learning_rate_max': 0.002})[9::2]
     chosen = resolve_config(config, 'digits', overrides)
-    source = source_within(str(folder / '000-digits'), chosen, 'another machine')
+    source = resume_in(str(folder / '000-digits'), chosen, 'another machine', train.train_gan)
     assert source.state.document['cur_nimg'] == 196
     out = capsys.readouterr().out
     assert 'with changed options: train.G_learning_rate_max (0.003 in the run, 0.002 now)\n' in out
     assert 'Not bit for bit as it would have gone on: until now the run used: Engine: torch' in out
     chosen['G']['fmap_max'] = 8
     with pytest.raises(UserError, match=r'does not fit .*000-digits: G.fmap_max \(4 in the run, 8 now\); set'):
-        source_within(str(folder / '000-digits'), chosen, 'another machine')
+        resume_in(str(folder / '000-digits'), chosen, 'another machine', train.train_gan)
 
 
 # In one process, which stops itself: where exactly, and with everything that has a state.
@@ -330,6 +338,8 @@ SCENARIOS = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)     # Several runs.
 @pytest.mark.parametrize('scenario', SCENARIOS)
 def test_stopped_at_chosen_moments(scenario, tmp_path, monkeypatch):
     """Within a lod range, at the end of one, while new layers fade in."""
@@ -353,7 +363,7 @@ def test_stopped_at_chosen_moments(scenario, tmp_path, monkeypatch):
         stopped = contextlib.nullcontext() if moment is None else pytest.raises(stopping.Stopped)
         with stopped:
             experiment.run_experiment(chosen, str(tmp_path / 'data'), str(folder), 'torch', {'device': 'cpu'},
-                                      loss_scaling=scenario == 'joint', on_step=on_step)
+                                      loss_scaling=scenario == 'joint', on_step=on_step, train_gan=train.train_gan)
         return recorded
 
     wanted = run(tmp_path / 'alone', None)
@@ -383,6 +393,8 @@ sys.exit(train.main())
 '''
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)     # Several runs.
 def test_a_full_disk_keeps_the_last_state_and_the_training_goes_on(alone, tmp_path):
     folder, wanted = alone
     _python, _train, *arguments = kill_resume.command(folder.parent / 'full', SHORT)

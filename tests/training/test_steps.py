@@ -108,9 +108,10 @@ def test_optimizer_state_across_ranges(engine, reset):
 def test_a_step_in_lanes_has_the_same_bits(engine, monkeypatch):
     """In the first call as in those after it, for resuming exactly, and as in one thread."""
     torch = pytest.importorskip('torch')
-    from theano_torch import lanes
-    for name, value in {'SMALL_STEP': 0, 'WAKING_SECONDS': 1e-6, 'WIDE_ELEMENTS': 100, 'WIDE_PRODUCT': 1000}.items():
-        monkeypatch.setattr(lanes, name, value)
+    from theano_torch import lanes, scheduler
+    monkeypatch.setattr(lanes, 'WAKING_SECONDS', 1e-6)
+    for name, value in {'SMALL_STEP': 0, 'WIDE_ELEMENTS': 100, 'WIDE_PRODUCT': 1000}.items():
+        monkeypatch.setattr(scheduler, name, value)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -135,7 +136,7 @@ def test_a_step_in_lanes_has_the_same_bits(engine, monkeypatch):
         assert [isinstance(part, lanes.Lanes) for part in program.parts] == [False, True, False]
         assert len(program.parts[1].tasks) > 50
         for name in ('SMALL_STEP', 'WIDE_ELEMENTS', 'WIDE_PRODUCT'):
-            monkeypatch.setattr(lanes, name, 1e9)
+            monkeypatch.setattr(scheduler, name, 1e9)
         step.fn.programs.clear()
         results += [run(), run()]
         (program,), = step.fn.programs.values()
@@ -176,7 +177,7 @@ def test_reals_as_in_the_2018_release(engine, key):
         images, lod_var, int(lod), drange_net=(0, 1) if 'drange01' in key else (-1, 1),
         mirror_draws=draws if 'mirror' in key else None)
     function = theano.function([images, draws, lod_var], result, on_unused_input='ignore')
-    reals = function(TRAIN_UTILS[f'process_reals/input_lod{lod}'], TRAIN_UTILS['process_reals/mirror_mask'], lod)
+    reals = function(TRAIN_UTILS[f'process_reals/input_lod{int(lod)}'], TRAIN_UTILS['process_reals/mirror_mask'], lod)
     assert reals.dtype == np.float32
     # Roundings of float32 of values up to 1.
     np.testing.assert_allclose(reals, TRAIN_UTILS[key], rtol=0, atol=3e-7)

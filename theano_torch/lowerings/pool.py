@@ -1,14 +1,18 @@
 """Pooling over the last one, two or three dimensions, and its gradients of first and second order."""
 
 import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from theano.tensor.signal import pool
+from torch import Tensor
 
 from theano_torch.convert import from_numpy
 from theano_torch.registry import UnsupportedOp, lower
+from theano_torch.trace import Build
 
 MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 AVERAGE_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -20,14 +24,14 @@ class Windows:
     Parameters
     ----------
     op : Pool, or one of its gradients
-    build : theano_torch.build.Build
+    build : theano_torch.trace.Build
     image : variable
         What is pooled: (..., spatial dimensions).
     parameters : list of variables
         Window size, stride and padding.
     """
 
-    def __init__(self, op, build, image, parameters):
+    def __init__(self, op: Any, build: Build, image: Any, parameters: Sequence) -> None:
         self.ndim, self.mode = op.ndim, getattr(op, 'mode', 'max')
         self.size, self.stride, self.pad = (build.integers(var) for var in parameters[:3])
         shape = build.shape(image)
@@ -44,40 +48,40 @@ class Windows:
         self.padded = [max(n + 2 * p, (o - 1) * s + k) if o else n + 2 * p for n, p, o, s, k in
                        zip(self.image, self.pad, self.out, self.stride, self.size, strict=True)]
 
-    def flat(self, x):
+    def flat(self, x: Tensor) -> Tensor:
         """One leading dimension and one channel."""
         return x.reshape(-1, 1, *x.shape[-self.ndim:])
 
-    def enlarge(self, x, value):
+    def enlarge(self, x: Tensor, value: float) -> Tensor:
         """`x` (..., image) surrounded by `value`: (..., padded)."""
         sides = [(p, full - n - p) for n, p, full in zip(self.image, self.pad, self.padded, strict=True)]
         if not any(map(any, sides)):
             return x
         return F.pad(x, [side for pair in reversed(sides) for side in pair], value=value)
 
-    def crop(self, x):
+    def crop(self, x: Tensor) -> Tensor:
         """The inverse of `enlarge`."""
         return x[(..., *[slice(p, p + n) for p, n in zip(self.pad, self.image, strict=True)])]
 
-    def members(self):
+    def members(self) -> Iterator[tuple]:
         """For each position inside a window: the index that takes it from all windows of an enlarged image."""
         for offset in itertools.product(*map(range, self.size)):
             yield (..., *[slice(first, first + (o - 1) * s + 1, s) for first, o, s in
                           zip(offset, self.out, self.stride, strict=True)])
 
-    def spread(self, y):
+    def spread(self, y: Tensor) -> Tensor:
         """Every element of y (..., out) repeated over its window; only where windows tile the image."""
         y = y.reshape(*self.lead, *[n for size in self.out for n in (size, 1)])
         return y.expand(*self.lead, *[n for pair in zip(self.out, self.size, strict=True) for n in pair]).reshape(
             *self.lead, *self.image)
 
-    def counts(self, dtype):
+    def counts(self, dtype: torch.dtype) -> Tensor:
         """By how much the sum over each window is divided: tensor (out), made in the first call."""
         if dtype not in self.known_counts:
             self.known_counts[dtype] = self.count(dtype)
         return self.known_counts[dtype]
 
-    def count(self, dtype):
+    def count(self, dtype: torch.dtype) -> Tensor:
         counts = np.ones([1] * self.ndim)
         for axis, (n, p, o, s, k) in enumerate(zip(self.image, self.pad, self.out, self.stride, self.size,
                                                    strict=True)):
@@ -92,7 +96,8 @@ class Windows:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def pool(self, x):
+    def pool(self, x: Tensor) -> Tensor:
+        """Maximum, average or sum over each window."""
         if 0 in self.out or 0 in self.lead:
             return x.new_zeros(*self.lead, *self.out)
         enlarged = self.flat(self.enlarge(x, -torch.inf if self.mode == 'max' and x.is_floating_point() else 0))
@@ -105,7 +110,8 @@ class Windows:
         pooled = pooled[(..., *[slice(size) for size in self.out])]
         return pooled.reshape(*self.lead, *self.out)
 
-    def average_grad(self, gz):
+    def average_grad(self, gz: Tensor) -> Tensor:
+        """The gradient of an average or sum: every element gets its share of the windows that it is in."""
         if self.is_tiling:
             return self.spread(gz if self.mode == 'sum' else gz * (1 / float(np.prod(self.size))))
         gx = gz.new_zeros(*self.lead, *self.padded)
@@ -116,7 +122,7 @@ class Windows:
             gx[index] += share
         return self.crop(gx)
 
-    def max_grad(self, x, maximum, gz):
+    def max_grad(self, x: Tensor, maximum: Tensor, gz: Tensor) -> Tensor:
         """Every element that equals its window's maximum gets the whole gradient, as in Theano."""
         if self.is_tiling:
             return self.spread(gz).mul(x == self.spread(maximum))
@@ -128,14 +134,14 @@ class Windows:
             gx[index] += gz * (x[index] == maximum)
         return self.crop(gx)
 
-    def max_grad_grad(self, x, maximum, ggx):
+    def max_grad_grad(self, x: Tensor, maximum: Tensor, ggx: Tensor) -> Tensor:
         """For each window, the sum of `ggx` where x equals the maximum."""
         if maximum.numel() == 0:
             return torch.zeros_like(maximum)
         x, ggx = self.enlarge(x, -torch.inf), self.enlarge(ggx, 0)
         return sum(ggx[index] * (x[index] == maximum) for index in self.members())
 
-    def max_rop(self, x, tangent):
+    def max_rop(self, x: Tensor, tangent: Tensor) -> Tensor:
         """For each window, `tangent` where x has its (first) maximum."""
         x, tangent = self.enlarge(x, -torch.inf), self.enlarge(tangent, 0)
         best, result = None, None

@@ -1,18 +1,23 @@
 """Element-wise ops, reductions and permuted dimensions."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from theano import scalar
 from theano.tensor import elemwise
+from torch import Tensor
 
 from theano_torch.convert import computing_dtype, filled, torch_dtype
+from theano_torch.lowerings.scalars import TAKE_NUMBERS
 from theano_torch.registry import lower, lower_scalar
-from theano_torch.scalars import TAKE_NUMBERS
+from theano_torch.trace import Build
 
 # These see to the types themselves.
 UNTYPED = (scalar.Cast, scalar.Second, scalar.Switch, scalar.Composite, scalar.Complex, scalar.ComplexFromPolar)
 
 
-def typed(node, op):
+def typed(node: Any, op: Any) -> Callable:
     """A function of tensors for the scalar op of `node`, with Theano's types.
 
     It computes in the common type of inputs and output. Python numbers among its arguments do not change that type.
@@ -25,7 +30,7 @@ def typed(node, op):
     dtype, compute = torch_dtype(wanted), computing_dtype(common)
     casts = not isinstance(op, UNTYPED) and any(torch_dtype(var.type.dtype) != compute for var in node.inputs)
 
-    def run(*args):
+    def run(*args: Any) -> Tensor:
         if casts:
             args = [arg.to(compute) if isinstance(arg, torch.Tensor) else arg for arg in args]
         result = function(*args)
@@ -42,7 +47,7 @@ def _(op, node):
     functions = [typed(inner, inner.op) for inner in order]
     outputs, inputs = op.fgraph.outputs, op.fgraph.inputs
 
-    def composite(*args):
+    def composite(*args: Any) -> Tensor | tuple[Tensor, ...]:
         like = next(arg for arg in args if isinstance(arg, torch.Tensor))
         values = dict(zip(inputs, args, strict=True))
         for inner, function in zip(order, functions, strict=True):
@@ -57,14 +62,14 @@ def _(op, node):
     return composite
 
 
-def constant(var, like, op):
+def constant(var: Any, like: Tensor, op: Any) -> Tensor | int | float | complex:
     """A constant inside a Composite for the scalar op `op`."""
     if isinstance(op, TAKE_NUMBERS):
         return var.data.item()
     return filled(var.data.item(), torch_dtype(var.type.dtype), like)
 
 
-def check_shapes(node, build):
+def check_shapes(node: Any, build: Build) -> None:
     """Theano broadcasts only what is known to be of size 1 when the graph is compiled; torch anything of size 1."""
     for axis in range(node.outputs[0].ndim):
         sizes = {build.shape(var)[axis] for var in node.inputs if not var.type.broadcastable[axis]}
@@ -88,7 +93,7 @@ def _(op, node, build):
     return with_numbers(function, numbers), variables
 
 
-def with_numbers(function, numbers):
+def with_numbers(function: Callable, numbers: Sequence) -> Callable:
     """`function` with those arguments fixed that are not None in `numbers`."""
     if len(numbers) == 2 and numbers[0] is None:
         number = numbers[1]
@@ -97,7 +102,7 @@ def with_numbers(function, numbers):
         number = numbers[0]
         return lambda y: function(number, y)
 
-    def run(*tensors):
+    def run(*tensors: Tensor) -> Tensor:
         rest = iter(tensors)
         return function(*[next(rest) if number is None else number for number in numbers])
     return run
@@ -145,7 +150,7 @@ def _(op, node, build):
     if isinstance(op.scalar_op, scalar.Minimum):
         return lambda x: torch.amin(x.to(compute), dim=axes).to(dtype)
     if isinstance(op.scalar_op, scalar.Mul):
-        def reduce(x):
+        def reduce(x: Tensor) -> Tensor:
             for axis in reversed(axes):
                 x = torch.prod(x, dim=axis, dtype=compute)
             return x.to(dtype)
@@ -153,12 +158,12 @@ def _(op, node, build):
     return by_halves(op, node, axes, dtype)
 
 
-def by_halves(op, node, axes, dtype):
+def by_halves(op: Any, node: Any, axes: Sequence[int], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     """A reduction that torch does not have, such as a bitwise one: combine halves until one element is left."""
     function = lower_scalar(op.scalar_op, node)
     identity = getattr(op.scalar_op, 'identity', None)
 
-    def reduce(x):
+    def reduce(x: Tensor) -> Tensor:
         x = x.to(dtype)
         for axis in reversed(axes):
             x = x.movedim(axis, 0)

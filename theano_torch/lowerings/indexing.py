@@ -1,18 +1,25 @@
 """Basic and advanced indexing, reading and writing, with NumPy's rules."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from theano.tensor import subtensor
+from torch import Tensor
 
 from theano_torch.registry import lower
+from theano_torch.trace import Build
+
+Index = tuple[int | slice, ...]
 
 index_tensors = torch.ops.aten.index.Tensor
 
 
-def basic_index(idx_list, variables, build):
+def basic_index(idx_list: Sequence, variables: Sequence, build: Build) -> Index:
     """The tuple of ints and slices behind a Subtensor op; `variables` are its symbolic indices in order."""
     remaining = list(variables)
 
-    def resolve(entry):
+    def resolve(entry: Any) -> int | None:
         return entry if entry is None or isinstance(entry, int) else int(build.host(remaining.pop(0)))
 
     index = []
@@ -24,11 +31,12 @@ def basic_index(idx_list, variables, build):
     return tuple(index)
 
 
-def is_backward(entry):
+def is_backward(entry: int | slice) -> bool:
+    """Whether `entry` is a slice with a negative step."""
     return isinstance(entry, slice) and entry.step is not None and entry.step < 0
 
 
-def forward_slice(entry, size):
+def forward_slice(entry: int | slice, size: int) -> tuple[int | slice, bool]:
     """(slice with a positive step, whether its result has to be flipped), as torch has no negative steps."""
     if not is_backward(entry):
         return entry, False
@@ -38,7 +46,7 @@ def forward_slice(entry, size):
     return slice(positions[-1], positions[0] + 1, -entry.step), True
 
 
-def read(x, index):
+def read(x: Tensor, index: Index) -> Tensor:
     """``x[index]`` for ints and slices; a view unless a step is negative."""
     plain, flips, axis = [], [], 0
     for position, entry in enumerate(index):
@@ -62,7 +70,7 @@ def _(op, node, build):
     index = basic_index(op.idx_list, node.inputs[2:], build)
     backwards, set_it = any(map(is_backward, index)), op.set_instead_of_inc
 
-    def inc_subtensor(x, y):
+    def inc_subtensor(x: Tensor, y: Tensor) -> Tensor:
         x = x.clone(memory_format=torch.contiguous_format)
         if backwards:
             return write_at(x, positions_like(x, lambda positions: read(positions, index)), y, not set_it)
@@ -75,12 +83,12 @@ def _(op, node, build):
     return inc_subtensor, node.inputs[:2]
 
 
-def positions_like(x, function):
+def positions_like(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """The positions in flattened `x` of the elements that `function`, an indexing of a tensor like `x`, takes."""
     return function(torch.arange(x.numel(), device=x.device).reshape(x.shape))
 
 
-def write_at(x, positions, y, accumulate):
+def write_at(x: Tensor, positions: Tensor, y: Tensor, accumulate: bool) -> Tensor:
     """Set or add `y` at `positions` of flattened `x`, which is contiguous, in place."""
     values = y.to(x.dtype).expand(positions.shape)
     x.view(-1).index_put_((positions.reshape(-1),), values.reshape(-1), accumulate=accumulate)
@@ -98,13 +106,13 @@ def _(op, node, build):
 
 @lower.register(subtensor.AdvancedIncSubtensor1)
 def _(op, node, build):
-    def inc(x, y, index):
+    def inc(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         x = x.clone(memory_format=torch.contiguous_format)
         return x.index_put_((index.long(),), y.to(x.dtype), accumulate=not op.set_instead_of_inc)
     return inc
 
 
-def advanced(x, entries):
+def advanced(x: Tensor, entries: Sequence) -> tuple[Tensor, list[Tensor | None]]:
     """(`x` with slices and new axes applied, its index tensors, one or None for each dimension).
 
     Index tensors stay apart from the slices, so that `aten.index` puts the indexed dimensions where NumPy does.
@@ -135,21 +143,26 @@ def advanced(x, entries):
     return (x.flip(flips) if flips else x), tensors
 
 
-def sources(node, first):
-    """The variables of an advanced indexing node that the step needs; Nones among the indices are dropped."""
+def sources(node: Any, first: int) -> tuple[list, list[bool]]:
+    """(variables of an advanced indexing node that the step needs, which indices are None and left out there).
+
+    The indices are the inputs from number `first` on.
+    """
     return [var for var in node.inputs if not is_none(var)], [is_none(var) for var in node.inputs[first:]]
 
 
-def is_none(var):
+def is_none(var: Any) -> bool:
+    """Whether `var` is the constant None, a new axis."""
     return getattr(var, 'data', 0) is None
 
 
-def entries_of(values, nones):
+def entries_of(values: Sequence, nones: Sequence[bool]) -> list:
+    """The indices: `values`, with None where `nones` is true."""
     rest = iter(values)
     return [None if none else next(rest) for none in nones]
 
 
-def is_varying(node, first):
+def is_varying(node: Any, first: int) -> bool:
     """Whether the shape of the result depends on values: boolean masks and symbolic slices."""
     return any(getattr(var.type, 'dtype', 'bool') == 'bool' for var in node.inputs[first:] if not is_none(var))
 
@@ -159,7 +172,7 @@ def _(op, node, build):
     build.varying = is_varying(node, 1)
     variables, nones = sources(node, 1)
 
-    def take(x, *values):
+    def take(x: Tensor, *values: Any) -> Tensor:
         x, tensors = advanced(x, entries_of(values, nones))
         return index_tensors(x, tensors) if any(tensor is not None for tensor in tensors) else x
     return take, variables
@@ -170,11 +183,11 @@ def _(op, node, build):
     variables, nones = sources(node, 2)
     accumulate = not op.set_instead_of_inc
 
-    def inc(x, y, *values):
+    def inc(x: Tensor, y: Tensor, *values: Any) -> Tensor:
         x = x.clone(memory_format=torch.contiguous_format)
         entries = entries_of(values, nones)
 
-        def take(positions):
+        def take(positions: Tensor) -> Tensor:
             positions, tensors = advanced(positions, entries)
             return index_tensors(positions, tensors) if any(tensor is not None for tensor in tensors) else positions
         if any(isinstance(entry, slice) or entry is None for entry in entries):

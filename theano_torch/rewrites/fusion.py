@@ -1,20 +1,18 @@
 """Convolution, bias and activation as one op, which is one pass over the output instead of three.
 
 The rewrite finds ``activation(conv(image, filters) + b)``, b one number per channel, after all others of Theano, where
-nothing else needs what lies between. oneDNN then does all in one kernel; elsewhere bias and activation are worked into
-the fresh output in place.
+nothing else needs what lies between. `lowerings.fused` says what the op is on PyTorch.
 """
 
+from typing import Any
+
 import theano
-import torch
 from theano import gof, scalar
 from theano.tensor import elemwise
 from theano.tensor.nnet import abstract_conv
 
-from theano_torch.conv import forward_convolution, transposed_convolution
-from theano_torch.registry import lower, lower_activation
+from theano_torch.registry import lower_activation
 
-pointwise = torch.ops.mkldnn._convolution_pointwise
 CONVOLUTIONS = (abstract_conv.AbstractConv2d, abstract_conv.AbstractConv2d_gradInputs)
 
 
@@ -29,10 +27,10 @@ class ConvBiasActivation(gof.Op):
 
     __props__ = ('conv', 'activation')
 
-    def __init__(self, conv, activation):
+    def __init__(self, conv: Any, activation: Any) -> None:
         self.conv, self.activation = conv, activation
 
-    def make_node(self, *inputs):
+    def make_node(self, *inputs: Any) -> gof.Apply:
         *inputs, bias = map(theano.tensor.as_tensor_variable, inputs)
         return gof.Apply(self, [*inputs, bias], [self.conv(*inputs).type()])
 
@@ -40,12 +38,13 @@ class ConvBiasActivation(gof.Op):
 class FuseConvolutions(gof.Optimizer):
     """Replace convolutions with what follows them by :class:`ConvBiasActivation`."""
 
-    def apply(self, fgraph):
+    def apply(self, fgraph: gof.FunctionGraph) -> None:
         for node in fgraph.toposort():
             if isinstance(node.op, CONVOLUTIONS) and node.op.convdim == 2:
                 self.fuse(fgraph, node)
 
-    def fuse(self, fgraph, node):
+    def fuse(self, fgraph: gof.FunctionGraph, node: Any) -> None:
+        """Replace the convolution `node` with what follows it, if something fitting does."""
         adding = only_client(fgraph, node.outputs[0])
         if adding is None or not is_elemwise(adding, scalar.Add) or len(adding.inputs) != 2:
             return
@@ -62,17 +61,18 @@ class FuseConvolutions(gof.Optimizer):
         fgraph.replace(last.outputs[0], fused, reason='fuse_convolutions')
 
 
-def only_client(fgraph, var):
+def only_client(fgraph: gof.FunctionGraph, var: Any) -> Any:
     """The one node that uses `var`, or None."""
     clients = fgraph.clients(var) if callable(getattr(fgraph, 'clients', None)) else var.clients
     return clients[0][0] if len(clients) == 1 and clients[0][0] != 'output' else None
 
 
-def is_elemwise(node, kind):
+def is_elemwise(node: Any, kind: type) -> bool:
+    """Whether `node` applies a scalar op of the class `kind` to all elements."""
     return isinstance(node.op, elemwise.Elemwise) and isinstance(node.op.scalar_op, kind)
 
 
-def bias_vector(var):
+def bias_vector(var: Any) -> Any:
     """The vector that was made (1, C, 1, 1) of, or None if `var` is something else."""
     node = var.owner
     if node is not None and isinstance(node.op, elemwise.DimShuffle) and \
@@ -82,23 +82,3 @@ def bias_vector(var):
 
 
 theano.compile.optdb.register('torch_fuse_convolutions', FuseConvolutions(), 49.2, 'torch')
-
-
-@lower.register(ConvBiasActivation)
-def _(op, node, build):
-    is_transposed = isinstance(op.conv, abstract_conv.AbstractConv2d_gradInputs)
-    geometry, convolve, is_direct = (transposed_convolution if is_transposed else forward_convolution)(
-        op.conv, node, build)
-    name, parameters, in_place = lower_activation(op.activation) if op.activation else ('none', [], None)
-    variables = [*node.inputs[:2], node.inputs[-1]]
-    if name and is_direct and build.device.type == 'cpu' and geometry.compute == torch.float32 \
-            and geometry.is_plain() and torch.backends.mkldnn.is_available():
-        pad, ones = geometry.pad, [1, 1]
-        return lambda image, filters, bias: pointwise(
-            geometry.image(image), geometry.flip(filters), bias.to(geometry.dtype).contiguous(), pad, ones, ones, 1,
-            name, parameters, ''), variables
-
-    def run(first, second, bias):
-        result = convolve(first, second, bias.to(geometry.dtype))
-        return result if in_place is None else in_place(result)
-    return run, variables

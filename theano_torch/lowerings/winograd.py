@@ -13,9 +13,11 @@ oneDNN's convolutions.
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 TILE, FILTER = 4, 3     # Outputs and weights in one dimension.
 PIXELS = TILE + FILTER - 1
@@ -23,12 +25,12 @@ POINTS = (0, 0.625, -0.625, 1.5, -1.5)      # With half of the rounding errors o
 
 
 @functools.cache
-def transforms(dtype):
+def transforms(dtype: torch.dtype) -> list[Tensor]:
     """Matrices (6, 6) for pixels, (6, 3) for weights and (6, 4) for outputs.
 
     The product of two polynomials, with coefficients g and y, is found from its values at five points and at infinity.
     """
-    def values(count):
+    def values(count: int) -> np.ndarray:
         return np.array([[point ** power for power in range(count)] for point in POINTS] + [[0] * (count - 1) + [1]])
     return [torch.tensor(matrix, dtype=dtype) for matrix in (
         np.linalg.inv(values(PIXELS)).T.copy(), values(FILTER), values(TILE))]
@@ -37,13 +39,17 @@ def transforms(dtype):
 class Transform:
     """Multiplication from the left, along the first two axes of what `values` holds, without taking memory.
 
+    The first product goes from `buffer` to `spare`, the second one back.
+
     Parameters
     ----------
     matrix : tensor (n, k)
     shape : (k, k, ...)
         Of the values.
-    memory, scratch : flat tensors
-        The values and, later, the result are at the beginning of `memory`.
+    buffer : flat tensor
+        The values are at its beginning. So is the result, afterwards.
+    spare : flat tensor
+        What it holds is lost.
 
     Attributes
     ----------
@@ -51,27 +57,28 @@ class Transform:
     result : tensor (n, n, ...)
     """
 
-    def __init__(self, matrix, shape, memory, scratch):
+    def __init__(self, matrix: Tensor, shape: Sequence[int], buffer: Tensor, spare: Tensor) -> None:
         num, size = matrix.shape
-        self.values = part_of(memory, shape)
+        self.values = part_of(buffer, shape)
         self.matrix, self.matrices = matrix, matrix.expand(num, num, size)
         self.columns = self.values.view(size, -1)
-        self.products = part_of(scratch, (num, self.columns.shape[1]))
+        self.products = part_of(spare, (num, self.columns.shape[1]))
         self.rows = self.products.view(num, size, -1)
-        self.flat_result = part_of(memory, (num, num, self.rows.shape[2]))
+        self.flat_result = part_of(buffer, (num, num, self.rows.shape[2]))
         self.result = self.flat_result.view(num, num, *shape[2:])
 
-    def run(self):
+    def run(self) -> None:
+        """Overwrite the values by the result."""
         torch.mm(self.matrix, self.columns, out=self.products)
         torch.bmm(self.matrices, self.rows, out=self.flat_result)
 
 
-def part_of(memory, shape):
+def part_of(buffer: Tensor, shape: Sequence[int]) -> Tensor:
     """The beginning of a flat tensor, as one of the given shape."""
-    return memory[:math.prod(shape)].view(shape)
+    return buffer[:math.prod(shape)].view(shape)
 
 
-def transformed(matrix, values):
+def transformed(matrix: Tensor, values: Tensor) -> Tensor:
     """`matrix` (n, k) times `values` (k, k, ...) along both of these axes, a new tensor."""
     num, size = matrix.shape
     rows = torch.mm(matrix, values.reshape(size, -1)).view(num, size, -1)
@@ -101,22 +108,24 @@ class Tiles:
     MIN_SIZE = 8
     MIN_WORK = 1 << 22
 
-    def __init__(self, filters, image_shape, pad):
+    def __init__(self, filters: Sequence[int], image_shape: Sequence[int], pad: Sequence[int]) -> None:
         self.filters, self.pad = filters, pad
         self.num, _, *size = image_shape
         self.out_size = [length + 2 * edge - FILTER + 1 for length, edge in zip(size, pad, strict=True)]
         self.num_rows, self.num_columns = (length // TILE for length in self.out_size)
 
-    def is_faster(self):
+    def is_faster(self) -> bool:
+        """Whether tiles are possible, and faster than the plain way."""
         count = math.prod(self.filters[:2])
         return self.is_possible() and count >= self.MIN_FILTERS and min(self.out_size) >= self.MIN_SIZE and \
             count * math.prod(self.out_size) >= self.MIN_WORK
 
-    def is_possible(self):
+    def is_possible(self) -> bool:
+        """Whether the filters are 3x3 and the tiles cover the outputs exactly."""
         return list(self.filters[2:]) == [FILTER, FILTER] and all(0 <= edge < FILTER for edge in self.pad) and \
             all(length > 0 and length % TILE == 0 for length in self.out_size)
 
-    def block(self, itemsize):
+    def block(self, itemsize: int) -> tuple[int, int, int]:
         """How many images, rows and columns of tiles a block has. All have as many."""
         tile_bytes = PIXELS ** 2 * sum(self.filters[:2]) * itemsize
         tiles = min(self.BLOCK_TILES, self.BLOCK_BYTES // tile_bytes) * torch.get_num_threads()
@@ -124,7 +133,7 @@ class Tiles:
         images = largest_divisor(self.num, tiles // (self.num_columns * self.num_rows))
         return images, rows, self.num_columns
 
-    def pixels(self, image, block):
+    def pixels(self, image: Tensor, block: tuple[int, int, int]) -> list[Tensor]:
         """The pixels of each block out of `image` (N, H, W, C): views (6, 6, images, rows, columns, C)."""
         (vertical, horizontal), (images, rows, _) = self.pad, block
         if vertical or horizontal:
@@ -132,19 +141,19 @@ class Tiles:
         tiles = image.unfold(1, PIXELS, TILE).unfold(2, PIXELS, TILE)
         return unbound(tiles.unflatten(1, (-1, rows)).unflatten(0, (-1, images)).permute(0, 2, 6, 7, 1, 3, 4, 5))
 
-    def outputs(self, image, block):
+    def outputs(self, image: Tensor, block: tuple[int, int, int]) -> list[Tensor]:
         """The parts of `image` (N, H, W, K), of the output's size: views (4, 4, images, rows, columns, K)."""
         images, rows, columns = block
         tiles = image.unflatten(2, (columns, TILE)).unflatten(1, (-1, rows, TILE)).unflatten(0, (-1, images))
         return unbound(tiles.permute(0, 2, 4, 6, 1, 3, 5, 7))
 
 
-def largest_divisor(number, limit):
+def largest_divisor(number: int, limit: int) -> int:
     """Of `number`, not above `limit` but for 1."""
     return next((divisor for divisor in range(min(number, limit), 1, -1) if not number % divisor), 1)
 
 
-def unbound(blocks):
+def unbound(blocks: Tensor) -> list[Tensor]:
     """All along the first two axes as one list."""
     return [block for row in blocks.unbind() for block in row.unbind()]
 
@@ -152,16 +161,18 @@ def unbound(blocks):
 class Convolution(Tiles):
     """``convolution(image, filters, bias)``, where the bias (K,) may be None. Parameters: see `Tiles`."""
 
-    def __call__(self, image, filters, bias=None):
+    def __call__(self, image: Tensor, filters: Tensor, bias: Tensor | None = None) -> Tensor:
         image = image.permute(0, 2, 3, 1)
         num_filters, channels, *_ = self.filters
         of_pixels, of_weights, of_outputs = transforms(image.dtype)
         weights = transformed(of_weights, filters.permute(2, 3, 1, 0)).flatten(0, 1)
         result = image.new_empty(self.num, *self.out_size, num_filters)
         block = self.block(image.itemsize)
-        memory, scratch = image.new_empty(2, PIXELS ** 2 * math.prod(block) * max(num_filters, channels))
-        forth = Transform(of_pixels, (PIXELS, PIXELS, *block, channels), memory, scratch)
-        back = Transform(of_outputs.t(), (PIXELS, PIXELS, *block, num_filters), scratch, memory)
+        # The first buffer takes the pixels of each block, the second one their products with the weights. While one is
+        # transformed, the other one is spare.
+        first, second = image.new_empty(2, PIXELS ** 2 * math.prod(block) * max(num_filters, channels)).unbind()
+        forth = Transform(of_pixels, (PIXELS, PIXELS, *block, channels), buffer=first, spare=second)
+        back = Transform(of_outputs.t(), (PIXELS, PIXELS, *block, num_filters), buffer=second, spare=first)
         pixels = forth.result.view(PIXELS ** 2, -1, channels)
         products = back.values.view(PIXELS ** 2, -1, num_filters)
         for source, target in zip(self.pixels(image, block), self.outputs(result, block), strict=True):
@@ -181,20 +192,21 @@ class FilterGradient(Tiles):
 
     MIN_WORK = 1 << 20
 
-    def __call__(self, image, top_grad):
+    def __call__(self, image: Tensor, top_grad: Tensor) -> Tensor:
         image, top_grad = image.permute(0, 2, 3, 1), top_grad.permute(0, 2, 3, 1)
         num_filters, channels, *_ = self.filters
         of_pixels, of_weights, of_outputs = transforms(image.dtype)
         block = self.block(image.itemsize)
-        *memories, scratch = image.new_empty(3, PIXELS ** 2 * math.prod(block) * max(num_filters, channels))
-        pixels = Transform(of_pixels, (PIXELS, PIXELS, *block, channels), memories[0], scratch)
-        outputs = Transform(of_outputs, (TILE, TILE, *block, num_filters), memories[1], scratch)
-        first = pixels.result.view(PIXELS ** 2, -1, channels).transpose(1, 2)
-        second = outputs.result.view(PIXELS ** 2, -1, num_filters)
+        first, second, spare = image.new_empty(
+            3, PIXELS ** 2 * math.prod(block) * max(num_filters, channels)).unbind()
+        pixels = Transform(of_pixels, (PIXELS, PIXELS, *block, channels), first, spare)
+        outputs = Transform(of_outputs, (TILE, TILE, *block, num_filters), second, spare)
+        left = pixels.result.view(PIXELS ** 2, -1, channels).transpose(1, 2)
+        right = outputs.result.view(PIXELS ** 2, -1, num_filters)
         sums = image.new_zeros(PIXELS ** 2, channels, num_filters)
         for parts in zip(self.pixels(image, block), self.outputs(top_grad, block), strict=True):
             for transform, part in zip((pixels, outputs), parts, strict=True):
                 transform.values.copy_(part)
                 transform.run()
-            torch.baddbmm(sums, first, second, out=sums)
+            torch.baddbmm(sums, left, right, out=sums)
         return transformed(of_weights.t(), sums.unflatten(0, (PIXELS, PIXELS))).permute(3, 2, 0, 1)

@@ -7,33 +7,38 @@ result. Arguments of the ops in `TAKE_NUMBERS` may be Python numbers, all but on
 import functools
 import math
 import operator
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from theano import scalar
 from theano.scalar import basic_scipy as special
 from theano.tensor import nnet, xlogx
+from torch import Tensor
 
 from theano_torch.convert import filled, torch_dtype
 from theano_torch.registry import lower_scalar
 
+Value = Tensor | int | float | complex      # Numbers in ops of `TAKE_NUMBERS` only.
 
-def fold(function):
+
+def fold(function: Callable) -> Callable:
     """An n-ary function out of a binary one."""
     return lambda first, *others: functools.reduce(function, others, first)
 
 
-def add(first, *others):
+def add(first: Value, *others: Value) -> Tensor:
     """Sum of tensors and numbers; partial sums are overwritten where they have the final shape already."""
     return accumulate(torch.add, torch.Tensor.add_, first, others)
 
 
-def mul(first, *others):
+def mul(first: Value, *others: Value) -> Tensor:
     """Product of tensors and numbers, as `add`."""
     return accumulate(torch.mul, torch.Tensor.mul_, first, others)
 
 
-def accumulate(function, in_place, first, others):
+def accumulate(function: Callable, in_place: Callable, first: Value, others: Sequence[Value]) -> Tensor:
+    """`function`, a sum or product of two, over all values. `in_place` is the same one, which overwrites its first."""
     arguments = (first, *others)
     tensors = [value for value in arguments if isinstance(value, torch.Tensor)]
     if len(arguments) == 2:
@@ -49,7 +54,7 @@ def accumulate(function, in_place, first, others):
     return result
 
 
-def is_broadcast_to(shape, target):
+def is_broadcast_to(shape: Sequence[int], target: Sequence[int]) -> bool:
     """Whether tensors of `shape` and `target` together have the shape `target`.
 
     `torch.broadcast_shapes` imports SymPy: 32 MB of memory, and a third of a second before the first result.
@@ -58,20 +63,21 @@ def is_broadcast_to(shape, target):
         all(size in (1, other) for size, other in zip(reversed(shape), reversed(target), strict=False))
 
 
-def maximum(x, y):
+def maximum(x: Value, y: Value) -> Tensor:
     """NaN wins, as in NumPy."""
     if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
         return torch.maximum(x, y)
     return torch.clamp(x, min=y) if isinstance(x, torch.Tensor) else torch.clamp(y, min=x)
 
 
-def minimum(x, y):
+def minimum(x: Value, y: Value) -> Tensor:
+    """NaN wins, as in NumPy."""
     if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
         return torch.minimum(x, y)
     return torch.clamp(x, max=y) if isinstance(x, torch.Tensor) else torch.clamp(y, max=x)
 
 
-def clip(x, low, high):
+def clip(x: Value, low: Value, high: Value) -> Tensor:
     """Theano tests against `low` first, which matters where it is above `high`."""
     if isinstance(x, torch.Tensor) and not isinstance(low, torch.Tensor) and not isinstance(high, torch.Tensor) \
             and low <= high:
@@ -82,27 +88,29 @@ def clip(x, low, high):
     return torch.where(x < low, low, torch.where(x > high, high, x))
 
 
-def sgn(x):
+def sgn(x: Tensor) -> Tensor:
+    """The sign; NaN stays."""
     return torch.where(torch.isnan(x), x, torch.sgn(x)) if x.is_floating_point() else torch.sgn(x)
 
 
-def power(x, y):
+def power(x: Value, y: Value) -> Tensor:
     """Squares and cubes as products: several times faster."""
     if isinstance(y, float) and y in (2.0, 3.0):
         return torch.square(x) if y == 2.0 else torch.square(x).mul_(x)
     return torch.pow(x, y)
 
 
-def int_div(x, y):
+def int_div(x: Value, y: Value) -> Tensor:
+    """Rounded towards minus infinity."""
     return without_zeros(operator.floordiv, x, y)
 
 
-def mod(x, y):
+def mod(x: Value, y: Value) -> Tensor:
     """The sign is that of the divisor."""
     return without_zeros(operator.mod, x, y)
 
 
-def without_zeros(function, x, y):
+def without_zeros(function: Callable, x: Value, y: Value) -> Tensor:
     """A division; integers divided by 0 give 0, as in NumPy."""
     like = y if isinstance(y, torch.Tensor) else x
     if like.is_floating_point() or not isinstance(y, torch.Tensor) and y != 0:
@@ -111,16 +119,17 @@ def without_zeros(function, x, y):
     return torch.where(y == 0, 0, function(x, torch.where(y == 0, 1, y)))
 
 
-def round_half_away(x):
+def round_half_away(x: Tensor) -> Tensor:
+    """Rounded, halves away from zero."""
     return torch.copysign(torch.floor(torch.abs(x) + 0.5), x)
 
 
-def softplus(x):
+def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)); torch's own cut at 20 is too early for float64."""
     return torch.nn.functional.softplus(x, threshold=40)
 
 
-def ultra_fast_sigmoid(x):
+def ultra_fast_sigmoid(x: Tensor) -> Tensor:
     """Theano's piecewise approximation of the sigmoid of 2x, scaled to 0...1."""
     half = x.abs() * 0.5
     upper = torch.where(half < 1.7, 1.5 * half / (1 + half),
@@ -128,26 +137,30 @@ def ultra_fast_sigmoid(x):
     return 0.5 * (torch.where(x < 0, -upper, upper) + 1)
 
 
-def gamma(x):
+def gamma(x: Tensor) -> Tensor:
+    """The gamma function."""
     sign = torch.where((x < 0) & (torch.remainder(torch.floor(x), 2) == 1), -1.0, 1.0).to(x.dtype)
     return torch.exp(torch.lgamma(x)) * sign
 
 
-def gamma_upper(k, x):
+def gamma_upper(k: Tensor, x: Tensor) -> Tensor:
+    """The upper incomplete gamma function, not divided by the complete one."""
     return torch.special.gammaincc(k, x) * gamma(k)
 
 
-def gamma_lower(k, x):
+def gamma_lower(k: Tensor, x: Tensor) -> Tensor:
+    """The lower incomplete gamma function, not divided by the complete one."""
     return torch.special.gammainc(k, x) * gamma(k)
 
 
-def erfcinv(x):
+def erfcinv(x: Tensor) -> Tensor:
+    """The inverse of the complementary error function."""
     return torch.special.ndtri(x * 0.5) * -math.sqrt(0.5)
 
 
-def scipy_function(name):
+def scipy_function(name: str) -> Callable[..., Tensor]:
     """A function that only SciPy has, computed on the host."""
-    def run(*args):
+    def run(*args: Tensor) -> Tensor:
         import scipy.special
         result = np.asarray(getattr(scipy.special, name)(*[arg.cpu().numpy() for arg in args]))
         return torch.from_numpy(result).to(args[0].device)
@@ -191,12 +204,8 @@ TAKE_NUMBERS = (scalar.Add, scalar.Mul, scalar.Sub, scalar.TrueDiv, scalar.IntDi
                 scalar.NEQ, scalar.Switch, scalar.Second)
 
 
-def register_functions():
-    for scalar_op, function in FUNCTIONS.items():
-        lower_scalar.register(scalar_op)(lambda op, node, function=function: function)
-
-
-register_functions()
+for scalar_op, function_of_it in FUNCTIONS.items():
+    lower_scalar.register(scalar_op)(lambda op, node, function=function_of_it: function)
 
 
 @lower_scalar.register(scalar.InRange)
@@ -217,11 +226,10 @@ def _(op, node):
     """Theano's fill: the second value in the shape of the first."""
     dtype = torch_dtype(node.outputs[0].type.dtype)
 
-    def second(like, value):
+    def second(like: Value, value: Value) -> Tensor:
         if not isinstance(value, torch.Tensor):
             return torch.full_like(like, value, dtype=dtype)
-        return value if not isinstance(like, torch.Tensor) else \
-            torch.broadcast_tensors(like, value)[1]
+        return torch.broadcast_tensors(like, value)[1] if isinstance(like, torch.Tensor) else value
     return second
 
 
@@ -229,7 +237,7 @@ def _(op, node):
 def _(op, node):
     dtype = torch_dtype(node.outputs[0].type.dtype)
 
-    def switch(condition, then, otherwise):
+    def switch(condition: Value, then: Value, otherwise: Value) -> Tensor:
         like = next(value for value in (condition, then, otherwise) if isinstance(value, torch.Tensor))
         if not isinstance(condition, torch.Tensor):
             condition = filled(bool(condition), torch.bool, like)

@@ -2,6 +2,7 @@
 
 import torch
 from theano.tensor.nnet import nnet
+from torch import Tensor
 
 from theano_torch.registry import lower
 
@@ -23,7 +24,7 @@ def _(op, node, build):
 
 @lower.register(nnet.SoftmaxGrad)
 def _(op, node, build):
-    def softmax_grad(dy, sm):
+    def softmax_grad(dy: Tensor, sm: Tensor) -> Tensor:
         product = dy * sm
         return product - product.sum(dim=-1, keepdim=True) * sm
     return softmax_grad
@@ -31,7 +32,7 @@ def _(op, node, build):
 
 @lower.register(nnet.CrossentropySoftmaxArgmax1HotWithBias)
 def _(op, node, build):
-    def cross_entropy(x, b, target):
+    def cross_entropy(x: Tensor, b: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = x + b
         log_probs = torch.log_softmax(logits, dim=-1)
         picked = log_probs.gather(1, target.long().unsqueeze(1)).squeeze(1)
@@ -41,7 +42,7 @@ def _(op, node, build):
 
 @lower.register(nnet.CrossentropySoftmax1HotWithBiasDx)
 def _(op, node, build):
-    def gradient(dy, sm, target):
+    def gradient(dy: Tensor, sm: Tensor, target: Tensor) -> Tensor:
         dy = dy.expand(sm.shape[0]).unsqueeze(1)
         index = target.long().unsqueeze(1)
         product = dy * sm
@@ -57,7 +58,7 @@ def _(op, node, build):
 
 @lower.register(nnet.CrossentropyCategorical1HotGrad)
 def _(op, node, build):
-    def gradient(dy, coding, target):
+    def gradient(dy: Tensor, coding: Tensor, target: Tensor) -> Tensor:
         index = target.long().unsqueeze(1)
         return torch.zeros_like(coding).scatter_(1, index, -dy.unsqueeze(1) / coding.gather(1, index))
     return gradient
@@ -66,7 +67,7 @@ def _(op, node, build):
 @lower.register(nnet.Prepend_scalar_constant_to_each_row)
 @lower.register(nnet.Prepend_scalar_to_each_row)
 def _(op, node, build):
-    def prepend(value, rows):
+    def prepend(value: Tensor, rows: Tensor) -> Tensor:
         return torch.cat([value.to(rows.dtype).expand(rows.shape[0], 1), rows], dim=1)
     if isinstance(op, nnet.Prepend_scalar_to_each_row):
         return prepend

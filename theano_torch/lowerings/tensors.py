@@ -1,5 +1,8 @@
 """Making, joining, reshaping, sorting and converting tensors."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from theano import printing
@@ -19,9 +22,11 @@ from theano.sandbox import multinomial, rng_mrg
 from theano.tensor import basic, extra_ops, fft, nlinalg, opt, slinalg
 from theano.tensor.nnet import conv, neighbours
 from theano.tensor.sort import ArgSortOp, SortOp, TopKOp
+from torch import Tensor
 
 from theano_torch.convert import from_numpy, torch_dtype
 from theano_torch.registry import lower, on_host
+from theano_torch.trace import Build
 
 # Rare ops, and those that have to be on the host.
 for op_class in (extra_ops.Bartlett, extra_ops.FillDiagonal, extra_ops.FillDiagonalOffset, extra_ops.SearchsortedOp,
@@ -34,7 +39,6 @@ for op_class in (extra_ops.Bartlett, extra_ops.FillDiagonal, extra_ops.FillDiago
                  conv.ConvOp, neighbours.Images2Neibs, printing.Print, FromFunctionOp, rng_mrg.DotModulo,
                  multinomial.MultinomialFromUniform, multinomial.ChoiceFromUniform):
     lower.register(op_class)(on_host)
-printing.Print.in_order = True      # See `registry.lower`.
 
 
 @lower.register(DeepCopyOp)
@@ -75,7 +79,7 @@ def _(op, node, build):
     if not all(np.all(build.host(var)) for var in node.inputs[1:] if build.is_static(var)):
         raise AssertionError(op.msg)
 
-    def check(value, *conditions):
+    def check(value: Tensor, *conditions: Tensor) -> Tensor:
         if not all(bool(condition.all()) for condition in conditions):
             raise AssertionError(op.msg)
         return value
@@ -96,7 +100,7 @@ def _(op, node, build):
     build.varying = True
     count = op.n_outs
 
-    def choose(condition, *values):
+    def choose(condition: Tensor, *values: Tensor) -> Tensor | tuple[Tensor, ...]:
         chosen = values[:count] if bool(condition) else values[count:]
         return chosen if count > 1 else chosen[0]
     return choose
@@ -217,7 +221,7 @@ def _(op, node, build):
 # Sorting, searching, cumulating.
 
 
-def last_axis(x, axes):
+def last_axis(x: Tensor, axes: Sequence[int] | int | None) -> Tensor:
     """`x` with `axes` (None: all) moved to the end and flattened into one; booleans, unordered in torch, as bytes."""
     axes = list(range(x.dim())) if axes is None else [int(axis) % x.dim() for axis in np.atleast_1d(axes)]
     kept = [axis for axis in range(x.dim()) if axis not in axes]
@@ -229,7 +233,7 @@ def last_axis(x, axes):
 def _(op, node, build):
     dtype = torch_dtype(node.outputs[0].type.dtype)
 
-    def max_and_argmax(x):
+    def max_and_argmax(x: Tensor) -> tuple[Tensor, Tensor]:
         x = last_axis(x, op.axis)
         return torch.amax(x, dim=-1).to(dtype), torch.argmax(x, dim=-1)
     return max_and_argmax
@@ -240,7 +244,7 @@ def _(op, node, build):
     return lambda x: torch.argmax(last_axis(x, op.axis), dim=-1), node.inputs[:1]
 
 
-def sorting_axis(node, build):
+def sorting_axis(node: Any, build: Build) -> int | None:
     """The axis of a sort; None sorts the flattened array."""
     axis = build.host(node.inputs[1])
     return None if axis is None or getattr(node.inputs[1], 'data', 0) is None else int(axis)
@@ -264,7 +268,7 @@ def _(op, node, build):
     if count < 0:
         count, descending = -count, False
 
-    def top_k(x):
+    def top_k(x: Tensor) -> Tensor | tuple[Tensor, ...]:
         values, positions = torch.topk(x, count, dim=op.axis, largest=descending)
         results = [values] if op.return_values else []
         results += [positions.to(torch_dtype(op.idx_dtype))] if op.return_indices else []

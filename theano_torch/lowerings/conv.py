@@ -13,13 +13,17 @@ Float32 convolutions may compute in a shorter type, see `Build.computing`; they 
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from theano.tensor.nnet import abstract_conv
+from torch import Tensor
 
-from theano_torch import winograd
 from theano_torch.convert import torch_dtype
+from theano_torch.lowerings import winograd
 from theano_torch.registry import UnsupportedOp, lower
+from theano_torch.trace import Build
 
 SMALL_PRODUCT_PIXELS = 2048     # Of all images together.
 
@@ -30,7 +34,7 @@ convolution_backward = torch.ops.aten.convolution_backward.default
 class Geometry:
     """What a convolution op says, in torch's words."""
 
-    def __init__(self, op, node, build, kernel_size):
+    def __init__(self, op: Any, node: Any, build: Build, kernel_size: Sequence[int]) -> None:
         if getattr(op, 'unshared', False):
             raise UnsupportedOp(f'theano_torch has no convolutions with unshared filters: {node}')
         self.ndim, self.kernel_size = op.convdim, list(kernel_size)
@@ -44,24 +48,27 @@ class Geometry:
         self.dtype = torch_dtype(node.outputs[0].type.dtype)    # Of the result.
         self.compute = build.computing(self.dtype)
 
-    def is_plain(self):
+    def is_plain(self) -> bool:
         """Whether this is a convolution of stride 1 with nothing unusual about it."""
         return self.ndim == 2 and self.groups == 1 and self.is_symmetric and \
             math.prod(self.stride) == math.prod(self.dilation) == 1
 
-    def is_small_product(self, build, image):
+    def is_small_product(self, build: Build, image: Any) -> bool:
         """Whether this is a matrix product of so few pixels that calling oneDNN would take longer than the work."""
         num, _, *size = build.shape(image)
         return build.device.type == 'cpu' and self.is_plain() and math.prod(self.kernel_size) == 1 and \
             not any(self.pad) and num * math.prod(size) <= SMALL_PRODUCT_PIXELS
 
-    def faster(self, kinds, build, *shapes):
+    def faster(self, kinds: Sequence[type], build: Build, *shapes: Sequence[int]) -> Callable | None:
         """An object of the first of the classes `kinds`, made of `shapes`, that is faster than oneDNN; or None."""
         if build.device.type == 'cpu' and self.is_plain() and self.is_exact():
-            return next((way for way in (kind(*shapes) for kind in kinds) if way.is_faster()), None)
+            for kind in kinds:
+                way = kind(*shapes)
+                if way.is_faster():
+                    return way
         return None
 
-    def padding(self, op, kernel_size):
+    def padding(self, op: Any, kernel_size: Sequence[int]) -> list[tuple[int, int]]:
         """(before, after) for each spatial dimension."""
         dilated = [(size - 1) * step + 1 for size, step in zip(kernel_size, self.dilation, strict=True)]
         if op.border_mode == 'half':
@@ -73,19 +80,20 @@ class Geometry:
         modes = op.border_mode if isinstance(op.border_mode, tuple) else (op.border_mode,) * self.ndim
         return [pad if isinstance(pad, tuple) else (pad, pad) for pad in modes]
 
-    def flip(self, filters):
+    def flip(self, filters: Tensor) -> Tensor:
+        """`filters` as those of a correlation."""
         return filters if self.flip_axes is None else filters.flip(self.flip_axes)
 
-    def image(self, x):
+    def image(self, x: Tensor) -> Tensor:
         """`x` in the type and memory format to compute in."""
         x = x.to(self.compute)
         return x.contiguous(memory_format=torch.channels_last) if self.ndim == 2 else x
 
-    def is_exact(self):
+    def is_exact(self) -> bool:
         """Whether it computes in the type of its result."""
         return self.compute == self.dtype
 
-    def widened(self, convolve):
+    def widened(self, convolve: Callable) -> Callable:
         """`convolve`, a function of image, filters and perhaps a bias that computes in the type to compute in, for all.
 
         Where that type is shorter than the result's, the bias is added in the longer one.
@@ -93,22 +101,23 @@ class Geometry:
         if self.is_exact():
             return convolve
 
-        def run(image, filters, bias=None):
+        def run(image: Tensor, filters: Tensor, bias: Tensor | None = None) -> Tensor:
             result = convolve(image, filters)
             # Adding a longer type converts on the way.
             return result.to(self.dtype) if bias is None else result + bias.view(-1, *[1] * self.ndim)
         return run
 
-    def padded(self, image):
+    def padded(self, image: Tensor) -> Tensor:
         """`image` with the padding that torch cannot do, the one that differs between the two sides."""
         if self.is_symmetric:
             return image
         return torch.nn.functional.pad(image, [side for pads in reversed(self.pads) for side in pads])
 
-    def padded_size(self, size):
+    def padded_size(self, size: Sequence[int]) -> list[int]:
+        """The size of what `padded` makes of an image of the given one."""
         return list(size) if self.is_symmetric else [n + sum(pads) for n, pads in zip(size, self.pads, strict=True)]
 
-    def cropped(self, image):
+    def cropped(self, image: Tensor) -> Tensor:
         """The inverse of `padded`."""
         if self.is_symmetric:
             return image
@@ -116,16 +125,16 @@ class Geometry:
                                                   zip(self.pads, image.shape[2:], strict=True)])]
 
 
-def forward_convolution(op, node, build):
-    """A convolution of the node's first two inputs.
+class LoweredConvolution(NamedTuple):
+    """How a convolution, or the transpose of one, is computed."""
 
-    Returns
-    -------
-    geometry : Geometry
-    convolve : function of image, filters and perhaps a bias
-    is_direct : bool
-        Whether that is torch's convolution and nothing else.
-    """
+    geometry: Geometry
+    run: Callable           # A function of the node's first two inputs, and perhaps a bias.
+    is_direct: bool         # Whether that is torch's convolution of images and filters, and nothing else.
+
+
+def forward_convolution(op: Any, node: Any, build: Build) -> LoweredConvolution:
+    """A convolution of the node's first two inputs, image and filters."""
     image_shape, filters_shape = (build.shape(var) for var in node.inputs[:2])
     geometry = Geometry(op, node, build, filters_shape[2:])
     stride, pad, dilation, groups, zeros = (
@@ -135,26 +144,26 @@ def forward_convolution(op, node, build):
         raise ValueError('The image has %d channels, the filters (times groups) have %d' % channels)
     faster = geometry.faster([winograd.Convolution], build, filters_shape, image_shape, pad)
 
-    def convolve(image, filters, bias=None):
+    def convolve(image: Tensor, filters: Tensor, bias: Tensor | None = None) -> Tensor:
         return convolution(geometry.image(geometry.padded(image)), geometry.flip(filters.to(geometry.compute)), bias,
                            stride, pad, dilation, False, zeros, groups)
 
-    def multiply(image, filters, bias=None):
+    def multiply(image: Tensor, filters: Tensor, bias: Tensor | None = None) -> Tensor:
         matrix = filters.flatten(1).t().to(geometry.compute)
         pixels = pixels_of(image.to(geometry.compute))
         return image_of(torch.mm(pixels, matrix) if bias is None else torch.addmm(bias, pixels, matrix), image)
 
-    def convolve_faster(image, filters, bias=None):
+    def convolve_faster(image: Tensor, filters: Tensor, bias: Tensor | None = None) -> Tensor:
         return faster(geometry.image(image), geometry.flip(filters.to(geometry.compute)), bias)
 
     if faster is not None:
-        return geometry, convolve_faster, False
+        return LoweredConvolution(geometry, convolve_faster, is_direct=False)
     is_small = geometry.is_small_product(build, node.inputs[0])
-    return geometry, geometry.widened(multiply if is_small else convolve), not is_small
+    return LoweredConvolution(geometry, geometry.widened(multiply if is_small else convolve), is_direct=not is_small)
 
 
-def transposed_convolution(op, node, build):
-    """The transpose of a convolution; as `forward_convolution`, of filters, gradients of the output, perhaps a bias."""
+def transposed_convolution(op: Any, node: Any, build: Build) -> LoweredConvolution:
+    """The transpose of a convolution, of the node's first two inputs: filters and gradients of the output."""
     image_size = build.integers(node.inputs[2])
     filters_shape, top_shape = (build.shape(var) for var in node.inputs[:2])
     kernel_size, top_size = filters_shape[2:], top_shape[2:]
@@ -170,32 +179,32 @@ def transposed_convolution(op, node, build):
         [winograd.Convolution], build, [filters_shape[1], filters_shape[0], *kernel_size], top_shape,
         [size - 1 - edge for size, edge in zip(kernel_size, pad, strict=True)])
 
-    def convolve(filters, top_grad, bias=None):
+    def convolve(filters: Tensor, top_grad: Tensor, bias: Tensor | None = None) -> Tensor:
         filters = geometry.flip(filters.to(geometry.compute))
         return geometry.cropped(convolution(geometry.image(top_grad), filters, bias, stride, pad, dilation, True,
                                             missing, groups))
 
-    def multiply(filters, top_grad, bias=None):
+    def multiply(filters: Tensor, top_grad: Tensor, bias: Tensor | None = None) -> Tensor:
         matrix = filters.flatten(1).to(geometry.compute)
         pixels = pixels_of(top_grad.to(geometry.compute))
         return image_of(torch.mm(pixels, matrix) if bias is None else torch.addmm(bias, pixels, matrix), top_grad)
 
-    def convolve_faster(filters, top_grad, bias=None):
+    def convolve_faster(filters: Tensor, top_grad: Tensor, bias: Tensor | None = None) -> Tensor:
         filters = geometry.flip(filters.to(geometry.compute)).flip(2, 3).transpose(0, 1)
         return faster(geometry.image(top_grad), filters, bias)
 
     if faster is not None:
-        return geometry, convolve_faster, False
+        return LoweredConvolution(geometry, convolve_faster, is_direct=False)
     is_small = geometry.is_small_product(build, node.inputs[1])
-    return geometry, geometry.widened(multiply if is_small else convolve), False
+    return LoweredConvolution(geometry, geometry.widened(multiply if is_small else convolve), is_direct=False)
 
 
-def pixels_of(image):
+def pixels_of(image: Tensor) -> Tensor:
     """(N, C, H, W) as a matrix (N H W, C)."""
     return image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])
 
 
-def image_of(pixels, like):
+def image_of(pixels: Tensor, like: Tensor) -> Tensor:
     """The inverse of `pixels_of`, for images of the size of `like`."""
     num, _, height, width = like.shape
     return pixels.view(num, height, width, -1).permute(0, 3, 1, 2)
@@ -203,8 +212,7 @@ def image_of(pixels, like):
 
 @lower.register(abstract_conv.AbstractConv)
 def _(op, node, build):
-    _, convolve, _ = forward_convolution(op, node, build)
-    return convolve
+    return forward_convolution(op, node, build).run
 
 
 @lower.register(abstract_conv.AbstractConv_gradWeights)
@@ -215,7 +223,7 @@ def _(op, node, build):
         geometry.stride, geometry.pad, geometry.dilation, geometry.groups, [0] * geometry.ndim)
     shape = [build.shape(node.inputs[1])[1], build.shape(node.inputs[0])[1] // groups, *kernel_size]
 
-    def grad_weights(image, top_grad):
+    def grad_weights(image: Tensor, top_grad: Tensor) -> Tensor:
         like = top_grad.new_empty(shape, dtype=geometry.compute)
         gradient = convolution_backward(
             geometry.image(top_grad), geometry.image(geometry.padded(image)), like, None, stride, pad, dilation,
@@ -223,7 +231,7 @@ def _(op, node, build):
         return geometry.flip(gradient.to(geometry.dtype))
 
     if geometry.is_small_product(build, node.inputs[0]):
-        def multiply(image, top_grad):
+        def multiply(image: Tensor, top_grad: Tensor) -> Tensor:
             grads, pixels = pixels_of(top_grad.to(geometry.compute)), pixels_of(image.to(geometry.compute))
             return torch.mm(grads.t(), pixels).view(shape).to(geometry.dtype)
         return multiply, node.inputs[:2]
@@ -256,7 +264,7 @@ class WeightProducts:
     WHOLE_CHANNELS = 256        # ...is faster.
     MIN_FILTERS = 512           # With fewer filters times channels than that oneDNN is.
 
-    def __init__(self, shape, image_shape, pad):
+    def __init__(self, shape: Sequence[int], image_shape: Sequence[int], pad: Sequence[int]) -> None:
         self.filters, self.pad = shape, pad
         self.num, self.channels, height, width = image_shape
         self.height, self.width = height + 2 * pad[0], width + 2 * pad[1]       # With padding.
@@ -268,18 +276,18 @@ class WeightProducts:
         self.rows = max(min(max(self.BLOCK_BYTES // row_bytes, 8), self.out_height), 1)
         self.images = min(max(self.BLOCK_BYTES // (self.rows * row_bytes), 1) * least, self.num)
 
-    def is_faster(self):
+    def is_faster(self) -> bool:
         num_filters, channels, *size = self.filters
         return max(size) > 1 and num_filters * channels >= self.MIN_FILTERS
 
-    def __call__(self, image, top_grad):
+    def __call__(self, image: Tensor, top_grad: Tensor) -> Tensor:
         image = image.permute(0, 2, 3, 1)
         if any(self.pad):
             image = torch.nn.functional.pad(image, (0, 0, self.pad[1], self.pad[1], self.pad[0], self.pad[0]))
         image, top_grad = image.contiguous(), top_grad.permute(0, 2, 3, 1)
         return self.whole(image, top_grad) if self.is_whole else self.by_blocks(image, top_grad)
 
-    def whole(self, image, top_grad):
+    def whole(self, image: Tensor, top_grad: Tensor) -> Tensor:
         """One product: every pixel with all its neighbours in one column."""
         num_filters, channels, height, width = self.filters
         _, row, pixel, _ = image.stride()
@@ -288,7 +296,8 @@ class WeightProducts:
         product = torch.mm(columns.t(), top_grad.reshape(-1, num_filters))
         return product.view(height, width, channels, num_filters).permute(3, 2, 0, 1)
 
-    def by_blocks(self, image, top_grad):
+    def by_blocks(self, image: Tensor, top_grad: Tensor) -> Tensor:
+        """Products for blocks of some images and rows, whose columns fit into a cache."""
         num_filters, channels, height, width = self.filters
         result = image.new_zeros(height, self.images, width * channels, num_filters)
         for first in range(0, self.num, self.images):
@@ -297,7 +306,8 @@ class WeightProducts:
                                top_grad[first:first + self.images, top:top + self.rows])
         return result.sum(dim=1).view(height, width, channels, num_filters).permute(3, 2, 0, 1)
 
-    def add_block(self, result, image, top_grad):
+    def add_block(self, result: Tensor, image: Tensor, top_grad: Tensor) -> None:
+        """Add the products of one block to `result`: one for each row of the filters and each image."""
         num_filters, channels, height, width = self.filters
         num, rows = top_grad.shape[:2]
         columns = image.as_strided((num, rows + height - 1, self.out_width, width * channels),
@@ -310,5 +320,4 @@ class WeightProducts:
 
 @lower.register(abstract_conv.AbstractConv_gradInputs)
 def _(op, node, build):
-    _, convolve, _ = transposed_convolution(op, node, build)
-    return convolve, node.inputs[:2]
+    return transposed_convolution(op, node, build).run, node.inputs[:2]

@@ -1,10 +1,12 @@
 """Theano's MRG31k3p random streams (L'Ecuyer and Touzin 2000), bit for bit, and NumPy's generators on the host."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from theano.sandbox import rng_mrg
 from theano.tensor.raw_random import RandomFunction
+from torch import Tensor
 
 from theano_torch.convert import torch_dtype
 from theano_torch.registry import lower, on_host
@@ -15,12 +17,12 @@ NORM = {'float16': 3.0458e-05, 'float32': 4.6566126e-10, 'float64': 4.6566128730
 lower.register(RandomFunction)(on_host)
 
 
-def wrap(value, modulus):
+def wrap(value: Tensor, modulus: int) -> Tensor:
     """`value` less `modulus` once where it has reached it. In int64 nothing overflows, unlike in Theano's 32 bits."""
     return torch.where(value >= modulus, value - modulus, value)
 
 
-def step(state):
+def step(state: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
     """One step of every stream: `state` is six int64 tensors. Returns the new state and samples in 1 ... 2^31 - 1."""
     x11, x12, x13, x21, x22, x23 = state
     first = wrap(((x12 & 511) << 22) + (x12 >> 9) + ((x13 & 16777215) << 7) + (x13 >> 24), M1)
@@ -42,7 +44,7 @@ def _(op, node, build):
     name = op.output_type.dtype
     norm = torch.tensor(NORM[name], dtype=torch_dtype(name), device=build.device)
 
-    def uniform(rstate):
+    def uniform(rstate: Tensor) -> tuple[Tensor, Tensor]:
         rstate = rstate.clone()
         samples = []
         for first in range(0, count, streams):

@@ -1,13 +1,18 @@
 """Matrix products."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from theano.tensor import basic, blas
+from torch import Tensor
 
 from theano_torch.convert import torch_dtype
 from theano_torch.registry import lower
+from theano_torch.trace import Build
 
 
-def product(function, node, build):
+def product(function: Callable, node: Any, build: Build) -> Callable:
     """`function`, a product of two tensors, in the type to compute in; its result has the type of the node's output."""
     dtype = torch_dtype(node.outputs[0].type.dtype)
     compute = build.computing(dtype)
@@ -52,7 +57,7 @@ def _(op, node, build):
     if sizes[0] != sizes[1]:
         raise TypeError(f'Shapes of the inputs of BatchedDot differ in the first dimension: {sizes}')
 
-    def batched_dot(x, y):
+    def batched_dot(x: Tensor, y: Tensor) -> Tensor:
         x = x.unsqueeze(1) if left == 2 else x
         y = y.unsqueeze(2) if right == 2 else y
         z = multiply(x, y)

@@ -5,6 +5,8 @@ time that compiling a training step takes, most of it for shapes that nobody loo
 that feature, gives the same answers, and infers when it is asked.
 """
 
+from typing import Any
+
 import theano
 from theano import gof
 from theano.compile.ops import Shape_i
@@ -14,7 +16,7 @@ from theano.tensor.opt import ShapeFeature
 class ShapesOnDemand(ShapeFeature):
     """Theano's ShapeFeature whose table `shape_of` fills itself."""
 
-    def on_attach(self, fgraph):
+    def on_attach(self, fgraph: gof.FunctionGraph) -> None:
         if hasattr(fgraph, 'shape_feature'):
             raise gof.toolbox.AlreadyThere('the graph has a shape_feature')
         fgraph.shape_feature = self
@@ -23,10 +25,10 @@ class ShapesOnDemand(ShapeFeature):
         self.shape_of_reverse_index = {}
         self.scheduled = {}
 
-    def on_import(self, fgraph, node, reason):
+    def on_import(self, fgraph: gof.FunctionGraph, node: Any, reason: Any) -> None:
         """Nothing: the shapes of the new node's outputs are inferred when someone asks."""
 
-    def on_change_input(self, fgraph, node, i, r, new_r, reason):
+    def on_change_input(self, fgraph: gof.FunctionGraph, node: Any, i: int, r: Any, new_r: Any, reason: Any) -> None:
         """`new_r` takes the place of `r`: what is known about the shape of one holds for the other."""
         asked = any(isinstance(getattr(client, 'op', None), Shape_i) for client, _ in [*r.clients, (node, i)])
         if asked or r in self.shape_of or r in self.shape_of_reverse_index or r in self.scheduled.values():
@@ -34,7 +36,7 @@ class ShapesOnDemand(ShapeFeature):
             self.infer(new_r)
             super().on_change_input(fgraph, node, i, r, new_r, reason)
 
-    def infer(self, var):
+    def infer(self, var: Any) -> None:
         """Enter the shape of `var` into the table, and those of its ancestors that it takes."""
         pending = [var]
         while pending:
@@ -53,20 +55,24 @@ class ShapesOnDemand(ShapeFeature):
 
 
 class _ShapeTable(dict):
-    def __init__(self, feature):
+    """Variable -> its shape, which is inferred when it is missing."""
+
+    def __init__(self, feature: ShapesOnDemand) -> None:
         super().__init__()
         self.feature = feature
 
-    def __missing__(self, var):
+    def __missing__(self, var: Any) -> tuple | None:
         self.feature.infer(var)
         return self[var]
 
 
 class InferShapesOnDemand(gof.Optimizer):
-    def add_requirements(self, fgraph):
+    """Attaches the feature, and rewrites nothing."""
+
+    def add_requirements(self, fgraph: gof.FunctionGraph) -> None:
         fgraph.attach_feature(ShapesOnDemand())
 
-    def apply(self, fgraph):
+    def apply(self, fgraph: gof.FunctionGraph) -> None:
         pass
 
 

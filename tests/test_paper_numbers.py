@@ -1,0 +1,50 @@
+"""paper_numbers: everything has a known mark, and sums and columns agree."""
+
+import config
+import paper_numbers
+from paper_numbers import MARKS, TABLE1, TABLE1_ROWS, TABLE2, TABLE2_TOTAL, TABLE3, TABLE4, TABLE4_COLUMNS, Number
+
+
+def numbers_in(value):
+    if isinstance(value, Number):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from numbers_in(part)
+
+
+def test_every_number_says_how_sure_it_is():
+    found = list(numbers_in({name: value for name, value in vars(paper_numbers).items() if name.isupper()}))
+    assert len(found) > 150 and {number.mark for number in found} <= set(MARKS)
+    assert all(number.value > 0 for number in found)
+    assert all(number.deviation is None or 0 < number.deviation < number.value for number in found)
+
+
+def test_table_1_has_all_rows_of_the_experiments():
+    letters = [letter for letter, _text in TABLE1_ROWS.values()]
+    for dataset, rows in TABLE1.items():
+        assert list(rows) == letters
+        for name in TABLE1_ROWS:
+            assert any(dataset.split('-')[0] in experiment and name in experiment for experiment in config.experiments)
+
+
+def test_table_2_adds_up():
+    assert {net: sum(counts) for net, counts in TABLE2.items()} == TABLE2_TOTAL
+    # All of G's resolutions have a toRGB, all of D's a fromRGB, of 512, 512, 512, 512, 256, ..., 16 channels.
+    channels = [*[512] * 4, 256, 128, 64, 32]
+    assert paper_numbers.TABLE2_TOTAL_ALL == {
+        'G': TABLE2_TOTAL['G'] + sum(3 * count + 3 for count in channels),
+        'D': TABLE2_TOTAL['D'] + sum(3 * count + count for count in channels)}
+
+
+def test_the_best_of_table_3_is_the_papers():
+    scores = dict(TABLE3['unsupervised'])
+    assert max(scores, key=lambda name: scores[name].value) == 'Progressive GAN, best run'
+
+
+def test_table_4_has_a_number_per_column():
+    for columns in TABLE4.values():
+        assert [len(numbers) for numbers in columns.values()] == [len(TABLE4_COLUMNS)] * 2
+        # More modes, less divergence.
+        best = max(range(len(TABLE4_COLUMNS)), key=lambda index: columns['modes'][index].value)
+        assert columns['KL'][best].value < columns['KL'][0].value

@@ -1,0 +1,30 @@
+"""theano_torch/compat.py: importing theano_torch is enough for Theano, also on Pythons that lack what it needs."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers import ROOT
+
+HIDE = '''
+import sys
+from importlib.machinery import PathFinder
+hidden = {'imp', 'distutils', 'pkg_resources', 'numpy.distutils', *sys.argv[1:]}
+find_spec = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *args: None if name in hidden else find_spec(name, *args)
+sys.meta_path = [finder for finder in sys.meta_path if 'Distutils' not in type(finder).__name__]
+for name in hidden:
+    sys.modules.pop(name, None)
+'''
+
+
+@pytest.mark.parametrize('hidden, code', [
+    ([], 'import theano_torch, theano, lasagne; from theano_torch import compat; '
+         'assert (compat.theano, compat.T, compat.lasagne) == (theano, theano.tensor, lasagne)'),
+    (['torch'], 'import theano_torch; theano_torch.lower.register(int)(theano_torch.on_host)'),
+    (['lasagne'], 'from theano_torch.compat import T, lasagne, theano; assert lasagne is None; T.exp(T.fvector())'),
+], ids=['all', 'without PyTorch', 'without Lasagne'])
+def test_theano_can_be_imported(hidden, code):
+    done = subprocess.run([sys.executable, '-c', HIDE + code, *hidden], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')

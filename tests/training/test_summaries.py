@@ -1,0 +1,51 @@
+"""summaries: one event file per run that TensorBoard reads, and a run without that package."""
+
+import io
+import os
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import misc
+import summaries
+
+
+def events_of(run_dir):
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    events = accumulator.EventAccumulator(str(run_dir), {'images': 0, 'scalars': 0})
+    events.Reload()
+    return events
+
+
+def test_numbers_and_pictures_of_several_lives_are_in_one_file(tmp_path):
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / 'small.png')
+    Image.new('L', (3000, 1500)).save(tmp_path / 'large.png')
+    summaries.EventFile(str(tmp_path)).scalars(1000, {'Gloss': 0.5, 'lod': 2})
+    second = summaries.EventFile(str(tmp_path))         # As after a resume.
+    second.scalars(2000, {'Gloss': 0.25, 'lod': 1})
+    for step, name in enumerate(('small', 'large')):
+        second.picture(step, name, tmp_path / f'{name}.png')
+    assert sorted(os.listdir(tmp_path)) == sorted(['large.png', 'small.png', os.path.basename(second.path)])
+    events = events_of(tmp_path)
+    assert [(event.step, event.value) for event in events.Scalars('Gloss')] == [(1000, 0.5), (2000, 0.25)]
+    assert [(event.step, event.value) for event in events.Scalars('lod')] == [(1000, 2), (2000, 1)]
+    small, large = [Image.open(io.BytesIO(events.Images(name)[0].encoded_image_string)) for name in ('small', 'large')]
+    np.testing.assert_array_equal(np.asarray(small).ravel(), np.arange(64))
+    assert large.size == (summaries.MAX_PICTURE_PIXELS, summaries.MAX_PICTURE_PIXELS // 2)
+
+
+def test_without_tensorboard_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'tensorboard.summary.writer.record_writer', None)
+    events = summaries.EventFile(str(tmp_path))
+    assert not events.available
+    events.scalars(1, {'Gloss': 1.0})
+    events.picture(1, 'fakes', tmp_path / 'there-is-none.png')
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_written(tmp_path):
+    events = summaries.EventFile(str(tmp_path / 'missing'))
+    with pytest.raises(misc.WriteError):
+        events.scalars(1, {'Gloss': 1.0})

@@ -1,0 +1,18 @@
+"""What Theano's ops are on PyTorch. Importing this package fills the registries."""
+
+from theano_torch.lowerings import (
+    conv,
+    elemwise,
+    fused,
+    indexing,
+    linalg,
+    nnet,
+    pool,
+    random,
+    scalars,
+    tensors,
+    winograd,
+)
+
+__all__ = ['conv', 'elemwise', 'fused', 'indexing', 'linalg', 'nnet', 'pool', 'random', 'scalars', 'tensors',
+           'winograd']

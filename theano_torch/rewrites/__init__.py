@@ -1,0 +1,5 @@
+"""Graph rewrites of this engine. Importing this package registers them with Theano, under the tag 'torch'."""
+
+from theano_torch.rewrites import fusion, shapes
+
+__all__ = ['fusion', 'shapes']

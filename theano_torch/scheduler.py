@@ -1,0 +1,246 @@
+"""How the steps of a function run: with how many threads, and which of them side by side.
+
+This is the one interface to threads and lanes. A function has a `Scheduler`. Each of its programs gets a `Schedule`:
+
+- The walk over the graph that makes the program calls `begin` before each node, `add` for each step, `arguments` for
+  what a node is computed with, and `end`.
+- Afterwards `is_final` says whether the walk has computed what the program will. If not, the program is run as well.
+- `parts` turns the steps into the parts of the program, each with a method `run`.
+
+How many threads an operation has may change the last bits of its result. So that depends on the graph and on shapes
+alone, and a function computes with the same numbers of threads in every call: the walk sets those that the program will
+set. It cannot do so for steps that will run in lanes. Then it is not final.
+"""
+
+import contextlib
+import math
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import torch
+from theano import printing
+
+from theano_torch import costs
+from theano_torch.lanes import Lanes, needs_of
+from theano_torch.steps import Part, Serial, Step, TracedStep
+
+# What runs with all threads outside of lanes: with less to do, waking them costs more than they save.
+WIDE_PRODUCT = 3000000      # Multiplications per kernel element.
+WIDE_ELEMENTS = 500000      # Of the largest input of other nodes.
+
+SPEED_UP = 1.6              # Of products with all threads over half of them.
+SMALL_STEP = 1500000        # Multiplications: below this mean, handing over the interpreter costs more than lanes save.
+BIG_PRODUCT = 600000000     # Multiplications per kernel element: beside such ones waking threads does not count, and
+                            # lanes would only take more memory.
+
+
+class Scheduler:
+    """Makes the schedules of one function.
+
+    Parameters
+    ----------
+    order : list of theano.gof.Apply
+    device : torch.device
+    """
+
+    def __init__(self, order: list, device: torch.device) -> None:
+        self.order, self.device = order, device
+        self.policy = None      # For the threads of the first caller; who compiles may have others.
+
+    @contextlib.contextmanager
+    def around_call(self) -> Iterator[None]:
+        """Around a call of the function: PyTorch's number of threads is as before afterwards."""
+        before = torch.get_num_threads()
+        try:
+            yield
+        finally:
+            if self.policy is not None:
+                torch.set_num_threads(before)
+
+    def new_schedule(self, shapes: costs.Shapes) -> 'Schedule':
+        """A schedule for a walk that fills `shapes`, which maps variables to tuples."""
+        if self.policy is None and self.device.type == 'cpu' and torch.get_num_threads() > 1:
+            self.policy = ThreadPolicy(self.order, torch.get_num_threads())
+        return Schedule() if self.policy is None else ThreadedSchedule(self.policy, shapes)
+
+
+class Schedule:
+    """All steps run one after the other, with the threads that PyTorch has.
+
+    Attributes
+    ----------
+    steps : list of TracedStep
+        All that were added.
+    is_final : bool
+        Whether the walk over the graph has computed what the program will.
+    """
+
+    is_final = True
+
+    def __init__(self) -> None:
+        self.steps: list[TracedStep] = []
+
+    def begin(self, node: Any) -> None:
+        """To be called before `node` is computed."""
+
+    def end(self) -> None:
+        """To be called after the last node."""
+
+    def add(self, step: TracedStep) -> None:
+        """Note what the walk has computed last."""
+        self.steps.append(step)
+
+    def arguments(self, node: Any, values: Sequence) -> Sequence:
+        """`values`, the inputs of `node`, as what it is computed with in the walk."""
+        return values
+
+    def parts(self, traced: Sequence[TracedStep], steps: Sequence[Step], kept: Collection[int]) -> list[Part]:
+        """The parts of the program that run `steps`.
+
+        Parameters
+        ----------
+        traced : list of TracedStep
+            What the steps were made of, some of those that were added.
+        steps : list of Step
+        kept : collection of int
+            Slots that are needed afterwards.
+        """
+        return [Serial(list(steps))]
+
+
+class ThreadedSchedule(Schedule):
+    """Each step runs with the number of threads that `policy` says, some perhaps in lanes."""
+
+    def __init__(self, policy: 'ThreadPolicy', shapes: costs.Shapes) -> None:
+        super().__init__()
+        self.policy, self.shapes = policy, shapes
+        self.num_begun = 0
+        self.threads = None         # Of the node that is computed now.
+
+    def begin(self, node: Any) -> None:
+        self.decide()
+        self.num_begun += 1
+        self.threads = self.policy.threads_of(node, self.shapes)
+        torch.set_num_threads(self.threads)
+
+    def end(self) -> None:
+        self.decide()
+        self.threads = None
+
+    def decide(self) -> None:
+        """Once all nodes have been computed that may run in lanes: decide whether they will."""
+        if self.num_begun == self.policy.last and \
+                self.policy.has_lanes([step.node for step in self.steps], self.shapes):
+            self.is_final = False
+            for step in self.steps:
+                step.may_be_in_lanes = True
+
+    def add(self, step: TracedStep) -> None:
+        step.threads = self.threads
+        super().add(step)
+
+    def arguments(self, node: Any, values: Sequence) -> Sequence:
+        """Where the program will be run as well, copies for a node that destroys its inputs: they are needed again."""
+        if self.is_final or not getattr(node.op, 'destroy_map', None):
+            return values
+        return [value.clone() if isinstance(value, torch.Tensor) else value for value in values]
+
+    def parts(self, traced: Sequence[TracedStep], steps: Sequence[Step], kept: Collection[int]) -> list[Part]:
+        last = sum(step.may_be_in_lanes for step in traced)     # These come first.
+        seconds = [costs.seconds(step.node, self.shapes) for step in steps[:last]]
+        seconds_alone = [cost / SPEED_UP if step.threads == self.policy.threads else cost
+                         for cost, step in zip(seconds, traced[:last], strict=True)]
+        first = first_in_lanes(steps[:last], seconds, seconds_alone)
+        if first == last:
+            return [with_threads(steps, traced)]
+        needed = set(kept).union(*(step.sources for step in steps[last:]))
+        return [with_threads(steps[:first], traced[:first]),
+                Lanes(steps[first:last], seconds[first:], needed, self.policy.lane_threads),
+                with_threads(steps[last:], traced[last:])]
+
+
+def with_threads(steps: Sequence[Step], traced: Sequence[TracedStep]) -> Serial:
+    """`steps` with others in between that set the number of threads where it changes."""
+    result, threads = [], None
+    for step, origin in zip(steps, traced, strict=True):
+        if origin.threads not in (None, threads):
+            threads = origin.threads
+            result.append(set_threads(threads))
+        result.append(step)
+    return Serial(result)
+
+
+def set_threads(number: int) -> Step:
+    """A step after which PyTorch uses `number` threads."""
+    def change() -> tuple:
+        torch.set_num_threads(number)
+        return ()
+    return Step(change, sources=(), target=())
+
+
+class ThreadPolicy:
+    """How many threads the nodes of a function run with, and which of them may run in lanes.
+
+    Parameters
+    ----------
+    order : list of theano.gof.Apply
+    threads : int
+        All that there are.
+
+    Attributes
+    ----------
+    last : int
+        The first node that destroys its inputs: from it on nodes run one by one.
+    """
+
+    def __init__(self, order: list, threads: int) -> None:
+        self.threads, self.lane_threads = threads, threads // 2
+        self.last = next((index for index, node in enumerate(order) if getattr(node.op, 'destroy_map', None)),
+                         len(order))
+        self.may_have_lanes = threads % 2 == 0 and not any(is_in_order(node.op) for node in order)
+
+    def threads_of(self, node: Any, shapes: costs.Shapes) -> int:
+        """For a node outside of lanes, with inputs of the given shapes."""
+        if costs.is_product(node):
+            is_wide = costs.multiplications_per_kernel_element(node, shapes) >= WIDE_PRODUCT
+        else:
+            is_wide = max((math.prod(shapes.get(var, ())) for var in node.inputs), default=0) >= WIDE_ELEMENTS
+        return self.threads if is_wide else 1
+
+    def has_lanes(self, nodes: Sequence, shapes: costs.Shapes) -> bool:
+        """Whether lanes are worth while for `nodes`, of which some may be None: conversions."""
+        products = [node for node in nodes if node is not None and costs.is_product(node)]
+        if not self.may_have_lanes or any(costs.multiplications_per_kernel_element(node, shapes) >= BIG_PRODUCT
+                                          for node in products):
+            return False
+        work = sum(costs.multiplications(node, shapes) for node in products)
+        return bool(nodes) and work >= SMALL_STEP * len(nodes)
+
+
+def is_in_order(op: Any) -> bool:
+    """Whether `op` does more than compute its outputs, see `registry.lower`."""
+    return getattr(op, 'in_order', False) or isinstance(op, printing.Print)
+
+
+def first_in_lanes(steps: Sequence[Step], seconds: Sequence[float], seconds_alone: Sequence[float]) -> int:
+    """Index of the first step from which on lanes are faster than one step after the other; ``len(steps)``: never.
+
+    Parameters
+    ----------
+    steps : list of Step
+    seconds, seconds_alone : lists of float
+        What each step takes in a lane, and outside of lanes.
+    """
+    needs = needs_of(steps)
+    path = [0.0] * len(steps)       # The longest one from the end of a step to the end of all.
+    best, shortest = len(steps), sum(seconds_alone)
+    before, work, longest = shortest, 0.0, 0.0
+    for index in reversed(range(len(steps))):
+        through = path[index] + seconds[index]
+        for other in needs[index]:
+            path[other] = max(path[other], through)
+        before, work, longest = before - seconds_alone[index], work + seconds[index], max(longest, through)
+        total = before + max(work / 2, longest)
+        if total < shortest:
+            best, shortest = index, total
+    return best

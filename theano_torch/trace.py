@@ -1,0 +1,371 @@
+"""Specialise a function graph to the shapes of its inputs: from Theano's nodes to a flat list of steps.
+
+The first call with new input shapes walks the graph node by node and computes it on the way. A variable is one of
+
+- static: depends on shapes and constants alone. Computed with NumPy, once, and baked into the steps.
+- on the host: an integer argument of the function and what is computed from it, such as the bounds of a minibatch.
+  Computed with NumPy in each call.
+- on the device: everything else, a tensor.
+
+A lowering that asks for the value of a variable that is not static (a shape or index that is computed from data)
+makes its step a dynamic one, which is lowered again when that value changes. Every step whose output shape may depend
+on values checks it; another shape than in the first call means that the steps do not hold (`WrongShapes`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import theano
+import torch
+from theano.compile.function_module import alias_root
+from theano.compile.ops import Shape, Shape_i
+
+from theano_torch import hosts
+from theano_torch.convert import from_numpy, to_numpy
+from theano_torch.errors import WrongShapes, naming
+from theano_torch.registry import is_registered, lower
+from theano_torch.scheduler import Scheduler
+from theano_torch.steps import TracedStep
+
+MAX_LOWERINGS = 64      # Kept per dynamic step.
+
+
+class Facts:
+    """What is known of the variables of a graph and holds for all calls of one program.
+
+    Attributes
+    ----------
+    device : torch.device
+    product_dtype : torch.dtype
+        In which convolutions and matrix products of float32 compute.
+    statics : dict
+        Variable -> value on the host. Constants are static, too, but not in here.
+    shapes : dict
+        Variable -> shape, a tuple.
+    """
+
+    def __init__(self, device: torch.device, product_dtype: torch.dtype) -> None:
+        self.device, self.product_dtype = device, product_dtype
+        self.statics: dict = {}
+        self.shapes: dict = {}
+
+    def is_static(self, var: Any) -> bool:
+        """Whether the value of `var` is known and the same in all calls of this program."""
+        return isinstance(var, theano.Constant) or var in self.statics
+
+    def static_value(self, var: Any) -> Any:
+        """The value of a static variable: an ndarray, NumPy number, slice or None."""
+        return var.data if isinstance(var, theano.Constant) else self.statics[var]
+
+    def set_static(self, var: Any, value: Any) -> None:
+        self.statics[var] = value
+        self.shapes[var] = getattr(value, 'shape', ())
+
+
+class Build:
+    """What a lowering can ask about the graph that is being specialised.
+
+    Parameters
+    ----------
+    facts : Facts
+    live : dict
+        Variable -> value, in the current call only.
+    """
+
+    def __init__(self, facts: Facts, live: dict) -> None:
+        self.facts, self.device = facts, facts.device
+        self.is_static = facts.is_static
+        self.live = live
+        self.asked = []             # Variables whose current value was asked for.
+        self.varying = False        # Set by a lowering whose output shapes depend on values.
+
+    def computing(self, dtype: torch.dtype) -> torch.dtype:
+        """The type in which a convolution or matrix product computes whose result has the type `dtype`."""
+        return self.facts.product_dtype if dtype == torch.float32 else dtype
+
+    def shape(self, var: Any) -> tuple[int, ...]:
+        """Shape of `var`. It holds for all calls of this program."""
+        return self.facts.shapes[var]
+
+    def host(self, var: Any) -> Any:
+        """The value of `var`: an ndarray, NumPy number, slice or None."""
+        if self.is_static(var):
+            return self.facts.static_value(var)
+        self.asked.append(var)
+        return hosts.as_host(var, self.live[var])
+
+    def integers(self, var: Any) -> list[int]:
+        """The value of a vector of integers."""
+        return [int(value) for value in self.host(var)]
+
+    def number(self, var: Any) -> bool | int | float | complex | None:
+        """`var` as a Python number if it is static and a single element, else None."""
+        if not hosts.is_host_type(var) and all(var.broadcastable) and self.is_static(var):
+            return self.host(var).item()
+        return None
+
+
+class Tracer:
+    """One walk over the graph: computes the outputs for the given inputs and collects the steps.
+
+    Parameters
+    ----------
+    order : list of theano.gof.Apply
+    constants : dict
+        Constant -> tensor on the device; kept and filled across walks.
+    device : torch.device
+    product_dtype : torch.dtype
+        See `Facts`.
+    scheduler : scheduler.Scheduler
+
+    Attributes
+    ----------
+    schedule : scheduler.Schedule
+        It has the steps.
+    """
+
+    def __init__(self, order: list, constants: dict, device: torch.device, product_dtype: torch.dtype,
+                 scheduler: Scheduler) -> None:
+        self.order, self.constants = order, constants
+        self.facts = Facts(device, product_dtype)
+        self.schedule = scheduler.new_schedule(self.facts.shapes)
+        self.static_tensors = {}    # static variable -> its value as a tensor
+        self.values = {}            # (variable, is_host) -> value in this call
+        self.is_dynamic = False     # Whether what a step computes, a view or a copy, may depend on values.
+        self.destroyed = {alias_root(node.inputs[index]) for node in order
+                          for indices in getattr(node.op, 'destroy_map', {}).values() for index in indices}
+        self.destroyed_storages = set()     # Addresses of what some step of this program works on in place.
+
+    def run(self, inputs: Sequence, outputs: Sequence, values: Sequence, on_host: Sequence[bool]) -> list:
+        """Walk.
+
+        Parameters
+        ----------
+        inputs, outputs : lists of variables
+        values : list
+            Values of the inputs: ndarrays where `on_host`, else tensors or what non-tensor types hold.
+        on_host : list of bool
+
+        Returns
+        -------
+        list
+            Tensors (or values of non-tensor types) of the outputs.
+        """
+        for var, value, is_host in zip(inputs, values, on_host, strict=True):
+            self.put(var, is_host, value)
+        last_use = {var: node for node in self.order for var in node.inputs}
+        for var in [*inputs, *outputs]:
+            last_use.pop(var, None)
+        for node in self.order:
+            self.note_shapes_of_constants(node)
+            self.schedule.begin(node)
+            self.visit(node)
+            for var in set(node.inputs):
+                if last_use.get(var) is node and not isinstance(var, theano.Constant):
+                    self.values.pop((var, False), None)     # Free memory as the program will.
+        self.schedule.end()
+        return [self.get(var, hosts.is_host_type(var)) for var in outputs]
+
+    def note_shapes_of_constants(self, node: Any) -> None:
+        for var in node.inputs:
+            if isinstance(var, theano.Constant) and hasattr(var.data, 'shape'):
+                self.facts.shapes[var] = tuple(var.data.shape)
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Values.
+
+    def put(self, var: Any, is_host: bool, value: Any) -> None:
+        """Note the value of `var` in one of its two forms."""
+        self.values[var, is_host] = value
+        if var in self.destroyed:
+            self.destroyed_storages.add(storage_of(value))
+        if hasattr(value, 'shape'):
+            self.facts.shapes[var] = tuple(value.shape)
+
+    def get(self, var: Any, is_host: bool) -> Any:
+        """The value of `var` in one of its two forms, which is made (by a step, unless static) where it is missing."""
+        key = (var, is_host)
+        if key in self.values:
+            return self.values[key]
+        value = self.static_value(var, is_host) if self.facts.is_static(var) else self.convert(var, is_host)
+        self.put(var, is_host, value)
+        return value
+
+    def static_value(self, var: Any, is_host: bool) -> Any:
+        value = self.facts.static_value(var)
+        if is_host or hosts.is_host_type(var):
+            return value
+        known = self.constants if isinstance(var, theano.Constant) else self.static_tensors
+        if var not in known:
+            known[var] = from_numpy(value, self.facts.device)
+        return known[var]
+
+    def convert(self, var: Any, is_host: bool) -> np.ndarray | torch.Tensor:
+        """The value of `var` in one form made out of the other one, by a step."""
+        device = self.facts.device
+        function = to_numpy if is_host else lambda value: from_numpy(value, device)
+        self.schedule.add(TracedStep(function, [(var, not is_host)], [(var, is_host)]))
+        return function(self.values[var, not is_host])
+
+    def is_on_host(self, var: Any) -> bool:
+        return self.facts.is_static(var) or (var, True) in self.values
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Nodes.
+
+    def visit(self, node: Any) -> None:
+        """Compute `node`."""
+        if isinstance(node.op, Shape | Shape_i):
+            self.visit_shape(node)
+        elif all(self.is_on_host(var) for var in node.inputs) and hosts.runs_on_host(node):
+            self.visit_on_host(node)
+        elif all(map(hosts.is_host_type, node.outputs)) and not is_registered(node.op):
+            self.visit_on_host(node)
+        else:
+            self.visit_on_device(node)
+
+    def visit_shape(self, node: Any) -> None:
+        var, result = node.inputs[0], node.outputs[0]
+        shape = self.facts.shapes[var]
+        value = shape[node.op.i] if isinstance(node.op, Shape_i) else shape
+        self.facts.set_static(result, hosts.as_host(result, value))
+
+    def visit_on_host(self, node: Any) -> None:
+        arguments = [self.get(var, True) for var in node.inputs]
+        with naming(node, arguments):
+            function = hosts.host_function(node)
+            results = function(*arguments)
+        if all(self.facts.is_static(var) for var in node.inputs):
+            for var, value in zip(node.outputs, results, strict=True):
+                self.facts.set_static(var, value)
+            return
+        function = checked(function, [getattr(value, 'shape', None) for value in results], is_single=False)
+        sources, targets = ([(var, True) for var in variables] for variables in (node.inputs, node.outputs))
+        self.schedule.add(TracedStep(function, sources, targets, node, is_single=False))
+        for var, value in zip(node.outputs, results, strict=True):
+            self.put(var, True, value)
+
+    def visit_on_device(self, node: Any) -> None:
+        live = {var: self.values[var, is_host] for is_host in (False, True) for var in node.inputs
+                if (var, is_host) in self.values}
+        build = Build(self.facts, live)
+        arguments = []
+        with naming(node, arguments):
+            function, variables = lowered(node, build)
+            arguments.extend(self.get(var, hosts.is_host_type(var)) for var in variables)
+            results = function(*self.schedule.arguments(node, arguments))
+        is_hidden_view = self.is_hidden_view(node, build, arguments, results)
+        if is_hidden_view:
+            results = clone(results)
+        is_single = not isinstance(results, tuple)
+        values = (results,) if is_single else results
+        sources = [(var, hosts.is_host_type(var)) for var in variables]
+        asked = list(dict.fromkeys(build.asked))
+        if asked:
+            asked_keys = [(var, (var, True) in self.values) for var in asked]
+            function = Dynamic(node, self.facts, asked, len(variables), function,
+                               [self.values[key] for key in asked_keys])
+            sources += asked_keys
+        if is_hidden_view:
+            function = cloned(function)
+        if asked or build.varying:
+            self.is_dynamic = True
+            function = checked(function, [getattr(value, 'shape', None) for value in values], is_single)
+        build.live = {}         # Lowerings that keep `build` must not keep this call's tensors.
+        targets = [(var, hosts.is_host_type(var)) for var in node.outputs]
+        self.schedule.add(TracedStep(function, sources, targets, node, is_single))
+        for var, value in zip(node.outputs, values, strict=True):
+            self.put(var, hosts.is_host_type(var), value)
+
+    def is_hidden_view(self, node: Any, build: Build, arguments: Sequence, results: Any) -> bool:
+        """Whether `results` may be, where Theano's op makes new tensors, in memory that a later step destroys."""
+        if not self.destroyed or getattr(node.op, 'view_map', None) or getattr(node.op, 'destroy_map', None):
+            return False
+        if build.asked or build.varying:
+            found = arguments       # The next call may give a view of any of them.
+        else:
+            found = results if isinstance(results, tuple) else (results,)
+        return any(storage_of(value) in self.destroyed_storages - {0} for value in found)
+
+
+def clone(results: Any) -> Any:
+    """A copy of a tensor, or of each tensor in a tuple; anything else as it is."""
+    if isinstance(results, tuple):
+        return tuple(map(clone, results))
+    return results.clone() if isinstance(results, torch.Tensor) else results
+
+
+def cloned(function: Callable) -> Callable:
+    """`function` with results in memory of their own."""
+    return lambda *arguments: clone(function(*arguments))
+
+
+def lowered(node: Any, build: Build) -> tuple[Callable, Sequence]:
+    """(function, variables that it takes) of a node."""
+    result = lower(node.op, node, build)
+    return result if isinstance(result, tuple) else (result, node.inputs)
+
+
+def checked(function: Callable, shapes: Sequence[tuple[int, ...] | None], is_single: bool) -> Callable:
+    """`function`, but another output shape than `shapes` raises `WrongShapes`."""
+    shapes = [None if shape is None else tuple(shape) for shape in shapes]
+
+    def run(*arguments: Any) -> Any:
+        results = function(*arguments)
+        for value, shape in zip((results,) if is_single else results, shapes, strict=True):
+            if shape is not None and tuple(value.shape) != shape:
+                raise WrongShapes
+        return results
+    return run
+
+
+class Dynamic:
+    """A step whose lowering depends on values: lowered again for each new combination of them, which are remembered.
+
+    Called with the tensors of the lowering's variables and then the values that it asked for.
+
+    Parameters
+    ----------
+    node : theano.gof.Apply
+    facts : Facts
+    asked : list of variables
+        Whose values the lowering asked for.
+    num_variables : int
+        How many the lowered function takes.
+    function, values
+        The first lowered function, and the values that it was lowered for.
+    """
+
+    def __init__(self, node: Any, facts: Facts, asked: list, num_variables: int, function: Callable,
+                 values: Sequence) -> None:
+        self.node, self.facts, self.asked, self.num_variables = node, facts, asked, num_variables
+        self.functions = {self.key(values): function}
+
+    def key(self, values: Sequence) -> tuple:
+        """`values` as something that can be looked up."""
+        return tuple(to_numpy(value).tobytes() if hasattr(value, 'dtype') else repr(value) for value in values)
+
+    def __call__(self, *arguments: Any) -> Any:
+        values = arguments[self.num_variables:]
+        key = self.key(values)
+        if key not in self.functions:
+            function = self.lowered_for(values)
+            if len(self.functions) == MAX_LOWERINGS:
+                self.functions.clear()
+            self.functions[key] = function
+        return self.functions[key](*arguments[:self.num_variables])
+
+    def lowered_for(self, values: Sequence) -> Callable:
+        try:
+            function, variables = lowered(self.node, Build(self.facts, dict(zip(self.asked, values, strict=True))))
+        except KeyError:        # Another value was asked for than the first time.
+            raise WrongShapes from None
+        if len(variables) != self.num_variables:
+            raise WrongShapes
+        return function
+
+
+def storage_of(value: Any) -> int:
+    """Address of the memory behind a tensor; 0 for other values and empty tensors."""
+    return value.untyped_storage().data_ptr() if isinstance(value, torch.Tensor) and value.numel() else 0
