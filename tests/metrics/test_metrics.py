@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 import metrics
-import misc
+from common.errors import UserError
 
 
 @pytest.mark.parametrize('name', metrics.METRICS)
@@ -21,5 +21,5 @@ def test_every_name_is_a_class_with_the_common_calls(name):
 @pytest.mark.parametrize('name, message', [
     ('sdw', "metrics: there is no 'sdw'.*'swd'"), ('distance', "there is no 'distance'.* choose from swd, ms_ssim")])
 def test_an_unknown_metric(name, message):
-    with pytest.raises(misc.UserError, match=message):
+    with pytest.raises(UserError, match=message):
         metrics.make_metric(name)

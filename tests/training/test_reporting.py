@@ -6,14 +6,15 @@ import types
 import numpy as np
 import pytest
 
-import misc
-import reporting
+from common.errors import UserError
+from nets import costs
+from training import reporting
 
 SCHEDULE = types.SimpleNamespace(lod=1.5, minibatch_size=16, resolution=8)
 
 
 class Events:
-    """Stands in for summaries.EventFile."""
+    """Stands in for event_file.EventFile."""
 
     def __init__(self):
         self.seen = []
@@ -22,60 +23,76 @@ class Events:
         self.seen.append((step, values))
 
 
-def report(statistics, run_dir, events):
-    statistics.report(str(run_dir), events, 3, 12.0, SCHEDULE, 100.0, 20.0, 4.0, 0.125)
+def new_tick(number=3):
+    """From 8 to 12 kimg of a run, from 80 to 100 seconds."""
+    return reporting.Tick(number, 8000, 0.0, 80.0)
+
+
+def report(tick, run_dir, events):
+    reporting.report(str(run_dir), events, tick.statistics(12000, 100.0, SCHEDULE, 0.125))
 
 
 def test_scores_count_image_by_image(tmp_path, capsys):
-    statistics, events = reporting.TickStatistics(), Events()
-    statistics.add([1.0, 2.0, np.array([0.0, 1.0]), np.array([1.0, 1.0])], tick=3)
-    statistics.add([3.0, 4.0, np.array([2.0, 3.0, 4.0, 8.0]), np.array([1.0] * 3 + [-5.0])], tick=3)
-    statistics.compile_seconds = 1.5
-    report(statistics, tmp_path, events)
+    tick, events = new_tick(), Events()
+    tick.add([1.0, 2.0, np.array([0.0, 1.0]), np.array([1.0, 1.0])])
+    tick.add([3.0, 4.0, np.array([2.0, 3.0, 4.0, 8.0]), np.array([1.0] * 3 + [-5.0])])
+    tick.compile_seconds = 1.5
+    report(tick, tmp_path, events)
     line = capsys.readouterr().out
     assert line.startswith('tick 3     kimg 12.0     lod 1.50  minibatch 16 ') and line.count('\n') == 1
     assert 'sec/kimg 5.0 ' in line and 'Gloss 2.0000   Dloss 3.0000   Dreal 3.0000   Dfake 0.0000' in line
     stats = json.loads((tmp_path / 'stats.jsonl').read_text())
-    assert [stats[name] for name in statistics.names] == [2, 3, 3, 0] and stats['compile_seconds'] == 1.5
+    assert [stats[name] for name in tick.names] == [2, 3, 3, 0] and stats['compile_seconds'] == 1.5
     assert (stats['tick'], stats['kimg'], stats['lod'], stats['resolution'], stats['minibatch']) == (3, 12, 1.5, 8, 16)
     assert stats['peak_memory_mb'] > 1
     (step, values), = events.seen
     assert step == 12000 and values == stats
-    report(statistics, tmp_path, events)
+    report(tick, tmp_path, events)
     assert len((tmp_path / 'stats.jsonl').read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize('index, value', [(0, np.nan), (1, np.inf), (3, -np.inf)])
 def test_a_loss_that_is_no_number_names_itself(index, value):
-    statistics = reporting.TickStatistics()
+    tick = new_tick(7)
     outputs = [0.0, 0.0, np.zeros(2), np.zeros(2)]
     outputs[index] = outputs[index] + value
-    with pytest.raises(reporting.TrainingDiverged, match=f'{statistics.names[index]} became {value} in tick 7'):
-        statistics.add(outputs, tick=7)
+    with pytest.raises(reporting.TrainingDiverged, match=f'{tick.names[index]} became {value} in tick 7'):
+        tick.add(outputs)
 
 
-def test_the_state_goes_on_in_another_object():
-    one, other = reporting.TickStatistics(), reporting.TickStatistics()
-    one.add([1.0, 2.0, np.ones(2), np.ones(2)], tick=0)
+def test_the_state_goes_on_in_another_object(monkeypatch):
+    monkeypatch.setattr(reporting.time, 'time', lambda: 100.0)
+    one = new_tick()
+    one.add([1.0, 2.0, np.ones(2), np.ones(2)])
     one.compile_seconds = 2.5
-    other.set_state(json.loads(json.dumps(one.get_state())))
-    assert other.get_state() == one.get_state()
+    other = reporting.Tick.from_state(json.loads(json.dumps(one.get_state())), 100.0)
+    assert other.get_state() == one.get_state() and other.number == 3
     np.testing.assert_array_equal(other.sums / other.counts, [1, 2, 1, 1])
 
 
+def test_a_tick_ends_with_its_images_and_the_next_one_follows():
+    tick = new_tick()
+    schedule = types.SimpleNamespace(tick_kimg=4)
+    assert not tick.is_over(11999, schedule) and tick.is_over(12000, schedule)
+    following = tick.next(12000, 100.0)
+    assert (following.number, following.start_nimg, following.start_time, following.run_start_time) == (
+        4, 12000, 100.0, 0.0)
+    assert not following.counts.any()
+
+
 def test_a_full_disk_is_a_warning(tmp_path, capsys):
-    statistics, events = reporting.TickStatistics(), Events()
-    statistics.add([1.0, 2.0, np.ones(2), np.ones(2)], tick=0)
-    report(statistics, tmp_path / 'missing', events)
+    tick, events = new_tick(), Events()
+    tick.add([1.0, 2.0, np.ones(2), np.ones(2)])
+    report(tick, tmp_path / 'missing', events)
     out = capsys.readouterr().out
     assert 'warning: ' in out and 'the training goes on' in out and len(events.seen) == 1
-    with pytest.raises(misc.UserError), reporting.going_on():       # Only what concerns writing.
-        raise misc.UserError('something else')
+    with pytest.raises(UserError), reporting.warning_only():       # Only what concerns writing.
+        raise UserError('something else')
 
 
 def test_the_time_that_is_left_counts_the_work(monkeypatch):
     """Half of 8 kimg at 4x4, half at 8x8, where an image is five times the work."""
-    monkeypatch.setattr(reporting, 'layer_multiplications', {'G': [(4, 100), (8, 400)], 'D': [(8, 400), (4, 100)]}.get)
+    monkeypatch.setattr(costs, 'layer_multiplications', {'G': [(4, 100), (8, 400)], 'D': [(8, 400), (4, 100)]}.get)
     with reporting.ProgressBar('G', 'D', 8, 8.0, lambda kimg: 4 if kimg < 4 else 8, show=False) as progress:
         assert progress.work == {4: 200, 8: 1000}
         progress.calibrate(4, seconds_per_kimg=2.0)

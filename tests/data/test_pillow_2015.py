@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from celebahq_resample import lanczos, lanczos_weights, quad_coefficients, resize, sinc, transform_exactly
+from data.pillow_2015 import lanczos, lanczos_weights, quad_coefficients, resize, sinc, transform_exactly
 
 
 def test_the_kernel_has_three_lobes():

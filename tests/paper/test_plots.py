@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import figure_plots
+from paper import plots
 
 
 def stats(*rows):
@@ -14,22 +14,22 @@ def stats(*rows):
 
 
 def test_the_resolution_doubles_where_a_status_line_says_so():
-    assert figure_plots.doublings(stats((1, 4), (2, 4), (3, 8), (5, 8), (8, 16))) == [(2, 8), (5, 16)]
-    assert figure_plots.doublings(stats((1, 4), (2, 4))) == figure_plots.doublings(stats((1, 4))) == []
+    assert plots.doublings(stats((1, 4), (2, 4), (3, 8), (5, 8), (8, 16))) == [(2, 8), (5, 16)]
+    assert plots.doublings(stats((1, 4), (2, 4))) == plots.doublings(stats((1, 4))) == []
 
 
 @pytest.mark.parametrize('limits, labels', [
     ((1, 10), ['1', '2', '5', '10']), ((0.3, 3), ['0.5', '1', '2']), ((150, 300), ['200']), ((21, 49), [])])
 def test_marks_of_a_logarithmic_axis(limits, labels):
-    values, texts = figure_plots.tick_marks(*limits)
+    values, texts = plots.tick_marks(*limits)
     assert texts == labels
     np.testing.assert_allclose(values, [float(label) for label in labels])
 
 
 def test_drawings_that_need_no_run(tmp_path):
     material = types.SimpleNamespace(path=lambda name: str(tmp_path / name), run=lambda *experiments: None)
-    figure_plots.growing_scheme(material, 'figure1', ['celebahq-1024'], 6)
-    figure_plots.fade_in(material, 'figure2')
+    plots.growing_scheme(material, 'figure1', ['celebahq-1024'], 6)
+    plots.fade_in(material, 'figure2')
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         'figure1.pdf', 'figure1.png', 'figure2.pdf', 'figure2.png']
     for name in ('figure1.png', 'figure2.png'):
@@ -41,6 +41,6 @@ def test_curves_are_not_drawn_without_their_runs(tmp_path):
     asked = []
     material = types.SimpleNamespace(path=lambda name: str(tmp_path / name), runs=[],
                                      run=lambda *experiments, folder: asked.append(experiments))
-    figure_plots.swd_over_time(material, 'figure4a', 'celeba-128', 'with growing')
-    figure_plots.speed(material, 'figure4c', ['growing', 'fixed'])
+    plots.swd_over_time(material, 'figure4a', 'celeba-128', 'with growing')
+    plots.speed(material, 'figure4c', ['growing', 'fixed'])
     assert asked == [('celeba-128',), ('growing',), ('fixed',)] and not list(tmp_path.iterdir())

@@ -1,8 +1,8 @@
 """paper_numbers: everything has a known mark, and sums and columns agree."""
 
 import config
-import paper_numbers
-from paper_numbers import MARKS, TABLE1, TABLE1_ROWS, TABLE2, TABLE2_TOTAL, TABLE3, TABLE4, TABLE4_COLUMNS, Number
+from paper import numbers
+from paper.numbers import MARKS, TABLE1, TABLE1_ROWS, TABLE2, TABLE2_TOTAL, TABLE3, TABLE4, TABLE4_COLUMNS, Number
 
 
 def numbers_in(value):
@@ -14,7 +14,7 @@ def numbers_in(value):
 
 
 def test_every_number_says_how_sure_it_is():
-    found = list(numbers_in({name: value for name, value in vars(paper_numbers).items() if name.isupper()}))
+    found = list(numbers_in({name: value for name, value in vars(numbers).items() if name.isupper()}))
     assert len(found) > 150 and {number.mark for number in found} <= set(MARKS)
     assert all(number.value > 0 for number in found)
     assert all(number.deviation is None or 0 < number.deviation < number.value for number in found)
@@ -32,7 +32,7 @@ def test_table_2_adds_up():
     assert {net: sum(counts) for net, counts in TABLE2.items()} == TABLE2_TOTAL
     # All of G's resolutions have a toRGB, all of D's a fromRGB, of 512, 512, 512, 512, 256, ..., 16 channels.
     channels = [*[512] * 4, 256, 128, 64, 32]
-    assert paper_numbers.TABLE2_TOTAL_ALL == {
+    assert numbers.TABLE2_TOTAL_ALL == {
         'G': TABLE2_TOTAL['G'] + sum(3 * count + 3 for count in channels),
         'D': TABLE2_TOTAL['D'] + sum(3 * count + count for count in channels)}
 

@@ -1,4 +1,4 @@
-"""summaries: one event file per run that TensorBoard reads, and a run without that package."""
+"""training/event_file.py: one event file per run that TensorBoard reads, and a run without that package."""
 
 import io
 import os
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import misc
-import summaries
+from common.errors import WriteError
+from training import event_file
 
 
 def events_of(run_dir):
@@ -20,25 +20,26 @@ def events_of(run_dir):
 
 
 def test_numbers_and_pictures_of_several_lives_are_in_one_file(tmp_path):
-    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / 'small.png')
-    Image.new('L', (3000, 1500)).save(tmp_path / 'large.png')
-    summaries.EventFile(str(tmp_path)).scalars(1000, {'Gloss': 0.5, 'lod': 2})
-    second = summaries.EventFile(str(tmp_path))         # As after a resume.
+    pictures = {'small': Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)),
+                'large': Image.new('L', (3000, 1500))}
+    event_file.EventFile(str(tmp_path)).scalars(1000, {'Gloss': 0.5, 'lod': 2})
+    second = event_file.EventFile(str(tmp_path))         # As after a resume.
     second.scalars(2000, {'Gloss': 0.25, 'lod': 1})
-    for step, name in enumerate(('small', 'large')):
-        second.picture(step, name, tmp_path / f'{name}.png')
-    assert sorted(os.listdir(tmp_path)) == sorted(['large.png', 'small.png', os.path.basename(second.path)])
+    for step, (name, picture) in enumerate(pictures.items()):
+        second.picture(step, name, picture)
+    assert pictures['large'].size == (3000, 1500)       # Of the caller; it stays as it is.
+    assert os.listdir(tmp_path) == [os.path.basename(second.path)]
     events = events_of(tmp_path)
     assert [(event.step, event.value) for event in events.Scalars('Gloss')] == [(1000, 0.5), (2000, 0.25)]
     assert [(event.step, event.value) for event in events.Scalars('lod')] == [(1000, 2), (2000, 1)]
     small, large = [Image.open(io.BytesIO(events.Images(name)[0].encoded_image_string)) for name in ('small', 'large')]
     np.testing.assert_array_equal(np.asarray(small).ravel(), np.arange(64))
-    assert large.size == (summaries.MAX_PICTURE_PIXELS, summaries.MAX_PICTURE_PIXELS // 2)
+    assert large.size == (event_file.MAX_PICTURE_PIXELS, event_file.MAX_PICTURE_PIXELS // 2)
 
 
 def test_without_tensorboard_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'tensorboard.summary.writer.record_writer', None)
-    events = summaries.EventFile(str(tmp_path))
+    events = event_file.EventFile(str(tmp_path))
     assert not events.available
     events.scalars(1, {'Gloss': 1.0})
     events.picture(1, 'fakes', tmp_path / 'there-is-none.png')
@@ -46,6 +47,6 @@ def test_without_tensorboard_nothing_is_written(tmp_path, monkeypatch):
 
 
 def test_a_file_that_cannot_be_written(tmp_path):
-    events = summaries.EventFile(str(tmp_path / 'missing'))
-    with pytest.raises(misc.WriteError):
+    events = event_file.EventFile(str(tmp_path / 'missing'))
+    with pytest.raises(WriteError):
         events.scalars(1, {'Gloss': 1.0})

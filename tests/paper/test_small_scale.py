@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import reproduce_report
+from paper import small_scale
 
 
 def write_metrics(run_dir, *entries):
@@ -21,18 +21,18 @@ def entry(metric, kimg, **values):
 def test_results_are_in_the_order_of_training(tmp_path):
     run_dir = write_metrics(tmp_path / 'run', entry('swd', 3.0, avg=1.0), entry('fid', 1.0, FID=9.0),
                             entry('swd', 2.0, avg=4.0))
-    assert reproduce_report.results_of(run_dir, 'swd') == [(2.0, 20.0, {'avg': 4.0}), (3.0, 30.0, {'avg': 1.0})]
-    assert reproduce_report.results_of(run_dir, 'ms_ssim') == []
+    assert small_scale.results_of(run_dir, 'swd') == [(2.0, 20.0, {'avg': 4.0}), (3.0, 30.0, {'avg': 1.0})]
+    assert small_scale.results_of(run_dir, 'ms_ssim') == []
 
 
 @pytest.mark.parametrize('numbers, digits, text', [
     ([], 1, '-'), ([2.0], 1, '2.0'), ([1.0, 3.0], 2, '2.00 ± 1.41')])
 def test_cells_of_a_few_runs(numbers, digits, text):
-    assert reproduce_report.mean_std(numbers, digits) == text
+    assert small_scale.mean_std(numbers, digits) == text
 
 
 def test_a_table_in_markdown():
-    assert reproduce_report.table(['name', 'x'], [['a', 1], ['b', 2.5]]) == (
+    assert small_scale.table(['name', 'x'], [['a', 1], ['b', 2.5]]) == (
         '| name | x |\n| --- | ---: |\n| a | 1 |\n| b | 2.5 |\n')
 
 
@@ -42,8 +42,8 @@ def test_modes_are_those_of_the_last_snapshot(tmp_path):
     run_dirs = {job.folder: write_metrics(
         tmp_path / job.folder, entry('mnist_modes', 2.0, modes_mean=100.0 + 10 * number, KL_mean=2.0),
         entry('mnist_modes', 1.0, modes_mean=7.0, KL_mean=7.0)) for number, job in enumerate(jobs)}
-    lines = reproduce_report.modes(jobs, run_dirs, str(tmp_path)).splitlines()
+    lines = small_scale.modes(jobs, run_dirs, str(tmp_path)).splitlines()
     assert lines[2:] == ['| wgan-gp | 2 | 105.0 ± 7.1 | 2.00 ± 0.00 |', '| our-norm | 2 | 125.0 ± 7.1 | 2.00 ± 0.00 |']
     # A part whose runs are not finished is left out.
-    reproduce_report.write(jobs, dict.fromkeys(run_dirs), str(tmp_path / 'report'))
+    small_scale.write(jobs, dict.fromkeys(run_dirs), str(tmp_path / 'report'))
     assert 'modes' not in (tmp_path / 'report' / 'README.md').read_text()
