@@ -1,4 +1,4 @@
-"""The folder of a run: names of its files, making, finding and locking it, and its network snapshots."""
+"""The folder of a run: names of its files, making, finding and locking it, its snapshots and training states."""
 
 import contextlib
 import fcntl
@@ -9,52 +9,69 @@ from collections.abc import Iterator
 
 from common.errors import UserError, did_you_mean
 
+# ----------------------------------------------------------------------------------------------------------------------
+# Names of its files.
+
 NETWORK_SNAPSHOT = 'network-snapshot-%06d.pkl'     # % thousands of images
 DONE_FILE = '_training-done.txt'
 EVENTS_FILE = 'events.out.tfevents.training'
 GROWING_FILES = ('log.txt', 'stats.jsonl', EVENTS_FILE)    # To these the run appends.
 
 
-def sizes_of_growing_files(run_dir: str) -> dict[str, int]:
-    paths = {name: os.path.join(run_dir, name) for name in GROWING_FILES}
-    return {name: os.path.getsize(path) for name, path in paths.items() if os.path.exists(path)}
-
-
-def state_paths(run_dir: str) -> list[str]:
-    """The training states in a run folder, oldest first."""
-    return sorted(glob.glob(os.path.join(glob.escape(run_dir), 'training-state-*.npz')), key=_number)
-
-
-def _number(path):
-    """The last number in a file name."""
+def number_of(path: str) -> int:
+    """The last number in a file name; -1 without one."""
     return int(([-1] + re.findall(r'\d+', os.path.basename(path)))[-1])
 
 
-def network_snapshots(run_dir: str) -> list[str]:
-    """The numbered network snapshots in a run folder, oldest first."""
-    return sorted(glob.glob(os.path.join(glob.escape(run_dir), 'network-snapshot-*.pkl')), key=_number)
+# ----------------------------------------------------------------------------------------------------------------------
+# Making it.
 
 
-@contextlib.contextmanager
-def in_use(run_dir: str) -> Iterator[None]:
-    """Around all that writes into a run folder.
+def create_result_subdir(result_dir: str, desc: str) -> str:
+    """Make the folder ``result_dir/NNN-desc``, NNN being one above the highest number there.
+
+    Two runs that start at the same moment get different numbers.
+
+    Returns
+    -------
+    str
+        Path of the new folder.
 
     Raises
     ------
     UserError
-        Another process trains there.
+        The folder cannot be made there, or `desc` is not a file name.
     """
-    descriptor = os.open(run_dir, os.O_RDONLY)
+    if os.path.basename(desc) != desc:
+        raise UserError(f'desc={desc!r}: becomes part of a folder name; leave out the {os.sep!r}')
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f'resume_run_id: another process is training in {run_dir}; stop it first') from None
-        except OSError:
-            pass        # A file system without locks.
-        yield
-    finally:
-        os.close(descriptor)
+        os.makedirs(result_dir, exist_ok=True)
+        number = 0
+        while True:
+            number = max([number, *(used + 1 for used in _run_numbers(result_dir))])
+            # mkdir alone would let '003-a' and '003-b' both succeed: the bare number is taken first.
+            reserved = os.path.join(result_dir, f'.{number:03d}')
+            try:
+                os.mkdir(reserved)
+            except FileExistsError:
+                number += 1
+                continue
+            if number not in _run_numbers(result_dir):
+                run_dir = os.path.join(result_dir, f'{number:03d}-{desc}')
+                os.rename(reserved, run_dir)
+                return run_dir
+            os.rmdir(reserved)
+    except OSError as error:
+        raise UserError(f'result_dir={result_dir!r}: cannot make a run folder there ({error.strerror}); choose another '
+                        'one with --result-dir') from error
+
+
+def _run_numbers(result_dir):
+    return [int(match[1]) for match in map(re.compile(r'(\d+)(-.*)?').fullmatch, os.listdir(result_dir)) if match]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Finding the run that a training starts from: by the number of a folder ``NNN-...``, its name, its path or 'latest'.
 
 
 def find_run(result_dir: str, run_id: int | str) -> str:
@@ -110,7 +127,7 @@ def find_networks(result_dir: str, run_id: int | str, snapshot: int | str) -> tu
     path = str(run_id)
     if not is_pickle(run_id):
         run_dir = find_run(result_dir, run_id)
-        snapshots = {_number(path): path for path in network_snapshots(run_dir)}
+        snapshots = {number_of(path): path for path in network_snapshots(run_dir)}
         number = str(snapshot)
         if not number.isdigit() or int(number) not in snapshots:
             raise UserError(f"train.resume_snapshot={snapshot!r}: use 'latest', or a snapshot of {run_dir}: "
@@ -125,47 +142,8 @@ def is_pickle(run_id: int | str) -> bool:
     return str(run_id).endswith('.pkl')
 
 
-def create_result_subdir(result_dir: str, desc: str) -> str:
-    """Make the folder ``result_dir/NNN-desc``, NNN being one above the highest number there.
-
-    Two runs that start at the same moment get different numbers.
-
-    Returns
-    -------
-    str
-        Path of the new folder.
-
-    Raises
-    ------
-    UserError
-        The folder cannot be made there, or `desc` is not a file name.
-    """
-    if os.path.basename(desc) != desc:
-        raise UserError(f'desc={desc!r}: becomes part of a folder name; leave out the {os.sep!r}')
-    try:
-        os.makedirs(result_dir, exist_ok=True)
-        number = 0
-        while True:
-            number = max([number, *(used + 1 for used in _run_numbers(result_dir))])
-            # mkdir alone would let '003-a' and '003-b' both succeed: the bare number is taken first.
-            reserved = os.path.join(result_dir, f'.{number:03d}')
-            try:
-                os.mkdir(reserved)
-            except FileExistsError:
-                number += 1
-                continue
-            if number not in _run_numbers(result_dir):
-                run_dir = os.path.join(result_dir, f'{number:03d}-{desc}')
-                os.rename(reserved, run_dir)
-                return run_dir
-            os.rmdir(reserved)
-    except OSError as error:
-        raise UserError(f'result_dir={result_dir!r}: cannot make a run folder there ({error.strerror}); choose another '
-                        'one with --result-dir') from error
-
-
-def _run_numbers(result_dir):
-    return [int(match[1]) for match in map(re.compile(r'(\d+)(-.*)?').fullmatch, os.listdir(result_dir)) if match]
+# ----------------------------------------------------------------------------------------------------------------------
+# Finding the run to look at: by path, name or number; a folder ``NNN`` counts too, an empty one does not.
 
 
 def locate_run_dir(run: int | str, result_dir: str = 'results') -> str:
@@ -203,14 +181,6 @@ def locate_run_dir(run: int | str, result_dir: str = 'results') -> str:
         run, result_dir, did_you_mean(text, folders) or '; there are ' + (', '.join(folders) or 'none')))
 
 
-def list_network_pkls(run_dir: str) -> list[str]:
-    """Paths of the network snapshots of a run, the earliest first, ``network-final.pkl`` at the end."""
-    pattern = re.compile(r'network-(snapshot-(\d+)|final)\.pkl')
-    found = [(not match[2], int(match[2] or 0), match[0]) for match in map(pattern.fullmatch, os.listdir(run_dir))
-             if match]
-    return [os.path.join(run_dir, name) for _final, _kimg, name in sorted(found)]
-
-
 def locate_network_pkl(run_or_pkl: int | str, snapshot: int | str | None = None, result_dir: str = 'results') -> str:
     """Path of a network pickle.
 
@@ -242,3 +212,56 @@ def locate_network_pkl(run_or_pkl: int | str, snapshot: int | str | None = None,
             return path
     raise UserError(f'snapshot={snapshot}: {run_dir} has no {wanted}; there are '
                     f'{", ".join(map(os.path.basename, pkls))}')
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Locking it.
+
+
+@contextlib.contextmanager
+def in_use(run_dir: str) -> Iterator[None]:
+    """Around all that writes into a run folder.
+
+    Raises
+    ------
+    UserError
+        Another process trains there.
+    """
+    descriptor = os.open(run_dir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f'resume_run_id: another process is training in {run_dir}; stop it first') from None
+        except OSError:
+            pass        # A file system without locks.
+        yield
+    finally:
+        os.close(descriptor)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Listing what is in it.
+
+
+def network_snapshots(run_dir: str) -> list[str]:
+    """The numbered network snapshots in a run folder, oldest first."""
+    return sorted(glob.glob(os.path.join(glob.escape(run_dir), 'network-snapshot-*.pkl')), key=number_of)
+
+
+def list_network_pkls(run_dir: str) -> list[str]:
+    """Paths of the network snapshots of a run, the earliest first, ``network-final.pkl`` at the end."""
+    pattern = re.compile(r'network-(snapshot-(\d+)|final)\.pkl')
+    found = [(not match[2], int(match[2] or 0), match[0]) for match in map(pattern.fullmatch, os.listdir(run_dir))
+             if match]
+    return [os.path.join(run_dir, name) for _final, _kimg, name in sorted(found)]
+
+
+def state_paths(run_dir: str) -> list[str]:
+    """The training states in a run folder, oldest first."""
+    return sorted(glob.glob(os.path.join(glob.escape(run_dir), 'training-state-*.npz')), key=number_of)
+
+
+def sizes_of_growing_files(run_dir: str) -> dict[str, int]:
+    paths = {name: os.path.join(run_dir, name) for name in GROWING_FILES}
+    return {name: os.path.getsize(path) for name, path in paths.items() if os.path.exists(path)}

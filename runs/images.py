@@ -121,16 +121,17 @@ def generate_fake_images(
         for image, (seed, index) in zip(images, jobs, strict=True):
             name = 'seed%04d%s.png' % (seed, '' if index is None else '-class%d' % index)
             paths.append(os.path.join(run_dir, name))
-            save_image(_zoomed(image, image_zoom), paths[-1], (0, 255))
+            save_image(zoomed(image, image_zoom), paths[-1], (0, 255))
     else:
         cells = int(np.prod(grid_size))
         for number in range(-(-len(jobs) // cells)):
             grid = np.stack(list(itertools.islice(images, cells)))
             paths.append(os.path.join(run_dir, f'grid{number:03d}.png'))
-            save_image_grid(_zoomed(grid, image_zoom), paths[-1], (0, 255), grid_size)
+            save_image_grid(zoomed(grid, image_zoom), paths[-1], (0, 255), grid_size)
     print(f'Wrote {len(paths)} files to {run_dir}')
     return paths
 
 
-def _zoomed(images, zoom):
+def zoomed(images: np.ndarray, zoom: int) -> np.ndarray:
+    """Images (..., H, W), each pixel enlarged to `zoom` x `zoom`."""
     return images if zoom == 1 else images.repeat(zoom, axis=-2).repeat(zoom, axis=-1)

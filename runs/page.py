@@ -25,6 +25,7 @@ from tqdm import tqdm
 from common.console import format_time
 from common.errors import UserError
 from common.files import atomic_write
+from runs.folder import DONE_FILE
 from runs.records import (
     caption_of,
     finite_or_none,
@@ -301,7 +302,7 @@ def file_blocks(texts: dict[str, str]) -> str:
 
 def summary(run_dir: str, stats: list[dict], config: str) -> str:
     """The run's state in a line, and its last numbers."""
-    if os.path.exists(os.path.join(run_dir, '_training-done.txt')):
+    if os.path.exists(os.path.join(run_dir, DONE_FILE)):
         state = 'Finished.'
     elif stats:
         modified = time.localtime(os.path.getmtime(os.path.join(run_dir, 'stats.jsonl')))

@@ -17,7 +17,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX, atomic_write
-from runs.folder import DONE_FILE, GROWING_FILES, _number, network_snapshots, sizes_of_growing_files, state_paths
+from runs.folder import DONE_FILE, GROWING_FILES, network_snapshots, number_of, sizes_of_growing_files, state_paths
 
 VERSION = 1                 # Of the arrays and the document.
 STATES_KEPT = 2             # The last one, and the one before in case that one is damaged.
@@ -49,7 +49,8 @@ def write(path: str, state: State) -> None:
     document = np.frombuffer(json.dumps(dict(state.document, version=VERSION)).encode(), dtype=np.uint8)
     with atomic_write(path) as file:
         hashed = _Hashed(file)
-        with zipfile.ZipFile(hashed, 'w', zipfile.ZIP_STORED) as archive:
+        # It closes no file that it is given, so that _Hashed needs no `close`.
+        with zipfile.ZipFile(hashed, 'w', zipfile.ZIP_STORED) as archive:    # type: ignore[call-overload]
             for name, array in [*state.arrays.items(), ('document', document)]:
                 with archive.open(name + '.npy', 'w', force_zip64=True) as member:
                     np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
@@ -155,7 +156,7 @@ class RunStates:
             path = os.path.join(self.run_dir, name)
             if os.path.exists(path) and os.path.getsize(path) > sizes.get(name, 0):
                 os.truncate(path, sizes.get(name, 0))
-        leftovers = [path for path in state_paths(self.run_dir) if _number(path) > kept_nimg]
+        leftovers = [path for path in state_paths(self.run_dir) if number_of(path) > kept_nimg]
         leftovers += glob.glob(os.path.join(glob.escape(self.run_dir), '*' + TEMPORARY_SUFFIX))
         leftovers.append(os.path.join(self.run_dir, DONE_FILE))
         for path in leftovers:
@@ -180,7 +181,7 @@ def newest(run_dir: str) -> State | None:
     snapshots = network_snapshots(run_dir)
     if snapshots:
         raise UserError(f'resume_run_id: {run_dir} has no intact training state; start a new run from its last '
-                        f'networks with train.resume_snapshot={_number(snapshots[-1])}')
+                        f'networks with train.resume_snapshot={number_of(snapshots[-1])}')
     if paths:
         raise UserError(f'resume_run_id: {run_dir} has only damaged training states; start the run again')
     return None

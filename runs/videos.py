@@ -18,7 +18,7 @@ from common.images import (
     create_image_grid,
 )
 from runs.folder import locate_run_dir
-from runs.images import _zoomed, classes_in_turn, generate, load_generator, one_hot
+from runs.images import classes_in_turn, generate, load_generator, one_hot, zoomed
 from runs.records import caption_of, list_fakes, read_stats
 
 VIDEO_QUALITY = 18                  # H.264's constant rate factor: 0 is lossless, 18 looks so.
@@ -116,13 +116,13 @@ def generate_interpolation_video(
     with video_writer(path, fps) as write:
         for _frame in range(num_frames):
             cells = np.stack(list(itertools.islice(images, num_cells)))
-            grid = create_image_grid(_zoomed(cells, image_zoom), grid_size)
+            grid = create_image_grid(zoomed(cells, image_zoom), grid_size)
             write(convert_to_pil_image(grid, (0, 255)))
     print('Wrote', path)
     return path
 
 
-def captioned(image: Image.Image, caption: str, longest_caption: str) -> Image.Image:
+def subtitled(image: Image.Image, caption: str, longest_caption: str) -> Image.Image:
     """`image` with one line of text in a black strip below it, wide enough for `longest_caption`."""
     height = max(image.height // 32, 14)
     font = ImageFont.load_default(height)
@@ -165,7 +165,7 @@ def generate_training_video(
         for index in tqdm(shown, desc='Encoding', unit='frame'):
             if index != previous:
                 with Image.open(fakes[index][1]) as image:
-                    frame = captioned(image, texts[index], longest) if captions else image.copy()
+                    frame = subtitled(image, texts[index], longest) if captions else image.copy()
                 previous = index
             write(frame)
     print('Wrote', path)
