@@ -30,6 +30,7 @@ import networks
 import networks_2018
 from common.errors import UserError, exit_status
 from common.files import atomic_write
+from common.objects import defaults_of
 from nets import layers
 from nets.network import Network
 from nets.pickles import load_pkl
@@ -64,9 +65,9 @@ def state_2018(net: Network) -> tuple[str, dict, dict[str, np.ndarray]]:
         return func_name, dict(net.static_kwargs), values
     if net.func_name not in ('networks.G_paper', 'networks.D_paper'):
         raise UserError(f'{net.func_name}: the 2018 release has no such network; use G_paper and D_paper')
-    parameters = inspect.signature(getattr(networks, func_name)).parameters
-    options = {name: net.static_kwargs.get(name, parameter.default) for name, parameter in parameters.items()
-               if parameter.default is not inspect.Parameter.empty}
+    defaults = defaults_of(getattr(networks, func_name))
+    options = {name: net.static_kwargs.get(name, default) for name, default in defaults.items()
+               if default is not inspect.Parameter.empty}
     _check_expressible(net, options)
     variables = {'lod': np.float32(net.get_var('cur_lod'))}
     variables.update(_variables_of_G(net, options) if func_name == 'G_paper' else _variables_of_D(net, options))

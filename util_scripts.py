@@ -8,7 +8,6 @@ An entry of `config.py`'s table whose ``train.func`` names one of the functions 
 """
 
 import argparse
-import inspect
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -19,6 +18,7 @@ import theano_env  # isort: skip  (restores what the imports of Theano and Lasag
 
 from common.arguments import grid, number_list
 from common.errors import UserError, exit_status
+from common.objects import defaults_of
 from runs import page
 from runs.folder import locate_run_dir
 from runs.images import generate_fake_images
@@ -84,9 +84,9 @@ def parse_arguments(argv: list[str] | None, config: ModuleType) -> dict:
         command.add_argument('run', metavar='RUN_OR_PKL', help='number or folder of a run, or a network pickle')
         for name in positional:
             command.add_argument(name, metavar=name.upper())
-        for name, parameter in inspect.signature(function).parameters.items():
+        for name, default in defaults_of(function).items():
             if name in OPTIONS:
-                command.add_argument('--' + name.replace('_', '-'), default=parameter.default, **OPTIONS[name])
+                command.add_argument('--' + name.replace('_', '-'), default=default, **OPTIONS[name])
         command.add_argument('--out', metavar='DIR', help='folder to write; default: a new one in the result folder')
         command.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
         command.add_argument('--engine', default=config.engine, help='what computes; default: %(default)s')

@@ -1,7 +1,6 @@
 """Networks as objects: a Lasagne graph made by a build function, to be evaluated, copied and pickled."""
 
 import copy
-import inspect
 import pickle
 import re
 from collections import OrderedDict
@@ -19,7 +18,7 @@ import theano.tensor as T
 from theano.tensor.signal.pool import pool_2d
 
 from common.errors import UserError, did_you_mean
-from common.objects import import_obj
+from common.objects import defaults_of, import_obj
 from nets import updates
 from nets.tf_functions import is_tf_expression, set_vars, shape_to_list
 from nets.tf_training import histogram
@@ -114,7 +113,7 @@ class Network:
         that shape; `run` takes such labels and does without.
         """
         shapes = [shape_to_list(layer.output_shape) for layer in self.input_layers]
-        if len(shapes) == 1 and len(shapes[0]) == 2 and 'label_size' in inspect.signature(self._func).parameters:
+        if len(shapes) == 1 and len(shapes[0]) == 2 and 'label_size' in defaults_of(self._func):
             shapes.append([None, 0])
         return shapes
 

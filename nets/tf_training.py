@@ -17,6 +17,7 @@ import theano.tensor as T
 
 from common.errors import UserError
 from nets.tf_functions import exp2
+from nets.updates import any_not_finite
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Averages between two saves.
@@ -290,10 +291,7 @@ class Optimizer:
         updates = OrderedDict((var, T.cast(new, var.dtype)) for var, new in updates.items())
         if not self.skip_nonfinite:
             return updates
-        # NaN and infinity both fail the comparison. Gradients are checked before loss scaling is undone, because Theano
-        # may cancel the two factors and so hide an overflow.
-        finite = T.stack([T.all(T.le(abs(grad), np.finfo(grad.dtype).max)) for grad in scaled])
-        overflow = self._summary('overflow_frequency', T.invert(T.all(finite)))
+        overflow = self._summary('overflow_frequency', any_not_finite(scaled))
         updates = OrderedDict((var, T.switch(overflow, var, new)) for var, new in updates.items())
         if self.use_loss_scaling:
             exponent = self._summary('loss_scaling_log2', self._loss_scaling)

@@ -146,7 +146,11 @@ def scaled(loss, loss_scaling):
 
 
 def any_not_finite(tensors: Iterable):
-    """Whether any element is NaN or infinite. Of scaled gradients: Theano may cancel the scaling and its inverse."""
+    """Whether any element is NaN or infinite: both fail the comparison.
+
+    Gradients are checked before loss scaling is undone, because Theano may cancel the two factors and so hide an
+    overflow.
+    """
     return T.invert(T.all(T.stack([T.all(T.le(abs(x), np.finfo(x.dtype).max)) for x in tensors])))
 
 

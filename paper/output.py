@@ -63,20 +63,21 @@ def notes_of(table: Table) -> list[str]:
     return [*table.notes, *([f"Marks of the paper's numbers. {legend}."] if legend else [])]
 
 
-def markdown(table: Table) -> str:
-    """The table as GitHub's Markdown."""
-    def line(cells):
-        return f'| {" | ".join(cells)} |'
+def markdown_lines(header: Sequence[str], rows: Iterable[Iterable], num_labels: int = 1) -> list[str]:
+    """The lines of a table in GitHub's Markdown, the first `num_labels` columns of which are words."""
+    alignment = ['---'] * num_labels + ['---:'] * (len(header) - num_labels)
+    return [f'| {" | ".join(map(str, cells))} |' for cells in (header, alignment, *rows)]
 
+
+def markdown(table: Table) -> str:
+    """The table as GitHub's Markdown, with its caption and its notes."""
     def cell_text(cell):
         text, mark = text_of(cell)
         text = text.replace('|', '\\|').replace('*', '\\*')
         return text + (f' <sup>{mark}</sup>' if mark else '')
 
-    num_numbers = len(table.header) - table.num_labels
-    lines = [f'**{table.caption}**', '', line(table.header),
-             line(['---'] * table.num_labels + ['---:'] * num_numbers)]
-    lines += [line(map(cell_text, row)) for row in table.rows]
+    rows = [map(cell_text, row) for row in table.rows]
+    lines = [f'**{table.caption}**', '', *markdown_lines(table.header, rows, table.num_labels)]
     for note in notes_of(table):
         lines += ['', note]
     return '\n'.join(lines) + '\n'

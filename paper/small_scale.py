@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.files import atomic_write
-from paper.output import mean_and_deviation, new_figure, text_of
+from paper.output import markdown_lines, mean_and_deviation, new_figure, text_of
 from runs.records import read_jsonl
 
 CLAIMS = {
@@ -50,8 +50,7 @@ def mean_std(numbers: Sequence[float], digits: int = 1) -> str:
 
 def table(header: list[str], rows: list[list]) -> str:
     """A table in Markdown; the first column is text."""
-    lines = [header, ['---'] + ['---:'] * (len(header) - 1), *rows]
-    return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines) + '\n'
+    return '\n'.join(markdown_lines(header, rows)) + '\n'
 
 
 def save(figure: Any, path: str) -> None:
