@@ -201,11 +201,11 @@ class _Graph:
         return self.add(ops[function], x) if ops[function] else x
 
     def convolution(self, x, filters, pad):
-        """Of filters (K, C, height, width), not flipped."""
+        """Convolution with filters (K, C, height, width), which are not flipped."""
         return self.add('Conv', x, np.asarray(filters, np.float32), pads=[pad] * 4)
 
     def rounded(self, x, rounding):
-        """In networks that round to float16 what :func:`networks_2018.as_float16` does."""
+        """`x`, rounded to float16 as by :func:`networks_2018.as_float16` in networks that round."""
         if rounding is networks_2018.unrounded:
             return x
         types = self.onnx.TensorProto
@@ -225,7 +225,7 @@ def _(layer, graph):
 
 @onnx_of.register(lasagne.layers.ReshapeLayer)
 def _(layer, graph):
-    # Lists mean an axis of the input, which is the one at the same place in all our networks.
+    # A list names an axis of the input; in all our networks that is the axis at the same place.
     return graph.add('Reshape', graph.value(layer.input_layer),
                      np.int64([0 if isinstance(size, list) else size for size in layer.shape]))
 

@@ -179,7 +179,7 @@ def parse_arguments(argv: list[str] | None, config: ModuleType) -> argparse.Name
 
 
 def run_command(args: argparse.Namespace, config: ModuleType) -> bool:
-    """What the command line asks for; return whether all went well."""
+    """Carry out the command line; return whether all went well."""
     if args.list:
         print('\n'.join(map(describe, FIGURES)))
         print('\nA run of EXPERIMENT: python train.py --experiment EXPERIMENT\n'

@@ -17,7 +17,7 @@ COND_TYPES = ('acgan',)
 
 
 class Losses(NamedTuple):
-    """What :func:`evaluate_loss` returns: Theano expressions."""
+    """The results of :func:`evaluate_loss`: Theano expressions."""
 
     G_loss: object              # Scalar.
     D_loss: object              # Scalar.

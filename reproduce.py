@@ -52,7 +52,7 @@ TRAIN = {'rampup_kimg': 0, 'tick_kimg_default': 2, 'tick_kimg_overrides': {}, 'i
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is run.
+# The runs.
 
 
 def derived(name: str, dataset: dict, networks: dict, **train: Any) -> dict:
@@ -133,7 +133,7 @@ def make_datasets(data_dir: str) -> None:
 
 
 def make_classifier(data_dir: str, out_dir: str) -> None:
-    """What reads the digits in the three colours."""
+    """The classifier that reads the digits of the three colour channels."""
     path = os.path.join(out_dir, 'classifier.npz')
     if not os.path.exists(path) and train_classifier.main([os.path.join(data_dir, DIGITS['h5_path']), path]):
         raise UserError(f'{path}: could not be made')

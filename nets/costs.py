@@ -1,4 +1,4 @@
-"""What networks cost: multiplications, activations, parameters."""
+"""The cost of networks: multiplications, activations, parameters."""
 
 import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
 

@@ -22,7 +22,7 @@ import theano_torch
 
 
 class _Leaky:
-    """What :class:`LeakyReLU` and its gradient share."""
+    """Common base of :class:`LeakyReLU` and its gradient."""
 
     __props__ = ('slope',)
 
@@ -98,7 +98,7 @@ def local_leaky_relu_grad_of_output(node):
 
 
 class _Resample2D(gof.Op):
-    """What :class:`AveragePool2D` and :class:`Repeat2D` share."""
+    """Common base of :class:`AveragePool2D` and :class:`Repeat2D`."""
 
     __props__ = ('factor',)
 
@@ -229,7 +229,7 @@ def upscale2x_conv2d(x, filters):
 
 
 def upscale2x_filters(W):
-    """Of filters W (K, C, 3, 3) those for :func:`upscale2x_conv2d`; along each axis W0, W0 + W1, W1 + W2, W2."""
+    """The filters for :func:`upscale2x_conv2d` from W (K, C, 3, 3); along each axis W0, W0 + W1, W1 + W2, W2."""
     taps = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
     taps = T.constant(np.kron(taps, taps).astype(W.dtype))
     k, c = W.shape[0], W.shape[1]
@@ -262,7 +262,7 @@ def flip_filters(W):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What the ops are on PyTorch, where `theano_torch` runs the graph.
+# Lowerings of the ops to PyTorch, for `theano_torch`.
 
 
 @theano_torch.lower_scalar.register(LeakyReLU)

@@ -31,7 +31,7 @@ from common import safe_pickle
 from common.errors import UserError
 from nets.network import Network
 
-# By the names that the releases have used, older ones included.
+# {name in a release, older ones included: our build function}
 BUILD_FUNCS_2017 = {
     'G_paper': 'networks.G_paper', 'G_progressive_8': 'networks.G_paper',
     'D_paper': 'networks.D_paper', 'D_progressive_8': 'networks.D_paper',
@@ -106,7 +106,7 @@ class _Reader:
         self.bytes_left = os.path.getsize(path) if os.path.isfile(path) else 0
 
     def classes(self):
-        """What :func:`common.safe_pickle.load` wants."""
+        """{name in a pickle: function that makes the object from its state}, for :func:`common.safe_pickle.load`."""
         return {'network.Network': self.foreign, 'tfutil.Network': self.foreign, 'tfutil_shim.Network': self.ours}
 
     def foreign(self, state):
@@ -231,7 +231,7 @@ def load_pkl(path: str, build_funcs: Iterable[str] = ()) -> Any:
     Raises
     ------
     UserError
-        The file cannot be read or is not admitted, see :mod:`legacy` and :mod:`common.safe_pickle`.
+        The file cannot be read or is not admitted, see above and :mod:`common.safe_pickle`.
     """
     reader = _Reader(path, build_funcs)
 
@@ -242,7 +242,7 @@ def load_pkl(path: str, build_funcs: Iterable[str] = ()) -> Any:
             except UserError:
                 raise
             except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
-                # What a build function says of arguments that make no sense.
+                # A build function raises these for arguments that make no sense.
                 raise UserError('a network cannot be built from it: %s' % ' '.join(
                     ('%.200s' % error).split())) from error
         return network

@@ -1,4 +1,4 @@
-"""Which rows of a minibatch each of several processes works on, and averages over all processes in the graph."""
+"""Data parallelism: the share of a minibatch of each process, and averages over all processes in the graph."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from theano_torch import collective
 
 
 class Ranks(NamedTuple):
-    """Which of how many processes this is."""
+    """The place of this process among all processes of a training."""
 
     rank: int = 0           # Number of this process.
     size: int = 1           # How many there are.

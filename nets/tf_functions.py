@@ -66,7 +66,7 @@ def absolute_name_scope(scope: str) -> contextlib.AbstractContextManager[str]:
 # Evaluating and assigning.
 
 
-def init_tf(config_dict: dict | None = None):
+def init_tf(config_dict: dict | None = None) -> theano_env.Environment:
     """Choose engine and flags: {'engine': ..., THEANO_FLAG: VALUE, ...}; see :func:`theano_env.configure`.
 
     TensorFlow's own options, ``'gpu_options.allow_growth'`` and so on, have no meaning here and are passed over.

@@ -1,4 +1,4 @@
-"""What figures are made of: runs that stand for experiments of `config.py`, their images, metrics and times."""
+"""Material of the figures: runs that stand for experiments of `config.py`, their images, metrics and times."""
 
 import json
 import os
@@ -173,7 +173,7 @@ class Material:
         self.needs: list[Need] = []
 
     def path(self, name: str) -> str:
-        """Where to write the file `name`, which is noted."""
+        """The path of the file `name`, which is noted as written."""
         path = os.path.join(self.out_dir, name)
         self.files.append(path)
         return path

@@ -1,4 +1,4 @@
-"""How figures and tables look: Markdown and LaTeX tables, pictures of many images, plots and drawings."""
+"""Layout of figures and tables: Markdown and LaTeX tables, pictures of many images, plots and drawings."""
 
 import re
 import textwrap

@@ -28,7 +28,7 @@ def table4_experiments() -> dict[tuple[int, str], str]:
 
 
 def sample_note(results: Iterable[dict]) -> list[str]:
-    """How many images our numbers come from, where that is not the paper's number; results of `Run.metric`."""
+    """A note on metrics of more or fewer images than in the paper; `results` are those of `Run.metric`."""
     used = {(entry['metric'], entry['num_images']) for entry in results}
     other = [f'{metric} of {num} images instead of {metrics.METRICS[metric].num_images}'
              for metric, num in sorted(used) if num != metrics.METRICS[metric].num_images]

@@ -15,7 +15,7 @@ from common.errors import UserError, did_you_mean
 NETWORK_SNAPSHOT = 'network-snapshot-%06d.pkl'     # % thousands of images
 DONE_FILE = '_training-done.txt'
 EVENTS_FILE = 'events.out.tfevents.training'
-GROWING_FILES = ('log.txt', 'stats.jsonl', EVENTS_FILE)    # To these the run appends.
+GROWING_FILES = ('log.txt', 'stats.jsonl', EVENTS_FILE)    # The run appends to these.
 
 
 def number_of(path: str) -> int:
@@ -220,7 +220,7 @@ def locate_network_pkl(run_or_pkl: int | str, snapshot: int | str | None = None,
 
 @contextlib.contextmanager
 def in_use(run_dir: str) -> Iterator[None]:
-    """Around all that writes into a run folder.
+    """Context manager: lock a run folder while this process writes into it.
 
     Raises
     ------

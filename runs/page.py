@@ -37,7 +37,7 @@ from runs.records import (
     total_kimg_of,
 )
 
-MAX_PICTURES = 48               # Of a longer run, so many are shown, evenly chosen.
+MAX_PICTURES = 48               # A page shows at most so many, chosen evenly.
 PICTURE_BYTES = 14_000_000      # Of all pictures together; base64 makes 19 MB of them.
 MAX_PICTURE_SIDE = 2048         # Pixels of a picture that has to be scaled down.
 JPEG_QUALITY = 85
@@ -101,11 +101,11 @@ def write_report(run_dir: str, path: str | None = None) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is in a run folder.
+# The content of a run folder.
 
 
 class Phase(NamedTuple):
-    """What a part of a training took; None: unknown. A phase ends with its last tick."""
+    """Time and memory of a part of a training. None: unknown. A phase ends with its last tick."""
 
     name: str
     fading: bool                        # Whether layers were fading in.
@@ -119,7 +119,7 @@ class Phase(NamedTuple):
 
 
 def find_phases(stats: list[dict]) -> list[Phase]:
-    """What the resolutions took, in the order of training; fading in is a phase of its own."""
+    """The phases of a training in their order: one per resolution, and one for fading it in."""
     def phase_of(tick):
         return tick.get('resolution'), tick.get('lod', 0) % 1 > 0
 
@@ -143,7 +143,7 @@ def find_phases(stats: list[dict]) -> list[Phase]:
 
 
 def first_kimg(stats: list[dict]) -> float:
-    """Where the first tick began: a resumed run does not begin at 0."""
+    """The kimg at which the first tick began: a resumed run does not begin at 0."""
     tick = stats[0]
     if tick.get('sec_per_kimg', 0) > 0 and 'sec_per_tick' in tick:
         return max(round(tick['kimg'] - tick['sec_per_tick'] / tick['sec_per_kimg'], 3), 0)
@@ -249,7 +249,7 @@ def json_for_script(data: Any) -> str:
 
 
 def chart(title: str, table: str, series: list[str], log: bool = False, note: str = '') -> dict[str, Any]:
-    """What the script needs for a chart of some columns of a table over kimg."""
+    """Data from which the script draws a chart: some columns of a table over kimg."""
     return {'title': title, 'table': table, 'series': series, 'log': log, 'note': note}
 
 

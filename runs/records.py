@@ -1,4 +1,4 @@
-"""What a run has written down: configuration, status lines, metrics, pictures."""
+"""Readers of the files of a run: configuration, status lines, metrics, pictures."""
 
 import ast
 import json
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from common.console import format_time
 from common.errors import UserError
 
-LARGEST = 1e100                 # Of numbers that count as finite; integers may be larger than any float.
+LARGEST = 1e100                 # Larger numbers count as infinite; integers may be larger than any float.
 
 
 def read_stats(run_dir: str) -> list[dict[str, float]]:

@@ -28,7 +28,7 @@ STATES_KEPT = 2             # The last one, and the one before in case that one 
 
 
 class State(NamedTuple):
-    """What a file holds."""
+    """The content of a training state."""
 
     arrays: dict            # {name: ndarray}
     document: dict          # JSON: version, counters, config, ...
