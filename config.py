@@ -98,7 +98,7 @@ table1_rows = {
 # discriminator has 1 / K of the feature maps.
 _mnist_train = {'total_kimg': 10000, **_no_growing, 'minibatch_default': 64, 'D_training_repeats': 5}
 _mnist_norm = {'use_batchnorm': False, 'use_wscale': True}
-_mnist = {
+_mnist: dict[str, tuple[dict, dict, dict]] = {
     'wgan-gp': ({}, {}, _mnist_train),
     'our-norm': ({**_mnist_norm, 'use_pixelnorm': True}, _mnist_norm, _mnist_train),
     'mb-stddev': ({**_mnist_norm, 'use_pixelnorm': True}, {**_mnist_norm, 'mbstat_avg': 'all'}, _mnist_train),
@@ -112,7 +112,7 @@ _mnist = {
 # ----------------------------------------------------------------------------------------------------------------------
 # The experiments.
 
-experiments = {
+experiments: dict[str, dict] = {
     # The demo: handwritten digits at 16x16, one row of the final picture per class. Minutes on a laptop CPU.
     'digits': {
         'desc': 'digits',
@@ -246,7 +246,7 @@ experiments = {
 }
 
 # What can be added to the name of any experiment, also several: 'celebahq-v2-1gpu-nopixelnorm-VERBOSE'.
-variants = {
+variants: dict[str, dict] = {
     'nogrowing': {'train': _no_growing},
     'nopixelnorm': {'G': {'use_pixelnorm': False}},
     'nowscale': {'G': {'use_wscale': False}, 'D': {'use_wscale': False}},

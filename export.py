@@ -17,6 +17,7 @@ import functools
 import inspect
 import json
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -29,14 +30,16 @@ import networks
 import networks_2018
 from common.errors import UserError, exit_status
 from common.files import atomic_write
+from common.objects import defaults_of
 from nets import layers
+from nets.network import Network
 from nets.pickles import load_pkl
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The layout of the 2018 release.
 
 
-def state_2018(net):
+def state_2018(net: Network) -> tuple[str, dict, dict[str, np.ndarray]]:
     """A network in the layout of the 2018 release.
 
     Parameters
@@ -62,9 +65,9 @@ def state_2018(net):
         return func_name, dict(net.static_kwargs), values
     if net.func_name not in ('networks.G_paper', 'networks.D_paper'):
         raise UserError(f'{net.func_name}: the 2018 release has no such network; use G_paper and D_paper')
-    parameters = inspect.signature(getattr(networks, func_name)).parameters
-    options = {name: net.static_kwargs.get(name, parameter.default) for name, parameter in parameters.items()
-               if parameter.default is not inspect.Parameter.empty}
+    defaults = defaults_of(getattr(networks, func_name))
+    options = {name: net.static_kwargs.get(name, default) for name, default in defaults.items()
+               if default is not inspect.Parameter.empty}
     _check_expressible(net, options)
     variables = {'lod': np.float32(net.get_var('cur_lod'))}
     variables.update(_variables_of_G(net, options) if func_name == 'G_paper' else _variables_of_D(net, options))
@@ -143,7 +146,7 @@ def _pair(name, weight, bias):
     return [(name + '/weight', weight), (name + '/bias', bias)]
 
 
-def save_state(net, path):
+def save_state(net: Network, path: str) -> None:
     """Write :func:`state_2018` of a network as an npz file, see the top of this module."""
     func_name, kwargs, variables = state_2018(net)
     meta = {'build_func_name': func_name, 'static_kwargs': kwargs, 'variable_names': list(variables)}
@@ -198,11 +201,11 @@ class _Graph:
         return self.add(ops[function], x) if ops[function] else x
 
     def convolution(self, x, filters, pad):
-        """Of filters (K, C, height, width), not flipped."""
+        """Convolution with filters (K, C, height, width), which are not flipped."""
         return self.add('Conv', x, np.asarray(filters, np.float32), pads=[pad] * 4)
 
     def rounded(self, x, rounding):
-        """In networks that round to float16 what :func:`networks_2018.as_float16` does."""
+        """`x`, rounded to float16 as by :func:`networks_2018.as_float16` in networks that round."""
         if rounding is networks_2018.unrounded:
             return x
         types = self.onnx.TensorProto
@@ -210,7 +213,7 @@ class _Graph:
 
 
 @functools.singledispatch
-def onnx_of(layer, graph):
+def onnx_of(layer, graph: _Graph) -> str:
     """Add `layer`, in its deterministic form, to the graph; returns the name of its output."""
     raise UserError(f'layers of type {type(layer).__name__} cannot be exported as ONNX, which is for generators')
 
@@ -222,7 +225,7 @@ def _(layer, graph):
 
 @onnx_of.register(lasagne.layers.ReshapeLayer)
 def _(layer, graph):
-    # Lists mean an axis of the input, which is the one at the same place in all our networks.
+    # A list names an axis of the input; in all our networks that is the axis at the same place.
     return graph.add('Reshape', graph.value(layer.input_layer),
                      np.int64([0 if isinstance(size, list) else size for size in layer.shape]))
 
@@ -324,7 +327,7 @@ def _(layer, graph):
     return graph.add('Cast', graph.value(layer.input_layer), to=graph.onnx.TensorProto.FLOAT16)
 
 
-def onnx_model(net, lod=None):
+def onnx_model(net: Network, lod: float | None = None) -> Any:
     """A generator as an ONNX model, see the top of this module.
 
     Parameters
@@ -371,7 +374,7 @@ def onnx_model(net, lod=None):
     return model
 
 
-def save_onnx(net, path, lod=None):
+def save_onnx(net: Network, path: str, lod: float | None = None) -> None:
     """Write a generator as an ONNX file, see :func:`onnx_model`."""
     model = onnx_model(net, lod)
     with atomic_write(path) as file:
@@ -382,7 +385,7 @@ def save_onnx(net, path, lod=None):
 # Command line.
 
 
-def pick(loaded, name):
+def pick(loaded: Any, name: str) -> Network:
     """The network called G, D or Gs of a loaded pickle, or the only one."""
     if not isinstance(loaded, (tuple, list)):
         return loaded
@@ -391,7 +394,7 @@ def pick(loaded, name):
     return loaded[['G', 'D', 'Gs'].index(name)]
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description='Write a network for use elsewhere.', formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='examples:\n  python export.py onnx results/000-digits/network-final.pkl digits.onnx\n'

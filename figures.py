@@ -15,6 +15,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import NamedTuple
 
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
@@ -23,7 +24,7 @@ import theano_env  # isort: skip  (restores what the imports of Theano and Lasag
 from common.arguments import number_list
 from common.errors import UserError, did_you_mean, exit_status
 from paper import numbers, plots
-from paper.material import Material, recognise
+from paper.material import Material, Need, Run, recognise
 from paper.pictures import (
     CELEBAHQ,
     FIGURE1,
@@ -95,7 +96,7 @@ FIGURES = {
 }
 
 
-def describe(name):
+def describe(name: str) -> str:
     """Some lines on a figure: what it shows and needs."""
     figure = FIGURES[name]
     experiments = ', '.join(figure.experiments[:3]) + (', ...' if len(figure.experiments) > 3 else '')
@@ -103,7 +104,7 @@ def describe(name):
     return f'{name:<11} {figure.shows}\n{"":>11} needs {needs or "nothing"}'
 
 
-def name_the_nameless(runs, names):
+def name_the_nameless(runs: list[Run], names: list[str]) -> None:
     """Let runs that stand for no experiment stand for the one that all the figures asked for show."""
     wanted = {FIGURES[name].experiments for name in names}
     only = wanted.pop() if len(wanted) == 1 else ()
@@ -117,7 +118,7 @@ def name_the_nameless(runs, names):
                 shlex.quote(run.path)))
 
 
-def make_figures(material, names):
+def make_figures(material: Material, names: list[str]) -> bool:
     """Make figures, print what was written and what is missing; return whether all went well.
 
     Parameters
@@ -126,7 +127,8 @@ def make_figures(material, names):
     names : list of str
         Keys of `FIGURES`.
     """
-    needed_by, failed = {}, []
+    needed_by: dict[Need, list[str]] = {}
+    failed = []
     for name in names:
         material.files, material.needs = [], []
         try:
@@ -149,7 +151,7 @@ def make_figures(material, names):
 # Command line.
 
 
-def parse_arguments(argv, config):
+def parse_arguments(argv: list[str] | None, config: ModuleType) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Make the figures and tables of the paper.', formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='figures:\n%s\n\nexamples:\n%s' % (
@@ -176,8 +178,8 @@ def parse_arguments(argv, config):
     return args
 
 
-def run_command(args, config):
-    """What the command line asks for; return whether all went well."""
+def run_command(args: argparse.Namespace, config: ModuleType) -> bool:
+    """Carry out the command line; return whether all went well."""
     if args.list:
         print('\n'.join(map(describe, FIGURES)))
         print('\nA run of EXPERIMENT: python train.py --experiment EXPERIMENT\n'
@@ -206,7 +208,7 @@ def run_command(args, config):
     return make_figures(material, names)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     import config
     args = parse_arguments(argv, config)

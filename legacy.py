@@ -1,18 +1,6 @@
-"""Networks out of files: our own pickles, and those of the 2017 Theano and the 2018 TensorFlow release.
+"""Convert a pickle of the 2017 Theano or the 2018 TensorFlow release: ``python legacy.py PUBLISHED.pkl OURS.pkl``.
 
-``python legacy.py PUBLISHED.pkl OURS.pkl`` converts a file. Nothing that is stored in a pickle is executed:
-`safe_pickle` reads plain data, and our build functions recreate the networks; their outputs match the original
-release. This is the only module that knows the old formats.
-
-======= ==================== ===========================================================================================
-release class                state
-======= ==================== ===========================================================================================
-2017    network.Network      build_func_spec {func: name, arguments}, param_values [array] in Lasagne's order,
-                             toplevel_params {name: number}, build_module_src (source text, ignored)
-2018    tfutil.Network       version 2, name, build_func_name, static_kwargs, variables [(name, array)],
-                             build_module_src
-ours    tfutil_shim.Network  see `nets.network.Network.__getstate__`
-======= ==================== ===========================================================================================
+:mod:`nets.pickles` describes the formats and reads them.
 """
 
 import argparse
@@ -29,7 +17,7 @@ from nets.pickles import load_pkl
 # Command line.
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description='Convert a pickle of the 2017 Theano or the 2018 TensorFlow release into one of this project.',
         epilog='example: python legacy.py karras2018iclr-celebahq-1024x1024.pkl celebahq.pkl')

@@ -17,7 +17,7 @@ COND_TYPES = ('acgan',)
 
 
 class Losses(NamedTuple):
-    """What :func:`evaluate_loss` returns: Theano expressions."""
+    """The results of :func:`evaluate_loss`: Theano expressions."""
 
     G_loss: object              # Scalar.
     D_loss: object              # Scalar.
@@ -42,7 +42,7 @@ def evaluate_loss(
     image_lod       = 0,        # Resolution of the real and fake images; min_lod makes the fewest computations.
     random          = None,     # MRG_RandomStreams for the mixing factors. None: new ones, from Lasagne's generator.
     ranks           = SINGLE,   # Of data-parallel training: the images are the share of one rank.
-):
+) -> Losses:
     """Losses of both networks, evaluated in training mode.
 
     Any `image_lod` up to `min_lod` gives the same values: D sees its images only after average pooling, which leaves
@@ -107,7 +107,7 @@ def cross_entropy(logits, labels):
     return -T.mean(T.sum(labels * log_probs, axis=1))
 
 
-def check_choices(type='iwass', cond_type='acgan'):
+def check_choices(type: str = 'iwass', cond_type: str = 'acgan') -> None:
     """Raise `UserError` unless :func:`evaluate_loss` knows `type` and `cond_type`."""
     for name, value, choices in (('type', type, TYPES), ('cond_type', cond_type, COND_TYPES)):
         if value not in choices:

@@ -42,13 +42,13 @@ RELU_GAIN = np.sqrt(2)      # He et al. 2015, for layers followed by a (leaky) r
 class FeatureMaps:
     """Numbers of feature maps: ``maps(stage)``, and the number of the finest stage, ``maps.last_stage``."""
 
-    def __init__(self, resolution, base, decay, maximum):
+    def __init__(self, resolution: int, base: float, decay: float, maximum: int) -> None:
         if resolution < 4 or resolution & (resolution - 1):
             raise UserError(f'resolution={resolution!r}: the networks need a power of two, at least 4')
         self.last_stage = int(resolution).bit_length() - 2
         self.base, self.decay, self.maximum = base, decay, maximum
 
-    def __call__(self, stage):
+    def __call__(self, stage: int) -> int:
         maps = min(int(self.base / 2.0 ** (stage * self.decay)), self.maximum)
         if maps < 1:
             raise UserError(f'fmap_base={self.base!r}: no feature maps are left at '
@@ -139,7 +139,7 @@ def G_paper(
     use_batchnorm       = False,
     tanh_at_end         = None,     # Factor of a tanh after the last layer; None: linear.
     **_unknown,
-):
+) -> dict:
     """The generator: latents (N, latent_size) [, labels (N, label_size)] -> images (N, C, resolution, resolution)."""
     maps = FeatureMaps(resolution, fmap_base, fmap_decay, fmap_max)
     cur_lod = _shared_scalar('cur_lod')
@@ -180,7 +180,7 @@ def D_paper(
     use_gdrop           = True,
     use_layernorm       = False,
     **_unknown,
-):
+) -> dict:
     """The discriminator: images (N, C, resolution, resolution) -> scores (N, 1) [, label logits (N, label_size)]."""
     maps = FeatureMaps(resolution, fmap_base, fmap_decay, fmap_max)
     cur_lod, gdrop_strength = _shared_scalar('cur_lod'), _shared_scalar('gdrop_strength')
@@ -232,7 +232,7 @@ def G_mnist_mode_recovery(
     tanh_at_end         = 1.0,
     progressive         = False,    # Grow, with one image output per resolution.
     **_unknown,
-):
+) -> dict:
     """One convolution per stage, 64 maps in the first. Inputs and output as of :func:`G_paper`."""
     maps = FeatureMaps(resolution, fmap_base, fmap_decay, fmap_max)
     cur_lod = _shared_scalar('cur_lod')
@@ -276,7 +276,7 @@ def D_mnist_mode_recovery(
     use_batchnorm       = True,
     progressive         = False,    # Grow, with one image input per resolution.
     **_unknown,
-):
+) -> dict:
     """One convolution per stage, dense layers on the flattened 4x4 maps. Input and outputs as of :func:`D_paper`."""
     maps = FeatureMaps(resolution, fmap_base, fmap_decay, fmap_max)
     cur_lod, gdrop_strength = _shared_scalar('cur_lod'), _shared_scalar('gdrop_strength')
@@ -309,7 +309,7 @@ def mnist_classifier(
     resolution          = 32,
     label_size          = 10,
     **_unknown,
-):
+) -> dict:
     """Plain classifier of digits: images (N, num_channels, resolution, resolution) -> probabilities (N, label_size)."""
     activation = layers.LeakyRectify(0.1)
     images = layer = InputLayer((None, num_channels, resolution, resolution), name='Cimages')

@@ -21,6 +21,9 @@ not know are ignored, as they were there: `structure`, whose two values are the 
 them.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
@@ -52,18 +55,18 @@ def unrounded(x):
 class RoundLayer(Layer):
     """Apply `rounding`."""
 
-    def __init__(self, incoming, rounding, **kwargs):
+    def __init__(self, incoming, rounding: Callable, **kwargs: Any) -> None:
         super().__init__(incoming, **kwargs)
         self.rounding = rounding
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         return self.rounding(input)
 
 
 class Float16Layer(Layer):
     """Convert to float16."""
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         return T.cast(input, 'float16')
 
 
@@ -86,8 +89,9 @@ class WeightLayer(Layer):
     activation, rounding : callable
     """
 
-    def __init__(self, incoming, shape, num_units, fan_in, gain=RELU_GAIN, use_wscale=True, activation=identity,
-                 rounding=unrounded, **kwargs):
+    def __init__(self, incoming, shape: tuple[int, ...], num_units: int, fan_in: int, gain: float = RELU_GAIN,
+                 use_wscale: bool = True, activation: Callable = identity, rounding: Callable = unrounded,
+                 **kwargs: Any) -> None:
         super().__init__(incoming, **kwargs)
         self.num_units = num_units
         self.nonlinearity = activation
@@ -100,7 +104,7 @@ class WeightLayer(Layer):
         self.scaled_weight = rounding(self.weight * self.scale if use_wscale else self.weight)
         self.rounded_bias = rounding(self.bias)
 
-    def add_param(self, spec, shape, name, **tags):
+    def add_param(self, spec: Callable, shape: tuple[int, ...], name: str, **tags: bool):
         """As in Lasagne, but with the names of the 2018 release."""
         param = super().add_param(spec, shape, None, **tags)
         param.name = f'{self.name}/{name}'
@@ -115,16 +119,16 @@ class WeightLayer(Layer):
 class ConvLayer(WeightLayer):
     """Convolution with size x size filters, which are not flipped, and the padding that keeps the image size."""
 
-    def __init__(self, incoming, num_units, size=3, **kwargs):
+    def __init__(self, incoming, num_units: int, size: int = 3, **kwargs: Any) -> None:
         channels = incoming.output_shape[1]
         super().__init__(incoming, (size, size, channels, num_units), num_units, size ** 2 * channels, **kwargs)
         self.pad = size // 2
         self.filters = self.scaled_weight.dimshuffle(3, 2, 0, 1)
 
-    def get_output_shape_for(self, input_shape):
+    def get_output_shape_for(self, input_shape: tuple) -> tuple:
         return input_shape[0], self.num_units, *input_shape[2:]
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         x = layers.as_type_of(self.weight, input)
         return self.activate(T.nnet.conv2d(x, self.filters, border_mode=(self.pad, self.pad), filter_flip=False))
 
@@ -132,7 +136,7 @@ class ConvLayer(WeightLayer):
 class UpscaleConvLayer(WeightLayer):
     """Nearest-neighbour upscaling to twice the size, then a 3x3 convolution; `fused` tells the layout of the weight."""
 
-    def __init__(self, incoming, num_units, fused, **kwargs):
+    def __init__(self, incoming, num_units: int, fused: bool, **kwargs: Any) -> None:
         channels = incoming.output_shape[1]
         maps = (num_units, channels) if fused else (channels, num_units)
         super().__init__(incoming, (3, 3, *maps), num_units, 9 * channels, **kwargs)
@@ -145,29 +149,29 @@ class UpscaleConvLayer(WeightLayer):
             return self.scaled_weight.dimshuffle(2, 3, 0, 1)
         return ops.flip_filters(self.scaled_weight.dimshuffle(3, 2, 0, 1))
 
-    def get_output_shape_for(self, input_shape):
+    def get_output_shape_for(self, input_shape: tuple) -> tuple:
         n, _c, h, w = input_shape
         return n, self.num_units, 2 * h, 2 * w
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         return self.activate(ops.upscale2x_conv2d(layers.as_type_of(self.weight, input), self.filters))
 
 
 class ConvDownscaleLayer(WeightLayer):
     """3x3 convolution, average over 2x2 pixels, then bias and activation: one 4x4 convolution of stride 2."""
 
-    def __init__(self, incoming, num_units, **kwargs):
+    def __init__(self, incoming, num_units: int, **kwargs: Any) -> None:
         channels = incoming.output_shape[1]
         super().__init__(incoming, (3, 3, channels, num_units), num_units, 9 * channels, **kwargs)
         # Of the taps of the upscaling convolution, each sums those of the filter that meet one pixel of the 2x2.
         taps = ops.upscale2x_filters(self.scaled_weight.dimshuffle(3, 2, 0, 1)).dimshuffle(1, 0, 2, 3)
         self.filters = taps * np.float32(0.25)
 
-    def get_output_shape_for(self, input_shape):
+    def get_output_shape_for(self, input_shape: tuple) -> tuple:
         n, _c, h, w = input_shape
         return n, self.num_units, h // 2, w // 2
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         x = layers.as_type_of(self.weight, input)
         return self.activate(T.nnet.conv2d(x, self.filters, border_mode=(1, 1), subsample=(2, 2), filter_flip=False))
 
@@ -175,28 +179,28 @@ class ConvDownscaleLayer(WeightLayer):
 class DenseLayer(WeightLayer):
     """Dense layer on the input flattened in the order C, H, W."""
 
-    def __init__(self, incoming, num_units, **kwargs):
+    def __init__(self, incoming, num_units: int, **kwargs: Any) -> None:
         num_inputs = int(np.prod(incoming.output_shape[1:]))
         super().__init__(incoming, (num_inputs, num_units), num_units, num_inputs, **kwargs)
 
-    def get_output_shape_for(self, input_shape):
+    def get_output_shape_for(self, input_shape: tuple) -> tuple:
         return input_shape[0], self.num_units
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         return self.activate(T.dot(input.flatten(2), self.scaled_weight))
 
 
 class DenseTo4x4Layer(WeightLayer):
     """Dense layer that makes feature maps of 4x4 pixels, with one bias per map."""
 
-    def __init__(self, incoming, num_units, **kwargs):
+    def __init__(self, incoming, num_units: int, **kwargs: Any) -> None:
         num_inputs = incoming.output_shape[1]
         super().__init__(incoming, (num_inputs, num_units * 16), num_units, num_inputs, gain=RELU_GAIN / 4, **kwargs)
 
-    def get_output_shape_for(self, input_shape):
+    def get_output_shape_for(self, input_shape: tuple) -> tuple:
         return input_shape[0], self.num_units, 4, 4
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         return self.activate(T.dot(input, self.scaled_weight).reshape((input.shape[0], self.num_units, 4, 4)))
 
 
@@ -207,14 +211,14 @@ class GroupStdConcatLayer(Layer):
     the group size is an error.
     """
 
-    def __init__(self, incoming, group_size, **kwargs):
+    def __init__(self, incoming, group_size: int, **kwargs: Any) -> None:
         super().__init__(incoming, **kwargs)
         self.group_size = group_size
 
-    def get_output_shape_for(self, input_shape):
+    def get_output_shape_for(self, input_shape: tuple) -> tuple:
         return input_shape[0], input_shape[1] + 1, *input_shape[2:]
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         n, c, h, w = [input.shape[i] for i in range(4)]
         size = T.minimum(n, self.group_size)
         is_whole = T.opt.Assert(f'mbstd_group_size={self.group_size}: the size of the minibatch must be a multiple of '
@@ -263,7 +267,7 @@ def G_paper(
     fused_scale         = True,     # Layout of the weights of the upscaling convolutions.
     dtype               = 'float32',
     **_unknown,
-):
+) -> dict:
     """The generator: latents (N, latent_size), labels (N, label_size) -> images (N, C, resolution, resolution)."""
     maps = FeatureMaps(resolution, fmap_base, fmap_decay, fmap_max)
     cur_lod, rounding = _lod_variable(), _rounding(dtype)
@@ -307,7 +311,7 @@ def D_paper(
     fused_scale         = True,     # Average before bias and activation, not after.
     dtype               = 'float32',
     **_unknown,
-):
+) -> dict:
     """The discriminator: images (N, C, resolution, resolution) -> scores (N, 1), label logits (N, label_size)."""
     maps = FeatureMaps(resolution, fmap_base, fmap_decay, fmap_max)
     cur_lod, rounding = _lod_variable(), _rounding(dtype)

@@ -17,7 +17,8 @@ import multiprocessing
 import os
 import pathlib
 import sys
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -32,6 +33,7 @@ from data import hdf5_format
 from data.hdf5_writer import HDF5Writer
 from metrics import evaluation
 from paper import small_scale
+from paper.small_scale import Job
 from runs.records import read_config
 from training import experiment
 
@@ -41,7 +43,7 @@ NUM_STACKED = 20000     # RGB images of three digits.
 METRICS = {'growing': ['swd'], 'ablation': ['swd', 'ms_ssim'], 'modes': ['mnist_modes']}
 NUM_IMAGES = {'growing': 1024, 'ablation': 1024, 'modes': 25600}
 
-DIGITS = {'h5_path': 'digits-32x32.h5', 'resolution': 32, 'max_labels': 0, 'mirror_augment': False}
+DIGITS: dict[str, Any] = {'h5_path': 'digits-32x32.h5', 'resolution': 32, 'max_labels': 0, 'mirror_augment': False}
 SMALL_DIGITS = {**DIGITS, 'resolution': 16}
 STACKED = {**DIGITS, 'h5_path': 'digits-rgb-32x32.h5'}
 NETWORKS = {'fmap_base': 128, 'fmap_max': 32, 'latent_size': 32}
@@ -49,26 +51,13 @@ TRAIN = {'rampup_kimg': 0, 'tick_kimg_default': 2, 'tick_kimg_overrides': {}, 'i
          'network_snapshot_ticks': 1000, 'show_progress': False}
 
 
-class Job(NamedTuple):
-    """One training run."""
-
-    part: str           # 'growing', 'ablation' or 'modes'.
-    name: str
-    seed: int
-    experiment: dict    # As an entry of config.experiments.
-
-    @property
-    def folder(self):
-        return f'{self.part}-{self.name}-seed{self.seed}'
-
-
 # ----------------------------------------------------------------------------------------------------------------------
-# What is run.
+# The runs.
 
 
-def derived(name, dataset, networks, **train):
+def derived(name: str, dataset: dict, networks: dict, **train: Any) -> dict:
     """An experiment of `config.py` with other data, smaller networks and a shorter training."""
-    chosen = copy.deepcopy(config.experiments[name])
+    chosen: dict = copy.deepcopy(config.experiments[name])
     growing = chosen['train'].get('lod_training_kimg', 600) > 0
     chosen['dataset'] = dict(dataset)
     for net in 'GD':
@@ -80,10 +69,10 @@ def derived(name, dataset, networks, **train):
     return chosen
 
 
-def growing_jobs():
+def growing_jobs() -> list[Job]:
     """Figure 4: the networks of row g with and without growing, with a snapshot every few kimg."""
-    common = {'total_kimg': 48, 'network_snapshot_ticks': 1, 'minibatch_default': 16, 'G_learning_rate_max': 0.003,
-              'D_learning_rate_max': 0.003}
+    common: dict[str, Any] = {'total_kimg': 48, 'network_snapshot_ticks': 1, 'minibatch_default': 16,
+                              'G_learning_rate_max': 0.003, 'D_learning_rate_max': 0.003}
     networks = {**NETWORKS, 'fmap_base': 256}
     grown = derived('table1-celeba-g-pixelwise-normalization', DIGITS, networks, lod_training_kimg=3,
                     lod_transition_kimg=3, **common)
@@ -93,7 +82,7 @@ def growing_jobs():
             for name, chosen in (('growing', grown), ('nogrowing', fixed))]
 
 
-def ablation_jobs():
+def ablation_jobs() -> list[Job]:
     """Table 1 row by row, with the same changes between rows; half the minibatch, five times the learning rate."""
     jobs = []
     for row in config.table1_rows:
@@ -111,7 +100,7 @@ def ablation_jobs():
     return sorted(jobs, key=lambda job: job.seed)
 
 
-def modes_jobs():
+def modes_jobs() -> list[Job]:
     """Table 4, column K / 4: modes of stacked digits found without and with our normalization and minibatch stddev."""
     jobs = []
     for variant in ('wgan-gp', 'our-norm', 'mb-stddev'):
@@ -128,7 +117,7 @@ PARTS = {'growing': growing_jobs, 'ablation': ablation_jobs, 'modes': modes_jobs
 # Running it.
 
 
-def make_datasets(data_dir):
+def make_datasets(data_dir: str) -> None:
     """The handwritten digits at 32x32, and RGB images of three of them each."""
     digits, stacked = [os.path.join(data_dir, section['h5_path']) for section in (DIGITS, STACKED)]
     if not os.path.exists(digits):
@@ -143,21 +132,21 @@ def make_datasets(data_dir):
                 writer.add_images(images[group])
 
 
-def make_classifier(data_dir, out_dir):
-    """What reads the digits in the three colours."""
+def make_classifier(data_dir: str, out_dir: str) -> None:
+    """The classifier that reads the digits of the three colour channels."""
     path = os.path.join(out_dir, 'classifier.npz')
     if not os.path.exists(path) and train_classifier.main([os.path.join(data_dir, DIGITS['h5_path']), path]):
         raise UserError(f'{path}: could not be made')
 
 
-def run_dir_of(job, out_dir):
+def run_dir_of(job: Job, out_dir: str) -> pathlib.Path | None:
     """Folder of the finished run of a job, or None."""
     for done in sorted(pathlib.Path(out_dir, job.folder).glob('*/_training-done.txt')):
         return done.parent
     return None
 
 
-def train_job(job, data_dir, out_dir):
+def train_job(job: Job, data_dir: str, out_dir: str) -> None:
     """Train one job in this process."""
     result_dir = os.path.join(out_dir, job.folder)
     os.makedirs(result_dir, exist_ok=True)
@@ -167,7 +156,7 @@ def train_job(job, data_dir, out_dir):
                                   'auto', {**config.theano_flags, 'device': 'cpu'}, train_gan=train.train_gan)
 
 
-def evaluate_job(job, data_dir, out_dir):
+def evaluate_job(job: Job, data_dir: str, out_dir: str) -> None:
     """Evaluate the metrics of one job that are not evaluated yet; a diverged run has none."""
     run_dir = run_dir_of(job, out_dir)
     if run_dir is None:
@@ -175,12 +164,13 @@ def evaluate_job(job, data_dir, out_dir):
     theano_env.configure('auto', {**config.theano_flags, 'device': 'cpu'})
     with contextlib.redirect_stderr(io.StringIO()):     # Its progress bars.
         evaluation.evaluate_run(
-            str(run_dir), METRICS[job.part], lambda: experiment.open_dataset(read_config(run_dir), data_dir),
+            str(run_dir), METRICS[job.part], lambda: experiment.open_dataset(read_config(str(run_dir)), data_dir),
             os.path.join(data_dir, 'metric-cache'), NUM_IMAGES[job.part], only_final=job.part != 'growing',
             classifier=os.path.join(out_dir, 'classifier.npz'))
 
 
-def on_all(function, desc, jobs, data_dir, out_dir, workers):
+def on_all(function: Callable[[Job, str, str], None], desc: str, jobs: list[Job], data_dir: str, out_dir: str,
+           workers: int) -> None:
     """Call ``function(job, data_dir, out_dir)`` for all jobs, one process each, one thread per process."""
     os.environ['OMP_NUM_THREADS'] = '1'     # For the processes that are about to start.
     context = multiprocessing.get_context('spawn')
@@ -197,7 +187,7 @@ def on_all(function, desc, jobs, data_dir, out_dir, workers):
             raise
 
 
-def run_command(args):
+def run_command(args: argparse.Namespace) -> None:
     """Train and evaluate what is missing and write the report."""
     jobs = [job for part in args.parts for job in PARTS[part]() if job.seed in SEEDS[:args.seeds]]
     os.makedirs(args.data_dir, exist_ok=True)
@@ -210,7 +200,7 @@ def run_command(args):
     small_scale.write(jobs, {job.folder: run_dir_of(job, args.out_dir) for job in jobs}, args.report_dir)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--parts', nargs='+', choices=list(PARTS), default=list(PARTS), help='default: all')
     parser.add_argument('--seeds', type=int, default=len(SEEDS), metavar='N', help='at most so many runs of each kind')

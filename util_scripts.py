@@ -8,14 +8,17 @@ An entry of `config.py`'s table whose ``train.func`` names one of the functions 
 """
 
 import argparse
-import inspect
 import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
 
 
 from common.arguments import grid, number_list
 from common.errors import UserError, exit_status
+from common.objects import defaults_of
 from runs import page
 from runs.folder import locate_run_dir
 from runs.images import generate_fake_images
@@ -27,7 +30,7 @@ from training import experiment
 # Command line.
 
 
-OPTIONS = {     # Of all commands; defaults are those of the functions.
+OPTIONS: dict[str, dict[str, Any]] = {     # Of all commands; defaults are those of the functions.
     'snapshot': {'metavar': 'KIMG', 'help': "thousands of images, or 'final'; default: the latest"},
     'seeds': {'type': number_list, 'metavar': 'LIST', 'help': 'one random image each, for example 0-15,40'},
     'classes': {'type': number_list, 'metavar': 'LIST', 'help': 'class indices; default: one after the other'},
@@ -48,7 +51,7 @@ OPTIONS = {     # Of all commands; defaults are those of the functions.
     'video': {'action': 'store_true', 'help': 'also write a video of the way'},
 }
 
-COMMANDS = {    # function: (help, examples, what it takes beside a run)
+COMMANDS: dict[Callable, tuple] = {    # function: (help, examples, what it takes beside a run)
     generate_fake_images: (
         'Write generated images, single or in grids.',
         ['generate_fake_images 3 --seeds 0-99',
@@ -69,7 +72,7 @@ COMMANDS = {    # function: (help, examples, what it takes beside a run)
 }
 
 
-def parse_arguments(argv, config):
+def parse_arguments(argv: list[str] | None, config: ModuleType) -> dict:
     parser = argparse.ArgumentParser(description='Make images and videos of trained networks, or a page on a run.',
                                      epilog='More on each: python util_scripts.py COMMAND --help')
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
@@ -81,9 +84,9 @@ def parse_arguments(argv, config):
         command.add_argument('run', metavar='RUN_OR_PKL', help='number or folder of a run, or a network pickle')
         for name in positional:
             command.add_argument(name, metavar=name.upper())
-        for name, parameter in inspect.signature(function).parameters.items():
+        for name, default in defaults_of(function).items():
             if name in OPTIONS:
-                command.add_argument('--' + name.replace('_', '-'), default=parameter.default, **OPTIONS[name])
+                command.add_argument('--' + name.replace('_', '-'), default=default, **OPTIONS[name])
         command.add_argument('--out', metavar='DIR', help='folder to write; default: a new one in the result folder')
         command.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
         command.add_argument('--engine', default=config.engine, help='what computes; default: %(default)s')
@@ -102,7 +105,7 @@ def parse_arguments(argv, config):
     return vars(parser.parse_args(argv))
 
 
-def run_command(args, config):
+def run_command(args: dict, config: ModuleType) -> None:
     """Run a command with the options that :func:`parse_arguments` returned."""
     command, out, result_dir, engine = (args.pop(name) for name in ('command', 'out', 'result_dir', 'engine'))
     chosen = {'desc': command.replace('_', '-'), 'train': {'func': 'util_scripts.' + command, **args}}
@@ -112,7 +115,7 @@ def run_command(args, config):
         experiment.run_utility(chosen, result_dir, engine, config.theano_flags, config.precision, out)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run a command; return the exit status."""
     import config
     args = parse_arguments(argv, config)

@@ -124,7 +124,7 @@ def evaluate_run(run_dir, names, open_dataset, cache_dir, num_images=None, rando
     for name in names:
         if name == 'ms_ssim' and counts[name] % 2:
             raise UserError(f'num_images={counts[name]}: ms_ssim compares pairs of images; use an even number')
-    missing = [(entry, [name for name in names if (name, entry['snapshot'], counts[name], random_seed) not in done])
+    missing = [(entry, [name for name in names if (name, entry.snapshot, counts[name], random_seed) not in done])
                for entry in snapshots]
     needed = [name for name in names if any(name in of_snapshot for _entry, of_snapshot in missing)]
     if needed:
@@ -136,16 +136,16 @@ def evaluate_run(run_dir, names, open_dataset, cache_dir, num_images=None, rando
             for entry, of_snapshot in missing:
                 if not of_snapshot:
                     continue
-                Gs = final_Gs if entry['snapshot'] == 'network-final' else None
-                Gs = Gs or load_pkl(entry['path'])[2]
+                Gs = final_Gs if entry.snapshot == 'network-final' else None
+                Gs = Gs or load_pkl(entry.path)[2]
                 wanted = {name: (made[name], counts[name]) for name in of_snapshot}
-                values = feed_fakes(wanted, Gs, dataset, minibatch_size, random_seed, entry['snapshot'])
+                values = feed_fakes(wanted, Gs, dataset, minibatch_size, random_seed, entry.snapshot)
                 for name in of_snapshot:
                     results.append({
-                        'metric': name, **{key: entry[key] for key in ('snapshot', 'kimg', 'seconds')},
+                        'metric': name, 'snapshot': entry.snapshot, 'kimg': entry.kimg, 'seconds': entry.seconds,
                         'num_images': counts[name], 'random_seed': random_seed, 'values': values[name],
                         'evaluated': time.strftime('%Y-%m-%d %H:%M:%S')})
-                    tqdm.write(f'{name:<16} {entry["snapshot"]}  {_format_values(values[name])}')
+                    tqdm.write(f'{name:<16} {entry.snapshot}  {_format_values(values[name])}')
                 write_results(run_dir, results)
     return results
 

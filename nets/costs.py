@@ -1,17 +1,19 @@
-"""What networks cost: multiplications, activations, parameters."""
+"""The cost of networks: multiplications, activations, parameters."""
 
 import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
 
 import lasagne
 import numpy as np
 
+from nets.network import Network
 
-def multiplications(net, resolution):
+
+def multiplications(net: Network, resolution: int) -> int:
     """Multiplications of one forward pass of the convolutions of `net` at and below `resolution`, per image."""
     return sum(count for height, count in layer_multiplications(net) if height <= resolution)
 
 
-def layer_multiplications(net):
+def layer_multiplications(net: Network) -> list[tuple[int, int]]:
     """[(height of the output, multiplications per image)] of every layer of `net`."""
     counts = []
     for layer in lasagne.layers.get_all_layers(net.output_layers):
@@ -21,12 +23,12 @@ def layer_multiplications(net):
     return counts
 
 
-def activations(net, resolution):
+def activations(net: Network, resolution: int) -> int:
     """Values that the layers of `net` at and below `resolution` put out for one image."""
     shapes = [layer.output_shape[1:] for layer in lasagne.layers.get_all_layers(net.output_layers)]
     return sum(int(np.prod(shape)) for shape in shapes if len(shape) < 3 or shape[1] <= resolution)
 
 
-def num_trainable(net):
+def num_trainable(net: Network) -> int:
     """Number of trainable parameters of a network, all its toRGB or fromRGB layers included."""
     return sum(var.get_value(borrow=True).size for var in net.trainables.values())

@@ -12,6 +12,8 @@ ranks            Ranks: the minibatch is one rank's share; noise is drawn for th
 ================ =======================================================================================================
 """
 
+from typing import Any
+
 import numpy as np
 
 import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
@@ -26,7 +28,7 @@ from theano.sandbox.rng_mrg import MRG_RandomStreams
 from theano.tensor.signal.pool import pool_2d
 
 from nets import ops
-from nets.ranks import SINGLE, own_rows
+from nets.ranks import SINGLE, Ranks, own_rows
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Activations.
@@ -48,7 +50,7 @@ def rectify(x):
 # Resampling.
 
 
-def resize_activations(x, from_shape, to_shape):
+def resize_activations(x, from_shape: tuple, to_shape: tuple):
     """Resize `x` from the static shape `from_shape` to `to_shape`, tuples (N or None, C, H, W).
 
     Surplus channels are dropped, missing ones are zero; sizes are averaged down or repeated up by whole factors.
@@ -70,15 +72,15 @@ def resize_activations(x, from_shape, to_shape):
 class Upscale2DLayer(Layer):
     """Nearest-neighbour upscaling by `scale_factor`."""
 
-    def __init__(self, incoming, scale_factor=2, **kwargs):
+    def __init__(self, incoming, scale_factor: int = 2, **kwargs: Any) -> None:
         super().__init__(incoming, **kwargs)
         self.scale_factor = scale_factor
 
-    def get_output_shape_for(self, input_shape):
+    def get_output_shape_for(self, input_shape: tuple) -> tuple:
         n, c, h, w = input_shape
         return n, c, h * self.scale_factor, w * self.scale_factor
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         return ops.upscale2d(input, self.scale_factor)
 
 
@@ -89,7 +91,8 @@ class Pool2DLayer(lasagne.layers.Pool2DLayer):
     the images already come at a lower resolution.
     """
 
-    def __init__(self, incoming, pool_size=2, mode='average', image_lod=None, **kwargs):
+    def __init__(self, incoming, pool_size: int = 2, mode: str = 'average', image_lod: int | None = None,
+                 **kwargs: Any) -> None:
         if mode not in ('average', 'max'):
             raise ValueError(f"Pool2DLayer mode={mode!r}: use 'average' or 'max'")
         super().__init__(incoming, pool_size, mode=mode, **kwargs)
@@ -98,7 +101,7 @@ class Pool2DLayer(lasagne.layers.Pool2DLayer):
                              % ((pool_size,) + tuple(self.input_shape[2:])))
         self.image_lod = image_lod
 
-    def get_output_for(self, input, image_lod=0, **kwargs):
+    def get_output_for(self, input, image_lod: int = 0, **kwargs: Any):
         if self.mode == 'max':
             return pool_2d(input, ws=self.pool_size, ignore_border=True, mode='max')
         if self.image_lod is None:
@@ -122,18 +125,19 @@ class LODSelectLayer(MergeLayer):
     first_incoming_lod : int
     """
 
-    def __init__(self, incomings, cur_lod, first_incoming_lod=0, **kwargs):
+    def __init__(self, incomings, cur_lod, first_incoming_lod: int = 0, **kwargs: Any) -> None:
         super().__init__(incomings, **kwargs)
         self.cur_lod = cur_lod
         self.first_incoming_lod = first_incoming_lod
 
-    def get_output_shape_for(self, input_shapes):
+    def get_output_shape_for(self, input_shapes: list[tuple]) -> tuple:
         return input_shapes[0]
 
     def _index(self, lod):
         return int(np.clip(lod - self.first_incoming_lod, 0, len(self.input_shapes) - 1))
 
-    def get_output_for(self, inputs, min_lod=None, max_lod=None, image_lod=0, **kwargs):
+    def get_output_for(self, inputs, min_lod: int | None = None, max_lod: int | None = None, image_lod: int = 0,
+                       **kwargs: Any):
         if image_lod and (min_lod is None or min_lod < image_lod):
             raise ValueError(f'image_lod={image_lod!r} needs min_lod >= image_lod, got min_lod={min_lod!r}: images at '
                              'a lower resolution than that of min_lod would lose detail')
@@ -191,19 +195,20 @@ class Conv2DLayer(_WeightLayer):
         ``'same'``, ``'full'``, ``'valid'`` or a number of pixels.
     """
 
-    def __init__(self, incoming, num_units, filter_size, pad='same', **kwargs):
+    def __init__(self, incoming, num_units: int, filter_size: int, pad: str | int = 'same', **kwargs: Any) -> None:
         if pad == 'same' and filter_size % 2 == 0:
             raise ValueError(f"pad='same' needs an odd filter_size, got {filter_size!r}")
         self.filter_size = filter_size
-        self.pad = {'same': filter_size // 2, 'full': filter_size - 1, 'valid': 0}.get(pad, pad)
+        named_pads: dict[Any, int] = {'same': filter_size // 2, 'full': filter_size - 1, 'valid': 0}
+        self.pad = named_pads.get(pad, pad)
         W_shape = (num_units, incoming.output_shape[1], filter_size, filter_size)
         super().__init__(incoming, num_units, W_shape, **kwargs)
 
-    def get_output_shape_for(self, input_shape):
+    def get_output_shape_for(self, input_shape: tuple) -> tuple:
         h, w = [size + 2 * self.pad - self.filter_size + 1 for size in input_shape[2:]]
         return input_shape[0], self.num_units, h, w
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         size = self.filter_size
         if self.input_shape[2:] == (1, 1) and self.pad == size - 1:
             # Full padding of a single pixel is a matrix product; as a convolution nearly all its factors are zeros.
@@ -233,13 +238,13 @@ def filters_to_inputs(W):
 class NINLayer(_WeightLayer):
     """1x1 convolution. W has the shape (C, num_units), as in Lasagne."""
 
-    def __init__(self, incoming, num_units, **kwargs):
+    def __init__(self, incoming, num_units: int, **kwargs: Any) -> None:
         super().__init__(incoming, num_units, (incoming.output_shape[1], num_units), **kwargs)
 
-    def get_output_shape_for(self, input_shape):
+    def get_output_shape_for(self, input_shape: tuple) -> tuple:
         return (input_shape[0], self.num_units) + tuple(input_shape[2:])
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         return self.activate(T.nnet.conv2d(as_type_of(self.W, input), self.filters(filters_of_size_1),
                                            filter_flip=False))
 
@@ -258,12 +263,12 @@ def as_type_of(W, x):
 class ScaleLayer(Layer):
     """Multiply by a constant, kept per channel as the parameter `scales`, neither trainable nor regularizable."""
 
-    def __init__(self, incoming, scale, **kwargs):
+    def __init__(self, incoming, scale: float, **kwargs: Any) -> None:
         super().__init__(incoming, **kwargs)
         self.scales = self.add_param(Constant(scale), (self.input_shape[1],), name='scales', trainable=False,
                                      regularizable=False)
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         return input * _per_channel(self.scales)
 
 
@@ -284,7 +289,7 @@ class WScaleLayer(Layer):
     the nonlinearity of the layer below, whose output it gets.
     """
 
-    def __init__(self, incoming, **kwargs):
+    def __init__(self, incoming, **kwargs: Any) -> None:
         super().__init__(incoming, **kwargs)
         W = incoming.W.get_value()
         scale = np.sqrt(np.mean(W ** 2))
@@ -295,7 +300,7 @@ class WScaleLayer(Layer):
         self.nonlinearity = _take_over(incoming)
         self.b = self.add_param(Constant(0.), (incoming.output_shape[1],), name='b', regularizable=False)
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         if self.b is not None:
             input = input + (_per_channel(self.b) if input.ndim == 4 else self.b)
         return self.nonlinearity(input)
@@ -308,11 +313,11 @@ class WScaleLayer(Layer):
 class PixelNormLayer(Layer):
     """Pixelwise feature vector normalization (section 4.2): ``x / sqrt(mean over C of x^2 + 1e-8)``."""
 
-    def __init__(self, incoming, epsilon=1e-8, **kwargs):
+    def __init__(self, incoming, epsilon: float = 1e-8, **kwargs: Any) -> None:
         super().__init__(incoming, **kwargs)
         self.epsilon = epsilon
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         # The dtype matters for float32 latents when floatX is float64.
         mean_square = T.mean(T.sqr(input), axis=1, dtype=theano.config.floatX, keepdims=True)
         return input / T.sqrt(mean_square + self.epsilon)
@@ -324,7 +329,7 @@ class LayerNormLayer(Layer):
     Takes over the bias and the nonlinearity of the layer below (Ba et al. 2016; baseline (a) of Table 1).
     """
 
-    def __init__(self, incoming, epsilon=1e-4, **kwargs):
+    def __init__(self, incoming, epsilon: float = 1e-4, **kwargs: Any) -> None:
         super().__init__(incoming, **kwargs)
         self.epsilon = epsilon
         self.nonlinearity = _take_over(incoming)
@@ -332,7 +337,7 @@ class LayerNormLayer(Layer):
         self.gain = self.add_param(np.asarray(1.0, dtype='float32'), (), name='gain')
         self.b = self.add_param(Constant(0.), (self.input_shape[1],), name='b', regularizable=False)
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         axes = tuple(range(1, input.ndim))
         centered = input - T.mean(input, axis=axes, keepdims=True)
         std = T.sqrt(T.mean(T.sqr(centered), axis=axes, keepdims=True) + self.epsilon)
@@ -348,7 +353,7 @@ class BatchNormLayer(Layer):
     ``batch_norm_update_averages=False`` (the name is Lasagne's) to all evaluations but one.
     """
 
-    def __init__(self, incoming, epsilon=1e-4, alpha=0.1, **kwargs):
+    def __init__(self, incoming, epsilon: float = 1e-4, alpha: float = 0.1, **kwargs: Any) -> None:
         super().__init__(incoming, **kwargs)
         self.epsilon = epsilon
         self.alpha = alpha
@@ -359,7 +364,8 @@ class BatchNormLayer(Layer):
         self.mean = self.add_param(Constant(0.), shape, name='mean', **statistic)
         self.inv_std = self.add_param(Constant(1.), shape, name='inv_std', **statistic)
 
-    def get_output_for(self, input, deterministic=False, batch_norm_update_averages=True, **kwargs):
+    def get_output_for(self, input, deterministic: bool = False, batch_norm_update_averages: bool = True,
+                       **kwargs: Any):
         mean, inv_std = self.mean, self.inv_std
         if not deterministic:
             mean = T.mean(input, axis=(0, 2, 3))
@@ -403,7 +409,7 @@ class GDropLayer(Layer):
         strength; ``'mul'``: (1 + strength) ^ Gaussian.
     """
 
-    def __init__(self, incoming, strength, mode='prop', **kwargs):
+    def __init__(self, incoming, strength, mode: str = 'prop', **kwargs: Any) -> None:
         super().__init__(incoming, **kwargs)
         if mode not in ('prop', 'drop', 'mul'):
             raise ValueError(f"GDropLayer mode={mode!r}: use 'prop', 'drop' or 'mul'")
@@ -411,7 +417,7 @@ class GDropLayer(Layer):
         self.mode = mode
         self.random = MRG_RandomStreams(lasagne.random.get_rng().randint(1, 2147462579))
 
-    def draw(self, size, dtype):
+    def draw(self, size: tuple, dtype: str):
         if self.mode == 'drop':
             keep = 1 - self.strength
             return self.random.binomial(size, p=keep, dtype=dtype) / keep
@@ -419,19 +425,19 @@ class GDropLayer(Layer):
             return (1 + self.strength) ** self.random.normal(size, dtype=dtype)
         return 1 + self.random.normal(size, dtype=dtype) * (self.strength * self.input_shape[1] ** 0.5)
 
-    def get_output_for(self, input, deterministic=False, ranks=SINGLE, **kwargs):
+    def get_output_for(self, input, deterministic: bool = False, ranks: Ranks = SINGLE, **kwargs: Any):
         if deterministic:
             return input
         noise = own_rows(lambda num: self.draw((num, input.shape[1]), input.dtype), input.shape[0], ranks)
         return input * noise.reshape((input.shape[0], input.shape[1]) + (1,) * (input.ndim - 2))
 
 
-def Tstdeps(x, axis, epsilon=1e-8):
+def Tstdeps(x, axis: int | tuple[int, ...], epsilon: float = 1e-8):
     """Standard deviation along `axis`, kept as broadcastable, with a gradient at zero: sqrt(variance + 1e-8)."""
     return T.sqrt(T.mean(T.sqr(x - T.mean(x, axis=axis, keepdims=True)), axis=axis, keepdims=True) + epsilon)
 
 
-def Tstd(x, axis):
+def Tstd(x, axis: int | tuple[int, ...]):
     """Standard deviation along `axis`, kept as broadcastable."""
     return Tstdeps(x, axis, epsilon=0.0)
 
@@ -455,7 +461,8 @@ class MinibatchStatConcatLayer(Layer):
 
     FUNCS = {'Tstdeps': Tstdeps, 'Tstd': Tstd}
 
-    def __init__(self, incoming, func='Tstdeps', averaging='all', num_parts=1, **kwargs):
+    def __init__(self, incoming, func: str = 'Tstdeps', averaging: str = 'all', num_parts: int = 1,
+                 **kwargs: Any) -> None:
         super().__init__(incoming, **kwargs)
         if not isinstance(num_parts, int) or num_parts < 1:
             raise ValueError(f'MinibatchStatConcatLayer num_parts={num_parts!r}: use 1 for the whole minibatch, or a '
@@ -475,7 +482,7 @@ class MinibatchStatConcatLayer(Layer):
         self.num_parts = num_parts
         self.num_maps = maps[averaging]
 
-    def get_output_shape_for(self, input_shape):
+    def get_output_shape_for(self, input_shape: tuple) -> tuple:
         return (input_shape[0], input_shape[1] + self.num_maps) + tuple(input_shape[2:])
 
     def statistic(self, x):
@@ -495,7 +502,7 @@ class MinibatchStatConcatLayer(Layer):
         groups = per_channel.reshape((self.num_maps, self.input_shape[1] // self.num_maps))
         return T.mean(groups, axis=1).dimshuffle('x', 0, 'x', 'x')
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         n, _c, h, w = [input.shape[i] for i in range(4)]
         if self.num_parts == 1:
             maps = T.alloc(self.statistic(input), n, self.num_maps, h, w)
@@ -514,7 +521,7 @@ class MinibatchLayer(Layer):
     sets their scale and the bias from the activations of real images.
     """
 
-    def __init__(self, incoming, num_kernels, dim_per_kernel=5, **kwargs):
+    def __init__(self, incoming, num_kernels: int, dim_per_kernel: int = 5, **kwargs: Any) -> None:
         super().__init__(incoming, **kwargs)
         self.num_kernels = num_kernels
         self.num_inputs = int(np.prod(self.input_shape[1:]))
@@ -522,7 +529,7 @@ class MinibatchLayer(Layer):
         self.log_weight_scale = self.add_param(Constant(0.), (num_kernels, dim_per_kernel), name='log_weight_scale')
         self.b = self.add_param(Constant(-1.), (num_kernels,), name='b')
 
-    def get_output_shape_for(self, input_shape):
+    def get_output_shape_for(self, input_shape: tuple) -> tuple:
         return input_shape[0], self.num_inputs + self.num_kernels
 
     def distances(self, x):
@@ -532,11 +539,11 @@ class MinibatchLayer(Layer):
         differences = projected.dimshuffle(0, 1, 2, 'x') - projected.dimshuffle('x', 1, 2, 0)
         return T.sum(abs(differences), axis=2) + 1e6 * T.eye(x.shape[0], dtype=x.dtype).dimshuffle(0, 'x', 1)
 
-    def get_output_for(self, input, **kwargs):
+    def get_output_for(self, input, **kwargs: Any):
         x = input.flatten(2)
         return T.concatenate([x, T.sum(T.exp(-self.distances(x)), axis=2) + self.b], axis=1)
 
-    def initial_values(self, input):
+    def initial_values(self, input) -> list[tuple]:
         """[(parameter, expression)]: mean distance to the nearest sample becomes 2, the mean feature 0."""
         distances = self.distances(input.flatten(2))
         nearest = 0.5 * T.mean(T.min(distances, axis=2), axis=0)
@@ -545,12 +552,12 @@ class MinibatchLayer(Layer):
                 (self.b, -T.mean(features, axis=0))]
 
 
-def has_mbdisc(output_layers):
+def has_mbdisc(output_layers: list) -> bool:
     """Whether there is a :class:`MinibatchLayer` among the layers below `output_layers`."""
     return any(isinstance(layer, MinibatchLayer) for layer in lasagne.layers.get_all_layers(output_layers))
 
 
-def initialize_mbdisc(input_layer, output_layers, images, **kwargs):
+def initialize_mbdisc(input_layer, output_layers: list, images: np.ndarray, **kwargs: Any) -> None:
     """Data-dependent initialisation of every :class:`MinibatchLayer` below `output_layers`, in training mode.
 
     Parameters

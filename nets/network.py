@@ -1,12 +1,14 @@
 """Networks as objects: a Lasagne graph made by a build function, to be evaluated, copied and pickled."""
 
 import copy
-import inspect
 import pickle
 import re
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
 
@@ -16,7 +18,7 @@ import theano.tensor as T
 from theano.tensor.signal.pool import pool_2d
 
 from common.errors import UserError, did_you_mean
-from common.objects import import_obj
+from common.objects import defaults_of, import_obj
 from nets import updates
 from nets.tf_functions import is_tf_expression, set_vars, shape_to_list
 from nets.tf_training import histogram
@@ -59,7 +61,7 @@ class Network:
 
     __module__ = 'tfutil_shim'      # By which pickles name the class, wherever it lives.
 
-    def __init__(self, name=None, func=None, **static_kwargs):
+    def __init__(self, name: str | None = None, func: str | Callable | None = None, **static_kwargs: Any) -> None:
         if func is None:
             raise UserError("Network(func=None): give a build function, for example func='networks.G_paper'")
         self._func = func if callable(func) else import_obj(func)
@@ -104,19 +106,19 @@ class Network:
                                doc='Symbolic variables of the types of the inputs.')
 
     @property
-    def input_shapes(self):
+    def input_shapes(self) -> list[list]:
         """Lists of sizes, None for the minibatch.
 
         A generator without classes has [None, 0] for labels at the end, as in the 2018 release, whose scripts ask for
         that shape; `run` takes such labels and does without.
         """
         shapes = [shape_to_list(layer.output_shape) for layer in self.input_layers]
-        if len(shapes) == 1 and len(shapes[0]) == 2 and 'label_size' in inspect.signature(self._func).parameters:
+        if len(shapes) == 1 and len(shapes[0]) == 2 and 'label_size' in defaults_of(self._func):
             shapes.append([None, 0])
         return shapes
 
     @property
-    def output_templates(self):
+    def output_templates(self) -> list:
         """Symbolic outputs for `input_templates`, the same expressions every time; dropout and noise are off."""
         if self._output_templates is None:
             self._output_templates = self.get_output_for(*self.input_templates, return_as_list=True, deterministic=True)
@@ -141,7 +143,7 @@ class Network:
             raise UserError(f'{self.name} has no variable {name_or_var!r}{did_you_mean(name, self.vars)}')
         return self.vars[name]
 
-    def get_var_localname(self, name_or_var):
+    def get_var_localname(self, name_or_var) -> str:
         """The local name of a variable of this network."""
         var = self.find_var(name_or_var)
         for name, known in self.vars.items():
@@ -149,33 +151,33 @@ class Network:
                 return name
         raise UserError(f'{self.name} has no variable {var!r}')
 
-    def get_var(self, name_or_var):
+    def get_var(self, name_or_var) -> np.ndarray:
         """The value of a variable as an array."""
         return self.find_var(name_or_var).get_value()
 
-    def set_var(self, name_or_var, value):
+    def set_var(self, name_or_var, value: ArrayLike) -> None:
         """Assign an array or number to a variable."""
         set_vars({self.find_var(name_or_var): value})
 
-    def reset_vars(self):
+    def reset_vars(self) -> None:
         """Give all variables fresh initial values, which draws from the random generators as a construction does."""
         self.copy_vars_from(Network(self.name, self._func, **self.static_kwargs))
 
-    def reset_trainables(self):
+    def reset_trainables(self) -> None:
         """Give the trainable variables fresh initial values; draws like `reset_vars`."""
         self.copy_trainables_from(Network(self.name, self._func, **self.static_kwargs))
 
-    def copy_vars_from(self, src_net):
+    def copy_vars_from(self, src_net: 'Network') -> None:
         """Assign the values of the variables with the same local names in another network to all of this one's."""
         set_vars({var: src_net.get_var(name) for name, var in self.vars.items()})
 
-    def copy_trainables_from(self, src_net):
+    def copy_trainables_from(self, src_net: 'Network') -> None:
         """`copy_vars_from` for the trainable variables only."""
         set_vars({var: src_net.get_var(name) for name, var in self.trainables.items()})
 
     # Copies.
 
-    def clone(self, name=None, share_nontrainables=False):
+    def clone(self, name: str | None = None, share_nontrainables: bool = False) -> 'Network':
         """A copy of the network, made without drawing from any random generator.
 
         Parameters
@@ -197,7 +199,7 @@ class Network:
                 var.name = None
         return net
 
-    def convert(self, name=None, func=None, **static_kwargs):
+    def convert(self, name: str | None = None, func: str | Callable | None = None, **static_kwargs: Any) -> 'Network':
         """A new network made by another build function, or with other arguments, with the values of this one.
 
         Parameters
@@ -228,7 +230,7 @@ class Network:
 
     __deepcopy__ = _copy
 
-    def setup_as_moving_average_of(self, src_net, beta=0.99, beta_nontrainable=0.0):
+    def setup_as_moving_average_of(self, src_net: 'Network', beta=0.99, beta_nontrainable=0.0) -> OrderedDict:
         """Updates that make this network follow `src_net`: ``new = src + (old - src) * beta``.
 
         Parameters
@@ -244,7 +246,7 @@ class Network:
         OrderedDict
             {shared variable: expression}; variables that both networks share are not in it.
         """
-        new_values = OrderedDict()
+        new_values: OrderedDict = OrderedDict()
         for is_trainable, decay in ((True, beta), (False, beta_nontrainable)):
             pairs = [(var, src_net.find_var(name)) for name, var in self.vars.items()
                      if (name in self.trainables) == is_trainable]
@@ -252,7 +254,8 @@ class Network:
             if not is_tf_expression(decay) and decay == 0:
                 new_values.update(pairs)
             elif pairs:
-                new_values.update(updates.moving_average(*zip(*pairs, strict=True), decay))
+                averages, sources = zip(*pairs, strict=True)
+                new_values.update(updates.moving_average(averages, sources, decay))
         return new_values
 
     # Pickling: plain data, no source text, no Theano objects.
@@ -282,7 +285,7 @@ class Network:
         for name, value in stored:
             self.set_var(name, value)
 
-    def verify_rebuild(self):
+    def verify_rebuild(self) -> None:
         """Check that pickling will work: rebuild the network from its pickle, compare, and discard the result.
 
         This makes all random draws of a construction once more, as the 2017 release does after every construction.
@@ -307,7 +310,7 @@ class Network:
 
     # Evaluation.
 
-    def get_output_for(self, *in_expr, return_as_list=False, **dynamic_kwargs):
+    def get_output_for(self, *in_expr, return_as_list: bool = False, **dynamic_kwargs: Any):
         """Symbolic outputs for symbolic inputs.
 
         Parameters
@@ -327,15 +330,16 @@ class Network:
                                             **kwargs)
         return _as_outputs(outputs, return_as_list)
 
-    def present_lods(self):
+    def present_lods(self) -> dict[str, int]:
         """Dynamic arguments: layers compute what the value of ``cur_lod`` needs only. {} if there is no such."""
         if 'cur_lod' not in self.toplevel_params:
             return {}
         cur_lod = float(self.get_var('cur_lod'))
         return {'min_lod': int(np.floor(cur_lod)), 'max_lod': int(np.ceil(cur_lod))}
 
-    def run(self, *in_arrays, return_as_list=False, print_progress=False, minibatch_size=None, num_gpus=1, out_mul=1.0,
-            out_add=0.0, out_shrink=1, out_dtype=None, **dynamic_kwargs):
+    def run(self, *in_arrays: np.ndarray, return_as_list: bool = False, print_progress: bool = False,
+            minibatch_size: int | None = None, num_gpus: int = 1, out_mul: float = 1.0, out_add: float = 0.0,
+            out_shrink: int = 1, out_dtype: DTypeLike | None = None, **dynamic_kwargs: Any) -> Any:
         """Evaluate the network on arrays.
 
         The operations on the outputs are carried out in this order: multiply, add, average over boxes of pixels, for
@@ -431,14 +435,14 @@ class Network:
 
     # Tables of layers.
 
-    def list_layers(self):
+    def list_layers(self) -> list[tuple]:
         """[(name, output expression for `input_templates`, [shared variables])] of the layers."""
         layers = lasagne.layers.get_all_layers(self.output_layers)
         outputs = lasagne.layers.get_output(layers, **{**self.static_kwargs, 'deterministic': True})
         return [(layer.name or '', output, layer.get_params())
                 for layer, output in zip(layers, outputs, strict=True)]
 
-    def topology_lines(self, title='LayerName', hide_layers_with_no_params=False):
+    def topology_lines(self, title: str = 'LayerName', hide_layers_with_no_params: bool = False) -> list[str]:
         """Table of the layers as the 2017 release prints it: list of str. Only trainable parameters are counted."""
         local_names = {var: name for name, var in self.vars.items()}
         rows = [(title, 'LayerType', 'Params', 'OutputShape', 'WeightShape', 'Activation'), ('---',) * 6]
@@ -454,16 +458,16 @@ class Network:
         rows += [('---',) * 6, ('Total', '', _count(self.trainables.values()), '', '', '')]
         return [''] + ['%-16s%-28s%-10s%-20s%-20s%s' % row for row in rows] + ['']
 
-    def print_layers(self, title=None, hide_layers_with_no_params=False):
+    def print_layers(self, title: str | None = None, hide_layers_with_no_params: bool = False) -> None:
         """Print the table of layers; `title` heads the first column, None: the network's name."""
         print('\n'.join(self.topology_lines(title or self.name, hide_layers_with_no_params)))
 
-    def print_topology(self):
+    def print_topology(self) -> None:
         """Print the table of layers exactly as the 2017 release does."""
         print('\n'.join(self.topology_lines()))
 
 
-    def setup_weight_histograms(self, title=None):
+    def setup_weight_histograms(self, title: str | None = None) -> None:
         """From now on `save_summaries` writes a histogram of each trainable variable to a TensorBoard `SummaryWriter`.
 
         They are named ``TITLE_W/LAYER``; `title` None: the network's name.
@@ -510,7 +514,7 @@ def _format_shape(shape):
     return ', '.join('?' if size is None else str(size) for size in shape)
 
 
-def random_latents(num_latents, G, random_state=None):
+def random_latents(num_latents: int, G: Network, random_state: np.random.RandomState | None = None) -> np.ndarray:
     """(num_latents, latent_size) float32 standard normal latents for a generator.
 
     `random_state` is a NumPy generator with a method ``randn``; None: NumPy's global one.

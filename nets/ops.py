@@ -4,6 +4,8 @@ Each has Python code, C code and a lowering to PyTorch. They replace what Theano
 memory and, for the resampling, out of about ten nodes of the graph.
 """
 
+from typing import Any
+
 import numpy as np
 
 import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
@@ -20,7 +22,7 @@ import theano_torch
 
 
 class _Leaky:
-    """What :class:`LeakyReLU` and its gradient share."""
+    """Common base of :class:`LeakyReLU` and its gradient."""
 
     __props__ = ('slope',)
 
@@ -49,10 +51,10 @@ class LeakyReLU(_Leaky, scalar.UnaryScalarOp):
 
     __props__ = ('slope',)
 
-    def impl(self, x):
+    def impl(self, x: float) -> float:
         return x if x > 0 else self.slope * x
 
-    def grad(self, inputs, output_grads):
+    def grad(self, inputs, output_grads) -> list:
         return [LeakyReLUGrad(self.slope)(inputs[0], output_grads[0])]
 
 
@@ -61,15 +63,15 @@ class LeakyReLUGrad(_Leaky, scalar.BinaryScalarOp):
 
     __props__ = ('slope',)
 
-    def impl(self, x, gz):
+    def impl(self, x: float, gz: float) -> float:
         return gz if x > 0 else self.slope * gz
 
-    def grad(self, inputs, output_grads):
+    def grad(self, inputs, output_grads) -> list:
         x, _gz = inputs
         return [x.zeros_like(), LeakyReLUGrad(self.slope)(x, output_grads[0])]
 
 
-def leaky_relu(x, slope):
+def leaky_relu(x, slope: float):
     """Elementwise ``x if x > 0 else slope * x`` of a Theano expression (any shape, float dtype)."""
     return T.Elemwise(LeakyReLU(slope))(x)
 
@@ -96,11 +98,11 @@ def local_leaky_relu_grad_of_output(node):
 
 
 class _Resample2D(gof.Op):
-    """What :class:`AveragePool2D` and :class:`Repeat2D` share."""
+    """Common base of :class:`AveragePool2D` and :class:`Repeat2D`."""
 
     __props__ = ('factor',)
 
-    def __init__(self, factor):
+    def __init__(self, factor: int):
         self.factor = int(factor)
 
     def make_node(self, x):
@@ -156,18 +158,18 @@ class AveragePool2D(_Resample2D):
             value += *(%(type)s*) PyArray_GETPTR4(%(x)s, n, c, i * %(f)d + k, j * %(f)d + l);
         value /= %(f)d * %(f)d;"""
 
-    def resized(self, size):
+    def resized(self, size: int) -> int:
         return size // self.factor
 
-    def perform(self, node, inputs, output_storage):
+    def perform(self, node, inputs: list[np.ndarray], output_storage: list[list]) -> None:
         x, f = inputs[0], self.factor
         if x.shape[2] % f or x.shape[3] % f:
             raise ValueError('%s: %dx%d is not a multiple of the factor' % ((self,) + x.shape[2:]))
         # Row by row, as the C code, so that float32 sums are the same to the last bit.
-        total = sum(x[:, :, i::f, j::f] for i in range(f) for j in range(f))
+        total: Any = sum(x[:, :, i::f, j::f] for i in range(f) for j in range(f))
         output_storage[0][0] = (total / f ** 2).astype(x.dtype)
 
-    def grad(self, inputs, output_grads):
+    def grad(self, inputs, output_grads) -> list:
         share = np.asarray(1.0 / self.factor ** 2, dtype=inputs[0].dtype)
         return [Repeat2D(self.factor)(output_grads[0] * share)]
 
@@ -180,28 +182,28 @@ class Repeat2D(_Resample2D):
     c_resized = 'PyArray_DIM(%(x)s, %(axis)d) * %(f)d'
     c_pixel = 'value = *(%(type)s*) PyArray_GETPTR4(%(x)s, n, c, i / %(f)d, j / %(f)d);'
 
-    def resized(self, size):
+    def resized(self, size: int) -> int:
         return size * self.factor
 
-    def perform(self, node, inputs, output_storage):
+    def perform(self, node, inputs: list[np.ndarray], output_storage: list[list]) -> None:
         output_storage[0][0] = inputs[0].repeat(self.factor, axis=2).repeat(self.factor, axis=3)
 
-    def grad(self, inputs, output_grads):
+    def grad(self, inputs, output_grads) -> list:
         number = np.asarray(self.factor ** 2, dtype=inputs[0].dtype)
         return [AveragePool2D(self.factor)(output_grads[0]) * number]
 
 
-def upscale2d(x, factor):
+def upscale2d(x, factor: int):
     """Repeat every pixel of `x` (N, C, H, W) `factor` times along H and W."""
     return x if factor == 1 else Repeat2D(factor)(x)
 
 
-def downscale2d(x, factor):
+def downscale2d(x, factor: int):
     """Average of `factor` x `factor` pixels of `x` (N, C, H, W)."""
     return x if factor == 1 else AveragePool2D(factor)(x)
 
 
-def is_upscaled(x, factor):
+def is_upscaled(x, factor: int) -> bool:
     """Whether the expression `x` is the output of ``upscale2d(..., factor)``."""
     return x.owner is not None and x.owner.op == Repeat2D(factor)
 
@@ -227,7 +229,7 @@ def upscale2x_conv2d(x, filters):
 
 
 def upscale2x_filters(W):
-    """Of filters W (K, C, 3, 3) those for :func:`upscale2x_conv2d`; along each axis W0, W0 + W1, W1 + W2, W2."""
+    """The filters for :func:`upscale2x_conv2d` from W (K, C, 3, 3); along each axis W0, W0 + W1, W1 + W2, W2."""
     taps = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
     taps = T.constant(np.kron(taps, taps).astype(W.dtype))
     k, c = W.shape[0], W.shape[1]
@@ -244,13 +246,13 @@ class FlipFilters(gof.Op):
         W = T.as_tensor_variable(W)
         return gof.Apply(self, [W], [W.type()])
 
-    def infer_shape(self, node, input_shapes):
+    def infer_shape(self, node, input_shapes: list) -> list:
         return input_shapes
 
-    def perform(self, node, inputs, output_storage):
+    def perform(self, node, inputs: list[np.ndarray], output_storage: list[list]) -> None:
         output_storage[0][0] = inputs[0][:, :, ::-1, ::-1]
 
-    def grad(self, inputs, output_grads):
+    def grad(self, inputs, output_grads) -> list:
         return [flip_filters(output_grads[0])]
 
 
@@ -260,7 +262,7 @@ def flip_filters(W):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What the ops are on PyTorch, where `theano_torch` runs the graph.
+# Lowerings of the ops to PyTorch, for `theano_torch`.
 
 
 @theano_torch.lower_scalar.register(LeakyReLU)

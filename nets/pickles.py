@@ -19,6 +19,8 @@ import collections
 import contextlib
 import math
 import os
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +31,7 @@ from common import safe_pickle
 from common.errors import UserError
 from nets.network import Network
 
-# By the names that the releases have used, older ones included.
+# {name in a release, older ones included: our build function}
 BUILD_FUNCS_2017 = {
     'G_paper': 'networks.G_paper', 'G_progressive_8': 'networks.G_paper',
     'D_paper': 'networks.D_paper', 'D_progressive_8': 'networks.D_paper',
@@ -80,7 +82,7 @@ def _drawing_from(generator):
         lasagne.random.set_rng(before)
 
 
-def build(name, func, static_kwargs, values):
+def build(name: str, func: str, static_kwargs: dict, values: list) -> Network:
     """A network whose parameters are about to be assigned, made without drawing from the random generators.
 
     Parameters
@@ -104,7 +106,7 @@ class _Reader:
         self.bytes_left = os.path.getsize(path) if os.path.isfile(path) else 0
 
     def classes(self):
-        """What :func:`common.safe_pickle.load` wants."""
+        """{name in a pickle: function that makes the object from its state}, for :func:`common.safe_pickle.load`."""
         return {'network.Network': self.foreign, 'tfutil.Network': self.foreign, 'tfutil_shim.Network': self.ours}
 
     def foreign(self, state):
@@ -210,7 +212,7 @@ def _assign(net, values):
         net.set_var(name, value)
 
 
-def load_pkl(path, build_funcs=()):
+def load_pkl(path: str, build_funcs: Iterable[str] = ()) -> Any:
     """Read a pickle of networks: ours, or one of the 2017 Theano or the 2018 TensorFlow release; runs nothing in it.
 
     Parameters
@@ -229,7 +231,7 @@ def load_pkl(path, build_funcs=()):
     Raises
     ------
     UserError
-        The file cannot be read or is not admitted, see :mod:`legacy` and :mod:`common.safe_pickle`.
+        The file cannot be read or is not admitted, see above and :mod:`common.safe_pickle`.
     """
     reader = _Reader(path, build_funcs)
 
@@ -240,7 +242,7 @@ def load_pkl(path, build_funcs=()):
             except UserError:
                 raise
             except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
-                # What a build function says of arguments that make no sense.
+                # A build function raises these for arguments that make no sense.
                 raise UserError('a network cannot be built from it: %s' % ' '.join(
                     ('%.200s' % error).split())) from error
         return network

@@ -1,5 +1,6 @@
-"""Which rows of a minibatch each of several processes works on, and averages over all processes in the graph."""
+"""Data parallelism: the share of a minibatch of each process, and averages over all processes in the graph."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
@@ -9,13 +10,13 @@ from theano_torch import collective
 
 
 class Ranks(NamedTuple):
-    """Which of how many processes this is."""
+    """The place of this process among all processes of a training."""
 
     rank: int = 0           # Number of this process.
     size: int = 1           # How many there are.
     local_rank: int = 0     # Number of this process on its machine.
 
-    def share(self, num):
+    def share(self, num: int) -> slice:
         """The slice of `num` rows that this rank works on."""
         if num % self.size:
             raise ValueError(f'{num} rows cannot be divided among {self.size} processes')
@@ -25,7 +26,7 @@ class Ranks(NamedTuple):
 SINGLE = Ranks()
 
 
-def mean_over_ranks(ranks, *lists):
+def mean_over_ranks(ranks: Ranks, *lists: list) -> list[list]:
     """Average the expressions in `lists` over all ranks, in one collective operation.
 
     Constants, which are the same everywhere, stay as they are, and so does everything for a single process.
@@ -42,7 +43,7 @@ def mean_over_ranks(ranks, *lists):
     return [[var if isinstance(var, theano.Constant) else next(means) for var in expressions] for expressions in lists]
 
 
-def own_rows(draw, num, ranks):
+def own_rows(draw: Callable, num, ranks: Ranks):
     """This rank's `num` rows of random numbers ``draw(number of rows)`` that are drawn for all ranks alike."""
     if ranks.size == 1:
         return draw(num)

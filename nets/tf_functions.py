@@ -5,6 +5,8 @@ Everything here is imported by `tfutil_shim`, which is the name that other modul
 
 import contextlib
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +22,12 @@ MAX_COMPILED = 64                       # Functions that `run` keeps.
 # Small expressions, on Theano expressions or arrays.
 
 
-def is_tf_expression(x):
+def is_tf_expression(x: Any) -> bool:
     """Whether `x` is a symbolic (Theano) expression."""
     return isinstance(x, theano.gof.Variable)
 
 
-def shape_to_list(shape):
+def shape_to_list(shape: Iterable) -> list[int | None]:
     """[int or None, ...] of a static shape."""
     return [None if size is None else int(size) for size in shape]
 
@@ -55,7 +57,7 @@ def lerp_clip(a, b, t):
     return a + (b - a) * (T.clip(t, 0.0, 1.0) if is_tf_expression(t) else np.clip(t, 0.0, 1.0))
 
 
-def absolute_name_scope(scope):
+def absolute_name_scope(scope: str) -> contextlib.AbstractContextManager[str]:
     """A context manager that does nothing: Theano's variables have the names that they are given."""
     return contextlib.nullcontext(scope)
 
@@ -64,7 +66,7 @@ def absolute_name_scope(scope):
 # Evaluating and assigning.
 
 
-def init_tf(config_dict=None):
+def init_tf(config_dict: dict | None = None) -> theano_env.Environment:
     """Choose engine and flags: {'engine': ..., THEANO_FLAG: VALUE, ...}; see :func:`theano_env.configure`.
 
     TensorFlow's own options, ``'gpu_options.allow_growth'`` and so on, have no meaning here and are passed over.
@@ -74,7 +76,7 @@ def init_tf(config_dict=None):
     return theano_env.configure(flags.pop('engine', 'auto'), flags)
 
 
-def init_uninited_vars(vars=None):
+def init_uninited_vars(vars: Iterable | None = None) -> None:
     """Does nothing: shared variables have a value from the beginning."""
 
 
@@ -160,7 +162,7 @@ def _compile(leaves, fed):
 run = _Evaluator().run
 
 
-def set_vars(var_to_value):
+def set_vars(var_to_value: Mapping) -> None:
     """Assign {shared variable: array or number}; each value gets the variable's dtype and must have its shape."""
     for var, value in var_to_value.items():
         value = np.asarray(value, dtype=var.dtype)

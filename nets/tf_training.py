@@ -5,6 +5,8 @@ Everything here is imported by `tfutil_shim`, which is the name that other modul
 
 import json
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,7 @@ import theano.tensor as T
 
 from common.errors import UserError
 from nets.tf_functions import exp2
+from nets.updates import any_not_finite
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Averages between two saves.
@@ -27,13 +30,13 @@ class Autosummaries:
     pooled. A value whose sum is not finite is dropped as a whole. A name to which nothing was fed averages to NaN.
     """
 
-    def __init__(self):
-        self._accumulators = OrderedDict()      # {name: [shared float64 vectors (sum, count), one per place]}
-        self._immediate = OrderedDict()         # {name: float64 array (sum, count)}
+    def __init__(self) -> None:
+        self._accumulators: OrderedDict[str, list] = OrderedDict()      # Shared vectors (sum, count), one per place.
+        self._immediate: OrderedDict[str, np.ndarray] = OrderedDict()   # (sum, count)
         self._finalized = False
-        self._histograms = OrderedDict()        # {name: shared variable}
+        self._histograms: OrderedDict = OrderedDict()   # {name: shared variable}
 
-    def add(self, name, value):
+    def add(self, name: str, value: Any) -> Any:
         """Feed `value` to the average `name` and return it.
 
         Parameters
@@ -63,7 +66,7 @@ class Autosummaries:
             total += fed
         return value
 
-    def add_histogram(self, name, var):
+    def add_histogram(self, name: str, var) -> None:
         """From now on, write a histogram of the shared variable `var` at every save to a TensorBoard writer."""
         self._histograms[name] = var
 
@@ -77,11 +80,11 @@ class Autosummaries:
         nothing = T.cast(0 * place[0], value.dtype)
         return T.or_(value, nothing) if value.dtype == 'bool' else value + nothing
 
-    def finalize(self):
+    def finalize(self) -> None:
         """From now on, a new name is an error."""
         self._finalized = True
 
-    def averages(self, reset=False):
+    def averages(self, reset: bool = False) -> OrderedDict[str, float]:
         """OrderedDict {name: float} in the order in which the names came up, in float32 precision as in the release.
 
         Parameters
@@ -100,7 +103,7 @@ class Autosummaries:
                     place.set_value(np.zeros(2))
         return result
 
-    def save(self, filewriter=None, global_step=None):
+    def save(self, filewriter: Any = None, global_step: float | None = None) -> OrderedDict[str, float]:
         """Write the averages, reset them, and `finalize`.
 
         Parameters
@@ -202,15 +205,16 @@ class Optimizer:
     the gradients again. A new Optimizer starts with a new state.
     """
 
-    RULES = {
+    RULES: dict[str, tuple[Callable, set[str]]] = {
         'tf.train.AdamOptimizer': (_adam, {'beta1', 'beta2', 'epsilon'}),
         'tf.train.GradientDescentOptimizer': (_gradient_descent, set()),
         'tf.train.MomentumOptimizer': (_momentum, {'momentum', 'use_nesterov'}),
     }
 
-    def __init__(self, name='Train', tf_optimizer='tf.train.AdamOptimizer', learning_rate=0.001, use_loss_scaling=False,
-                 loss_scaling_init=64.0, loss_scaling_inc=0.0005, loss_scaling_dec=1.0, skip_nonfinite=True,
-                 summaries=True, **kwargs):
+    def __init__(self, name: str = 'Train', tf_optimizer: str = 'tf.train.AdamOptimizer', learning_rate=0.001,
+                 use_loss_scaling: bool = False, loss_scaling_init: float = 64.0, loss_scaling_inc: float = 0.0005,
+                 loss_scaling_dec: float = 1.0, skip_nonfinite: bool = True, summaries: bool = True,
+                 **kwargs: Any) -> None:
         if tf_optimizer not in self.RULES:
             raise UserError(f'tf_optimizer={tf_optimizer!r}: choose one of {", ".join(self.RULES)}')
         self._rule, known = self.RULES[tf_optimizer]
@@ -230,13 +234,13 @@ class Optimizer:
         self.skip_nonfinite = skip_nonfinite
         self.summaries = summaries
         self._kwargs = kwargs
-        self._slots = OrderedDict()
-        self._registered = []       # One list of (gradient, variable) per loss.
+        self._slots: OrderedDict = OrderedDict()
+        self._registered: list[list[tuple]] = []    # One list of (gradient, variable) per loss.
         self._loss_scaling = theano.shared(np.float32(loss_scaling_init), name=self.id + '/loss_scaling_log2')
 
     # Loss scaling.
 
-    def get_loss_scaling_var(self, device=None):
+    def get_loss_scaling_var(self, device: str | None = None):
         """The exponent (shared float32), or None without loss scaling. `device` is ignored: one exponent serves all."""
         return self._loss_scaling if self.use_loss_scaling else None
 
@@ -250,7 +254,7 @@ class Optimizer:
 
     # Gradients and updates.
 
-    def register_gradients(self, loss, vars):
+    def register_gradients(self, loss, vars: list | dict) -> None:
         """Differentiate a loss. Several losses may be registered: their mean is minimised.
 
         Parameters
@@ -269,7 +273,7 @@ class Optimizer:
             raise ValueError(f'register_gradients: the loss depends on none of the {len(variables)} variables')
         self._registered.append(connected)
 
-    def apply_updates(self):
+    def apply_updates(self) -> OrderedDict:
         """The updates of one step for all losses registered since the last call.
 
         Returns
@@ -287,10 +291,7 @@ class Optimizer:
         updates = OrderedDict((var, T.cast(new, var.dtype)) for var, new in updates.items())
         if not self.skip_nonfinite:
             return updates
-        # NaN and infinity both fail the comparison. Gradients are checked before loss scaling is undone, because Theano
-        # may cancel the two factors and so hide an overflow.
-        finite = T.stack([T.all(T.le(abs(grad), np.finfo(grad.dtype).max)) for grad in scaled])
-        overflow = self._summary('overflow_frequency', T.invert(T.all(finite)))
+        overflow = self._summary('overflow_frequency', any_not_finite(scaled))
         updates = OrderedDict((var, T.switch(overflow, var, new)) for var, new in updates.items())
         if self.use_loss_scaling:
             exponent = self._summary('loss_scaling_log2', self._loss_scaling)
@@ -315,7 +316,7 @@ class Optimizer:
 
     # State.
 
-    def slot(self, name, like):
+    def slot(self, name: str, like):
         """The shared variable of the state with this name for `like`: a parameter, or an array for a single one."""
         key = (name, like) if isinstance(like, theano.gof.Variable) else name
         if key not in self._slots:
@@ -325,11 +326,11 @@ class Optimizer:
                                              **({} if broadcastable is None else {'broadcastable': broadcastable}))
         return self._slots[key]
 
-    def get_optimizer_state(self):
+    def get_optimizer_state(self) -> OrderedDict:
         """OrderedDict {(slot name, variable) or slot name: array} of moments and step count."""
         return OrderedDict((key, var.get_value()) for key, var in self._slots.items())
 
-    def reset_optimizer_state(self):
+    def reset_optimizer_state(self) -> None:
         """Start moments and step count anew; the loss scaling exponent stays."""
         for var in self._slots.values():
             var.set_value(np.zeros_like(var.get_value()))

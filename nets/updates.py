@@ -6,6 +6,7 @@ small, and going over each of them several times would cost as much as a convolu
 
 import contextlib
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -52,11 +53,11 @@ class _Step(gof.Op):
 class WorkInPlace(gof.Optimizer):
     """Let every :class:`_Step` work in place that may destroy its inputs."""
 
-    def add_requirements(self, fgraph):
+    def add_requirements(self, fgraph) -> None:
         if not hasattr(fgraph, 'destroyers'):
             fgraph.attach_feature(DestroyHandler())
 
-    def apply(self, fgraph):
+    def apply(self, fgraph) -> None:
         returned = {root_of(var) for var in fgraph.outputs}     # Old values that somebody wants.
         for node in fgraph.toposort():
             if isinstance(node.op, _Step) and not node.op.inplace and \
@@ -88,22 +89,22 @@ class AdamStep(_Step):
 
     __props__ = ('num', 'beta1', 'beta2', 'epsilon', 'inplace')
 
-    def __init__(self, num, beta1, beta2, epsilon, inplace=False):
+    def __init__(self, num: int, beta1: float, beta2: float, epsilon: float, inplace: bool = False) -> None:
         super().__init__(num, num_sets=3, num_before=2 + num, inplace=inplace)
         self.beta1, self.beta2, self.epsilon = float(beta1), float(beta2), float(epsilon)
 
-    def in_place(self):
+    def in_place(self) -> 'AdamStep':
         return type(self)(self.num, self.beta1, self.beta2, self.epsilon, inplace=True)
 
     def make_node(self, rate, overflow, *tensors):
         inputs = [T.as_tensor_variable(x) for x in (rate, overflow, *tensors)]
         return gof.Apply(self, inputs, [x.type() for x in inputs[-self.num_changed:]])
 
-    def sets(self, values):
+    def sets(self, values: Sequence) -> list[list]:
         """Gradients, parameters, first and second moments."""
         return [list(values[2 + i * self.num:2 + (i + 1) * self.num]) for i in range(4)]
 
-    def step(self, values):
+    def step(self, values: Sequence) -> None:
         rate, overflow = values[:2]
         if overflow > 0:
             return
@@ -131,7 +132,7 @@ def _(op, node, build):
 
 
 # As in the 2018 release: two to the power of this, how much more after a step, how much less when gradients overflowed.
-LOSS_SCALING_START, LOSS_SCALING_INCREASE, LOSS_SCALING_DECREASE = np.float32([64, 0.0005, 1])
+LOSS_SCALING_START, LOSS_SCALING_INCREASE, LOSS_SCALING_DECREASE = np.array([64, 0.0005, 1], np.float32)
 
 
 def loss_scaling_exponent():
@@ -144,26 +145,30 @@ def scaled(loss, loss_scaling):
     return loss if loss_scaling is None else loss * T.cast(np.float32(2) ** loss_scaling, loss.dtype)
 
 
-def any_not_finite(tensors):
-    """Whether any element is NaN or infinite. Of scaled gradients: Theano may cancel the scaling and its inverse."""
+def any_not_finite(tensors: Iterable):
+    """Whether any element is NaN or infinite: both fail the comparison.
+
+    Gradients are checked before loss scaling is undone, because Theano may cancel the two factors and so hide an
+    overflow.
+    """
     return T.invert(T.all(T.stack([T.all(T.le(abs(x), np.finfo(x.dtype).max)) for x in tensors])))
 
 
 class AdamState:
     """The moments of parameters and the number of steps, in shared variables that start at zero."""
 
-    def __init__(self, params):
+    def __init__(self, params: Iterable) -> None:
         self.steps = theano.shared(np.asarray(0, theano.config.floatX))
         self.moments = {param: [theano.shared(np.zeros_like(param.get_value(borrow=True))) for _ in range(2)]
                         for param in params}
 
-    def variables(self):
+    def variables(self) -> list:
         """All shared variables, in an order that is the same in every process."""
         return [self.steps, *(moment for moments in self.moments.values() for moment in moments)]
 
 
-def adam(grads, params, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, overflow=None, loss_scaling=None,
-         state=None):
+def adam(grads: Sequence, params: Sequence, learning_rate, beta1: float = 0.9, beta2: float = 0.999,
+         epsilon: float = 1e-8, overflow=None, loss_scaling=None, state: AdamState | None = None) -> OrderedDict:
     """The updates of `lasagne.updates.adam` (Kingma and Ba 2014).
 
     Parameters
@@ -185,7 +190,7 @@ def adam(grads, params, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8, ove
     OrderedDict
         {shared variable: expression}
     """
-    updates = OrderedDict()
+    updates: OrderedDict = OrderedDict()
     if loss_scaling is not None:
         overflow = any_not_finite(grads)
         updates[loss_scaling] = loss_scaling + T.switch(overflow, -LOSS_SCALING_DECREASE, LOSS_SCALING_INCREASE)
@@ -214,17 +219,17 @@ class MovingAverageStep(_Step):
 
     __props__ = ('num', 'inplace')
 
-    def __init__(self, num, inplace=False):
+    def __init__(self, num: int, inplace: bool = False) -> None:
         super().__init__(num, num_sets=1, num_before=1 + num, inplace=inplace)
 
-    def in_place(self):
+    def in_place(self) -> 'MovingAverageStep':
         return type(self)(self.num, inplace=True)
 
     def make_node(self, decay, *tensors):
         inputs = [T.as_tensor_variable(x) for x in (decay, *tensors)]
         return gof.Apply(self, inputs, [x.type() for x in inputs[-self.num_changed:]])
 
-    def step(self, values):
+    def step(self, values: Sequence) -> None:
         for source, average in zip(values[1:1 + self.num], values[1 + self.num:], strict=True):
             average[...] = source + (average - source) * values[0]
 
@@ -244,7 +249,7 @@ def _(op, node, build):
     return op.lowered(step), node.inputs if decay is None else node.inputs[1:]
 
 
-def moving_average(averages, sources, decay):
+def moving_average(averages: Sequence, sources: Sequence, decay) -> OrderedDict:
     """The updates ``average <- source + (average - source) * decay``.
 
     Parameters
@@ -257,7 +262,7 @@ def moving_average(averages, sources, decay):
     OrderedDict
         {shared variable: expression}
     """
-    updates = OrderedDict()
+    updates: OrderedDict = OrderedDict()
     for dtype in dict.fromkeys(average.dtype for average in averages):
         pairs = [pair for pair in zip(averages, sources, strict=True) if pair[0].dtype == dtype]
         targets = [average for average, _ in pairs]

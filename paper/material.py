@@ -1,8 +1,10 @@
-"""What figures are made of: runs that stand for experiments of `config.py`, their images, metrics and times."""
+"""Material of the figures: runs that stand for experiments of `config.py`, their images, metrics and times."""
 
 import json
 import os
 import shlex
+from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -39,12 +41,12 @@ class Run:
         The experiment of `config.py` that it stands for.
     """
 
-    def __init__(self, path, name):
+    def __init__(self, path: str, name: str | None) -> None:
         self.path, self.name = path, name
         self.folder = path if os.path.isdir(path) else None
-        self._images = {}
+        self._images: dict[int, np.ndarray] = {}
 
-    def images(self, seeds):
+    def images(self, seeds: Iterable[int]) -> list[np.ndarray]:
         """Generated images, list of uint8 (C, H, W).
 
         As of ``util_scripts.py generate_fake_images``, seed by seed; networks with the same latent size get the same
@@ -60,11 +62,11 @@ class Run:
             self._images.update(zip(new, generate(G, latents, labels, desc), strict=True))
         return [self._images[seed] for seed in seeds]
 
-    def stats(self):
+    def stats(self) -> list[dict]:
         """The status lines, list of dict; [] of a pickle."""
         return read_stats(self.folder) if self.folder else []
 
-    def metric(self, name):
+    def metric(self, name: str) -> list[dict]:
         """Results of a metric of `metrics.METRICS` in the order of training, list of dict as in ``metrics.jsonl``.
 
         Where a snapshot was evaluated with several numbers of images or seeds: those of the most images, the last.
@@ -79,28 +81,27 @@ class Run:
         return sorted(of_snapshot.values(), key=lambda entry: (
             entry['snapshot'] == 'network-final', entry['kimg'] or 0, entry['snapshot']))
 
-    def last(self, name):
-        """{name of the number: value} of a metric after the training, or None."""
+    def last(self, name: str) -> dict[str, float]:
+        """{name of the number: value} of a metric after the training; {} if it was not evaluated."""
         entries = self.metric(name)
-        return entries[-1]['values'] if entries else None
+        return entries[-1]['values'] if entries else {}
 
-    def swd(self):
+    def swd(self) -> dict[str, float]:
         """:meth:`last` of the sliced Wasserstein distance, by level: '128', ..., 'avg'."""
-        values = self.last('swd')
-        return values and swd_by_level(values)
+        return swd_by_level(self.last('swd'))
 
-    def h5_path(self, config, data_dir):
+    def h5_path(self, config: ModuleType, data_dir: str) -> str:
         """The data set that it was trained on."""
         chosen = read_config(self.folder) if self.folder else config.experiments[self.name]
         return os.path.join(data_dir, chosen['dataset']['h5_path'])
 
 
-def swd_by_level(values):
+def swd_by_level(values: dict[str, float]) -> dict[str, float]:
     """{'128': ..., 'avg': ...} of the numbers of metric swd."""
     return {name.rpartition('_')[2]: value for name, value in values.items()}
 
 
-def recognise(config, argument, result_dir='results'):
+def recognise(config: ModuleType, argument: str, result_dir: str = 'results') -> Run:
     """The :class:`Run` that an argument ``RUN`` or ``EXPERIMENT=RUN`` means.
 
     Parameters
@@ -118,6 +119,7 @@ def recognise(config, argument, result_dir='results'):
     UserError
         There is no such run or no such experiment.
     """
+    name: str | None
     name, equals, run = argument.partition('=')
     if os.path.exists(argument) or not equals:
         name, run = None, argument
@@ -131,7 +133,7 @@ def recognise(config, argument, result_dir='results'):
     return Run(folder, name)
 
 
-def experiment_called(config, desc):
+def experiment_called(config: ModuleType, desc: str) -> str | None:
     """The experiment, with variants or not, whose runs are called `desc`; None if there is none."""
     for name, entry in config.experiments.items():
         if desc == entry.get('desc', name):
@@ -163,22 +165,24 @@ class Material:
         uint8 images (N, C, H, W) -> features (N, F), for nearest neighbours. None: pixels.
     """
 
-    def __init__(self, config, runs, out_dir, seeds=None, stages_dir=None, data_dir='datasets', features=None):
+    def __init__(self, config: ModuleType, runs: list[Run], out_dir: str, seeds: list[int] | None = None,
+                 stages_dir: str | None = None, data_dir: str = 'datasets', features: Callable | None = None) -> None:
         self.config, self.runs, self.out_dir = config, runs, out_dir
         self.seeds, self.stages_dir, self.data_dir, self.features = seeds, stages_dir, data_dir, features
-        self.files, self.needs = [], []
+        self.files: list[str] = []
+        self.needs: list[Need] = []
 
-    def path(self, name):
-        """Where to write the file `name`, which is noted."""
+    def path(self, name: str) -> str:
+        """The path of the file `name`, which is noted as written."""
         path = os.path.join(self.out_dir, name)
         self.files.append(path)
         return path
 
-    def need(self, what, command):
+    def need(self, what: str, command: str) -> None:
         """Note what is missing."""
         self.needs.append(Need(what, command))
 
-    def all_runs(self, *names, folder=False):
+    def all_runs(self, *names: str, folder: bool = False) -> list[Run]:
         """The runs of the first of the experiments `names` that has any; [] and a note if none has.
 
         With `folder`, pickles do not count.
@@ -190,11 +194,11 @@ class Material:
         self.need(f'a run of {names[0]}', f'python train.py --experiment {names[0]}')
         return []
 
-    def run(self, *names, folder=False):
+    def run(self, *names: str, folder: bool = False) -> Run | None:
         """The first of :meth:`all_runs`, or None."""
         return next(iter(self.all_runs(*names, folder=folder)), None)
 
-    def check_metrics(self, run, *names, all_snapshots=False):
+    def check_metrics(self, run: Run, *names: str, all_snapshots: bool = False) -> bool:
         """Whether a run has metrics; a note with the command if it has not.
 
         With `all_snapshots`, there must be results of two or more whose time is known.
@@ -213,11 +217,11 @@ class Material:
             if self.data_dir != self.config.data_dir:
                 options += ' --data-dir ' + shlex.quote(self.data_dir)
             self.need(f'{" and ".join(missing)} of {run.path}', 'python evaluate_metrics.py '
-                                                                      f'{shlex.quote(run.folder)} --metrics '
+                                                                      f'{shlex.quote(run.path)} --metrics '
                                                                       f'{" ".join(missing)}{options}')
         return not missing
 
-    def seeds_or(self, count):
+    def seeds_or(self, count: int) -> list[int]:
         """The seeds asked for, or the first `count`."""
         return self.seeds or list(range(count))
 
@@ -226,21 +230,22 @@ class Material:
 # Nearest neighbours.
 
 
-def centre(images):
+def centre(images: np.ndarray) -> np.ndarray:
     """The middle part of images (..., H, W)."""
     height, width = (max(round(length * CENTRE), 1) for length in images.shape[-2:])
     top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
     return images[..., top:top + height, left:left + width]
 
 
-def shrunk(images, resolution):
+def shrunk(images: np.ndarray, resolution: int) -> np.ndarray:
     """Images (N, C, H, H) averaged down to `resolution`, float32."""
     factor = images.shape[-1] // resolution
     shape = (*images.shape[:2], resolution, factor, resolution, factor)
     return images.reshape(shape).mean(axis=(3, 5), dtype=np.float32)
 
 
-def nearest_neighbours(images, h5_path, count, features=None):
+def nearest_neighbours(images: np.ndarray, h5_path: str, count: int,
+                       features: Callable | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The images of a data set that are nearest to some given ones.
 
     Parameters

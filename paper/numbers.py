@@ -19,8 +19,8 @@ class Number(NamedTuple):
     """A number with its standard deviation, where it has one, and its mark, None for our own numbers."""
 
     value: float
-    deviation: float = None
-    mark: str = None
+    deviation: float | None = None
+    mark: str | None = None
 
 
 # ----------------------------------------------------------------------------------------------------------------------

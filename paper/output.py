@@ -1,8 +1,9 @@
-"""How figures and tables look: Markdown and LaTeX tables, pictures of many images, plots and drawings."""
+"""Layout of figures and tables: Markdown and LaTeX tables, pictures of many images, plots and drawings."""
 
 import re
 import textwrap
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from common.errors import UserError
 from common.files import atomic_write
 from common.images import convert_to_pil_image, create_image_grid
+from paper.material import Material
 from paper.numbers import MARKS, Number
 
 TEXT_SIZE = 16          # Pixels.
@@ -23,20 +25,20 @@ G_COLOR, D_COLOR, RGB_COLOR = '#c6dbef', '#fdd0a2', '#e5e5e5'
 # Tables.
 
 
-class Table(NamedTuple):
-    """A table in columns, the first `num_labels` of which are words.
+Cell = str | tuple[Number, int] | None      # A text, a number with its digits after the point, or nothing.
 
-    A cell is a text, or (:class:`paper.numbers.Number`, digits after the point), or None.
-    """
+
+class Table(NamedTuple):
+    """A table in columns, the first `num_labels` of which are words."""
 
     caption: str
-    header: list
-    rows: list
+    header: list[str]
+    rows: list[list[Cell]]
     num_labels: int = 1
-    notes: tuple = ()
+    notes: Sequence[str] = ()
 
 
-def text_of(cell):
+def text_of(cell: Cell) -> tuple[str, str | None]:
     """(text, mark or None) of a cell."""
     if cell is None:
         return '', None
@@ -49,38 +51,39 @@ def text_of(cell):
     return text, number.mark
 
 
-def mean_and_deviation(values):
+def mean_and_deviation(values: Sequence[float]) -> Number:
     """The Number of our own results; its deviation, of a sample, only where there are several."""
     return Number(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
-def notes_of(table):
+def notes_of(table: Table) -> list[str]:
     """The notes of a table and what the marks in it mean."""
     used = {text_of(cell)[1] for row in table.rows for cell in row} - {None}
     legend = '; '.join(f'{mark}: {meaning}' for mark, meaning in MARKS.items() if mark in used)
     return [*table.notes, *([f"Marks of the paper's numbers. {legend}."] if legend else [])]
 
 
-def markdown(table):
-    """The table as GitHub's Markdown."""
-    def line(cells):
-        return f'| {" | ".join(cells)} |'
+def markdown_lines(header: Sequence[str], rows: Iterable[Iterable], num_labels: int = 1) -> list[str]:
+    """The lines of a table in GitHub's Markdown, the first `num_labels` columns of which are words."""
+    alignment = ['---'] * num_labels + ['---:'] * (len(header) - num_labels)
+    return [f'| {" | ".join(map(str, cells))} |' for cells in (header, alignment, *rows)]
 
+
+def markdown(table: Table) -> str:
+    """The table as GitHub's Markdown, with its caption and its notes."""
     def cell_text(cell):
         text, mark = text_of(cell)
         text = text.replace('|', '\\|').replace('*', '\\*')
         return text + (f' <sup>{mark}</sup>' if mark else '')
 
-    num_numbers = len(table.header) - table.num_labels
-    lines = [f'**{table.caption}**', '', line(table.header),
-             line(['---'] * table.num_labels + ['---:'] * num_numbers)]
-    lines += [line(map(cell_text, row)) for row in table.rows]
+    rows = [map(cell_text, row) for row in table.rows]
+    lines = [f'**{table.caption}**', '', *markdown_lines(table.header, rows, table.num_labels)]
     for note in notes_of(table):
         lines += ['', note]
     return '\n'.join(lines) + '\n'
 
 
-def latex(table, label):
+def latex(table: Table, label: str) -> str:
     """The table as LaTeX; needs the package booktabs."""
     def escaped(text):
         text = re.sub(r'([&%$#_{}])', r'\\\1', text)
@@ -102,7 +105,7 @@ def latex(table, label):
     return '\n'.join([*lines, r'\end{table}']) + '\n'
 
 
-def save_tables(material, name, tables):
+def save_tables(material: Material, name: str, tables: list[Table]) -> None:
     """Write tables as ``NAME.md`` and ``NAME.tex``."""
     labels = ['tab:%s%s' % (name, '' if len(tables) == 1 else '-%d' % number) for number in range(1, len(tables) + 1)]
     texts = {'md': '\n'.join(map(markdown, tables)), 'tex': '\n'.join(map(latex, tables, labels))}
@@ -115,7 +118,7 @@ def save_tables(material, name, tables):
 # Pictures of images.
 
 
-def sized(image, size):
+def sized(image: np.ndarray, size: int) -> Image.Image:
     """A uint8 image (C, H, W) as an RGB picture about `size` pixels high; small ones keep their pixels visible."""
     picture = convert_to_pil_image(image, (0, 255)).convert('RGB')
     if picture.height > size:
@@ -124,7 +127,7 @@ def sized(image, size):
     return picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
 
 
-def image_grid(images, columns, size):
+def image_grid(images: Iterable[np.ndarray], columns: int, size: int) -> Image.Image:
     """Images (C, H, W) uint8 side by side as one picture, each about `size` pixels high."""
     cells = [np.asarray(sized(image, size)).transpose(2, 0, 1) for image in images]
     columns = min(columns, len(cells))
@@ -132,7 +135,7 @@ def image_grid(images, columns, size):
                                 (0, 255))
 
 
-def captioned(picture, caption, text_size=TEXT_SIZE):
+def captioned(picture: Image.Image, caption: str, text_size: int = TEXT_SIZE) -> Image.Image:
     """A picture with text below it, broken into lines of its width."""
     if not caption:
         return picture
@@ -149,7 +152,7 @@ def captioned(picture, caption, text_size=TEXT_SIZE):
     return canvas
 
 
-def arranged(pictures, columns):
+def arranged(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
     """Pictures in rows and columns on white, with gaps between them and around; each column as wide as it needs."""
     rows = [pictures[begin:begin + columns] for begin in range(0, len(pictures), columns)]
     widths = [max(row[column].width for row in rows if column < len(row)) for column in range(len(rows[0]))]
@@ -169,7 +172,7 @@ def arranged(pictures, columns):
 # Plots and drawings. Without pyplot, so that nothing global is touched.
 
 
-def new_figure(width, height):
+def new_figure(width: float, height: float) -> Any:
     """A matplotlib figure of so many inches.
 
     Raises
@@ -184,19 +187,19 @@ def new_figure(width, height):
     return Figure((width, height), layout='constrained')
 
 
-def save_figure(material, name, figure):
+def save_figure(material: Material, name: str, figure: Any) -> None:
     """Write a matplotlib figure as ``NAME.png`` and ``NAME.pdf``."""
     for suffix, metadata in (('png', {}), ('pdf', {'CreationDate': None})):
         with atomic_write(material.path(f'{name}.{suffix}')) as file:
             figure.savefig(file, format=suffix, dpi=200, metadata=metadata)
 
 
-def time_unit(seconds):
+def time_unit(seconds: float) -> tuple[str, int]:
     """(name, seconds) of the unit in which so many seconds are best told: hours, as in the paper, or minutes."""
     return ('hours', 3600) if seconds >= 3600 else ('minutes', 60)
 
 
-def tidy(axes):
+def tidy(axes: Any) -> None:
     """Light grid, no box, small letters."""
     axes.grid(True, which='major', color='#dddddd', linewidth=0.6)
     axes.tick_params(labelsize=8)
@@ -207,7 +210,7 @@ def tidy(axes):
         axes.spines[side].set_visible(False)
 
 
-def box(axes, x, y, width, height, text, color, fontsize=8):
+def box(axes: Any, x: float, y: float, width: float, height: float, text: str, color: str, fontsize: float = 8) -> None:
     """A rounded box centred at (x, y)."""
     from matplotlib.patches import FancyBboxPatch
     axes.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, facecolor=color, edgecolor='#444444',
@@ -215,7 +218,7 @@ def box(axes, x, y, width, height, text, color, fontsize=8):
     axes.text(x, y, text, ha='center', va='center_baseline', fontsize=fontsize)
 
 
-def arrow(axes, *points):
+def arrow(axes: Any, *points: tuple[float, float]) -> None:
     """An arrow along points (x, y)."""
     for (x0, y0), (x1, y1) in zip(points[:-2], points[1:-1], strict=True):
         axes.plot([x0, x1], [y0, y1], color='#444444', linewidth=0.8, solid_capstyle='round')
@@ -223,7 +226,7 @@ def arrow(axes, *points):
         'arrowstyle': '-|>', 'color': '#444444', 'linewidth': 0.8, 'shrinkA': 0, 'shrinkB': 0, 'mutation_scale': 8})
 
 
-def blank_axes(figure, *position, x, y):
+def blank_axes(figure: Any, *position: Any, x: tuple[float, float], y: tuple[float, float]) -> Any:
     """Axes without anything, for a drawing, with limits `x` and `y` and equal units."""
     axes = figure.add_subplot(*position)
     axes.set(xlim=x, ylim=y, aspect='equal')

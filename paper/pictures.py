@@ -2,13 +2,15 @@
 
 import os
 import shlex
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from common.images import save_pil_image
 from paper import numbers, output
-from paper.material import nearest_neighbours
+from paper.material import Material, Run, nearest_neighbours
+from paper.numbers import Number
 from paper.tables import sample_note, table1_experiments
 
 CELEBAHQ = ('celebahq-1024', 'celebahq-v1-1gpu', 'celebahq-v2-8gpus', 'celebahq-v2-4gpus', 'celebahq-v2-2gpus',
@@ -33,26 +35,27 @@ NEIGHBOURS = 5
 CREATE_CELEBAHQ = 'python dataset_tool.py create_celebahq datasets/celeba-hq-1024x1024.h5 CELEBA_DIR DELTA_DIR'
 
 
-def caption_of(run, title, captions):
+def caption_of(run: Run, title: str, captions: bool) -> str:
     """`title` and, if `captions`, what the run has of SWD and FID, beside the paper's."""
     results = {name: run.metric(name)[-1] for name in ('swd', 'fid') if captions and run.metric(name)}
     parts = [title]     # Without '×', which Pillow's own font lacks.
     if 'swd' in results:
-        paper = numbers.SWD.get(run.name, {})
+        paper = numbers.SWD.get(run.name or '', {})
         parts.append('SWD x 1000: ' + ', '.join(
             beside_paper(value, paper.get(level)) + (' on average' if level == 'avg' else ' at ' + level)
             for level, value in run.swd().items()))
     if 'fid' in results:
-        parts.append('FID ' + beside_paper(run.last('fid')['FID'], numbers.FID.get(run.name)))
+        parts.append('FID ' + beside_paper(run.last('fid')['FID'], numbers.FID.get(run.name or '')))
     return '. '.join(parts + [note.rstrip('.') for note in sample_note(results.values())])
 
 
-def beside_paper(value, number):
+def beside_paper(value: float, number: Number | None) -> str:
     """'7.41 (paper 7.30)', or '7.41' where `number` is None."""
     return f'{value:.2f}' + (f' (paper {number.value:.2f})' if number else '')
 
 
-def gallery(material, experiments, num_images, columns, size, title, captions=False):
+def gallery(material: Material, experiments: Sequence[str], num_images: int, columns: int, size: int, title: str,
+            captions: bool = False) -> Image.Image | None:
     """A picture of generated images of the first of `experiments` that has a run, with a caption; None without."""
     run = material.run(*experiments)
     if run is None:
@@ -65,37 +68,37 @@ def gallery(material, experiments, num_images, columns, size, title, captions=Fa
     return output.captioned(output.image_grid(images, columns, size), caption_of(run, title, captions))
 
 
-def save_pictures(material, name, pictures, columns=1):
+def save_pictures(material: Material, name: str, pictures: Sequence[Image.Image | None], columns: int = 1) -> None:
     """Write pictures, those that are not None, side by side as ``NAME.png``."""
-    pictures = [picture for picture in pictures if picture is not None]
-    if pictures:
-        save_pil_image(output.arranged(pictures, columns), material.path(name + '.png'))
+    made = [picture for picture in pictures if picture is not None]
+    if made:
+        save_pil_image(output.arranged(made, columns), material.path(name + '.png'))
 
 
-def figure3(material, name):
+def figure3(material: Material, name: str) -> None:
     """The same latents through the CelebA networks of all rows of Table 1."""
     pictures = [gallery(material, [experiment_name], 6, 3, 128, '(%s) %s' % row)
                 for experiment_name, row in table1_experiments('celeba').items()]
     save_pictures(material, name, pictures, 3)
 
 
-def figure5(material, name):
+def figure5(material: Material, name: str) -> None:
     """CelebA-HQ faces; choose them with --seeds."""
     save_pictures(material, name, [gallery(material, CELEBAHQ, 8, 4, 512, 'CelebA-HQ')])
 
 
-def figure6(material, name):
+def figure6(material: Material, name: str) -> None:
     """LSUN bedrooms. The images of the other methods in the paper's figure are theirs."""
     save_pictures(material, name, [gallery(material, ['lsun-bedroom'], 6, 3, 256, 'LSUN bedroom')])
 
 
-def figure7(material, name):
+def figure7(material: Material, name: str) -> None:
     """Seven categories of LSUN, one a row."""
     save_pictures(material, name, [gallery(material, ['lsun-' + category], 6, 6, 192, 'LSUN ' + category)
                                    for category in FIGURE7])
 
 
-def figure8(material, name):
+def figure8(material: Material, name: str) -> None:
     """What each step of making CelebA-HQ does to a photo."""
     folder = material.stages_dir
     paths = [os.path.join(folder, file) for file in sorted(os.listdir(folder)) if file.endswith('.png')] if (
@@ -107,20 +110,20 @@ def figure8(material, name):
         return
     pictures = []
     for index, path in enumerate(paths):
-        with Image.open(path) as image:
-            image = image.convert('RGB')
+        with Image.open(path) as file:
+            image = file.convert('RGB')
             image.thumbnail((320, 240), Image.Resampling.LANCZOS)
         step = os.path.splitext(os.path.basename(path))[0].partition('-')[2]
         pictures.append(output.captioned(image, f'({chr(ord("a") + index)}) {STEPS.get(step, step)}'))
     save_pictures(material, name, pictures, min(len(pictures), 4))
 
 
-def figure9(material, name):
+def figure9(material: Material, name: str) -> None:
     """CIFAR-10, unsupervised."""
     save_pictures(material, name, [gallery(material, ['cifar10'], 100, 10, 64, 'CIFAR-10, unsupervised')])
 
 
-def figure10(material, name):
+def figure10(material: Material, name: str) -> None:
     """CelebA-HQ: generated images above their nearest neighbours among the reals."""
     run = material.run(*CELEBAHQ)
     if run is None:
@@ -141,18 +144,18 @@ def figure10(material, name):
     save_pictures(material, name, [fakes, reals])
 
 
-def figure11(material, name):
+def figure11(material: Material, name: str) -> None:
     """Uncurated CelebA-HQ with SWD and FID."""
     save_pictures(material, name, [gallery(material, CELEBAHQ, 30, 6, 256, 'CelebA-HQ, uncurated', True)])
 
 
-def lsun_page(material, name):
+def lsun_page(material: Material, name: str) -> None:
     """Uncurated images of five categories of LSUN with SWD and FID."""
     save_pictures(material, name, [gallery(material, ['lsun-' + category], 20, 10, 128, 'LSUN ' + category, True)
                                    for category in LSUN_PAGES[name]])
 
 
-def appendix_h(material, name):
+def appendix_h(material: Material, name: str) -> None:
     """A larger grid for each row of Table 1, one file each."""
     for data in numbers.TABLE1:
         for experiment_name, (row, configuration) in table1_experiments(data).items():

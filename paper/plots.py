@@ -1,10 +1,13 @@
 """Figures 1, 2 and 4 of the paper: drawings of growing and fading in; what growing does to speed and quality."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from common.images import convert_to_pil_image
 from paper import numbers
-from paper.material import swd_by_level
+from paper.material import Material, swd_by_level
 from paper.output import (
     COLORS,
     D_COLOR,
@@ -24,7 +27,7 @@ from paper.output import (
 # Figure 1.
 
 
-def growing_column(axes, x, resolutions):
+def growing_column(axes: Any, x: float, resolutions: Sequence[int | None]) -> None:
     """G above and D below the image, with layers for some resolutions, finest last; None stands for those left out."""
     axes.text(x, 0, 'image', ha='center', va='center', fontsize=8)
     for sign, color, end in ((1, G_COLOR, 'latent'), (-1, D_COLOR, 'real or fake')):
@@ -44,7 +47,7 @@ def growing_column(axes, x, resolutions):
         axes.text(x, sign * (y + 0.35), end, ha='center', va='center', fontsize=8)
 
 
-def growing_scheme(material, name, experiments, num_images):
+def growing_scheme(material: Material, name: str, experiments: Sequence[str], num_images: int) -> None:
     """Write Figure 1: layers come in one resolution after the other; images of a run, if there is one, beside it."""
     run = material.run(*experiments)
     figure = new_figure(10.4 if run else 5, 4.3)
@@ -68,7 +71,7 @@ def growing_scheme(material, name, experiments, num_images):
 # Figure 2.
 
 
-def stable_panel(axes, higher):
+def stable_panel(axes: Any, higher: bool) -> None:
     """Figure 2 (a), or with `higher` (c): the networks before and after a doubling of the resolution."""
     names = ['16×16', *(['2×', '32×32'] if higher else []), 'toRGB']
     names += [{'toRGB': 'fromRGB', '2×': '0.5×'}.get(name, name) for name in reversed(names)]
@@ -80,7 +83,7 @@ def stable_panel(axes, higher):
         arrow(axes, (5.1, upper - 0.38), (5.1, lower + 0.38))
 
 
-def fading_panel(axes):
+def fading_panel(axes: Any) -> None:
     """Figure 2 (b): the new layers come in with the weight alpha."""
     left, middle, right = 3.1, 5.1, 7.1
     box(axes, middle, 11, 2.1, 0.75, '16×16', G_COLOR)
@@ -107,7 +110,7 @@ def fading_panel(axes):
     box(axes, middle, 0.6, 2.1, 0.75, '16×16', D_COLOR)
 
 
-def blended(axes, left, middle, right, y_from, y_to):
+def blended(axes: Any, left: float, middle: float, right: float, y_from: float, y_to: float) -> None:
     """Two branches that are added with the weights 1 - alpha and alpha."""
     for x, text, side in ((left, '1 − α', -1), (right, 'α', 1)):
         arrow(axes, (x, y_from), (x, y_to), (middle + 0.3 * side, y_to))
@@ -117,7 +120,7 @@ def blended(axes, left, middle, right, y_from, y_to):
         'boxstyle': 'circle,pad=0.1', 'facecolor': 'white', 'edgecolor': '#444444', 'linewidth': 0.7})
 
 
-def fade_in(material, name):
+def fade_in(material: Material, name: str) -> None:
     """Write Figure 2."""
     figure = new_figure(7.6, 4.1)
     for number, title in enumerate(('(a) 16×16', '(b) fading in', '(c) 32×32')):
@@ -134,21 +137,21 @@ def fade_in(material, name):
 # Figure 4.
 
 
-def doublings(stats):
+def doublings(stats: list[dict]) -> list[tuple[float, int]]:
     """[(seconds, new resolution)] where the resolution doubles, from a run's status lines."""
     pairs = zip(stats[:-1], stats[1:], strict=True)
     return [(before['seconds'], after['resolution']) for before, after in pairs
             if after['resolution'] != before['resolution']]
 
 
-def tick_marks(low, high):
+def tick_marks(low: float, high: float) -> tuple[list[float], list[str]]:
     """(values, labels) 1, 2, 5, 10, 20, ... between two limits of a logarithmic axis."""
     values = [digit * 10.0 ** power for power in range(-4, 5) for digit in (1, 2, 5)]
     values = [value for value in values if low <= value <= high]
     return values, [f'{value:g}' for value in values]
 
 
-def swd_over_time(material, name, experiment_name, title, others=()):
+def swd_over_time(material: Material, name: str, experiment_name: str, title: str, others: Sequence[str] = ()) -> None:
     """Write Figure 4a or 4b: sliced Wasserstein distance per level against the time of training.
 
     Dashed lines show where the resolution doubles. The axis reaches as far as the results of the runs of the
@@ -184,10 +187,11 @@ def swd_over_time(material, name, experiment_name, title, others=()):
     save_figure(material, name, figure)
 
 
-def speed(material, name, experiment_names):
+def speed(material: Material, name: str, experiment_names: Sequence[str]) -> None:
     """Write Figure 4c: thousands of images shown against the time of training, with and without growing."""
-    runs = [material.run(experiment_name, folder=True) for experiment_name in experiment_names]
-    if None in runs:
+    found = [material.run(experiment_name, folder=True) for experiment_name in experiment_names]
+    runs = [run for run in found if run is not None]
+    if len(runs) < len(found):
         return
     lines = [[(0.0, 0.0), *((line['seconds'], line['kimg']) for line in run.stats())] for run in runs]
     for run, line in zip(runs, lines, strict=True):

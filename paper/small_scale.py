@@ -2,11 +2,13 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.files import atomic_write
-from paper.output import mean_and_deviation, new_figure, text_of
+from paper.output import markdown_lines, mean_and_deviation, new_figure, text_of
 from runs.records import read_jsonl
 
 CLAIMS = {
@@ -16,30 +18,42 @@ CLAIMS = {
 }
 
 
-def results_of(run_dir, metric):
+class Job(NamedTuple):
+    """One training run of `reproduce.py`."""
+
+    part: str           # 'growing', 'ablation' or 'modes'.
+    name: str
+    seed: int
+    experiment: dict    # As an entry of config.experiments.
+
+    @property
+    def folder(self) -> str:
+        return f'{self.part}-{self.name}-seed{self.seed}'
+
+
+def results_of(run_dir: str | os.PathLike, metric: str) -> list[tuple[float, float, dict[str, float]]]:
     """[(kimg, seconds of training, {value: number})] of a metric of a run, in the order of the snapshots."""
     found = [(entry['kimg'], entry['seconds'], entry['values'])
              for entry in read_jsonl(pathlib.Path(run_dir, 'metrics.jsonl')) if entry['metric'] == metric]
     return sorted(found, key=lambda row: row[:2])
 
 
-def average(values):
+def average(values: dict[str, float]) -> float:
     """The last of the values of a sliced Wasserstein distance: the mean over its levels."""
     return list(values.values())[-1]
 
 
-def mean_std(numbers, digits=1):
+def mean_std(numbers: Sequence[float], digits: int = 1) -> str:
     """'mean ± deviation' of a few numbers, or a dash."""
     return text_of((mean_and_deviation(numbers), digits))[0] if numbers else '-'
 
 
-def table(header, rows):
+def table(header: list[str], rows: list[list]) -> str:
     """A table in Markdown; the first column is text."""
-    lines = [header, ['---'] + ['---:'] * (len(header) - 1), *rows]
-    return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines) + '\n'
+    return '\n'.join(markdown_lines(header, rows)) + '\n'
 
 
-def save(figure, path):
+def save(figure: Any, path: str) -> None:
     with atomic_write(path) as picture:
         figure.savefig(picture, dpi=110, format='png')
 
@@ -48,18 +62,19 @@ def save(figure, path):
 # The parts.
 
 
-def growing(jobs, run_dirs, report_dir):
+def growing(jobs: list[Job], run_dirs: dict, report_dir: str) -> str:
     """Quality against time, as in Figure 4, and when each way reaches what the other one ends with."""
     figure = new_figure(10, 3.8)
     left, right = figure.subplots(1, 2)
-    finals, times = {}, {}
+    finals: dict[str, list[float]] = {}
+    times: dict[str, list[float]] = {}
     for job in jobs:
-        rows = results_of(run_dirs[job.folder], 'swd')
-        if not rows:
+        results = results_of(run_dirs[job.folder], 'swd')
+        if not results:
             continue
         color = {'growing': 'C0', 'nogrowing': 'C3'}[job.name]
-        minutes = [seconds / 60 for _kimg, seconds, _values in rows]
-        distances = [average(values) for *_, values in rows]
+        minutes = [seconds / 60 for _kimg, seconds, _values in results]
+        distances = [average(values) for *_, values in results]
         label = job.name if job.name not in finals else None
         left.plot(minutes, distances, color=color, label=label, marker='.')
         stats = read_jsonl(pathlib.Path(run_dirs[job.folder], 'stats.jsonl'))
@@ -77,10 +92,12 @@ def growing(jobs, run_dirs, report_dir):
     return table(['', 'minutes for all images', 'final SWD x 1000'], rows) + '\n![](small-scale-growing.png)\n'
 
 
-def ablation(jobs, run_dirs, report_dir):
+def ablation(jobs: list[Job], run_dirs: dict, report_dir: str) -> str:
     """Table 1: mean and deviation over the seeds, row by row."""
     names = list(dict.fromkeys(job.name for job in jobs))
-    distances, similarities, levels = {}, {}, []
+    distances: dict[str, list[list[float]]] = {}
+    similarities: dict[str, list[float]] = {}
+    levels: list[str] = []
     for job in jobs:
         for _kimg, _seconds, values in results_of(run_dirs[job.folder], 'swd')[-1:]:
             levels = list(values)
@@ -89,15 +106,15 @@ def ablation(jobs, run_dirs, report_dir):
             similarities.setdefault(job.name, []).append(list(values.values())[0])
     rows = []
     for name in names:
-        columns = np.transpose(distances[name]) if name in distances else [[]] * len(levels)
+        columns: Any = np.transpose(distances[name]) if name in distances else [[]] * len(levels)
         rows.append([name, len(distances.get(name, [])), *[mean_std(list(column)) for column in columns],
                      mean_std(similarities.get(name, []), 3)])
     figure = new_figure(9, 3.6)
     axes = figure.subplots()
     shown = [name for name in names if name in distances]
-    values = [[entry[-1] for entry in distances[name]] for name in shown]
-    axes.bar(shown, [np.mean(numbers) for numbers in values], color='C0', alpha=0.6)
-    for index, numbers in enumerate(values):
+    averages = [[entry[-1] for entry in distances[name]] for name in shown]
+    axes.bar(shown, [np.mean(numbers) for numbers in averages], color='C0', alpha=0.6)
+    for index, numbers in enumerate(averages):
         axes.plot([index] * len(numbers), numbers, 'k.')
     axes.set_ylabel('SWD x 1000, average')
     axes.tick_params(axis='x', labelrotation=25)
@@ -105,9 +122,9 @@ def ablation(jobs, run_dirs, report_dir):
     return table(['row of Table 1', 'runs', *levels, 'MS-SSIM'], rows) + '\n![](small-scale-ablation.png)\n'
 
 
-def modes(jobs, run_dirs, report_dir):
+def modes(jobs: list[Job], run_dirs: dict, report_dir: str) -> str:
     """Table 4: of 1000 modes those found, and the divergence from all being equally frequent."""
-    found = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     for job in jobs:
         for _kimg, _seconds, values in results_of(run_dirs[job.folder], 'mnist_modes')[-1:]:
             found.setdefault(job.name, []).append((values['modes_mean'], values['KL_mean']))
@@ -121,12 +138,12 @@ PARTS = {'growing': growing, 'ablation': ablation, 'modes': modes}
 MARK = '<!-- made by reproduce.py: %s -->\n'
 
 
-def write(jobs, run_dirs, report_dir):
+def write(jobs: list[Job], run_dirs: dict, report_dir: str) -> None:
     """Bring ``README.md`` in `report_dir` up to date: the tables between two marks per part; the words stay.
 
     Parameters
     ----------
-    jobs : list of reproduce.Job
+    jobs : list of Job
     run_dirs : dict
         {folder of the job: folder of its finished run, or None}
     report_dir : str

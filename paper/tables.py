@@ -1,41 +1,47 @@
 """Tables 1 to 4 of the paper, beside its numbers."""
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import lasagne
 import numpy as np
 
 import metrics
 from nets import costs, layers
+from nets.network import Network
 from paper import numbers, output
+from paper.material import Material
 from paper.numbers import Number
 from training.experiment import build_network
 from training.options import resolve_config
 
 
-def table1_experiments(data):
+def table1_experiments(data: str) -> dict[str, tuple[str, str]]:
     """{experiment: (row, configuration)} of the rows of Table 1 for 'celeba' or 'lsun-bedroom'."""
     return {f'table1-{data}-{name}': row for name, row in numbers.TABLE1_ROWS.items()}
 
 
-def table4_experiments():
+def table4_experiments() -> dict[tuple[int, str], str]:
     """{(divisor, column): experiment} of Table 4."""
     return {(divisor, column): f'mnist-modes-k{divisor}-{name}' for divisor in numbers.TABLE4
             for column, name in numbers.TABLE4_COLUMNS.items() if name}
 
 
-def sample_note(results):
-    """How many images our numbers come from, where that is not the paper's number; results of `Run.metric`."""
+def sample_note(results: Iterable[dict]) -> list[str]:
+    """A note on metrics of more or fewer images than in the paper; `results` are those of `Run.metric`."""
     used = {(entry['metric'], entry['num_images']) for entry in results}
     other = [f'{metric} of {num} images instead of {metrics.METRICS[metric].num_images}'
              for metric, num in sorted(used) if num != metrics.METRICS[metric].num_images]
     return [f'Ours: {", ".join(other)}.'] if other else []
 
 
-def table1(material, name):
+def table1(material: Material, name: str) -> None:
     """Sliced Wasserstein distance and MS-SSIM of the ablation, last snapshot of each run."""
     columns = [('128', 2), ('64', 2), ('32', 2), ('16', 2), ('avg', 2), ('ms_ssim', 4)]
     tables, made = [], False
     for data, title in (('celeba', 'CelebA'), ('lsun-bedroom', 'LSUN bedroom')):
-        rows, results = [], []
+        rows: list[list[output.Cell]] = []
+        results: list[dict] = []
         for experiment_name, (row, configuration) in table1_experiments(data).items():
             paper = numbers.TABLE1[data][row]
             rows.append([row, configuration, 'paper', *((paper[key], digits) for key, digits in columns)])
@@ -55,7 +61,7 @@ def table1(material, name):
         output.save_tables(material, name, tables)
 
 
-def table2(material, name):
+def table2(material: Material, name: str) -> None:
     """The networks for 1024x1024 from the code, trainable parameters beside the paper's."""
     chosen = resolve_config(material.config, 'celebahq-1024')
     tables = []
@@ -63,12 +69,12 @@ def table2(material, name):
         network = build_network(net, chosen, 3, chosen['dataset']['resolution'], 0)
         lines = layer_table(network)
         # Only the image layer of the full resolution is in the paper's table.
-        shown = [line for line in lines if line[3] == 0 or line[4]]
+        shown = [line for line in lines if line.num == 0 or line.shown]
         counts = iter(numbers.TABLE2[net])
-        rows = [[layer, activation, shape, str(num) if num else '-',
-                 (Number(next(counts), None, 'C'), 0) if num else '-']
-                for layer, activation, shape, num, _shown in shown]
-        totals = [sum(line[3] for line in shown), costs.num_trainable(network)]
+        rows: list[list[output.Cell]] = [
+            [layer, activation, shape, str(num) if num else '-', (Number(next(counts), None, 'C'), 0) if num else '-']
+            for layer, activation, shape, num, _shown in shown]
+        totals = [sum(line.num for line in shown), costs.num_trainable(network)]
         for text, ours, paper in zip(('total', 'total with the image layers of all resolutions'), totals,
                                      (numbers.TABLE2_TOTAL[net], numbers.TABLE2_TOTAL_ALL[net]),
                                      strict=True):
@@ -79,41 +85,51 @@ def table2(material, name):
     output.save_tables(material, name, tables)
 
 
-def layer_table(network):
-    """[(layer, activation, output shape, trainable parameters, whether Table 2 has it)] of G_paper or D_paper.
+class LayerRow(NamedTuple):
+    """A line of Table 2."""
+
+    layer: str
+    activation: str
+    shape: str          # Of the output.
+    num: int            # Trainable parameters.
+    shown: bool         # Whether the paper's table has it.
+
+
+def layer_table(network: Network) -> list[LayerRow]:
+    """The layers of G_paper or D_paper.
 
     Scaling, bias and activation, which are layers of their own here, count with the layer that they belong to.
     """
-    lines = []
+    lines: list[LayerRow] = []
     for layer in lasagne.layers.get_all_layers(network.output_layers):
         size = sum(int(np.prod(param.get_value(borrow=True).shape)) for param in layer.get_params(trainable=True))
         shape = ' × '.join(map(str, layer.output_shape[1:]))
         activation = getattr(layer, 'nonlinearity', None)
         activation = 'LReLU' if isinstance(activation, layers.LeakyRectify) else 'linear'
         if isinstance(layer, layers.WScaleLayer):
-            text, _, _, num, shown = lines[-1]
-            lines[-1] = text, activation, shape, num + size, shown
+            lines[-1] = lines[-1]._replace(activation=activation, shape=shape, num=lines[-1].num + size)
         elif isinstance(layer, layers.NINLayer):
             text = 'toRGB, conv 1×1' if network.name == 'G' else 'fromRGB, conv 1×1'
-            lines.append((text, activation, shape, size, layer.output_shape[-1] == 1024))
+            lines.append(LayerRow(text, activation, shape, size, layer.output_shape[-1] == 1024))
         elif isinstance(layer, layers.Conv2DLayer):
-            lines.append(('conv %d×%d' % (2 * (layer.filter_size,)), activation, shape, size, True))
+            lines.append(LayerRow('conv %d×%d' % (2 * (layer.filter_size,)), activation, shape, size, True))
         elif isinstance(layer, lasagne.layers.DenseLayer):
-            lines.append(('fully connected', activation, shape, size, True))
+            lines.append(LayerRow('fully connected', activation, shape, size, True))
         else:
             words = {layers.Upscale2DLayer: 'upsample', layers.MinibatchStatConcatLayer: 'minibatch stddev',
                      lasagne.layers.InputLayer: 'latent vector' if network.name == 'G' else 'input image'}
-            text = words.get(type(layer))
+            text = words.get(type(layer), '')
             if isinstance(layer, layers.Pool2DLayer) and not layer.name.endswith('xs'):     # Those shrink the image.
                 text = 'downsample'
             if text:
-                lines.append((text, '-', shape, 0, True))
+                lines.append(LayerRow(text, '-', shape, 0, True))
     return lines
 
 
-def table3(material, name):
+def table3(material: Material, name: str) -> None:
     """Inception scores of CIFAR-10: each run's last snapshot; the best run and the mean of all."""
-    rows, results = [], []
+    rows: list[list[output.Cell]] = []
+    results: list[dict] = []
     for column, experiment_name in (('unsupervised', 'cifar10'), ('label conditioned', 'cifar10-cond')):
         rows += [[column, method, (number, 2)] for method, number in numbers.TABLE3[column]]
         runs = [run for run in material.all_runs(experiment_name, folder=True)
@@ -133,9 +149,11 @@ def table3(material, name):
             [*sample_note(results), numbers.TABLE3_NOTE])])
 
 
-def table4(material, name):
+def table4(material: Material, name: str) -> None:
     """Modes of MNIST-RGB found and their divergence: mean and deviation over runs, last snapshot of each."""
-    experiments, rows, results = table4_experiments(), [], []
+    experiments = table4_experiments()
+    rows: list[list[output.Cell]] = []
+    results: list[dict] = []
     columns = list(numbers.TABLE4_COLUMNS)
     for divisor, paper in numbers.TABLE4.items():
         ours = {}

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -19,7 +20,8 @@ DYNAMIC_RANGE_NETS = (-1, 1)
 MINIBATCH_PIXELS = 1 << 20          # Generated at once; a process that makes a 1024x1024 image takes 1 GB.
 
 
-def load_generator(run, snapshot=None, net='Gs', result_dir='results'):
+def load_generator(run: int | str, snapshot: int | str | None = None, net: str = 'Gs',
+                   result_dir: str = 'results') -> Network:
     """A generator out of a network pickle.
 
     Parameters
@@ -40,12 +42,12 @@ def load_generator(run, snapshot=None, net='Gs', result_dir='results'):
     return networks
 
 
-def num_classes(G):
+def num_classes(G: Network) -> int:
     """Label columns of a generator, 0 of an unconditional one."""
     return G.input_shapes[1][1] if len(G.input_shapes) > 1 else 0
 
 
-def one_hot(G, classes):
+def one_hot(G: Network, classes: Sequence[int]) -> np.ndarray:
     """(N, label_size) float32 labels for class indices; without columns for an unconditional generator."""
     size = num_classes(G)
     for index in classes:
@@ -56,15 +58,18 @@ def one_hot(G, classes):
     return np.eye(size, dtype=np.float32)[list(classes)]
 
 
-def classes_in_turn(G, classes, num):
+def classes_in_turn(G: Network, classes: Sequence[int] | None, num: int) -> list[int]:
     """`num` class indices: those given, again and again; None: all of a conditional generator, [] of another one."""
     if not num_classes(G):
-        return one_hot(G, classes or []) if classes else []
+        if classes:
+            one_hot(G, classes)     # Says that there are no classes.
+        return []
     classes = list(range(num_classes(G))) if classes is None else list(classes)
     return [classes[index % len(classes)] for index in range(num)]
 
 
-def generate(G, latents, labels, desc, minibatch_size=None):
+def generate(G: Network, latents: np.ndarray, labels: np.ndarray, desc: str,
+             minibatch_size: int | None = None) -> Iterator[np.ndarray]:
     """Yield uint8 images (C, H, W) for latents (N, latent_size) and labels, with a progress bar."""
     minibatch_size = minibatch_size or int(np.clip(MINIBATCH_PIXELS // G.output_shape[-1] ** 2, 1, 64))
     with tqdm(total=len(latents), desc=desc, unit='image') as progress:
@@ -87,7 +92,7 @@ def generate_fake_images(
     net             = 'Gs',     # 'Gs' = averaged weights, 'G' = those of the last step.
     minibatch_size  = None,     # Images generated at once. None = by resolution.
     result_dir      = 'results',
-):
+) -> list[str]:
     """Write generated images as ``seedNNNN.png`` (``seedNNNN-classK.png``), or as grids ``gridNNN.png``.
 
     A seed stands for the latents ``RandomState(seed).randn(1, latent_size)``, whatever else is generated. Images come
@@ -103,7 +108,8 @@ def generate_fake_images(
     if not seeds:
         raise UserError('seeds=[]: give at least one')
     if classes is None:
-        jobs = list(zip(seeds, classes_in_turn(G, None, len(seeds)) or [None] * len(seeds), strict=True))
+        in_turn: Sequence[int | None] = classes_in_turn(G, None, len(seeds)) or [None] * len(seeds)
+        jobs = list(zip(seeds, in_turn, strict=True))
     else:
         one_hot(G, classes)
         jobs = [(seed, index) for index in classes for seed in seeds]
@@ -115,16 +121,17 @@ def generate_fake_images(
         for image, (seed, index) in zip(images, jobs, strict=True):
             name = 'seed%04d%s.png' % (seed, '' if index is None else '-class%d' % index)
             paths.append(os.path.join(run_dir, name))
-            save_image(_zoomed(image, image_zoom), paths[-1], (0, 255))
+            save_image(zoomed(image, image_zoom), paths[-1], (0, 255))
     else:
         cells = int(np.prod(grid_size))
         for number in range(-(-len(jobs) // cells)):
             grid = np.stack(list(itertools.islice(images, cells)))
             paths.append(os.path.join(run_dir, f'grid{number:03d}.png'))
-            save_image_grid(_zoomed(grid, image_zoom), paths[-1], (0, 255), grid_size)
+            save_image_grid(zoomed(grid, image_zoom), paths[-1], (0, 255), grid_size)
     print(f'Wrote {len(paths)} files to {run_dir}')
     return paths
 
 
-def _zoomed(images, zoom):
+def zoomed(images: np.ndarray, zoom: int) -> np.ndarray:
+    """Images (..., H, W), each pixel enlarged to `zoom` x `zoom`."""
     return images if zoom == 1 else images.repeat(zoom, axis=-2).repeat(zoom, axis=-1)

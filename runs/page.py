@@ -15,6 +15,8 @@ import os
 import pathlib
 import re
 import time
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,6 +25,7 @@ from tqdm import tqdm
 from common.console import format_time
 from common.errors import UserError
 from common.files import atomic_write
+from runs.folder import DONE_FILE
 from runs.records import (
     caption_of,
     finite_or_none,
@@ -34,7 +37,7 @@ from runs.records import (
     total_kimg_of,
 )
 
-MAX_PICTURES = 48               # Of a longer run, so many are shown, evenly chosen.
+MAX_PICTURES = 48               # A page shows at most so many, chosen evenly.
 PICTURE_BYTES = 14_000_000      # Of all pictures together; base64 makes 19 MB of them.
 MAX_PICTURE_SIDE = 2048         # Pixels of a picture that has to be scaled down.
 JPEG_QUALITY = 85
@@ -49,7 +52,7 @@ PICTURE_CONTROLS = '''<div class="controls">
 </div>'''
 
 
-def write_report(run_dir, path=None):
+def write_report(run_dir: str, path: str | None = None) -> str:
     """Write the page of a run.
 
     Parameters
@@ -79,7 +82,7 @@ def write_report(run_dir, path=None):
     pictures, reals = embed_pictures(run_dir, fakes, stats)
     tables, curves, metric_curves = make_charts(stats, metrics)
     data = {'tables': tables, 'charts': curves + metric_curves, 'pictures': pictures,
-            'spans': [{key: phase[key] for key in ('begin', 'end', 'name', 'fading')} for phase in phases]}
+            'spans': [{key: getattr(phase, key) for key in ('begin', 'end', 'name', 'fading')} for phase in phases]}
     sections = [
         section('Pictures', picture_section(pictures, reals, len(fakes))),
         section('Curves', f'<div class="charts">{chart_figures(curves, 0)}</div>' if stats else
@@ -98,50 +101,58 @@ def write_report(run_dir, path=None):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is in a run folder.
+# The content of a run folder.
 
 
-def find_phases(stats):
-    """What the resolutions took, list of dict in the order of training; fading in is a phase of its own.
+class Phase(NamedTuple):
+    """Time and memory of a part of a training. None: unknown. A phase ends with its last tick."""
 
-    Keys: 'name', 'resolution', 'fading', 'begin' and 'end' in kimg, 'minibatch', 'seconds', 'compile_seconds' (part of
-    the former), 'sec_per_kimg' without compiling, 'peak_memory_mb' of the process until then. Unknown ones are None. A
-    phase ends with its last tick.
-    """
+    name: str
+    fading: bool                        # Whether layers were fading in.
+    begin: float                        # kimg.
+    end: float
+    minibatch: float | None
+    seconds: float | None
+    compile_seconds: float | None       # Part of `seconds`.
+    sec_per_kimg: float | None          # Without compiling.
+    peak_memory_mb: float | None        # Of the process until then.
+
+
+def find_phases(stats: list[dict]) -> list[Phase]:
+    """The phases of a training in their order: one per resolution, and one for fading it in."""
     def phase_of(tick):
         return tick.get('resolution'), tick.get('lod', 0) % 1 > 0
 
     def total(ticks, name):
         return sum(tick[name] for tick in ticks if name in tick) if any(name in tick for tick in ticks) else None
 
-    phases = []
-    for (resolution, fading), ticks in itertools.groupby(stats, phase_of):
-        ticks = list(ticks)
-        name = f'{resolution}x{resolution}' if resolution else '?'
-        phase = {'name': name + (' fading in' if fading else ''), 'resolution': resolution, 'fading': fading,
-                 'begin': phases[-1]['end'] if phases else first_kimg(stats), 'end': ticks[-1]['kimg'],
-                 'seconds': total(ticks, 'sec_per_tick'), 'compile_seconds': total(ticks, 'compile_seconds')}
-        for name, choose in (('minibatch', min), ('peak_memory_mb', max)):
-            phase[name] = choose((tick[name] for tick in ticks if name in tick), default=None)
-        kimg = phase['end'] - phase['begin']
-        phase['sec_per_kimg'] = None
-        if phase['seconds'] is not None and kimg > 0:
-            phase['sec_per_kimg'] = max(phase['seconds'] - (phase['compile_seconds'] or 0), 0) / kimg
-        phases.append(phase)
+    phases: list[Phase] = []
+    for (resolution, fading), group in itertools.groupby(stats, phase_of):
+        ticks = list(group)
+        begin, end = phases[-1].end if phases else first_kimg(stats), ticks[-1]['kimg']
+        seconds, compile_seconds = total(ticks, 'sec_per_tick'), total(ticks, 'compile_seconds')
+        phases.append(Phase(
+            name=(f'{resolution}x{resolution}' if resolution else '?') + (' fading in' if fading else ''),
+            fading=fading, begin=begin, end=end,
+            minibatch=min((tick['minibatch'] for tick in ticks if 'minibatch' in tick), default=None),
+            seconds=seconds, compile_seconds=compile_seconds,
+            sec_per_kimg=max(seconds - (compile_seconds or 0), 0) / (end - begin)
+            if seconds is not None and end > begin else None,
+            peak_memory_mb=max((tick['peak_memory_mb'] for tick in ticks if 'peak_memory_mb' in tick), default=None)))
     return phases
 
 
-def first_kimg(stats):
-    """Where the first tick began: a resumed run does not begin at 0."""
+def first_kimg(stats: list[dict]) -> float:
+    """The kimg at which the first tick began: a resumed run does not begin at 0."""
     tick = stats[0]
     if tick.get('sec_per_kimg', 0) > 0 and 'sec_per_tick' in tick:
         return max(round(tick['kimg'] - tick['sec_per_tick'] / tick['sec_per_kimg'], 3), 0)
     return 0
 
 
-def read_metrics(run_dir):
+def read_metrics(run_dir: str) -> dict[str, list[dict]]:
     """{title: entries} of ``metrics.jsonl``, what `evaluate_metrics` writes; the entries in the order of training."""
-    groups = {}
+    groups: dict[tuple, list[dict]] = {}
     for entry in read_jsonl(os.path.join(run_dir, 'metrics.jsonl')):
         if isinstance(entry.get('metric'), str) and isinstance(entry.get('values'), dict):
             groups.setdefault((entry['metric'], entry.get('num_images'), entry.get('random_seed')), []).append(entry)
@@ -156,7 +167,7 @@ def read_metrics(run_dir):
     return titles
 
 
-def metric_columns(entries):
+def metric_columns(entries: list[dict]) -> dict[str, list]:
     """{'kimg', 'seconds' and names of numbers: values} of those entries that know their kimg."""
     entries = [entry for entry in entries if is_finite(entry.get('kimg'))]
     table = {key: [finite_or_none(entry.get(key)) for entry in entries] for key in ('kimg', 'seconds')}
@@ -169,7 +180,7 @@ def metric_columns(entries):
 # Pictures.
 
 
-def embed_pictures(run_dir, fakes, stats):
+def embed_pictures(run_dir: str, fakes: list[tuple[int, str]], stats: list[dict]) -> tuple[list[dict], str | None]:
     """([{'src', 'kimg', 'caption'}], src of the reals or None); files that are not pictures are passed over."""
     if len(fakes) > MAX_PICTURES:
         fakes = [fakes[index] for index in np.linspace(0, len(fakes) - 1, MAX_PICTURES).round().astype(int)]
@@ -182,7 +193,7 @@ def embed_pictures(run_dir, fakes, stats):
     return pictures, embed_picture(os.path.join(run_dir, 'reals.png'), max_bytes)
 
 
-def embed_picture(path, max_bytes):
+def embed_picture(path: str, max_bytes: int) -> str | None:
     """A data URI of a PNG file, as a smaller JPEG if it has more than `max_bytes`; None if it is no picture."""
     try:
         with open(path, 'rb') as file:
@@ -193,18 +204,18 @@ def embed_picture(path, max_bytes):
         return None
     if image.format == 'PNG' and len(content) <= max_bytes:
         return data_uri('png', content)
-    image = image.convert('L' if image.mode == 'L' else 'RGB')
-    side = min(MAX_PICTURE_SIDE, max(image.size))
+    picture = image.convert('L' if image.mode == 'L' else 'RGB')
+    side = min(MAX_PICTURE_SIDE, max(picture.size))
     while True:
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
-        image.save(buffer, 'JPEG', quality=JPEG_QUALITY)
+        picture.save(buffer, 'JPEG', quality=JPEG_QUALITY)
         if buffer.tell() <= max_bytes or side <= 64:
             return data_uri('jpeg', buffer.getvalue())
         side = side * 4 // 5
 
 
-def data_uri(kind, content):
+def data_uri(kind: str, content: bytes) -> str:
     return f'data:image/{kind};base64,{base64.b64encode(content).decode("ascii")}'
 
 
@@ -217,12 +228,12 @@ def _read_part(kind):
     return pathlib.Path(__file__).with_suffix('.' + kind).read_text(encoding='utf-8')
 
 
-def fill(template, **values):
+def fill(template: str, **values: str) -> str:
     """`template` with each ``@@name@@`` replaced; what looks like one in a value stays."""
     return re.sub('@@([a-z]+)@@', lambda match: values[match[1]], template)
 
 
-def json_for_script(data):
+def json_for_script(data: Any) -> str:
     """JSON that cannot end the script element that holds it; numbers with six digits, those not finite are null."""
     def plain(value):
         if isinstance(value, dict):
@@ -237,12 +248,12 @@ def json_for_script(data):
     return text.replace('<', '\\u003c').replace('>', '\\u003e').replace('&', '\\u0026')
 
 
-def chart(title, table, series, log=False, note=''):
-    """What the script needs for a chart of some columns of a table over kimg."""
+def chart(title: str, table: str, series: list[str], log: bool = False, note: str = '') -> dict[str, Any]:
+    """Data from which the script draws a chart: some columns of a table over kimg."""
     return {'title': title, 'table': table, 'series': series, 'log': log, 'note': note}
 
 
-def make_charts(stats, metrics):
+def make_charts(stats: list[dict], metrics: dict[str, list[dict]]) -> tuple[dict[str, dict], list[dict], list[dict]]:
     """(tables, charts of the status lines, charts of the metrics with several snapshots); a table is {name: column}."""
     tables = {'ticks': {name: [tick.get(name) for tick in stats] for name in TICK_COLUMNS}}
     curves = [chart('Losses', 'ticks', ['Gloss', 'Dloss']),
@@ -261,17 +272,17 @@ def make_charts(stats, metrics):
     return tables, curves if stats else [], metric_curves
 
 
-def chart_figures(charts, first_index):
+def chart_figures(charts: list[dict], first_index: int) -> str:
     """HTML of the places into which the script draws."""
     return ''.join('<figure class="chart" data-chart="%d"><figcaption>%s <small>%s</small></figcaption></figure>' % (
         index, html.escape(item['title']), html.escape(item['note'])) for index, item in enumerate(charts, first_index))
 
 
-def section(title, content):
+def section(title: str, content: str) -> str:
     return f'<section id="{title.lower()}"><h2>{title}</h2>{content}</section>\n' if content else ''
 
 
-def html_table(head, rows, foot=None):
+def html_table(head: Sequence, rows: Iterable[Sequence], foot: Sequence | None = None) -> str:
     """HTML of a table; cells are text, the first column is a heading."""
     def row(cells, tag):
         first = '<th scope="row">%s</th>' if tag == 'td' else '<th>%s</th>'
@@ -283,15 +294,15 @@ def html_table(head, rows, foot=None):
         '<tfoot>%s</tfoot>' % row(foot, 'td') if foot else '')
 
 
-def file_blocks(texts):
+def file_blocks(texts: dict[str, str]) -> str:
     """{name: text} as blocks; empty texts are left out."""
     return ''.join(f'<h3>{html.escape(name)}</h3><pre>{html.escape(text.rstrip())}</pre>'
                    for name, text in texts.items() if text.strip())
 
 
-def summary(run_dir, stats, config):
+def summary(run_dir: str, stats: list[dict], config: str) -> str:
     """The run's state in a line, and its last numbers."""
-    if os.path.exists(os.path.join(run_dir, '_training-done.txt')):
+    if os.path.exists(os.path.join(run_dir, DONE_FILE)):
         state = 'Finished.'
     elif stats:
         modified = time.localtime(os.path.getmtime(os.path.join(run_dir, 'stats.jsonl')))
@@ -314,7 +325,7 @@ def summary(run_dir, stats, config):
         '<div><dt>%s</dt><dd>%s</dd></div>' % (name, html.escape(value)) for name, value in facts))
 
 
-def picture_section(pictures, reals, num_fakes):
+def picture_section(pictures: list[dict], reals: str | None, num_fakes: int) -> str:
     if not pictures and not reals:
         return '<p>No picture has been written yet.</p>'
     figures, controls = '', ''
@@ -328,57 +339,59 @@ def picture_section(pictures, reals, num_fakes):
     return controls + f'<div class="pictures">{figures}</div>'
 
 
-def digits(value):
+def digits(value: float | None) -> str:
     """Three significant digits, no exponent."""
     if not value:
         return '-' if value is None else '0'
     return '%.*f' % (0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3, value)
 
 
-def timing_section(phases):
+def timing_section(phases: list[Phase]) -> str:
     if not phases:
         return ''
     rows = []
     for phase in phases:
-        rows.append([phase['name'], f'{phase["begin"]:g} - {phase["end"]:g}',
-                     '-' if phase['minibatch'] is None else f'{phase["minibatch"]}', *timing_cells(phase)])
-    known = {name: [phase[name] for phase in phases if phase[name] is not None]
+        rows.append([phase.name, f'{phase.begin:g} - {phase.end:g}',
+                     '-' if phase.minibatch is None else f'{phase.minibatch}', *timing_cells(phase)])
+    known = {name: [getattr(phase, name) for phase in phases if getattr(phase, name) is not None]
              for name in ('seconds', 'compile_seconds', 'peak_memory_mb')}
-    whole = {'seconds': sum(known['seconds']), 'compile_seconds': sum(known['compile_seconds']),
-             'peak_memory_mb': max(known['peak_memory_mb'], default=None), 'sec_per_kimg': None}
-    kimg = phases[-1]['end'] - phases[0]['begin']
-    if known['seconds'] and kimg > 0:
-        whole['sec_per_kimg'] = max(whole['seconds'] - whole['compile_seconds'], 0) / kimg
-    foot = ['whole run', f'{phases[0]["begin"]:g} - {phases[-1]["end"]:g}', '', *timing_cells(whole)]
+    begin, end = phases[0].begin, phases[-1].end
+    seconds, compile_seconds = sum(known['seconds']), sum(known['compile_seconds'])
+    whole = Phase('whole run', fading=False, begin=begin, end=end, minibatch=None, seconds=seconds,
+                  compile_seconds=compile_seconds, peak_memory_mb=max(known['peak_memory_mb'], default=None),
+                  sec_per_kimg=max(seconds - compile_seconds, 0) / (end - begin)
+                  if known['seconds'] and end > begin else None)
+    foot = [whole.name, f'{begin:g} - {end:g}', '', *timing_cells(whole)]
     head = ['phase', 'kimg', 'minibatch', 'sec/kimg', 'hours', 'compile seconds', 'peak memory']
     note = '<p><small>sec/kimg without compiling, hours with it. Peak memory is that of the process on the host, ' \
            'since its start. A phase ends with its last tick.</small></p>'
     return '<div class="charts">%s%s</div>%s%s' % (
-        bars('sec/kimg', phases, 'sec_per_kimg', 1), bars('hours', phases, 'seconds', 3600),
+        bars('sec/kimg', phases, [phase.sec_per_kimg for phase in phases], 1),
+        bars('hours', phases, [phase.seconds for phase in phases], 3600),
         html_table(head, rows, foot), note)
 
 
-def timing_cells(phase):
-    memory = phase['peak_memory_mb']
-    return [digits(phase['sec_per_kimg']), hours(phase['seconds']), digits(phase['compile_seconds']),
+def timing_cells(phase: Phase) -> list[str]:
+    memory = phase.peak_memory_mb
+    return [digits(phase.sec_per_kimg), hours(phase.seconds), digits(phase.compile_seconds),
             '-' if memory is None else f'{memory / 1024:.1f} GB']
 
 
-def hours(seconds):
+def hours(seconds: float | None) -> str:
     return '-' if seconds is None else digits(seconds / 3600)
 
 
-def bars(title, phases, key, unit):
+def bars(title: str, phases: list[Phase], values: list[float | None], unit: float) -> str:
     """HTML of horizontal bars, one per phase."""
-    longest = max((phase[key] or 0 for phase in phases), default=0) or 1
+    longest = max((value or 0 for value in values), default=0) or 1
     row = '<div class="bar%s"><span>%s</span><span><i style="width:%.2f%%"></i></span><span>%s</span></div>'
     rows = ''.join(row % (
-        ' fading' if phase['fading'] else '', html.escape(phase['name']), 100 * (phase[key] or 0) / longest,
-        digits(None if phase[key] is None else phase[key] / unit)) for phase in phases)
+        ' fading' if phase.fading else '', html.escape(phase.name), 100 * (value or 0) / longest,
+        digits(None if value is None else value / unit)) for phase, value in zip(phases, values, strict=True))
     return f'<figure class="bars"><figcaption>{html.escape(title)}</figcaption>{rows}</figure>'
 
 
-def metric_section(run_dir, metrics, figures):
+def metric_section(run_dir: str, metrics: dict[str, list[dict]], figures: str) -> str:
     """Tables of ``metrics.jsonl``, and of other metrics the text file."""
     content = f'<div class="charts">{figures}</div>' if figures else ''
     for title, entries in metrics.items():
@@ -392,5 +405,5 @@ def metric_section(run_dir, metrics, figures):
     return content + file_blocks({name: read_text(run_dir, name) for name in names if name not in in_tables})
 
 
-def metric_value(value):
+def metric_value(value: Any) -> str:
     return f'{value:.4f}' if isinstance(value, (int, float)) else '-'

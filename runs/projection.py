@@ -18,7 +18,7 @@ from common.images import (
     save_pil_image,
 )
 from nets import ops
-from nets.network import random_latents
+from nets.network import Network, random_latents
 from nets.tf_training import Optimizer
 from runs.images import (
     DYNAMIC_RANGE_NETS,
@@ -32,12 +32,12 @@ from runs.images import (
 from runs.videos import video_writer
 
 
-def load_target(path, G):
+def load_target(path: str, G: Network) -> np.ndarray:
     """An image file as (C, H, W) float32 in -1..1, of the shape of what `G` makes: its centre square, resized."""
     channels, resolution = G.output_shape[1], G.output_shape[-1]
     try:
-        with Image.open(path) as image:
-            image = image.convert('RGB' if channels == 3 else 'L')
+        with Image.open(path) as file:
+            image = file.convert('RGB' if channels == 3 else 'L')
     except OSError as error:
         raise UserError(f'image={path!r}: cannot be read ({error.strerror or "not an image"})') from error
     side = min(image.size)
@@ -47,7 +47,7 @@ def load_target(path, G):
     return adjust_dynamic_range(pixels, (0, 255), DYNAMIC_RANGE_NETS)
 
 
-def pyramid_distance(images, target):
+def pyramid_distance(images, target: np.ndarray):
     """(N,) mean squared differences of images (N, C, H, W) to an array (1, C, H, W), averaged over a pyramid.
 
     Its levels are averages over boxes of 1, 2, 4, ... pixels, down to 4x4 pixels in all, and count alike: the coarse
@@ -114,7 +114,7 @@ def project_image(
     net             = 'Gs',     # 'Gs' = averaged weights, 'G' = those of the last step.
     minibatch_size  = None,     # Starts at once. None = by resolution.
     result_dir      = 'results',
-):
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Find the latents whose image is nearest to a given one.
 
     Writes ``projected-latents.npy`` (1, latent_size), with classes ``projected-labels.npy`` (1, label_size), the given
@@ -140,7 +140,8 @@ def project_image(
     starts = random_latents(num_batches * batch_size, G, np.random.RandomState(random_seed))
     labels = one_hot(G, classes_in_turn(G, classes, len(starts))).reshape(len(starts), -1)
     print('Compiling...')
-    search, best = _Search(G, target, batch_size, prior_weight), (np.inf,)
+    search = _Search(G, target, batch_size, prior_weight)
+    best: tuple = (np.inf,)
     with tqdm(total=num_batches * num_steps, desc='Projecting', unit='step') as progress:
         for begin in range(0, len(starts), batch_size):
             rows = slice(begin, begin + batch_size)
@@ -154,7 +155,8 @@ def project_image(
     return way[-1:], label, distance
 
 
-def save_projection(run_dir, G, target, way, label, video, fps=30):
+def save_projection(run_dir: str, G: Network, target: np.ndarray, way: np.ndarray, label: np.ndarray, video: bool,
+                    fps: int = 30) -> None:
     """Write the files of :func:`project_image`; `way` is (steps, latent_size)."""
     arrays = {'latents': way[-1:], 'labels': label}
     for name, array in arrays.items():

@@ -1,23 +1,24 @@
-"""What a run has written down: configuration, status lines, metrics, pictures."""
+"""Readers of the files of a run: configuration, status lines, metrics, pictures."""
 
 import ast
 import json
 import os
 import re
+from typing import Any, NamedTuple
 
 from common.console import format_time
 from common.errors import UserError
 
-LARGEST = 1e100                 # Of numbers that count as finite; integers may be larger than any float.
+LARGEST = 1e100                 # Larger numbers count as infinite; integers may be larger than any float.
 
 
-def read_stats(run_dir):
+def read_stats(run_dir: str) -> list[dict[str, float]]:
     """The status lines of a run, list of dict; [] if it has none.
 
     Lines without a number 'kimg' are passed over, as is one cut off at the end. Values that are not finite numbers are
     left out. Where `kimg` goes back, the run was resumed: the earlier lines from there on are dropped.
     """
-    stats = []
+    stats: list[dict[str, float]] = []
     for line in read_jsonl(os.path.join(run_dir, 'stats.jsonl')):
         line = {name: value for name, value in line.items() if is_finite(value)}
         if 'kimg' in line:
@@ -27,7 +28,7 @@ def read_stats(run_dir):
     return stats
 
 
-def read_jsonl(path):
+def read_jsonl(path: str | os.PathLike) -> list[dict]:
     """The objects of a file with one JSON object per line; [] without the file. What is not one is passed over."""
     objects = []
     try:
@@ -42,21 +43,21 @@ def read_jsonl(path):
     return [item for item in objects if isinstance(item, dict)]
 
 
-def is_finite(value):
+def is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and -LARGEST < value < LARGEST
 
 
-def finite_or_none(value):
+def finite_or_none(value: Any) -> float | None:
     return value if is_finite(value) else None
 
 
-def list_fakes(run_dir):
+def list_fakes(run_dir: str) -> list[tuple[int, str]]:
     """[(kimg, path)] of a run's image grids ``fakesNNNNNN.png``, the earliest first."""
     matches = [re.fullmatch(r'fakes(\d+)\.png', name) for name in os.listdir(run_dir)]
     return sorted((int(match[1]), os.path.join(run_dir, match[0])) for match in matches if match)
 
 
-def caption_of(kimg, stats):
+def caption_of(kimg: int, stats: list[dict]) -> str:
     """``kimg 120   lod 1.50   time 2h 03m 07s`` for the picture of so many thousands of images."""
     past = [line for line in stats if int(line['kimg']) <= kimg and 'lod' in line and 'seconds' in line]
     if not past:
@@ -64,7 +65,7 @@ def caption_of(kimg, stats):
     return f'kimg {kimg:<6d}  lod {past[-1]["lod"]:.2f}   time {format_time(past[-1]["seconds"])}'
 
 
-def read_text(run_dir, name):
+def read_text(run_dir: str, name: str) -> str:
     """A text file of a run; '' without the file."""
     try:
         with open(os.path.join(run_dir, name), encoding='utf-8', errors='replace') as text_file:
@@ -73,7 +74,7 @@ def read_text(run_dir, name):
         return ''
 
 
-def total_kimg_of(config):
+def total_kimg_of(config: str) -> float | None:
     """``train.total_kimg`` in the text of a ``config.txt``, or None."""
     try:
         total = ast.literal_eval(config)['train']['total_kimg']
@@ -86,7 +87,7 @@ RESULTS_NAME = 'metrics.jsonl'
 SNAPSHOT_PATTERN = re.compile(r'network-(snapshot-(\d+)|final)\.pkl')
 
 
-def read_config(run_dir):
+def read_config(run_dir: str) -> dict:
     """The resolved experiment that ``config.txt`` of a run folder holds, as a dict."""
     path = os.path.join(run_dir, 'config.txt')
     try:
@@ -102,15 +103,17 @@ def read_config(run_dir):
         raise UserError(f'{path}: is not the configuration of a run; restore the file') from error
 
 
-def find_snapshots(run_dir):
-    """The network snapshots of a run, in the order of training.
+class Snapshot(NamedTuple):
+    """A network snapshot in a run folder."""
 
-    Returns
-    -------
-    list of dict
-        'snapshot' (file name without suffix), 'path', and where ``stats.jsonl`` tells them 'kimg' and 'seconds', the
-        time since the start of the run.
-    """
+    snapshot: str           # File name without suffix.
+    path: str
+    kimg: float | None      # From ``stats.jsonl``, else from the file name, which has none at the end of the training.
+    seconds: float | None   # Since the start of the run; None where ``stats.jsonl`` does not tell.
+
+
+def find_snapshots(run_dir: str) -> list[Snapshot]:
+    """The network snapshots of a run, in the order of training."""
     stats = read_jsonl(os.path.join(run_dir, 'stats.jsonl'))
     snapshots = []
     for name in sorted(os.listdir(run_dir)):
@@ -118,9 +121,8 @@ def find_snapshots(run_dir):
         if match:
             of_snapshot = [tick for tick in stats if match[2] is None or int(tick['kimg']) == int(match[2])][-1:]
             kimg, seconds = next(((tick['kimg'], tick['seconds']) for tick in of_snapshot),
-                                 (match[2] and float(match[2]), None))
-            snapshots.append({'snapshot': name[:-len('.pkl')], 'path': os.path.join(run_dir, name), 'kimg': kimg,
-                              'seconds': seconds})
+                                 (float(match[2]) if match[2] else None, None))
+            snapshots.append(Snapshot(name[:-len('.pkl')], os.path.join(run_dir, name), kimg, seconds))
     if not snapshots:
         raise UserError(f'{run_dir}: no network-snapshot-*.pkl or network-final.pkl in there')
-    return sorted(snapshots, key=lambda entry: (entry['snapshot'] == 'network-final', entry['kimg']))
+    return sorted(snapshots, key=lambda entry: (entry.snapshot == 'network-final', entry.kimg))

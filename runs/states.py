@@ -17,7 +17,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX, atomic_write
-from runs.folder import DONE_FILE, GROWING_FILES, _number, network_snapshots, sizes_of_growing_files, state_paths
+from runs.folder import DONE_FILE, GROWING_FILES, network_snapshots, number_of, sizes_of_growing_files, state_paths
 
 VERSION = 1                 # Of the arrays and the document.
 STATES_KEPT = 2             # The last one, and the one before in case that one is damaged.
@@ -28,7 +28,7 @@ STATES_KEPT = 2             # The last one, and the one before in case that one 
 
 
 class State(NamedTuple):
-    """What a file holds."""
+    """The content of a training state."""
 
     arrays: dict            # {name: ndarray}
     document: dict          # JSON: version, counters, config, ...
@@ -38,7 +38,7 @@ class DamagedState(UserError):
     """A training state that was not written completely or has changed since."""
 
 
-def write(path, state):
+def write(path: str, state: State) -> None:
     """Write a :class:`State` into a file that is either complete, checksum included, or not there.
 
     Raises
@@ -49,14 +49,15 @@ def write(path, state):
     document = np.frombuffer(json.dumps(dict(state.document, version=VERSION)).encode(), dtype=np.uint8)
     with atomic_write(path) as file:
         hashed = _Hashed(file)
-        with zipfile.ZipFile(hashed, 'w', zipfile.ZIP_STORED) as archive:
+        # It closes no file that it is given, so that _Hashed needs no `close`.
+        with zipfile.ZipFile(hashed, 'w', zipfile.ZIP_STORED) as archive:    # type: ignore[call-overload]
             for name, array in [*state.arrays.items(), ('document', document)]:
                 with archive.open(name + '.npy', 'w', force_zip64=True) as member:
                     np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
         file.write(_checksum_line(hashed.digest))
 
 
-def read(path):
+def read(path: str) -> State:
     """The :class:`State` in a file.
 
     Raises
@@ -133,17 +134,17 @@ class RunStates:
         What the run goes on from.
     """
 
-    def __init__(self, run_dir, about, start=None):
+    def __init__(self, run_dir: str, about: dict, start: State | None = None) -> None:
         self.run_dir, self.about, self.start = run_dir, about, start
 
-    def save(self, cur_nimg, arrays, document):
+    def save(self, cur_nimg: int, arrays: dict, document: dict) -> None:
         """Save a state and delete old ones; says also how far the growing files have come."""
         document = {**self.about, 'growing_files': sizes_of_growing_files(self.run_dir), **document}
         write(os.path.join(self.run_dir, f'training-state-{cur_nimg:09d}.npz'), State(arrays, document))
         for path in state_paths(self.run_dir)[:-STATES_KEPT]:
             os.remove(path)
 
-    def rewind(self):
+    def rewind(self) -> None:
         """Undo what the run has written since the state `start`, so that its files read as if it had never ended.
 
         Without `start`, since the beginning.
@@ -155,7 +156,7 @@ class RunStates:
             path = os.path.join(self.run_dir, name)
             if os.path.exists(path) and os.path.getsize(path) > sizes.get(name, 0):
                 os.truncate(path, sizes.get(name, 0))
-        leftovers = [path for path in state_paths(self.run_dir) if _number(path) > kept_nimg]
+        leftovers = [path for path in state_paths(self.run_dir) if number_of(path) > kept_nimg]
         leftovers += glob.glob(os.path.join(glob.escape(self.run_dir), '*' + TEMPORARY_SUFFIX))
         leftovers.append(os.path.join(self.run_dir, DONE_FILE))
         for path in leftovers:
@@ -163,7 +164,7 @@ class RunStates:
                 os.remove(path)
 
 
-def newest(run_dir):
+def newest(run_dir: str) -> State | None:
     """The newest state of a run that is intact; says which ones are not. None if there has never been one.
 
     Raises
@@ -180,7 +181,7 @@ def newest(run_dir):
     snapshots = network_snapshots(run_dir)
     if snapshots:
         raise UserError(f'resume_run_id: {run_dir} has no intact training state; start a new run from its last '
-                        f'networks with train.resume_snapshot={_number(snapshots[-1])}')
+                        f'networks with train.resume_snapshot={number_of(snapshots[-1])}')
     if paths:
         raise UserError(f'resume_run_id: {run_dir} has only damaged training states; start the run again')
     return None

@@ -3,6 +3,8 @@
 import contextlib
 import itertools
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import scipy.ndimage
@@ -16,14 +18,14 @@ from common.images import (
     create_image_grid,
 )
 from runs.folder import locate_run_dir
-from runs.images import _zoomed, classes_in_turn, generate, load_generator, one_hot
+from runs.images import classes_in_turn, generate, load_generator, one_hot, zoomed
 from runs.records import caption_of, list_fakes, read_stats
 
 VIDEO_QUALITY = 18                  # H.264's constant rate factor: 0 is lossless, 18 looks so.
 
 
 @contextlib.contextmanager
-def video_writer(path, fps):
+def video_writer(path: str, fps: float) -> Iterator[Callable[[Image.Image], None]]:
     """Write an H.264 video: ``with video_writer('x.mp4', 30) as write: write(image)``.
 
     The images are Pillow images of one size; an odd row or column gets a black one beside it. `path` is never seen
@@ -68,7 +70,8 @@ def video_writer(path, fps):
             os.remove(temporary)
 
 
-def smooth_latents(num_frames, num_cells, latent_size, sigma_frames, random_state):
+def smooth_latents(num_frames: int, num_cells: int, latent_size: int, sigma_frames: float,
+                   random_state: np.random.RandomState) -> np.ndarray:
     """Latents (num_frames, num_cells, latent_size) float32 that wander: the paper's video.
 
     Independent normal latents for every frame are blurred over time with a Gaussian and normalised to the length that
@@ -93,7 +96,7 @@ def generate_interpolation_video(
     net                 = 'Gs',     # 'Gs' = averaged weights, 'G' = those of the last step.
     minibatch_size      = None,     # Images generated at once. None = by resolution.
     result_dir          = 'results',
-):
+) -> str:
     """Write ``interpolation.mp4``, a walk through the latent space; see :func:`smooth_latents`.
 
     Returns
@@ -113,13 +116,13 @@ def generate_interpolation_video(
     with video_writer(path, fps) as write:
         for _frame in range(num_frames):
             cells = np.stack(list(itertools.islice(images, num_cells)))
-            grid = create_image_grid(_zoomed(cells, image_zoom), grid_size)
+            grid = create_image_grid(zoomed(cells, image_zoom), grid_size)
             write(convert_to_pil_image(grid, (0, 255)))
     print('Wrote', path)
     return path
 
 
-def captioned(image, caption, longest_caption):
+def subtitled(image: Image.Image, caption: str, longest_caption: str) -> Image.Image:
     """`image` with one line of text in a black strip below it, wide enough for `longest_caption`."""
     height = max(image.height // 32, 14)
     font = ImageFont.load_default(height)
@@ -138,7 +141,7 @@ def generate_training_video(
     fps                 = 30,       # Frames per second.
     captions            = True,     # Thousands of images shown, lod and time below each picture.
     result_dir          = 'results',
-):
+) -> str:
     """Write ``training.mp4``: how the images of a run's fixed latents develop.
 
     Returns
@@ -157,11 +160,12 @@ def generate_training_video(
     longest = max(texts, key=len)
     path = os.path.join(run_dir, 'training.mp4')
     with video_writer(path, fps) as write:
-        frame = previous = None
+        frame: Any = None
+        previous = None
         for index in tqdm(shown, desc='Encoding', unit='frame'):
             if index != previous:
                 with Image.open(fakes[index][1]) as image:
-                    frame = captioned(image, texts[index], longest) if captions else image.copy()
+                    frame = subtitled(image, texts[index], longest) if captions else image.copy()
                 previous = index
             write(frame)
     print('Wrote', path)

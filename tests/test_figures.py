@@ -372,7 +372,7 @@ def test_metric_of_the_most_images_and_the_last_evaluation_counts(trained, tmp_p
                ('fid', 'network-snapshot-000005', 5.0, 50.0, 50000, {'FID': 4.0})]
     run = material.Run(str(copy_run(trained, tmp_path / 'run', 'cifar10', results)), 'cifar10')
     assert [entry['values']['FID'] for entry in run.metric('fid')] == [4.0, 3.0]
-    assert run.last('fid') == {'FID': 3.0} and run.last('swd') is None and run.swd() is None
+    assert run.last('fid') == {'FID': 3.0} and run.last('swd') == {} and run.swd() == {}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
