@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 
-from common.console import progress
 from common.errors import exit_status
 from data import celebahq_files, image_folder, labelled_sets, lsun, tfrecords
 from data.celebahq import SIZE as CELEBAHQ_SIZE
@@ -70,7 +69,8 @@ def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, shard=None, **o
     shard : (int, int), optional
         Make part I of N of the images only.
     **options
-        indices, num_images, num_processes, resume, skip_bad, save_stages: see :func:`data.celebahq_files.create`.
+        indices, num_images, num_processes, resume, skip_bad, save_stages: see
+        :func:`data.celebahq_files.make_celebahq`.
 
     Raises
     ------
@@ -79,10 +79,9 @@ def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, shard=None, **o
     """
     refuse_existing(h5_path, force=force)
     work_dir = f'{h5_path}.images'
-    entries = celebahq_files.create(celeba_dir, delta_dir, work_dir, progress, force=force, shard=shard,
-                                    **options)
+    entries = celebahq_files.make_celebahq(celeba_dir, delta_dir, work_dir, force=force, shard=shard, **options)
     with HDF5Writer(h5_path, CELEBAHQ_SIZE, 3, force=force, shard=shard) as writer:
-        for image in celebahq_files.read_images(entries, celeba_dir, delta_dir, work_dir, progress):
+        for image in celebahq_files.read_images(entries, celeba_dir, delta_dir, work_dir):
             writer.add_images(image[np.newaxis])
     celebahq_files.remove_work_dir(work_dir)
 

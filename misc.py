@@ -8,7 +8,8 @@ import numpy as np
 
 from common.console import OutputLogger, format_time, progress
 from common.errors import UserError, WriteError, did_you_mean, exit_status
-from common.files import append, atomic_write, save_pkl
+from common.files import append_bytes as append
+from common.files import atomic_write, save_pkl
 from common.images import (
     adjust_dynamic_range,
     convert_to_pil_image,

@@ -88,7 +88,7 @@ def atomic_write(path, mode='wb', **open_kwargs):
             os.remove(temporary)
 
 
-def append(path, data):
+def append_bytes(path, data):
     """Append bytes to a file, all of them or, with a `WriteError`, none."""
     try:
         with open(path, 'ab', buffering=0) as file:
@@ -101,6 +101,9 @@ def append(path, data):
                 raise
     except OSError as error:
         raise _write_error(path, error) from error
+
+
+append = append_bytes       # Until training/ uses the new name.
 
 
 def _write_error(path, error):

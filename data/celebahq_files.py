@@ -1,7 +1,7 @@
 """Making CelebA-HQ out of folders of files: lists, checks, many processes, and continuing an interrupted run.
 
-Each finished image is kept as a PNG file in a folder beside the dataset until that is complete: :func:`create` makes
-them, :func:`read_images` reads them back. `data.celebahq` has the arithmetic.
+Each finished image is kept as a PNG file in a folder beside the dataset until that is complete: :func:`make_celebahq`
+makes them, :func:`read_images` reads them back. `data.celebahq` has the arithmetic.
 """
 
 import concurrent.futures
@@ -18,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from common.arguments import number_ranges
+from common.console import progress
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX, atomic_write
 from common.images import save_image
@@ -148,13 +150,11 @@ def choose_indices(num, indices=None, num_images=None):
     if indices is None:
         return range(num)
     chosen = set()
-    for part in indices.split(','):
-        match = re.fullmatch(r'\s*(\d+)\s*(?:-\s*(\d+)\s*)?', part, re.ASCII)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not first <= last < num:
+    for part, numbers in number_ranges(indices, spaces=True):
+        if not numbers or numbers[-1] >= num:
             raise UserError(f'--indices {indices}: {part!r} is no number or range within 0-{num - 1}; example: '
                             '0-99,205')
-        chosen.update(range(first, last + 1))
+        chosen.update(numbers)
     return sorted(chosen)
 
 
@@ -253,7 +253,7 @@ def read_part(entry, work_dir):
     return pixels if celebahq.image_md5(pixels) == entry.final_md5 else None
 
 
-def read_images(entries, celeba_dir, delta_dir, work_dir, progress):
+def read_images(entries, celeba_dir, delta_dir, work_dir):
     """Generate the finished images, (3, 1024, 1024) uint8, in order. One whose file is damaged is made again.
 
     Raises
@@ -290,7 +290,7 @@ def start_worker():
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progress):
+def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes):
     """Make all images that are not finished yet, in many processes, and keep each in `work_dir` at once.
 
     Parameters
@@ -299,8 +299,6 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
     celeba_dir, delta_dir, work_dir : str
     num_processes : int
         Each takes up to 0.8 GB of memory.
-    progress : callable
-        Called as ``progress(None, description, number)`` for a progress bar.
 
     Returns
     -------
@@ -359,8 +357,8 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
     return bad
 
 
-def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=None, num_processes=None, resume=False,
-           skip_bad=False, save_stages=None, force=False, expected=None, shard=None):
+def make_celebahq(celeba_dir, delta_dir, work_dir, indices=None, num_images=None, num_processes=None, resume=False,
+                  skip_bad=False, save_stages=None, force=False, expected=None, shard=None):
     """Make images of CelebA-HQ and keep them in a folder, for :func:`read_images`.
 
     Parameters
@@ -369,8 +367,6 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
         See :func:`read_lists`.
     work_dir : str
         Folder of the finished images.
-    progress : callable
-        Called as ``progress(None, description, number)`` for a progress bar.
     num_processes : int, optional
         Default: one per core.
     resume, force : bool
@@ -405,7 +401,7 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
                             'folder') from error
     prepare_work_dir(work_dir, len(entries), resume, force)
     check_decoder(celeba_dir, expected)
-    bad = make_images(entries, celeba_dir, delta_dir, work_dir, num_processes or num_cores(), progress)
+    bad = make_images(entries, celeba_dir, delta_dir, work_dir, num_processes or num_cores())
     good = [entry for entry in entries if entry.idx not in bad]
     if save_stages and good:
         write_stages(good[0], celeba_dir, delta_dir, save_stages)

@@ -52,7 +52,7 @@ class HDF5Writer:
     force : bool
         Replace an existing file, and its labels.
     shard : (int, int), optional
-        The file is part I of N of a dataset: noted in the file for dataset_shards.merge.
+        The file is part I of N of a dataset: noted in the file for data.shards.merge.
     num_threads : int, optional
         Default: one per processor core. Each takes about 40 MB at 1024x1024, 10 MB below 512x512.
 

@@ -60,7 +60,7 @@ def write_dataset(source, h5_path, force=False, shard=None):
     force : bool
         Replace an existing file and its labels.
     shard : (int, int), optional
-        Part I of N of the images only, to be joined with the others by dataset_shards.merge.
+        Part I of N of the images only, to be joined with the others by data.shards.merge.
 
     Raises
     ------
