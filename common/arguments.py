@@ -2,9 +2,10 @@
 
 import argparse
 import re
+from collections.abc import Iterator
 
 
-def number_ranges(text, spaces=False):
+def number_ranges(text: str, spaces: bool = False) -> Iterator[tuple[str, range | None]]:
     """The parts of a list of numbers and ranges such as '0-3,7', and the numbers that each stands for.
 
     Parameters
@@ -25,7 +26,7 @@ def number_ranges(text, spaces=False):
         yield part, range(int(match[1]), int(match[2] or match[1]) + 1) if match else None
 
 
-def number_list(text):
+def number_list(text: str) -> list[int]:
     """'0-3,7' -> [0, 1, 2, 3, 7], for the ``type`` of an option.
 
     Raises
@@ -33,7 +34,7 @@ def number_list(text):
     argparse.ArgumentTypeError
         Not numbers and ascending ranges.
     """
-    numbers = []
+    numbers: list[int] = []
     for _part, part_numbers in number_ranges(text):
         if part_numbers is None:
             raise argparse.ArgumentTypeError(f'{text!r}: write numbers and ranges, for example 0-3,7')
@@ -41,7 +42,7 @@ def number_list(text):
     return numbers
 
 
-def grid(text):
+def grid(text: str) -> tuple[int, int]:
     """'8x4' -> (8, 4), for the ``type`` of an option.
 
     Raises
