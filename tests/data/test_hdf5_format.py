@@ -154,7 +154,7 @@ def test_nothing_is_left_when_labels_do_not_fit(tmp_path):
 
 WRITER = '''
 import sys, numpy as np
-from hdf5_format import HDF5Writer
+from data.hdf5_writer import HDF5Writer
 with HDF5Writer(sys.argv[1], 32, 3, np.zeros((10**6, 2))) as writer:
     for number in range(10**6):
         writer.add_images(np.random.randint(256, size=(100, 3, 32, 32), dtype=np.uint8))
@@ -187,7 +187,7 @@ def test_a_writer_that_is_killed_midway_leaves_no_dataset(signal_number, tmp_pat
 
 REWRITER = '''
 import sys, time, numpy as np
-from hdf5_format import HDF5Writer
+from data.hdf5_writer import HDF5Writer
 for value in range(int(sys.argv[2]), 10**6):
     with HDF5Writer(sys.argv[1], 8, 1, np.full((50, 1), value), force=True) as writer:
         writer.add_images(np.full((50, 1, 8, 8), value % 256, np.uint8))
@@ -232,7 +232,7 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path, capsys):
 
 FULL_DISK = '''
 import sys, numpy as np
-from hdf5_format import HDF5Writer
+from data.hdf5_writer import HDF5Writer
 import misc
 try:
     with HDF5Writer(sys.argv[1], 32, 3) as writer:
@@ -258,7 +258,7 @@ def test_a_full_disk(num_groups, tmp_path):
 
 FULL_DISK_LABELS = '''
 import sys, numpy as np
-from hdf5_format import HDF5Writer
+from data.hdf5_writer import HDF5Writer
 import misc
 try:
     with HDF5Writer(sys.argv[1], 1, 1, np.zeros((1000, 1000)), force=True) as writer:
