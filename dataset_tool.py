@@ -3,11 +3,13 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from common.console import progress
 from common.errors import exit_status
+from common.files import AnyPath
 from data import celebahq_files, image_folder, labelled_sets, lsun, tfrecords
 from data.celebahq import SIZE as CELEBAHQ_SIZE
 from data.hdf5_writer import HDF5Writer, refuse_existing
@@ -15,46 +17,57 @@ from data.image_source import create
 from data.inspection import compare, display, extract, inspect
 from data.shards import merge, parse_shard
 
+Argument = tuple[str, dict[str, Any]]       # Name, keyword arguments of add_argument.
+Commands: TypeAlias = 'argparse._SubParsersAction[argparse.ArgumentParser]'
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Making files. The arguments are described where the source files are read; `writing` is image_source.write_dataset's.
 
 
-def create_mnist(h5_path, mnist_dir, split='train', expected_images=None, **writing):
+def create_mnist(h5_path: AnyPath, mnist_dir: AnyPath, split: str = 'train', expected_images: int | None = None,
+                 **writing: Any) -> None:
     """Make a dataset of MNIST, see :func:`data.labelled_sets.mnist`."""
     create(h5_path, labelled_sets.mnist, mnist_dir, split, expected_images, **writing)
 
 
-def create_mnistrgb(h5_path, mnist_dir, num_images=1000000, seed=123, expected_images=None, **writing):
+def create_mnistrgb(h5_path: AnyPath, mnist_dir: AnyPath, num_images: int = 1000000, seed: int = 123,
+                    expected_images: int | None = None, **writing: Any) -> None:
     """Make a dataset of triples of MNIST digits, see :func:`data.labelled_sets.mnist_rgb`."""
     create(h5_path, labelled_sets.mnist_rgb, mnist_dir, num_images, seed, expected_images, **writing)
 
 
-def create_cifar10(h5_path, cifar_dir, split='train', expected_images=None, **writing):
+def create_cifar10(h5_path: AnyPath, cifar_dir: AnyPath, split: str = 'train', expected_images: int | None = None,
+                   **writing: Any) -> None:
     """Make a dataset of CIFAR-10, see :func:`data.labelled_sets.cifar10`."""
     create(h5_path, labelled_sets.cifar10, cifar_dir, split, expected_images, **writing)
 
 
-def create_cifar100(h5_path, cifar_dir, split='train', coarse=False, expected_images=None, **writing):
+def create_cifar100(h5_path: AnyPath, cifar_dir: AnyPath, split: str = 'train', coarse: bool = False,
+                    expected_images: int | None = None, **writing: Any) -> None:
     """Make a dataset of CIFAR-100, see :func:`data.labelled_sets.cifar100`."""
     create(h5_path, labelled_sets.cifar100, cifar_dir, split, coarse, expected_images, **writing)
 
 
-def create_svhn(h5_path, svhn_dir, split='train', expected_images=None, **writing):
+def create_svhn(h5_path: AnyPath, svhn_dir: AnyPath, split: str = 'train', expected_images: int | None = None,
+                **writing: Any) -> None:
     """Make a dataset of Street View House Numbers, see :func:`data.labelled_sets.svhn`."""
     create(h5_path, labelled_sets.svhn, svhn_dir, split, expected_images, **writing)
 
 
-def create_lsun(h5_path, lmdb_dir, resolution=256, max_images=None, **writing):
+def create_lsun(h5_path: AnyPath, lmdb_dir: AnyPath, resolution: int = 256, max_images: int | None = None,
+                **writing: Any) -> None:
     """Make a dataset of a category of LSUN, see :func:`data.lsun.lsun`."""
     create(h5_path, lsun.lsun, lmdb_dir, resolution, max_images, **writing)
 
 
-def create_celeba(h5_path, celeba_dir, cx=89, cy=121, expected_images=None, **writing):
+def create_celeba(h5_path: AnyPath, celeba_dir: AnyPath, cx: int = 89, cy: int = 121,
+                  expected_images: int | None = None, **writing: Any) -> None:
     """Make a dataset of CelebA at 128x128, see :func:`data.image_folder.celeba`."""
     create(h5_path, image_folder.celeba, celeba_dir, cx, cy, expected_images, **writing)
 
 
-def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, shard=None, **options):
+def create_celebahq(h5_path: AnyPath, celeba_dir: AnyPath, delta_dir: AnyPath, force: bool = False,
+                    shard: tuple[int, int] | None = None, **options: Any) -> None:
     """Make CelebA-HQ, 30 000 faces in 1024x1024, bit for bit the published images.
 
     Parameters
@@ -70,7 +83,8 @@ def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, shard=None, **o
     shard : (int, int), optional
         Make part I of N of the images only.
     **options
-        indices, num_images, num_processes, resume, skip_bad, save_stages: see :func:`data.celebahq_files.create`.
+        indices, num_images, num_processes, resume, skip_bad, save_stages: see
+        :func:`data.celebahq_files.make_celebahq`.
 
     Raises
     ------
@@ -79,25 +93,26 @@ def create_celebahq(h5_path, celeba_dir, delta_dir, force=False, shard=None, **o
     """
     refuse_existing(h5_path, force=force)
     work_dir = f'{h5_path}.images'
-    entries = celebahq_files.create(celeba_dir, delta_dir, work_dir, progress, force=force, shard=shard,
-                                    **options)
+    entries = celebahq_files.make_celebahq(celeba_dir, delta_dir, work_dir, force=force, shard=shard, **options)
     with HDF5Writer(h5_path, CELEBAHQ_SIZE, 3, force=force, shard=shard) as writer:
-        for image in celebahq_files.read_images(entries, celeba_dir, delta_dir, work_dir, progress):
+        for image in celebahq_files.read_images(entries, celeba_dir, delta_dir, work_dir):
             writer.add_images(image[np.newaxis])
     celebahq_files.remove_work_dir(work_dir)
 
 
-def create_from_images(h5_path, image_dir, resize=None, crop=None, skip_bad=False, labels=True, **writing):
+def create_from_images(h5_path: AnyPath, image_dir: AnyPath, resize: int | None = None,
+                       crop: Literal['center', 'none'] | None = None, skip_bad: bool = False, labels: bool = True,
+                       **writing: Any) -> None:
     """Make a dataset of a folder of images, see :func:`data.image_folder.image_folder`."""
     create(h5_path, image_folder.image_folder, image_dir, resize, crop, skip_bad, labels, **writing)
 
 
-def create_from_tfrecords(h5_path, tfrecord_dir, **writing):
+def create_from_tfrecords(h5_path: AnyPath, tfrecord_dir: AnyPath, **writing: Any) -> None:
     """Make a dataset of the TFRecords of the 2018 release, see :func:`data.tfrecords.tfrecords`."""
     create(h5_path, tfrecords.tfrecords, tfrecord_dir, **writing)
 
 
-def create_digits(h5_path, resolution=16, margin=None, **writing):
+def create_digits(h5_path: AnyPath, resolution: int = 16, margin: int | None = None, **writing: Any) -> None:
     """Make the dataset that the demo is trained on, in seconds, see :func:`data.labelled_sets.digits`."""
     create(h5_path, labelled_sets.digits, resolution, margin, **writing)
 
@@ -106,7 +121,8 @@ def create_digits(h5_path, resolution=16, margin=None, **writing):
 # Command line.
 
 
-def add_command(commands, name, help_text, example, *arguments, aliases=()):
+def add_command(commands: Commands, name: str, help_text: str, example: str, *arguments: Argument,
+                aliases: Sequence[str] = ()) -> None:
     """Add a command to the parser; each of `arguments` is (name, keyword arguments of add_argument)."""
     command = commands.add_parser(name, aliases=aliases, help=help_text, description=help_text,
                                   epilog='example:\n  python dataset_tool.py ' + example,
@@ -123,21 +139,21 @@ SHARD = ('--shard', {'type': parse_shard, 'metavar': 'I/N', 'help': 'make part I
 WRITING = (FORCE, SHARD)        # Options of all commands that make a dataset.
 
 
-def source(name, metavar, help_text):
+def source(name: str, metavar: str, help_text: str) -> tuple[Argument, Argument]:
     """The two arguments of a command that makes a dataset of files: these, and the dataset."""
     return (name, {'metavar': metavar, 'help': help_text + f'; H5 {metavar} is understood, too'}), H5
 
 
-def expected(default):
+def expected(default: str) -> Argument:
     return '--expected-images', {'type': int, 'metavar': 'N', 'help': 'so many images must be there; 0: any number; '
                                                                       f'default: {default}'}
 
 
-def split(*names):
+def split(*names: str) -> Argument:
     return '--split', {'default': 'train', 'help': f'{", ".join(names)}, or several joined by +; default: %(default)s'}
 
 
-def parse_arguments(argv):
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Make and look into multi-resolution HDF5 datasets.',
                                      epilog='More on each: python dataset_tool.py COMMAND --help')
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
@@ -146,7 +162,7 @@ def parse_arguments(argv):
     return parser.parse_args([with_hyphens(word) for word in (sys.argv[1:] if argv is None else argv)])
 
 
-def with_hyphens(word):
+def with_hyphens(word: str) -> str:
     """The releases' commands spelt options with underscores: --max_images=5 is --max-images=5."""
     if not word.startswith('--'):
         return word
@@ -154,7 +170,7 @@ def with_hyphens(word):
     return name.replace('_', '-') + equals + value
 
 
-def add_viewing_commands(commands):
+def add_viewing_commands(commands: Commands) -> None:
     add_command(
         commands, 'inspect', 'Print what is in a dataset and whether it is complete.',
         'inspect datasets/digits.h5 --verify --sheet digits.png', H5,
@@ -185,7 +201,7 @@ def add_viewing_commands(commands):
         ('--step', {'type': int, 'default': 1, 'help': 'take every STEP-th; default: %(default)s'}), FORCE)
 
 
-def add_creating_commands(commands):
+def add_creating_commands(commands: Commands) -> None:
     mnist_dir = source('mnist_dir', 'MNIST_DIR', 'folder of train-images-idx3-ubyte.gz and so on')
     add_command(
         commands, 'create_mnist', 'Make a dataset of MNIST: 60000 digits, 32x32 grey, 10 labels.',
@@ -262,7 +278,7 @@ def add_creating_commands(commands):
         ('--margin', {'type': int, 'metavar': 'PIXELS', 'help': 'black on each side; default: N / 8'}), *WRITING)
 
 
-def swap_if_h5_first(args):
+def swap_if_h5_first(args: dict[str, Any]) -> None:
     """The releases' commands named the file to write first: both orders of the two paths do."""
     source_name = next((name for name in args if name.endswith('_dir') and name != 'output_dir'), None)
     if source_name and (os.path.isdir(args['h5_path']) or (
@@ -270,7 +286,7 @@ def swap_if_h5_first(args):
         args['h5_path'], args[source_name] = args[source_name], args['h5_path']
 
 
-def is_h5_name(path):
+def is_h5_name(path: str) -> bool:
     return path.lower().endswith(('.h5', '.hdf5'))
 
 
@@ -280,7 +296,7 @@ COMMANDS = {function.__name__: function for function in (
     create_digits)}
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run a command; return the exit status: that of the command if it returns one."""
     args = vars(parse_arguments(argv))
     command = args.pop('command')

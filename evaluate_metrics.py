@@ -9,6 +9,7 @@ goes on can be evaluated from time to time.
 import argparse
 import os
 import sys
+from types import ModuleType
 
 import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
 
@@ -22,7 +23,7 @@ from training import experiment
 # Command line.
 
 
-def parse_arguments(config, argv):
+def parse_arguments(config: ModuleType, argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Evaluate metrics on all network snapshots of a run.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -47,7 +48,7 @@ def parse_arguments(config, argv):
     return parser.parse_args(argv)
 
 
-def run_command(args, config):
+def run_command(args: argparse.Namespace, config: ModuleType) -> None:
     """Evaluate with the options that :func:`parse_arguments` returned."""
     if args.num_images is not None and args.num_images < 2:
         raise UserError(f'--num-images {args.num_images}: must be at least 2')
@@ -65,7 +66,7 @@ def run_command(args, config):
         spill_dir=args.spill_dir)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     import config
     args = parse_arguments(config, argv)

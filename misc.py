@@ -2,7 +2,8 @@
 
 from common.console import OutputLogger, format_time, progress
 from common.errors import UserError, WriteError, did_you_mean, exit_status
-from common.files import append, atomic_write, publish, remove_stale_temporaries, save_pkl, temporary_path
+from common.files import append_bytes as append
+from common.files import atomic_write, publish, remove_stale_temporaries, save_pkl, temporary_path
 from common.images import (
     adjust_dynamic_range,
     convert_to_pil_image,

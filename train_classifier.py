@@ -9,6 +9,7 @@ Any labelled data set of single-channel images serves. Where MNIST is absent, th
 
 import argparse
 import sys
+from types import ModuleType
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from metrics import classifier
 # Command line.
 
 
-def run_command(args, config):
+def run_command(args: argparse.Namespace, config: ModuleType) -> None:
     """Train, save and tell how well it reads."""
     if args.epochs < 1:
         raise UserError(f'--epochs {args.epochs}: must be at least 1')
@@ -38,7 +39,7 @@ def run_command(args, config):
     print(f'{args.output}: reads {100 * accuracy:.2f} % of unseen digits correctly')
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
     import config
     parser = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0],

@@ -2,9 +2,31 @@
 
 import argparse
 import re
+from collections.abc import Iterator
 
 
-def number_list(text):
+def number_ranges(text: str, spaces: bool = False) -> Iterator[tuple[str, range | None]]:
+    """The parts of a list of numbers and ranges such as '0-3,7', and the numbers that each stands for.
+
+    Parameters
+    ----------
+    text : str
+    spaces : bool
+        Allow white space around the numbers, and digits of ASCII only.
+
+    Yields
+    ------
+    (str, range or None)
+        The part as written and its numbers, none if the range descends; None if it is no number or range.
+    """
+    pattern = (re.compile(r'\s*(\d+)\s*(?:-\s*(\d+)\s*)?', re.ASCII) if spaces
+               else re.compile(r'(\d+)(?:-(\d+))?'))
+    for part in text.split(','):
+        match = pattern.fullmatch(part)
+        yield part, range(int(match[1]), int(match[2] or match[1]) + 1) if match else None
+
+
+def number_list(text: str) -> list[int]:
     """'0-3,7' -> [0, 1, 2, 3, 7], for the ``type`` of an option.
 
     Raises
@@ -12,16 +34,15 @@ def number_list(text):
     argparse.ArgumentTypeError
         Not numbers and ascending ranges.
     """
-    numbers = []
-    for part in text.split(','):
-        match = re.fullmatch(r'(\d+)(?:-(\d+))?', part)
-        if not match:
+    numbers: list[int] = []
+    for _part, part_numbers in number_ranges(text):
+        if part_numbers is None:
             raise argparse.ArgumentTypeError(f'{text!r}: write numbers and ranges, for example 0-3,7')
-        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+        numbers += part_numbers
     return numbers
 
 
-def grid(text):
+def grid(text: str) -> tuple[int, int]:
     """'8x4' -> (8, 4), for the ``type`` of an option.
 
     Raises

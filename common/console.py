@@ -7,25 +7,29 @@ import shlex
 import sys
 import threading
 import traceback
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.files import AnyPath
 
 
-def progress(iterable, desc, total=None):
+def progress(iterable: Iterable[Any] | None, desc: str, total: int | None = None) -> tqdm:
     """A progress bar with ETA. Not on a terminal it stays silent for half a minute and is rare after that."""
     seconds = 0 if sys.stderr.isatty() else 30
     return tqdm(iterable, desc=desc, total=total, unit='img', delay=seconds, mininterval=max(seconds, 0.1))
 
 
-def command_line():
+def command_line() -> str:
     """How this program was started, for messages."""
     return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
-def format_time(seconds):
+def format_time(seconds: float) -> str:
     """'12s', '3m 07s', '2h 03m 07s' or '4d 2h 03m'; seconds are rounded half to even."""
     minutes, sec = divmod(int(np.rint(seconds)), 60)
     hours, minute = divmod(minutes, 60)
@@ -51,20 +55,21 @@ class OutputLogger:
         The file cannot be written.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: AnyPath) -> None:
         try:
             self.file = open(path, 'a', encoding='utf-8')
         except OSError as error:
             raise UserError(f'{path}: the log cannot be written ({error.strerror}); choose another folder') from error
         self.lock = threading.Lock()
-        self.streams = None
+        self.streams: tuple[Any, Any] = sys.stdout, sys.stderr
 
-    def __enter__(self):
+    def __enter__(self) -> 'OutputLogger':
         self.streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = (_LoggedStream(stream, self) for stream in self.streams)
         return self
 
-    def __exit__(self, error_type, error, trace):
+    def __exit__(self, error_type: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, _LoggedStream):
                 stream.flush()
@@ -77,7 +82,7 @@ class OutputLogger:
         with self.lock, contextlib.suppress(OSError):
             self.file.close()
 
-    def log(self, text):
+    def log(self, text: str) -> None:
         with self.lock:
             if not self.file.closed:    # A progress bar may outlive the block.
                 # A full disk does not end a training; what is not written now is written when there is room.

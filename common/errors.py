@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+from collections.abc import Callable, Iterable
 
 
 class UserError(ValueError):
@@ -12,13 +13,15 @@ class WriteError(UserError):
     """A file cannot be written: disk full, no permission, no such folder."""
 
 
-def did_you_mean(word, candidates, cutoff=0.6):
+def did_you_mean(word: object, candidates: Iterable[object], cutoff: float = 0.6) -> str:
     """``"; did you mean 'nearest candidate'?"`` for the end of an error message, '' where nothing is near."""
     matches = difflib.get_close_matches(str(word), [str(candidate) for candidate in candidates], n=1, cutoff=cutoff)
     return f'; did you mean {matches[0]!r}?' if matches else ''
 
 
-def exit_status(script, work, mistakes=UserError, interrupted='interrupted'):
+def exit_status(script: str, work: Callable[[], int | None],
+                mistakes: type[BaseException] | tuple[type[BaseException], ...] = UserError,
+                interrupted: str = 'interrupted') -> int:
     """Call ``work()`` and return the exit status of `script`; mistakes of the user and Ctrl-C become one line.
 
     Parameters
@@ -28,9 +31,9 @@ def exit_status(script, work, mistakes=UserError, interrupted='interrupted'):
     work : callable
         Returns an exit status, or None for success.
     mistakes : exception type or tuple of them
-        What is told without a traceback: status 1.
+        Reported in one line without a traceback; the exit status is 1.
     interrupted : str
-        What is told after Ctrl-C: status 130.
+        Printed after Ctrl-C; the exit status is 130.
 
     Returns
     -------

@@ -7,19 +7,23 @@ import os
 import pickle
 import re
 import socket
+from collections.abc import Iterator
+from typing import IO, Any
 
 from common.errors import WriteError
+
+AnyPath = str | os.PathLike[str]
 
 TEMPORARY_SUFFIX = '.tmp'
 _temporary_counter = itertools.count()
 
 
-def temporary_path(path):
+def temporary_path(path: AnyPath) -> str:
     """A name beside `path` that no other writer uses; says who writes it, so that leftovers can be told."""
     return f'{path}.{socket.gethostname()}-{os.getpid()}-{next(_temporary_counter)}{TEMPORARY_SUFFIX}'
 
 
-def remove_stale_temporaries(path):
+def remove_stale_temporaries(path: AnyPath) -> list[str]:
     """Delete what writers of `path` on this machine that were killed have left behind.
 
     Returns
@@ -51,7 +55,7 @@ def _process_exists(pid):
     return True
 
 
-def publish(temporary, path):
+def publish(temporary: AnyPath, path: AnyPath) -> None:
     """Give the finished file `temporary` its real name, its content safely on the disk first, and the name after."""
     _fsync(temporary)
     os.replace(temporary, path)
@@ -69,7 +73,7 @@ def _fsync(path):
 
 
 @contextlib.contextmanager
-def atomic_write(path, mode='wb', **open_kwargs):
+def atomic_write(path: AnyPath, mode: str = 'wb', **open_kwargs: Any) -> Iterator[IO[Any]]:
     """Open a file for writing that gets its name when it is complete: ``with atomic_write(path) as file: ...``.
 
     After an exception, or a kill, `path` is what it was before: the old file or none.
@@ -92,7 +96,7 @@ def atomic_write(path, mode='wb', **open_kwargs):
             os.remove(temporary)
 
 
-def append(path, data):
+def append_bytes(path: AnyPath, data: bytes) -> None:
     """Append bytes to a file, all of them or, with a `WriteError`, none."""
     try:
         with open(path, 'ab', buffering=0) as file:
@@ -107,11 +111,14 @@ def append(path, data):
         raise _write_error(path, error) from error
 
 
+append = append_bytes       # Until training/ uses the new name.
+
+
 def _write_error(path, error):
     return WriteError(f'{path}: cannot be written ({error.strerror or error}); choose another folder or make room')
 
 
-def save_pkl(obj, path):
+def save_pkl(obj: object, path: AnyPath) -> None:
     """Pickle `obj` into a file that is either complete or not there."""
     with atomic_write(path) as file:
         pickle.dump(obj, file, protocol=4)

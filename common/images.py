@@ -2,15 +2,19 @@
 
 import math
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import AnyPath, atomic_write
+
+DynamicRange = Sequence[float]      # Lowest and highest value.
 
 
-def adjust_dynamic_range(data, drange_in, drange_out):
+def adjust_dynamic_range(data: Any, drange_in: DynamicRange, drange_out: DynamicRange) -> Any:
     """Map values linearly so that `drange_in` becomes `drange_out`.
 
     Parameters
@@ -29,12 +33,12 @@ def adjust_dynamic_range(data, drange_in, drange_out):
         return data
     if isinstance(data, np.ndarray) and data.dtype.kind in 'bui':
         data = data.astype(np.float32)
-    low_in, high_in, low_out, high_out = np.float32([*drange_in, *drange_out])
+    low_in, high_in, low_out, high_out = np.array([*drange_in, *drange_out], np.float32)
     scale = (high_out - low_out) / (high_in - low_in)
     return data * scale + (low_out - low_in * scale)
 
 
-def create_image_grid(images, grid_size=None):
+def create_image_grid(images: np.ndarray, grid_size: tuple[int, int] | None = None) -> np.ndarray:
     """Lay images out row by row in one image.
 
     Parameters
@@ -69,7 +73,7 @@ def create_image_grid(images, grid_size=None):
     return grid
 
 
-def convert_to_pil_image(image, drange=(0, 1)):
+def convert_to_pil_image(image: np.ndarray, drange: DynamicRange = (0, 1)) -> Image.Image:
     """A Pillow image of mode L or RGB.
 
     Parameters
@@ -91,17 +95,18 @@ def convert_to_pil_image(image, drange=(0, 1)):
     return Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)) if image.ndim == 3 else image)
 
 
-def save_image(image, path, drange=(0, 1), quality=95):
+def save_image(image: np.ndarray, path: AnyPath, drange: DynamicRange = (0, 1), quality: int = 95) -> None:
     """Write one image, (C, H, W) or (H, W); the suffix of `path` tells the format. `quality` is for JPEG."""
     save_pil_image(convert_to_pil_image(image, drange), path, quality)
 
 
-def save_image_grid(images, path, drange=(0, 1), grid_size=None):
+def save_image_grid(images: np.ndarray, path: AnyPath, drange: DynamicRange = (0, 1),
+                    grid_size: tuple[int, int] | None = None) -> None:
     """Write images (N, C, H, W) or (N, H, W) as one image file; see :func:`create_image_grid`."""
     save_image(create_image_grid(images, grid_size), path, drange)
 
 
-def save_pil_image(image, path, quality=95):
+def save_pil_image(image: Image.Image, path: AnyPath, quality: int = 95) -> None:
     """Write a Pillow image; `path` is never seen half-written."""
     extensions = Image.registered_extensions()
     suffix = os.path.splitext(path)[1].lower()
@@ -111,6 +116,6 @@ def save_pil_image(image, path, quality=95):
         image.save(image_file, format=extensions[suffix], quality=quality)
 
 
-def snapshot_grid_size(height, width):
+def snapshot_grid_size(height: int, width: int) -> tuple[int, int]:
     """(columns, rows) of the image grids of a training run: what fits on a Full HD screen, within limits."""
     return int(np.clip(1920 // width, 3, 16)), int(np.clip(1080 // height, 2, 16))

@@ -4,13 +4,16 @@ import importlib
 import inspect
 import pathlib
 import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 from common.errors import UserError, did_you_mean
 
 MODULE_ALIASES = {'np': 'numpy'}        # Short names of modules that the release's configurations use.
 
 
-def import_module(module_or_obj_name):
+def import_module(module_or_obj_name: str) -> tuple[ModuleType, str]:
     """Import the module in a dotted name: ``'networks.G_paper'`` -> (module `networks`, ``'G_paper'``).
 
     Returns
@@ -48,7 +51,7 @@ def _import_once(module_name):
     return importlib.import_module(module_name)
 
 
-def find_obj_in_module(module, relative_obj_name):
+def find_obj_in_module(module: ModuleType, relative_obj_name: str) -> Any:
     """The object with the dotted name `relative_obj_name` in a module; the module itself for ''.
 
     Raises
@@ -65,7 +68,7 @@ def find_obj_in_module(module, relative_obj_name):
     return obj
 
 
-def import_obj(name):
+def import_obj(name: str) -> Any:
     """The object with the dotted name `name`, for example ``'networks.G_paper'``.
 
     Raises
@@ -78,13 +81,13 @@ def import_obj(name):
     return find_obj_in_module(*import_module(name))
 
 
-def call_func_by_name(*args, func=None, **kwargs):
+def call_func_by_name(*args: Any, func: str | Callable[..., Any] | None = None, **kwargs: Any) -> Any:
     """Call `func`, a dotted name or a callable, with the other arguments; returns what it returns."""
     if func is None:
         raise UserError("func=None: give the function to call, for example func='networks.G_paper'")
     return (func if callable(func) else import_obj(func))(*args, **kwargs)
 
 
-def defaults_of(func):
+def defaults_of(func: Callable) -> dict[str, Any]:
     """{parameter: default} of a function; a parameter without one has `inspect.Parameter.empty`."""
     return {name: parameter.default for name, parameter in inspect.signature(func).parameters.items()}

@@ -10,10 +10,13 @@ import math
 import os
 import pickletools
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
+from common.files import AnyPath
 
 MAX_OPCODES = 200000        # Bounds the memory for small objects. Three networks of the paper have about 10^4.
 MAX_DEPTH = 100             # Of nested containers.
@@ -362,7 +365,7 @@ def _finished(value, done, depth=0):
     return result
 
 
-def load(path, classes):
+def load(path: AnyPath, classes: dict[str, Callable[[dict], Any]]) -> Any:
     """Read a pickle.
 
     Parameters

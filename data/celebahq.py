@@ -14,6 +14,7 @@ import math
 import os
 import zipfile
 import zlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,11 @@ import scipy.fft
 import scipy.ndimage
 from PIL import Image
 
+from common.files import AnyPath
 from data.pillow_2015 import ROWS_PER_BLOCK, resize, transform_exactly, transform_fast
+
+Record = Callable[[str, np.ndarray], None]
+Region = tuple[slice, slice]    # Rows and columns.
 
 SIZE = 1024                 # Side of the finished images.
 SUPERSAMPLING = 4           # The face is cut out this much larger, then reduced.
@@ -47,7 +52,7 @@ class ListEntry(NamedTuple):
 # Files.
 
 
-def check_packages():
+def check_packages() -> None:
     """Raise ImportError, whose message is one line with the cure, if decoding or decryption is not possible here."""
     try:
         import cryptography.fernet  # noqa: F401
@@ -62,7 +67,7 @@ def check_packages():
                           'silicon and Windows only, so use such a machine') from error
 
 
-def decode_jpeg(path):
+def decode_jpeg(path: AnyPath) -> np.ndarray:
     """Decode a JPEG file with libjpeg 8d, whose pixels differ from those of today's libjpeg-turbo: (H, W, 3) uint8."""
     import jpeglib
     if jpeglib.version.get() != '8d':
@@ -76,22 +81,22 @@ def decode_jpeg(path):
     return np.ascontiguousarray(np.broadcast_to(pixels, pixels.shape[:2] + (3,)))
 
 
-def photo_path(celeba_dir, name):
+def photo_path(celeba_dir: AnyPath, name: str) -> str:
     return os.path.join(celeba_dir, 'img_celeba', name)
 
 
-def zip_path(delta_dir, idx):
+def zip_path(delta_dir: AnyPath, idx: int) -> str:
     return os.path.join(delta_dir, f'deltas{idx - idx % 1000:05d}.zip')
 
 
-def check_files(entry, celeba_dir, delta_dir):
+def check_files(entry: ListEntry, celeba_dir: AnyPath, delta_dir: AnyPath) -> None:
     """Raise BadImage if a file that `entry` needs is not there."""
     for path in (photo_path(celeba_dir, entry.orig_file), zip_path(delta_dir, entry.idx)):
         if not os.path.isfile(path):
             raise BadImage(f'{path}: is missing; image {entry.idx} needs it')
 
 
-def read_token(delta_dir, idx):
+def read_token(delta_dir: AnyPath, idx: int) -> bytes:
     """The encrypted difference of image `idx`, bytes, out of its zip file."""
     path = zip_path(delta_dir, idx)
     member = f'delta{idx:05d}.dat'
@@ -104,7 +109,7 @@ def read_token(delta_dir, idx):
         raise BadImage(f'{path}: {member} cannot be read ({error}); download it again') from error
 
 
-def decrypt_delta(token, jpeg_bytes, name):
+def decrypt_delta(token: bytes, jpeg_bytes: bytes, name: str) -> np.ndarray | None:
     """The difference that makes the finished image out of the aligned one.
 
     Parameters
@@ -130,12 +135,12 @@ def decrypt_delta(token, jpeg_bytes, name):
     return np.frombuffer(bz2.decompress(compressed), np.uint8).reshape(3, SIZE, SIZE)
 
 
-def image_md5(image):
+def image_md5(image: np.ndarray) -> str:
     """MD5 of an array's bytes, hexadecimal."""
-    return hashlib.md5(np.ascontiguousarray(image), usedforsecurity=False).hexdigest()
+    return hashlib.md5(np.ascontiguousarray(image).data, usedforsecurity=False).hexdigest()
 
 
-def make_image(entry, celeba_dir, delta_dir):
+def make_image(entry: ListEntry, celeba_dir: AnyPath, delta_dir: AnyPath) -> tuple[np.ndarray, bool]:
     """Make one image of CelebA-HQ.
 
     Parameters
@@ -184,7 +189,7 @@ def make_image(entry, celeba_dir, delta_dir):
     return final, exact
 
 
-def explain_wrong_photo(path, entry):
+def explain_wrong_photo(path: AnyPath, entry: ListEntry) -> str:
     """Why the delta of `entry` could not be decrypted with the photo at `path`: one line."""
     try:
         with Image.open(path) as image:
@@ -213,7 +218,7 @@ def explain_wrong_photo(path, entry):
 
 @dataclasses.dataclass
 class Plan:
-    """What is done with a photo, in this order: shrink, crop, enlarge, pad, cut out.
+    """The steps that a photo goes through, in this order: shrink, crop, enlarge, pad, cut out.
 
     Attributes
     ----------
@@ -225,29 +230,29 @@ class Plan:
     """
 
     shrink: int             # The photo is made smaller by this factor, if it is larger than 1.
-    shrunk_size: tuple      # (width, height).
+    shrunk_size: tuple[int, int]        # (width, height).
     border: int             # Pixels kept around the square.
-    crop: tuple             # (left, upper, right, lower).
+    crop: tuple[int, int, int, int]     # (left, upper, right, lower).
     crop_done: bool
     superres: int           # The photo is enlarged by this factor, if it is larger than 1.
-    superres_size: tuple    # (width, height).
-    pad: tuple              # Pixels to add: (left, top, right, bottom).
+    superres_size: tuple[int, int]      # (width, height).
+    pad: tuple[int, int, int, int]      # Pixels to add: (left, top, right, bottom).
     pad_done: bool
-    quads: dict
-    zooms: dict
+    quads: dict[str, np.ndarray]
+    zooms: dict[str, float]
 
 
-def length(vector):
+def length(vector: np.ndarray) -> float:
     """float32 length of a float32 vector, as a float."""
     return float(np.hypot(vector[0], vector[1]))
 
 
-def rotated(vector):
+def rotated(vector: np.ndarray) -> np.ndarray:
     """A vector turned by 90 degrees."""
     return np.array([-vector[1], vector[0]], np.float32)
 
 
-def face_square(landmarks):
+def face_square(landmarks: np.ndarray) -> tuple[np.ndarray, float]:
     """(corners (4, 2) float32, finished pixels per pixel float) of the square around a face, float32 (5, 2)."""
     landmarks = np.asarray(landmarks, np.float32)
     half = np.float32(0.5)
@@ -265,7 +270,7 @@ def face_square(landmarks):
     return np.stack([center - x - y, center - x + y, center + x + y, center + x - y]), SIZE / (length(x) * 2.0)
 
 
-def plan_alignment(landmarks, size):
+def plan_alignment(landmarks: np.ndarray, size: tuple[int, int]) -> Plan:
     """Decide what is done with a photo.
 
     Parameters
@@ -285,7 +290,7 @@ def plan_alignment(landmarks, size):
     # Shrink a photo that is much too large.
     shrink = math.floor(0.5 / zoom)
     if shrink > 1:
-        size = tuple(round(side / shrink) for side in size)
+        size = round(size[0] / shrink), round(size[1] / shrink)
         quad, zoom = quad / np.float32(shrink), zoom * shrink
     shrunk_size = size
     quads['shrink'], zooms['shrink'] = quad, zoom
@@ -297,7 +302,7 @@ def plan_alignment(landmarks, size):
             min(high[0] + border, size[0]), min(high[1] + border, size[1]))
     crop_done = crop[2] - crop[0] < size[0] or crop[3] - crop[1] < size[1]
     if crop_done:
-        quad = (quad - np.float64(crop[:2])).astype(np.float32)
+        quad = (quad - np.array(crop[:2], np.float64)).astype(np.float32)
         size = crop[2] - crop[0], crop[3] - crop[1]
     quads['crop'], zooms['crop'] = quad, zoom
 
@@ -314,18 +319,19 @@ def plan_alignment(landmarks, size):
            max(high[0] - size[0] + border, 0), max(high[1] - size[1] + border, 0))
     pad_done = max(pad) > border - 4
     if pad_done:
-        pad = tuple(max(side, round(SIZE * 0.3 / zoom)) for side in pad)
-        quad = (quad + np.float64(pad[:2])).astype(np.float32)
+        left, top, right, bottom = (max(side, round(SIZE * 0.3 / zoom)) for side in pad)
+        pad = left, top, right, bottom
+        quad = (quad + np.array(pad[:2], np.float64)).astype(np.float32)
     quads['pad'], zooms['pad'] = quad, zoom
     return Plan(shrink, shrunk_size, border, crop, crop_done, superres, size, pad, pad_done, quads, zooms)
 
 
-def bounds(quad):
+def bounds(quad: np.ndarray) -> tuple[list[int], list[int]]:
     """Smallest integer rectangle around a quad: ((left, top), (right, bottom))."""
     return [math.floor(value) for value in quad.min(axis=0)], [math.ceil(value) for value in quad.max(axis=0)]
 
 
-def align(photo, plan, exact=False, record=None):
+def align(photo: np.ndarray, plan: Plan, exact: bool = False, record: Record | None = None) -> np.ndarray:
     """Cut the face out of a photo, upright and in 1024x1024 pixels.
 
     Parameters
@@ -375,13 +381,14 @@ def align(photo, plan, exact=False, record=None):
 # Padding: the photo is mirrored beyond its edges, blurred there and faded to its median colour.
 
 
-def edge_mask(num, before, after):
+def edge_mask(num: int, before: int, after: int) -> np.ndarray:
     """1 at both ends of an axis, falling to 0 where the padding ends and below that further in: (num,) float32."""
     place = np.arange(num, dtype=np.float32)
     return np.float32(1) - np.minimum(place / np.float32(before), (np.float32(num - 1) - place) / np.float32(after))
 
 
-def pad_photo(image, pad, blur, exact=False, record=None):
+def pad_photo(image: np.ndarray, pad: tuple[int, int, int, int], blur: float, exact: bool = False,
+              record: Record | None = None) -> np.ndarray:
     """Pad a photo.
 
     Parameters
@@ -423,7 +430,7 @@ def pad_photo(image, pad, blur, exact=False, record=None):
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
-def frame_regions(mask_y, mask_x):
+def frame_regions(mask_y: np.ndarray, mask_x: np.ndarray) -> list[Region]:
     """Rectangles, (rows, columns) slices, that together hold all pixels whose mask is above -1/3."""
     (y0, y1), (x0, x1) = (inner_range(mask) for mask in (mask_y, mask_x))
     if y0 == y1 or x0 == x1:
@@ -433,14 +440,14 @@ def frame_regions(mask_y, mask_x):
             (middle, slice(0, x0)), (middle, slice(x1, len(mask_x)))]
 
 
-def inner_range(mask):
+def inner_range(mask: np.ndarray) -> tuple[int, int]:
     """First and end of where blurring has no weight along an axis; equal if it has weight everywhere."""
     inner = np.flatnonzero(mask * np.float32(3) + np.float32(1) <= 0)
     return (inner[0], inner[-1] + 1) if len(inner) else (0, 0)
 
 
-def blur_region(plane, region, sigma, exact=False):
-    """What a Gaussian blur of `plane`, (H, W) float32, gives in `region`; float32, rounded after each axis.
+def blur_region(plane: np.ndarray, region: Region, sigma: float, exact: bool = False) -> np.ndarray:
+    """The part in `region` of a Gaussian blur of `plane`, (H, W) float32; float32, rounded after each axis.
 
     The fast form uses Fourier transforms in float64, whose error of about 1e-13 rarely shows in a float32 value.
     """
@@ -460,7 +467,7 @@ def blur_region(plane, region, sigma, exact=False):
     return convolve_rows(convolve_rows(source.T, kernel).T, kernel)
 
 
-def convolve_rows(rows, kernel):
+def convolve_rows(rows: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Convolve the rows of an array (n, k) with a symmetric kernel, only where it fits in: float32 (n, k - len + 1)."""
     radius, num = len(kernel) // 2, rows.shape[1]
     padded = scipy.fft.next_fast_len(num, real=True)

@@ -1,7 +1,7 @@
 """Making CelebA-HQ out of folders of files: lists, checks, many processes, and continuing an interrupted run.
 
-Each finished image is kept as a PNG file in a folder beside the dataset until that is complete: :func:`create` makes
-them, :func:`read_images` reads them back. `data.celebahq` has the arithmetic.
+Each finished image is kept as a PNG file in a folder beside the dataset until that is complete: :func:`make_celebahq`
+makes them, :func:`read_images` reads them back. `data.celebahq` has the arithmetic.
 """
 
 import concurrent.futures
@@ -13,13 +13,16 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from common.arguments import number_ranges
+from common.console import progress
 from common.errors import UserError
-from common.files import TEMPORARY_SUFFIX, atomic_write
+from common.files import TEMPORARY_SUFFIX, AnyPath, atomic_write
 from common.images import save_image
 from common.machine import num_cores
 from data import celebahq
@@ -39,7 +42,7 @@ class Expected(NamedTuple):
     first_photo_md5: str = '9cad8178d6cb0196b36f7b34bc5eb6d3'     # Of 000001.jpg, decoded to (H, W, 3) uint8.
 
 
-def warn(text):
+def warn(text: str) -> None:
     print('Warning: ' + text, file=sys.stderr)
 
 
@@ -47,7 +50,7 @@ def warn(text):
 # Lists and checks.
 
 
-def read_lines(path, cure):
+def read_lines(path: AnyPath, cure: str) -> list[str]:
     try:
         with open(path, encoding='ascii') as list_file:
             return list_file.read().splitlines()
@@ -56,7 +59,8 @@ def read_lines(path, cure):
                         f'{cure}') from error
 
 
-def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=None, shard=None):
+def read_lists(celeba_dir: AnyPath, delta_dir: AnyPath, indices: str | None = None, num_images: int | None = None,
+               expected: Expected | None = None, shard: tuple[int, int] | None = None) -> list[celebahq.ListEntry]:
     """The images to make, in the order of their numbers.
 
     Parameters
@@ -91,7 +95,8 @@ def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=No
     chosen = choose_indices(len(rows), indices, num_images)
     part = shard_range(len(chosen), shard)
     if not part:
-        raise UserError('--shard %d/%d: there are only %d images; use fewer parts' % (*shard, len(chosen)))
+        raise UserError('--shard %d/%d: there are only %d images; use fewer parts' % (
+            *(shard or (1, 1)), len(chosen)))
     chosen = chosen[part.start:part.stop]
     landmarks_path = os.path.join(celeba_dir, 'Anno', 'list_landmarks_celeba.txt')
     cure = 'CELEBA_DIR must be the folder of CelebA, with img_celeba and Anno (the landmarks "in the wild") in it'
@@ -103,13 +108,13 @@ def read_lists(celeba_dir, delta_dir, indices=None, num_images=None, expected=No
     return [rows[idx]._replace(landmarks=find_landmarks(landmarks_path, lines, rows[idx])) for idx in chosen]
 
 
-def parse_image_list(path, lines):
+def parse_image_list(path: AnyPath, lines: list[str]) -> list[celebahq.ListEntry]:
     """The rows of ``image_list.txt``, without landmarks; columns are found by their names in the first line."""
     names = lines[0].split() if lines else []
     wanted = celebahq.ListEntry._fields[:-1]
     if not set(wanted) <= set(names):
         raise UserError(f'{path}: its first line must name the columns {" ".join(wanted)}; download it again')
-    rows = []
+    rows: list[celebahq.ListEntry] = []
     for number, line in enumerate(lines[1:], 2):
         cells = dict(zip(names, line.split(), strict=False))
         try:
@@ -117,14 +122,15 @@ def parse_image_list(path, lines):
                     re.fullmatch('[0-9a-fA-F]{32}', cells[name]) for name in ('proc_md5', 'final_md5')):
                 raise ValueError
             rows.append(celebahq.ListEntry(len(rows), int(cells['orig_idx']), os.path.basename(cells['orig_file']),
-                                           cells['proc_md5'].lower(), cells['final_md5'].lower(), None))
+                                           cells['proc_md5'].lower(), cells['final_md5'].lower(),
+                                           np.empty((0, 2), np.float32)))
         except (KeyError, ValueError) as error:
             raise UserError(f'{path}: line {number} is damaged: {line[:100]!r}; download the file '
                             'again') from error
     return rows
 
 
-def find_landmarks(path, lines, row):
+def find_landmarks(path: AnyPath, lines: list[str], row: celebahq.ListEntry) -> np.ndarray:
     """(5, 2) float32 out of the row of CelebA's list that belongs to an image."""
     cells = lines[row.orig_idx + 2].split() if 0 <= row.orig_idx < len(lines) - 2 else []
     if not cells or cells[0] != row.orig_file:
@@ -137,7 +143,7 @@ def find_landmarks(path, lines, row):
                         f'{" ".join(cells[1:])[:100]}; download the file again') from error
 
 
-def choose_indices(num, indices=None, num_images=None):
+def choose_indices(num: int, indices: str | None = None, num_images: int | None = None) -> Sequence[int]:
     """Numbers of images, ascending; see :func:`read_lists`."""
     if indices is not None and num_images is not None:
         raise UserError('--indices and --num_images: both choose images; give one of them')
@@ -147,18 +153,16 @@ def choose_indices(num, indices=None, num_images=None):
         return range(num_images)
     if indices is None:
         return range(num)
-    chosen = set()
-    for part in indices.split(','):
-        match = re.fullmatch(r'\s*(\d+)\s*(?:-\s*(\d+)\s*)?', part, re.ASCII)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not first <= last < num:
+    chosen: set[int] = set()
+    for part, numbers in number_ranges(indices, spaces=True):
+        if not numbers or numbers[-1] >= num:
             raise UserError(f'--indices {indices}: {part!r} is no number or range within 0-{num - 1}; example: '
                             '0-99,205')
-        chosen.update(range(first, last + 1))
+        chosen.update(numbers)
     return sorted(chosen)
 
 
-def check_decoder(celeba_dir, expected=None):
+def check_decoder(celeba_dir: AnyPath, expected: Expected | None = None) -> None:
     """Decode the first photo, if it is there, and warn if it does not give what libjpeg 8d makes of the real one."""
     path = celebahq.photo_path(celeba_dir, FIRST_PHOTO)
     if not os.path.isfile(path):
@@ -177,11 +181,11 @@ def check_decoder(celeba_dir, expected=None):
 # Finished images.
 
 
-def part_path(work_dir, idx):
+def part_path(work_dir: AnyPath, idx: int) -> str:
     return os.path.join(work_dir, f'image{idx:05d}.png')
 
 
-def prepare_work_dir(work_dir, num_images, resume, force):
+def prepare_work_dir(work_dir: AnyPath, num_images: int, resume: bool, force: bool) -> None:
     """Make the folder of finished images; say what is in it.
 
     Raises
@@ -211,7 +215,7 @@ def prepare_work_dir(work_dir, num_images, resume, force):
         warn(f'{work_dir}: has {free / 1e9:.0f} GB of free space; up to {needed / 1e9:.0f} GB may be needed')
 
 
-def remove_work_dir(work_dir):
+def remove_work_dir(work_dir: AnyPath) -> None:
     """Delete the folder of finished images; files that are no such images stay, and the folder with them."""
     for name in os.listdir(work_dir):
         if re.fullmatch(r'image\d{5}\.png(\..*)?', name):
@@ -220,7 +224,8 @@ def remove_work_dir(work_dir):
         os.rmdir(work_dir)
 
 
-def make_part(entry, celeba_dir, delta_dir, work_dir):
+def make_part(entry: celebahq.ListEntry, celeba_dir: AnyPath, delta_dir: AnyPath,
+              work_dir: AnyPath) -> tuple[str | None, bool]:
     """Make one image and keep it.
 
     Returns
@@ -236,14 +241,14 @@ def make_part(entry, celeba_dir, delta_dir, work_dir):
     return None, exact
 
 
-def write_part(image, path):
+def write_part(image: np.ndarray, path: AnyPath) -> None:
     """Keep an image, (3, 1024, 1024) uint8."""
     with atomic_write(path) as png_file:
         # Smaller files would take more time than they are worth: they are deleted in the end.
         Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(png_file, 'PNG', compress_level=1)
 
 
-def read_part(entry, work_dir):
+def read_part(entry: celebahq.ListEntry, work_dir: AnyPath) -> np.ndarray | None:
     """A finished image, (3, 1024, 1024) uint8, or None if its file is missing or damaged."""
     try:
         with Image.open(part_path(work_dir, entry.idx)) as image:
@@ -253,7 +258,8 @@ def read_part(entry, work_dir):
     return pixels if celebahq.image_md5(pixels) == entry.final_md5 else None
 
 
-def read_images(entries, celeba_dir, delta_dir, work_dir, progress):
+def read_images(entries: list[celebahq.ListEntry], celeba_dir: AnyPath, delta_dir: AnyPath,
+                work_dir: AnyPath) -> Iterator[np.ndarray]:
     """Generate the finished images, (3, 1024, 1024) uint8, in order. One whose file is damaged is made again.
 
     Raises
@@ -279,8 +285,8 @@ def read_images(entries, celeba_dir, delta_dir, work_dir, progress):
 # Many processes.
 
 
-def start_worker():
-    """What each process does first: leave Ctrl-C to its parent, and end when the parent is killed."""
+def start_worker() -> None:
+    """First call of each process: leave Ctrl-C to its parent, and end when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end_with_parent():
@@ -290,7 +296,8 @@ def start_worker():
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progress):
+def make_images(entries: list[celebahq.ListEntry], celeba_dir: AnyPath, delta_dir: AnyPath, work_dir: AnyPath,
+                num_processes: int) -> dict[int, str]:
     """Make all images that are not finished yet, in many processes, and keep each in `work_dir` at once.
 
     Parameters
@@ -299,8 +306,6 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
     celeba_dir, delta_dir, work_dir : str
     num_processes : int
         Each takes up to 0.8 GB of memory.
-    progress : callable
-        Called as ``progress(None, description, number)`` for a progress bar.
 
     Returns
     -------
@@ -324,8 +329,8 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
             bad[entry.idx] = str(error)
     if len(bad) == len(entries):
         raise UserError(f'{next(iter(bad.values()))}; nor are the files of the others there')
-    for reason in bad.values():
-        print('Bad image: ' + reason, file=sys.stderr)
+    for text in bad.values():
+        print('Bad image: ' + text, file=sys.stderr)
     pending = [entry for entry in pending if entry.idx not in bad]
     if not pending:
         return bad
@@ -359,8 +364,10 @@ def make_images(entries, celeba_dir, delta_dir, work_dir, num_processes, progres
     return bad
 
 
-def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=None, num_processes=None, resume=False,
-           skip_bad=False, save_stages=None, force=False, expected=None, shard=None):
+def make_celebahq(celeba_dir: AnyPath, delta_dir: AnyPath, work_dir: AnyPath, indices: str | None = None,
+                  num_images: int | None = None, num_processes: int | None = None, resume: bool = False,
+                  skip_bad: bool = False, save_stages: AnyPath | None = None, force: bool = False,
+                  expected: Expected | None = None, shard: tuple[int, int] | None = None) -> list[celebahq.ListEntry]:
     """Make images of CelebA-HQ and keep them in a folder, for :func:`read_images`.
 
     Parameters
@@ -369,8 +376,6 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
         See :func:`read_lists`.
     work_dir : str
         Folder of the finished images.
-    progress : callable
-        Called as ``progress(None, description, number)`` for a progress bar.
     num_processes : int, optional
         Default: one per core.
     resume, force : bool
@@ -405,7 +410,7 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
                             'folder') from error
     prepare_work_dir(work_dir, len(entries), resume, force)
     check_decoder(celeba_dir, expected)
-    bad = make_images(entries, celeba_dir, delta_dir, work_dir, num_processes or num_cores(), progress)
+    bad = make_images(entries, celeba_dir, delta_dir, work_dir, num_processes or num_cores())
     good = [entry for entry in entries if entry.idx not in bad]
     if save_stages and good:
         write_stages(good[0], celeba_dir, delta_dir, save_stages)
@@ -423,7 +428,7 @@ def create(celeba_dir, delta_dir, work_dir, progress, indices=None, num_images=N
 # Figure 8 of the paper.
 
 
-def write_stages(entry, celeba_dir, delta_dir, stages_dir):
+def write_stages(entry: celebahq.ListEntry, celeba_dir: AnyPath, delta_dir: AnyPath, stages_dir: AnyPath) -> None:
     """Write what each step makes of a photo as ``00-decoded.png`` and so on.
 
     'region' is the photo with the square that is cut out, and 'delta' the finished image. Steps that the photo does not
@@ -452,7 +457,7 @@ def write_stages(entry, celeba_dir, delta_dir, stages_dir):
     print(f'Wrote {number} steps of {entry.orig_file} to {stages_dir}')
 
 
-def draw_region(image, quad):
+def draw_region(image: np.ndarray, quad: np.ndarray) -> np.ndarray:
     """A copy of an image with the square drawn."""
     picture = Image.fromarray(image)
     corners = [tuple(corner) for corner in quad.tolist()]

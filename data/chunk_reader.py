@@ -6,19 +6,24 @@ then read and decompressed without it.
 
 import bisect
 import contextlib
+import io
 import math
 import os
 import threading
+import types
 import zlib
+from collections.abc import Iterator
 
 import h5py
 import numpy as np
 
 from data.hdf5_format import open_part, read_image, virtual_parts
 
+inflater: types.ModuleType
 try:
     # Takes 0.6 of zlib's time for photographs.
-    from isal import isal_zlib as inflater
+    from isal import isal_zlib
+    inflater = isal_zlib
 except ImportError:
     inflater = zlib
 
@@ -36,15 +41,15 @@ class ChunkReader:
         The file of `level`, see :func:`open_raw`. None: HDF5 reads everything.
     """
 
-    def __init__(self, level, raw_file):
+    def __init__(self, level: h5py.Dataset, raw_file: io.FileIO | None) -> None:
         self.level = level
         self.raw_file = raw_file
         self.chunk_shape = level.chunks
-        self.chunks = None      # See find_chunks.
+        self.chunks: np.ndarray | None = None   # See find_chunks.
         self.chunks_found = raw_file is None
         self.lock = threading.Lock()    # Guards the two above.
 
-    def read(self, index):
+    def read(self, index: int) -> np.ndarray:
         """One image, (C, r, r) uint8; not to be written to.
 
         Raises
@@ -53,24 +58,29 @@ class ChunkReader:
             The file is damaged there.
         """
         data = None
-        if self.find_chunks() is not None:
+        chunks = self.find_chunks()
+        if chunks is not None:
             chunk, place = divmod(index, self.chunk_shape[0])
-            data = self.read_chunk(*self.chunks[chunk].tolist())
+            data = self.read_chunk(*chunks[chunk].tolist())
         if data is None:
             return read_image(self.level, index)
-        image = np.ndarray(self.chunk_shape[1:], np.uint8, data, offset=place * math.prod(self.chunk_shape[1:]))
+        offset = place * math.prod(self.chunk_shape[1:])
+        image: np.ndarray = np.ndarray(self.chunk_shape[1:], np.uint8, data, offset=offset)
         # A copy, lest one image keep all of a chunk in memory.
         return image if self.chunk_shape[0] == 1 else image.copy()
 
-    def read_compressed(self, index):
+    def read_compressed(self, index: int) -> bytes | None:
         """The compressed bytes of one image, or None where it shares a chunk with others or is not compressed."""
-        if self.chunk_shape is None or self.chunk_shape[0] != 1 or self.find_chunks() is None:
+        if self.chunk_shape is None or self.chunk_shape[0] != 1:
             return None
-        offset, size, is_compressed = self.chunks[index].tolist()
+        chunks = self.find_chunks()
+        if chunks is None or self.raw_file is None:
+            return None
+        offset, size, is_compressed = chunks[index].tolist()
         data = os.pread(self.raw_file.fileno(), size, offset) if is_compressed else b''
         return data if data and len(data) == size else None
 
-    def find_chunks(self):
+    def find_chunks(self) -> np.ndarray | None:
         """Where all chunks are, see :func:`find_chunks`; found when it is first asked for."""
         with self.lock:
             if not self.chunks_found:
@@ -78,8 +88,10 @@ class ChunkReader:
                 self.chunks_found = True
         return self.chunks
 
-    def read_chunk(self, offset, size, is_compressed):
+    def read_chunk(self, offset: int, size: int, is_compressed: int) -> bytes | None:
         """The bytes of the images of one chunk, or None if that fails: then HDF5 has to say what is wrong."""
+        if self.raw_file is None:
+            return None
         num_bytes = math.prod(self.chunk_shape)
         try:
             data = os.pread(self.raw_file.fileno(), size, offset)
@@ -100,26 +112,29 @@ class JoinedReader:
     readers : list of ChunkReader or JoinedReader
     """
 
-    def __init__(self, starts, readers):
+    def __init__(self, starts: list[int], readers: 'list[Reader]') -> None:
         self.starts = starts
         self.readers = readers
 
-    def read(self, index):
+    def read(self, index: int) -> np.ndarray:
         reader, place = self.find(index)
         return reader.read(place)
 
-    def read_compressed(self, index):
+    def read_compressed(self, index: int) -> bytes | None:
         reader, place = self.find(index)
         return reader.read_compressed(place)
 
-    def find(self, index):
+    def find(self, index: int) -> 'tuple[Reader, int]':
         """The reader of an image, and its place there."""
         part = bisect.bisect_right(self.starts, index) - 1
         return self.readers[part], index - self.starts[part]
 
 
+Reader = ChunkReader | JoinedReader
+
+
 @contextlib.contextmanager
-def open_readers(h5, levels):
+def open_readers(h5: h5py.File, levels: list[h5py.Dataset]) -> Iterator[list[Reader]]:
     """Readers of some levels of an open file; what they open beside it is closed at the end of the block.
 
     Parameters
@@ -151,14 +166,14 @@ def _open_readers(h5, levels, stack):
     return [JoinedReader(starts, list(readers)) for readers in zip(*part_readers, strict=True)]
 
 
-def open_raw(h5):
+def open_raw(h5: h5py.File) -> io.FileIO | None:
     """The file that `h5` has open, as a Python file of its own; None if HDF5 does not read it in the plain way."""
     if h5.driver != 'sec2' or h5.userblock_size or not hasattr(os, 'pread'):
         return None
     return open(os.dup(h5.id.get_vfd_handle()), 'rb', buffering=0)
 
 
-def find_chunks(level):
+def find_chunks(level: h5py.Dataset) -> np.ndarray | None:
     """Where the chunks of a level lie in the file.
 
     Parameters

@@ -2,10 +2,13 @@
 
 import os
 import weakref
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 from common.errors import UserError
+from common.files import AnyPath
 from common.machine import num_cores
 from data.hdf5_format import is_power_of_two, labels_path, load_labels, open_levels
 from data.read_ahead import ReadAhead
@@ -70,8 +73,10 @@ class Dataset:
     dtype = np.dtype(np.uint8)
     dynamic_range = (0, 255)
 
-    def __init__(self, h5_path, resolution=None, max_labels='all', max_images=None, mirror_augment=False, shuffle=True,
-                 prefetch_images=512, cache_gb=1.0, read_threads=None, classes=None):
+    def __init__(self, h5_path: AnyPath, resolution: int | None = None, max_labels: Literal['all'] | int = 'all',
+                 max_images: int | None = None, mirror_augment: bool = False, shuffle: bool = True,
+                 prefetch_images: int = 512, cache_gb: float = 1.0, read_threads: int | None = None,
+                 classes: Sequence[int] | np.ndarray | None = None) -> None:
         if resolution is not None and not (_is_count(resolution, 1) and is_power_of_two(resolution)):
             raise UserError(f'resolution={resolution!r}: must be a power of two, for example 64')
         if max_images is not None and not _is_count(max_images, 1):
@@ -111,23 +116,24 @@ class Dataset:
             np.random.shuffle(self.order)
             self.reshuffle_window = max(min(len(self.order) // 2, len(self.order) - 2 * prefetch_images - 1), 1)
 
-        levels = [level for res, level in levels.items() if res <= self.resolution]
         read_threads = int(read_threads or min(num_cores(), MAX_READ_THREADS))
-        self.reader = ReadAhead(self.h5, levels, cache_gb * 2 ** 30, read_threads)
+        self.reader = ReadAhead(self.h5, [level for res, level in levels.items() if res <= self.resolution],
+                                cache_gb * 2 ** 30, read_threads)
         # Stops the threads also where nobody calls close().
         self._finalizer = weakref.finalize(self, _close, self.reader, self.h5)
 
-    def close(self):
+    def close(self) -> None:
         """Stop reading ahead and close the file; safe to call twice."""
         self._finalizer()
 
-    def __enter__(self):
+    def __enter__(self) -> 'Dataset':
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def next_minibatch(self, minibatch_size, lod=0.0, shrink_based_on_lod=False, rows=slice(None)):
+    def next_minibatch(self, minibatch_size: int, lod: float = 0.0, shrink_based_on_lod: bool = False,
+                       rows: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
         """Take the next images of the shuffled order.
 
         Parameters
@@ -167,11 +173,11 @@ class Dataset:
             images = images.repeat(2 ** floor_lod, axis=2).repeat(2 ** floor_lod, axis=3)
         return images, self.labels[indices]
 
-    def random_labels(self, num):
+    def random_labels(self, num: int) -> np.ndarray:
         """Labels of random reals, (num, label_size) float32. Draws ``randint(rows, size=num)`` also without labels."""
         return self.labels[np.random.randint(len(self.labels), size=num)]
 
-    def get_images(self, indices):
+    def get_images(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Given images of the file at full resolution, as they are, and their labels. Draws nothing.
 
         Parameters
@@ -189,11 +195,11 @@ class Dataset:
             raise IndexError(f'indices from {indices.min()} to {indices.max()}: there are {len(self.labels)} images')
         return self._read(0, indices, np.zeros(len(indices), dtype=bool), 0.0), self.labels[indices]
 
-    def get_state(self):
+    def get_state(self) -> dict[str, Any]:
         """What :meth:`set_state` needs to go on with the same images: a dict of plain arrays and numbers."""
         return {'order': self.order.copy(), 'position': self.position}
 
-    def set_state(self, state):
+    def set_state(self, state: dict[str, Any]) -> None:
         """Go on where the reader stood that gave `state`; NumPy's generator must be set as well.
 
         Raises
@@ -249,7 +255,7 @@ class Dataset:
         return indices if self.chosen is None else self.chosen[indices]
 
 
-def copy_image(image, out, mirrored):
+def copy_image(image: np.ndarray, out: np.ndarray, mirrored: bool) -> None:
     """Copy an image, uint8 (C, H, W), into `out`, from right to left if `mirrored`."""
     if not mirrored:
         out[:] = image
@@ -260,7 +266,7 @@ def copy_image(image, out, mirrored):
         out.view('<u8')[:] = image.view('>u8')[:, :, ::-1]
 
 
-def blend_with_average(images, weight):
+def blend_with_average(images: np.ndarray, weight: float) -> None:
     """Blend images, uint8 (N, C, H, W) and contiguous, with their own averages over 2x2 pixels, in place.
 
     The blend is made in float64 and truncated, as in the release, not rounded.
@@ -269,9 +275,9 @@ def blend_with_average(images, weight):
     row_pairs = images.reshape(-1, 2, width)
     step = min(max(BLEND_PIXELS // (2 * width), 1), len(row_pairs))
     # Scratch memory that is used again for every step: to get new memory would take longer than the arithmetic.
-    shorts = np.empty((step, 2, width), dtype=np.uint16)
-    sums = np.empty((step, width // 2), dtype=np.uint32)
-    averages = np.empty((step, 1, width))
+    shorts: np.ndarray = np.empty((step, 2, width), dtype=np.uint16)
+    sums: np.ndarray = np.empty((step, width // 2), dtype=np.uint32)
+    averages: np.ndarray = np.empty((step, 1, width))
     pixels, blend = np.empty((2, step, 2, width))
     for start in range(0, len(row_pairs), step):
         block = row_pairs[start:start + step]

@@ -12,22 +12,24 @@ import h5py
 import numpy as np
 
 from common.errors import UserError
-from common.files import TEMPORARY_SUFFIX
+from common.files import TEMPORARY_SUFFIX, AnyPath
+
+Levels = dict[int, h5py.Dataset]    # By resolution, finest first.
 
 SHARD_ATTRIBUTE = 'shard'   # Of a file that is a part of a dataset: its number, from 1, and the number of parts.
-LISTED_NAMES = 10           # Of the wrong names in a file, so many are listed.
+LISTED_NAMES = 10           # At most this many wrong names in a file are listed.
 
 
-def labels_path(h5_path):
-    """Where the labels of an HDF5 file are: ``faces-labels.npy`` for ``faces.h5``."""
+def labels_path(h5_path: AnyPath) -> str:
+    """Path of the labels of an HDF5 file: ``faces-labels.npy`` for ``faces.h5``."""
     return os.path.splitext(h5_path)[0] + '-labels.npy'
 
 
-def is_power_of_two(value):
+def is_power_of_two(value: int) -> bool:
     return value >= 1 and value & (value - 1) == 0
 
 
-def open_levels(h5_path):
+def open_levels(h5_path: AnyPath) -> tuple[h5py.File, Levels]:
     """Open a multi-resolution HDF5 file and check that it is a complete one.
 
     Parameters
@@ -69,7 +71,7 @@ def open_levels(h5_path):
     return h5, levels
 
 
-def check_levels(h5):
+def check_levels(h5: h5py.File) -> Levels:
     """The datasets of an open file by resolution, finest first, see :func:`open_levels`."""
     matches = [re.fullmatch(r'data(\d+)x(\d+)', name) for name in h5]
     levels = {int(match[1]): h5[match[0]] for match in matches if match and match[1] == match[2]}
@@ -96,14 +98,14 @@ def check_levels(h5):
     return {res: levels[res] for res in expected}
 
 
-def read_shard(h5):
-    """(I, N) of an open file that is part I of N of a dataset, or None."""
+def read_shard(h5: h5py.File) -> tuple[int, int] | None:
+    """(I, N) if an open file is part I of N of a dataset, else None."""
     shard = h5.attrs.get(SHARD_ATTRIBUTE)
     return tuple(shard.tolist()) if np.shape(shard) == (2,) and shard.dtype.kind in 'iu' else None
 
 
-def virtual_parts(level):
-    """Of which files a level of a virtual dataset consists.
+def virtual_parts(level: h5py.Dataset) -> list[tuple[int, int, str, str]] | None:
+    """The files that a level of a virtual dataset consists of.
 
     Parameters
     ----------
@@ -127,7 +129,7 @@ def virtual_parts(level):
     return sorted(parts)
 
 
-def check_parts(levels):
+def check_parts(levels: Levels) -> None:
     """Check that the files of a virtual dataset are there; HDF5 would silently take black for the missing images."""
     finest = next(iter(levels.values()))
     h5_path, listings = finest.file.filename, [virtual_parts(level) for level in levels.values()]
@@ -150,7 +152,7 @@ def check_parts(levels):
                         'merge` makes; copy it into a plain one')
 
 
-def open_part(h5_path, part_path):
+def open_part(h5_path: AnyPath, part_path: str) -> tuple[h5py.File, Levels]:
     """:func:`open_levels` of one of the files of which a virtual dataset consists."""
     try:
         return open_levels(part_path)
@@ -159,7 +161,7 @@ def open_part(h5_path, part_path):
                         f'{error}') from error
 
 
-def read_image(level, index):
+def read_image(level: h5py.Dataset, index: int) -> np.ndarray:
     """One image of a level, (C, r, r) uint8.
 
     Raises
@@ -174,7 +176,7 @@ def read_image(level, index):
             level.file.filename, index, *level.shape[2:], str(error).splitlines()[0])) from error
 
 
-def load_labels(path, num):
+def load_labels(path: AnyPath, num: int) -> np.ndarray:
     """Read the labels of `num` images: (num, label_size) float32.
 
     Raises

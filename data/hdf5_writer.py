@@ -6,26 +6,31 @@ import contextlib
 import io
 import os
 import zlib
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
 
 import h5py
 import numpy as np
 
 from common.errors import UserError
-from common.files import publish, remove_stale_temporaries, temporary_path
+from common.files import AnyPath, publish, remove_stale_temporaries, temporary_path
 from common.machine import num_cores
 from data import hdf5_format
 
-try:
+Contents = list[list[bytes | bytearray] | np.ndarray]      # Of some images: see make_levels.
+
+zlib_compress: Callable[[Any, int], bytes | bytearray] = zlib.compress
+with contextlib.suppress(ImportError):
     # libdeflate takes a quarter to a half of zlib's time, for 0.5 to 1 % larger files.
-    from deflate import zlib_compress
-except ImportError:
-    zlib_compress = zlib.compress
+    from deflate import zlib_compress as libdeflate_compress
+    zlib_compress = libdeflate_compress
 
 COMPRESSION_LEVEL = 4       # Of gzip, as in the release; what reads it does not ask.
 GROUP_BYTES = 1 << 20       # Images are averaged, compressed and written in groups of about this size.
 
 
-def compress(pixels):
+def compress(pixels: np.ndarray) -> bytes | bytearray:
     """A chunk, (..., r, r) uint8 and contiguous, as HDF5's gzip filter stores it; holds up no other thread."""
     return zlib_compress(pixels, COMPRESSION_LEVEL)
 
@@ -52,7 +57,7 @@ class HDF5Writer:
     force : bool
         Replace an existing file, and its labels.
     shard : (int, int), optional
-        The file is part I of N of a dataset: noted in the file for dataset_shards.merge.
+        The file is part I of N of a dataset: noted in the file for data.shards.merge.
     num_threads : int, optional
         Default: one per processor core. Each takes about 40 MB at 1024x1024, 10 MB below 512x512.
 
@@ -62,14 +67,16 @@ class HDF5Writer:
         The file exists or cannot be written; `resolution` or `channels` is not possible.
     """
 
-    def __init__(self, h5_path, resolution, channels, labels=None, force=False, shard=None, num_threads=None):
+    def __init__(self, h5_path: AnyPath, resolution: int, channels: int, labels: np.ndarray | None = None,
+                 force: bool = False, shard: tuple[int, int] | None = None, num_threads: int | None = None) -> None:
         self.h5_path = os.fspath(h5_path)
         self.resolution = resolution
         self.channels = channels
         self.num_images = 0
         self.labels = None if labels is None else np.asarray(labels, dtype=np.float32)
-        self.pending = []               # Images not yet handed to a thread, (n, C, H, H) each.
-        self.groups = collections.deque()   # Futures of what the threads make of groups of images, in order.
+        self.pending: list[np.ndarray] = []     # Images not yet handed to a thread, (n, C, H, H) each.
+        # What the threads make of groups of images, in order.
+        self.groups: collections.deque[concurrent.futures.Future[Contents]] = collections.deque()
         if not hdf5_format.is_power_of_two(resolution):
             raise UserError(f'resolution={resolution!r}: must be a power of two')
         if channels not in (1, 3):
@@ -91,7 +98,7 @@ class HDF5Writer:
                 self.h5.attrs[hdf5_format.SHARD_ATTRIBUTE] = shard
 
     @contextlib.contextmanager
-    def reported_errors(self):
+    def reported_errors(self) -> Iterator[None]:
         try:
             yield
             if self.file.error:
@@ -100,17 +107,18 @@ class HDF5Writer:
             raise UserError(f'h5_path={self.h5_path!r}: cannot be written ({error.strerror or error}); choose '
                             'another folder or make room') from error
 
-    def __enter__(self):
+    def __enter__(self) -> 'HDF5Writer':
         return self
 
-    def __exit__(self, error_type, _error, _trace):
+    def __exit__(self, error_type: type[BaseException] | None, _error: BaseException | None,
+                 _trace: TracebackType | None) -> None:
         try:
             if error_type is None:
                 self.finish()
         finally:
             self.discard()
 
-    def add_images(self, images):
+    def add_images(self, images: np.ndarray) -> None:
         """Append images.
 
         Parameters
@@ -130,12 +138,12 @@ class HDF5Writer:
             if self.num_images % self.group_images == 0:
                 self.submit_pending()
 
-    def submit_pending(self):
+    def submit_pending(self) -> None:
         if self.pending:
             self.submit(make_levels, self.pending, [level.chunk_images for level in self.levels])
             self.pending = []
 
-    def add_group(self, num_images, function, *args):
+    def add_group(self, num_images: int, function: Callable[..., Contents], *args: Any) -> None:
         """Append `group_images` images, fewer at the end only, of which a thread makes the levels.
 
         Parameters
@@ -147,18 +155,18 @@ class HDF5Writer:
         self.num_images += num_images
         self.submit(function, *args)
 
-    def submit(self, function, *args):
+    def submit(self, function: Callable[..., Contents], *args: Any) -> None:
         self.groups.append(self.executor.submit(function, *args))
         while len(self.groups) > self.num_threads + 1:
             self.write_group()
 
-    def write_group(self):
+    def write_group(self) -> None:
         contents = self.groups.popleft().result()
         with self.reported_errors():
             for level, content in zip(self.levels, contents, strict=True):
                 level.append(content)
 
-    def finish(self):
+    def finish(self) -> None:
         """Complete the files and give them their names."""
         self.submit_pending()
         while self.groups:
@@ -177,7 +185,7 @@ class HDF5Writer:
             publish_dataset(self.temporary, self.h5_path, self.labels)
         print(f'Wrote {self.num_images} images to {self.h5_path}')
 
-    def discard(self):
+    def discard(self) -> None:
         """Close and delete what is not finished."""
         self.executor.shutdown(cancel_futures=True)
         self.h5.close()
@@ -225,7 +233,7 @@ class _LevelWriter:
             self.pending = self.pending[:0]
 
 
-def make_levels(groups, chunk_images):
+def make_levels(groups: list[np.ndarray], chunk_images: list[int]) -> Contents:
     """All levels of some images: each is averaged from the unrounded one above and rounded, half to even.
 
     Parameters
@@ -252,7 +260,7 @@ def make_levels(groups, chunk_images):
     return contents
 
 
-def publish_dataset(temporary, h5_path, labels):
+def publish_dataset(temporary: str, h5_path: AnyPath, labels: np.ndarray | None) -> None:
     """Give a finished file its name, and write its labels, or delete those of the file that it replaces."""
     temporary_labels = temporary_path(hdf5_format.labels_path(h5_path))
     try:
@@ -302,7 +310,7 @@ class _OutputFile(io.FileIO):
             return size
 
 
-def refuse_existing(h5_path, with_labels=False, force=False):
+def refuse_existing(h5_path: AnyPath, with_labels: bool = False, force: bool = False) -> None:
     """Raise UserError if writing `h5_path`, with or without labels, needs `force`."""
     if os.path.exists(h5_path) and not force:
         raise UserError(f'{h5_path}: exists; choose another name, or --force to replace it and its labels')
@@ -311,14 +319,14 @@ def refuse_existing(h5_path, with_labels=False, force=False):
                         'dataset; move it, or --force to delete it')
 
 
-def shrink(images, resolution):
+def shrink(images: np.ndarray, resolution: int) -> np.ndarray:
     """Halve float images until they have a resolution."""
     while images.shape[2] > resolution:
         images = halve(images)
     return images
 
 
-def halve(images):
+def halve(images: np.ndarray) -> np.ndarray:
     """Averages of 2x2 pixels: (N, C, H, W) float -> (N, C, H / 2, W / 2)."""
     return (images[:, :, 0::2, 0::2] + images[:, :, 0::2, 1::2] +
             images[:, :, 1::2, 0::2] + images[:, :, 1::2, 1::2]) * images.dtype.type(0.25)

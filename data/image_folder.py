@@ -4,16 +4,21 @@ import dataclasses
 import functools
 import os
 from collections import Counter
+from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from common.console import progress
 from common.errors import UserError
+from common.files import AnyPath
 from data.hdf5_format import is_power_of_two
-from data.image_source import check_count, decoded_source, map_in_order, one_hot
+from data.image_source import ImageSource, check_count, decoded_source, map_in_order, one_hot
 
-LISTED_FILES = 10           # So many names are listed in a message about files.
+Crop = Literal['center', 'none']
+
+LISTED_FILES = 10           # At most this many names are listed in a message about files.
 LISTED_CLASSES = 20
 
 CELEBA_SIZE = (178, 218)    # Width and height of the aligned images.
@@ -27,7 +32,7 @@ CELEBA_IMAGES = 202599
 
 @dataclasses.dataclass(frozen=True)
 class ImageKind:
-    """What an image is, once it stands upright."""
+    """Size and mode of an image, after it was turned upright."""
 
     width: int
     height: int
@@ -37,19 +42,20 @@ class ImageKind:
              'PA': 'palette with alpha', 'I': '16 bit grey', 'I;16': '16 bit grey', 'I;16B': '16 bit grey'}
 
     @property
-    def size(self):
+    def size(self) -> str:
         return f'{self.width}x{self.height}'
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.NAMES.get(self.mode, self.mode)
 
     @property
-    def is_grey(self):
+    def is_grey(self) -> bool:
         return self.mode in ('1', 'L', 'LA') or self.mode.startswith('I')
 
 
-def image_folder(image_dir, resize=None, crop=None, skip_bad=False, labels=True):
+def image_folder(image_dir: AnyPath, resize: int | None = None, crop: Crop | None = None, skip_bad: bool = False,
+                 labels: bool = True) -> ImageSource:
     """The images of a folder in the order of their names, or of its sub-folders, each of them a class.
 
     All become 8 bit RGB, or grey if all are grey: 16 bits are scaled down, transparency is laid on white, and images
@@ -88,7 +94,7 @@ def image_folder(image_dir, resize=None, crop=None, skip_bad=False, labels=True)
     kinds = list(progress(map_in_order(functools.partial(image_kind, crop=crop), paths), 'Checking', len(paths)))
     chosen, resolution = choose_images(image_dir, names, kinds, resize, skip_bad)
     paths, kinds = [paths[index] for index in chosen], [kinds[index] for index in chosen]
-    mode = 'L' if all(kind.is_grey for kind in kinds) else 'RGB'
+    mode: Literal['L', 'RGB'] = 'L' if all(kind.is_grey for kind in kinds) else 'RGB'
     converted = Counter(kind.name for kind in kinds if kind.mode != mode)
     if converted:
         print('Converted to 8 bit %s: %s' % (
@@ -98,7 +104,7 @@ def image_folder(image_dir, resize=None, crop=None, skip_bad=False, labels=True)
                           class_labels([classes[index] for index in chosen]) if labels and classes else None)
 
 
-def list_images(image_dir):
+def list_images(image_dir: AnyPath) -> tuple[list[str], list[str] | None]:
     """What a folder holds.
 
     Returns
@@ -132,11 +138,11 @@ def list_images(image_dir):
     return [name for name, _folder in nested], [folder for _name, folder in nested]
 
 
-def is_image_name(name):
+def is_image_name(name: str) -> bool:
     return not name.startswith('.') and os.path.splitext(name)[1].lower() in Image.registered_extensions()
 
 
-def image_kind(path, crop):
+def image_kind(path: AnyPath, crop: Crop) -> ImageKind | str:
     """The :class:`ImageKind` of a file, after the crop, or why it cannot be used."""
     try:
         with Image.open(path) as image:
@@ -150,7 +156,8 @@ def image_kind(path, crop):
         return f'broken: {(str(error).splitlines() or [type(error).__name__])[0]}'
 
 
-def choose_images(image_dir, names, kinds, resize, skip_bad):
+def choose_images(image_dir: AnyPath, names: list[str], kinds: list[ImageKind | str], resize: int | None,
+                  skip_bad: bool) -> tuple[list[int], int]:
     """Decide which images make the dataset.
 
     Returns
@@ -184,13 +191,13 @@ def choose_images(image_dir, names, kinds, resize, skip_bad):
     return [index for index, is_good in enumerate(good) if is_good], resize or width
 
 
-def list_files(names_and_reasons):
+def list_files(names_and_reasons: Iterable[tuple[str, object]]) -> str:
     listed = ['%s (%s)' % item for item in names_and_reasons]
     more = len(listed) - LISTED_FILES
     return ', '.join(listed[:LISTED_FILES]) + (f' and {more} more' if more > 0 else '')
 
 
-def class_labels(folders):
+def class_labels(folders: list[str]) -> np.ndarray:
     """One-hot labels of images by the folders they lie in; prints which column is which folder."""
     names = sorted(set(folders))
     counts = Counter(folders)
@@ -201,18 +208,18 @@ def class_labels(folders):
     return one_hot([columns[folder] for folder in folders], len(names))
 
 
-def load_image(path, size, crop, mode):
+def load_image(path: AnyPath, size: int, crop: Crop, mode: Literal['L', 'RGB']) -> np.ndarray:
     """(C, size, size) uint8 of one file."""
     try:
-        with Image.open(path) as image:
-            image = flatten_image(ImageOps.exif_transpose(image), mode)
+        with Image.open(path) as opened:
+            image = flatten_image(ImageOps.exif_transpose(opened), mode)
     except Exception as error:      # It could be read when it was checked.
         raise UserError(f'{path}: cannot be read any more ({error}); was it changed? start again') from error
     pixels = np.asarray(resize_image(center_square(image) if crop == 'center' else image, size))
     return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def flatten_image(image, mode):
+def flatten_image(image: Image.Image, mode: Literal['L', 'RGB']) -> Image.Image:
     """Any Pillow image as 8 bit `mode` 'L' or 'RGB'; transparency laid on white."""
     if image.mode.startswith('I'):      # 16 bit grey, also in Pillow's 32 bit form; Pillow itself would clip at 255.
         image = Image.fromarray(np.rint(np.asarray(image) / 257.0).clip(0, 255).astype(np.uint8))
@@ -222,14 +229,14 @@ def flatten_image(image, mode):
     return image.convert(mode)
 
 
-def center_square(image):
+def center_square(image: Image.Image) -> Image.Image:
     """The largest centred square of a Pillow image; the odd pixel goes at the right or at the bottom."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
 
 
-def resize_image(image, size):
+def resize_image(image: Image.Image, size: int) -> Image.Image:
     """A Pillow image of size x size pixels, Lanczos filtered."""
     return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.LANCZOS)
 
@@ -238,7 +245,7 @@ def resize_image(image, size):
 # CelebA.
 
 
-def celeba(celeba_dir, cx=89, cy=121, expected_images=None):
+def celeba(celeba_dir: AnyPath, cx: int = 89, cy: int = 121, expected_images: int | None = None) -> ImageSource:
     """The aligned CelebA images, of which 128x128 pixels are cut out.
 
     Parameters
@@ -272,7 +279,7 @@ def celeba(celeba_dir, cx=89, cy=121, expected_images=None):
     return decoded_source(paths, functools.partial(load_celeba, box=box), CELEBA_CROP, 3)
 
 
-def find_celeba(celeba_dir):
+def find_celeba(celeba_dir: AnyPath) -> tuple[AnyPath, list[str]]:
     """The folder of the aligned images and the names in it, sorted."""
     for suffix, subdir in (('.png', 'img_align_celeba_png'), ('.jpg', 'img_align_celeba')):
         for folder in (os.path.join(celeba_dir, subdir), os.path.join(celeba_dir, 'Img', subdir), celeba_dir):
@@ -286,7 +293,7 @@ def find_celeba(celeba_dir):
                     'into which img_align_celeba_png.7z of CelebA was unpacked')
 
 
-def load_celeba(path, box):
+def load_celeba(path: AnyPath, box: tuple[int, int, int, int]) -> np.ndarray:
     try:
         with Image.open(path) as image:
             size, pixels = image.size, np.asarray(image.convert('RGB').crop(box))

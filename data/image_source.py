@@ -1,17 +1,22 @@
-"""What all create commands of dataset_tool.py have in common: a source of images, read in order and written once."""
+"""The common part of the create commands of dataset_tool.py: a source of images is read in order and written once."""
 
 import collections
 import concurrent.futures
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from common.console import progress
 from common.errors import UserError
+from common.files import AnyPath
 from common.machine import num_cores
 from data.hdf5_writer import HDF5Writer, refuse_existing
 from data.shards import shard_range
+
+Item = TypeVar('Item')
+Result = TypeVar('Result')
 
 GROUP_BYTES = 1 << 20       # Images are handed to the writer in groups of about this size.
 
@@ -29,8 +34,8 @@ class ImageSource:
         1 or 3.
     images : callable
         ``images(start, stop)`` yields the images start to stop - 1 in order, as groups (n, channels, resolution,
-        resolution), uint8 or float in [0, 255]. Every call reads anew, and only what it needs. Where the reader says
-        so, what cannot be decoded is left out and reported; never if there are labels.
+        resolution), uint8 or float in [0, 255]. Every call reads anew, and only what it needs. Some readers
+        leave out and report images that cannot be decoded; never if there are labels.
     labels : ndarray, shape (num_images, label_size), float32, optional
         One-hot.
     """
@@ -42,14 +47,16 @@ class ImageSource:
     labels: np.ndarray | None = None
 
 
-def create(h5_path, read_source, *source_args, **writing):
+def create(h5_path: AnyPath, read_source: Callable[..., ImageSource], *source_args: Any, **writing: Any) -> None:
     """Make a dataset of ``read_source(*source_args)``; `writing` are options of :func:`write_dataset`."""
-    # Before the source is read, which can take long. Of labels the source knows, and the writer asks again.
+    # Before the source is read, which can take long. Only the source knows whether there are labels: the writer asks
+    # again.
     refuse_existing(h5_path, with_labels=True, force=writing.get('force', False))
     write_dataset(read_source(*source_args), h5_path, **writing)
 
 
-def write_dataset(source, h5_path, force=False, shard=None):
+def write_dataset(source: ImageSource, h5_path: AnyPath, force: bool = False,
+                  shard: tuple[int, int] | None = None) -> None:
     """Write the images of an :class:`ImageSource`, and its labels, with a progress bar.
 
     Parameters
@@ -60,7 +67,7 @@ def write_dataset(source, h5_path, force=False, shard=None):
     force : bool
         Replace an existing file and its labels.
     shard : (int, int), optional
-        Part I of N of the images only, to be joined with the others by dataset_shards.merge.
+        Part I of N of the images only, to be joined with the others by data.shards.merge.
 
     Raises
     ------
@@ -69,7 +76,8 @@ def write_dataset(source, h5_path, force=False, shard=None):
     """
     wanted = shard_range(source.num_images, shard)
     if not wanted:
-        raise UserError('--shard %d/%d: there are only %d images; use fewer parts' % (*shard, source.num_images))
+        raise UserError('--shard %d/%d: there are only %d images; use fewer parts' % (
+            *(shard or (1, 1)), source.num_images))
     labels = None if source.labels is None else source.labels[wanted.start:wanted.stop]
     with HDF5Writer(h5_path, source.resolution, source.channels, labels, force, shard) as writer, \
             progress(None, 'Writing', len(wanted)) as bar:
@@ -82,7 +90,7 @@ def write_dataset(source, h5_path, force=False, shard=None):
 # For readers.
 
 
-def array_source(parts, labels=None):
+def array_source(parts: Sequence[np.ndarray], labels: np.ndarray | None = None) -> ImageSource:
     """The :class:`ImageSource` of arrays (N, C, H, W), one after the other."""
     _, channels, resolution, _ = parts[0].shape
     step = group_size(channels, resolution)
@@ -98,7 +106,8 @@ def array_source(parts, labels=None):
     return ImageSource(sum(map(len, parts)), resolution, channels, read, labels)
 
 
-def decoded_source(items, decode, resolution, channels, labels=None):
+def decoded_source(items: Sequence[Item], decode: Callable[[Item], np.ndarray], resolution: int, channels: int,
+                   labels: np.ndarray | None = None) -> ImageSource:
     """The :class:`ImageSource` of a sequence of which ``decode(item)`` makes images (C, H, W), in threads."""
     def read(start, stop):
         return grouped(map_in_order(decode, items[start:stop]))
@@ -106,7 +115,8 @@ def decoded_source(items, decode, resolution, channels, labels=None):
     return ImageSource(len(items), resolution, channels, read, labels)
 
 
-def map_in_order(function, items, num_threads=None):
+def map_in_order(function: Callable[[Item], Result], items: Iterable[Item],
+                 num_threads: int | None = None) -> Iterator[Result]:
     """``map(function, items)``, computed in threads.
 
     Only a few results per thread exist at a time, and `items` is read no further ahead than that, here.
@@ -116,7 +126,7 @@ def map_in_order(function, items, num_threads=None):
     Results in the order of `items`; an exception comes in its place.
     """
     num_threads = num_threads or num_cores()
-    pending = collections.deque()
+    pending: collections.deque[concurrent.futures.Future[Result]] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(num_threads) as executor:
         try:
             for item in items:
@@ -130,7 +140,7 @@ def map_in_order(function, items, num_threads=None):
                 future.cancel()
 
 
-def grouped(images):
+def grouped(images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Images (C, H, W), one after the other, in groups (n, C, H, W)."""
     group = []
     for image in images:
@@ -142,18 +152,18 @@ def grouped(images):
         yield np.stack(group)
 
 
-def group_size(channels, resolution):
+def group_size(channels: int, resolution: int) -> int:
     return max(GROUP_BYTES // (channels * resolution * resolution), 1)
 
 
-def one_hot(classes, num_classes):
+def one_hot(classes: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:
     """(N,) integers from 0 to num_classes - 1 -> (N, num_classes) float32."""
     labels = np.zeros((len(classes), num_classes), dtype=np.float32)
     labels[np.arange(len(classes)), classes] = 1
     return labels
 
 
-def check_count(place, found, expected, cure):
+def check_count(place: AnyPath, found: int, expected: int, cure: str) -> None:
     """Raise UserError unless `expected` images were found; 0 stands for any number."""
     if found != expected and expected:
         raise UserError(f'{place}: has {found} images, expected {expected}; {cure}, or --expected-images {found} '

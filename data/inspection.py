@@ -5,21 +5,25 @@ import functools
 import hashlib
 import io
 import os
+from collections.abc import Sequence
+from typing import Any
 
+import h5py
 import numpy as np
 
 from common.console import progress
 from common.errors import UserError
+from common.files import AnyPath
 from common.images import convert_to_pil_image, save_image, save_image_grid, snapshot_grid_size
-from data.chunk_reader import find_chunks, open_readers
-from data.hdf5_format import labels_path, load_labels, open_levels, read_image, read_shard, virtual_parts
+from data.chunk_reader import Reader, find_chunks, open_readers
+from data.hdf5_format import Levels, labels_path, load_labels, open_levels, read_image, read_shard, virtual_parts
 from data.hdf5_writer import halve
 from data.image_source import group_size, map_in_order
 
-LISTED_IMAGES = 10          # So many numbers of images are listed.
-LISTED_COLUMNS = 16         # Of so many columns of the labels the images are counted.
-SHEET_RESOLUTION = 128      # On a sheet images are at most this large, in a window ...
-WINDOW_PIXELS = 512         # ... at least this.
+LISTED_IMAGES = 10          # At most this many numbers of images are listed.
+LISTED_COLUMNS = 16         # Images are counted for at most this many columns of the labels.
+SHEET_RESOLUTION = 128      # Images on a sheet are at most this large.
+WINDOW_PIXELS = 512         # Images in a window are at least this large.
 PAGE = 100                  # Images that Page Up and Page Down skip.
 
 
@@ -27,7 +31,7 @@ PAGE = 100                  # Images that Page Up and Page Down skip.
 # inspect.
 
 
-def inspect(h5_path, verify=False, sheet=None):
+def inspect(h5_path: AnyPath, verify: bool = False, sheet: AnyPath | None = None) -> None:
     """Print what is in a dataset and whether it is complete.
 
     Parameters
@@ -49,13 +53,14 @@ def inspect(h5_path, verify=False, sheet=None):
         finest = next(iter(levels.values()))
         num, channels, resolution, _ = finest.shape
         paths = [part[2] for part in virtual_parts(finest) or ()]
-        size = sum(map(os.path.getsize, paths or [h5_path]))
+        size = sum(os.path.getsize(path) for path in paths or [os.fspath(h5_path)])
         labels = read_labels(h5_path, num)
         print(f'{"HDF5 filename":<20}{h5_path}')
         if paths:
             print(f'{"Joined of":<20}{", ".join(paths)}')
-        if read_shard(h5):
-            print('%-20s%d of %d; join them with merge' % ('Part', *read_shard(h5)))
+        shard = read_shard(h5)
+        if shard:
+            print('%-20s%d of %d; join them with merge' % ('Part', *shard))
         print(f'{"Total size":<20}{size / 2 ** 30:.2f} GB')
         print(f'{"Total images":<20}{num}')
         print(f'{"Resolution":<20}{resolution}x{resolution}')
@@ -77,13 +82,13 @@ def inspect(h5_path, verify=False, sheet=None):
             verify_levels(h5_path, h5, levels)
 
 
-def read_labels(h5_path, num):
+def read_labels(h5_path: AnyPath, num: int) -> np.ndarray | None:
     """Labels of a dataset, (num, label_size) float32, or None."""
     path = labels_path(h5_path)
     return load_labels(path, num) if os.path.exists(path) else None
 
 
-def describe_labels(labels):
+def describe_labels(labels: np.ndarray) -> str:
     counts = np.count_nonzero(labels, axis=0)
     text = '%d columns, images per column: %s' % (
         labels.shape[1], ' '.join(map(str, counts[:LISTED_COLUMNS])) + ' ...' * (len(counts) > LISTED_COLUMNS))
@@ -91,7 +96,7 @@ def describe_labels(labels):
     return text + ('' if one_hot.all() else f'; {np.count_nonzero(~one_hot)} rows are not one-hot')
 
 
-def check_all_written(h5_path, level):
+def check_all_written(h5_path: AnyPath, level: h5py.Dataset) -> None:
     """Raise UserError if the file has no data for some images: HDF5 would give black ones."""
     chunks = find_chunks(level)
     if chunks is not None and not chunks[:, 1].all():
@@ -100,16 +105,17 @@ def check_all_written(h5_path, level):
             h5_path, *level.shape[2:], first))
 
 
-def verify_levels(h5_path, h5, levels):
+def verify_levels(h5_path: AnyPath, h5: h5py.File, levels: Levels) -> None:
     """Read everything; print a checksum per level and raise UserError where something is not in order."""
     num, channels, resolution, _ = next(iter(levels.values())).shape
     hashes = [hashlib.sha256() for _ in levels]
-    unreadable, differences = [[] for _ in levels], [np.zeros(num, dtype=np.uint8) for _ in levels]
+    unreadable: list[list[int]] = [[] for _ in levels]
+    differences = [np.zeros(num, dtype=np.uint8) for _ in levels]
     with open_readers(h5, list(levels.values())) as readers, progress(None, 'Verifying', num) as bar:
         check = functools.partial(check_images, readers, (channels, resolution))
         for results in map_in_order(check, groups_of_images(num, channels, resolution)):
             for lod, (indices, pixels, bad, difference) in enumerate(results):
-                hashes[lod].update(pixels)
+                hashes[lod].update(pixels.data)
                 unreadable[lod].extend(bad)
                 differences[lod][indices.start:indices.stop] = difference
             bar.update(len(indices))
@@ -132,20 +138,21 @@ def verify_levels(h5_path, h5, levels):
     print('\nVerified: all images of all levels can be read and belong together')
 
 
-def groups_of_images(num, channels, resolution):
+def groups_of_images(num: int, channels: int, resolution: int) -> list[range]:
     step = group_size(channels, resolution)
     return [range(start, min(start + step, num)) for start in range(0, num, step)]
 
 
-def list_images(indices):
+def list_images(indices: Sequence[int] | np.ndarray) -> str:
     return f'image {indices[0]}' if len(indices) == 1 else f'{len(indices)} images ({list_numbers(indices)})'
 
 
-def list_numbers(indices):
+def list_numbers(indices: Sequence[int] | np.ndarray) -> str:
     return ', '.join(map(str, indices[:LISTED_IMAGES])) + ', ...' * (len(indices) > LISTED_IMAGES)
 
 
-def check_images(readers, shape, indices):
+def check_images(readers: list[Reader], shape: tuple[int, int],
+                 indices: range) -> list[tuple[range, np.ndarray, list[int], np.ndarray]]:
     """Read some images of all levels and compare each level with the averages of the finest one.
 
     Returns
@@ -154,7 +161,8 @@ def check_images(readers, shape, indices):
         For each level: `indices`; the pixels (n, C, r, r) uint8; which images cannot be read; for each image the
         largest difference, 0 where it cannot be told.
     """
-    results, expected, usable = [], None, np.ones(len(indices), dtype=bool)
+    expected: np.ndarray = np.empty(0)
+    results, usable = [], np.ones(len(indices), dtype=bool)
     for lod, reader in enumerate(readers):
         pixels = np.zeros((len(indices), shape[0]) + (shape[1] >> lod,) * 2, dtype=np.uint8)
         bad = []
@@ -176,7 +184,7 @@ def check_images(readers, shape, indices):
 # Pictures.
 
 
-def write_sheet(levels, labels, path):
+def write_sheet(levels: Levels, labels: np.ndarray | None, path: AnyPath) -> None:
     """Write a picture with images from all over a dataset; with labels a row holds images of one class."""
     level = levels[min(max(levels), SHEET_RESOLUTION)]
     columns, rows = snapshot_grid_size(*level.shape[2:])
@@ -184,7 +192,7 @@ def write_sheet(levels, labels, path):
         choice = [spread(np.arange(len(level)), columns * rows)]
         columns = min(columns, len(choice[0]))
     else:
-        # Of more classes than rows the first.
+        # If there are more classes than rows: the first classes.
         classes = np.flatnonzero(labels.any(axis=0))[:rows]
         choice = [spread(np.flatnonzero(labels[:, number]), columns) for number in classes]
     cells = np.zeros((sum(-(-len(images) // columns) for images in choice), columns) + level.shape[1:], dtype=np.uint8)
@@ -197,12 +205,12 @@ def write_sheet(levels, labels, path):
     print('Wrote %d images at %dx%d to %s' % (sum(map(len, choice)), *level.shape[2:], path))
 
 
-def spread(indices, num):
+def spread(indices: np.ndarray, num: int) -> np.ndarray:
     """At most `num` of some indices, from the first to the last at equal distances."""
     return indices[np.unique(np.linspace(0, len(indices) - 1, min(num, len(indices))).round().astype(int))]
 
 
-def display(h5_path, start=0, output=None):
+def display(h5_path: AnyPath, start: int = 0, output: AnyPath | None = None) -> None:
     """Show the images of a dataset in a window; without a display, write a sheet of them and say where.
 
     Keys: right or space and left for the next and the last image, Page Up and Down for a hundred, Home, End; Escape.
@@ -237,7 +245,7 @@ def display(h5_path, start=0, output=None):
             window.mainloop()
 
 
-def open_window():
+def open_window() -> Any:
     """A Tk window, or None where there is no display or no Tk."""
     try:
         import tkinter
@@ -283,7 +291,8 @@ class _Viewer:
         self.window.title(title)
 
 
-def extract(h5_path, output_dir, start=0, stop=None, step=1, force=False):
+def extract(h5_path: AnyPath, output_dir: AnyPath, start: int = 0, stop: int | None = None, step: int = 1,
+            force: bool = False) -> None:
     """Write images ``start:stop:step`` at full resolution as ``imgNNNNNNNN.png``.
 
     Raises
@@ -318,7 +327,7 @@ def extract(h5_path, output_dir, start=0, stop=None, step=1, force=False):
 # compare.
 
 
-def compare(h5_path, other_path):
+def compare(h5_path: AnyPath, other_path: AnyPath) -> int:
     """Print which images of two datasets differ, and how each level is distributed.
 
     Returns
@@ -354,11 +363,11 @@ def compare(h5_path, other_path):
             print(f'The datasets contain different number of images: {shapes[0][0]} vs. {shapes[1][0]}')
         print(f'{len(different)} images out of {num} are different: {list_numbers(different)}' if different
               else f'All {num} images are identical.')
-    labels = [read_labels(path, shape[0]) for path, shape in zip(paths, shapes, strict=True)]
-    return int(not (compare_labels(*labels, num) and same))
+    labels, other_labels = (read_labels(path, shape[0]) for path, shape in zip(paths, shapes, strict=True))
+    return int(not (compare_labels(labels, other_labels, num) and same))
 
 
-def compare_levels(readers, num, shape):
+def compare_levels(readers: list[list[Reader]], num: int, shape: tuple[int, int]) -> list[int]:
     """Print a table of the first `num` images of two files; return which of them differ at any level."""
     num_levels = len(readers[0])
     histograms = np.zeros((2, num_levels, 256), dtype=np.int64)
@@ -392,7 +401,7 @@ def compare_levels(readers, num, shape):
     return np.flatnonzero(differences.any(axis=0)).tolist()
 
 
-def compare_labels(labels, other_labels, num):
+def compare_labels(labels: np.ndarray | None, other_labels: np.ndarray | None, num: int) -> bool:
     """Print whether labels are the same for the first `num` images, and return it."""
     if labels is None and other_labels is None:
         return True

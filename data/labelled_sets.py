@@ -10,12 +10,14 @@ import pickle
 import pickletools
 import re
 import zlib
+from typing import Any, BinaryIO
 
 import numpy as np
 import scipy.io
 import scipy.ndimage
 
 from common.errors import UserError
+from common.files import AnyPath
 from data.hdf5_format import is_power_of_two
 from data.image_source import ImageSource, array_source, check_count, group_size, one_hot
 
@@ -25,7 +27,7 @@ SVHN_IMAGES = {'train': 73257, 'test': 26032, 'extra': 531131}
 CIFAR10_FILES = {'train': [f'data_batch_{number}' for number in range(1, 6)], 'test': ['test_batch']}
 
 
-def choose_splits(split, images_of_splits, expected_images):
+def choose_splits(split: str, images_of_splits: dict[str, int], expected_images: int | None) -> tuple[list[str], int]:
     """The parts named by `split`, such as 'train' or 'train+test', and how many images they have together."""
     splits = split.split('+')
     if not set(splits) <= set(images_of_splits) or len(set(splits)) < len(splits):
@@ -35,7 +37,7 @@ def choose_splits(split, images_of_splits, expected_images):
     return splits, default if expected_images is None else expected_images
 
 
-def find_file(folder, subdirs, names, cure):
+def find_file(folder: AnyPath, subdirs: tuple[str, ...], names: list[str], cure: str) -> str:
     """Path of the first of `names` that is in a folder or in one of its `subdirs`."""
     for subdir in ('',) + subdirs:
         for name in names:
@@ -45,7 +47,7 @@ def find_file(folder, subdirs, names, cure):
     raise UserError(f'{folder}: has no file {" or ".join(names)}; {cure}')
 
 
-def check_classes(path, classes, num_images, num_classes):
+def check_classes(path: AnyPath, classes: Any, num_images: int, num_classes: int) -> np.ndarray:
     """Classes as an array of integers, one for each image."""
     classes = np.asarray(classes)
     if classes.shape != (num_images,) or classes.dtype.kind not in 'iu' or not num_images \
@@ -59,7 +61,7 @@ def check_classes(path, classes, num_images, num_classes):
 # MNIST.
 
 
-def mnist(mnist_dir, split='train', expected_images=None):
+def mnist(mnist_dir: AnyPath, split: str = 'train', expected_images: int | None = None) -> ImageSource:
     """Handwritten digits, 28x28 grey, with 2 black pixels on each side: 32x32, 10 labels.
 
     Parameters
@@ -86,7 +88,8 @@ def mnist(mnist_dir, split='train', expected_images=None):
     return array_source(parts, np.concatenate(labels))
 
 
-def mnist_rgb(mnist_dir, num_images=1000000, seed=123, expected_images=None):
+def mnist_rgb(mnist_dir: AnyPath, num_images: int = 1000000, seed: int = 123,
+              expected_images: int | None = None) -> ImageSource:
     """Three random digits of MNIST as the colour channels of each image, for the mode-recovery test; no labels.
 
     Parameters
@@ -118,7 +121,7 @@ def mnist_rgb(mnist_dir, num_images=1000000, seed=123, expected_images=None):
     return ImageSource(num_images, 32, 3, read)
 
 
-def read_mnist(mnist_dir, prefix):
+def read_mnist(mnist_dir: AnyPath, prefix: str) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, 1, 32, 32) uint8 and one-hot labels of a part of MNIST, 'train' or 't10k'."""
     arrays = {}
     for kind, ndim in (('images', 3), ('labels', 1)):
@@ -129,13 +132,13 @@ def read_mnist(mnist_dir, prefix):
         arrays[kind] = read_idx(path, ndim)
     images = arrays['images']
     if images.shape[1:] != (28, 28):
-        raise UserError('%s: the images of %s are %dx%d, those of MNIST 28x28' % (
-            mnist_dir, prefix, *images.shape[1:]))
+        raise UserError(f'{mnist_dir}: the images of {prefix} are {images.shape[1]}x{images.shape[2]}, those of MNIST '
+                        '28x28')
     classes = check_classes(path, arrays['labels'], len(images), 10)
     return np.pad(images, ((0, 0), (2, 2), (2, 2)))[:, np.newaxis], one_hot(classes, 10)
 
 
-def read_idx(path, ndim):
+def read_idx(path: AnyPath, ndim: int) -> np.ndarray:
     """An array of bytes out of an IDX file, compressed by gzip or not, whatever its name says."""
     try:
         with open(path, 'rb') as file:
@@ -158,7 +161,7 @@ def read_idx(path, ndim):
 # CIFAR.
 
 
-def cifar10(cifar_dir, split='train', expected_images=None):
+def cifar10(cifar_dir: AnyPath, split: str = 'train', expected_images: int | None = None) -> ImageSource:
     """CIFAR-10: 32x32 RGB, 10 labels.
 
     Parameters
@@ -173,14 +176,16 @@ def cifar10(cifar_dir, split='train', expected_images=None):
                  expected_images)
 
 
-def cifar100(cifar_dir, split='train', coarse=False, expected_images=None):
+def cifar100(cifar_dir: AnyPath, split: str = 'train', coarse: bool = False,
+             expected_images: int | None = None) -> ImageSource:
     """CIFAR-100: 32x32 RGB, 100 labels, or the 20 groups of classes with `coarse`; otherwise like :func:`cifar10`."""
     splits, expected_images = choose_splits(split, CIFAR_IMAGES, expected_images)
     key, num_classes = ('coarse_labels', 20) if coarse else ('fine_labels', 100)
     return cifar(cifar_dir, 'cifar-100-python', splits, key, num_classes, expected_images)
 
 
-def cifar(cifar_dir, subdir, names, label_key, num_classes, expected_images):
+def cifar(cifar_dir: AnyPath, subdir: str, names: list[str], label_key: str, num_classes: int,
+          expected_images: int) -> ImageSource:
     parts, classes = [], []
     for name in names:
         path = find_file(cifar_dir, (subdir,), [name], f'give the folder {subdir}, unpacked from its .tar.gz')
@@ -195,7 +200,7 @@ def cifar(cifar_dir, subdir, names, label_key, num_classes, expected_images):
     return array_source(parts, one_hot(np.concatenate(classes), num_classes))
 
 
-def load_cifar_pickle(path):
+def load_cifar_pickle(path: AnyPath) -> dict[str, Any]:
     """The dict in a pickle of arrays, lists, dicts, strings and numbers; one of anything else is never executed.
 
     Raises
@@ -217,12 +222,12 @@ def load_cifar_pickle(path):
                         'again') from error
 
 
-def check_memo(file):
+def check_memo(file: BinaryIO) -> None:
     """Raise pickle.UnpicklingError if the number of a stored object is absurd: Unpickler makes a table that long."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     for opcode, argument, position in pickletools.genops(file):
-        if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and argument > size:
+        if opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and (argument or 0) > size:
             raise pickle.UnpicklingError(f'object number {argument} at byte {position} of {size}')
     file.seek(0)
 
@@ -292,7 +297,7 @@ def _text(value):
 # SVHN.
 
 
-def svhn(svhn_dir, split='train', expected_images=None):
+def svhn(svhn_dir: AnyPath, split: str = 'train', expected_images: int | None = None) -> ImageSource:
     """Street View House Numbers, cropped digits: 32x32 RGB, 10 labels, of which number 0 is the digit 0.
 
     All images are in memory; the extra ones need 2 to 4 GB.
@@ -312,7 +317,7 @@ def svhn(svhn_dir, split='train', expected_images=None):
     return array_source(parts, one_hot(np.concatenate(classes), 10))
 
 
-def read_svhn(svhn_dir, split):
+def read_svhn(svhn_dir: AnyPath, split: str) -> tuple[np.ndarray, np.ndarray]:
     path = find_file(svhn_dir, (), [split + '_32x32.mat'], 'give the folder of the cropped digits (format 2) of SVHN')
     try:
         content = scipy.io.loadmat(path, variable_names=['X', 'y'])
@@ -333,7 +338,7 @@ def read_svhn(svhn_dir, split):
 # The digits in scikit-learn.
 
 
-def digits(resolution=16, margin=None):
+def digits(resolution: int = 16, margin: int | None = None) -> ImageSource:
     """The 1797 handwritten digits (8x8) in scikit-learn, smoothly enlarged, with one-hot labels.
 
     Deterministic: white on black, one channel, values 0 to 255.
@@ -374,7 +379,7 @@ def digits(resolution=16, margin=None):
     return ImageSource(len(bundle.images), resolution, 1, read, one_hot(bundle.target, 10))
 
 
-def enlarge_digit(digit, resolution, margin):
+def enlarge_digit(digit: np.ndarray, resolution: int, margin: int) -> np.ndarray:
     """One digit, (8, 8) with values 0 to 16, as (resolution, resolution) float with values 0 to 255."""
     scale = (resolution - 2 * margin) / 8.0
     centers = (np.arange(resolution) + 0.5 - resolution / 2.0) / scale + 3.5

@@ -5,18 +5,23 @@ import functools
 import io
 import itertools
 import os
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from common.errors import UserError
+from common.files import AnyPath
 from data import pillow_2015
 from data.hdf5_format import is_power_of_two
 from data.image_folder import center_square, list_files
 from data.image_source import ImageSource, grouped, map_in_order
 
+Record = tuple[bytes, bytes]    # Key and value.
 
-def lsun(lmdb_dir, resolution=256, max_images=None):
+
+def lsun(lmdb_dir: AnyPath, resolution: int = 256, max_images: int | None = None) -> ImageSource:
     """A category of LSUN: the largest centred square of each image, resized (Lanczos), in the order of the keys.
 
     The database is read once, from front to back; no list of its keys is made. Records that cannot be decoded are left
@@ -56,7 +61,7 @@ def lsun(lmdb_dir, resolution=256, max_images=None):
 
 
 @contextlib.contextmanager
-def open_lmdb(lmdb_dir):
+def open_lmdb(lmdb_dir: AnyPath) -> Iterator[Any]:
     """The open LMDB environment of a folder, for reading; its errors, also within the block, become UserError."""
     try:
         import lmdb
@@ -80,7 +85,7 @@ def open_lmdb(lmdb_dir):
         raise UserError(f'{data_path}: cannot be read ({error}); unpack or download it again') from error
 
 
-def read_records(lmdb_dir, start, stop):
+def read_records(lmdb_dir: AnyPath, start: int, stop: int) -> Iterator[Record]:
     """Keys and values number `start` to `stop` - 1 of a database, in the order of the keys."""
     with open_lmdb(lmdb_dir) as env, env.begin() as transaction:
         cursor = transaction.cursor()
@@ -90,7 +95,7 @@ def read_records(lmdb_dir, start, stop):
         yield from itertools.islice(cursor.iternext(), stop - start)
 
 
-def decode_records(records, resolution):
+def decode_records(records: Iterable[Record], resolution: int) -> Iterator[np.ndarray]:
     """The images of those records that can be decoded, (3, resolution, resolution) uint8; the others are counted."""
     num_records, bad = 0, []
     for image in map_in_order(functools.partial(decode_record, resolution=resolution), records):
@@ -103,12 +108,12 @@ def decode_records(records, resolution):
         print(f'Left out: {len(bad)} of {num_records} records cannot be decoded: {list_files(bad)}')
 
 
-def decode_record(record, resolution):
+def decode_record(record: Record, resolution: int) -> np.ndarray | tuple[str, str]:
     """(3, resolution, resolution) uint8, or (key, reason) if that is not possible."""
     key, value = record
     try:
-        with Image.open(io.BytesIO(value)) as image:
-            image = ImageOps.exif_transpose(image).convert('RGB')
+        with Image.open(io.BytesIO(value)) as opened:
+            image = ImageOps.exif_transpose(opened).convert('RGB')
     except Exception as error:      # Pillow's decoders raise whatever they stumble over.
         return key.decode('ascii', 'backslashreplace'), (str(error).splitlines() or [type(error).__name__])[0]
     return resize(np.asarray(center_square(image)), (resolution, resolution)).transpose(2, 0, 1)
@@ -118,12 +123,12 @@ def decode_record(record, resolution):
 # The Lanczos filter of Pillow 3.1.1, with which the release was run, bit for bit.
 
 
-def resize(image, size):
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """As :func:`data.pillow_2015.resize`, (H, W, 3) uint8 to (width, height), but ten times as fast if small."""
     return pillow_2015.resize(image, size, filter_rows)
 
 
-def filter_rows(rows, num):
+def filter_rows(rows: np.ndarray, num: int) -> np.ndarray:
     """An array (n, k) uint8, filtered along its first axis to (num, k): all rows at a time, tap by tap."""
     rows = rows.astype(np.float32)
     total = np.full((num, rows.shape[1]), 0.5, np.float32)
@@ -136,7 +141,7 @@ def filter_rows(rows, num):
 
 
 @functools.lru_cache(maxsize=64)
-def lanczos_taps(num_in, num_out):
+def lanczos_taps(num_in: int, num_out: int) -> tuple[np.ndarray, np.ndarray]:
     """Places, (taps, num_out) int, and weights, (taps, num_out, 1) float32, of the inputs of each output.
 
     Outputs with fewer taps than others get weights of 0, which change nothing.

@@ -6,6 +6,7 @@ Images are (H, W, 3) uint8, sizes (width, height).
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -17,7 +18,7 @@ ROWS_PER_BLOCK = 16         # Rows that are worked on at a time, to stay in the 
 # Resizing.
 
 
-def filter_rows(rows, num):
+def filter_rows(rows: np.ndarray, num: int) -> np.ndarray:
     """Lanczos-filter an array (n, k) uint8 along its first axis to (num, k) uint8.
 
     Each value is 0.5 plus the products in their order, every one rounded to float32, truncated in the end.
@@ -38,7 +39,8 @@ def filter_rows(rows, num):
     return result
 
 
-def resize(image, size, filter_rows=filter_rows):
+def resize(image: np.ndarray, size: tuple[int, int],
+           filter_rows: Callable[[np.ndarray, int], np.ndarray] = filter_rows) -> np.ndarray:
     """Resize as Pillow 3.1.1 does: first the rows, rounded to 8 bits, then the columns.
 
     Parameters
@@ -47,7 +49,7 @@ def resize(image, size, filter_rows=filter_rows):
     size : (int, int)
         New width and height.
     filter_rows : callable, optional
-        What filters the rows, like :func:`filter_rows`, the default, which is best for large images.
+        Filters the rows. Default: :func:`filter_rows`, which is best for large images.
     """
     width, height = size
     if (image.shape[1], image.shape[0]) == (width, height):
@@ -57,14 +59,14 @@ def resize(image, size, filter_rows=filter_rows):
     return filter_rows(rows, height).reshape(height, width, 3)
 
 
-def swap_axes(image):
+def swap_axes(image: np.ndarray) -> np.ndarray:
     """Mirror an image at its diagonal: (H, W, 3) -> (W, H, 3), contiguous."""
     return np.asarray(Image.fromarray(image).transpose(Image.Transpose.TRANSPOSE))
 
 
 @functools.lru_cache(maxsize=4)
-def lanczos_weights(num_in, num_out):
-    """What each output is made of, as Pillow 3.1.1 computes it in float32.
+def lanczos_weights(num_in: int, num_out: int) -> tuple[list[int], list[np.ndarray]]:
+    """Inputs and weights of each output, as Pillow 3.1.1 computes them in float32.
 
     Returns
     -------
@@ -93,24 +95,24 @@ def lanczos_weights(num_in, num_out):
     return first.tolist(), [row[:count] for row, count in zip(weights, (end - first).tolist(), strict=True)]
 
 
-def lanczos(x):
+def lanczos(x: np.float32) -> np.float32:
     """The Lanczos kernel with three lobes, float32 -> float32."""
     return sinc(x) * sinc(x / np.float32(3)) if -3 <= x < 3 else np.float32(0)
 
 
-def sinc(x):
+def sinc(x: np.float32) -> np.float32:
     """sin(pi x) / (pi x), float32 -> float32; sine and division are float64."""
     if x == 0:
         return np.float32(1)
-    x = float(np.float32(float(x) * math.pi))
-    return np.float32(math.sin(x) / x)
+    angle = float(np.float32(float(x) * math.pi))
+    return np.float32(math.sin(angle) / angle)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The QUAD transform with bilinear interpolation.
 
 
-def quad_coefficients(quad, size):
+def quad_coefficients(quad: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Source position of output pixel (i, j) is a0 + a1 i + a2 j + a3 i j: float64 (4, 2), rows a0 to a3.
 
     Parameters
@@ -124,10 +126,10 @@ def quad_coefficients(quad, size):
     upper_left, lower_left, lower_right, upper_right = np.asarray(quad, np.float32)
     differences = np.stack([upper_left, upper_right - upper_left, lower_left - upper_left,
                             lower_right - lower_left - upper_right + upper_left])
-    return differences.astype(np.float64) / np.float64([[1], [width], [height], [width * height]])
+    return differences.astype(np.float64) / np.array([[1], [width], [height], [width * height]], np.float64)
 
 
-def transform_fast(image, quad, size):
+def transform_fast(image: np.ndarray, quad: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The same as :func:`transform_exactly` up to a rare last bit, by the present Pillow.
 
     Pillow now evaluates the position at pixel centres, 3.1.1 did at their upper left corners: the quad is moved by half
@@ -141,7 +143,7 @@ def transform_fast(image, quad, size):
         size, Image.Transform.QUAD, np.concatenate(moved).tolist(), Image.Resampling.BILINEAR))
 
 
-def transform_exactly(image, quad, size):
+def transform_exactly(image: np.ndarray, quad: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Cut a quadrilateral out of an image.
 
     Parameters

@@ -6,21 +6,31 @@ import io
 import itertools
 import os
 import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 
 from common.console import progress
 from common.errors import UserError
-from common.files import temporary_path
-from data.chunk_reader import open_readers
-from data.hdf5_format import labels_path, load_labels, open_levels, read_shard
-from data.hdf5_writer import HDF5Writer, compress, publish_dataset, refuse_existing
+from common.files import AnyPath, temporary_path
+from data.chunk_reader import Reader, open_readers
+from data.hdf5_format import Levels, labels_path, load_labels, open_levels, read_shard
+from data.hdf5_writer import Contents, HDF5Writer, compress, publish_dataset, refuse_existing
 
-LISTED_PARTS = 10       # So many numbers of missing parts are listed in a message.
+LISTED_PARTS = 10       # At most this many missing parts are listed in a message.
 
 
-def parse_shard(text):
+class Part(NamedTuple):
+    """One of the files that are joined."""
+
+    path: str
+    h5: h5py.File
+    levels: Levels
+
+
+def parse_shard(text: str) -> tuple[int, int]:
     """Read 'I/N' of the command line: (I, N), from 1/N to N/N."""
     match = re.fullmatch(r'(\d+)/(\d+)', text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
@@ -28,8 +38,8 @@ def parse_shard(text):
     return int(match[1]), int(match[2])
 
 
-def shard_range(num_images, shard):
-    """Which images are in part I of N. The parts follow each other; their lengths differ by at most one.
+def shard_range(num_images: int, shard: tuple[int, int] | None) -> range:
+    """The images of part I of N. The parts follow each other; their lengths differ by at most one.
 
     Parameters
     ----------
@@ -47,7 +57,7 @@ def shard_range(num_images, shard):
     return range(num_images * (number - 1) // count, num_images * number // count)
 
 
-def merge(h5_path, part_paths, virtual=False, force=False):
+def merge(h5_path: AnyPath, part_paths: Sequence[AnyPath], virtual: bool = False, force: bool = False) -> None:
     """Join datasets, with their labels, to one.
 
     Parts made with ``--shard`` are put in order and must all be there; others are joined in the order given.
@@ -70,10 +80,10 @@ def merge(h5_path, part_paths, virtual=False, force=False):
     """
     with contextlib.ExitStack() as stack:
         parts = []
-        for path in map(os.fspath, part_paths):
+        for path in [os.fspath(path) for path in part_paths]:
             h5, levels = open_levels(path)
             stack.enter_context(h5)
-            parts.append((path, h5, levels))
+            parts.append(Part(path, h5, levels))
             if os.path.exists(h5_path) and os.path.samefile(h5_path, path):
                 raise UserError(f'{path}: is one of the parts; choose another name for the joined dataset')
         parts = ordered_parts(parts)
@@ -82,8 +92,8 @@ def merge(h5_path, part_paths, virtual=False, force=False):
         write(os.fspath(h5_path), parts, labels, force)
 
 
-def ordered_parts(parts):
-    """Parts (path, h5py.File, levels) in the order of their numbers, if they have numbers; checks that they fit."""
+def ordered_parts(parts: list[Part]) -> list[Part]:
+    """Parts in the order of their numbers, if they have numbers; checks that they fit."""
     first_path, _h5, first_levels = parts[0]
     for path, _h5, levels in parts:
         if image_shape(levels) != image_shape(first_levels):
@@ -93,16 +103,16 @@ def ordered_parts(parts):
     shards = [read_shard(h5) for _path, h5, _levels in parts]
     if all(shard is None for shard in shards):
         return parts
-    by_number = {}
+    by_number: dict[int, Part] = {}
     for shard, part in zip(shards, parts, strict=True):
         number, count = shard or (1, 1)
         if not by_number:
             first_count = count
         if count != first_count:
-            raise UserError(f'{part[0]}: is part {number} of {count}, {first_path} is one of {first_count}; make '
+            raise UserError(f'{part.path}: is part {number} of {count}, {first_path} is one of {first_count}; make '
                             'all parts with the same --shard I/N')
         if number in by_number:
-            raise UserError(f'{by_number[number][0]} and {part[0]}: are both part {number} of {count}; give each '
+            raise UserError(f'{by_number[number].path} and {part.path}: are both part {number} of {count}; give each '
                             'part once')
         by_number[number] = part
     missing = [f'{number}/{first_count}' for number in range(1, first_count + 1) if number not in by_number]
@@ -113,7 +123,7 @@ def ordered_parts(parts):
     return [by_number[number] for number in sorted(by_number)]
 
 
-def joined_labels(parts):
+def joined_labels(parts: list[Part]) -> np.ndarray | None:
     """Labels of all parts, (N, label_size) float32, or None."""
     paths = [labels_path(path) for path, _h5, _levels in parts]
     missing = [path for path in paths if not os.path.exists(path)]
@@ -130,11 +140,11 @@ def joined_labels(parts):
     return np.concatenate(labels)
 
 
-def num_images(levels):
+def num_images(levels: Levels) -> int:
     return len(next(iter(levels.values())))
 
 
-def image_shape(levels):
+def image_shape(levels: Levels) -> tuple[int, int, int]:
     return next(iter(levels.values())).shape[1:]
 
 
@@ -142,9 +152,9 @@ def image_shape(levels):
 # The two ways to join.
 
 
-def write_copy(h5_path, parts, labels, force):
-    """Copy the images of parts (path, h5py.File, levels) into one file."""
-    channels, resolution, _ = image_shape(parts[0][2])
+def write_copy(h5_path: str, parts: list[Part], labels: np.ndarray | None, force: bool) -> None:
+    """Copy the images of parts into one file."""
+    channels, resolution, _ = image_shape(parts[0].levels)
     with contextlib.ExitStack() as stack:
         sources = [(stack.enter_context(open_readers(h5, list(levels.values()))), num_images(levels))
                    for _path, h5, levels in parts]
@@ -157,8 +167,8 @@ def write_copy(h5_path, parts, labels, force):
             bar.update(len(group))
 
 
-def read_group(places, chunk_images):
-    """What :func:`data.hdf5_format.make_levels` returns, of images that are in files.
+def read_group(places: list[tuple[list[Reader], int]], chunk_images: list[int]) -> Contents:
+    """Read the levels of some images from files, in the form that :func:`data.hdf5_writer.make_levels` returns.
 
     Parameters
     ----------
@@ -167,7 +177,7 @@ def read_group(places, chunk_images):
     chunk_images : list of int
         How many images are in a chunk of each level.
     """
-    contents = []
+    contents: Contents = []
     for lod, chunk_size in enumerate(chunk_images):
         if chunk_size == 1:
             contents.append([readers[lod].read_compressed(index) or compress(readers[lod].read(index))
@@ -177,14 +187,14 @@ def read_group(places, chunk_images):
     return contents
 
 
-def write_virtual(h5_path, parts, labels, force):
-    """Write a file that refers to those of the parts (path, h5py.File, levels)."""
+def write_virtual(h5_path: str, parts: list[Part], labels: np.ndarray | None, force: bool) -> None:
+    """Write a file that refers to those of the parts."""
     refuse_existing(h5_path, labels is not None, force)
     folder = os.path.realpath(os.path.dirname(h5_path) or '.')
     total = sum(num_images(levels) for _path, _h5, levels in parts)
     content = io.BytesIO()
     with h5py.File(content, 'w') as h5:
-        for res, first_level in parts[0][2].items():
+        for res, first_level in parts[0].levels.items():
             layout = h5py.VirtualLayout((total,) + first_level.shape[1:], np.uint8)
             start = 0
             for path, _h5, levels in parts:

@@ -13,19 +13,24 @@ import math
 import os
 import re
 import struct
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 
 from common.errors import UserError
+from common.files import AnyPath
 from data.hdf5_format import is_power_of_two
 from data.image_source import ImageSource, grouped
 
+Buffer = bytes | memoryview
+
 HEADER = struct.Struct('<QI')       # Length of the data, and the masked checksum of these 8 bytes.
 FOOTER = struct.Struct('<I')        # Masked checksum of the data.
-COMPARED_IMAGES = 8                 # So many images of the coarser levels are compared with the finest level.
+COMPARED_IMAGES = 8                 # Images of each coarser level that are compared with the finest level.
 
 
-def tfrecords(tfrecord_dir):
+def tfrecords(tfrecord_dir: AnyPath) -> ImageSource:
     """The images of the finest level of a data set of the 2018 release, and its labels.
 
     The coarser levels are made anew from the finest. Those in the folder must have as many images, and a few of them
@@ -69,7 +74,7 @@ def tfrecords(tfrecord_dir):
                        lambda start, stop: grouped(read_in_order(start, stop)), read_labels(label_paths, len(offsets)))
 
 
-def find_files(tfrecord_dir):
+def find_files(tfrecord_dir: AnyPath) -> tuple[dict[int, str], list[str]]:
     """The files of a data set: dict of paths by the NN of ``-rNN.tfrecords``, and a list of the paths of its labels."""
     folder, only = os.path.split(tfrecord_dir) if os.path.isfile(tfrecord_dir) else (tfrecord_dir, None)
     try:
@@ -91,7 +96,7 @@ def find_files(tfrecord_dir):
             [os.path.join(folder, name) for name in label_names])
 
 
-def compare_level(path, finest_path, finest_offsets):
+def compare_level(path: str, finest_path: str, finest_offsets: np.ndarray) -> None:
     """Check that a coarser level has as many images; print how much it differs from the average of the finest."""
     offsets = index_records(path)
     if len(offsets) != len(finest_offsets):
@@ -114,7 +119,7 @@ def compare_level(path, finest_path, finest_offsets):
         print(f'{path}: differs from the averages of {finest_path} by up to {difference:.0f}; the latter are used')
 
 
-def read_labels(paths, num_images):
+def read_labels(paths: list[str], num_images: int) -> np.ndarray | None:
     """One-hot labels (num_images, label_size) float32 of the file in `paths`, or None if there are none."""
     if not paths:
         return None
@@ -138,7 +143,7 @@ def read_labels(paths, num_images):
 # Records.
 
 
-def index_records(path):
+def index_records(path: str) -> np.ndarray:
     """Where the records of a file begin: offsets in bytes, (N,) int64. Reads the lengths only, and checks them."""
     offsets = []
     try:
@@ -157,7 +162,7 @@ def index_records(path):
     return np.array(offsets, dtype=np.int64)
 
 
-def read_length(file, path, number):
+def read_length(file: BinaryIO, path: str, number: int) -> int:
     """Length in bytes of the record that begins where `file` stands."""
     header = file.read(HEADER.size)
     if len(header) < HEADER.size:
@@ -169,7 +174,8 @@ def read_length(file, path, number):
     return length
 
 
-def read_image(file, path, offsets, number, expected_shape=None):
+def read_image(file: BinaryIO, path: str, offsets: np.ndarray, number: int,
+               expected_shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Image number `number`, (C, H, W) uint8, of an open file."""
     file.seek(offsets[number])
     length = read_length(file, path, number)
@@ -191,11 +197,11 @@ def read_image(file, path, offsets, number, expected_shape=None):
     return np.frombuffer(pixels, np.uint8).reshape(shape)
 
 
-def cut_off(path, number):
+def cut_off(path: str, number: int) -> UserError:
     return UserError(f'{path}: is cut off in record {number}; copy or download it again')
 
 
-def masked_crc32c(data):
+def masked_crc32c(data: bytes) -> int:
     """The checksum of the TFRecord format: CRC-32C, rotated right by 15 bits, plus a constant."""
     try:
         import google_crc32c
@@ -210,7 +216,7 @@ def masked_crc32c(data):
 # Protocol buffers, as far as tf.train.Example needs them.
 
 
-def parse_example(data):
+def parse_example(data: bytes) -> dict[str, list]:
     """Features of a serialized ``tf.train.Example``, by name: lists of bytes or of int; other kinds are left out.
 
     Example has `features` = 1; Features has the map `feature` = 1, entries with `key` = 1 and `value` = 2; Feature has
@@ -221,7 +227,7 @@ def parse_example(data):
     ValueError
         `data` is no such message.
     """
-    parsed = {}
+    parsed: dict[str, list] = {}
     for features in submessages(data, 1):
         for entry in submessages(features, 1):
             name = b''.join(map(bytes, submessages(entry, 1))).decode()
@@ -233,7 +239,7 @@ def parse_example(data):
     return parsed
 
 
-def submessages(buffer, number):
+def submessages(buffer: Buffer, number: int) -> Iterator[memoryview]:
     """The fields with this number, which must have a length."""
     for field_number, value in fields(buffer):
         if field_number == number:
@@ -242,8 +248,9 @@ def submessages(buffer, number):
             yield value
 
 
-def fields(buffer):
+def fields(buffer: Buffer) -> Iterator[tuple[int, int | memoryview]]:
     """(number, value) of all fields of a message; the value is an int or, where it has a length, a memoryview."""
+    value: int | memoryview
     buffer, position = memoryview(buffer), 0
     while position < len(buffer):
         key, position = varint(buffer, position)
@@ -263,7 +270,7 @@ def fields(buffer):
         yield key >> 3, value
 
 
-def integers(value):
+def integers(value: int | memoryview) -> list[int]:
     """The int64 values of a repeated field: one, or several packed into one field."""
     if isinstance(value, int):
         numbers = [value]
@@ -275,7 +282,7 @@ def integers(value):
     return [number - (1 << 64) if number >> 63 else number for number in numbers]
 
 
-def varint(buffer, position):
+def varint(buffer: Buffer, position: int) -> tuple[int, int]:
     """(number, position behind it): 7 bits a byte, the lowest first; the 8th bit says that more follow."""
     number = 0
     for shift in range(0, 70, 7):

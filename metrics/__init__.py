@@ -4,7 +4,9 @@
 """
 
 import importlib
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from common.errors import UserError, did_you_mean
 
@@ -14,7 +16,7 @@ class Metric(NamedTuple):
 
     class_path: str         # 'module.Class'
     num_images: int         # Generated images in the paper's setting.
-    needs: tuple = ()       # Of 'reals', 'inception', 'classifier'.
+    needs: tuple[str, ...] = ()     # Of 'reals', 'inception', 'classifier'.
 
 
 METRICS = {
@@ -26,14 +28,40 @@ METRICS = {
 }
 
 
-def check_name(name):
+class Meter(Protocol):
+    """The calls that all metrics have."""
+
+    def names(self) -> list[str]:
+        """Names of the numbers that :meth:`end` returns."""
+
+    def begin(self, mode: str) -> None:
+        """Start with `mode` 'reals' or 'fakes'."""
+
+    def feed(self, mode: str, images: np.ndarray) -> None:
+        """Add uint8 images (N, C, H, W)."""
+
+    def end(self, mode: str) -> list[float]:
+        """The numbers for the images that were fed."""
+
+
+class ComparingMeter(Meter, Protocol):
+    """The calls of metrics that need reals."""
+
+    def get_reals(self) -> dict[str, Any] | None:
+        """Statistics of the reals as {name: array}, for :meth:`set_reals`; None if they are too large."""
+
+    def set_reals(self, arrays: dict[str, Any]) -> None:
+        """Take the statistics of reals that were fed earlier."""
+
+
+def check_name(name: str) -> None:
     """Raise a `UserError` unless there is a metric `name`."""
     if name not in METRICS:
         raise UserError('metrics: there is no %r%s' % (
             name, did_you_mean(name, METRICS) or '; choose from ' + ', '.join(METRICS)))
 
 
-def make_metric(name, **options):
+def make_metric(name: str, **options: Any) -> Any:
     """A new metric `name` of `METRICS`; `options` are the arguments of its class."""
     check_name(name)
     module_name, _, class_name = METRICS[name].class_path.rpartition('.')

@@ -8,6 +8,8 @@ Any labelled data set of single-channel images serves. Where MNIST is absent, th
 """
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import lasagne
 import numpy as np
@@ -16,7 +18,7 @@ import theano.tensor as T
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import AnyPath, atomic_write
 from common.images import adjust_dynamic_range
 from nets import updates
 from nets.network import Network
@@ -26,7 +28,8 @@ MINIBATCH_SIZE = 16
 CLASSIFY_IMAGES = 256   # Read at a time.
 
 
-def train_classifier(images, labels, num_epochs=4, learning_rate=0.002, random_seed=1000, show_progress=True):
+def train_classifier(images: np.ndarray, labels: np.ndarray, num_epochs: int = 4, learning_rate: float = 0.002,
+                     random_seed: int = 1000, show_progress: bool = True) -> tuple[Network, float]:
     """Train :func:`networks.mnist_classifier`.
 
     Every image is moved by up to an eighth of its size at random, as generated digits are not centred like real ones.
@@ -98,13 +101,13 @@ def _moved(images, margin, random):
     return result
 
 
-def classify(network, images):
+def classify(network: Network, images: np.ndarray) -> np.ndarray:
     """Classes (N,) that the classifier reads in uint8 images (N, 1, R, R)."""
     parts = (images[begin:begin + CLASSIFY_IMAGES] for begin in range(0, len(images), CLASSIFY_IMAGES))
     return np.concatenate([np.argmax(network.run(_to_network(part)), axis=1) for part in parts])
 
 
-def save_classifier(network, path, **facts):
+def save_classifier(network: Network, path: AnyPath, **facts: Any) -> None:
     """Write the weights as ``.npz``: param_000 and so on, and ``meta``, the shapes and `facts` as JSON."""
     meta = {key: network.static_kwargs[key] for key in ('num_channels', 'resolution', 'label_size')}
     params = {f'param_{index:03d}': var.get_value() for index, var in enumerate(network.vars.values())}
@@ -112,7 +115,7 @@ def save_classifier(network, path, **facts):
         np.savez(weights_file, meta=np.array(json.dumps({**meta, **facts})), **params)
 
 
-def load_classifier(path, resolution):
+def load_classifier(path: AnyPath | None, resolution: int) -> Callable[[np.ndarray], np.ndarray]:
     """A function: uint8 images (N, 1, resolution, resolution) -> classes (N,).
 
     Raises

@@ -1,6 +1,7 @@
 """How often a classifier trained on the real digits reads a generated digit as the class that was asked for."""
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -21,24 +22,25 @@ class DigitRecognition:
         scikit-learn is missing or the data have no labels.
     """
 
-    def __init__(self):
-        self.classifier = None
-        self.images, self.classes = [], []
+    def __init__(self) -> None:
+        self.classifier: Any = None     # A support vector machine of scikit-learn.
+        self.images: list[np.ndarray] = []
+        self.classes: list[np.ndarray] = []
 
-    def begin(self, mode):
+    def begin(self, mode: str) -> None:
         """Start with `mode` 'reals' or 'fakes'."""
         if mode == 'fakes' and self.classifier is None:
             raise ValueError("begin('fakes'): the classifier is trained by feeding 'reals' first")
         self.images, self.classes = [], []
 
-    def feed(self, mode, images, labels):
+    def feed(self, mode: str, images: np.ndarray, labels: np.ndarray) -> None:
         """Add uint8 images (N, C, H, W) and one-hot labels (N, classes)."""
         if labels.shape[1] < 2:
             raise UserError('digit_recognition: the data have no labels')
         self.images.append(images.reshape(len(images), -1).astype(np.float32) / 255)
         self.classes.append(np.argmax(labels, axis=1))
 
-    def end(self, mode):
+    def end(self, mode: str) -> float:
         """Return the share of images read correctly: of the held-out reals, or of the fakes, in [0, 1]."""
         images, classes = np.concatenate(self.images), np.concatenate(self.classes)
         if mode == 'fakes':

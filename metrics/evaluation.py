@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -11,15 +14,17 @@ from tqdm import tqdm
 import metrics
 from common.console import format_time
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import AnyPath, atomic_write
+from data.dataset import Dataset
 from metrics.classifier import load_classifier
+from nets.network import Network
 from nets.pickles import load_pkl
 from runs.records import RESULTS_NAME, find_snapshots, read_jsonl
 
 FEED_IMAGES = 256       # Images handed to the metrics at a time; even, as MS-SSIM compares pairs.
 
 
-def feed_reals(metric, dataset, num_images, random_seed):
+def feed_reals(metric: metrics.Meter, dataset: Dataset, num_images: int, random_seed: int) -> None:
     """Give `metric` reals in random order, mirrored at random if the training's were; all of them before any twice."""
     random = np.random.RandomState(random_seed)
     repeats = -(-num_images // dataset.num_images)
@@ -36,7 +41,8 @@ def feed_reals(metric, dataset, num_images, random_seed):
     metric.end('reals')
 
 
-def feed_fakes(wanted, Gs, dataset, minibatch_size, random_seed, desc):
+def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, dataset: Dataset, minibatch_size: int,
+               random_seed: int, desc: str) -> dict[str, dict[str, float]]:
     """Give the first n images of a generator to each metric.
 
     Parameters
@@ -44,7 +50,7 @@ def feed_fakes(wanted, Gs, dataset, minibatch_size, random_seed, desc):
     wanted : dict
         {name: (metric, n)}.
     Gs : Network
-    dataset : dataset.Dataset
+    dataset : Dataset
         Labels are those of random reals.
     minibatch_size : int
         Images generated at a time.
@@ -75,8 +81,10 @@ def feed_fakes(wanted, Gs, dataset, minibatch_size, random_seed, desc):
     return {name: dict(zip(metric.names(), metric.end('fakes'), strict=True)) for name, (metric, _) in wanted.items()}
 
 
-def evaluate_run(run_dir, names, open_dataset, cache_dir, num_images=None, random_seed=1000, minibatch_size=64,
-                 inception_weights=None, classifier=None, only_final=False, spill_dir=None, final_Gs=None):
+def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], AbstractContextManager[Dataset]],
+                 cache_dir: AnyPath, num_images: int | None = None, random_seed: int = 1000, minibatch_size: int = 64,
+                 inception_weights: AnyPath | None = None, classifier: AnyPath | None = None, only_final: bool = False,
+                 spill_dir: AnyPath | None = None, final_Gs: Network | None = None) -> list[dict[str, Any]]:
     """Evaluate metrics on the snapshots of a run.
 
     Parameters
@@ -150,12 +158,14 @@ def evaluate_run(run_dir, names, open_dataset, cache_dir, num_images=None, rando
     return results
 
 
-def make_metrics(names, counts, random_seed, inception_weights, classifier, spill_dir, dataset):
+def make_metrics(names: list[str], counts: dict[str, int], random_seed: int, inception_weights: AnyPath | None,
+                 classifier: AnyPath | None, spill_dir: AnyPath | None, dataset: Dataset) -> dict[str, Any]:
     """{name: metric} with what they need."""
     features = None
     made = {}
     for name in names:
-        needs, options = metrics.METRICS[name].needs, {}
+        needs = metrics.METRICS[name].needs
+        options: dict[str, Any] = {}
         if 'inception' in needs:
             from metrics.inception import InceptionFeatures
             features = features or InceptionFeatures(inception_weights)
@@ -174,7 +184,8 @@ def make_metrics(names, counts, random_seed, inception_weights, classifier, spil
     return made
 
 
-def prepare_reals(name, metric, dataset, num_images, random_seed, cache_dir):
+def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, num_images: int, random_seed: int,
+                  cache_dir: AnyPath) -> None:
     """Feed the reals to `metric`, or take their statistics from an earlier evaluation."""
     if name == 'fid':           # The distance does not need equal numbers.
         num_images = min(num_images, dataset.num_images)
@@ -204,7 +215,7 @@ def _key(entry):
     return entry['metric'], entry['snapshot'], entry['num_images'], entry['random_seed']
 
 
-def write_results(run_dir, results):
+def write_results(run_dir: AnyPath, results: list[dict[str, Any]]) -> None:
     """Write ``metrics.jsonl`` and one ``metric-NAME.txt`` per metric."""
     with atomic_write(os.path.join(run_dir, RESULTS_NAME), 'w', encoding='utf-8') as results_file:
         results_file.writelines(json.dumps(entry) + '\n' for entry in results)

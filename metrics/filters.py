@@ -4,10 +4,12 @@ import numpy as np
 
 from metrics.threads import blocks
 
+Band = tuple[slice, slice, np.ndarray]      # See bands.
+
 BAND_ROWS = 32      # Outputs computed in one product: more would multiply with more zeros.
 
 
-def bands(matrix):
+def bands(matrix: np.ndarray) -> list[Band]:
     """What :func:`filtered` needs of a matrix (outputs, inputs) whose rows are zero except near the diagonal.
 
     Returns
@@ -23,7 +25,7 @@ def bands(matrix):
     return result
 
 
-def filtered(x, row_bands, column_bands):
+def filtered(x: np.ndarray, row_bands: list[Band], column_bands: list[Band]) -> np.ndarray:
     """`x` (..., H, W) multiplied by one banded matrix along H and by another one along W; a new array."""
     y = np.empty(x.shape[:-1] + (column_bands[-1][0].stop,), x.dtype)
     for outputs, inputs, part in column_bands:

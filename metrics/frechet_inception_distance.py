@@ -4,10 +4,12 @@ Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local
 |m1 - m2|^2 + trace(S1 + S2 - 2 sqrt(S1 S2)).
 """
 
+from typing import Any
+
 import numpy as np
 import scipy.linalg
 
-from metrics.inception import InceptionFeatures
+from metrics.inception import Features, InceptionFeatures
 
 
 class GaussianStatistics:
@@ -21,10 +23,12 @@ class GaussianStatistics:
         Sum of the products of deviations from the mean.
     """
 
-    def __init__(self):
-        self.num, self.mean, self.scatter = 0, 0.0, 0.0
+    def __init__(self) -> None:
+        self.num = 0
+        self.mean: np.ndarray = np.zeros(())
+        self.scatter: np.ndarray = np.zeros(())
 
-    def add(self, features):
+    def add(self, features: np.ndarray) -> None:
         """Add (N, features), merged with what is there by Chan's formula."""
         x = features.astype(np.float64)
         mean = x.mean(axis=0)
@@ -35,12 +39,13 @@ class GaussianStatistics:
         self.mean = self.mean + shift * (len(x) / total)
         self.num = total
 
-    def covariance(self):
+    def covariance(self) -> np.ndarray:
         """(features, features), float64."""
         return self.scatter / (self.num - 1)
 
 
-def frechet_distance(mean_a, covariance_a, mean_b, covariance_b):
+def frechet_distance(mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.ndarray,
+                     covariance_b: np.ndarray) -> float:
     """Squared Frechet distance of two Gaussians.
 
     The trace of sqrt(S1 S2) is that of sqrt(R S2 R) with R = sqrt(S1): symmetric, so that its eigenvalues are real and
@@ -73,25 +78,26 @@ class FrechetInceptionDistance:
         images -> (features, probabilities); default: a new :class:`metrics.inception.InceptionFeatures`.
     """
 
-    def __init__(self, features=None):
+    def __init__(self, features: Features | None = None) -> None:
         self.features = features or InceptionFeatures()
-        self.statistics, self.reals = None, None
+        self.statistics = GaussianStatistics()
+        self.reals: dict[str, Any] = {}
 
-    def names(self):
+    def names(self) -> list[str]:
         """Names of the numbers that :meth:`end` returns."""
         return ['FID']
 
-    def begin(self, mode):
+    def begin(self, mode: str) -> None:
         """Start with `mode` 'reals' or 'fakes'."""
-        if mode == 'fakes' and self.reals is None:
+        if mode == 'fakes' and not self.reals:
             raise ValueError("begin('fakes'): feed 'reals' first")
         self.statistics = GaussianStatistics()
 
-    def feed(self, mode, images):
+    def feed(self, mode: str, images: np.ndarray) -> None:
         """Add uint8 images (N, C, H, W)."""
         self.statistics.add(self.features(images)[0])
 
-    def end(self, mode):
+    def end(self, mode: str) -> list[float]:
         """[FID]; of the reals to themselves 0."""
         if mode == 'reals':
             self.reals = {'num': self.statistics.num, 'mean': self.statistics.mean,
@@ -100,10 +106,10 @@ class FrechetInceptionDistance:
         return [frechet_distance(self.statistics.mean, self.statistics.covariance(), self.reals['mean'],
                                  self.reals['covariance'])]
 
-    def get_reals(self):
+    def get_reals(self) -> dict[str, Any]:
         """Statistics of the reals as {name: array}, for :meth:`set_reals` of another evaluation."""
         return self.reals
 
-    def set_reals(self, arrays):
+    def set_reals(self, arrays: dict[str, Any]) -> None:
         """Take the statistics of reals that were fed earlier."""
         self.reals = arrays

@@ -8,10 +8,14 @@ import os
 import pickle
 import sys
 import types
+from collections.abc import Callable
 
 import numpy as np
 
 from common.errors import UserError
+from common.files import AnyPath
+
+Features = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]    # See InceptionFeatures.__call__.
 
 WEIGHTS_URL = ('https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
                'weights-inception-2015-12-05-6726825d.pth')
@@ -19,7 +23,7 @@ WEIGHTS_NAME = WEIGHTS_URL.rpartition('/')[2]
 WEIGHTS_HASH = '6726825d'       # Beginning of its SHA-256.
 
 
-def find_weights(path=None):
+def find_weights(path: AnyPath | None = None) -> AnyPath:
     """Path of the file of weights: `path`, or where PyTorch keeps downloads, fetched if it is not there.
 
     Raises
@@ -59,7 +63,7 @@ class InceptionFeatures:
         PyTorch, torch-fidelity or the weights are missing, or the file holds something else.
     """
 
-    def __init__(self, weights_path=None, minibatch_size=32):
+    def __init__(self, weights_path: AnyPath | None = None, minibatch_size: int = 32) -> None:
         self.torch = _import_torch()
         path = find_weights(weights_path)
         extractor_class = _import_extractor()
@@ -74,11 +78,12 @@ class InceptionFeatures:
         self.device = 'cuda' if self.torch.cuda.is_available() else 'cpu'
         self.network = network.to(self.device)
         self.minibatch_size = minibatch_size
-        self.last_images = self.last_result = None
+        self.last_images: np.ndarray | None = None
+        self.last_result: tuple[np.ndarray, np.ndarray] | None = None
 
-    def __call__(self, images):
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(features (N, 2048), class probabilities (N, 1008)), float32, of uint8 images (N, 1 or 3, H, W)."""
-        if images is self.last_images:      # Another metric was fed them just now.
+        if images is self.last_images and self.last_result is not None:     # Another metric was fed them just now.
             return self.last_result
         if images.dtype != np.uint8:
             raise ValueError(f'images of type {images.dtype}: need uint8')
@@ -91,7 +96,8 @@ class InceptionFeatures:
                 part = self.torch.from_numpy(np.ascontiguousarray(images[begin:begin + self.minibatch_size]))
                 features, logits = self.network(part.to(self.device))
                 results.append((features.cpu().numpy(), self.torch.softmax(logits, dim=1).cpu().numpy()))
-        self.last_result = tuple(np.concatenate(parts) for parts in zip(*results, strict=True))
+        all_features, all_probabilities = (np.concatenate(parts) for parts in zip(*results, strict=True))
+        self.last_result = all_features, all_probabilities
         return self.last_result
 
 

@@ -5,19 +5,19 @@ Salimans et al., "Improved Techniques for Training GANs" (2016). High where imag
 
 import numpy as np
 
-from metrics.inception import InceptionFeatures
+from metrics.inception import Features, InceptionFeatures
 
 
 class ScoreStatistics:
     """Streaming sums of class probabilities for the inception score of `num_images` images in `num_splits` splits."""
 
-    def __init__(self, num_images, num_splits=10):
+    def __init__(self, num_images: int, num_splits: int = 10) -> None:
         self.edges = [split * num_images // num_splits for split in range(num_splits + 1)]
         self.num = 0
-        self.sums = None                            # Of probabilities per split.
+        self.sums: np.ndarray | None = None         # Of probabilities per split.
         self.negative_entropies = np.zeros(num_splits)
 
-    def add(self, probabilities):
+    def add(self, probabilities: np.ndarray) -> None:
         """Add (N, classes), each row adding up to 1."""
         if self.num + len(probabilities) > self.edges[-1]:
             raise ValueError(f'{self.edges[-1]} images announced, {self.num + len(probabilities)} fed')
@@ -30,9 +30,9 @@ class ScoreStatistics:
             self.negative_entropies[split] += _sum_p_log_p(part)
         self.num += len(p)
 
-    def mean_std(self):
+    def mean_std(self) -> tuple[float, float]:
         """(mean, standard deviation) of the splits' scores; ValueError unless all images were added."""
-        if self.num != self.edges[-1]:
+        if self.num != self.edges[-1] or self.sums is None:
             raise ValueError(f'{self.edges[-1]} images announced, {self.num} fed')
         scores = []
         for total, negative_entropy, count in zip(self.sums, self.negative_entropies, np.diff(self.edges), strict=True):
@@ -56,23 +56,23 @@ class InceptionScore:
         images -> (features, probabilities); default: a new :class:`metrics.inception.InceptionFeatures`.
     """
 
-    def __init__(self, num_images, num_splits=10, features=None):
+    def __init__(self, num_images: int, num_splits: int = 10, features: Features | None = None) -> None:
         self.num_images, self.num_splits = num_images, num_splits
         self.features = features or InceptionFeatures()
-        self.statistics = None
+        self.statistics = ScoreStatistics(num_images, num_splits)
 
-    def names(self):
+    def names(self) -> list[str]:
         """Names of the numbers that :meth:`end` returns."""
         return ['IS_mean', 'IS_std']
 
-    def begin(self, mode):
+    def begin(self, mode: str) -> None:
         """Start anew; `mode` is any name."""
         self.statistics = ScoreStatistics(self.num_images, self.num_splits)
 
-    def feed(self, mode, images):
+    def feed(self, mode: str, images: np.ndarray) -> None:
         """Add uint8 images (N, C, H, W)."""
         self.statistics.add(self.features(images)[1])
 
-    def end(self, mode):
+    def end(self, mode: str) -> list[float]:
         """[mean, standard deviation] of the splits' scores."""
         return list(self.statistics.mean_std())

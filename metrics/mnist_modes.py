@@ -4,10 +4,12 @@ Appendix E of the paper, after Metz et al., "Unrolled Generative Adversarial Net
 image holds a digit that a classifier reads, three digits make one of 1000 modes. 25600 images, averaged over 10 draws.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 
-def mode_statistics(digits, divisor=None):
+def mode_statistics(digits: np.ndarray, divisor: int | None = None) -> tuple[int, float]:
     """Number of modes found and KL(found || uniform).
 
     Parameters
@@ -42,20 +44,22 @@ class MnistModes:
         See :func:`mode_statistics`.
     """
 
-    def __init__(self, classify, images_per_draw=25600, divisor=None):
+    def __init__(self, classify: Callable[[np.ndarray], np.ndarray], images_per_draw: int = 25600,
+                 divisor: int | None = None) -> None:
         self.classify = classify
         self.images_per_draw, self.divisor = images_per_draw, divisor
-        self.digits, self.results = np.zeros((0, 3), np.uint8), []
+        self.digits: np.ndarray = np.zeros((0, 3), np.uint8)
+        self.results: list[tuple[int, float]] = []
 
-    def names(self):
+    def names(self) -> list[str]:
         """Names of the numbers that :meth:`end` returns."""
         return ['modes_mean', 'modes_std', 'KL_mean', 'KL_std']
 
-    def begin(self, mode):
+    def begin(self, mode: str) -> None:
         """Start anew; `mode` is any name."""
         self.digits, self.results = np.zeros((0, 3), np.uint8), []
 
-    def feed(self, mode, images):
+    def feed(self, mode: str, images: np.ndarray) -> None:
         """Add uint8 images (N, 3, H, W)."""
         num, channels, height, width = images.shape
         if channels != 3:
@@ -66,7 +70,7 @@ class MnistModes:
             self.results.append(mode_statistics(self.digits[:self.images_per_draw], self.divisor))
             self.digits = self.digits[self.images_per_draw:]
 
-    def end(self, mode):
+    def end(self, mode: str) -> list[float]:
         """[mean and deviation of the number of modes, mean and deviation of the divergence] over the draws."""
         if not self.results:
             raise ValueError(f'{len(self.digits)} images fed: a draw needs {self.images_per_draw}')

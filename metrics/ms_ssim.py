@@ -5,6 +5,8 @@ over 10 000 pairs of generated images; low values mean variation.
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,7 @@ K1, K2 = 0.01, 0.03
 BLOCK_PIXELS = 1 << 16      # Of pairs compared at a time by one thread.
 
 
-def gaussian_window(size, sigma):
+def gaussian_window(size: int, sigma: float) -> np.ndarray:
     """Normalised Gaussian (size,), float64. The two-dimensional window is its product with itself."""
     points = np.arange(size) - (size - 1) / 2
     window = np.exp(-points ** 2 / (2 * sigma ** 2))
@@ -34,7 +36,8 @@ def _gaussian_bands(side, size, sigma):
     return bands(matrix)
 
 
-def ssim_per_pair(a, b, max_val=255, filter_size=FILTER_SIZE, filter_sigma=FILTER_SIGMA, k1=K1, k2=K2):
+def ssim_per_pair(a: np.ndarray, b: np.ndarray, max_val: float = 255, filter_size: int = FILTER_SIZE,
+                  filter_sigma: float = FILTER_SIGMA, k1: float = K1, k2: float = K2) -> tuple[np.ndarray, np.ndarray]:
     """Structural similarity and its contrast-structure part, averaged over each pair.
 
     Parameters
@@ -70,7 +73,8 @@ def ssim_per_pair(a, b, max_val=255, filter_size=FILTER_SIZE, filter_sigma=FILTE
     return ssim.mean(axis=(1, 2, 3)), contrast.mean(axis=(1, 2, 3))
 
 
-def ms_ssim_per_pair(a, b, max_val=255, weights=WEIGHTS, **ssim_kwargs):
+def ms_ssim_per_pair(a: np.ndarray, b: np.ndarray, max_val: float = 255, weights: Sequence[float] = WEIGHTS,
+                     **ssim_kwargs: Any) -> np.ndarray:
     """Multi-scale structural similarity of each pair: the product over scales of the parts raised to `weights`.
 
     Parameters
@@ -113,18 +117,18 @@ class MultiScaleSSIM:
     Feed minibatches of independently drawn images, in even numbers. Keeps only a sum.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.total, self.num_pairs = 0.0, 0
 
-    def names(self):
+    def names(self) -> list[str]:
         """Names of the numbers that :meth:`end` returns."""
         return ['MS-SSIM']
 
-    def begin(self, mode):
+    def begin(self, mode: str) -> None:
         """Start anew; `mode` is any name."""
         self.total, self.num_pairs = 0.0, 0
 
-    def feed(self, mode, images):
+    def feed(self, mode: str, images: np.ndarray) -> None:
         """Add images (N, C, H, W) with values in 0..255, N even."""
         if len(images) % 2:
             raise ValueError(f'{len(images)} images: are compared in pairs, feed an even number')
@@ -134,6 +138,6 @@ class MultiScaleSSIM:
             self.total += float(np.sum(result))
             self.num_pairs += len(result)
 
-    def end(self, mode):
+    def end(self, mode: str) -> list[float]:
         """[mean similarity], from 0 to 1."""
         return [self.total / self.num_pairs]

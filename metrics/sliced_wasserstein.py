@@ -6,14 +6,19 @@ at a level mean that the images have the same structure at that scale.
 
 import functools
 import tempfile
+from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.files import AnyPath
 from metrics.filters import bands, filtered
 from metrics.threads import blocks, map_threads
+
+RandomNumbers = np.random.RandomState | ModuleType     # The module is `numpy.random`.
 
 FILTER_BITS = 8             # The binomial filter 1 4 6 4 1 has weights of 1/16 along each axis: 8 more bits.
 BLOCK_PIXELS = 1 << 18      # Of images worked on at a time by one thread, so that they stay in its cache.
@@ -51,7 +56,7 @@ def _filtered(images, up, bits, factor):
     return y.astype(np.float32, copy=False)
 
 
-def pyr_down(images, bits=24):
+def pyr_down(images: np.ndarray, bits: int = 24) -> np.ndarray:
     """Half the resolution: 5x5 binomial filter, then every second pixel.
 
     Parameters
@@ -69,12 +74,12 @@ def pyr_down(images, bits=24):
     return _filtered(images, False, bits, 1 / 256)
 
 
-def pyr_up(images, bits=24):
+def pyr_up(images: np.ndarray, bits: int = 24) -> np.ndarray:
     """Twice the resolution: zeros between the pixels, then the 5x5 filter with gain 4; see :func:`pyr_down`."""
     return _filtered(images, True, bits, 1 / 64)
 
 
-def laplacian_pyramid(images, num_levels):
+def laplacian_pyramid(images: np.ndarray, num_levels: int) -> list[np.ndarray]:
     """Differences between an image and its blurred self at `num_levels` scales; the last level is the rest.
 
     Parameters
@@ -97,7 +102,7 @@ def laplacian_pyramid(images, num_levels):
     return levels + [current]
 
 
-def downscale(images, factor):
+def downscale(images: np.ndarray, factor: int) -> np.ndarray:
     """Averages over boxes of `factor` x `factor` pixels; integer types are rounded half to even."""
     if factor == 1:
         return images
@@ -111,7 +116,8 @@ def downscale(images, factor):
 # Descriptors.
 
 
-def draw_centers(num_images, nhoods_per_image, nhood_size, height, width, random):
+def draw_centers(num_images: int, nhoods_per_image: int, nhood_size: int, height: int, width: int,
+                 random: RandomNumbers) -> tuple[np.ndarray, np.ndarray]:
     """Random centres (x, y) of patches, each (num_images, nhoods_per_image), drawn in the order of the release."""
     radius = nhood_size // 2
     shape = num_images * nhoods_per_image, 1, 1, 1
@@ -120,7 +126,7 @@ def draw_centers(num_images, nhoods_per_image, nhood_size, height, width, random
     return x.reshape(num_images, -1), y.reshape(num_images, -1)
 
 
-def extract_descriptors(images, x, y, nhood_size):
+def extract_descriptors(images: np.ndarray, x: np.ndarray, y: np.ndarray, nhood_size: int) -> np.ndarray:
     """Patches of one pyramid level around the given centres.
 
     Parameters
@@ -137,7 +143,8 @@ def extract_descriptors(images, x, y, nhood_size):
     """
     radius = nhood_size // 2
     transposed = np.ascontiguousarray(images.swapaxes(2, 3))
-    windows = sliding_window_view(transposed, (nhood_size, nhood_size), axis=(2, 3))
+    # NumPy's stub knows one axis only.
+    windows = sliding_window_view(transposed, (nhood_size,) * 2, axis=(2, 3))  # type: ignore[call-overload]
     image = np.broadcast_to(np.arange(len(images))[:, np.newaxis], x.shape)
     return windows[image.ravel(), :, x.ravel() - radius, y.ravel() - radius]
 
@@ -149,8 +156,9 @@ class DescriptorSet:
     or with `spill_dir` in a temporary file there, of which the system keeps in memory what it has room for.
     """
 
-    def __init__(self, channels, spill_dir=None):
-        self.num, self.parts = 0, []
+    def __init__(self, channels: int, spill_dir: AnyPath | None = None) -> None:
+        self.num = 0
+        self.parts: list[np.ndarray] = []
         self.sums, self.square_sums = np.zeros(channels), np.zeros(channels)
         try:
             self.file = tempfile.TemporaryFile(dir=spill_dir) if spill_dir else None
@@ -158,7 +166,7 @@ class DescriptorSet:
             raise UserError(f'spill_dir={spill_dir!r}: no file can be made there ({error.strerror}); choose '
                             'another folder') from error
 
-    def append(self, descriptors, sums, square_sums):
+    def append(self, descriptors: np.ndarray, sums: np.ndarray, square_sums: np.ndarray) -> None:
         """Add (N, C * size * size) float32, with the sums of each channel and of its squares."""
         self.num += len(descriptors)
         self.sums += sums
@@ -169,7 +177,7 @@ class DescriptorSet:
         else:
             self.parts.append(descriptors)
 
-    def arrays(self):
+    def arrays(self) -> list[np.ndarray]:
         """The descriptors, as a few arrays (n, C * size * size)."""
         if not self.file:
             return [part[rows] for part in self.parts for rows in blocks(len(part), 1 << 13)]
@@ -177,13 +185,13 @@ class DescriptorSet:
         rows = np.memmap(self.file, dtype=np.float32, mode='r', shape=(self.num, self.length))
         return [rows[block] for block in blocks(self.num, 1 << 13)]
 
-    def mean_std(self):
+    def mean_std(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of each channel over all descriptors, float64."""
         count = self.num * (self.length // len(self.sums))
         mean = self.sums / count
         return mean, np.sqrt(np.maximum(self.square_sums / count - mean ** 2, 0))
 
-    def projected(self, directions):
+    def projected(self, directions: np.ndarray) -> np.ndarray:
         """Normalised descriptors times `directions` (C * size * size, n): (n, N) float32."""
         mean, std = (np.repeat(x, self.length // len(x))[:, np.newaxis] for x in self.mean_std())
         scaled = directions / std
@@ -202,14 +210,14 @@ class DescriptorSet:
 # Distances.
 
 
-def draw_directions(length, num, random):
+def draw_directions(length: int, num: int, random: RandomNumbers) -> np.ndarray:
     """Random unit vectors (length, num) float32, drawn in the order of the release."""
     directions = random.randn(length, num)
     directions /= np.sqrt(np.sum(np.square(directions), axis=0, keepdims=True))
     return directions.astype(np.float32)
 
 
-def wasserstein_1d(a, b):
+def wasserstein_1d(a: np.ndarray, b: np.ndarray) -> float:
     """Mean absolute difference between the sorted values of `a` and `b`.
 
     This is the integral over x of the difference between the shares of `a` and of `b` below x. Nothing needs to be
@@ -303,7 +311,8 @@ def _sorted_integral(a, b, difference):
     return np.sum(np.abs(heights) * (ends - x)) + np.sum(before_first)
 
 
-def sliced_wasserstein(a, b, dir_repeats, dirs_per_repeat, random=np.random, progress=lambda: None):
+def sliced_wasserstein(a: DescriptorSet, b: DescriptorSet, dir_repeats: int, dirs_per_repeat: int,
+                       random: RandomNumbers = np.random, progress: Callable[[], object] = lambda: None) -> float:
     """Sliced Wasserstein distance of two sets of descriptors.
 
     Parameters
@@ -357,32 +366,36 @@ class SlicedWasserstein:
         Keep the descriptors in temporary files in this folder instead of in memory.
     """
 
-    def __init__(self, nhood_size=7, nhoods_per_image=128, dir_repeats=4, dirs_per_repeat=128, resolution_max=1024,
-                 resolution_min=16, random_seed=None, spill_dir=None):
+    def __init__(self, nhood_size: int = 7, nhoods_per_image: int = 128, dir_repeats: int = 4,
+                 dirs_per_repeat: int = 128, resolution_max: int = 1024, resolution_min: int = 16,
+                 random_seed: int | None = None, spill_dir: AnyPath | None = None) -> None:
         self.nhood_size, self.nhoods_per_image = nhood_size, nhoods_per_image
         self.dir_repeats, self.dirs_per_repeat = dir_repeats, dirs_per_repeat
         self.resolution_max, self.resolution_min = resolution_max, resolution_min
-        self.random, self.random_seed = np.random, random_seed
+        self.random: RandomNumbers = np.random
+        self.random_seed = random_seed
         self.spill_dir = spill_dir
-        self.resolutions, self.sets, self.real_sets = None, None, None
+        self.resolutions: list[int] = []
+        self.sets: list[DescriptorSet] = []
+        self.real_sets: list[DescriptorSet] = []
 
-    def names(self):
+    def names(self) -> list[str]:
         """Names of the numbers that :meth:`end` returns, known once images were fed."""
         return [f'SWDx1e3_{resolution}' for resolution in self.resolutions] + ['SWDx1e3_avg']
 
-    def begin(self, mode):
+    def begin(self, mode: str) -> None:
         """Start with `mode` 'warmup', 'reals' or 'fakes'."""
-        if mode == 'fakes' and self.real_sets is None:
+        if mode == 'fakes' and not self.real_sets:
             raise ValueError("begin('fakes'): feed 'reals' first")
-        self.sets = None
+        self.sets = []
         if self.random_seed is not None:
             self.random = np.random.RandomState(self.random_seed + (mode == 'fakes'))
 
-    def feed(self, mode, images):
+    def feed(self, mode: str, images: np.ndarray) -> None:
         """Add images (N, C, H, W), uint8 in 0..255 (or floats of that range); H = W a power of two."""
         images = downscale(images, max(images.shape[2] // self.resolution_max, 1))
         channels, resolution = images.shape[1:3]
-        if self.sets is None:
+        if not self.sets:
             self._start(channels, resolution)
         elif resolution != self.resolutions[0]:
             raise ValueError('images of %dx%d after %dx%d' % ((resolution,) * 2 + (self.resolutions[0],) * 2))
@@ -413,8 +426,10 @@ class SlicedWasserstein:
                             f'{self.resolution_min} or more')
         self.sets = [DescriptorSet(channels, self.spill_dir) for _size in self.resolutions]
 
-    def end(self, mode):
+    def end(self, mode: str) -> list[float]:
         """Distances to the reals, one per level, then their mean; all times 1000. 0 for 'reals' and 'warmup'."""
+        if not self.sets:
+            raise ValueError(f'end({mode!r}): no images were fed')
         if mode in ('warmup', 'reals'):
             self.real_sets = self.sets
             for descriptors in self.sets:
@@ -423,13 +438,13 @@ class SlicedWasserstein:
             distances = [0.0] * len(self.sets)
         else:
             with tqdm(total=len(self.sets) * self.dir_repeats, desc='swd', leave=False) as bar:
-                distances = [1e3 * sliced_wasserstein(*sets, self.dir_repeats, self.dirs_per_repeat, self.random,
+                distances = [1e3 * sliced_wasserstein(fakes, reals, self.dir_repeats, self.dirs_per_repeat, self.random,
                                                       bar.update)
-                             for sets in zip(self.sets, self.real_sets, strict=True)]
-        self.sets = None
+                             for fakes, reals in zip(self.sets, self.real_sets, strict=True)]
+        self.sets = []
         return distances + [float(np.mean(distances))]
 
-    def get_reals(self):
+    def get_reals(self) -> dict[str, np.ndarray] | None:
         """The reals' descriptors as {name: array} for :meth:`set_reals`; None if they take more than 1 GB."""
         if sum(4 * descriptors.num * descriptors.length for descriptors in self.real_sets) > MAX_SAVED_BYTES:
             return None
@@ -439,7 +454,7 @@ class SlicedWasserstein:
             arrays[f'sums_{size}'] = np.stack([descriptors.sums, descriptors.square_sums])
         return arrays
 
-    def set_reals(self, arrays):
+    def set_reals(self, arrays: dict[str, np.ndarray]) -> None:
         """Take the descriptors of reals that were fed earlier."""
         self.resolutions, self.real_sets = arrays['resolutions'].tolist(), []
         for size in self.resolutions:

@@ -2,10 +2,14 @@
 
 import concurrent.futures
 import functools
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
 from common.machine import num_cores
+
+Result = TypeVar('Result')
 
 
 @functools.cache
@@ -13,7 +17,7 @@ def _libraries():
     return ThreadpoolController()
 
 
-def map_threads(function, *items):
+def map_threads(function: Callable[..., Result], *items: Iterable[Any]) -> list[Result]:
     """``list(map(function, *items))``, one thread per core; matrix products within `function` get one thread each."""
     arguments = list(zip(*items, strict=True))
     if len(arguments) < 2 or num_cores() == 1:
@@ -22,6 +26,6 @@ def map_threads(function, *items):
         return list(pool.map(lambda each: function(*each), arguments))
 
 
-def blocks(num, size):
+def blocks(num: int, size: int) -> list[slice]:
     """Slices that cut `num` rows into blocks of at most `size`."""
     return [slice(begin, min(begin + size, num)) for begin in range(0, num, size)]

@@ -6,7 +6,7 @@ import time
 
 from PIL import Image
 
-from common.files import append
+from common.files import append_bytes
 from runs.folder import EVENTS_FILE
 
 MAX_PICTURE_PIXELS = 1024   # Width and height.
@@ -65,4 +65,4 @@ class EventFile:
         records = io.BytesIO()
         for event in events:
             self.RecordWriter(records).write(event.SerializeToString())
-        append(self.path, records.getvalue())
+        append_bytes(self.path, records.getvalue())

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from common.console import OutputLogger, command_line
 from common.errors import UserError
-from common.files import append, atomic_write
+from common.files import append_bytes, atomic_write
 from common.objects import import_obj
 from data.dataset import Dataset
 from metrics import digit_recognition, evaluation
@@ -255,7 +255,7 @@ def write_run_files(run_dir: str, experiment: dict, environment: theano_env.Envi
     begin = 'started'
     if start.state:
         begin = f'resumed at kimg {start.state.document["cur_nimg"] / 1000:.3f}'
-    append(os.path.join(run_dir, 'run.txt'), (f'command: {command_line()}\n{begin}: '
+    append_bytes(os.path.join(run_dir, 'run.txt'), (f'command: {command_line()}\n{begin}: '
                                               f'{time.strftime("%Y-%m-%d %H:%M:%S")}\nmachine: '
                                               f'{platform.platform()}, Python {platform.python_version()}, NumPy '
                                               f'{np.__version__}\n{environment}\n').encode())

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from common.console import format_time
 from common.errors import WriteError
-from common.files import append
+from common.files import append_bytes
 from common.machine import peak_memory
 from nets import costs
 from nets.network import Network
@@ -126,7 +126,7 @@ def report(run_dir: str, events: EventFile, statistics: dict) -> None:
                'Dloss {Dloss:<8.4f} Dreal {Dreal:<8.4f} Dfake {Dfake:<8.4f}'.format(
                    time=format_time(statistics['seconds']), **statistics), file=sys.stdout)
     with warning_only():
-        append(os.path.join(run_dir, 'stats.jsonl'), (json.dumps(statistics) + '\n').encode())
+        append_bytes(os.path.join(run_dir, 'stats.jsonl'), (json.dumps(statistics) + '\n').encode())
     with warning_only():
         events.scalars(int(round(statistics['kimg'] * 1000)), statistics)
 
