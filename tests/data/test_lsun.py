@@ -126,7 +126,8 @@ def read_in_another_process(tmp_path, variants):
     for number, content in enumerate(variants):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / 'data.mdb').write_bytes(content)
-    script = (f'import lsun, misc, os, sys\nfor number in range({len(variants)}):\n    try:\n        source = '
+    script = ('import misc, os, sys\nfrom data import lsun\n'
+              f'for number in range({len(variants)}):\n    try:\n        source = '
               'lsun.lsun(os.path.join(sys.argv[1], str(number)), 32)\n        result = sum(map(len, source.images(0, '
               'source.num_images)))\n    except misc.UserError as error:\n        result = error\n    print("RESULT", '
               'result)\n')
