@@ -12,3 +12,4 @@ test:
 
 lint:
 	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy

@@ -12,9 +12,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from theano_torch.compat import theano
+import theano_torch  # noqa: F401  (lets Theano be imported)
 
 import numpy as np
+import theano
 
 import theano_env
 from common.errors import UserError

@@ -11,9 +11,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from theano_torch.compat import T, lasagne, theano
+import theano_torch  # noqa: F401  (lets Theano be imported)
 
+import lasagne
 import numpy as np
+import theano
+import theano.tensor as T
 from tqdm import tqdm
 
 from common.errors import UserError

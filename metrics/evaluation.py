@@ -124,7 +124,7 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
     """
     for name in names:
         metrics.check_name(name)
-    snapshots = find_snapshots(run_dir)[-1 if only_final else 0:]
+    snapshots = find_snapshots(os.fspath(run_dir))[-1 if only_final else 0:]
     results_path = os.path.join(run_dir, RESULTS_NAME)
     results = read_jsonl(results_path)
     done = {_key(entry) for entry in results}

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from theano_torch.compat import lasagne
+import theano_torch  # noqa: F401  (lets Theano be imported)
 
+import lasagne
 import numpy as np
 
 import metrics

@@ -2,9 +2,11 @@
 
 import os
 
-from theano_torch.compat import T, theano
+import theano_torch  # noqa: F401  (lets Theano be imported)
 
 import numpy as np
+import theano
+import theano.tensor as T
 from PIL import Image
 from tqdm import tqdm
 

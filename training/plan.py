@@ -76,7 +76,7 @@ def estimate(phase: Phase, G: Network, D: Network, repeats: int, flops: float) -
     work = forwards_d * costs.multiplications(D, phase.resolution) + \
         forwards_g * costs.multiplications(G, phase.resolution)
     # Both networks with their gradients and the two moments of Adam, and Gs.
-    values = 5 * costs.num_trainable(G) + 4 * costs.num_trainable(D)
+    values = 5.0 * costs.num_trainable(G) + 4.0 * costs.num_trainable(D)
     values += VALUES_PER_ACTIVATION * phase.minibatch * costs.activations(D, phase.resolution)
     return Estimate(1000 * 2 * work / (flops * SHARE_OF_PEAK), BASE_MEMORY_GB + values * 4 / 2 ** 30)
 

@@ -167,4 +167,4 @@ class ProgressBar:
     def remaining_seconds(self, kimg: float) -> float:
         """Estimated seconds from `kimg` to the end."""
         points, step = np.linspace(kimg, self.total_kimg, 200, endpoint=False, retstep=True)
-        return step * self.seconds_per_work * sum(self.work[self.resolution_at(point)] for point in points)
+        return float(step) * self.seconds_per_work * sum(self.work[self.resolution_at(point)] for point in points)
