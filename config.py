@@ -1,4 +1,4 @@
-"""What to run. Data only: `train.py` reads it and passes plain arguments on; no other module imports it.
+"""What to run. Data only: the scripts read it and pass plain arguments on.
 
 Choose an experiment by name below, or run ``python train.py --experiment NAME``. An experiment lists only what differs
 from the defaults in the signatures of `data.dataset.Dataset`, `networks.G_paper`, `networks.D_paper`,

@@ -31,7 +31,7 @@ from training.reporting import ProgressBar, Tick, report, warning_only
 from training.resume import restore_state, state_arrays
 from training.schedule import Schedule, learning_rate, lod_range_of, next_lod_range, training_schedule
 from training.snapshots import SnapshotWriter, setup_snapshot_grid
-from training.steps import TrainingFunctions, initialize_mbdisc
+from training.steps import TrainingFunctions, initialize_mbdisc, process_reals  # noqa: F401  (a name of 2018)
 from training.stopping import Stopped, StopRequest
 
 

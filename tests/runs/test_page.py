@@ -278,7 +278,7 @@ def test_command(run_dir, tmp_path, capsys):
 @pytest.fixture(scope='module')
 def browser():
     """Headless Chromium: the system's, else Playwright's own."""
-    playwright = pytest.importorskip('playwright.sync_api', reason="needs Playwright: pip install '.[test]'")
+    playwright = pytest.importorskip('playwright.sync_api', reason="needs Playwright: pip install '.[all]'")
     with playwright.sync_playwright() as api:
         path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
         if path is None and not os.path.exists(api.chromium.executable_path):

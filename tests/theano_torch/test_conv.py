@@ -1,4 +1,4 @@
-"""theano_torch/conv.py: gradients of filters as matrix products, and small convolutions as products."""
+"""theano_torch/lowerings/conv.py: gradients of filters as matrix products, and small convolutions as products."""
 
 
 from theano_torch.lowerings import conv

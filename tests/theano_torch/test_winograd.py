@@ -1,4 +1,4 @@
-"""theano_torch/winograd.py: convolutions and gradients of filters out of transformed tiles."""
+"""theano_torch/lowerings/winograd.py: convolutions and gradients of filters out of transformed tiles."""
 
 
 from theano_torch.lowerings import winograd
