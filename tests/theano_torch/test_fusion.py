@@ -1,4 +1,4 @@
-"""theano_torch/rewrites/fusion.py: where convolution, bias and activation become one op, where not, and that it is the same."""
+"""Where convolution, bias and activation become one op, where not, and that the values are the same."""
 
 
 from theano_torch.rewrites.fusion import ConvBiasActivation
