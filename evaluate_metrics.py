@@ -11,9 +11,8 @@ import os
 import sys
 from types import ModuleType
 
-import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
-
 import metrics
+import theano_env
 from common.errors import UserError, exit_status
 from metrics import evaluation
 from runs.records import RESULTS_NAME, read_config

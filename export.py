@@ -19,15 +19,15 @@ import json
 import sys
 from typing import Any
 
-import numpy as np
-
-import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
+import theano_torch  # noqa: F401  (lets Theano be imported)
 
 import lasagne
+import numpy as np
 from lasagne.nonlinearities import identity, tanh
 
 import networks
 import networks_2018
+import theano_env
 from common.errors import UserError, exit_status
 from common.files import atomic_write
 from common.objects import defaults_of

@@ -18,9 +18,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
 
-import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
-
-
+import theano_env
 from common.arguments import number_list
 from common.errors import UserError, did_you_mean, exit_status
 from paper import numbers, plots

@@ -6,9 +6,6 @@
 import argparse
 import sys
 
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
-
-
 from common.errors import exit_status
 from common.files import save_pkl
 from nets.pickles import load_pkl

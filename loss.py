@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
+import theano_torch  # noqa: F401  (lets Theano be imported)
 
 import lasagne
 import theano

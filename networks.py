@@ -24,10 +24,9 @@ mbstat_groups       it is taken within so many equal parts of the minibatch; 1: 
 =================== ====================================================================================================
 """
 
+import theano_torch  # noqa: F401  (lets Theano be imported)
+
 import numpy as np
-
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
-
 import theano
 from lasagne.init import HeNormal
 from lasagne.layers import ConcatLayer, DenseLayer, FlattenLayer, InputLayer, NonlinearityLayer, ReshapeLayer

@@ -24,10 +24,9 @@ them.
 from collections.abc import Callable
 from typing import Any
 
+import theano_torch  # noqa: F401  (lets Theano be imported)
+
 import numpy as np
-
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
-
 import theano
 import theano.tensor as T
 from lasagne.init import Constant, Normal

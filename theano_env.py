@@ -24,10 +24,10 @@ import sys
 import threading
 from typing import NamedTuple
 
-import numpy as np
-
 import theano_torch
 from theano_torch.compat import NUMPY_2, theano
+
+import numpy as np
 
 ENGINES = ('auto', 'torch', 'theano', 'python')
 COMPILING = threading.RLock()   # For whoever compiles functions beside other threads: Theano is not made for that.

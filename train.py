@@ -9,17 +9,14 @@ import shlex
 import signal
 import sys
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from theano_torch.compat import theano
 
 import numpy as np
 
-import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
-
-from collections.abc import Sequence
-from typing import Any
-
-import theano
-
+import theano_env
 from common.errors import UserError
 from nets import updates
 from nets.network import Network, random_latents

@@ -13,9 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
-import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
-
-
+import theano_env
 from common.errors import UserError, exit_status
 from data.dataset import Dataset
 from metrics import classifier

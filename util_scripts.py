@@ -13,9 +13,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
-
-
+import theano_env
 from common.arguments import grid, number_list
 from common.errors import UserError, exit_status
 from common.objects import defaults_of

@@ -17,8 +17,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import theano_env  # isort: skip
-
+import theano_env
 from common.files import save_pkl
 from common.machine import peak_memory
 from nets.network import (

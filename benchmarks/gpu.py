@@ -81,10 +81,11 @@ class Bench:
 
     def measure(self, lod, precision, how):
         """One lod, with growing minibatches."""
+        import theano_torch
+
         import theano
 
         import theano_env
-        import theano_torch
         from nets import updates
         theano_env.configure('torch', {'floatX': 'float32', 'device': self.device}, precision=precision)
         theano.config.mode = theano_torch.mode(self.device, precision, capture=how == 'captured')

@@ -111,7 +111,6 @@ def append_bytes(path: AnyPath, data: bytes) -> None:
         raise _write_error(path, error) from error
 
 
-append = append_bytes       # Until training/ uses the new name.
 
 
 def _write_error(path, error):

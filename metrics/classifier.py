@@ -11,10 +11,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import lasagne
+from theano_torch.compat import T, lasagne, theano
+
 import numpy as np
-import theano
-import theano.tensor as T
 from tqdm import tqdm
 
 from common.errors import UserError

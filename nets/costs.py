@@ -1,6 +1,5 @@
 """The cost of networks: multiplications, activations, parameters."""
 
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
 
 import lasagne
 import numpy as np

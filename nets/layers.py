@@ -14,11 +14,8 @@ ranks            Ranks: the minibatch is one rank's share; noise is drawn for th
 
 from typing import Any
 
-import numpy as np
-
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
-
 import lasagne
+import numpy as np
 import theano
 import theano.tensor as T
 from lasagne.init import Constant, Normal

@@ -7,16 +7,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
-
-import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
-
 import lasagne
+import numpy as np
 import theano
 import theano.tensor as T
+from numpy.typing import ArrayLike, DTypeLike
 from theano.tensor.signal.pool import pool_2d
 
+import theano_env
 from common.errors import UserError, did_you_mean
 from common.objects import defaults_of, import_obj
 from nets import updates

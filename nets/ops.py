@@ -6,16 +6,13 @@ memory and, for the resampling, out of about ten nodes of the graph.
 
 from typing import Any
 
+import theano_torch
+
 import numpy as np
-
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
-
 import theano
 import theano.tensor as T
 from theano import gof, scalar
 from theano.tensor.nnet import abstract_conv
-
-import theano_torch
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Leaky ReLU: one pass over memory, where Lasagne's a * x + b * abs(x) takes three.

@@ -22,10 +22,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
 import lasagne
+import numpy as np
 
 from common import safe_pickle
 from common.errors import UserError

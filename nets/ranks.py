@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
-import theano
-
 from theano_torch import collective
+
+import theano
 
 
 class Ranks(NamedTuple):

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-
-import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
-
 import theano
 import theano.tensor as T
+
+import theano_env
 
 MAX_COMPILED = 64                       # Functions that `run` keeps.
 

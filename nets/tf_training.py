@@ -9,9 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
-
 import theano
 import theano.tensor as T
 

@@ -8,16 +8,13 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
+import theano_torch
+
 import numpy as np
-
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
-
 import theano
 import theano.tensor as T
 from theano import gof
 from theano.gof.destroyhandler import DestroyHandler
-
-import theano_torch
 
 
 class _Step(gof.Op):

@@ -10,8 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
-
 from common.errors import UserError
 from data import hdf5_format
 from nets.network import random_latents

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import lasagne
+from theano_torch.compat import lasagne
+
 import numpy as np
 
 import metrics

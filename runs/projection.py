@@ -2,14 +2,13 @@
 
 import os
 
+from theano_torch.compat import T, theano
+
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
-import theano
-import theano.tensor as T
-
+import theano_env
 from common.errors import UserError
 from common.files import atomic_write
 from common.images import (

@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-import theano_env  # isort: skip
-
 import export
+import theano_env
 from common.errors import UserError
 from nets.network import Network
 from nets.pickles import load_pkl

@@ -3,14 +3,12 @@
 import json
 import pickle
 
+import lasagne
 import numpy as np
 import pytest
 
-import theano_env  # isort: skip
-
-import lasagne
-
 import legacy
+import theano_env
 import train
 from common import safe_pickle
 from common.errors import UserError

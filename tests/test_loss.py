@@ -1,11 +1,8 @@
 """loss.py against the recorded losses, gradients and side effects of the 2017 release."""
 
+import lasagne
 import numpy as np
 import pytest
-
-import theano_env  # noqa: F401  isort: skip
-
-import lasagne
 import theano
 import theano.tensor as T
 from theano.configparser import change_flags

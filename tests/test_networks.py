@@ -3,12 +3,9 @@
 import re
 import zlib
 
+import lasagne
 import numpy as np
 import pytest
-
-import theano_env  # noqa: F401  isort: skip
-
-import lasagne
 import theano
 from theano.configparser import change_flags
 

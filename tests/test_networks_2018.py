@@ -4,13 +4,11 @@ import json
 
 import numpy as np
 import pytest
-
-import theano_env  # isort: skip
-
 import theano
 import theano.tensor as T
 
 import loss
+import theano_env
 import train
 from common.errors import UserError
 from nets.network import Network

@@ -6,11 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-
-import theano_env  # isort: skip
 import theano
 import theano.tensor as T
 
+import theano_env
 from tests.helpers import ANY_ENGINE
 
 ROOT = pathlib.Path(theano_env.__file__).resolve().parent

@@ -9,13 +9,11 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import scipy.ndimage
+import theano
 from PIL import Image
 
-import theano_env  # noqa: F401  isort: skip
-
-import theano
-
 import config
+import theano_env
 import train
 import util_scripts
 from common.errors import UserError

@@ -86,10 +86,10 @@ def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False
     """
     import os
 
+    from theano_torch import lanes, memory, shared
+
     import numpy as np
     import torch
-
-    from theano_torch import lanes, memory, shared
     chosen = mode(device, precision, capture)
     # Constant folding goes through Theano's own thunks; without a compiler they are Python and start at once.
     theano.config.cxx = ''

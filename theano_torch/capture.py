@@ -16,9 +16,9 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from theano_torch.shared import DeviceCell
+
+import torch
 
 if TYPE_CHECKING:
     from theano_torch.program import Program

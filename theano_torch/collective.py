@@ -14,12 +14,12 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from theano_torch.registry import lower
+
 import numpy as np
 import theano
 import theano.tensor as T
 from theano import gof
-
-from theano_torch.registry import lower
 
 if TYPE_CHECKING:
     import torch

@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from theano_torch.rewrites.fusion import ConvBiasActivation
+
 import theano
 from theano.tensor.nnet import abstract_conv
-
-from theano_torch.rewrites.fusion import ConvBiasActivation
 
 Shapes = Mapping[Any, tuple[int, ...]]
 

@@ -6,9 +6,9 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from theano.gof.link import raise_with_op
-
 from theano_torch.registry import UnsupportedOp
+
+from theano.gof.link import raise_with_op
 
 
 class WrongShapes(Exception):

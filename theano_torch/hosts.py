@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from theano_torch.convert import from_numpy, to_numpy
+
 import numpy as np
 import theano
 from theano.tensor import basic, elemwise, opt, subtensor, type_other
-
-from theano_torch.convert import from_numpy, to_numpy
 
 if TYPE_CHECKING:
     from theano_torch.trace import Build

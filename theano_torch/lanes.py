@@ -17,9 +17,9 @@ import queue
 import threading
 from collections.abc import Collection, Sequence
 
-import torch
-
 from theano_torch.steps import Step, emptying, execute
+
+import torch
 
 WAKING_SECONDS = 50e-6      # What it takes until a lane that sleeps works.
 

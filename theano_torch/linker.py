@@ -2,16 +2,16 @@
 
 from typing import Any
 
-import torch
-from theano.gof.link import Container, LocalLinker, map_storage
-from theano.scalar import Composite
-from theano.tensor import Elemwise
-
 import theano_torch.lowerings
 import theano_torch.rewrites  # noqa: F401  (importing these fills the registries)
 from theano_torch import hosts
 from theano_torch.program import Runner
 from theano_torch.registry import is_registered, lower, lower_scalar
+
+import torch
+from theano.gof.link import Container, LocalLinker, map_storage
+from theano.scalar import Composite
+from theano.tensor import Elemwise
 
 # `precision` -> what convolutions and matrix products of float32 compute in. 'tf32' is a flag of torch's own.
 PRODUCT_DTYPES = {'float32': torch.float32, 'tf32': torch.float32, 'bfloat16': torch.bfloat16,

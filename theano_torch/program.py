@@ -4,10 +4,6 @@ import collections
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import theano
-import torch
-
 from theano_torch import capture, hosts, memory
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.errors import WrongShapes
@@ -15,6 +11,10 @@ from theano_torch.scheduler import Scheduler
 from theano_torch.shared import DeviceCell
 from theano_torch.steps import Part, Step, TracedStep, emptying
 from theano_torch.trace import Tracer, storage_of
+
+import numpy as np
+import theano
+import torch
 
 MAX_SIGNATURES = 32     # Combinations of input shapes for which programs are kept per function.
 MAX_PROGRAMS = 8        # Programs per combination, where shapes inside depend on values.

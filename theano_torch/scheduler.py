@@ -17,12 +17,12 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-import torch
-from theano import printing
-
 from theano_torch import costs
 from theano_torch.lanes import Lanes, needs_of
 from theano_torch.steps import Part, Serial, Step, TracedStep
+
+import torch
+from theano import printing
 
 # What runs with all threads outside of lanes: with less to do, waking them costs more than they save.
 WIDE_PRODUCT = 3000000      # Multiplications per kernel element.

@@ -7,12 +7,12 @@ import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from theano_torch import memory
+
 import numpy as np
 import theano
 from theano.gof.link import Container
 from theano.tensor.sharedvar import TensorSharedVariable
-
-from theano_torch import memory
 
 if TYPE_CHECKING:
     import torch
@@ -38,9 +38,9 @@ class DeviceCell(list):
         return None if self.tensor is None else self.tensor.to('cpu', copy=True).numpy()
 
     def __setitem__(self, index: int, value: np.ndarray | None) -> None:
-        import torch
-
         from theano_torch.convert import from_numpy
+
+        import torch
         if value is None:
             self.tensor = None
             return

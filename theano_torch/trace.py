@@ -15,18 +15,18 @@ on values checks it; another shape than in the first call means that the steps d
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-import theano
-import torch
-from theano.compile.function_module import alias_root
-from theano.compile.ops import Shape, Shape_i
-
 from theano_torch import hosts
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.errors import WrongShapes, naming
 from theano_torch.registry import is_registered, lower
 from theano_torch.scheduler import Scheduler
 from theano_torch.steps import TracedStep
+
+import numpy as np
+import theano
+import torch
+from theano.compile.function_module import alias_root
+from theano.compile.ops import Shape, Shape_i
 
 MAX_LOWERINGS = 64      # Kept per dynamic step.
 

@@ -10,13 +10,11 @@ import platform
 import pprint
 import shutil
 import time
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-import theano_env  # isort: skip  (restores what the imports of Theano and Lasagne need)
-
-from collections.abc import Callable, Iterator, Sequence
-
+import theano_env
 from common.console import OutputLogger, command_line
 from common.errors import UserError
 from common.files import append_bytes, atomic_write

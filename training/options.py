@@ -7,16 +7,17 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import theano_torch
+from theano_torch import memory
+
 import numpy as np
 
 import loss
 import metrics
-import theano_torch
 from common.errors import UserError, did_you_mean
 from common.objects import defaults_of, import_obj
 from data.dataset import Dataset
 from nets.ranks import Ranks
-from theano_torch import memory
 from training import processes
 from training.schedule import Schedule
 

@@ -8,17 +8,14 @@ of this existed.
 
 import contextlib
 import os
-from datetime import timedelta
-
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
-
-
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import Any
+
+from theano_torch import collective
 
 from common.errors import UserError
 from nets.ranks import SINGLE, Ranks
-from theano_torch import collective
 
 TIMEOUT_VARIABLE = 'DISTRIBUTED_TIMEOUT_SECONDS'
 TIMEOUT_SECONDS = 600       # How long ranks wait for each other in a step: one may compile or save pictures meanwhile.

@@ -7,13 +7,12 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
-import theano_env  # noqa: F401  isort: skip  (restores what the imports of Theano and Lasagne need)
-from collections.abc import Iterator
+from theano_torch import collective
 
 from nets.ranks import Ranks
-from theano_torch import collective
 from training import processes
 
 GRACE_SECONDS = 3.0         # From SIGTERM to the end of a process whose main thread hangs in a collective operation...

@@ -7,8 +7,6 @@ import pytest
 
 from tests.helpers import ROOT
 
-import theano_env  # noqa: F401  isort: skip
-
 BENCHMARKS = sorted((ROOT / 'benchmarks').glob('*.py'))
 
 

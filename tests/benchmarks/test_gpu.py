@@ -5,9 +5,6 @@ import json
 import sys
 
 import pytest
-
-import theano_env  # noqa: F401  isort: skip
-
 import theano
 
 import config

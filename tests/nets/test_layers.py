@@ -2,12 +2,9 @@
 
 import copy
 
+import lasagne
 import numpy as np
 import pytest
-
-import theano_env  # noqa: F401  isort: skip
-
-import lasagne
 import theano
 import theano.tensor as T
 from lasagne.layers import InputLayer, get_output

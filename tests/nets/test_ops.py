@@ -4,9 +4,6 @@ import pickle
 
 import numpy as np
 import pytest
-
-import theano_env  # noqa: F401  isort: skip
-
 import theano
 import theano.tensor as T
 

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-
-import theano_env  # isort: skip
-
 import theano
 import theano.tensor as T
 
 import tfutil_shim
+import theano_env
 from common.errors import UserError
 from nets.network import Network
 from tests.helpers import ANY_ENGINE

@@ -3,16 +3,14 @@
 import io
 import json
 
+import lasagne
 import numpy as np
 import pytest
-
-import theano_env  # isort: skip
-
-import lasagne
 import theano
 import theano.tensor as T
 
 import tfutil_shim
+import theano_env
 from common.errors import UserError
 from nets.network import Network
 from tests.helpers import ANY_ENGINE, GOLDEN, load_golden

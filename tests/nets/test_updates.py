@@ -4,18 +4,16 @@ import copy
 import pickle
 import shutil
 
-import numpy as np
-import pytest
-
-import theano_env  # noqa: F401  isort: skip
+from theano_torch.shared import DeviceConstructor
 
 import lasagne
+import numpy as np
+import pytest
 import theano
 import theano.ifelse
 import theano.tensor as T
 
 from nets import updates
-from theano_torch.shared import DeviceConstructor
 
 ENGINES = ['torch', 'python']
 # Theano's C code runs the Python code of the steps; compiling what is around them takes long.

@@ -1,6 +1,5 @@
 """The fixture that computes expressions on both engines."""
 
-import theano_env  # noqa: F401  isort: skip
 
 import pytest
 import theano

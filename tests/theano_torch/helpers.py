@@ -1,14 +1,13 @@
 """What the tests of the engine share: numbers, comparisons, convolutions, a stand-in for CUDA graphs."""
 
-import theano_env  # noqa: F401  isort: skip
 
 import itertools
 import weakref
 
+import theano_torch
+
 import numpy as np
 import torch
-
-import theano_torch
 
 TORCH = theano_torch.mode()
 # Relative to the largest value of the output: float32 allows for another order of summation.

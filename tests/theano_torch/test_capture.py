@@ -1,6 +1,5 @@
 """theano_torch.capture: when a function becomes a CUDA graph and what a replay does, with a stand-in for CUDA."""
 
-import theano_env  # noqa: F401  isort: skip
 
 import contextlib
 import gc
@@ -8,18 +7,19 @@ import inspect
 import itertools
 import logging
 
+import theano_torch
+from theano_torch import capture
+from theano_torch.capture import WARM_UP_CALLS, CapturedProgram
+from theano_torch.shared import DeviceConstructor
+
 import numpy as np
 import pytest
 import theano
 import theano.tensor as T
 import torch
 
-import theano_torch
 from nets import updates
 from tests.theano_torch.helpers import Graphs
-from theano_torch import capture
-from theano_torch.capture import WARM_UP_CALLS, CapturedProgram
-from theano_torch.shared import DeviceConstructor
 
 MODE = theano_torch.mode()
 EAGER_CALLS = 1 + WARM_UP_CALLS     # The first one makes the program.

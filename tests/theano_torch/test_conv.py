@@ -1,6 +1,8 @@
 """theano_torch/conv.py: gradients of filters as matrix products, and small convolutions as products."""
 
-import theano_env  # noqa: F401  isort: skip
+
+from theano_torch.lowerings import conv
+from theano_torch.lowerings.conv import WeightProducts
 
 import pytest
 import theano
@@ -8,8 +10,6 @@ import theano.tensor as T
 import torch
 
 from tests.theano_torch.helpers import TORCH, assert_close, numbers, tensors
-from theano_torch.lowerings import conv
-from theano_torch.lowerings.conv import WeightProducts
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Gradients with respect to the filters.

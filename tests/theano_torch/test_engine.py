@@ -1,6 +1,8 @@
 """Every op that theano_torch knows, on PyTorch and with Theano's own Python code."""
 
-import theano_env  # noqa: F401  isort: skip
+
+import theano_torch
+from theano_torch import registry
 
 import numpy as np
 import pytest
@@ -9,9 +11,7 @@ import theano.tensor as T
 from theano import scalar
 from theano.tensor import elemwise, extra_ops
 
-import theano_torch
 from tests.theano_torch.helpers import TORCH, numbers
-from theano_torch import registry
 
 
 def tensor(value, name=None):

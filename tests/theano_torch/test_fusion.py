@@ -1,6 +1,7 @@
 """theano_torch/fusion.py: where convolution, bias and activation become one op, where not, and that it is the same."""
 
-import theano_env  # noqa: F401  isort: skip
+
+from theano_torch.rewrites.fusion import ConvBiasActivation
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from theano.tensor.nnet import abstract_conv
 
 from nets import ops
 from tests.theano_torch.helpers import TORCH, numbers
-from theano_torch.rewrites.fusion import ConvBiasActivation
 
 UNFUSED = TORCH.excluding('torch_fuse_convolutions')
 TOLERANCE = {'float32': 1e-5, 'float64': 1e-12}     # Relative to the largest value: sums in another order.

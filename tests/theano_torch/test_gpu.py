@@ -8,21 +8,20 @@ import functools
 import gc
 import re
 
+import theano_torch
+from theano_torch import capture
+
 import lasagne
 import numpy as np
 import pytest
-
-import theano_env  # isort: skip
-
 import theano
 import torch
 
 import config
-import theano_torch
+import theano_env
 import train
 from nets import updates
 from nets.network import Network
-from theano_torch import capture
 from training import steps
 from training.schedule import Schedule
 

@@ -1,12 +1,17 @@
 """theano_torch/scheduler.py and lanes.py: how many threads nodes run with, and steps that run side by side."""
 
-import theano_env  # noqa: F401  isort: skip
 
 import gc
 import os
 import signal
 import threading
 import weakref
+
+import theano_torch
+from theano_torch import collective, lanes, scheduler
+from theano_torch.lanes import Lanes, Work, tasks_of
+from theano_torch.scheduler import ThreadPolicy, first_in_lanes
+from theano_torch.steps import Step, execute
 
 import numpy as np
 import pytest
@@ -16,13 +21,8 @@ import torch
 from theano import gof
 from theano.tensor.nnet import conv2d
 
-import theano_torch
 from nets import updates
 from tests.theano_torch.helpers import TORCH, numbers
-from theano_torch import collective, lanes, scheduler
-from theano_torch.lanes import Lanes, Work, tasks_of
-from theano_torch.scheduler import ThreadPolicy, first_in_lanes
-from theano_torch.steps import Step, execute
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The ops of neural networks on PyTorch and with Theano's own Python code: softmax, convolution, pooling."""
 
-import theano_env  # noqa: F401  isort: skip
 
 import numpy as np
 import pytest

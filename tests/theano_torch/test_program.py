@@ -1,6 +1,5 @@
 """theano_torch/program.py: programs that turn out not to hold, beside variables that change in place."""
 
-import theano_env  # noqa: F401  isort: skip
 
 import numpy as np
 import pytest

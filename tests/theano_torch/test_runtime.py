@@ -1,10 +1,12 @@
 """theano_torch as a whole: functions, shared variables, random streams, networks."""
 
-import theano_env  # noqa: F401  isort: skip
 
 import copy
 import pickle
 import warnings
+
+import theano_torch
+from theano_torch.shared import DeviceCell, DeviceConstructor, TorchSharedVariable
 
 import lasagne
 import numpy as np
@@ -13,9 +15,7 @@ import theano
 import theano.tensor as T
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
-import theano_torch
 from tests.helpers import GOLDEN, load_golden
-from theano_torch.shared import DeviceCell, DeviceConstructor, TorchSharedVariable
 
 MODE = theano_torch.mode()
 

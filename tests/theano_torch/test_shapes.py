@@ -1,15 +1,13 @@
 """theano_torch.rewrites.shapes: shapes are those of Theano's own feature, and only of what was asked for."""
 
+from theano_torch.rewrites.shapes import ShapesOnDemand
+
 import numpy as np
 import pytest
-
-import theano_env  # noqa: F401  isort: skip
 import theano
 import theano.tensor as T
 from theano import gof
 from theano.tensor.opt import ShapeFeature
-
-from theano_torch.rewrites.shapes import ShapesOnDemand
 
 
 def graph():

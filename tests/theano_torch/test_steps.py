@@ -1,6 +1,11 @@
 """theano_torch/steps.py and costs.py: running lists of steps and what they cost."""
 
-import theano_env  # noqa: F401  isort: skip
+
+from theano_torch import costs
+from theano_torch.costs import is_product, multiplications, multiplications_per_kernel_element, seconds
+from theano_torch.errors import WrongShapes
+from theano_torch.rewrites.fusion import ConvBiasActivation
+from theano_torch.steps import Step, execute
 
 import numpy as np
 import pytest
@@ -10,11 +15,6 @@ from theano import gof
 from theano.tensor.nnet import abstract_conv
 
 from tests.theano_torch.helpers import TORCH
-from theano_torch import costs
-from theano_torch.costs import is_product, multiplications, multiplications_per_kernel_element, seconds
-from theano_torch.errors import WrongShapes
-from theano_torch.rewrites.fusion import ConvBiasActivation
-from theano_torch.steps import Step, execute
 
 ARGUMENT = T.dvector('argument')
 NODE = gof.FunctionGraph([ARGUMENT], [T.exp(ARGUMENT)], clone=False).outputs[0].owner

@@ -1,6 +1,8 @@
 """theano_torch/winograd.py: convolutions and gradients of filters out of transformed tiles."""
 
-import theano_env  # noqa: F401  isort: skip
+
+from theano_torch.lowerings import winograd
+from theano_torch.lowerings.winograd import Convolution, FilterGradient, Tiles, largest_divisor, transformed, transforms
 
 import numpy as np
 import pytest
@@ -8,8 +10,6 @@ import theano.tensor as T
 import torch
 
 from tests.theano_torch.helpers import assert_close, numbers, tensors
-from theano_torch.lowerings import winograd
-from theano_torch.lowerings.winograd import Convolution, FilterGradient, Tiles, largest_divisor, transformed, transforms
 
 # (K, C, 3, 3) of the filters, (N, C, H, W) of the images, padding.
 SHAPES = [

@@ -8,15 +8,14 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-import train
-
-import theano_env  # noqa: F401  isort: skip
+from theano_torch import collective
 
 import theano
 import theano.tensor as T
 
+import theano_env
+import train
 from nets.ranks import SINGLE
-from theano_torch import collective
 from training import experiment, processes, stopping
 
 SCENARIOS = {

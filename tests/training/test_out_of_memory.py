@@ -3,20 +3,19 @@
 import re
 import sys
 
+import theano_torch
+from theano_torch import memory
+
 import numpy as np
 import pytest
-
-import theano_env  # isort: skip
-
 import theano
 import theano.tensor as T
 import torch
 
-import theano_torch
+import theano_env
 import train
 from common.errors import UserError
 from nets.ranks import Ranks
-from theano_torch import memory
 from training.options import naming_minibatch
 from training.schedule import Schedule
 

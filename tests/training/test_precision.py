@@ -1,16 +1,15 @@
 """Shorter types in convolutions and matrix products, and the loss scaling that float16 needs."""
 
+import theano_torch
+
 import lasagne
 import numpy as np
 import pytest
-
-import theano_env  # isort: skip
-
 import theano
 import theano.tensor as T
 import torch
 
-import theano_torch
+import theano_env
 import train
 from nets import updates
 from nets.network import Network

@@ -5,9 +5,6 @@ import time
 
 import numpy as np
 import pytest
-
-import theano_env  # noqa: F401  isort: skip
-
 import theano
 import theano.tensor as T
 

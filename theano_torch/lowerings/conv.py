@@ -16,14 +16,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import torch
-from theano.tensor.nnet import abstract_conv
-from torch import Tensor
-
 from theano_torch.convert import torch_dtype
 from theano_torch.lowerings import winograd
 from theano_torch.registry import UnsupportedOp, lower
 from theano_torch.trace import Build
+
+import torch
+from theano.tensor.nnet import abstract_conv
+from torch import Tensor
 
 SMALL_PRODUCT_PIXELS = 2048     # Of all images together.
 

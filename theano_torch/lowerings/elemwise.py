@@ -3,15 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from theano import scalar
-from theano.tensor import elemwise
-from torch import Tensor
-
 from theano_torch.convert import computing_dtype, filled, torch_dtype
 from theano_torch.lowerings.scalars import TAKE_NUMBERS
 from theano_torch.registry import lower, lower_scalar
 from theano_torch.trace import Build
+
+import torch
+from theano import scalar
+from theano.tensor import elemwise
+from torch import Tensor
 
 # These see to the types themselves.
 UNTYPED = (scalar.Cast, scalar.Second, scalar.Switch, scalar.Composite, scalar.Complex, scalar.ComplexFromPolar)

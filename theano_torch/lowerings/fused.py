@@ -3,13 +3,13 @@
 On the CPU oneDNN does all in one kernel. Elsewhere bias and activation are worked into the fresh output in place.
 """
 
-import torch
-from theano.tensor.nnet import abstract_conv
-from torch import Tensor
-
 from theano_torch.lowerings.conv import forward_convolution, transposed_convolution
 from theano_torch.registry import lower, lower_activation
 from theano_torch.rewrites.fusion import ConvBiasActivation
+
+import torch
+from theano.tensor.nnet import abstract_conv
+from torch import Tensor
 
 pointwise = torch.ops.mkldnn._convolution_pointwise
 

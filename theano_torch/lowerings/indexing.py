@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from theano_torch.registry import lower
+from theano_torch.trace import Build
+
 import torch
 from theano.tensor import subtensor
 from torch import Tensor
-
-from theano_torch.registry import lower
-from theano_torch.trace import Build
 
 Index = tuple[int | slice, ...]
 

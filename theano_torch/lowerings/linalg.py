@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from theano.tensor import basic, blas
-from torch import Tensor
-
 from theano_torch.convert import torch_dtype
 from theano_torch.registry import lower
 from theano_torch.trace import Build
+
+import torch
+from theano.tensor import basic, blas
+from torch import Tensor
 
 
 def product(function: Callable, node: Any, build: Build) -> Callable:

@@ -1,10 +1,10 @@
 """Softmax and cross-entropy."""
 
+from theano_torch.registry import lower
+
 import torch
 from theano.tensor.nnet import nnet
 from torch import Tensor
-
-from theano_torch.registry import lower
 
 
 @lower.register(nnet.Softmax)

@@ -4,15 +4,15 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from theano_torch.convert import from_numpy
+from theano_torch.registry import UnsupportedOp, lower
+from theano_torch.trace import Build
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from theano.tensor.signal import pool
 from torch import Tensor
-
-from theano_torch.convert import from_numpy
-from theano_torch.registry import UnsupportedOp, lower
-from theano_torch.trace import Build
 
 MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 AVERAGE_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}

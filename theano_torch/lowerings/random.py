@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 
+from theano_torch.convert import torch_dtype
+from theano_torch.registry import lower, on_host
+
 import torch
 from theano.sandbox import rng_mrg
 from theano.tensor.raw_random import RandomFunction
 from torch import Tensor
-
-from theano_torch.convert import torch_dtype
-from theano_torch.registry import lower, on_host
 
 M1, M2 = 2 ** 31 - 1, 2 ** 31 - 21069
 NORM = {'float16': 3.0458e-05, 'float32': 4.6566126e-10, 'float64': 4.656612873077392578125e-10}

@@ -9,15 +9,15 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 
+from theano_torch.convert import filled, torch_dtype
+from theano_torch.registry import lower_scalar
+
 import numpy as np
 import torch
 from theano import scalar
 from theano.scalar import basic_scipy as special
 from theano.tensor import nnet, xlogx
 from torch import Tensor
-
-from theano_torch.convert import filled, torch_dtype
-from theano_torch.registry import lower_scalar
 
 Value = Tensor | int | float | complex      # Numbers in ops of `TAKE_NUMBERS` only.
 

@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from theano_torch.convert import from_numpy, torch_dtype
+from theano_torch.registry import lower, on_host
+from theano_torch.trace import Build
+
 import numpy as np
 import torch
 from theano import printing
@@ -23,10 +27,6 @@ from theano.tensor import basic, extra_ops, fft, nlinalg, opt, slinalg
 from theano.tensor.nnet import conv, neighbours
 from theano.tensor.sort import ArgSortOp, SortOp, TopKOp
 from torch import Tensor
-
-from theano_torch.convert import from_numpy, torch_dtype
-from theano_torch.registry import lower, on_host
-from theano_torch.trace import Build
 
 # Rare ops, and those that have to be on the host.
 for op_class in (extra_ops.Bartlett, extra_ops.FillDiagonal, extra_ops.FillDiagonalOffset, extra_ops.SearchsortedOp,

@@ -6,12 +6,12 @@ nothing else needs what lies between. `lowerings.fused` says what the op is on P
 
 from typing import Any
 
+from theano_torch.registry import lower_activation
+
 import theano
 from theano import gof, scalar
 from theano.tensor import elemwise
 from theano.tensor.nnet import abstract_conv
-
-from theano_torch.registry import lower_activation
 
 CONVOLUTIONS = (abstract_conv.AbstractConv2d, abstract_conv.AbstractConv2d_gradInputs)
 
