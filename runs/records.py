@@ -112,7 +112,7 @@ class Snapshot(NamedTuple):
     seconds: float | None   # Since the start of the run; None where ``stats.jsonl`` does not tell.
 
 
-def find_snapshots(run_dir: str) -> list[Snapshot]:
+def find_snapshots(run_dir: str | os.PathLike) -> list[Snapshot]:
     """The network snapshots of a run, in the order of training."""
     stats = read_jsonl(os.path.join(run_dir, 'stats.jsonl'))
     snapshots = []

@@ -198,7 +198,9 @@ def test_table_4_has_mean_and_deviation_over_runs(made):
 
 def test_table_1_of_real_metrics(trained, tmp_path, engine_torch):
     folder = copy_run(trained, tmp_path / 'run', 'table1-lsun-bedroom-d-revised-training')
-    evaluated = evaluation.evaluate_run(str(folder), ['swd', 'ms_ssim'], str(trained[1]), num_images=64)
+    evaluated = evaluation.evaluate_run(
+        str(folder), ['swd', 'ms_ssim'], lambda: experiment.open_dataset(read_config(str(folder)), str(trained[1])),
+        str(tmp_path / 'cache'), num_images=64)
     values = {name: value for entry in evaluated for name, value in entry['values'].items()}
     assert run_main('table1', '--run', folder, '--out', tmp_path) == 0
     row, = [row for row in rows_of(tmp_path / 'table1.md') if row[2] == 'ours']

@@ -6,8 +6,8 @@ import pytest
 
 import reproduce
 import train
+from data.dataset import Dataset
 from paper import small_scale
-from training import experiment
 from training.options import check_arguments, check_options
 
 
@@ -17,7 +17,7 @@ def test_all_jobs_are_valid_experiments():
     for job in jobs:
         train_func, _options, _loss = check_options(job.experiment, train.train_gan)
         assert train_func.__name__ == 'train_gan'
-        check_arguments('dataset', job.experiment['dataset'], experiment.dataset.Dataset)
+        check_arguments('dataset', job.experiment['dataset'], Dataset)
 
 
 @pytest.fixture

@@ -289,7 +289,7 @@ def build_two_layers():
 
 def test_a_tensorboard_writer_gets_averages_and_histograms(monkeypatch):
     summaries = Autosummaries()
-    monkeypatch.setattr(tfutil_shim, 'histogram', summaries.add_histogram)
+    monkeypatch.setattr('nets.network.histogram', summaries.add_histogram)
     net = Network('N', build_two_layers)
     net.setup_weight_histograms()
     net.setup_weight_histograms(title='Other')
