@@ -253,7 +253,8 @@ def write_run_files(run_dir: str, experiment: dict, environment: theano_env.Envi
     begin = 'started'
     if start.state:
         begin = f'resumed at kimg {start.state.document["cur_nimg"] / 1000:.3f}'
-    append_bytes(os.path.join(run_dir, 'run.txt'), (f'command: {command_line()}\n{begin}: '
-                                              f'{time.strftime("%Y-%m-%d %H:%M:%S")}\nmachine: '
-                                              f'{platform.platform()}, Python {platform.python_version()}, NumPy '
-                                              f'{np.__version__}\n{environment}\n').encode())
+    text = (f'command: {command_line()}\n'
+            f'{begin}: {time.strftime("%Y-%m-%d %H:%M:%S")}\n'
+            f'machine: {platform.platform()}, Python {platform.python_version()}, NumPy {np.__version__}\n'
+            f'{environment}\n')
+    append_bytes(os.path.join(run_dir, 'run.txt'), text.encode())
