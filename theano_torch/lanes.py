@@ -91,8 +91,8 @@ class Work:
         self.missing, self.users = lanes.missing.copy(), lanes.users.copy()
         self.ready = [index for index, count in enumerate(self.missing) if not count]      # A heap.
         self.num_left = len(self.tasks)
-        self.sleeper = None         # The lock that a lane without anything to do waits for.
-        self.error = None           # Of the lane that failed.
+        self.sleeper: threading.Lock | None = None      # The lock that a lane without anything to do waits for.
+        self.error: BaseException | None = None         # Of the lane that failed.
 
     def follow(self) -> None:
         """Run tasks until none is left, or until a lane fails: one lane."""
@@ -168,7 +168,9 @@ def tasks_of(steps: Sequence[Step], seconds: Sequence[float], kept: Collection[i
     """
     needs = needs_of(steps)
     group_of, groups = grouped(needs, seconds)
-    users, followers, shared = collections.defaultdict(set), [set() for _ in groups], [[] for _ in groups]
+    users: dict[int, set[int]] = collections.defaultdict(set)
+    followers: list[set[int]] = [set() for _ in groups]
+    shared: list[list[int]] = [[] for _ in groups]
     for step, group, before in zip(steps, group_of, needs, strict=True):
         for slot in {*step.sources, *step.targets}.difference(kept):
             users[slot].add(group)
@@ -185,7 +187,8 @@ def tasks_of(steps: Sequence[Step], seconds: Sequence[float], kept: Collection[i
 
 def grouped(needs: Sequence[set[int]], seconds: Sequence[float]) -> tuple[list[int], list[list[int]]]:
     """Which steps become one task: the number of each step's task, and for each task the indices of its steps."""
-    group_of, groups = [], []
+    group_of: list[int] = []
+    groups: list[list[int]] = []
     for index, before in enumerate(needs):
         makers = {group_of[other] for other in before}
         if len(makers) == 1 and seconds[index] < WAKING_SECONDS:
@@ -211,7 +214,7 @@ def second_lane() -> queue.SimpleQueue:
     It treats denormal numbers as the thread does that first asks for it. A plain queue: those of `concurrent.futures`
     can stay locked when Ctrl-C comes while something is put in.
     """
-    jobs = queue.SimpleQueue()
+    jobs: queue.SimpleQueue = queue.SimpleQueue()
     threading.Thread(target=serve, args=[jobs], daemon=True, name='second lane').start()
     return jobs
 

@@ -60,6 +60,9 @@ class Program:
         return outputs
 
 
+AnyProgram = Program | capture.CapturedProgram
+
+
 def copy_outputs(outputs: list, copied: Sequence[int]) -> None:
     """Replace those outputs by copies whose indices are in `copied`."""
     for index in copied:
@@ -88,7 +91,8 @@ def assemble(tracer: Tracer, inputs: Sequence, on_host: Sequence[bool], outputs:
     """A program out of the steps of a walk: without those that nothing needs, with slots in the place of variables."""
     output_keys = [(var, hosts.is_host_type(var)) for var in outputs]
     traced = needed_steps(tracer.schedule.steps, output_keys)
-    slots, initial = {}, []
+    slots: dict[tuple, int] = {}
+    initial: list = []
 
     def slot(key: tuple) -> int:
         if key not in slots:
@@ -158,8 +162,9 @@ class Runner:
                              for cell in input_storage]
         self.graphs = capture.graphs_on(device) if captures and device.type == 'cuda' else None
         self.scheduler = Scheduler(order, device)
-        self.programs = collections.OrderedDict()       # signature -> list of programs, the last used one first
-        self.constants = {}
+        # signature -> programs, the last used one first
+        self.programs: collections.OrderedDict[tuple, list[AnyProgram]] = collections.OrderedDict()
+        self.constants: dict = {}
 
     def __call__(self, output_subset: None = None) -> list:
         with memory.translating_errors(self.device), torch.inference_mode(), self.scheduler.around_call():
@@ -180,7 +185,7 @@ class Runner:
     def read(self, cell: list, is_host: bool) -> Any:
         """The content of an input cell as contiguous tensor on the device, or as it is where it stays on the host."""
         if isinstance(cell, DeviceCell):
-            return cell.tensor.to(self.device)
+            return cell.tensor.to(self.device)      # type: ignore[union-attr]  # It has a value.
         value = cell[0]
         if is_host:
             return value
@@ -199,26 +204,27 @@ class Runner:
             if index:
                 programs.insert(0, programs.pop(index))
             return outputs
-        program, outputs = self.make_program(inputs)
+        program, computed = self.make_program(inputs)
         programs.insert(0, program)
         del programs[MAX_PROGRAMS:]
         while len(self.programs) > MAX_SIGNATURES:
             self.programs.popitem(last=False)
-        return program(inputs) if outputs is None else outputs
+        return program(inputs) if computed is None else computed
 
-    def make_program(self, inputs: list) -> tuple[Program | capture.CapturedProgram, list | None]:
+    def make_program(self, inputs: list) -> tuple[AnyProgram, list | None]:
         """A program for inputs of these shapes, and the outputs; None if it has yet to be called for them."""
         tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.scheduler)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
         copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs, self.in_place)
         program = assemble(tracer, self.fgraph.inputs, self.on_host, self.fgraph.outputs, self.in_place,
                            None if tracer.is_dynamic else copied)
+        made: AnyProgram = program
         if self.graphs is not None and capture.can_be_captured(program):
-            program = capture.CapturedProgram(program, self.device_cells, self.num_returned, self.graphs)
+            made = capture.CapturedProgram(program, self.device_cells, self.num_returned, self.graphs)
         if not tracer.schedule.is_final:
-            return program, None
+            return made, None
         copy_outputs(outputs, copied)
-        return program, outputs
+        return made, outputs
 
 
 def is_memory_of(array: Any, tensor: Any) -> bool:

@@ -45,7 +45,7 @@ class Scheduler:
 
     def __init__(self, order: list, device: torch.device) -> None:
         self.order, self.device = order, device
-        self.policy = None      # For the threads of the first caller; who compiles may have others.
+        self.policy: ThreadPolicy | None = None     # For the threads of the first caller; who compiles may have others.
 
     @contextlib.contextmanager
     def around_call(self) -> Iterator[None]:
@@ -115,7 +115,7 @@ class ThreadedSchedule(Schedule):
         super().__init__()
         self.policy, self.shapes = policy, shapes
         self.num_begun = 0
-        self.threads = None         # Of the node that is computed now.
+        self.threads: int | None = None     # Of the node that is computed now.
 
     def begin(self, node: Any) -> None:
         self.decide()

@@ -45,7 +45,9 @@ class TracedStep:
 class Part(Protocol):
     """A part of a program."""
 
-    steps: Sequence[Step]
+    @property
+    def steps(self) -> Sequence[Step]:
+        """All steps."""
 
     def run(self, values: list) -> None:
         """Run all steps on the slots `values`."""
@@ -63,7 +65,9 @@ class Serial:
 
 def execute(steps: Sequence[Step], values: list) -> None:
     """Run `steps` in order on the slots `values`. Errors name the node."""
-    arguments, node = (), None
+    arguments: Sequence = ()
+    target: Any
+    node = None
     try:
         for function, sources, target, emptied, node in steps:     # noqa: B007  (used where it fails)
             arguments = [values[slot] for slot in sources]

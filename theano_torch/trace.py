@@ -77,7 +77,7 @@ class Build:
         self.facts, self.device = facts, facts.device
         self.is_static = facts.is_static
         self.live = live
-        self.asked = []             # Variables whose current value was asked for.
+        self.asked: list = []       # Variables whose current value was asked for.
         self.varying = False        # Set by a lowering whose output shapes depend on values.
 
     def computing(self, dtype: torch.dtype) -> torch.dtype:
@@ -130,12 +130,12 @@ class Tracer:
         self.order, self.constants = order, constants
         self.facts = Facts(device, product_dtype)
         self.schedule = scheduler.new_schedule(self.facts.shapes)
-        self.static_tensors = {}    # static variable -> its value as a tensor
-        self.values = {}            # (variable, is_host) -> value in this call
+        self.static_tensors: dict = {}      # static variable -> its value as a tensor
+        self.values: dict = {}      # (variable, is_host) -> value in this call
         self.is_dynamic = False     # Whether what a step computes, a view or a copy, may depend on values.
         self.destroyed = {alias_root(node.inputs[index]) for node in order
                           for indices in getattr(node.op, 'destroy_map', {}).values() for index in indices}
-        self.destroyed_storages = set()     # Addresses of what some step of this program works on in place.
+        self.destroyed_storages: set[int] = set()   # Addresses of what some step of this program works on in place.
 
     def run(self, inputs: Sequence, outputs: Sequence, values: Sequence, on_host: Sequence[bool]) -> list:
         """Walk.
@@ -250,7 +250,7 @@ class Tracer:
         live = {var: self.values[var, is_host] for is_host in (False, True) for var in node.inputs
                 if (var, is_host) in self.values}
         build = Build(self.facts, live)
-        arguments = []
+        arguments: list = []
         with naming(node, arguments):
             function, variables = lowered(node, build)
             arguments.extend(self.get(var, hosts.is_host_type(var)) for var in variables)
