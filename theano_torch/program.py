@@ -31,7 +31,7 @@ class Program:
         What the slots hold at the start: static values and None.
     input_slots, output_slots : list of int
     in_place : list of (int or None)
-        For each output, which input's new value it is: it may be in the old one's memory.
+        For each output, the index of the input whose new value it is: it may be in the old value's memory. Else None.
     copied : list of int or None
         Which outputs have to be copied, because they share memory with something else. None: find out in each call.
     is_fixed : bool
@@ -64,13 +64,13 @@ AnyProgram = Program | capture.CapturedProgram
 
 
 def copy_outputs(outputs: list, copied: Sequence[int]) -> None:
-    """Replace those outputs by copies whose indices are in `copied`."""
+    """Replace the outputs at the indices `copied` by copies."""
     for index in copied:
         outputs[index] = outputs[index].clone(memory_format=torch.contiguous_format)
 
 
 def aliases(inputs: Sequence, statics: Sequence, outputs: Sequence, in_place: Sequence[int | None]) -> list[int]:
-    """Indices of the outputs that do not own their memory alone or are not contiguous; `in_place` as of `Program`."""
+    """Indices of the outputs that have no memory of their own or are not contiguous. For `in_place` see `Program`."""
     seen = {storage_of(value) for value in (*inputs, *statics)} - {0}
     copied = []
     for index, (value, target) in enumerate(zip(outputs, in_place, strict=True)):
@@ -88,7 +88,7 @@ def aliases(inputs: Sequence, statics: Sequence, outputs: Sequence, in_place: Se
 
 def assemble(tracer: Tracer, inputs: Sequence, on_host: Sequence[bool], outputs: Sequence,
              in_place: list[int | None], copied: list[int] | None) -> Program:
-    """A program out of the steps of a walk: without those that nothing needs, with slots in the place of variables."""
+    """Make a program of the steps of a walk: leave out those that nothing needs, and give variables their slots."""
     output_keys = [(var, hosts.is_host_type(var)) for var in outputs]
     traced = needed_steps(tracer.schedule.steps, output_keys)
     slots: dict[tuple, int] = {}
@@ -153,11 +153,11 @@ class Runner:
         self.update_cells = [cells[var] for var in updated]
         self.num_returned = len(fgraph.outputs) - len(updated)
         self.in_place = [None] * self.num_returned + [fgraph.inputs.index(var) for var in updated]
-        # An output that is an input shares its cell, which is not to be written to.
+        # An output that is also an input has the input's cell, which must not be written to.
         inputs = {id(cell) for cell in input_storage}
         self.result_cells = [None if id(cell) in inputs else cell for cell in output_storage[:self.num_returned]]
         self.on_host = [is_host_input(var) for var in fgraph.inputs]
-        # The inputs whose memory is that of a shared variable.
+        # For each input, the cell of the shared variable whose memory it is, or None.
         self.device_cells = [cell if isinstance(cell, DeviceCell) and cell.device == device else None
                              for cell in input_storage]
         self.graphs = capture.graphs_on(device) if captures and device.type == 'cuda' else None
@@ -183,7 +183,7 @@ class Runner:
         return returned + [None] * (len(outputs) - self.num_returned)      # Theano drops the updates.
 
     def read(self, cell: list, is_host: bool) -> Any:
-        """The content of an input cell as contiguous tensor on the device, or as it is where it stays on the host."""
+        """The content of an input cell as a contiguous tensor on the device, or as it is where it stays on the host."""
         if isinstance(cell, DeviceCell):
             return cell.tensor.to(self.device)      # type: ignore[union-attr]  # It has a value.
         value = cell[0]
@@ -192,7 +192,7 @@ class Runner:
         return from_numpy(value, self.device)
 
     def compute(self, inputs: list) -> list:
-        """The outputs, from a program that is there or a new one."""
+        """The outputs, computed by a program that exists or by a new one."""
         signature = tuple(getattr(value, 'shape', None) for value in inputs)
         programs = self.programs.setdefault(signature, [])
         self.programs.move_to_end(signature)
@@ -212,7 +212,7 @@ class Runner:
         return program(inputs) if computed is None else computed
 
     def make_program(self, inputs: list) -> tuple[AnyProgram, list | None]:
-        """A program for inputs of these shapes, and the outputs; None if it has yet to be called for them."""
+        """A program for inputs of these shapes, and the outputs, or None if the program has yet to compute them."""
         tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.scheduler)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
         copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs, self.in_place)
@@ -228,9 +228,10 @@ class Runner:
 
 
 def is_memory_of(array: Any, tensor: Any) -> bool:
-    """Whether `tensor` is `array`, changed in place.
+    """Whether `tensor` has the memory of `array`: the value was changed in place.
 
-    An array around its tensor in the place of the array itself would add a link to a chain in every call.
+    Then `array` is to stay. A new array, made of the tensor, would keep the old one alive, and every call would add a
+    link to that chain.
     """
     return isinstance(array, np.ndarray) and isinstance(tensor, torch.Tensor) and array.shape == tensor.shape and \
         array.size > 0 and array.flags.c_contiguous and array.__array_interface__['data'][0] == tensor.data_ptr()
