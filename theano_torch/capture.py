@@ -14,14 +14,11 @@ import logging
 import re
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from theano_torch.shared import DeviceCell
 
 import torch
-
-if TYPE_CHECKING:
-    from theano_torch.program import Program
 
 WARM_UP_CALLS = 2       # Before a program is recorded, beside the first one, which makes the program.
 MAX_GRAPHS = 16         # Kept per device.
@@ -70,7 +67,7 @@ class CudaGraphs:
 graphs_on = functools.cache(CudaGraphs)
 
 
-def can_be_captured(program: 'Program') -> bool:
+def can_be_captured(program: Any) -> bool:
     """Whether a `program.Program` may be recorded; an op with an attribute ``can_be_captured = False`` may not."""
     return program.is_fixed and all(getattr(node.op, 'can_be_captured', True) for node in program.nodes)
 
@@ -88,7 +85,7 @@ class CapturedProgram:
     graphs : CudaGraphs
     """
 
-    def __init__(self, program: 'Program', cells: list[DeviceCell | None], num_returned: int,
+    def __init__(self, program: Any, cells: list[DeviceCell | None], num_returned: int,
                  graphs: CudaGraphs) -> None:
         self.program, self.cells, self.num_returned, self.graphs = program, cells, num_returned, graphs
         self.graph: Any = None
