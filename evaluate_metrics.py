@@ -14,6 +14,7 @@ from types import ModuleType
 import metrics
 import theano_env
 from common.errors import UserError, exit_status
+from common.options import check_settings, reading_config
 from metrics import evaluation
 from runs.records import RESULTS_NAME, read_config
 from training import experiment
@@ -67,7 +68,9 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    import config
+    with reading_config('evaluate_metrics.py'):
+        import config
+        check_settings(config)
     args = parse_arguments(config, argv)
     return exit_status('evaluate_metrics.py', lambda: run_command(args, config),
                        (UserError, theano_env.EnvironmentProblem),

@@ -15,6 +15,7 @@ import numpy as np
 
 import theano_env
 from common.errors import UserError, exit_status
+from common.options import check_settings, reading_config
 from data.dataset import Dataset
 from metrics import classifier
 
@@ -39,7 +40,9 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    import config
+    with reading_config('train_classifier.py'):
+        import config
+        check_settings(config)
     parser = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0],
                                      epilog=__doc__.partition('\n\n')[2],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
