@@ -9,7 +9,18 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from common.errors import exit_status
-from common.options import FilePath, NonNegativeInt, PositiveInt, PowerOfTwo, Seed, Shard, Text
+from common.options import (
+    FilePath,
+    NonNegativeInt,
+    PositiveInt,
+    PowerOfTwo,
+    Seed,
+    Shard,
+    Text,
+    check_command_line,
+    check_value,
+    option_name,
+)
 from data import celebahq_files, image_folder, labelled_sets, lsun, tfrecords
 from data.celebahq import SIZE as CELEBAHQ_SIZE
 from data.hdf5_writer import HDF5Writer, refuse_existing
@@ -297,12 +308,20 @@ COMMANDS = {function.__name__: function for function in (
     create_digits)}
 
 
+def run_command(command: str, args: dict[str, Any]) -> int | None:
+    """Check the arguments of a command and run it."""
+    check_command_line(args, COMMANDS[command])
+    for name in {'num_images', 'num_processes'} & args.keys():      # Of create_celebahq.
+        check_value(option_name(name), args[name], PositiveInt | None, ' ')
+    return COMMANDS[command](**args)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; return the exit status: that of the command if it returns one."""
     args = vars(parse_arguments(argv))
     command = args.pop('command')
     swap_if_h5_first(args)
-    return exit_status('dataset_tool.py', lambda: COMMANDS[command](**args),
+    return exit_status('dataset_tool.py', lambda: run_command(command, args),
                        interrupted='interrupted; unfinished files were removed')
 
 

@@ -275,6 +275,8 @@ def parse_text(option: str, text: str, annotation: Any = Any) -> object:
         Brackets or quotes that do not match.
     """
     text, kinds = text.strip(), set(_leaves(annotation))
+    if text in [choice for choice in _choices(annotation) if isinstance(choice, str)]:
+        return text
     word = text.lower()
     if bool in kinds and word in ('true', 'yes', 'on', 'false', 'no', 'off'):
         return word in ('true', 'yes', 'on')

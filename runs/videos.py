@@ -79,7 +79,8 @@ def smooth_latents(num_frames: int, num_cells: int, latent_size: int, sigma_fram
     normal latents have on average. The end goes on to the beginning.
     """
     latents = random_state.randn(num_frames, num_cells, latent_size)
-    latents = scipy.ndimage.gaussian_filter1d(latents, sigma_frames, axis=0, mode='wrap')
+    if sigma_frames >= 0.125:       # Below, SciPy's filter has one tap.
+        latents = scipy.ndimage.gaussian_filter1d(latents, sigma_frames, axis=0, mode='wrap')
     return (latents / np.sqrt(np.mean(np.square(latents), axis=-1, keepdims=True))).astype(np.float32)
 
 

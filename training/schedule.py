@@ -72,12 +72,13 @@ def learning_rate(schedule: Schedule, maximum: float, overrides: dict[int, float
 def next_lod_range(cur_nimg: int, resolution: int, schedule_kwargs: dict) -> Schedule | None:
     """The :class:`Schedule` at some time within the next lod range, or None if the training ends before."""
     total_nimg = schedule_kwargs['total_kimg'] * 1000
-    phases = [schedule_kwargs[key] for key in ('lod_training_kimg', 'lod_transition_kimg') if schedule_kwargs[key] > 0]
-    if not phases:
-        return None
+    training, transition = [schedule_kwargs[key] for key in ('lod_training_kimg', 'lod_transition_kimg')]
     present = lod_range_of(training_schedule(cur_nimg, resolution, **schedule_kwargs))
-    # Steps of half a phase do not miss one.
-    for nimg in [*np.arange(cur_nimg, total_nimg, min(phases) * 500), total_nimg - 1]:
+    # The middles of all phases, and the end, which may come before the middle of one.
+    starts = [(training + transition) * index for index in range(resolution.bit_length() + 1)]
+    offsets = [training / 2] * (training > 0) + [training + transition / 2] * (transition > 0)
+    middles = [1000 * (start + offset) for start in starts for offset in offsets]
+    for nimg in [*(nimg for nimg in middles if cur_nimg <= nimg < total_nimg), total_nimg - 1]:
         schedule = training_schedule(nimg, resolution, **schedule_kwargs)
         if lod_range_of(schedule) != present:
             return schedule
