@@ -9,7 +9,18 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from common.errors import exit_status
-from common.files import AnyPath
+from common.options import (
+    FilePath,
+    NonNegativeInt,
+    PositiveInt,
+    PowerOfTwo,
+    Seed,
+    Shard,
+    Text,
+    check_command_line,
+    check_value,
+    option_name,
+)
 from data import celebahq_files, image_folder, labelled_sets, lsun, tfrecords
 from data.celebahq import SIZE as CELEBAHQ_SIZE
 from data.hdf5_writer import HDF5Writer, refuse_existing
@@ -24,50 +35,50 @@ Commands: TypeAlias = 'argparse._SubParsersAction[argparse.ArgumentParser]'
 # Making files. The arguments are described where the source files are read; `writing` is image_source.write_dataset's.
 
 
-def create_mnist(h5_path: AnyPath, mnist_dir: AnyPath, split: str = 'train', expected_images: int | None = None,
-                 **writing: Any) -> None:
+def create_mnist(h5_path: FilePath, mnist_dir: FilePath, split: Text = 'train',
+                 expected_images: NonNegativeInt | None = None, **writing: Any) -> None:
     """Make a dataset of MNIST, see :func:`data.labelled_sets.mnist`."""
     create(h5_path, labelled_sets.mnist, mnist_dir, split, expected_images, **writing)
 
 
-def create_mnistrgb(h5_path: AnyPath, mnist_dir: AnyPath, num_images: int = 1000000, seed: int = 123,
-                    expected_images: int | None = None, **writing: Any) -> None:
+def create_mnistrgb(h5_path: FilePath, mnist_dir: FilePath, num_images: PositiveInt = 1000000, seed: Seed = 123,
+                    expected_images: NonNegativeInt | None = None, **writing: Any) -> None:
     """Make a dataset of triples of MNIST digits, see :func:`data.labelled_sets.mnist_rgb`."""
     create(h5_path, labelled_sets.mnist_rgb, mnist_dir, num_images, seed, expected_images, **writing)
 
 
-def create_cifar10(h5_path: AnyPath, cifar_dir: AnyPath, split: str = 'train', expected_images: int | None = None,
-                   **writing: Any) -> None:
+def create_cifar10(h5_path: FilePath, cifar_dir: FilePath, split: Text = 'train',
+                   expected_images: NonNegativeInt | None = None, **writing: Any) -> None:
     """Make a dataset of CIFAR-10, see :func:`data.labelled_sets.cifar10`."""
     create(h5_path, labelled_sets.cifar10, cifar_dir, split, expected_images, **writing)
 
 
-def create_cifar100(h5_path: AnyPath, cifar_dir: AnyPath, split: str = 'train', coarse: bool = False,
-                    expected_images: int | None = None, **writing: Any) -> None:
+def create_cifar100(h5_path: FilePath, cifar_dir: FilePath, split: Text = 'train', coarse: bool = False,
+                    expected_images: NonNegativeInt | None = None, **writing: Any) -> None:
     """Make a dataset of CIFAR-100, see :func:`data.labelled_sets.cifar100`."""
     create(h5_path, labelled_sets.cifar100, cifar_dir, split, coarse, expected_images, **writing)
 
 
-def create_svhn(h5_path: AnyPath, svhn_dir: AnyPath, split: str = 'train', expected_images: int | None = None,
-                **writing: Any) -> None:
+def create_svhn(h5_path: FilePath, svhn_dir: FilePath, split: Text = 'train',
+                expected_images: NonNegativeInt | None = None, **writing: Any) -> None:
     """Make a dataset of Street View House Numbers, see :func:`data.labelled_sets.svhn`."""
     create(h5_path, labelled_sets.svhn, svhn_dir, split, expected_images, **writing)
 
 
-def create_lsun(h5_path: AnyPath, lmdb_dir: AnyPath, resolution: int = 256, max_images: int | None = None,
-                **writing: Any) -> None:
+def create_lsun(h5_path: FilePath, lmdb_dir: FilePath, resolution: PowerOfTwo = 256,
+                max_images: PositiveInt | None = None, **writing: Any) -> None:
     """Make a dataset of a category of LSUN, see :func:`data.lsun.lsun`."""
     create(h5_path, lsun.lsun, lmdb_dir, resolution, max_images, **writing)
 
 
-def create_celeba(h5_path: AnyPath, celeba_dir: AnyPath, cx: int = 89, cy: int = 121,
-                  expected_images: int | None = None, **writing: Any) -> None:
+def create_celeba(h5_path: FilePath, celeba_dir: FilePath, cx: NonNegativeInt = 89, cy: NonNegativeInt = 121,
+                  expected_images: NonNegativeInt | None = None, **writing: Any) -> None:
     """Make a dataset of CelebA at 128x128, see :func:`data.image_folder.celeba`."""
     create(h5_path, image_folder.celeba, celeba_dir, cx, cy, expected_images, **writing)
 
 
-def create_celebahq(h5_path: AnyPath, celeba_dir: AnyPath, delta_dir: AnyPath, force: bool = False,
-                    shard: tuple[int, int] | None = None, **options: Any) -> None:
+def create_celebahq(h5_path: FilePath, celeba_dir: FilePath, delta_dir: FilePath, force: bool = False,
+                    shard: Shard | None = None, **options: Any) -> None:
     """Make CelebA-HQ, 30 000 faces in 1024x1024, bit for bit the published images.
 
     Parameters
@@ -100,19 +111,20 @@ def create_celebahq(h5_path: AnyPath, celeba_dir: AnyPath, delta_dir: AnyPath, f
     celebahq_files.remove_work_dir(work_dir)
 
 
-def create_from_images(h5_path: AnyPath, image_dir: AnyPath, resize: int | None = None,
+def create_from_images(h5_path: FilePath, image_dir: FilePath, resize: PowerOfTwo | None = None,
                        crop: Literal['center', 'none'] | None = None, skip_bad: bool = False, labels: bool = True,
                        **writing: Any) -> None:
     """Make a dataset of a folder of images, see :func:`data.image_folder.image_folder`."""
     create(h5_path, image_folder.image_folder, image_dir, resize, crop, skip_bad, labels, **writing)
 
 
-def create_from_tfrecords(h5_path: AnyPath, tfrecord_dir: AnyPath, **writing: Any) -> None:
+def create_from_tfrecords(h5_path: FilePath, tfrecord_dir: FilePath, **writing: Any) -> None:
     """Make a dataset of the TFRecords of the 2018 release, see :func:`data.tfrecords.tfrecords`."""
     create(h5_path, tfrecords.tfrecords, tfrecord_dir, **writing)
 
 
-def create_digits(h5_path: AnyPath, resolution: int = 16, margin: int | None = None, **writing: Any) -> None:
+def create_digits(h5_path: FilePath, resolution: PowerOfTwo = 16, margin: NonNegativeInt | None = None,
+                  **writing: Any) -> None:
     """Make the dataset that the demo is trained on, in seconds, see :func:`data.labelled_sets.digits`."""
     create(h5_path, labelled_sets.digits, resolution, margin, **writing)
 
@@ -296,12 +308,20 @@ COMMANDS = {function.__name__: function for function in (
     create_digits)}
 
 
+def run_command(command: str, args: dict[str, Any]) -> int | None:
+    """Check the arguments of a command and run it."""
+    check_command_line(args, COMMANDS[command])
+    for name in {'num_images', 'num_processes'} & args.keys():      # Of create_celebahq.
+        check_value(option_name(name), args[name], PositiveInt | None, ' ')
+    return COMMANDS[command](**args)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; return the exit status: that of the command if it returns one."""
     args = vars(parse_arguments(argv))
     command = args.pop('command')
     swap_if_h5_first(args)
-    return exit_status('dataset_tool.py', lambda: COMMANDS[command](**args),
+    return exit_status('dataset_tool.py', lambda: run_command(command, args),
                        interrupted='interrupted; unfinished files were removed')
 
 

@@ -14,6 +14,7 @@ from types import ModuleType
 import metrics
 import theano_env
 from common.errors import UserError, exit_status
+from common.options import PositiveInt, Seed, check_settings, check_value, option_name, reading_config
 from metrics import evaluation
 from runs.records import RESULTS_NAME, read_config
 from training import experiment
@@ -51,8 +52,8 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
     """Evaluate with the options that :func:`parse_arguments` returned."""
     if args.num_images is not None and args.num_images < 2:
         raise UserError(f'--num-images {args.num_images}: must be at least 2')
-    if args.minibatch < 1:
-        raise UserError(f'--minibatch {args.minibatch}: must be at least 1')
+    for name, annotation in (('minibatch', PositiveInt), ('seed', Seed)):
+        check_value(option_name(name), getattr(args, name), annotation, ' ')
     theano_env.configure(args.engine, config.theano_flags, None, config.precision)
     for name in args.metrics:
         metrics.check_name(name)
@@ -67,7 +68,9 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    import config
+    with reading_config('evaluate_metrics.py'):
+        import config
+        check_settings(config)
     args = parse_arguments(config, argv)
     return exit_status('evaluate_metrics.py', lambda: run_command(args, config),
                        (UserError, theano_env.EnvironmentProblem),

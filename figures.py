@@ -21,6 +21,7 @@ from typing import NamedTuple
 import theano_env
 from common.arguments import number_list
 from common.errors import UserError, did_you_mean, exit_status
+from common.options import check_settings, reading_config
 from paper import numbers, plots
 from paper.material import Material, Need, Run, recognise
 from paper.pictures import (
@@ -208,7 +209,9 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    import config
+    with reading_config('figures.py'):
+        import config
+        check_settings(config)
     args = parse_arguments(argv, config)
     return exit_status('figures.py', lambda: 0 if run_command(args, config) else 1,
                        (UserError, theano_env.EnvironmentProblem))

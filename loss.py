@@ -1,6 +1,6 @@
 """The losses of "Progressive Growing of GANs" (Karras et al. 2017): sections 6.4 and appendices A, B, D."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import theano_torch  # noqa: F401  (lets Theano be imported)
 
@@ -10,6 +10,7 @@ import theano.tensor as T
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 from common.errors import UserError
+from common.options import NonNegative, NonNegativeInt, Positive
 from nets.ranks import SINGLE, own_rows
 
 TYPES = ('iwass', 'lsgan')
@@ -27,21 +28,21 @@ class Losses(NamedTuple):
 
 
 def evaluate_loss(
-    G, D,                       # Network.
-    min_lod, max_lod,           # floor and ceil of cur_lod: static ints that differ by at most 1.
-    real_images,                # (N, C, H, W) with H = W = resolution / 2^image_lod.
-    real_labels,                # (N, label_size) one-hot.
-    fake_latents,               # (N, latent_size)
-    fake_labels,                # (N, label_size) one-hot.
-    type            = 'iwass',  # 'iwass': WGAN-GP (Gulrajani et al. 2017). 'lsgan': least squares, 0 means real.
-    iwass_lambda    = 10.0,     # Weight of the gradient penalty.
-    iwass_epsilon   = 0.001,    # Weight of the squared real scores, which keeps them from drifting.
-    iwass_target    = 1.0,      # Norm that the gradient is pulled to.
-    cond_type       = 'acgan',  # Loss of D's label outputs, if it has any: 'acgan' (Odena et al. 2016).
-    cond_weight     = 1.0,
-    image_lod       = 0,        # Resolution of the real and fake images; min_lod makes the fewest computations.
-    random          = None,     # MRG_RandomStreams for the mixing factors. None: new ones, from Lasagne's generator.
-    ranks           = SINGLE,   # Of data-parallel training: the images are the share of one rank.
+    G, D,                                       # Network.
+    min_lod, max_lod,                           # floor and ceil of cur_lod: static ints that differ by at most 1.
+    real_images,                                # (N, C, H, W) with H = W = resolution / 2^image_lod.
+    real_labels,                                # (N, label_size) one-hot.
+    fake_latents,                               # (N, latent_size)
+    fake_labels,                                # (N, label_size) one-hot.
+    type: Literal['iwass', 'lsgan'] = 'iwass',  # WGAN-GP (Gulrajani et al. 2017), or least squares; 0 means real.
+    iwass_lambda: NonNegative       = 10.0,     # Weight of the gradient penalty.
+    iwass_epsilon: NonNegative      = 0.001,    # Weight of the squared real scores, which keeps them from drifting.
+    iwass_target: Positive          = 1.0,      # Norm that the gradient is pulled to.
+    cond_type: Literal['acgan']     = 'acgan',  # Loss of D's label outputs, if it has any: 'acgan' (Odena et al. 2016).
+    cond_weight: NonNegative        = 1.0,
+    image_lod: NonNegativeInt       = 0,        # Resolution of the images; min_lod makes the fewest computations.
+    random                          = None,     # MRG_RandomStreams of the mixing factors. None: from Lasagne's.
+    ranks                           = SINGLE,   # Of data-parallel training: the images are the share of one rank.
 ) -> Losses:
     """Losses of both networks, evaluated in training mode.
 

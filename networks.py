@@ -24,6 +24,8 @@ mbstat_groups       it is taken within so many equal parts of the minibatch; 1: 
 =================== ====================================================================================================
 """
 
+from typing import Literal
+
 import theano_torch  # noqa: F401  (lets Theano be imported)
 
 import numpy as np
@@ -33,6 +35,17 @@ from lasagne.layers import ConcatLayer, DenseLayer, FlattenLayer, InputLayer, No
 from lasagne.nonlinearities import softmax, tanh
 
 from common.errors import UserError
+from common.options import (
+    Kernels,
+    MapDecay,
+    MinibatchAverage,
+    MinibatchStat,
+    NetResolution,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Size,
+)
 from nets import layers
 
 RELU_GAIN = np.sqrt(2)      # He et al. 2015, for layers followed by a (leaky) rectifier. 1 for linear layers.
@@ -41,16 +54,16 @@ RELU_GAIN = np.sqrt(2)      # He et al. 2015, for layers followed by a (leaky) r
 class FeatureMaps:
     """Numbers of feature maps: ``maps(stage)``, and the number of the finest stage, ``maps.last_stage``."""
 
-    def __init__(self, resolution: int, base: float, decay: float, maximum: int) -> None:
+    def __init__(self, resolution: int, base: float, decay: float, maximum: int, section: str = '') -> None:
         if resolution < 4 or resolution & (resolution - 1):
             raise UserError(f'resolution={resolution!r}: the networks need a power of two, at least 4')
         self.last_stage = int(resolution).bit_length() - 2
-        self.base, self.decay, self.maximum = base, decay, maximum
+        self.base, self.decay, self.maximum, self.section = base, decay, maximum, section
 
     def __call__(self, stage: int) -> int:
         maps = min(int(self.base / 2.0 ** (stage * self.decay)), self.maximum)
         if maps < 1:
-            raise UserError(f'fmap_base={self.base!r}: no feature maps are left at '
+            raise UserError(f'{self.section}fmap_base={self.base!r}: no feature maps are left at '
                             f'{2 ** (stage + 1)}x{2 ** (stage + 1)} pixels (fmap_decay={self.decay!r}, '
                             f'fmap_max={self.maximum!r}); use a larger fmap_base')
         return maps
@@ -124,19 +137,19 @@ def _classifier_outputs(layer, label_size, **suffixes):
 
 
 def G_paper(
-    num_channels        = 1,
-    resolution          = 32,
-    label_size          = 0,
-    fmap_base           = 4096,
-    fmap_decay          = 1.0,
-    fmap_max            = 256,
-    latent_size         = None,
-    normalize_latents   = True,     # Put the latents on the unit hypersphere.
-    use_wscale          = True,
-    use_pixelnorm       = True,
-    use_leakyrelu       = True,     # False: ReLU.
-    use_batchnorm       = False,
-    tanh_at_end         = None,     # Factor of a tanh after the last layer; None: linear.
+    num_channels: Literal[1, 3]  = 1,
+    resolution: NetResolution    = 32,
+    label_size: NonNegativeInt   = 0,
+    fmap_base: Positive          = 4096,
+    fmap_decay: MapDecay         = 1.0,
+    fmap_max: Size               = 256,
+    latent_size: Size | None     = None,
+    normalize_latents: bool      = True,   # Put the latents on the unit hypersphere.
+    use_wscale: bool             = True,
+    use_pixelnorm: bool          = True,
+    use_leakyrelu: bool          = True,   # False: ReLU.
+    use_batchnorm: bool          = False,
+    tanh_at_end: Positive | None = None,   # Factor of a tanh after the last layer; None: linear.
     **_unknown,
 ) -> dict:
     """The generator: latents (N, latent_size) [, labels (N, label_size)] -> images (N, C, resolution, resolution)."""
@@ -165,19 +178,19 @@ def G_paper(
 
 
 def D_paper(
-    num_channels        = 1,
-    resolution          = 32,
-    label_size          = 0,
-    fmap_base           = 4096,
-    fmap_decay          = 1.0,
-    fmap_max            = 256,
-    mbstat_func         = 'Tstdeps',
-    mbstat_avg          = 'all',
-    mbstat_groups       = 1,
-    mbdisc_kernels      = None,     # Kernels of minibatch discrimination (Salimans et al. 2016); None: none.
-    use_wscale          = True,
-    use_gdrop           = True,
-    use_layernorm       = False,
+    num_channels: Literal[1, 3]         = 1,
+    resolution: NetResolution           = 32,
+    label_size: NonNegativeInt          = 0,
+    fmap_base: Positive                 = 4096,
+    fmap_decay: MapDecay                = 1.0,
+    fmap_max: Size                      = 256,
+    mbstat_func: MinibatchStat          = 'Tstdeps',
+    mbstat_avg: MinibatchAverage | None = 'all',
+    mbstat_groups: PositiveInt          = 1,
+    mbdisc_kernels: Kernels | None      = None,       # Of minibatch discrimination (Salimans et al. 2016); None: none.
+    use_wscale: bool                    = True,
+    use_gdrop: bool                     = True,
+    use_layernorm: bool                 = False,
     **_unknown,
 ) -> dict:
     """The discriminator: images (N, C, resolution, resolution) -> scores (N, 1) [, label logits (N, label_size)]."""
@@ -217,19 +230,19 @@ def D_paper(
 
 
 def G_mnist_mode_recovery(
-    num_channels        = 1,
-    resolution          = 32,
-    label_size          = 0,
-    fmap_base           = 4096,
-    fmap_decay          = 1.0,
-    fmap_max            = 256,
-    latent_size         = None,
-    normalize_latents   = True,
-    use_wscale          = False,
-    use_pixelnorm       = False,
-    use_batchnorm       = True,
-    tanh_at_end         = 1.0,
-    progressive         = False,    # Grow, with one image output per resolution.
+    num_channels: Literal[1, 3]  = 1,
+    resolution: NetResolution    = 32,
+    label_size: NonNegativeInt   = 0,
+    fmap_base: Positive          = 4096,
+    fmap_decay: MapDecay         = 1.0,
+    fmap_max: Size               = 256,
+    latent_size: Size | None     = None,
+    normalize_latents: bool      = True,
+    use_wscale: bool             = False,
+    use_pixelnorm: bool          = False,
+    use_batchnorm: bool          = True,
+    tanh_at_end: Positive | None = 1.0,
+    progressive: bool            = False,  # Grow, with one image output per resolution.
     **_unknown,
 ) -> dict:
     """One convolution per stage, 64 maps in the first. Inputs and output as of :func:`G_paper`."""
@@ -259,21 +272,21 @@ def G_mnist_mode_recovery(
 
 
 def D_mnist_mode_recovery(
-    num_channels        = 1,
-    resolution          = 32,
-    label_size          = 0,
-    fmap_base           = 4096,
-    fmap_decay          = 1.0,
-    fmap_max            = 256,
-    X                   = 2,        # Divides the numbers of feature maps: 2 or 4 in the paper.
-    mbstat_func         = 'Tstdeps',
-    mbstat_avg          = None,
-    mbstat_groups       = 1,
-    use_wscale          = False,
-    use_gdrop           = False,
-    use_layernorm       = False,
-    use_batchnorm       = True,
-    progressive         = False,    # Grow, with one image input per resolution.
+    num_channels: Literal[1, 3]         = 1,
+    resolution: NetResolution           = 32,
+    label_size: NonNegativeInt          = 0,
+    fmap_base: Positive                 = 4096,
+    fmap_decay: MapDecay                = 1.0,
+    fmap_max: Size                      = 256,
+    X: Size                             = 2,          # Divides the numbers of feature maps: 2 or 4 in the paper.
+    mbstat_func: MinibatchStat          = 'Tstdeps',
+    mbstat_avg: MinibatchAverage | None = None,
+    mbstat_groups: PositiveInt          = 1,
+    use_wscale: bool                    = False,
+    use_gdrop: bool                     = False,
+    use_layernorm: bool                 = False,
+    use_batchnorm: bool                 = True,
+    progressive: bool                   = False,      # Grow, with one image input per resolution.
     **_unknown,
 ) -> dict:
     """One convolution per stage, dense layers on the flattened 4x4 maps. Input and outputs as of :func:`D_paper`."""
@@ -304,9 +317,9 @@ def D_mnist_mode_recovery(
 
 
 def mnist_classifier(
-    num_channels        = 1,
-    resolution          = 32,
-    label_size          = 10,
+    num_channels: Literal[1, 3] = 1,
+    resolution: NetResolution   = 32,
+    label_size: NonNegativeInt  = 10,
     **_unknown,
 ) -> dict:
     """Plain classifier of digits: images (N, num_channels, resolution, resolution) -> probabilities (N, label_size)."""

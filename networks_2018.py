@@ -22,7 +22,7 @@ them.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import theano_torch  # noqa: F401  (lets Theano be imported)
 
@@ -34,6 +34,7 @@ from lasagne.layers import ConcatLayer, InputLayer, Layer, SliceLayer
 from lasagne.nonlinearities import identity
 
 from common.errors import UserError
+from common.options import MapDecay, NetResolution, NonNegativeInt, Positive, Size
 from nets import layers, ops
 from networks import RELU_GAIN, FeatureMaps
 
@@ -251,20 +252,20 @@ def _lod_variable():
 
 
 def G_paper(
-    num_channels        = 1,
-    resolution          = 32,
-    label_size          = 0,
-    fmap_base           = 8192,     # See networks.py for the numbers of feature maps.
-    fmap_decay          = 1.0,
-    fmap_max            = 512,
-    latent_size         = None,
-    normalize_latents   = True,     # Put latents and labels together on the unit hypersphere.
-    use_wscale          = True,
-    use_pixelnorm       = True,
-    pixelnorm_epsilon   = 1e-8,
-    use_leakyrelu       = True,     # False: ReLU.
-    fused_scale         = True,     # Layout of the weights of the upscaling convolutions.
-    dtype               = 'float32',
+    num_channels: Literal[1, 3]          = 1,
+    resolution: NetResolution            = 32,
+    label_size: NonNegativeInt           = 0,
+    fmap_base: Positive                  = 8192,       # See networks.py for the numbers of feature maps.
+    fmap_decay: MapDecay                 = 1.0,
+    fmap_max: Size                       = 512,
+    latent_size: Size | None             = None,
+    normalize_latents: bool              = True,       # Put latents and labels together on the unit hypersphere.
+    use_wscale: bool                     = True,
+    use_pixelnorm: bool                  = True,
+    pixelnorm_epsilon: Positive          = 1e-8,
+    use_leakyrelu: bool                  = True,       # False: ReLU.
+    fused_scale: bool                    = True,       # Layout of the weights of the upscaling convolutions.
+    dtype: Literal['float32', 'float16'] = 'float32',
     **_unknown,
 ) -> dict:
     """The generator: latents (N, latent_size), labels (N, label_size) -> images (N, C, resolution, resolution)."""
@@ -299,16 +300,16 @@ def G_paper(
 
 
 def D_paper(
-    num_channels        = 1,
-    resolution          = 32,
-    label_size          = 0,
-    fmap_base           = 8192,
-    fmap_decay          = 1.0,
-    fmap_max            = 512,
-    use_wscale          = True,
-    mbstd_group_size    = 4,        # Samples per group of the minibatch standard deviation; 0, 1: none.
-    fused_scale         = True,     # Average before bias and activation, not after.
-    dtype               = 'float32',
+    num_channels: Literal[1, 3]          = 1,
+    resolution: NetResolution            = 32,
+    label_size: NonNegativeInt           = 0,
+    fmap_base: Positive                  = 8192,
+    fmap_decay: MapDecay                 = 1.0,
+    fmap_max: Size                       = 512,
+    use_wscale: bool                     = True,
+    mbstd_group_size: NonNegativeInt     = 4,          # Samples per group of the minibatch deviation; 0, 1: none.
+    fused_scale: bool                    = True,       # Average before bias and activation, not after.
+    dtype: Literal['float32', 'float16'] = 'float32',
     **_unknown,
 ) -> dict:
     """The discriminator: images (N, C, resolution, resolution) -> scores (N, 1), label logits (N, label_size)."""

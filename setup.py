@@ -42,7 +42,7 @@ setup(
     packages=find_packages(include=['theano_torch', 'theano_torch.*']),
     py_modules=[],
     install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy', 'scipy', 'h5py', 'deflate', 'isal', 'pillow',
-                      'threadpoolctl', 'tqdm', 'filelock>=4.1', 'psutil'],
+                      'threadpoolctl', 'tqdm', 'filelock>=4.1', 'psutil', 'pydantic>=2'],
     extras_require={
         **EXTRAS,
         'all': sorted({package for packages in EXTRAS.values() for package in packages}) + [

@@ -9,8 +9,8 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import theano_torch  # noqa: F401  (lets Theano be imported)
 
@@ -19,6 +19,23 @@ import theano
 
 import theano_env
 from common.errors import UserError
+from common.options import (
+    CountTable,
+    Decay,
+    GridSize,
+    NetResolution,
+    NonNegative,
+    Number,
+    NumberTable,
+    Positive,
+    PositiveInt,
+    Probability,
+    RateTable,
+    Ticks,
+    Zoom,
+    check_settings,
+    reading_config,
+)
 from nets import updates
 from nets.network import Network, random_latents
 from nets.ranks import SINGLE
@@ -49,56 +66,60 @@ class StepReport(NamedTuple):
     networks: dict          # 'G', 'D' and 'Gs' as they are after the step.
 
 
+GridType = Literal['default', 'category', 'category-rows']
+OnStep = Callable[[StepReport], None]
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Training loop.
 
 
 def train_gan(
-    run_dir,                                # Folder for images, network snapshots and statistics.
-    dataset,                                # dataset.Dataset: real images.
-    G, D,                                   # Networks to train.
-    loss_kwargs             = None,         # Arguments of loss.evaluate_loss. None = its defaults (WGAN-GP).
-    separate_funcs          = True,         # One training function per network; False = G and D in one step.
-    D_training_repeats      = 1,            # D steps per G step. Needs separate_funcs.
-    minibatch_repeats       = 1,            # Such iterations before the schedule is looked up again.
-    G_learning_rate_max     = 0.001,        # Adam learning rate of G, before ramps.
-    D_learning_rate_max     = 0.001,        # Adam learning rate of D, before ramps.
-    G_learning_rate_overrides = None,       # The same for G at some resolutions {resolution: rate}...
-    D_learning_rate_overrides = None,       # ...and for D.
-    G_smoothing             = 0.999,        # Decay per step of the averaged generator weights Gs.
-    adam_beta1              = 0.0,          # Adam: decay of the first moment.
-    adam_beta2              = 0.99,         # Adam: decay of the second moment.
-    adam_epsilon            = 1e-8,         # Adam: added to the root of the second moment.
-    reset_optimizer         = True,         # Start Adam anew whenever layers begin or end to fade in.
-    total_kimg              = 15000,        # Length of the training, in thousands of real images.
-    lod_initial_resolution  = 4,            # Image resolution at the beginning.
-    lod_training_kimg       = 600,          # Thousands of images at each resolution before it is doubled.
-    lod_transition_kimg     = 600,          # Thousands of images during which the new layers fade in.
-    minibatch_default       = 16,           # Images per step...
-    minibatch_overrides     = None,         # ...and at some resolutions {resolution: images}.
-    rampup_kimg             = 40,           # Thousands of images until the full learning rates. 0 = none.
-    rampdown_kimg           = 0,            # Thousands of images at the end that ramp down to zero. 0 = none.
-    tick_kimg_default       = 50,           # Thousands of images per status line...
-    tick_kimg_overrides     = None,         # ...and at some resolutions; None = the release's table.
-    image_snapshot_ticks    = 4,            # Save a grid of generated images every so many ticks.
-    network_snapshot_ticks  = 40,           # Save the networks every so many ticks.
-    state_minutes           = 10,           # Save the training state every so many minutes. None = when stopped only.
-    resume_kimg             = None,         # Thousands of images that given networks have seen. None = 0 or as named.
-    resume_time             = 0.0,          # Seconds that they have been trained for.
-    image_grid_type         = 'default',    # 'default': random reals. 'category': one column per class, or '-rows'.
-    image_grid_size         = None,         # (columns, rows) of the grid. None = choose.
-    image_grid_zoom         = 1,            # Enlarge every pixel of the saved grids to so many.
-    dequantize_reals        = False,        # Add uniform noise of one grey level to the real images.
-    gdrop_beta              = 0.9,          # Decay of the average that controls GDrop.
-    gdrop_lim               = 0.5,          # GDrop starts where that average exceeds this...
-    gdrop_coef              = 0.2,          # ...with strength coef * max(average - lim, 0) ^ exp.
-    gdrop_exp               = 2.0,
-    show_progress           = True,         # Progress bar with the estimated time to the end.
-    on_step                 = None,         # Called with a StepReport after every iteration.
-    ranks                   = SINGLE,       # Ranks: which of how many processes this is.
-    loss_scaling            = False,        # Scale losses before they are differentiated; float16 needs that.
-    Gs                      = None,         # Averaged generator to start from. None = a copy of G.
-    run_states              = None,         # runs.states.RunStates: where to save states, what to go on from.
+    run_dir,                                              # Folder for images, network snapshots and statistics.
+    dataset,                                              # dataset.Dataset: real images.
+    G, D,                                                 # Networks to train.
+    loss_kwargs                             = None,       # Of loss.evaluate_loss. None = its defaults (WGAN-GP).
+    separate_funcs: bool                    = True,       # One function for each network; False = both in one step.
+    D_training_repeats: PositiveInt         = 1,          # D steps per G step. Needs separate_funcs.
+    minibatch_repeats: PositiveInt          = 1,          # Such iterations before the schedule is looked up again.
+    G_learning_rate_max: NonNegative        = 0.001,      # Adam learning rate of G, before ramps.
+    D_learning_rate_max: NonNegative        = 0.001,      # Adam learning rate of D, before ramps.
+    G_learning_rate_overrides: RateTable | None = None,   # The same for G at some resolutions {resolution: rate}...
+    D_learning_rate_overrides: RateTable | None = None,   # ...and for D.
+    G_smoothing: Decay                      = 0.999,      # Decay per step of the averaged generator weights Gs.
+    adam_beta1: Decay                       = 0.0,        # Adam: decay of the first moment.
+    adam_beta2: Decay                       = 0.99,       # Adam: decay of the second moment.
+    adam_epsilon: Positive                  = 1e-8,       # Adam: added to the root of the second moment.
+    reset_optimizer: bool                   = True,       # Start Adam anew whenever layers begin or end to fade in.
+    total_kimg: Positive                    = 15000,      # Length of the training, in thousands of real images.
+    lod_initial_resolution: NetResolution   = 4,          # Image resolution at the beginning.
+    lod_training_kimg: NonNegative          = 600,        # Thousands of images at each resolution before it doubles.
+    lod_transition_kimg: NonNegative        = 600,        # Thousands of images during which the new layers fade in.
+    minibatch_default: PositiveInt          = 16,         # Images per step...
+    minibatch_overrides: CountTable | None  = None,       # ...and at some resolutions {resolution: images}.
+    rampup_kimg: NonNegative                = 40,         # Thousands of images until full learning rates. 0 = none.
+    rampdown_kimg: NonNegative              = 0,          # Thousands of images at the end that ramp to zero. 0 = none.
+    tick_kimg_default: Positive             = 50,         # Thousands of images per status line...
+    tick_kimg_overrides: NumberTable | None = None,       # ...and at some resolutions. None: see training_schedule.
+    image_snapshot_ticks: Ticks             = 4,          # Save a grid of images every so many ticks. 0 = never.
+    network_snapshot_ticks: Ticks           = 40,         # Save the networks every so many ticks. 0 = never.
+    state_minutes: NonNegative | None       = 10,         # Save the state this often. None = when stopped only.
+    resume_kimg: NonNegative | None         = None,       # Kimg that given networks have seen. None = 0 or as named.
+    resume_time: NonNegative                = 0.0,        # Seconds that they have been trained for.
+    image_grid_type: GridType               = 'default',  # 'default': random; 'category': a class a column, or a row.
+    image_grid_size: GridSize | None        = None,       # (columns, rows) of the grid. None = choose.
+    image_grid_zoom: Zoom                   = 1,          # Enlarge every pixel of the saved grids to so many.
+    dequantize_reals: bool                  = False,      # Add uniform noise of one grey level to the real images.
+    gdrop_beta: Probability                 = 0.9,        # Decay of the average that controls GDrop.
+    gdrop_lim: Number                       = 0.5,        # GDrop starts where that average exceeds this...
+    gdrop_coef: NonNegative                 = 0.2,        # ...with strength coef * max(average - lim, 0) ^ exp.
+    gdrop_exp: Positive                     = 2.0,
+    show_progress: bool                     = True,       # Progress bar with the estimated time to the end.
+    on_step: OnStep | None                  = None,       # Called with a StepReport after every iteration.
+    ranks                                   = SINGLE,     # Ranks: which of how many processes this is.
+    loss_scaling                            = False,      # Scale losses before the gradients; for float16.
+    Gs                                      = None,       # Averaged generator to start from. None = a copy of G.
+    run_states                              = None,       # RunStates: where to save states, what to go on from.
 ) -> Network:
     """Train `G` and `D` and write images, snapshots, states and statistics into `run_dir`.
 
@@ -230,10 +251,10 @@ def train_gan(
                     report(run_dir, events, statistics)
                 progress.calibrate(schedule.resolution, tick.steps_sec_per_kimg(statistics))
                 with warning_only():
-                    if is_first and (tick.number % image_snapshot_ticks == 0 or done):
+                    if is_first and (is_due(tick.number, image_snapshot_ticks) or done):
                         snapshots.save_fakes(cur_nimg)
                 with warning_only():
-                    if is_first and tick.number % network_snapshot_ticks == 0 and not done:
+                    if is_first and is_due(tick.number, network_snapshot_ticks) and not done:
                         snapshots.save_networks(cur_nimg)
                 tick = tick.next(cur_nimg, cur_time)
 
@@ -257,6 +278,11 @@ def train_gan(
     if is_first:
         snapshots.save_final()
     return Gs
+
+
+def is_due(tick: int, every: int) -> bool:
+    """Whether something is due that is done every so many ticks, 0 for never."""
+    return every > 0 and tick % every == 0
 
 
 def set_lod(lod: float, *networks: Network) -> None:
@@ -306,12 +332,17 @@ def resuming(argv: Sequence[str], run_dir: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    import config
+    with reading_config('train.py'):
+        import config
+        check_settings(config)
     args = parse_arguments(config, argv)
     ranks, chosen = SINGLE, None
     try:
         ranks = processes.from_environment()
-        chosen = resolve_config(config, args.experiment, args.overrides)
+        if args.experiment is None:
+            raise UserError("config.py: `experiment = ...` is missing; give --experiment NAME, or set it there, for "
+                            "example experiment = 'digits'")
+        chosen = resolve_config(config, args.experiment, args.overrides, train_gan)
         if args.resume:
             chosen['train'].update(resume_run_id=args.resume, resume_snapshot='latest')
         if args.dry_run:

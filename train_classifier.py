@@ -15,6 +15,7 @@ import numpy as np
 
 import theano_env
 from common.errors import UserError, exit_status
+from common.options import PositiveInt, Seed, check_settings, check_value, option_name, reading_config
 from data.dataset import Dataset
 from metrics import classifier
 
@@ -24,8 +25,8 @@ from metrics import classifier
 
 def run_command(args: argparse.Namespace, config: ModuleType) -> None:
     """Train, save and tell how well it reads."""
-    if args.epochs < 1:
-        raise UserError(f'--epochs {args.epochs}: must be at least 1')
+    for name, annotation in (('epochs', PositiveInt), ('seed', Seed)):
+        check_value(option_name(name), getattr(args, name), annotation, ' ')
     theano_env.configure(args.engine, config.theano_flags, None, config.precision)
     with Dataset(args.h5_path) as dataset:
         if dataset.label_size < 2 or dataset.shape[0] != 1:
@@ -39,7 +40,9 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    import config
+    with reading_config('train_classifier.py'):
+        import config
+        check_settings(config)
     parser = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0],
                                      epilog=__doc__.partition('\n\n')[2],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)

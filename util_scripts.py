@@ -17,6 +17,7 @@ import theano_env
 from common.arguments import grid, number_list
 from common.errors import UserError, exit_status
 from common.objects import defaults_of
+from common.options import check_command_line, check_settings, reading_config
 from runs import page
 from runs.folder import locate_run_dir
 from runs.images import generate_fake_images
@@ -110,12 +111,15 @@ def run_command(args: dict, config: ModuleType) -> None:
     if command == 'report':
         page.write_report(locate_run_dir(args['run'], result_dir), out)
     else:
+        check_command_line(args, next(function for function in COMMANDS if function.__name__ == command))
         experiment.run_utility(chosen, result_dir, engine, config.theano_flags, config.precision, out)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; return the exit status."""
-    import config
+    with reading_config('util_scripts.py'):
+        import config
+        check_settings(config)
     args = parse_arguments(argv, config)
     return exit_status('util_scripts.py', lambda: run_command(args, config),
                        (UserError, theano_env.EnvironmentProblem))

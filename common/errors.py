@@ -44,6 +44,10 @@ def exit_status(script: str, work: Callable[[], int | None],
     except mistakes as error:
         print(f'{script}: error: {error}', file=sys.stderr)
         return 1
+    except MemoryError as error:
+        print(f'{script}: error: out of memory{f" ({error})" if str(error) else ""}; ask for less at once',
+              file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f'{script}: {interrupted}', file=sys.stderr)
         return 130

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from common.errors import UserError
-from common.files import AnyPath
 from common.machine import num_cores
+from common.options import DifferentClasses, FilePath, NonNegative, NonNegativeInt, PositiveInt, PowerOfTwo, Threads
 from data.hdf5_format import is_power_of_two, labels_path, load_labels, open_levels
 from data.read_ahead import ReadAhead
 
@@ -73,10 +73,11 @@ class Dataset:
     dtype = np.dtype(np.uint8)
     dynamic_range = (0, 255)
 
-    def __init__(self, h5_path: AnyPath, resolution: int | None = None, max_labels: Literal['all'] | int = 'all',
-                 max_images: int | None = None, mirror_augment: bool = False, shuffle: bool = True,
-                 prefetch_images: int = 512, cache_gb: float = 1.0, read_threads: int | None = None,
-                 classes: Sequence[int] | np.ndarray | None = None) -> None:
+    def __init__(self, h5_path: FilePath, resolution: PowerOfTwo | None = None,
+                 max_labels: Literal['all'] | NonNegativeInt = 'all', max_images: PositiveInt | None = None,
+                 mirror_augment: bool = False, shuffle: bool = True, prefetch_images: NonNegativeInt = 512,
+                 cache_gb: NonNegative = 1.0, read_threads: Threads | None = None,
+                 classes: DifferentClasses | None = None) -> None:
         if resolution is not None and not (_is_count(resolution, 1) and is_power_of_two(resolution)):
             raise UserError(f'resolution={resolution!r}: must be a power of two, for example 64')
         if max_images is not None and not _is_count(max_images, 1):

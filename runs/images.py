@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -12,6 +13,7 @@ from common.images import (
     save_image,
     save_image_grid,
 )
+from common.options import Classes, FileName, GridSize, PositiveInt, Run, Seeds, Snapshot, Zoom
 from nets.network import Network, random_latents
 from nets.pickles import load_pkl
 from runs.folder import locate_network_pkl
@@ -82,16 +84,16 @@ def generate(G: Network, latents: np.ndarray, labels: np.ndarray, desc: str,
 
 
 def generate_fake_images(
-    run_dir,                    # Folder to write into.
-    run,                        # Run or network pickle.
-    snapshot        = None,     # Of a run: thousands of images. None = the latest.
-    seeds           = None,     # One random image each. None = enough to fill one grid, or 16.
-    classes         = None,     # Class indices; each seed in each of them. None = one class after the other.
-    grid_size       = None,     # (columns, rows): write grids. None = one file per image.
-    image_zoom      = 1,        # Enlarge every pixel to so many.
-    net             = 'Gs',     # 'Gs' = averaged weights, 'G' = those of the last step.
-    minibatch_size  = None,     # Images generated at once. None = by resolution.
-    result_dir      = 'results',
+    run_dir,                                         # Folder to write into.
+    run: Run,                                        # Run or network pickle.
+    snapshot: Snapshot | None          = None,       # Of a run: thousands of images. None = the latest.
+    seeds: Seeds | None                = None,       # One random image each. None = enough to fill one grid, or 16.
+    classes: Classes | None            = None,       # Class indices; each seed in each. None = one after the other.
+    grid_size: GridSize | None         = None,       # (columns, rows): write grids. None = one file per image.
+    image_zoom: Zoom                   = 1,          # Enlarge every pixel to so many.
+    net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = those of the last step.
+    minibatch_size: PositiveInt | None = None,       # Images generated at once. None = by resolution.
+    result_dir: FileName               = 'results',
 ) -> list[str]:
     """Write generated images as ``seedNNNN.png`` (``seedNNNN-classK.png``), or as grids ``gridNNN.png``.
 

@@ -1,6 +1,7 @@
 """Find the latents whose image is nearest to a given one."""
 
 import os
+from typing import Literal
 
 import theano_torch  # noqa: F401  (lets Theano be imported)
 
@@ -18,6 +19,7 @@ from common.images import (
     convert_to_pil_image,
     save_pil_image,
 )
+from common.options import Classes, FileName, NonNegative, PositiveInt, Run, Seed, Snapshot
 from nets import ops
 from nets.network import Network, random_latents
 from nets.tf_training import Optimizer
@@ -101,20 +103,20 @@ class _Search:
 
 
 def project_image(
-    run_dir,                    # Folder to write into.
-    run,                        # Run or network pickle.
-    image,                      # Image file; its centre square is used.
-    snapshot        = None,     # Of a run: thousands of images. None = the latest.
-    num_steps       = 300,      # Adam steps from each starting point.
-    num_starts      = None,     # Random starting points; the best end counts. None = 4, or one per class.
-    learning_rate   = 0.3,      # Of Adam at the start; it falls to zero along a cosine.
-    prior_weight    = 0.01,     # Of the latents' length against the pixels.
-    classes         = None,     # Class indices of the starts, in turn. None = one class after the other.
-    video           = False,    # Also write a video of the way.
-    random_seed     = 1000,
-    net             = 'Gs',     # 'Gs' = averaged weights, 'G' = those of the last step.
-    minibatch_size  = None,     # Starts at once. None = by resolution.
-    result_dir      = 'results',
+    run_dir,                                         # Folder to write into.
+    run: Run,                                        # Run or network pickle.
+    image: FileName,                                 # Image file; its centre square is used.
+    snapshot: Snapshot | None          = None,       # Of a run: thousands of images. None = the latest.
+    num_steps: PositiveInt             = 300,        # Adam steps from each starting point.
+    num_starts: PositiveInt | None     = None,       # Random starting points; None = 4, or one per class.
+    learning_rate: NonNegative         = 0.3,        # Of Adam at the start; it falls to zero along a cosine.
+    prior_weight: NonNegative          = 0.01,       # Of the latents' length against the pixels.
+    classes: Classes | None            = None,       # Class indices of the starts. None = one after the other.
+    video: bool                        = False,      # Also write a video of the way.
+    random_seed: Seed                  = 1000,
+    net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = those of the last step.
+    minibatch_size: PositiveInt | None = None,       # Starts at once. None = by resolution.
+    result_dir: FileName               = 'results',
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Find the latents whose image is nearest to a given one.
 

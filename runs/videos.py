@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.ndimage
@@ -17,6 +17,7 @@ from common.images import (
     convert_to_pil_image,
     create_image_grid,
 )
+from common.options import Classes, FileName, FramesPerSecond, GridSize, PositiveInt, Run, Seconds, Seed, Snapshot, Zoom
 from runs.folder import locate_run_dir
 from runs.images import classes_in_turn, generate, load_generator, one_hot, zoomed
 from runs.records import caption_of, list_fakes, read_stats
@@ -78,24 +79,25 @@ def smooth_latents(num_frames: int, num_cells: int, latent_size: int, sigma_fram
     normal latents have on average. The end goes on to the beginning.
     """
     latents = random_state.randn(num_frames, num_cells, latent_size)
-    latents = scipy.ndimage.gaussian_filter1d(latents, sigma_frames, axis=0, mode='wrap')
+    if sigma_frames >= 0.125:       # Below, SciPy's filter has one tap.
+        latents = scipy.ndimage.gaussian_filter1d(latents, sigma_frames, axis=0, mode='wrap')
     return (latents / np.sqrt(np.mean(np.square(latents), axis=-1, keepdims=True))).astype(np.float32)
 
 
 def generate_interpolation_video(
-    run_dir,                        # Folder to write into.
-    run,                            # Run or network pickle.
-    snapshot            = None,     # Of a run: thousands of images. None = the latest.
-    duration_seconds    = 60.0,     # The video goes round: it ends where it began.
-    fps                 = 60,       # Frames per second.
-    smoothing_seconds   = 0.75,     # Standard deviation of the blur over time; the paper's: 45 frames at 60 Hz.
-    grid_size           = (1, 1),   # (columns, rows) of images side by side.
-    classes             = None,     # Class indices of the grid's cells, in turn. None = one after the other.
-    image_zoom          = 1,        # Enlarge every pixel to so many.
-    random_seed         = 1000,
-    net                 = 'Gs',     # 'Gs' = averaged weights, 'G' = those of the last step.
-    minibatch_size      = None,     # Images generated at once. None = by resolution.
-    result_dir          = 'results',
+    run_dir,                                         # Folder to write into.
+    run: Run,                                        # Run or network pickle.
+    snapshot: Snapshot | None          = None,       # Of a run: thousands of images. None = the latest.
+    duration_seconds: Seconds          = 60.0,       # The video goes round: it ends where it began.
+    fps: FramesPerSecond               = 60,         # Frames per second.
+    smoothing_seconds: Seconds         = 0.75,       # Deviation of the blur over time; the paper: 45 frames at 60 Hz.
+    grid_size: GridSize                = (1, 1),     # (columns, rows) of images side by side.
+    classes: Classes | None            = None,       # Class indices of the cells. None = one after the other.
+    image_zoom: Zoom                   = 1,          # Enlarge every pixel to so many.
+    random_seed: Seed                  = 1000,
+    net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = those of the last step.
+    minibatch_size: PositiveInt | None = None,       # Images generated at once. None = by resolution.
+    result_dir: FileName               = 'results',
 ) -> str:
     """Write ``interpolation.mp4``, a walk through the latent space; see :func:`smooth_latents`.
 
@@ -134,13 +136,13 @@ def subtitled(image: Image.Image, caption: str, longest_caption: str) -> Image.I
 
 
 def generate_training_video(
-    run_dir,                        # Folder to write into.
-    run,                            # Run whose pictures fakesNNNNNN.png to show.
-    duration_seconds    = 20.0,     # Without the end.
-    hold_seconds        = 2.0,      # For how long the last picture stays.
-    fps                 = 30,       # Frames per second.
-    captions            = True,     # Thousands of images shown, lod and time below each picture.
-    result_dir          = 'results',
+    run_dir,                                # Folder to write into.
+    run: Run,                               # Run whose pictures fakesNNNNNN.png to show.
+    duration_seconds: Seconds = 20.0,       # Without the end.
+    hold_seconds: Seconds     = 2.0,        # For how long the last picture stays.
+    fps: FramesPerSecond      = 30,         # Frames per second.
+    captions: bool            = True,       # Thousands of images shown, lod and time below each picture.
+    result_dir: FileName      = 'results',
 ) -> str:
     """Write ``training.mp4``: how the images of a run's fixed latents develop.
 

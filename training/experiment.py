@@ -18,7 +18,7 @@ import theano_env
 from common.console import OutputLogger, command_line
 from common.errors import UserError
 from common.files import append_bytes, atomic_write
-from common.objects import import_obj
+from common.objects import defaults_of, import_obj
 from data.dataset import Dataset
 from metrics import digit_recognition, evaluation
 from nets.network import Network
@@ -27,7 +27,15 @@ from nets.ranks import SINGLE, Ranks
 from runs import states
 from runs.folder import create_result_subdir, in_use
 from training import processes, stopping
-from training.options import check_arguments, check_minibatches, check_options, is_training
+from training.options import (
+    NETWORK_SHAPE,
+    check_arguments,
+    check_labels,
+    check_minibatches,
+    check_options,
+    check_utility,
+    is_training,
+)
 from training.resume import Start, find_start, resume_in
 
 
@@ -53,7 +61,7 @@ def build_network(name: str, experiment: dict, num_channels: int, resolution: in
     """Build the network `name`, 'G' or 'D', of an experiment."""
     kwargs = dict(experiment[name])
     func = kwargs.pop('func')
-    check_arguments(name, kwargs, import_obj(func))
+    check_arguments(name, kwargs, import_obj(func), given=NETWORK_SHAPE)
     return Network(name, func=func, num_channels=num_channels, resolution=resolution, label_size=label_size, **kwargs)
 
 
@@ -85,7 +93,7 @@ def run_experiment(
     with processes.process_group(ranks, environment.device), contextlib.ExitStack() as lock:
         start, unused = None, lock.enter_context(contextlib.ExitStack())     # Left when log and lock are closed.
         with processes.rank_0_first(ranks):
-            train_func, options, loss_kwargs = check_options(experiment, train_gan)
+            train_func, options, loss_kwargs = check_options(experiment, train_gan, ranks)
             if ranks.rank == 0:
                 start = claim_folder(experiment, result_dir, environment, train_gan, lock)
         start = processes.from_rank_0(ranks, start)
@@ -100,7 +108,9 @@ def run_experiment(
                 # The data set may have to be made, so one after the other.
                 with processes.rank_0_first(ranks):
                     training_set, G, D, Gs = prepare(experiment, data_dir, start.networks)
-                    check_minibatches(ranks, train_func, options, training_set.resolution)
+                    all_options = {**defaults_of(train_func), **options}
+                    check_labels(experiment, all_options, training_set.label_size)
+                    check_minibatches(ranks, all_options, training_set.resolution, experiment['D'])
             except UserError:
                 if ranks.rank == 0 and start.is_new:
                     unused.callback(shutil.rmtree, start.run_dir)       # Nothing has begun.
@@ -170,14 +180,9 @@ def run_utility(experiment: dict, result_dir: str, engine: str = 'auto', theano_
     str
         The folder.
     """
+    func, kwargs = check_utility(experiment), dict(experiment['train'])
+    kwargs.pop('func')
     environment = theano_env.configure(engine, theano_flags, precision=precision)
-    kwargs = dict(experiment['train'])
-    func = import_obj(kwargs.pop('func'))
-    check_arguments('train', kwargs, func, given=['run_dir', 'result_dir'])
-    missing = [name for name, parameter in inspect.signature(func).parameters.items()
-               if parameter.default is parameter.empty and name not in kwargs and name != 'run_dir']
-    if missing:
-        raise UserError(f'train.{missing[0]}: is missing, {experiment["train"]["func"]} needs it')
     if 'result_dir' in inspect.signature(func).parameters:
         kwargs['result_dir'] = result_dir
     np.random.seed(experiment.get('random_seed', 1000))

@@ -1,8 +1,8 @@
 """Options of an experiment: resolved, with variants and overrides, and checked."""
 
-import ast
 import contextlib
 import copy
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,18 +16,28 @@ import loss
 import metrics
 from common.errors import UserError, did_you_mean
 from common.objects import defaults_of, import_obj
+from common.options import Names, Run, RunName, Seed, Snapshot, annotations_of, check_value, parse_text, short_repr
+from common.options import check_options as check_options_of
 from data.dataset import Dataset
-from nets.ranks import Ranks
+from nets.ranks import SINGLE, Ranks
+from networks import FeatureMaps
 from training import processes
 from training.schedule import Schedule
 
 RESUME_OPTIONS = ('resume_run_id', 'resume_snapshot', 'resume_with_changes')   # In the section 'train', see where_from.
 PLAIN = (bool, int, float, str, list, tuple, dict, type(None))      # What options are made of.
+LOSS_INPUTS = ('G', 'D', 'min_lod', 'max_lod', 'real_images', 'real_labels', 'fake_latents', 'fake_labels', 'image_lod',
+               'random', 'ranks')       # Parameters of evaluate_loss that are no options...
+NETWORK_SHAPE = ('num_channels', 'resolution', 'label_size')    # ...and those of networks: they come from the data set.
+RESUME_TYPES: dict[str, Any] = {'resume_run_id': Run | None, 'resume_snapshot': Snapshot, 'resume_with_changes': bool}
+TOP_LEVEL_TYPES: dict[str, Any] = {'desc': RunName, 'random_seed': Seed, 'metrics': Names}
+FUNC_EXAMPLES = {'G': 'networks.G_paper', 'D': 'networks.D_paper', 'create_dataset': 'dataset_tool.create_digits'}
 SECTIONS = ('desc', 'random_seed', 'dataset', 'create_dataset', 'G', 'D', 'loss', 'train', 'metrics')
 
 
-def resolve_config(config: Any, name: str, overrides: Iterable[str] = ()) -> dict:
-    """The experiment `name` of `config` as one dict, checked, with `overrides` applied.
+def resolve_config(config: Any, name: str, overrides: Iterable[str] = (),
+                   train_gan: Callable | None = None) -> dict:
+    """The experiment `name` of `config` as one dict, its sections checked, with `overrides` applied.
 
     Parameters
     ----------
@@ -37,31 +47,66 @@ def resolve_config(config: Any, name: str, overrides: Iterable[str] = ()) -> dic
         Key of ``config.experiments``, followed by any number of keys of ``config.variants``: ``'NAME-VARIANT'``.
     overrides : iterable of str
         ``'SECTION.KEY=VALUE'``, for example ``'train.total_kimg=10'``.
+    train_gan : callable, optional
+        The training function of experiments that name none: its signature says what a VALUE means.
 
     Raises
     ------
     UserError
-        Unknown experiment, section or key; the message names the nearest valid one.
+        Unknown experiment, section or key, or a value that the option cannot have; the message names the nearest valid
+        one.
     """
     experiment = with_variants(config, name)
-    for override in overrides:
-        path, equals, text = override.partition('=')
-        section, _, key = path.partition('.')
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = text
-        if equals and not key and section in ('desc', 'random_seed', 'metrics'):
-            experiment[section] = value
-        elif equals and key:
-            experiment.setdefault(section, {})[key] = value
-        else:
-            raise UserError(f'--set {override}: write SECTION.KEY=VALUE, for example train.total_kimg=10')
+    apply_overrides(experiment, overrides, train_gan)
     check_keys(name, experiment, SECTIONS)
-    for section in ('dataset', 'G', 'D', 'train') if is_training(experiment) else ():
+    if 'train' not in experiment:
+        raise UserError(f"experiments[{name!r}]: the section 'train' is missing; it may be empty: 'train': {{}}")
+    for section in ('dataset', 'G', 'D') if is_training(experiment) else ():
         if section not in experiment:
             raise UserError(f'experiments[{name!r}]: the section {section!r} is missing')
+    for section in ('G', 'D', 'create_dataset'):
+        if 'func' not in experiment.get(section, {'func': ''}):
+            raise UserError(f'{section}.func: is missing; name the function, for example {FUNC_EXAMPLES[section]!r}')
     return experiment
+
+
+def apply_overrides(experiment: dict, overrides: Iterable[str], train_gan: Callable | None = None) -> None:
+    """Put overrides ``'SECTION.KEY=VALUE'`` into an experiment; see :func:`resolve_config`."""
+    given = []
+    for override in overrides:
+        path, equals, text = override.partition('=')
+        section, _, key = path.strip().partition('.')
+        if section not in SECTIONS:
+            check_keys('--set', [section], SECTIONS)
+        if not equals or bool(key) == (section in TOP_LEVEL_TYPES):
+            raise UserError(f'--set {override}: write SECTION.KEY=VALUE, for example train.total_kimg=10')
+        given.append((section, key.strip(), text))
+    # The functions first: they say what the other values can be.
+    for section, key, text in sorted(given, key=lambda entry: entry[1] != 'func'):
+        if not key:
+            experiment[section] = parse_text(section, text, TOP_LEVEL_TYPES[section])
+            continue
+        types = {} if key == 'func' else types_of(section, experiment, train_gan)
+        option, at, resolution = key.partition('[')
+        value = parse_text(f'{section}.{key}', text, Any if at else types.get(key, Any))
+        options = experiment.setdefault(section, {})
+        if at and resolution[:-1].isdigit() and resolution.endswith(']'):
+            # One entry of a table: train.minibatch_overrides[64]=8.
+            options[option] = {**(options.get(option) or {}), int(resolution[:-1]): value}
+        else:
+            options[key] = value
+
+
+def types_of(section: str, experiment: dict, train_gan: Callable | None) -> dict[str, Any]:
+    """{option: annotation} of a section, {} where it is not known which function gets the options."""
+    funcs: dict[str, Callable] = {'dataset': Dataset, 'loss': loss.evaluate_loss}
+    func = funcs.get(section)
+    if section == 'train':
+        func = training_function(experiment, train_gan) if train_gan or 'func' in experiment['train'] else None
+    elif func is None and 'func' in experiment.get(section, {}):
+        func = function_of(section, experiment)
+    types: dict[str, Any] = annotations_of(func) if func else {}
+    return {**types, **RESUME_TYPES} if section == 'train' else types
 
 
 def with_variants(config: Any, name: str) -> dict:
@@ -74,32 +119,74 @@ def with_variants(config: Any, name: str) -> dict:
             raise UserError(f'experiment={name!r}: config.py has no such '
                             f'experiment{nearest(name, [*config.experiments, *config.variants])}')
         chosen.insert(0, variant)
+    check_sections(f'experiments[{base!r}]', config.experiments[base])
     experiment = copy.deepcopy(config.experiments[base])
     for variant in chosen:
+        check_sections(f'variants[{variant!r}]', config.variants[variant])
         for section, options in config.variants[variant].items():
-            experiment[section] = {**experiment.get(section, {}), **copy.deepcopy(options)}
+            changes = copy.deepcopy(options)
+            experiment[section] = {**experiment.get(section, {}), **changes} if isinstance(options, dict) else changes
         experiment['desc'] = f'{experiment.get("desc", base)}-{variant}'
     return experiment
+
+
+def check_sections(place: str, sections: object) -> None:
+    """Raise `UserError` unless an experiment or variant is a dict of sections, and these are what they have to be."""
+    if not isinstance(sections, dict):
+        raise UserError(f"{place}={short_repr(sections)}: must be a dict of sections, for example {{'train': {{}}}}")
+    for section, options in sections.items():
+        if section in SECTIONS and section not in TOP_LEVEL_TYPES and not isinstance(options, dict):
+            raise UserError(f"{place}[{section!r}]={short_repr(options)}: must be a dict {{option: value}}")
 
 
 def is_training(experiment: dict) -> bool:
     """Whether an experiment trains networks. Otherwise its ``train.func`` is one of util_scripts.py or like those."""
     func = experiment.get('train', {}).get('func')
-    return func is None or 'dataset' in inspect.signature(import_obj(func)).parameters
+    return func is None or 'dataset' in parameters_of('train', function_of('train', experiment))
 
 
 def describe_experiment(experiment: dict) -> str:
-    """A few words on an experiment, for a list of them."""
-    train = experiment['train']
-    if 'dataset' not in experiment:
-        return train.get('func', '')
-    return (f'{experiment["dataset"]["resolution"]}x{experiment["dataset"]["resolution"]}, '
-            f'{train.get("total_kimg", 15000)} kimg')
+    """A few words on an experiment, for a list of them; what is wrong with one that cannot be run."""
+    try:
+        check_sections('experiment', experiment)
+        for section in ('train', *(() if 'func' in experiment.get('train', {}) else ('dataset', 'G', 'D'))):
+            if section not in experiment:
+                return f'error: the section {section!r} is missing'
+        if 'dataset' not in experiment:
+            return str(experiment['train'].get('func', ''))
+        types, options = annotations_of(Dataset), experiment['dataset']
+        if 'h5_path' not in options:
+            return 'error: dataset.h5_path is missing'
+        for name in ('h5_path', 'resolution'):
+            check_value('dataset.' + name, options.get(name, None if name == 'resolution' else ''), types[name])
+    except UserError as error:
+        return f'error: {error}'
+    resolution = options.get('resolution')
+    size = f'{resolution}x{resolution}' if resolution else options['h5_path']
+    return f'{size}, {experiment["train"].get("total_kimg", 15000)} kimg'
+
+
+def function_of(section: str, experiment: dict) -> Callable:
+    """The function that ``SECTION.func`` names."""
+    func = import_obj(experiment[section]['func'])
+    if not callable(func):
+        raise UserError(f'{section}.func={experiment[section]["func"]!r}: is no function')
+    return func
+
+
+def parameters_of(section: str, func: Callable) -> dict[str, inspect.Parameter]:
+    """{name: parameter} of a function, without ``*args`` and ``**kwargs``."""
+    try:
+        parameters = inspect.signature(func).parameters
+    except (ValueError, TypeError):     # Some functions written in C have none.
+        raise UserError(f'{section}.func={getattr(func, "__name__", func)!r}: cannot be called with options') from None
+    return {name: parameter for name, parameter in parameters.items()
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)}
 
 
 def check_arguments(section: str, kwargs: dict, func: Callable, given: Iterable[str] = (),
                     more: Iterable[str] = ()) -> None:
-    """Check the keys of a config section against the parameters of the function that gets them.
+    """Check a config section against the signature of the function that gets it: names, values, nothing missing.
 
     Parameters
     ----------
@@ -111,9 +198,13 @@ def check_arguments(section: str, kwargs: dict, func: Callable, given: Iterable[
     more : sequence of str
         Options that are no parameters.
     """
-    parameters = inspect.signature(func).parameters.values()
-    valid = {parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD} - set(given)
-    check_keys(section, kwargs, valid | {'func'} | set(more))
+    parameters, given = parameters_of(section, func), set(given)
+    check_keys(section, kwargs, (set(parameters) - given) | {'func'} | set(more))
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in kwargs and name not in given:
+            raise UserError(f'{section}.{name}: is missing, {func.__name__} needs it')
+    check_options_of(kwargs, func, lambda name: f'{section}.{name}', more={
+        name: RESUME_TYPES.get(name, Any) for name in more})
 
 
 def check_keys(section: str, given: Iterable[str], valid: Iterable[str]) -> None:
@@ -127,10 +218,12 @@ def nearest(word: object, candidates: Iterable) -> str:
     return did_you_mean(word, candidates, cutoff=0.5) or '; choose from ' + ', '.join(sorted(map(str, candidates)))
 
 
-def training_function(experiment: dict, train_gan: Callable) -> Callable:
+def training_function(experiment: dict, train_gan: Callable | None) -> Callable:
     """The function that ``train.func`` names, or `train_gan` where an experiment names none."""
-    func = experiment['train'].get('func')
-    return train_gan if func is None else import_obj(func)
+    if experiment['train'].get('func') is not None:
+        return function_of('train', experiment)
+    assert train_gan
+    return train_gan
 
 
 def with_defaults(experiment: dict, train_gan: Callable) -> dict:
@@ -155,14 +248,16 @@ def with_defaults(experiment: dict, train_gan: Callable) -> dict:
     return full
 
 
-def check_options(experiment: dict, train_gan: Callable) -> tuple[Callable, dict, dict]:
-    """Check the options of an experiment that trains.
+def check_options(experiment: dict, train_gan: Callable, ranks: Ranks = SINGLE) -> tuple[Callable, dict, dict]:
+    """Check the options of an experiment that trains, all sections: names, values, and whether they fit together.
 
     Parameters
     ----------
     experiment : dict
     train_gan : callable
         The training function of experiments that name none.
+    ranks : Ranks
+        Which share the minibatches.
 
     Returns
     -------
@@ -172,8 +267,9 @@ def check_options(experiment: dict, train_gan: Callable) -> tuple[Callable, dict
     Raises
     ------
     UserError
-        An option that does not exist; the message names the nearest one.
+        An option that does not exist, or a value that it cannot have; the message names the nearest one.
     """
+    check_top_level(experiment)
     train, loss_kwargs = dict(experiment['train']), experiment.get('loss', {})
     train_func = training_function(experiment, train_gan)
     check_arguments('train', train, train_func, given=['run_dir', 'dataset', 'G', 'D', 'loss_kwargs', 'ranks',
@@ -182,18 +278,101 @@ def check_options(experiment: dict, train_gan: Callable) -> tuple[Callable, dict
         train.pop(option, None)
     if 'run_states' not in inspect.signature(train_func).parameters and experiment['train'].get('resume_run_id'):
         raise UserError(f'train.resume_run_id: {experiment["train"]["func"]!r} cannot resume')
-    check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=['G', 'D', 'random', 'ranks'])
-    loss.check_choices(**{key: loss_kwargs[key] for key in ('type', 'cond_type') if key in loss_kwargs})
+    check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=LOSS_INPUTS)
     check_keys('metrics', experiment.get('metrics', []), ['digit_recognition', *metrics.METRICS])
+    check_arguments('dataset', experiment['dataset'], Dataset)
+    if 'create_dataset' in experiment:
+        check_arguments('create_dataset', experiment['create_dataset'], function_of('create_dataset', experiment),
+                        given=['h5_path'])
+    for net in 'GD':
+        check_arguments(net, experiment[net], function_of(net, experiment), given=NETWORK_SHAPE)
+    check_together(experiment, {**defaults_of(train_func), **train}, ranks)
     return train_func, train, loss_kwargs
 
 
-def check_minibatches(ranks: Ranks, train_func: Callable, train: dict, resolution: int) -> None:
-    """Whether the ranks can share the minibatches of the whole schedule, see `processes.check_minibatches`."""
-    options = {**defaults_of(train_func), **train}
-    lowest = min(2 ** int(np.log2(options['lod_initial_resolution'])), resolution)
+def check_utility(experiment: dict) -> Callable:
+    """Check the options of an experiment that does not train; return its function."""
+    check_top_level(experiment)
+    func = function_of('train', experiment)
+    check_arguments('train', experiment['train'], func, given=['run_dir', 'result_dir'])
+    return func
+
+
+def check_top_level(experiment: dict) -> None:
+    """Check what stands beside the sections of an experiment: desc, random_seed, metrics."""
+    for name, annotation in TOP_LEVEL_TYPES.items():
+        if name in experiment:
+            check_value(name, experiment[name], annotation)
+
+
+def check_together(experiment: dict, train: dict, ranks: Ranks) -> None:
+    """Check what takes several options to be wrong, as far as it does not depend on the data set's file."""
+    resolution = experiment['dataset'].get('resolution')
+    check_labels(experiment, train, experiment['dataset'].get('max_labels', 'all'))
+    if 'digit_recognition' in experiment.get('metrics', []) and not importlib.util.find_spec('sklearn'):
+        raise UserError("metrics: 'digit_recognition' needs scikit-learn; pip install it, or use --set metrics=[]")
+    for name in experiment.get('metrics', []):
+        if name in metrics.METRICS and 'classifier' in metrics.METRICS[name].needs:
+            raise UserError(f'metrics: {name!r} needs the file of a classifier; take it out, and after the training: '
+                            f'python evaluate_metrics.py RUN --metrics {name} --classifier FILE')
+    if resolution is None:
+        return
+    for net in 'GD':
+        func = function_of(net, experiment)
+        types, options = annotations_of(func), {**defaults_of(func), **experiment[net]}
+        if 'resolution' in types:
+            check_value('dataset.resolution', resolution, types['resolution'])
+        if {'fmap_base', 'fmap_decay', 'fmap_max'} <= options.keys():
+            # Where there are none left, it says so.
+            maps = FeatureMaps(resolution, options['fmap_base'], options['fmap_decay'], options['fmap_max'], net + '.')
+            maps(maps.last_stage - ('progressive' in options))      # Those of MNIST have a stage less.
+    check_minibatches(ranks, train, resolution, experiment['D'])
+
+
+def check_labels(experiment: dict, train: dict, label_size: int | str) -> None:
+    """Raise `UserError` where an option needs labels and there are none.
+
+    Parameters
+    ----------
+    experiment : dict
+    train : dict
+        Its options of the training function, with defaults.
+    label_size : int or 'all'
+        Number of columns of the labels.
+    """
+    grid_type = train.get('image_grid_type', 'default')
+    if grid_type != 'default' and label_size == 0:
+        raise UserError(f"train.image_grid_type={grid_type!r}: the dataset has no labels; use 'default'")
+    if 'digit_recognition' in experiment.get('metrics', []) and label_size in (0, 1):
+        raise UserError(f"metrics: 'digit_recognition' needs a dataset with two labels or more, this one has "
+                        f'{"none" if label_size == 0 else "one"}; use --set metrics=[]')
+
+
+def check_minibatches(ranks: Ranks, train: dict, resolution: int, D_options: dict) -> None:
+    """Whether the ranks, and the groups of D's minibatch statistics, can share the minibatches of the whole schedule.
+
+    Parameters
+    ----------
+    ranks : Ranks
+    train : dict
+        Options of the training function, with defaults.
+    resolution : int
+        Of the data set.
+    D_options : dict
+    """
+    if not {'lod_initial_resolution', 'minibatch_default', 'minibatch_overrides'} <= train.keys():
+        return      # A training function of the user's own.
+    lowest = min(2 ** int(np.log2(train['lod_initial_resolution'])), resolution)
     resolutions = [2 ** k for k in range(lowest.bit_length() - 1, resolution.bit_length())]
-    processes.check_minibatches(ranks, resolutions, options['minibatch_default'], options['minibatch_overrides'])
+    sizes = {res: (train['minibatch_overrides'] or {}).get(res, train['minibatch_default']) for res in resolutions}
+    processes.check_minibatches(ranks, resolutions, train['minibatch_default'], train['minibatch_overrides'])
+    for option in ('mbstat_groups', 'mbstd_group_size'):
+        number = D_options.get(option) or 1
+        for res, size in sizes.items():
+            share = size // ranks.size
+            if share % number and not (option == 'mbstd_group_size' and share < number):
+                raise UserError(f'D.{option}={number}: must divide the minibatch, which is {share} at {res}x{res}'
+                                f'{" per process" if ranks.size > 1 else ""}')
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from data import hdf5_format
 from nets import costs
 from nets.network import Network
 from training.experiment import build_network
-from training.options import check_options, is_training
+from training.options import check_options, check_utility, is_training
 from training.schedule import training_schedule
 
 D_STEP_FORWARDS = 13        # A D step of WGAN-GP in forward passes of D: four evaluations and their derivatives...
@@ -114,11 +114,13 @@ def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]
 def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: dict | None = None,
              precision: str = 'auto', *, train_gan: Callable) -> None:
     """Print the resolved experiment `chosen`, its schedule, and estimates of memory and time."""
-    pprint.pprint(chosen, width=120, sort_dicts=False)
     if not is_training(chosen):
+        check_utility(chosen)
+        pprint.pprint(chosen, width=120, sort_dicts=False)
         return
-    environment = theano_env.configure(engine, theano_flags, precision=precision)
     train_func, options, _ = check_options(chosen, train_gan)
+    environment = theano_env.configure(engine, theano_flags, precision=precision)
+    pprint.pprint(chosen, width=120, sort_dicts=False)
     G, D, there = build_networks(chosen, data_dir)
     print('\n%s: %s' % (os.path.join(data_dir, chosen['dataset']['h5_path']), 'there' if there else
                         'not there; planned for RGB images without labels'))

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.options import CountTable, NetResolution, NonNegative, NumberTable, Positive, PositiveInt
+
 
 class Schedule(NamedTuple):
     """What is in force after some number of real images, see :func:`training_schedule`."""
@@ -19,18 +21,18 @@ class Schedule(NamedTuple):
 
 
 def training_schedule(
-    cur_nimg,                               # Number of real images shown so far.
-    resolution,                             # Full resolution of the networks.
-    total_kimg              = 15000,        # Length of the training, in thousands of real images.
-    lod_initial_resolution  = 4,            # Image resolution at the beginning.
-    lod_training_kimg       = 600,          # Thousands of real images at each resolution before it is doubled.
-    lod_transition_kimg     = 600,          # Thousands of real images during which the new layers fade in.
-    minibatch_default       = 16,           # Images per step...
-    minibatch_overrides     = None,         # ...and at some resolutions {resolution: images}.
-    rampup_kimg             = 40,           # Thousands of images until the full learning rates. 0 = none.
-    rampdown_kimg           = 0,            # Thousands of images at the end that ramp down to zero. 0 = none.
-    tick_kimg_default       = 50,           # Thousands of images per tick...
-    tick_kimg_overrides     = None,         # ...and at some resolutions {resolution: kimg}.
+    cur_nimg: float,                                  # Number of real images shown so far.
+    resolution: int,                                  # Full resolution of the networks.
+    total_kimg: Positive                    = 15000,  # Length of the training, in thousands of real images.
+    lod_initial_resolution: NetResolution   = 4,      # Image resolution at the beginning.
+    lod_training_kimg: NonNegative          = 600,    # Thousands of images at each resolution before it doubles.
+    lod_transition_kimg: NonNegative        = 600,    # Thousands of images during which the new layers fade in.
+    minibatch_default: PositiveInt          = 16,     # Images per step...
+    minibatch_overrides: CountTable | None  = None,   # ...and at some resolutions {resolution: images}.
+    rampup_kimg: NonNegative                = 40,     # Thousands of images until full learning rates. 0 = none.
+    rampdown_kimg: NonNegative              = 0,      # Thousands of images at the end that ramp to zero. 0 = none.
+    tick_kimg_default: Positive             = 50,     # Thousands of images per tick...
+    tick_kimg_overrides: NumberTable | None = None,   # ...and at some resolutions {resolution: kimg}.
 ) -> Schedule:
     """The progressive schedule of section 2 and appendix A of the paper as a pure function of `cur_nimg`.
 
@@ -70,12 +72,13 @@ def learning_rate(schedule: Schedule, maximum: float, overrides: dict[int, float
 def next_lod_range(cur_nimg: int, resolution: int, schedule_kwargs: dict) -> Schedule | None:
     """The :class:`Schedule` at some time within the next lod range, or None if the training ends before."""
     total_nimg = schedule_kwargs['total_kimg'] * 1000
-    phases = [schedule_kwargs[key] for key in ('lod_training_kimg', 'lod_transition_kimg') if schedule_kwargs[key] > 0]
-    if not phases:
-        return None
+    training, transition = [schedule_kwargs[key] for key in ('lod_training_kimg', 'lod_transition_kimg')]
     present = lod_range_of(training_schedule(cur_nimg, resolution, **schedule_kwargs))
-    # Steps of half a phase do not miss one.
-    for nimg in [*np.arange(cur_nimg, total_nimg, min(phases) * 500), total_nimg - 1]:
+    # The middles of all phases, and the end, which may come before the middle of one.
+    starts = [(training + transition) * index for index in range(resolution.bit_length() + 1)]
+    offsets = [training / 2] * (training > 0) + [training + transition / 2] * (transition > 0)
+    middles = [1000 * (start + offset) for start in starts for offset in offsets]
+    for nimg in [*(nimg for nimg in middles if cur_nimg <= nimg < total_nimg), total_nimg - 1]:
         schedule = training_schedule(nimg, resolution, **schedule_kwargs)
         if lod_range_of(schedule) != present:
             return schedule

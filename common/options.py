@@ -1,0 +1,384 @@
+"""What values an option can have: types for signatures, and the one check of a value against them.
+
+Every function that a configuration or a command line calls annotates its options with a plain type, a ``Literal`` or
+one of the types below. :func:`check_options` and :func:`parse_text` read the signature and let pydantic compare.
+Nothing is converted: 'false' is no boolean, 15.5 and True are no whole numbers.
+"""
+
+import ast
+import collections.abc
+import contextlib
+import copy
+import functools
+import inspect
+import os
+import re
+import reprlib
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
+
+import numpy as np
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    PydanticUserError,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+)
+
+from common.errors import UserError, did_you_mean
+
+T = TypeVar('T')
+
+
+class Allowed(NamedTuple):
+    """The words for a type in messages: "must be ..."."""
+
+    words: str
+
+
+def _power_of_two(value: int) -> int:
+    if value < 1 or value & (value - 1):
+        raise ValueError('no power of two')
+    return value
+
+
+def _all_different(values: list) -> list:
+    if len(set(values)) < len(values):
+        raise ValueError('one of them twice')
+    return values
+
+
+def _group_name(name: str) -> str:
+    if not re.fullmatch('group[1-9][0-9]{0,5}', name):
+        raise ValueError('no such average')
+    return name
+
+
+def _file_name(text: str) -> str:
+    if len(text) > 200 or any(character in '/\\' or ord(character) < 32 for character in text):
+        raise ValueError('no name of a file')
+    return text
+
+
+def _ordered(values: object) -> object:
+    if not isinstance(values, list):    # What a tuple, a range or an array has become.
+        raise ValueError('no list')
+    return values
+
+
+def _plain_text(text: str) -> str:
+    if '\0' in text:
+        raise ValueError('a NUL character')
+    return text
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Types.
+
+IN_ORDER = BeforeValidator(_ordered)    # Of sequences.
+
+PositiveInt = Annotated[int, Ge(1), Allowed('a whole number from 1')]
+NonNegativeInt = Annotated[int, Ge(0), Allowed('a whole number from 0')]
+Size = Annotated[int, Ge(1), Le(2 ** 20), Allowed('a whole number from 1 to 1048576')]
+Zoom = Annotated[int, Ge(1), Le(256), Allowed('a whole number from 1 to 256')]
+FramesPerSecond = Annotated[int, Ge(1), Le(1000), Allowed('a whole number from 1 to 1000')]
+Threads = Annotated[int, Ge(1), Le(1024), Allowed('a whole number from 1 to 1024')]
+PowerOfTwo = Annotated[int, Ge(1), Le(2 ** 20), AfterValidator(_power_of_two),
+                       Allowed('a power of two, for example 64')]
+NetResolution = Annotated[int, Ge(4), Le(2 ** 20), AfterValidator(_power_of_two),
+                          Allowed('a power of two from 4 on, for example 64')]
+Seed = Annotated[int, Ge(0), Le(2 ** 32 - 1), Allowed('a whole number from 0 to 4294967295')]
+Ticks = Annotated[int, Ge(0), Allowed('a whole number of ticks, 0 for never')]
+
+Number = Annotated[float, Ge(-1e30), Le(1e30), Allowed('a number')]
+Positive = Annotated[float, Gt(0), Le(1e30), Allowed('a number above 0')]
+NonNegative = Annotated[float, Ge(0), Le(1e30), Allowed('a number from 0 on')]
+Probability = Annotated[float, Ge(0), Le(1), Allowed('a number from 0 to 1')]
+MapDecay = Annotated[float, Ge(0), Le(100), Allowed('a number from 0 to 100')]
+Decay = Annotated[float, Ge(0), Lt(1), Allowed('a number from 0 to below 1')]
+Seconds = Annotated[float, Ge(0), Le(86400), Allowed('a number of seconds from 0 to 86400')]
+
+Text = Annotated[str, AfterValidator(_plain_text), Allowed('a text')]
+RunName = Annotated[str, AfterValidator(_file_name), Allowed('a text that can be part of the name of a folder')]
+FileName = Annotated[str, MinLen(1), AfterValidator(_plain_text), Allowed('the name of a file or folder')]
+FilePath = Annotated[FileName | os.PathLike, Allowed('the name of a file or folder')]
+Run = Annotated[NonNegativeInt | FileName, Allowed("the number or folder of a run, or a network pickle")]
+Snapshot = Annotated[NonNegativeInt | FileName,
+                     Allowed("a number of thousands of images, 'latest' or 'final'")]
+GridSize = Annotated[tuple[PositiveInt, PositiveInt], Strict(False), IN_ORDER,
+                     Allowed('two whole numbers from 1, (columns, rows), for example (8, 4)')]
+Shard = Annotated[tuple[PositiveInt, PositiveInt], Strict(False), IN_ORDER,
+                  Allowed('two whole numbers, (part, number of parts), for example (1, 4)')]
+Classes = Annotated[list[NonNegativeInt], IN_ORDER, MinLen(1),
+                    Allowed('a list of one or more class indices from 0, for example [0, 3]')]
+DifferentClasses = Annotated[list[NonNegativeInt], IN_ORDER, MinLen(1), AfterValidator(_all_different),
+                             Allowed('a list of different class indices from 0, for example [0, 3]')]
+Seeds = Annotated[list[Seed], IN_ORDER, MinLen(1),
+                  Allowed('a list of one or more whole numbers from 0 to 4294967295, for example [0, 1, 2]')]
+Names = Annotated[list[Text], IN_ORDER, Allowed("a list of names, for example ['swd']")]
+RateTable = Annotated[dict[PowerOfTwo, NonNegative], Allowed(
+    '{resolution: number from 0 on}, for example {512: 0.002, 1024: 0.003}')]
+CountTable = Annotated[dict[PowerOfTwo, PositiveInt], Allowed(
+    '{resolution: whole number from 1}, for example {256: 14, 512: 6}')]
+NumberTable = Annotated[dict[PowerOfTwo, Positive], Allowed(
+    '{resolution: number above 0}, for example {256: 5, 512: 2}')]
+
+MinibatchStat = Literal['Tstdeps', 'Tstd']
+MinibatchAverage = Annotated[
+    Literal['all', 'flat', 'spatial', 'none', 'gpool'] | Annotated[str, AfterValidator(_group_name)],
+    Allowed("'all', 'flat', 'spatial', 'none', 'gpool' or 'groupG', for example 'group4'")]
+Kernels = Annotated[int, Ge(0), Le(4096), Allowed('a whole number from 0 to 4096')]
+
+SETTINGS: dict[str, Any] = {    # What stands at the top of config.py.
+    'experiment': Annotated[str, MinLen(1), Allowed('the name of an experiment')],
+    'data_dir': FileName,
+    'result_dir': FileName,
+    'engine': Literal['auto', 'torch', 'theano', 'python'],
+    'precision': Literal['auto', 'float32', 'tf32', 'bfloat16', 'float16'],
+    'theano_flags': Annotated[dict[str, Any] | None, Allowed("a dict {flag: value}, for example {'device': 'cpu'}")],
+    'experiments': Annotated[dict[str, Any], Allowed('a dict {name: experiment}')],
+    'variants': Annotated[dict[str, Any], Allowed('a dict {name: sections}')],
+}
+
+
+DEFAULT_SETTINGS: dict[str, Any] = {    # Those that config.py may leave out.
+    'experiment': None, 'data_dir': 'datasets', 'result_dir': 'results', 'engine': 'auto', 'precision': 'auto',
+    'theano_flags': None, 'variants': {},
+}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Checks.
+
+
+@contextlib.contextmanager
+def reading_config(script: str) -> Iterator[None]:
+    """Around the import and :func:`check_settings` of `config.py`: what is wrong there ends `script` with one line."""
+    try:
+        yield
+    except SyntaxError as error:
+        raise SystemExit(f'{script}: error: {error.filename}, line {error.lineno}: {error.msg}') from None
+    except UserError as error:
+        raise SystemExit(f'{script}: error: {error}') from None
+
+
+def check_settings(config: types.ModuleType) -> None:
+    """Check the top-level values of `config.py`, and fill in what it may leave out; what is None is not chosen.
+
+    Raises
+    ------
+    UserError
+    """
+    for name, annotation in SETTINGS.items():
+        if name not in DEFAULT_SETTINGS and not hasattr(config, name):
+            raise UserError(f'config.py: `{name} = ...` is missing; it is {allowed(annotation)}')
+        if not hasattr(config, name):
+            setattr(config, name, copy.copy(DEFAULT_SETTINGS[name]))
+        elif getattr(config, name) is not None or name not in ('experiment', 'theano_flags'):
+            check_value(f'config.py: {name}', getattr(config, name), annotation)
+
+
+def check_value(option: str, value: object, annotation: Any, equals: str = '=') -> None:
+    """Check a value against an annotation.
+
+    Parameters
+    ----------
+    option : str
+        For the message, for example ``'train.total_kimg'``.
+    value : object
+    annotation : type
+    equals : str
+        What stands between option and value in the message.
+
+    Raises
+    ------
+    UserError
+        One line with the option, its value and what is allowed.
+    """
+    adapter = _adapter(annotation)
+    if adapter is None:
+        return
+    try:
+        adapter.validate_python(_plain(value))
+    except (ValidationError, RecursionError):
+        choices = [choice for choice in _choices(annotation) if isinstance(choice, str)]
+        near = did_you_mean(value, choices) if isinstance(value, str) else ''
+        raise UserError(f'{option}{equals}{short_repr(value) if equals == "=" else shortened(str(value))}: must be '
+                        f'{allowed(annotation)}{near}') from None
+
+
+def check_options(values: Mapping[str, object], func: Callable, naming: Callable[[str], str],
+                  equals: str = '=', more: Mapping[str, Any] = types.MappingProxyType({})) -> None:
+    """Check values against the signature of the function that gets them; unknown names pass.
+
+    Parameters
+    ----------
+    values : dict
+    func : callable
+    naming : callable
+        From the name of a parameter to that of the option.
+    equals : str
+        See :func:`check_value`.
+    more : dict
+        {name: annotation} of options that are no parameters.
+    """
+    annotations = {**more, **annotations_of(func)}
+    for name, value in values.items():
+        if name in annotations:
+            check_value(naming(name), value, annotations[name], equals)
+
+
+def option_name(parameter: str) -> str:
+    """The option of a command line for a parameter: '--num-images' for 'num_images'."""
+    return '--' + parameter.replace('_', '-')
+
+
+def check_command_line(values: Mapping[str, object], func: Callable) -> None:
+    """:func:`check_options` for the options of a command line, whose names begin with ``--``."""
+    check_options(values, func, option_name, ' ')
+
+
+@functools.cache
+def annotations_of(func: Callable) -> dict[str, Any]:
+    """{parameter: annotation} of a function or class, ``Annotated`` included; {} where they cannot be read."""
+    try:
+        hints = typing.get_type_hints(func.__init__ if inspect.isclass(func) else func, include_extras=True)
+    except (NameError, TypeError, AttributeError):     # A function of the user's own.
+        return {}
+    # The type of ``**kwargs`` is that of their values, not that of an option.
+    kinds = {name: parameter.kind for name, parameter in inspect.signature(func).parameters.items()}
+    return {name: hint for name, hint in hints.items()
+            if kinds.get(name) in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)}
+
+
+def parse_text(option: str, text: str, annotation: Any = Any) -> object:
+    """The value that a text of the command line stands for, by the type of its option.
+
+    Parameters
+    ----------
+    option : str
+        For messages.
+    text : str
+        ``true``, ``yes``, ``on`` and their opposites are booleans where the option is one, ``none`` is None; else what
+        Python's literals say, else the text itself.
+    annotation : type
+
+    Raises
+    ------
+    UserError
+        Brackets or quotes that do not match.
+    """
+    text, kinds = text.strip(), set(_leaves(annotation))
+    if text in [choice for choice in _choices(annotation) if isinstance(choice, str)]:
+        return text
+    word = text.lower()
+    if bool in kinds and word in ('true', 'yes', 'on', 'false', 'no', 'off'):
+        return word in ('true', 'yes', 'on')
+    if type(None) in kinds and word in ('none', 'null'):
+        return None
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        if str not in kinds and (text[:1] in tuple('([{\'"') or text[-1:] in tuple(')]}\'"')):
+            raise UserError(f'{option}={shortened(text)}: must be {allowed(annotation)}; do brackets and quotes '
+                            'match?') from None
+        return text
+    if str in kinds and not isinstance(value, str) and not _fits(value, annotation):
+        return text
+    return value
+
+
+def allowed(annotation: Any) -> str:
+    """What a type allows, in words."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        words = [extra.words for extra in annotation.__metadata__ if isinstance(extra, Allowed)]
+        return words[-1] if words else allowed(arguments[0])
+    if origin is Literal:
+        return ' or '.join(map(repr, arguments))
+    if origin in (Union, types.UnionType):
+        # None comes last.
+        return ' or '.join(map(allowed, sorted(arguments, key=lambda argument: argument is type(None))))
+    if origin is collections.abc.Callable or annotation is collections.abc.Callable:
+        return 'a function'
+    words_of: dict[Any, str] = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text',
+                                type(None): 'None', dict: 'a dict', list: 'a list', tuple: 'a list'}
+    return words_of.get(origin or annotation, f'a {getattr(annotation, "__name__", annotation)}')
+
+
+def short_repr(value: object) -> str:
+    """``repr(value)`` in one line that is not too long."""
+    return shortened(_SHORT.repr(value))
+
+
+def shortened(text: str, length: int = 100) -> str:
+    """`text` in one line of at most `length` characters."""
+    line = ' '.join(text.split())
+    return line if len(line) <= length else f'{line[:length - 4]} ...'
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 90
+_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple = 4, 12, 12, 12
+
+
+# An annotation is hashable unless a Literal or a metadata in it is not; all of ours are.
+@functools.cache
+def _adapter(annotation: Any) -> TypeAdapter | None:
+    if annotation in (Any, inspect.Parameter.empty):
+        return None
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True,
+                                                         allow_inf_nan=False))
+    except (PydanticUserError, TypeError):      # A type of the user's own that pydantic does not know.
+        return None
+
+
+def _fits(value: object, annotation: Any) -> bool:
+    try:
+        check_value('', value, annotation)
+    except UserError:
+        return False
+    return True
+
+
+def _plain(value: object) -> object:
+    """The value with NumPy's scalars and arrays, ranges and tuples as Python's numbers and lists."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, (list, tuple, range)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {_plain(key) if isinstance(key, np.generic) else key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    """The plain types that a value itself may have: ``bool | None`` has bool and NoneType."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        yield from _leaves(arguments[0])
+    elif origin in (Union, types.UnionType):
+        for argument in arguments:
+            yield from _leaves(argument)
+    else:
+        yield origin or annotation
+
+
+def _choices(annotation: Any) -> Iterable[object]:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        yield from arguments
+    elif origin is Annotated:
+        yield from _choices(arguments[0])
+    elif origin in (Union, types.UnionType):
+        for argument in arguments:
+            yield from _choices(argument)
