@@ -16,6 +16,7 @@ import theano_env
 from common.errors import UserError, exit_status
 from common.options import PositiveInt, Seed, check_settings, check_value, option_name, reading_config
 from metrics import evaluation
+from runs.folder import is_trained, locate_network_pkl, locate_run_dir
 from runs.records import RESULTS_NAME, read_config
 from training import experiment
 
@@ -32,11 +33,12 @@ def parse_arguments(config: ModuleType, argv: list[str] | None) -> argparse.Name
                '  python evaluate_metrics.py results/003-celeba --metrics fid --inception-weights weights.pth\n'
                '  python evaluate_metrics.py results/004-mnistrgb --metrics mnist_modes --classifier classifier.npz\n'
                % '\n'.join('  %-16s %d' % (name, entry.num_images) for name, entry in metrics.METRICS.items()))
-    parser.add_argument('run_dir', metavar='RUN', help='run folder, for example results/000-digits')
+    parser.add_argument('run', metavar='RUN', help="number or folder of a run, or 'latest'")
     parser.add_argument('--metrics', nargs='+', default=['swd', 'ms_ssim'], metavar='NAME',
                         help='default: swd ms_ssim')
     parser.add_argument('--num-images', type=int, metavar='N', help='generated images per snapshot')
     parser.add_argument('--only-final', action='store_true', help='the last snapshot only')
+    parser.add_argument('--snapshot', metavar='KIMG', help="one snapshot: thousands of images, 'final' or 'latest'")
     parser.add_argument('--seed', type=int, default=1000, help='of latents and random numbers (default: %(default)s)')
     parser.add_argument('--minibatch', type=int, default=64, metavar='N', help='images generated at a time')
     parser.add_argument('--inception-weights', metavar='FILE', help='weights of torch-fidelity')
@@ -44,7 +46,8 @@ def parse_arguments(config: ModuleType, argv: list[str] | None) -> argparse.Name
     parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
     parser.add_argument('--cache-dir', metavar='DIR', help='statistics of reals (default: DATA_DIR/metric-cache)')
     parser.add_argument('--spill-dir', metavar='DIR', help='temporary files instead of memory for swd')
-    parser.add_argument('--engine', default=config.engine, help='default: %(default)s')
+    parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
+    theano_env.add_arguments(parser, config)
     return parser.parse_args(argv)
 
 
@@ -54,16 +57,20 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
         raise UserError(f'--num-images {args.num_images}: must be at least 2')
     for name, annotation in (('minibatch', PositiveInt), ('seed', Seed)):
         check_value(option_name(name), getattr(args, name), annotation, ' ')
-    theano_env.configure(args.engine, config.theano_flags, None, config.precision)
     for name in args.metrics:
         metrics.check_name(name)
-    config_of_run = read_config(args.run_dir)
+    run_dir = locate_run_dir(args.run, args.result_dir, is_trained)
+    snapshot = None
+    if args.snapshot is not None:
+        snapshot = os.path.splitext(os.path.basename(locate_network_pkl(run_dir, args.snapshot)))[0]
+    config_of_run = read_config(run_dir)
+    theano_env.configure(args.engine, theano_env.with_device(config.theano_flags, args.device), None, config.precision)
     cache_dir = args.cache_dir or os.path.join(args.data_dir, 'metric-cache')
     evaluation.evaluate_run(
-        args.run_dir, args.metrics, lambda: experiment.open_dataset(config_of_run, args.data_dir), cache_dir,
+        run_dir, args.metrics, lambda: experiment.open_dataset(config_of_run, args.data_dir), cache_dir,
         num_images=args.num_images, random_seed=args.seed, minibatch_size=args.minibatch,
         inception_weights=args.inception_weights, classifier=args.classifier, only_final=args.only_final,
-        spill_dir=args.spill_dir)
+        spill_dir=args.spill_dir, snapshot=snapshot)
 
 
 def main(argv: list[str] | None = None) -> int:

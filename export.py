@@ -34,6 +34,7 @@ from common.objects import defaults_of
 from nets import layers
 from nets.network import Network
 from nets.pickles import load_pkl
+from runs.folder import locate_network_pkl
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The layout of the 2018 release.
@@ -387,27 +388,34 @@ def save_onnx(net: Network, path: str, lod: float | None = None) -> None:
 
 def pick(loaded: Any, name: str) -> Network:
     """The network called G, D or Gs of a loaded pickle, or the only one."""
-    if not isinstance(loaded, (tuple, list)):
+    if isinstance(loaded, Network):
         return loaded
+    if not isinstance(loaded, (tuple, list)):
+        raise UserError(f'the pickle holds a {type(loaded).__name__}, not a network or (G, D, Gs)')
     if len(loaded) != 3:
         raise UserError(f'the pickle holds {len(loaded)} networks, not G, D and Gs')
     return loaded[['G', 'D', 'Gs'].index(name)]
 
 
 def main(argv: list[str] | None = None) -> int:
+    import config
     parser = argparse.ArgumentParser(
         description='Write a network for use elsewhere.', formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='examples:\n  python export.py onnx results/000-digits/network-final.pkl digits.onnx\n'
+        epilog='examples:\n  python export.py onnx 0 digits.onnx\n'
                '  python export.py state results/000-digits/network-final.pkl digits.npz --network G')
     parser.add_argument('format', choices=['onnx', 'state'], help='ONNX, or the variables of the 2018 release')
-    parser.add_argument('source', help='pickle of (G, D, Gs)')
+    parser.add_argument('source', metavar='RUN_OR_PKL', help="number or folder of a run, 'latest', or a pickle of "
+                        '(G, D, Gs)')
     parser.add_argument('target', help='file to write')
     parser.add_argument('--network', choices=['G', 'D', 'Gs'], default='Gs', help='default: %(default)s')
     parser.add_argument('--lod', type=float, help='level of detail of the ONNX model; default: that of the network')
+    parser.add_argument('--snapshot', metavar='KIMG', help="of a run: thousands of images, 'final' or 'latest', the "
+                        'default')
+    parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
     args = parser.parse_args(argv)
 
     def export():
-        net = pick(load_pkl(args.source), args.network)
+        net = pick(load_pkl(locate_network_pkl(args.source, args.snapshot, args.result_dir)), args.network)
         if args.format == 'onnx':
             save_onnx(net, args.target, args.lod)
         else:

@@ -158,8 +158,9 @@ def parse_arguments(argv: list[str] | None, config: ModuleType) -> argparse.Name
             '\n'.join('  ' + line.strip() for line in __doc__.split('\n') if line.startswith('    '))))
     parser.add_argument('names', nargs='*', metavar='NAME', help="figures, see below; 'all': all of them")
     parser.add_argument('--run', action='append', default=[], dest='runs', metavar='[EXPERIMENT=]RUN',
-                        help="number or folder of a run, or a network pickle; with the experiment of config.py that it "
-                             "stands for, unless the folder's config.txt tells; may be given several times")
+                        help="number or folder of a run, 'latest', or a network pickle; with the experiment of "
+                             "config.py that it stands for, unless the folder's config.txt tells; may be given several "
+                             'times')
     parser.add_argument('--out', default=os.path.join(config.result_dir, 'figures'), metavar='DIR',
                         help='default: %(default)s')
     parser.add_argument('--seeds', type=number_list, metavar='LIST',
@@ -170,7 +171,7 @@ def parse_arguments(argv: list[str] | None, config: ModuleType) -> argparse.Name
     parser.add_argument('--list', action='store_true', help='print what each figure needs, and stop')
     parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
     parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
-    parser.add_argument('--engine', default=config.engine, help='what computes; default: %(default)s')
+    theano_env.add_arguments(parser, config)
     args = parser.parse_args(argv)
     if not args.names and not args.list:
         parser.error("which figures? Name some, or 'all'; --list tells what there is")
@@ -191,7 +192,8 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> bool:
     names = list(FIGURES) if 'all' in args.names else list(dict.fromkeys(args.names))
     runs = [recognise(config, run, args.result_dir) for run in args.runs]
     name_the_nameless(runs, names)
-    theano_env.configure(args.engine, config.theano_flags, precision=config.precision)
+    theano_env.configure(args.engine, theano_env.with_device(config.theano_flags, args.device),
+                         precision=config.precision)
     features = None
     if args.inception_weights and 'figure10' in names:
         from metrics.inception import InceptionFeatures

@@ -132,10 +132,11 @@ def make_datasets(data_dir: str) -> None:
                 writer.add_images(images[group])
 
 
-def make_classifier(data_dir: str, out_dir: str) -> None:
+def make_classifier(data_dir: str, out_dir: str, engine: str, device: str) -> None:
     """The classifier that reads the digits of the three colour channels."""
     path = os.path.join(out_dir, 'classifier.npz')
-    if not os.path.exists(path) and train_classifier.main([os.path.join(data_dir, DIGITS['h5_path']), path]):
+    arguments = [os.path.join(data_dir, DIGITS['h5_path']), path, '--engine', engine, '--device', device]
+    if not os.path.exists(path) and train_classifier.main(arguments):
         raise UserError(f'{path}: could not be made')
 
 
@@ -146,22 +147,23 @@ def run_dir_of(job: Job, out_dir: str) -> pathlib.Path | None:
     return None
 
 
-def train_job(job: Job, data_dir: str, out_dir: str) -> None:
+def train_job(job: Job, data_dir: str, out_dir: str, engine: str = 'auto', device: str = 'cpu') -> None:
     """Train one job in this process."""
     result_dir = os.path.join(out_dir, job.folder)
     os.makedirs(result_dir, exist_ok=True)
     with open(os.path.join(result_dir, 'output.txt'), 'w', encoding='utf-8') as output, \
             contextlib.redirect_stdout(output):
         experiment.run_experiment({**job.experiment, 'desc': job.name, 'random_seed': job.seed}, data_dir, result_dir,
-                                  'auto', {**config.theano_flags, 'device': 'cpu'}, train_gan=train.train_gan)
+                                  engine, theano_env.with_device(config.theano_flags, device),
+                                  train_gan=train.train_gan)
 
 
-def evaluate_job(job: Job, data_dir: str, out_dir: str) -> None:
+def evaluate_job(job: Job, data_dir: str, out_dir: str, engine: str = 'auto', device: str = 'cpu') -> None:
     """Evaluate the metrics of one job that are not evaluated yet; a diverged run has none."""
     run_dir = run_dir_of(job, out_dir)
     if run_dir is None:
         return
-    theano_env.configure('auto', {**config.theano_flags, 'device': 'cpu'})
+    theano_env.configure(engine, theano_env.with_device(config.theano_flags, device))
     with contextlib.redirect_stderr(io.StringIO()):     # Its progress bars.
         evaluation.evaluate_run(
             str(run_dir), METRICS[job.part], lambda: experiment.open_dataset(read_config(str(run_dir)), data_dir),
@@ -169,13 +171,13 @@ def evaluate_job(job: Job, data_dir: str, out_dir: str) -> None:
             classifier=os.path.join(out_dir, 'classifier.npz'))
 
 
-def on_all(function: Callable[[Job, str, str], None], desc: str, jobs: list[Job], data_dir: str, out_dir: str,
-           workers: int) -> None:
-    """Call ``function(job, data_dir, out_dir)`` for all jobs, one process each, one thread per process."""
+def on_all(function: Callable[[Job, str, str, str, str], None], desc: str, jobs: list[Job], data_dir: str,
+           out_dir: str, workers: int, engine: str, device: str) -> None:
+    """Call ``function(job, data_dir, out_dir, engine, device)`` for all jobs, a process each, of one thread."""
     os.environ['OMP_NUM_THREADS'] = '1'     # For the processes that are about to start.
     context = multiprocessing.get_context('spawn')
     with concurrent.futures.ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
-        futures = {pool.submit(function, job, data_dir, out_dir): job for job in jobs}
+        futures = {pool.submit(function, job, data_dir, out_dir, engine, device): job for job in jobs}
         try:
             for future in tqdm(concurrent.futures.as_completed(futures), total=len(futures), desc=desc, unit='run'):
                 try:
@@ -194,9 +196,9 @@ def run_command(args: argparse.Namespace) -> None:
     if not args.report:
         make_datasets(args.data_dir)
         unfinished = [job for job in jobs if run_dir_of(job, args.out_dir) is None]
-        on_all(train_job, 'Training', unfinished, args.data_dir, args.out_dir, args.workers)
-        make_classifier(args.data_dir, args.out_dir)
-        on_all(evaluate_job, 'Evaluating', jobs, args.data_dir, args.out_dir, args.workers)
+        on_all(train_job, 'Training', unfinished, args.data_dir, args.out_dir, args.workers, args.engine, args.device)
+        make_classifier(args.data_dir, args.out_dir, args.engine, args.device)
+        on_all(evaluate_job, 'Evaluating', jobs, args.data_dir, args.out_dir, args.workers, args.engine, args.device)
     small_scale.write(jobs, {job.folder: run_dir_of(job, args.out_dir) for job in jobs}, args.report_dir)
 
 
@@ -210,6 +212,8 @@ def main(argv: list[str] | None = None) -> int:
                         help='default: %(default)s')
     parser.add_argument('--report-dir', default=str(ROOT / 'results'), metavar='DIR', help='default: %(default)s')
     parser.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N', help='default: one per core')
+    theano_env.add_arguments(parser, config)
+    parser.set_defaults(device='cpu')
     args = parser.parse_args(argv)
     return exit_status('reproduce.py', lambda: run_command(args),
                        interrupted='interrupted; finished runs are kept, the same command goes on')

@@ -15,6 +15,7 @@ auto     torch if PyTorch can be imported, else theano if there is a g++, else p
 The engines theano and python need NumPy 1; torch runs on NumPy 2, too.
 """
 
+import argparse
 import ctypes.util
 import difflib
 import importlib.util
@@ -22,6 +23,8 @@ import os
 import shutil
 import sys
 import threading
+from collections.abc import Mapping
+from types import ModuleType
 from typing import NamedTuple
 
 import theano_torch
@@ -48,6 +51,19 @@ class Environment(NamedTuple):
 
     def __str__(self) -> str:
         return self.description
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: ModuleType) -> None:
+    """Give a script the options --engine and --device; `config` is config.py."""
+    parser.add_argument('--engine', default=config.engine, help='what computes: auto, torch, theano or python; '
+                        'default: %(default)s')
+    parser.add_argument('--device', help="where: cpu, cuda, cuda:1, ... or auto; default: theano_flags['device'] of "
+                        'config.py')
+
+
+def with_device(flags: Mapping[str, object] | None, device: str | None) -> dict[str, object]:
+    """Theano's flags with another device, unless `device` is None."""
+    return {**(flags or {}), **({} if device is None else {'device': device})}
 
 
 def configure(engine: str = 'auto', flags: dict[str, object] | None = None, local_rank: int | None = None,

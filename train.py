@@ -306,7 +306,7 @@ def parse_arguments(config: Any, argv: Sequence[str] | None) -> argparse.Namespa
                'train.py --set train.total_kimg=2 --result-dir /tmp/results\n  python train.py --resume latest\n  '
                'torchrun --nproc_per_node=8 train.py --experiment celebahq-v2-8gpus')
     parser.add_argument('--experiment', default=config.experiment, metavar='NAME', help='default: %(default)s')
-    parser.add_argument('--engine', default=config.engine, help='auto, torch, theano or python; default: %(default)s')
+    theano_env.add_arguments(parser, config)
     parser.add_argument('--precision', default=config.precision, help='auto, float32, tf32, bfloat16 or float16; '
                         'default: %(default)s')
     parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')

@@ -27,7 +27,7 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
     """Train, save and tell how well it reads."""
     for name, annotation in (('epochs', PositiveInt), ('seed', Seed)):
         check_value(option_name(name), getattr(args, name), annotation, ' ')
-    theano_env.configure(args.engine, config.theano_flags, None, config.precision)
+    theano_env.configure(args.engine, theano_env.with_device(config.theano_flags, args.device), None, config.precision)
     with Dataset(args.h5_path) as dataset:
         if dataset.label_size < 2 or dataset.shape[0] != 1:
             raise UserError(f'{args.h5_path}: has {dataset.shape[0]} colour channels and {dataset.label_size} '
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('output', metavar='NPZ', help='file of weights to write')
     parser.add_argument('--epochs', type=int, default=4, metavar='N', help='default: %(default)s')
     parser.add_argument('--seed', type=int, default=1000, help='default: %(default)s')
-    parser.add_argument('--engine', default=config.engine, help='default: %(default)s')
+    theano_env.add_arguments(parser, config)
     args = parser.parse_args(argv)
     return exit_status('train_classifier.py', lambda: run_command(args, config),
                        (UserError, theano_env.EnvironmentProblem))

@@ -30,7 +30,7 @@ from training import experiment
 
 
 OPTIONS: dict[str, dict[str, Any]] = {     # Of all commands; defaults are those of the functions.
-    'snapshot': {'metavar': 'KIMG', 'help': "thousands of images, or 'final'; default: the latest"},
+    'snapshot': {'metavar': 'KIMG', 'help': "thousands of images, 'final' or 'latest', the default"},
     'seeds': {'type': number_list, 'metavar': 'LIST', 'help': 'one random image each, for example 0-15,40'},
     'classes': {'type': number_list, 'metavar': 'LIST', 'help': 'class indices; default: one after the other'},
     'grid_size': {'type': grid, 'metavar': 'COLUMNSxROWS', 'help': 'images side by side, for example 8x4'},
@@ -80,7 +80,8 @@ def parse_arguments(argv: list[str] | None, config: ModuleType) -> dict:
             function.__name__, help=help_text, description=help_text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             epilog='examples:\n' + '\n'.join('  python util_scripts.py ' + example for example in examples))
-        command.add_argument('run', metavar='RUN_OR_PKL', help='number or folder of a run, or a network pickle')
+        command.add_argument('run', metavar='RUN_OR_PKL',
+                             help="number or folder of a run, 'latest', or a network pickle")
         for name in positional:
             command.add_argument(name, metavar=name.upper())
         for name, default in defaults_of(function).items():
@@ -88,7 +89,7 @@ def parse_arguments(argv: list[str] | None, config: ModuleType) -> dict:
                 command.add_argument('--' + name.replace('_', '-'), default=default, **OPTIONS[name])
         command.add_argument('--out', metavar='DIR', help='folder to write; default: a new one in the result folder')
         command.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
-        command.add_argument('--engine', default=config.engine, help='what computes; default: %(default)s')
+        theano_env.add_arguments(command, config)
         command.set_defaults(command=function.__name__)
     command = commands.add_parser(
         'report', help='Write a page to look at a run: curves, timing, pictures, metrics, configuration.',
@@ -97,22 +98,24 @@ def parse_arguments(argv: list[str] | None, config: ModuleType) -> dict:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='examples:\n  python util_scripts.py report 3\n'
                '  python util_scripts.py report results/000-digits --out digits.html')
-    command.add_argument('run', metavar='RUN', help='number or folder of a run')
+    command.add_argument('run', metavar='RUN', help="number or folder of a run, or 'latest'")
     command.add_argument('--out', metavar='FILE', help='default: report.html in the folder of the run')
     command.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
-    command.set_defaults(command='report', engine=None)
+    command.set_defaults(command='report', engine=None, device=None)
     return vars(parser.parse_args(argv))
 
 
 def run_command(args: dict, config: ModuleType) -> None:
     """Run a command with the options that :func:`parse_arguments` returned."""
-    command, out, result_dir, engine = (args.pop(name) for name in ('command', 'out', 'result_dir', 'engine'))
+    command, out, result_dir, engine, device = (
+        args.pop(name) for name in ('command', 'out', 'result_dir', 'engine', 'device'))
     chosen = {'desc': command.replace('_', '-'), 'train': {'func': 'util_scripts.' + command, **args}}
     if command == 'report':
         page.write_report(locate_run_dir(args['run'], result_dir), out)
     else:
         check_command_line(args, next(function for function in COMMANDS if function.__name__ == command))
-        experiment.run_utility(chosen, result_dir, engine, config.theano_flags, config.precision, out)
+        experiment.run_utility(chosen, result_dir, engine, theano_env.with_device(config.theano_flags, device),
+                               config.precision, out)
 
 
 def main(argv: list[str] | None = None) -> int:

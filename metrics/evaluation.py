@@ -84,7 +84,8 @@ def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, datase
 def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], AbstractContextManager[Dataset]],
                  cache_dir: AnyPath, num_images: int | None = None, random_seed: int = 1000, minibatch_size: int = 64,
                  inception_weights: AnyPath | None = None, classifier: AnyPath | None = None, only_final: bool = False,
-                 spill_dir: AnyPath | None = None, final_Gs: Network | None = None) -> list[dict[str, Any]]:
+                 spill_dir: AnyPath | None = None, final_Gs: Network | None = None,
+                 snapshot: str | None = None) -> list[dict[str, Any]]:
     """Evaluate metrics on the snapshots of a run.
 
     Parameters
@@ -110,6 +111,8 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
         Folder for temporary files of `swd`, which otherwise keeps its descriptors in memory.
     final_Gs : Network, optional
         The averaged generator of ``network-final.pkl``, where it is at hand.
+    snapshot : str, optional
+        File name without suffix: leave out all other snapshots.
 
     Returns
     -------
@@ -125,6 +128,7 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
     for name in names:
         metrics.check_name(name)
     snapshots = find_snapshots(os.fspath(run_dir))[-1 if only_final else 0:]
+    snapshots = [entry for entry in snapshots if snapshot in (None, entry.snapshot)]
     results_path = os.path.join(run_dir, RESULTS_NAME)
     results = read_jsonl(results_path)
     done = {_key(entry) for entry in results}

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from common.errors import UserError
 from data import hdf5_format
 from nets.network import random_latents
-from runs.folder import locate_network_pkl, locate_run_dir
+from runs.folder import is_trained, locate_network_pkl, locate_run_dir
 from runs.images import generate, load_generator, num_classes, one_hot
 from runs.records import RESULTS_NAME, read_config, read_stats
 from training.options import with_variants
@@ -125,7 +125,7 @@ def recognise(config: ModuleType, argument: str, result_dir: str = 'results') ->
         with_variants(config, name)
     if os.path.isfile(run) or run.endswith('.pkl'):
         return Run(locate_network_pkl(run), name)
-    folder = locate_run_dir(run, result_dir)
+    folder = locate_run_dir(run, result_dir, is_trained)
     if name is None:
         name = experiment_called(config, read_config(folder).get('desc', ''))
     return Run(folder, name)

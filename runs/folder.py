@@ -4,16 +4,18 @@ import contextlib
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import filelock
 
 from common.errors import UserError, did_you_mean
+from runs import records
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Names of its files.
 
 NETWORK_SNAPSHOT = 'network-snapshot-%06d.pkl'     # % thousands of images
+FINAL_NETWORKS = 'network-final.pkl'
 DONE_FILE = '_training-done.txt'
 EVENTS_FILE = 'events.out.tfevents.training'
 LOCK_FILE = '.lock'         # While a process trains there.
@@ -73,90 +75,49 @@ def _run_numbers(result_dir):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Finding the run that a training starts from: by the number of a folder ``NNN-...``, its name, its path or 'latest'.
+# Finding it. All scripts find runs and networks by these functions.
 
 
-def find_run(result_dir: str, run_id: int | str) -> str:
-    """The folder of a run.
-
-    Parameters
-    ----------
-    result_dir : str
-    run_id : int or str
-        Its number, 'latest' for the highest one, its name in `result_dir`, or its path.
-
-    Raises
-    ------
-    UserError
-    """
-    runs: dict[int, list[str]] = {}
-    for name in sorted(os.listdir(result_dir)) if os.path.isdir(result_dir) else []:
-        match = re.match(r'(\d+)-', name)
-        if match and os.path.isdir(os.path.join(result_dir, name)):
-            runs.setdefault(int(match[1]), []).append(name)
-    names = [name for number in sorted(runs) for name in runs[number]]
-    run_id = str(run_id)
-    if run_id == 'latest' and names:
-        found = names[-1:]
-    elif run_id.isdigit():
-        found = runs.get(int(run_id), [])
-    else:
-        found = [run_id] if run_id in names else []
-        if not found and os.path.isdir(run_id):
-            return os.path.normpath(run_id)
-    if len(found) != 1:
-        raise UserError('resume_run_id=%r: %s; give its number, folder or \'latest\'%s' % (
-            run_id, 'there are several such runs: ' + ', '.join(found) if found else 'no such run in %s' % result_dir,
-            did_you_mean(run_id, names)))
-    return os.path.join(result_dir, found[0])
+def is_training(run_dir: str) -> bool:
+    """Whether `train.py` has trained there. A folder of images, of a video or of a projection is none."""
+    config = records.config_or_none(run_dir)
+    if config is not None:
+        return 'dataset' in config
+    return has_networks(run_dir) or bool(state_paths(run_dir))
 
 
-def find_networks(result_dir: str, run_id: int | str, snapshot: int | str) -> tuple[str, float | None]:
-    """(path, kimg or None) of the network pickle that a new run starts from.
-
-    Parameters
-    ----------
-    result_dir : str
-    run_id : int or str
-        A run, see :func:`find_run`, or the path of a network pickle.
-    snapshot : int or str
-        Of a run: its kimg. For a pickle it is ignored.
-
-    Raises
-    ------
-    UserError
-    """
-    path = str(run_id)
-    if not is_pickle(run_id):
-        run_dir = find_run(result_dir, run_id)
-        snapshots = {number_of(path): path for path in network_snapshots(run_dir)}
-        number = str(snapshot)
-        if not number.isdigit() or int(number) not in snapshots:
-            raise UserError(f"train.resume_snapshot={snapshot!r}: use 'latest', or a snapshot of {run_dir}: "
-                            f"{', '.join(map(str, snapshots)) or 'it has none'}")
-        path = snapshots[int(number)]
-    numbered = re.fullmatch(r'network-snapshot-(\d+)\.pkl', os.path.basename(path))
-    return path, float(numbered[1]) if numbered else None
+def has_begun(run_dir: str) -> bool:
+    """Whether a training has got far enough to be looked at: it has saved something, or written a status line."""
+    return is_training(run_dir) and bool(
+        has_networks(run_dir) or state_paths(run_dir) or os.path.exists(os.path.join(run_dir, 'stats.jsonl')))
 
 
-def is_pickle(run_id: int | str) -> bool:
-    """Whether `run_id` names a network pickle rather than a run."""
-    return str(run_id).endswith('.pkl')
+def has_networks(run_dir: str) -> bool:
+    """Whether there are network snapshots in a folder."""
+    return bool(list_network_pkls(run_dir))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Finding the run to look at: by path, name or number; a folder ``NNN`` counts too, an empty one does not.
+def can_go_on(run_dir: str) -> bool:
+    """Whether a training has got far enough to be gone on with: it has saved a training state or networks."""
+    return is_training(run_dir) and (has_networks(run_dir) or bool(state_paths(run_dir)))
 
 
-def locate_run_dir(run: int | str, result_dir: str = 'results') -> str:
+def is_trained(run_dir: str) -> bool:
+    """Whether it is the folder of a training that has saved networks."""
+    return is_training(run_dir) and has_networks(run_dir)
+
+
+def locate_run_dir(run: int | str, result_dir: str = 'results', latest: Callable[[str], bool] = has_begun) -> str:
     """The folder of a run.
 
     Parameters
     ----------
     run : int or str
-        Its number, ``3`` or ``'003'``, the name of its folder or a path.
+        Its number, ``3`` or ``'003'``, the name of its folder, a path, or ``'latest'``. An empty folder has no number.
     result_dir : str
         Where run folders are.
+    latest : callable
+        Which folders ``'latest'`` chooses from: function of a path. The highest number wins.
 
     Raises
     ------
@@ -164,14 +125,15 @@ def locate_run_dir(run: int | str, result_dir: str = 'results') -> str:
         There is no such run, or there are several.
     """
     text = str(run)
+    folders = _run_folders(result_dir)
+    if text == 'latest':
+        for name in reversed(folders):
+            if latest(os.path.join(result_dir, name)):
+                return os.path.join(result_dir, name)
+        raise UserError(f'run latest: {_LACKING[latest]} in {result_dir}; there are {_some(folders)}')
     for path in (text, os.path.join(result_dir, text)):
         if os.path.isdir(path) and not text.isdecimal():
-            return path
-    folders = []
-    for name in sorted(os.listdir(result_dir)) if os.path.isdir(result_dir) else ():
-        path = os.path.join(result_dir, name)
-        if re.match(r'\d+', name) and os.path.isdir(path) and {*os.listdir(path)} - {LOCK_FILE}:    # Else just made.
-            folders.append(name)
+            return os.path.normpath(path)
     if text.isdecimal():
         number = re.compile(f'0*{int(text)}(-.*)?')
         matches = list(filter(number.fullmatch, folders))
@@ -179,8 +141,30 @@ def locate_run_dir(run: int | str, result_dir: str = 'results') -> str:
             return os.path.join(result_dir, matches[0])
         if matches:
             raise UserError(f'run {text}: there are several in {result_dir}, {" and ".join(matches)}; give the folder')
-    raise UserError('run %s: no such run in %s%s' % (
-        run, result_dir, did_you_mean(text, folders) or '; there are ' + (', '.join(folders) or 'none')))
+    raise UserError(f'run {run}: no such run in {result_dir}'
+                    f'{did_you_mean(text, folders) or "; there are " + _some(folders)}')
+
+
+_LACKING: dict[Callable[[str], bool], str] = {
+    has_begun: 'no training has got as far as a status line',
+    is_trained: 'no training has saved networks yet',
+    can_go_on: 'no training has saved a state or networks yet'}
+
+
+def _run_folders(result_dir):
+    """Names of the folders with numbers, the lowest first."""
+    folders = []
+    for name in os.listdir(result_dir) if os.path.isdir(result_dir) else ():
+        path = os.path.join(result_dir, name)
+        match = re.match(r'\d+(?=-|$)', name)
+        if match and os.path.isdir(path) and {*os.listdir(path)} - {LOCK_FILE}:     # Else just made.
+            folders.append((int(match[0]), name))
+    return [name for _number, name in sorted(folders)]
+
+
+def _some(names):
+    """The last of some names for a message."""
+    return ('..., ' if len(names) > 10 else '') + ', '.join(names[-10:]) if names else 'none'
 
 
 def locate_network_pkl(run_or_pkl: int | str, snapshot: int | str | None = None, result_dir: str = 'results') -> str:
@@ -191,7 +175,7 @@ def locate_network_pkl(run_or_pkl: int | str, snapshot: int | str | None = None,
     run_or_pkl : int or str
         A run as for :func:`locate_run_dir`, or a pickle.
     snapshot : int, str or None
-        Of a run: thousands of images of the snapshot, or ``'final'``. None: the latest.
+        Of a run: thousands of images of the snapshot, ``'final'``, or ``'latest'``, as None.
 
     Raises
     ------
@@ -200,20 +184,36 @@ def locate_network_pkl(run_or_pkl: int | str, snapshot: int | str | None = None,
     """
     if os.path.isfile(str(run_or_pkl)):
         return str(run_or_pkl)
-    if str(run_or_pkl).endswith('.pkl'):
+    if is_pickle(run_or_pkl):
         raise UserError(f'{run_or_pkl}: no such file')
-    run_dir = locate_run_dir(run_or_pkl, result_dir)
+    run_dir = locate_run_dir(run_or_pkl, result_dir, is_trained)
     pkls = list_network_pkls(run_dir)
     if not pkls:
         raise UserError(f'{run_dir}: has no network snapshots yet')
-    if snapshot is None:
+    if snapshot in (None, 'latest'):
         return pkls[-1]
-    wanted = 'network-final.pkl' if snapshot == 'final' else f'network-snapshot-{int(snapshot):06d}.pkl'
+    text = str(snapshot)
     for path in pkls:
-        if os.path.basename(path) == wanted:
+        name = os.path.basename(path)
+        if name == f'network-{text}.pkl' or text.isdecimal() and number_of(name) == int(text):
             return path
-    raise UserError(f'snapshot={snapshot}: {run_dir} has no {wanted}; there are '
-                    f'{", ".join(map(os.path.basename, pkls))}')
+    raise UserError(f"snapshot={text}: {run_dir} has no such snapshot; use 'latest', 'final' or the thousands of "
+                    f'images of one of {_some([os.path.basename(path) for path in pkls])}')
+
+
+def kimg_of_networks(path: str) -> float | None:
+    """Thousands of images that the networks of a run's pickle have seen, by its name or ``stats.jsonl``; else None."""
+    name = os.path.basename(path)
+    numbered = re.fullmatch(r'network-snapshot-(\d+)\.pkl', name)
+    if numbered:
+        return float(numbered[1])
+    stats = records.read_stats(os.path.dirname(path)) if name == FINAL_NETWORKS else []
+    return stats[-1]['kimg'] if stats else None
+
+
+def is_pickle(run_id: int | str) -> bool:
+    """Whether `run_id` names a network pickle rather than a run."""
+    return str(run_id).endswith('.pkl')
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -103,6 +103,15 @@ def read_config(run_dir: str) -> dict:
         raise UserError(f'{path}: is not the configuration of a run; restore the file') from error
 
 
+def config_or_none(run_dir: str) -> dict | None:
+    """What ``config.txt`` of a folder holds, of whatever experiment; None if it is missing or no such file."""
+    try:
+        config = ast.literal_eval(read_text(run_dir, 'config.txt'))
+    except (OSError, ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
 class Snapshot(NamedTuple):
     """A network snapshot in a run folder."""
 

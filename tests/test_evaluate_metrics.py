@@ -254,3 +254,18 @@ def test_an_experiment_names_metrics_of_its_final_networks(tmp_path, monkeypatch
     assert all(value > 0 for value in document['values'].values())
     with pytest.raises(UserError, match="did you mean 'swd'"):
         check_options({**chosen, 'metrics': ['swdd']}, train.train_gan)
+
+
+def test_runs_go_by_number_or_name_and_snapshots_by_kimg(digits_run, data_dir, tmp_path, capsys):
+    common = ['--result-dir', tmp_path, '--data-dir', data_dir, '--num-images', '4', '--metrics', 'ms_ssim']
+    images = tmp_path / '001-images'
+    images.mkdir()
+    (images / 'config.txt').write_text("{'train': {'func': 'util_scripts.generate_fake_images'}}")
+    for run, snapshot, evaluated in [('0', '2', 'snapshot-000002'), ('latest', 'latest', 'final')]:
+        assert run_main(capsys, run, '--snapshot', snapshot, *common)[0] == 0
+        assert read_results(digits_run)[-1]['snapshot'] == f'network-{evaluated}'
+    assert len(read_results(digits_run)) == 2
+    for run, arguments, message in [('3', (), 'run 3: no such run in'), ('0', ('--snapshot', '5'), 'snapshot=5: '),
+                                    ('1', (), 'is not the configuration of a run')]:
+        status, _out, err = run_main(capsys, run, *arguments, *common)
+        assert status == 1 and message in err and err.count('\n') == 1

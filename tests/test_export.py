@@ -8,6 +8,7 @@ import pytest
 import export
 import theano_env
 from common.errors import UserError
+from common.files import save_pkl
 from nets.network import Network
 from nets.pickles import load_pkl
 from tests.helpers import GOLDEN, LEGACY_IMPORT, dumps, legacy_import_state, load_golden, write
@@ -107,12 +108,27 @@ def test_errors(tmp_path, capsys):
     source, target = str(GOLDEN / 'snapshot.pkl'), str(tmp_path / 'target')
     for argv, message in [(['onnx', source, target, '--network', 'D'], 'only generators can be exported'),
                           (['onnx', source, target, '--lod', '3'], 'lod=3.0: use 0 for full resolution up to 2'),
-                          (['state', str(tmp_path), target], 'there is no such file'),
+                          (['state', str(tmp_path), target], 'has no network snapshots yet'),
                           (['state', source, str(tmp_path / 'none' / 'x')], 'cannot be written')]:
         assert export.main(argv) == 1
         error = capsys.readouterr().err
         assert error.startswith('export.py: error: ') and message in error and error.count('\n') == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_by_its_number(tmp_path, capsys):
+    run_dir = tmp_path / '003-faces'
+    run_dir.mkdir()
+    (run_dir / 'network-snapshot-000006.pkl').write_bytes((GOLDEN / 'snapshot.pkl').read_bytes())
+    for run, snapshot in [('3', '6'), ('latest', 'latest'), (str(run_dir), '000006')]:
+        assert export.main(['onnx', run, str(tmp_path / 'x.onnx'), '--snapshot', snapshot, '--result-dir',
+                            str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert export.main(['onnx', '3', str(tmp_path / 'y.onnx'), '--snapshot', 'final', '--result-dir', str(tmp_path)])
+    assert 'snapshot=final: ' in capsys.readouterr().err
+    save_pkl({'Gs': 1}, tmp_path / 'dict.pkl')
+    assert export.main(['onnx', str(tmp_path / 'dict.pkl'), str(tmp_path / 'y.onnx')]) == 1
+    assert 'holds a dict, not a network or (G, D, Gs)' in capsys.readouterr().err
 
 
 def test_unknown_layers_are_an_error():

@@ -1,5 +1,6 @@
 """theano_env: Theano imports silently on a Python that lacks its old friends, and the engine is what was asked for."""
 
+import importlib
 import pathlib
 import subprocess
 import sys
@@ -186,3 +187,21 @@ def test_blas_of_the_system_then_of_the_wheel_then_none(monkeypatch):
     monkeypatch.setattr(theano_env.importlib.util, 'find_spec', lambda name: None)
     name, ldflags, macros = theano_env._find_blas()
     assert ldflags == '' and 'pip install scipy-openblas32' in name
+
+
+@pytest.mark.parametrize('argv', [
+    ['train'], ['util_scripts', 'generate_fake_images'], ['util_scripts', 'generate_interpolation_video'],
+    ['util_scripts', 'generate_training_video'], ['util_scripts', 'project_image'], ['figures'], ['evaluate_metrics'],
+    ['train_classifier'], ['reproduce']], ids=' '.join)
+def test_all_scripts_that_compute_take_engine_and_device(argv, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module(argv[0]).main([*argv[1:], '--help'])
+    out = capsys.readouterr().out
+    assert '--engine ENGINE' in out and '--device DEVICE' in out
+
+
+def test_a_device_from_the_command_line():
+    flags = {'device': 'cuda3', 'floatX': 'float32'}
+    assert theano_env.with_device(flags, None) == flags
+    assert theano_env.with_device(flags, 'cpu') == {**flags, 'device': 'cpu'}
+    assert theano_env.with_device(None, 'cuda:1') == {'device': 'cuda:1'}

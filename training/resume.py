@@ -15,9 +15,11 @@ from nets.network import Network
 from runs import states
 from runs.folder import (
     DONE_FILE,
-    find_networks,
-    find_run,
+    can_go_on,
     is_pickle,
+    kimg_of_networks,
+    locate_network_pkl,
+    locate_run_dir,
 )
 from runs.states import State
 from training.functions_ahead import FunctionsAhead
@@ -82,11 +84,12 @@ def find_start(experiment: dict, result_dir: str, environment: theano_env.Enviro
     Parameters
     ----------
     experiment : dict
-        Its section 'train' may have: `resume_run_id`, the run to go on with (see `runs.folder.find_run`), or the
+        Its section 'train' may have: `resume_run_id`, the run to go on with (see `runs.folder.locate_run_dir`), or the
         path of a network pickle; `resume_snapshot`, 'latest' (default) to go on exactly in the folder of that run, or
-        the kimg of one of its network snapshots, to start a new run from these networks; `resume_kimg`, the place in
-        the schedule at which such a new run starts, by default as the file name says, else 0; `resume_with_changes`,
-        True to go on with a run although options of the sections 'train' and 'loss' have changed since.
+        the kimg of one of its network snapshots or 'final', to start a new run from these networks; `resume_kimg`, the
+        place in the schedule at which such a new run starts, by default as the file name or the run says, else 0;
+        `resume_with_changes`, True to go on with a run although options of the sections 'train' and 'loss' have
+        changed since.
     result_dir : str
     environment : theano_env.Environment
 
@@ -99,10 +102,10 @@ def find_start(experiment: dict, result_dir: str, environment: theano_env.Enviro
     if run_id is None:
         return Start(is_new=True, about=about)
     if snapshot == 'latest' and not is_pickle(run_id):
-        return Start(run_dir=find_run(result_dir, run_id))
-    networks, kimg = find_networks(result_dir, run_id, snapshot)
-    networks = os.path.abspath(networks)
-    return Start(is_new=True, networks=networks, kimg=kimg or 0.0, about=dict(about, networks=networks))
+        return Start(run_dir=locate_run_dir(run_id, result_dir, can_go_on))
+    networks = os.path.abspath(locate_network_pkl(run_id, snapshot, result_dir))
+    return Start(is_new=True, networks=networks, kimg=kimg_of_networks(networks) or 0.0,
+                 about=dict(about, networks=networks))
 
 
 def _about(experiment, environment):

@@ -11,7 +11,7 @@ from common.files import save_pkl
 from common.images import convert_to_pil_image, create_image_grid, save_pil_image, snapshot_grid_size
 from data.dataset import Dataset
 from nets.network import Network, random_latents
-from runs.folder import DONE_FILE, NETWORK_SNAPSHOT
+from runs.folder import DONE_FILE, FINAL_NETWORKS, NETWORK_SNAPSHOT
 from training.event_file import EventFile
 from training.steps import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS
 
@@ -95,7 +95,7 @@ class SnapshotWriter:
 
     def save_final(self) -> None:
         """Save (G, D, Gs) as ``network-final.pkl`` and note that the training is done."""
-        self._save_networks('network-final.pkl')
+        self._save_networks(FINAL_NETWORKS)
         with open(os.path.join(self.run_dir, DONE_FILE), 'w', encoding='utf-8'):
             pass
 

@@ -6,7 +6,15 @@ import os
 import pytest
 
 from common.errors import UserError
-from runs.folder import create_result_subdir, list_network_pkls, locate_network_pkl, locate_run_dir
+from runs.folder import (
+    can_go_on,
+    create_result_subdir,
+    is_trained,
+    kimg_of_networks,
+    list_network_pkls,
+    locate_network_pkl,
+    locate_run_dir,
+)
 
 
 def test_run_folders_are_numbered_above_the_highest(tmp_path):
@@ -68,7 +76,53 @@ def test_networks_are_found_by_run_and_kimg_or_path(results):
         faces / 'network-snapshot-000004.pkl')
     assert locate_network_pkl(faces / 'x.pkl') == str(faces / 'x.pkl')
     assert len(list_network_pkls(faces)) == 4
-    for args, message in [((faces, 5), 'snapshot=5: .*000005.pkl; there are network-snapshot-000004.pkl'),
+    for args, message in [((faces, 5), "snapshot=5: .*no such snapshot; use 'latest', .* network-snapshot-000004.pkl"),
+                          ((faces, 'lates'), "snapshot=lates: .*use 'latest', 'final'"),
                           ((faces / 'y.pkl',), 'y.pkl: no such file'), ((results / 'notes',), 'no network snapshots')]:
         with pytest.raises(UserError, match=message):
             locate_network_pkl(*args)
+
+
+def make(run_dir, *names, **files):
+    """A run folder with empty files, and some of a given content."""
+    run_dir.mkdir(parents=True)
+    for name in names:
+        (run_dir / name).touch()
+    for name, content in files.items():
+        (run_dir / name.replace('_', '.')).write_text(content)
+    return str(run_dir)
+
+
+TRAINING, IMAGES = "{'dataset': {'resolution': 8}}", "{'train': {'func': 'util_scripts.generate_fake_images'}}"
+
+
+def test_the_latest_run_is_one_that_was_trained_and_has_something_to_go_on_from(tmp_path):
+    with pytest.raises(UserError, match='run latest: no training has saved a state .*; there are none'):
+        locate_run_dir('latest', tmp_path, can_go_on)
+    failed = make(tmp_path / '000-failed', 'log.txt', 'reals.png', config_txt=TRAINING)
+    for latest in (can_go_on, is_trained):
+        with pytest.raises(UserError, match='run latest: no training has saved .*; there are 000-failed'):
+            locate_run_dir('latest', tmp_path, latest)
+    trained = make(tmp_path / '001-trained', 'network-snapshot-000003.pkl', 'stats.jsonl', config_txt=TRAINING)
+    stopped = make(tmp_path / '002-stopped', 'training-state-000000004.npz', config_txt=TRAINING)
+    # What came after it, and a copy of a network among images.
+    make(tmp_path / '003-images', 'seed0000.png', config_txt=IMAGES)
+    make(tmp_path / '004-images', 'network-final.pkl', 'stats.jsonl', config_txt=IMAGES)
+    make(tmp_path / '005-figures', 'figure1.png')
+    make(tmp_path / '006-failed', 'log.txt', config_txt=TRAINING)
+    (tmp_path / '007-being-made').mkdir()
+    assert locate_run_dir('latest', tmp_path, can_go_on) == stopped
+    assert locate_run_dir('latest', tmp_path, is_trained) == trained
+    assert locate_run_dir('latest', tmp_path) == stopped
+    assert locate_network_pkl('latest', result_dir=tmp_path) == os.path.join(trained, 'network-snapshot-000003.pkl')
+    assert locate_run_dir(0, tmp_path) == failed, 'by its number it is found'
+    # The highest number, not the last of the alphabet; a release's folder, without config.txt, is one of a training.
+    make(tmp_path / '1000-old', 'network-final.pkl')
+    assert locate_run_dir('latest', tmp_path) == str(tmp_path / '1000-old')
+
+
+def test_the_kimg_of_networks(tmp_path):
+    make(tmp_path / '000-a', 'network-final.pkl', stats_jsonl='{"kimg": 3.5}\n{"kimg": 7.25}\n')
+    assert kimg_of_networks(str(tmp_path / '000-a' / 'network-final.pkl')) == 7.25
+    assert kimg_of_networks('elsewhere/network-snapshot-000006.pkl') == 6
+    assert kimg_of_networks(str(tmp_path / 'network-final.pkl')) is kimg_of_networks('foreign.pkl') is None

@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX
 from nets.pickles import load_pkl
 from runs import states
-from runs.folder import DONE_FILE, find_networks, find_run, in_use, state_paths
+from runs.folder import DONE_FILE, in_use, state_paths
 from tests.helpers import ROOT
 from tests.training import kill_resume
 from training import experiment, stopping
@@ -130,38 +130,7 @@ def test_rewinding_takes_the_files_back_to_the_state(state, tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Which run.
-
-
-@pytest.fixture
-def result_dir(tmp_path):
-    for name in ('000-first', '002-third', '010-last', '010-twice', 'notes'):
-        (tmp_path / name).mkdir()
-    (tmp_path / '000-first' / 'network-snapshot-000006.pkl').touch()
-    return str(tmp_path)
-
-
-@pytest.mark.parametrize('run_id, name', [(2, '002-third'), ('002', '002-third'), ('latest', '010-twice'),
-                                          ('000-first', '000-first')])
-def test_runs_are_found(run_id, name, result_dir):
-    assert find_run(result_dir, run_id) == os.path.join(result_dir, name)
-    assert find_run('elsewhere', os.path.join(result_dir, name)) == os.path.join(result_dir, name)
-
-
-@pytest.mark.parametrize('run_id, message', [(7, 'no such run'), (10, 'several such runs: 010-last, 010-twice'),
-                                             ('001-third', "did you mean '002-third'")])
-def test_runs_that_are_not_there(run_id, message, result_dir):
-    with pytest.raises(UserError, match=message):
-        find_run(result_dir, run_id)
-
-
-def test_networks_of_a_run_are_found(result_dir):
-    path = os.path.join(result_dir, '000-first', 'network-snapshot-000006.pkl')
-    assert find_networks(result_dir, 0, 6) == (path, 6.0)
-    assert find_networks(result_dir, 0, '000006') == (path, 6.0)
-    assert find_networks(result_dir, 'foreign.pkl', 'latest') == ('foreign.pkl', None)
-    with pytest.raises(UserError, match="train.resume_snapshot=7: use 'latest', or a snapshot of .*: 6"):
-        find_networks(result_dir, 0, 7)
+# Options.
 
 
 def test_options_that_may_differ_and_those_that_may_not():
@@ -268,11 +237,11 @@ def test_mistakes_are_one_line(alone, capsys):
     run_dir = folder / '000-digits'
     (run_dir / 'training-state-000000100.npz').unlink(missing_ok=True)
     for options, arguments, message in [
-            ({}, ['--resume', '3'], "resume_run_id='3': no such run in"),
-            ({}, ['--resume', 'lates'], "resume_run_id='lates': no such run"),
+            ({}, ['--resume', '3'], "run 3: no such run in"),
+            ({}, ['--resume', 'lates'], "run lates: no such run"),
             ({}, ['--resume', str(folder)], 'is not the folder of a run'),
-            ({}, ['--set', 'train.resume_run_id=none.pkl'], 'there is no network pickle .*none.pkl'),
-            ({}, ['--set', 'train.resume_run_id=0', '--set', 'train.resume_snapshot=77'], 'resume_snapshot=77'),
+            ({}, ['--set', 'train.resume_run_id=none.pkl'], 'none.pkl: no such file'),
+            ({}, ['--set', 'train.resume_run_id=0', '--set', 'train.resume_snapshot=77'], 'snapshot=77: '),
             ({}, ['--resume', '0'], 'has no intact training state; .*train.resume_snapshot=0')]:
         status, _out, err = main(capsys, folder, *arguments, options={**SHORT, **options})
         assert status == 1 and re.search(message, err) and err.count('\n') == 1, err
