@@ -1,6 +1,5 @@
 """Material of the figures: runs that stand for experiments of `config.py`, their images, metrics and times."""
 
-import json
 import os
 import shlex
 from collections.abc import Callable, Iterable
@@ -15,7 +14,7 @@ from data import hdf5_format
 from nets.network import random_latents
 from runs.folder import locate_network_pkl, locate_run_dir
 from runs.images import generate, load_generator, num_classes, one_hot
-from runs.records import RESULTS_NAME, read_config, read_stats
+from runs.records import read_config, read_results, read_stats
 from training.options import with_variants
 
 PIXELS = 32             # Images are compared at so many pixels a side where there are no features...
@@ -69,11 +68,7 @@ class Run:
 
         Where a snapshot was evaluated with several numbers of images or seeds: those of the most images, the last.
         """
-        path = os.path.join(self.folder, RESULTS_NAME) if self.folder else ''
-        if not os.path.isfile(path):
-            return []
-        with open(path, encoding='utf-8') as lines:
-            entries = [entry for entry in map(json.loads, filter(str.strip, lines)) if entry['metric'] == name]
+        entries = [entry for entry in (read_results(self.folder) if self.folder else []) if entry['metric'] == name]
         most = max((entry['num_images'] for entry in entries), default=0)
         of_snapshot = {entry['snapshot']: entry for entry in entries if entry['num_images'] == most}
         return sorted(of_snapshot.values(), key=lambda entry: (
