@@ -3,7 +3,7 @@
     python evaluate_metrics.py results/000-digits --metrics swd ms_ssim
 
 What is in ``metrics.jsonl`` already is not computed again, so an interrupted evaluation can be repeated, and a run that
-goes on can be evaluated from time to time.
+goes on can be evaluated from time to time. Networks, data set and weights are told apart by their content.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import metrics
 import theano_env
 from common.errors import UserError, exit_status
 from common.options import PositiveInt, Seed, check_settings, check_value, option_name, reading_config
-from metrics import evaluation
+from metrics import evaluation, results
 from runs.folder import is_trained, locate_network_pkl, locate_run_dir
 from runs.records import RESULTS_NAME, read_config
 from training import experiment
@@ -66,11 +66,12 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
     config_of_run = read_config(run_dir)
     theano_env.configure(args.engine, theano_env.with_device(config.theano_flags, args.device), None, config.precision)
     cache_dir = args.cache_dir or os.path.join(args.data_dir, 'metric-cache')
-    evaluation.evaluate_run(
+    entries = evaluation.evaluate_run(
         run_dir, args.metrics, lambda: experiment.open_dataset(config_of_run, args.data_dir), cache_dir,
         num_images=args.num_images, random_seed=args.seed, minibatch_size=args.minibatch,
         inception_weights=args.inception_weights, classifier=args.classifier, only_final=args.only_final,
         spill_dir=args.spill_dir, snapshot=snapshot)
+    print(results.table(entries, args.metrics))
 
 
 def main(argv: list[str] | None = None) -> int:

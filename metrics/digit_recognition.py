@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from common.files import atomic_write
+from runs.images import finite_images
 
 TEST_SHARE = 0.2    # Of the real images, kept from the classifier to measure how far it can be trusted.
 
@@ -67,11 +69,11 @@ def report(run_dir, training_set, Gs, num_images=1000, seed=2000):
     accuracy = metric.end('reals')
     latents = np.random.RandomState(seed).randn(num_images, *Gs.input_shapes[0][1:]).astype(np.float32)
     labels = np.eye(training_set.label_size, dtype=np.float32)[np.arange(num_images) % training_set.label_size]
-    images = Gs.run(latents, labels, minibatch_size=64, out_mul=127.5, out_add=127.5, out_dtype='uint8')
+    images = finite_images(Gs, latents, labels, minibatch_size=64, source=os.path.join(run_dir, 'network-final.pkl'))
     metric.begin('fakes')
     metric.feed('fakes', images, labels)
     line = (f'digit_recognition: {100 * metric.end("fakes"):.1f} % of {num_images} generated digits are read as the '
             f'class asked for, by a classifier that reads {100 * accuracy:.1f} % of unseen real digits')
-    with open(os.path.join(run_dir, 'metric-digit_recognition.txt'), 'w', encoding='utf-8') as metric_file:
+    with atomic_write(os.path.join(run_dir, 'metric-digit_recognition.txt'), 'w', encoding='utf-8') as metric_file:
         metric_file.write(line + '\n')
     return line

@@ -1,10 +1,11 @@
 """Evaluate metrics on the network snapshots of a run."""
 
-import hashlib
-import json
+import functools
 import os
+import sys
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,14 +13,16 @@ import numpy as np
 from tqdm import tqdm
 
 import metrics
-from common.console import format_time
 from common.errors import UserError
 from common.files import AnyPath, atomic_write
 from data.dataset import Dataset
+from metrics import identity, results
 from metrics.classifier import load_classifier
+from metrics.results import Entry
 from nets.network import Network
 from nets.pickles import load_pkl
-from runs.records import RESULTS_NAME, find_snapshots, read_jsonl
+from runs.images import DivergedNetwork, finite_images
+from runs.records import RESULTS_NAME, Snapshot, find_snapshots, place_of_result, read_jsonl
 
 FEED_IMAGES = 256       # Images handed to the metrics at a time; even, as MS-SSIM compares pairs.
 
@@ -56,12 +59,17 @@ def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, datase
         Images generated at a time.
     random_seed : int
     desc : str
-        Of the progress bar.
+        Which generator it is, for the progress bar and errors.
 
     Returns
     -------
     dict
         {name: {name of the number: value}}.
+
+    Raises
+    ------
+    UserError
+        The generator makes NaN or infinity.
     """
     random = np.random.RandomState(random_seed)
     total = max(num_images for _metric, num_images in wanted.values())
@@ -72,8 +80,7 @@ def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, datase
             num = min(FEED_IMAGES, total - begin)
             latents = random.randn(num, *Gs.input_shapes[0][1:]).astype(np.float32)
             labels = dataset.labels[random.randint(len(dataset.labels), size=num)]
-            images = Gs.run(latents, labels, minibatch_size=minibatch_size, out_mul=127.5, out_add=127.5,
-                            out_dtype='uint8')
+            images = finite_images(Gs, latents, labels, minibatch_size=minibatch_size, source=desc)
             for metric, num_images in wanted.values():
                 if begin < num_images:
                     metric.feed('fakes', images if begin + num <= num_images else images[:num_images - begin])
@@ -81,12 +88,124 @@ def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, datase
     return {name: dict(zip(metric.names(), metric.end('fakes'), strict=True)) for name, (metric, _) in wanted.items()}
 
 
+def check_settings(names: Sequence[str], num_images: int | None) -> None:
+    """Raise a `UserError` unless these are metrics that can be evaluated on so many images."""
+    for name in names:
+        metrics.check_name(name)
+        if name == 'ms_ssim' and num_images and num_images % 2:
+            raise UserError(f'num_images={num_images}: ms_ssim compares pairs of images; use an even number')
+
+
+class Evaluator:
+    """Metrics with all that they need, ready for one generator after the other.
+
+    Parameters
+    ----------
+    names : list of str
+        Of `metrics.METRICS`.
+    dataset : Dataset
+        The reals; open until the last evaluation.
+    cache_dir : str
+        Where statistics of the reals are kept.
+    num_images, random_seed, minibatch_size, inception_weights, classifier, spill_dir
+        See :func:`evaluate_run`.
+    """
+
+    def __init__(self, names: Sequence[str], dataset: Dataset, cache_dir: AnyPath, num_images: int | None = None,
+                 random_seed: int = 1000, minibatch_size: int = 64, inception_weights: AnyPath | None = None,
+                 classifier: AnyPath | None = None, spill_dir: AnyPath | None = None) -> None:
+        check_settings(names, num_images)
+        self.names, self.dataset, self.cache_dir = list(names), dataset, cache_dir
+        self.counts = {name: num_images or metrics.METRICS[name].num_images for name in names}
+        self.random_seed, self.minibatch_size = random_seed, minibatch_size
+        self.inception_weights, self.classifier, self.spill_dir = inception_weights, classifier, spill_dir
+        self.data = identity.of_dataset(dataset)
+        self.weights = {name: self._digest_of_weights(name) for name in names}
+        self.made: dict[str, Any] = {}
+
+    def _digest_of_weights(self, name):
+        if 'inception' in metrics.METRICS[name].needs:
+            from metrics.inception import weights_path
+            return identity.of_weights(weights_path(self.inception_weights))
+        return identity.of_weights(self.classifier) if 'classifier' in metrics.METRICS[name].needs else None
+
+    def prepare(self, names: Sequence[str]) -> None:
+        """Make these metrics and read the reals, unless that was done before.
+
+        Raises
+        ------
+        UserError
+            Something is missing.
+        """
+        new = [name for name in names if name not in self.made]
+        made = make_metrics(new, self.counts, self.random_seed, self.inception_weights, self.classifier,
+                            self.spill_dir, self.dataset)
+        for name in new:
+            self.weights[name] = self._digest_of_weights(name)      # They may have been fetched just now.
+            if 'reals' in metrics.METRICS[name].needs:
+                prepare_reals(name, made[name], self.dataset, self.counts[name], self.random_seed, self.cache_dir,
+                              self.data, self.weights[name])
+            self.made[name] = made[name]
+
+    def key(self, name: str, snapshot: str, network: str) -> Entry:
+        """The part of an entry of ``metrics.jsonl`` that its values depend on."""
+        return {'metric': name, 'snapshot': snapshot, 'num_images': self.counts[name],
+                'random_seed': self.random_seed, 'network': network, 'data': self.data,
+                'weights': self.weights[name]}
+
+    def is_done(self, entry: Entry) -> bool:
+        """Whether an entry of ``metrics.jsonl`` is that of its snapshot and metric with the present settings."""
+        name = entry.get('metric')
+        return name in self.counts and bool(entry.get('network')) and results.key_of(entry) == results.key_of(
+            self.key(name, entry['snapshot'], entry['network'])) and (
+                self.weights[name] is not None or not {'inception', 'classifier'} & {*metrics.METRICS[name].needs})
+
+    def evaluate(self, names: Sequence[str], Gs: Network, snapshot: Snapshot, network: str) -> list[Entry]:
+        """Evaluate metrics on a generator.
+
+        Parameters
+        ----------
+        names : list of str
+        Gs : Network
+        snapshot : Snapshot
+            What it is called, and when that was.
+        network : str
+            Its digest.
+
+        Returns
+        -------
+        list of dict
+            Entries for ``metrics.jsonl``. Results that are not finite are told on stderr and left out.
+
+        Raises
+        ------
+        UserError
+            Something is missing, or the generator makes NaN.
+        """
+        self.prepare(names)
+        values = feed_fakes({name: (self.made[name], self.counts[name]) for name in names}, Gs, self.dataset,
+                            self.minibatch_size, self.random_seed, snapshot.snapshot)
+        entries = []
+        for name in names:
+            if results.is_finite_result(values[name]):
+                entries.append({
+                    **self.key(name, snapshot.snapshot, network), 'kimg': snapshot.kimg, 'seconds': snapshot.seconds,
+                    'values': values[name], 'evaluated': time.strftime('%Y-%m-%d %H:%M:%S')})
+            else:
+                tqdm.write(f'{name} of {snapshot.snapshot} is not finite and not kept: '
+                           f'{results.format_values(values[name])}', file=sys.stderr)
+        return entries
+
+
 def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], AbstractContextManager[Dataset]],
                  cache_dir: AnyPath, num_images: int | None = None, random_seed: int = 1000, minibatch_size: int = 64,
                  inception_weights: AnyPath | None = None, classifier: AnyPath | None = None, only_final: bool = False,
                  spill_dir: AnyPath | None = None, final_Gs: Network | None = None,
-                 snapshot: str | None = None) -> list[dict[str, Any]]:
+                 snapshot: str | None = None) -> list[Entry]:
     """Evaluate metrics on the snapshots of a run.
+
+    What is in ``metrics.jsonl`` already is not evaluated again, as far as network, reals, weights and settings are the
+    same by content.
 
     Parameters
     ----------
@@ -94,7 +213,7 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
     names : list of str
         Of `metrics.METRICS`.
     open_dataset : callable
-        Returns the data set of the run as a context manager; called only if something is missing.
+        Returns the data set of the run as a context manager.
     cache_dir : str
         Where statistics of the reals are kept.
     num_images : int, optional
@@ -118,48 +237,59 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
     -------
     list of dict
         The results of the run, as in ``metrics.jsonl``: 'metric', 'snapshot', 'kimg', 'seconds' (of training),
-        'num_images', 'random_seed', 'values'.
+        'num_images', 'random_seed', 'values' and digests; those that were asked for come last.
 
     Raises
     ------
     UserError
-        Something is missing; metrics that were done are kept.
+        Something is missing, or a network makes NaN; what was done is kept.
     """
-    for name in names:
-        metrics.check_name(name)
+    check_settings(names, num_images)
     snapshots = find_snapshots(os.fspath(run_dir))[-1 if only_final else 0:]
     snapshots = [entry for entry in snapshots if snapshot in (None, entry.snapshot)]
-    results_path = os.path.join(run_dir, RESULTS_NAME)
-    results = read_jsonl(results_path)
-    done = {_key(entry) for entry in results}
-    counts = {name: num_images or metrics.METRICS[name].num_images for name in names}
-    for name in names:
-        if name == 'ms_ssim' and counts[name] % 2:
-            raise UserError(f'num_images={counts[name]}: ms_ssim compares pairs of images; use an even number')
-    missing = [(entry, [name for name in names if (name, entry.snapshot, counts[name], random_seed) not in done])
-               for entry in snapshots]
-    needed = [name for name in names if any(name in of_snapshot for _entry, of_snapshot in missing)]
-    if needed:
-        with open_dataset() as dataset:
-            made = make_metrics(needed, counts, random_seed, inception_weights, classifier, spill_dir, dataset)
-            for name in needed:
-                if 'reals' in metrics.METRICS[name].needs:
-                    prepare_reals(name, made[name], dataset, counts[name], random_seed, cache_dir)
-            for entry, of_snapshot in missing:
-                if not of_snapshot:
-                    continue
-                Gs = final_Gs if entry.snapshot == 'network-final' else None
-                Gs = Gs or load_pkl(entry.path)[2]
-                wanted = {name: (made[name], counts[name]) for name in of_snapshot}
-                values = feed_fakes(wanted, Gs, dataset, minibatch_size, random_seed, entry.snapshot)
-                for name in of_snapshot:
-                    results.append({
-                        'metric': name, 'snapshot': entry.snapshot, 'kimg': entry.kimg, 'seconds': entry.seconds,
-                        'num_images': counts[name], 'random_seed': random_seed, 'values': values[name],
-                        'evaluated': time.strftime('%Y-%m-%d %H:%M:%S')})
-                    tqdm.write(f'{name:<16} {entry.snapshot}  {_format_values(values[name])}')
-                write_results(run_dir, results)
-    return results
+    with open_dataset() as dataset:
+        evaluator = Evaluator(names, dataset, cache_dir, num_images, random_seed, minibatch_size, inception_weights,
+                              classifier, spill_dir)
+        entries = [entry for entry in read_jsonl(os.path.join(run_dir, RESULTS_NAME)) if evaluator.is_done(entry)]
+        networks = {snapshot.snapshot: identity.of_file(snapshot.path) for snapshot in snapshots}
+        done = {(entry['snapshot'], entry['network'], entry['metric']): entry for entry in entries}
+        missing = {snapshot.snapshot: [name for name in names if (
+            snapshot.snapshot, networks[snapshot.snapshot], name) not in done] for snapshot in snapshots}
+        evaluator.prepare([name for name in names if any(name in of_one for of_one in missing.values())])
+        errors = []
+        for snapshot in snapshots:
+            if not missing[snapshot.snapshot]:
+                continue
+            networks[snapshot.snapshot] = network = identity.of_file(snapshot.path)     # As it is by now.
+            Gs = final_Gs if snapshot.snapshot == 'network-final' else None
+            Gs = Gs or load_pkl(snapshot.path)[2]
+            values = identity.of_network(Gs)        # By which a training tells its networks apart.
+            known = [done[snapshot.snapshot, values, name] for name in missing[snapshot.snapshot]
+                     if (snapshot.snapshot, values, name) in done]
+            unknown = [name for name in missing[snapshot.snapshot] if name not in {item['metric'] for item in known}]
+            try:
+                new = evaluator.evaluate(unknown, Gs, snapshot, network) if unknown else []
+                new += [{**item, 'network': network} for item in known]
+            except DivergedNetwork as error:
+                errors.append(f'{os.path.join(run_dir, "")}{error}')
+                continue
+            for entry in new:
+                tqdm.write(f'{entry["metric"]:<16} {snapshot.snapshot}  {results.format_values(entry["values"])}')
+            results.update(run_dir, functools.partial(results.merged, new=new))
+        wanted = {(snapshot, networks[snapshot], name) for snapshot in networks for name in names}
+        if errors:
+            raise UserError('; '.join(errors))
+        return results.update(run_dir, lambda before: _asked_for_last(before, lambda entry: evaluator.is_done(
+            entry) and (entry['snapshot'], entry['network'], entry['metric']) in wanted))
+
+
+def _asked_for_last(entries, is_asked_for):
+    """The entries; those asked for at the end, if another of the same place hides one of them."""
+    asked_for = [entry for entry in entries if is_asked_for(entry)]
+    last = {place_of_result(entry): entry for entry in entries}
+    if all(last[place_of_result(entry)] == entry for entry in asked_for):
+        return entries
+    return [entry for entry in entries if not is_asked_for(entry)] + asked_for
 
 
 def make_metrics(names: list[str], counts: dict[str, int], random_seed: int, inception_weights: AnyPath | None,
@@ -189,23 +319,35 @@ def make_metrics(names: list[str], counts: dict[str, int], random_seed: int, inc
 
 
 def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, num_images: int, random_seed: int,
-                  cache_dir: AnyPath) -> None:
-    """Feed the reals to `metric`, or take their statistics from an earlier evaluation."""
+                  cache_dir: AnyPath, data: str, weights: str | None) -> None:
+    """Feed the reals to `metric`, or take their statistics from an earlier evaluation.
+
+    Parameters
+    ----------
+    name : str
+    metric : metric
+    dataset : Dataset
+    num_images : int
+    random_seed : int
+    cache_dir : str
+    data, weights : str
+        Digests of the data set and of the network that the metric sees images with.
+    """
     if name == 'fid':           # The distance does not need equal numbers.
         num_images = min(num_images, dataset.num_images)
-    file_state = os.stat(dataset.h5_path)
-    identity = [os.path.abspath(dataset.h5_path), file_state.st_size, file_state.st_mtime_ns, dataset.resolution,
-                dataset.num_images, dataset.mirror_augment, name, num_images, random_seed]
-    stem = os.path.splitext(os.path.basename(dataset.h5_path))[0]
-    path = os.path.join(cache_dir, '%s-%s-%d-%s.npz' % (
-        stem, name, num_images, hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]))
-    if os.path.exists(path):
-        with np.load(path, allow_pickle=False) as arrays:
-            metric.set_reals(dict(arrays))
-        return
+    path = os.path.join(cache_dir, '%s-%d-%s.npz' % (
+        name, num_images, identity.of_json([data, weights, name, num_images, random_seed])))
+    has_key = weights is not None or 'inception' not in metrics.METRICS[name].needs
+    if has_key and os.path.exists(path):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                metric.set_reals(dict(arrays))
+            return
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            tqdm.write(f'{path}: cannot be read ({error}); made again', file=sys.stderr)
     feed_reals(metric, dataset, num_images, random_seed)
     arrays = metric.get_reals()
-    if arrays is not None:
+    if arrays is not None and has_key and all(np.isfinite(array).all() for array in arrays.values()):
         try:
             os.makedirs(cache_dir, exist_ok=True)
         except OSError as error:
@@ -213,26 +355,3 @@ def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, n
                             'with --cache-dir') from error
         with atomic_write(path) as cache_file:
             np.savez(cache_file, **arrays)
-
-
-def _key(entry):
-    return entry['metric'], entry['snapshot'], entry['num_images'], entry['random_seed']
-
-
-def write_results(run_dir: AnyPath, results: list[dict[str, Any]]) -> None:
-    """Write ``metrics.jsonl`` and one ``metric-NAME.txt`` per metric."""
-    with atomic_write(os.path.join(run_dir, RESULTS_NAME), 'w', encoding='utf-8') as results_file:
-        results_file.writelines(json.dumps(entry) + '\n' for entry in results)
-    for name in sorted({entry['metric'] for entry in results}):
-        of_metric = sorted((entry for entry in results if entry['metric'] == name), key=lambda entry: (
-            entry['num_images'], entry['snapshot'] == 'network-final', entry['snapshot']))
-        with atomic_write(os.path.join(run_dir, f'metric-{name}.txt'), 'w', encoding='utf-8') as text_file:
-            for entry in of_metric:
-                text_file.write('%-24s kimg %-9s time %-12s images %-7d %s\n' % (
-                    entry['snapshot'], '-' if entry['kimg'] is None else '%.1f' % entry['kimg'],
-                    '-' if entry['seconds'] is None else format_time(entry['seconds']), entry['num_images'],
-                    _format_values(entry['values'])))
-
-
-def _format_values(values):
-    return '  '.join('%s %-9.4f' % item for item in values.items()).rstrip()

@@ -23,6 +23,13 @@ WEIGHTS_NAME = WEIGHTS_URL.rpartition('/')[2]
 WEIGHTS_HASH = '6726825d'       # Beginning of its SHA-256.
 
 
+def weights_path(path: AnyPath | None = None) -> AnyPath | None:
+    """Path of the file of weights, there or not: `path`, or where PyTorch keeps downloads; None without PyTorch."""
+    if path is None and importlib.util.find_spec('torch'):
+        path = os.path.join(_import_torch().hub.get_dir(), 'checkpoints', WEIGHTS_NAME)
+    return path
+
+
 def find_weights(path: AnyPath | None = None) -> AnyPath:
     """Path of the file of weights: `path`, or where PyTorch keeps downloads, fetched if it is not there.
 

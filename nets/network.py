@@ -58,6 +58,7 @@ class Network:
     """
 
     __module__ = 'tfutil_shim'      # By which pickles name the class, wherever it lives.
+    source: str | None = None       # File that it was read from, for messages.
 
     def __init__(self, name: str | None = None, func: str | Callable | None = None, **static_kwargs: Any) -> None:
         if func is None:

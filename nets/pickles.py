@@ -236,7 +236,9 @@ def load_pkl(path: str, build_funcs: Iterable[str] = ()) -> Any:
     def guarded(make):
         def network(state):
             try:
-                return make(state)
+                net = make(state)
+                net.source = os.fspath(path)
+                return net
             except UserError:
                 raise
             except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:

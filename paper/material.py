@@ -1,8 +1,8 @@
 """Material of the figures: runs that stand for experiments of `config.py`, their images, metrics and times."""
 
-import json
 import os
 import shlex
+import sys
 from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import NamedTuple
@@ -15,10 +15,11 @@ from data import hdf5_format
 from nets.network import random_latents
 from runs.folder import is_trained, locate_network_pkl, locate_run_dir
 from runs.images import generate, load_generator, num_classes, one_hot
-from runs.records import RESULTS_NAME, read_config, read_stats
+from runs.records import read_config, read_results, read_stats
 from training.options import with_variants
 
 PIXELS = 32             # Images are compared at so many pixels a side where there are no features...
+CHANNELS = {'digits': 1}    # Of the experiments whose images are not in colour.
 CENTRE = 0.75           # ...and so much of their width and height, as in the paper, whose crop shows the face only.
 
 
@@ -37,12 +38,19 @@ class Run:
     path : str
     name : str or None
         The experiment of `config.py` that it stands for.
+
+    Attributes
+    ----------
+    remark : str
+        What it was trained on, where that is something else than the experiment's data; see :meth:`compare`.
     """
 
     def __init__(self, path: str, name: str | None) -> None:
         self.path, self.name = path, name
         self.folder = path if os.path.isdir(path) else None
         self._images: dict[int, np.ndarray] = {}
+        self._image_shape: list[int] | None = None      # Of the network, once it was read.
+        self.remark = ''
 
     def images(self, seeds: Iterable[int]) -> list[np.ndarray]:
         """Generated images, list of uint8 (C, H, W).
@@ -53,6 +61,7 @@ class Run:
         new = sorted(set(seeds) - set(self._images))
         if new:
             G = load_generator(self.path)
+            self._image_shape = list(G.output_shape[1:])
             latents = np.concatenate([random_latents(1, G, np.random.RandomState(seed)) for seed in new])
             classes = num_classes(G)
             labels = one_hot(G, [seed % classes for seed in new] if classes else [])
@@ -69,11 +78,7 @@ class Run:
 
         Where a snapshot was evaluated with several numbers of images or seeds: those of the most images, the last.
         """
-        path = os.path.join(self.folder, RESULTS_NAME) if self.folder else ''
-        if not os.path.isfile(path):
-            return []
-        with open(path, encoding='utf-8') as lines:
-            entries = [entry for entry in map(json.loads, filter(str.strip, lines)) if entry['metric'] == name]
+        entries = [entry for entry in (read_results(self.folder) if self.folder else []) if entry['metric'] == name]
         most = max((entry['num_images'] for entry in entries), default=0)
         of_snapshot = {entry['snapshot']: entry for entry in entries if entry['num_images'] == most}
         return sorted(of_snapshot.values(), key=lambda entry: (
@@ -88,10 +93,47 @@ class Run:
         """:meth:`last` of the sliced Wasserstein distance, by level: '128', ..., 'avg'."""
         return swd_by_level(self.last('swd'))
 
+    def compare(self, config: ModuleType, data_dir: str) -> None:
+        """Set `remark`: compare data set, resolution and colours with those of the experiment that it stands for.
+
+        Those of a run are in its ``config.txt`` and the file named there; those of a network are known once it has made
+        images.
+        """
+        if self.name is None:
+            return
+        dataset = with_variants(config, self.name)['dataset']
+        expected = os.path.basename(dataset['h5_path']), dataset['resolution'], CHANNELS.get(self.name, 3)
+        h5_name, resolution, channels = expected
+        if self.folder:
+            own = read_config(self.folder)['dataset']
+            h5_name, shape = os.path.basename(str(own.get('h5_path'))), _shape_in_file(self.h5_path(config, data_dir))
+            resolution, channels = own.get('resolution') or shape[0] or resolution, shape[1] or channels
+        if self._image_shape:
+            channels, resolution = self._image_shape[:2]
+        if (h5_name, resolution, channels) != expected:
+            remark = f'trained on {_described(h5_name, resolution, channels)}, not on {_described(*expected)}'
+            if remark != self.remark:
+                print(f'{self.path}: shown as {self.name}, but {remark}', file=sys.stderr)
+            self.remark = remark
+
     def h5_path(self, config: ModuleType, data_dir: str) -> str:
         """The data set that it was trained on."""
         chosen = read_config(self.folder) if self.folder else config.experiments[self.name]
         return os.path.join(data_dir, chosen['dataset']['h5_path'])
+
+
+def _shape_in_file(h5_path):
+    """(resolution, channels) of a data set, (None, None) where it cannot be read."""
+    try:
+        h5, levels = hdf5_format.open_levels(h5_path)
+    except UserError:
+        return None, None
+    with h5:
+        return max(levels), next(iter(levels.values())).shape[1]
+
+
+def _described(h5_name, resolution, channels):
+    return f'{h5_name or "images"} at {resolution}x{resolution}, {"grey" if channels == 1 else "colour"}'
 
 
 def swd_by_level(values: dict[str, float]) -> dict[str, float]:
@@ -188,6 +230,8 @@ class Material:
         for name in names:
             runs = [run for run in self.runs if run.name == name and (run.folder or not folder)]
             if runs:
+                for run in runs:
+                    run.compare(self.config, self.data_dir)
                 return runs
         self.need(f'a run of {names[0]}', f'python train.py --experiment {names[0]}')
         return []

@@ -38,7 +38,7 @@ CREATE_CELEBAHQ = 'python dataset_tool.py create_celebahq datasets/celeba-hq-102
 def caption_of(run: Run, title: str, captions: bool) -> str:
     """`title` and, if `captions`, what the run has of SWD and FID, beside the paper's."""
     results = {name: run.metric(name)[-1] for name in ('swd', 'fid') if captions and run.metric(name)}
-    parts = [title]     # Without '×', which Pillow's own font lacks.
+    parts = [title + (f' ({run.remark})' if run.remark else '')]     # Without '×', which Pillow's own font lacks.
     if 'swd' in results:
         paper = numbers.SWD.get(run.name or '', {})
         parts.append('SWD x 1000: ' + ', '.join(
@@ -64,6 +64,7 @@ def gallery(material: Material, experiments: Sequence[str], num_images: int, col
         material.check_metrics(run, 'swd', 'fid')
     seeds = material.seeds_or(num_images)
     images = run.images(seeds)
+    run.compare(material.config, material.data_dir)
     title += ', %dx%d' % images[0].shape[:0:-1] if captions else ''
     return output.captioned(output.image_grid(images, columns, size), caption_of(run, title, captions))
 
@@ -140,7 +141,8 @@ def figure10(material: Material, name: str) -> None:
     reals = output.captioned(
         output.image_grid(by_rank, len(images), size),
         f'Above: generated. Below: the nearest {NEIGHBOURS} training images, compared by '
-        f'{"Inception features" if material.features else "pixels"} of the middle part.')
+        f'{"Inception features" if material.features else "pixels"} of the middle part.'
+        f'{f" The network was {run.remark}." if run.remark else ""}')
     save_pictures(material, name, [fakes, reals])
 
 

@@ -1,5 +1,6 @@
 """Figures 1, 2 and 4 of the paper: drawings of growing and fading in; what growing does to speed and quality."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from common.images import convert_to_pil_image
 from paper import numbers
-from paper.material import Material, swd_by_level
+from paper.material import Material, Run, swd_by_level
 from paper.output import (
     COLORS,
     D_COLOR,
@@ -64,6 +65,8 @@ def growing_scheme(material: Material, name: str, experiments: Sequence[str], nu
             place = figure.add_subplot(grid[index // 3, 3 + index % 3])
             place.imshow(convert_to_pil_image(image, (0, 255)).convert('RGB'), interpolation='nearest')
             place.axis('off')
+        run.compare(material.config, material.data_dir)
+        add_remarks(figure, [run])
     save_figure(material, name, figure)
 
 
@@ -151,6 +154,13 @@ def tick_marks(low: float, high: float) -> tuple[list[float], list[str]]:
     return values, [f'{value:g}' for value in values]
 
 
+def add_remarks(figure: Any, runs: Sequence[Run]) -> None:
+    """Say below a figure what its runs were trained on, where that is something else than the experiments' data."""
+    lines = [textwrap.fill(f'{run.name}: {run.remark}', 12 * int(figure.get_figwidth())) for run in runs if run.remark]
+    if lines:
+        figure.supxlabel('\n'.join(lines), fontsize=7)
+
+
 def swd_over_time(material: Material, name: str, experiment_name: str, title: str, others: Sequence[str] = ()) -> None:
     """Write Figure 4a or 4b: sliced Wasserstein distance per level against the time of training.
 
@@ -184,6 +194,7 @@ def swd_over_time(material: Material, name: str, experiment_name: str, title: st
     axes.minorticks_off()
     axes.legend(title='level', fontsize=7, title_fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
     tidy(axes)
+    add_remarks(figure, [run])
     save_figure(material, name, figure)
 
 
@@ -216,4 +227,5 @@ def speed(material: Material, name: str, experiment_names: Sequence[str]) -> Non
     axes.title.set_size(8)
     axes.legend(fontsize=8, frameon=False)
     tidy(axes)
+    add_remarks(figure, runs)
     save_figure(material, name, figure)

@@ -9,7 +9,7 @@ import numpy as np
 
 from common.files import atomic_write
 from paper.output import markdown_lines, mean_and_deviation, new_figure, text_of
-from runs.records import read_jsonl
+from runs.records import read_jsonl, read_results
 
 CLAIMS = {
     'growing': 'Growing makes training faster (section 6.2, Figure 4)',
@@ -34,7 +34,7 @@ class Job(NamedTuple):
 def results_of(run_dir: str | os.PathLike, metric: str) -> list[tuple[float, float, dict[str, float]]]:
     """[(kimg, seconds of training, {value: number})] of a metric of a run, in the order of the snapshots."""
     found = [(entry['kimg'], entry['seconds'], entry['values'])
-             for entry in read_jsonl(pathlib.Path(run_dir, 'metrics.jsonl')) if entry['metric'] == metric]
+             for entry in read_results(run_dir) if entry['metric'] == metric]
     return sorted(found, key=lambda row: row[:2])
 
 

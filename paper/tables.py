@@ -12,7 +12,7 @@ import metrics
 from nets import costs, layers
 from nets.network import Network
 from paper import numbers, output
-from paper.material import Material
+from paper.material import Material, Run
 from paper.numbers import Number
 from training.experiment import build_network
 from training.options import resolve_config
@@ -37,6 +37,11 @@ def sample_note(results: Iterable[dict]) -> list[str]:
     return [f'Ours: {", ".join(other)}.'] if other else []
 
 
+def remarks(runs: Iterable[Run]) -> list[str]:
+    """Notes on runs that were not trained on the data of their experiments."""
+    return [f'Ours, {run.name}: {run.remark}.' for run in runs if run.remark]
+
+
 def table1(material: Material, name: str) -> None:
     """Sliced Wasserstein distance and MS-SSIM of the ablation, last snapshot of each run."""
     columns = [('128', 2), ('64', 2), ('32', 2), ('16', 2), ('avg', 2), ('ms_ssim', 4)]
@@ -44,6 +49,7 @@ def table1(material: Material, name: str) -> None:
     for data, title in (('celeba', 'CelebA'), ('lsun-bedroom', 'LSUN bedroom')):
         rows: list[list[output.Cell]] = []
         results: list[dict] = []
+        shown: list[Run] = []
         for experiment_name, (row, configuration) in table1_experiments(data).items():
             paper = numbers.TABLE1[data][row]
             rows.append([row, configuration, 'paper', *((paper[key], digits) for key, digits in columns)])
@@ -55,10 +61,12 @@ def table1(material: Material, name: str) -> None:
                     (output.mean_and_deviation([values[key] for values in ours]), digits)
                     if all(key in values for values in ours) else None for key, digits in columns)])
                 results += [run.metric(metric)[-1] for run in runs for metric in ('swd', 'ms_ssim')]
+                shown += runs
                 made = True
         tables.append(output.Table(
             f'Table 1, {title}: sliced Wasserstein distance × 1000 by level, and MS-SSIM',
-            ['', 'configuration', '', '128', '64', '32', '16', 'average', 'MS-SSIM'], rows, 3, sample_note(results)))
+            ['', 'configuration', '', '128', '64', '32', '16', 'average', 'MS-SSIM'], rows, 3,
+            [*sample_note(results), *remarks(shown)]))
     if made:
         output.save_tables(material, name, tables)
 
@@ -132,6 +140,7 @@ def table3(material: Material, name: str) -> None:
     """Inception scores of CIFAR-10: each run's last snapshot; the best run and the mean of all."""
     rows: list[list[output.Cell]] = []
     results: list[dict] = []
+    shown: list[Run] = []
     for column, experiment_name in (('unsupervised', 'cifar10'), ('label conditioned', 'cifar10-cond')):
         rows += [[column, method, (number, 2)] for method, number in numbers.TABLE3[column]]
         runs = [run for run in material.all_runs(experiment_name, folder=True)
@@ -145,10 +154,11 @@ def table3(material: Material, name: str) -> None:
                 mean = output.mean_and_deviation([score['IS_mean'] for score in scores])
                 rows.append([column, f'ours, mean of {len(runs)} runs', (mean, 2)])
             results += [run.metric('inception_score')[-1] for run in runs]
+            shown += runs
     if results:
         output.save_tables(material, name, [output.Table(
             'Table 3: inception scores of CIFAR-10', ['', 'method', 'inception score'], rows, 2,
-            [*sample_note(results), numbers.TABLE3_NOTE])])
+            [*sample_note(results), *remarks(shown), numbers.TABLE3_NOTE])])
 
 
 def table4(material: Material, name: str) -> None:
@@ -156,6 +166,7 @@ def table4(material: Material, name: str) -> None:
     experiments = table4_experiments()
     rows: list[list[output.Cell]] = []
     results: list[dict] = []
+    shown: list[Run] = []
     columns = list(numbers.TABLE4_COLUMNS)
     for divisor, paper in numbers.TABLE4.items():
         ours = {}
@@ -166,6 +177,7 @@ def table4(material: Material, name: str) -> None:
                 if runs:
                     ours[column] = [run.last('mnist_modes') for run in runs]
                     results += [run.metric('mnist_modes')[-1] for run in runs]
+                    shown += runs
         for text, key, value, digits in (('modes', 'modes', 'modes_mean', 1), ('KL', 'KL', 'KL_mean', 2)):
             rows.append([f'K/{divisor}', text, 'paper', *((number, digits) for number in paper[key])])
             if ours:
@@ -175,4 +187,4 @@ def table4(material: Material, name: str) -> None:
     if results:
         output.save_tables(material, name, [output.Table(
             'Table 4: discrete modes of MNIST-RGB, of 1000', ['', '', '', *columns], rows, 3,
-            [*sample_note(results), numbers.TABLE4_NOTE])])
+            [*sample_note(results), *remarks(shown), numbers.TABLE4_NOTE])])

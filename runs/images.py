@@ -70,6 +70,40 @@ def classes_in_turn(G: Network, classes: Sequence[int] | None, num: int) -> list
     return [classes[index % len(classes)] for index in range(num)]
 
 
+class DivergedNetwork(UserError):
+    """A network makes NaN or infinity."""
+
+
+def finite_images(G: Network, *inputs: np.ndarray, minibatch_size: int | None = None,
+                  source: str | None = None) -> np.ndarray:
+    """The images (N, C, H, W) of a generator as `Network.run` makes them with `out_dtype` uint8.
+
+    Parameters
+    ----------
+    G : Network
+    *inputs : arrays
+        Latents and labels.
+    minibatch_size : int, optional
+        Images generated at a time. Default: all.
+    source : str, optional
+        Which network it is, for the error. Default: the file that it was read from.
+
+    Raises
+    ------
+    DivergedNetwork
+        There are numbers among the pixels that are not finite. As uint8 they would be black or white.
+    """
+    parts = []
+    for begin in range(0, len(inputs[0]), minibatch_size or len(inputs[0])):
+        rows = slice(begin, begin + (minibatch_size or len(inputs[0])))
+        pixels = G.run(*[array[rows] for array in inputs], out_mul=127.5, out_add=127.5)
+        if not np.isfinite(pixels).all():
+            raise DivergedNetwork(f'{source or G.source or G.name}: this network makes images of NaN or infinity, as '
+                                  'its training diverged; use an earlier snapshot')
+        parts.append(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    return np.concatenate(parts)
+
+
 def generate(G: Network, latents: np.ndarray, labels: np.ndarray, desc: str,
              minibatch_size: int | None = None) -> Iterator[np.ndarray]:
     """Yield uint8 images (C, H, W) for latents (N, latent_size) and labels, with a progress bar."""
@@ -78,7 +112,7 @@ def generate(G: Network, latents: np.ndarray, labels: np.ndarray, desc: str,
         for begin in range(0, len(latents), minibatch_size):
             rows = slice(begin, begin + minibatch_size)
             inputs = [latents[rows], labels[rows] if len(labels) else np.zeros((len(latents[rows]), 0))]
-            images = G.run(*inputs, out_mul=127.5, out_add=127.5, out_dtype=np.uint8)
+            images = finite_images(G, *inputs)
             progress.update(len(images))
             yield from images
 

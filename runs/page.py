@@ -31,7 +31,7 @@ from runs.records import (
     finite_or_none,
     is_finite,
     list_fakes,
-    read_jsonl,
+    read_results,
     read_stats,
     read_text,
     total_kimg_of,
@@ -153,9 +153,8 @@ def first_kimg(stats: list[dict]) -> float:
 def read_metrics(run_dir: str) -> dict[str, list[dict]]:
     """{title: entries} of ``metrics.jsonl``, what `evaluate_metrics` writes; the entries in the order of training."""
     groups: dict[tuple, list[dict]] = {}
-    for entry in read_jsonl(os.path.join(run_dir, 'metrics.jsonl')):
-        if isinstance(entry.get('metric'), str) and isinstance(entry.get('values'), dict):
-            groups.setdefault((entry['metric'], entry.get('num_images'), entry.get('random_seed')), []).append(entry)
+    for entry in read_results(run_dir):
+        groups.setdefault((entry['metric'], entry.get('num_images'), entry.get('random_seed')), []).append(entry)
     names = [metric for metric, _num_images, _seed in groups]
     titles = {}
     for (metric, num_images, seed), entries in groups.items():
@@ -396,7 +395,8 @@ def metric_section(run_dir: str, metrics: dict[str, list[dict]], figures: str) -
     content = f'<div class="charts">{figures}</div>' if figures else ''
     for title, entries in metrics.items():
         names = list(dict.fromkeys(name for entry in entries for name in entry['values']))
-        rows = [[entry.get('snapshot', '-'), f'{entry["kimg"]:.1f}' if is_finite(entry.get('kimg')) else '-',
+        rows = [[f'{entry.get("snapshot", "-")}{" (best)" if entry.get("best") is True else ""}',
+                 f'{entry["kimg"]:.1f}' if is_finite(entry.get('kimg')) else '-',
                  format_time(entry['seconds']) if is_finite(entry.get('seconds')) else '-',
                  *(metric_value(entry['values'].get(name)) for name in names)] for entry in entries]
         content += f'<h3>{html.escape(title)}</h3>{html_table(["snapshot", "kimg", "time", *names], rows)}'

@@ -87,6 +87,24 @@ RESULTS_NAME = 'metrics.jsonl'
 SNAPSHOT_PATTERN = re.compile(r'network-(snapshot-(\d+)|final)\.pkl')
 
 
+def place_of_result(entry: dict) -> tuple:
+    """What an entry of ``metrics.jsonl`` is about. Of several entries about the same, the last one is shown."""
+    return tuple(str(entry.get(name)) for name in ('metric', 'snapshot', 'num_images', 'random_seed'))
+
+
+def read_results(run_dir: str | os.PathLike) -> list[dict]:
+    """The entries of ``metrics.jsonl`` that are to be shown: the last one of each place and kimg, in their order."""
+    entries = [entry for entry in read_jsonl(os.path.join(run_dir, RESULTS_NAME))
+               if isinstance(entry.get('metric'), str) and isinstance(entry.get('values'), dict)]
+    last = {(place_of_result(entry), str(entry.get('kimg'))): entry for entry in entries}
+    return [entry for entry in entries if last[place_of_result(entry), str(entry.get('kimg'))] is entry]
+
+
+def best_snapshot(run_dir: str | os.PathLike) -> str | None:
+    """The snapshot, ``network-snapshot-NNNNNN`` or ``network-final``, that is marked as the best one; None without."""
+    return next((entry.get('snapshot') for entry in read_results(run_dir) if entry.get('best') is True), None)
+
+
 def read_config(run_dir: str) -> dict:
     """The resolved experiment that ``config.txt`` of a run folder holds, as a dict."""
     path = os.path.join(run_dir, 'config.txt')

@@ -1,7 +1,10 @@
 """evaluate_metrics: metrics over the snapshots of a run folder, resumable."""
 
 import json
+import os
 import pprint
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -20,6 +23,7 @@ from metrics import classifier, evaluation
 from nets.network import Network
 from nets.pickles import load_pkl
 from runs.records import read_config
+from tests.helpers import ROOT
 from training import experiment
 from training.options import check_options, resolve_config
 
@@ -239,6 +243,148 @@ def test_every_metric_of_the_table_can_be_imported():
         metric_class = getattr(__import__(module_name, fromlist=[class_name]), class_name)
         assert all(callable(getattr(metric_class, call)) for call in ('begin', 'feed', 'end', 'names')), name
         assert ('reals' in entry.needs) == hasattr(metric_class, 'set_reals'), name
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What counts as done.
+
+
+def counting(monkeypatch):
+    """[(metrics, snapshot)] of the evaluations from now on."""
+    fed = []
+    feed_fakes = evaluation.feed_fakes
+    monkeypatch.setattr(evaluation, 'feed_fakes', lambda wanted, *args: (
+        fed.append((sorted(wanted), args[-1])), feed_fakes(wanted, *args))[1])
+    return fed
+
+
+def test_a_longer_run_is_evaluated_again(digits_run, data_dir, tmp_path, monkeypatch):
+    first, = evaluate_run(digits_run, ['ms_ssim'], data_dir, tmp_path, num_images=8)
+    (digits_run / 'network-final.pkl').write_bytes((digits_run / 'network-snapshot-000002.pkl').read_bytes())
+    fed = counting(monkeypatch)
+    second, = evaluate_run(digits_run, ['ms_ssim'], data_dir, tmp_path, num_images=8)
+    assert len(fed) == 1 and second['values'] != first['values'] and read_results(digits_run) == [second]
+    assert evaluate_run(digits_run, ['ms_ssim'], data_dir, tmp_path, num_images=8) == [second] and len(fed) == 1
+
+
+def test_lines_of_earlier_versions_are_read_but_do_not_count_as_done(digits_run, data_dir, tmp_path):
+    new, = evaluate_run(digits_run, ['ms_ssim'], data_dir, tmp_path, num_images=8)
+    old = {key: value for key, value in new.items() if key not in ('network', 'data', 'weights')}
+    other = {**old, 'snapshot': 'network-snapshot-000077'}
+    (digits_run / 'metrics.jsonl').write_text(json.dumps({**old, 'values': {'MS-SSIM': 7}}) + '\n' + json.dumps(other))
+    kept, again = evaluate_run(digits_run, ['ms_ssim'], data_dir, tmp_path, num_images=8)
+    assert kept == other and again['values'] == new['values']
+
+
+def test_other_reals_are_noticed_whatever_their_file_looks_like(tmp_path, monkeypatch):
+    images = np.random.RandomState(0).randint(256, size=(24, 1, 16, 16)).astype(np.uint8)
+    labels = np.eye(3, dtype=np.float32)[np.arange(24) % 3]
+    path = tmp_path / 'set.h5'
+
+    def write(images):
+        with HDF5Writer(str(path), 16, 1, labels, force=True) as writer:
+            writer.add_images(images)
+        os.utime(path, (1000, 1000))
+
+    run_dir = make_run(tmp_path / '000-run', {'h5_path': 'set.h5', 'classes': [1], 'max_labels': 0}, 1, 16)
+    fed, cache = counting(monkeypatch), tmp_path / 'cache'
+
+    def evaluate(run_dir=run_dir):
+        return evaluate_run(run_dir, ['swd'], tmp_path, cache, num_images=4)[-1]['values']
+
+    write(images)
+    first = evaluate()
+    assert evaluate() == first and len(fed) == 1 and len(list(cache.iterdir())) == 1
+    write(255 - images)
+    assert evaluate() != first and len(fed) == 2 and len(list(cache.iterdir())) == 2
+    # Both are kept; what is asked for comes last.
+    write(images)
+    assert evaluate() == first and len(fed) == 2 and len(read_results(run_dir)) == 2
+    # Other classes; a place elsewhere.
+    config_text = (run_dir / 'config.txt').read_text()
+    (run_dir / 'config.txt').write_text(config_text.replace('[1]', '[2]'))
+    assert evaluate() != first and len(fed) == 3 and len(list(cache.iterdir())) == 3
+    for suffix in ('.h5', '-labels.npy'):
+        os.rename(tmp_path / f'set{suffix}', tmp_path / f'moved{suffix}')
+    (run_dir / 'config.txt').write_text(config_text.replace('set.h5', 'moved.h5'))
+    assert evaluate() == first and len(fed) == 3 and len(list(cache.iterdir())) == 3
+    # Damaged statistics are made again.
+    for statistics in cache.iterdir():
+        statistics.write_bytes(b'PK' + statistics.read_bytes()[:100])
+    (run_dir / 'metrics.jsonl').unlink()
+    assert evaluate() == first
+
+
+def test_another_classifier_is_noticed(tmp_path, data_dir, monkeypatch):
+    run_dir = make_run(tmp_path / '001-rgb', {'h5_path': 'rgb-32x32.h5', 'resolution': 32}, 3, 32, snapshots=['final'])
+    weights, fed = tmp_path / 'classifier.npz', counting(monkeypatch)
+    for seed, evaluations in ((0, 1), (0, 1), (1, 2), (0, 2)):
+        np.random.seed(seed)
+        classifier.save_classifier(Network('c', func='networks.mnist_classifier', num_channels=1, resolution=32,
+                                           label_size=10), weights)
+        results = evaluate_run(run_dir, ['mnist_modes'], data_dir, tmp_path, num_images=12, classifier=str(weights))
+        assert len(fed) == len(results) == evaluations
+    assert results[0]['weights'] != results[1]['weights']
+
+
+def test_other_inception_weights_are_noticed_and_have_their_own_reals(digits_run, data_dir, tmp_path, monkeypatch):
+    class Features:
+        def __init__(self, weights_path):
+            self.factor = len(open(weights_path).read())
+
+        def __call__(self, images):
+            return images.reshape(len(images), -1)[:, ::32].astype(np.float32) * self.factor, None
+
+    monkeypatch.setattr('metrics.inception.InceptionFeatures', Features)
+    weights, fed = tmp_path / 'weights.pth', counting(monkeypatch)
+    values = []
+    for text in ('a', 'a', 'aa'):
+        weights.write_text(text)
+        values.append(evaluate_run(digits_run, ['fid'], data_dir, tmp_path / 'cache', num_images=20,
+                                   inception_weights=weights)[-1]['values']['FID'])
+    assert len(fed) == 2 and values[0] == values[1] and values[2] == pytest.approx(4 * values[0])
+    assert len(list((tmp_path / 'cache').iterdir())) == 2
+
+
+def test_a_repeated_call_prints_the_table(digits_run, data_dir, tmp_path, capsys):
+    options = [digits_run, '--data-dir', data_dir, '--num-images', '8', '--metrics', 'ms_ssim']
+    tables = [run_main(capsys, *options)[1].partition('ms_ssim:\n')[2] for _call in range(2)]
+    assert tables[0] == tables[1] == (digits_run / 'metric-ms_ssim.txt').read_text() and tables[0].count('\n') == 2
+
+
+def test_evaluations_at_once_lose_nothing(digits_run, data_dir, tmp_path):
+    options = [str(digits_run), '--data-dir', str(data_dir), '--cache-dir', str(tmp_path), '--engine', 'torch',
+               '--num-images', '20', '--only-final', '--metrics']
+    both = [subprocess.Popen([sys.executable, 'evaluate_metrics.py', *options, name], cwd=ROOT,
+                             stdout=subprocess.DEVNULL) for name in ('swd', 'ms_ssim')]
+    assert [process.wait(200) for process in both] == [0, 0]
+    assert sorted(entry['metric'] for entry in read_results(digits_run)) == ['ms_ssim', 'swd']
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is not a number.
+
+
+def test_results_that_are_not_finite_are_told_and_not_kept(digits_run, data_dir, tmp_path, monkeypatch, capsys):
+    end = metrics.make_metric('ms_ssim').end
+    monkeypatch.setattr('metrics.ms_ssim.MultiScaleSSIM.end', lambda self, mode: [float('nan')])
+    options = [digits_run, '--data-dir', data_dir, '--num-images', '8', '--metrics', 'ms_ssim', '--only-final']
+    assert 'ms_ssim of network-final is not finite and not kept: MS-SSIM nan' in run_main(capsys, *options)[2]
+    assert not (digits_run / 'metrics.jsonl').exists()
+    monkeypatch.undo()
+    assert end and run_main(capsys, *options)[0] == 0 and len(read_results(digits_run)) == 1
+
+
+def test_a_network_of_nan_is_an_error_and_the_others_are_evaluated(digits_run, data_dir, capsys):
+    path = digits_run / 'network-snapshot-000002.pkl'
+    Gs = load_pkl(str(path))[2]
+    name = next(name for name in Gs.trainables if name.endswith('.W'))
+    Gs.set_var(name, np.full_like(Gs.get_var(name), np.nan))
+    save_pkl((None, None, Gs), path)
+    status, _out, err = run_main(capsys, digits_run, '--data-dir', data_dir, '--num-images', '8', '--metrics',
+                                 'ms_ssim')
+    assert status == 1 and f'{digits_run}/network-snapshot-000002: this network makes images of NaN' in err
+    assert [entry['snapshot'] for entry in read_results(digits_run)] == ['network-final']
 
 
 @pytest.mark.slow

@@ -377,6 +377,55 @@ def test_metric_of_the_most_images_and_the_last_evaluation_counts(trained, tmp_p
     assert run.last('fid') == {'FID': 3.0} and run.last('swd') == {} and run.swd() == {}
 
 
+DIGITS = 'trained on digits-16x16.h5 at 16x16, grey'
+
+
+def test_a_run_of_other_data_is_told_and_has_it_in_its_captions(runs, trained, tmp_path, capsys, monkeypatch):
+    captions = []
+    captioned = output.captioned
+    monkeypatch.setattr(output, 'captioned', lambda picture, text, *args: (
+        captions.append(text), captioned(picture, text, *args))[1])
+    folder = runs / '006-face'
+    remark = f'{DIGITS}, not on celeba-hq-1024x1024.h5 at 1024x1024, colour'
+    assert run_main('figure5', 'figure10', 'figure11', '--run', folder, '--out', tmp_path, '--seeds', '1,2',
+                    '--data-dir', trained[1]) == 0
+    lines = [line for line in capsys.readouterr().err.split('\n') if 'shown as' in line]
+    assert lines == [f'{folder}: shown as celebahq-1024, but {remark}']      # Once.
+    assert captions[0] == f'CelebA-HQ ({remark})' and remark in captions[1] and remark in captions[2]
+    # A network tells its own resolution and colours.
+    assert run_main('figure6', '--run', f'lsun-bedroom={folder / "network-final.pkl"}', '--out', tmp_path) == 0
+    assert captions[-1] == ('LSUN bedroom (trained on lsun-bedroom-256x256.h5 at 16x16, grey, not on '
+                            'lsun-bedroom-256x256.h5 at 256x256, colour)')
+    assert 'shown as lsun-bedroom, but trained' in capsys.readouterr().err
+
+
+def test_tables_and_plots_say_what_runs_were_trained_on(made, runs, trained, tmp_path, capsys, monkeypatch):
+    for number, expected in ((1, 'table1-celeba-a-gulrajani'), (3, 'cifar10'), (4, 'mnist-modes-k4-mb-stddev')):
+        assert f'Ours, {expected}: {DIGITS}, not on' in (made / f'table{number}.md').read_text()
+    texts = []
+    monkeypatch.setattr('matplotlib.figure.Figure.supxlabel', lambda self, text, **_options: texts.append(text))
+    given = [argument for path in sorted(runs.iterdir()) for argument in ('--run', path)]
+    assert run_main('figure1', 'figure4a', 'figure4c', *given, '--out', tmp_path, '--data-dir', trained[1]) == 0
+    assert len(texts) == 3 and all(DIGITS in ' '.join(text.split()) for text in texts)
+
+
+@pytest.mark.parametrize('name, resolution, channels, told', [
+    ('celeba-hq-1024x1024.h5', 1024, None, ''),
+    ('mine.h5', 1024, None, 'trained on mine.h5 at 1024x1024, colour'),
+    ('celeba-hq-1024x1024.h5', 512, None, 'trained on celeba-hq-1024x1024.h5 at 512x512, colour'),
+    ('celeba-hq-1024x1024.h5', None, 1, 'trained on celeba-hq-1024x1024.h5 at 16x16, grey'),
+    ('celeba-hq-1024x1024.h5', 16, 1, 'trained on celeba-hq-1024x1024.h5 at 16x16, grey')])
+def test_data_set_file_and_resolution_decide(trained, tmp_path, name, resolution, channels, told):
+    folder = copy_run(trained, tmp_path / 'run', 'celeba-hq-1024')
+    chosen = read_config(folder)
+    (folder / 'config.txt').write_text(repr({**chosen, 'dataset': {'h5_path': name, 'resolution': resolution}}))
+    if channels:
+        shutil.copy(trained[1] / 'digits-16x16.h5', tmp_path / name)
+    run = material.recognise(config, str(folder))
+    run.compare(config, str(tmp_path))
+    assert run.name == 'celebahq-1024' and run.remark.partition(', not on')[0] == told
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Parts.
 

@@ -413,3 +413,16 @@ def test_arguments_that_make_no_sense(arguments, capsys):
     with pytest.raises(SystemExit):
         util_scripts.main(['generate_fake_images', '0', *arguments])
     assert arguments[0] in capsys.readouterr().err
+
+
+def test_a_network_of_nan_is_an_error_that_names_the_file(tmp_path):
+    theano_env.configure('torch', {'device': 'cpu'})
+    Gs = Network('Gs', func='networks.G_paper', num_channels=1, resolution=8, fmap_base=8, fmap_max=2, latent_size=2)
+    name = next(name for name in Gs.trainables if name.endswith('.W'))
+    for value in (np.nan, np.inf):
+        Gs.set_var(name, np.full_like(Gs.get_var(name), value))
+        path = tmp_path / 'network-snapshot-000004.pkl'
+        save_pkl((None, None, Gs), path)
+        with pytest.raises(UserError, match=r'network-snapshot-000004\.pkl: this network makes images of NaN'):
+            util_scripts.generate_fake_images(str(tmp_path), str(path), seeds=[1])
+        assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -1,0 +1,117 @@
+"""What is known of the quality of a run's networks: ``metrics.jsonl``, and ``metric-NAME.txt`` to be read by people.
+
+A line has the digests of all that its values depend on: 'network', 'data', and 'weights' where the metric needs some.
+Lines of earlier versions lack them; they can be read, but do not count as done.
+"""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import filelock
+
+from common.console import format_time
+from common.errors import UserError
+from common.files import AnyPath, atomic_write
+from runs.records import RESULTS_NAME, place_of_result, read_jsonl
+
+Entry = dict[str, Any]
+
+LOCK_NAME = '.metrics.lock'
+LOCK_SECONDS = 60           # Whoever has it writes some small files.
+KEY = ('metric', 'snapshot', 'num_images', 'random_seed', 'network', 'data', 'weights')
+
+
+def key_of(entry: Entry) -> tuple:
+    """All that the values of an entry depend on."""
+    return tuple(entry.get(name) for name in KEY)
+
+
+def is_finite_result(values: dict[str, float]) -> bool:
+    """Whether there is neither NaN nor infinity among the values of a metric."""
+    return all(math.isfinite(value) for value in values.values())
+
+
+def merged(entries: list[Entry], new: Iterable[Entry]) -> list[Entry]:
+    """`entries` and the `new` ones at their end, which displace what they make obsolete.
+
+    That are those of the same key, and of the same place those of another network, or that do not say of which.
+    """
+    for entry in new:
+        entries = [old for old in entries if place_of_result(old) != place_of_result(entry)
+                   or old.get('network') == entry['network'] and key_of(old) != key_of(entry)]
+        entries.append(entry)
+    return entries
+
+
+def update(run_dir: AnyPath, change: Callable[[list[Entry]], list[Entry]]) -> list[Entry]:
+    """Change the results of a run; several processes can do that at once.
+
+    Parameters
+    ----------
+    run_dir : str
+    change : callable
+        Gets the list of entries and returns the new one.
+
+    Returns
+    -------
+    list of dict
+        The entries as they are now.
+    """
+    path = os.path.join(run_dir, RESULTS_NAME)
+    with _locked(run_dir):
+        before = read_jsonl(path)
+        entries = change(list(before))
+        if entries != before:
+            with atomic_write(path, 'w', encoding='utf-8') as results_file:
+                results_file.writelines(json.dumps(entry) + '\n' for entry in entries)
+            for name in sorted({entry['metric'] for entry in entries if _is_complete(entry)}):
+                with atomic_write(os.path.join(run_dir, f'metric-{name}.txt'), 'w', encoding='utf-8') as text_file:
+                    text_file.writelines(line + '\n' for line in lines_of(entries, name))
+    return entries
+
+
+@contextlib.contextmanager
+def _locked(run_dir: AnyPath) -> Iterator[None]:
+    """Around reading and writing. The lock is gone when the process is, however it ends."""
+    lock = filelock.FileLock(os.path.join(run_dir, LOCK_NAME), timeout=LOCK_SECONDS, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(f'{run_dir}: another process has kept {LOCK_NAME} for {LOCK_SECONDS} seconds; repeat the '
+                        'command when it has ended') from None
+    except (OSError, NotImplementedError):
+        pass        # A file system without locks, or one that is read-only.
+    try:
+        yield
+    finally:
+        lock.release()      # The file stays: whoever waits for the lock has it open.
+
+
+def lines_of(entries: Iterable[Entry], name: str) -> list[str]:
+    """Lines of text on the results of the metric `name`, in the order of training."""
+    newest = {place_of_result(entry): entry for entry in entries if entry.get('metric') == name and _is_complete(entry)}
+    ordered = sorted(newest.values(), key=lambda entry: (
+        entry['num_images'], entry['snapshot'] == 'network-final', entry['snapshot']))
+    return ['%-24s kimg %-9s time %-12s images %-7d %s' % (
+        entry['snapshot'], '-' if entry['kimg'] is None else '%.1f' % entry['kimg'],
+        '-' if entry['seconds'] is None else format_time(entry['seconds']), entry['num_images'],
+        format_values(entry['values']) + ('  best' if entry.get('best') else '')) for entry in ordered]
+
+
+def table(entries: Iterable[Entry], names: Iterable[str]) -> str:
+    """The results of some metrics as text."""
+    entries = list(entries)
+    return '\n'.join(line for name in names for line in [f'{name}:', *lines_of(entries, name)])
+
+
+def format_values(values: dict[str, float]) -> str:
+    return '  '.join('%s %-9.4f' % item for item in values.items()).rstrip()
+
+
+def _is_complete(entry):
+    needed = {'metric', 'snapshot', 'kimg', 'seconds', 'num_images'}
+    return isinstance(entry.get('values'), dict) and needed <= set(entry)

@@ -1,0 +1,102 @@
+"""metrics.identity: digests tell contents apart, and nothing else."""
+
+import os
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+import theano_env
+from common.files import save_pkl
+from data.dataset import Dataset
+from data.hdf5_writer import HDF5Writer
+from metrics import identity
+from nets.network import Network
+from nets.pickles import load_pkl
+
+pytestmark = pytest.mark.usefixtures('restore_theano_config')
+
+
+def write(path, images, labels=None):
+    with HDF5Writer(str(path), images.shape[-1], images.shape[1], labels) as writer:
+        writer.add_images(images)
+    return path
+
+
+def digest(path, **options):
+    with Dataset(str(path), **options) as dataset:
+        return identity.of_dataset(dataset)
+
+
+@pytest.fixture
+def images():
+    return np.random.RandomState(0).randint(256, size=(12, 3, 8, 8)).astype(np.uint8)
+
+
+@pytest.fixture
+def labels():
+    return np.eye(3, dtype=np.float32)[np.arange(12) % 3]
+
+
+def test_a_data_set_is_the_same_at_another_place_and_time(tmp_path, images, labels):
+    first = write(tmp_path / 'a.h5', images, labels)
+    before = digest(first)
+    (tmp_path / 'b').mkdir()
+    for name in ('a.h5', 'a-labels.npy'):
+        shutil.copy(tmp_path / name, tmp_path / 'b' / name.replace('a', 'c', 1))
+    os.utime(first, (1, 1))
+    assert digest(first) == digest(tmp_path / 'b' / 'c.h5') == before
+    assert digest(first, shuffle=False, prefetch_images=3, cache_gb=0, read_threads=1) == before
+
+
+@pytest.mark.parametrize('whole_bytes', [1 << 27, 100])
+def test_a_data_set_is_another_one_by_any_pixel_also_with_size_and_time_as_before(tmp_path, images, monkeypatch,
+                                                                                  whole_bytes):
+    monkeypatch.setattr(identity, 'WHOLE_BYTES', whole_bytes)
+    path = write(tmp_path / 'a.h5', images)
+    before, time = digest(path), os.stat(path)
+    with h5py.File(path, 'r+') as h5:
+        for resolution in (8, 4, 2, 1):
+            level = h5[f'data{resolution}x{resolution}']
+            level[7, 1, 0, 0] = 255 - level[7, 1, 0, 0]
+    os.utime(path, ns=(time.st_atime_ns, time.st_mtime_ns))
+    assert digest(path) != before
+
+
+def test_all_options_that_choose_reals_count(tmp_path, images, labels):
+    path = write(tmp_path / 'a.h5', images, labels)
+    digests = [digest(path, **options) for options in (
+        {}, {'max_images': 11}, {'resolution': 4}, {'mirror_augment': True}, {'max_labels': 0}, {'classes': [1]},
+        {'classes': [2]}, {'classes': [1], 'max_labels': 0}, {'classes': [2], 'max_labels': 0},
+        {'classes': [0, 1, 2]}, {'classes': [2, 1, 0]})]
+    assert len(set(digests)) == len(digests) - 1 and digests[0] == digests[-2]     # All classes in order: all images.
+
+
+def test_other_labels_are_another_data_set(tmp_path, images, labels):
+    path = write(tmp_path / 'a.h5', images, labels)
+    before = digest(path)
+    np.save(tmp_path / 'a-labels.npy', labels[::-1])
+    assert digest(path) != before
+
+
+def test_networks_are_told_apart_by_their_values(tmp_path):
+    theano_env.configure('torch', {'device': 'cpu'})
+    net = Network('Gs', func='networks.G_paper', num_channels=1, resolution=8, fmap_base=8, fmap_max=2, latent_size=2)
+    before = identity.of_network(net)
+    save_pkl(net, tmp_path / 'a.pkl')
+    copy = load_pkl(str(tmp_path / 'a.pkl'))
+    assert identity.of_network(copy) == before and before.startswith(identity.OF_VALUES)
+    assert copy.source == str(tmp_path / 'a.pkl')
+    name = next(iter(copy.trainables))
+    copy.set_var(name, copy.get_var(name) + 1e-6)
+    assert identity.of_network(copy) != before
+
+
+def test_files_of_weights(tmp_path):
+    path = tmp_path / 'weights'
+    path.write_bytes(b'a' * (3 << 20))
+    first = identity.of_weights(path)
+    path.write_bytes(b'a' * (3 << 20) + b'b')
+    assert first and identity.of_weights(path) not in (first, None)
+    assert identity.of_weights(tmp_path / 'none') is None and identity.of_weights(None) is None
