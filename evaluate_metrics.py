@@ -70,7 +70,7 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
         run_dir, args.metrics, lambda: experiment.open_dataset(config_of_run, args.data_dir), cache_dir,
         num_images=args.num_images, random_seed=args.seed, minibatch_size=args.minibatch,
         inception_weights=args.inception_weights, classifier=args.classifier, only_final=args.only_final,
-        spill_dir=args.spill_dir, snapshot=snapshot)
+        spill_dir=args.spill_dir, only_snapshot=snapshot)
     print(results.table(entries, args.metrics))
 
 

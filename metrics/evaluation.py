@@ -201,7 +201,7 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
                  cache_dir: AnyPath, num_images: int | None = None, random_seed: int = 1000, minibatch_size: int = 64,
                  inception_weights: AnyPath | None = None, classifier: AnyPath | None = None, only_final: bool = False,
                  spill_dir: AnyPath | None = None, final_Gs: Network | None = None,
-                 snapshot: str | None = None) -> list[Entry]:
+                 only_snapshot: str | None = None) -> list[Entry]:
     """Evaluate metrics on the snapshots of a run.
 
     What is in ``metrics.jsonl`` already is not evaluated again, as far as network, reals, weights and settings are the
@@ -230,7 +230,7 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
         Folder for temporary files of `swd`, which otherwise keeps its descriptors in memory.
     final_Gs : Network, optional
         The averaged generator of ``network-final.pkl``, where it is at hand.
-    snapshot : str, optional
+    only_snapshot : str, optional
         File name without suffix: leave out all other snapshots.
 
     Returns
@@ -246,7 +246,7 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
     """
     check_settings(names, num_images)
     snapshots = find_snapshots(os.fspath(run_dir))[-1 if only_final else 0:]
-    snapshots = [entry for entry in snapshots if snapshot in (None, entry.snapshot)]
+    snapshots = [entry for entry in snapshots if only_snapshot in (None, entry.snapshot)]
     with open_dataset() as dataset:
         evaluator = Evaluator(names, dataset, cache_dir, num_images, random_seed, minibatch_size, inception_weights,
                               classifier, spill_dir)
