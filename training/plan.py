@@ -20,6 +20,7 @@ from common.objects import defaults_of
 from data import hdf5_format
 from nets import costs
 from nets.network import Network
+from training.data_sets import data_path
 from training.experiment import build_network
 from training.options import check_options, check_utility, is_training
 from training.schedule import training_schedule
@@ -97,7 +98,7 @@ def measured_flops(device: str, size: int = 2048, seconds: float = 0.3) -> float
 def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]:
     """(G, D, whether the data set is there) of a resolved experiment; without it, for RGB images without labels."""
     section = chosen['dataset']
-    h5_path = os.path.join(data_dir, section['h5_path'])
+    h5_path = data_path(section['h5_path'], data_dir)
     channels, label_size = 3, 0
     there = os.path.exists(h5_path)
     if there:
@@ -122,7 +123,7 @@ def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: di
     environment = theano_env.configure(engine, theano_flags, precision=precision)
     pprint.pprint(chosen, width=120, sort_dicts=False)
     G, D, there = build_networks(chosen, data_dir)
-    print('\n%s: %s' % (os.path.join(data_dir, chosen['dataset']['h5_path']), 'there' if there else
+    print('\n%s: %s' % (data_path(chosen['dataset']['h5_path'], data_dir), 'there' if there else
                         'not there; planned for RGB images without labels'))
     for net in (G, D):
         print(f'{net.name}: {chosen[net.name]["func"]}, {costs.num_trainable(net)} trainable parameters')

@@ -39,7 +39,7 @@ BROKEN = {
     'an unknown section': ({**DIGITS, 'losses': {}}, "losses: no such option; did you mean 'loss'"),
     'a number as an option': ({**DIGITS, 'loss': {5: 1}}, 'loss.5: no such option'),
     'an unknown option of G': ({**DIGITS, 'G': {**DIGITS['G'], 'fmapmax': 1}}, "did you mean 'fmap_max'"),
-    'a text for a number': ({**DIGITS, 'G': {**DIGITS['G'], 'fmap_base': '256'}}, "G.fmap_base='256': must be a number"),
+    'a text for a number': ({**DIGITS, 'G': {**DIGITS['G'], 'fmap_base': '256'}}, "G.fmap_base='256': must be"),
     'None for a number': ({**DIGITS, 'train': {'lod_training_kimg': None}}, 'lod_training_kimg=None: must be a number'),
     'a name for names': ({**DIGITS, 'metrics': 'swd'}, "metrics='swd': must be a list"),
     'a metric with a file': ({**DIGITS, 'metrics': ['mnist_modes']}, 'needs the file of a classifier'),
