@@ -83,19 +83,20 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
         raise EnvironmentProblem(f'engine={engine!r}: choose one of {", ".join(ENGINES)}')
     if precision not in PRECISIONS:
         raise EnvironmentProblem(f'precision={precision!r}: choose one of {", ".join(PRECISIONS)}')
-    device = _parse_device(given.pop('device', 'auto'), local_rank)
+    spelt = given.pop('device', 'auto')
+    device = _parse_device(spelt, local_rank)
     _set_flags(given)
     asked = engine
     if engine == 'auto':
         engine = 'torch' if importlib.util.find_spec('torch') else 'theano' if _find_compiler() else 'python'
     if engine != 'torch' and device.startswith('cuda'):
-        raise EnvironmentProblem(f'device={device!r}: only the torch engine runs on a GPU; pip install torch, or set '
+        raise EnvironmentProblem(f'device={spelt!r}: only the torch engine runs on a GPU; pip install torch, or set '
                                  'device to \'cpu\'')
     if engine != 'torch' and precision not in ('auto', 'float32'):
         raise EnvironmentProblem(f"precision={precision!r}: only the torch engine has it; use 'float32', or set engine "
                                  "to 'torch'")
     if engine == 'torch':
-        mode, device, precision, description = _torch_engine(device, local_rank, precision)
+        mode, device, precision, description = _torch_engine(device, local_rank, precision, spelt)
     else:
         if NUMPY_2:
             raise EnvironmentProblem(f"engine={asked!r}: Theano's own engines need NumPy 1, this is {np.__version__}; "
@@ -146,7 +147,7 @@ def _set_flags(flags: dict[str, object]) -> None:
             raise EnvironmentProblem(f'theano_flags[{name!r}]={value!r}: {" ".join(str(error).split())}') from error
 
 
-def _torch_engine(device: str, local_rank: int | None, precision: str) -> tuple:
+def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: object) -> tuple:
     if importlib.util.find_spec('torch') is None:
         raise EnvironmentProblem("engine='torch': PyTorch is missing; pip install torch, or set engine to 'theano'")
     # How long an OpenMP thread waits awake for more work (loops). The default of 300 000 is fast on a quiet machine and
@@ -161,7 +162,7 @@ def _torch_engine(device: str, local_rank: int | None, precision: str) -> tuple:
                                  f"{torch.cuda.device_count()}; start that many processes, or set "
                                  "theano_flags['device'] to 'cpu'")
     if device.startswith('cuda') and int(device[5:]) >= torch.cuda.device_count():
-        raise EnvironmentProblem(f"theano_flags['device']={device.replace(':', '')!r}: PyTorch sees "
+        raise EnvironmentProblem(f"theano_flags['device']={spelt!r}: PyTorch sees "
                                  f"{torch.cuda.device_count()} CUDA GPUs here; set it to 'cpu' or 'auto'")
     has_tf32 = device != 'cpu' and torch.cuda.get_device_capability(device) >= (8, 0)
     if precision == 'tf32' and not has_tf32:

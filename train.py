@@ -350,6 +350,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 plan.describe(chosen, args.data_dir, args.engine, config.theano_flags, args.precision,
                               train_gan=train_gan)
             return 0
+        if ranks.size == 1:
+            plan.check_duration(chosen, args.data_dir, args.engine, config.theano_flags, args.precision,
+                                train_gan=train_gan)
         experiment.run_experiment(chosen, args.data_dir, args.result_dir, args.engine, config.theano_flags, ranks,
                                   args.precision, train_gan=train_gan)
     except Stopped as stopped:

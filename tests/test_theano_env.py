@@ -146,7 +146,7 @@ def test_an_unknown_engine_is_named():
 
 @pytest.mark.parametrize('spelling', ['cuda99', 'gpu99', 'cuda:99'])
 def test_a_gpu_that_is_not_there(spelling):
-    with pytest.raises(theano_env.EnvironmentProblem, match="'cuda99': PyTorch sees . CUDA GPUs here; set it to 'cpu'"):
+    with pytest.raises(theano_env.EnvironmentProblem, match=f"'{spelling}': PyTorch sees . CUDA GPUs here; set it to"):
         theano_env.configure('torch', {'device': spelling})
 
 
