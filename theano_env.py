@@ -15,6 +15,7 @@ auto     torch if PyTorch can be imported, else theano if there is a g++, else p
 The engines theano and python need NumPy 1; torch runs on NumPy 2, too.
 """
 
+import contextlib
 import ctypes.util
 import difflib
 import importlib.util
@@ -25,7 +26,7 @@ import threading
 from typing import NamedTuple
 
 import theano_torch
-from theano_torch.compat import NUMPY_2, theano
+from theano_torch.compat import NUMPY_2, USER_DEVICE, theano
 
 import numpy as np
 
@@ -123,6 +124,18 @@ def _parse_device(device: str, local_rank: int | None = None) -> str:
     return name
 
 
+def _device_of_user_flags(local_rank: int | None) -> tuple[str, str]:
+    """The device that THEANO_FLAGS or ~/.theanorc asks for, else 'auto'; and words on one that cannot be had."""
+    import torch
+    if USER_DEVICE is None or local_rank is not None:
+        return 'auto', ''
+    with contextlib.suppress(EnvironmentProblem):
+        device = _parse_device(USER_DEVICE)
+        if not device.startswith('cuda') or int(device[5:]) < torch.cuda.device_count():
+            return device, ''
+    return 'auto', f" (not on device={USER_DEVICE} of THEANO_FLAGS or ~/.theanorc, which PyTorch doesn't see)"
+
+
 def _set_flags(flags: dict[str, object]) -> None:
     """Set Theano flags by full name; an unknown name or value is an error that names it."""
     from theano.configparser import _config_var_list
@@ -155,6 +168,9 @@ def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: ob
     # must not have been imported before.
     os.environ.setdefault('GOMP_SPINCOUNT', '3000')
     import torch
+    unused = ''
+    if device == 'auto':
+        device, unused = _device_of_user_flags(local_rank)
     if device == 'auto':
         device = f'cuda:{local_rank or 0}' if torch.cuda.is_available() else 'cpu'
     if local_rank is not None and device.startswith('cuda') and local_rank >= torch.cuda.device_count():
@@ -180,7 +196,7 @@ def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: ob
     where = f'CPU ({torch.get_num_threads()} threads)'
     if device != 'cpu':
         where = f'GPU {device[5:]} ({torch.cuda.get_device_name(device)})'
-    return mode, device, precision, f'torch {torch.__version__} on {where}'
+    return mode, device, precision, f'torch {torch.__version__} on {where}{unused}'
 
 
 def _theano_engine(device: str) -> tuple:

@@ -142,7 +142,8 @@ def check_duration(chosen: dict, data_dir: str, engine: str = 'auto', theano_fla
         Whether the user has said which device to use elsewhere than in `theano_flags`.
     """
     flags = dict(theano_flags or {})
-    if is_device_named or flags.get('device', 'auto') != 'auto' or not is_training(chosen):
+    is_device_named = is_device_named or flags.get('device', 'auto') != 'auto' or theano_env.USER_DEVICE == 'cpu'
+    if is_device_named or not is_training(chosen):
         return
     train_func, options, _ = check_options(chosen, train_gan)
     options = {**defaults_of(train_func), **options}
