@@ -64,7 +64,17 @@ def build_network(name: str, experiment: dict, num_channels: int, resolution: in
     kwargs = dict(experiment[name])
     func = kwargs.pop('func')
     check_arguments(name, kwargs, import_obj(func), given=NETWORK_SHAPE)
-    return Network(name, func=func, num_channels=num_channels, resolution=resolution, label_size=label_size, **kwargs)
+    try:
+        net = Network(name, func=func, num_channels=num_channels, resolution=resolution, label_size=label_size,
+                      **kwargs)
+    except UserError as error:
+        raise UserError(f'{name}.{error}') from error
+    except ValueError as error:     # Layers raise it for options that do not fit together.
+        raise UserError(f'{name}: {" ".join(str(error).split())}') from error
+    is_right = [len(shape) for shape in (net.input_shape, net.output_shape)] == ([2, 4] if name == 'G' else [4, 2])
+    if not is_right or name == 'D' and net.output_shape[1] != 1:
+        raise UserError(f'{name}.func={func!r}: builds no {"generator" if name == "G" else "discriminator"}')
+    return net
 
 
 def run_experiment(

@@ -10,6 +10,7 @@ import config
 import train
 from common.errors import UserError
 from common.options import check_settings
+from training.experiment import build_network
 from training.options import check_options, describe_experiment, resolve_config
 
 DIGITS = config.experiments['digits']
@@ -131,6 +132,26 @@ def test_mistakes_are_named_before_anything_exists(overrides, message, capsys, t
     status, out, err = run_main(capsys, tmp_path, *(word for text in overrides for word in ('--set', text)))
     assert (status, out) == (1, '') and re.search(message, err.strip()) and err.count('\n') == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('overrides, message', [
+    (['D.mbstat_avg=group3'], "D: MinibatchStatConcatLayer averaging='group3': use one of"),
+    (['D.func=networks.D_mnist_mode_recovery', 'D.use_layernorm=yes'], 'D.use_layernorm=True: use one normalization'),
+    (['D.func=networks.D_mnist_mode_recovery', 'D.X=999'], 'D.X=999: no feature maps are left'),
+    (['G.func=networks.D_paper', 'G.mbstat_groups=1'], "G.latent_size: no such option"),
+    (['D.func=networks.G_paper'], 'D.use_gdrop: no such option'),
+    (['create_dataset.margin=99'], 'margin=99: must be from 0 to 7'),
+])
+def test_what_only_building_tells_leaves_no_folder(overrides, message, capsys, tmp_path):
+    status, _out, err = run_main(capsys, tmp_path, *(word for text in overrides for word in ('--set', text)))
+    assert status == 1 and message in err and len(err.splitlines()) == 1
+    assert not list(tmp_path.glob('results/*'))
+
+
+def test_a_function_that_builds_the_other_network():
+    for name, func in (('G', 'networks.D_paper'), ('D', 'networks.G_paper'), ('D', 'networks.mnist_classifier')):
+        with pytest.raises(UserError, match=f'{name}.func=.*: builds no'):
+            build_network(name, {name: {'func': func}}, 1, 32, 10)
 
 
 def settings(**changes):
