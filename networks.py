@@ -75,6 +75,8 @@ def _shared_scalar(name):
 
 def _suffixed(layer, wscale='', batchnorm=False, layernorm=False, pixelnorm=False):
     """Put the wanted normalizations on top of `layer`, each with its suffix to the name."""
+    if batchnorm and layernorm:
+        raise UserError('use_layernorm=True: use one normalization only, set use_batchnorm to False')
     if wscale:
         layer = layers.WScaleLayer(layer, name=layer.name + wscale)
     if batchnorm:

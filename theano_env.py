@@ -16,6 +16,7 @@ The engines theano and python need NumPy 1; torch runs on NumPy 2, too.
 """
 
 import argparse
+import contextlib
 import ctypes.util
 import difflib
 import importlib.util
@@ -28,7 +29,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import theano_torch
-from theano_torch.compat import NUMPY_2, theano
+from theano_torch.compat import NUMPY_2, USER_DEVICE, theano
 
 import numpy as np
 
@@ -99,19 +100,20 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
         raise EnvironmentProblem(f'engine={engine!r}: choose one of {", ".join(ENGINES)}')
     if precision not in PRECISIONS:
         raise EnvironmentProblem(f'precision={precision!r}: choose one of {", ".join(PRECISIONS)}')
-    device = _parse_device(given.pop('device', 'auto'), local_rank)
+    spelt = given.pop('device', 'auto')
+    device = _parse_device(spelt, local_rank)
     _set_flags(given)
     asked = engine
     if engine == 'auto':
         engine = 'torch' if importlib.util.find_spec('torch') else 'theano' if _find_compiler() else 'python'
     if engine != 'torch' and device.startswith('cuda'):
-        raise EnvironmentProblem(f'device={device!r}: only the torch engine runs on a GPU; pip install torch, or set '
+        raise EnvironmentProblem(f'device={spelt!r}: only the torch engine runs on a GPU; pip install torch, or set '
                                  'device to \'cpu\'')
     if engine != 'torch' and precision not in ('auto', 'float32'):
         raise EnvironmentProblem(f"precision={precision!r}: only the torch engine has it; use 'float32', or set engine "
                                  "to 'torch'")
     if engine == 'torch':
-        mode, device, precision, description = _torch_engine(device, local_rank, precision)
+        mode, device, precision, description = _torch_engine(device, local_rank, precision, spelt)
     else:
         if NUMPY_2:
             raise EnvironmentProblem(f"engine={asked!r}: Theano's own engines need NumPy 1, this is {np.__version__}; "
@@ -138,6 +140,18 @@ def _parse_device(device: str, local_rank: int | None = None) -> str:
     return name
 
 
+def _device_of_user_flags(local_rank: int | None) -> tuple[str, str]:
+    """The device that THEANO_FLAGS or ~/.theanorc asks for, else 'auto'; and words on one that cannot be had."""
+    import torch
+    if USER_DEVICE is None or local_rank is not None:
+        return 'auto', ''
+    with contextlib.suppress(EnvironmentProblem):
+        device = _parse_device(USER_DEVICE)
+        if not device.startswith('cuda') or int(device[5:]) < torch.cuda.device_count():
+            return device, ''
+    return 'auto', f" (not on device={USER_DEVICE} of THEANO_FLAGS or ~/.theanorc, which PyTorch doesn't see)"
+
+
 def _set_flags(flags: dict[str, object]) -> None:
     """Set Theano flags by full name; an unknown name or value is an error that names it."""
     from theano.configparser import _config_var_list
@@ -162,7 +176,7 @@ def _set_flags(flags: dict[str, object]) -> None:
             raise EnvironmentProblem(f'theano_flags[{name!r}]={value!r}: {" ".join(str(error).split())}') from error
 
 
-def _torch_engine(device: str, local_rank: int | None, precision: str) -> tuple:
+def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: object) -> tuple:
     if importlib.util.find_spec('torch') is None:
         raise EnvironmentProblem("engine='torch': PyTorch is missing; pip install torch, or set engine to 'theano'")
     # How long an OpenMP thread waits awake for more work (loops). The default of 300 000 is fast on a quiet machine and
@@ -170,6 +184,9 @@ def _torch_engine(device: str, local_rank: int | None, precision: str) -> tuple:
     # must not have been imported before.
     os.environ.setdefault('GOMP_SPINCOUNT', '3000')
     import torch
+    unused = ''
+    if device == 'auto':
+        device, unused = _device_of_user_flags(local_rank)
     if device == 'auto':
         device = f'cuda:{local_rank or 0}' if torch.cuda.is_available() else 'cpu'
     if local_rank is not None and device.startswith('cuda') and local_rank >= torch.cuda.device_count():
@@ -177,7 +194,7 @@ def _torch_engine(device: str, local_rank: int | None, precision: str) -> tuple:
                                  f"{torch.cuda.device_count()}; start that many processes, or set "
                                  "theano_flags['device'] to 'cpu'")
     if device.startswith('cuda') and int(device[5:]) >= torch.cuda.device_count():
-        raise EnvironmentProblem(f"theano_flags['device']={device.replace(':', '')!r}: PyTorch sees "
+        raise EnvironmentProblem(f"theano_flags['device']={spelt!r}: PyTorch sees "
                                  f"{torch.cuda.device_count()} CUDA GPUs here; set it to 'cpu' or 'auto'")
     has_tf32 = device != 'cpu' and torch.cuda.get_device_capability(device) >= (8, 0)
     if precision == 'tf32' and not has_tf32:
@@ -195,7 +212,7 @@ def _torch_engine(device: str, local_rank: int | None, precision: str) -> tuple:
     where = f'CPU ({torch.get_num_threads()} threads)'
     if device != 'cpu':
         where = f'GPU {device[5:]} ({torch.cuda.get_device_name(device)})'
-    return mode, device, precision, f'torch {torch.__version__} on {where}'
+    return mode, device, precision, f'torch {torch.__version__} on {where}{unused}'
 
 
 def _theano_engine(device: str) -> tuple:

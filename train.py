@@ -99,8 +99,8 @@ def train_gan(
     minibatch_overrides: CountTable | None  = None,       # ...and at some resolutions {resolution: images}.
     rampup_kimg: NonNegative                = 40,         # Thousands of images until full learning rates. 0 = none.
     rampdown_kimg: NonNegative              = 0,          # Thousands of images at the end that ramp to zero. 0 = none.
-    tick_kimg_default: Positive             = 50,         # Thousands of images per status line...
-    tick_kimg_overrides: NumberTable | None = None,       # ...and at some resolutions. None: see training_schedule.
+    tick_kimg_default: Positive | None      = None,       # Thousands of images per status line. None = the release's.
+    tick_kimg_overrides: NumberTable | None = None,       # The same at some resolutions. None = see tick_length.
     image_snapshot_ticks: Ticks             = 4,          # Save a grid of images every so many ticks. 0 = never.
     network_snapshot_ticks: Ticks           = 40,         # Save the networks every so many ticks. 0 = never.
     state_minutes: NonNegative | None       = 10,         # Save the state this often. None = when stopped only.
@@ -351,6 +351,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 plan.describe(chosen, args.data_dir, args.engine, config.theano_flags, args.precision,
                               train_gan=train_gan)
             return 0
+        if ranks.size == 1:
+            plan.check_duration(chosen, args.data_dir, args.engine, config.theano_flags, args.precision,
+                                train_gan=train_gan)
         experiment.run_experiment(chosen, args.data_dir, args.result_dir, args.engine, config.theano_flags, ranks,
                                   args.precision, train_gan=train_gan)
     except Stopped as stopped:

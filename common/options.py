@@ -278,6 +278,8 @@ def parse_text(option: str, text: str, annotation: Any = Any) -> object:
     if text in [choice for choice in _choices(annotation) if isinstance(choice, str)]:
         return text
     word = text.lower()
+    if annotation is Any and word in ('true', 'yes', 'false', 'no', 'none'):
+        return {'true': True, 'yes': True, 'false': False, 'no': False, 'none': None}[word]
     if bool in kinds and word in ('true', 'yes', 'on', 'false', 'no', 'off'):
         return word in ('true', 'yes', 'on')
     if type(None) in kinds and word in ('none', 'null'):

@@ -56,6 +56,12 @@ def open_levels(h5_path: AnyPath) -> tuple[h5py.File, Levels]:
     try:
         h5 = h5py.File(h5_path, 'r')
     except OSError as error:
+        if is_locked(error):
+            raise UserError(f'h5_path={h5_path!r}: is locked: another program has it open for writing, or the file '
+                            'system has no locks; close that program, or set HDF5_USE_FILE_LOCKING=FALSE in the '
+                            'environment') from error
+        if isinstance(error, PermissionError):
+            raise UserError(f'h5_path={h5_path!r}: cannot be read: you have no permission to; change that') from error
         raise UserError(f'h5_path={h5_path!r}: is not a complete HDF5 file ({str(error).splitlines()[0]}); make '
                         'or copy it again') from error
     try:
@@ -69,6 +75,11 @@ def open_levels(h5_path: AnyPath) -> tuple[h5py.File, Levels]:
         h5.close()
         raise
     return h5, levels
+
+
+def is_locked(error: OSError) -> bool:
+    """Whether HDF5 could not open a file because it got no lock: another program writes, or there are no locks."""
+    return 'unable to lock file' in str(error)
 
 
 def check_levels(h5: h5py.File) -> Levels:

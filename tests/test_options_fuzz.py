@@ -7,6 +7,7 @@ import collections.abc
 import inspect
 import itertools
 import random
+import re
 import types
 import typing
 
@@ -16,10 +17,12 @@ import pytest
 
 import config
 import dataset_tool
+import evaluate_metrics
 import loss
 import networks
 import networks_2018
 import train
+import train_classifier
 import util_scripts
 from common.errors import UserError
 from common.options import SETTINGS, annotations_of, check_value, option_name, parse_text
@@ -215,6 +218,41 @@ def test_wrong_values_of_utilities(func, tmp_path, capsys):
                     assert err.count('\n') == 1
                 except ValueError:
                     pass    # Not a whole number: argparse says so.
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('main, argv', [
+    (evaluate_metrics.main, ['nowhere', '--seed=-1']), (evaluate_metrics.main, ['nowhere', '--seed=4294967296']),
+    (evaluate_metrics.main, ['nowhere', '--minibatch=0']), (evaluate_metrics.main, ['nowhere', '--num-images=1']),
+    (train_classifier.main, ['x.h5', 'x.npz', '--epochs=0']), (train_classifier.main, ['x.h5', 'x.npz', '--seed=-1']),
+])
+def test_wrong_values_of_other_scripts(main, argv, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 1
+    err = capsys.readouterr().err
+    assert f'error: {argv[-1].replace("=", " ")}: must be ' in err and err.count('\n') == 1
+    assert not list(tmp_path.iterdir())
+
+
+def whole_numbers_of_commands():
+    """(command, its positional arguments, option) of dataset_tool.py."""
+    parser = dataset_tool.argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    dataset_tool.add_viewing_commands(commands)
+    dataset_tool.add_creating_commands(commands)
+    for name, command in commands.choices.items():
+        places = [action.dest for action in command._actions if not action.option_strings]
+        yield from ((name, places, action.option_strings[0]) for action in command._actions if action.type is int)
+
+
+@pytest.mark.parametrize('command, places, option', list(whole_numbers_of_commands()))
+def test_wrong_values_of_the_tool_for_data_sets(command, places, option, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text in ('-3', '-1000000000000000000000'):
+        assert dataset_tool.main([command, *(f'{place}.h5' for place in places), f'{option}={text}']) == 1
+        err = capsys.readouterr().err
+        assert re.match(f'dataset_tool.py: error: {option} {text}: must be|dataset_tool.py: error: h5_path=', err), err
+        assert err.count('\n') == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -1,6 +1,7 @@
 """theano_env: Theano imports silently on a Python that lacks its old friends, and the engine is what was asked for."""
 
 import importlib
+import os
 import pathlib
 import subprocess
 import sys
@@ -147,7 +148,7 @@ def test_an_unknown_engine_is_named():
 
 @pytest.mark.parametrize('spelling', ['cuda99', 'gpu99', 'cuda:99'])
 def test_a_gpu_that_is_not_there(spelling):
-    with pytest.raises(theano_env.EnvironmentProblem, match="'cuda99': PyTorch sees . CUDA GPUs here; set it to 'cpu'"):
+    with pytest.raises(theano_env.EnvironmentProblem, match=f"'{spelling}': PyTorch sees . CUDA GPUs here; set it to"):
         theano_env.configure('torch', {'device': spelling})
 
 
@@ -205,3 +206,69 @@ def test_a_device_from_the_command_line():
     assert theano_env.with_device(flags, None) == flags
     assert theano_env.with_device(flags, 'cpu') == {**flags, 'device': 'cpu'}
     assert theano_env.with_device(None, 'cuda:1') == {'device': 'cuda:1'}
+
+
+SCRIPTS = ['train.py', 'export.py', 'util_scripts.py', 'dataset_tool.py']
+
+
+def run_script(words, cwd=ROOT, **environment):
+    return subprocess.run([sys.executable, *words], cwd=cwd, capture_output=True, text=True,
+                          env={**os.environ, **{name: str(value) for name, value in environment.items()}})
+
+
+@pytest.mark.parametrize('lines', [
+    'device = cuda', 'device = gpu0\nforce_device = True', 'device = cuda\n[lib]\ncnmem = 0.8\n[nvcc]\nfastmath = True',
+    'device = opencl0:0\ninit_gpu_device = cuda', 'device = nonsense', 'contexts = dev0->cuda0;dev1->cuda1'])
+def test_a_theanorc_of_2017(lines, tmp_path):
+    (tmp_path / '.theanorc').write_text(f'[global]\nfloatX = float32\n{lines}\n')
+    done = run_script(['train.py', '--help'], HOME=tmp_path, THEANO_FLAGS='')
+    assert (done.returncode, done.stderr) == (0, '')
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_theano_flags_of_2017(script):
+    done = run_script([script, '--help'], THEANO_FLAGS='device=gpu,lib.cnmem=1,optimizer_including=cudnn')
+    assert (done.returncode, done.stderr) == (0, '')
+
+
+def test_flags_that_theano_refuses_are_one_line(tmp_path):
+    done = run_script(['train.py', '--help'], THEANO_FLAGS='floatX=float99')
+    assert done.returncode == 1 and done.stderr.count('\n') == 1
+    assert 'THEANO_FLAGS or ~/.theanorc: Invalid value ("float99")' in done.stderr
+    (tmp_path / '.theanorc').write_text('device = cuda\n')      # Without a section.
+    done = run_script(['train.py', '--help'], HOME=tmp_path, THEANO_FLAGS='')
+    assert done.returncode == 1 and done.stderr.count('\n') == 1 and 'THEANO_FLAGS or ~/.theanorc:' in done.stderr
+
+
+@pytest.mark.parametrize('asked, words', [('cpu', None), ('cuda97', 'not on device=cuda97'), ('gpu98', 'not on'),
+                                          ('opencl0', 'not on device=opencl0'), (None, None)])
+def test_the_device_of_the_users_flags_is_taken_where_it_is_there(asked, words, monkeypatch, restore_theano_config):
+    monkeypatch.setattr(theano_env, 'USER_DEVICE', asked)
+    environment = theano_env.configure('torch', {'device': 'auto'})
+    assert (words or 'not on') in str(environment) if words else 'not on' not in str(environment)
+    if asked == 'cpu':
+        assert environment.device == 'cpu'
+    assert 'not on' not in str(theano_env.configure('torch', {'device': 'cpu'}))
+
+
+def test_what_the_user_has_set(monkeypatch, tmp_path):
+    from theano_torch.compat import _user_device
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.delenv('THEANORC', raising=False)
+    monkeypatch.setenv('THEANO_FLAGS', 'floatX=float32')
+    assert _user_device() is None
+    (tmp_path / '.theanorc').write_text('[global]\ndevice = gpu1    # The large one.\n')
+    assert _user_device() == 'gpu1'
+    monkeypatch.setenv('THEANO_FLAGS', 'device=cpu, device=cuda0')
+    assert _user_device() == 'cuda0'
+
+
+@pytest.mark.parametrize('words', [[str(ROOT / 'train.py')], ['-m', 'train']])
+def test_modules_of_the_same_names_elsewhere_are_left_alone(words, tmp_path):
+    names = ('misc', 'dataset', 'networks', 'loss', 'config', 'metrics', 'data', 'runs', 'training', 'tfutil_shim')
+    for name in names:
+        (tmp_path / f'{name}.py').write_text('raise SystemExit("the wrong one")\n')
+    paths = [ROOT, tmp_path] if words[0] == '-m' else [tmp_path]
+    done = run_script([*words, '--dry-run', '--experiment', 'training-video'], cwd=tmp_path,
+                      PYTHONPATH=os.pathsep.join(map(str, paths)))
+    assert (done.returncode, done.stderr) == (0, '')

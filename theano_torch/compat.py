@@ -11,6 +11,7 @@ one thing that worked and is replaced is a loop that took seconds, see `_speed_u
 Lasagne is optional: without it, `lasagne` is None.
 """
 
+import configparser
 import contextlib
 import importlib.metadata
 import importlib.util
@@ -103,9 +104,24 @@ def _restore_build_modules() -> None:
         _stub('imp')
 
 
+def _user_device() -> str | None:
+    """The device in THEANO_FLAGS or else in Theano's configuration files, None if there is none."""
+    flags = [flag.partition('=') for flag in os.environ.get('THEANO_FLAGS', '').split(',')]
+    named = [value.strip() for name, _, value in flags if name.strip() == 'device']
+    if named:
+        return named[-1] or None
+    files = os.environ.get('THEANORC', '~/.theanorc' + (os.pathsep + '~/.theanorc.txt') * (os.name == 'nt'))
+    parser = configparser.RawConfigParser()
+    parser.read(os.path.expanduser(path) for path in files.split(os.pathsep))
+    return parser.get('global', 'device', fallback='').partition('#')[0].strip() or None
+
+
 @contextlib.contextmanager
 def _import_flags() -> Iterator[None]:
-    """Set THEANO_FLAGS for the import of Theano; whatever the user put there keeps the last word.
+    """Set THEANO_FLAGS for the import of Theano; whatever the user put there keeps the last word, but for the device.
+
+    Theano would start its own GPU code, which no longer builds, or refuse the names of the one before that: a device
+    in the user's flags or in ~/.theanorc becomes `USER_DEVICE`.
 
     No compiler and no BLAS are looked for yet: a Theano that runs on PyTorch needs neither, and compiling Theano's C
     helpers at import takes half a minute. Whoever runs Theano's C code sets both.
@@ -116,7 +132,7 @@ def _import_flags() -> Iterator[None]:
     if not os.access(home, os.W_OK):
         user = f'-{os.getuid()}' if hasattr(os, 'getuid') else ''      # Windows has one such folder for each user.
         ours += ',base_compiledir=' + os.path.join(tempfile.gettempdir(), 'theano' + user)
-    os.environ['THEANO_FLAGS'] = ours + (',' + before if before else '')
+    os.environ['THEANO_FLAGS'] = ','.join(filter(None, [ours, before, 'device=cpu,init_gpu_device=,contexts=']))
     try:
         yield
     finally:
@@ -291,5 +307,11 @@ def _import_lasagne() -> types.ModuleType | None:
     return lasagne
 
 
-theano, lasagne = _import_theano()
+try:
+    USER_DEVICE = _user_device()
+    theano, lasagne = _import_theano()
+except (ValueError, configparser.Error) as error:
+    # What the user has set; Theano itself raises nothing of this kind.
+    raise SystemExit(f'error: Theano cannot be imported with what stands in THEANO_FLAGS or ~/.theanorc: '
+                     f'{" ".join(str(error).split())}') from error
 T = theano.tensor

@@ -27,6 +27,7 @@ from nets.ranks import SINGLE, Ranks
 from runs import states
 from runs.folder import create_result_subdir, in_use
 from training import processes, stopping
+from training.data_sets import check_data_set, data_path
 from training.options import (
     NETWORK_SHAPE,
     check_arguments,
@@ -43,7 +44,8 @@ def open_dataset(experiment: dict, data_dir: str) -> Dataset:
     """Open the dataset of an experiment; build it first where the experiment says how and it is not there."""
     kwargs = dict(experiment['dataset'])
     check_arguments('dataset', kwargs, Dataset)
-    kwargs['h5_path'] = os.path.join(data_dir, kwargs['h5_path'])
+    kwargs['h5_path'] = data_path(kwargs['h5_path'], data_dir)
+    check_data_set(experiment, data_dir)
     create = dict(experiment.get('create_dataset', {}))
     if create and not os.path.exists(kwargs['h5_path']):
         create_func = import_obj(create.pop('func'))
@@ -62,7 +64,17 @@ def build_network(name: str, experiment: dict, num_channels: int, resolution: in
     kwargs = dict(experiment[name])
     func = kwargs.pop('func')
     check_arguments(name, kwargs, import_obj(func), given=NETWORK_SHAPE)
-    return Network(name, func=func, num_channels=num_channels, resolution=resolution, label_size=label_size, **kwargs)
+    try:
+        net = Network(name, func=func, num_channels=num_channels, resolution=resolution, label_size=label_size,
+                      **kwargs)
+    except UserError as error:
+        raise UserError(f'{name}.{error}') from error
+    except ValueError as error:     # Layers raise it for options that do not fit together.
+        raise UserError(f'{name}: {" ".join(str(error).split())}') from error
+    is_right = [len(shape) for shape in (net.input_shape, net.output_shape)] == ([2, 4] if name == 'G' else [4, 2])
+    if not is_right or name == 'D' and net.output_shape[1] != 1:
+        raise UserError(f'{name}.func={func!r}: builds no {"generator" if name == "G" else "discriminator"}')
+    return net
 
 
 def build_and_verify(name: str, experiment: dict, training_set: Dataset) -> Network:
@@ -106,6 +118,7 @@ def run_experiment(
         start, unused = None, lock.enter_context(contextlib.ExitStack())     # Left when log and lock are closed.
         with processes.rank_0_first(ranks):
             train_func, options, loss_kwargs = check_options(experiment, train_gan, ranks)
+            check_data_set(experiment, data_dir)
             if ranks.rank == 0:
                 start = claim_folder(experiment, result_dir, environment, train_gan, lock)
         start = processes.from_rank_0(ranks, start)

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import importlib.util
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -72,13 +73,13 @@ def resolve_config(config: Any, name: str, overrides: Iterable[str] = (),
 
 def apply_overrides(experiment: dict, overrides: Iterable[str], train_gan: Callable | None = None) -> None:
     """Put overrides ``'SECTION.KEY=VALUE'`` into an experiment; see :func:`resolve_config`."""
-    given = []
+    given, own_file = [], experiment.get('dataset', {}).get('h5_path')
     for override in overrides:
         path, equals, text = override.partition('=')
         section, _, key = path.strip().partition('.')
-        if section not in SECTIONS:
+        if key:
             check_keys('--set', [section], SECTIONS)
-        if not equals or bool(key) == (section in TOP_LEVEL_TYPES):
+        if not equals or bool(key) == (section in TOP_LEVEL_TYPES) or section not in SECTIONS:
             raise UserError(f'--set {override}: write SECTION.KEY=VALUE, for example train.total_kimg=10')
         given.append((section, key.strip(), text))
     # The functions first: they say what the other values can be.
@@ -95,6 +96,11 @@ def apply_overrides(experiment: dict, overrides: Iterable[str], train_gan: Calla
             options[option] = {**(options.get(option) or {}), int(resolution[:-1]): value}
         else:
             options[key] = value
+    # Only its own file is made: another name is that of a file that is there, or mistyped.
+    file = experiment.get('dataset', {}).get('h5_path')
+    if file != own_file and 'create_dataset' not in {section for section, _key, _text in given} and (
+            os.path.isabs(str(file)) or os.path.basename(str(file)) != own_file):
+        experiment.pop('create_dataset', None)
 
 
 def types_of(section: str, experiment: dict, train_gan: Callable | None) -> dict[str, Any]:

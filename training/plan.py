@@ -9,17 +9,19 @@ import inspect
 import os
 import pprint
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import theano_env
 from common.console import format_time
+from common.errors import UserError
 from common.objects import defaults_of
 from data import hdf5_format
 from nets import costs
 from nets.network import Network
+from training.data_sets import check_data_set, data_path
 from training.experiment import build_network
 from training.options import check_options, check_utility, is_training
 from training.schedule import training_schedule
@@ -28,6 +30,8 @@ D_STEP_FORWARDS = 13        # A D step of WGAN-GP in forward passes of D: four e
 G_STEP_FORWARDS = 5         # ...and a G step, in which G costs about as much as D.
 SHARE_OF_PEAK = 0.6         # Of the matrix product's speed that training steps reach; benchmarks/README.md.
 VALUES_PER_ACTIVATION = 3.0     # Float32 values that a D step holds at its peak for each of D's activations; measured.
+SHORT_KIMG = 100            # A training up to this length is started without an estimate.
+LONGEST_SECONDS = 30 * 86400    # A training that is estimated longer is not started on a CPU that nobody asked for.
 BASE_MEMORY_GB = 0.45       # What the process takes without any network.
 
 
@@ -81,6 +85,12 @@ def estimate(phase: Phase, G: Network, D: Network, repeats: int, flops: float) -
     return Estimate(1000 * 2 * work / (flops * SHARE_OF_PEAK), BASE_MEMORY_GB + values * 4 / 2 ** 30)
 
 
+def total_time(schedule: list[Phase], G: Network, D: Network, repeats: int, flops: float) -> float:
+    """The estimated seconds of a whole schedule, see :func:`estimate`."""
+    return sum(estimate(phase, G, D, repeats, flops).seconds_per_kimg * (phase.end_kimg - phase.start_kimg)
+               for phase in schedule)
+
+
 def measured_flops(device: str, size: int = 2048, seconds: float = 0.3) -> float:
     """Multiplications and additions per second of float32 matrix products on a torch device."""
     import torch  # Which the other engines do without.
@@ -97,7 +107,7 @@ def measured_flops(device: str, size: int = 2048, seconds: float = 0.3) -> float
 def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]:
     """(G, D, whether the data set is there) of a resolved experiment; without it, for RGB images without labels."""
     section = chosen['dataset']
-    h5_path = os.path.join(data_dir, section['h5_path'])
+    h5_path = data_path(section['h5_path'], data_dir)
     channels, label_size = 3, 0
     there = os.path.exists(h5_path)
     if there:
@@ -107,8 +117,51 @@ def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]
         if section.get('max_labels', 'all') != 0 and os.path.exists(hdf5_format.labels_path(h5_path)):
             columns = hdf5_format.load_labels(hdf5_format.labels_path(h5_path), num_images).shape[1]
             label_size = columns if section.get('max_labels', 'all') == 'all' else section['max_labels']
-    G, D = (build_network(name, chosen, channels, section['resolution'], label_size) for name in 'GD')
+    resolution = section.get('resolution')
+    if resolution is None:
+        if not there:
+            raise UserError(f'dataset.resolution: is missing, and there is no {h5_path} that could tell it; set it')
+        resolution = max(levels)
+    G, D = (build_network(name, chosen, channels, resolution, label_size) for name in 'GD')
     return G, D, there
+
+
+def check_duration(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: Mapping[str, Any] | None = None,
+                   precision: str = 'auto', *, train_gan: Callable, is_device_named: bool = False) -> None:
+    """Raise `UserError` where a new training would take over a month, as no GPU is seen and no device was named.
+
+    Parameters
+    ----------
+    chosen : dict
+        Resolved experiment.
+    data_dir, engine, theano_flags, precision
+        See `training.experiment.run_experiment`.
+    train_gan : callable
+        The training function of experiments that name none.
+    is_device_named : bool
+        Whether the user has said which device to use elsewhere than in `theano_flags`.
+    """
+    flags = dict(theano_flags or {})
+    is_device_named = is_device_named or flags.get('device', 'auto') != 'auto' or theano_env.USER_DEVICE == 'cpu'
+    if is_device_named or not is_training(chosen):
+        return
+    train_func, options, _ = check_options(chosen, train_gan)
+    options = {**defaults_of(train_func), **options}
+    if chosen['train'].get('resume_run_id') is not None or options.get('total_kimg', 0) <= SHORT_KIMG:
+        return
+    check_data_set(chosen, data_dir)
+    environment = theano_env.configure(engine, flags, precision=precision)
+    if environment.device != 'cpu' or environment.engine != 'torch':
+        return
+    G, D, _there = build_networks(chosen, data_dir)
+    schedule_kwargs = {name: options[name] for name in inspect.signature(training_schedule).parameters
+                       if name in options}
+    seconds = total_time(phases(D.input_shape[-1], **schedule_kwargs), G, D, options.get('D_training_repeats', 1),
+                         measured_flops('cpu'))
+    if seconds > LONGEST_SECONDS:
+        raise UserError(f'no GPU is seen, and on this CPU the training would take about {seconds / 86400:.0f} days; '
+                        "to do so all the same, name the device: --device cpu, or theano_flags['device'] = 'cpu' in "
+                        'config.py')
 
 
 def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: dict | None = None,
@@ -122,7 +175,7 @@ def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: di
     environment = theano_env.configure(engine, theano_flags, precision=precision)
     pprint.pprint(chosen, width=120, sort_dicts=False)
     G, D, there = build_networks(chosen, data_dir)
-    print('\n%s: %s' % (os.path.join(data_dir, chosen['dataset']['h5_path']), 'there' if there else
+    print('\n%s: %s' % (data_path(chosen['dataset']['h5_path'], data_dir), 'there' if there else
                         'not there; planned for RGB images without labels'))
     for net in (G, D):
         print(f'{net.name}: {chosen[net.name]["func"]}, {costs.num_trainable(net)} trainable parameters')
@@ -131,11 +184,11 @@ def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: di
                        if name in options}
     print('\n' + str(environment))
     flops = measured_flops(environment.device)
-    total_seconds = 0.0
+    schedule = phases(chosen['dataset'].get('resolution') or D.input_shape[-1], **schedule_kwargs)
+    total_seconds = total_time(schedule, G, D, options['D_training_repeats'], flops)
     print(f'\n{"kimg":>15}  {"resolution":<22} {"minibatch":>9} {"sec/kimg ~":>12} {"memory ~":>10}')
-    for phase in phases(chosen['dataset']['resolution'], **schedule_kwargs):
+    for phase in schedule:
         needs = estimate(phase, G, D, options['D_training_repeats'], flops)
-        total_seconds += needs.seconds_per_kimg * (phase.end_kimg - phase.start_kimg)
         print('%7g - %5g  %-22s %9d %12.1f %7.1f GB' % (
             phase.start_kimg, phase.end_kimg,
             '%dx%d%s' % (phase.resolution, phase.resolution, ' fading in' if phase.fading else ''), phase.minibatch,

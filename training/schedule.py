@@ -7,6 +7,9 @@ import numpy as np
 
 from common.options import CountTable, NetResolution, NonNegative, NumberTable, Positive, PositiveInt
 
+RELEASE_TICK_KIMG = 50
+RELEASE_TICK_KIMG_OVERRIDES: dict[int, float] = {32: 20, 64: 10, 128: 10, 256: 5, 512: 2, 1024: 1}
+
 
 class Schedule(NamedTuple):
     """What is in force after some number of real images, see :func:`training_schedule`."""
@@ -31,8 +34,8 @@ def training_schedule(
     minibatch_overrides: CountTable | None  = None,   # ...and at some resolutions {resolution: images}.
     rampup_kimg: NonNegative                = 40,     # Thousands of images until full learning rates. 0 = none.
     rampdown_kimg: NonNegative              = 0,      # Thousands of images at the end that ramp to zero. 0 = none.
-    tick_kimg_default: Positive             = 50,     # Thousands of images per tick...
-    tick_kimg_overrides: NumberTable | None = None,   # ...and at some resolutions {resolution: kimg}.
+    tick_kimg_default: Positive | None      = None,   # Thousands of images per tick. None = the release's.
+    tick_kimg_overrides: NumberTable | None = None,   # The same at some resolutions. None = see tick_length.
 ) -> Schedule:
     """The progressive schedule of section 2 and appendix A of the paper as a pure function of `cur_nimg`.
 
@@ -41,8 +44,6 @@ def training_schedule(
     Schedule
     """
     kimg = cur_nimg / 1000.0
-    if tick_kimg_overrides is None:
-        tick_kimg_overrides = {32: 20, 64: 10, 128: 10, 256: 5, 512: 2, 1024: 1}
     resolution_log2 = int(np.log2(resolution))
     lod = max(resolution_log2 - np.floor(np.log2(lod_initial_resolution)), 0)
     phase_kimg = lod_training_kimg + lod_transition_kimg
@@ -60,8 +61,15 @@ def training_schedule(
         max_lod=int(np.ceil(lod)),
         resolution=cur_resolution,
         minibatch_size=(minibatch_overrides or {}).get(cur_resolution, minibatch_default),
-        tick_kimg=tick_kimg_overrides.get(cur_resolution, tick_kimg_default),
+        tick_kimg=tick_length(cur_resolution, tick_kimg_default, tick_kimg_overrides),
         lrate_coef=rampup(kimg, rampup_kimg) * rampdown_linear(kimg, total_kimg, rampdown_kimg))
+
+
+def tick_length(resolution: int, default: float | None, overrides: dict[int, float] | None) -> float:
+    """Thousands of images per tick: what `overrides` has, else `default`; with neither given, the release's table."""
+    if default is None and overrides is None:
+        overrides = RELEASE_TICK_KIMG_OVERRIDES
+    return (overrides or {}).get(resolution, RELEASE_TICK_KIMG if default is None else default)
 
 
 def learning_rate(schedule: Schedule, maximum: float, overrides: dict[int, float] | None = None) -> float:

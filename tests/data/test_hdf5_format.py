@@ -15,7 +15,7 @@ import pytest
 from common.errors import UserError
 from common.files import temporary_path
 from data import hdf5_format, hdf5_writer
-from data.hdf5_format import open_levels
+from data.hdf5_format import is_locked, open_levels
 from data.hdf5_writer import HDF5Writer
 from tests.helpers import ROOT, check_h5_file, heed_interrupts, load_golden
 
@@ -367,3 +367,15 @@ def test_levels_come_finest_first(tmp_path):
     with h5:
         assert [(res, level.shape) for res, level in opened.items()] == [(r, (3, 1, r, r)) for r in (4, 2, 1)]
         np.testing.assert_array_equal(hdf5_format.read_image(opened[4], 2), np.full((1, 4, 4), 7))
+
+
+def test_a_locked_file_is_named_as_such(tmp_path):
+    path = str(tmp_path / 'set.h5')
+    with HDF5Writer(path, 8, 1) as writer:
+        writer.add_images(np.zeros((4, 1, 8, 8), np.uint8))
+    reading = 'import sys\nfrom data.hdf5_format import open_levels\nopen_levels(sys.argv[1])\n'
+    with h5py.File(path, 'a'):
+        done = subprocess.run([sys.executable, '-c', reading, path], cwd=ROOT, capture_output=True, text=True)
+        assert 'is locked: another program' in done.stderr and 'HDF5_USE_FILE_LOCKING=FALSE' in done.stderr
+        assert 'copy it again' not in done.stderr
+    assert not is_locked(OSError('Unable to open file (truncated file)'))

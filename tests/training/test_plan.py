@@ -2,17 +2,21 @@
 
 import copy
 import json
+import os
+import re
 
+import numpy as np
 import pytest
 
 import config
 import train
 from common.errors import UserError
 from common.objects import defaults_of
+from data.hdf5_writer import HDF5Writer
 from nets import costs
 from tests.helpers import GOLDEN
 from training import plan
-from training.experiment import build_network
+from training.experiment import build_network, open_dataset
 from training.options import check_options, is_training, resolve_config
 from training.schedule import training_schedule
 
@@ -143,3 +147,46 @@ def test_estimates_grow_with_the_work(built):
     assert plan.estimate(small, G, D, 1, 1e11) < plan.estimate(large, G, D, 1, 1e11)
     few, many = [plan.estimate(large, G, D, 1, flops) for flops in (1e11, 2e11)]
     assert few.seconds_per_kimg == pytest.approx(2 * many.seconds_per_kimg) and few.memory_gb == many.memory_gb
+
+
+@pytest.fixture
+def large_set(tmp_path):
+    """A data set that has the name and the size of CelebA-HQ, but for the number of images."""
+    with HDF5Writer(str(tmp_path / 'celeba-hq-1024x1024.h5'), 1024, 3) as writer:
+        writer.add_images(np.zeros((1, 3, 1024, 1024), np.uint8))
+    return str(tmp_path)
+
+
+@pytest.mark.slow
+def test_weeks_on_a_cpu_that_nobody_asked_for(large_set, capsys, monkeypatch, restore_theano_config):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    monkeypatch.setattr(plan, 'measured_flops', lambda device: 1e11)
+    results = large_set + '/results'
+    status = train.main(['--experiment', 'celebahq-1024', '--data-dir', large_set, '--result-dir', results])
+    err = capsys.readouterr().err
+    assert status == 1 and err.count('\n') == 1 and '--device cpu' in err
+    days, = re.findall(r'no GPU is seen, and on this CPU the training would take about (\d+) days', err)
+    assert 300 < int(days) < 30000
+    assert not os.path.exists(results)
+
+
+def test_a_device_that_was_named_or_a_short_training_is_not_estimated(large_set, monkeypatch):
+    monkeypatch.setattr(plan, 'measured_flops', lambda device: pytest.fail('it measures'))
+    monkeypatch.setattr(plan, 'build_networks', lambda *args: pytest.fail('it builds'))
+    chosen = resolve_config(config, 'celebahq-1024')
+    plan.check_duration(chosen, large_set, theano_flags={'device': 'cpu'}, train_gan=train.train_gan)
+    plan.check_duration(chosen, large_set, train_gan=train.train_gan, is_device_named=True)
+    plan.check_duration(resolve_config(config, 'digits'), large_set, train_gan=train.train_gan)
+    plan.check_duration(resolve_config(config, 'training-video'), large_set, train_gan=train.train_gan)
+    chosen['train']['resume_run_id'] = 3
+    plan.check_duration(chosen, large_set, train_gan=train.train_gan)
+
+
+def test_a_dry_run_without_resolution(tmp_path, capsys):
+    chosen = resolve_config(config, 'digits')
+    del chosen['dataset']['resolution']
+    with pytest.raises(UserError, match='dataset.resolution: is missing, and there is no'):
+        plan.describe(chosen, str(tmp_path), train_gan=train.train_gan)
+    open_dataset(chosen, str(tmp_path)).close()
+    plan.describe(chosen, str(tmp_path), train_gan=train.train_gan)
+    assert '16x16' in capsys.readouterr().out

@@ -1,0 +1,80 @@
+"""A data set that is missing: only an experiment's own file is made; else the message says how to make or find it."""
+
+import os
+
+import pytest
+
+import config
+import dataset_tool
+import train
+from common.errors import UserError
+from training.data_sets import check_data_set, create_command, data_path
+from training.experiment import open_dataset
+from training.options import resolve_config
+
+
+@pytest.mark.parametrize('experiment, command', [
+    ('celebahq-1024', 'create_celebahq {} CELEBA_DIR DELTA_DIR'), ('celebahq-v2-8gpus', 'create_celebahq {}'),
+    ('lsun-cat', 'create_lsun LMDB_DIR {}'), ('table1-lsun-bedroom-h-converged', 'create_lsun LMDB_DIR {}'),
+    ('table1-celeba-h-converged', 'create_celeba CELEBA_DIR {}'), ('cifar10', 'create_cifar10 CIFAR_DIR {}'),
+    ('mnist-modes-k4-wgan-gp', 'create_mnistrgb MNIST_DIR {}'), ('figure4c-growing', 'create_celebahq {}'),
+])
+@pytest.mark.parametrize('h5_path', [None, 'mine.h5'])
+def test_the_command_that_makes_it(experiment, command, h5_path, tmp_path):
+    overrides = [f'dataset.h5_path={h5_path}'] if h5_path else []
+    chosen = resolve_config(config, experiment, overrides, train.train_gan)
+    path = str(tmp_path / chosen['dataset']['h5_path'])
+    if h5_path and experiment.startswith('figure4c'):
+        command = 'create_from_images IMAGE_DIR {}'     # Any images do.
+    with pytest.raises(UserError) as error:
+        check_data_set(chosen, str(tmp_path))
+    assert f'there is no {path}; make it with `python dataset_tool.py {command.format(path)}' in str(error.value)
+
+
+def test_every_command_exists():
+    for name in ('x', 'celebahq', 'celeba', 'lsun', 'cifar100', 'cifar10', 'mnist-rgb', 'mnist', 'svhn', 'digits'):
+        assert create_command(name + '.h5').split()[2] in dataset_tool.COMMANDS
+
+
+def test_a_mistyped_name_makes_nothing(tmp_path, capsys):
+    (tmp_path / 'data').mkdir()
+    for name in ('faces-64x64.h5', 'digits-16x16.h5', 'faces-labels.npy'):
+        (tmp_path / 'data' / name).touch()
+    status = train.main(['--data-dir', str(tmp_path / 'data'), '--result-dir', str(tmp_path / 'results'), '--set',
+                         'dataset.h5_path=face-64x64.h5'])
+    err = capsys.readouterr().err
+    assert status == 1 and err.count('\n') == 1 and "did you mean 'faces-64x64.h5'? make it with" in err
+    assert not (tmp_path / 'results').exists() and len(list((tmp_path / 'data').iterdir())) == 3
+    chosen = resolve_config(config, 'digits', ['dataset.h5_path=zoo.h5'], train.train_gan)
+    with pytest.raises(UserError, match='zoo.h5; there are digits-16x16.h5, faces-64x64.h5; make it with'):
+        open_dataset(chosen, str(tmp_path / 'data'))
+
+
+@pytest.mark.parametrize('name', ['digits-16x16.h5', 'data/digits-16x16.h5', './data/digits-16x16.h5'])
+def test_its_own_file_is_made_and_the_folder_may_be_named_twice(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    chosen = resolve_config(config, 'digits', [f'dataset.h5_path={name}'], train.train_gan)
+    for data_dir in ('data', str(tmp_path / 'data')):
+        with open_dataset(chosen, data_dir) as dataset:
+            assert dataset.num_images == 1797
+    assert sorted(os.listdir(tmp_path / 'data')) == ['digits-16x16-labels.npy', 'digits-16x16.h5']
+
+
+def test_options_of_the_making_allow_another_name():
+    chosen = resolve_config(config, 'digits', ['dataset.h5_path=large.h5', 'create_dataset.resolution=32'])
+    assert chosen['create_dataset'] == {'func': 'dataset_tool.create_digits', 'resolution': 32}
+    assert 'create_dataset' not in resolve_config(config, 'digits', ['dataset.h5_path=/mine/digits-16x16.h5'])
+
+
+def test_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'elsewhere' / 'x.h5').touch()
+    assert data_path('x.h5', 'datasets') == os.path.join('datasets', 'x.h5')
+    assert data_path('datasets/x.h5', 'datasets') == os.path.join('datasets', 'x.h5')
+    assert data_path('datasets/x.h5', '/mnt/datasets') == os.path.join('/mnt/datasets', 'x.h5')
+    assert data_path('sub/x.h5', 'datasets') == os.path.join('datasets', 'sub/x.h5')
+    assert data_path('elsewhere/x.h5', 'datasets') == 'elsewhere/x.h5'
+    assert data_path('~/elsewhere/x.h5', 'datasets') == str(tmp_path / 'elsewhere' / 'x.h5')
+    assert data_path('/mine/x.h5', 'datasets') == '/mine/x.h5'

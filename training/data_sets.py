@@ -1,0 +1,60 @@
+"""The file of an experiment's data set: where it is, and how to make it where it is missing."""
+
+import os
+
+from common.errors import UserError, did_you_mean
+
+# What of a file's name or an experiment's `desc` tells which command of dataset_tool.py makes it: the first that fits.
+CREATE_COMMANDS = (
+    (('celebahq', 'celeba-hq'), 'create_celebahq {h5} CELEBA_DIR DELTA_DIR'),
+    (('celeba',), 'create_celeba CELEBA_DIR {h5}'),
+    (('lsun',), 'create_lsun LMDB_DIR {h5}'),
+    (('cifar100', 'cifar-100'), 'create_cifar100 CIFAR_DIR {h5}'),
+    (('cifar',), 'create_cifar10 CIFAR_DIR {h5}'),
+    (('mnist-rgb', 'mnistrgb', 'mnist-modes'), 'create_mnistrgb MNIST_DIR {h5}'),
+    (('mnist',), 'create_mnist MNIST_DIR {h5}'),
+    (('svhn',), 'create_svhn SVHN_DIR {h5}'),
+    (('digits',), 'create_digits {h5}'),
+)
+LISTED_FILES = 5        # At most this many names of files that are there.
+
+
+def data_path(h5_path: str | os.PathLike[str], data_dir: str) -> str:
+    """The path of an experiment's data set: `h5_path` in `data_dir`, or as it is where it names that folder itself.
+
+    'faces.h5' and 'datasets/faces.h5' are one file where `data_dir` is 'datasets'.
+    """
+    h5_path = os.path.expanduser(os.fspath(h5_path))
+    joined = os.path.join(data_dir, h5_path)
+    if os.path.exists(joined):
+        return joined
+    folder, name = os.path.split(h5_path)
+    if folder and os.path.normpath(folder) in (os.path.normpath(data_dir), os.path.basename(os.path.abspath(data_dir))):
+        return os.path.join(data_dir, name)
+    return h5_path if folder and os.path.exists(h5_path) else joined
+
+
+def create_command(path: str, desc: str = '') -> str:
+    """The command that makes a data set, by the name of its file or the `desc` of its experiment."""
+    for text in (os.path.basename(path), desc):
+        for names, command in CREATE_COMMANDS:
+            if any(name in text.lower() for name in names):
+                return 'python dataset_tool.py ' + command.format(h5=path)
+    return f'python dataset_tool.py create_from_images IMAGE_DIR {path}'
+
+
+def check_data_set(experiment: dict, data_dir: str) -> None:
+    """Raise `UserError` where the data set is missing and the experiment does not make it itself."""
+    path = data_path(experiment['dataset']['h5_path'], data_dir)
+    if os.path.exists(path) or 'create_dataset' in experiment:
+        return
+    folder = os.path.dirname(path) or '.'
+    there = sorted(name for name in os.listdir(folder) if name.endswith(('.h5', '.hdf5'))) if os.path.isdir(
+        folder) else []
+    near = did_you_mean(os.path.basename(path), there)
+    if there and not near:
+        more = f' and {len(there) - LISTED_FILES} more' if len(there) > LISTED_FILES else ''
+        near = f'; there are {", ".join(there[:LISTED_FILES])}{more}'
+    raise UserError(f'dataset.h5_path={experiment["dataset"]["h5_path"]!r}: there is no {path}{near.rstrip("?")}'
+                    f'{"?" if near.endswith("?") else ";"} make it with '
+                    f'`{create_command(path, experiment.get("desc", ""))}`, or choose the folder with --data-dir')
