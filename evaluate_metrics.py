@@ -18,7 +18,7 @@ from common.options import PositiveInt, Seed, check_settings, check_value, optio
 from metrics import evaluation, results
 from runs.folder import is_trained, locate_network_pkl, locate_run_dir
 from runs.records import RESULTS_NAME, read_config
-from training import experiment
+from training import experiment, recorded
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Command line.
@@ -43,7 +43,7 @@ def parse_arguments(config: ModuleType, argv: list[str] | None) -> argparse.Name
     parser.add_argument('--minibatch', type=int, default=64, metavar='N', help='images generated at a time')
     parser.add_argument('--inception-weights', metavar='FILE', help='weights of torch-fidelity')
     parser.add_argument('--classifier', metavar='FILE', help='of train_classifier.py')
-    parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
+    parser.add_argument('--data-dir', metavar='DIR', help=f'default: that of the run, or {config.data_dir}')
     parser.add_argument('--cache-dir', metavar='DIR', help='statistics of reals (default: DATA_DIR/metric-cache)')
     parser.add_argument('--spill-dir', metavar='DIR', help='temporary files instead of memory for swd')
     parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
@@ -64,10 +64,12 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
     if args.snapshot is not None:
         snapshot = os.path.splitext(os.path.basename(locate_network_pkl(run_dir, args.snapshot)))[0]
     config_of_run = read_config(run_dir)
+    recorded.check_functions(run_dir, config_of_run, recorded.trusted_functions(config))
+    data_dir = args.data_dir or recorded.data_dir_of(config_of_run.get(recorded.RECORD), config, config_of_run)
     theano_env.configure(args.engine, theano_env.with_device(config.theano_flags, args.device), None, config.precision)
-    cache_dir = args.cache_dir or os.path.join(args.data_dir, 'metric-cache')
+    cache_dir = args.cache_dir or os.path.join(data_dir, 'metric-cache')
     entries = evaluation.evaluate_run(
-        run_dir, args.metrics, lambda: experiment.open_dataset(config_of_run, args.data_dir), cache_dir,
+        run_dir, args.metrics, lambda: experiment.open_dataset(config_of_run, data_dir), cache_dir,
         num_images=args.num_images, random_seed=args.seed, minibatch_size=args.minibatch,
         inception_weights=args.inception_weights, classifier=args.classifier, only_final=args.only_final,
         spill_dir=args.spill_dir, only_snapshot=snapshot)

@@ -57,7 +57,7 @@ class Environment(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser, config: ModuleType) -> None:
     """Give a script the options --engine and --device; `config` is config.py."""
     parser.add_argument('--engine', default=config.engine, help='what computes: auto, torch, theano or python; '
-                        'default: %(default)s')
+                        f'default: {config.engine}')
     parser.add_argument('--device', help="where: cpu, cuda, cuda:1, ... or auto; default: theano_flags['device'] of "
                         'config.py')
 

@@ -39,11 +39,11 @@ from common.options import (
 from nets import updates
 from nets.network import Network, random_latents
 from nets.ranks import SINGLE
-from training import experiment, plan, processes
+from training import experiment, plan, processes, recorded
 from training.event_file import EventFile
 from training.functions_ahead import FunctionsAhead
 from training.gdrop import GDropFeedback
-from training.options import describe_experiment, naming_minibatch, resolve_config
+from training.options import describe_experiment, naming_minibatch
 from training.reporting import ProgressBar, Tick, report, warning_only
 from training.resume import restore_state, state_arrays
 from training.schedule import Schedule, learning_rate, lod_range_of, next_lod_range, training_schedule
@@ -102,8 +102,9 @@ def train_gan(
     tick_kimg_default: Positive | None      = None,       # Thousands of images per status line. None = the release's.
     tick_kimg_overrides: NumberTable | None = None,       # The same at some resolutions. None = see tick_length.
     image_snapshot_ticks: Ticks             = 4,          # Save a grid of images every so many ticks. 0 = never.
-    network_snapshot_ticks: Ticks           = 40,         # Save the networks every so many ticks. 0 = never.
-    state_minutes: NonNegative | None       = 10,         # Save the state this often. None = when stopped only.
+    network_snapshot_ticks: Ticks           = 40,         # Save the networks every so many ticks. 0 = at the end only.
+    keep_snapshots: PositiveInt | None      = None,       # Of them keep N, every tenth and the best. None = all.
+    state_minutes: NonNegative | None       = 10,         # Save the state this often. None = at the end only.
     resume_kimg: NonNegative | None         = None,       # Kimg that given networks have seen. None = 0 or as named.
     resume_time: NonNegative                = 0.0,        # Seconds that they have been trained for.
     image_grid_type: GridType               = 'default',  # 'default': random; 'category': a class a column, or a row.
@@ -182,6 +183,21 @@ def train_gan(
     upcoming: Schedule | None = None
     gdrop = GDropFeedback(gdrop_beta, gdrop_lim, gdrop_coef, gdrop_exp)
     tick = Tick(1, cur_nimg, time.time() - resume_time, time.time())
+
+    def end_tick(images, pickle=False):
+        cur_time = time.time()
+        statistics = tick.statistics(cur_nimg, cur_time, schedule, gdrop.strength)
+        if is_first:
+            report(run_dir, events, statistics)
+        progress.calibrate(schedule.resolution, tick.steps_sec_per_kimg(statistics))
+        with warning_only():
+            if is_first and images:
+                snapshots.save_fakes(cur_nimg)
+        with warning_only():
+            if is_first and pickle:
+                snapshots.save_networks(cur_nimg, keep_snapshots, network_snapshot_ticks)
+        return tick.next(cur_nimg, cur_time)
+
     with ProgressBar(G, D, resolution, total_kimg, lambda kimg: schedule_at(kimg * 1000).resolution,
                      show_progress and is_first) as progress, \
             compiler, naming_minibatch(lambda: schedule, minibatch_overrides, ranks), StopRequest(ranks) as stop:
@@ -245,28 +261,18 @@ def train_gan(
 
             # Once per tick: status line, images, networks.
             done = cur_nimg >= total_kimg * 1000
-            if done or tick.is_over(cur_nimg, schedule):
-                cur_time = time.time()
-                statistics = tick.statistics(cur_nimg, cur_time, schedule, gdrop.strength)
-                if is_first:
-                    report(run_dir, events, statistics)
-                progress.calibrate(schedule.resolution, tick.steps_sec_per_kimg(statistics))
-                with warning_only():
-                    if is_first and (is_due(tick.number, image_snapshot_ticks) or done):
-                        snapshots.save_fakes(cur_nimg)
-                with warning_only():
-                    if is_first and is_due(tick.number, network_snapshot_ticks) and not done:
-                        snapshots.save_networks(cur_nimg)
-                tick = tick.next(cur_nimg, cur_time)
+            if tick.is_over(cur_nimg, schedule):
+                tick = end_tick(images=tick.is_every(image_snapshot_ticks),
+                                pickle=tick.is_every(network_snapshot_ticks) and not done)
 
-            # Every so many minutes, and before the end that somebody asks for: the training state.
+            # Every so many minutes and at the end, also one that somebody asks for: the training state.
             signum = 0 if done else stop.asked()
             due = state_minutes is not None and time.time() >= state_time + state_minutes * 60
-            if is_first and run_states and (signum or due and not done):
+            if is_first and run_states and (signum or due or done):
                 with warning_only():
                     arrays, document = state_arrays(networks, exponents, compiler, dataset, grid)
                     run_states.save(cur_nimg, arrays, {**document, **tick.get_state(), 'cur_nimg': cur_nimg,
-                                                       'gdrop_average': gdrop.average})
+                                                       'gdrop_average': gdrop.average, 'done': done})
                 state_time = time.time()
             if signum:
                 with warning_only():
@@ -276,14 +282,16 @@ def train_gan(
                 raise Stopped(f'stopped by {signal.Signals(signum).name} at kimg {cur_nimg / 1000:.1f}', signum,
                               run_dir)
 
+        # The last tick is cut short. A longer run goes on from the state before that.
+        if tick.start_nimg < cur_nimg:
+            end_tick(images=image_snapshot_ticks > 0)
+        elif is_first and image_snapshot_ticks > 0 and not snapshots.has_fakes(cur_nimg):
+            with warning_only():
+                snapshots.save_fakes(cur_nimg)
+
     if is_first:
         snapshots.save_final()
     return Gs
-
-
-def is_due(tick: int, every: int) -> bool:
-    """Whether something is due that is done every so many ticks, 0 for never."""
-    return every > 0 and tick % every == 0
 
 
 def set_lod(lod: float, *networks: Network) -> None:
@@ -306,30 +314,21 @@ def parse_arguments(config: Any, argv: Sequence[str] | None) -> argparse.Namespa
                'celebahq-1024\n  python train.py --experiment celebahq-1024-nopixelnorm-VERBOSE --dry-run\n  python '
                'train.py --set train.total_kimg=2 --result-dir /tmp/results\n  python train.py --resume latest\n  '
                'torchrun --nproc_per_node=8 train.py --experiment celebahq-v2-8gpus')
-    parser.add_argument('--experiment', default=config.experiment, metavar='NAME', help='default: %(default)s')
+    parser.add_argument('--experiment', metavar='NAME', help=f'default: {config.experiment}, or that of the run to '
+                        'resume')
     theano_env.add_arguments(parser, config)
-    parser.add_argument('--precision', default=config.precision, help='auto, float32, tf32, bfloat16 or float16; '
-                        'default: %(default)s')
-    parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
+    parser.add_argument('--precision', help='auto, float32, tf32, bfloat16 or float16; default: '
+                        f'{config.precision}')
+    parser.add_argument('--data-dir', metavar='DIR', help=f'default: {config.data_dir}')
+    parser.set_defaults(engine=None)        # What is not given is that of the run to resume, else that of config.py.
     parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
-    parser.add_argument('--resume', metavar='RUN', help="go on, exactly, with a run that was stopped or killed: its "
-                        "number, folder, or 'latest'")
+    parser.add_argument('--resume', metavar='RUN', help="go on, exactly, with a run that was stopped or killed, or "
+                        "make it longer: its number, folder, or 'latest'; experiment and all else are those of the run")
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', dest='overrides',
                         help='change one option of the experiment; may be given several times')
     parser.add_argument('--dry-run', action='store_true',
                         help='print the experiment, its schedule and estimates of memory and time, and stop')
     return parser.parse_args(argv)
-
-
-def resuming(argv: Sequence[str], run_dir: str) -> str:
-    """The command line `argv`, changed so that it goes on with the run in `run_dir`."""
-    words, kept = iter(argv), []
-    for word in words:
-        if word == '--resume':
-            next(words, None)
-        elif not word.startswith('--resume='):
-            kept.append(word)
-    return shlex.join([*kept, '--resume', run_dir])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -340,27 +339,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     ranks, chosen = SINGLE, None
     try:
         ranks = processes.from_environment()
-        if args.experiment is None:
-            raise UserError("config.py: `experiment = ...` is missing; give --experiment NAME, or set it there, for "
-                            "example experiment = 'digits'")
-        chosen = resolve_config(config, args.experiment, args.overrides, train_gan)
-        if args.resume:
-            chosen['train'].update(resume_run_id=args.resume, resume_snapshot='latest')
+        chosen = recorded.choose(config, args, ranks, train_gan)
         if args.dry_run:
             if ranks.rank == 0:
-                plan.describe(chosen, args.data_dir, args.engine, config.theano_flags, args.precision,
+                plan.describe(chosen.experiment, chosen.data_dir, chosen.engine, chosen.theano_flags, chosen.precision,
                               train_gan=train_gan)
             return 0
         if ranks.size == 1:
-            plan.check_duration(chosen, args.data_dir, args.engine, config.theano_flags, args.precision,
-                                train_gan=train_gan)
-        experiment.run_experiment(chosen, args.data_dir, args.result_dir, args.engine, config.theano_flags, ranks,
-                                  args.precision, train_gan=train_gan)
+            plan.check_duration(chosen.experiment, chosen.data_dir, chosen.engine, chosen.theano_flags,
+                                chosen.precision, train_gan=train_gan)
+        experiment.run_experiment(chosen.experiment, chosen.data_dir, args.result_dir, chosen.engine,
+                                  chosen.theano_flags, ranks, chosen.precision, train_gan=train_gan,
+                                  origin=chosen.origin)
     except Stopped as stopped:
         if ranks.rank == 0:
             program = 'python' if ranks.size == 1 else 'torchrun ...'
-            arguments = resuming(sys.argv[1:] if argv is None else argv, stopped.run_dir)
-            print(f'train.py: {stopped}; go on with: {program} train.py {arguments}', file=sys.stderr)
+            print(f'train.py: {stopped}; go on with: {program} train.py --resume {shlex.quote(stopped.run_dir)}',
+                  file=sys.stderr)
         return 128 + stopped.signum
     except (UserError, theano_env.EnvironmentProblem) as error:
         # What all ranks see alike is told by one.

@@ -10,6 +10,8 @@ import socket
 from collections.abc import Iterator
 from typing import IO, Any
 
+import filelock
+
 from common.errors import WriteError
 
 AnyPath = str | os.PathLike[str]
@@ -94,6 +96,30 @@ def atomic_write(path: AnyPath, mode: str = 'wb', **open_kwargs: Any) -> Iterato
     finally:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.remove(temporary)
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: AnyPath) -> Iterator[None]:
+    """Around making the file `path` if it is not there: other processes that are about to do the same wait.
+
+    The lock is gone when the process is, however it ends. On a file system without locks nobody waits.
+    """
+    name = f'{os.fspath(path)}.lock'
+    lock = filelock.FileLock(name, fallback_to_soft=False)      # A soft lock would outlive a killed process.
+    with contextlib.suppress(OSError, NotImplementedError):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            print(f'Another process is making {path}: waiting for it')
+            lock.acquire()
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            # Whoever waits for the deleted file goes on at once, and finds what has been made.
+            with contextlib.suppress(OSError):
+                os.remove(name)
+        lock.release()
 
 
 def append_bytes(path: AnyPath, data: bytes) -> None:

@@ -148,7 +148,7 @@ def locate_run_dir(run: int | str, result_dir: str = 'results', latest: Callable
 _LACKING: dict[Callable[[str], bool], str] = {
     has_begun: 'no training has got as far as a status line',
     is_trained: 'no training has saved networks yet',
-    can_go_on: 'no training has saved a state or networks yet'}
+    can_go_on: 'no training has saved a state or networks to go on from'}
 
 
 def _run_folders(result_dir):
@@ -264,9 +264,35 @@ def list_network_pkls(run_dir: str) -> list[str]:
     return [os.path.join(run_dir, name) for _final, _kimg, name in sorted(found)]
 
 
+def thin_out(run_dir: str, num_newest: int, ticks: int) -> None:
+    """Delete network snapshots of a training.
+
+    Kept are ``network-final.pkl``, the newest ones, one at least, every tenth, those that a metric puts first, and
+    those whose tick is not known.
+
+    Parameters
+    ----------
+    run_dir : str
+    num_newest : int
+    ticks : int
+        Between two snapshots.
+    """
+    tick_at = {int(line['kimg']): line['tick'] for line in records.read_stats(run_dir) if 'tick' in line}
+    best = records.best_snapshots(run_dir)
+    for path in network_snapshots(run_dir)[:-max(num_newest, 1)]:
+        tick = tick_at.get(number_of(path))
+        if tick is not None and tick % (10 * ticks) and os.path.splitext(os.path.basename(path))[0] not in best:
+            os.remove(path)
+
+
 def state_paths(run_dir: str) -> list[str]:
     """The training states in a run folder, oldest first."""
     return sorted(glob.glob(os.path.join(glob.escape(run_dir), 'training-state-*.npz')), key=number_of)
+
+
+def pictures(run_dir: str) -> list[str]:
+    """The pictures ``fakesNNNNNN.png`` that a training has made of its progress, the earliest first."""
+    return sorted(glob.glob(os.path.join(glob.escape(run_dir), 'fakes*.png')), key=number_of)
 
 
 def sizes_of_growing_files(run_dir: str) -> dict[str, int]:

@@ -130,6 +130,28 @@ def config_or_none(run_dir: str) -> dict | None:
     return config if isinstance(config, dict) else None
 
 
+def read_command(run_dir: str) -> str:
+    """How a run was started, as ``run.txt`` says; '?' where it does not."""
+    first = read_text(run_dir, 'run.txt').partition('\n')[0]
+    return first.removeprefix('command: ') if first.startswith('command: ') else '?'
+
+
+def best_snapshots(run_dir: str) -> set[str]:
+    """Names of the snapshots that a metric in ``metrics.jsonl`` puts first or last, whichever is the good end."""
+    values: dict[tuple, dict[str, float]] = {}
+    best = set()
+    for entry in read_jsonl(os.path.join(run_dir, RESULTS_NAME)):
+        name, numbers = str(entry.get('snapshot')), entry.get('values')
+        if entry.get('best'):
+            best.add(name)
+        for key, value in (numbers if isinstance(numbers, dict) else {}).items():
+            if is_finite(value):
+                values.setdefault((entry.get('metric'), entry.get('num_images'), key), {})[name] = value
+    for by_name in values.values():
+        best |= {min(by_name, key=by_name.__getitem__), max(by_name, key=by_name.__getitem__)}
+    return best
+
+
 class Snapshot(NamedTuple):
     """A network snapshot in a run folder."""
 

@@ -17,7 +17,18 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX, atomic_write
-from runs.folder import DONE_FILE, GROWING_FILES, network_snapshots, number_of, sizes_of_growing_files, state_paths
+from runs.folder import (
+    DONE_FILE,
+    FINAL_NETWORKS,
+    GROWING_FILES,
+    NETWORK_SNAPSHOT,
+    list_network_pkls,
+    network_snapshots,
+    number_of,
+    pictures,
+    sizes_of_growing_files,
+    state_paths,
+)
 
 VERSION = 1                 # Of the arrays and the document.
 STATES_KEPT = 2             # The last one, and the one before in case that one is damaged.
@@ -138,8 +149,9 @@ class RunStates:
         self.run_dir, self.about, self.start = run_dir, about, start
 
     def save(self, cur_nimg: int, arrays: dict, document: dict) -> None:
-        """Save a state and delete old ones; says also how far the growing files have come."""
-        document = {**self.about, 'growing_files': sizes_of_growing_files(self.run_dir), **document}
+        """Save a state and delete old ones; says also what pictures there are and how far the growing files are."""
+        document = {**self.about, 'growing_files': sizes_of_growing_files(self.run_dir),
+                    'pictures': [os.path.basename(path) for path in pictures(self.run_dir)], **document}
         write(os.path.join(self.run_dir, f'training-state-{cur_nimg:09d}.npz'), State(arrays, document))
         for path in state_paths(self.run_dir)[:-STATES_KEPT]:
             os.remove(path)
@@ -147,41 +159,61 @@ class RunStates:
     def rewind(self) -> None:
         """Undo what the run has written since the state `start`, so that its files read as if it had never ended.
 
-        Without `start`, since the beginning.
+        The networks of an end beyond which the run goes on stay, under the number of their kimg.
         """
-        kept_nimg, sizes = -1, {}
-        if self.start:
-            kept_nimg, sizes = self.start.document['cur_nimg'], self.start.document['growing_files']
+        assert self.start
+        document = self.start.document
+        kept_nimg, sizes = document['cur_nimg'], document['growing_files']
         for name in GROWING_FILES:
             path = os.path.join(self.run_dir, name)
             if os.path.exists(path) and os.path.getsize(path) > sizes.get(name, 0):
                 os.truncate(path, sizes.get(name, 0))
+        final, numbered = (os.path.join(self.run_dir, name) for name in
+                           (FINAL_NETWORKS, NETWORK_SNAPSHOT % (kept_nimg // 1000)))
+        if document.get('done') and os.path.exists(final):
+            os.replace(final, numbered)
         leftovers = [path for path in state_paths(self.run_dir) if number_of(path) > kept_nimg]
-        leftovers += glob.glob(os.path.join(glob.escape(self.run_dir), '*' + TEMPORARY_SUFFIX))
-        leftovers.append(os.path.join(self.run_dir, DONE_FILE))
-        for path in leftovers:
+        leftovers += [path for path in network_snapshots(self.run_dir) if number_of(path) > kept_nimg // 1000]
+        leftovers += [path for path in pictures(self.run_dir) if os.path.basename(path) not in document['pictures']] \
+            if 'pictures' in document else [path for path in pictures(self.run_dir)
+                                            if number_of(path) > kept_nimg // 1000]
+        self._remove([*leftovers, final])
+
+    def start_over(self, sizes: dict[str, int]) -> None:
+        """Undo what an attempt has left that saved nothing; `sizes` are those of its growing files at its end."""
+        for name, size in sizes.items():
+            path = os.path.join(self.run_dir, name)
+            with open(path, 'r+b') as file:     # What was written since stays.
+                file.seek(size)
+                since = file.read()
+                file.seek(0)
+                file.write(since)
+                file.truncate()
+        self._remove([*state_paths(self.run_dir), *pictures(self.run_dir)])
+
+    def _remove(self, paths):
+        temporary = glob.glob(os.path.join(glob.escape(self.run_dir), '*' + TEMPORARY_SUFFIX))
+        for path in [*paths, *temporary, os.path.join(self.run_dir, DONE_FILE)]:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(path)
 
 
 def newest(run_dir: str) -> State | None:
-    """The newest state of a run that is intact; says which ones are not. None if there has never been one.
-
-    Raises
-    ------
-    UserError
-        There are only damaged ones, or network snapshots only.
-    """
-    paths = state_paths(run_dir)
-    for path in reversed(paths):
+    """The newest state of a run that is intact; says which ones are not. None without one."""
+    for path in reversed(state_paths(run_dir)):
         try:
             return read(path)
         except DamagedState as error:
             print(f'{error}; trying the one before')
-    snapshots = network_snapshots(run_dir)
-    if snapshots:
-        raise UserError(f'resume_run_id: {run_dir} has no intact training state; start a new run from its last '
-                        f'networks with train.resume_snapshot={number_of(snapshots[-1])}')
-    if paths:
-        raise UserError(f'resume_run_id: {run_dir} has only damaged training states; start the run again')
     return None
+
+
+def check_nothing_is_lost(run_dir: str) -> None:
+    """Raise `UserError` if a run without an intact state cannot be started again in its folder: it has networks."""
+    networks = list_network_pkls(run_dir)
+    if networks:
+        number = number_of(networks[-1])
+        raise UserError(f'resume_run_id: {run_dir} has no intact training state; start a new run from its last '
+                        f'networks with train.resume_snapshot={"final" if number < 0 else number}')
+    if state_paths(run_dir):
+        raise UserError(f'resume_run_id: {run_dir} has only damaged training states; start the run again')

@@ -415,3 +415,15 @@ def test_runs_go_by_number_or_name_and_snapshots_by_kimg(digits_run, data_dir, t
                                     ('1', (), 'is not the configuration of a run')]:
         status, _out, err = run_main(capsys, run, *arguments, *common)
         assert status == 1 and message in err and err.count('\n') == 1
+
+
+def test_the_data_set_and_the_functions_of_a_run(digits_run, data_dir, tmp_path, capsys, monkeypatch):
+    """It is found where the run found it; nothing is imported that the folder alone names."""
+    run = read_config(digits_run)
+    monkeypatch.chdir(tmp_path)
+    arguments = [digits_run, '--num-images', '4', '--metrics', 'ms_ssim', '--cache-dir', tmp_path, '--snapshot', '2']
+    assert 'digits-16x16.h5' in run_main(capsys, *arguments)[2]
+    (digits_run / 'config.txt').write_text(repr({**run, 'create_dataset': {'func': 'os.system'}}))
+    assert "create_dataset.func='os.system' is no function of this program" in run_main(capsys, *arguments)[2]
+    (digits_run / 'config.txt').write_text(repr({**run, 'run': {'data_dir': str(data_dir)}}))
+    assert run_main(capsys, *arguments)[0] == 0

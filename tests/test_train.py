@@ -365,7 +365,8 @@ def test_the_default_experiment_builds_its_dataset_and_leaves_a_complete_run_fol
     run_dir = tmp_path / 'results' / '000-digits'
     written = {path.name for path in run_dir.iterdir()}
     assert {'log.txt', 'config.txt', 'run.txt', 'reals.png', 'fakes000000.png', 'network-snapshot-000000.pkl',
-            'network-final.pkl', '_training-done.txt', 'stats.jsonl'} == written - {'events.out.tfevents.training'}
+            'network-final.pkl', '_training-done.txt', 'stats.jsonl',
+            'training-state-000000052.npz'} == written - {'events.out.tfevents.training'}
     assert (run_dir / 'log.txt').read_text() in out or out in (run_dir / 'log.txt').read_text()
     stats = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
     assert [row['tick'] for row in stats] == list(range(1, len(stats) + 1))
@@ -374,6 +375,23 @@ def test_the_default_experiment_builds_its_dataset_and_leaves_a_complete_run_fol
     # The next run gets the next number.
     assert run_main(capsys, *folders, *TINY, '--set', 'train.total_kimg=0.004')[0] == 0
     assert (tmp_path / 'results' / '001-digits' / 'network-final.pkl').exists()
+
+
+@pytest.mark.slow
+def test_snapshots_and_pictures_as_many_as_asked_for(folders, tmp_path, capsys):
+    options = ['dataset.resolution=4', 'train.lod_training_kimg=9', 'train.minibatch_default=64',
+               'train.tick_kimg_default=1', 'train.total_kimg=4.5', 'train.image_snapshot_ticks=0']
+    words = [word for text in options for word in ('--set', text)]
+    pickles = {}
+    for number, more in enumerate([['train.network_snapshot_ticks=1', 'train.keep_snapshots=2'],
+                                   ['train.network_snapshot_ticks=0']]):
+        status, _out, err = run_main(capsys, *folders, *TINY, *words, *[w for text in more for w in ('--set', text)])
+        assert (status, err) == (0, '')
+        run_dir = tmp_path / 'results' / f'{number:03d}-digits'
+        pickles[number] = [path.name for path in sorted(run_dir.glob('*.pkl'))]
+        assert [path.name for path in run_dir.glob('fakes*')] == ['fakes000000.png']
+    assert pickles == {0: ['network-final.pkl', 'network-snapshot-000003.pkl', 'network-snapshot-000004.pkl'],
+                       1: ['network-final.pkl']}
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import numpy as np
 import theano_env
 from common.console import OutputLogger, command_line
 from common.errors import UserError
-from common.files import append_bytes, atomic_write
+from common.files import append_bytes, atomic_write, one_at_a_time
 from common.objects import defaults_of, import_obj
 from data.dataset import Dataset
 from metrics import digit_recognition, evaluation
@@ -25,7 +25,7 @@ from nets.network import Network
 from nets.pickles import load_pkl
 from nets.ranks import SINGLE, Ranks
 from runs import states
-from runs.folder import create_result_subdir, in_use
+from runs.folder import create_result_subdir, in_use, sizes_of_growing_files
 from training import processes, stopping
 from training.data_sets import check_data_set, data_path
 from training.options import (
@@ -37,6 +37,7 @@ from training.options import (
     check_utility,
     is_training,
 )
+from training.recorded import RECORD, make_record
 from training.resume import Start, find_start, resume_in
 
 
@@ -55,7 +56,9 @@ def open_dataset(experiment: dict, data_dir: str) -> Dataset:
         except OSError as error:
             raise UserError(f'data_dir={data_dir!r}: cannot make this folder ({error.strerror}); choose another '
                             'one with --data-dir') from error
-        create_func(h5_path=kwargs['h5_path'], **create)
+        with one_at_a_time(kwargs['h5_path']):
+            if not os.path.exists(kwargs['h5_path']):
+                create_func(h5_path=kwargs['h5_path'], **create)
     return Dataset(**kwargs)
 
 
@@ -99,6 +102,7 @@ def run_experiment(
     precision   = 'auto',   # See theano_env.configure.
     *,
     train_gan,              # Training function of experiments that name none.
+    origin      = None,     # What of config.py it is, for config.txt; see training.recorded.Chosen.
     **train_kwargs          # More arguments for the training function: show_progress, on_step.
 ) -> str:
     """Run one experiment in a new run folder, or go on with a run in its own folder; return that folder.
@@ -108,7 +112,7 @@ def run_experiment(
     if not is_training(experiment):
         if ranks.size > 1:
             raise UserError(f'{experiment["train"]["func"]} runs in one process: start it without torchrun')
-        return run_utility(experiment, result_dir, engine, theano_flags, precision)
+        return run_utility(experiment, result_dir, engine, theano_flags, precision, origin=origin)
     environment = theano_env.configure(engine, theano_flags, ranks.local_rank if ranks.size > 1 else None, precision)
     if environment.precision == 'float16':
         train_kwargs['loss_scaling'] = True
@@ -119,16 +123,18 @@ def run_experiment(
         with processes.rank_0_first(ranks):
             train_func, options, loss_kwargs = check_options(experiment, train_gan, ranks)
             check_data_set(experiment, data_dir)
+            record = make_record(origin, environment, theano_flags, experiment, data_dir)
             if ranks.rank == 0:
-                start = claim_folder(experiment, result_dir, environment, train_gan, lock)
+                start = claim_folder(experiment, result_dir, environment, train_gan, record, lock)
         start = processes.from_rank_0(ranks, start)
         if start.is_finished:
             print(f'{start.run_dir} is finished; raise train.total_kimg to train on')
             return start.run_dir
+        sizes = sizes_of_growing_files(start.run_dir)
         with logging(start.run_dir, ranks), stopping.ending_together(ranks, start.run_dir):
             print(environment)
-            if ranks.rank == 0:
-                write_run_files(start.run_dir, experiment, environment, start)
+            if ranks.rank == 0 and start.is_new:
+                write_run_files(start.run_dir, experiment, environment, start, record)
             try:
                 # The data set may have to be made, so one after the other.
                 with processes.rank_0_first(ranks):
@@ -140,6 +146,10 @@ def run_experiment(
                 if ranks.rank == 0 and start.is_new:
                     unused.callback(shutil.rmtree, start.run_dir)       # Nothing has begun.
                 raise
+            if ranks.rank == 0 and not start.is_new:        # Nothing in the folder has changed until here.
+                if not start.state:
+                    states.RunStates(start.run_dir, start.about).start_over(sizes)
+                write_run_files(start.run_dir, experiment, environment, start, record)
             if Gs and not start.state:
                 train_kwargs['Gs'] = Gs
                 if options.get('resume_kimg') is None:
@@ -155,7 +165,7 @@ def run_experiment(
 
 
 def claim_folder(experiment: dict, result_dir: str, environment: theano_env.Environment, train_gan: Callable,
-                 lock: contextlib.ExitStack) -> Start:
+                 record: dict, lock: contextlib.ExitStack) -> Start:
     """The :class:`training.resume.Start` of an experiment, its folder made and locked.
 
     Parameters
@@ -165,6 +175,8 @@ def claim_folder(experiment: dict, result_dir: str, environment: theano_env.Envi
     environment : theano_env.Environment
     train_gan : callable
         The training function of experiments that name none.
+    record : dict
+        What ``config.txt`` is going to say beside the experiment.
     lock : contextlib.ExitStack
         Keeps the folder locked until it is closed.
     """
@@ -173,7 +185,7 @@ def claim_folder(experiment: dict, result_dir: str, environment: theano_env.Envi
     lock.enter_context(in_use(run_dir))
     if start.is_new:
         return start._replace(run_dir=run_dir)
-    return resume_in(run_dir, experiment, environment, train_gan)
+    return resume_in(run_dir, experiment, environment, train_gan, record)
 
 
 def evaluate_final(names: Sequence[str], run_dir: str, training_set: Dataset, Gs: Network, data_dir: str) -> None:
@@ -187,7 +199,7 @@ def evaluate_final(names: Sequence[str], run_dir: str, training_set: Dataset, Gs
 
 
 def run_utility(experiment: dict, result_dir: str, engine: str = 'auto', theano_flags: dict | None = None,
-                precision: str = 'auto', run_dir: str | None = None) -> str:
+                precision: str = 'auto', run_dir: str | None = None, origin: dict | None = None) -> str:
     """Run an experiment whose ``train.func`` does not train, such as ``'util_scripts.generate_fake_images'``.
 
     Parameters
@@ -197,7 +209,7 @@ def run_utility(experiment: dict, result_dir: str, engine: str = 'auto', theano_
         `result_dir`, which it gets from here.
     run_dir : str or None
         Where it writes. None: a new run folder.
-    result_dir, engine, theano_flags, precision
+    result_dir, engine, theano_flags, precision, origin
         See :func:`run_experiment`.
 
     Returns
@@ -225,7 +237,8 @@ def run_utility(experiment: dict, result_dir: str, engine: str = 'auto', theano_
         if not os.listdir(run_dir):     # Nothing has begun.
             os.rmdir(run_dir)
         raise
-    write_run_files(run_dir, experiment, environment, Start())
+    write_run_files(run_dir, experiment, environment, Start(),
+                    make_record(origin, environment, theano_flags, experiment, None))
     return run_dir
 
 
@@ -271,10 +284,13 @@ def logging(run_dir: str, ranks: Ranks) -> Iterator[None]:
             yield
 
 
-def write_run_files(run_dir: str, experiment: dict, environment: theano_env.Environment, start: Start) -> None:
-    """Write ``config.txt``, the experiment, and append to ``run.txt`` how, when and on which machine it is run."""
+def write_run_files(run_dir: str, experiment: dict, environment: theano_env.Environment, start: Start,
+                    record: dict) -> None:
+    """Write ``config.txt``, the experiment and `record`, and append to ``run.txt`` how, when and where it is run."""
+    if start.networks:
+        record = {**record, 'networks': start.networks}
     with atomic_write(os.path.join(run_dir, 'config.txt'), 'w', encoding='utf-8') as config_file:
-        config_file.write(pprint.pformat(experiment, width=120, sort_dicts=False) + '\n')
+        config_file.write(pprint.pformat({**experiment, RECORD: record}, width=120, sort_dicts=False) + '\n')
     begin = 'started'
     if start.state:
         begin = f'resumed at kimg {start.state.document["cur_nimg"] / 1000:.3f}'

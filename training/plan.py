@@ -17,6 +17,7 @@ import numpy as np
 import theano_env
 from common.console import format_time
 from common.errors import UserError
+from common.images import snapshot_grid_size
 from common.objects import defaults_of
 from data import hdf5_format
 from nets import costs
@@ -89,6 +90,47 @@ def total_time(schedule: list[Phase], G: Network, D: Network, repeats: int, flop
     """The estimated seconds of a whole schedule, see :func:`estimate`."""
     return sum(estimate(phase, G, D, repeats, flops).seconds_per_kimg * (phase.end_kimg - phase.start_kimg)
                for phase in schedule)
+class Writes(NamedTuple):
+    """What a run leaves on the disk; sizes in bytes."""
+
+    pickles: int
+    pickle_size: int
+    pictures: int
+    picture_size: int       # At most: PNG files are compressed.
+    state_size: int
+
+
+def number_of_ticks(resolution: int, **schedule_kwargs: Any) -> int:
+    """Status lines of a whole run; `schedule_kwargs` are those of `training_schedule`."""
+    nimg, ticks, total = 0.0, 0, {**defaults_of(training_schedule), **schedule_kwargs}['total_kimg'] * 1000
+    while nimg < total:
+        schedule = training_schedule(int(nimg), resolution, **schedule_kwargs)
+        nimg += max(schedule.tick_kimg * 1000, schedule.minibatch_size)
+        ticks += 1
+    return ticks
+
+
+def writes(ticks: int, options: dict, G: Network, D: Network) -> Writes:
+    """What a run of so many ticks writes; `options` are all those of the training."""
+    def every(option):
+        return ticks // options[option] if options[option] else 0
+
+    pickles, keep = every('network_snapshot_ticks'), options.get('keep_snapshots')
+    if keep is not None:
+        pickles = min(pickles, pickles // 10 + keep)
+    channels, height, width = G.output_shape[1:]
+    columns, rows = options['image_grid_size'] or snapshot_grid_size(height, width)
+    if not options['image_grid_size'] and options['image_grid_type'] != 'default' and len(G.input_shapes) > 1:
+        columns = rows = G.input_shapes[1][1]
+    of_G, of_D = costs.num_trainable(G), costs.num_trainable(D)
+    return Writes(pickles + 1, 4 * (2 * of_G + of_D), every('image_snapshot_ticks') + 2,
+                  columns * rows * height * width * channels * options['image_grid_zoom'] ** 2,
+                  4 * (4 * of_G + 3 * of_D))     # Weights, two moments, and Gs.
+
+
+def format_size(size: float) -> str:
+    """'277 MB' or '48.4 GB'."""
+    return f'{size / 1e6:.3g} MB' if size < 1e9 else f'{size / 1e9:.1f} GB'
 
 
 def measured_flops(device: str, size: int = 2048, seconds: float = 0.3) -> float:
@@ -193,5 +235,11 @@ def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: di
             phase.start_kimg, phase.end_kimg,
             '%dx%d%s' % (phase.resolution, phase.resolution, ' fading in' if phase.fading else ''), phase.minibatch,
             *needs))
+    written = writes(number_of_ticks(chosen['dataset']['resolution'], **schedule_kwargs), options, G, D)
+    thinned = '' if options.get('keep_snapshots') is not None else '; train.keep_snapshots=N thins them out'
+    print(f'\nIt will write some {written.pickles} network pickles of {format_size(written.pickle_size)} each, '
+          f'{format_size(written.pickles * written.pickle_size)} together{thinned};\n'
+          f'some {written.pictures} pictures of up to {format_size(written.picture_size)}; 2 training states of '
+          f'{format_size(written.state_size)}.')
     print(f'\nEstimated time of the whole run on this machine: {format_time(total_seconds)}, between half of it '
           'and twice')

@@ -65,6 +65,10 @@ class Tick:
         """Whether the status line is due."""
         return cur_nimg >= self.start_nimg + schedule.tick_kimg * 1000
 
+    def is_every(self, number: int) -> bool:
+        """Whether it is one of every `number` ticks; of every 0: none is."""
+        return number > 0 and self.number % number == 0
+
     def add(self, outputs: Sequence) -> None:
         """Add the outputs of one D step.
 

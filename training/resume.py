@@ -1,6 +1,5 @@
 """What a run starts from, and going on exactly where it ended."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,12 +17,15 @@ from runs.folder import (
     can_go_on,
     is_pickle,
     kimg_of_networks,
+    list_network_pkls,
     locate_network_pkl,
     locate_run_dir,
 )
+from runs.records import read_command
 from runs.states import State
 from training.functions_ahead import FunctionsAhead
 from training.options import with_defaults
+from training.recorded import check_functions, differing_options, functions_of, read_folder
 from training.schedule import Schedule
 from training.snapshots import SnapshotGrid
 from training.steps import TrainingFunctions
@@ -104,31 +106,38 @@ def find_start(experiment: dict, result_dir: str, environment: theano_env.Enviro
     if snapshot == 'latest' and not is_pickle(run_id):
         return Start(run_dir=locate_run_dir(run_id, result_dir, can_go_on))
     networks = os.path.abspath(locate_network_pkl(run_id, snapshot, result_dir))
-    return Start(is_new=True, networks=networks, kimg=kimg_of_networks(networks) or 0.0,
-                 about=dict(about, networks=networks))
+    kimg = kimg_of_networks(networks) or 0.0
+    return Start(is_new=True, networks=networks, kimg=kimg, about=dict(about, networks=networks))
 
 
 def _about(experiment, environment):
     return {'experiment': experiment, 'command': command_line(), 'environment': str(environment)}
 
 
-def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environment, train_gan: Callable) -> Start:
-    """The :class:`Start` for going on with a run in its folder; prints a note if the engine has changed.
+def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environment, train_gan: Callable,
+              record: dict | None = None) -> Start:
+    """The :class:`Start` for going on with a run in its folder; says what will be different. Changes nothing there.
+
+    Parameters
+    ----------
+    run_dir : str
+    experiment : dict
+    environment : theano_env.Environment
+    train_gan : callable
+        The training function of experiments that name none.
+    record : dict, optional
+        What ``config.txt`` is going to say beside the experiment, see `training.recorded`.
 
     Raises
     ------
     UserError
-        The run is not the one that `experiment` describes, or has no intact training state.
+        The run is not the one that `experiment` describes, or has nothing to go on from.
     """
-    if not os.path.exists(os.path.join(run_dir, 'config.txt')):
-        raise UserError(f'train.resume_run_id: {run_dir} is not the folder of a run: it has no config.txt')
-    about = _about(experiment, environment)
+    trusted = functions_of([experiment])
+    in_folder, recorded_facts = read_folder(run_dir, trusted)
     state = states.newest(run_dir)
-    if state is None:
-        print(f'{run_dir} has no training state yet: starting again')
-        states.RunStates(run_dir, about).rewind()
-        return Start(run_dir=run_dir, about=about)
-    recorded = state.document
+    recorded: dict = state.document if state else {'experiment': in_folder, 'command': read_command(run_dir)}
+    check_functions(run_dir, recorded['experiment'], trusted)
     recorded_options, options = (with_defaults(entry, train_gan) for entry in (recorded['experiment'], experiment))
     differing = differing_options(recorded_options, options)
     changed = []
@@ -139,48 +148,49 @@ def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environmen
         raise UserError(f'the config does not fit {run_dir}: {", ".join(forbidden)}; set them as in the run, '
                         f'which was started with: {recorded["command"]}; or let train.* and loss.* change with '
                         'train.resume_with_changes=True')
+    lengths = recorded_options['train']['total_kimg'], options['train']['total_kimg']
+    if os.path.exists(os.path.join(run_dir, DONE_FILE)) and lengths[1] <= lengths[0]:
+        return Start(run_dir=run_dir, is_finished=True)
+    about = _about(experiment, environment)
+    if state is None:
+        states.check_nothing_is_lost(run_dir)
+        print(f'{run_dir} has no training state yet: starting again')
+        networks = recorded_facts.get('networks')
+        return Start(run_dir=run_dir, about=dict(about, networks=networks), networks=networks,
+                     kimg=networks and kimg_of_networks(networks) or 0.0)
+    if not experiment['train'].get('resume_with_changes'):
+        check_length(options['train'], *lengths, recorded['cur_nimg'] / 1000)
     if changed:
         print(f'Going on with changed options: {", ".join(changed)}')
     if recorded.get('environment', about['environment']) != about['environment']:
         print(f'Not bit for bit as it would have gone on: until now the run used: {recorded["environment"]}')
-    if os.path.exists(os.path.join(run_dir, DONE_FILE)):
-        if options['train']['total_kimg'] <= recorded_options['train']['total_kimg']:
-            return Start(run_dir=run_dir, is_finished=True)
-    about.update(command=recorded['command'], networks=recorded.get('networks'))
-    return Start(run_dir=run_dir, networks=recorded.get('networks'), state=state, about=about)
+    other = {key: (recorded_facts[key], value) for key, value in (record or {}).items()
+             if key in ('theano_flags', 'data_set') and recorded_facts.get(key, value) != value}
+    if other:
+        print('Other than until now: ' + ', '.join(f'{key} {value!r} (until now {before!r})'
+                                                   for key, (before, value) in other.items()))
+    networks = recorded.get('networks')
+    about.update(command=recorded['command'], networks=networks)
+    if networks and not os.path.isfile(networks) and list_network_pkls(run_dir):
+        networks = os.path.abspath(list_network_pkls(run_dir)[-1])      # Of the same build; the state has the values.
+    return Start(run_dir=run_dir, networks=networks, state=state, about=about)
 
 
-# Options by which a resumed run may differ: when to stop, what to show, where to look.
-FREE_OPTIONS = {
-    'desc', 'create_dataset', 'metrics', 'dataset.h5_path', 'dataset.cache_gb', 'dataset.read_threads',
-    'train.total_kimg', 'train.image_snapshot_ticks', 'train.network_snapshot_ticks', 'train.image_grid_zoom',
-    'train.state_minutes', 'train.show_progress', 'train.resume_run_id', 'train.resume_snapshot', 'train.resume_kimg',
-    'train.resume_time', 'train.resume_with_changes',
-}
-
-
-def differing_options(recorded: dict, present: dict) -> list[str]:
-    """How the options of two experiments differ, apart from those in `FREE_OPTIONS`: a list of str.
+def check_length(train: dict, before: float, now: float, kimg: float) -> None:
+    """Raise `UserError` if another length would have given another run until `kimg`.
 
     Parameters
     ----------
-    recorded, present : dict
-        Experiments with all defaults filled in. They are compared as JSON, in which `recorded` has been stored.
+    train : dict
+        All options of the training.
+    before, now : float
+        Lengths in kimg.
+    kimg : float
+        Where the run is.
     """
-    recorded, present = [_flat(json.loads(json.dumps(options))) for options in (recorded, present)]
-    return ['%s (%s in the run, %s now)' % (key, *[json.dumps(options[key]) if key in options else 'not set'
-                                                   for options in (recorded, present)])
-            for key in sorted(recorded.keys() | present.keys())
-            if key not in FREE_OPTIONS and key.partition('.')[0] not in FREE_OPTIONS
-            and recorded.get(key) != present.get(key)]
-
-
-def _flat(experiment):
-    """{'SECTION.KEY': value}"""
-    flat = {}
-    for section, value in experiment.items():
-        if isinstance(value, dict):
-            flat.update((f'{section}.{key}', option) for key, option in value.items())
-        else:
-            flat[section] = value
-    return flat
+    rampdown = train.get('rampdown_kimg') or 0
+    if rampdown and before != now and kimg > min(before, now) - rampdown:
+        raise UserError(f'train.total_kimg={now:g}: the learning rates ramp down to the end (train.rampdown_kimg='
+                        f'{rampdown:g}), and this run, planned for {before:g} kimg, is at {kimg:g}: with another '
+                        'length it would have been another run; start a new one from its networks with '
+                        'train.resume_snapshot, or accept the change with train.resume_with_changes=True')

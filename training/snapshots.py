@@ -11,7 +11,7 @@ from common.files import save_pkl
 from common.images import convert_to_pil_image, create_image_grid, save_pil_image, snapshot_grid_size
 from data.dataset import Dataset
 from nets.network import Network, random_latents
-from runs.folder import DONE_FILE, FINAL_NETWORKS, NETWORK_SNAPSHOT
+from runs.folder import DONE_FILE, FINAL_NETWORKS, NETWORK_SNAPSHOT, thin_out
 from training.event_file import EventFile
 from training.steps import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS
 
@@ -73,6 +73,11 @@ class SnapshotWriter:
     def __init__(self, run_dir: str, events: EventFile, networks: dict[str, Network], grid: SnapshotGrid,
                  zoom: int) -> None:
         self.run_dir, self.events, self.networks, self.grid, self.zoom = run_dir, events, networks, grid, zoom
+        self.fakes_nimg: int | None = None      # When the last picture was made.
+
+    def has_fakes(self, cur_nimg: int) -> bool:
+        """Whether the last picture is that of now."""
+        return self.fakes_nimg == cur_nimg
 
     def save_reals(self) -> None:
         """Save the reals as ``reals.png``."""
@@ -87,11 +92,17 @@ class SnapshotWriter:
         inputs = [self.grid.latents, self.grid.labels][:Gs.num_inputs]
         images = Gs.run(*inputs, minibatch_size=SNAPSHOT_MINIBATCH, deterministic=False)
         picture = self._save_grid(f'fakes{cur_nimg // 1000:06d}.png', images, DYNAMIC_RANGE_NETS)
+        self.fakes_nimg = cur_nimg
         self.events.picture(cur_nimg, 'fakes', picture)
 
-    def save_networks(self, cur_nimg: int) -> None:
-        """Save (G, D, Gs) as ``network-snapshot-NNNNNN.pkl``, NNNNNN in thousands of images."""
+    def save_networks(self, cur_nimg: int, keep: int | None = None, ticks: int = 1) -> None:
+        """Save (G, D, Gs) as ``network-snapshot-NNNNNN.pkl``, NNNNNN in thousands of images.
+
+        With `keep`, earlier ones are thinned out, see `runs.folder.thin_out`; `ticks` are those between two of them.
+        """
         self._save_networks(NETWORK_SNAPSHOT % (cur_nimg // 1000))
+        if keep is not None:
+            thin_out(self.run_dir, keep, ticks)
 
     def save_final(self) -> None:
         """Save (G, D, Gs) as ``network-final.pkl`` and note that the training is done."""

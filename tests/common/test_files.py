@@ -5,11 +5,12 @@ import pickle
 import subprocess
 import sys
 
+import filelock
 import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.files import atomic_write, remove_stale_temporaries, save_pkl
+from common.files import atomic_write, one_at_a_time, remove_stale_temporaries, save_pkl
 from tests.helpers import ROOT
 
 
@@ -55,3 +56,42 @@ def test_save_pkl(tmp_path):
     with open(tmp_path / 'net.pkl', 'rb') as file:
         name, values = pickle.load(file)
     assert name == 'G' and values.tolist() == [0, 1, 2]
+
+
+MAKE = '''
+import sys, time
+from common.files import one_at_a_time
+path = sys.argv[1]
+print('ready', flush=True)
+sys.stdin.readline()
+with one_at_a_time(path):
+    try:
+        made = open(path, 'x')
+    except FileExistsError:
+        print('was there')
+    else:
+        with made:
+            time.sleep(0.5)
+            made.write('complete')
+        print('made')
+'''
+
+
+def test_a_file_is_made_by_one_of_several(tmp_path):
+    path = tmp_path / 'file.txt'
+    makers = [subprocess.Popen([sys.executable, '-c', MAKE, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               text=True, cwd=ROOT) for _maker in range(4)]
+    assert [maker.stdout.readline() for maker in makers] == ['ready\n'] * 4
+    for maker in makers:
+        maker.stdin.write('\n')
+        maker.stdin.flush()
+    outputs = [maker.communicate()[0].splitlines() for maker in makers]
+    assert sorted(output[-1] for output in outputs) == ['made', 'was there', 'was there', 'was there']
+    assert sum(output[0].endswith('waiting for it') for output in outputs) >= 1
+    assert os.listdir(tmp_path) == ['file.txt']
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(filelock.FileLock, 'acquire', lambda *args, **kwargs: os.mkdir(tmp_path))
+    with one_at_a_time(tmp_path / 'file.txt'):
+        pass

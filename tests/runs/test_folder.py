@@ -1,6 +1,7 @@
 """runs/folder.py: Run folders and network snapshots: made, numbered, found."""
 
 import concurrent.futures
+import json
 import os
 
 import pytest
@@ -14,6 +15,7 @@ from runs.folder import (
     list_network_pkls,
     locate_network_pkl,
     locate_run_dir,
+    thin_out,
 )
 
 
@@ -126,3 +128,24 @@ def test_the_kimg_of_networks(tmp_path):
     assert kimg_of_networks(str(tmp_path / '000-a' / 'network-final.pkl')) == 7.25
     assert kimg_of_networks('elsewhere/network-snapshot-000006.pkl') == 6
     assert kimg_of_networks(str(tmp_path / 'network-final.pkl')) is kimg_of_networks('foreign.pkl') is None
+
+
+def test_snapshots_are_thinned_out(tmp_path):
+    """But for the newest, every tenth, the best and worst by a metric, the final one and one that is no tick's."""
+    for number in range(1, 26):
+        (tmp_path / f'network-snapshot-{2 * number:06d}.pkl').touch()
+    for name in ('network-snapshot-000033.pkl', 'network-final.pkl', 'mine.pkl'):
+        (tmp_path / name).touch()
+    (tmp_path / 'stats.jsonl').write_text(''.join(
+        json.dumps({'tick': 4 * number, 'kimg': 2 * number + 0.016}) + '\n' for number in range(1, 26)))
+    entries = [{'metric': 'swd', 'num_images': 4, 'snapshot': f'network-snapshot-{kimg:06d}', 'values': {'avg': value}}
+               for kimg, value in [(2, 3.0), (4, 1.0), (6, 2.0), (8, float('nan')), (10, 4.0)]]
+    entries.append({'metric': 'fid', 'snapshot': 'network-snapshot-000012', 'best': True})
+    (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(entry) + '\n' for entry in entries))
+    for _twice in range(2):
+        thin_out(str(tmp_path), 2, 4)
+        kept = [os.path.basename(path) for path in list_network_pkls(tmp_path)]
+        assert kept == [f'network-snapshot-{kimg:06d}.pkl' for kimg in (4, 10, 12, 20, 33, 40, 48, 50)] + [
+            'network-final.pkl']
+    thin_out(str(tmp_path), 0, 4)
+    assert (tmp_path / 'network-snapshot-000050.pkl').exists() and (tmp_path / 'mine.pkl').exists()

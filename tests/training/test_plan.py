@@ -140,6 +140,33 @@ def test_dry_run_prints_schedule_and_sizes(capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_dry_run_tells_what_will_be_written(capsys, tmp_path):
+    arguments = ['--experiment', 'celebahq-1024', '--dry-run', '--data-dir', str(tmp_path), '--device', 'cpu']
+    # 7000 ticks at 1024x1024, 800 at 512x512, 320, 160, 160, 80 and some below.
+    for overrides, told in [
+            ([], 'some 215 network pickles of 277 MB each, 59.6 GB together; train.keep_snapshots=N thins them out'),
+            (['train.keep_snapshots=3'], 'some 25 network pickles of 277 MB each, 6.9 GB together;\n'),
+            (['train.network_snapshot_ticks=0', 'train.image_snapshot_ticks=0'], 'some 1 network pickles of 277 MB')]:
+        assert train.main([*arguments, *[word for text in overrides for word in ('--set', text)]]) == 0
+        out = capsys.readouterr().out
+        assert told in out
+        if not overrides:
+            assert 'some 2150 pictures of up to ' in out and '2 training states of 646 MB' in out
+
+
+@pytest.mark.parametrize('kwargs', [
+    {'total_kimg': 50}, {'total_kimg': 3, 'tick_kimg_default': 0.7, 'tick_kimg_overrides': {}},
+    {'total_kimg': 2, 'tick_kimg_default': 0, 'tick_kimg_overrides': {}, 'minibatch_default': 500}])
+def test_ticks_are_those_of_the_loop(kwargs):
+    ticks, nimg, start = 0, 0, 0
+    while nimg < kwargs['total_kimg'] * 1000:
+        schedule = plan.training_schedule(nimg, 16, **kwargs)
+        nimg += schedule.minibatch_size
+        if nimg >= start + schedule.tick_kimg * 1000 or nimg >= kwargs['total_kimg'] * 1000:
+            ticks, start = ticks + 1, nimg
+    assert plan.number_of_ticks(16, **kwargs) == ticks
+
+
 def test_estimates_grow_with_the_work(built):
     chosen = copy.deepcopy(resolve_config(config, 'cifar10'))
     G, D = [build(built, chosen, net) for net in 'GD']

@@ -1,6 +1,7 @@
 """runs/states.py and going on with runs: files, folders, mistakes, signals, kills (more of them: kill_resume.py)."""
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -19,17 +20,21 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from theano.sandbox import rng_mrg
 
 import config
+import theano_env
 import train
+import util_scripts
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX
 from nets.pickles import load_pkl
+from nets.ranks import SINGLE
 from runs import states
 from runs.folder import DONE_FILE, in_use, state_paths
 from tests.helpers import ROOT
 from tests.training import kill_resume
-from training import experiment, stopping
+from training import experiment, recorded, stopping
 from training.options import resolve_config
-from training.resume import differing_options, resume_in
+from training.recorded import differing_options
+from training.resume import Start, check_length, resume_in
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -106,27 +111,52 @@ def test_the_last_two_are_kept_and_the_newest_intact_one_is_used(state, tmp_path
     assert re.fullmatch(r'.*training-state-1000000000.npz is damaged: .*; trying the one before\n',
                         capsys.readouterr().out)
     os.truncate(tmp_path / names[0], 100)
+    assert states.newest(str(tmp_path)) is None
     with pytest.raises(UserError, match='only damaged training states'):
-        states.newest(str(tmp_path))
-    (tmp_path / 'network-snapshot-000007.pkl').touch()
-    with pytest.raises(UserError, match='train.resume_snapshot=7$'):
-        states.newest(str(tmp_path))
+        states.check_nothing_is_lost(str(tmp_path))
+    for name, named in [('network-final.pkl', 'final'), ('network-snapshot-000007.pkl', '7')]:
+        (tmp_path / name).touch()
+        with pytest.raises(UserError, match=f'train.resume_snapshot={named}$'):
+            states.check_nothing_is_lost(str(tmp_path))
+        (tmp_path / name).unlink()
+
+
+def rest(folder):
+    return {path.name: path.read_text(errors='replace') for path in folder.glob('*[!z]')}
 
 
 def test_rewinding_takes_the_files_back_to_the_state(state, tmp_path):
     (tmp_path / 'log.txt').write_text('before')
+    for name in ('fakes000000.png', 'fakes000004.png', 'network-snapshot-000003.pkl', 'reals.png', 'mine.png'):
+        (tmp_path / name).touch()
     run_states = states.RunStates(str(tmp_path), {})
-    run_states.save(5, state.arrays, {'cur_nimg': 5})
+    run_states.save(5900, state.arrays, {'cur_nimg': 5900})
+    kept = rest(tmp_path)
     (tmp_path / 'log.txt').write_text('before and after')
     (tmp_path / 'stats.jsonl').write_text('{}')
-    for name in ('training-state-000000006.npz', 'x.png.host-1-0.tmp', DONE_FILE, 'fakes000000.png'):
+    for name in ('training-state-000005901.npz', 'x.png.host-1-0.tmp', DONE_FILE, 'fakes000005.png', 'fakes000010.png',
+                 'network-snapshot-000006.pkl', 'network-final.pkl'):
         (tmp_path / name).touch()
-    start = states.read(tmp_path / 'training-state-000000005.npz')
+    start = states.read(tmp_path / 'training-state-000005900.npz')
     for _twice in range(2):
         states.RunStates(str(tmp_path), {}, start).rewind()
-        assert {path.name: path.read_text(errors='replace') for path in tmp_path.glob('*[!z]')} == {
-            'log.txt': 'before', 'stats.jsonl': '', 'fakes000000.png': ''}
-        assert state_paths(str(tmp_path)) == [str(tmp_path / 'training-state-000000005.npz')]
+        assert rest(tmp_path) == {**kept, 'stats.jsonl': ''}
+        assert state_paths(str(tmp_path)) == [str(tmp_path / 'training-state-000005900.npz')]
+
+
+def test_the_networks_of_an_end_outlive_it(state, tmp_path):
+    states.RunStates(str(tmp_path), {}).save(5900, state.arrays, {'cur_nimg': 5900, 'done': True})
+    (tmp_path / 'network-final.pkl').write_text('of the end')
+    states.RunStates(str(tmp_path), {}, states.newest(str(tmp_path))).rewind()
+    assert rest(tmp_path) == {'network-snapshot-000005.pkl': 'of the end'}
+
+
+def test_starting_over_keeps_what_was_written_since(tmp_path):
+    (tmp_path / 'log.txt').write_text('of the first attempt; of the second')
+    for name in ('stats.jsonl', 'fakes000000.png', DONE_FILE):
+        (tmp_path / name).write_text('first')
+    states.RunStates(str(tmp_path), {}).start_over({'log.txt': len('of the first attempt; '), 'stats.jsonl': 5})
+    assert rest(tmp_path) == {'log.txt': 'of the second', 'stats.jsonl': ''}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -142,6 +172,114 @@ def test_options_that_may_differ_and_those_that_may_not():
     run['G'] = {'fmap_max': 8, 'fmap_base': 2}
     assert differing_options(recorded, run) == [
         'G.fmap_base (not set in the run, 2 now)', 'G.fmap_max (4 in the run, 8 now)']
+
+
+@pytest.mark.parametrize('before, now, kimg, allowed', [
+    (44, 60, 40, True), (44, 60, 41, False), (44, 60, 44, False), (60, 44, 41, False), (44, 44, 44, True)])
+def test_another_length_while_the_learning_rates_ramp_down(before, now, kimg, allowed):
+    check_length({'rampdown_kimg': 0}, before, now, kimg)
+    with contextlib.nullcontext() if allowed else pytest.raises(UserError, match='total_kimg=.*rampdown_kimg=4'):
+        check_length({'rampdown_kimg': 4}, before, now, kimg)
+
+
+def arguments(*argv):
+    return train.parse_arguments(config, argv)
+
+
+@pytest.fixture
+def recorded_run(tmp_path, monkeypatch):
+    """A folder that says what its run was, and that has a state."""
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'digits-16x16.h5').touch()
+    environment = theano_env.Environment('torch', 'cpu', 'float32', 'Engine: torch')
+    overrides = ['G.fmap_max=4', 'train.minibatch_overrides={4: 8}', 'train.resume_run_id=5']
+    chosen = resolve_config(config, 'digits-nopixelnorm', overrides)
+    record = recorded.make_record({'experiment': 'digits-nopixelnorm', 'set': overrides}, environment,
+                                  config.theano_flags, chosen, str(tmp_path / 'data'))
+    run_dir = tmp_path / '000-digits'
+    run_dir.mkdir()
+    experiment.write_run_files(str(run_dir), chosen, environment, Start(), record)
+    (run_dir / 'training-state-000000004.npz').touch()
+    return run_dir
+
+
+def test_a_run_is_gone_on_with_as_its_folder_says(recorded_run, monkeypatch, capsys):
+    text = (recorded_run / 'config.txt').read_text()
+    for word in ("'engine': 'torch'", "'device': 'cpu'", "'precision': 'float32'", "'floatX'", 'digits-16x16.h5'):
+        assert word in text
+    monkeypatch.setattr(config, 'experiment', 'cifar10')
+    monkeypatch.setattr(config, 'engine', 'theano')
+    argv = ['--result-dir', str(recorded_run.parent), '--set', 'train.total_kimg=7', '--resume', 'latest']
+    chosen = recorded.choose(config, arguments(*argv), SINGLE)
+    assert capsys.readouterr().out == ''
+    wanted = resolve_config(config, 'digits-nopixelnorm', [
+        'G.fmap_max=4', 'train.minibatch_overrides={4: 8}', 'train.total_kimg=7'])
+    wanted['train'].update(resume_run_id=str(recorded_run), resume_snapshot='latest')
+    assert chosen.experiment == wanted
+    assert chosen.origin == {'experiment': 'digits-nopixelnorm', 'set': [
+        'G.fmap_max=4', 'train.minibatch_overrides={4: 8}', 'train.total_kimg=7']}
+    assert (chosen.engine, chosen.precision) == ('torch', 'float32')
+    assert chosen.theano_flags == {**config.theano_flags, 'device': 'cpu'}
+    assert chosen.data_dir == str(recorded_run.parent / 'data')
+    # What the command line says comes first.
+    chosen = recorded.choose(config, arguments(*argv, '--data-dir', 'x', '--device', 'auto'), SINGLE)
+    assert (chosen.data_dir, chosen.theano_flags['device']) == ('x', 'auto')
+
+
+def test_a_config_that_says_something_else_by_now_is_told_in_one_line(recorded_run, monkeypatch, capsys):
+    argv = ['--result-dir', str(recorded_run.parent), '--resume', '0']
+    monkeypatch.setitem(config.experiments['digits']['D'], 'fmap_max', 32)
+    monkeypatch.setitem(config.experiments['digits']['train'], 'total_kimg', 50)
+    monkeypatch.setattr(config, 'theano_flags', {**config.theano_flags, 'dnn.enabled': 'True'})
+    chosen = recorded.choose(config, arguments(*argv), SINGLE)
+    assert (chosen.experiment['D']['fmap_max'], chosen.experiment['train']['total_kimg']) == (64, 44)
+    assert chosen.theano_flags['dnn.enabled'] == 'auto'
+    out = capsys.readouterr().out
+    assert out.count('\n') == 1 and re.search(
+        r'config.py says something else by now: D.fmap_max \(64 in the run, 32 now\), theano_flags.dnn.enabled .*'
+        r'train.total_kimg \(44 in the run, 50 now\)', out)
+    # An experiment that is named is meant.
+    chosen = recorded.choose(config, arguments(*argv, '--experiment', 'digits'), SINGLE)
+    assert chosen.experiment['D']['fmap_max'] == 32
+    monkeypatch.delitem(config.experiments, 'digits')
+    recorded.choose(config, arguments(*argv), SINGLE)
+    assert "config.py has no experiment 'digits-nopixelnorm' like it any more" in capsys.readouterr().out
+
+
+def test_a_device_of_the_run_that_is_not_here(recorded_run, capsys):
+    path = recorded_run / 'config.txt'
+    path.write_text(path.read_text().replace("'device': 'cpu'", "'device': 'cuda:17'"))
+    chosen = recorded.choose(config, arguments('--result-dir', str(recorded_run.parent), '--resume', '0'), SINGLE)
+    assert chosen.theano_flags == config.theano_flags
+    out = capsys.readouterr().out
+    assert out.count('\n') == 1 and 'Not with what computed the run until now, torch on cuda:17 in float32: ' in out
+
+
+@pytest.mark.parametrize('func', ['evil.build', 'os.system', 'networks.np.load', 'train.sys.exit', 'runs.folder.in_use',
+                                  'dataset_tool.os.remove', 'evil', 3, None])
+def test_functions_that_only_a_folder_names_are_not_looked_up(func, recorded_run, monkeypatch):
+    (recorded_run / 'evil.py').write_text('raise SystemExit("imported")')
+    monkeypatch.syspath_prepend(recorded_run)
+    for section in ('G', 'train', 'create_dataset'):
+        chosen = copy.deepcopy(config.experiments['digits'])
+        chosen[section]['func'] = func
+        with pytest.raises(UserError, match=rf'{section}.func=.* is no function of this program'):
+            recorded.check_functions('results/000', chosen)
+        (recorded_run / 'config.txt').write_text(repr(chosen))
+        with pytest.raises(UserError, match='is no function of this program'):
+            recorded.choose(config, arguments('--result-dir', str(recorded_run.parent), '--resume', '0'), SINGLE)
+    # Those of the user's own config are trusted, and ours.
+    recorded.check_functions('', {'G': {'func': 'mine.build'}}, recorded.functions_of([{'D': {'func': 'mine.build'}}]))
+    for entry in config.experiments.values():
+        if 'dataset' in entry:
+            recorded.check_functions('', entry)
+
+
+def test_flags_of_a_folder_start_no_other_programs(recorded_run):
+    path = recorded_run / 'config.txt'
+    path.write_text(path.read_text().replace("'floatX': 'float32'", "'floatX': 'float32', 'cxx': '/tmp/evil'"))
+    chosen = recorded.choose(config, arguments('--result-dir', str(recorded_run.parent), '--resume', '0'), SINGLE)
+    assert 'cxx' not in chosen.theano_flags
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -196,9 +334,8 @@ def test_signals_save_first_and_what_they_print_goes_on(alone):
         assert process.returncode in (status, 0), err
         if process.returncode == 0:
             break
-        match = re.fullmatch(f'train.py: stopped by {signum.name} at kimg [\\d.]+; go on with: python train.py '
-                             '(.*)\\n', err)
-        assert match and match[1].endswith(f' --resume {run_dir}') and match[1].count('--resume') == 1
+        assert re.fullmatch(f'train.py: stopped by {signum.name} at kimg [\\d.]+; go on with: python train.py '
+                            f'--resume {run_dir}\\n', err)
         assert kill_resume.newest_state(run_dir) > before
         assert list(run_dir.glob('network-snapshot-*.pkl'))
         arguments = ['--resume', '0']
@@ -235,20 +372,26 @@ def main(capsys, folder, *arguments, options=()):
 def test_mistakes_are_one_line(alone, capsys):
     folder, _wanted = alone
     run_dir = folder / '000-digits'
-    (run_dir / 'training-state-000000100.npz').unlink(missing_ok=True)
+    for path in state_paths(str(run_dir)):
+        os.remove(path)
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
     for options, arguments, message in [
             ({}, ['--resume', '3'], "run 3: no such run in"),
             ({}, ['--resume', 'lates'], "run lates: no such run"),
             ({}, ['--resume', str(folder)], 'is not the folder of a run'),
             ({}, ['--set', 'train.resume_run_id=none.pkl'], 'none.pkl: no such file'),
             ({}, ['--set', 'train.resume_run_id=0', '--set', 'train.resume_snapshot=77'], 'snapshot=77: '),
-            ({}, ['--resume', '0'], 'has no intact training state; .*train.resume_snapshot=0')]:
+            ({'train.total_kimg': 0.3}, ['--resume', '0'], 'has no intact training state; .*resume_snapshot=final'),
+            ({'G.fmap_max': 8}, ['--resume', 'latest'], r'does not fit .*G.fmap_max \(4 in the run, 8 now\)'),
+            ({'G.fmap_max': 8}, ['--set', 'train.resume_run_id=0'], r'does not fit .*G.fmap_max \(4 in the run')]:
         status, _out, err = main(capsys, folder, *arguments, options={**SHORT, **options})
         assert status == 1 and re.search(message, err) and err.count('\n') == 1, err
     with in_use(str(run_dir)):
         status, _out, err = main(capsys, folder, '--resume', '0', options=SHORT)
     assert status == 1 and 'another process is training in' in err and err.count('\n') == 1
-    assert (run_dir / 'network-final.pkl').exists(), 'nothing is deleted'
+    status, out, _err = main(capsys, folder, '--resume', '0', options=SHORT)
+    assert status == 0 and 'is finished; raise train.total_kimg' in out
+    assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before, 'nothing changes'
 
 
 HOLDER = '''
@@ -319,13 +462,35 @@ def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
                                              'train.G_learning_rate_max': 0.002})[9::2]
     chosen = resolve_config(config, 'digits', overrides)
     source = resume_in(str(folder / '000-digits'), chosen, 'another machine', train.train_gan)
-    assert source.state.document['cur_nimg'] == 196
+    assert source.state.document['cur_nimg'] == 200 and source.state.document['done']
     out = capsys.readouterr().out
     assert 'with changed options: train.G_learning_rate_max (0.003 in the run, 0.002 now)\n' in out
     assert 'Not bit for bit as it would have gone on: until now the run used: Engine: torch' in out
     chosen['G']['fmap_max'] = 8
     with pytest.raises(UserError, match=r'does not fit .*000-digits: G.fmap_max \(4 in the run, 8 now\); set'):
         resume_in(str(folder / '000-digits'), chosen, 'another machine', train.train_gan)
+
+
+@pytest.mark.slow
+def test_resume_alone_is_enough(tmp_path, capsys):
+    """The latest run that can be gone on with, whatever was done after it, goes on as its folder says."""
+    folder, options = tmp_path / 'results', {**SHORT, 'train.state_minutes': 10, 'train.total_kimg': 0.04}
+    assert main(capsys, tmp_path / 'once', options=options)[0] == 0
+    assert main(capsys, folder, options={**options, 'train.total_kimg': 0.02})[0] == 0
+    run_dir = folder / '000-digits'
+    assert [os.path.basename(path) for path in state_paths(str(run_dir))] == ['training-state-000000020.npz']
+    assert util_scripts.main(['generate_fake_images', 'latest', '--seeds', '1', '--result-dir', str(folder)]) == 0
+    (folder / '002-digits').mkdir()
+    for name in ('config.txt', 'log.txt', 'run.txt'):
+        (folder / '002-digits' / name).write_bytes((run_dir / name).read_bytes())     # A start that failed.
+    capsys.readouterr()
+    status = train.main(['--result-dir', str(folder), '--resume', 'latest', '--set', 'train.total_kimg=0.04'])
+    assert (status, capsys.readouterr().err) == (0, '')
+    assert 'resumed at kimg 0.020' in (run_dir / 'run.txt').read_text()
+    assert {path.name for path in folder.iterdir()} == {'000-digits', '001-generate-fake-images', '002-digits'}
+    assert not list(folder.glob('00[12]*/*.pkl'))
+    kill_resume.assert_same(*[kill_resume.contents(path / '000-digits') for path in (tmp_path / 'once', folder)])
+    assert (run_dir / 'network-snapshot-000000.pkl').exists(), 'the networks of the first end'
 
 
 # In one process, which stops itself: where exactly, and with everything that has a state.
@@ -380,6 +545,7 @@ import resource, sys
 sys.path.insert(0, sys.argv.pop(1))
 import theano_env
 import train
+import util_scripts
 from runs import folder, states
 save = states.RunStates.save
 def save_on_a_full_disk(self, cur_nimg, *args):

@@ -1,0 +1,265 @@
+"""What the folder of a run records beside its states, and a command line completed from it.
+
+``config.txt`` holds the experiment, and in the section 'run' what it was made of and what computed it.
+"""
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Iterable
+from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
+
+import theano_env
+from common.errors import UserError
+from nets.pickles import BUILD_FUNCS
+from nets.ranks import Ranks
+from runs import records
+from runs.folder import can_go_on, is_pickle, locate_run_dir
+from training.options import RESUME_OPTIONS, resolve_config
+
+RECORD = 'run'              # The section of config.txt that is not one of the experiment.
+FUNCTIONS = re.compile(r'dataset_tool\.create_\w+|train\.train_gan|' + '|'.join(map(re.escape, sorted(BUILD_FUNCS))))
+
+
+class Chosen(NamedTuple):
+    """What to run: a command line, completed from `config.py` and from the folder that it goes on with."""
+
+    experiment: dict        # See training.options.resolve_config.
+    origin: dict            # 'experiment': its name in config.py; 'set': list of 'SECTION.KEY=VALUE'.
+    data_dir: str
+    engine: str
+    theano_flags: dict
+    precision: str
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Writing and reading.
+
+
+def make_record(origin: dict | None, environment: theano_env.Environment, theano_flags: dict | None,
+                experiment: dict, data_dir: str | None, networks: str | None = None) -> dict:
+    """What ``config.txt`` says of a run beside its experiment.
+
+    Parameters
+    ----------
+    origin : dict or None
+        See :class:`Chosen`.
+    environment : theano_env.Environment
+    theano_flags : dict or None
+    experiment : dict
+    data_dir : str or None
+        Folder of the data set. None: it has none.
+    networks : str or None
+        The pickle that the run began from.
+    """
+    record = {**(origin or {}), 'engine': environment.engine, 'device': environment.device,
+              'precision': environment.precision,
+              'theano_flags': {name: value for name, value in (theano_flags or {}).items() if name != 'device'}}
+    if data_dir is not None:
+        data_dir = os.path.abspath(data_dir)
+        record.update(data_dir=data_dir, data_set=os.path.join(data_dir, experiment['dataset']['h5_path']))
+    if networks:
+        record['networks'] = networks
+    return record
+
+
+def read_folder(run_dir: str, trusted: Iterable[str] = ()) -> tuple[dict, dict]:
+    """(experiment, record) out of ``config.txt`` in the folder of a training.
+
+    Parameters
+    ----------
+    run_dir : str
+    trusted : iterable of str
+        Functions that the experiment may name beside our own.
+
+    Raises
+    ------
+    UserError
+        The folder is not that of a training, or names a function that is not trusted.
+    """
+    config = records.config_or_none(run_dir)
+    if config is None:
+        reason = 'it has no config.txt' if not os.path.exists(os.path.join(run_dir, 'config.txt')) else \
+            'its config.txt is damaged'
+        raise UserError(f'train.resume_run_id: {run_dir} is not the folder of a run: {reason}')
+    record = config.pop(RECORD, {})
+    record = record if isinstance(record, dict) else {}
+    if 'dataset' not in config:
+        raise UserError(f'train.resume_run_id: {run_dir} is not the folder of a training: train.py made something else '
+                        'there')
+    check_functions(run_dir, config, trusted)
+    # The sections are checked.
+    experiment = resolve_config(SimpleNamespace(experiments={run_dir: config}, variants={}), run_dir)
+    for option in RESUME_OPTIONS:
+        experiment['train'].pop(option, None)
+    return experiment, record
+
+
+def functions_of(experiments: Iterable[Any]) -> set[str]:
+    """The functions that experiments or variants name."""
+    return {section['func'] for experiment in experiments if isinstance(experiment, dict)
+            for section in experiment.values() if isinstance(section, dict) and isinstance(section.get('func'), str)}
+
+
+def check_functions(run_dir: str, experiment: dict, trusted: Iterable[str] = ()) -> None:
+    """Raise `UserError` if an experiment out of a folder names functions that are neither ours nor `trusted`.
+
+    Nothing is imported that a folder alone names: it may come from anywhere.
+    """
+    trusted = set(trusted)
+    for section, options in experiment.items():
+        func = options.get('func', 'train.train_gan') if isinstance(options, dict) else 'train.train_gan'
+        if not isinstance(func, str) or not FUNCTIONS.fullmatch(func) and func not in trusted:
+            raise UserError(f'{run_dir}: {section}.func={func!r:.80} is no function of this program; if you trust it, '
+                            'name it in an experiment of config.py')
+
+
+def trusted_functions(config: ModuleType) -> set[str]:
+    """The functions that `config.py` names."""
+    return functions_of([*config.experiments.values(), *config.variants.values()])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Completing a command line.
+
+
+def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan: Callable) -> Chosen:
+    """What a command line of `train.py` asks for.
+
+    With ``--resume RUN``, the experiment, engine, device, precision, flags and data set are those of the run, unless
+    the command line has others; prints what is different in `config.py` or cannot be had here. `train_gan` is the
+    training function of experiments that name none.
+
+    Raises
+    ------
+    UserError
+    """
+    origin: dict[str, Any] = {'experiment': args.experiment or getattr(config, 'experiment', None), 'set': list(args.overrides)}
+    record: dict = {}
+    if args.resume and not is_pickle(args.resume):
+        run_dir = locate_run_dir(args.resume, args.result_dir, can_go_on)
+        experiment, record = read_folder(run_dir, trusted_functions(config))
+        if args.experiment is None:
+            if ranks.rank == 0 and (note := config_note(config, experiment, record)):
+                print(f'{run_dir} goes on as it was, {note}')
+            origin = {'experiment': record.get('experiment'), 'set': _merged([*_overrides(record), *args.overrides])}
+            as_config = SimpleNamespace(experiments={run_dir: experiment}, variants={})
+            experiment = resolve_config(as_config, run_dir, args.overrides, train_gan)
+        else:
+            experiment = resolve_config(config, args.experiment, args.overrides, train_gan)
+        experiment['train'].update(resume_run_id=run_dir, resume_snapshot='latest')
+    else:
+        if origin['experiment'] is None:
+            raise UserError("config.py: `experiment = ...` is missing; give --experiment NAME, or set it there, for "
+                            "example experiment = 'digits'")
+        experiment = resolve_config(config, origin['experiment'], args.overrides, train_gan)
+        if args.resume:
+            experiment['train'].update(resume_run_id=args.resume, resume_snapshot='latest')
+    return Chosen(experiment, origin, args.data_dir or data_dir_of(record, config, experiment),
+                  *environment_options(config, args, record, ranks))
+
+
+def data_dir_of(record: dict | None, config: ModuleType, experiment: dict) -> str:
+    """The folder in which a run found its data set, if that is still there; else the one of `config.py`."""
+    recorded = record.get('data_dir') if isinstance(record, dict) else None
+    if isinstance(recorded, str) and os.path.exists(os.path.join(recorded, str(experiment['dataset']['h5_path']))):
+        return recorded
+    return config.data_dir
+
+
+def environment_options(config: ModuleType, args: argparse.Namespace, record: dict,
+                        ranks: Ranks) -> tuple[str, dict, str]:
+    """(engine, Theano's flags, precision): of the command line, else of the run's record, else of `config.py`."""
+    plain = (args.engine or config.engine, theano_env.with_device(config.theano_flags, args.device),
+             args.precision or config.precision)
+    if not record:
+        return plain
+    device = record.get('device')
+    if ranks.size > 1 and device != 'cpu':
+        device = 'auto'     # Every process takes the GPU of its number.
+    # Not just any flag: some of them name programs that Theano starts.
+    recorded = record.get('theano_flags')
+    flags = {**config.theano_flags, 'device': device or 'auto', **{
+        name: value for name, value in (recorded if isinstance(recorded, dict) else {}).items()
+        if name in config.theano_flags and name != 'device'}}
+    chosen = (args.engine or record.get('engine', config.engine), theano_env.with_device(flags, args.device),
+              args.precision or record.get('precision', config.precision))
+    try:
+        theano_env.configure(chosen[0], chosen[1], ranks.local_rank if ranks.size > 1 else None, chosen[2])
+    except theano_env.EnvironmentProblem as error:
+        if ranks.rank == 0:
+            print(f'Not with what computed the run until now, {record.get("engine")} on {record.get("device")} in '
+                  f'{record.get("precision")}: {error}')
+        return plain
+    return chosen
+
+
+def config_note(config: ModuleType, experiment: dict, record: dict) -> str:
+    """In what `config.py` differs from what the run took from it, in a few words; '' where it does not."""
+    if not isinstance(record.get('experiment'), str):
+        return ''
+    try:
+        present = resolve_config(config, record['experiment'], _overrides(record))
+    except UserError:
+        return f'config.py has no experiment {record["experiment"]!r} like it any more'
+    flags = {name: value for name, value in config.theano_flags.items() if name != 'device'}
+    differing = differing_options({**experiment, 'theano_flags': record.get('theano_flags', flags)},
+                                  {**present, 'theano_flags': flags}, free=[f'train.{name}' for name in RESUME_OPTIONS])
+    return f'config.py says something else by now: {", ".join(differing)}' if differing else ''
+
+
+def _overrides(record):
+    given = record.get('set')
+    return [text for text in given if isinstance(text, str)] if isinstance(given, list) else []
+
+
+def _merged(overrides):
+    """Without those that choose what to resume, and without all but the last of equal ones."""
+    kept = [text for text in overrides
+            if text.partition('=')[0].strip() not in [f'train.{name}' for name in RESUME_OPTIONS]]
+    return list(dict.fromkeys(reversed(kept)))[::-1]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Comparing.
+
+
+# Options by which a resumed run may differ: when to stop, what to show, where to look.
+FREE_OPTIONS = {
+    'desc', 'create_dataset', 'metrics', 'dataset.h5_path', 'dataset.cache_gb', 'dataset.read_threads',
+    'train.total_kimg', 'train.tick_kimg_default', 'train.tick_kimg_overrides', 'train.image_snapshot_ticks',
+    'train.network_snapshot_ticks', 'train.keep_snapshots', 'train.image_grid_zoom',
+    'train.state_minutes', 'train.show_progress', 'train.resume_run_id', 'train.resume_snapshot', 'train.resume_kimg',
+    'train.resume_time', 'train.resume_with_changes',
+}
+
+
+def differing_options(recorded: dict, present: dict, free: Collection[str] = FREE_OPTIONS) -> list[str]:
+    """How the options of two experiments differ, apart from those in `free`: a list of str.
+
+    Parameters
+    ----------
+    recorded, present : dict
+        Experiments with all defaults filled in. They are compared as JSON, in which `recorded` has been stored.
+    free : collection of str
+        Options and sections that do not count.
+    """
+    recorded, present = [_flat(json.loads(json.dumps(options))) for options in (recorded, present)]
+    return ['%s (%s in the run, %s now)' % (key, *[json.dumps(options[key]) if key in options else 'not set'
+                                                   for options in (recorded, present)])
+            for key in sorted(recorded.keys() | present.keys())
+            if key not in free and key.partition('.')[0] not in free
+            and recorded.get(key) != present.get(key)]
+
+
+def _flat(experiment):
+    """{'SECTION.KEY': value}"""
+    flat = {}
+    for section, value in experiment.items():
+        if isinstance(value, dict):
+            flat.update((f'{section}.{key}', option) for key, option in value.items())
+        else:
+            flat[section] = value
+    return flat
