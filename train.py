@@ -27,6 +27,7 @@ from training.event_file import EventFile
 from training.functions_ahead import FunctionsAhead
 from training.gdrop import GDropFeedback
 from training.options import describe_experiment, naming_minibatch, resolve_config
+from training.quality import TrainingMetrics
 from training.reporting import ProgressBar, Tick, report, warning_only
 from training.resume import restore_state, state_arrays
 from training.schedule import Schedule, learning_rate, lod_range_of, next_lod_range, training_schedule
@@ -82,6 +83,11 @@ def train_gan(
     tick_kimg_overrides     = None,         # ...and at some resolutions; None = the release's table.
     image_snapshot_ticks    = 4,            # Save a grid of generated images every so many ticks.
     network_snapshot_ticks  = 40,           # Save the networks every so many ticks.
+    metrics                 = None,         # Evaluate these now and then, for example ['swd']; best by the first one.
+    metric_ticks            = 10,           # Every so many ticks, and at the end. 0 = never.
+    metric_num_images       = 2000,         # Generated images.
+    metric_inception_weights = None,        # File for 'fid' and 'inception_score'. None = fetch it.
+    metric_classifier       = None,         # File for 'mnist_modes', of train_classifier.py.
     state_minutes           = 10,           # Save the training state every so many minutes. None = when stopped only.
     resume_kimg             = None,         # Thousands of images that given networks have seen. None = 0 or as named.
     resume_time             = 0.0,          # Seconds that they have been trained for.
@@ -130,6 +136,8 @@ def train_gan(
     start = run_states.start if run_states else None
     cur_nimg = start.document['cur_nimg'] if start else int((resume_kimg or 0) * 1000)
     schedule = schedule_at(cur_nimg)
+    quality = TrainingMetrics(metrics, metric_ticks, metric_num_images, run_dir, dataset, ranks, cur_nimg,
+                              metric_inception_weights, metric_classifier)
     averaged, Gs = Gs, G.clone(share_nontrainables=True)
     if averaged:
         Gs.copy_trainables_from(averaged)
@@ -226,6 +234,7 @@ def train_gan(
             if done or tick.is_over(cur_nimg, schedule):
                 cur_time = time.time()
                 statistics = tick.statistics(cur_nimg, cur_time, schedule, gdrop.strength)
+                statistics.update(quality.measure(tick.number, cur_nimg, done, statistics['seconds'], snapshots))
                 if is_first:
                     report(run_dir, events, statistics)
                 progress.calibrate(schedule.resolution, tick.steps_sec_per_kimg(statistics))
@@ -235,7 +244,7 @@ def train_gan(
                 with warning_only():
                     if is_first and tick.number % network_snapshot_ticks == 0 and not done:
                         snapshots.save_networks(cur_nimg)
-                tick = tick.next(cur_nimg, cur_time)
+                tick = tick.next(cur_nimg, cur_time + statistics.get('metric_seconds', 0.0))
 
             # Every so many minutes, and before the end that somebody asks for: the training state.
             signum = 0 if done else stop.asked()

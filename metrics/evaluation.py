@@ -88,12 +88,18 @@ def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, datase
     return {name: dict(zip(metric.names(), metric.end('fakes'), strict=True)) for name, (metric, _) in wanted.items()}
 
 
-def check_settings(names: Sequence[str], num_images: int | None) -> None:
-    """Raise a `UserError` unless these are metrics that can be evaluated on so many images."""
+def check_settings(names: Sequence[str], num_images: int | None, section: str = '') -> None:
+    """Raise a `UserError` unless these are metrics that can be evaluated on so many images.
+
+    `section` comes before the names of options in the message.
+    """
+    if not isinstance(names, (list, tuple)):
+        raise UserError(f"{section}metrics={names!r}: write a list of names, for example ['swd']")
     for name in names:
-        metrics.check_name(name)
+        metrics.check_name(name, section)
         if name == 'ms_ssim' and num_images and num_images % 2:
-            raise UserError(f'num_images={num_images}: ms_ssim compares pairs of images; use an even number')
+            raise UserError(f'{section and section + "metric_"}num_images={num_images}: ms_ssim compares pairs of '
+                            'images; use an even number')
 
 
 class Evaluator:

@@ -17,6 +17,7 @@ import metrics
 from common.errors import UserError, did_you_mean
 from common.objects import defaults_of, import_obj
 from data.dataset import Dataset
+from metrics import evaluation
 from nets.ranks import Ranks
 from training import processes
 from training.schedule import Schedule
@@ -184,6 +185,7 @@ def check_options(experiment: dict, train_gan: Callable) -> tuple[Callable, dict
         raise UserError(f'train.resume_run_id: {experiment["train"]["func"]!r} cannot resume')
     check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=['G', 'D', 'random', 'ranks'])
     loss.check_choices(**{key: loss_kwargs[key] for key in ('type', 'cond_type') if key in loss_kwargs})
+    evaluation.check_settings(train.get('metrics') or [], train.get('metric_num_images'), 'train.')
     check_keys('metrics', experiment.get('metrics', []), ['digit_recognition', *metrics.METRICS])
     return train_func, train, loss_kwargs
 

@@ -152,7 +152,8 @@ FREE_OPTIONS = {
     'desc', 'create_dataset', 'metrics', 'dataset.h5_path', 'dataset.cache_gb', 'dataset.read_threads',
     'train.total_kimg', 'train.image_snapshot_ticks', 'train.network_snapshot_ticks', 'train.image_grid_zoom',
     'train.state_minutes', 'train.show_progress', 'train.resume_run_id', 'train.resume_snapshot', 'train.resume_kimg',
-    'train.resume_time', 'train.resume_with_changes',
+    'train.resume_time', 'train.resume_with_changes', 'train.metrics', 'train.metric_ticks',
+    'train.metric_num_images', 'train.metric_inception_weights', 'train.metric_classifier',
 }
 
 
