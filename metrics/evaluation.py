@@ -93,13 +93,15 @@ def check_settings(names: Sequence[str], num_images: int | None, section: str = 
 
     `section` comes before the names of options in the message.
     """
+    option = f'{section}{"metric_" if section else ""}num_images={num_images!r}'
+    if num_images is not None and (type(num_images) is not int or num_images < 2):
+        raise UserError(f'{option}: must be a whole number of at least 2')
     if not isinstance(names, (list, tuple)):
         raise UserError(f"{section}metrics={names!r}: write a list of names, for example ['swd']")
     for name in names:
         metrics.check_name(name, section)
         if name == 'ms_ssim' and num_images and num_images % 2:
-            raise UserError(f'{section and section + "metric_"}num_images={num_images}: ms_ssim compares pairs of '
-                            'images; use an even number')
+            raise UserError(f'{option}: ms_ssim compares pairs of images; use an even number')
 
 
 class Evaluator:

@@ -185,6 +185,8 @@ def check_options(experiment: dict, train_gan: Callable) -> tuple[Callable, dict
         raise UserError(f'train.resume_run_id: {experiment["train"]["func"]!r} cannot resume')
     check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=['G', 'D', 'random', 'ranks'])
     loss.check_choices(**{key: loss_kwargs[key] for key in ('type', 'cond_type') if key in loss_kwargs})
+    if type(train.get('metric_ticks', 1)) is not int or train.get('metric_ticks', 1) < 0:
+        raise UserError(f'train.metric_ticks={train["metric_ticks"]!r}: must be a whole number, 0 for never')
     evaluation.check_settings(train.get('metrics') or [], train.get('metric_num_images'), 'train.')
     check_keys('metrics', experiment.get('metrics', []), ['digit_recognition', *metrics.METRICS])
     return train_func, train, loss_kwargs

@@ -229,6 +229,10 @@ def test_a_stopped_and_resumed_training_with_metrics_is_the_one_without(plain, s
 @pytest.mark.parametrize('options, message', [
     ({'metrics': ['swt']}, "train.metrics: there is no 'swt'; did you mean 'swd'?"),
     ({'metrics': 'swd'}, r"train.metrics='swd': write a list of names"),
+    ({'metrics': ['swd'], 'metric_num_images': 1}, 'train.metric_num_images=1: must be a whole number of at least 2'),
+    ({'metrics': ['swd'], 'metric_num_images': 'many'}, "metric_num_images='many': must be a whole number"),
+    ({'metrics': ['swd'], 'metric_ticks': -1}, 'train.metric_ticks=-1: must be a whole number, 0 for never'),
+    ({'metrics': ['digit_recognition']}, "train.metrics: there is no 'digit_recognition'"),
     ({'metrics': ['ms_ssim'], 'metric_num_images': 7}, 'train.metric_num_images=7: ms_ssim compares pairs'),
 ])
 def test_mistakes_are_found_before_there_is_a_folder(tmp_path, options, message):
