@@ -19,7 +19,7 @@ from metrics.results import Entry
 from nets.ranks import Ranks
 from runs.folder import NETWORK_SNAPSHOT
 from runs.images import MINIBATCH_PIXELS
-from runs.records import RESULTS_NAME, Snapshot, place_of_result, read_jsonl
+from runs.records import RESULTS_NAME, Snapshot, place_of_result, read_jsonl, read_results
 from training import processes
 from training.reporting import warning_only
 from training.snapshots import SnapshotWriter
@@ -38,6 +38,11 @@ def random_state_kept(dataset: Dataset) -> Iterator[None]:
         generator.set_state(of_lasagne)
         np.random.set_state(state)
         dataset.set_state(reader)
+
+
+def _is_later(entry, cur_nimg):
+    """Whether an entry is of a training that had come further."""
+    return entry.get('training') is True and entry['kimg'] > cur_nimg / 1000
 
 
 class TrainingMetrics:
@@ -75,6 +80,8 @@ class TrainingMetrics:
                  classifier: AnyPath | None = None) -> None:
         self.names, self.ticks = list(names or []) if ticks else [], ticks
         self.run_dir, self.dataset, self.ranks = run_dir, dataset, ranks
+        if not ranks.rank and any(_is_later(entry, cur_nimg) for entry in read_results(run_dir)):
+            results.update(run_dir, lambda before: [entry for entry in before if not _is_later(entry, cur_nimg)])
         if not self.names:
             return
         check_settings(self.names, num_images, 'train.')
@@ -85,10 +92,9 @@ class TrainingMetrics:
                     minibatch_size=int(np.clip(MINIBATCH_PIXELS // dataset.resolution ** 2, 1, 64)),
                     inception_weights=inception_weights, classifier=classifier)
                 self._prepare()
-                results.update(run_dir, lambda before: self._marked(
-                    [entry for entry in before if not (entry.get('training') and entry['kimg'] > cur_nimg / 1000)]))
+                results.update(run_dir, self._marked)
 
-    def _prepare(self):
+    def _prepare(self) -> None:
         """Read the reals, and find out now what the metrics do not bear."""
         try:
             self.evaluator.prepare(self.names)

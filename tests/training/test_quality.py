@@ -203,8 +203,10 @@ def test_resumed_trainings_forget_what_came_later(scripted, plain, tmp_path):
                                            (3, 1.0, {'training': True, 'best': True}), (4, 0.0, {}))]
         (run_dir / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
         quality.TrainingMetrics(['scripted'], 1, 8, str(run_dir), dataset, SINGLE, 2000)
-    assert [(entry['kimg'], 'best' in entry) for entry in read_results(run_dir)] == [
-        (1.0, True), (2.0, False), (4.0, False)]
+        first = read_results(run_dir)
+        quality.TrainingMetrics(None, 1, 8, str(run_dir), dataset, SINGLE, 1500)
+    assert [(entry['kimg'], 'best' in entry) for entry in first] == [(1.0, True), (2.0, False), (4.0, False)]
+    assert [entry['kimg'] for entry in read_results(run_dir)] == [1.0, 4.0]
 
 
 def test_a_stopped_and_resumed_training_with_metrics_is_the_one_without(plain, scripted, tmp_path):
