@@ -165,7 +165,7 @@ class Evaluator:
         """Whether an entry of ``metrics.jsonl`` is that of its snapshot and metric with the present settings."""
         name = entry.get('metric')
         return name in self.counts and bool(entry.get('network')) and results.key_of(entry) == results.key_of(
-            self.key(name, entry['snapshot'], entry['network'])) and (
+            self.key(name, entry.get('snapshot', ''), entry['network'])) and (
                 self.weights[name] is not None or not {'inception', 'classifier'} & {*metrics.METRICS[name].needs})
 
     def evaluate(self, names: Sequence[str], Gs: Network, snapshot: Snapshot, network: str) -> list[Entry]:

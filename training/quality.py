@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import AnyPath
+from common.files import AnyPath, atomic_write
 from data.dataset import Dataset
 from metrics import identity, results
 from metrics.evaluation import Evaluator, check_settings
@@ -19,10 +20,12 @@ from metrics.results import Entry
 from nets.ranks import Ranks
 from runs.folder import NETWORK_SNAPSHOT
 from runs.images import MINIBATCH_PIXELS
-from runs.records import RESULTS_NAME, Snapshot, place_of_result, read_jsonl, read_results
+from runs.records import RESULTS_NAME, Snapshot, best_snapshot, place_of_result, read_jsonl, read_results
 from training import processes
 from training.reporting import warning_only
 from training.snapshots import SnapshotWriter
+
+FINAL = 'network-final'
 
 
 @contextlib.contextmanager
@@ -43,6 +46,19 @@ def random_state_kept(dataset: Dataset) -> Iterator[None]:
 def _is_later(entry, cur_nimg):
     """Whether an entry is of a training that had come further."""
     return entry.get('training') is True and entry['kimg'] > cur_nimg / 1000
+
+
+def _rename_final(run_dir):
+    """Let the best networks, which the training ended with, be a snapshot like others: the training goes on."""
+    path = os.path.join(run_dir, FINAL + '.pkl')
+    final, = [entry for entry in read_results(run_dir) if entry.get('best') is True][:1]
+    name = os.path.splitext(NETWORK_SNAPSHOT % int(final['kimg']))[0]
+    if os.path.exists(path):
+        with open(path, 'rb') as file, atomic_write(os.path.join(run_dir, name + '.pkl')) as copy:
+            shutil.copyfileobj(file, copy)
+        results.update(run_dir, lambda before: [
+            {**entry, 'snapshot': name} if entry.get('training') and entry.get('snapshot') == FINAL else entry
+            for entry in before])
 
 
 class TrainingMetrics:
@@ -82,6 +98,8 @@ class TrainingMetrics:
         self.run_dir, self.dataset, self.ranks = run_dir, dataset, ranks
         if not ranks.rank and any(_is_later(entry, cur_nimg) for entry in read_results(run_dir)):
             results.update(run_dir, lambda before: [entry for entry in before if not _is_later(entry, cur_nimg)])
+        if not ranks.rank and best_snapshot(run_dir) == FINAL:
+            _rename_final(run_dir)
         if not self.names:
             return
         check_settings(self.names, num_images, 'train.')
@@ -132,7 +150,7 @@ class TrainingMetrics:
         with processes.rank_0_first(self.ranks):
             if not self.ranks.rank:
                 start_time, Gs = time.time(), snapshots.networks['Gs']
-                name = 'network-final' if done else os.path.splitext(NETWORK_SNAPSHOT % (cur_nimg // 1000))[0]
+                name = FINAL if done else os.path.splitext(NETWORK_SNAPSHOT % (cur_nimg // 1000))[0]
                 with random_state_kept(self.dataset):
                     entries = self.evaluator.evaluate(self.names, Gs, Snapshot(name, '', cur_nimg / 1000, seconds),
                                                       identity.of_network(Gs))

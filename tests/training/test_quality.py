@@ -228,6 +228,17 @@ def test_a_stopped_and_resumed_training_with_metrics_is_the_one_without(plain, s
     check_same(plain, trained(tmp_path, metrics=['scripted'], metric_ticks=2, resume_run_id=0))
 
 
+def test_the_best_networks_of_a_finished_training_outlive_its_going_on(plain, scripted, tmp_path):
+    with experiment.open_dataset({'dataset': {'h5_path': 'digits-16x16.h5'}}, data_dir) as dataset:
+        line = {**quality.Evaluator(['scripted'], dataset, tmp_path, 8).key('scripted', 'network-final', 'n'),
+                'kimg': 4.096, 'seconds': 1.0, 'values': {'score': 1.0, 'other': 0.0}, 'training': True, 'best': True}
+        (tmp_path / 'metrics.jsonl').write_text(json.dumps(line))
+        (tmp_path / 'network-final.pkl').write_bytes(b'networks')
+        quality.TrainingMetrics(['scripted'], 1, 8, str(tmp_path), dataset, SINGLE, 4096)
+    assert best_snapshot(tmp_path) == 'network-snapshot-000004'
+    assert (tmp_path / 'network-snapshot-000004.pkl').read_bytes() == b'networks'
+
+
 @pytest.mark.parametrize('options, message', [
     ({'metrics': ['swt']}, "train.metrics: there is no 'swt'; did you mean 'swd'?"),
     ({'metrics': 'swd'}, r"train.metrics='swd': write a list of names"),
