@@ -22,7 +22,9 @@ from common.errors import UserError
 from common.options import (
     CountTable,
     Decay,
+    FileName,
     GridSize,
+    Names,
     NetResolution,
     NonNegative,
     Number,
@@ -44,6 +46,7 @@ from training.event_file import EventFile
 from training.functions_ahead import FunctionsAhead
 from training.gdrop import GDropFeedback
 from training.options import describe_experiment, naming_minibatch
+from training.quality import TrainingMetrics
 from training.reporting import ProgressBar, Tick, report, warning_only
 from training.resume import restore_state, state_arrays
 from training.schedule import Schedule, learning_rate, lod_range_of, next_lod_range, training_schedule
@@ -104,6 +107,11 @@ def train_gan(
     image_snapshot_ticks: Ticks             = 4,          # Save a grid of images every so many ticks. 0 = never.
     network_snapshot_ticks: Ticks           = 40,         # Save the networks every so many ticks. 0 = at the end only.
     keep_snapshots: PositiveInt | None      = None,       # Of them keep N, every tenth and the best. None = all.
+    metrics: Names | None                   = None,       # Evaluate these now and then: ['swd']; best by the first.
+    metric_ticks: Ticks                     = 10,         # Every so many ticks, and at the end. 0 = never.
+    metric_num_images: PositiveInt          = 2000,       # Generated images.
+    metric_inception_weights: FileName | None = None,     # File for 'fid' and 'inception_score'. None = fetch it.
+    metric_classifier: FileName | None      = None,       # File for 'mnist_modes', of train_classifier.py.
     state_minutes: NonNegative | None       = 10,         # Save the state this often. None = at the end only.
     resume_kimg: NonNegative | None         = None,       # Kimg that given networks have seen. None = 0 or as named.
     resume_time: NonNegative                = 0.0,        # Seconds that they have been trained for.
@@ -154,6 +162,8 @@ def train_gan(
     start = run_states.start if run_states else None
     cur_nimg = start.document['cur_nimg'] if start else int((resume_kimg or 0) * 1000)
     schedule = schedule_at(cur_nimg)
+    quality = TrainingMetrics(metrics, metric_ticks, metric_num_images, run_dir, dataset, ranks, cur_nimg,
+                              metric_inception_weights, metric_classifier)
     averaged, Gs = Gs, G.clone(share_nontrainables=True)
     if averaged:
         Gs.copy_trainables_from(averaged)
@@ -187,6 +197,7 @@ def train_gan(
     def end_tick(images, pickle=False):
         cur_time = time.time()
         statistics = tick.statistics(cur_nimg, cur_time, schedule, gdrop.strength)
+        statistics.update(quality.measure(tick.number, cur_nimg, done, statistics['seconds'], snapshots))
         if is_first:
             report(run_dir, events, statistics)
         progress.calibrate(schedule.resolution, tick.steps_sec_per_kimg(statistics))
@@ -196,7 +207,7 @@ def train_gan(
         with warning_only():
             if is_first and pickle:
                 snapshots.save_networks(cur_nimg, keep_snapshots, network_snapshot_ticks)
-        return tick.next(cur_nimg, cur_time)
+        return tick.next(cur_nimg, cur_time + statistics.get('metric_seconds', 0.0))
 
     with ProgressBar(G, D, resolution, total_kimg, lambda kimg: schedule_at(kimg * 1000).resolution,
                      show_progress and is_first) as progress, \

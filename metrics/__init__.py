@@ -31,6 +31,9 @@ METRICS = {
 class Meter(Protocol):
     """The calls that all metrics have."""
 
+    decides: str                # Which of its numbers tells the best of several networks...
+    lower_is_better: bool       # ...and in which direction.
+
     def names(self) -> list[str]:
         """Names of the numbers that :meth:`end` returns."""
 
@@ -54,11 +57,11 @@ class ComparingMeter(Meter, Protocol):
         """Take the statistics of reals that were fed earlier."""
 
 
-def check_name(name: str) -> None:
-    """Raise a `UserError` unless there is a metric `name`."""
+def check_name(name: str, section: str = '') -> None:
+    """Raise a `UserError` unless there is a metric `name`; `section` comes before the option in the message."""
     if name not in METRICS:
-        raise UserError('metrics: there is no %r%s' % (
-            name, did_you_mean(name, METRICS) or '; choose from ' + ', '.join(METRICS)))
+        raise UserError('%smetrics: there is no %r%s' % (
+            section, name, did_you_mean(name, METRICS) or '; choose from ' + ', '.join(METRICS)))
 
 
 def make_metric(name: str, **options: Any) -> Any:

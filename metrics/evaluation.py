@@ -88,12 +88,20 @@ def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, datase
     return {name: dict(zip(metric.names(), metric.end('fakes'), strict=True)) for name, (metric, _) in wanted.items()}
 
 
-def check_settings(names: Sequence[str], num_images: int | None) -> None:
-    """Raise a `UserError` unless these are metrics that can be evaluated on so many images."""
+def check_settings(names: Sequence[str], num_images: int | None, section: str = '') -> None:
+    """Raise a `UserError` unless these are metrics that can be evaluated on so many images.
+
+    `section` comes before the names of options in the message.
+    """
+    option = f'{section}{"metric_" if section else ""}num_images={num_images!r}'
+    if num_images is not None and (type(num_images) is not int or num_images < 2):
+        raise UserError(f'{option}: must be a whole number of at least 2')
+    if not isinstance(names, (list, tuple)):
+        raise UserError(f"{section}metrics={names!r}: write a list of names, for example ['swd']")
     for name in names:
-        metrics.check_name(name)
+        metrics.check_name(name, section)
         if name == 'ms_ssim' and num_images and num_images % 2:
-            raise UserError(f'num_images={num_images}: ms_ssim compares pairs of images; use an even number')
+            raise UserError(f'{option}: ms_ssim compares pairs of images; use an even number')
 
 
 class Evaluator:
@@ -157,7 +165,7 @@ class Evaluator:
         """Whether an entry of ``metrics.jsonl`` is that of its snapshot and metric with the present settings."""
         name = entry.get('metric')
         return name in self.counts and bool(entry.get('network')) and results.key_of(entry) == results.key_of(
-            self.key(name, entry['snapshot'], entry['network'])) and (
+            self.key(name, entry.get('snapshot', ''), entry['network'])) and (
                 self.weights[name] is not None or not {'inception', 'classifier'} & {*metrics.METRICS[name].needs})
 
     def evaluate(self, names: Sequence[str], Gs: Network, snapshot: Snapshot, network: str) -> list[Entry]:

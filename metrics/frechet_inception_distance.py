@@ -78,6 +78,8 @@ class FrechetInceptionDistance:
         images -> (features, probabilities); default: a new :class:`metrics.inception.InceptionFeatures`.
     """
 
+    decides, lower_is_better = 'FID', True
+
     def __init__(self, features: Features | None = None) -> None:
         self.features = features or InceptionFeatures()
         self.statistics = GaussianStatistics()

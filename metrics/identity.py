@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from common.errors import UserError
 from common.files import AnyPath
 from data.dataset import Dataset
 from nets.network import Network
@@ -77,7 +78,12 @@ def _add_images(digest, level, rows):
     for begin in range(0, len(rows), READ_IMAGES):
         part = rows[begin:begin + READ_IMAGES]      # Rising, as HDF5 wants it.
         is_block = part[-1] - part[0] + 1 == len(part)
-        digest.update(np.ascontiguousarray(level[part[0]:part[-1] + 1] if is_block else level[part]))
+        try:
+            images = level[part[0]:part[-1] + 1] if is_block else level[part]
+        except OSError as error:
+            raise UserError('%s: images %d to %d at %dx%d cannot be read (%s); make or copy the file again' % (
+                level.file.filename, part[0], part[-1], *level.shape[2:], str(error).splitlines()[0])) from error
+        digest.update(np.ascontiguousarray(images))
 
 
 def _add_array(digest, name, array):

@@ -56,6 +56,8 @@ class InceptionScore:
         images -> (features, probabilities); default: a new :class:`metrics.inception.InceptionFeatures`.
     """
 
+    decides, lower_is_better = 'IS_mean', False
+
     def __init__(self, num_images: int, num_splits: int = 10, features: Features | None = None) -> None:
         self.num_images, self.num_splits = num_images, num_splits
         self.features = features or InceptionFeatures()

@@ -44,6 +44,8 @@ class MnistModes:
         See :func:`mode_statistics`.
     """
 
+    decides, lower_is_better = 'modes_mean', False
+
     def __init__(self, classify: Callable[[np.ndarray], np.ndarray], images_per_draw: int = 25600,
                  divisor: int | None = None) -> None:
         self.classify = classify

@@ -117,6 +117,8 @@ class MultiScaleSSIM:
     Feed minibatches of independently drawn images, in even numbers. Keeps only a sum.
     """
 
+    decides, lower_is_better = 'MS-SSIM', True
+
     def __init__(self) -> None:
         self.total, self.num_pairs = 0.0, 0
 

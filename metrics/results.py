@@ -68,9 +68,14 @@ def update(run_dir: AnyPath, change: Callable[[list[Entry]], list[Entry]]) -> li
         if entries != before:
             with atomic_write(path, 'w', encoding='utf-8') as results_file:
                 results_file.writelines(json.dumps(entry) + '\n' for entry in entries)
-            for name in sorted({entry['metric'] for entry in entries if _is_complete(entry)}):
-                with atomic_write(os.path.join(run_dir, f'metric-{name}.txt'), 'w', encoding='utf-8') as text_file:
-                    text_file.writelines(line + '\n' for line in lines_of(entries, name))
+            for name in sorted({entry['metric'] for entry in before + entries if _is_complete(entry)}):
+                text_path, lines = os.path.join(run_dir, f'metric-{name}.txt'), lines_of(entries, name)
+                if not lines:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.remove(text_path)
+                    continue
+                with atomic_write(text_path, 'w', encoding='utf-8') as text_file:
+                    text_file.writelines(line + '\n' for line in lines)
     return entries
 
 

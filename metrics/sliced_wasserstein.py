@@ -366,6 +366,8 @@ class SlicedWasserstein:
         Keep the descriptors in temporary files in this folder instead of in memory.
     """
 
+    decides, lower_is_better = 'SWDx1e3_avg', True
+
     def __init__(self, nhood_size: int = 7, nhoods_per_image: int = 128, dir_repeats: int = 4,
                  dirs_per_repeat: int = 128, resolution_max: int = 1024, resolution_min: int = 16,
                  random_seed: int | None = None, spill_dir: AnyPath | None = None) -> None:

@@ -20,6 +20,7 @@ from common.objects import defaults_of, import_obj
 from common.options import Names, Run, RunName, Seed, Snapshot, annotations_of, check_value, parse_text, short_repr
 from common.options import check_options as check_options_of
 from data.dataset import Dataset
+from metrics import evaluation
 from nets.ranks import SINGLE, Ranks
 from networks import FeatureMaps
 from training import processes
@@ -285,6 +286,7 @@ def check_options(experiment: dict, train_gan: Callable, ranks: Ranks = SINGLE) 
     if 'run_states' not in inspect.signature(train_func).parameters and experiment['train'].get('resume_run_id'):
         raise UserError(f'train.resume_run_id: {experiment["train"]["func"]!r} cannot resume')
     check_arguments('loss', loss_kwargs, loss.evaluate_loss, given=LOSS_INPUTS)
+    evaluation.check_settings(train.get('metrics') or [], train.get('metric_num_images'), 'train.')
     check_keys('metrics', experiment.get('metrics', []), ['digit_recognition', *metrics.METRICS])
     check_arguments('dataset', experiment['dataset'], Dataset)
     if 'create_dataset' in experiment:

@@ -136,7 +136,8 @@ def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan
     ------
     UserError
     """
-    origin: dict[str, Any] = {'experiment': args.experiment or getattr(config, 'experiment', None), 'set': list(args.overrides)}
+    origin: dict[str, Any] = {'experiment': args.experiment or getattr(config, 'experiment', None),
+                              'set': list(args.overrides)}
     record: dict = {}
     if args.resume and not is_pickle(args.resume):
         run_dir = locate_run_dir(args.resume, args.result_dir, can_go_on)
@@ -232,7 +233,8 @@ FREE_OPTIONS = {
     'train.total_kimg', 'train.tick_kimg_default', 'train.tick_kimg_overrides', 'train.image_snapshot_ticks',
     'train.network_snapshot_ticks', 'train.keep_snapshots', 'train.image_grid_zoom',
     'train.state_minutes', 'train.show_progress', 'train.resume_run_id', 'train.resume_snapshot', 'train.resume_kimg',
-    'train.resume_time', 'train.resume_with_changes',
+    'train.resume_time', 'train.resume_with_changes', 'train.metrics', 'train.metric_ticks',
+    'train.metric_num_images', 'train.metric_inception_weights', 'train.metric_classifier',
 }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import theano_env
+from common.errors import UserError
 from common.files import save_pkl
 from data.dataset import Dataset
 from data.hdf5_writer import HDF5Writer
@@ -91,6 +92,17 @@ def test_networks_are_told_apart_by_their_values(tmp_path):
     name = next(iter(copy.trainables))
     copy.set_var(name, copy.get_var(name) + 1e-6)
     assert identity.of_network(copy) != before
+
+
+def test_a_damaged_data_set_is_named(tmp_path, images):
+    path = write(tmp_path / 'a.h5', images)
+    with h5py.File(path) as h5:
+        offset = h5['data8x8'].id.get_chunk_info(3).byte_offset
+    content = bytearray(path.read_bytes())
+    content[offset:offset + 100] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r'a\.h5: images 0 to 11 at 8x8 cannot be read'):
+        digest(path)
 
 
 def test_files_of_weights(tmp_path):

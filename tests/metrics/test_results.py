@@ -58,6 +58,8 @@ def test_readers_see_the_last_line_of_each_place(tmp_path):
     assert text.splitlines()[0] == 'swd:' and text.splitlines()[1].endswith('x 2.0000  best')
     assert text.splitlines()[3].endswith('x 3.0000')
     assert (tmp_path / 'metric-swd.txt').read_text().splitlines() == text.splitlines()[1:2]
+    assert [line['metric'] for line in results.update(tmp_path, lambda before: before[1:2])] == ['fid']
+    assert sorted(path.name for path in tmp_path.glob('metric*')) == ['metric-fid.txt', 'metrics.jsonl']
 
 
 def test_a_lock_that_somebody_keeps_is_told(tmp_path, monkeypatch):

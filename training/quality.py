@@ -1,0 +1,187 @@
+"""Metrics while a network is trained. They leave no trace in the training itself."""
+
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import lasagne
+import numpy as np
+from tqdm import tqdm
+
+from common.errors import UserError
+from common.files import AnyPath, atomic_write
+from data.dataset import Dataset
+from metrics import identity, results
+from metrics.evaluation import Evaluator, check_settings
+from metrics.results import Entry
+from nets.ranks import Ranks
+from runs.folder import NETWORK_SNAPSHOT
+from runs.images import MINIBATCH_PIXELS
+from runs.records import RESULTS_NAME, Snapshot, best_snapshot, place_of_result, read_jsonl, read_results
+from training import processes
+from training.reporting import warning_only
+from training.snapshots import SnapshotWriter
+
+FINAL = 'network-final'
+
+
+@contextlib.contextmanager
+def random_state_kept(dataset: Dataset) -> Iterator[None]:
+    """After the block, NumPy's and Lasagne's generators and the order of the data set are as they were before it."""
+    generator = lasagne.random.get_rng()
+    state, reader = np.random.get_state(), dataset.get_state()
+    of_lasagne = generator.get_state()
+    try:
+        yield
+    finally:
+        lasagne.random.set_rng(generator)
+        generator.set_state(of_lasagne)
+        np.random.set_state(state)
+        dataset.set_state(reader)
+
+
+def _is_later(entry, cur_nimg):
+    """Whether an entry is of a training that had come further."""
+    return entry.get('training') is True and entry['kimg'] > cur_nimg / 1000
+
+
+def _rename_final(run_dir):
+    """Let the best networks, which the training ended with, be a snapshot like others: the training goes on."""
+    path = os.path.join(run_dir, FINAL + '.pkl')
+    final, = [entry for entry in read_results(run_dir) if entry.get('best') is True][:1]
+    name = os.path.splitext(NETWORK_SNAPSHOT % int(final['kimg']))[0]
+    if os.path.exists(path):
+        with open(path, 'rb') as file, atomic_write(os.path.join(run_dir, name + '.pkl')) as copy:
+            shutil.copyfileobj(file, copy)
+        results.update(run_dir, lambda before: [
+            {**entry, 'snapshot': name} if entry.get('training') and entry.get('snapshot') == FINAL else entry
+            for entry in before])
+
+
+class TrainingMetrics:
+    """Evaluates the averaged generator every so many ticks, saves the best networks and marks them.
+
+    The best ones are those of the best value of the first metric. Its entry in ``metrics.jsonl`` has the field 'best',
+    see :func:`runs.records.best_snapshot`; all entries of a training have the field 'training'.
+
+    Parameters
+    ----------
+    names : sequence of str or None
+        Of `metrics.METRICS`.
+    ticks : int
+        Evaluate every so many ticks, and at the end. 0: never.
+    num_images : int
+        Generated images.
+    run_dir : str
+    dataset : Dataset
+        The training's own.
+    ranks : Ranks
+        The first one evaluates, the others wait.
+    cur_nimg : int
+        Real images shown so far. Entries of a later time are removed, as the training goes on from here.
+    inception_weights, classifier : str, optional
+        See :func:`metrics.evaluation.evaluate_run`.
+
+    Raises
+    ------
+    UserError
+        Something that the metrics need is missing.
+    """
+
+    def __init__(self, names: Sequence[str] | None, ticks: int, num_images: int, run_dir: str, dataset: Dataset,
+                 ranks: Ranks, cur_nimg: int = 0, inception_weights: AnyPath | None = None,
+                 classifier: AnyPath | None = None) -> None:
+        self.names, self.ticks = list(names or []) if ticks else [], ticks
+        self.run_dir, self.dataset, self.ranks = run_dir, dataset, ranks
+        if not ranks.rank and any(_is_later(entry, cur_nimg) for entry in read_results(run_dir)):
+            results.update(run_dir, lambda before: [entry for entry in before if not _is_later(entry, cur_nimg)])
+        if not ranks.rank and best_snapshot(run_dir) == FINAL:
+            _rename_final(run_dir)
+        if not self.names:
+            return
+        check_settings(self.names, num_images, 'train.')
+        with processes.rank_0_first(ranks), random_state_kept(dataset):
+            if not ranks.rank:
+                self.evaluator = Evaluator(
+                    self.names, dataset, os.path.join(os.path.dirname(dataset.h5_path), 'metric-cache'), num_images,
+                    minibatch_size=int(np.clip(MINIBATCH_PIXELS // dataset.resolution ** 2, 1, 64)),
+                    inception_weights=inception_weights, classifier=classifier)
+                self._prepare()
+                results.update(run_dir, self._marked)
+
+    def _prepare(self) -> None:
+        """Read the reals, and find out now what the metrics do not bear."""
+        try:
+            self.evaluator.prepare(self.names)
+            for name in self.names:
+                self.evaluator.made[name].begin('fakes')
+                self.evaluator.made[name].feed('fakes', self.dataset.get_images([0, 0])[0])
+        except UserError as error:
+            raise UserError(f'train.metrics: {error}') from error
+
+    def measure(self, tick: int, cur_nimg: int, done: bool, seconds: float,
+                snapshots: SnapshotWriter) -> dict[str, float]:
+        """Evaluate at the end of a tick, if it is time for that.
+
+        Parameters
+        ----------
+        tick : int
+            Number of the tick.
+        cur_nimg : int
+            Real images shown.
+        done : bool
+            Whether the training is at its end.
+        seconds : float
+            Since its beginning.
+        snapshots : SnapshotWriter
+            Has the networks, and saves those that are the best so far.
+
+        Returns
+        -------
+        dict
+            {name of the number: value} and 'metric_seconds', for the statistics of the tick.
+        """
+        if not self.names or not (done or tick % self.ticks == 0):
+            return {}
+        statistics: dict[str, float] = {}
+        with processes.rank_0_first(self.ranks):
+            if not self.ranks.rank:
+                start_time, Gs = time.time(), snapshots.networks['Gs']
+                name = FINAL if done else os.path.splitext(NETWORK_SNAPSHOT % (cur_nimg // 1000))[0]
+                with random_state_kept(self.dataset):
+                    entries = self.evaluator.evaluate(self.names, Gs, Snapshot(name, '', cur_nimg / 1000, seconds),
+                                                      identity.of_network(Gs))
+                with warning_only():
+                    self._keep([{**entry, 'training': True} for entry in entries], cur_nimg, done, snapshots)
+                statistics = {key: value for entry in entries for key, value in entry['values'].items()}
+                statistics['metric_seconds'] = time.time() - start_time
+        return statistics
+
+    def _keep(self, entries, cur_nimg, done, snapshots):
+        """Write entries, and the networks if they are the best so far."""
+        if not entries:
+            return
+        before = read_jsonl(os.path.join(self.run_dir, RESULTS_NAME))
+        is_best = any(entry.get('best') for entry in self._marked(results.merged(before, entries))[-len(entries):])
+        # A file of the same name would be of networks with other values.
+        is_known = {place_of_result(entry) for entry in entries} & {place_of_result(entry) for entry in before}
+        if not done and (is_best or is_known):
+            snapshots.save_networks(cur_nimg)
+        results.update(self.run_dir, lambda before: self._marked(results.merged(before, entries)))
+        for entry in entries:
+            tqdm.write(f'{entry["metric"]:<16} {entry["snapshot"]}  {results.format_values(entry["values"])}'
+                       f'{"  best so far" if is_best and entry["metric"] == self.names[0] else ""}', file=sys.stdout)
+
+    def _marked(self, entries: list[Entry]) -> list[Entry]:
+        """The entries, of which the best one of this training by the first metric has the mark."""
+        entries = [{key: value for key, value in entry.items() if key != 'best'} for entry in entries]
+        meter = self.evaluator.made[self.names[0]]
+        compared = [entry for entry in entries if entry.get('training') and entry.get('metric') == self.names[0]
+                    and self.evaluator.is_done(entry)]
+        if compared:
+            sign = 1 if meter.lower_is_better else -1
+            min(compared, key=lambda entry: sign * entry['values'][meter.decides])['best'] = True
+        return entries
