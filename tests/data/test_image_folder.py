@@ -238,7 +238,8 @@ def test_images_beside_sub_folders_are_taken_alone(folder, tmp_path, capsys):
     make_classes(folder)
     Image.fromarray(pixels()).save(folder / 'a.png')
     status, out, _err = run_tool(capsys, 'create_from_images', folder, tmp_path / 'a.h5')
-    assert status == 0 and 'Left out: 4 sub-folders\nWrote 1 images' in out
+    assert status == 0 and 'Left out: 4 sub-folders: ant, cat, dog, nothing\n' in out
+    assert 'Left out: 1 hidden files and folders: .hidden\n' in out and 'Wrote 1 images' in out
     assert not (tmp_path / 'a-labels.npy').exists()
 
 
