@@ -28,6 +28,7 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
         raise UserError(f'--epochs {args.epochs}: must be at least 1')
     theano_env.configure(args.engine, config.theano_flags, None, config.precision)
     with Dataset(args.h5_path) as dataset:
+        dataset.check_labels()
         if dataset.label_size < 2 or dataset.shape[0] != 1:
             raise UserError(f'{args.h5_path}: has {dataset.shape[0]} colour channels and {dataset.label_size} '
                             'classes; needs one channel and labels')

@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -60,6 +60,8 @@ class HDF5Writer:
         The file is part I of N of a dataset: noted in the file for data.shards.merge.
     num_threads : int, optional
         Default: one per processor core. Each takes about 40 MB at 1024x1024, 10 MB below 512x512.
+    class_names : list of str, optional
+        One for each column of `labels`.
 
     Raises
     ------
@@ -68,7 +70,8 @@ class HDF5Writer:
     """
 
     def __init__(self, h5_path: AnyPath, resolution: int, channels: int, labels: np.ndarray | None = None,
-                 force: bool = False, shard: tuple[int, int] | None = None, num_threads: int | None = None) -> None:
+                 force: bool = False, shard: tuple[int, int] | None = None, num_threads: int | None = None,
+                 class_names: Sequence[str] | None = None) -> None:
         self.h5_path = os.fspath(h5_path)
         self.resolution = resolution
         self.channels = channels
@@ -94,6 +97,7 @@ class HDF5Writer:
             self.file = _OutputFile(self.temporary, 'x+')
             self.h5 = h5py.File(self.file, 'w')
             self.levels = [_LevelWriter(self.h5, channels, resolution >> lod) for lod in range(resolution.bit_length())]
+            hdf5_format.set_label_attributes(self.h5, self.labels, class_names)
             if shard is not None:
                 self.h5.attrs[hdf5_format.SHARD_ATTRIBUTE] = shard
 

@@ -11,9 +11,9 @@ from PIL import Image
 from common.console import progress
 from common.errors import UserError
 from common.files import AnyPath
-from data.hdf5_format import is_power_of_two
+from data.hdf5_format import check_one_hot, is_power_of_two
 from data.image_source import ImageSource, check_count, decoded_source, map_in_order, one_hot
-from data.picture_folder import LISTED_FILES, json_labels, list_pictures
+from data.picture_folder import LABELS_FILE, LISTED_FILES, json_labels, list_pictures
 from data.pictures import (
     Crop,
     ImageKind,
@@ -92,12 +92,14 @@ def image_folder(image_dir: AnyPath, resize: int | None = None, crop: Crop | Non
             raise UserError(f'{printable(os.path.join(image_dir, name))}: cannot be read any more ({error}); was it '
                             'changed? start again') from error
 
-    one_hot_labels = None
+    label_rows, class_names = None, None
     if labels and folder.labels_file is not None:
-        one_hot_labels = json_labels(folder.labels_file, names)
+        label_rows = json_labels(folder.labels_file, names)
+        if label_rows is not None:
+            check_one_hot(label_rows, LABELS_FILE)
     elif labels and folder.classes:
-        one_hot_labels = class_labels([folder.classes[index] for index in chosen])
-    return decoded_source(names, decode, resolution, {'L': 1, 'RGB': 3}[mode], one_hot_labels)
+        label_rows, class_names = class_labels([folder.classes[index] for index in chosen])
+    return decoded_source(names, decode, resolution, {'L': 1, 'RGB': 3}[mode], label_rows, class_names)
 
 
 def report_kinds(names: list[str], kinds: list[ImageKind], mode: Mode) -> None:
@@ -165,15 +167,15 @@ def list_files(names_and_reasons: Iterable[tuple[str, object]]) -> str:
     return ', '.join(listed[:LISTED_FILES]) + (f' and {more} more' if more > 0 else '')
 
 
-def class_labels(folders: list[str]) -> np.ndarray:
-    """One-hot labels of images by the folders they lie in; prints which column is which folder."""
+def class_labels(folders: list[str]) -> tuple[np.ndarray, list[str]]:
+    """One-hot labels of images by the folders they lie in, and the folders; prints which column is which."""
     names = sorted(set(folders))
     counts = Counter(folders)
     print('Labels: ' + ', '.join(f'{column} {printable(name)} ({counts[name]} images)'
                                  for column, name in enumerate(names[:LISTED_CLASSES]))
           + (f' and so on to {len(names) - 1} {printable(names[-1])}' if len(names) > LISTED_CLASSES else ''))
     columns = {name: column for column, name in enumerate(names)}
-    return one_hot([columns[folder] for folder in folders], len(names))
+    return one_hot([columns[folder] for folder in folders], len(names)), list(map(printable, names))
 
 
 def load_image(path: Source, size: int, crop: Crop, mode: Mode) -> np.ndarray:
