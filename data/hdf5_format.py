@@ -216,7 +216,7 @@ def set_label_attributes(h5: h5py.File, labels: np.ndarray | None, class_names: 
 
 def labels_digest(labels: np.ndarray) -> str:
     """SHA-256 of the values of labels."""
-    return hashlib.sha256(np.ascontiguousarray(labels, np.float32)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(labels, np.float32).data).hexdigest()
 
 
 def read_class_names(h5: h5py.File) -> list[str] | None:

@@ -151,7 +151,9 @@ def choose_images(image_dir: AnyPath, names: list[str], kinds: list[ImageKind | 
            for name, kind, is_good in zip(names, kinds, good, strict=True) if not is_good]
     if bad:
         unlike = '' if resize else f' or not {common} like most'
-        text = f'{len(bad)} of {len(names)} images are broken{unlike}'
+        reasons = [kind for kind in kinds if isinstance(kind, str)]
+        is_broken = not reasons or any(reason.startswith('broken') for reason in reasons)
+        text = f'{len(bad)} of {len(names)} images {"are broken" if is_broken else "cannot be used"}{unlike}'
         if not skip_bad:
             cure = '--skip-bad to leave them out'
             if not resize:

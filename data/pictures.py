@@ -7,6 +7,7 @@ import functools
 import io
 import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -264,7 +265,7 @@ def _refuse_unknown_range(image):
         raise PictureError('floating-point values, whose range is not known')
     if _tag(image, SAMPLE_FORMAT, 1) == SIGNED:
         raise PictureError(f'signed {_tag(image, BITS_PER_SAMPLE, 16)} bit integers, whose range is not known')
-    if image.mode == 'I' and image.format != 'PPM':     # Pillow scales those to 16 bits.
+    if image.mode == 'I' and image.format not in ('PPM', 'PNG'):    # These have 16 bits, in older versions of Pillow.
         raise PictureError('32 bit integers, whose range is not known')
 
 
@@ -466,7 +467,8 @@ def _note(text):
 
 class _Handler(logging.Handler):
     def emit(self, record):
-        _note(record.getMessage())
+        if not _note(record.getMessage()) and logging.lastResort:
+            logging.lastResort.handle(record)
 
 
 @functools.lru_cache(maxsize=1)
@@ -479,7 +481,9 @@ def _hear_libtiff():
         buffer = ctypes.create_string_buffer(text, 1000)
         with contextlib.suppress(OSError, AttributeError, TypeError):
             ctypes.CDLL(None).vsnprintf(buffer, len(buffer), text, ctypes.c_void_p(values))
-        _note(buffer.value.decode('utf-8', 'replace'))
+        message = buffer.value.decode('utf-8', 'replace')
+        if not _note(message):
+            print(message, file=sys.stderr)
 
     with contextlib.suppress(OSError, AttributeError, TypeError):
         libtiff = ctypes.CDLL(_imaging.__file__)

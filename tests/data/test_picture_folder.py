@@ -198,3 +198,13 @@ def test_labels_without_an_image_are_counted(capsys):
     labels = json_labels(json.dumps({'labels': [['a.png', 1], ['gone.png', 0]]}).encode(), ['a.png'])
     np.testing.assert_array_equal(labels, [[0, 1]])
     assert capsys.readouterr().out == 'Left out: 1 labels of dataset.json without an image: gone.png\n'
+
+
+def test_images_that_cannot_be_read_are_not_called_broken(folder, tmp_path, capsys):
+    save(folder / 'a.png')
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(folder / 'float.tif')
+    status, _out, err = run_tool(capsys, 'create_from_images', folder, tmp_path / 'a.h5')
+    assert status == 1 and '1 of 2 images cannot be used or not 8x8 like most: float.tif (floating-point values' in err
+    assert 'broken:' not in err
+    status, out, err = run_tool(capsys, 'create_from_images', folder, tmp_path / 'a.h5', '--skip-bad')
+    assert (status, err) == (0, '') and 'Wrote 1 images' in out
