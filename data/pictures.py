@@ -238,13 +238,15 @@ def _decode(source, mode, as_released):
                                  to_srgb, as_released)
         if raw_mode == 'RGB;16B' and 'transparency' in image.info:     # Pillow keeps the upper bytes of the pixels.
             image.info['transparency'] = tuple(value >> 8 for value in image.info['transparency'])
-        is_narrow = _is_narrow(image, conversion.highest)
+        is_12_bit = conversion.highest == 65535 and _extrema(image)[1] < 4096
         orientation = _orientation(image)
         if image_mode != mode or to_srgb or image.has_transparency_data:
             flat = _in_strips(image, conversion)
         else:
             # Some formats show the file's own bytes, which may go with it.
             flat = image.copy() if getattr(image, 'map', None) else image
+    lowest, largest = _extrema(flat)
+    is_narrow = is_12_bit or largest - lowest < NARROW_RANGE * 255
     return flat, orientation, ImageKind(*flat.size, image_mode, profile=profile, is_narrow=is_narrow)
 
 
@@ -288,15 +290,11 @@ def _transparent_grey(image, raw_mode):
     return value * 255 // (2 ** bits - 1)
 
 
-def _is_narrow(image, highest):
-    if image.mode in ('P', 'PA'):
-        image = image.convert('RGB')
+def _extrema(image):
+    """Lowest and highest value of a picture, over its colours."""
     extrema = image.getextrema()
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
-    if len(bands) in (2, 4) and image.mode != 'CMYK':
-        bands = bands[:-1]      # Not the alpha.
-    lowest, largest = min(band[0] for band in bands), max(band[1] for band in bands)
-    return largest - lowest < NARROW_RANGE * highest or (highest == 65535 and largest < 4096)
+    return min(band[0] for band in bands), max(band[1] for band in bands)
 
 
 def _orientation(image):

@@ -198,6 +198,11 @@ def test_warnings_of_others_are_shown_as_ever():
     assert notes == ['of the picture']
 
 
+def test_a_palette_with_transparency_is_no_reason_to_warn():
+    content = encoded(Image.new('RGB', (8, 8), 'red').quantize(4), transparency=bytes([0, 128, 255, 255]))
+    assert picture_kind(content).warnings == ()
+
+
 def wide_profile():
     """A profile whose red and green are swapped: sRGB's with the tags of the primaries exchanged."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
@@ -226,6 +231,7 @@ def test_a_profile_for_other_colours_is_not_used():
     (Image.new('RGB', (8, 8), (0, 9, 10)), True), (Image.new('RGB', (8, 8), (0, 9, 11)), False),
     (Image.fromarray(np.uint16([[0, 4095]])), True), (Image.fromarray(np.uint16([[0, 4096]])), False),
     (Image.fromarray(np.uint8([[0, 1]])), True),
+    (Image.fromarray(np.uint8([[[0, 0, 0, 0], [0, 0, 0, 255]]])), False),       # Ink on transparency, which is white.
 ])
 def test_pictures_that_use_little_of_their_range(image, is_narrow):
     assert picture_kind(encoded(image)).is_narrow == is_narrow
