@@ -77,6 +77,7 @@ class HDF5Writer:
         self.channels = channels
         self.num_images = 0
         self.labels = None if labels is None else np.asarray(labels, dtype=np.float32)
+        self.class_names = class_names
         self.pending: list[np.ndarray] = []     # Images not yet handed to a thread, (n, C, H, H) each.
         # What the threads make of groups of images, in order.
         self.groups: collections.deque[concurrent.futures.Future[Contents]] = collections.deque()
@@ -97,7 +98,6 @@ class HDF5Writer:
             self.file = _OutputFile(self.temporary, 'x+')
             self.h5 = h5py.File(self.file, 'w')
             self.levels = [_LevelWriter(self.h5, channels, resolution >> lod) for lod in range(resolution.bit_length())]
-            hdf5_format.set_label_attributes(self.h5, self.labels, class_names)
             if shard is not None:
                 self.h5.attrs[hdf5_format.SHARD_ATTRIBUTE] = shard
 
@@ -181,6 +181,7 @@ class HDF5Writer:
             raise ValueError(f'labels of shape {self.labels.shape}: need one row for each of the {self.num_images} '
                              'images')
         with self.reported_errors():
+            hdf5_format.set_label_attributes(self.h5, self.labels, self.class_names)
             for level in self.levels:
                 level.finish()
             self.h5.close()

@@ -1,5 +1,6 @@
 """Folders of image files as sources of datasets: any images, one folder per class or not, and the aligned CelebA."""
 
+import dataclasses
 import functools
 import os
 from collections import Counter
@@ -85,10 +86,17 @@ def image_folder(image_dir: AnyPath, resize: int | None = None, crop: Crop | Non
     mode: Mode = 'L' if all(kind.is_grey for kind in readable) else 'RGB'
     report_kinds(names, readable, mode)
 
-    def decode(name):
+    left_out: list[int] = []
+
+    def decode(index):
+        name = names[index]
         try:
             return load_image(folder.source(name), resolution, crop, mode)
         except PictureError as error:       # It could be read when it was checked.
+            if skip_bad:
+                print(f'Left out: {printable(name)} cannot be read any more ({error})')
+                left_out.append(index)
+                return None
             raise UserError(f'{printable(os.path.join(image_dir, name))}: cannot be read any more ({error}); was it '
                             'changed? start again') from error
 
@@ -99,7 +107,8 @@ def image_folder(image_dir: AnyPath, resize: int | None = None, crop: Crop | Non
             check_one_hot(label_rows, LABELS_FILE)
     elif labels and folder.classes:
         label_rows, class_names = class_labels([folder.classes[index] for index in chosen])
-    return decoded_source(names, decode, resolution, {'L': 1, 'RGB': 3}[mode], label_rows, class_names)
+    source = decoded_source(range(len(names)), decode, resolution, {'L': 1, 'RGB': 3}[mode], label_rows, class_names)
+    return dataclasses.replace(source, left_out=left_out)
 
 
 def report_kinds(names: list[str], kinds: list[ImageKind], mode: Mode) -> None:
