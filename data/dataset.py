@@ -345,10 +345,7 @@ def _choose_labels(h5, h5_path, file_images, max_labels, classes, require_labels
         raise UserError("max_labels=0: this training is conditional on labels; use 'all', or require_labels=False")
     if classes is None and max_labels == 0:
         return np.zeros((file_images, 0), dtype=np.float32), None, None
-    path = find_labels(h5, h5_path)
-    if path is None and require_labels:
-        raise UserError(f'{labels_path(h5_path)}: is missing, and this training is conditional on labels; bring it '
-                        'along, make the data set with labels, or choose an experiment without -cond')
+    path = find_labels(h5, h5_path, require_labels)
     if path is None and classes is None and max_labels == 'all':
         return np.zeros((file_images, 0), dtype=np.float32), None, None
     if path is None:

@@ -229,19 +229,22 @@ def read_class_names(h5: h5py.File) -> list[str] | None:
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
-def find_labels(h5: h5py.File, h5_path: AnyPath) -> str | None:
+def find_labels(h5: h5py.File, h5_path: AnyPath, required: bool = False) -> str | None:
     """Path of the labels of an open file, also where it was linked or renamed; None: it has none.
 
     Raises
     ------
     UserError
-        The file says that it has labels, and they are not there.
+        The file says that it has labels, or they are `required`, and they are not there.
     """
     paths = dict.fromkeys([labels_path(h5_path), labels_path(os.path.realpath(h5_path))])
     for path in paths:
         if os.path.exists(path):
             return path
     label_size = h5.attrs.get(LABEL_SIZE_ATTRIBUTE)
+    if label_size is None and required:
+        raise UserError(f'{labels_path(h5_path)}: is missing, and this training is conditional on labels; bring it '
+                        'along, make the data set with labels, or choose an experiment without -cond')
     if label_size is None:
         return None
     wanted = h5.attrs.get(LABELS_ATTRIBUTE, b'')
@@ -262,9 +265,9 @@ def _has_digest(path, digest):
         return False
 
 
-def read_labels(h5: h5py.File, h5_path: AnyPath, num: int) -> np.ndarray | None:
+def read_labels(h5: h5py.File, h5_path: AnyPath, num: int, required: bool = False) -> np.ndarray | None:
     """Labels of an open file with `num` images, (num, label_size) float32, or None; see :func:`find_labels`."""
-    path = find_labels(h5, h5_path)
+    path = find_labels(h5, h5_path, required)
     return None if path is None else load_labels(path, num)
 
 

@@ -104,7 +104,8 @@ def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]
         h5, levels = hdf5_format.open_levels(h5_path)
         with h5:
             num_images, channels = levels[max(levels)].shape[:2]
-            labels = None if section.get('max_labels', 'all') == 0 else hdf5_format.read_labels(h5, h5_path, num_images)
+            labels = None if section.get('max_labels', 'all') == 0 else hdf5_format.read_labels(
+                h5, h5_path, num_images, section.get('require_labels', False))
         if labels is not None:
             label_size = labels.shape[1] if section.get('max_labels', 'all') == 'all' else section['max_labels']
     G, D = (build_network(name, chosen, channels, section['resolution'], label_size) for name in 'GD')

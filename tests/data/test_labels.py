@@ -149,6 +149,8 @@ def test_a_conditional_experiment_needs_labels(tmp_path, capsys):
     assert start(tmp_path, experiment=['--experiment', 'cifar10-cond']) == 1
     err = capsys.readouterr().err
     assert err.count('\n') == 1 and 'set-labels.npy: is missing, and this training is conditional on labels' in err
+    assert start(tmp_path, experiment=['--experiment', 'cifar10-cond', '--dry-run']) == 1
+    assert 'set-labels.npy: is missing, and this training is conditional on labels' in capsys.readouterr().err
     assert start(tmp_path, 'train.image_grid_type=category') == 1
     err = capsys.readouterr().err
     assert err.count('\n') == 1 and "the dataset has no labels; bring" in err and 'set-labels.npy' in err
