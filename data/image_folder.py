@@ -237,7 +237,7 @@ def find_celeba(celeba_dir: AnyPath) -> tuple[AnyPath, list[str]]:
     for suffix, subdir in (('.png', 'img_align_celeba_png'), ('.jpg', 'img_align_celeba')):
         for folder in (os.path.join(celeba_dir, subdir), os.path.join(celeba_dir, 'Img', subdir), celeba_dir):
             names = os.listdir(folder) if os.path.isdir(folder) else []
-            names = sorted(name for name in names if name.endswith(suffix))
+            names = sorted(name for name in names if name.endswith(suffix) and not name.startswith('.'))
             if names:
                 if suffix == '.jpg':
                     print(f'{folder}: these are the JPEG files; the paper used the PNG files')

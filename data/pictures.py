@@ -138,6 +138,8 @@ def read_picture(source: Source, mode: Mode | None = None, crop: Crop = 'none', 
                                            warnings=tuple(dict.fromkeys(notes)))
                 return resize_image(image, size) if size else image, kind
         except Exception as error:      # Pillow's decoders raise whatever they stumble over.
+            if isinstance(error, UnidentifiedImageError):
+                error = _underlying(error, source)
             raise PictureError(_reason(error, notes)) from error
 
 
@@ -189,6 +191,21 @@ def _count_frames(source):
             return 1
 
 
+def _underlying(error, source):
+    """What a decoder said that knows the beginning of the file: Pillow goes on to the next one in silence."""
+    with contextlib.suppress(Exception), contextlib.ExitStack() as stack:
+        file = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else open(source, 'rb'))
+        start = file.read(16)
+        for factory, accept in map(Image.OPEN.__getitem__, formats()):
+            if accept and accept(start) is True:
+                file.seek(0)
+                try:
+                    factory(file, '').close()
+                except Exception as said:
+                    return said
+    return error
+
+
 def _reason(error, notes):
     """One line on why a picture cannot be used."""
     if isinstance(error, PictureError):
@@ -204,8 +221,8 @@ def _reason(error, notes):
     if isinstance(error, UnidentifiedImageError):
         return f'broken: not an image of a format that is read{said}'
     unsupported = isinstance(error, NotImplementedError) or any(
-        sign in text + said for sign in ('not available', 'not configured', 'not supported', 'unsupported', 'too large',
-                                  'encrypted'))
+        sign in text + said for sign in ('not available', 'not configured', 'not supported', 'unsupported', 'unknown',
+                                  'too large', 'encrypted'))
     return f'{"cannot be read" if unsupported else "broken"}: {text}{said}'
 
 

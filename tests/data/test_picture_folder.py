@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import zipfile
 
 import h5py
@@ -11,7 +13,7 @@ from PIL import Image
 
 from common.errors import UserError
 from data.picture_folder import json_labels, list_pictures
-from tests.helpers import run_tool
+from tests.helpers import ROOT, run_tool
 
 
 def save(path, value=0):
@@ -76,6 +78,18 @@ def test_names_that_are_not_utf8(folder, tmp_path, capsys):
     assert (status, err) == (0, '') and 'Labels: 0 caf\\xe9 (1 images), 1 dog (1 images)' in out
     assert 'Left out: 2 files that are no images by name: caf\\xe9/\\xff.txt, dog/\\xff.txt' in out
     out.encode('utf-8')
+
+
+def test_paths_that_are_not_utf8(folder, tmp_path):
+    save(folder / 'a.png')
+    folder = os.path.join(os.fsencode(tmp_path), b'im\xe9ges')
+    os.rename(tmp_path / 'images', folder)
+    for command in ([b'create_from_images', folder, folder + b'.h5'], [b'inspect', folder + b'.h5'],
+                    [b'create_from_images', folder + b'.h5', folder], [b'inspect', folder]):
+        run = subprocess.run([sys.executable, 'dataset_tool.py', *command], cwd=ROOT, capture_output=True)
+        is_mistake = command[-1] == folder
+        assert run.returncode == is_mistake and run.stderr.count(b'\n') == is_mistake, run.stderr
+        assert is_mistake or b'im\\udce9ges.h5' in run.stdout
 
 
 @pytest.mark.parametrize('name', ['set.h5', 'text.pdf', 'film.mpg', 'film.mpeg', 'x.grib', 'x.bufr', 'x.wmf',

@@ -106,6 +106,8 @@ IDAT = [(b'zTXt', b'a\0\0' + zlib.compress(bytes(2 << 20)))]
     (b'BM' + struct.pack('<IIIIiiHHIIIIII', 54, 0, 54, 40, 100000, 100000, 1, 24, 0, 0, 0, 0, 0, 0), 'too large: '),
     (png(1, 1, 8, 0, IDAT, b'\0'), 'cannot be read: Decompressed data too large'),
     (tiff(bytes(SIDE * SIDE), 8, compression=50001), 'cannot be read: decoder error -2 (WEBP compression support is'),
+    (tiff(bytes(8 * SIDE * SIDE), 64), 'cannot be read: unknown pixel mode'),
+    (b'II*\0\xff\xff\xff\xff', 'broken: '),
     (b'', 'broken: not an image of a format that is read'),
     (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n', 'broken: not an image of a format that is read'),
     (encoded(Image.new('RGB', (64, 64)))[:60], 'broken: '),
