@@ -254,7 +254,7 @@ variants: dict[str, dict] = {
     'nosmoothing': {'train': {'G_smoothing': 0.0}},
     'norepeat': {'train': {'minibatch_repeats': 1}},
     'noreset': {'train': {'reset_optimizer': False}},
-    'cond': {'dataset': {'max_labels': 'all'}},         # Conditional on the labels of the data set.
+    'cond': {'dataset': {'max_labels': 'all', 'require_labels': True}},     # Conditional on the labels of the data set.
     # Little of everything, to see how fast it is; at full resolution only.
     'BENCHMARK': {'train': {'lod_initial_resolution': 4, 'lod_training_kimg': 3, 'lod_transition_kimg': 3,
                             'total_kimg': 51, 'tick_kimg_default': 1, 'tick_kimg_overrides': {},

@@ -26,6 +26,7 @@ from data.celebahq import SIZE as CELEBAHQ_SIZE
 from data.hdf5_writer import HDF5Writer, refuse_existing
 from data.image_source import create
 from data.inspection import compare, display, extract, inspect
+from data.pictures import FORMATS
 from data.shards import merge, parse_shard
 
 Argument = tuple[str, dict[str, Any]]       # Name, keyword arguments of add_argument.
@@ -268,15 +269,19 @@ def add_creating_commands(commands: Commands) -> None:
                            'Figure 8 of the paper'}),
         *WRITING, aliases=['create_celeba_hq'])
     add_command(
-        commands, 'create_from_images', 'Make a dataset of a folder of images, or of one folder per class.',
+        commands, 'create_from_images', 'Make a dataset of a folder or .zip file of images (' + ', '.join(
+            sorted(set(FORMATS) - {'DIB'})) + '), or of one folder per class.',
         'create_from_images ~/photos datasets/photos-256x256.h5 --resize 256',
-        *source('image_dir', 'IMAGE_DIR', 'folder of images, or of sub-folders with images, which become labels'),
+        *source('image_dir', 'IMAGE_DIR', 'folder or .zip file of images, or of sub-folders with images, which become '
+                'labels; a dataset.json of StyleGAN has labels, too'),
         ('--resize', {'type': int, 'metavar': 'N', 'help': 'resize each image to NxN; without it all must be squares '
                       'of one size, a power of two'}),
         ('--crop', {'choices': ('center', 'none'), 'help': 'take the centre square of each image, or all of it: then '
                     '--resize squeezes what is no square; default: center with --resize, else none'}),
-        ('--skip-bad', {'action': 'store_true', 'help': 'leave out images that are broken or unlike most others'}),
-        ('--no-labels', {'action': 'store_false', 'dest': 'labels', 'help': 'sub-folders are no classes'}),
+        ('--skip-bad', {'action': 'store_true', 'help': 'leave out images that are broken, cannot be used or are '
+                        'unlike most others'}),
+        ('--no-labels', {'action': 'store_false', 'dest': 'labels', 'help': 'sub-folders are no classes, and '
+                          'dataset.json is not used'}),
         *WRITING, aliases=['create_custom'])
     add_command(
         commands, 'create_from_tfrecords', 'Make a dataset of the TFRecords that the 2018 release made, with labels.',

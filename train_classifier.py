@@ -29,6 +29,7 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
         check_value(option_name(name), getattr(args, name), annotation, ' ')
     theano_env.configure(args.engine, theano_env.with_device(config.theano_flags, args.device), None, config.precision)
     with Dataset(args.h5_path) as dataset:
+        dataset.check_labels()
         if dataset.label_size < 2 or dataset.shape[0] != 1:
             raise UserError(f'{args.h5_path}: has {dataset.shape[0]} colour channels and {dataset.label_size} '
                             'classes; needs one channel and labels')

@@ -1,6 +1,7 @@
 """Mistakes of the user: one line that names the option, its value and the cure, without a traceback."""
 
 import difflib
+import io
 import sys
 from collections.abc import Callable, Iterable
 
@@ -39,6 +40,8 @@ def exit_status(script: str, work: Callable[[], int | None],
     -------
     int
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')       # Names of files need not be UTF-8.
     try:
         return work() or 0
     except mistakes as error:

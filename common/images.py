@@ -73,14 +73,15 @@ def create_image_grid(images: np.ndarray, grid_size: tuple[int, int] | None = No
     return grid
 
 
-def convert_to_pil_image(image: np.ndarray, drange: DynamicRange = (0, 1)) -> Image.Image:
+def convert_to_pil_image(image: np.ndarray, drange: DynamicRange | None = None) -> Image.Image:
     """A Pillow image of mode L or RGB.
 
     Parameters
     ----------
     image : ndarray, shape (1, H, W), (3, H, W) or (H, W)
-    drange : (float, float)
-        The values shown as black and white. Values are rounded half to even, then clipped.
+    drange : (float, float), optional
+        The values shown as black and white. Values are rounded half to even, then clipped. Default: (0, 255) for uint8,
+        else (0, 1).
 
     Raises
     ------
@@ -91,16 +92,18 @@ def convert_to_pil_image(image: np.ndarray, drange: DynamicRange = (0, 1)) -> Im
         image = image[0]
     if image.ndim != 2 and not (image.ndim == 3 and image.shape[0] == 3):
         raise ValueError(f'image of shape {image.shape}: need [1, H, W], [3, H, W] or [H, W]')
+    if drange is None:
+        drange = (0, 255) if image.dtype == np.uint8 else (0, 1)
     image = np.rint(adjust_dynamic_range(image, drange, (0, 255))).clip(0, 255).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)) if image.ndim == 3 else image)
 
 
-def save_image(image: np.ndarray, path: AnyPath, drange: DynamicRange = (0, 1), quality: int = 95) -> None:
+def save_image(image: np.ndarray, path: AnyPath, drange: DynamicRange | None = None, quality: int = 95) -> None:
     """Write one image, (C, H, W) or (H, W); the suffix of `path` tells the format. `quality` is for JPEG."""
     save_pil_image(convert_to_pil_image(image, drange), path, quality)
 
 
-def save_image_grid(images: np.ndarray, path: AnyPath, drange: DynamicRange = (0, 1),
+def save_image_grid(images: np.ndarray, path: AnyPath, drange: DynamicRange | None = None,
                     grid_size: tuple[int, int] | None = None) -> None:
     """Write images (N, C, H, W) or (N, H, W) as one image file; see :func:`create_image_grid`."""
     save_image(create_image_grid(images, grid_size), path, drange)

@@ -23,6 +23,7 @@ import scipy.ndimage
 from PIL import Image
 
 from common.files import AnyPath
+from data.pictures import formats
 from data.pillow_2015 import ROWS_PER_BLOCK, resize, transform_exactly, transform_fast
 
 Record = Callable[[str, np.ndarray], None]
@@ -192,7 +193,7 @@ def make_image(entry: ListEntry, celeba_dir: AnyPath, delta_dir: AnyPath) -> tup
 def explain_wrong_photo(path: AnyPath, entry: ListEntry) -> str:
     """Why the delta of `entry` could not be decrypted with the photo at `path`: one line."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=formats()) as image:
             image.load()
             (width, height), is_jpeg = image.size, image.format == 'JPEG'
     except Exception as error:      # Pillow's decoders raise whatever they stumble over.

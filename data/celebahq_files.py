@@ -251,7 +251,7 @@ def write_part(image: np.ndarray, path: AnyPath) -> None:
 def read_part(entry: celebahq.ListEntry, work_dir: AnyPath) -> np.ndarray | None:
     """A finished image, (3, 1024, 1024) uint8, or None if its file is missing or damaged."""
     try:
-        with Image.open(part_path(work_dir, entry.idx)) as image:
+        with Image.open(part_path(work_dir, entry.idx), formats=['PNG']) as image:
             pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
     except (OSError, SyntaxError, ValueError):
         return None

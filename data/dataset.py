@@ -10,12 +10,21 @@ import numpy as np
 from common.errors import UserError
 from common.machine import num_cores
 from common.options import DifferentClasses, FilePath, NonNegative, NonNegativeInt, PositiveInt, PowerOfTwo, Threads
-from data.hdf5_format import is_power_of_two, labels_path, load_labels, open_levels
+from data.hdf5_format import (
+    check_one_hot,
+    find_labels,
+    is_power_of_two,
+    labels_path,
+    load_labels,
+    open_levels,
+    read_class_names,
+)
 from data.read_ahead import ReadAhead
 
 PREFETCH_BYTES = 1 << 28    # Images read ahead take at most this much memory.
 PARALLEL_BYTES = 1 << 20    # From here on a minibatch is worth several threads.
 BLEND_PIXELS = 1 << 18      # Blended at a time, so that the float64 values stay in the processor's cache.
+LISTED_CLASSES = 10
 MAX_READ_THREADS = 4        # More by request only: read_threads.
 
 
@@ -50,6 +59,8 @@ class Dataset:
     read_threads : int, optional
         So many threads read ahead and help to put large minibatches together; they sleep when there is nothing to do.
         Default: one per processor core, at most 4.
+    require_labels : bool
+        A data set without labels is an error: for conditional training.
 
     Attributes
     ----------
@@ -77,7 +88,7 @@ class Dataset:
                  max_labels: Literal['all'] | NonNegativeInt = 'all', max_images: PositiveInt | None = None,
                  mirror_augment: bool = False, shuffle: bool = True, prefetch_images: NonNegativeInt = 512,
                  cache_gb: NonNegative = 1.0, read_threads: Threads | None = None,
-                 classes: DifferentClasses | None = None) -> None:
+                 classes: DifferentClasses | None = None, require_labels: bool = False) -> None:
         if resolution is not None and not (_is_count(resolution, 1) and is_power_of_two(resolution)):
             raise UserError(f'resolution={resolution!r}: must be a power of two, for example 64')
         if max_images is not None and not _is_count(max_images, 1):
@@ -94,7 +105,8 @@ class Dataset:
             if self.resolution not in levels:
                 raise UserError(f'resolution={resolution}: {self.h5_path} has at most {file_resolution}; use that '
                                 'or less')
-            self.labels, self.chosen = _choose_labels(self.h5_path, file_images, max_labels, classes)
+            self.labels, self.chosen, self._labels_of_file = _choose_labels(
+                self.h5, self.h5_path, file_images, max_labels, classes, require_labels)
             if max_images is not None and max_images > len(self.labels):
                 raise UserError(f'max_images={max_images}: {self.h5_path} has only '
                                 f'{len(self.labels)}{"" if classes is None else " of these classes"}; use None '
@@ -132,6 +144,19 @@ class Dataset:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def check_labels(self) -> None:
+        """Print which classes have no image.
+
+        Raises
+        ------
+        UserError
+            Labels of the file are not one-hot, as training takes them to be: the line says which.
+        """
+        if self._labels_of_file is not None:
+            labels, path, names = self._labels_of_file
+            check_one_hot(labels, path)
+            _tell_empty_classes(labels, path, names)
 
     def next_minibatch(self, minibatch_size: int, lod: float = 0.0, shrink_based_on_lod: bool = False,
                        rows: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
@@ -306,26 +331,46 @@ def _is_count(value, minimum):
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= minimum
 
 
-def _choose_labels(h5_path, file_images, max_labels, classes):
-    """Labels of the images to use, (N, label_size) float32, and where these are in the file; None: they are all."""
+def _choose_labels(h5, h5_path, file_images, max_labels, classes, require_labels):
+    """What to use of the labels, and where from.
+
+    Returns
+    -------
+    (ndarray, ndarray or None, (ndarray, str, list or None) or None)
+        Labels (N, label_size) float32; where their images are in the file, None: they are all; labels, path and names
+        of classes of the whole file, None: labels are not used.
+    """
     if max_labels != 'all' and not _is_count(max_labels, 0):
         raise UserError(f"max_labels={max_labels!r}: must be 'all' or a number of columns, 0 for no labels")
-    path = labels_path(h5_path)
-    if classes is None and (max_labels == 0 or (max_labels == 'all' and not os.path.exists(path))):
-        return np.zeros((file_images, 0), dtype=np.float32), None
-    if not os.path.exists(path):
+    if require_labels and max_labels == 0:
+        raise UserError("max_labels=0: this training is conditional on labels; use 'all', or require_labels=False")
+    if classes is None and max_labels == 0:
+        return np.zeros((file_images, 0), dtype=np.float32), None, None
+    path = find_labels(h5, h5_path, require_labels)
+    if path is None and classes is None and max_labels == 'all':
+        return np.zeros((file_images, 0), dtype=np.float32), None, None
+    if path is None:
         option = f'max_labels={max_labels}' if classes is None else f'classes={classes!r}'
-        raise UserError(f'{option}: there is no {path}; use {0 if classes is None else None}, or make the dataset '
-                        'with labels')
+        raise UserError(f'{option}: there is no {labels_path(h5_path)}; use {0 if classes is None else None}, or make '
+                        'the dataset with labels')
     labels, chosen = load_labels(path, file_images), None
+    of_file = labels, path, read_class_names(h5)
     if classes is not None:
         labels, chosen = _choose_classes(path, labels, classes)
     if max_labels == 'all':
-        return labels, chosen
+        return labels, chosen, of_file
     if max_labels > labels.shape[1]:
         raise UserError(f"max_labels={max_labels}: {path} has {labels.shape[1]} "
                         f"columns{'' if classes is None else ' of these classes'}; use that, less, or 'all'")
-    return labels[:, :max_labels], chosen
+    return labels[:, :max_labels], chosen, of_file
+
+
+def _tell_empty_classes(labels, path, names):
+    empty = np.flatnonzero(~labels.any(axis=0))
+    if len(empty):
+        listed = [f'{number} {names[number]}' if names and number < len(names) else str(number) for number in empty]
+        print(f'{path}: no image has the class{"es" * (len(empty) > 1)} {", ".join(listed[:LISTED_CLASSES])}'
+              f'{", ..." * (len(empty) > LISTED_CLASSES)}')
 
 
 def _choose_classes(path, labels, classes):

@@ -2,11 +2,16 @@
 
 A file holds one dataset ``data{r}x{r}`` (N, C, r, r) uint8 per power of two, from the full resolution down to 1x1;
 one-hot labels lie beside it in ``NAME-labels.npy``. Everything is written under a temporary name and renamed when it is
-complete, the labels first: a file that has its name is complete and has its labels.
+complete, the labels first: a file that has its name is complete and has its labels. Attributes of the file say that it
+has labels, and which; files of the release have none.
 """
 
+import hashlib
+import json
 import os
 import re
+import warnings
+from collections.abc import Sequence
 
 import h5py
 import numpy as np
@@ -17,6 +22,12 @@ from common.files import TEMPORARY_SUFFIX, AnyPath
 Levels = dict[int, h5py.Dataset]    # By resolution, finest first.
 
 SHARD_ATTRIBUTE = 'shard'   # Of a file that is a part of a dataset: its number, from 1, and the number of parts.
+LABEL_SIZE_ATTRIBUTE = 'label_size'         # Of a file with labels: the number of classes, ...
+LABELS_ATTRIBUTE = 'labels_sha256'          # ... what tells its labels from others (labels_digest), ...
+CLASS_NAMES_ATTRIBUTE = 'class_names'       # ... and, where known, the names of the classes, as JSON.
+LABEL_ATTRIBUTES = (LABEL_SIZE_ATTRIBUTE, LABELS_ATTRIBUTE, CLASS_NAMES_ATTRIBUTE)
+MAX_ATTRIBUTE_BYTES = 60000                 # HDF5 stores no more than 64 KB.
+LISTED_ROWS = 10
 LISTED_NAMES = 10           # At most this many wrong names in a file are listed.
 
 
@@ -85,7 +96,7 @@ def is_locked(error: OSError) -> bool:
 def check_levels(h5: h5py.File) -> Levels:
     """The datasets of an open file by resolution, finest first, see :func:`open_levels`."""
     matches = [re.fullmatch(r'data(\d+)x(\d+)', name) for name in h5]
-    levels = {int(match[1]): h5[match[0]] for match in matches if match and match[1] == match[2]}
+    levels = {int(match[1]): _open_level(h5, match[0]) for match in matches if match and match[1] == match[2]}
     if not levels:
         raise UserError('has no dataset like data16x16, only '
                         f'{", ".join(map(repr, list(h5)[:LISTED_NAMES])) or "nothing"}')
@@ -107,6 +118,16 @@ def check_levels(h5: h5py.File) -> Levels:
         raise UserError(f'data{resolution}x{resolution}: has {finest.shape[1]} channels; must have 1 (grey) or 3 '
                         '(RGB)')
     return {res: levels[res] for res in expected}
+
+
+def _open_level(h5, name):
+    try:
+        level = h5[name]
+        getattr(level, 'dtype', None)       # There are types that NumPy has not.
+        return level
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error.args[0] if error.args else error).splitlines()[0]
+        raise UserError(f'{name}: cannot be read ({reason})') from error
 
 
 def read_shard(h5: h5py.File) -> tuple[int, int] | None:
@@ -187,6 +208,121 @@ def read_image(level: h5py.Dataset, index: int) -> np.ndarray:
             level.file.filename, index, *level.shape[2:], str(error).splitlines()[0])) from error
 
 
+# ----------------------------------------------------------------------------------------------------------------------
+# Labels.
+
+
+def set_label_attributes(h5: h5py.File, labels: np.ndarray | None, class_names: Sequence[str] | None = None) -> None:
+    """Note in an open file that it has `labels`, and the names of the classes if they fit."""
+    if labels is None:
+        return
+    h5.attrs[LABEL_SIZE_ATTRIBUTE] = labels.shape[1]
+    h5.attrs[LABELS_ATTRIBUTE] = np.bytes_(labels_digest(labels))
+    text = json.dumps(list(class_names or ())).encode()
+    if class_names and len(text) <= MAX_ATTRIBUTE_BYTES:
+        h5.attrs[CLASS_NAMES_ATTRIBUTE] = np.bytes_(text)
+    elif class_names:
+        print(f'The names of the {len(class_names)} classes are too long, and are not kept')
+
+
+def labels_digest(labels: np.ndarray) -> str:
+    """SHA-256 of the values of labels."""
+    return hashlib.sha256(np.ascontiguousarray(labels, np.float32).data).hexdigest()
+
+
+def read_class_names(h5: h5py.File) -> list[str] | None:
+    """The names of the classes, if the open file has them."""
+    content = h5.attrs.get(CLASS_NAMES_ATTRIBUTE)
+    try:
+        names = json.loads(bytes(content)) if content is not None else None
+    except (TypeError, ValueError):
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def find_labels(h5: h5py.File, h5_path: AnyPath, required: bool = False) -> str | None:
+    """Path of the labels of an open file, also where it was linked or renamed; None: it has none.
+
+    Raises
+    ------
+    UserError
+        The file says that it has labels, or they are `required`, and they are not there.
+    """
+    paths = dict.fromkeys([labels_path(h5_path), labels_path(os.path.realpath(h5_path))])
+    for path in paths:
+        if os.path.exists(path):
+            return path
+    label_size = h5.attrs.get(LABEL_SIZE_ATTRIBUTE)
+    if label_size is None and required:
+        raise UserError(f'{labels_path(h5_path)}: is missing, and this training is conditional on labels; bring it '
+                        'along, make the data set with labels, or choose an experiment without -cond')
+    if label_size is None:
+        return None
+    wanted = h5.attrs.get(LABELS_ATTRIBUTE, b'')
+    for folder in dict.fromkeys(os.path.dirname(path) or '.' for path in paths):
+        for name in sorted(os.listdir(folder)):
+            path = os.path.join(folder, name)
+            if name.endswith('-labels.npy') and _has_digest(path, wanted):
+                print(f'{h5_path}: its labels are those in {path}')
+                return path
+    raise UserError(f'{labels_path(h5_path)}: is missing, with the labels ({label_size} classes) of {h5_path}; bring '
+                    'it along, or train without labels: dataset.max_labels=0')
+
+
+def _has_digest(path, digest):
+    try:
+        return labels_digest(load_array(path)).encode() == digest
+    except (OSError, ValueError, EOFError):
+        return False
+
+
+def read_labels(h5: h5py.File, h5_path: AnyPath, num: int, required: bool = False) -> np.ndarray | None:
+    """Labels of an open file with `num` images, (num, label_size) float32, or None; see :func:`find_labels`."""
+    path = find_labels(h5, h5_path, required)
+    return None if path is None else load_labels(path, num)
+
+
+def load_array(path: AnyPath) -> np.ndarray:
+    """``numpy.load`` without pickles, and without a warning of files that NumPy wrote on Python 2."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', '.*Python 2')
+        return np.load(path, allow_pickle=False)
+
+
+def is_one_hot(labels: np.ndarray) -> np.ndarray:
+    """(N,) bool: whether each row is one-hot."""
+    return (np.count_nonzero(labels, axis=1) == 1) & (labels.max(axis=1, initial=0) == 1)
+
+
+def check_one_hot(labels: np.ndarray, path: AnyPath) -> None:
+    """Raise UserError that names the rows of `labels`, (N, label_size), that are not one-hot, and what they hold."""
+    if not labels.shape[1]:
+        return
+    bad = ~is_one_hot(labels)
+    if not bad.any():
+        return
+    text = f'{path}: {np.count_nonzero(bad)} of {len(labels)} rows are not one-hot: '
+    if labels.shape[1] == 1 and (labels == np.rint(labels)).all():
+        raise UserError(f'{text}they are numbers of classes, from {labels.min():.0f} to {labels.max():.0f}, in one '
+                        f'column ({_rows(bad)}); make them one-hot with numpy.eye(CLASSES)[numbers]')
+    kinds, rest = [], bad
+    for text_of_kind, found in (
+            ('with values that are not finite', ~np.isfinite(labels).all(axis=1)),
+            ('with negative values, as of attributes that are -1 or 1', (labels < 0).any(axis=1)),
+            ('without a class', ~labels.any(axis=1)),
+            ('with several classes', np.count_nonzero(labels, axis=1) > 1),
+            ('with another value than 1', bad)):
+        kind, rest = rest & found, rest & ~found
+        if kind.any():
+            kinds.append(f'{np.count_nonzero(kind)} {text_of_kind} ({_rows(kind)})')
+    raise UserError(f'{text}{", ".join(kinds)}; correct them, or train without labels: dataset.max_labels=0')
+
+
+def _rows(chosen):
+    rows = np.flatnonzero(chosen)
+    return f'row{"s" * (len(rows) > 1)} {", ".join(map(str, rows[:LISTED_ROWS]))}{", ..." * (len(rows) > LISTED_ROWS)}'
+
+
 def load_labels(path: AnyPath, num: int) -> np.ndarray:
     """Read the labels of `num` images: (num, label_size) float32.
 
@@ -196,7 +332,7 @@ def load_labels(path: AnyPath, num: int) -> np.ndarray:
         The file is no array of numbers with one row per image.
     """
     try:
-        labels = np.load(path, allow_pickle=False)
+        labels = load_array(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f'{path}: cannot be read as a NumPy array; delete it or make the dataset again') from error
     if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in 'fiub':

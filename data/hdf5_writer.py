@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -60,6 +60,8 @@ class HDF5Writer:
         The file is part I of N of a dataset: noted in the file for data.shards.merge.
     num_threads : int, optional
         Default: one per processor core. Each takes about 40 MB at 1024x1024, 10 MB below 512x512.
+    class_names : list of str, optional
+        One for each column of `labels`.
 
     Raises
     ------
@@ -68,12 +70,14 @@ class HDF5Writer:
     """
 
     def __init__(self, h5_path: AnyPath, resolution: int, channels: int, labels: np.ndarray | None = None,
-                 force: bool = False, shard: tuple[int, int] | None = None, num_threads: int | None = None) -> None:
+                 force: bool = False, shard: tuple[int, int] | None = None, num_threads: int | None = None,
+                 class_names: Sequence[str] | None = None) -> None:
         self.h5_path = os.fspath(h5_path)
         self.resolution = resolution
         self.channels = channels
         self.num_images = 0
         self.labels = None if labels is None else np.asarray(labels, dtype=np.float32)
+        self.class_names = class_names
         self.pending: list[np.ndarray] = []     # Images not yet handed to a thread, (n, C, H, H) each.
         # What the threads make of groups of images, in order.
         self.groups: collections.deque[concurrent.futures.Future[Contents]] = collections.deque()
@@ -177,6 +181,7 @@ class HDF5Writer:
             raise ValueError(f'labels of shape {self.labels.shape}: need one row for each of the {self.num_images} '
                              'images')
         with self.reported_errors():
+            hdf5_format.set_label_attributes(self.h5, self.labels, self.class_names)
             for level in self.levels:
                 level.finish()
             self.h5.close()

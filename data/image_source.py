@@ -35,9 +35,13 @@ class ImageSource:
     images : callable
         ``images(start, stop)`` yields the images start to stop - 1 in order, as groups (n, channels, resolution,
         resolution), uint8 or float in [0, 255]. Every call reads anew, and only what it needs. Some readers
-        leave out and report images that cannot be decoded; never if there are labels.
+        leave out and report images that cannot be decoded; if there are labels, they are in `left_out`.
     labels : ndarray, shape (num_images, label_size), float32, optional
         One-hot.
+    class_names : list of str, optional
+        One for each column of `labels`.
+    left_out : list of int
+        Numbers of the images that `images` has left out.
     """
 
     num_images: int
@@ -45,6 +49,8 @@ class ImageSource:
     channels: int
     images: Callable[[int, int], Iterator[np.ndarray]]
     labels: np.ndarray | None = None
+    class_names: Sequence[str] | None = None
+    left_out: list[int] = dataclasses.field(default_factory=list)
 
 
 def create(h5_path: AnyPath, read_source: Callable[..., ImageSource], *source_args: Any, **writing: Any) -> None:
@@ -79,18 +85,22 @@ def write_dataset(source: ImageSource, h5_path: AnyPath, force: bool = False,
         raise UserError('--shard %d/%d: there are only %d images; use fewer parts' % (
             *(shard or (1, 1)), source.num_images))
     labels = None if source.labels is None else source.labels[wanted.start:wanted.stop]
-    with HDF5Writer(h5_path, source.resolution, source.channels, labels, force, shard) as writer, \
+    with HDF5Writer(h5_path, source.resolution, source.channels, labels, force, shard,
+                    class_names=source.class_names) as writer, \
             progress(None, 'Writing', len(wanted)) as bar:
         for images in source.images(wanted.start, wanted.stop):
             writer.add_images(images)
             bar.update(len(images))
+        if labels is not None and source.left_out:
+            writer.labels = np.delete(labels, np.array(source.left_out) - wanted.start, axis=0)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # For readers.
 
 
-def array_source(parts: Sequence[np.ndarray], labels: np.ndarray | None = None) -> ImageSource:
+def array_source(parts: Sequence[np.ndarray], labels: np.ndarray | None = None,
+                 class_names: Sequence[str] | None = None) -> ImageSource:
     """The :class:`ImageSource` of arrays (N, C, H, W), one after the other."""
     _, channels, resolution, _ = parts[0].shape
     step = group_size(channels, resolution)
@@ -103,16 +113,19 @@ def array_source(parts: Sequence[np.ndarray], labels: np.ndarray | None = None) 
                 yield part[first:min(first + step, end)]
             offset += len(part)
 
-    return ImageSource(sum(map(len, parts)), resolution, channels, read, labels)
+    return ImageSource(sum(map(len, parts)), resolution, channels, read, labels, class_names)
 
 
-def decoded_source(items: Sequence[Item], decode: Callable[[Item], np.ndarray], resolution: int, channels: int,
-                   labels: np.ndarray | None = None) -> ImageSource:
-    """The :class:`ImageSource` of a sequence of which ``decode(item)`` makes images (C, H, W), in threads."""
+def decoded_source(items: Sequence[Item], decode: Callable[[Item], np.ndarray | None], resolution: int, channels: int,
+                   labels: np.ndarray | None = None, class_names: Sequence[str] | None = None) -> ImageSource:
+    """The :class:`ImageSource` of a sequence of which ``decode(item)`` makes images (C, H, W), in threads.
+
+    An item of which it makes None is left out.
+    """
     def read(start, stop):
-        return grouped(map_in_order(decode, items[start:stop]))
+        return grouped(image for image in map_in_order(decode, items[start:stop]) if image is not None)
 
-    return ImageSource(len(items), resolution, channels, read, labels)
+    return ImageSource(len(items), resolution, channels, read, labels, class_names)
 
 
 def map_in_order(function: Callable[[Item], Result], items: Iterable[Item],

@@ -16,7 +16,18 @@ from common.errors import UserError
 from common.files import AnyPath
 from common.images import convert_to_pil_image, save_image, save_image_grid, snapshot_grid_size
 from data.chunk_reader import Reader, find_chunks, open_readers
-from data.hdf5_format import Levels, labels_path, load_labels, open_levels, read_image, read_shard, virtual_parts
+from data.hdf5_format import (
+    Levels,
+    find_labels,
+    is_one_hot,
+    load_labels,
+    open_levels,
+    read_class_names,
+    read_image,
+    read_labels,
+    read_shard,
+    virtual_parts,
+)
 from data.hdf5_writer import halve
 from data.image_source import group_size, map_in_order
 
@@ -54,7 +65,8 @@ def inspect(h5_path: AnyPath, verify: bool = False, sheet: AnyPath | None = None
         num, channels, resolution, _ = finest.shape
         paths = [part[2] for part in virtual_parts(finest) or ()]
         size = sum(os.path.getsize(path) for path in paths or [os.fspath(h5_path)])
-        labels = read_labels(h5_path, num)
+        path = find_labels(h5, h5_path)
+        labels = None if path is None else load_labels(path, num)
         print(f'{"HDF5 filename":<20}{h5_path}')
         if paths:
             print(f'{"Joined of":<20}{", ".join(paths)}')
@@ -67,7 +79,10 @@ def inspect(h5_path: AnyPath, verify: bool = False, sheet: AnyPath | None = None
         print(f'{"Color channels":<20}{channels}')
         print(f'{"Size per image":<20}{size / num / 2 ** 10:.2f} KB')
         print('%-20s%s' % ('Labels', 'none' if labels is None else '%s; %s' % (
-            labels_path(h5_path), describe_labels(labels))))
+            path, describe_labels(labels))))
+        names = read_class_names(h5)
+        if names and labels is not None:
+            print(f'{"Classes":<20}{", ".join(f"{number} {name}" for number, name in enumerate(names))}')
         print(f'\n{"Level":<16}{"Shape":<24}{"Type":<8}{"Chunks":<22}{"Filter":<10}{"Stored MB":>10}')
         for level in levels.values():
             print('%-16s%-24s%-8s%-22s%-10s%10.2f' % (
@@ -82,17 +97,11 @@ def inspect(h5_path: AnyPath, verify: bool = False, sheet: AnyPath | None = None
             verify_levels(h5_path, h5, levels)
 
 
-def read_labels(h5_path: AnyPath, num: int) -> np.ndarray | None:
-    """Labels of a dataset, (num, label_size) float32, or None."""
-    path = labels_path(h5_path)
-    return load_labels(path, num) if os.path.exists(path) else None
-
-
 def describe_labels(labels: np.ndarray) -> str:
     counts = np.count_nonzero(labels, axis=0)
     text = '%d columns, images per column: %s' % (
         labels.shape[1], ' '.join(map(str, counts[:LISTED_COLUMNS])) + ' ...' * (len(counts) > LISTED_COLUMNS))
-    one_hot = (np.count_nonzero(labels, axis=1) == 1) & (labels.max(axis=1, initial=0) == 1)
+    one_hot = is_one_hot(labels)
     return text + ('' if one_hot.all() else f'; {np.count_nonzero(~one_hot)} rows are not one-hot')
 
 
@@ -233,7 +242,7 @@ def display(h5_path: AnyPath, start: int = 0, output: AnyPath | None = None) -> 
         num = len(next(iter(levels.values())))
         if not 0 <= start < num:
             raise UserError(f'--start {start}: must be from 0 to {num - 1}, {h5_path} has {num} images')
-        labels = read_labels(h5_path, num)
+        labels = read_labels(h5, h5_path, num)
         window = None if output else open_window()
         if window is None:
             if output is None:
@@ -354,6 +363,8 @@ def compare(h5_path: AnyPath, other_path: AnyPath) -> int:
         if shapes[0][1:] != shapes[1][1:]:
             return 1
         num = min(shapes[0][0], shapes[1][0])
+        labels, other_labels = (read_labels(h5, path, shape[0])
+                                for h5, path, shape in zip(files, paths, shapes, strict=True))
         readers = [stack.enter_context(open_readers(h5, list(opened.values())))
                    for h5, opened in zip(files, levels, strict=True)]
         different = compare_levels(readers, num, shapes[0][1:3])
@@ -363,7 +374,6 @@ def compare(h5_path: AnyPath, other_path: AnyPath) -> int:
             print(f'The datasets contain different number of images: {shapes[0][0]} vs. {shapes[1][0]}')
         print(f'{len(different)} images out of {num} are different: {list_numbers(different)}' if different
               else f'All {num} images are identical.')
-    labels, other_labels = (read_labels(path, shape[0]) for path, shape in zip(paths, shapes, strict=True))
     return int(not (compare_labels(labels, other_labels, num) and same))
 
 

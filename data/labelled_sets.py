@@ -10,6 +10,7 @@ import pickle
 import pickletools
 import re
 import zlib
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -24,6 +25,8 @@ from data.image_source import ImageSource, array_source, check_count, group_size
 MNIST_IMAGES = {'train': 60000, 'test': 10000}
 CIFAR_IMAGES = {'train': 50000, 'test': 10000}
 SVHN_IMAGES = {'train': 73257, 'test': 26032, 'extra': 531131}
+DIGITS = tuple('0123456789')        # Names of the classes.
+CIFAR10_CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 CIFAR10_FILES = {'train': [f'data_batch_{number}' for number in range(1, 6)], 'test': ['test_batch']}
 
 
@@ -85,7 +88,7 @@ def mnist(mnist_dir: AnyPath, split: str = 'train', expected_images: int | None 
     splits, expected_images = choose_splits(split, MNIST_IMAGES, expected_images)
     parts, labels = zip(*[read_mnist(mnist_dir, {'test': 't10k'}.get(name, name)) for name in splits], strict=True)
     check_count(mnist_dir, sum(map(len, parts)), expected_images, 'download it again')
-    return array_source(parts, np.concatenate(labels))
+    return array_source(parts, np.concatenate(labels), DIGITS)
 
 
 def mnist_rgb(mnist_dir: AnyPath, num_images: int = 1000000, seed: int = 123,
@@ -173,7 +176,7 @@ def cifar10(cifar_dir: AnyPath, split: str = 'train', expected_images: int | Non
     """
     splits, expected_images = choose_splits(split, CIFAR_IMAGES, expected_images)
     return cifar(cifar_dir, 'cifar-10-batches-py', sum([CIFAR10_FILES[name] for name in splits], []), 'labels', 10,
-                 expected_images)
+                 expected_images, CIFAR10_CLASSES)
 
 
 def cifar100(cifar_dir: AnyPath, split: str = 'train', coarse: bool = False,
@@ -185,7 +188,7 @@ def cifar100(cifar_dir: AnyPath, split: str = 'train', coarse: bool = False,
 
 
 def cifar(cifar_dir: AnyPath, subdir: str, names: list[str], label_key: str, num_classes: int,
-          expected_images: int) -> ImageSource:
+          expected_images: int, class_names: Sequence[str] | None = None) -> ImageSource:
     parts, classes = [], []
     for name in names:
         path = find_file(cifar_dir, (subdir,), [name], f'give the folder {subdir}, unpacked from its .tar.gz')
@@ -197,7 +200,7 @@ def cifar(cifar_dir: AnyPath, subdir: str, names: list[str], label_key: str, num
         parts.append(images.reshape(-1, 3, 32, 32))
         classes.append(check_classes(path, batch[label_key], len(images), num_classes))
     check_count(cifar_dir, sum(map(len, parts)), expected_images, 'download it again')
-    return array_source(parts, one_hot(np.concatenate(classes), num_classes))
+    return array_source(parts, one_hot(np.concatenate(classes), num_classes), class_names)
 
 
 def load_cifar_pickle(path: AnyPath) -> dict[str, Any]:
@@ -314,7 +317,7 @@ def svhn(svhn_dir: AnyPath, split: str = 'train', expected_images: int | None = 
     splits, expected_images = choose_splits(split, SVHN_IMAGES, expected_images)
     parts, classes = zip(*[read_svhn(svhn_dir, name) for name in splits], strict=True)
     check_count(svhn_dir, sum(map(len, parts)), expected_images, 'download it again')
-    return array_source(parts, one_hot(np.concatenate(classes), 10))
+    return array_source(parts, one_hot(np.concatenate(classes), 10), DIGITS)
 
 
 def read_svhn(svhn_dir: AnyPath, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -376,7 +379,7 @@ def digits(resolution: int = 16, margin: int | None = None) -> ImageSource:
         for digit in bundle.images[start:stop]:
             yield enlarge_digit(digit, resolution, margin)[np.newaxis, np.newaxis]
 
-    return ImageSource(len(bundle.images), resolution, 1, read, one_hot(bundle.target, 10))
+    return ImageSource(len(bundle.images), resolution, 1, read, one_hot(bundle.target, 10), DIGITS)
 
 
 def enlarge_digit(digit: np.ndarray, resolution: int, margin: int) -> np.ndarray:

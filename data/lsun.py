@@ -2,21 +2,20 @@
 
 import contextlib
 import functools
-import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from common.errors import UserError
 from common.files import AnyPath
 from data import pillow_2015
 from data.hdf5_format import is_power_of_two
-from data.image_folder import center_square, list_files
+from data.image_folder import list_files
 from data.image_source import ImageSource, grouped, map_in_order
+from data.pictures import PictureError, read_picture
 
 Record = tuple[bytes, bytes]    # Key and value.
 
@@ -98,7 +97,9 @@ def read_records(lmdb_dir: AnyPath, start: int, stop: int) -> Iterator[Record]:
 def decode_records(records: Iterable[Record], resolution: int) -> Iterator[np.ndarray]:
     """The images of those records that can be decoded, (3, resolution, resolution) uint8; the others are counted."""
     num_records, bad = 0, []
-    for image in map_in_order(functools.partial(decode_record, resolution=resolution), records):
+    warned: list[tuple[str, str]] = []
+    decode = functools.partial(decode_record, resolution=resolution, warned=warned)
+    for image in map_in_order(decode, records):
         num_records += 1
         if isinstance(image, np.ndarray):
             yield image
@@ -106,17 +107,25 @@ def decode_records(records: Iterable[Record], resolution: int) -> Iterator[np.nd
             bad.append(image)
     if bad:
         print(f'Left out: {len(bad)} of {num_records} records cannot be decoded: {list_files(bad)}')
+    if warned:
+        print(f'Warnings of {len(warned)} records: {list_files(sorted(warned))}')
 
 
-def decode_record(record: Record, resolution: int) -> np.ndarray | tuple[str, str]:
-    """(3, resolution, resolution) uint8, or (key, reason) if that is not possible."""
+def decode_record(record: Record, resolution: int,
+                  warned: list[tuple[str, str]] | None = None) -> np.ndarray | tuple[str, str]:
+    """(3, resolution, resolution) uint8, or (key, reason) if that is not possible.
+
+    As in the release, alpha is dropped and profiles of colours are not used. Keys and warnings are added to `warned`.
+    """
     key, value = record
+    name = key.decode('ascii', 'backslashreplace')
     try:
-        with Image.open(io.BytesIO(value)) as opened:
-            image = ImageOps.exif_transpose(opened).convert('RGB')
-    except Exception as error:      # Pillow's decoders raise whatever they stumble over.
-        return key.decode('ascii', 'backslashreplace'), (str(error).splitlines() or [type(error).__name__])[0]
-    return resize(np.asarray(center_square(image)), (resolution, resolution)).transpose(2, 0, 1)
+        image, kind = read_picture(value, 'RGB', 'center', as_released=True)
+    except PictureError as error:
+        return name, str(error)
+    if kind.warnings and warned is not None:
+        warned.append((name, '; '.join(kind.warnings)))
+    return resize(np.asarray(image), (resolution, resolution)).transpose(2, 0, 1)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,16 @@ from common.console import progress
 from common.errors import UserError
 from common.files import AnyPath, temporary_path
 from data.chunk_reader import Reader, open_readers
-from data.hdf5_format import Levels, labels_path, load_labels, open_levels, read_shard
+from data.hdf5_format import (
+    Levels,
+    find_labels,
+    labels_path,
+    load_labels,
+    open_levels,
+    read_class_names,
+    read_shard,
+    set_label_attributes,
+)
 from data.hdf5_writer import Contents, HDF5Writer, compress, publish_dataset, refuse_existing
 
 LISTED_PARTS = 10       # At most this many missing parts are listed in a message.
@@ -88,8 +97,9 @@ def merge(h5_path: AnyPath, part_paths: Sequence[AnyPath], virtual: bool = False
                 raise UserError(f'{path}: is one of the parts; choose another name for the joined dataset')
         parts = ordered_parts(parts)
         labels = joined_labels(parts)
+        class_names = joined_class_names(parts)
         write = write_virtual if virtual else write_copy
-        write(os.fspath(h5_path), parts, labels, force)
+        write(os.fspath(h5_path), parts, labels, class_names, force)
 
 
 def ordered_parts(parts: list[Part]) -> list[Part]:
@@ -125,19 +135,30 @@ def ordered_parts(parts: list[Part]) -> list[Part]:
 
 def joined_labels(parts: list[Part]) -> np.ndarray | None:
     """Labels of all parts, (N, label_size) float32, or None."""
-    paths = [labels_path(path) for path, _h5, _levels in parts]
-    missing = [path for path in paths if not os.path.exists(path)]
-    if len(missing) == len(paths):
+    found = [find_labels(h5, path) for path, h5, _levels in parts]
+    paths = [path for path in found if path is not None]
+    if not paths:
         return None
-    if missing:
-        raise UserError(f'{missing[0]}: is missing, while other parts have labels; bring it or make the part '
-                        'again')
+    if len(paths) < len(parts):
+        raise UserError(f'{labels_path(parts[found.index(None)].path)}: is missing, while other parts have labels; '
+                        'bring it or make the part again')
     labels = [load_labels(path, num_images(levels)) for path, (_path, _h5, levels) in zip(paths, parts, strict=True)]
     for path, array in zip(paths, labels, strict=True):
         if array.shape[1] != labels[0].shape[1]:
             raise UserError(f'{path}: has {array.shape[1]} columns, {paths[0]} has {labels[0].shape[1]}; all '
                             'parts must have the same classes')
     return np.concatenate(labels)
+
+
+def joined_class_names(parts: list[Part]) -> list[str] | None:
+    """The names of the classes, which must be the same in all parts that have some."""
+    named = [(path, names) for path, h5, _levels in parts if (names := read_class_names(h5))]
+    for path, names in named:
+        if names != named[0][1]:
+            first, second = next(pair for pair in itertools.zip_longest(named[0][1], names) if pair[0] != pair[1])
+            raise UserError(f'{path}: its classes have other names than those of {named[0][0]} ({second!r} where that '
+                            f'has {first!r}); all parts must have the same classes')
+    return named[0][1] if named else None
 
 
 def num_images(levels: Levels) -> int:
@@ -152,7 +173,8 @@ def image_shape(levels: Levels) -> tuple[int, int, int]:
 # The two ways to join.
 
 
-def write_copy(h5_path: str, parts: list[Part], labels: np.ndarray | None, force: bool) -> None:
+def write_copy(h5_path: str, parts: list[Part], labels: np.ndarray | None, class_names: list[str] | None,
+               force: bool) -> None:
     """Copy the images of parts into one file."""
     channels, resolution, _ = image_shape(parts[0].levels)
     with contextlib.ExitStack() as stack:
@@ -160,7 +182,8 @@ def write_copy(h5_path: str, parts: list[Part], labels: np.ndarray | None, force
                    for _path, h5, levels in parts]
         places = ((readers, index) for readers, num in sources for index in range(num))
         bar = stack.enter_context(progress(None, 'Copying', sum(num for _readers, num in sources)))
-        writer = stack.enter_context(HDF5Writer(h5_path, resolution, channels, labels, force))
+        writer = stack.enter_context(HDF5Writer(h5_path, resolution, channels, labels, force,
+                                                class_names=class_names))
         chunk_images = [level.chunk_images for level in writer.levels]
         while group := list(itertools.islice(places, writer.group_images)):
             writer.add_group(len(group), read_group, group, chunk_images)
@@ -187,13 +210,15 @@ def read_group(places: list[tuple[list[Reader], int]], chunk_images: list[int]) 
     return contents
 
 
-def write_virtual(h5_path: str, parts: list[Part], labels: np.ndarray | None, force: bool) -> None:
+def write_virtual(h5_path: str, parts: list[Part], labels: np.ndarray | None, class_names: list[str] | None,
+                  force: bool) -> None:
     """Write a file that refers to those of the parts."""
     refuse_existing(h5_path, labels is not None, force)
     folder = os.path.realpath(os.path.dirname(h5_path) or '.')
     total = sum(num_images(levels) for _path, _h5, levels in parts)
     content = io.BytesIO()
     with h5py.File(content, 'w') as h5:
+        set_label_attributes(h5, labels, class_names)
         for res, first_level in parts[0].levels.items():
             layout = h5py.VirtualLayout((total,) + first_level.shape[1:], np.uint8)
             start = 0

@@ -20,7 +20,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import AnyPath
-from data.hdf5_format import is_power_of_two
+from data.hdf5_format import is_power_of_two, load_array
 from data.image_source import ImageSource, grouped
 
 Buffer = bytes | memoryview
@@ -127,7 +127,7 @@ def read_labels(paths: list[str], num_images: int) -> np.ndarray | None:
         raise UserError(f'{", ".join(paths)}: which labels belong to the data set? move the others away')
     path = paths[0]
     try:
-        labels = np.load(path, allow_pickle=False)
+        labels = load_array(path)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f'{path}: cannot be read as a NumPy array ({error}); copy or download it again, or move '
                         'it away to do without labels') from error

@@ -111,7 +111,7 @@ def figure8(material: Material, name: str) -> None:
         return
     pictures = []
     for index, path in enumerate(paths):
-        with Image.open(path) as file:
+        with Image.open(path, formats=['PNG']) as file:
             image = file.convert('RGB')
             image.thumbnail((320, 240), Image.Resampling.LANCZOS)
         step = os.path.splitext(os.path.basename(path))[0].partition('-')[2]

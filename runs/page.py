@@ -197,7 +197,7 @@ def embed_picture(path: str, max_bytes: int) -> str | None:
     try:
         with open(path, 'rb') as file:
             content = file.read()
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=['PNG', 'JPEG']) as image:
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):    # None there, cut off, something else.
         return None

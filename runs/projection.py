@@ -8,7 +8,6 @@ import theano_torch  # noqa: F401  (lets Theano be imported)
 import numpy as np
 import theano
 import theano.tensor as T
-from PIL import Image
 from tqdm import tqdm
 
 import theano_env
@@ -20,6 +19,7 @@ from common.images import (
     save_pil_image,
 )
 from common.options import Classes, FileName, NonNegative, PositiveInt, Run, Seed, Snapshot
+from data.pictures import Mode, PictureError, as_array, read_picture
 from nets import ops
 from nets.network import Network, random_latents
 from nets.tf_training import Optimizer
@@ -38,16 +38,18 @@ from runs.videos import video_writer
 def load_target(path: str, G: Network) -> np.ndarray:
     """An image file as (C, H, W) float32 in -1..1, of the shape of what `G` makes: its centre square, resized."""
     channels, resolution = G.output_shape[1], G.output_shape[-1]
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f'image={path!r}: is no file; give a picture')
+    mode: Mode = 'RGB' if channels == 3 else 'L'
     try:
-        with Image.open(path) as file:
-            image = file.convert('RGB' if channels == 3 else 'L')
-    except OSError as error:
-        raise UserError(f'image={path!r}: cannot be read ({error.strerror or "not an image"})') from error
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side)).resize((resolution, resolution), Image.Resampling.LANCZOS)
-    pixels = np.asarray(image).reshape(resolution, resolution, -1).transpose(2, 0, 1)
-    return adjust_dynamic_range(pixels, (0, 255), DYNAMIC_RANGE_NETS)
+        image, kind = read_picture(path, mode, 'center', resolution)
+    except PictureError as error:
+        raise UserError(f'image={path!r}: {error}') from error
+    if channels == 1 and not kind.is_grey:
+        print(f'{path}: its colours become grey, as the network makes grey images')
+    for warning in kind.warnings:
+        print(f'Warning: {path}: {warning}')
+    return adjust_dynamic_range(as_array(image), (0, 255), DYNAMIC_RANGE_NETS)
 
 
 def pyramid_distance(images, target: np.ndarray):

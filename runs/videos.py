@@ -166,7 +166,7 @@ def generate_training_video(
         previous = None
         for index in tqdm(shown, desc='Encoding', unit='frame'):
             if index != previous:
-                with Image.open(fakes[index][1]) as image:
+                with Image.open(fakes[index][1], formats=['PNG']) as image:
                     frame = subtitled(image, texts[index], longest) if captions else image.copy()
                 previous = index
             write(frame)

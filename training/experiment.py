@@ -59,7 +59,13 @@ def open_dataset(experiment: dict, data_dir: str) -> Dataset:
         with one_at_a_time(kwargs['h5_path']):
             if not os.path.exists(kwargs['h5_path']):
                 create_func(h5_path=kwargs['h5_path'], **create)
-    return Dataset(**kwargs)
+    training_set = Dataset(**kwargs)
+    try:
+        training_set.check_labels()
+    except UserError:
+        training_set.close()
+        raise
+    return training_set
 
 
 def build_network(name: str, experiment: dict, num_channels: int, resolution: int, label_size: int) -> Network:

@@ -156,9 +156,10 @@ def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]
         h5, levels = hdf5_format.open_levels(h5_path)
         with h5:
             num_images, channels = levels[max(levels)].shape[:2]
-        if section.get('max_labels', 'all') != 0 and os.path.exists(hdf5_format.labels_path(h5_path)):
-            columns = hdf5_format.load_labels(hdf5_format.labels_path(h5_path), num_images).shape[1]
-            label_size = columns if section.get('max_labels', 'all') == 'all' else section['max_labels']
+            labels = None if section.get('max_labels', 'all') == 0 else hdf5_format.read_labels(
+                h5, h5_path, num_images, section.get('require_labels', False))
+        if labels is not None:
+            label_size = labels.shape[1] if section.get('max_labels', 'all') == 'all' else section['max_labels']
     resolution = section.get('resolution')
     if resolution is None:
         if not there:

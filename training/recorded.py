@@ -230,6 +230,7 @@ def _merged(overrides):
 # Options by which a resumed run may differ: when to stop, what to show, where to look.
 FREE_OPTIONS = {
     'desc', 'create_dataset', 'metrics', 'dataset.h5_path', 'dataset.cache_gb', 'dataset.read_threads',
+    'dataset.require_labels',
     'train.total_kimg', 'train.tick_kimg_default', 'train.tick_kimg_overrides', 'train.image_snapshot_ticks',
     'train.network_snapshot_ticks', 'train.keep_snapshots', 'train.image_grid_zoom',
     'train.state_minutes', 'train.show_progress', 'train.resume_run_id', 'train.resume_snapshot', 'train.resume_kimg',

@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.files import save_pkl
 from common.images import convert_to_pil_image, create_image_grid, save_pil_image, snapshot_grid_size
 from data.dataset import Dataset
+from data.hdf5_format import labels_path
 from nets.network import Network, random_latents
 from runs.folder import DONE_FILE, FINAL_NETWORKS, NETWORK_SNAPSHOT, thin_out
 from training.event_file import EventFile
@@ -40,16 +41,22 @@ def setup_snapshot_grid(
     elif grid_type in ('category', 'category-rows'):
         num_classes = dataset.label_size
         if not num_classes:
-            raise UserError(f"train.image_grid_type={grid_type!r}: the dataset has no labels; use 'default'")
+            raise UserError(f"train.image_grid_type={grid_type!r}: the dataset has no labels; bring "
+                            f"{labels_path(dataset.h5_path)}, or use 'default'")
         columns, rows = grid_size or (num_classes, num_classes)
         latents = random_latents(columns * rows, G)
         indices = np.empty((rows, columns), dtype=np.int64)
         by_class = indices.T if grid_type == 'category' else indices    # A view: one class per row of it.
+        classes = np.empty_like(indices)
+        (classes.T if grid_type == 'category' else classes)[:] = (np.arange(len(by_class)) % num_classes)[:, np.newaxis]
         for class_index, cells in enumerate(by_class):
             candidates = np.flatnonzero(dataset.labels[:, class_index % num_classes])
             for cell in range(len(cells)):
-                cells[cell] = np.random.choice(candidates)
+                cells[cell] = np.random.choice(candidates) if len(candidates) else 0
         reals, labels = dataset.get_images(indices.ravel())
+        empty = ~dataset.labels.any(axis=0)[classes.ravel()]
+        reals[empty] = 0
+        labels[empty] = np.eye(num_classes, dtype=labels.dtype)[classes.ravel()[empty]]
     else:
         raise UserError(f"train.image_grid_type={grid_type!r}: use 'default', 'category' or 'category-rows'")
     return SnapshotGrid((columns, rows), reals, latents, labels)

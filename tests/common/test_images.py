@@ -57,6 +57,17 @@ def test_a_saved_grid_is_the_image(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['gray.jpg', 'grid.png']
 
 
+@pytest.mark.parametrize('save', [save_image_grid, lambda images, path: save_image(images[0], path)])
+@pytest.mark.parametrize('dtype, white', [(np.uint8, 255), (np.float32, 1), (np.float64, 1)])
+def test_the_type_tells_the_range(dtype, white, save, tmp_path):
+    images = np.zeros((1, 3, 4, 4), dtype)
+    images[:, 1], images[:, 2] = white, dtype(white * 0.4)
+    save(images, tmp_path / 'a.png')
+    assert (np.asarray(Image.open(tmp_path / 'a.png')) == (0, 255, 102)).all()
+    save_image_grid(images, tmp_path / 'b.png', (0, 2 * white))
+    np.testing.assert_allclose(np.asarray(Image.open(tmp_path / 'b.png'))[0, 0], (0, 127.5, 51), atol=0.5)
+
+
 def test_shapes_that_are_no_images():
     with pytest.raises(ValueError, match=r'shape \(2, 4\)'):
         create_image_grid(np.zeros((2, 4)))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from common.errors import UserError
 from data import image_folder, image_source
+from data.hdf5_format import labels_digest
 from dataset_tool import create_celeba, create_from_images
 from tests.helpers import check_h5_file, load_golden, run_tool
 
@@ -199,6 +200,22 @@ def test_a_file_that_breaks_while_the_dataset_is_made(folder, tmp_path):
         list(source.images(0, 1))
 
 
+@pytest.mark.parametrize('shard, expected', [(None, [0, 1, 1]), ((1, 2), [0]), ((2, 2), [1, 1])])
+def test_with_skip_bad_such_a_file_ends_nothing(shard, expected, folder, tmp_path, capsys):
+    for number, name in enumerate(['a/0.png', 'a/1.png', 'b/2.png', 'b/3.png']):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels(seed=number)).save(folder / name)
+    source = image_folder.image_folder(folder, skip_bad=True)
+    (folder / 'a' / '1.png').write_text('')
+    image_source.write_dataset(source, tmp_path / 'a.h5', shard=shard)
+    lost = 'Left out: a/1.png cannot be read any more (broken: not an image of a format that is read)\n'
+    assert (lost in capsys.readouterr().out) == (shard != (2, 2))
+    np.testing.assert_array_equal(np.load(tmp_path / 'a-labels.npy'), np.eye(2)[expected])
+    with h5py.File(tmp_path / 'a.h5') as h5:
+        assert len(h5['data8x8']) == len(expected)
+        assert bytes(h5.attrs['labels_sha256']).decode() == labels_digest(np.eye(2)[expected])
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # One folder per class.
 
@@ -238,7 +255,8 @@ def test_images_beside_sub_folders_are_taken_alone(folder, tmp_path, capsys):
     make_classes(folder)
     Image.fromarray(pixels()).save(folder / 'a.png')
     status, out, _err = run_tool(capsys, 'create_from_images', folder, tmp_path / 'a.h5')
-    assert status == 0 and 'Left out: 4 sub-folders\nWrote 1 images' in out
+    assert status == 0 and 'Left out: 4 sub-folders: ant, cat, dog, nothing\n' in out
+    assert 'Left out: 1 hidden files and folders: .hidden\n' in out and 'Wrote 1 images' in out
     assert not (tmp_path / 'a-labels.npy').exists()
 
 

@@ -1,0 +1,296 @@
+"""Which pictures a folder or a .zip file holds, what of it is left out, and the labels of its ``dataset.json``."""
+
+import dataclasses
+import functools
+import json
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+from common.files import AnyPath
+from data.image_source import one_hot
+from data.pictures import PictureError, Source, is_image_name, printable
+
+LABELS_FILE = 'dataset.json'        # Of StyleGAN2-ADA and StyleGAN3.
+LISTED_FILES = 10                   # At most this many names are listed in a message about files.
+MAX_MEMBER_BYTES = 1 << 31          # Of a file in a .zip file.
+
+HIDDEN = 'hidden files and folders'
+NO_IMAGES = 'files that are no images by name'
+SUB_FOLDERS = 'sub-folders'
+DANGLING = 'links that lead nowhere'
+CIRCLES = 'links to folders around them'
+LINKS = 'links within the .zip file'
+NO_FILES = 'neither files nor folders'
+UNREADABLE = 'folders that cannot be read'
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureFolder:
+    """What :func:`list_pictures` finds.
+
+    Attributes
+    ----------
+    names : list of str
+        Paths of the pictures below the folder, sorted.
+    source : callable
+        ``source(name)`` is what :func:`data.pictures.read_picture` reads.
+    classes : list of str or None
+        The sub-folder of each picture; None if the folder itself has pictures, or a ``dataset.json``.
+    left_out : dict
+        The names of all that is left out, by reason.
+    labels_file : bytes or None
+        Content of ``dataset.json``.
+    """
+
+    names: list[str]
+    source: Callable[[str], Source]
+    classes: list[str] | None
+    left_out: dict[str, list[str]]
+    labels_file: bytes | None = None
+
+
+def list_pictures(image_dir: AnyPath) -> PictureFolder:
+    """The pictures of a folder or .zip file; prints what is left out.
+
+    If there are pictures in the folder itself, those in its sub-folders are left out, unless there is a
+    ``dataset.json``. One rule holds at every depth: hidden files and folders are left out; links are followed but where
+    they lead nowhere or in a circle; all else that is no picture by its name is left out.
+
+    Raises
+    ------
+    UserError
+        It cannot be read, or has no pictures.
+    """
+    folder = _zip_file(image_dir) if os.path.isfile(image_dir) and zipfile.is_zipfile(image_dir) else _folder(image_dir)
+    if not folder.names:
+        files = sum(len(names) for reason, names in folder.left_out.items() if reason != SUB_FOLDERS)
+        raise UserError(f'IMAGE_DIR={image_dir!r}: has no images ({files} other files, '
+                        f'{len(folder.left_out.get(SUB_FOLDERS, ()))} sub-folders without images); give the folder '
+                        f'that holds them{described(folder.left_out, "; left out: ")}')
+    for reason, names in folder.left_out.items():
+        print(f'Left out: {len(names)} {reason}: {list_names(names)}')
+    return folder
+
+
+def described(left_out: dict[str, list[str]], before: str) -> str:
+    text = '; '.join(f'{len(names)} {reason}: {list_names(names)}' for reason, names in left_out.items())
+    return before + text if text else ''
+
+
+def list_names(names: Iterable[str]) -> str:
+    """The first names and the number of the others."""
+    listed = list(map(printable, names))
+    more = len(listed) - LISTED_FILES
+    return ', '.join(listed[:LISTED_FILES]) + (f' and {more} more' if more > 0 else '')
+
+
+def _in_order(names):
+    """Sorted by the first folder, then by the whole path."""
+    return sorted(names, key=lambda name: (os.path.dirname(name) and name.split(os.sep)[0], name))
+
+
+def _classes(names):
+    return [name.split(os.sep)[0] for name in names] if os.path.dirname(names[0]) else None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Folders.
+
+
+def _folder(image_dir):
+    try:
+        top = _Scan(os.fspath(image_dir))
+    except OSError as error:
+        raise UserError(f'IMAGE_DIR={image_dir!r}: cannot be read ({error.strerror}); give a folder of images, or a '
+                        '.zip file') from error
+    labels_file = None
+    if LABELS_FILE in top.left_out.get(NO_IMAGES, ()):
+        with open(os.path.join(image_dir, LABELS_FILE), 'rb') as file:
+            labels_file = _if_labels(file.read(), os.path.join(image_dir, LABELS_FILE))
+    if labels_file is not None:
+        top.leave_in(NO_IMAGES, LABELS_FILE)
+    if top.names and labels_file is None:
+        if top.folders:
+            top.left_out[SUB_FOLDERS] = top.folders
+    else:
+        top.descend()
+        if not top.names and top.folders:
+            top.left_out[SUB_FOLDERS] = top.folders
+    names = _in_order(top.names)
+    return PictureFolder(names, lambda name: os.path.join(image_dir, name),
+                         _classes(names) if names and labels_file is None else None, top.left_out, labels_file)
+
+
+class _Scan:
+    """The entries of a folder, and after :meth:`descend` of those in it, sorted into names, folders and `left_out`."""
+
+    def __init__(self, top):
+        self.top = top
+        self.names, self.folders, self.left_out = [], [], {}
+        self.visit('', self.folders)
+
+    def visit(self, folder, folders):
+        with os.scandir(os.path.join(self.top, folder)) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                name = os.path.join(folder, entry.name)
+                kind = self.kind(entry)
+                if kind is None:
+                    (folders if entry.is_dir() else self.names).append(name)
+                else:
+                    self.left_out.setdefault(kind, []).append(name)
+
+    @staticmethod
+    def kind(entry):
+        """Why an entry is left out; None: it is a picture or a folder."""
+        if entry.name.startswith('.'):
+            return HIDDEN
+        try:
+            if entry.is_dir():
+                return None
+            if entry.is_file():
+                return None if is_image_name(entry.name) else NO_IMAGES
+        except OSError:     # A link to itself.
+            return DANGLING
+        return DANGLING if entry.is_symlink() else NO_FILES
+
+    def descend(self):
+        waiting = [(folder, frozenset([os.path.realpath(self.top)])) for folder in self.folders]
+        while waiting:
+            folder, above = waiting.pop(0)
+            real = os.path.realpath(os.path.join(self.top, folder))
+            if real in above:
+                self.left_out.setdefault(CIRCLES, []).append(folder)
+                continue
+            folders = []
+            try:
+                self.visit(folder, folders)
+            except OSError:
+                self.left_out.setdefault(UNREADABLE, []).append(folder)
+            waiting += [(name, above | {real}) for name in folders]
+
+    def leave_in(self, reason, name):
+        self.left_out[reason].remove(name)
+        if not self.left_out[reason]:
+            del self.left_out[reason]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# .zip files.
+
+
+def _zip_file(path):
+    try:
+        archive = zipfile.ZipFile(path)
+        members = {member.filename.replace('/', os.sep): member for member in archive.infolist() if not member.is_dir()}
+        labels_file = archive.read(members[LABELS_FILE]) if LABELS_FILE in members else None
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise UserError(f'IMAGE_DIR={path!r}: this .zip file cannot be read ({error}); make it again') from error
+    labels_file = labels_file and _if_labels(labels_file, f'{path}: {LABELS_FILE}')
+    if labels_file is not None:
+        del members[LABELS_FILE]
+    tops = {name.split(os.sep)[0] for name in members if not _is_hidden(name)}
+    if labels_file is None and len(tops) == 1 and not any(top in members for top in tops):
+        # The folder that was packed.
+        members = {name.split(os.sep, 1)[1]: member for name, member in members.items()
+                   if name.split(os.sep)[0] in tops}
+    left_out, names = {}, []
+    for name in sorted(members):
+        kind = _member_kind(name, members[name])
+        if kind is None:
+            names.append(name)
+        else:
+            left_out.setdefault(kind, []).append(name)
+    if labels_file is None and any(not os.path.dirname(name) for name in names):
+        folders = {name.split(os.sep)[0] for name in names if os.path.dirname(name)}
+        names = [name for name in names if not os.path.dirname(name)]
+        if folders:
+            left_out[SUB_FOLDERS] = sorted(folders)
+    names = _in_order(names)
+
+    def read(name):
+        if members[name].file_size > MAX_MEMBER_BYTES:
+            raise PictureError(f'too large: {members[name].file_size} bytes')
+        return archive.read(members[name])
+
+    return PictureFolder(names, lambda name: functools.partial(read, name),
+                         _classes(names) if names and labels_file is None else None, left_out, labels_file)
+
+
+def _is_hidden(name):
+    return any(part.startswith('.') or part == '__MACOSX' for part in name.split(os.sep))
+
+
+def _member_kind(name, member):
+    if _is_hidden(name):
+        return HIDDEN
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return LINKS
+    return None if is_image_name(os.path.basename(name)) else NO_IMAGES
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# dataset.json of StyleGAN2-ADA and StyleGAN3.
+
+
+def _if_labels(content, path):
+    """`content` if it is a file of labels, None if it is another JSON file of that name."""
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise UserError(f'{path}: is no JSON file ({error}); bring it again, or delete it if it holds no '
+                        'labels') from error
+    return content if isinstance(document, dict) and 'labels' in document else None
+
+
+def json_labels(content: bytes, names: list[str]) -> np.ndarray | None:
+    """The labels that ``dataset.json`` gives to pictures.
+
+    Parameters
+    ----------
+    content : bytes
+        ``{"labels": [["00000/img00000000.png", 6], ...]}``, a number of a class or a one-hot vector each; or null.
+    names : list of str
+        Of the pictures, relative to the folder of the file.
+
+    Returns
+    -------
+    ndarray, shape (N, label_size), float32, or None
+        None: the data set has no labels.
+
+    Raises
+    ------
+    UserError
+        A picture has no label, or the labels are no numbers or vectors of one length.
+    """
+    entries: Any = json.loads(content)['labels']
+    if entries is None:
+        return None
+    cure = 'correct it, or --no-labels'
+    try:
+        by_name = {os.path.normpath(name): label for name, label in entries}
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{LABELS_FILE}: its labels must be a list of [name, label]; {cure}') from error
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise UserError(f'{LABELS_FILE}: has no label for {len(missing)} of {len(names)} images: '
+                        f'{list_names(missing)}; {cure}')
+    unused = sorted(set(by_name) - set(names))
+    if unused:
+        print(f'Left out: {len(unused)} labels of {LABELS_FILE} without an image: {list_names(unused)}')
+    labels = [by_name[name] for name in names]
+    if all(isinstance(label, int) and not isinstance(label, bool) and label >= 0 for label in labels):
+        return one_hot(labels, max(labels) + 1)
+    try:
+        array = np.array(labels, np.float32)
+    except (TypeError, ValueError):
+        array = np.zeros(0, np.float32)
+    if array.ndim != 2:
+        raise UserError(f'{LABELS_FILE}: its labels must be numbers of classes from 0, or vectors of one length; '
+                        f'{cure}')
+    return array
