@@ -9,11 +9,19 @@ import numpy as np
 
 from common.errors import UserError
 from common.machine import num_cores
-from common.options import DifferentClasses, FilePath, NonNegative, NonNegativeInt, PositiveInt, PowerOfTwo, Threads
+from common.options import (
+    DifferentClasses,
+    FilePath,
+    NonNegative,
+    NonNegativeInt,
+    PositiveInt,
+    PowerOfTwo,
+    Threads,
+    check_options,
+)
 from data.hdf5_format import (
     check_one_hot,
     find_labels,
-    is_power_of_two,
     labels_path,
     load_labels,
     open_levels,
@@ -89,14 +97,11 @@ class Dataset:
                  mirror_augment: bool = False, shuffle: bool = True, prefetch_images: NonNegativeInt = 512,
                  cache_gb: NonNegative = 1.0, read_threads: Threads | None = None,
                  classes: DifferentClasses | None = None, require_labels: bool = False) -> None:
-        if resolution is not None and not (_is_count(resolution, 1) and is_power_of_two(resolution)):
-            raise UserError(f'resolution={resolution!r}: must be a power of two, for example 64')
-        if max_images is not None and not _is_count(max_images, 1):
-            raise UserError(f'max_images={max_images!r}: must be None or at least 1')
-        if not _is_count(prefetch_images, 0):
-            raise UserError(f'prefetch_images={prefetch_images!r}: must be 0 or more')
-        if read_threads is not None and not _is_count(read_threads, 1):
-            raise UserError(f'read_threads={read_threads!r}: must be None or at least 1')
+        # But for the classes, which the file decides about.
+        check_options({
+            'h5_path': h5_path, 'resolution': resolution, 'max_labels': max_labels, 'max_images': max_images,
+            'mirror_augment': mirror_augment, 'shuffle': shuffle, 'prefetch_images': prefetch_images,
+            'cache_gb': cache_gb, 'read_threads': read_threads, 'require_labels': require_labels}, Dataset, str)
         self.h5_path = os.fspath(h5_path)
         self.h5, levels = open_levels(self.h5_path)
         try:
@@ -340,8 +345,6 @@ def _choose_labels(h5, h5_path, file_images, max_labels, classes, require_labels
         Labels (N, label_size) float32; where their images are in the file, None: they are all; labels, path and names
         of classes of the whole file, None: labels are not used.
     """
-    if max_labels != 'all' and not _is_count(max_labels, 0):
-        raise UserError(f"max_labels={max_labels!r}: must be 'all' or a number of columns, 0 for no labels")
     if require_labels and max_labels == 0:
         raise UserError("max_labels=0: this training is conditional on labels; use 'all', or require_labels=False")
     if classes is None and max_labels == 0:

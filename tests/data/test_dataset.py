@@ -381,13 +381,16 @@ def test_blending_is_the_plain_formula_in_float64(block_pixels, shape, weight, m
     ({'resolution': 16.0}, r'resolution=16.0: must be a power of two'),
     ({'resolution': 32}, r'resolution=32: .*faces.h5 has at most 16'),
     ({'max_images': 25}, r'max_images=25: .*faces.h5 has only 24'),
-    ({'max_images': 0}, 'max_images=0: must be None or at least 1'),
+    ({'max_images': 0}, 'max_images=0: must be a whole number from 1 or None'),
     ({'max_labels': 6}, r"max_labels=6: .*faces-labels.npy has 5 columns"),
     ({'max_labels': 'some'}, "max_labels='some': must be 'all'"),
     ({'max_labels': -1}, 'max_labels=-1: must be'),
-    ({'prefetch_images': -1}, 'prefetch_images=-1: must be 0 or more'),
-    ({'read_threads': 0}, 'read_threads=0: must be None or at least 1'),
-    ({'read_threads': 1.5}, 'read_threads=1.5: must be None or at least 1'),
+    ({'prefetch_images': -1}, 'prefetch_images=-1: must be a whole number from 0'),
+    ({'read_threads': 0}, 'read_threads=0: must be a whole number from 1'),
+    ({'read_threads': 1.5}, 'read_threads=1.5: must be a whole number from 1'),
+    ({'mirror_augment': 'false'}, "mirror_augment='false': must be True or False"),
+    ({'shuffle': 1}, 'shuffle=1: must be True or False'),
+    ({'cache_gb': -1}, 'cache_gb=-1: must be a number from 0 on'),
 ])
 def test_arguments_that_do_not_fit(kwargs, message, h5_path):
     with pytest.raises(UserError, match=message) as raised:
