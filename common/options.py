@@ -209,8 +209,10 @@ def check_value(option: str, value: object, annotation: Any, equals: str = '=') 
     except (ValidationError, RecursionError):
         choices = [choice for choice in _choices(annotation) if isinstance(choice, str)]
         near = did_you_mean(value, choices) if isinstance(value, str) else ''
-        raise UserError(f'{option}{equals}{short_repr(value) if equals == "=" else shortened(str(value))}: must be '
-                        f'{allowed(annotation)}{near}') from None
+        if equals == '=':
+            raise UserError(f'{option}={short_repr(value)}: must be {allowed(annotation)}{near}') from None
+        words = allowed(annotation).removesuffix(' or None')    # Which no command line can say.
+        raise UserError(f'{option}{equals}{shortened(str(value))}: must be {words}{near}') from None
 
 
 def check_options(values: Mapping[str, object], func: Callable, naming: Callable[[str], str],

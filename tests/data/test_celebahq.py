@@ -502,7 +502,7 @@ def test_a_process_is_killed(tmp_path, capsys, monkeypatch):
 @needs_libjpeg_8d
 def test_options_that_cannot_be(tmp_path, capsys):
     status, _, stderr = run(capsys, tmp_path / 'a.h5', num_processes=0)
-    assert status == 1 and '--num_processes 0: must be at least 1' in stderr
+    assert status == 1 and '--num-processes 0: must be a whole number from 1' in stderr
     (tmp_path / 'file').touch()
     status, _, stderr = run(capsys, tmp_path / 'a.h5', '--save_stages', tmp_path / 'file')
     assert status == 1 and f'--save_stages {tmp_path / "file"}: cannot be made (File exists)' in stderr

@@ -106,7 +106,7 @@ def test_numbers_of_images_that_are_not_mnist(tmp_path, capsys):
     check_message(capsys, ['create_mnistrgb', *argv[1:]], 'has 20 images, expected 60000;')
     for split in ('valid', 'train+train', ''):
         check_message(capsys, argv + ['--split', split], f'--split {split}: must be train or test')
-    check_message(capsys, ['create_mnistrgb', *argv[1:], '--num-images', 0], '--num-images 0: must be at least 1')
+    check_message(capsys, ['create_mnistrgb', *argv[1:], '--num-images', 0], '--num-images 0: must be a whole number from 1')
     check_message(capsys, ['create_mnistrgb', *argv[1:], '--seed', -1], '--seed -1: must be')
 
 
@@ -361,7 +361,7 @@ def test_digits_are_the_same_every_time(tmp_path):
 
 
 @pytest.mark.parametrize('argv, message', [
-    (['--resolution', 20], 'resolution=20: must be a power of two'),
+    (['--resolution', 20], '--resolution 20: must be a power of two'),
     (['--resolution', 4], 'resolution=4: must be a power of two, at least 8'),
     (['--margin', 8], 'margin=8: must be from 0 to 7 at a resolution of 16'),
 ])
