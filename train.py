@@ -127,6 +127,8 @@ def train_gan(
     def schedule_at(nimg):
         return training_schedule(int(nimg), resolution, **schedule_kwargs)
 
+    events = EventFile(run_dir)
+
     # Averaged generator, fixed latents.
     start = run_states.start if run_states else None
     cur_nimg = start.document['cur_nimg'] if start else int((resume_kimg or 0) * 1000)
@@ -141,7 +143,6 @@ def train_gan(
             initialize_mbdisc(D, dataset, schedule.lod)
     processes.copy_from_rank_0(ranks, [var for net in networks.values() for var in net.vars.values()])
     print('Saving results to', run_dir)
-    events = EventFile(run_dir)
     if not start:
         snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom)
         if is_first:

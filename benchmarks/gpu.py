@@ -30,8 +30,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import train_step
 
-from training.schedule import training_schedule
-
 PROJECTED = ('celebahq-1024', 'celebahq-v2-1gpu')       # Of config.experiments.
 MIN_GAIN = 0.03             # Larger minibatches are tried while each doubling takes that much off the time per image.
 MAX_MINIBATCH = 512
@@ -183,6 +181,7 @@ def project(rows, resolution, options):
     import inspect
     import math
 
+    from training.schedule import training_schedule
     accepted = inspect.signature(training_schedule).parameters
     options = {key: value for key, value in options.items() if key in accepted}
     seconds, known = 0.0, 0

@@ -16,10 +16,6 @@ import platform
 import sys
 import time
 
-from nets import costs
-from nets.network import Network
-from training.schedule import Schedule
-
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 D_FORWARDS_PER_STEP = 13    # D step of WGAN-GP in forward passes of D: four evaluations and their derivatives...
@@ -57,6 +53,7 @@ class Trainer:
         kwargs = {'num_channels': args.channels, 'resolution': args.resolution, 'fmap_base': args.fmap_base,
                   'fmap_max': args.fmap_max}
         self.latent_size = min(args.fmap_max, args.fmap_base)
+        from nets.network import Network
         self.G = Network('G', func='networks.G_paper', latent_size=self.latent_size, **kwargs)
         self.D = Network('D', func='networks.D_paper', use_gdrop=False, **kwargs)
         self.Gs = self.G.clone(share_nontrainables=True)
@@ -72,6 +69,7 @@ class Trainer:
 
         from training import steps
         args, resolution = self.args, self.args.resolution >> int(lod)
+        from training.schedule import Schedule
         schedule = Schedule(lod, int(lod), int(np.ceil(lod)), resolution, args.minibatch, 1.0, 1.0)
         for net in (self.G, self.D):
             net.toplevel_params['cur_lod'].set_value(np.float32(lod))
@@ -97,6 +95,7 @@ class Trainer:
 
     def step_flops(self, lod):
         """Multiplications and additions that the convolutions of one step need in the plain algorithm."""
+        from nets import costs
         passes = D_FORWARDS_PER_STEP + G_FORWARDS_PER_STEP
         return 2 * self.args.minibatch * passes * costs.multiplications(self.D, self.args.resolution >> int(lod))
 

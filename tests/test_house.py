@@ -45,18 +45,10 @@ def modules():
 MODULES = modules()
 
 
-def running_code(tree):
-    """All nodes but those for type checkers only."""
-    for node in ast.iter_child_nodes(tree):
-        if not (isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING'):
-            yield node
-            yield from running_code(node)
-
-
 def imported(tree):
-    """Names of the modules of the house that a module imports, inside of functions, too."""
+    """Names of the modules of the house that a module imports, inside of functions and for type checkers, too."""
     names = set()
-    for node in running_code(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -27,6 +27,8 @@ returns what computes the outputs from the inputs' tensors (see `registry.lower`
 The registries can be used without PyTorch being installed. Importing this package imports Theano, see `compat`.
 """
 
+from typing import Any
+
 from theano_torch.compat import theano
 from theano_torch.memory import OutOfMemory
 from theano_torch.registry import UnsupportedOp, lower, lower_activation, lower_scalar, on_host
@@ -44,7 +46,7 @@ EXCLUDED_AS_SLOW = ('local_one_minus_erf', 'local_one_minus_erf2', 'local_expm1'
                     'local_greedy_distributor')
 
 
-def mode(device: str = 'cpu', precision: str = 'float32', capture: bool = True) -> theano.compile.Mode:
+def mode(device: str = 'cpu', precision: str = 'float32', capture: bool = True) -> Any:
     """A Theano mode whose functions run on the torch device `device`, for ``theano.function(..., mode=...)``.
 
     `precision` and `capture` are those of :func:`install`, which alone switches TF32 on and off.
@@ -55,7 +57,7 @@ def mode(device: str = 'cpu', precision: str = 'float32', capture: bool = True) 
 
 
 def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False, benchmark: bool = False,
-            precision: str = 'float32', capture: bool = True) -> theano.compile.Mode:
+            precision: str = 'float32', capture: bool = True) -> Any:
     """Put shared variables on `device` from now on and return the mode to be set as ``theano.config.mode``.
 
     Sets what is global: TF32 on or off, denormal numbers count as zero, Theano compiles no C code, freed host memory
@@ -101,7 +103,7 @@ def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')     # cuBLAS asks for it in deterministic mode.
     if deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(deterministic, warn_only=True)   # Imports torch's compiler: 2 s, 70 MB.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False     # type: ignore[attr-defined]  # A property.
     for dtype in (np.float16, np.float32, np.float64):
         np.finfo(dtype)     # NumPy looks at denormals the first time and would warn that there are none.
     torch.set_flush_denormal(True)

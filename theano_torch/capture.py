@@ -14,14 +14,11 @@ import logging
 import re
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from theano_torch.shared import DeviceCell
 
 import torch
-
-if TYPE_CHECKING:
-    from theano_torch.program import Program
 
 WARM_UP_CALLS = 2       # Before a program is recorded, beside the first one, which makes the program.
 MAX_GRAPHS = 16         # Kept per device.
@@ -38,7 +35,7 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self.stream, self.pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
-        self.recorded = weakref.WeakSet()       # Of CapturedProgram.
+        self.recorded: weakref.WeakSet[CapturedProgram] = weakref.WeakSet()
         self.clock = itertools.count()
 
     def warm_up(self, function: Callable, inputs: list) -> list:
@@ -70,7 +67,7 @@ class CudaGraphs:
 graphs_on = functools.cache(CudaGraphs)
 
 
-def can_be_captured(program: 'Program') -> bool:
+def can_be_captured(program: Any) -> bool:
     """Whether a `program.Program` may be recorded; an op with an attribute ``can_be_captured = False`` may not."""
     return program.is_fixed and all(getattr(node.op, 'can_be_captured', True) for node in program.nodes)
 
@@ -88,11 +85,13 @@ class CapturedProgram:
     graphs : CudaGraphs
     """
 
-    def __init__(self, program: 'Program', cells: list[DeviceCell | None], num_returned: int,
+    def __init__(self, program: Any, cells: list[DeviceCell | None], num_returned: int,
                  graphs: CudaGraphs) -> None:
         self.program, self.cells, self.num_returned, self.graphs = program, cells, num_returned, graphs
-        self.graph, self.calls, self.has_failed = None, 0, False
-        self.inputs = self.outputs = None       # What the graph works on.
+        self.graph: Any = None
+        self.calls, self.has_failed = 0, False
+        self.inputs: list = []      # What the graph works on.
+        self.outputs: list = []
         self.last_used = 0
 
     def __call__(self, inputs: list) -> list:
@@ -133,6 +132,7 @@ class CapturedProgram:
         outputs = self.program(inputs)
         for index in range(self.num_returned, len(outputs)):
             target = self.program.in_place[index]
+            assert target is not None       # These outputs are new values.
             if self.cells[target] is not None:
                 if outputs[index].data_ptr() != inputs[target].data_ptr():
                     inputs[target].copy_(outputs[index])
@@ -149,7 +149,7 @@ class CapturedProgram:
 
     def release(self) -> None:
         """Give up the graph; the program may be recorded again."""
-        self.graph = self.inputs = self.outputs = None
+        self.graph, self.inputs, self.outputs = None, [], []
         self.calls = 0
         self.graphs.recorded.discard(self)
 
@@ -157,9 +157,10 @@ class CapturedProgram:
 def one_line(error: BaseException) -> str:
     """The first line of an error, and the node in which it happened."""
     node = None
-    while node is None and error is not None:       # Ending a broken recording is an error of its own, after the first.
-        node = re.search('Apply node that caused the error: (.*)', str(error))
-        reason, error = next(iter(str(error).splitlines()), type(error).__name__), error.__context__
+    cause: BaseException | None = error
+    while node is None and cause is not None:       # Ending a broken recording is an error of its own, after the first.
+        node = re.search('Apply node that caused the error: (.*)', str(cause))
+        reason, cause = next(iter(str(cause).splitlines()), type(cause).__name__), cause.__context__
     return f'cannot record {node.group(1) if node else "a function"} as a CUDA graph: {reason}'
 
 

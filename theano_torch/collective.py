@@ -59,11 +59,11 @@ class AllReduceMean(gof.Op):
     in_order = True             # All processes take part equally often.
 
     def make_node(self, *tensors: Any) -> gof.Apply:
-        tensors = [T.as_tensor_variable(tensor) for tensor in tensors]
-        for tensor in tensors:
+        inputs = [T.as_tensor_variable(tensor) for tensor in tensors]
+        for tensor in inputs:
             if tensor.dtype not in T.float_dtypes:
                 raise TypeError(f'AllReduceMean needs float tensors, got {tensor.type}')
-        return gof.Apply(self, tensors, [tensor.type() for tensor in tensors])
+        return gof.Apply(self, inputs, [tensor.type() for tensor in inputs])
 
     def do_constant_folding(self, node: Any) -> bool:
         """Constants of this process may not be those of another, and the others wait."""

@@ -26,7 +26,7 @@ def naming(node: Any, arguments: Sequence) -> Iterator[None]:
         raise_naming(node, arguments)
 
 
-def raise_naming(node: Any, arguments: Sequence) -> NoReturn:
+def raise_naming(node: Any, arguments: Sequence) -> NoReturn:     # type: ignore[misc]  # raise_with_op raises.
     """Raise the exception that is being handled again, with `node` and the shapes of `arguments` in its message."""
     cells = [[types.SimpleNamespace(shape=tuple(value.shape), strides=strides(value)) if hasattr(value, 'shape')
               else value] for value in arguments]

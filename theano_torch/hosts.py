@@ -1,16 +1,13 @@
 """Values on the host: shapes, indices and what is computed from them, by the NumPy code of Theano's ops."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from theano_torch.convert import from_numpy, to_numpy
 
 import numpy as np
 import theano
 from theano.tensor import basic, elemwise, opt, subtensor, type_other
-
-if TYPE_CHECKING:
-    from theano_torch.trace import Build
 
 # Ops that work on small things known on the host with NumPy instead of launching device work.
 HOST_OPS = (elemwise.Elemwise, elemwise.DimShuffle, elemwise.CAReduce, opt.MakeVector, opt.Assert, subtensor.Subtensor,
@@ -59,7 +56,7 @@ def as_host(var: Any, value: Any) -> Any:
     return value
 
 
-def on_host(op: Any, node: Any, build: 'Build') -> Callable:
+def on_host(op: Any, node: Any, build: Any) -> Callable:
     """See `registry.on_host`. Output shapes may depend on values: they are checked on every call."""
     build.varying = True
     function, device = host_function(node), build.device

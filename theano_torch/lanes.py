@@ -1,11 +1,11 @@
-"""Steps that do not need each other side by side, on the CPU: in two lanes, with half of the threads each.
+"""Two lanes on the CPU, in which steps that do not need each other run side by side. Each has half of the threads.
 
-With all threads in every operation, the threads are woken and waited for some hundred times in a training step; each
-time the slower core decides. Where a graph has two things to do at a time (in the D step: reals, fakes and what lies
-between them), two Python threads that each take the next thing to do wait for each other far less often. PyTorch lets
-go of the interpreter while it computes.
+If each operation runs with all threads, a training step wakes them and waits for them some hundred times, and each time
+the slowest core decides. Some graphs have two things to do at a time (the D step: reals, fakes and what lies between
+them). There, two Python threads each take the next thing to do, and wait for each other far less often. PyTorch lets go
+of the interpreter while it computes.
 
-Which steps run in lanes is up to `scheduler`.
+`scheduler` decides which steps run in lanes.
 """
 
 import collections
@@ -21,31 +21,31 @@ from theano_torch.steps import Step, emptying, execute
 
 import torch
 
-WAKING_SECONDS = 50e-6      # What it takes until a lane that sleeps works.
+WAKING_SECONDS = 50e-6      # What it takes to wake a lane that sleeps.
 
 
 class Lanes:
     """Steps that run in two lanes, the second one in a thread of its own.
 
-    A lane that is free takes the first task whose sources are there: where nothing has to wait, tasks so keep their
-    order, and with it the order in which memory becomes free. A core that has other work for a while does less.
+    A lane that is free takes the first task whose sources are there. So tasks keep their order where they need not
+    wait, and memory becomes free in the same order as without lanes. A lane whose core is busy takes fewer tasks.
 
     Parameters
     ----------
     steps : list of Step
         None may work in place.
     seconds : list of float
-        Estimated for each.
+        Estimated time of each step.
     kept : collection of int
         Slots that are needed afterwards.
     threads : int
-        Of each lane.
+        How many each lane has.
     """
 
     def __init__(self, steps: Sequence[Step], seconds: Sequence[float], kept: Collection[int], threads: int) -> None:
         self.threads = threads
         self.tasks = tasks_of(steps, seconds, kept)
-        self.missing = [0] * len(self.tasks)    # How many others have to come before each.
+        self.missing = [0] * len(self.tasks)    # For each task, how many others come before it.
         for task in self.tasks:
             for follower in task.followers:
                 self.missing[follower] += 1
@@ -73,7 +73,7 @@ class Lanes:
                 del error       # It refers to this frame.
 
     def help(self, work: 'Work') -> None:
-        """What the thread of the second lane does. If it comes too late, nothing is left."""
+        """What the thread of the second lane does. If it starts too late, there is nothing left to do."""
         torch.set_num_threads(self.threads)
         with torch.inference_mode():
             work.follow()
@@ -82,7 +82,7 @@ class Lanes:
 class Work:
     """What the lanes share in one call of `Lanes`, on the slots `values`.
 
-    All of it is used while holding the lock, but for the values: a lane reads and fills those of its own task.
+    A lane holds the lock while it uses this, except when it reads and fills the values of its own task.
     """
 
     def __init__(self, lanes: Lanes, values: list) -> None:
@@ -91,11 +91,11 @@ class Work:
         self.missing, self.users = lanes.missing.copy(), lanes.users.copy()
         self.ready = [index for index, count in enumerate(self.missing) if not count]      # A heap.
         self.num_left = len(self.tasks)
-        self.sleeper = None         # The lock that a lane without anything to do waits for.
-        self.error = None           # Of the lane that failed.
+        self.sleeper: threading.Lock | None = None      # The lock that a lane without anything to do waits for.
+        self.error: BaseException | None = None         # Of the lane that failed.
 
     def follow(self) -> None:
-        """Run tasks until none is left, or until a lane fails: one lane."""
+        """What one lane does: run tasks until none is left or a lane fails."""
         sleep = threading.Lock()
         sleep.acquire()
         done = None
@@ -127,7 +127,7 @@ class Work:
             sleep.acquire()
 
     def finish(self, task: 'Task') -> None:
-        """Note that `task` is done: empty what nobody needs any more, and see which tasks are ready now."""
+        """Note that `task` is done: empty the slots that nobody needs any more, and see which tasks are ready now."""
         self.num_left -= 1
         for slot in task.shared:
             self.users[slot] -= 1
@@ -146,7 +146,7 @@ class Work:
     def wake(self) -> None:
         """Wake the lane that sleeps, if one does."""
         if self.sleeper is not None:
-            if self.sleeper.locked():       # Ctrl-C may have come after the next line.
+            if self.sleeper.locked():       # It is not if Ctrl-C came between the next two lines before.
                 self.sleeper.release()
             self.sleeper = None
 
@@ -158,17 +158,19 @@ class Task:
     steps: list[Step]
     seconds: float              # Estimated.
     followers: list[int]        # Indices of the tasks that need this one.
-    shared: list[int]           # Slots that other tasks use, too. They are emptied when all have; steps empty the rest.
+    shared: list[int]           # Slots that other tasks use, too. The last one empties them; steps empty the rest.
 
 
 def tasks_of(steps: Sequence[Step], seconds: Sequence[float], kept: Collection[int]) -> list[Task]:
     """Steps as a list of tasks, in the same order. Parameters: see `Lanes`.
 
-    A step that takes less than waking the other lane joins the task that makes what it needs, if one alone does.
+    A step that takes less time than waking the other lane joins the task that makes all that it needs, if there is one.
     """
     needs = needs_of(steps)
     group_of, groups = grouped(needs, seconds)
-    users, followers, shared = collections.defaultdict(set), [set() for _ in groups], [[] for _ in groups]
+    users: dict[int, set[int]] = collections.defaultdict(set)
+    followers: list[set[int]] = [set() for _ in groups]
+    shared: list[list[int]] = [[] for _ in groups]
     for step, group, before in zip(steps, group_of, needs, strict=True):
         for slot in {*step.sources, *step.targets}.difference(kept):
             users[slot].add(group)
@@ -185,7 +187,8 @@ def tasks_of(steps: Sequence[Step], seconds: Sequence[float], kept: Collection[i
 
 def grouped(needs: Sequence[set[int]], seconds: Sequence[float]) -> tuple[list[int], list[list[int]]]:
     """Which steps become one task: the number of each step's task, and for each task the indices of its steps."""
-    group_of, groups = [], []
+    group_of: list[int] = []
+    groups: list[list[int]] = []
     for index, before in enumerate(needs):
         makers = {group_of[other] for other in before}
         if len(makers) == 1 and seconds[index] < WAKING_SECONDS:
@@ -206,12 +209,12 @@ def needs_of(steps: Sequence[Step]) -> list[set[int]]:
 
 @functools.cache
 def second_lane() -> queue.SimpleQueue:
-    """The queue to the thread of the second lanes; it calls what it gets, and ends with None.
+    """The queue to the thread of the second lanes. The thread calls what it gets, and ends when it gets None.
 
-    It treats denormal numbers as the thread does that first asks for it. A plain queue: those of `concurrent.futures`
-    can stay locked when Ctrl-C comes while something is put in.
+    It treats denormal numbers as the thread does that calls this first. The queue is a plain one: those of
+    `concurrent.futures` can stay locked when Ctrl-C comes while something is put in.
     """
-    jobs = queue.SimpleQueue()
+    jobs: queue.SimpleQueue = queue.SimpleQueue()
     threading.Thread(target=serve, args=[jobs], daemon=True, name='second lane').start()
     return jobs
 
@@ -220,7 +223,7 @@ def serve(jobs: queue.SimpleQueue) -> None:
     """Call what comes out of `jobs` until that is None."""
     while (job := jobs.get()) is not None:
         job()
-        del job     # And all its values.
+        del job     # It refers to all values of a call.
 
 
 def end_second_lane() -> None:
@@ -230,4 +233,4 @@ def end_second_lane() -> None:
     second_lane.cache_clear()
 
 
-os.register_at_fork(after_in_child=second_lane.cache_clear)     # Threads do not come along.
+os.register_at_fork(after_in_child=second_lane.cache_clear)     # The child has no such thread.

@@ -36,8 +36,8 @@ class TorchLinker(LocalLinker):
         if precision not in PRODUCT_DTYPES:
             raise ValueError(f'precision={precision!r}: choose one of {", ".join(PRODUCT_DTYPES)}')
         self.device, self.precision, self.capture = str(device), precision, capture
-        self.fgraph = None
-        self.updated_vars = {}
+        self.fgraph: Any = None
+        self.updated_vars: dict = {}
 
     def accept(self, fgraph: Any, no_recycling: Any = None, profile: Any = None) -> 'TorchLinker':
         """A linker for `fgraph`: a new one, so that modes, which keep a linker, do not keep graphs alive."""
@@ -88,7 +88,7 @@ def check_supported(node: Any) -> None:
     if isinstance(node.op, Elemwise):
         check_scalar(node.op.scalar_op, node)
     elif not is_registered(node.op) and not hosts.runs_on_host(node):
-        lower(node.op, node, None)
+        lower(node.op, node, None)      # type: ignore[arg-type]  # It only raises.
 
 
 def check_scalar(op: Any, node: Any) -> None:

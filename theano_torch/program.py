@@ -31,7 +31,7 @@ class Program:
         What the slots hold at the start: static values and None.
     input_slots, output_slots : list of int
     in_place : list of (int or None)
-        For each output, which input's new value it is: it may be in the old one's memory.
+        For each output, the index of the input whose new value it is: it may be in the old value's memory. Else None.
     copied : list of int or None
         Which outputs have to be copied, because they share memory with something else. None: find out in each call.
     is_fixed : bool
@@ -60,14 +60,17 @@ class Program:
         return outputs
 
 
+AnyProgram = Program | capture.CapturedProgram
+
+
 def copy_outputs(outputs: list, copied: Sequence[int]) -> None:
-    """Replace those outputs by copies whose indices are in `copied`."""
+    """Replace the outputs at the indices `copied` by copies."""
     for index in copied:
         outputs[index] = outputs[index].clone(memory_format=torch.contiguous_format)
 
 
 def aliases(inputs: Sequence, statics: Sequence, outputs: Sequence, in_place: Sequence[int | None]) -> list[int]:
-    """Indices of the outputs that do not own their memory alone or are not contiguous; `in_place` as of `Program`."""
+    """Indices of the outputs that have no memory of their own or are not contiguous. For `in_place` see `Program`."""
     seen = {storage_of(value) for value in (*inputs, *statics)} - {0}
     copied = []
     for index, (value, target) in enumerate(zip(outputs, in_place, strict=True)):
@@ -85,10 +88,11 @@ def aliases(inputs: Sequence, statics: Sequence, outputs: Sequence, in_place: Se
 
 def assemble(tracer: Tracer, inputs: Sequence, on_host: Sequence[bool], outputs: Sequence,
              in_place: list[int | None], copied: list[int] | None) -> Program:
-    """A program out of the steps of a walk: without those that nothing needs, with slots in the place of variables."""
+    """Make a program of the steps of a walk: leave out those that nothing needs, and give variables their slots."""
     output_keys = [(var, hosts.is_host_type(var)) for var in outputs]
     traced = needed_steps(tracer.schedule.steps, output_keys)
-    slots, initial = {}, []
+    slots: dict[tuple, int] = {}
+    initial: list = []
 
     def slot(key: tuple) -> int:
         if key not in slots:
@@ -149,17 +153,18 @@ class Runner:
         self.update_cells = [cells[var] for var in updated]
         self.num_returned = len(fgraph.outputs) - len(updated)
         self.in_place = [None] * self.num_returned + [fgraph.inputs.index(var) for var in updated]
-        # An output that is an input shares its cell, which is not to be written to.
+        # An output that is also an input has the input's cell, which must not be written to.
         inputs = {id(cell) for cell in input_storage}
         self.result_cells = [None if id(cell) in inputs else cell for cell in output_storage[:self.num_returned]]
         self.on_host = [is_host_input(var) for var in fgraph.inputs]
-        # The inputs whose memory is that of a shared variable.
+        # For each input, the cell of the shared variable whose memory it is, or None.
         self.device_cells = [cell if isinstance(cell, DeviceCell) and cell.device == device else None
                              for cell in input_storage]
         self.graphs = capture.graphs_on(device) if captures and device.type == 'cuda' else None
         self.scheduler = Scheduler(order, device)
-        self.programs = collections.OrderedDict()       # signature -> list of programs, the last used one first
-        self.constants = {}
+        # signature -> programs, the last used one first
+        self.programs: collections.OrderedDict[tuple, list[AnyProgram]] = collections.OrderedDict()
+        self.constants: dict = {}
 
     def __call__(self, output_subset: None = None) -> list:
         with memory.translating_errors(self.device), torch.inference_mode(), self.scheduler.around_call():
@@ -178,16 +183,16 @@ class Runner:
         return returned + [None] * (len(outputs) - self.num_returned)      # Theano drops the updates.
 
     def read(self, cell: list, is_host: bool) -> Any:
-        """The content of an input cell as contiguous tensor on the device, or as it is where it stays on the host."""
+        """The content of an input cell as a contiguous tensor on the device, or as it is where it stays on the host."""
         if isinstance(cell, DeviceCell):
-            return cell.tensor.to(self.device)
+            return cell.tensor.to(self.device)      # type: ignore[union-attr]  # It has a value.
         value = cell[0]
         if is_host:
             return value
         return from_numpy(value, self.device)
 
     def compute(self, inputs: list) -> list:
-        """The outputs, from a program that is there or a new one."""
+        """The outputs, computed by a program that exists or by a new one."""
         signature = tuple(getattr(value, 'shape', None) for value in inputs)
         programs = self.programs.setdefault(signature, [])
         self.programs.move_to_end(signature)
@@ -199,32 +204,34 @@ class Runner:
             if index:
                 programs.insert(0, programs.pop(index))
             return outputs
-        program, outputs = self.make_program(inputs)
+        program, computed = self.make_program(inputs)
         programs.insert(0, program)
         del programs[MAX_PROGRAMS:]
         while len(self.programs) > MAX_SIGNATURES:
             self.programs.popitem(last=False)
-        return program(inputs) if outputs is None else outputs
+        return program(inputs) if computed is None else computed
 
-    def make_program(self, inputs: list) -> tuple[Program | capture.CapturedProgram, list | None]:
-        """A program for inputs of these shapes, and the outputs; None if it has yet to be called for them."""
+    def make_program(self, inputs: list) -> tuple[AnyProgram, list | None]:
+        """A program for inputs of these shapes, and the outputs, or None if the program has yet to compute them."""
         tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.scheduler)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
         copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs, self.in_place)
         program = assemble(tracer, self.fgraph.inputs, self.on_host, self.fgraph.outputs, self.in_place,
                            None if tracer.is_dynamic else copied)
+        made: AnyProgram = program
         if self.graphs is not None and capture.can_be_captured(program):
-            program = capture.CapturedProgram(program, self.device_cells, self.num_returned, self.graphs)
+            made = capture.CapturedProgram(program, self.device_cells, self.num_returned, self.graphs)
         if not tracer.schedule.is_final:
-            return program, None
+            return made, None
         copy_outputs(outputs, copied)
-        return program, outputs
+        return made, outputs
 
 
 def is_memory_of(array: Any, tensor: Any) -> bool:
-    """Whether `tensor` is `array`, changed in place.
+    """Whether `tensor` has the memory of `array`: the value was changed in place.
 
-    An array around its tensor in the place of the array itself would add a link to a chain in every call.
+    Then `array` is to stay. A new array, made of the tensor, would keep the old one alive, and every call would add a
+    link to that chain.
     """
     return isinstance(array, np.ndarray) and isinstance(tensor, torch.Tensor) and array.shape == tensor.shape and \
         array.size > 0 and array.flags.c_contiguous and array.__array_interface__['data'][0] == tensor.data_ptr()

@@ -2,10 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from theano_torch.trace import Build
+from typing import Any
 
 
 class UnsupportedOp(NotImplementedError):
@@ -13,7 +10,7 @@ class UnsupportedOp(NotImplementedError):
 
 
 @functools.singledispatch
-def lower(op: Any, node: Any, build: 'Build') -> Callable | tuple[Callable, Sequence]:
+def lower(op: Any, node: Any, build: Any) -> Callable | tuple[Callable, Sequence]:
     """Return what computes the outputs of `node` from its inputs; dispatched on the class of `op`.
 
     Called when a graph is specialised to the shapes of its inputs, not while it runs.
@@ -81,7 +78,7 @@ def lower_activation(op: Any) -> tuple[str, list, Callable] | None:
     return None
 
 
-def on_host(op: Any, node: Any, build: 'Build') -> Callable:
+def on_host(op: Any, node: Any, build: Any) -> Callable:
     """A lowering that runs the op's own Python code on the host, for ops where speed does not matter.
 
     >>> theano_torch.lower.register(MyOp)(theano_torch.on_host)

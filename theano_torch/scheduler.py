@@ -2,14 +2,15 @@
 
 This is the one interface to threads and lanes. A function has a `Scheduler`. Each of its programs gets a `Schedule`:
 
-- The walk over the graph that makes the program calls `begin` before each node, `add` for each step, `arguments` for
-  what a node is computed with, and `end`.
-- Afterwards `is_final` says whether the walk has computed what the program will. If not, the program is run as well.
+- A walk over the graph makes the program. It calls `begin` before each node, `add` for each step, `arguments` to get
+  the values that a node is computed with, and `end` after the last node.
+- Afterwards `is_final` says whether the walk has computed exactly what the program computes. If not, the program is
+  run as well.
 - `parts` turns the steps into the parts of the program, each with a method `run`.
 
-How many threads an operation has may change the last bits of its result. So that depends on the graph and on shapes
-alone, and a function computes with the same numbers of threads in every call: the walk sets those that the program will
-set. It cannot do so for steps that will run in lanes. Then it is not final.
+The number of threads of an operation may change the last bits of its result. Therefore it depends on the graph and on
+shapes alone, and is the same in every call of a function. In the first call, the walk sets the numbers that the program
+will set. It cannot do so for steps that will run in lanes: with such steps it is not final.
 """
 
 import contextlib
@@ -24,14 +25,16 @@ from theano_torch.steps import Part, Serial, Step, TracedStep
 import torch
 from theano import printing
 
-# What runs with all threads outside of lanes: with less to do, waking them costs more than they save.
+# Outside of lanes, nodes with at least this much work run with all threads. With less, waking the threads costs more
+# than they save.
 WIDE_PRODUCT = 3000000      # Multiplications per kernel element.
 WIDE_ELEMENTS = 500000      # Of the largest input of other nodes.
 
-SPEED_UP = 1.6              # Of products with all threads over half of them.
-SMALL_STEP = 1500000        # Multiplications: below this mean, handing over the interpreter costs more than lanes save.
-BIG_PRODUCT = 600000000     # Multiplications per kernel element: beside such ones waking threads does not count, and
-                            # lanes would only take more memory.
+SPEED_UP = 1.6              # How much faster products are with all threads than with half of them.
+SMALL_STEP = 1500000        # Multiplications per step: with fewer on average, passing on the interpreter costs more
+                            # than lanes save.
+BIG_PRODUCT = 600000000     # Multiplications per kernel element: next to products this big, the cost of waking threads
+                            # does not matter, and lanes would only take more memory.
 
 
 class Scheduler:
@@ -45,11 +48,12 @@ class Scheduler:
 
     def __init__(self, order: list, device: torch.device) -> None:
         self.order, self.device = order, device
-        self.policy = None      # For the threads of the first caller; who compiles may have others.
+        # Made in the first call, for the number of threads then: it may be another one while the function is compiled.
+        self.policy: ThreadPolicy | None = None
 
     @contextlib.contextmanager
     def around_call(self) -> Iterator[None]:
-        """Around a call of the function: PyTorch's number of threads is as before afterwards."""
+        """Around a call of the function: restores PyTorch's number of threads afterwards."""
         before = torch.get_num_threads()
         try:
             yield
@@ -70,9 +74,9 @@ class Schedule:
     Attributes
     ----------
     steps : list of TracedStep
-        All that were added.
+        All steps that were added.
     is_final : bool
-        Whether the walk over the graph has computed what the program will.
+        Whether the walk over the graph has computed exactly what the program computes.
     """
 
     is_final = True
@@ -91,7 +95,7 @@ class Schedule:
         self.steps.append(step)
 
     def arguments(self, node: Any, values: Sequence) -> Sequence:
-        """`values`, the inputs of `node`, as what it is computed with in the walk."""
+        """What the walk computes `node` with; `values` are its inputs."""
         return values
 
     def parts(self, traced: Sequence[TracedStep], steps: Sequence[Step], kept: Collection[int]) -> list[Part]:
@@ -100,8 +104,9 @@ class Schedule:
         Parameters
         ----------
         traced : list of TracedStep
-            What the steps were made of, some of those that were added.
+            Some of the steps that were added.
         steps : list of Step
+            Made of `traced`, in the same order.
         kept : collection of int
             Slots that are needed afterwards.
         """
@@ -109,13 +114,13 @@ class Schedule:
 
 
 class ThreadedSchedule(Schedule):
-    """Each step runs with the number of threads that `policy` says, some perhaps in lanes."""
+    """Each step runs with the number of threads that `policy` gives it; some steps may run in lanes."""
 
     def __init__(self, policy: 'ThreadPolicy', shapes: costs.Shapes) -> None:
         super().__init__()
         self.policy, self.shapes = policy, shapes
         self.num_begun = 0
-        self.threads = None         # Of the node that is computed now.
+        self.threads: int | None = None     # Of the node that is computed now.
 
     def begin(self, node: Any) -> None:
         self.decide()
@@ -128,7 +133,7 @@ class ThreadedSchedule(Schedule):
         self.threads = None
 
     def decide(self) -> None:
-        """Once all nodes have been computed that may run in lanes: decide whether they will."""
+        """Decide whether there will be lanes, once all nodes that may run in lanes have been computed."""
         if self.num_begun == self.policy.last and \
                 self.policy.has_lanes([step.node for step in self.steps], self.shapes):
             self.is_final = False
@@ -140,7 +145,7 @@ class ThreadedSchedule(Schedule):
         super().add(step)
 
     def arguments(self, node: Any, values: Sequence) -> Sequence:
-        """Where the program will be run as well, copies for a node that destroys its inputs: they are needed again."""
+        """Copies for a node that destroys its inputs, if the program will be run as well: it needs the inputs again."""
         if self.is_final or not getattr(node.op, 'destroy_map', None):
             return values
         return [value.clone() if isinstance(value, torch.Tensor) else value for value in values]
@@ -160,7 +165,7 @@ class ThreadedSchedule(Schedule):
 
 
 def with_threads(steps: Sequence[Step], traced: Sequence[TracedStep]) -> Serial:
-    """`steps` with others in between that set the number of threads where it changes."""
+    """`steps`, and between them further steps that set the number of threads where it changes."""
     result, threads = [], None
     for step, origin in zip(steps, traced, strict=True):
         if origin.threads not in (None, threads):
@@ -185,12 +190,12 @@ class ThreadPolicy:
     ----------
     order : list of theano.gof.Apply
     threads : int
-        All that there are.
+        How many there are in all.
 
     Attributes
     ----------
     last : int
-        The first node that destroys its inputs: from it on nodes run one by one.
+        Index of the first node that destroys its inputs. From there on nodes run one by one.
     """
 
     def __init__(self, order: list, threads: int) -> None:
@@ -208,7 +213,7 @@ class ThreadPolicy:
         return self.threads if is_wide else 1
 
     def has_lanes(self, nodes: Sequence, shapes: costs.Shapes) -> bool:
-        """Whether lanes are worth while for `nodes`, of which some may be None: conversions."""
+        """Whether lanes pay off for `nodes`. None stands for a conversion between host and device."""
         products = [node for node in nodes if node is not None and costs.is_product(node)]
         if not self.may_have_lanes or any(costs.multiplications_per_kernel_element(node, shapes) >= BIG_PRODUCT
                                           for node in products):
@@ -223,7 +228,7 @@ def is_in_order(op: Any) -> bool:
 
 
 def first_in_lanes(steps: Sequence[Step], seconds: Sequence[float], seconds_alone: Sequence[float]) -> int:
-    """Index of the first step from which on lanes are faster than one step after the other; ``len(steps)``: never.
+    """Index of the step from which on lanes save the most time; ``len(steps)`` if they save none.
 
     Parameters
     ----------
@@ -232,7 +237,7 @@ def first_in_lanes(steps: Sequence[Step], seconds: Sequence[float], seconds_alon
         What each step takes in a lane, and outside of lanes.
     """
     needs = needs_of(steps)
-    path = [0.0] * len(steps)       # The longest one from the end of a step to the end of all.
+    path = [0.0] * len(steps)       # For each step, the seconds of the longest chain of steps after it.
     best, shortest = len(steps), sum(seconds_alone)
     before, work, longest = shortest, 0.0, 0.0
     for index in reversed(range(len(steps))):

@@ -29,15 +29,15 @@ class DeviceCell(list):
         super().__init__([None])
         import torch
         self.device = torch.device(device)
-        self.tensor = None
+        self.tensor: torch.Tensor | None = None
         self[0] = value
 
-    def __getitem__(self, index: int) -> np.ndarray | None:
+    def __getitem__(self, index: Any) -> Any:
         if index != 0:
             return super().__getitem__(index)
         return None if self.tensor is None else self.tensor.to('cpu', copy=True).numpy()
 
-    def __setitem__(self, index: int, value: np.ndarray | None) -> None:
+    def __setitem__(self, index: Any, value: Any) -> None:
         from theano_torch.convert import from_numpy
 
         import torch

@@ -1,4 +1,4 @@
-"""Steps: what a program does, one entry for each node that it computes. Running a list of them.
+"""Steps, of which programs are lists, and what runs such lists. Most steps compute one node.
 
 A step reads and fills slots. Slots are places in a list of values.
 """
@@ -17,7 +17,7 @@ class Step(NamedTuple):
     sources: tuple[int, ...]            # Slots of the arguments.
     target: int | tuple[int, ...]       # Slot of the result; a tuple where the function returns a tuple.
     emptied: tuple[int, ...] = ()       # Slots that are not needed afterwards.
-    node: Any = None                    # Theano's, for messages of errors. None: a conversion between host and device.
+    node: Any = None                    # Theano's, named in errors. None: a conversion, or what sets the threads.
 
     @property
     def targets(self) -> tuple[int, ...]:
@@ -29,7 +29,7 @@ class Step(NamedTuple):
 class TracedStep:
     """A step while its program is made, with variables in the place of slots.
 
-    Sources and targets are keys, pairs of a variable and whether its value is the one on the host.
+    Sources and targets are keys: pairs of a variable and a bool, which is true for the variable's value on the host.
     """
 
     function: Callable
@@ -38,14 +38,16 @@ class TracedStep:
     node: Any = None
     is_single: bool = True              # Whether the function returns its only result, not a tuple.
     # Notes of the schedule:
-    threads: int | None = None          # That the step runs with outside of lanes. None: as many as before.
+    threads: int | None = None          # How many the step runs with outside of lanes. None: as many as before.
     may_be_in_lanes: bool = False
 
 
 class Part(Protocol):
     """A part of a program."""
 
-    steps: Sequence[Step]
+    @property
+    def steps(self) -> Sequence[Step]:
+        """All steps."""
 
     def run(self, values: list) -> None:
         """Run all steps on the slots `values`."""
@@ -63,7 +65,9 @@ class Serial:
 
 def execute(steps: Sequence[Step], values: list) -> None:
     """Run `steps` in order on the slots `values`. Errors name the node."""
-    arguments, node = (), None
+    arguments: Sequence = ()
+    target: Any
+    node = None
     try:
         for function, sources, target, emptied, node in steps:     # noqa: B007  (used where it fails)
             arguments = [values[slot] for slot in sources]
@@ -84,7 +88,7 @@ def execute(steps: Sequence[Step], values: list) -> None:
 
 
 def emptying(steps: Sequence[Step], own: Collection[int]) -> list[Step]:
-    """`steps` that empty the slots in `own` after their last use."""
+    """Copies of `steps` that empty each slot in `own` after its last use."""
     own = set(own)
     last_use = {slot: index for index, step in enumerate(steps) for slot in (*step.sources, *step.targets)}
     result = []

@@ -7,9 +7,9 @@ The first call with new input shapes walks the graph node by node and computes i
   Computed with NumPy in each call.
 - on the device: everything else, a tensor.
 
-A lowering that asks for the value of a variable that is not static (a shape or index that is computed from data)
-makes its step a dynamic one, which is lowered again when that value changes. Every step whose output shape may depend
-on values checks it; another shape than in the first call means that the steps do not hold (`WrongShapes`).
+A lowering may ask for the value of a variable that is not static, such as a shape or index that is computed from data.
+Its step is then dynamic: it is lowered again when that value changes. A step whose output shape may depend on values
+checks the shape in every call. If the shape is not that of the first call, the steps do not fit: `WrongShapes`.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ class Facts:
     ----------
     device : torch.device
     product_dtype : torch.dtype
-        In which convolutions and matrix products of float32 compute.
+        The type in which convolutions and matrix products of float32 compute.
     statics : dict
         Variable -> value on the host. Constants are static, too, but not in here.
     shapes : dict
@@ -77,11 +77,11 @@ class Build:
         self.facts, self.device = facts, facts.device
         self.is_static = facts.is_static
         self.live = live
-        self.asked = []             # Variables whose current value was asked for.
+        self.asked: list = []       # Variables whose current value was asked for.
         self.varying = False        # Set by a lowering whose output shapes depend on values.
 
     def computing(self, dtype: torch.dtype) -> torch.dtype:
-        """The type in which a convolution or matrix product computes whose result has the type `dtype`."""
+        """The type in which a convolution or matrix product computes if its result has the type `dtype`."""
         return self.facts.product_dtype if dtype == torch.float32 else dtype
 
     def shape(self, var: Any) -> tuple[int, ...]:
@@ -113,7 +113,7 @@ class Tracer:
     ----------
     order : list of theano.gof.Apply
     constants : dict
-        Constant -> tensor on the device; kept and filled across walks.
+        Constant -> tensor on the device. Walks add to it, and later walks use what is there.
     device : torch.device
     product_dtype : torch.dtype
         See `Facts`.
@@ -122,7 +122,7 @@ class Tracer:
     Attributes
     ----------
     schedule : scheduler.Schedule
-        It has the steps.
+        Holds the steps.
     """
 
     def __init__(self, order: list, constants: dict, device: torch.device, product_dtype: torch.dtype,
@@ -130,15 +130,15 @@ class Tracer:
         self.order, self.constants = order, constants
         self.facts = Facts(device, product_dtype)
         self.schedule = scheduler.new_schedule(self.facts.shapes)
-        self.static_tensors = {}    # static variable -> its value as a tensor
-        self.values = {}            # (variable, is_host) -> value in this call
-        self.is_dynamic = False     # Whether what a step computes, a view or a copy, may depend on values.
+        self.static_tensors: dict = {}      # static variable -> its value as a tensor
+        self.values: dict = {}      # (variable, is_host) -> value in this call
+        self.is_dynamic = False     # Whether values may change what a step does, or whether its result is a view.
         self.destroyed = {alias_root(node.inputs[index]) for node in order
                           for indices in getattr(node.op, 'destroy_map', {}).values() for index in indices}
-        self.destroyed_storages = set()     # Addresses of what some step of this program works on in place.
+        self.destroyed_storages: set[int] = set()   # Addresses of the memory that steps of this program overwrite.
 
     def run(self, inputs: Sequence, outputs: Sequence, values: Sequence, on_host: Sequence[bool]) -> list:
-        """Walk.
+        """Walk over the graph.
 
         Parameters
         ----------
@@ -184,7 +184,7 @@ class Tracer:
             self.facts.shapes[var] = tuple(value.shape)
 
     def get(self, var: Any, is_host: bool) -> Any:
-        """The value of `var` in one of its two forms, which is made (by a step, unless static) where it is missing."""
+        """The value of `var` in one of its two forms. A missing form is made, by a step unless `var` is static."""
         key = (var, is_host)
         if key in self.values:
             return self.values[key]
@@ -202,7 +202,7 @@ class Tracer:
         return known[var]
 
     def convert(self, var: Any, is_host: bool) -> np.ndarray | torch.Tensor:
-        """The value of `var` in one form made out of the other one, by a step."""
+        """The value of `var` in one form. A new step makes it from the other form."""
         device = self.facts.device
         function = to_numpy if is_host else lambda value: from_numpy(value, device)
         self.schedule.add(TracedStep(function, [(var, not is_host)], [(var, is_host)]))
@@ -250,7 +250,7 @@ class Tracer:
         live = {var: self.values[var, is_host] for is_host in (False, True) for var in node.inputs
                 if (var, is_host) in self.values}
         build = Build(self.facts, live)
-        arguments = []
+        arguments: list = []
         with naming(node, arguments):
             function, variables = lowered(node, build)
             arguments.extend(self.get(var, hosts.is_host_type(var)) for var in variables)
@@ -279,7 +279,7 @@ class Tracer:
             self.put(var, hosts.is_host_type(var), value)
 
     def is_hidden_view(self, node: Any, build: Build, arguments: Sequence, results: Any) -> bool:
-        """Whether `results` may be, where Theano's op makes new tensors, in memory that a later step destroys."""
+        """Whether `results` may lie in memory that a later step destroys, while for Theano they are new tensors."""
         if not self.destroyed or getattr(node.op, 'view_map', None) or getattr(node.op, 'destroy_map', None):
             return False
         if build.asked or build.varying:
@@ -308,7 +308,7 @@ def lowered(node: Any, build: Build) -> tuple[Callable, Sequence]:
 
 
 def checked(function: Callable, shapes: Sequence[tuple[int, ...] | None], is_single: bool) -> Callable:
-    """`function`, but another output shape than `shapes` raises `WrongShapes`."""
+    """`function`, but it raises `WrongShapes` if its output shapes are not `shapes`."""
     shapes = [None if shape is None else tuple(shape) for shape in shapes]
 
     def run(*arguments: Any) -> Any:
@@ -321,7 +321,7 @@ def checked(function: Callable, shapes: Sequence[tuple[int, ...] | None], is_sin
 
 
 class Dynamic:
-    """A step whose lowering depends on values: lowered again for each new combination of them, which are remembered.
+    """A step whose lowering depends on values. It is lowered for each new combination of them; lowerings are kept.
 
     Called with the tensors of the lowering's variables and then the values that it asked for.
 

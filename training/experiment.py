@@ -60,6 +60,18 @@ def build_network(name: str, experiment: dict, num_channels: int, resolution: in
     return Network(name, func=func, num_channels=num_channels, resolution=resolution, label_size=label_size, **kwargs)
 
 
+def build_and_verify(name: str, experiment: dict, training_set: Dataset) -> Network:
+    """Build the network `name` for a data set, make sure that its pickle could rebuild it, and print its layers.
+
+    The second building draws from NumPy's generator, as in the release: one network is verified before the next one is
+    built.
+    """
+    net = build_network(name, experiment, training_set.shape[0], training_set.resolution, training_set.label_size)
+    net.verify_rebuild()    # Better found out now than after two weeks.
+    net.print_topology()
+    return net
+
+
 def run_experiment(
     experiment,             # Resolved experiment, see resolve_config.
     data_dir,               # Folder of the HDF5 files.
@@ -226,12 +238,7 @@ def prepare(experiment: dict, data_dir: str, networks: str | None = None) -> tup
     np.random.seed(experiment.get('random_seed', 1000))
     training_set = open_dataset(experiment, data_dir)
     if networks is None:
-        G, D = (build_network(name, experiment, training_set.shape[0], training_set.resolution,
-                              training_set.label_size) for name in 'GD')
-        for net in (G, D):
-            # A network that cannot be rebuilt from its pickle is better found out now than after two weeks.
-            net.verify_rebuild()
-            net.print_topology()
+        G, D = (build_and_verify(name, experiment, training_set) for name in 'GD')
         return training_set, G, D, None
     if not os.path.isfile(networks):
         raise UserError(f'train.resume_run_id: there is no network pickle {networks}')
@@ -269,7 +276,8 @@ def write_run_files(run_dir: str, experiment: dict, environment: theano_env.Envi
     begin = 'started'
     if start.state:
         begin = f'resumed at kimg {start.state.document["cur_nimg"] / 1000:.3f}'
-    append_bytes(os.path.join(run_dir, 'run.txt'), (f'command: {command_line()}\n{begin}: '
-                                              f'{time.strftime("%Y-%m-%d %H:%M:%S")}\nmachine: '
-                                              f'{platform.platform()}, Python {platform.python_version()}, NumPy '
-                                              f'{np.__version__}\n{environment}\n').encode())
+    text = (f'command: {command_line()}\n'
+            f'{begin}: {time.strftime("%Y-%m-%d %H:%M:%S")}\n'
+            f'machine: {platform.platform()}, Python {platform.python_version()}, NumPy {np.__version__}\n'
+            f'{environment}\n')
+    append_bytes(os.path.join(run_dir, 'run.txt'), text.encode())

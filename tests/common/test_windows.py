@@ -26,7 +26,8 @@ for name in sys.argv[1:]:
         print(f'{name}: {error!r}')
 '''
 
-PEAK_MEMORY = WITHOUT_UNIX + '''
+# On Linux psutil itself needs `resource`.
+PEAK_MEMORY = 'import psutil\n' + WITHOUT_UNIX + '''
 from common.machine import peak_memory
 print(peak_memory())
 '''

@@ -22,7 +22,7 @@ import theano_env
 import train
 from nets import updates
 from nets.network import Network
-from training import steps
+from training import functions_ahead, steps
 from training.schedule import Schedule
 
 ON_ALL_DEVICES = pytest.mark.parametrize('device', ['cpu', pytest.param('cuda:0', marks=pytest.mark.gpu)],
@@ -198,7 +198,7 @@ def test_too_little_memory_is_one_line(device, tmp_path, capsys, monkeypatch):
             functions = compile_functions(*args, **kwargs)
             stack.enter_context(no_more_memory(device, monkeypatch))
             return functions
-        monkeypatch.setattr(steps, 'compile_training_functions', compile_and_fill)
+        monkeypatch.setattr(functions_ahead, 'compile_training_functions', compile_and_fill)
         monkeypatch.setattr(config, 'theano_flags', {'device': device.replace(':', '')})
         options = {'G.fmap_max': 8, 'D.fmap_max': 8, 'train.minibatch_default': 512, 'dataset.resolution': 4}
         status = train.main(['--data-dir', str(tmp_path), '--result-dir', str(tmp_path)] + [

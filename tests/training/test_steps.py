@@ -10,7 +10,7 @@ import theano.tensor as T
 
 from nets.network import Network
 from tests.helpers import load_golden, training_functions
-from training import steps
+from training import functions_ahead, steps
 from training.functions_ahead import FunctionsAhead
 from training.schedule import Schedule, lod_range_of, next_lod_range
 
@@ -33,8 +33,8 @@ def compiled(monkeypatch):
                 time.sleep(0.001)
         return steps.TrainingFunctions(lod_range_of(schedule), None, [])
 
-    monkeypatch.setattr(steps, 'compile_training_functions', compile_instead)
-    monkeypatch.setattr(steps, 'layer_streams', lambda *nets: [])
+    monkeypatch.setattr(functions_ahead, 'compile_training_functions', compile_instead)
+    monkeypatch.setattr(functions_ahead, 'layer_streams', lambda *nets: [])
     return calls
 
 

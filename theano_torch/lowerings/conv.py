@@ -142,7 +142,7 @@ def forward_convolution(op: Any, node: Any, build: Build) -> LoweredConvolution:
     channels = image_shape[1], filters_shape[1] * groups
     if channels[0] != channels[1]:
         raise ValueError('The image has %d channels, the filters (times groups) have %d' % channels)
-    faster = geometry.faster([winograd.Convolution], build, filters_shape, image_shape, pad)
+    faster: Any = geometry.faster([winograd.Convolution], build, filters_shape, image_shape, pad)
 
     def convolve(image: Tensor, filters: Tensor, bias: Tensor | None = None) -> Tensor:
         return convolution(geometry.image(geometry.padded(image)), geometry.flip(filters.to(geometry.compute)), bias,
@@ -175,7 +175,7 @@ def transposed_convolution(op: Any, node: Any, build: Build) -> LoweredConvoluti
     if not all(0 <= rest < step for rest, step in zip(missing, stride, strict=True)):
         raise ValueError(f'gradients of size {top_size} do not belong to images of size {image_size}')
     # Of stride one it is a convolution with transposed filters.
-    faster = geometry.faster(
+    faster: Any = geometry.faster(
         [winograd.Convolution], build, [filters_shape[1], filters_shape[0], *kernel_size], top_shape,
         [size - 1 - edge for size, edge in zip(kernel_size, pad, strict=True)])
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from theano_torch.convert import computing_dtype, filled, torch_dtype
-from theano_torch.lowerings.scalars import TAKE_NUMBERS
+from theano_torch.lowerings.scalars import TAKE_NUMBERS, Value
 from theano_torch.registry import lower, lower_scalar
 from theano_torch.trace import Build
 
@@ -31,9 +31,8 @@ def typed(node: Any, op: Any) -> Callable:
     casts = not isinstance(op, UNTYPED) and any(torch_dtype(var.type.dtype) != compute for var in node.inputs)
 
     def run(*args: Any) -> Tensor:
-        if casts:
-            args = [arg.to(compute) if isinstance(arg, torch.Tensor) else arg for arg in args]
-        result = function(*args)
+        arguments = [arg.to(compute) if isinstance(arg, torch.Tensor) else arg for arg in args] if casts else args
+        result = function(*arguments)
         return result if result.dtype == dtype else result.to(dtype)
     if not casts and dtype == compute and not isinstance(op, UNTYPED):
         return function
@@ -62,7 +61,7 @@ def _(op, node):
     return composite
 
 
-def constant(var: Any, like: Tensor, op: Any) -> Tensor | int | float | complex:
+def constant(var: Any, like: Tensor, op: Any) -> Value:
     """A constant inside a Composite for the scalar op `op`."""
     if isinstance(op, TAKE_NUMBERS):
         return var.data.item()

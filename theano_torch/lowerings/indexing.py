@@ -1,7 +1,7 @@
 """Basic and advanced indexing, reading and writing, with NumPy's rules."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from theano_torch.registry import lower
 from theano_torch.trace import Build
@@ -22,7 +22,7 @@ def basic_index(idx_list: Sequence, variables: Sequence, build: Build) -> Index:
     def resolve(entry: Any) -> int | None:
         return entry if entry is None or isinstance(entry, int) else int(build.host(remaining.pop(0)))
 
-    index = []
+    index: list = []
     for entry in idx_list:
         if isinstance(entry, slice):
             index.append(slice(*[resolve(part) for part in (entry.start, entry.stop, entry.step)]))
@@ -31,7 +31,7 @@ def basic_index(idx_list: Sequence, variables: Sequence, build: Build) -> Index:
     return tuple(index)
 
 
-def is_backward(entry: int | slice) -> bool:
+def is_backward(entry: int | slice) -> TypeGuard[slice]:
     """Whether `entry` is a slice with a negative step."""
     return isinstance(entry, slice) and entry.step is not None and entry.step < 0
 
@@ -117,7 +117,8 @@ def advanced(x: Tensor, entries: Sequence) -> tuple[Tensor, list[Tensor | None]]
 
     Index tensors stay apart from the slices, so that `aten.index` puts the indexed dimensions where NumPy does.
     """
-    tensors, flips, axis = [], [], 0
+    tensors: list[Tensor | None] = []
+    flips, axis = [], 0
     for entry in entries:
         if entry is None:
             x = x.unsqueeze(axis)

@@ -43,7 +43,7 @@ class Windows:
         self.device = build.device
         self.is_tiling = self.size == self.stride and not any(self.pad) and \
             all(n % k == 0 for n, k in zip(self.image, self.size, strict=True))
-        self.known_counts = {}
+        self.known_counts: dict[torch.dtype, Tensor] = {}
         # Room for all windows, also those that stick out at the end.
         self.padded = [max(n + 2 * p, (o - 1) * s + k) if o else n + 2 * p for n, p, o, s, k in
                        zip(self.image, self.pad, self.out, self.stride, self.size, strict=True)]
@@ -61,7 +61,8 @@ class Windows:
 
     def crop(self, x: Tensor) -> Tensor:
         """The inverse of `enlarge`."""
-        return x[(..., *[slice(p, p + n) for p, n in zip(self.pad, self.image, strict=True)])]
+        index: tuple = (..., *[slice(p, p + n) for p, n in zip(self.pad, self.image, strict=True)])
+        return x[index]
 
     def members(self) -> Iterator[tuple]:
         """For each position inside a window: the index that takes it from all windows of an enlarged image."""
@@ -107,8 +108,8 @@ class Windows:
             pooled = AVERAGE_POOL[self.ndim](enlarged, self.size, self.stride)
             if not self.is_tiling or self.mode == 'sum':
                 pooled = pooled * (float(np.prod(self.size)) / self.counts(x.dtype))
-        pooled = pooled[(..., *[slice(size) for size in self.out])]
-        return pooled.reshape(*self.lead, *self.out)
+        index: tuple = (..., *[slice(size) for size in self.out])
+        return pooled[index].reshape(*self.lead, *self.out)
 
     def average_grad(self, gz: Tensor) -> Tensor:
         """The gradient of an average or sum: every element gets its share of the windows that it is in."""
@@ -139,12 +140,14 @@ class Windows:
         if maximum.numel() == 0:
             return torch.zeros_like(maximum)
         x, ggx = self.enlarge(x, -torch.inf), self.enlarge(ggx, 0)
-        return sum(ggx[index] * (x[index] == maximum) for index in self.members())
+        parts = (ggx[index] * (x[index] == maximum) for index in self.members())
+        return sum(parts)       # type: ignore[return-value]  # There is one at least.
 
     def max_rop(self, x: Tensor, tangent: Tensor) -> Tensor:
         """For each window, `tangent` where x has its (first) maximum."""
         x, tangent = self.enlarge(x, -torch.inf), self.enlarge(tangent, 0)
-        best, result = None, None
+        best: Any = None
+        result: Any = None
         for index in self.members():
             if best is None:
                 best, result = x[index], tangent[index]

@@ -8,6 +8,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from theano_torch.convert import filled, torch_dtype
 from theano_torch.registry import lower_scalar
@@ -19,7 +20,8 @@ from theano.scalar import basic_scipy as special
 from theano.tensor import nnet, xlogx
 from torch import Tensor
 
-Value = Tensor | int | float | complex      # Numbers in ops of `TAKE_NUMBERS` only.
+# A tensor or, in ops of `TAKE_NUMBERS`, a number. One argument at least is a tensor: no type can say that.
+Value = Any
 
 
 def fold(function: Callable) -> Callable:

@@ -31,8 +31,8 @@ class ConvBiasActivation(gof.Op):
         self.conv, self.activation = conv, activation
 
     def make_node(self, *inputs: Any) -> gof.Apply:
-        *inputs, bias = map(theano.tensor.as_tensor_variable, inputs)
-        return gof.Apply(self, [*inputs, bias], [self.conv(*inputs).type()])
+        *convolved, bias = map(theano.tensor.as_tensor_variable, inputs)
+        return gof.Apply(self, [*convolved, bias], [self.conv(*convolved).type()])
 
 
 class FuseConvolutions(gof.Optimizer):

@@ -22,8 +22,8 @@ class ShapesOnDemand(ShapeFeature):
         fgraph.shape_feature = self
         self.lscalar_one = theano.tensor.constant(1, dtype='int64')
         self.shape_of = _ShapeTable(self)
-        self.shape_of_reverse_index = {}
-        self.scheduled = {}
+        self.shape_of_reverse_index: dict = {}
+        self.scheduled: dict = {}
 
     def on_import(self, fgraph: gof.FunctionGraph, node: Any, reason: Any) -> None:
         """Nothing: the shapes of the new node's outputs are inferred when someone asks."""
