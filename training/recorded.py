@@ -163,11 +163,12 @@ def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan
 
 
 def data_dir_of(record: dict | None, config: ModuleType, experiment: dict) -> str:
-    """The folder in which a run found its data set, if that is still there; else the one of `config.py`."""
-    recorded = record.get('data_dir') if isinstance(record, dict) else None
-    if isinstance(recorded, str) and os.path.exists(os.path.join(recorded, str(experiment['dataset']['h5_path']))):
-        return recorded
-    return config.data_dir
+    """The folder in which a run found its data set; that of `config.py` if the data set is there now."""
+    recorded, name = record.get('data_dir') if isinstance(record, dict) else None, str(experiment['dataset']['h5_path'])
+    if not isinstance(recorded, str):
+        return config.data_dir
+    moved = not os.path.exists(os.path.join(recorded, name)) and os.path.exists(os.path.join(config.data_dir, name))
+    return config.data_dir if moved else recorded
 
 
 def environment_options(config: ModuleType, args: argparse.Namespace, record: dict,
