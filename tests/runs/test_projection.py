@@ -1,0 +1,72 @@
+"""projection: the picture to be found is read as create_from_images reads it; what is no picture is one line."""
+
+import os
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.errors import UserError
+from data.image_folder import load_image
+from runs.projection import load_target
+
+
+class Generator:
+    """What :func:`load_target` asks of a network."""
+
+    def __init__(self, channels):
+        self.output_shape = [None, channels, 16, 16]
+
+
+def pictures():
+    half = np.zeros((16, 20, 3), np.uint8)
+    half[:8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    ink = np.zeros((16, 16, 4), np.uint8)
+    ink[4:12, 4:12, 3] = 255
+    return {'rotated': (Image.fromarray(half), {'exif': exif}), 'black on transparent': (Image.fromarray(ink), {}),
+            '16 bit': (Image.fromarray(np.full((16, 16), 100 * 257, np.uint16)), {})}
+
+
+@pytest.mark.parametrize('mode, channels', [('RGB', 3), ('L', 1)])
+@pytest.mark.parametrize('name', pictures())
+def test_targets_are_what_the_data_set_gets(name, mode, channels, tmp_path):
+    image, options = pictures()[name]
+    image.save(tmp_path / 'a.png', **options)
+    target = np.rint((load_target(str(tmp_path / 'a.png'), Generator(channels)) + 1) * 127.5)
+    np.testing.assert_array_equal(target, load_image(tmp_path / 'a.png', 16, 'center', mode))
+    assert {'rotated': (target[:, :, 8:] == 255).all() and not target[:, :, :8].any(),
+            'black on transparent': (target[:, :4] == 255).all() and not target[:, 4:12, 4:12].any(),
+            '16 bit': (target == 100).all()}[name]
+
+
+def test_colours_that_become_grey_are_told(tmp_path, capsys):
+    Image.new('RGB', (16, 16), 'red').save(tmp_path / 'a.png')
+    load_target(str(tmp_path / 'a.png'), Generator(3))
+    assert capsys.readouterr().out == ''
+    load_target(str(tmp_path / 'a.png'), Generator(1))
+    told = f'{tmp_path / "a.png"}: its colours become grey, as the network makes grey images\n'
+    assert capsys.readouterr().out == told
+
+
+@pytest.mark.parametrize('content, message', [
+    (b'BM' + struct.pack('<IIIIiiHHIIIIII', 54, 0, 54, 40, 100000, 100000, 1, 24, 0, 0, 0, 0, 0, 0), 'too large: '),
+    (b'DDS ' + struct.pack('<7I', 124, 0x1007, 8, 8, 0, 0, 0) + bytes(44) + struct.pack('<8I', 32, 8, *[0] * 6)
+     + bytes(20), 'broken: not an image of a format that is read'),
+    (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n', 'broken: not an image of a format that is read'),
+])
+def test_what_is_no_picture_is_one_line(content, message, tmp_path):
+    (tmp_path / 'a.png').write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        load_target(str(tmp_path / 'a.png'), Generator(3))
+    line = str(raised.value)
+    assert message in line and str(tmp_path / 'a.png') in line and '\n' not in line
+
+
+def test_pipes_and_folders_are_no_pictures(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.png')
+    for path in (tmp_path / 'pipe.png', tmp_path):
+        with pytest.raises(UserError, match='is no file; give a picture'):
+            load_target(str(path), Generator(3))
