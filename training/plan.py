@@ -227,7 +227,8 @@ def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: di
                        if name in options}
     print('\n' + str(environment))
     flops = measured_flops(environment.device)
-    schedule = phases(chosen['dataset'].get('resolution') or D.input_shape[-1], **schedule_kwargs)
+    resolution = D.input_shape[-1]
+    schedule = phases(resolution, **schedule_kwargs)
     total_seconds = total_time(schedule, G, D, options['D_training_repeats'], flops)
     print(f'\n{"kimg":>15}  {"resolution":<22} {"minibatch":>9} {"sec/kimg ~":>12} {"memory ~":>10}')
     for phase in schedule:
@@ -236,7 +237,7 @@ def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: di
             phase.start_kimg, phase.end_kimg,
             '%dx%d%s' % (phase.resolution, phase.resolution, ' fading in' if phase.fading else ''), phase.minibatch,
             *needs))
-    written = writes(number_of_ticks(chosen['dataset']['resolution'], **schedule_kwargs), options, G, D)
+    written = writes(number_of_ticks(resolution, **schedule_kwargs), options, G, D)
     thinned = '' if options.get('keep_snapshots') is not None else '; train.keep_snapshots=N thins them out'
     print(f'\nIt will write some {written.pickles} network pickles of {format_size(written.pickle_size)} each, '
           f'{format_size(written.pickles * written.pickle_size)} together{thinned};\n'
