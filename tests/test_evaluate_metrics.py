@@ -215,7 +215,7 @@ def test_modes_with_a_classifier(tmp_path, data_dir):
     (['--metrics', 'swt'], "there is no 'swt'; did you mean 'swd'?"),
     (['--metrics', 'ms_ssim', '--num-images', '21'], 'num_images=21: ms_ssim compares pairs'),
     (['--num-images', '0'], '--num-images 0: must be at least 2'),
-    (['--minibatch', '0'], '--minibatch 0: must be at least 1'),
+    (['--minibatch', '0'], '--minibatch 0: must be a whole number from 1'),
     (['--metrics', 'mnist_modes'], 'has 1 colour channels; needs 3'),
     (['--num-images', '4', '--spill-dir', 'nowhere'], "spill_dir='nowhere': no file can be made there"),
     (['--num-images', '4', '--cache-dir', __file__], 'choose another folder with --cache-dir'),

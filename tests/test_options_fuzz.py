@@ -89,7 +89,7 @@ def ends(annotation):
             yield limits['Ge'] if limits['Ge'] is not None else 0
             yield limits['Le'] if limits['Le'] is not None else 2 ** 31
         elif leaf is float:
-            yield limits['Ge'] if limits['Ge'] is not None else np.nextafter(limits['Gt'], 1).item()
+            yield limits['Ge'] if limits['Ge'] is not None else limits['Gt'] + 1e-300
             yield limits['Le'] if limits['Le'] is not None else np.nextafter(limits['Lt'], 0).item()
 
 

@@ -62,7 +62,7 @@ def test_mistakes(digits_path, tmp_path, capsys):
     with pytest.raises(UserError, match='10 images: a classifier needs 21 or more'):
         classifier.train_classifier(np.zeros((10, 1, 32, 32), np.uint8), np.eye(10), show_progress=False)
     for argv, message in [(['nowhere.h5', 'x.npz'], 'nowhere.h5'),
-                          ([str(digits_path), 'x.npz', '--epochs', '0'], '--epochs 0: must be at least 1')]:
+                          ([str(digits_path), 'x.npz', '--epochs', '0'], '--epochs 0: must be a whole number from 1')]:
         assert train_classifier.main([*argv, '--engine', 'torch']) == 1
         error = capsys.readouterr().err
         assert error.startswith('train_classifier.py: error: ') and message in error and error.count('\n') == 1

@@ -106,8 +106,7 @@ def test_numbers_of_images_that_are_not_mnist(tmp_path, capsys):
     check_message(capsys, ['create_mnistrgb', *argv[1:]], 'has 20 images, expected 60000;')
     for split in ('valid', 'train+train', ''):
         check_message(capsys, argv + ['--split', split], f'--split {split}: must be train or test')
-    check_message(capsys, ['create_mnistrgb', *argv[1:], '--num-images', 0],
-                  '--num-images 0: must be a whole number from 1')
+    check_message(capsys, ['create_mnistrgb', *argv[1:], '--num-images', 0], '--num-images 0: must be a whole number')
     check_message(capsys, ['create_mnistrgb', *argv[1:], '--seed', -1], '--seed -1: must be')
 
 
