@@ -38,6 +38,8 @@ class Run:
     path : str
     name : str or None
         The experiment of `config.py` that it stands for.
+    snapshot : str or None
+        Of a folder: whose images it shows, see `runs.folder.locate_network_pkl`.
 
     Attributes
     ----------
@@ -45,8 +47,8 @@ class Run:
         What it was trained on, where that is something else than the experiment's data; see :meth:`compare`.
     """
 
-    def __init__(self, path: str, name: str | None) -> None:
-        self.path, self.name = path, name
+    def __init__(self, path: str, name: str | None, snapshot: str | None = None) -> None:
+        self.path, self.name, self.snapshot = path, name, snapshot
         self.folder = path if os.path.isdir(path) else None
         self._images: dict[int, np.ndarray] = {}
         self._image_shape: list[int] | None = None      # Of the network, once it was read.
@@ -60,7 +62,7 @@ class Run:
         """
         new = sorted(set(seeds) - set(self._images))
         if new:
-            G = load_generator(self.path)
+            G = load_generator(self.path, self.snapshot)
             self._image_shape = list(G.output_shape[1:])
             latents = np.concatenate([random_latents(1, G, np.random.RandomState(seed)) for seed in new])
             classes = num_classes(G)
@@ -141,7 +143,7 @@ def swd_by_level(values: dict[str, float]) -> dict[str, float]:
     return {name.rpartition('_')[2]: value for name, value in values.items()}
 
 
-def recognise(config: ModuleType, argument: str, result_dir: str = 'results') -> Run:
+def recognise(config: ModuleType, argument: str, result_dir: str = 'results', snapshot: str | None = None) -> Run:
     """The :class:`Run` that an argument ``RUN`` or ``EXPERIMENT=RUN`` means.
 
     Parameters
@@ -153,6 +155,8 @@ def recognise(config: ModuleType, argument: str, result_dir: str = 'results') ->
         the folder tells what it stands for.
     result_dir : str
         Where run folders are.
+    snapshot : str or None
+        See :class:`Run`.
 
     Raises
     ------
@@ -170,7 +174,9 @@ def recognise(config: ModuleType, argument: str, result_dir: str = 'results') ->
     folder = locate_run_dir(run, result_dir, is_trained)
     if name is None:
         name = experiment_called(config, read_config(folder).get('desc', ''))
-    return Run(folder, name)
+    if snapshot is not None:
+        locate_network_pkl(folder, snapshot)        # It is there.
+    return Run(folder, name, snapshot)
 
 
 def experiment_called(config: ModuleType, desc: str) -> str | None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -143,10 +144,13 @@ class RunStates:
         JSON that each state has in its document: the experiment, the command, ...
     start : State, optional
         What the run goes on from.
+    on_rewind : callable, optional
+        Called when the run has been taken back to `start`: all that could fail before has not.
     """
 
-    def __init__(self, run_dir: str, about: dict, start: State | None = None) -> None:
-        self.run_dir, self.about, self.start = run_dir, about, start
+    def __init__(self, run_dir: str, about: dict, start: State | None = None,
+                 on_rewind: Callable[[], None] = lambda: None) -> None:
+        self.run_dir, self.about, self.start, self.on_rewind = run_dir, about, start, on_rewind
 
     def save(self, cur_nimg: int, arrays: dict, document: dict) -> None:
         """Save a state and delete old ones; says also what pictures there are and how far the growing files are."""
@@ -178,6 +182,7 @@ class RunStates:
             if 'pictures' in document else [path for path in pictures(self.run_dir)
                                             if number_of(path) > kept_nimg // 1000]
         self._remove([*leftovers, final])
+        self.on_rewind()
 
     def start_over(self, sizes: dict[str, int]) -> None:
         """Undo what an attempt has left that saved nothing; `sizes` are those of its growing files at its end."""
@@ -190,6 +195,7 @@ class RunStates:
                 file.write(since)
                 file.truncate()
         self._remove([*state_paths(self.run_dir), *pictures(self.run_dir)])
+        self.on_rewind()
 
     def _remove(self, paths):
         temporary = glob.glob(os.path.join(glob.escape(self.run_dir), '*' + TEMPORARY_SUFFIX))

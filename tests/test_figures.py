@@ -17,6 +17,7 @@ import evaluate_metrics
 import figures
 import theano_env
 import train
+from common.errors import UserError
 from common.images import save_image
 from metrics import evaluation
 from paper import material, numbers, output
@@ -316,6 +317,9 @@ def test_runs_are_recognised(runs):
     for argument in ('6', '006-face', str(runs / '006-face')):
         run = material.recognise(config, argument, str(runs))
         assert (run.name, pathlib.Path(run.path)) == ('celebahq-1024', runs / '006-face')
+    assert material.recognise(config, 'latest', str(runs), 'final').snapshot == 'final'
+    with pytest.raises(UserError, match='snapshot=77: .*006-face has no such snapshot'):
+        material.recognise(config, '6', str(runs), '77')
     pkl = runs / '006-face' / 'network-final.pkl'
     assert material.recognise(config, str(pkl)).name is None
     named = material.recognise(config, f'lsun-cat={pkl}')

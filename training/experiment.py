@@ -152,16 +152,16 @@ def run_experiment(
                 if ranks.rank == 0 and start.is_new:
                     unused.callback(shutil.rmtree, start.run_dir)       # Nothing has begun.
                 raise
-            if ranks.rank == 0 and not start.is_new:        # Nothing in the folder has changed until here.
-                if not start.state:
-                    states.RunStates(start.run_dir, start.about).start_over(sizes)
-                write_run_files(start.run_dir, experiment, environment, start, record)
+            run_states = states.RunStates(start.run_dir, start.about, start.state, lambda: write_run_files(
+                start.run_dir, experiment, environment, start, record))
+            if ranks.rank == 0 and not start.is_new and not start.state:    # Nothing there has changed until here.
+                run_states.start_over(sizes)
             if Gs and not start.state:
                 train_kwargs['Gs'] = Gs
                 if options.get('resume_kimg') is None:
                     options['resume_kimg'] = start.kimg
             if 'run_states' in inspect.signature(train_func).parameters:
-                train_kwargs['run_states'] = states.RunStates(start.run_dir, start.about, start.state)
+                train_kwargs['run_states'] = run_states
             with training_set:
                 Gs = train_func(start.run_dir, training_set, G, D, loss_kwargs, **options, **train_kwargs)
                 if ranks.rank == 0:

@@ -59,7 +59,7 @@ def make_record(origin: dict | None, environment: theano_env.Environment, theano
               'theano_flags': {name: value for name, value in (theano_flags or {}).items() if name != 'device'}}
     if data_dir is not None:
         data_dir = os.path.abspath(data_dir)
-        record.update(data_dir=data_dir, data_set=os.path.join(data_dir, experiment['dataset']['h5_path']))
+        record.update(data_dir=data_dir, data_set=os.path.join(data_dir, str(experiment['dataset'].get('h5_path'))))
     if networks:
         record['networks'] = networks
     return record
@@ -164,7 +164,8 @@ def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan
 
 def data_dir_of(record: dict | None, config: ModuleType, experiment: dict) -> str:
     """The folder in which a run found its data set; that of `config.py` if the data set is there now."""
-    recorded, name = record.get('data_dir') if isinstance(record, dict) else None, str(experiment['dataset']['h5_path'])
+    recorded = record.get('data_dir') if isinstance(record, dict) else None
+    name = str(experiment.get('dataset', {}).get('h5_path'))
     if not isinstance(recorded, str):
         return config.data_dir
     moved = not os.path.exists(os.path.join(recorded, name)) and os.path.exists(os.path.join(config.data_dir, name))
