@@ -35,6 +35,7 @@ from training.options import (
     check_minibatches,
     check_options,
     check_utility,
+    final_metrics,
     is_training,
 )
 from training.recorded import RECORD, make_record
@@ -146,12 +147,13 @@ def run_experiment(
                 with processes.rank_0_first(ranks):
                     training_set, G, D, Gs = prepare(experiment, data_dir, start.networks)
                     all_options = {**defaults_of(train_func), **options}
-                    check_labels(experiment, all_options, training_set.label_size)
+                    check_labels(all_options, training_set.label_size)
                     check_minibatches(ranks, all_options, training_set.resolution, experiment['D'])
             except UserError:
                 if ranks.rank == 0 and start.is_new:
                     unused.callback(shutil.rmtree, start.run_dir)       # Nothing has begun.
                 raise
+            metrics_at_end = final_metrics(experiment, training_set.label_size)
             run_states = states.RunStates(start.run_dir, start.about, start.state, lambda: write_run_files(
                 start.run_dir, experiment, environment, start, record))
             if ranks.rank == 0 and not start.is_new and not start.state:    # Nothing there has changed until here.
@@ -165,7 +167,7 @@ def run_experiment(
             with training_set:
                 Gs = train_func(start.run_dir, training_set, G, D, loss_kwargs, **options, **train_kwargs)
                 if ranks.rank == 0:
-                    evaluate_final(experiment.get('metrics', []), start.run_dir, training_set, Gs, data_dir)
+                    evaluate_final(metrics_at_end, start.run_dir, training_set, Gs, data_dir)
             print('Done.')
     return start.run_dir
 

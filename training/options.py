@@ -316,7 +316,7 @@ def check_top_level(experiment: dict) -> None:
 def check_together(experiment: dict, train: dict, ranks: Ranks) -> None:
     """Check what takes several options to be wrong, as far as it does not depend on the data set's file."""
     resolution = experiment['dataset'].get('resolution')
-    check_labels(experiment, train, experiment['dataset'].get('max_labels', 'all'))
+    check_labels(train, experiment['dataset'].get('max_labels', 'all'))
     if 'digit_recognition' in experiment.get('metrics', []) and not importlib.util.find_spec('sklearn'):
         raise UserError("metrics: 'digit_recognition' needs scikit-learn; pip install it, or use --set metrics=[]")
     for name in experiment.get('metrics', []):
@@ -337,23 +337,29 @@ def check_together(experiment: dict, train: dict, ranks: Ranks) -> None:
     check_minibatches(ranks, train, resolution, experiment['D'])
 
 
-def check_labels(experiment: dict, train: dict, label_size: int | str) -> None:
+def check_labels(train: dict, label_size: int | str) -> None:
     """Raise `UserError` where an option needs labels and there are none.
 
     Parameters
     ----------
-    experiment : dict
     train : dict
-        Its options of the training function, with defaults.
+        Options of the training function, with defaults.
     label_size : int or 'all'
         Number of columns of the labels.
     """
     grid_type = train.get('image_grid_type', 'default')
     if grid_type != 'default' and label_size == 0:
         raise UserError(f"train.image_grid_type={grid_type!r}: the dataset has no labels; use 'default'")
-    if 'digit_recognition' in experiment.get('metrics', []) and label_size in (0, 1):
-        raise UserError(f"metrics: 'digit_recognition' needs a dataset with two labels or more, this one has "
-                        f'{"none" if label_size == 0 else "one"}; use --set metrics=[]')
+
+
+def final_metrics(experiment: dict, label_size: int) -> list[str]:
+    """The metrics to evaluate after a training; prints which one is left out, as its data have too few labels."""
+    names = list(experiment.get('metrics', []))
+    if 'digit_recognition' in names and label_size < 2:
+        names.remove('digit_recognition')
+        print(f'digit_recognition is left out: it needs two classes or more, this training has {label_size or "none"}; '
+              'with --set metrics=[] nothing is said')
+    return names
 
 
 def check_minibatches(ranks: Ranks, train: dict, resolution: int, D_options: dict) -> None:

@@ -11,7 +11,7 @@ import train
 from common.errors import UserError
 from common.options import check_settings
 from training.experiment import build_network
-from training.options import check_options, describe_experiment, resolve_config
+from training.options import check_options, describe_experiment, final_metrics, resolve_config
 
 DIGITS = config.experiments['digits']
 
@@ -115,8 +115,6 @@ def test_the_type_is_that_of_the_function_given_with_it():
     (['D.mbstat_groups=3'], r'D.mbstat_groups=3: must divide the minibatch, which is 16 at 4x4'),
     (['D.mbstat_groups=4', 'train.minibatch_overrides={8: 6}'], 'which is 6 at 8x8'),
     (['dataset.max_labels=0'], "train.image_grid_type='category-rows': the dataset has no labels"),
-    (['dataset.max_labels=0', 'train.image_grid_type=default'], "'digit_recognition' needs .*; use --set metrics="),
-    (['dataset.max_labels=1', 'train.image_grid_type=default'], 'this one has one'),
     (['dataset.resolution=2'], 'dataset.resolution=2: must be a power of two from 4'),
     (['G.fmap_base=2'], 'G.fmap_base=2: no feature maps'),
     (['D.fmap_base=2'], 'D.fmap_base=2: no feature maps'),
@@ -182,3 +180,10 @@ def test_a_config_that_is_no_python(tmp_path, monkeypatch):
     monkeypatch.delitem(__import__('sys').modules, 'config')
     with pytest.raises(SystemExit, match=r'train.py: error: .*config.py, line 2: .* was never closed'):
         train.main(['--dry-run'])
+
+
+@pytest.mark.parametrize('label_size, left_out', [(0, True), (1, True), (2, False)])
+def test_digit_recognition_without_classes_is_left_out_and_said_before_the_training(label_size, left_out, capsys):
+    names = final_metrics({'metrics': ['swd', 'digit_recognition']}, label_size)
+    assert names == ['swd'] + ['digit_recognition'] * (not left_out)
+    assert ('digit_recognition is left out' in capsys.readouterr().out) == left_out
