@@ -31,6 +31,7 @@ import theano_env
 from common.errors import UserError, exit_status
 from common.files import atomic_write
 from common.objects import defaults_of
+from common.options import check_settings, reading_config
 from nets import layers
 from nets.network import Network
 from nets.pickles import load_pkl
@@ -398,7 +399,9 @@ def pick(loaded: Any, name: str) -> Network:
 
 
 def main(argv: list[str] | None = None) -> int:
-    import config
+    with reading_config('export.py'):
+        import config
+        check_settings(config)
     parser = argparse.ArgumentParser(
         description='Write a network for use elsewhere.', formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='examples:\n  python export.py onnx 0 digits.onnx\n'
