@@ -89,7 +89,7 @@ def train_gan(
     D_learning_rate_max: NonNegative        = 0.001,      # Adam learning rate of D, before ramps.
     G_learning_rate_overrides: RateTable | None = None,   # The same for G at some resolutions {resolution: rate}...
     D_learning_rate_overrides: RateTable | None = None,   # ...and for D.
-    G_smoothing: Decay                      = 0.999,      # Decay per step of the averaged generator weights Gs.
+    G_smoothing: Probability                = 0.999,      # Decay per step of the averaged generator weights Gs.
     adam_beta1: Decay                       = 0.0,        # Adam: decay of the first moment.
     adam_beta2: Decay                       = 0.99,       # Adam: decay of the second moment.
     adam_epsilon: Positive                  = 1e-8,       # Adam: added to the root of the second moment.

@@ -25,6 +25,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     ConfigDict,
+    PlainValidator,
     PydanticUserError,
     Strict,
     TypeAdapter,
@@ -72,6 +73,13 @@ def _ordered(values: object) -> object:
     return values
 
 
+def _path_text(text: Any) -> str:
+    # Names that are not UTF-8 have surrogates, which pydantic's own text does not.
+    if not isinstance(text, str) or not text:
+        raise ValueError('no name')
+    return _plain_text(text)
+
+
 def _plain_text(text: str) -> str:
     if '\0' in text:
         raise ValueError('a NUL character')
@@ -106,7 +114,7 @@ Seconds = Annotated[float, Ge(0), Le(86400), Allowed('a number of seconds from 0
 
 Text = Annotated[str, AfterValidator(_plain_text), Allowed('a text')]
 RunName = Annotated[str, AfterValidator(_file_name), Allowed('a text that can be part of the name of a folder')]
-FileName = Annotated[str, MinLen(1), AfterValidator(_plain_text), Allowed('the name of a file or folder')]
+FileName = Annotated[str, PlainValidator(_path_text), Allowed('the name of a file or folder')]
 FilePath = Annotated[FileName | os.PathLike, Allowed('the name of a file or folder')]
 Run = Annotated[NonNegativeInt | FileName, Allowed("the number or folder of a run, or a network pickle")]
 Snapshot = Annotated[NonNegativeInt | FileName,

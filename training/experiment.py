@@ -20,6 +20,7 @@ from common.errors import UserError
 from common.files import append_bytes, atomic_write, one_at_a_time
 from common.objects import defaults_of, import_obj
 from data.dataset import Dataset
+from data.hdf5_format import labels_path
 from metrics import digit_recognition, evaluation
 from nets.network import Network
 from nets.pickles import load_pkl
@@ -147,7 +148,7 @@ def run_experiment(
                 with processes.rank_0_first(ranks):
                     training_set, G, D, Gs = prepare(experiment, data_dir, start.networks)
                     all_options = {**defaults_of(train_func), **options}
-                    check_labels(all_options, training_set.label_size)
+                    check_labels(all_options, training_set.label_size, labels_path(training_set.h5_path))
                     check_minibatches(ranks, all_options, training_set.resolution, experiment['D'])
             except UserError:
                 if ranks.rank == 0 and start.is_new:

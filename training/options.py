@@ -337,7 +337,7 @@ def check_together(experiment: dict, train: dict, ranks: Ranks) -> None:
     check_minibatches(ranks, train, resolution, experiment['D'])
 
 
-def check_labels(train: dict, label_size: int | str) -> None:
+def check_labels(train: dict, label_size: int | str, labels_path: str | None = None) -> None:
     """Raise `UserError` where an option needs labels and there are none.
 
     Parameters
@@ -346,10 +346,13 @@ def check_labels(train: dict, label_size: int | str) -> None:
         Options of the training function, with defaults.
     label_size : int or 'all'
         Number of columns of the labels.
+    labels_path : str, optional
+        Where the data set would have its labels.
     """
     grid_type = train.get('image_grid_type', 'default')
     if grid_type != 'default' and label_size == 0:
-        raise UserError(f"train.image_grid_type={grid_type!r}: the dataset has no labels; use 'default'")
+        cure = f'bring {labels_path} along, or ' if labels_path else ''
+        raise UserError(f"train.image_grid_type={grid_type!r}: the dataset has no labels; {cure}use 'default'")
 
 
 def final_metrics(experiment: dict, label_size: int) -> list[str]:

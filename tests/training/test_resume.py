@@ -186,6 +186,11 @@ def arguments(*argv):
     return train.parse_arguments(config, argv)
 
 
+def choose(*words):
+    """What a command line of train.py asks for."""
+    return recorded.choose(config, arguments(*words), SINGLE, train.train_gan)
+
+
 @pytest.fixture
 def recorded_run(tmp_path, monkeypatch):
     """A folder that says what its run was, and that has a state."""
@@ -210,7 +215,7 @@ def test_a_run_is_gone_on_with_as_its_folder_says(recorded_run, monkeypatch, cap
     monkeypatch.setattr(config, 'experiment', 'cifar10')
     monkeypatch.setattr(config, 'engine', 'theano')
     argv = ['--result-dir', str(recorded_run.parent), '--set', 'train.total_kimg=7', '--resume', 'latest']
-    chosen = recorded.choose(config, arguments(*argv), SINGLE)
+    chosen = choose(*argv)
     assert capsys.readouterr().out == ''
     wanted = resolve_config(config, 'digits-nopixelnorm', [
         'G.fmap_max=4', 'train.minibatch_overrides={4: 8}', 'train.total_kimg=7'])
@@ -222,7 +227,7 @@ def test_a_run_is_gone_on_with_as_its_folder_says(recorded_run, monkeypatch, cap
     assert chosen.theano_flags == {**config.theano_flags, 'device': 'cpu'}
     assert chosen.data_dir == str(recorded_run.parent / 'data')
     # What the command line says comes first.
-    chosen = recorded.choose(config, arguments(*argv, '--data-dir', 'x', '--device', 'auto'), SINGLE)
+    chosen = choose(*argv, '--data-dir', 'x', '--device', 'auto')
     assert (chosen.data_dir, chosen.theano_flags['device']) == ('x', 'auto')
 
 
@@ -231,7 +236,7 @@ def test_a_config_that_says_something_else_by_now_is_told_in_one_line(recorded_r
     monkeypatch.setitem(config.experiments['digits']['D'], 'fmap_max', 32)
     monkeypatch.setitem(config.experiments['digits']['train'], 'total_kimg', 50)
     monkeypatch.setattr(config, 'theano_flags', {**config.theano_flags, 'dnn.enabled': 'True'})
-    chosen = recorded.choose(config, arguments(*argv), SINGLE)
+    chosen = choose(*argv)
     assert (chosen.experiment['D']['fmap_max'], chosen.experiment['train']['total_kimg']) == (64, 44)
     assert chosen.theano_flags['dnn.enabled'] == 'auto'
     out = capsys.readouterr().out
@@ -239,17 +244,17 @@ def test_a_config_that_says_something_else_by_now_is_told_in_one_line(recorded_r
         r'config.py says something else by now: D.fmap_max \(64 in the run, 32 now\), theano_flags.dnn.enabled .*'
         r'train.total_kimg \(44 in the run, 50 now\)', out)
     # An experiment that is named is meant.
-    chosen = recorded.choose(config, arguments(*argv, '--experiment', 'digits'), SINGLE)
+    chosen = choose(*argv, '--experiment', 'digits')
     assert chosen.experiment['D']['fmap_max'] == 32
     monkeypatch.delitem(config.experiments, 'digits')
-    recorded.choose(config, arguments(*argv), SINGLE)
+    choose(*argv)
     assert "config.py has no experiment 'digits-nopixelnorm' like it any more" in capsys.readouterr().out
 
 
 def test_a_device_of_the_run_that_is_not_here(recorded_run, capsys):
     path = recorded_run / 'config.txt'
     path.write_text(path.read_text().replace("'device': 'cpu'", "'device': 'cuda:17'"))
-    chosen = recorded.choose(config, arguments('--result-dir', str(recorded_run.parent), '--resume', '0'), SINGLE)
+    chosen = choose('--result-dir', str(recorded_run.parent), '--resume', '0')
     assert chosen.theano_flags == config.theano_flags
     out = capsys.readouterr().out
     assert out.count('\n') == 1 and 'Not with what computed the run until now, torch on cuda:17 in float32: ' in out
@@ -267,7 +272,7 @@ def test_functions_that_only_a_folder_names_are_not_looked_up(func, recorded_run
             recorded.check_functions('results/000', chosen)
         (recorded_run / 'config.txt').write_text(repr(chosen))
         with pytest.raises(UserError, match='is no function of this program'):
-            recorded.choose(config, arguments('--result-dir', str(recorded_run.parent), '--resume', '0'), SINGLE)
+            choose('--result-dir', str(recorded_run.parent), '--resume', '0')
     # Those of the user's own config are trusted, and ours.
     recorded.check_functions('', {'G': {'func': 'mine.build'}}, recorded.functions_of([{'D': {'func': 'mine.build'}}]))
     for entry in config.experiments.values():
@@ -278,7 +283,7 @@ def test_functions_that_only_a_folder_names_are_not_looked_up(func, recorded_run
 def test_flags_of_a_folder_start_no_other_programs(recorded_run):
     path = recorded_run / 'config.txt'
     path.write_text(path.read_text().replace("'floatX': 'float32'", "'floatX': 'float32', 'cxx': '/tmp/evil'"))
-    chosen = recorded.choose(config, arguments('--result-dir', str(recorded_run.parent), '--resume', '0'), SINGLE)
+    chosen = choose('--result-dir', str(recorded_run.parent), '--resume', '0')
     assert 'cxx' not in chosen.theano_flags
 
 
