@@ -241,10 +241,10 @@ def test_the_best_networks_of_a_finished_training_outlive_its_going_on(plain, sc
 
 @pytest.mark.parametrize('options, message', [
     ({'metrics': ['swt']}, "train.metrics: there is no 'swt'; did you mean 'swd'?"),
-    ({'metrics': 'swd'}, r"train.metrics='swd': write a list of names"),
+    ({'metrics': 'swd'}, r"train.metrics='swd': must be a list of names"),
     ({'metrics': ['swd'], 'metric_num_images': 1}, 'train.metric_num_images=1: must be a whole number of at least 2'),
     ({'metrics': ['swd'], 'metric_num_images': 'many'}, "metric_num_images='many': must be a whole number"),
-    ({'metrics': ['swd'], 'metric_ticks': -1}, 'train.metric_ticks=-1: must be a whole number, 0 for never'),
+    ({'metrics': ['swd'], 'metric_ticks': -1}, 'train.metric_ticks=-1: must be a whole number of ticks, 0 for never'),
     ({'metrics': ['digit_recognition']}, "train.metrics: there is no 'digit_recognition'"),
     ({'metrics': ['ms_ssim'], 'metric_num_images': 7}, 'train.metric_num_images=7: ms_ssim compares pairs'),
 ])
