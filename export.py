@@ -153,7 +153,8 @@ def save_state(net: Network, path: str) -> None:
     func_name, kwargs, variables = state_2018(net)
     meta = {'build_func_name': func_name, 'static_kwargs': kwargs, 'variable_names': list(variables)}
     with atomic_write(path) as file:
-        np.savez(file, meta=json.dumps(meta), **{'variables/' + name: value for name, value in variables.items()})
+        arrays: dict[str, Any] = {'variables/' + name: value for name, value in variables.items()}
+        np.savez(file, meta=json.dumps(meta), **arrays)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
