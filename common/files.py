@@ -7,7 +7,7 @@ import os
 import pickle
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import filelock
@@ -99,27 +99,50 @@ def atomic_write(path: AnyPath, mode: str = 'wb', **open_kwargs: Any) -> Iterato
 
 
 @contextlib.contextmanager
-def one_at_a_time(path: AnyPath) -> Iterator[None]:
-    """Around making the file `path` if it is not there: other processes that are about to do the same wait.
+def locked(path: AnyPath, busy: Callable[[filelock.BaseFileLock], None], timeout: float = 0,
+           remove: bool = True) -> Iterator[None]:
+    """Around what one process at a time may do; `path` is the lock. It is gone when the process is, however it ends.
 
-    The lock is gone when the process is, however it ends. On a file system without locks nobody waits.
+    On a file system without locks, or one that is read-only, nobody is kept out.
+
+    Parameters
+    ----------
+    path : str or path
+        File of the lock.
+    busy : callable
+        Gets the lock if another process has kept it for `timeout` seconds: raises an error, or waits on.
+    timeout : float
+    remove : bool
+        Delete the file afterwards.
     """
-    name = f'{os.fspath(path)}.lock'
-    lock = filelock.FileLock(name, fallback_to_soft=False)      # A soft lock would outlive a killed process.
-    with contextlib.suppress(OSError, NotImplementedError):
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            print(f'Another process is making {path}: waiting for it')
-            lock.acquire()
+    lock = filelock.FileLock(path, timeout=timeout, fallback_to_soft=False)     # A soft lock outlives a killed process.
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        with contextlib.suppress(OSError, NotImplementedError):
+            busy(lock)
+    except (OSError, NotImplementedError):
+        pass
     try:
         yield
     finally:
-        if lock.is_locked:
-            # Whoever waits for the deleted file goes on at once, and finds what has been made.
+        if lock.is_locked and remove:
+            # Before the lock is given up, so that it is not the lock of the next process. Windows keeps an open file.
             with contextlib.suppress(OSError):
-                os.remove(name)
+                os.remove(path)
         lock.release()
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: AnyPath) -> Iterator[None]:
+    """Around making the file `path` if it is not there: other processes that are about to do the same wait."""
+    def wait(lock: filelock.BaseFileLock) -> None:
+        print(f'Another process is making {path}: waiting for it')
+        lock.acquire(timeout=-1)
+
+    # Whoever waits for the deleted file of the lock goes on at once, and finds what has been made.
+    with locked(f'{os.fspath(path)}.lock', wait):
+        yield
 
 
 def append_bytes(path: AnyPath, data: bytes) -> None:

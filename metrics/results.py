@@ -11,11 +11,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import filelock
-
 from common.console import format_time
 from common.errors import UserError
-from common.files import AnyPath, atomic_write
+from common.files import AnyPath, atomic_write, locked
 from runs.records import RESULTS_NAME, place_of_result, read_jsonl
 
 Entry = dict[str, Any]
@@ -82,18 +80,13 @@ def update(run_dir: AnyPath, change: Callable[[list[Entry]], list[Entry]]) -> li
 @contextlib.contextmanager
 def _locked(run_dir: AnyPath) -> Iterator[None]:
     """Around reading and writing. The lock is gone when the process is, however it ends."""
-    lock = filelock.FileLock(os.path.join(run_dir, LOCK_NAME), timeout=LOCK_SECONDS, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
+    def refuse(_lock: object) -> None:
         raise UserError(f'{run_dir}: another process has kept {LOCK_NAME} for {LOCK_SECONDS} seconds; repeat the '
-                        'command when it has ended') from None
-    except (OSError, NotImplementedError):
-        pass        # A file system without locks, or one that is read-only.
-    try:
+                        'command when it has ended')
+
+    # The file stays: whoever waits for the lock has it open.
+    with locked(os.path.join(run_dir, LOCK_NAME), refuse, LOCK_SECONDS, remove=False):
         yield
-    finally:
-        lock.release()      # The file stays: whoever waits for the lock has it open.
 
 
 def lines_of(entries: Iterable[Entry], name: str) -> list[str]:

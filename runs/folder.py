@@ -6,9 +6,8 @@ import os
 import re
 from collections.abc import Callable, Iterator
 
-import filelock
-
 from common.errors import UserError, did_you_mean
+from common.files import locked
 from runs import records
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -229,22 +228,11 @@ def in_use(run_dir: str) -> Iterator[None]:
     UserError
         Another process trains there.
     """
-    path = os.path.join(run_dir, LOCK_FILE)
-    lock = filelock.FileLock(path, timeout=0, fallback_to_soft=False)   # A soft lock would outlive a killed process.
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise UserError(f'resume_run_id: another process is training in {run_dir}; stop it first') from None
-    except (OSError, NotImplementedError):
-        pass        # A file system without locks, or one that is read-only.
-    try:
+    def refuse(_lock: object) -> None:
+        raise UserError(f'resume_run_id: another process is training in {run_dir}; stop it first')
+
+    with locked(os.path.join(run_dir, LOCK_FILE), refuse):
         yield
-    finally:
-        if lock.is_locked:
-            # Before the lock is given up, so that it is not the lock of the next process. Windows keeps an open file.
-            with contextlib.suppress(OSError):
-                os.remove(path)
-        lock.release()
 
 
 # ----------------------------------------------------------------------------------------------------------------------
