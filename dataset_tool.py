@@ -157,6 +157,9 @@ def source(name: str, metavar: str, help_text: str) -> tuple[Argument, Argument]
     return (name, {'metavar': metavar, 'help': help_text + f'; H5 {metavar} is understood, too'}), H5
 
 
+CLASS_NAMES = ('--class-names', {'metavar': 'FILE', 'help': 'text file with the names of the classes, one a line'})
+
+
 def expected(default: str) -> Argument:
     return '--expected-images', {'type': int, 'metavar': 'N', 'help': 'so many images must be there; 0: any number; '
                                                                       f'default: {default}'}
@@ -282,12 +285,12 @@ def add_creating_commands(commands: Commands) -> None:
                         'unlike most others'}),
         ('--no-labels', {'action': 'store_false', 'dest': 'labels', 'help': 'sub-folders are no classes, and '
                           'dataset.json is not used'}),
-        *WRITING, aliases=['create_custom'])
+        CLASS_NAMES, *WRITING, aliases=['create_custom'])
     add_command(
         commands, 'create_from_tfrecords', 'Make a dataset of the TFRecords that the 2018 release made, with labels.',
         'create_from_tfrecords ~/datasets/cifar10 datasets/cifar10-32x32.h5',
         *source('tfrecord_dir', 'TFRECORD_DIR', 'folder of NAME-r02.tfrecords and so on, or the file of the finest '
-                'level'), *WRITING)
+                'level'), CLASS_NAMES, *WRITING)
     add_command(
         commands, 'create_digits', 'Make the dataset of handwritten digits that is part of scikit-learn, with labels.',
         'create_digits datasets/digits-32x32.h5 --resolution 32', H5,

@@ -4,7 +4,8 @@ An entry of `config.py`'s table whose ``train.func`` names one of the functions 
 
     'faces': {'desc': 'fake-images', 'train': {'func': 'util_scripts.generate_fake_images', 'run': 3, 'seeds': [1, 2]}},
 
-``run`` is a run's number, its folder or a network pickle. Classes of conditional networks go by their index.
+``run`` is a run's number, its folder or a network pickle. Classes of conditional networks go by their number or,
+where the run knows it, by their name.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import theano_env
-from common.arguments import grid, number_list
+from common.arguments import class_list, grid, number_list
 from common.errors import UserError, exit_status
 from common.objects import defaults_of
 from common.options import check_command_line, check_settings, reading_config
@@ -32,7 +33,8 @@ from training import experiment
 OPTIONS: dict[str, dict[str, Any]] = {     # Of all commands; defaults are those of the functions.
     'snapshot': {'metavar': 'KIMG', 'help': "thousands of images, 'final' or 'latest', the default"},
     'seeds': {'type': number_list, 'metavar': 'LIST', 'help': 'one random image each, for example 0-15,40'},
-    'classes': {'type': number_list, 'metavar': 'LIST', 'help': 'class indices; default: one after the other'},
+    'classes': {'type': class_list, 'metavar': 'LIST',
+                'help': 'numbers or names of classes, for example 0-3 or cat,dog; default: one after the other'},
     'grid_size': {'type': grid, 'metavar': 'COLUMNSxROWS', 'help': 'images side by side, for example 8x4'},
     'image_zoom': {'type': int, 'metavar': 'N', 'help': 'enlarge every pixel; default: %(default)s'},
     'net': {'choices': ['G', 'Gs'], 'help': 'default: %(default)s, with averaged weights'},
@@ -40,6 +42,7 @@ OPTIONS: dict[str, dict[str, Any]] = {     # Of all commands; defaults are those
     'duration_seconds': {'type': float, 'metavar': 'S', 'help': 'default: %(default)s'},
     'smoothing_seconds': {'type': float, 'metavar': 'S', 'help': 'blur of the latents; default: %(default)s'},
     'hold_seconds': {'type': float, 'metavar': 'S', 'help': 'the last picture stays; default: %(default)s'},
+    'titles': {'action': argparse.BooleanOptionalAction, 'help': 'name the class of each row of a grid'},
     'fps': {'type': int, 'metavar': 'N', 'help': 'frames per second; default: %(default)s'},
     'captions': {'action': argparse.BooleanOptionalAction, 'help': 'kimg, lod and time below the pictures'},
     'random_seed': {'type': int, 'metavar': 'N', 'help': 'default: %(default)s'},
@@ -55,6 +58,7 @@ COMMANDS: dict[Callable, tuple] = {    # function: (help, examples, what it take
         'Write generated images, single or in grids.',
         ['generate_fake_images 3 --seeds 0-99',
          'generate_fake_images 000-digits --seeds 0-9 --classes 0-9 --grid-size 10x10',
+         'generate_fake_images 007-cifar10-cond --seeds 0-9 --classes cat,dog --grid-size 10x2',
          'generate_fake_images karras2018iclr-celebahq-1024x1024.pkl --seeds 1000'], ()),
     generate_interpolation_video: (
         'Write a video of images that change into each other.',

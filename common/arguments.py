@@ -1,4 +1,4 @@
-"""Values of command line options: numbers and ranges, sizes of grids."""
+"""Values of command line options: numbers and ranges, classes, sizes of grids."""
 
 import argparse
 import re
@@ -40,6 +40,22 @@ def number_list(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(f'{text!r}: write numbers and ranges, for example 0-3,7')
         numbers += part_numbers
     return numbers
+
+
+def class_list(text: str) -> list[int | str]:
+    """'0-2,cat' -> [0, 1, 2, 'cat'], for the ``type`` of an option.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        An empty name.
+    """
+    classes: list[int | str] = []
+    for part, part_numbers in number_ranges(text):
+        if not part.strip():
+            raise argparse.ArgumentTypeError(f'{text!r}: write numbers, ranges and names, for example 0-3,cat')
+        classes += [part.strip()] if part_numbers is None else part_numbers
+    return classes
 
 
 def grid(text: str) -> tuple[int, int]:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from common.errors import UserError
 from common.files import AnyPath, atomic_write
 
 DynamicRange = Sequence[float]      # Lowest and highest value.
+TITLE_CHARACTERS = 30
 
 
 def adjust_dynamic_range(data: Any, drange_in: DynamicRange, drange_out: DynamicRange) -> Any:
@@ -117,6 +118,30 @@ def save_pil_image(image: Image.Image, path: AnyPath, quality: int = 95) -> None
         raise UserError(f'{path}: no image format has the suffix {suffix!r}; use .png or .jpg')
     with atomic_write(path) as image_file:
         image.save(image_file, format=extensions[suffix], quality=quality)
+
+
+def with_row_titles(image: Image.Image, titles: Sequence[str], num_rows: int | None = None) -> Image.Image:
+    """A picture of rows of equal height with one line of text to the left of each.
+
+    Parameters
+    ----------
+    image : Pillow image
+    titles : sequence of str
+        Of the first rows. Characters that the built-in font lacks are replaced.
+    num_rows : int, optional
+        Default: as many as `titles`.
+    """
+    row_height = image.height / (num_rows or len(titles))
+    size = int(np.clip(row_height / 3, 9, 24))
+    font = ImageFont.load_default(size)
+    lines = [title.encode('latin-1', 'replace').decode('latin-1')[:TITLE_CHARACTERS] for title in titles]
+    margin = int(max(map(font.getlength, lines), default=0)) + size
+    canvas = Image.new('RGB', (margin + image.width, image.height), 'white')
+    canvas.paste(image, (margin, 0))
+    draw = ImageDraw.Draw(canvas)
+    for row, line in enumerate(lines):
+        draw.text((margin - size // 2, int((row + 0.5) * row_height)), line, fill='black', font=font, anchor='rm')
+    return canvas
 
 
 def snapshot_grid_size(height: int, width: int) -> tuple[int, int]:

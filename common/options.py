@@ -123,10 +123,12 @@ GridSize = Annotated[tuple[PositiveInt, PositiveInt], Strict(False), IN_ORDER,
                      Allowed('two whole numbers from 1, (columns, rows), for example (8, 4)')]
 Shard = Annotated[tuple[PositiveInt, PositiveInt], Strict(False), IN_ORDER,
                   Allowed('two whole numbers, (part, number of parts), for example (1, 4)')]
-Classes = Annotated[list[NonNegativeInt], IN_ORDER, MinLen(1),
-                    Allowed('a list of one or more class indices from 0, for example [0, 3]')]
-DifferentClasses = Annotated[list[NonNegativeInt], IN_ORDER, MinLen(1), AfterValidator(_all_different),
-                             Allowed('a list of different class indices from 0, for example [0, 3]')]
+ClassChoice = NonNegativeInt | Annotated[str, MinLen(1), AfterValidator(_plain_text)]
+Classes = Annotated[list[ClassChoice], IN_ORDER, MinLen(1),
+                    Allowed("a list of one or more class numbers from 0 or class names, for example [0, 3] or ['cat']")]
+DifferentClasses = Annotated[list[ClassChoice], IN_ORDER, MinLen(1), AfterValidator(_all_different),
+                             Allowed("a list of different class numbers from 0 or class names, for example [0, 3] or "
+                                     "['cat', 'dog']")]
 Seeds = Annotated[list[Seed], IN_ORDER, MinLen(1),
                   Allowed('a list of one or more whole numbers from 0 to 4294967295, for example [0, 1, 2]')]
 Names = Annotated[list[Text], IN_ORDER, Allowed("a list of names, for example ['swd']")]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from common.class_names import class_number
 from common.errors import UserError
 from common.machine import num_cores
 from common.options import (
@@ -55,9 +56,10 @@ class Dataset:
         still come from all rows.
     mirror_augment : bool
         Mirror each image with a probability of one half; the paper: CelebA, CelebA-HQ and LSUN but bedroom and dog.
-    classes : sequence of int, optional
+    classes : sequence of int or str, optional
         Use the images of these classes only, as if the file had no others: those with a label in one of these columns.
         Labels then have these columns, in this order. ``[3]`` with ``max_labels=0`` is an ordinary network for class 3.
+        Names, such as ``['cat', 'dog']``, are understood where the file knows them.
     shuffle : bool
         False: the order of the file.
     prefetch_images : int
@@ -82,6 +84,8 @@ class Dataset:
         One row for each image of the file, or of the chosen `classes`; beyond `max_images`, too.
     label_size : int
         0 without labels.
+    class_names : list of str or None
+        Names of the columns of `labels`, if the file knows them.
 
     Raises
     ------
@@ -110,7 +114,7 @@ class Dataset:
             if self.resolution not in levels:
                 raise UserError(f'resolution={resolution}: {self.h5_path} has at most {file_resolution}; use that '
                                 'or less')
-            self.labels, self.chosen, self._labels_of_file = _choose_labels(
+            self.labels, self.chosen, self.class_names, self._labels_of_file = _choose_labels(
                 self.h5, self.h5_path, file_images, max_labels, classes, require_labels)
             if max_images is not None and max_images > len(self.labels):
                 raise UserError(f'max_images={max_images}: {self.h5_path} has only '
@@ -341,31 +345,35 @@ def _choose_labels(h5, h5_path, file_images, max_labels, classes, require_labels
 
     Returns
     -------
-    (ndarray, ndarray or None, (ndarray, str, list or None) or None)
-        Labels (N, label_size) float32; where their images are in the file, None: they are all; labels, path and names
-        of classes of the whole file, None: labels are not used.
+    (ndarray, ndarray or None, list or None, (ndarray, str, list or None) or None)
+        Labels (N, label_size) float32; positions of their images in the file, None: they are all; names of the columns,
+        None: unknown; labels, path and names of classes of the whole file, None: labels are not used.
     """
     if require_labels and max_labels == 0:
         raise UserError("max_labels=0: this training is conditional on labels; use 'all', or require_labels=False")
     if classes is None and max_labels == 0:
-        return np.zeros((file_images, 0), dtype=np.float32), None, None
+        return np.zeros((file_images, 0), dtype=np.float32), None, None, None
     path = find_labels(h5, h5_path, require_labels)
     if path is None and classes is None and max_labels == 'all':
-        return np.zeros((file_images, 0), dtype=np.float32), None, None
+        return np.zeros((file_images, 0), dtype=np.float32), None, None, None
     if path is None:
         option = f'max_labels={max_labels}' if classes is None else f'classes={classes!r}'
         raise UserError(f'{option}: there is no {labels_path(h5_path)}; use {0 if classes is None else None}, or make '
                         'the dataset with labels')
     labels, chosen = load_labels(path, file_images), None
-    of_file = labels, path, read_class_names(h5)
+    names = read_class_names(h5)
+    of_file = labels, path, names
+    names = names if names and len(names) == labels.shape[1] else None
     if classes is not None:
-        labels, chosen = _choose_classes(path, labels, classes)
+        columns = _choose_columns(path, labels.shape[1], names, classes)
+        labels, chosen = _choose_classes(path, labels, columns)
+        names = names and [names[column] for column in columns]
     if max_labels == 'all':
-        return labels, chosen, of_file
+        return labels, chosen, names, of_file
     if max_labels > labels.shape[1]:
         raise UserError(f"max_labels={max_labels}: {path} has {labels.shape[1]} "
                         f"columns{'' if classes is None else ' of these classes'}; use that, less, or 'all'")
-    return labels[:, :max_labels], chosen, of_file
+    return labels[:, :max_labels], chosen, names and names[:max_labels] or None, of_file
 
 
 def _tell_empty_classes(labels, path, names):
@@ -376,18 +384,23 @@ def _tell_empty_classes(labels, path, names):
               f'{", ..." * (len(empty) > LISTED_CLASSES)}')
 
 
-def _choose_classes(path, labels, classes):
-    """Columns `classes` of the labels with one of them, and which rows these are."""
-    num_classes = labels.shape[1]
-    valid = isinstance(classes, (list, tuple, range, np.ndarray)) and len(classes) and len(
-        set(classes)) == len(classes) and all(_is_count(number, 0) and number < num_classes for number in classes)
-    if not valid:
-        raise UserError(f'classes={classes!r}: must be a list of different columns of {path}, from 0 to '
-                        f'{num_classes - 1}')
-    labels = labels[:, list(classes)]
+def _choose_columns(path, num_classes, names, classes):
+    """The columns of the labels that `classes` stand for, a list of int."""
+    if isinstance(classes, (list, tuple, range, np.ndarray)) and len(classes) and all(
+            isinstance(choice, str) or _is_count(choice, 0) and choice < num_classes for choice in classes):
+        columns = [class_number(choice, names, num_classes, path) for choice in classes]
+        if len(set(columns)) == len(columns):
+            return columns
+    raise UserError(f'classes={classes!r}: must be a list of different columns of {path}, from 0 to {num_classes - 1}'
+                    f'{", or their names" if names else ""}')
+
+
+def _choose_classes(path, labels, columns):
+    """`columns` of the labels of all images that have one of them, and the positions of these images."""
+    labels = labels[:, columns]
     chosen = np.flatnonzero(labels.any(axis=1))
     if not len(chosen):
-        raise UserError(f'classes={classes!r}: no image of {path} has one of these labels')
+        raise UserError(f'classes={columns!r}: no image of {path} has one of these labels')
     return labels[chosen], chosen
 
 

@@ -62,7 +62,7 @@ def create(h5_path: AnyPath, read_source: Callable[..., ImageSource], *source_ar
 
 
 def write_dataset(source: ImageSource, h5_path: AnyPath, force: bool = False,
-                  shard: tuple[int, int] | None = None) -> None:
+                  shard: tuple[int, int] | None = None, class_names: AnyPath | None = None) -> None:
     """Write the images of an :class:`ImageSource`, and its labels, with a progress bar.
 
     Parameters
@@ -74,25 +74,43 @@ def write_dataset(source: ImageSource, h5_path: AnyPath, force: bool = False,
         Replace an existing file and its labels.
     shard : (int, int), optional
         Part I of N of the images only, to be joined with the others by data.shards.merge.
+    class_names : str, optional
+        Text file with the names of the classes, one a line. Default: the names that the source knows.
 
     Raises
     ------
     UserError
         The file exists or cannot be written, or an image cannot be read.
     """
+    names = source.class_names if class_names is None else names_in_file(class_names, source.labels)
     wanted = shard_range(source.num_images, shard)
     if not wanted:
         raise UserError('--shard %d/%d: there are only %d images; use fewer parts' % (
             *(shard or (1, 1)), source.num_images))
     labels = None if source.labels is None else source.labels[wanted.start:wanted.stop]
     with HDF5Writer(h5_path, source.resolution, source.channels, labels, force, shard,
-                    class_names=source.class_names) as writer, \
+                    class_names=names) as writer, \
             progress(None, 'Writing', len(wanted)) as bar:
         for images in source.images(wanted.start, wanted.stop):
             writer.add_images(images)
             bar.update(len(images))
         if labels is not None and source.left_out:
             writer.labels = np.delete(labels, np.array(source.left_out) - wanted.start, axis=0)
+
+
+def names_in_file(path: AnyPath, labels: np.ndarray | None) -> list[str]:
+    """The names of classes in a text file, one a line, which must be as many as the columns of `labels`."""
+    try:
+        with open(path, encoding='utf-8-sig') as file:
+            names = [line.strip() for line in file if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f'--class-names {path}: cannot be read as text ({error}); give a file with one name a '
+                        'line') from error
+    if labels is None:
+        raise UserError(f'--class-names {path}: these images have no labels; leave it out')
+    if len(names) != labels.shape[1]:
+        raise UserError(f'--class-names {path}: has {len(names)} names for {labels.shape[1]} classes; write one a line')
+    return names
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,14 @@ import numpy as np
 from common.console import progress
 from common.errors import UserError
 from common.files import AnyPath
-from common.images import convert_to_pil_image, save_image, save_image_grid, snapshot_grid_size
+from common.images import (
+    convert_to_pil_image,
+    create_image_grid,
+    save_image,
+    save_pil_image,
+    snapshot_grid_size,
+    with_row_titles,
+)
 from data.chunk_reader import Reader, find_chunks, open_readers
 from data.hdf5_format import (
     Levels,
@@ -92,7 +99,7 @@ def inspect(h5_path: AnyPath, verify: bool = False, sheet: AnyPath | None = None
             check_all_written(h5_path, level)
         print(f'\nComplete: all levels from {resolution}x{resolution} to 1x1 are there')
         if sheet is not None:
-            write_sheet(levels, labels, sheet)
+            write_sheet(levels, labels, sheet, names)
         if verify:
             verify_levels(h5_path, h5, levels)
 
@@ -193,8 +200,12 @@ def check_images(readers: list[Reader], shape: tuple[int, int],
 # Pictures.
 
 
-def write_sheet(levels: Levels, labels: np.ndarray | None, path: AnyPath) -> None:
-    """Write a picture with images from all over a dataset; with labels a row holds images of one class."""
+def write_sheet(levels: Levels, labels: np.ndarray | None, path: AnyPath, names: list[str] | None = None) -> None:
+    """Write a picture with images from all over a dataset; with labels a row holds images of one class.
+
+    The names of the classes, where they are known, stand to the left of their rows.
+    """
+    titles = None
     level = levels[min(max(levels), SHEET_RESOLUTION)]
     columns, rows = snapshot_grid_size(*level.shape[2:])
     if labels is None or not labels.any():
@@ -204,13 +215,16 @@ def write_sheet(levels: Levels, labels: np.ndarray | None, path: AnyPath) -> Non
         # If there are more classes than rows: the first classes.
         classes = np.flatnonzero(labels.any(axis=0))[:rows]
         choice = [spread(np.flatnonzero(labels[:, number]), columns) for number in classes]
+        if names and len(names) == labels.shape[1]:
+            titles = [names[number] for number in classes]
     cells = np.zeros((sum(-(-len(images) // columns) for images in choice), columns) + level.shape[1:], dtype=np.uint8)
     row = 0
     for images in choice:
         for place, index in enumerate(images):
             cells[row + place // columns, place % columns] = read_image(level, int(index))
         row += -(-len(images) // columns)
-    save_image_grid(cells.reshape(-1, *level.shape[1:]), path, (0, 255), (columns, len(cells)))
+    picture = convert_to_pil_image(create_image_grid(cells.reshape(-1, *level.shape[1:]), (columns, len(cells))))
+    save_pil_image(with_row_titles(picture, titles) if titles else picture, path)
     print('Wrote %d images at %dx%d to %s' % (sum(map(len, choice)), *level.shape[2:], path))
 
 
@@ -242,15 +256,17 @@ def display(h5_path: AnyPath, start: int = 0, output: AnyPath | None = None) -> 
         num = len(next(iter(levels.values())))
         if not 0 <= start < num:
             raise UserError(f'--start {start}: must be from 0 to {num - 1}, {h5_path} has {num} images')
-        labels = read_labels(h5, h5_path, num)
+        labels, names = read_labels(h5, h5_path, num), read_class_names(h5)
+        if names and (labels is None or len(names) != labels.shape[1]):
+            names = None
         window = None if output else open_window()
         if window is None:
             if output is None:
                 output = os.path.splitext(os.path.basename(h5_path))[0] + '-images.png'
                 print('No display to open a window on')
-            write_sheet(levels, labels, output)
+            write_sheet(levels, labels, output, names)
         else:
-            _Viewer(window, next(iter(levels.values())), labels, start)
+            _Viewer(window, next(iter(levels.values())), labels, start, names)
             window.mainloop()
 
 
@@ -271,9 +287,9 @@ class _Viewer:
 
     STEPS = {'<Right>': 1, '<space>': 1, '<Return>': 1, '<Left>': -1, '<Next>': PAGE, '<Prior>': -PAGE}
 
-    def __init__(self, window, level, labels, start):
+    def __init__(self, window, level, labels, start, names=None):
         from tkinter import Label
-        self.window, self.level, self.labels = window, level, labels
+        self.window, self.level, self.labels, self.names = window, level, labels, names
         self.index = start
         self.photo = None       # Tk keeps no reference to what it shows.
         self.widget = Label(window, borderwidth=0)
@@ -296,7 +312,8 @@ class _Viewer:
         self.widget.configure(image=self.photo)
         title = f'image {self.index} of {len(self.level)}'
         if self.labels is not None:
-            title += f', label {" ".join(map(str, np.flatnonzero(self.labels[self.index])))}'
+            numbers = np.flatnonzero(self.labels[self.index])
+            title += f', label {" ".join(self.names[number] if self.names else str(number) for number in numbers)}'
         self.window.title(title)
 
 

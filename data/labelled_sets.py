@@ -27,6 +27,7 @@ CIFAR_IMAGES = {'train': 50000, 'test': 10000}
 SVHN_IMAGES = {'train': 73257, 'test': 26032, 'extra': 531131}
 DIGITS = tuple('0123456789')        # Names of the classes.
 CIFAR10_CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
+CIFAR100_NAMES = 'meta'              # The file of its class names.
 CIFAR10_FILES = {'train': [f'data_batch_{number}' for number in range(1, 6)], 'test': ['test_batch']}
 
 
@@ -181,10 +182,28 @@ def cifar10(cifar_dir: AnyPath, split: str = 'train', expected_images: int | Non
 
 def cifar100(cifar_dir: AnyPath, split: str = 'train', coarse: bool = False,
              expected_images: int | None = None) -> ImageSource:
-    """CIFAR-100: 32x32 RGB, 100 labels, or the 20 groups of classes with `coarse`; otherwise like :func:`cifar10`."""
+    """CIFAR-100: 32x32 RGB, 100 labels, or the 20 groups of classes with `coarse`; otherwise like :func:`cifar10`.
+
+    The file ``meta`` in the folder names the classes.
+    """
     splits, expected_images = choose_splits(split, CIFAR_IMAGES, expected_images)
     key, num_classes = ('coarse_labels', 20) if coarse else ('fine_labels', 100)
-    return cifar(cifar_dir, 'cifar-100-python', splits, key, num_classes, expected_images)
+    return cifar(cifar_dir, 'cifar-100-python', splits, key, num_classes, expected_images,
+                 cifar100_class_names(cifar_dir, key.replace('labels', 'label_names'), num_classes))
+
+
+def cifar100_class_names(cifar_dir: AnyPath, key: str, num_classes: int) -> list[str] | None:
+    """Names of the classes of CIFAR-100; None, and a line of warning, where its file ``meta`` does not tell them."""
+    try:
+        path = find_file(cifar_dir, ('cifar-100-python',), [CIFAR100_NAMES], 'it has the names of the classes')
+        names = load_cifar_pickle(path).get(key)
+        if isinstance(names, list) and len(names) == num_classes:
+            return [_text(name) for name in names]
+        problem = f'{path}: has no {num_classes} {key}'
+    except (UserError, ValueError) as error:
+        problem = str(error)
+    print(f'The classes stay without names ({problem})')
+    return None
 
 
 def cifar(cifar_dir: AnyPath, subdir: str, names: list[str], label_key: str, num_classes: int,

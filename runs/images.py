@@ -8,11 +8,9 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from common.class_names import ClassChoice, class_number, read_class_names
 from common.errors import UserError
-from common.images import (
-    save_image,
-    save_image_grid,
-)
+from common.images import convert_to_pil_image, create_image_grid, save_image, save_pil_image, with_row_titles
 from common.options import Classes, FileName, GridSize, PositiveInt, Run, Seeds, Snapshot, Zoom
 from nets.network import Network, random_latents
 from nets.pickles import load_pkl
@@ -49,25 +47,29 @@ def num_classes(G: Network) -> int:
     return G.input_shapes[1][1] if len(G.input_shapes) > 1 else 0
 
 
-def one_hot(G: Network, classes: Sequence[int]) -> np.ndarray:
-    """(N, label_size) float32 labels for class indices; without columns for an unconditional generator."""
+def class_names_of(G: Network) -> list[str] | None:
+    """The names of a generator's classes, which stand beside its pickle in the run folder; None: unknown."""
+    return read_class_names(os.path.dirname(G.source), num_classes(G)) if G.source else None
+
+
+def class_numbers(G: Network, classes: Sequence[ClassChoice]) -> list[int]:
+    """Numbers of classes that are chosen by number or name."""
     size = num_classes(G)
-    for index in classes:
-        if not size:
-            raise UserError(f'classes: {G.name} knows no classes, leave them out')
-        if not 0 <= index < size:
-            raise UserError(f'classes: there is no class {index}, {G.name} has 0 to {size - 1}')
-    return np.eye(size, dtype=np.float32)[list(classes)]
+    if len(classes) and not size:
+        raise UserError(f'classes: {G.name} knows no classes, leave them out')
+    names = class_names_of(G) if any(isinstance(choice, str) for choice in classes) else None
+    return [class_number(choice, names, size, G.name) for choice in classes]
 
 
-def classes_in_turn(G: Network, classes: Sequence[int] | None, num: int) -> list[int]:
-    """`num` class indices: those given, again and again; None: all of a conditional generator, [] of another one."""
-    if not num_classes(G):
-        if classes:
-            one_hot(G, classes)     # Says that there are no classes.
-        return []
-    classes = list(range(num_classes(G))) if classes is None else list(classes)
-    return [classes[index % len(classes)] for index in range(num)]
+def one_hot(G: Network, classes: Sequence[ClassChoice]) -> np.ndarray:
+    """(N, label_size) float32 labels of classes; without columns for an unconditional generator."""
+    return np.eye(num_classes(G), dtype=np.float32)[class_numbers(G, classes)]
+
+
+def classes_in_turn(G: Network, classes: Sequence[ClassChoice] | None, num: int) -> list[int]:
+    """`num` class numbers: those given, again and again; None: all of a conditional generator, [] of another one."""
+    numbers = list(range(num_classes(G))) if classes is None else class_numbers(G, classes)
+    return [numbers[index % len(numbers)] for index in range(num)] if numbers else []
 
 
 class DivergedNetwork(UserError):
@@ -122,9 +124,10 @@ def generate_fake_images(
     run: Run,                                        # Run or network pickle.
     snapshot: Snapshot | None          = None,       # Of a run: thousands of images. None = the latest.
     seeds: Seeds | None                = None,       # One random image each. None = enough to fill one grid, or 16.
-    classes: Classes | None            = None,       # Class indices; each seed in each. None = one after the other.
+    classes: Classes | None            = None,       # Numbers or names; each seed in each. None = one after the other.
     grid_size: GridSize | None         = None,       # (columns, rows): write grids. None = one file per image.
     image_zoom: Zoom                   = 1,          # Enlarge every pixel to so many.
+    titles: bool                       = True,       # Name the class of each row of a grid with one class a row.
     net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = those of the last step.
     minibatch_size: PositiveInt | None = None,       # Images generated at once. None = by resolution.
     result_dir: FileName               = 'results',
@@ -132,7 +135,8 @@ def generate_fake_images(
     """Write generated images as ``seedNNNN.png`` (``seedNNNN-classK.png``), or as grids ``gridNNN.png``.
 
     A seed stands for the latents ``RandomState(seed).randn(1, latent_size)``, whatever else is generated. Images come
-    class by class, so a grid with as many columns as seeds has one row per class.
+    class by class, so a grid with as many columns as seeds has one row per class; the names of these classes stand to
+    the left of it, where the run knows them.
 
     Returns
     -------
@@ -147,8 +151,7 @@ def generate_fake_images(
         in_turn: Sequence[int | None] = classes_in_turn(G, None, len(seeds)) or [None] * len(seeds)
         jobs = list(zip(seeds, in_turn, strict=True))
     else:
-        one_hot(G, classes)
-        jobs = [(seed, index) for index in classes for seed in seeds]
+        jobs = [(seed, index) for index in class_numbers(G, classes) for seed in seeds]
     latents = np.concatenate([random_latents(1, G, np.random.RandomState(seed)) for seed, _class in jobs])
     labels = one_hot(G, [index for _seed, index in jobs if index is not None])
     images = generate(G, latents, labels, 'Generating', minibatch_size)
@@ -163,9 +166,20 @@ def generate_fake_images(
         for number in range(-(-len(jobs) // cells)):
             grid = np.stack(list(itertools.islice(images, cells)))
             paths.append(os.path.join(run_dir, f'grid{number:03d}.png'))
-            save_image_grid(zoomed(grid, image_zoom), paths[-1], (0, 255), grid_size)
+            picture = convert_to_pil_image(create_image_grid(zoomed(grid, image_zoom), grid_size), (0, 255))
+            rows = row_titles(G, [index for _seed, index in jobs[number * cells:(number + 1) * cells]], grid_size[0])
+            save_pil_image(with_row_titles(picture, rows, grid_size[1]) if titles and rows else picture, paths[-1])
     print(f'Wrote {len(paths)} files to {run_dir}')
     return paths
+
+
+def row_titles(G: Network, classes: Sequence[int | None], columns: int) -> list[str] | None:
+    """The names of the classes of the rows of a grid; None: unknown, or a row has several classes."""
+    names = class_names_of(G)
+    rows = [set(classes[begin:begin + columns]) for begin in range(0, len(classes), columns)]
+    if not names or any(len(row) > 1 or None in row for row in rows):
+        return None
+    return [names[number] for row in rows for number in row if number is not None]
 
 
 def zoomed(images: np.ndarray, zoom: int) -> np.ndarray:

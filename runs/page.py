@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from common.class_names import list_classes, read_class_names
 from common.console import format_time
 from common.errors import UserError
 from common.files import atomic_write
@@ -29,6 +30,7 @@ from runs.folder import DONE_FILE
 from runs.records import (
     caption_of,
     finite_or_none,
+    grid_type_of,
     is_finite,
     list_fakes,
     read_results,
@@ -84,7 +86,7 @@ def write_report(run_dir: str, path: str | None = None) -> str:
     data = {'tables': tables, 'charts': curves + metric_curves, 'pictures': pictures,
             'spans': [{key: getattr(phase, key) for key in ('begin', 'end', 'name', 'fading')} for phase in phases]}
     sections = [
-        section('Pictures', picture_section(pictures, reals, len(fakes))),
+        section('Pictures', picture_section(pictures, reals, len(fakes), class_line(run_dir, config))),
         section('Curves', f'<div class="charts">{chart_figures(curves, 0)}</div>' if stats else
                 '<p>No status line has been written yet.</p>'),
         section('Timing', timing_section(phases)),
@@ -324,7 +326,16 @@ def summary(run_dir: str, stats: list[dict], config: str) -> str:
         '<div><dt>%s</dt><dd>%s</dd></div>' % (name, html.escape(value)) for name, value in facts))
 
 
-def picture_section(pictures: list[dict], reals: str | None, num_fakes: int) -> str:
+def class_line(run_dir: str, config: str) -> str:
+    """The names of the classes that the run was trained on, and how its pictures are arranged by them; '' without."""
+    names = read_class_names(run_dir)
+    if not names:
+        return ''
+    arrangement = {'category': 'one column each', 'category-rows': 'one row each'}.get(grid_type_of(config) or '')
+    return f'Classes{f", {arrangement}" if arrangement else ""}: {list_classes(names, len(names))}'
+
+
+def picture_section(pictures: list[dict], reals: str | None, num_fakes: int, classes: str = '') -> str:
     if not pictures and not reals:
         return '<p>No picture has been written yet.</p>'
     figures, controls = '', ''
@@ -335,7 +346,8 @@ def picture_section(pictures: list[dict], reals: str | None, num_fakes: int) -> 
             controls += f'<p><small>{len(pictures)} of {num_fakes} pictures.</small></p>'
     if reals:
         figures += f'<figure><img id="reals" alt="real images" src="{reals}"><figcaption>reals</figcaption></figure>'
-    return controls + f'<div class="pictures">{figures}</div>'
+    note = f'<p><small>{html.escape(classes)}</small></p>' if classes else ''
+    return controls + f'<div class="pictures">{figures}</div>{note}'
 
 
 def digits(value: float | None) -> str:

@@ -113,7 +113,7 @@ def project_image(
     num_starts: PositiveInt | None     = None,       # Random starting points; None = 4, or one per class.
     learning_rate: NonNegative         = 0.3,        # Of Adam at the start; it falls to zero along a cosine.
     prior_weight: NonNegative          = 0.01,       # Of the latents' length against the pixels.
-    classes: Classes | None            = None,       # Class indices of the starts. None = one after the other.
+    classes: Classes | None            = None,       # Numbers or names of classes. None = one after the other.
     video: bool                        = False,      # Also write a video of the way.
     random_seed: Seed                  = 1000,
     net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = those of the last step.

@@ -76,11 +76,20 @@ def read_text(run_dir: str, name: str) -> str:
 
 def total_kimg_of(config: str) -> float | None:
     """``train.total_kimg`` in the text of a ``config.txt``, or None."""
+    return finite_or_none(_train_option(config, 'total_kimg'))
+
+
+def grid_type_of(config: str) -> str | None:
+    """``train.image_grid_type`` in the text of a ``config.txt``, or None."""
+    grid_type = _train_option(config, 'image_grid_type')
+    return grid_type if isinstance(grid_type, str) else None
+
+
+def _train_option(config, name):
     try:
-        total = ast.literal_eval(config)['train']['total_kimg']
+        return ast.literal_eval(config)['train'][name]
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
         return None
-    return finite_or_none(total)
 
 
 RESULTS_NAME = 'metrics.jsonl'

@@ -92,7 +92,7 @@ def generate_interpolation_video(
     fps: FramesPerSecond               = 60,         # Frames per second.
     smoothing_seconds: Seconds         = 0.75,       # Deviation of the blur over time; the paper: 45 frames at 60 Hz.
     grid_size: GridSize                = (1, 1),     # (columns, rows) of images side by side.
-    classes: Classes | None            = None,       # Class indices of the cells. None = one after the other.
+    classes: Classes | None            = None,       # Numbers or names of classes. None = one after the other.
     image_zoom: Zoom                   = 1,          # Enlarge every pixel to so many.
     random_seed: Seed                  = 1000,
     net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = those of the last step.

@@ -204,7 +204,7 @@ def test_wrong_values_in_config(tmp_path, capsys, monkeypatch):
 def test_wrong_values_of_utilities(func, tmp_path, capsys):
     for name, annotation in annotations_of(func).items():
         if name in util_scripts.OPTIONS and name not in ('classes', 'seeds', 'grid_size', 'snapshot', 'net', 'captions',
-                                                         'video'):
+                                                         'titles', 'video'):
             for text in ('-1', '0', '-0.5', '1e99'):
                 try:
                     value = float(text) if util_scripts.OPTIONS[name]['type'] is float else int(text)

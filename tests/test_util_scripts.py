@@ -16,6 +16,7 @@ import config
 import theano_env
 import train
 import util_scripts
+from common.class_names import write_class_names
 from common.errors import UserError
 from common.files import save_pkl
 from common.images import save_image
@@ -153,6 +154,30 @@ def test_grids(results, tmp_path):
     assert not pixels(paths[1])[32:].any()
     paths = generate_fake_images(tmp_path, 3, grid_size=(3, 2), result_dir=results)
     assert len(paths) == 1 and pixels(paths[0]).shape == (32, 48, 3)
+
+
+def test_classes_by_name(fresh_results, tmp_path, capsys):
+    """The names of the run's data set stand beside its pickles; they choose classes and name the rows of grids."""
+    out = tmp_path / 'out'
+    arguments = ['--result-dir', str(fresh_results), '--engine', 'torch', '--out', str(out), '--seeds', '1']
+    assert util_scripts.main(['generate_fake_images', '3', '--classes', 'cat', *arguments]) == 1
+    assert 'names of the classes of G are not known' in capsys.readouterr().err
+    write_class_names(fresh_results / '003-classes', ['cat', 'dog', 'eel'])
+    assert util_scripts.main(['generate_fake_images', '3', '--classes', 'dog,0', *arguments]) == 0
+    assert sorted(os.listdir(out)) == ['seed0001-class0.png', 'seed0001-class1.png']
+    assert util_scripts.main(['generate_fake_images', '3', '--classes', 'dgo', *arguments]) == 1
+    assert "no class 'dgo'; G has 0 cat, 1 dog, 2 eel; did you mean 'dog'?" in capsys.readouterr().err
+    grids = {}
+    for titles in (True, False):
+        path, = generate_fake_images(out, 3, seeds=[1, 2], classes=['eel', 'cat'], grid_size=(2, 2), titles=titles,
+                                     result_dir=fresh_results)
+        grids[titles] = pixels(path)
+    assert grids[False].shape == (32, 32, 3) and grids[True].shape[0] == 32
+    np.testing.assert_array_equal(grids[True][:, -32:], grids[False])
+    left = grids[True][:, :-32]
+    assert left[:16].min() < 100 and left[16:].min() < 100 and (left[:16] != left[16:]).any()
+    path, = generate_fake_images(out, 3, grid_size=(3, 2), result_dir=fresh_results)
+    assert pixels(path).shape == (32, 48, 3), 'rows of several classes have no name'
 
 
 @pytest.mark.parametrize('run, kwargs, message', [

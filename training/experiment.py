@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 import theano_env
+from common.class_names import write_class_names
 from common.console import OutputLogger, command_line
 from common.errors import UserError
 from common.files import append_bytes, atomic_write, one_at_a_time
@@ -154,6 +155,8 @@ def run_experiment(
                 if ranks.rank == 0 and start.is_new:
                     unused.callback(shutil.rmtree, start.run_dir)       # Nothing has begun.
                 raise
+            if ranks.rank == 0:
+                write_class_names(start.run_dir, training_set.class_names)
             metrics_at_end = final_metrics(experiment, training_set.label_size)
             run_states = states.RunStates(start.run_dir, start.about, start.state, lambda: write_run_files(
                 start.run_dir, experiment, environment, start, record))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from data import dataset, labelled_sets
+from data import dataset, hdf5_format, labelled_sets
 from dataset_tool import create_digits
 from tests.helpers import check_h5_file, load_golden, run_tool
 
@@ -189,8 +189,15 @@ def test_cifar100_with_fine_and_coarse_labels(tmp_path, capsys):
                  'coarse_labels': coarse[rows]}
         (tmp_path / name).write_bytes(pickle.dumps(batch, 2))
     argv = ['create_cifar100', tmp_path, tmp_path / 'a.h5', '--expected-images', 0, '--force', '--split', 'train+test']
+    assert 'The classes stay without names' in run_tool(capsys, *argv)[1]
+    names = {'fine': [f'class {number}' for number in range(100)],
+             'coarse': [f'group {number}' for number in range(20)]}
+    (tmp_path / 'meta').write_bytes(pickle.dumps({f'{kind}_label_names': [name.encode() for name in of_kind]
+                                                  for kind, of_kind in names.items()}, 2))
     for options, classes, num_classes in (([], fine, 100), (['--coarse'], coarse, 20)):
         assert run_tool(capsys, *argv, *options)[0] == 0
+        with h5py.File(tmp_path / 'a.h5') as h5:
+            assert hdf5_format.read_class_names(h5) == names['coarse' if options else 'fine']
         np.testing.assert_array_equal(np.load(tmp_path / 'a-labels.npy'), np.eye(num_classes)[classes])
         with h5py.File(tmp_path / 'a.h5') as h5:
             np.testing.assert_array_equal(h5['data32x32'][:], images)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import train
+from common import class_names
 from common.errors import UserError
 from data import hdf5_format, tfrecords
 from data.dataset import Dataset
@@ -258,3 +259,53 @@ def test_types_and_links_that_cannot_be_read(argv, make, tmp_path, capsys, monke
     status, _out, err = run_tool(capsys, *argv)
     assert status == 1 and err.count('\n') == 1 and "h5_path='a.h5': data" in err
     assert sorted(os.listdir()) == ['a.h5', 'b.h5']
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Names of classes.
+
+
+def test_classes_of_a_data_set_by_name(tmp_path):
+    path = write(tmp_path / 'a.h5')
+    with Dataset(path, classes=['dog', 'ant']) as by_name, Dataset(path, classes=[2, 0]) as by_number:
+        assert by_name.class_names == by_number.class_names == ['dog', 'ant']
+        np.testing.assert_array_equal(by_name.labels, by_number.labels)
+        np.testing.assert_array_equal(by_name.chosen, by_number.chosen)
+    with Dataset(path) as whole, Dataset(path, max_labels=0) as without, Dataset(path, max_labels=2) as two:
+        assert (whole.class_names, without.class_names, two.class_names) == (NAMES, None, NAMES[:2])
+    for classes, message in ((['dog', 2], 'different columns'), (['dgo'], "did you mean 'dog'"),
+                             ([4], 'or their names')):
+        with pytest.raises(UserError, match=message):
+            Dataset(path, classes=classes)
+
+
+def test_a_file_names_the_classes(tmp_path, capsys):
+    for number, color in enumerate(['red', 'green', 'blue']):
+        os.makedirs(tmp_path / 'in' / str(number))
+        Image.new('RGB', (8, 8), color).save(tmp_path / 'in' / str(number) / 'a.png')
+    (tmp_path / 'names.txt').write_text('red\ngreen\nblue\n', encoding='utf-8')
+    argv = ['create_from_images', tmp_path / 'in', tmp_path / 'a.h5', '--force', '--class-names',
+            tmp_path / 'names.txt']
+    assert run_tool(capsys, *argv)[0] == 0
+    with h5py.File(tmp_path / 'a.h5') as h5:
+        assert read_class_names(h5) == ['red', 'green', 'blue']
+    (tmp_path / 'names.txt').write_text('red\ngreen\n', encoding='utf-8')
+    status, _out, err = run_tool(capsys, *argv)
+    assert status == 1 and 'names.txt: has 2 names for 3 classes; write one a line' in err
+
+
+def test_the_sheet_has_the_names_of_its_rows(tmp_path, capsys):
+    sizes = []
+    for names in (NAMES, None):
+        path = write(tmp_path / 'a.h5', names=names) if names else write(tmp_path / 'b.h5', names=None)
+        assert run_tool(capsys, 'inspect', path, '--sheet', tmp_path / 'sheet.png')[0] == 0
+        with Image.open(tmp_path / 'sheet.png') as sheet:
+            sizes.append(sheet.size)
+    assert sizes[0][0] > sizes[1][0] + 10 and sizes[0][1] == sizes[1][1] == 3 * 8       # No row without images.
+
+
+def test_a_run_keeps_the_names_of_its_classes(tmp_path, capsys):
+    write(tmp_path / 'set.h5')
+    assert start(tmp_path, "dataset.classes=['dog', 'ant']", 'train.lod_initial_resolution=8') == 0
+    run_dir, = (tmp_path / 'results').iterdir()
+    assert class_names.read_class_names(run_dir, 2) == ['dog', 'ant']

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import util_scripts
+from common.class_names import write_class_names
 from common.errors import UserError
 from common.images import save_image
 from runs import page as run_page
@@ -108,6 +109,15 @@ def run_dir(tmp_path):
 
 # ----------------------------------------------------------------------------------------------------------------------
 # What the page says.
+
+
+@pytest.mark.parametrize('grid_type, text', [('category', 'Classes, one column each: 0 <i>cat</i>, 1 dog'),
+                                             ('default', 'Classes: 0 <i>cat</i>, 1 dog')])
+def test_names_of_classes(grid_type, text, run_dir):
+    assert 'Classes' not in Page(run_page.write_report(run_dir)).text
+    write_class_names(run_dir, ['<i>cat</i>', 'dog'])
+    (run_dir / 'config.txt').write_text(f"{{'train': {{'image_grid_type': '{grid_type}'}}}}", encoding='utf-8')
+    assert text in Page(run_page.write_report(run_dir)).text
 
 
 def test_numbers_of_a_run(run_dir):
