@@ -20,10 +20,12 @@ def main(argv: list[str] | None = None) -> int:
         epilog='example: python legacy.py karras2018iclr-celebahq-1024x1024.pkl celebahq.pkl')
     parser.add_argument('source', help='pickle of (G, D, Gs)')
     parser.add_argument('target', help='pickle to write')
+    parser.add_argument('--ignore-source', action='store_true', help='build the networks as the releases define them, '
+                        'whatever the source text in the pickle says')
     args = parser.parse_args(argv)
 
     def convert():
-        loaded = load_pkl(args.source)
+        loaded = load_pkl(args.source, ignore_source=args.ignore_source)
         save_pkl(loaded, args.target)
         for net in loaded if isinstance(loaded, (tuple, list)) else [loaded]:
             print(net)

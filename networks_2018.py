@@ -193,15 +193,34 @@ class DenseLayer(WeightLayer):
 class DenseTo4x4Layer(WeightLayer):
     """Dense layer that makes feature maps of 4x4 pixels, with one bias per map."""
 
-    def __init__(self, incoming, num_units: int, **kwargs: Any) -> None:
+    def __init__(self, incoming, num_units: int, gain: float, **kwargs: Any) -> None:
         num_inputs = incoming.output_shape[1]
-        super().__init__(incoming, (num_inputs, num_units * 16), num_units, num_inputs, gain=RELU_GAIN / 4, **kwargs)
+        super().__init__(incoming, (num_inputs, num_units * 16), num_units, num_inputs, gain=gain, **kwargs)
 
     def get_output_shape_for(self, input_shape: tuple) -> tuple:
         return input_shape[0], self.num_units, 4, 4
 
     def get_output_for(self, input, **kwargs: Any):
         return self.activate(T.dot(input, self.scaled_weight).reshape((input.shape[0], self.num_units, 4, 4)))
+
+
+class StridedImagesLayer(layers.Pool2DLayer):
+    """Images at a lower lod as the first TensorFlow version of D made them: every so many-th pixel.
+
+    While `image_lod` fades in as the coarser of two, it is the 2x2 average of the finer one instead. `cur_lod` is a
+    Theano shared scalar.
+    """
+
+    def __init__(self, incoming, cur_lod, image_lod: int, **kwargs: Any) -> None:
+        super().__init__(incoming, 2 ** image_lod, image_lod=image_lod, **kwargs)
+        self.cur_lod, self.own_lod = cur_lod, image_lod
+
+    def get_output_for(self, input, image_lod: int = 0, **kwargs: Any):
+        halvings = self.own_lod - min(image_lod, self.own_lod)
+        if not halvings:
+            return input
+        finer = input[:, :, ::2 ** (halvings - 1), ::2 ** (halvings - 1)]
+        return T.switch(T.ge(self.cur_lod, self.own_lod), finer[:, :, ::2, ::2], ops.downscale2d(finer, 2))
 
 
 class GroupStdConcatLayer(Layer):
@@ -247,6 +266,13 @@ def _rounded(layer, rounding, pixelnorm_epsilon=None):
     return layer if rounding is unrounded else RoundLayer(layer, rounding, name=layer.name + '/Round')
 
 
+def _shrunk_images(images, lod, cur_lod, image_shrinking):
+    name = f'Downscale2D_lod{lod}'
+    if image_shrinking == 'stride':
+        return StridedImagesLayer(images, cur_lod, lod, name=name)
+    return layers.Pool2DLayer(images, 2 ** lod, image_lod=lod, name=name)
+
+
 def _lod_variable():
     return theano.shared(np.float32(0.0), name='lod')
 
@@ -264,6 +290,7 @@ def G_paper(
     use_pixelnorm: bool                  = True,
     pixelnorm_epsilon: Positive          = 1e-8,
     use_leakyrelu: bool                  = True,       # False: ReLU.
+    dense_gain: Positive                 = RELU_GAIN / 4,   # Of the 4x4 dense layer; first TensorFlow version: sqrt(2).
     fused_scale: bool                    = True,       # Layout of the weights of the upscaling convolutions.
     dtype: Literal['float32', 'float16'] = 'float32',
     **_unknown,
@@ -280,7 +307,7 @@ def G_paper(
     layer = ConcatLayer([latents, labels], name='4x4/Concat') if label_size else latents
     layer = _rounded(layer, rounding)
     layer = _rounded(layer, rounding, pixelnorm_epsilon if normalize_latents else None)
-    layer = _rounded(DenseTo4x4Layer(layer, maps(1), name='4x4/Dense', **hidden), rounding, epsilon)
+    layer = _rounded(DenseTo4x4Layer(layer, maps(1), dense_gain, name='4x4/Dense', **hidden), rounding, epsilon)
     layer = _rounded(ConvLayer(layer, maps(1), name='4x4/Conv', **hidden), rounding, epsilon)
     stages = [layer]
     for stage in range(2, maps.last_stage + 1):
@@ -308,6 +335,7 @@ def D_paper(
     fmap_max: Size                       = 512,
     use_wscale: bool                     = True,
     mbstd_group_size: NonNegativeInt     = 4,          # Samples per group of the minibatch deviation; 0, 1: none.
+    image_shrinking: Literal['average', 'stride'] = 'average',     # 'stride': as in the first TensorFlow version.
     fused_scale: bool                    = True,       # Average before bias and activation, not after.
     dtype: Literal['float32', 'float16'] = 'float32',
     **_unknown,
@@ -329,7 +357,7 @@ def D_paper(
         else:
             layer = ConvLayer(layer, maps(stage - 1), name=block + 'Conv1', **hidden)
             layer = _rounded(layers.Pool2DLayer(layer, name=block + 'Downscale2D'), rounding)
-        shrunk = layers.Pool2DLayer(images, 2 ** (lod + 1), image_lod=lod + 1, name=f'Downscale2D_lod{lod + 1}')
+        shrunk = _shrunk_images(images, lod + 1, cur_lod, image_shrinking)
         coarser = ConvLayer(_rounded(shrunk, rounding), maps(stage - 1), 1, name=f'FromRGB_lod{lod + 1}', **hidden)
         layer = layers.LODSelectLayer([layer, coarser], cur_lod, first_incoming_lod=lod, name=f'Grow_lod{lod}')
         layer = _rounded(layer, rounding)

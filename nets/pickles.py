@@ -8,17 +8,21 @@ release. This is the only module that knows the old formats.
 release class                state
 ======= ==================== ===========================================================================================
 2017    network.Network      build_func_spec {func: name, arguments}, param_values [array] in Lasagne's order,
-                             toplevel_params {name: number}, build_module_src (source text, ignored)
+                             toplevel_params {name: number}, build_module_src (source text)
 2018    tfutil.Network       version 2, name, build_func_name, static_kwargs, variables [(name, array)],
                              build_module_src
 ours    tfutil_shim.Network  see `nets.network.Network.__getstate__`
 ======= ==================== ===========================================================================================
+
+:mod:`nets.stored_source` reads from the source text, without executing it, where a network means something else than in
+the releases.
 """
 
 import collections
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,6 +31,7 @@ import numpy as np
 
 from common import safe_pickle
 from common.errors import UserError
+from nets import stored_source
 from nets.network import Network
 
 # {name in a release, older ones included: our build function}
@@ -99,7 +104,9 @@ def build(name: str, func: str, static_kwargs: dict, values: list) -> Network:
 class _Reader:
     """Makes networks out of the states in one file."""
 
-    def __init__(self, path, build_funcs=()):
+    def __init__(self, path, build_funcs=(), ignore_source=False):
+        self.path, self.ignore_source = path, ignore_source
+        self.deviations, self.unread = {}, {}       # Facts about the sources, in the order in which they came up.
         self.build_funcs = {*BUILD_FUNCS, *build_funcs}
         self.bytes_left = os.path.getsize(path) if os.path.isfile(path) else 0
 
@@ -117,6 +124,8 @@ class _Reader:
         func = str(spec.pop('func', None)).rpartition('.')[2]
         if func not in BUILD_FUNCS_2017:
             raise UserError(f'the 2017 release has no network {func!r}')
+        if not self.ignore_source:
+            self.buildable(stored_source.differences_2017(state.get('build_module_src'), func))
         values = _entry(state, 'param_values', list)
         toplevel = _entry(state, 'toplevel_params', dict)
         net = self.checked(func, BUILD_FUNCS_2017[func], spec, values)
@@ -135,10 +144,35 @@ class _Reader:
         variables = _entry(state, 'variables', list)
         if not all(isinstance(item, (tuple, list)) and len(item) == 2 for item in variables):
             raise UserError('its variables are no pairs of name and value')
-        net = self.checked(_entry(state, 'name', str), BUILD_FUNCS_2018[func], _entry(state, 'static_kwargs', dict),
+        kwargs = _entry(state, 'static_kwargs', dict)
+        if not self.ignore_source:
+            kwargs = {**kwargs, **self.meant_by_source(state.get('build_module_src'), func, kwargs)}
+        net = self.checked(_entry(state, 'name', str), BUILD_FUNCS_2018[func], kwargs,
                            [value for _name, value in variables])
         _assign(net, [('cur_lod' if name == 'lod' else name, value) for name, value in variables])
         return net
+
+    def meant_by_source(self, source, func, kwargs):
+        """The arguments that follow from the source of a network of the 2018 release."""
+        meaning = stored_source.meaning_2018(source, func, kwargs, BUILD_FUNCS_2018[func].endswith('.G_paper'))
+        self.buildable(meaning.unbuildable)
+        self.deviations.update(dict.fromkeys(meaning.deviations))
+        self.unread.update(dict.fromkeys(meaning.unread))
+        return meaning.kwargs
+
+    def buildable(self, differences):
+        """Refuse networks of which our layers are no copy."""
+        if differences:
+            raise UserError(f'its source means another network: {"; ".join(differences)}; `python legacy.py '
+                            f'--ignore-source {self.path} OURS.pkl` makes networks of our meaning all the same')
+
+    def report(self):
+        """Print a line where sources deviate from the release, and one where they could not be read."""
+        if self.deviations:
+            print(f'{self.path}: built as its source says, unlike the release: {"; ".join(self.deviations)}')
+        if self.unread:
+            print(f'Warning: {self.path}: its source does not tell {", ".join(self.unread)}; taken as in the release',
+                  file=sys.stderr)
 
     def ours(self, state):
         func = _entry(state, 'func', str)
@@ -210,7 +244,7 @@ def _assign(net, values):
         net.set_var(name, value)
 
 
-def load_pkl(path: str, build_funcs: Iterable[str] = ()) -> Any:
+def load_pkl(path: str, build_funcs: Iterable[str] = (), ignore_source: bool = False) -> Any:
     """Read a pickle of networks: ours, or one of the 2017 Theano or the 2018 TensorFlow release; runs nothing in it.
 
     Parameters
@@ -220,6 +254,8 @@ def load_pkl(path: str, build_funcs: Iterable[str] = ()) -> Any:
     build_funcs : sequence of str
         Dotted names of build functions of your own that the file may call, besides those of `networks` and
         `networks_2018`.
+    ignore_source : bool
+        Build published networks as the releases define them, whatever the source text beside them says.
 
     Returns
     -------
@@ -231,7 +267,7 @@ def load_pkl(path: str, build_funcs: Iterable[str] = ()) -> Any:
     UserError
         The file cannot be read or is not admitted, see above and :mod:`common.safe_pickle`.
     """
-    reader = _Reader(path, build_funcs)
+    reader = _Reader(path, build_funcs, ignore_source)
 
     def guarded(make):
         def network(state):
@@ -246,4 +282,6 @@ def load_pkl(path: str, build_funcs: Iterable[str] = ()) -> Any:
                 raise UserError('a network cannot be built from it: %s' % ' '.join(
                     ('%.200s' % error).split())) from error
         return network
-    return safe_pickle.load(path, {name: guarded(make) for name, make in reader.classes().items()})
+    content = safe_pickle.load(path, {name: guarded(make) for name, make in reader.classes().items()})
+    reader.report()
+    return content
