@@ -85,7 +85,7 @@ def state_2018(net: Network) -> tuple[str, dict, dict[str, np.ndarray]]:
 
 
 def _check_expressible(net, options):
-    allowed = {'use_batchnorm': [False], 'tanh_at_end': [None], 'use_layernorm': [False], 'mbdisc_kernels': [None, 0],
+    allowed = {'use_batchnorm': [False], 'tanh_at_end': [None, False], 'use_layernorm': [False], 'mbdisc_kernels': [None, 0],
                'mbstat_func': ['Tstdeps'], 'mbstat_avg': ['all', None], 'mbstat_groups': [1]}
     for name, values in allowed.items():
         if name in options and options[name] not in values:

@@ -121,7 +121,7 @@ def train_gan(
     dequantize_reals: bool                  = False,      # Add uniform noise of one grey level to the real images.
     gdrop_beta: Probability                 = 0.9,        # Decay of the average that controls GDrop.
     gdrop_lim: Number                       = 0.5,        # GDrop starts where that average exceeds this...
-    gdrop_coef: NonNegative                 = 0.2,        # ...with strength coef * max(average - lim, 0) ^ exp.
+    gdrop_coef: NonNegative                 = 0.0,        # ...with strength coef * max(average - lim, 0) ^ exp.
     gdrop_exp: Positive                     = 2.0,
     show_progress: bool                     = True,       # Progress bar with the estimated time to the end.
     on_step: OnStep | None                  = None,       # Called with a StepReport after every iteration.

@@ -106,6 +106,7 @@ Ticks = Annotated[int, Ge(0), Allowed('a whole number of ticks, 0 for never')]
 
 Number = Annotated[float, Ge(-1e30), Le(1e30), Allowed('a number')]
 Positive = Annotated[float, Gt(0), Le(1e30), Allowed('a number above 0')]
+Factor = Annotated[bool | Positive, Allowed('a number above 0, True for 1 or False for none')]
 NonNegative = Annotated[float, Ge(0), Le(1e30), Allowed('a number from 0 on')]
 Probability = Annotated[float, Ge(0), Le(1), Allowed('a number from 0 to 1')]
 MapDecay = Annotated[float, Ge(0), Le(100), Allowed('a number from 0 to 100')]

@@ -338,7 +338,8 @@ class LayerNormLayer(Layer):
         axes = tuple(range(1, input.ndim))
         centered = input - T.mean(input, axis=axes, keepdims=True)
         std = T.sqrt(T.mean(T.sqr(centered), axis=axes, keepdims=True) + self.epsilon)
-        return self.nonlinearity(centered * (self.gain / std) + _per_channel(self.b))
+        normalized = centered * (self.gain / std)
+        return self.nonlinearity(normalized if self.b is None else normalized + _per_channel(self.b))
 
 
 class BatchNormLayer(Layer):

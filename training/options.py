@@ -15,6 +15,7 @@ import numpy as np
 
 import loss
 import metrics
+from common.defaults import EARLIER, as_written, spelled_out
 from common.errors import UserError, did_you_mean
 from common.objects import defaults_of, import_obj
 from common.options import Names, Run, RunName, Seed, Snapshot, annotations_of, check_value, parse_text, short_repr
@@ -253,6 +254,32 @@ def with_defaults(experiment: dict, train_gan: Callable) -> dict:
         defaults = {name: default for name, default in defaults_of(func).items() if isinstance(default, PLAIN)}
         full[section] = {**defaults, **experiment.get(section, {})}
     return full
+
+
+def _changed_functions(experiment):
+    """[(section, name of its function)] of the sections that have options whose default has changed."""
+    names = [(section, experiment.get(section, {}).get('func', 'train.train_gan' if section == 'train' else ''))
+             for section in ('train', 'G', 'D')]
+    return [(section, name) for section, name in names if name in EARLIER]
+
+
+def as_recorded(experiment: dict) -> dict:
+    """An experiment out of the folder of a run, with those defaults of its time that are others now."""
+    recorded = dict(experiment)
+    for section, name in _changed_functions(experiment):
+        options = as_written(name, experiment[section])
+        recorded[section] = {option: value for option, value in options.items() if option not in NETWORK_SHAPE}
+    return recorded
+
+
+def for_record(experiment: dict, train_gan: Callable) -> dict:
+    """An experiment for the folder of a run: with the present value of options whose default has changed."""
+    recorded = dict(experiment)
+    for section, name in _changed_functions(experiment):
+        func = training_function(experiment, train_gan) if section == 'train' else function_of(section, experiment)
+        options = spelled_out(name, func, experiment[section])
+        recorded[section] = {option: value for option, value in options.items() if option not in NETWORK_SHAPE}
+    return recorded
 
 
 def check_options(experiment: dict, train_gan: Callable, ranks: Ranks = SINGLE) -> tuple[Callable, dict, dict]:

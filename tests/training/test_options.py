@@ -134,7 +134,6 @@ def test_mistakes_are_named_before_anything_exists(overrides, message, capsys, t
 
 @pytest.mark.parametrize('overrides, message', [
     (['D.mbstat_avg=group3'], "D: MinibatchStatConcatLayer averaging='group3': use one of"),
-    (['D.func=networks.D_mnist_mode_recovery', 'D.use_layernorm=yes'], 'D.use_layernorm=True: use one normalization'),
     (['D.func=networks.D_mnist_mode_recovery', 'D.X=999'], 'D.X=999: no feature maps are left'),
     (['G.func=networks.D_paper', 'G.mbstat_groups=1'], "G.latent_size: no such option"),
     (['D.func=networks.G_paper'], 'D.use_gdrop: no such option'),
