@@ -40,7 +40,10 @@ _train_1024 = {
     'minibatch_default': 16, 'minibatch_overrides': {256: 14, 512: 6, 1024: 3},
 }
 
-# Presets of the 2018 release. Their minibatches are those of all GPUs together.
+# Presets of the 2018 release: its own networks. Their minibatches are those of all GPUs together.
+_G_2018 = {'func': 'networks_2018.G_paper'}
+_D_2018 = {'func': 'networks_2018.D_paper', 'mbstd_group_size': 4}
+_celebahq_2018 = {**_celebahq, 'G': _G_2018, 'D': _D_2018}
 _train_2018 = {
     'rampup_kimg': 0, 'minibatch_repeats': 4, 'total_kimg': 12000,
     'tick_kimg_default': 160, 'image_snapshot_ticks': 1, 'network_snapshot_ticks': 10,
@@ -186,9 +189,10 @@ experiments: dict[str, dict] = {
 
     # The presets of the 2018 release: v1 is the schedule of the paper; start v2-Ngpus with torchrun, see the README.
     'celebahq-v1-1gpu': {
-        **_celebahq, 'desc': 'celebahq-v1-1gpu', 'train': {**_train_2018, **_train_1024, 'minibatch_repeats': 4}},
+        **_celebahq_2018, 'desc': 'celebahq-v1-1gpu', 'D': {**_D_2018, 'mbstd_group_size': 16},
+        'train': {**_train_2018, **_train_1024, 'minibatch_repeats': 4}},
     'celebahq-v2-1gpu': {
-        **_celebahq, 'desc': 'celebahq-v2-1gpu',
+        **_celebahq_2018, 'desc': 'celebahq-v2-1gpu',
         'train': {
             **_train_2018,
             'minibatch_default': 4,
@@ -198,7 +202,7 @@ experiments: dict[str, dict] = {
         },
     },
     'celebahq-v2-2gpus': {
-        **_celebahq, 'desc': 'celebahq-v2-2gpus',
+        **_celebahq_2018, 'desc': 'celebahq-v2-2gpus',
         'train': {
             **_train_2018,
             'minibatch_default': 8,
@@ -208,7 +212,7 @@ experiments: dict[str, dict] = {
         },
     },
     'celebahq-v2-4gpus': {
-        **_celebahq, 'desc': 'celebahq-v2-4gpus',
+        **_celebahq_2018, 'desc': 'celebahq-v2-4gpus',
         'train': {
             **_train_2018,
             'minibatch_default': 16,
@@ -218,7 +222,7 @@ experiments: dict[str, dict] = {
         },
     },
     'celebahq-v2-8gpus': {
-        **_celebahq, 'desc': 'celebahq-v2-8gpus',
+        **_celebahq_2018, 'desc': 'celebahq-v2-8gpus',
         'train': {
             **_train_2018,
             'minibatch_default': 32,

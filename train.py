@@ -308,7 +308,8 @@ def train_gan(
 def set_lod(lod: float, *networks: Network) -> None:
     """Set the level of detail of networks: what they take or put out, and how new layers are blended in."""
     for net in networks:
-        net.toplevel_params['cur_lod'].set_value(np.float32(lod))
+        if 'cur_lod' in net.toplevel_params:
+            net.toplevel_params['cur_lod'].set_value(np.float32(lod))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from training.options import (
     final_metrics,
     for_record,
     is_training,
+    network_options,
 )
 from training.recorded import RECORD, make_record
 from training.resume import Start, find_start, resume_in
@@ -73,7 +74,7 @@ def open_dataset(experiment: dict, data_dir: str) -> Dataset:
 
 def build_network(name: str, experiment: dict, num_channels: int, resolution: int, label_size: int) -> Network:
     """Build the network `name`, 'G' or 'D', of an experiment."""
-    kwargs = dict(experiment[name])
+    kwargs = network_options(experiment, name)
     func = kwargs.pop('func')
     check_arguments(name, kwargs, import_obj(func), given=NETWORK_SHAPE)
     try:

@@ -136,7 +136,8 @@ def test_mistakes_are_named_before_anything_exists(overrides, message, capsys, t
     (['D.mbstat_avg=group3'], "D: MinibatchStatConcatLayer averaging='group3': use one of"),
     (['D.func=networks.D_mnist_mode_recovery', 'D.X=999'], 'D.X=999: no feature maps are left'),
     (['G.func=networks.D_paper', 'G.mbstat_groups=1'], "G.latent_size: no such option"),
-    (['D.func=networks.G_paper'], 'D.use_gdrop: no such option'),
+    (['D.func=networks.G_paper'], "D.func='networks.G_paper': builds no discriminator"),
+    (['D.func=networks.G_paper', 'D.use_gdrop=yes'], 'D.use_gdrop: no such option'),
     (['create_dataset.margin=99'], 'margin=99: must be from 0 to 7'),
 ])
 def test_what_only_building_tells_leaves_no_folder(overrides, message, capsys, tmp_path):
