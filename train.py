@@ -20,6 +20,7 @@ import theano
 import theano_env
 from common.errors import UserError
 from common.options import (
+    BatchNorm,
     CountTable,
     Decay,
     FileName,
@@ -118,6 +119,8 @@ def train_gan(
     image_grid_type: GridType               = 'default',  # 'default': random; 'category': a class a column, or a row.
     image_grid_size: GridSize | None        = None,       # (columns, rows) of the grid. None = choose.
     image_grid_zoom: Zoom                   = 1,          # Enlarge every pixel of the saved grids to so many.
+    batchnorm: BatchNorm                    = 'minibatch',    # In grids and metrics, 'minibatch': statistics of the
+                                                          # images made at once; 'running': averages of the training.
     dequantize_reals: bool                  = False,      # Add uniform noise of one grey level to the real images.
     gdrop_beta: Probability                 = 0.9,        # Decay of the average that controls GDrop.
     gdrop_lim: Number                       = 0.5,        # GDrop starts where that average exceeds this...
@@ -163,7 +166,7 @@ def train_gan(
     cur_nimg = start.document['cur_nimg'] if start else int((resume_kimg or 0) * 1000)
     schedule = schedule_at(cur_nimg)
     quality = TrainingMetrics(metrics, metric_ticks, metric_num_images, run_dir, dataset, ranks, cur_nimg,
-                              metric_inception_weights, metric_classifier)
+                              metric_inception_weights, metric_classifier, batchnorm, G)
     averaged, Gs = Gs, G.clone(share_nontrainables=True)
     if averaged:
         Gs.copy_trainables_from(averaged)
@@ -175,7 +178,7 @@ def train_gan(
     processes.copy_from_rank_0(ranks, [var for net in networks.values() for var in net.vars.values()])
     print('Saving results to', run_dir)
     if not start:
-        snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom)
+        snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom, batchnorm)
         if is_first:
             snapshots.save_reals()
             if averaged:
@@ -219,7 +222,7 @@ def train_gan(
             grid, functions = restore_state(start, networks, exponents, compiler, dataset, schedule)
             if functions:
                 upcoming = next_lod_range(cur_nimg, resolution, schedule_kwargs)
-            snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom)
+            snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom, batchnorm)
             gdrop.average = start.document['gdrop_average']
             tick = Tick.from_state(start.document, restore_time)
             progress.update(cur_nimg)

@@ -139,6 +139,7 @@ NumberTable = Annotated[dict[PowerOfTwo, Positive], Allowed(
     '{resolution: number above 0}, for example {256: 5, 512: 2}')]
 
 MinibatchStat = Literal['Tstdeps', 'Tstd']
+BatchNorm = Literal['minibatch', 'running']     # By which statistics batch norm normalizes in images.
 MinibatchAverage = Annotated[
     Literal['all', 'flat', 'spatial', 'none', 'gpool'] | Annotated[str, AfterValidator(_group_name)],
     Allowed("'all', 'flat', 'spatial', 'none', 'gpool' or 'groupG', for example 'group4'")]

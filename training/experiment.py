@@ -19,6 +19,7 @@ from common.console import OutputLogger, command_line
 from common.errors import UserError
 from common.files import append_bytes, atomic_write, one_at_a_time
 from common.objects import defaults_of, import_obj
+from common.options import BatchNorm
 from data.dataset import Dataset
 from data.hdf5_format import labels_path
 from metrics import digit_recognition, evaluation
@@ -171,7 +172,8 @@ def run_experiment(
             with training_set:
                 Gs = train_func(start.run_dir, training_set, G, D, loss_kwargs, **options, **train_kwargs)
                 if ranks.rank == 0:
-                    evaluate_final(metrics_at_end, start.run_dir, training_set, Gs, data_dir)
+                    evaluate_final(metrics_at_end, start.run_dir, training_set, Gs, data_dir,
+                                   all_options.get('batchnorm', 'minibatch'))
             print('Done.')
     return start.run_dir
 
@@ -200,14 +202,16 @@ def claim_folder(experiment: dict, result_dir: str, environment: theano_env.Envi
     return resume_in(run_dir, experiment, environment, train_gan, record)
 
 
-def evaluate_final(names: Sequence[str], run_dir: str, training_set: Dataset, Gs: Network, data_dir: str) -> None:
+def evaluate_final(names: Sequence[str], run_dir: str, training_set: Dataset, Gs: Network, data_dir: str,
+                   batchnorm: BatchNorm = 'minibatch') -> None:
     """Evaluate metrics on the final networks of a run; the data set is open and `Gs` at hand."""
     for name in names:
         if name == 'digit_recognition':
-            print(digit_recognition.report(run_dir, training_set, Gs))
+            print(digit_recognition.report(run_dir, training_set, Gs, batchnorm=batchnorm))
         else:
             evaluation.evaluate_run(run_dir, [name], lambda: contextlib.nullcontext(training_set),
-                                    os.path.join(data_dir, 'metric-cache'), only_final=True, final_Gs=Gs)
+                                    os.path.join(data_dir, 'metric-cache'), only_final=True, final_Gs=Gs,
+                                    batchnorm=batchnorm)
 
 
 def run_utility(experiment: dict, result_dir: str, engine: str = 'auto', theano_flags: dict | None = None,

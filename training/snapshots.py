@@ -9,6 +9,7 @@ from PIL import Image
 from common.errors import UserError
 from common.files import save_pkl
 from common.images import convert_to_pil_image, create_image_grid, save_pil_image, snapshot_grid_size
+from common.options import BatchNorm
 from data.dataset import Dataset
 from data.hdf5_format import labels_path
 from nets.network import Network, random_latents
@@ -75,10 +76,14 @@ class SnapshotWriter:
     grid : SnapshotGrid
     zoom : int
         Width and height of a pixel in the pictures.
+    batchnorm : str
+        ``'minibatch'``: batch norm uses and moves its statistics in pictures, as in the 2017 release. ``'running'``: it
+        uses the averages of the training.
     """
 
     def __init__(self, run_dir: str, events: EventFile, networks: dict[str, Network], grid: SnapshotGrid,
-                 zoom: int) -> None:
+                 zoom: int, batchnorm: BatchNorm = 'minibatch') -> None:
+        self.batchnorm = batchnorm
         self.run_dir, self.events, self.networks, self.grid, self.zoom = run_dir, events, networks, grid, zoom
         self.fakes_nimg: int | None = None      # When the last picture was made.
 
@@ -93,11 +98,11 @@ class SnapshotWriter:
     def save_fakes(self, cur_nimg: int) -> None:
         """Save the images of the fixed latents as ``fakesNNNNNN.png``, NNNNNN in thousands of images.
 
-        As in the release, Gs runs in training mode: batch norm uses and moves its statistics.
+        Gs runs in training mode unless `batchnorm` is 'running'.
         """
         Gs = self.networks['Gs']
         inputs = [self.grid.latents, self.grid.labels][:Gs.num_inputs]
-        images = Gs.run(*inputs, minibatch_size=SNAPSHOT_MINIBATCH, deterministic=False)
+        images = Gs.run(*inputs, minibatch_size=SNAPSHOT_MINIBATCH, deterministic=self.batchnorm == 'running')
         picture = self._save_grid(f'fakes{cur_nimg // 1000:06d}.png', images, DYNAMIC_RANGE_NETS)
         self.fakes_nimg = cur_nimg
         self.events.picture(cur_nimg, 'fakes', picture)
