@@ -70,6 +70,7 @@ class StepReport(NamedTuple):
     networks: dict          # 'G', 'D' and 'Gs' as they are after the step.
 
 
+SmoothedStart = Literal['keep', 'restart']
 GridType = Literal['default', 'category', 'category-rows']
 OnStep = Callable[[StepReport], None]
 
@@ -115,6 +116,8 @@ def train_gan(
     metric_classifier: FileName | None      = None,       # File for 'mnist_modes', of train_classifier.py.
     state_minutes: NonNegative | None       = 10,         # Save the state this often. None = at the end only.
     resume_kimg: NonNegative | None         = None,       # Kimg that given networks have seen. None = 0 or as named.
+    resume_Gs: SmoothedStart                = 'keep',     # Gs of given networks: 'keep' it, as in 2018, or 'restart'
+                                                          # it as a copy of their G, as in 2017.
     resume_time: NonNegative                = 0.0,        # Seconds that they have been trained for.
     image_grid_type: GridType               = 'default',  # 'default': random; 'category': a class a column, or a row.
     image_grid_size: GridSize | None        = None,       # (columns, rows) of the grid. None = choose.
@@ -168,7 +171,7 @@ def train_gan(
     quality = TrainingMetrics(metrics, metric_ticks, metric_num_images, run_dir, dataset, ranks, cur_nimg,
                               metric_inception_weights, metric_classifier, batchnorm, G)
     averaged, Gs = Gs, G.clone(share_nontrainables=True)
-    if averaged:
+    if averaged and resume_Gs == 'keep':
         Gs.copy_trainables_from(averaged)
     networks = {'G': G, 'D': D, 'Gs': Gs}
     if not start:
@@ -304,7 +307,7 @@ def train_gan(
                 snapshots.save_fakes(cur_nimg)
 
     if is_first:
-        snapshots.save_final()
+        snapshots.save_final(cur_nimg, keep_snapshots, network_snapshot_ticks)
     return Gs
 
 

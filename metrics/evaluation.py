@@ -24,7 +24,7 @@ from nets import layers
 from nets.network import Network
 from nets.pickles import load_pkl
 from runs.images import DivergedNetwork, finite_images
-from runs.records import RESULTS_NAME, Snapshot, find_snapshots, place_of_result, read_jsonl
+from runs.records import RESULTS_NAME, Snapshot, find_snapshots, place_of_result, read_jsonl, twin_of_final
 
 FEED_IMAGES = 256       # Images handed to the metrics at a time; even, as MS-SSIM compares pairs.
 
@@ -258,7 +258,8 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
     final_Gs : Network, optional
         The averaged generator of ``network-final.pkl``, where it is at hand.
     only_snapshot : str, optional
-        File name without suffix: leave out all other snapshots.
+        File name without suffix: leave out all other snapshots. The last snapshot of a finished run is
+        ``network-final``, by whichever of its two names.
     batchnorm : str
         By which statistics batch norm normalizes, see `runs.images.finite_images`.
 
@@ -274,7 +275,11 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
         Something is missing, or a network makes NaN; what was done is kept.
     """
     check_settings(names, num_images)
-    snapshots = find_snapshots(os.fspath(run_dir))[-1 if only_final else 0:]
+    snapshots = find_snapshots(os.fspath(run_dir))
+    if twin := twin_of_final(snapshots):       # One file under two names is evaluated once.
+        snapshots.remove(twin)
+        only_snapshot = 'network-final' if only_snapshot == twin.snapshot else only_snapshot
+    snapshots = snapshots[-1 if only_final else 0:]
     snapshots = [entry for entry in snapshots if only_snapshot in (None, entry.snapshot)]
     with open_dataset() as dataset:
         evaluator = Evaluator(names, dataset, cache_dir, num_images, random_seed, minibatch_size, inception_weights,

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import AnyPath, atomic_write
+from common.files import AnyPath, link_or_copy
 from common.options import BatchNorm
 from data.dataset import Dataset
 from metrics import identity, results
@@ -56,8 +55,7 @@ def _rename_final(run_dir):
     final, = [entry for entry in read_results(run_dir) if entry.get('best') is True][:1]
     name = os.path.splitext(NETWORK_SNAPSHOT % int(final['kimg']))[0]
     if os.path.exists(path):
-        with open(path, 'rb') as file, atomic_write(os.path.join(run_dir, name + '.pkl')) as copy:
-            shutil.copyfileobj(file, copy)
+        link_or_copy(path, os.path.join(run_dir, name + '.pkl'))
         results.update(run_dir, lambda before: [
             {**entry, 'snapshot': name} if entry.get('training') and entry.get('snapshot') == FINAL else entry
             for entry in before])

@@ -237,7 +237,7 @@ FREE_OPTIONS = {
     'train.total_kimg', 'train.tick_kimg_default', 'train.tick_kimg_overrides', 'train.image_snapshot_ticks',
     'train.network_snapshot_ticks', 'train.keep_snapshots', 'train.image_grid_zoom',
     'train.state_minutes', 'train.show_progress', 'train.resume_run_id', 'train.resume_snapshot', 'train.resume_kimg',
-    'train.resume_time', 'train.resume_with_changes', 'train.metrics', 'train.metric_ticks',
+    'train.resume_time', 'train.resume_Gs', 'train.resume_with_changes', 'train.metrics', 'train.metric_ticks',
     'train.metric_num_images', 'train.metric_inception_weights', 'train.metric_classifier',
 }
 
