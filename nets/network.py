@@ -67,7 +67,7 @@ class Network:
         self._func = func if callable(func) else import_obj(func)
         self.func_name = f'{func.__module__}.{func.__qualname__}' if callable(func) else func
         self.name = name or self.func_name.rpartition('.')[2]
-        self.static_kwargs = static_kwargs
+        self.static_kwargs = spelled_out(self.func_name, self._func, static_kwargs)
         self._adopt(self._func(**static_kwargs))
 
     def _adopt(self, built, local_names=None):
@@ -266,8 +266,7 @@ class Network:
                             'to another object')
         values = [(name, var.get_value()) for name, var in self.vars.items()]
         return {'version': STATE_VERSION, 'name': self.name, 'func': self.func_name,
-                'static_kwargs': spelled_out(self.func_name, self._func, copy.deepcopy(self.static_kwargs)),
-                'param_values': values[:self.num_layer_params],
+                'static_kwargs': copy.deepcopy(self.static_kwargs), 'param_values': values[:self.num_layer_params],
                 'toplevel_values': dict(values[self.num_layer_params:])}
 
     def __setstate__(self, state):
