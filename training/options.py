@@ -269,8 +269,8 @@ def with_defaults(experiment: dict, train_gan: Callable) -> dict:
 
 def _changed_functions(experiment):
     """[(section, name of its function)] of the sections that have options whose default has changed."""
-    names = [(section, experiment.get(section, {}).get('func', 'train.train_gan' if section == 'train' else ''))
-             for section in ('train', 'G', 'D')]
+    names = [(section, experiment[section].get('func', 'train.train_gan' if section == 'train' else ''))
+             for section in ('train', 'G', 'D') if isinstance(experiment.get(section), dict)]
     return [(section, name) for section, name in names if name in EARLIER]
 
 

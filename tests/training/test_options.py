@@ -10,6 +10,7 @@ import config
 import train
 from common.errors import UserError
 from common.options import check_settings
+from nets.network import Network
 from training.experiment import build_network
 from training.options import check_options, describe_experiment, final_metrics, resolve_config
 
@@ -187,3 +188,19 @@ def test_digit_recognition_without_classes_is_left_out_and_said_before_the_train
     names = final_metrics({'metrics': ['swd', 'digit_recognition']}, label_size)
     assert names == ['swd'] + ['digit_recognition'] * (not left_out)
     assert ('digit_recognition is left out' in capsys.readouterr().out) == left_out
+
+
+def test_what_a_network_does_not_know_may_be_off():
+    """The networks of 2018 have no GDrop; options that they lack are still errors where they ask for something."""
+    swapped = ['G.func=networks_2018.G_paper', 'D.func=networks_2018.D_paper']
+    for name in ('celebahq-1024', 'cifar10', 'digits'):
+        chosen = resolve_config(config, name, swapped)
+        assert chosen['D']['use_gdrop'] is False
+        check_options(chosen, train.train_gan)
+    D = build_network('D', chosen, 1, 16, 10)
+    assert D.func_name == 'networks_2018.D_paper' and 'use_gdrop' not in D.static_kwargs
+    train.set_lod(1.5, D, Network(func='networks.mnist_classifier'))     # The latter knows no lod.
+    assert D.get_var('lod') == 1.5
+    for option in ('D.use_gdrop=yes', 'D.use_gdrp=no', 'D.mbdisc_kernels=4', 'D.use_leakyrelu=no'):
+        with pytest.raises(UserError, match=f'{option.partition("=")[0]}: no such option'):
+            check_options(resolve_config(config, 'digits', [*swapped, option]), train.train_gan)

@@ -16,7 +16,7 @@ from metrics import evaluation
 from nets.network import Network
 from nets.pickles import load_pkl
 from runs.folder import FINAL_NETWORKS, network_snapshots
-from runs.records import find_snapshots, twin_of_final
+from runs.records import find_snapshots, read_config, twin_of_final
 from training import experiment
 from training.event_file import EventFile
 from training.options import resolve_config
@@ -54,6 +54,10 @@ def test_the_last_snapshot_has_its_number_too(finished):
     names = sorted(path.name for path in finished[1].glob('*.pkl'))
     assert names == ['network-final.pkl', 'network-snapshot-000003.pkl', 'network-snapshot-000004.pkl']
     assert os.path.samefile(finished[1] / names[0], finished[1] / names[2])
+
+
+def test_options_whose_default_has_changed_are_recorded(finished):
+    assert read_config(finished[1])['train']['gdrop_coef'] == 0.0
 
 
 def test_one_file_is_evaluated_once(finished, capsys, monkeypatch):
