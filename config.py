@@ -40,7 +40,10 @@ _train_1024 = {
     'minibatch_default': 16, 'minibatch_overrides': {256: 14, 512: 6, 1024: 3},
 }
 
-# Presets of the 2018 release. Their minibatches are those of all GPUs together.
+# Presets of the 2018 release: its own networks. Their minibatches are those of all GPUs together.
+_G_2018 = {'func': 'networks_2018.G_paper'}
+_D_2018 = {'func': 'networks_2018.D_paper', 'mbstd_group_size': 4}
+_celebahq_2018 = {**_celebahq, 'G': _G_2018, 'D': _D_2018}
 _train_2018 = {
     'rampup_kimg': 0, 'minibatch_repeats': 4, 'total_kimg': 12000,
     'tick_kimg_default': 160, 'image_snapshot_ticks': 1, 'network_snapshot_ticks': 10,
@@ -95,7 +98,8 @@ table1_rows = {
 }
 
 # Table 4: discrete modes of MNIST, RGB images of three digits, after Metz et al. 2016; each adds to the one before. The
-# discriminator has 1 / K of the feature maps.
+# networks are tiny; the discriminator has 1 / K of the feature maps.
+_mnist_networks = {'fmap_base': 64, 'fmap_max': 256}
 _mnist_train = {'total_kimg': 10000, **_no_growing, 'minibatch_default': 64, 'D_training_repeats': 5}
 _mnist_norm = {'use_batchnorm': False, 'use_wscale': True}
 _mnist: dict[str, tuple[dict, dict, dict]] = {
@@ -135,7 +139,7 @@ experiments: dict[str, dict] = {
     'celebahq-1024': {**_celebahq, 'desc': 'celeba-hq-1024', 'train': _train_1024},
     'celebahq-1024-lsgan': {
         **_celebahq, 'desc': 'celeba-hq-1024-lsgan', 'D': {**_D, 'use_gdrop': True}, 'loss': {'type': 'lsgan'},
-        'train': _train_1024,
+        'train': {**_train_1024, 'gdrop_coef': 0.2},
     },
 
     # Figure 4c: how long it takes with and without growing; 6400 kimg there. Any images do.
@@ -175,18 +179,20 @@ experiments: dict[str, dict] = {
     # Table 4: 'mnist-modes-k4-wgan-gp', ..., 'mnist-modes-k2-progression'.
     **{'mnist-modes-k%d-%s' % (divisor, variant): {
         'desc': 'mnist-modes-k%d-%s' % (divisor, variant),
+        'random_seed': 0,
         'dataset': {'h5_path': 'mnist-rgb-32x32.h5', 'resolution': 32, 'max_labels': 0, 'mirror_augment': False},
-        'G': {'func': 'networks.G_mnist_mode_recovery', **G},
-        'D': {'func': 'networks.D_mnist_mode_recovery', 'X': divisor, **D},
+        'G': {'func': 'networks.G_mnist_mode_recovery', **_mnist_networks, **G},
+        'D': {'func': 'networks.D_mnist_mode_recovery', **_mnist_networks, 'X': divisor, **D},
         'loss': {'type': 'iwass', 'iwass_epsilon': 0.0},
         'train': train,
     } for divisor in (4, 2) for variant, (G, D, train) in _mnist.items()},
 
     # The presets of the 2018 release: v1 is the schedule of the paper; start v2-Ngpus with torchrun, see the README.
     'celebahq-v1-1gpu': {
-        **_celebahq, 'desc': 'celebahq-v1-1gpu', 'train': {**_train_2018, **_train_1024, 'minibatch_repeats': 4}},
+        **_celebahq_2018, 'desc': 'celebahq-v1-1gpu', 'D': {**_D_2018, 'mbstd_group_size': 16},
+        'train': {**_train_2018, **_train_1024, 'minibatch_repeats': 4}},
     'celebahq-v2-1gpu': {
-        **_celebahq, 'desc': 'celebahq-v2-1gpu',
+        **_celebahq_2018, 'desc': 'celebahq-v2-1gpu',
         'train': {
             **_train_2018,
             'minibatch_default': 4,
@@ -196,7 +202,7 @@ experiments: dict[str, dict] = {
         },
     },
     'celebahq-v2-2gpus': {
-        **_celebahq, 'desc': 'celebahq-v2-2gpus',
+        **_celebahq_2018, 'desc': 'celebahq-v2-2gpus',
         'train': {
             **_train_2018,
             'minibatch_default': 8,
@@ -206,7 +212,7 @@ experiments: dict[str, dict] = {
         },
     },
     'celebahq-v2-4gpus': {
-        **_celebahq, 'desc': 'celebahq-v2-4gpus',
+        **_celebahq_2018, 'desc': 'celebahq-v2-4gpus',
         'train': {
             **_train_2018,
             'minibatch_default': 16,
@@ -216,7 +222,7 @@ experiments: dict[str, dict] = {
         },
     },
     'celebahq-v2-8gpus': {
-        **_celebahq, 'desc': 'celebahq-v2-8gpus',
+        **_celebahq_2018, 'desc': 'celebahq-v2-8gpus',
         'train': {
             **_train_2018,
             'minibatch_default': 32,

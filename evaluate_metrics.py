@@ -41,6 +41,8 @@ def parse_arguments(config: ModuleType, argv: list[str] | None) -> argparse.Name
     parser.add_argument('--snapshot', metavar='KIMG', help="one snapshot: thousands of images, 'final' or 'latest'")
     parser.add_argument('--seed', type=int, default=1000, help='of latents and random numbers (default: %(default)s)')
     parser.add_argument('--minibatch', type=int, default=64, metavar='N', help='images generated at a time')
+    parser.add_argument('--batchnorm', choices=['minibatch', 'running'], default='minibatch', help='statistics that '
+                        'batch norm uses, of the images made at a time or of the training (default: %(default)s)')
     parser.add_argument('--inception-weights', metavar='FILE', help='weights of torch-fidelity')
     parser.add_argument('--classifier', metavar='FILE', help='of train_classifier.py')
     parser.add_argument('--data-dir', metavar='DIR', help=f'default: that of the run, or {config.data_dir}')
@@ -72,7 +74,7 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
         run_dir, args.metrics, lambda: experiment.open_dataset(config_of_run, data_dir), cache_dir,
         num_images=args.num_images, random_seed=args.seed, minibatch_size=args.minibatch,
         inception_weights=args.inception_weights, classifier=args.classifier, only_final=args.only_final,
-        spill_dir=args.spill_dir, only_snapshot=snapshot)
+        spill_dir=args.spill_dir, only_snapshot=snapshot, batchnorm=args.batchnorm)
     print(results.table(entries, args.metrics))
 
 

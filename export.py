@@ -1,7 +1,9 @@
 """Networks for use elsewhere: ``python export.py onnx PKL OUT.onnx`` and ``python export.py state PKL OUT.npz``.
 
 ``onnx`` writes a generator at one lod: inputs ``latents`` [N, latent_size] and, if there are any, ``labels`` [N,
-label_size], output ``images`` [N, C, resolution, resolution], -1 is black and 1 white. N is free.
+label_size], output ``images`` [N, C, resolution, resolution], -1 is black and 1 white. N is free. Batch norm normalizes
+by the running averages of the training, so that an image depends on its latents alone, or with ``--batchnorm
+minibatch`` by the statistics of the N images, as where the 2017 release makes images.
 
 ``state`` writes a network in the layout of the 2018 release, as an npz file of plain arrays: ``variables/NAME`` for
 every variable, for example ``variables/4x4/Dense/weight``, and ``meta``, a JSON document. There it is loaded with::
@@ -31,7 +33,7 @@ import theano_env
 from common.errors import UserError, exit_status
 from common.files import atomic_write
 from common.objects import defaults_of
-from common.options import check_settings, reading_config
+from common.options import BatchNorm, check_settings, reading_config
 from nets import layers
 from nets.network import Network
 from nets.pickles import load_pkl
@@ -85,8 +87,8 @@ def state_2018(net: Network) -> tuple[str, dict, dict[str, np.ndarray]]:
 
 
 def _check_expressible(net, options):
-    allowed = {'use_batchnorm': [False], 'tanh_at_end': [None], 'use_layernorm': [False], 'mbdisc_kernels': [None, 0],
-               'mbstat_func': ['Tstdeps'], 'mbstat_avg': ['all', None], 'mbstat_groups': [1]}
+    allowed = {'use_batchnorm': [False], 'tanh_at_end': [None, False], 'use_layernorm': [False], 'mbstat_groups': [1],
+               'mbdisc_kernels': [None, 0], 'mbstat_func': ['Tstdeps'], 'mbstat_avg': ['all', None]}
     for name, values in allowed.items():
         if name in options and options[name] not in values:
             raise UserError(f'{name}={options[name]!r}: the networks of the 2018 release have only {values[0]!r}')
@@ -164,8 +166,8 @@ def save_state(net: Network, path: str) -> None:
 class _Graph:
     """ONNX nodes and constants under construction, and the name of the output of every layer done so far."""
 
-    def __init__(self, onnx, lod):
-        self.onnx, self.lod = onnx, lod
+    def __init__(self, onnx, lod, batchnorm):
+        self.onnx, self.lod, self.batchnorm = onnx, lod, batchnorm
         self.nodes, self.constants, self.values = [], [], {}
 
     def constant(self, array):
@@ -217,7 +219,7 @@ class _Graph:
 
 @functools.singledispatch
 def onnx_of(layer, graph: _Graph) -> str:
-    """Add `layer`, in its deterministic form, to the graph; returns the name of its output."""
+    """Add `layer`, without noise, to the graph; returns the name of its output."""
     raise UserError(f'layers of type {type(layer).__name__} cannot be exported as ONNX, which is for generators')
 
 
@@ -261,8 +263,13 @@ def _(layer, graph):
 
 @onnx_of.register(layers.BatchNormLayer)
 def _(layer, graph):
-    factor = layer.gamma.get_value() * layer.inv_std.get_value()
-    x = graph.per_channel('Sub', graph.value(layer.input_layer), layer.mean.get_value())
+    x, factor = graph.value(layer.input_layer), layer.gamma.get_value()
+    if graph.batchnorm == 'minibatch':
+        x = graph.add('Sub', x, graph.add('ReduceMean', x, axes=[0, 2, 3], keepdims=1))
+        variance = graph.add('ReduceMean', graph.add('Mul', x, x), axes=[0, 2, 3], keepdims=1)
+        x = graph.add('Div', x, graph.add('Sqrt', graph.add('Add', variance, np.float32(layer.epsilon))))
+    else:
+        x, factor = graph.per_channel('Sub', x, layer.mean.get_value()), factor * layer.inv_std.get_value()
     return graph.per_channel('Add', graph.per_channel('Mul', x, factor), layer.beta.get_value())
 
 
@@ -330,7 +337,7 @@ def _(layer, graph):
     return graph.add('Cast', graph.value(layer.input_layer), to=graph.onnx.TensorProto.FLOAT16)
 
 
-def onnx_model(net: Network, lod: float | None = None) -> Any:
+def onnx_model(net: Network, lod: float | None = None, batchnorm: BatchNorm = 'running') -> Any:
     """A generator as an ONNX model, see the top of this module.
 
     Parameters
@@ -338,6 +345,8 @@ def onnx_model(net: Network, lod: float | None = None) -> Any:
     net : Network
     lod : float or None
         Level of detail that the model has, fractions blend. None: the present one of the network.
+    batchnorm : str
+        ``'running'`` or ``'minibatch'``, see the top of this module.
 
     Returns
     -------
@@ -360,7 +369,7 @@ def onnx_model(net: Network, lod: float | None = None) -> Any:
         lod = min(float(net.get_var('cur_lod')), coarsest)
     if not 0 <= lod <= coarsest:
         raise UserError(f'lod={lod!r}: use 0 for full resolution up to {coarsest} for 4x4 pixels')
-    graph, types, inputs = _Graph(onnx, lod), onnx.TensorProto, []
+    graph, types, inputs = _Graph(onnx, lod, batchnorm), onnx.TensorProto, []
     for name, layer in zip(('latents', 'labels'), net.input_layers, strict=False):
         if layer.output_shape[1]:       # Networks of the 2018 release may have empty labels.
             graph.values[layer] = name
@@ -372,14 +381,16 @@ def onnx_model(net: Network, lod: float | None = None) -> Any:
     model = onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, net.name, inputs, [images], graph.constants),
         opset_imports=[onnx.helper.make_opsetid('', 17)], ir_version=8,
-        doc_string=f'Images of a progressively grown GAN, -1 is black and 1 white. lod {lod:g}.')
+        doc_string=f'Images of a progressively grown GAN, -1 is black and 1 white. lod {lod:g}.' + (
+            f' Batch norm: {"running averages" if batchnorm == "running" else "statistics of the N images"}.'
+            if layers.has_batch_norm(net.output_layers) else ''))
     onnx.checker.check_model(model)
     return model
 
 
-def save_onnx(net: Network, path: str, lod: float | None = None) -> None:
+def save_onnx(net: Network, path: str, lod: float | None = None, batchnorm: BatchNorm = 'running') -> None:
     """Write a generator as an ONNX file, see :func:`onnx_model`."""
-    model = onnx_model(net, lod)
+    model = onnx_model(net, lod, batchnorm)
     with atomic_write(path) as file:
         file.write(model.SerializeToString())
 
@@ -413,6 +424,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('target', help='file to write')
     parser.add_argument('--network', choices=['G', 'D', 'Gs'], default='Gs', help='default: %(default)s')
     parser.add_argument('--lod', type=float, help='level of detail of the ONNX model; default: that of the network')
+    parser.add_argument('--batchnorm', choices=['running', 'minibatch'], default='running', help='statistics that '
+                        'batch norm uses in the ONNX model; default: %(default)s')
     parser.add_argument('--snapshot', metavar='KIMG', help="of a run: thousands of images, 'final' or 'latest', the "
                         'default')
     parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
@@ -421,7 +434,9 @@ def main(argv: list[str] | None = None) -> int:
     def export():
         net = pick(load_pkl(locate_network_pkl(args.source, args.snapshot, args.result_dir)), args.network)
         if args.format == 'onnx':
-            save_onnx(net, args.target, args.lod)
+            save_onnx(net, args.target, args.lod, args.batchnorm)
+            if layers.has_batch_norm(net.output_layers):
+                print(f'Batch norm by {args.batchnorm} statistics')
         else:
             save_state(net, args.target)
         print(f'{args.target}: {net}')

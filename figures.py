@@ -163,6 +163,8 @@ def parse_arguments(argv: list[str] | None, config: ModuleType) -> argparse.Name
                              'times')
     parser.add_argument('--snapshot', metavar='KIMG', help="of the runs: thousands of images, 'final' or 'latest', the "
                         'default')
+    parser.add_argument('--batchnorm', choices=['minibatch', 'running'], default='minibatch', help='statistics that '
+                        'batch norm uses in images, of those made at once or of the training; default: %(default)s')
     parser.add_argument('--out', default=os.path.join(config.result_dir, 'figures'), metavar='DIR',
                         help='default: %(default)s')
     parser.add_argument('--seeds', type=number_list, metavar='LIST',
@@ -192,7 +194,7 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> bool:
             raise UserError('%s: there is no such figure%s' % (
                 name, did_you_mean(name, FIGURES) or '; --list tells what there is'))
     names = list(FIGURES) if 'all' in args.names else list(dict.fromkeys(args.names))
-    runs = [recognise(config, run, args.result_dir, args.snapshot) for run in args.runs]
+    runs = [recognise(config, run, args.result_dir, args.snapshot, args.batchnorm) for run in args.runs]
     name_the_nameless(runs, names)
     theano_env.configure(args.engine, theano_env.with_device(config.theano_flags, args.device),
                          precision=config.precision)

@@ -18,7 +18,8 @@ use_wscale          equalized learning rate (section 4.1)
 use_pixelnorm       pixelwise feature vector normalization (section 4.2)
 use_batchnorm,      the normalizations of the baselines instead
 use_layernorm
-use_gdrop           multiplicative Gaussian noise in front of D's convolutions (appendix B)
+use_gdrop           multiplicative Gaussian noise in front of D's convolutions (appendix B), in the network for MNIST
+                    also in front of its dense layer
 mbstat_avg          minibatch standard deviation (section 3): see `nets.layers.MinibatchStatConcatLayer`; None: none
 mbstat_groups       it is taken within so many equal parts of the minibatch; 1: the whole
 =================== ====================================================================================================
@@ -36,6 +37,7 @@ from lasagne.nonlinearities import softmax, tanh
 
 from common.errors import UserError
 from common.options import (
+    Factor,
     Kernels,
     MapDecay,
     MinibatchAverage,
@@ -74,15 +76,13 @@ def _shared_scalar(name):
 
 
 def _suffixed(layer, wscale='', batchnorm=False, layernorm=False, pixelnorm=False):
-    """Put the wanted normalizations on top of `layer`, each with its suffix to the name."""
-    if batchnorm and layernorm:
-        raise UserError('use_layernorm=True: use one normalization only, set use_batchnorm to False')
+    """Put the wanted normalizations on top of `layer`, in this order, each with its suffix to the name."""
     if wscale:
         layer = layers.WScaleLayer(layer, name=layer.name + wscale)
-    if batchnorm:
-        layer = layers.batch_norm(layer)
     if layernorm:
         layer = layers.LayerNormLayer(layer, name=layer.name + 'ln')
+    if batchnorm:
+        layer = layers.batch_norm(layer)
     if pixelnorm:
         layer = layers.PixelNormLayer(layer, name=layer.name + 'pn')
     return layer
@@ -108,7 +108,10 @@ def _latent_inputs(latent_size, label_size, normalize_latents):
 
 def _tanh(layer, tanh_at_end):
     """Optional tanh times a constant."""
-    if tanh_at_end is not None:
+    if tanh_at_end is not None and tanh_at_end is not False:
+        if not tanh_at_end > 0:
+            raise UserError(f'tanh_at_end={tanh_at_end!r}: every image would be the same; use a number above 0, or '
+                            'None for no tanh')
         layer = NonlinearityLayer(layer, tanh, name='Gtanh')
         if tanh_at_end != 1.0:
             layer = layers.ScaleLayer(layer, tanh_at_end, name='Gtanhs')
@@ -151,7 +154,7 @@ def G_paper(
     use_pixelnorm: bool          = True,
     use_leakyrelu: bool          = True,   # False: ReLU.
     use_batchnorm: bool          = False,
-    tanh_at_end: Positive | None = None,   # Factor of a tanh after the last layer; None: linear.
+    tanh_at_end: Factor | None   = None,   # Factor of a tanh after the last layer; None, False: linear.
     **_unknown,
 ) -> dict:
     """The generator: latents (N, latent_size) [, labels (N, label_size)] -> images (N, C, resolution, resolution)."""
@@ -234,8 +237,8 @@ def D_paper(
 def G_mnist_mode_recovery(
     num_channels: Literal[1, 3]  = 1,
     resolution: NetResolution    = 32,
-    label_size: NonNegativeInt   = 0,
-    fmap_base: Positive          = 4096,
+    label_size: NonNegativeInt   = 10,
+    fmap_base: Positive          = 64,
     fmap_decay: MapDecay         = 1.0,
     fmap_max: Size               = 256,
     latent_size: Size | None     = None,
@@ -243,7 +246,7 @@ def G_mnist_mode_recovery(
     use_wscale: bool             = False,
     use_pixelnorm: bool          = False,
     use_batchnorm: bool          = True,
-    tanh_at_end: Positive | None = 1.0,
+    tanh_at_end: Factor | None   = 1.0,
     progressive: bool            = False,  # Grow, with one image output per resolution.
     **_unknown,
 ) -> dict:
@@ -276,8 +279,8 @@ def G_mnist_mode_recovery(
 def D_mnist_mode_recovery(
     num_channels: Literal[1, 3]         = 1,
     resolution: NetResolution           = 32,
-    label_size: NonNegativeInt          = 0,
-    fmap_base: Positive                 = 4096,
+    label_size: NonNegativeInt          = 10,
+    fmap_base: Positive                 = 64,
     fmap_decay: MapDecay                = 1.0,
     fmap_max: Size                      = 256,
     X: Size                             = 2,          # Divides the numbers of feature maps: 2 or 4 in the paper.
@@ -314,6 +317,8 @@ def D_mnist_mode_recovery(
 
     if mbstat_avg is not None:
         layer = layers.MinibatchStatConcatLayer(layer, mbstat_func, mbstat_avg, mbstat_groups, name='Dstat')
+    if use_gdrop:
+        layer = layers.GDropLayer(layer, gdrop_strength, name=layer.name + 'gd')
     outputs = _classifier_outputs(FlattenLayer(layer, name='Dflatten'), label_size, wscale=wscale)
     return dict(input_layers=[images], output_layers=outputs, cur_lod=cur_lod, gdrop_strength=gdrop_strength)
 

@@ -160,6 +160,8 @@ class UpscaleConvLayer(WeightLayer):
 class ConvDownscaleLayer(WeightLayer):
     """3x3 convolution, average over 2x2 pixels, then bias and activation: one 4x4 convolution of stride 2."""
 
+    taps_per_weight = 16 / 9
+
     def __init__(self, incoming, num_units: int, **kwargs: Any) -> None:
         channels = incoming.output_shape[1]
         super().__init__(incoming, (3, 3, channels, num_units), num_units, 9 * channels, **kwargs)

@@ -34,7 +34,7 @@ from data.hdf5_writer import HDF5Writer
 from metrics import evaluation
 from paper import small_scale
 from paper.small_scale import Job
-from runs.records import read_config
+from runs.records import config_or_none, read_config
 from training import experiment
 
 ROOT = pathlib.Path(__file__).resolve().parent
@@ -104,8 +104,8 @@ def modes_jobs() -> list[Job]:
     """Table 4, column K / 4: modes of stacked digits found without and with our normalization and minibatch stddev."""
     jobs = []
     for variant in ('wgan-gp', 'our-norm', 'mb-stddev'):
-        chosen = derived('mnist-modes-k4-' + variant, STACKED, {'fmap_base': 256, 'fmap_max': 64, 'latent_size': 64},
-                         total_kimg=120, tick_kimg_default=10, image_snapshot_ticks=4)
+        chosen = derived('mnist-modes-k4-' + variant, STACKED, {}, total_kimg=120, tick_kimg_default=10,
+                         image_snapshot_ticks=4)
         jobs += [Job('modes', variant, seed, chosen) for seed in SEEDS[:2]]
     return sorted(jobs, key=lambda job: job.seed)
 
@@ -141,9 +141,11 @@ def make_classifier(data_dir: str, out_dir: str, engine: str, device: str) -> No
 
 
 def run_dir_of(job: Job, out_dir: str) -> pathlib.Path | None:
-    """Folder of the finished run of a job, or None."""
+    """Folder of the finished run of a job, or None. Runs of other networks, of an earlier version, do not count."""
     for done in sorted(pathlib.Path(out_dir, job.folder).glob('*/_training-done.txt')):
-        return done.parent
+        recorded = config_or_none(str(done.parent))
+        if recorded is None or all(recorded.get(net) == job.experiment[net] for net in 'GD'):
+            return done.parent
     return None
 
 

@@ -20,6 +20,7 @@ import theano
 import theano_env
 from common.errors import UserError
 from common.options import (
+    BatchNorm,
     CountTable,
     Decay,
     FileName,
@@ -69,6 +70,7 @@ class StepReport(NamedTuple):
     networks: dict          # 'G', 'D' and 'Gs' as they are after the step.
 
 
+SmoothedStart = Literal['keep', 'restart']
 GridType = Literal['default', 'category', 'category-rows']
 OnStep = Callable[[StepReport], None]
 
@@ -114,14 +116,18 @@ def train_gan(
     metric_classifier: FileName | None      = None,       # File for 'mnist_modes', of train_classifier.py.
     state_minutes: NonNegative | None       = 10,         # Save the state this often. None = at the end only.
     resume_kimg: NonNegative | None         = None,       # Kimg that given networks have seen. None = 0 or as named.
+    resume_Gs: SmoothedStart                = 'keep',     # Gs of given networks: 'keep' it, as in 2018, or 'restart'
+                                                          # it as a copy of their G, as in 2017.
     resume_time: NonNegative                = 0.0,        # Seconds that they have been trained for.
     image_grid_type: GridType               = 'default',  # 'default': random; 'category': a class a column, or a row.
     image_grid_size: GridSize | None        = None,       # (columns, rows) of the grid. None = choose.
     image_grid_zoom: Zoom                   = 1,          # Enlarge every pixel of the saved grids to so many.
+    batchnorm: BatchNorm                    = 'minibatch',    # In grids and metrics, 'minibatch': statistics of the
+                                                          # images made at once; 'running': averages of the training.
     dequantize_reals: bool                  = False,      # Add uniform noise of one grey level to the real images.
     gdrop_beta: Probability                 = 0.9,        # Decay of the average that controls GDrop.
     gdrop_lim: Number                       = 0.5,        # GDrop starts where that average exceeds this...
-    gdrop_coef: NonNegative                 = 0.2,        # ...with strength coef * max(average - lim, 0) ^ exp.
+    gdrop_coef: NonNegative                 = 0.0,        # ...with strength coef * max(average - lim, 0) ^ exp.
     gdrop_exp: Positive                     = 2.0,
     show_progress: bool                     = True,       # Progress bar with the estimated time to the end.
     on_step: OnStep | None                  = None,       # Called with a StepReport after every iteration.
@@ -163,9 +169,9 @@ def train_gan(
     cur_nimg = start.document['cur_nimg'] if start else int((resume_kimg or 0) * 1000)
     schedule = schedule_at(cur_nimg)
     quality = TrainingMetrics(metrics, metric_ticks, metric_num_images, run_dir, dataset, ranks, cur_nimg,
-                              metric_inception_weights, metric_classifier)
+                              metric_inception_weights, metric_classifier, batchnorm, G)
     averaged, Gs = Gs, G.clone(share_nontrainables=True)
-    if averaged:
+    if averaged and resume_Gs == 'keep':
         Gs.copy_trainables_from(averaged)
     networks = {'G': G, 'D': D, 'Gs': Gs}
     if not start:
@@ -175,7 +181,7 @@ def train_gan(
     processes.copy_from_rank_0(ranks, [var for net in networks.values() for var in net.vars.values()])
     print('Saving results to', run_dir)
     if not start:
-        snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom)
+        snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom, batchnorm)
         if is_first:
             snapshots.save_reals()
             if averaged:
@@ -219,7 +225,7 @@ def train_gan(
             grid, functions = restore_state(start, networks, exponents, compiler, dataset, schedule)
             if functions:
                 upcoming = next_lod_range(cur_nimg, resolution, schedule_kwargs)
-            snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom)
+            snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom, batchnorm)
             gdrop.average = start.document['gdrop_average']
             tick = Tick.from_state(start.document, restore_time)
             progress.update(cur_nimg)
@@ -301,14 +307,15 @@ def train_gan(
                 snapshots.save_fakes(cur_nimg)
 
     if is_first:
-        snapshots.save_final()
+        snapshots.save_final(cur_nimg, keep_snapshots, network_snapshot_ticks)
     return Gs
 
 
 def set_lod(lod: float, *networks: Network) -> None:
     """Set the level of detail of networks: what they take or put out, and how new layers are blended in."""
     for net in networks:
-        net.toplevel_params['cur_lod'].set_value(np.float32(lod))
+        if 'cur_lod' in net.toplevel_params:
+            net.toplevel_params['cur_lod'].set_value(np.float32(lod))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import itertools
 import os
 import pickle
 import re
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from typing import IO, Any
@@ -160,8 +161,6 @@ def append_bytes(path: AnyPath, data: bytes) -> None:
         raise _write_error(path, error) from error
 
 
-
-
 def _write_error(path, error):
     return WriteError(f'{path}: cannot be written ({error.strerror or error}); choose another folder or make room')
 
@@ -170,3 +169,22 @@ def save_pkl(obj: object, path: AnyPath) -> None:
     """Pickle `obj` into a file that is either complete or not there."""
     with atomic_write(path) as file:
         pickle.dump(obj, file, protocol=4)
+
+
+def link_or_copy(source: AnyPath, path: AnyPath) -> None:
+    """Give a finished file a second name, which takes no room; where the file system has no links, a copy.
+
+    Raises
+    ------
+    WriteError
+    """
+    temporary = temporary_path(path)
+    try:
+        os.link(source, temporary)
+        os.replace(temporary, path)
+    except OSError:
+        with open(source, 'rb') as file, atomic_write(path) as copy:
+            shutil.copyfileobj(file, copy)
+    finally:
+        with contextlib.suppress(FileNotFoundError):    # It stays where `path` was the same file before.
+            os.remove(temporary)

@@ -106,6 +106,7 @@ Ticks = Annotated[int, Ge(0), Allowed('a whole number of ticks, 0 for never')]
 
 Number = Annotated[float, Ge(-1e30), Le(1e30), Allowed('a number')]
 Positive = Annotated[float, Gt(0), Le(1e30), Allowed('a number above 0')]
+Factor = Annotated[bool | Positive, Allowed('a number above 0, True for 1 or False for none')]
 NonNegative = Annotated[float, Ge(0), Le(1e30), Allowed('a number from 0 on')]
 Probability = Annotated[float, Ge(0), Le(1), Allowed('a number from 0 to 1')]
 MapDecay = Annotated[float, Ge(0), Le(100), Allowed('a number from 0 to 100')]
@@ -140,6 +141,7 @@ NumberTable = Annotated[dict[PowerOfTwo, Positive], Allowed(
     '{resolution: number above 0}, for example {256: 5, 512: 2}')]
 
 MinibatchStat = Literal['Tstdeps', 'Tstd']
+BatchNorm = Literal['minibatch', 'running']     # By which statistics batch norm normalizes in images.
 MinibatchAverage = Annotated[
     Literal['all', 'flat', 'spatial', 'none', 'gpool'] | Annotated[str, AfterValidator(_group_name)],
     Allowed("'all', 'flat', 'spatial', 'none', 'gpool' or 'groupG', for example 'group4'")]

@@ -58,10 +58,10 @@ class DigitRecognition:
         return float(np.mean(self.classifier.predict(images[test]) == classes[test]))
 
 
-def report(run_dir, training_set, Gs, num_images=1000, seed=2000):
+def report(run_dir, training_set, Gs, num_images=1000, seed=2000, batchnorm='minibatch'):
     """Write the share of generated digits that are read as the class asked for into a run's folder; return that line.
 
-    The classifier is trained on the real digits.
+    The classifier is trained on the real digits. For `batchnorm` see `runs.images.finite_images`.
     """
     metric = DigitRecognition()
     metric.begin('reals')
@@ -69,7 +69,8 @@ def report(run_dir, training_set, Gs, num_images=1000, seed=2000):
     accuracy = metric.end('reals')
     latents = np.random.RandomState(seed).randn(num_images, *Gs.input_shapes[0][1:]).astype(np.float32)
     labels = np.eye(training_set.label_size, dtype=np.float32)[np.arange(num_images) % training_set.label_size]
-    images = finite_images(Gs, latents, labels, minibatch_size=64, source=os.path.join(run_dir, 'network-final.pkl'))
+    images = finite_images(Gs, latents, labels, minibatch_size=64, source=os.path.join(run_dir, 'network-final.pkl'),
+                           batchnorm=batchnorm)
     metric.begin('fakes')
     metric.feed('fakes', images, labels)
     line = (f'digit_recognition: {100 * metric.end("fakes"):.1f} % of {num_images} generated digits are read as the '

@@ -15,14 +15,16 @@ from tqdm import tqdm
 import metrics
 from common.errors import UserError
 from common.files import AnyPath, atomic_write
+from common.options import BatchNorm
 from data.dataset import Dataset
 from metrics import identity, results
 from metrics.classifier import load_classifier
 from metrics.results import Entry
+from nets import layers
 from nets.network import Network
 from nets.pickles import load_pkl
 from runs.images import DivergedNetwork, finite_images
-from runs.records import RESULTS_NAME, Snapshot, find_snapshots, place_of_result, read_jsonl
+from runs.records import RESULTS_NAME, Snapshot, find_snapshots, place_of_result, read_jsonl, twin_of_final
 
 FEED_IMAGES = 256       # Images handed to the metrics at a time; even, as MS-SSIM compares pairs.
 
@@ -45,7 +47,7 @@ def feed_reals(metric: metrics.Meter, dataset: Dataset, num_images: int, random_
 
 
 def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, dataset: Dataset, minibatch_size: int,
-               random_seed: int, desc: str) -> dict[str, dict[str, float]]:
+               random_seed: int, desc: str, batchnorm: BatchNorm = 'minibatch') -> dict[str, dict[str, float]]:
     """Give the first n images of a generator to each metric.
 
     Parameters
@@ -60,6 +62,8 @@ def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, datase
     random_seed : int
     desc : str
         Which generator it is, for the progress bar and errors.
+    batchnorm : str
+        See `runs.images.finite_images`.
 
     Returns
     -------
@@ -80,7 +84,8 @@ def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, datase
             num = min(FEED_IMAGES, total - begin)
             latents = random.randn(num, *Gs.input_shapes[0][1:]).astype(np.float32)
             labels = dataset.labels[random.randint(len(dataset.labels), size=num)]
-            images = finite_images(Gs, latents, labels, minibatch_size=minibatch_size, source=desc)
+            images = finite_images(Gs, latents, labels, minibatch_size=minibatch_size, source=desc,
+                                   batchnorm=batchnorm)
             for metric, num_images in wanted.values():
                 if begin < num_images:
                     metric.feed('fakes', images if begin + num <= num_images else images[:num_images - begin])
@@ -115,13 +120,16 @@ class Evaluator:
         The reals; open until the last evaluation.
     cache_dir : str
         Where statistics of the reals are kept.
-    num_images, random_seed, minibatch_size, inception_weights, classifier, spill_dir
+    num_images, random_seed, minibatch_size, inception_weights, classifier, spill_dir, batchnorm
         See :func:`evaluate_run`.
+    like : Network, optional
+        A generator like those to be evaluated: whether results depend on `batchnorm`.
     """
 
     def __init__(self, names: Sequence[str], dataset: Dataset, cache_dir: AnyPath, num_images: int | None = None,
                  random_seed: int = 1000, minibatch_size: int = 64, inception_weights: AnyPath | None = None,
-                 classifier: AnyPath | None = None, spill_dir: AnyPath | None = None) -> None:
+                 classifier: AnyPath | None = None, spill_dir: AnyPath | None = None,
+                 batchnorm: BatchNorm = 'minibatch', like: Network | None = None) -> None:
         check_settings(names, num_images)
         self.names, self.dataset, self.cache_dir = list(names), dataset, cache_dir
         self.counts = {name: num_images or metrics.METRICS[name].num_images for name in names}
@@ -130,6 +138,15 @@ class Evaluator:
         self.data = identity.of_dataset(dataset)
         self.weights = {name: self._digest_of_weights(name) for name in names}
         self.made: dict[str, Any] = {}
+        self.batchnorm: BatchNorm = batchnorm
+        self.batchnorm_minibatch: int | None = None
+        if like:
+            self.look_at(like)
+
+    def look_at(self, Gs: Network) -> None:
+        """Note whether results of this generator depend on its minibatches."""
+        depends = self.batchnorm == 'minibatch' and layers.has_batch_norm(Gs.output_layers)
+        self.batchnorm_minibatch = self.minibatch_size if depends else None
 
     def _digest_of_weights(self, name):
         if 'inception' in metrics.METRICS[name].needs:
@@ -157,9 +174,10 @@ class Evaluator:
 
     def key(self, name: str, snapshot: str, network: str) -> Entry:
         """The part of an entry of ``metrics.jsonl`` that its values depend on."""
-        return {'metric': name, 'snapshot': snapshot, 'num_images': self.counts[name],
-                'random_seed': self.random_seed, 'network': network, 'data': self.data,
-                'weights': self.weights[name]}
+        key = {'metric': name, 'snapshot': snapshot, 'num_images': self.counts[name],
+               'random_seed': self.random_seed, 'network': network, 'data': self.data,
+               'weights': self.weights[name]}
+        return key if self.batchnorm_minibatch is None else {**key, 'batchnorm_minibatch': self.batchnorm_minibatch}
 
     def is_done(self, entry: Entry) -> bool:
         """Whether an entry of ``metrics.jsonl`` is that of its snapshot and metric with the present settings."""
@@ -191,8 +209,9 @@ class Evaluator:
             Something is missing, or the generator makes NaN.
         """
         self.prepare(names)
+        self.look_at(Gs)
         values = feed_fakes({name: (self.made[name], self.counts[name]) for name in names}, Gs, self.dataset,
-                            self.minibatch_size, self.random_seed, snapshot.snapshot)
+                            self.minibatch_size, self.random_seed, snapshot.snapshot, self.batchnorm)
         entries = []
         for name in names:
             if results.is_finite_result(values[name]):
@@ -209,7 +228,7 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
                  cache_dir: AnyPath, num_images: int | None = None, random_seed: int = 1000, minibatch_size: int = 64,
                  inception_weights: AnyPath | None = None, classifier: AnyPath | None = None, only_final: bool = False,
                  spill_dir: AnyPath | None = None, final_Gs: Network | None = None,
-                 only_snapshot: str | None = None) -> list[Entry]:
+                 only_snapshot: str | None = None, batchnorm: BatchNorm = 'minibatch') -> list[Entry]:
     """Evaluate metrics on the snapshots of a run.
 
     What is in ``metrics.jsonl`` already is not evaluated again, as far as network, reals, weights and settings are the
@@ -239,7 +258,10 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
     final_Gs : Network, optional
         The averaged generator of ``network-final.pkl``, where it is at hand.
     only_snapshot : str, optional
-        File name without suffix: leave out all other snapshots.
+        File name without suffix: leave out all other snapshots. The last snapshot of a finished run is
+        ``network-final``, by whichever of its two names.
+    batchnorm : str
+        By which statistics batch norm normalizes, see `runs.images.finite_images`.
 
     Returns
     -------
@@ -253,12 +275,23 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
         Something is missing, or a network makes NaN; what was done is kept.
     """
     check_settings(names, num_images)
-    snapshots = find_snapshots(os.fspath(run_dir))[-1 if only_final else 0:]
+    snapshots = find_snapshots(os.fspath(run_dir))
+    if twin := twin_of_final(snapshots):       # One file under two names is evaluated once.
+        snapshots.remove(twin)
+        only_snapshot = 'network-final' if only_snapshot == twin.snapshot else only_snapshot
+    snapshots = snapshots[-1 if only_final else 0:]
     snapshots = [entry for entry in snapshots if only_snapshot in (None, entry.snapshot)]
     with open_dataset() as dataset:
         evaluator = Evaluator(names, dataset, cache_dir, num_images, random_seed, minibatch_size, inception_weights,
-                              classifier, spill_dir)
-        entries = [entry for entry in read_jsonl(os.path.join(run_dir, RESULTS_NAME)) if evaluator.is_done(entry)]
+                              classifier, spill_dir, batchnorm)
+        entries = read_jsonl(os.path.join(run_dir, RESULTS_NAME))
+        loaded: dict[str, Network] = {'network-final': final_Gs} if final_Gs else {}
+        if entries and snapshots and batchnorm == 'minibatch':
+            last = snapshots[-1]
+            if last.snapshot not in loaded:
+                loaded[last.snapshot] = load_pkl(last.path)[2]
+            evaluator.look_at(loaded[last.snapshot])
+        entries = [entry for entry in entries if evaluator.is_done(entry)]
         networks = {snapshot.snapshot: identity.of_file(snapshot.path) for snapshot in snapshots}
         done = {(entry['snapshot'], entry['network'], entry['metric']): entry for entry in entries}
         missing = {snapshot.snapshot: [name for name in names if (
@@ -269,8 +302,7 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
             if not missing[snapshot.snapshot]:
                 continue
             networks[snapshot.snapshot] = network = identity.of_file(snapshot.path)     # As it is by now.
-            Gs = final_Gs if snapshot.snapshot == 'network-final' else None
-            Gs = Gs or load_pkl(snapshot.path)[2]
+            Gs = loaded.pop(snapshot.snapshot, None) or load_pkl(snapshot.path)[2]
             values = identity.of_network(Gs)        # By which a training tells its networks apart.
             known = [done[snapshot.snapshot, values, name] for name in missing[snapshot.snapshot]
                      if (snapshot.snapshot, values, name) in done]

@@ -1,7 +1,8 @@
 """What is known of the quality of a run's networks: ``metrics.jsonl``, and ``metric-NAME.txt`` to be read by people.
 
 A line has the digests of all that its values depend on: 'network', 'data', and 'weights' where the metric needs some.
-Lines of earlier versions lack them; they can be read, but do not count as done.
+Lines of earlier versions lack them; they can be read, but do not count as done. 'batchnorm_minibatch' is the size of
+the minibatches whose statistics batch norm used; without it, every image was made by itself.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ Entry = dict[str, Any]
 
 LOCK_NAME = '.metrics.lock'
 LOCK_SECONDS = 60           # Whoever has it writes some small files.
-KEY = ('metric', 'snapshot', 'num_images', 'random_seed', 'network', 'data', 'weights')
+KEY = ('metric', 'snapshot', 'num_images', 'random_seed', 'network', 'data', 'weights', 'batchnorm_minibatch')
 
 
 def key_of(entry: Entry) -> tuple:

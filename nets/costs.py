@@ -18,7 +18,7 @@ def layer_multiplications(net: Network) -> list[tuple[int, int]]:
     for layer in lasagne.layers.get_all_layers(net.output_layers):
         height = layer.output_shape[2] if len(layer.output_shape) == 4 else 1
         weights = [param.get_value(borrow=True).size for param in layer.get_params() if param.ndim >= 2]
-        counts.append((height, sum(weights) * height ** 2))
+        counts.append((height, int(sum(weights) * height ** 2 * getattr(layer, 'taps_per_weight', 1))))
     return counts
 
 

@@ -4,7 +4,7 @@ Activations are (N, C, H, W). Lasagne 0.1 pads convolutions by hand and has neit
 normalization: both are here. These keyword arguments of `lasagne.layers.get_output` mean something to the layers below:
 
 ================ =======================================================================================================
-deterministic    False (default) while training: noise is drawn, batch norm uses and moves its statistics
+deterministic    False (default) while training: noise is drawn, batch norm uses and moves its statistics; see there
 min_lod, max_lod floor and ceil of `cur_lod`, static ints: only these levels of detail are computed. None: all of them
 image_lod        static int k, default 0: the images that the network reads or makes are at resolution / 2^k instead of
                  being repeated to the full resolution; the same values for less work. Needs min_lod >= k
@@ -338,7 +338,8 @@ class LayerNormLayer(Layer):
         axes = tuple(range(1, input.ndim))
         centered = input - T.mean(input, axis=axes, keepdims=True)
         std = T.sqrt(T.mean(T.sqr(centered), axis=axes, keepdims=True) + self.epsilon)
-        return self.nonlinearity(centered * (self.gain / std) + _per_channel(self.b))
+        normalized = centered * (self.gain / std)
+        return self.nonlinearity(normalized if self.b is None else normalized + _per_channel(self.b))
 
 
 class BatchNormLayer(Layer):
@@ -346,8 +347,9 @@ class BatchNormLayer(Layer):
 
     Parameters beta, gamma, mean, inv_std. A nondeterministic evaluation normalizes by the statistics of the minibatch
     and moves the running ones by `alpha`, as default updates of the compiled function; a deterministic one uses the
-    running ones. A function that evaluates the layer several times moves them once: pass
-    ``batch_norm_update_averages=False`` (the name is Lasagne's) to all evaluations but one.
+    running ones. Two arguments, by their names in Lasagne, choose otherwise: ``batch_norm_use_averages``, and
+    ``batch_norm_update_averages``: a function that evaluates the layer several times moves the running statistics once,
+    and has False in all evaluations but one. A deterministic evaluation never moves them.
     """
 
     def __init__(self, incoming, epsilon: float = 1e-4, alpha: float = 0.1, **kwargs: Any) -> None:
@@ -361,14 +363,15 @@ class BatchNormLayer(Layer):
         self.mean = self.add_param(Constant(0.), shape, name='mean', **statistic)
         self.inv_std = self.add_param(Constant(1.), shape, name='inv_std', **statistic)
 
-    def get_output_for(self, input, deterministic: bool = False, batch_norm_update_averages: bool = True,
-                       **kwargs: Any):
+    def get_output_for(self, input, deterministic: bool = False, batch_norm_use_averages: bool | None = None,
+                       batch_norm_update_averages: bool = True, **kwargs: Any):
         mean, inv_std = self.mean, self.inv_std
-        if not deterministic:
+        use_averages = deterministic if batch_norm_use_averages is None else batch_norm_use_averages
+        if not use_averages:
             mean = T.mean(input, axis=(0, 2, 3))
             centered = input - _per_channel(mean)
             inv_std = T.inv(T.sqrt(T.mean(T.sqr(centered), axis=(0, 2, 3)) + self.epsilon))
-        if not deterministic and batch_norm_update_averages:
+        if not use_averages and not deterministic and batch_norm_update_averages:
             mean = mean + self._moving(self.mean, mean)
             inv_std = inv_std + self._moving(self.inv_std, inv_std)
         return (input - _per_channel(mean)) * _per_channel(self.gamma * inv_std) + _per_channel(self.beta)
@@ -388,6 +391,11 @@ def batch_norm(layer):
     nonlinearity = _take_over(layer)
     normalized = BatchNormLayer(layer, name=layer.name + '_bn')
     return lasagne.layers.NonlinearityLayer(normalized, nonlinearity, name=normalized.name + '_nonlin')
+
+
+def has_batch_norm(output_layers: list) -> bool:
+    """Whether there is a :class:`BatchNormLayer` among the layers below `output_layers`."""
+    return any(isinstance(layer, BatchNormLayer) for layer in lasagne.layers.get_all_layers(output_layers))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from theano.tensor.signal.pool import pool_2d
 
 import theano_env
+from common.defaults import as_written, spelled_out
 from common.errors import UserError, did_you_mean
 from common.objects import defaults_of, import_obj
 from nets import updates
@@ -66,7 +67,7 @@ class Network:
         self._func = func if callable(func) else import_obj(func)
         self.func_name = f'{func.__module__}.{func.__qualname__}' if callable(func) else func
         self.name = name or self.func_name.rpartition('.')[2]
-        self.static_kwargs = static_kwargs
+        self.static_kwargs = spelled_out(self.func_name, self._func, static_kwargs)
         self._adopt(self._func(**static_kwargs))
 
     def _adopt(self, built, local_names=None):
@@ -273,7 +274,7 @@ class Network:
         if state.get('version') != STATE_VERSION:
             raise UserError(f'network pickle of version {state.get("version", 1)!r}: this class reads version '
                             f'{STATE_VERSION}; networks of the 2017 and 2018 releases are read by legacy.py')
-        self.__init__(state['name'], state['func'], **state['static_kwargs'])
+        self.__init__(state['name'], state['func'], **as_written(state['func'], state['static_kwargs']))
         stored = list(state['param_values']) + list(state['toplevel_values'].items())
         ours = [f'{name} {var.get_value(borrow=True).shape}' for name, var in self.vars.items()]
         theirs = [f'{name} {np.shape(value)}' for name, value in stored]

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.options import BatchNorm
 from data import hdf5_format
 from nets.network import random_latents
 from runs.folder import is_trained, locate_network_pkl, locate_run_dir
@@ -40,6 +41,8 @@ class Run:
         The experiment of `config.py` that it stands for.
     snapshot : str or None
         Of a folder: whose images it shows, see `runs.folder.locate_network_pkl`.
+    batchnorm : str
+        Of its images, see `runs.images.finite_images`.
 
     Attributes
     ----------
@@ -47,8 +50,9 @@ class Run:
         What it was trained on, where that is something else than the experiment's data; see :meth:`compare`.
     """
 
-    def __init__(self, path: str, name: str | None, snapshot: str | None = None) -> None:
-        self.path, self.name, self.snapshot = path, name, snapshot
+    def __init__(self, path: str, name: str | None, snapshot: str | None = None,
+                 batchnorm: BatchNorm = 'minibatch') -> None:
+        self.path, self.name, self.snapshot, self.batchnorm = path, name, snapshot, batchnorm
         self.folder = path if os.path.isdir(path) else None
         self._images: dict[int, np.ndarray] = {}
         self._image_shape: list[int] | None = None      # Of the network, once it was read.
@@ -68,7 +72,8 @@ class Run:
             classes = num_classes(G)
             labels = one_hot(G, [seed % classes for seed in new] if classes else [])
             desc = self.name or os.path.basename(self.path)
-            self._images.update(zip(new, generate(G, latents, labels, desc), strict=True))
+            self._images.update(zip(new, generate(G, latents, labels, desc, batchnorm=self.batchnorm),
+                                    strict=True))
         return [self._images[seed] for seed in seeds]
 
     def stats(self) -> list[dict]:
@@ -143,7 +148,8 @@ def swd_by_level(values: dict[str, float]) -> dict[str, float]:
     return {name.rpartition('_')[2]: value for name, value in values.items()}
 
 
-def recognise(config: ModuleType, argument: str, result_dir: str = 'results', snapshot: str | None = None) -> Run:
+def recognise(config: ModuleType, argument: str, result_dir: str = 'results', snapshot: str | None = None,
+              batchnorm: BatchNorm = 'minibatch') -> Run:
     """The :class:`Run` that an argument ``RUN`` or ``EXPERIMENT=RUN`` means.
 
     Parameters
@@ -155,7 +161,7 @@ def recognise(config: ModuleType, argument: str, result_dir: str = 'results', sn
         the folder tells what it stands for.
     result_dir : str
         Where run folders are.
-    snapshot : str or None
+    snapshot, batchnorm : str
         See :class:`Run`.
 
     Raises
@@ -170,13 +176,13 @@ def recognise(config: ModuleType, argument: str, result_dir: str = 'results', sn
     if name is not None:
         with_variants(config, name)
     if os.path.isfile(run) or run.endswith('.pkl'):
-        return Run(locate_network_pkl(run), name)
+        return Run(locate_network_pkl(run), name, batchnorm=batchnorm)
     folder = locate_run_dir(run, result_dir, is_trained)
     if name is None:
         name = experiment_called(config, read_config(folder).get('desc', ''))
     if snapshot is not None:
         locate_network_pkl(folder, snapshot)        # It is there.
-    return Run(folder, name, snapshot)
+    return Run(folder, name, snapshot, batchnorm)
 
 
 def experiment_called(config: ModuleType, desc: str) -> str | None:

@@ -123,7 +123,7 @@ def ablation(jobs: list[Job], run_dirs: dict, report_dir: str) -> str:
 
 
 def modes(jobs: list[Job], run_dirs: dict, report_dir: str) -> str:
-    """Table 4: of 1000 modes those found, and the divergence from all being equally frequent."""
+    """Table 4: of 1000 modes those found, and the divergence from all being equally frequent. To be run again."""
     found: dict[str, list[tuple[float, float]]] = {}
     for job in jobs:
         for _kimg, _seconds, values in results_of(run_dirs[job.folder], 'mnist_modes')[-1:]:

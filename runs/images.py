@@ -11,7 +11,7 @@ from tqdm import tqdm
 from common.class_names import ClassChoice, class_number, read_class_names
 from common.errors import UserError
 from common.images import convert_to_pil_image, create_image_grid, save_image, save_pil_image, with_row_titles
-from common.options import Classes, FileName, GridSize, PositiveInt, Run, Seeds, Snapshot, Zoom
+from common.options import BatchNorm, Classes, FileName, GridSize, PositiveInt, Run, Seeds, Snapshot, Zoom
 from nets.network import Network, random_latents
 from nets.pickles import load_pkl
 from runs.folder import locate_network_pkl
@@ -77,7 +77,7 @@ class DivergedNetwork(UserError):
 
 
 def finite_images(G: Network, *inputs: np.ndarray, minibatch_size: int | None = None,
-                  source: str | None = None) -> np.ndarray:
+                  source: str | None = None, batchnorm: BatchNorm = 'minibatch') -> np.ndarray:
     """The images (N, C, H, W) of a generator as `Network.run` makes them with `out_dtype` uint8.
 
     Parameters
@@ -89,6 +89,10 @@ def finite_images(G: Network, *inputs: np.ndarray, minibatch_size: int | None = 
         Images generated at a time. Default: all.
     source : str, optional
         Which network it is, for the error. Default: the file that it was read from.
+    batchnorm : str
+        By which statistics batch norm normalizes, if there is any. ``'minibatch'``: those of the images made at a time,
+        as in the 2017 release; an image then depends on the others of its minibatch. ``'running'``: the averages of the
+        training; every image is by itself. Neither changes the network.
 
     Raises
     ------
@@ -98,7 +102,8 @@ def finite_images(G: Network, *inputs: np.ndarray, minibatch_size: int | None = 
     parts = []
     for begin in range(0, len(inputs[0]), minibatch_size or len(inputs[0])):
         rows = slice(begin, begin + (minibatch_size or len(inputs[0])))
-        pixels = G.run(*[array[rows] for array in inputs], out_mul=127.5, out_add=127.5)
+        pixels = G.run(*[array[rows] for array in inputs], out_mul=127.5, out_add=127.5,
+                       batch_norm_use_averages=batchnorm == 'running')
         if not np.isfinite(pixels).all():
             raise DivergedNetwork(f'{source or G.source or G.name}: this network makes images of NaN or infinity, as '
                                   'its training diverged; use an earlier snapshot')
@@ -107,14 +112,18 @@ def finite_images(G: Network, *inputs: np.ndarray, minibatch_size: int | None = 
 
 
 def generate(G: Network, latents: np.ndarray, labels: np.ndarray, desc: str,
-             minibatch_size: int | None = None) -> Iterator[np.ndarray]:
-    """Yield uint8 images (C, H, W) for latents (N, latent_size) and labels, with a progress bar."""
+             minibatch_size: int | None = None, batchnorm: BatchNorm = 'minibatch') -> Iterator[np.ndarray]:
+    """Yield uint8 images (C, H, W) for latents (N, latent_size) and labels, with a progress bar.
+
+    They are made `minibatch_size` at a time, by default as many as make a million pixels, at most 64. For `batchnorm`
+    see :func:`finite_images`.
+    """
     minibatch_size = minibatch_size or int(np.clip(MINIBATCH_PIXELS // G.output_shape[-1] ** 2, 1, 64))
     with tqdm(total=len(latents), desc=desc, unit='image') as progress:
         for begin in range(0, len(latents), minibatch_size):
             rows = slice(begin, begin + minibatch_size)
             inputs = [latents[rows], labels[rows] if len(labels) else np.zeros((len(latents[rows]), 0))]
-            images = finite_images(G, *inputs)
+            images = finite_images(G, *inputs, batchnorm=batchnorm)
             progress.update(len(images))
             yield from images
 
@@ -130,13 +139,15 @@ def generate_fake_images(
     titles: bool                       = True,       # Name the class of each row of a grid with one class a row.
     net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = those of the last step.
     minibatch_size: PositiveInt | None = None,       # Images generated at once. None = by resolution.
+    batchnorm: BatchNorm               = 'minibatch',    # Normalize by their own statistics, or by 'running' averages.
     result_dir: FileName               = 'results',
 ) -> list[str]:
     """Write generated images as ``seedNNNN.png`` (``seedNNNN-classK.png``), or as grids ``gridNNN.png``.
 
-    A seed stands for the latents ``RandomState(seed).randn(1, latent_size)``, whatever else is generated. Images come
-    class by class, so a grid with as many columns as seeds has one row per class; the names of these classes stand to
-    the left of it, where the run knows them.
+    A seed stands for the latents ``RandomState(seed).randn(1, latent_size)``, whatever else is generated; with batch
+    norm by 'minibatch' the image of a seed depends on the other ones, too. Images come class by class, so a grid with
+    as many columns as seeds has one row per class; the names of these classes stand to the left of it, where the run
+    knows them.
 
     Returns
     -------
@@ -154,7 +165,7 @@ def generate_fake_images(
         jobs = [(seed, index) for index in class_numbers(G, classes) for seed in seeds]
     latents = np.concatenate([random_latents(1, G, np.random.RandomState(seed)) for seed, _class in jobs])
     labels = one_hot(G, [index for _seed, index in jobs if index is not None])
-    images = generate(G, latents, labels, 'Generating', minibatch_size)
+    images = generate(G, latents, labels, 'Generating', minibatch_size, batchnorm)
     paths = []
     if grid_size is None:
         for image, (seed, index) in zip(images, jobs, strict=True):

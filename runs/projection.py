@@ -125,6 +125,9 @@ def project_image(
     Writes ``projected-latents.npy`` (1, latent_size), with classes ``projected-labels.npy`` (1, label_size), the given
     and the found image side by side as ``projected.png`` and, if wanted, the way as ``projected.mp4``.
 
+    Batch norm normalizes by the running averages: the starting points are searched together but must not depend on each
+    other.
+
     Returns
     -------
     latents : ndarray, shape (1, latent_size), float32
@@ -173,9 +176,10 @@ def save_projection(run_dir: str, G: Network, target: np.ndarray, way: np.ndarra
     def beside_target(images):
         return (convert_to_pil_image(np.concatenate([target, image], axis=2), (0, 255)) for image in images)
 
-    picture, = beside_target(generate(G, way[-1:], label, 'Generating'))
+    picture, = beside_target(generate(G, way[-1:], label, 'Generating', batchnorm='running'))
     save_pil_image(picture, os.path.join(run_dir, 'projected.png'))
     if video:
         with video_writer(os.path.join(run_dir, 'projected.mp4'), fps) as write:
-            for frame in beside_target(generate(G, way, label.repeat(len(way), axis=0), 'Encoding')):
+            for frame in beside_target(generate(G, way, label.repeat(len(way), axis=0), 'Encoding',
+                                                batchnorm='running')):
                 write(frame)

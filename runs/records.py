@@ -1,6 +1,7 @@
 """Readers of the files of a run: configuration, status lines, metrics, pictures."""
 
 import ast
+import filecmp
 import json
 import os
 import re
@@ -184,3 +185,11 @@ def find_snapshots(run_dir: str | os.PathLike) -> list[Snapshot]:
     if not snapshots:
         raise UserError(f'{run_dir}: no network-snapshot-*.pkl or network-final.pkl in there')
     return sorted(snapshots, key=lambda entry: (entry.snapshot == 'network-final', entry.kimg))
+
+
+def twin_of_final(snapshots: list[Snapshot]) -> Snapshot | None:
+    """The last numbered one of a run's snapshots if it holds the same as ``network-final.pkl``; None if not."""
+    *_others, last, final = [None, None, *snapshots]
+    if not last or not final or final.snapshot != 'network-final':
+        return None
+    return last if os.path.samefile(last.path, final.path) or filecmp.cmp(last.path, final.path, False) else None

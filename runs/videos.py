@@ -17,7 +17,19 @@ from common.images import (
     convert_to_pil_image,
     create_image_grid,
 )
-from common.options import Classes, FileName, FramesPerSecond, GridSize, PositiveInt, Run, Seconds, Seed, Snapshot, Zoom
+from common.options import (
+    BatchNorm,
+    Classes,
+    FileName,
+    FramesPerSecond,
+    GridSize,
+    PositiveInt,
+    Run,
+    Seconds,
+    Seed,
+    Snapshot,
+    Zoom,
+)
 from runs.folder import locate_run_dir
 from runs.images import classes_in_turn, generate, load_generator, one_hot, zoomed
 from runs.records import caption_of, list_fakes, read_stats
@@ -97,9 +109,12 @@ def generate_interpolation_video(
     random_seed: Seed                  = 1000,
     net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = those of the last step.
     minibatch_size: PositiveInt | None = None,       # Images generated at once. None = by resolution.
+    batchnorm: BatchNorm               = 'minibatch',    # Normalize by their own statistics, or by 'running' averages.
     result_dir: FileName               = 'results',
 ) -> str:
     """Write ``interpolation.mp4``, a walk through the latent space; see :func:`smooth_latents`.
+
+    With batch norm by 'minibatch' the picture jumps from one minibatch to the next; 'running' is smooth.
 
     Returns
     -------
@@ -113,7 +128,8 @@ def generate_interpolation_video(
     latents = smooth_latents(num_frames, num_cells, G.input_shape[1], smoothing_seconds * fps,
                              np.random.RandomState(random_seed))
     labels = one_hot(G, classes_in_turn(G, classes, num_cells) * num_frames)
-    images = generate(G, latents.reshape(-1, G.input_shape[1]), labels, 'Generating', minibatch_size)
+    images = generate(G, latents.reshape(-1, G.input_shape[1]), labels, 'Generating', minibatch_size,
+                      batchnorm)
     path = os.path.join(run_dir, 'interpolation.mp4')
     with video_writer(path, fps) as write:
         for _frame in range(num_frames):

@@ -98,7 +98,7 @@ def test_all_snapshots_are_evaluated_once(digits_run, data_dir, tmp_path, capsys
     fed = []
     feed_fakes = evaluation.feed_fakes
     monkeypatch.setattr(evaluation, 'feed_fakes', lambda wanted, *args: (
-        fed.append((sorted(wanted), args[-1])), feed_fakes(wanted, *args))[1])
+        fed.append((sorted(wanted), args[4])), feed_fakes(wanted, *args))[1])
     assert run_main(capsys, *options, '--metrics', 'swd')[0] == 0
     assert fed == [] and read_results(digits_run) == results
     assert run_main(capsys, *options, '--metrics', 'swd', 'ms_ssim')[0] == 0
@@ -254,7 +254,7 @@ def counting(monkeypatch):
     fed = []
     feed_fakes = evaluation.feed_fakes
     monkeypatch.setattr(evaluation, 'feed_fakes', lambda wanted, *args: (
-        fed.append((sorted(wanted), args[-1])), feed_fakes(wanted, *args))[1])
+        fed.append((sorted(wanted), args[4])), feed_fakes(wanted, *args))[1])
     return fed
 
 
@@ -265,6 +265,24 @@ def test_a_longer_run_is_evaluated_again(digits_run, data_dir, tmp_path, monkeyp
     second, = evaluate_run(digits_run, ['ms_ssim'], data_dir, tmp_path, num_images=8)
     assert len(fed) == 1 and second['values'] != first['values'] and read_results(digits_run) == [second]
     assert evaluate_run(digits_run, ['ms_ssim'], data_dir, tmp_path, num_images=8) == [second] and len(fed) == 1
+
+
+def test_results_of_batch_norm_depend_on_the_minibatch(digits_run, data_dir, tmp_path, monkeypatch):
+    """And those of other generators do not: what is known of them stays known."""
+    def evaluate(**kwargs):
+        return evaluate_run(digits_run, ['ms_ssim'], data_dir, tmp_path, num_images=8, **kwargs)[-1]
+
+    fed = counting(monkeypatch)
+    plain = evaluate()
+    assert 'batchnorm_minibatch' not in plain
+    assert evaluate(batchnorm='running') == evaluate(minibatch_size=4) == plain and len(fed) == 1
+    Gs = Network('Gs', func='networks.G_paper', num_channels=1, resolution=16, label_size=10, fmap_base=64, fmap_max=8,
+                 latent_size=8, use_batchnorm=True)
+    save_pkl((None, None, Gs), digits_run / 'network-final.pkl')
+    results = [evaluate(), evaluate(minibatch_size=4), evaluate(batchnorm='running')]
+    assert [entry.get('batchnorm_minibatch') for entry in results] == [64, 4, None] and len(fed) == 4
+    assert len({json.dumps(entry['values']) for entry in results}) == 3
+    assert [evaluate(), evaluate(minibatch_size=4), evaluate(batchnorm='running')] == results and len(fed) == 4
 
 
 def test_lines_of_earlier_versions_are_read_but_do_not_count_as_done(digits_run, data_dir, tmp_path):

@@ -52,8 +52,9 @@ GENERATORS = {
     'batchnorm tanh': ('networks.G_paper', {'use_batchnorm': True, 'use_pixelnorm': False, 'tanh_at_end': 0.5}, IMAGES),
     'plain': ('networks.G_paper', {'use_wscale': False, 'normalize_latents': False, 'use_leakyrelu': False}, IMAGES),
     'labels': ('networks.G_paper', {'label_size': 3}, IMAGES),
-    'mnist': ('networks.G_mnist_mode_recovery', {}, IMAGES),
-    'mnist progressive': ('networks.G_mnist_mode_recovery', {'progressive': True, 'use_wscale': True}, IMAGES),
+    'mnist': ('networks.G_mnist_mode_recovery', {'label_size': 0}, IMAGES),
+    'mnist progressive': (
+        'networks.G_mnist_mode_recovery', {'label_size': 0, 'progressive': True, 'use_wscale': True}, IMAGES),
     '2018': ('networks_2018.G_paper', {}, IMAGES),
     '2018 labels': ('networks_2018.G_paper', {'label_size': 3, 'fused_scale': False, 'use_wscale': False}, IMAGES),
     # Rounded to float16 after every layer, at other places.
@@ -79,6 +80,15 @@ def test_onnx(name, tmp_path):
         assert abs(exported.astype('float64') - images).max() <= tolerance * max(abs(images).max(), 1)
         single = run_onnx(path, [array[2:3] for array in inputs])
         np.testing.assert_allclose(single, exported[2:3], rtol=0, atol=tolerance)
+
+
+def test_onnx_with_the_statistics_of_the_minibatch(tmp_path):
+    net = perturbed(Network('Gs', func='networks.G_paper', use_batchnorm=True, **SMALL))
+    latents, path = np.random.randn(5, 8).astype(np.float32), str(tmp_path / 'Gs.onnx')
+    export.save_onnx(net, path, batchnorm='minibatch')
+    images = run_onnx(path, [latents])
+    np.testing.assert_allclose(images, net.run(latents, batch_norm_use_averages=False), rtol=0, atol=IMAGES)
+    assert abs(images - net.run(latents)).max() > 0.1
 
 
 @pytest.mark.parametrize('source', ['snapshot.pkl', 'tf/pickles/cond16.pkl', 'tf/pickles/uncond32.pkl'])

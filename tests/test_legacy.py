@@ -101,6 +101,32 @@ def test_every_network_of_2017(case, tmp_path):
     assert net.input_shape == meta['input_shape'] and net.output_shape == meta['output_shape']
 
 
+MNIST = {'func': 'G_mnist_mode_recovery', 'num_channels': 3, 'resolution': 8}
+
+
+def test_defaults_of_2017(tmp_path):
+    """A pickle that says neither how many feature maps nor how many labels there are."""
+    shapes = [(64, 74, 4, 4), (64,), (64,), (64,), (64,), (32, 64, 3, 3), (32,), (32,), (32,), (32,), (3, 32, 3, 3),
+              (3,)]
+    params = [np.random.rand(*shape).astype(np.float32) for shape in shapes]
+    options = {name: value for name, value in MNIST.items() if name != 'func'}
+    data = dumps([('network.Network', state_2017(MNIST['func'], params, {'cur_lod': np.float32(0)}, **options))])
+    net, = load_pkl(write(tmp_path, data))
+    assert net.input_shapes == [[None, 64], [None, 10]]
+    again = pickle.loads(pickle.dumps(net))
+    assert_same_network(again, net)
+    assert (net.static_kwargs['fmap_base'], net.static_kwargs['label_size']) == (64, 10)
+
+
+def test_our_pickles_keep_the_defaults_that_they_were_made_with(tmp_path):
+    """Before they were those of 2017, the networks for MNIST had more feature maps and no labels."""
+    options = {'num_channels': 3, 'resolution': 8}
+    net = Network('G', func='networks.G_mnist_mode_recovery', fmap_base=4096, label_size=0, **options)
+    state = {**net.__getstate__(), 'static_kwargs': options}
+    earlier, = load_pkl(write(tmp_path, dumps([('tfutil_shim.Network', state)])))
+    assert_same_network(earlier, net)
+
+
 @pytest.mark.parametrize('case', ['nets_G_batchnorm', 'nets_G_label10', 'nets_D_layernorm', 'nets_D_mbdisc5'])
 def test_outputs_of_imported_networks_of_2017(case, tmp_path):
     arrays, meta = load_golden(case)

@@ -7,7 +7,9 @@ import lasagne
 import numpy as np
 import pytest
 import theano
+from scipy.signal import convolve2d
 from theano.configparser import change_flags
+from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import networks
 from common.errors import UserError
@@ -294,7 +296,7 @@ def test_parameter_counts_of_table_2():
 
 
 def test_combinations_of_normalizations():
-    small = dict(resolution=8, fmap_base=64, fmap_max=8, latent_size=4)
+    small = dict(resolution=8, label_size=0, fmap_base=64, fmap_max=8, latent_size=4)
     assert layer_names('G_mnist_mode_recovery', use_batchnorm=False, use_pixelnorm=True, use_wscale=True,
                        progressive=True, **small) == [
         'Glatents', 'Glnorm', 'Ginb', 'G1a', 'G1aS', 'G1aSpn', 'G2up', 'G2a', 'G2aS', 'G2aSpn', 'Glod0', 'Glod0S',
@@ -303,12 +305,79 @@ def test_combinations_of_normalizations():
                        mbstat_avg='all', **small) == [
         'Dimages', 'D2a', 'D2aws', 'D2dn', 'D1xs', 'D1x', 'D1xws', 'D1lod', 'Dstat', 'Dflatten', 'Dscores',
         'Dscoresws']
-    assert layer_names('D_mnist_mode_recovery', use_gdrop=True, use_layernorm=True, use_batchnorm=False, label_size=3,
-                       **small) == [
-        'Dimages', 'Dimagesgd', 'D2a', 'D2aln', 'D2dn', 'Dflatten', 'Dscores', 'Dlabels']
+    assert layer_names('D_mnist_mode_recovery', use_gdrop=True, use_layernorm=True, use_batchnorm=False,
+                       **{**small, 'label_size': 3}) == [
+        'Dimages', 'Dimagesgd', 'D2a', 'D2aln', 'D2dn', 'D2dngd', 'Dflatten', 'Dscores', 'Dlabels']
     assert layer_names('D_paper', use_wscale=False, use_layernorm=True, use_gdrop=False, mbstat_avg=None, **small) == [
         'Dimages', 'D2x', 'D2b', 'D2bln', 'D2a', 'D2aln', 'D2dn', 'D1xs', 'D1x', 'D1lod', 'D1b', 'D1bln', 'D1a',
         'D1aln', 'Dscores']
+
+
+def conv_3x3(x, W):
+    """Convolution, by SciPy, of images (N, C, H, W) with filters (K, C, 3, 3), padded by zeros."""
+    return np.stack([[sum(map(lambda channel, taps: convolve2d(channel, taps, 'same'), image, filters))
+                      for filters in W] for image in x])
+
+
+def standardized(x, axes):
+    centered = x - x.mean(axis=axes, keepdims=True)
+    return centered / np.sqrt((centered ** 2).mean(axis=axes, keepdims=True) + 1e-4)
+
+
+@pytest.mark.parametrize('engine', ['torch'], indirect=True)
+def test_mnist_discriminator_with_both_normalizations(engine):
+    """BN(LN(WS(conv))), against NumPy and SciPy: each takes over what is left of bias and nonlinearity."""
+    spec = dict(func='D_mnist_mode_recovery', num_channels=3, resolution=8, label_size=0, X=2, fmap_base=16,
+                use_wscale=True, use_layernorm=True)
+    assert layer_names(**spec) == ['Dimages', 'D2a', 'D2aws', 'D2awsln', 'D2awsln_bn', 'D2awsln_bn_nonlin', 'D2dn',
+                                   'Dflatten', 'Dscores', 'Dscoresws']
+    net, random = Net(spec), np.random.RandomState(3)
+    value = {param.name: np.float32(random.rand(*param.get_value().shape)) for param in net.params}
+    assert list(value) == ['D2a.W', 'D2aws.scale', 'D2awsln.gain', 'D2awsln_bn.beta', 'D2awsln_bn.gamma',
+                           'D2awsln_bn.mean', 'D2awsln_bn.inv_std', 'Dscores.W', 'Dscoresws.scale', 'Dscoresws.b']
+    for param in net.params:
+        param.set_value(value[param.name])
+    images = random.randn(4, 3, 8, 8).astype('float32')
+    x = standardized(conv_3x3(images, value['D2a.W'] * value['D2aws.scale']), (1, 2, 3)) * value['D2awsln.gain']
+    x = standardized(x, (0, 2, 3)) * value['D2awsln_bn.gamma'].reshape(-1, 1, 1) + value[
+        'D2awsln_bn.beta'].reshape(-1, 1, 1)
+    x = np.where(x > 0, x, 0.2 * x).reshape(4, 4, 4, 2, 4, 2).mean(axis=(3, 5)).reshape(4, -1)
+    scores, = net.evaluate({'in_images': images}, 0.0)
+    assert_close(scores, x @ value['Dscores.W'] * value['Dscoresws.scale'] + value['Dscoresws.b'],
+                 TOLERANCES['float32'], 'scores')
+
+
+@pytest.mark.parametrize('engine', ['torch'], indirect=True)
+def test_noise_in_front_of_the_dense_layer_of_the_mnist_discriminator(engine, monkeypatch):
+    draws = []
+    monkeypatch.setattr(np.random, 'randint', recorder('randint', np.random.randint, draws))
+    net = Net(dict(func='D_mnist_mode_recovery', num_channels=1, resolution=8, label_size=0, X=1, fmap_base=16,
+                   mbstat_avg='all', use_batchnorm=False, use_gdrop=True))
+    noisy = [layer for layer in lasagne.layers.get_all_layers(net.outputs) if isinstance(layer, layers.GDropLayer)]
+    assert [layer.name for layer in noisy] == ['Dimagesgd', 'Dstatgd'] and len(draws) == 2
+    net.set(gdrop_strength=0.5)
+    x = theano.tensor.ftensor4()
+    scores = theano.function([x], lasagne.layers.get_output(net.outputs[0], {noisy[1].input_layer: x}))
+    features = np.random.RandomState(2).randn(4, 9, 4, 4).astype('float32')
+    noise = theano.function([], MRG_RandomStreams(int(draws[1][-1])).normal((4, 9), dtype='float32'))()
+    W, b = (param.get_value() for param in net.params[-2:])
+    wanted = (features * (1 + 0.5 * 3 * noise)[:, :, np.newaxis, np.newaxis]).reshape(4, -1) @ W + b
+    assert_close(scores(features), wanted, TOLERANCES['float32'], 'scores')
+
+
+@pytest.mark.parametrize('func', ['G_paper', 'G_mnist_mode_recovery'])
+def test_no_tanh(func):
+    small = dict(resolution=8, label_size=0, fmap_base=64, fmap_max=8, latent_size=4)
+    assert layer_names(func, tanh_at_end=False, **small) == layer_names(func, tanh_at_end=None, **small)
+    assert layer_names(func, tanh_at_end=True, **small)[-1] == 'Gtanh'
+    with pytest.raises(UserError, match='tanh_at_end=0.0: every image would be the same'):
+        getattr(networks, func)(tanh_at_end=0.0, **small)
+
+
+def test_defaults_of_the_mnist_networks():
+    G, D = networks.G_mnist_mode_recovery(), networks.D_mnist_mode_recovery()
+    assert [layer.output_shape for layer in G['input_layers']] == [(None, 64), (None, 10)]
+    assert [layer.output_shape for layer in D['output_layers']] == [(None, 1), (None, 10)]
 
 
 def test_defaults_and_unknown_arguments():

@@ -2,15 +2,18 @@
 
 import json
 
+import lasagne
 import numpy as np
 import pytest
 import theano
 import theano.tensor as T
 
 import loss
+import networks_2018
 import theano_env
 import train
 from common.errors import UserError
+from nets import costs
 from nets.network import Network
 from tests.helpers import GOLDEN, load_golden, training_functions
 from training.schedule import Schedule
@@ -317,3 +320,12 @@ def test_training(kwargs):
     moved = [name for name, value in before.items() if (Gs.get_var(name) != value).any()]
     assert {'4x4/Dense/weight', '8x8/Conv1/bias', 'ToRGB_lod1/weight', 'ToRGB_lod2/weight'} <= set(moved)
     assert not any(name.startswith(('16x16', 'ToRGB_lod0')) for name in moved)
+
+
+def test_multiplications_of_fused_downscaling():
+    """One 4x4 convolution of stride 2, for each pixel that it puts out."""
+    D = Network('D', func='networks_2018.D_paper', **SMALL)
+    counts = [count for layer, (_height, count) in zip(lasagne.layers.get_all_layers(D.output_layers),
+                                                       costs.layer_multiplications(D), strict=True)
+              if isinstance(layer, networks_2018.ConvDownscaleLayer)]
+    assert counts == [4 * 4 * 8 * 8 * 8 * 8, 4 * 4 * 8 * 8 * 4 * 4]

@@ -391,7 +391,7 @@ def test_snapshots_and_pictures_as_many_as_asked_for(folders, tmp_path, capsys):
         pickles[number] = [path.name for path in sorted(run_dir.glob('*.pkl'))]
         assert [path.name for path in run_dir.glob('fakes*')] == ['fakes000000.png']
     assert pickles == {0: ['network-final.pkl', 'network-snapshot-000003.pkl', 'network-snapshot-000004.pkl'],
-                       1: ['network-final.pkl']}
+                       1: ['network-final.pkl', 'network-snapshot-000004.pkl']}
 
 
 @pytest.mark.slow

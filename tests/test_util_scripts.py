@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import imageio_ffmpeg
+import lasagne
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -23,11 +24,11 @@ from common.images import save_image
 from nets.network import Network
 from nets.ranks import Ranks
 from runs.folder import locate_network_pkl
-from runs.images import generate_fake_images, load_generator
+from runs.images import generate, generate_fake_images, load_generator
 from runs.projection import load_target, project_image, pyramid_distance
 from runs.records import caption_of, read_stats
 from runs.videos import generate_interpolation_video, generate_training_video, smooth_latents, video_writer
-from tests.helpers import ANY_ENGINE, ROOT
+from tests.helpers import ANY_ENGINE, ROOT, load_golden
 from training import experiment
 
 SMALL = {'num_channels': 3, 'resolution': 16, 'fmap_base': 64, 'fmap_max': 8, 'latent_size': 8}
@@ -126,6 +127,30 @@ def test_single_images(results, tmp_path):
         # Another minibatch may be computed in another order.
         np.testing.assert_allclose(pixels(path).astype(int), image, rtol=0, atol=1)
     assert len(generate_fake_images(tmp_path, 0, result_dir=results)) == 16
+
+
+def test_batch_norm_of_images(tmp_path):
+    """Against images that the 2017 release made in training mode; the network stays as it is."""
+    arrays, meta = load_golden('nets_G_batchnorm')
+    G = Network('G', **{**meta['spec'], 'func': 'networks.' + meta['spec']['func']})
+    for index, var in enumerate(lasagne.layers.get_all_params(G.output_layers)):
+        var.set_value(arrays[f'param_{index:03d}'])
+    before = [var.get_value() for var in G.vars.values()]
+    kinds = {'minibatch': arrays['out_nd_lod0.0_images'], 'running': arrays['out_det_lod0.0_images']}
+    for batchnorm, images in kinds.items():
+        made = np.stack(list(generate(G, arrays['in_latents'], [], 'x', batchnorm=batchnorm)))
+        np.testing.assert_allclose(made, np.clip(images * 127.5 + 127.5, 0, 255), rtol=0, atol=0.51)   # Grey levels.
+        alone = np.stack(list(generate(G, arrays['in_latents'], [], 'x', 1, batchnorm)))
+        assert (abs(alone.astype(int) - made).max() > 8) == (batchnorm == 'minibatch')
+    assert abs(kinds['minibatch'] - kinds['running']).max() > 0.1
+    for var, value in zip(G.vars.values(), before, strict=True):
+        np.testing.assert_array_equal(var.get_value(), value)
+    (tmp_path / '000-run').mkdir()
+    save_pkl((None, None, G), tmp_path / '000-run' / 'network-final.pkl')
+    command = ['generate_fake_images', '0', '--result-dir', str(tmp_path), '--seeds', '0-2', '--engine', 'torch']
+    assert util_scripts.main([*command, '--out', str(tmp_path / 'a')]) == 0
+    assert util_scripts.main([*command, '--out', str(tmp_path / 'b'), '--batchnorm', 'running']) == 0
+    assert not np.array_equal(*(pixels(tmp_path / folder / 'seed0000.png') for folder in 'ab'))
 
 
 def test_images_of_classes(results, tmp_path):

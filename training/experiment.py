@@ -20,6 +20,7 @@ from common.console import OutputLogger, command_line
 from common.errors import UserError
 from common.files import append_bytes, atomic_write, one_at_a_time
 from common.objects import defaults_of, import_obj
+from common.options import BatchNorm
 from data.dataset import Dataset
 from data.hdf5_format import labels_path
 from metrics import digit_recognition, evaluation
@@ -38,7 +39,9 @@ from training.options import (
     check_options,
     check_utility,
     final_metrics,
+    for_record,
     is_training,
+    network_options,
 )
 from training.recorded import RECORD, make_record
 from training.resume import Start, find_start, resume_in
@@ -73,7 +76,7 @@ def open_dataset(experiment: dict, data_dir: str) -> Dataset:
 
 def build_network(name: str, experiment: dict, num_channels: int, resolution: int, label_size: int) -> Network:
     """Build the network `name`, 'G' or 'D', of an experiment."""
-    kwargs = dict(experiment[name])
+    kwargs = network_options(experiment, name)
     func = kwargs.pop('func')
     check_arguments(name, kwargs, import_obj(func), given=NETWORK_SHAPE)
     try:
@@ -122,6 +125,7 @@ def run_experiment(
         if ranks.size > 1:
             raise UserError(f'{experiment["train"]["func"]} runs in one process: start it without torchrun')
         return run_utility(experiment, result_dir, engine, theano_flags, precision, origin=origin)
+    experiment = for_record(experiment, train_gan)
     environment = theano_env.configure(engine, theano_flags, ranks.local_rank if ranks.size > 1 else None, precision)
     if environment.precision == 'float16':
         train_kwargs['loss_scaling'] = True
@@ -171,7 +175,8 @@ def run_experiment(
             with training_set:
                 Gs = train_func(start.run_dir, training_set, G, D, loss_kwargs, **options, **train_kwargs)
                 if ranks.rank == 0:
-                    evaluate_final(metrics_at_end, start.run_dir, training_set, Gs, data_dir)
+                    evaluate_final(metrics_at_end, start.run_dir, training_set, Gs, data_dir,
+                                   all_options.get('batchnorm', 'minibatch'))
             print('Done.')
     return start.run_dir
 
@@ -200,14 +205,16 @@ def claim_folder(experiment: dict, result_dir: str, environment: theano_env.Envi
     return resume_in(run_dir, experiment, environment, train_gan, record)
 
 
-def evaluate_final(names: Sequence[str], run_dir: str, training_set: Dataset, Gs: Network, data_dir: str) -> None:
+def evaluate_final(names: Sequence[str], run_dir: str, training_set: Dataset, Gs: Network, data_dir: str,
+                   batchnorm: BatchNorm = 'minibatch') -> None:
     """Evaluate metrics on the final networks of a run; the data set is open and `Gs` at hand."""
     for name in names:
         if name == 'digit_recognition':
-            print(digit_recognition.report(run_dir, training_set, Gs))
+            print(digit_recognition.report(run_dir, training_set, Gs, batchnorm=batchnorm))
         else:
             evaluation.evaluate_run(run_dir, [name], lambda: contextlib.nullcontext(training_set),
-                                    os.path.join(data_dir, 'metric-cache'), only_final=True, final_Gs=Gs)
+                                    os.path.join(data_dir, 'metric-cache'), only_final=True, final_Gs=Gs,
+                                    batchnorm=batchnorm)
 
 
 def run_utility(experiment: dict, result_dir: str, engine: str = 'auto', theano_flags: dict | None = None,

@@ -15,6 +15,7 @@ import numpy as np
 
 import loss
 import metrics
+from common.defaults import EARLIER, as_written, spelled_out
 from common.errors import UserError, did_you_mean
 from common.objects import defaults_of, import_obj
 from common.options import Names, Run, RunName, Seed, Snapshot, annotations_of, check_value, parse_text, short_repr
@@ -31,6 +32,7 @@ PLAIN = (bool, int, float, str, list, tuple, dict, type(None))      # What optio
 LOSS_INPUTS = ('G', 'D', 'min_lod', 'max_lod', 'real_images', 'real_labels', 'fake_latents', 'fake_labels', 'image_lod',
                'random', 'ranks')       # Parameters of evaluate_loss that are no options...
 NETWORK_SHAPE = ('num_channels', 'resolution', 'label_size')    # ...and those of networks: they come from the data set.
+ABSENT = ('use_gdrop', 'use_batchnorm', 'use_layernorm', 'use_pixelnorm')    # Networks without the option have none.
 RESUME_TYPES: dict[str, Any] = {'resume_run_id': Run | None, 'resume_snapshot': Snapshot, 'resume_with_changes': bool}
 TOP_LEVEL_TYPES: dict[str, Any] = {'desc': RunName, 'random_seed': Seed, 'metrics': Names}
 FUNC_EXAMPLES = {'G': 'networks.G_paper', 'D': 'networks.D_paper', 'create_dataset': 'dataset_tool.create_digits'}
@@ -191,6 +193,16 @@ def parameters_of(section: str, func: Callable) -> dict[str, inspect.Parameter]:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)}
 
 
+def network_options(experiment: dict, name: str) -> dict:
+    """The options of the network `name`, 'G' or 'D', for its function.
+
+    Where an experiment switches off something that this function does not know anyway, nothing is left to say.
+    """
+    known = parameters_of(name, function_of(name, experiment))
+    return {option: value for option, value in experiment[name].items()
+            if option in known or option not in ABSENT or value is not False}
+
+
 def check_arguments(section: str, kwargs: dict, func: Callable, given: Iterable[str] = (),
                     more: Iterable[str] = ()) -> None:
     """Check a config section against the signature of the function that gets it: names, values, nothing missing.
@@ -255,6 +267,32 @@ def with_defaults(experiment: dict, train_gan: Callable) -> dict:
     return full
 
 
+def _changed_functions(experiment):
+    """[(section, name of its function)] of the sections that have options whose default has changed."""
+    names = [(section, experiment[section].get('func', 'train.train_gan' if section == 'train' else ''))
+             for section in ('train', 'G', 'D') if isinstance(experiment.get(section), dict)]
+    return [(section, name) for section, name in names if name in EARLIER]
+
+
+def as_recorded(experiment: dict) -> dict:
+    """An experiment out of the folder of a run, with those defaults of its time that are others now."""
+    recorded = dict(experiment)
+    for section, name in _changed_functions(experiment):
+        options = as_written(name, experiment[section])
+        recorded[section] = {option: value for option, value in options.items() if option not in NETWORK_SHAPE}
+    return recorded
+
+
+def for_record(experiment: dict, train_gan: Callable) -> dict:
+    """An experiment for the folder of a run: with the present value of options whose default has changed."""
+    recorded = dict(experiment)
+    for section, name in _changed_functions(experiment):
+        func = training_function(experiment, train_gan) if section == 'train' else function_of(section, experiment)
+        options = spelled_out(name, func, experiment[section])
+        recorded[section] = {option: value for option, value in options.items() if option not in NETWORK_SHAPE}
+    return recorded
+
+
 def check_options(experiment: dict, train_gan: Callable, ranks: Ranks = SINGLE) -> tuple[Callable, dict, dict]:
     """Check the options of an experiment that trains, all sections: names, values, and whether they fit together.
 
@@ -293,7 +331,7 @@ def check_options(experiment: dict, train_gan: Callable, ranks: Ranks = SINGLE) 
         check_arguments('create_dataset', experiment['create_dataset'], function_of('create_dataset', experiment),
                         given=['h5_path'])
     for net in 'GD':
-        check_arguments(net, experiment[net], function_of(net, experiment), given=NETWORK_SHAPE)
+        check_arguments(net, network_options(experiment, net), function_of(net, experiment), given=NETWORK_SHAPE)
     check_together(experiment, {**defaults_of(train_func), **train}, ranks)
     return train_func, train, loss_kwargs
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,11 +11,13 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import AnyPath, atomic_write
+from common.files import AnyPath, link_or_copy
+from common.options import BatchNorm
 from data.dataset import Dataset
 from metrics import identity, results
 from metrics.evaluation import Evaluator, check_settings
 from metrics.results import Entry
+from nets.network import Network
 from nets.ranks import Ranks
 from runs.folder import NETWORK_SNAPSHOT
 from runs.images import MINIBATCH_PIXELS
@@ -54,8 +55,7 @@ def _rename_final(run_dir):
     final, = [entry for entry in read_results(run_dir) if entry.get('best') is True][:1]
     name = os.path.splitext(NETWORK_SNAPSHOT % int(final['kimg']))[0]
     if os.path.exists(path):
-        with open(path, 'rb') as file, atomic_write(os.path.join(run_dir, name + '.pkl')) as copy:
-            shutil.copyfileobj(file, copy)
+        link_or_copy(path, os.path.join(run_dir, name + '.pkl'))
         results.update(run_dir, lambda before: [
             {**entry, 'snapshot': name} if entry.get('training') and entry.get('snapshot') == FINAL else entry
             for entry in before])
@@ -84,6 +84,8 @@ class TrainingMetrics:
         Real images shown so far. Entries of a later time are removed, as the training goes on from here.
     inception_weights, classifier : str, optional
         See :func:`metrics.evaluation.evaluate_run`.
+    batchnorm, like : str, Network
+        See :class:`metrics.evaluation.Evaluator`.
 
     Raises
     ------
@@ -93,7 +95,8 @@ class TrainingMetrics:
 
     def __init__(self, names: Sequence[str] | None, ticks: int, num_images: int, run_dir: str, dataset: Dataset,
                  ranks: Ranks, cur_nimg: int = 0, inception_weights: AnyPath | None = None,
-                 classifier: AnyPath | None = None) -> None:
+                 classifier: AnyPath | None = None, batchnorm: BatchNorm = 'minibatch',
+                 like: Network | None = None) -> None:
         self.names, self.ticks = list(names or []) if ticks else [], ticks
         self.run_dir, self.dataset, self.ranks = run_dir, dataset, ranks
         if not ranks.rank and any(_is_later(entry, cur_nimg) for entry in read_results(run_dir)):
@@ -108,7 +111,7 @@ class TrainingMetrics:
                 self.evaluator = Evaluator(
                     self.names, dataset, os.path.join(os.path.dirname(dataset.h5_path), 'metric-cache'), num_images,
                     minibatch_size=int(np.clip(MINIBATCH_PIXELS // dataset.resolution ** 2, 1, 64)),
-                    inception_weights=inception_weights, classifier=classifier)
+                    inception_weights=inception_weights, classifier=classifier, batchnorm=batchnorm, like=like)
                 self._prepare()
                 results.update(run_dir, self._marked)
 

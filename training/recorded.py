@@ -17,7 +17,7 @@ from nets.pickles import BUILD_FUNCS
 from nets.ranks import Ranks
 from runs import records
 from runs.folder import can_go_on, is_pickle, locate_run_dir
-from training.options import RESUME_OPTIONS, resolve_config
+from training.options import RESUME_OPTIONS, as_recorded, for_record, resolve_config
 
 RECORD = 'run'              # The section of config.txt that is not one of the experiment.
 FUNCTIONS = re.compile(r'dataset_tool\.create_\w+|train\.train_gan|' + '|'.join(map(re.escape, sorted(BUILD_FUNCS))))
@@ -91,7 +91,8 @@ def read_folder(run_dir: str, trusted: Iterable[str] = ()) -> tuple[dict, dict]:
                         'there')
     check_functions(run_dir, config, trusted)
     # The sections are checked.
-    experiment = resolve_config(SimpleNamespace(experiments={run_dir: config}, variants={}), run_dir)
+    experiment = resolve_config(SimpleNamespace(experiments={run_dir: as_recorded(config)}, variants={}),
+                                run_dir)
     for option in RESUME_OPTIONS:
         experiment['train'].pop(option, None)
     return experiment, record
@@ -143,7 +144,7 @@ def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan
         run_dir = locate_run_dir(args.resume, args.result_dir, can_go_on)
         experiment, record = read_folder(run_dir, trusted_functions(config))
         if args.experiment is None:
-            if ranks.rank == 0 and (note := config_note(config, experiment, record)):
+            if ranks.rank == 0 and (note := config_note(config, experiment, record, train_gan)):
                 print(f'{run_dir} goes on as it was, {note}')
             origin = {'experiment': record.get('experiment'), 'set': _merged([*_overrides(record), *args.overrides])}
             as_config = SimpleNamespace(experiments={run_dir: experiment}, variants={})
@@ -199,12 +200,12 @@ def environment_options(config: ModuleType, args: argparse.Namespace, record: di
     return chosen
 
 
-def config_note(config: ModuleType, experiment: dict, record: dict) -> str:
+def config_note(config: ModuleType, experiment: dict, record: dict, train_gan: Callable) -> str:
     """In what `config.py` differs from what the run took from it, in a few words; '' where it does not."""
     if not isinstance(record.get('experiment'), str):
         return ''
     try:
-        present = resolve_config(config, record['experiment'], _overrides(record))
+        present = for_record(resolve_config(config, record['experiment'], _overrides(record)), train_gan)
     except UserError:
         return f'config.py has no experiment {record["experiment"]!r} like it any more'
     flags = {name: value for name, value in config.theano_flags.items() if name != 'device'}
@@ -236,7 +237,7 @@ FREE_OPTIONS = {
     'train.total_kimg', 'train.tick_kimg_default', 'train.tick_kimg_overrides', 'train.image_snapshot_ticks',
     'train.network_snapshot_ticks', 'train.keep_snapshots', 'train.image_grid_zoom',
     'train.state_minutes', 'train.show_progress', 'train.resume_run_id', 'train.resume_snapshot', 'train.resume_kimg',
-    'train.resume_time', 'train.resume_with_changes', 'train.metrics', 'train.metric_ticks',
+    'train.resume_time', 'train.resume_Gs', 'train.resume_with_changes', 'train.metrics', 'train.metric_ticks',
     'train.metric_num_images', 'train.metric_inception_weights', 'train.metric_classifier',
 }
 

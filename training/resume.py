@@ -24,7 +24,7 @@ from runs.folder import (
 from runs.records import read_command
 from runs.states import State
 from training.functions_ahead import FunctionsAhead
-from training.options import with_defaults
+from training.options import as_recorded, with_defaults
 from training.recorded import check_functions, differing_options, functions_of, read_folder
 from training.schedule import Schedule
 from training.snapshots import SnapshotGrid
@@ -138,7 +138,8 @@ def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environmen
     state = states.newest(run_dir)
     recorded: dict = state.document if state else {'experiment': in_folder, 'command': read_command(run_dir)}
     check_functions(run_dir, recorded['experiment'], trusted)
-    recorded_options, options = (with_defaults(entry, train_gan) for entry in (recorded['experiment'], experiment))
+    recorded_options, options = (with_defaults(entry, train_gan) for entry in (
+        as_recorded(recorded['experiment']), experiment))
     differing = differing_options(recorded_options, options)
     changed = []
     if experiment['train'].get('resume_with_changes'):

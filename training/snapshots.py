@@ -7,13 +7,16 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.files import save_pkl
+from common.files import link_or_copy, save_pkl
 from common.images import convert_to_pil_image, create_image_grid, save_pil_image, snapshot_grid_size
+from common.options import BatchNorm
 from data.dataset import Dataset
 from data.hdf5_format import labels_path
 from nets.network import Network, random_latents
 from runs.folder import DONE_FILE, FINAL_NETWORKS, NETWORK_SNAPSHOT, thin_out
+from runs.records import best_snapshot
 from training.event_file import EventFile
+from training.reporting import warning_only
 from training.steps import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS
 
 SNAPSHOT_MINIBATCH = 32             # Images generated at once for a picture; with batch norm they influence each other.
@@ -75,10 +78,14 @@ class SnapshotWriter:
     grid : SnapshotGrid
     zoom : int
         Width and height of a pixel in the pictures.
+    batchnorm : str
+        ``'minibatch'``: batch norm uses and moves its statistics in pictures, as in the 2017 release. ``'running'``: it
+        uses the averages of the training.
     """
 
     def __init__(self, run_dir: str, events: EventFile, networks: dict[str, Network], grid: SnapshotGrid,
-                 zoom: int) -> None:
+                 zoom: int, batchnorm: BatchNorm = 'minibatch') -> None:
+        self.batchnorm = batchnorm
         self.run_dir, self.events, self.networks, self.grid, self.zoom = run_dir, events, networks, grid, zoom
         self.fakes_nimg: int | None = None      # When the last picture was made.
 
@@ -93,11 +100,11 @@ class SnapshotWriter:
     def save_fakes(self, cur_nimg: int) -> None:
         """Save the images of the fixed latents as ``fakesNNNNNN.png``, NNNNNN in thousands of images.
 
-        As in the release, Gs runs in training mode: batch norm uses and moves its statistics.
+        Gs runs in training mode unless `batchnorm` is 'running'.
         """
         Gs = self.networks['Gs']
         inputs = [self.grid.latents, self.grid.labels][:Gs.num_inputs]
-        images = Gs.run(*inputs, minibatch_size=SNAPSHOT_MINIBATCH, deterministic=False)
+        images = Gs.run(*inputs, minibatch_size=SNAPSHOT_MINIBATCH, deterministic=self.batchnorm == 'running')
         picture = self._save_grid(f'fakes{cur_nimg // 1000:06d}.png', images, DYNAMIC_RANGE_NETS)
         self.fakes_nimg = cur_nimg
         self.events.picture(cur_nimg, 'fakes', picture)
@@ -111,9 +118,18 @@ class SnapshotWriter:
         if keep is not None:
             thin_out(self.run_dir, keep, ticks)
 
-    def save_final(self) -> None:
-        """Save (G, D, Gs) as ``network-final.pkl`` and note that the training is done."""
+    def save_final(self, cur_nimg: int | None = None, keep: int | None = None, ticks: int = 1) -> None:
+        """Save (G, D, Gs) as ``network-final.pkl`` and note that the training is done.
+
+        With `cur_nimg`, the same file is the last of the numbered snapshots, too; `keep` and `ticks` are as in
+        :meth:`save_networks`.
+        """
         self._save_networks(FINAL_NETWORKS)
+        if cur_nimg is not None:
+            with warning_only():
+                link_final(self.run_dir, cur_nimg / 1000)
+                if keep is not None:
+                    thin_out(self.run_dir, keep, ticks)
         with open(os.path.join(self.run_dir, DONE_FILE), 'w', encoding='utf-8'):
             pass
 
@@ -124,6 +140,17 @@ class SnapshotWriter:
         picture = grid_picture(images, drange, self.grid.size, self.zoom)
         save_pil_image(picture, os.path.join(self.run_dir, name))
         return picture
+
+
+def link_final(run_dir: str, kimg: float) -> None:
+    """Give ``network-final.pkl`` the name of the snapshot of so many thousands of images as well.
+
+    An earlier snapshot of the same name stays if it is marked as the best one.
+    """
+    path = os.path.join(run_dir, NETWORK_SNAPSHOT % int(kimg))
+    is_best = best_snapshot(run_dir) == os.path.splitext(os.path.basename(path))[0]
+    if not (is_best and os.path.exists(path)):
+        link_or_copy(os.path.join(run_dir, FINAL_NETWORKS), path)
 
 
 def grid_picture(images: np.ndarray, drange: tuple[float, float], grid_size: tuple[int, int], zoom: int) -> Image.Image:

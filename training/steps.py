@@ -164,6 +164,7 @@ def initialize_mbdisc(D: Network, dataset: Dataset, lod: float) -> None:
         return
     print('Initializing minibatch discrimination...')
     reals, _labels = dataset.next_minibatch(MBDISC_INIT_IMAGES, lod)
-    D.toplevel_params['cur_lod'].set_value(np.float32(lod))
+    if 'cur_lod' in D.toplevel_params:
+        D.toplevel_params['cur_lod'].set_value(np.float32(lod))
     reals = adjust_dynamic_range(reals.astype(np.float32), DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS)
     layers.initialize_mbdisc(D.input_layers[0], D.output_layers, reals)

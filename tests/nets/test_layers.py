@@ -320,6 +320,11 @@ def test_batch_norm(engine):
     of_batch = [x.mean((0, 2, 3)), 1 / np.sqrt(x.var((0, 2, 3)) + 1e-4)]
     np.testing.assert_allclose(evaluate(top, x, deterministic=True), wanted(*running), **ROUNDING)
     np.testing.assert_allclose(evaluate(top, x, batch_norm_update_averages=False), wanted(*of_batch), **ROUNDING)
+    np.testing.assert_allclose(evaluate(top, x, batch_norm_use_averages=True), wanted(*running), **ROUNDING)
+    for update_averages in (False, True):
+        np.testing.assert_allclose(
+            evaluate(top, x, deterministic=True, batch_norm_use_averages=False,
+                     batch_norm_update_averages=update_averages), wanted(*of_batch), **ROUNDING)
     np.testing.assert_array_equal(bn.mean.get_value(), running[0])
     np.testing.assert_array_equal(bn.inv_std.get_value(), running[1])
     np.testing.assert_allclose(evaluate(top, x), wanted(*of_batch), **ROUNDING)

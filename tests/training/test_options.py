@@ -10,6 +10,7 @@ import config
 import train
 from common.errors import UserError
 from common.options import check_settings
+from nets.network import Network
 from training.experiment import build_network
 from training.options import check_options, describe_experiment, final_metrics, resolve_config
 
@@ -134,10 +135,10 @@ def test_mistakes_are_named_before_anything_exists(overrides, message, capsys, t
 
 @pytest.mark.parametrize('overrides, message', [
     (['D.mbstat_avg=group3'], "D: MinibatchStatConcatLayer averaging='group3': use one of"),
-    (['D.func=networks.D_mnist_mode_recovery', 'D.use_layernorm=yes'], 'D.use_layernorm=True: use one normalization'),
     (['D.func=networks.D_mnist_mode_recovery', 'D.X=999'], 'D.X=999: no feature maps are left'),
     (['G.func=networks.D_paper', 'G.mbstat_groups=1'], "G.latent_size: no such option"),
-    (['D.func=networks.G_paper'], 'D.use_gdrop: no such option'),
+    (['D.func=networks.G_paper'], "D.func='networks.G_paper': builds no discriminator"),
+    (['D.func=networks.G_paper', 'D.use_gdrop=yes'], 'D.use_gdrop: no such option'),
     (['create_dataset.margin=99'], 'margin=99: must be from 0 to 7'),
 ])
 def test_what_only_building_tells_leaves_no_folder(overrides, message, capsys, tmp_path):
@@ -187,3 +188,19 @@ def test_digit_recognition_without_classes_is_left_out_and_said_before_the_train
     names = final_metrics({'metrics': ['swd', 'digit_recognition']}, label_size)
     assert names == ['swd'] + ['digit_recognition'] * (not left_out)
     assert ('digit_recognition is left out' in capsys.readouterr().out) == left_out
+
+
+def test_what_a_network_does_not_know_may_be_off():
+    """The networks of 2018 have no GDrop; options that they lack are still errors where they ask for something."""
+    swapped = ['G.func=networks_2018.G_paper', 'D.func=networks_2018.D_paper']
+    for name in ('celebahq-1024', 'cifar10', 'digits'):
+        chosen = resolve_config(config, name, swapped)
+        assert chosen['D']['use_gdrop'] is False
+        check_options(chosen, train.train_gan)
+    D = build_network('D', chosen, 1, 16, 10)
+    assert D.func_name == 'networks_2018.D_paper' and 'use_gdrop' not in D.static_kwargs
+    train.set_lod(1.5, D, Network(func='networks.mnist_classifier'))     # The latter knows no lod.
+    assert D.get_var('lod') == 1.5
+    for option in ('D.use_gdrop=yes', 'D.use_gdrp=no', 'D.mbdisc_kernels=4', 'D.use_leakyrelu=no'):
+        with pytest.raises(UserError, match=f'{option.partition("=")[0]}: no such option'):
+            check_options(resolve_config(config, 'digits', [*swapped, option]), train.train_gan)

@@ -83,7 +83,7 @@ def test_options_are_those_of_the_release(name):
             assert (options[key] or {}) == value
         elif key == 'lod_initial_resolution':
             assert min(options[key], recorded['resolution']) == value
-        elif key != 'gdrop_coef':       # No D of these has GDrop.
+        else:
             assert options[key] == pytest.approx(value), key
 
 

@@ -35,6 +35,7 @@ from training import experiment, recorded, stopping
 from training.options import resolve_config
 from training.recorded import differing_options
 from training.resume import Start, check_length, resume_in
+from training.snapshots import link_final
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -144,9 +145,12 @@ def test_rewinding_takes_the_files_back_to_the_state(state, tmp_path):
         assert state_paths(str(tmp_path)) == [str(tmp_path / 'training-state-000005900.npz')]
 
 
-def test_the_networks_of_an_end_outlive_it(state, tmp_path):
+@pytest.mark.parametrize('has_number', [False, True])
+def test_the_networks_of_an_end_outlive_it(has_number, state, tmp_path):
     states.RunStates(str(tmp_path), {}).save(5900, state.arrays, {'cur_nimg': 5900, 'done': True})
     (tmp_path / 'network-final.pkl').write_text('of the end')
+    if has_number:      # As at the end of a training; earlier ones had only the one name.
+        link_final(str(tmp_path), 5.9)
     states.RunStates(str(tmp_path), {}, states.newest(str(tmp_path))).rewind()
     assert rest(tmp_path) == {'network-snapshot-000005.pkl': 'of the end'}
 

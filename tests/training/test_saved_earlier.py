@@ -14,6 +14,7 @@ import theano_env
 import train
 from nets.network import Network
 from nets.pickles import load_pkl
+from runs.records import read_config
 from tests.helpers import GOLDEN
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
@@ -43,6 +44,7 @@ def test_a_state_goes_on_to_the_same_networks(tmp_path):
     assert train.main(['--data-dir', str(tmp_path / 'data'), '--result-dir', str(tmp_path / 'results'),
                        '--resume', '0', *words]) == 0
     assert 'resumed at kimg 0.072' in (run_dir / 'run.txt').read_text()
+    assert read_config(run_dir)['train']['gdrop_coef'] == 0.2, 'the default of its time'
     for net, wanted in zip(load_pkl(run_dir / 'network-final.pkl'), load_pkl(tmp_path / 'wanted.pkl'), strict=True):
         for name, var in wanted.vars.items():
             # Two steps on another processor: sums in another order, Adam's division by small numbers.
