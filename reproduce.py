@@ -1,224 +1,343 @@
-"""The paper's claims at a size for a laptop, on handwritten digits: growing, the ablation of Table 1, discrete modes.
+"""One command for each figure and table of the paper: trains what is missing, evaluates it and draws.
 
-    python reproduce.py                         # everything; interrupt it and call it again whenever you like
-    python reproduce.py --parts growing         # one part of it
-    python reproduce.py --report                # only make the pictures and tables again
+    python reproduce.py --list                                  # what can be made
+    python reproduce.py table1 --list                           # its runs, how far they are, data, hours and disk
+    python reproduce.py table1 --runs 3                         # makes them all; interrupt it and call it again
+    python reproduce.py table4 --scale small --workers 2        # at a size for a laptop: into results/README.md
+    python reproduce.py study                                   # all that there is at small scale
+    python reproduce.py table1 --part 7                         # one run, for a cluster's scheduler: docs/reproduce.md
+    python reproduce.py table1 --draw                           # only what is there
 
-Trains one process per core, one thread each, so that runs do not disturb each other. Runs go into
-``results/small-scale``; the report is ``results/README.md`` with pictures beside it.
+Each run has its own folder below ``results/reproduce`` (``results/small-scale``); figures share the runs of an
+experiment.
 """
 
 import argparse
 import concurrent.futures
 import contextlib
-import copy
-import io
+import functools
 import multiprocessing
 import os
 import pathlib
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
-import config
-import dataset_tool
+import figures
 import theano_env
 import train
 import train_classifier
-from common.errors import UserError, exit_status
-from data import hdf5_format
-from data.hdf5_writer import HDF5Writer
-from metrics import evaluation
-from paper import small_scale
-from paper.small_scale import Job
-from runs.records import config_or_none, read_config
-from training import experiment
+from common.console import format_time
+from common.errors import UserError, did_you_mean, exit_status
+from common.files import one_at_a_time
+from common.options import PositiveInt, check_settings, check_value, reading_config
+from paper import campaign, small_scale, studies
+from paper.campaign import Part, Place
+from training import plan
+from training.data_sets import create_command, data_path
+from training.options import resolve_config
+from training.stopping import Stopped
 
 ROOT = pathlib.Path(__file__).resolve().parent
-SEEDS = (1000, 1001, 1002)
-NUM_STACKED = 20000     # RGB images of three digits.
-METRICS = {'growing': ['swd'], 'ablation': ['swd', 'ms_ssim'], 'modes': ['mnist_modes']}
-NUM_IMAGES = {'growing': 1024, 'ablation': 1024, 'modes': 25600}
-
-DIGITS: dict[str, Any] = {'h5_path': 'digits-32x32.h5', 'resolution': 32, 'max_labels': 0, 'mirror_augment': False}
-SMALL_DIGITS = {**DIGITS, 'resolution': 16}
-STACKED = {**DIGITS, 'h5_path': 'digits-rgb-32x32.h5'}
-NETWORKS = {'fmap_base': 128, 'fmap_max': 32, 'latent_size': 32}
-TRAIN = {'rampup_kimg': 0, 'tick_kimg_default': 2, 'tick_kimg_overrides': {}, 'image_snapshot_ticks': 5,
-         'network_snapshot_ticks': 1000, 'show_progress': False}
+ALIASES = {'figure4': ('figure4a', 'figure4b', 'figure4c')}
+MNIST = 'mnist-32x32.h5'        # What the classifier of Table 4 is trained on.
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The runs.
+class Evaluation(NamedTuple):
+    """What the runs of a figure are evaluated by, at the scale of the paper."""
+
+    metrics: tuple[str, ...]
+    all_snapshots: bool = False
+    runs: int = 1               # Of each experiment, in the paper.
 
 
-def derived(name: str, dataset: dict, networks: dict, **train: Any) -> dict:
-    """An experiment of `config.py` with other data, smaller networks and a shorter training."""
-    chosen: dict = copy.deepcopy(config.experiments[name])
-    growing = chosen['train'].get('lod_training_kimg', 600) > 0
-    chosen['dataset'] = dict(dataset)
-    for net in 'GD':
-        chosen[net].update({key: value for key, value in networks.items() if net == 'G' or key != 'latent_size'})
-    if not growing:
-        train.pop('lod_training_kimg', None)
-        train.pop('lod_transition_kimg', None)
-    chosen['train'].update({**TRAIN, **train})
-    return chosen
-
-
-def growing_jobs() -> list[Job]:
-    """Figure 4: the networks of row g with and without growing, with a snapshot every few kimg."""
-    common: dict[str, Any] = {'total_kimg': 48, 'network_snapshot_ticks': 1, 'minibatch_default': 16,
-                              'G_learning_rate_max': 0.003, 'D_learning_rate_max': 0.003}
-    networks = {**NETWORKS, 'fmap_base': 256}
-    grown = derived('table1-celeba-g-pixelwise-normalization', DIGITS, networks, lod_training_kimg=3,
-                    lod_transition_kimg=3, **common)
-    fixed = copy.deepcopy(grown)
-    fixed['train'].update(config.variants['nogrowing']['train'])
-    return [Job('growing', name, seed, chosen) for seed in SEEDS[:2]
-            for name, chosen in (('growing', grown), ('nogrowing', fixed))]
-
-
-def ablation_jobs() -> list[Job]:
-    """Table 1 row by row, with the same changes between rows; half the minibatch, five times the learning rate."""
-    jobs = []
-    for row in config.table1_rows:
-        if row.startswith('h-'):
-            continue    # The networks of row g with more of everything.
-        name = 'table1-celeba-' + row
-        train = config.experiments[name]['train']
-        chosen = derived(name, SMALL_DIGITS, NETWORKS, total_kimg=32, lod_training_kimg=4, lod_transition_kimg=4,
-                         minibatch_default=train['minibatch_default'] // 2,
-                         G_learning_rate_max=5 * train.get('G_learning_rate_max', 0.001),
-                         D_learning_rate_max=5 * train.get('D_learning_rate_max', 0.001))
-        if chosen['D'].get('mbdisc_kernels'):
-            chosen['D']['mbdisc_kernels'] = 20
-        jobs += [Job('ablation', row, seed, chosen) for seed in SEEDS]
-    return sorted(jobs, key=lambda job: job.seed)
-
-
-def modes_jobs() -> list[Job]:
-    """Table 4, column K / 4: modes of stacked digits found without and with our normalization and minibatch stddev."""
-    jobs = []
-    for variant in ('wgan-gp', 'our-norm', 'mb-stddev'):
-        chosen = derived('mnist-modes-k4-' + variant, STACKED, {}, total_kimg=120, tick_kimg_default=10,
-                         image_snapshot_ticks=4)
-        jobs += [Job('modes', variant, seed, chosen) for seed in SEEDS[:2]]
-    return sorted(jobs, key=lambda job: job.seed)
-
-
-PARTS = {'growing': growing_jobs, 'ablation': ablation_jobs, 'modes': modes_jobs}
+EVALUATIONS = {
+    'table1': Evaluation(('swd', 'ms_ssim')),
+    'table3': Evaluation(('inception_score',), True, 10),
+    'table4': Evaluation(('mnist_modes',), False, 8),
+    'figure4a': Evaluation(('swd',), True),
+    'figure4b': Evaluation(('swd',), True),
+    'figure11': Evaluation(('swd', 'fid')),
+    **{name: Evaluation(('swd', 'fid')) for name in figures.LSUN_PAGES},
+}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Running it.
+# What a target is made of.
 
 
-def make_datasets(data_dir: str) -> None:
-    """The handwritten digits at 32x32, and RGB images of three of them each."""
-    digits, stacked = [os.path.join(data_dir, section['h5_path']) for section in (DIGITS, STACKED)]
-    if not os.path.exists(digits):
-        dataset_tool.create_digits(digits, resolution=32)
-    if not os.path.exists(stacked):
-        h5, levels = hdf5_format.open_levels(digits)
-        with h5:
-            images = levels[32][:, 0]
-        indices = np.random.RandomState(123).randint(len(images), size=(NUM_STACKED, 3))
-        with HDF5Writer(stacked, 32, 3) as writer:
-            for group in np.array_split(indices, 40):
-                writer.add_images(images[group])
+def figures_of(target: str) -> tuple[str, ...]:
+    """The names in `figures.FIGURES` that a target stands for."""
+    return ALIASES.get(target, (target,))
 
 
-def make_classifier(data_dir: str, out_dir: str, engine: str, device: str) -> None:
+def targets() -> list[str]:
+    return [*figures.FIGURES, *ALIASES, 'study']
+
+
+def parts_of(config: ModuleType, target: str, scale: str, runs: int | None) -> list[Part]:
+    """The parts of a target in the order in which they are made.
+
+    Parameters
+    ----------
+    config : module
+        `config.py`.
+    target : str
+        Of :func:`targets`.
+    scale : {'small', 'paper'}
+    runs : int or None
+        Runs of each kind, with seeds of their own. None: as many as in the paper, or the study.
+    """
+    if scale == 'small':
+        return [part for name in studies.TARGETS[target] for part in studies.parts_of(config, name, runs)]
+    parts: dict[str, Part] = {}
+    for figure in figures_of(target):
+        evaluation = EVALUATIONS.get(figure, Evaluation(()))
+        for seed in range(runs or evaluation.runs):
+            for name in figures.FIGURES[figure].experiments:
+                chosen = resolve_config(config, name, (), train.train_gan)
+                chosen['random_seed'] = chosen.get('random_seed', 1000) + seed
+                part = Part(name, chosen['random_seed'], {**chosen, 'desc': chosen.get('desc', name)},
+                            f'{name}-seed{chosen["random_seed"]}', evaluation.metrics, evaluation.all_snapshots)
+                other = parts.get(part.folder, part)
+                parts[part.folder] = part._replace(
+                    metrics=tuple(dict.fromkeys((*other.metrics, *part.metrics))),
+                    all_snapshots=other.all_snapshots or part.all_snapshots)
+    return list(parts.values())
+
+
+def missing_data(parts: Iterable[Part], place: Place, scale: str) -> dict[str, str]:
+    """{file: command that makes it} of the data that is missing and that this program cannot make."""
+    parts = list(parts)
+    if scale == 'small':
+        path = os.path.join(place.data_dir, studies.COLOUR_DATA)
+        wanted = any(part.experiment['dataset']['h5_path'] == studies.COLOUR_DATA for part in parts)
+        return {path: f'npm pack emoji-datasource-twitter@14.0.0, unpack it, and python dataset_tool.py '
+                      f'create_from_images package/img/twitter/64 {path} --resize 32'
+                } if wanted and not os.path.exists(path) else {}
+    missing = campaign.missing_data(parts, place.data_dir)
+    path = data_path(MNIST, place.data_dir)
+    if any('mnist_modes' in part.metrics for part in parts) and not os.path.exists(path):
+        missing[path] = create_command(path)
+    return missing
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Telling.
+
+
+def describe_parts(parts: list[Part], place: Place, target: str, scale: str) -> None:
+    """Print the parts with their numbers and states, the data, and what they take on this machine."""
+    print(f'{target} at {"the scale of the paper" if scale == "paper" else "small scale"}: {len(parts)} runs')
+    environment = theano_env.configure(place.engine, place.theano_flags, precision=place.precision)
+    print(environment)
+    for path, command in missing_data(parts, place, scale).items():
+        print(f'missing data: {path}: {command}')
+    flops = plan.measured_flops(environment.device)
+    known: dict[str, tuple[float, float]] = {}
+    total_seconds, total_size = 0.0, 0.0
+    width = max(len(part.folder) for part in parts)
+    for number, part in enumerate(parts, start=1):
+        # Experiments that differ in data and name only take the same.
+        same = repr({key: value for key, value in part.experiment.items() if key in ('G', 'D', 'train')}
+                    | {'resolution': part.experiment['dataset'].get('resolution')})
+        if same not in known:
+            known[same] = plan.whole_run(part.experiment, place.data_dir, flops, train.train_gan)
+        share = campaign.remaining_share(part, place.out_dir)
+        seconds, size = (share * value for value in known[same])
+        total_seconds, total_size = total_seconds + seconds, total_size + size
+        print(f'{number:5d}  {part.folder:<{width}}  {campaign.progress_of(part, place.out_dir)}'
+              f'{f", about {format_time(seconds)} to go" if seconds else ""}')
+    print(f'In all about {format_time(total_seconds)} of training one after the other on this machine (within a factor '
+          f'of 2), without metrics, and up to {plan.format_size(total_size)} of disk in {place.out_dir}')
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Making.
+
+
+def make_classifier(place: Place, scale: str) -> None:
     """The classifier that reads the digits of the three colour channels."""
-    path = os.path.join(out_dir, 'classifier.npz')
-    arguments = [os.path.join(data_dir, DIGITS['h5_path']), path, '--engine', engine, '--device', device]
-    if not os.path.exists(path) and train_classifier.main(arguments):
-        raise UserError(f'{path}: could not be made')
+    data = data_path(MNIST if scale == 'paper' else studies.CLASSIFIER_DATA, place.data_dir)
+    path = str(place.classifier)
+    flags = place.theano_flags or {}
+    arguments = [data, path, '--engine', place.engine, '--device', str(flags.get('device', 'auto'))]
+    with one_at_a_time(path):
+        if not os.path.exists(path) and train_classifier.main(arguments):
+            raise UserError(f'{path}: could not be made')
 
 
-def run_dir_of(job: Job, out_dir: str) -> pathlib.Path | None:
-    """Folder of the finished run of a job, or None. Runs of other networks, of an earlier version, do not count."""
-    for done in sorted(pathlib.Path(out_dir, job.folder).glob('*/_training-done.txt')):
-        recorded = config_or_none(str(done.parent))
-        if recorded is None or all(recorded.get(net) == job.experiment[net] for net in 'GD'):
-            return done.parent
+def make_in_background(part: Part, place: Place) -> None:
+    """:func:`campaign.make_part` with its output in a file."""
+    os.makedirs(os.path.join(place.out_dir, part.folder), exist_ok=True)
+    with open(os.path.join(place.out_dir, part.folder, 'output.txt'), 'a', encoding='utf-8') as output, \
+            contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        campaign.make_part(part, place, train.train_gan)
+
+
+def outcome(part: Part, make: Callable[[], None]) -> str | None:
+    """Call ``make()``; return why the part failed, or None. The others go on: a run that diverges is a result, too."""
+    try:
+        make()
+    except Stopped:
+        raise
+    except UserError as error:
+        return f'{part.folder}: {error}'
     return None
 
 
-def train_job(job: Job, data_dir: str, out_dir: str, engine: str = 'auto', device: str = 'cpu') -> None:
-    """Train one job in this process."""
-    result_dir = os.path.join(out_dir, job.folder)
-    os.makedirs(result_dir, exist_ok=True)
-    with open(os.path.join(result_dir, 'output.txt'), 'w', encoding='utf-8') as output, \
-            contextlib.redirect_stdout(output):
-        experiment.run_experiment({**job.experiment, 'desc': job.name, 'random_seed': job.seed}, data_dir, result_dir,
-                                  engine, theano_env.with_device(config.theano_flags, device),
-                                  train_gan=train.train_gan)
-
-
-def evaluate_job(job: Job, data_dir: str, out_dir: str, engine: str = 'auto', device: str = 'cpu') -> None:
-    """Evaluate the metrics of one job that are not evaluated yet; a diverged run has none."""
-    run_dir = run_dir_of(job, out_dir)
-    if run_dir is None:
-        return
-    theano_env.configure(engine, theano_env.with_device(config.theano_flags, device))
-    with contextlib.redirect_stderr(io.StringIO()):     # Its progress bars.
-        evaluation.evaluate_run(
-            str(run_dir), METRICS[job.part], lambda: experiment.open_dataset(read_config(str(run_dir)), data_dir),
-            os.path.join(data_dir, 'metric-cache'), NUM_IMAGES[job.part], only_final=job.part != 'growing',
-            classifier=os.path.join(out_dir, 'classifier.npz'))
-
-
-def on_all(function: Callable[[Job, str, str, str, str], None], desc: str, jobs: list[Job], data_dir: str,
-           out_dir: str, workers: int, engine: str, device: str) -> None:
-    """Call ``function(job, data_dir, out_dir, engine, device)`` for all jobs, a process each, of one thread."""
+def make_all(parts: list[Part], place: Place, workers: int) -> list[str]:
+    """Make parts, several at a time with one thread each; return what failed."""
+    parts = [part for part in parts if campaign.progress_of(part, place.out_dir) != 'done']
+    failures: list[str] = []
+    if workers == 1:
+        for part in parts:
+            failure = outcome(part, functools.partial(campaign.make_part, part, place, train.train_gan))
+            failures += [failure] if failure else []
+        return failures
     os.environ['OMP_NUM_THREADS'] = '1'     # For the processes that are about to start.
     context = multiprocessing.get_context('spawn')
     with concurrent.futures.ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
-        futures = {pool.submit(function, job, data_dir, out_dir, engine, device): job for job in jobs}
+        futures = {pool.submit(make_in_background, part, place): part for part in parts}
         try:
-            for future in tqdm(concurrent.futures.as_completed(futures), total=len(futures), desc=desc, unit='run'):
-                try:
-                    future.result()
-                except UserError as error:     # A run that diverged is a result; the others go on.
-                    tqdm.write(f'{futures[future].folder}: {error}')
-        except KeyboardInterrupt:
+            for future in tqdm(concurrent.futures.as_completed(futures), total=len(futures), unit='run'):
+                failure = outcome(futures[future], future.result)
+                if failure:
+                    tqdm.write(failure)
+                    failures.append(failure)
+        except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    return failures
 
 
-def run_command(args: argparse.Namespace) -> None:
-    """Train and evaluate what is missing and write the report."""
-    jobs = [job for part in args.parts for job in PARTS[part]() if job.seed in SEEDS[:args.seeds]]
-    os.makedirs(args.data_dir, exist_ok=True)
-    if not args.report:
-        make_datasets(args.data_dir)
-        unfinished = [job for job in jobs if run_dir_of(job, args.out_dir) is None]
-        on_all(train_job, 'Training', unfinished, args.data_dir, args.out_dir, args.workers, args.engine, args.device)
-        make_classifier(args.data_dir, args.out_dir, args.engine, args.device)
-        on_all(evaluate_job, 'Evaluating', jobs, args.data_dir, args.out_dir, args.workers, args.engine, args.device)
-    small_scale.write(jobs, {job.folder: run_dir_of(job, args.out_dir) for job in jobs}, args.report_dir)
+def draw(parts: list[Part], place: Place, target: str, scale: str, report_dir: str, engine: list[str]) -> int:
+    """Make figures and tables, or the report of the studies, out of the finished runs; return the exit status."""
+    done = {part.folder: campaign.finished_run(part, place.out_dir) for part in parts}
+    if scale == 'small':
+        small_scale.write(studies.TARGETS[target], parts, done, report_dir)
+        return 0
+    runs = [f'--run={part.name}={run_dir}' for part in parts if (run_dir := done[part.folder])]
+    return figures.main([*figures_of(target), *runs, '--data-dir', place.data_dir, '--out',
+                         os.path.join(place.out_dir, 'figures'), *engine])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Command line.
+
+
+def parse_arguments(argv: list[str] | None, config: ModuleType) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition('\n')[0], formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='examples:\n' + '\n'.join(line[2:] for line in __doc__.splitlines() if line.startswith('    ')))
+    parser.add_argument('target', nargs='?', metavar='TARGET', help='a figure or table, figure4, or study; none: '
+                        'print what there is')
+    parser.add_argument('--scale', choices=('paper', 'small'), help="default: paper; of 'study': small")
+    parser.add_argument('--runs', type=int, metavar='N', help='runs of each experiment, with different seeds; default: '
+                        'as in the paper, 10 for Table 3, 8 for Table 4, else 1')
+    parser.add_argument('--list', action='store_true', help='print the parts, data, hours and disk, and stop')
+    parser.add_argument('--part', type=int, metavar='N', help='make one part of the list, and draw nothing')
+    parser.add_argument('--draw', action='store_true', help='make nothing, draw what is there')
+    parser.add_argument('--workers', type=int, metavar='N', help='runs at a time, with one thread each; default: 1, at '
+                        'small scale one per core')
+    parser.add_argument('--inception-weights', metavar='FILE', help='for Table 3 and FID')
+    parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
+    parser.add_argument('--out-dir', metavar='DIR', help='of the runs; default: reproduce, or small-scale, in the '
+                        'result folder')
+    parser.add_argument('--report-dir', default=str(ROOT / 'results'), metavar='DIR', help='of the report at small '
+                        'scale; default: %(default)s')
+    theano_env.add_arguments(parser, config)
+    return parser.parse_args(argv)
+
+
+def check_arguments(args: argparse.Namespace) -> str:
+    """Check a command line with a target, and return the scale."""
+    if args.target not in targets():
+        raise UserError(f'{args.target}: there is no such target'
+                        f'{did_you_mean(args.target, targets()) or "; --list tells them"}')
+    for name in ('runs', 'workers', 'part'):
+        check_value(f'--{name}', getattr(args, name), PositiveInt | None, ' ')
+    scale = args.scale or ('small' if args.target == 'study' else 'paper')
+    if scale == 'small' and args.target not in studies.TARGETS:
+        raise UserError(f'--scale small: {args.target} has no small version; there are '
+                        f'{", ".join(studies.TARGETS)}')
+    if scale == 'paper' and args.target == 'study':
+        raise UserError('--scale paper: the study is at small scale; name a figure or table instead')
+    return scale
+
+
+def run_command(args: argparse.Namespace, config: ModuleType) -> int:
+    """Carry out the command line; return the exit status."""
+    if args.target is None:
+        for name in targets():
+            words = figures.FIGURES[name].shows if name in figures.FIGURES else (
+                'all at small scale' if name == 'study' else ', '.join(ALIASES[name]))
+            print(f'{name:<12} {words}{"; --scale small" if name in studies.TARGETS and name != "study" else ""}')
+        return 0
+    scale = check_arguments(args)
+    out_dir = args.out_dir or os.path.join(config.result_dir, 'reproduce' if scale == 'paper' else 'small-scale')
+    device = args.device or ('cpu' if scale == 'small' else None)
+    place = Place(args.data_dir, out_dir, args.engine, theano_env.with_device(config.theano_flags, device),
+                  config.precision, os.path.join(out_dir, 'classifier.npz'), args.inception_weights)
+    parts = parts_of(config, args.target, scale, args.runs)
+    if args.part is not None and args.part > len(parts):
+        raise UserError(f'--part {args.part}: there are {len(parts)}; --list tells them')
+    if not parts:
+        return draw(parts, place, args.target, scale, args.report_dir, [])
+    if args.part is None and not args.draw or args.list:
+        describe_parts(parts, place, args.target, scale)
+    if args.list:
+        return 0
+    engine = ['--engine', args.engine, *(['--device', args.device] if args.device else [])]
+    if args.draw:
+        return draw(parts, place, args.target, scale, args.report_dir, engine)
+    chosen = parts if args.part is None else parts[args.part - 1:args.part]
+    try:
+        failures = make(chosen, place, scale, args, device is not None)
+    except Stopped as stopped:
+        print(f'reproduce.py: {stopped}; the same command goes on', file=sys.stderr)
+        return 128 + stopped.signum
+    status = 0
+    if args.part is None:
+        status = draw(parts, place, args.target, scale, args.report_dir, engine)
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else status
+
+
+def make(parts: list[Part], place: Place, scale: str, args: argparse.Namespace, is_device_named: bool) -> list[str]:
+    """Make data, classifier and parts; return what failed. What lacks data is left out."""
+    os.makedirs(place.out_dir, exist_ok=True)
+    if scale == 'small':
+        studies.make_datasets(studies.TARGETS[args.target], place.data_dir)
+    missing = missing_data(parts, place, scale)
+    lacking = [part for part in parts if data_path(part.experiment['dataset']['h5_path'], place.data_dir) in missing]
+    if missing and (len(lacking) == len(parts) or scale == 'paper'):
+        raise UserError('; '.join(f'{path} is missing: {command}' for path, command in missing.items()))
+    parts = [part for part in parts if part not in lacking]
+    if scale == 'paper':
+        for chosen in {part.name: part.experiment for part in parts}.values():
+            plan.check_duration(chosen, place.data_dir, place.engine, place.theano_flags, place.precision,
+                                train_gan=train.train_gan, is_device_named=is_device_named)
+    if any('mnist_modes' in part.metrics for part in parts):
+        make_classifier(place, scale)
+    workers = args.workers or (1 if scale == 'paper' else os.cpu_count() or 1)
+    failures = make_all(parts, place, min(workers, len(parts)))
+    return failures + [f'left out, as {path} is missing: {command}' for path, command in missing.items()]
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--parts', nargs='+', choices=list(PARTS), default=list(PARTS), help='default: all')
-    parser.add_argument('--seeds', type=int, default=len(SEEDS), metavar='N', help='at most so many runs of each kind')
-    parser.add_argument('--report', action='store_true', help='make the report of what there is')
-    parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
-    parser.add_argument('--out-dir', default=str(ROOT / 'results' / 'small-scale'), metavar='DIR',
-                        help='default: %(default)s')
-    parser.add_argument('--report-dir', default=str(ROOT / 'results'), metavar='DIR', help='default: %(default)s')
-    parser.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N', help='default: one per core')
-    theano_env.add_arguments(parser, config)
-    parser.set_defaults(device='cpu')
-    args = parser.parse_args(argv)
-    return exit_status('reproduce.py', lambda: run_command(args),
-                       interrupted='interrupted; finished runs are kept, the same command goes on')
+    """Run the command; return the exit status."""
+    with reading_config('reproduce.py'):
+        import config
+        check_settings(config)
+    args = parse_arguments(argv, config)
+    return exit_status('reproduce.py', lambda: run_command(args, config),
+                       (UserError, theano_env.EnvironmentProblem),
+                       'interrupted; what is done is kept, the same command goes on')
 
 
 if __name__ == '__main__':

@@ -1,34 +1,26 @@
-"""The report of `reproduce.py`: ``results/README.md`` with its pictures, out of the runs' own files."""
+"""The report of the studies at small scale: ``results/README.md`` with its pictures, out of the runs' own files.
+
+Which claims hold is written by the tests, not by hand: see :func:`verdict`.
+"""
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.stats
 
 from common.files import atomic_write
+from paper.campaign import Part
 from paper.output import markdown_lines, mean_and_deviation, new_figure, text_of
-from runs.records import read_jsonl, read_results
+from paper.studies import STUDIES
+from runs.page import find_phases
+from runs.records import read_results, read_stats
 
-CLAIMS = {
-    'growing': 'Growing makes training faster (section 6.2, Figure 4)',
-    'ablation': 'Every row of Table 1 adds something',
-    'modes': 'Our normalization and the minibatch standard deviation find more modes (Table 4)',
-}
+SIGNIFICANT = 0.05      # Largest p of a difference that counts as shown.
 
-
-class Job(NamedTuple):
-    """One training run of `reproduce.py`."""
-
-    part: str           # 'growing', 'ablation' or 'modes'.
-    name: str
-    seed: int
-    experiment: dict    # As an entry of config.experiments.
-
-    @property
-    def folder(self) -> str:
-        return f'{self.part}-{self.name}-seed{self.seed}'
+RunDirs = dict[str, str | None]
 
 
 def results_of(run_dir: str | os.PathLike, metric: str) -> list[tuple[float, float, dict[str, float]]]:
@@ -59,107 +51,244 @@ def save(figure: Any, path: str) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The parts.
+# Comparisons.
 
 
-def growing(jobs: list[Job], run_dirs: dict, report_dir: str) -> str:
-    """Quality against time, as in Figure 4, and when each way reaches what the other one ends with."""
-    figure = new_figure(10, 3.8)
-    left, right = figure.subplots(1, 2)
+class Comparison(NamedTuple):
+    """Welch's test of two samples: does the first one have the larger mean?
+
+    Attributes
+    ----------
+    difference : float
+        Mean of the first minus mean of the second.
+    low, high : float
+        95 % interval of the difference.
+    p : float
+        Of both sides; NaN where a sample has less than two values or none of them varies.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
+    """Compare the means of two samples whose deviations may differ (B. L. Welch 1947)."""
+    difference = float(np.mean(first) - np.mean(second))
+    variances = [np.var(sample, ddof=1) / len(sample) if len(sample) > 1 else np.nan for sample in (first, second)]
+    error = float(np.sqrt(sum(variances)))
+    if not error > 0:
+        return Comparison(difference, np.nan, np.nan, np.nan)
+    freedom = error ** 4 / sum(variance ** 2 / (len(sample) - 1)
+                               for variance, sample in zip(variances, (first, second), strict=True))
+    reach = float(scipy.stats.t.ppf(0.975, freedom)) * error
+    p = float(2 * scipy.stats.t.sf(abs(difference) / error, freedom))
+    return Comparison(difference, difference - reach, difference + reach, p)
+
+
+def verdict(comparison: Comparison, expected_sign: int) -> str:
+    """'shown', 'the opposite is shown' or 'not shown', for a difference that the paper expects to have a sign."""
+    if not comparison.p <= SIGNIFICANT:
+        return 'not shown'
+    return 'shown' if comparison.difference * expected_sign > 0 else 'the opposite is shown'
+
+
+def comparison_table(samples: dict[str, list[float]], claims: Sequence[tuple[str, str, str]], digits: int,
+                     lower_is_better: bool) -> str:
+    """A table of what the paper says of pairs of rows, and whether these runs show it.
+
+    Parameters
+    ----------
+    samples : dict
+        {row: values of its runs}.
+    claims : sequence of (str, str, str)
+        The claim, the row that should be better, and the other one.
+    digits : int
+        After the point.
+    lower_is_better : bool
+    """
+    rows = []
+    for claim, better, worse in claims:
+        if not samples.get(better) or not samples.get(worse):
+            continue
+        found = compare(samples[better], samples[worse])
+        numbers = [f'{value:.{digits}f}' if np.isfinite(value) else '-' for value in found[:3]]
+        rows.append([claim, f'{len(samples[better])}, {len(samples[worse])}',
+                     f'{numbers[0]} ({numbers[1]}, {numbers[2]})',
+                     f'{found.p:.3f}' if np.isfinite(found.p) else '-', verdict(found, -1 if lower_is_better else 1)])
+    return table(['claim', 'runs', 'difference (95 % interval)', "p (Welch's test)", 'by these runs'], rows)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Growing.
+
+
+def growing(parts: list[Part], run_dirs: RunDirs, report_dir: str) -> str:
+    """Quality against time, as in Figure 4, distances by level, and the time of each phase."""
+    figure = new_figure(13, 3.8)
+    left, middle, right = figure.subplots(1, 3)
     finals: dict[str, list[float]] = {}
     times: dict[str, list[float]] = {}
-    for job in jobs:
-        results = results_of(run_dirs[job.folder], 'swd')
+    for part in parts:
+        run_dir = str(run_dirs[part.folder])
+        results = results_of(run_dir, 'swd')
         if not results:
             continue
-        color = {'growing': 'C0', 'nogrowing': 'C3'}[job.name]
+        color = {'growing': 'C0', 'nogrowing': 'C3'}[part.name]
         minutes = [seconds / 60 for _kimg, seconds, _values in results]
         distances = [average(values) for *_, values in results]
-        label = job.name if job.name not in finals else None
+        label = part.name if part.name not in finals else None
         left.plot(minutes, distances, color=color, label=label, marker='.')
-        stats = read_jsonl(pathlib.Path(run_dirs[job.folder], 'stats.jsonl'))
-        right.plot([line['seconds'] / 60 for line in stats], [line['kimg'] for line in stats], color=color, label=label)
-        finals.setdefault(job.name, []).append(distances[-1])
-        times.setdefault(job.name, []).append(minutes[-1])
+        stats = read_stats(run_dir)
+        middle.plot([line['seconds'] / 60 for line in stats], [line['kimg'] for line in stats], color=color,
+                    label=label)
+        if part.name == 'growing' and label:
+            for level in list(results[0][2])[:-1]:
+                right.plot([kimg for kimg, *_ in results], [values[level] for *_, values in results], marker='.',
+                           label=level.rpartition('_')[2])
+        finals.setdefault(part.name, []).append(distances[-1])
+        times.setdefault(part.name, []).append(minutes[-1])
     left.set(xlabel='minutes', ylabel='sliced Wasserstein distance x 1000', yscale='log')
-    right.set(xlabel='minutes', ylabel='thousands of images shown')
-    for axes in (left, right):
+    middle.set(xlabel='minutes', ylabel='thousands of images shown')
+    right.set(xlabel='thousands of images shown', title='growing, by level', yscale='log')
+    for axes in (left, middle, right):
         axes.grid(alpha=0.3)
         axes.legend()
     save(figure, os.path.join(report_dir, 'small-scale-growing.png'))
-    rows = [[name, mean_std(times.get(name, []), 2), mean_std(finals.get(name, []))]
+    rows = [[name, len(finals.get(name, [])), mean_std(times.get(name, []), 2), mean_std(finals.get(name, []))]
             for name in ('growing', 'nogrowing')]
-    return table(['', 'minutes for all images', 'final SWD x 1000'], rows) + '\n![](small-scale-growing.png)\n'
+    claims = [('growing ends with smaller distances', 'growing', 'nogrowing')]
+    return '\n'.join([
+        table(['', 'runs', 'minutes for all images', 'final SWD x 1000'], rows),
+        comparison_table(finals, claims, 1, lower_is_better=True),
+        comparison_table(times, [('growing shows the same images in fewer minutes', 'growing', 'nogrowing')], 2,
+                         lower_is_better=True),
+        phase_table(parts, run_dirs), '![](small-scale-growing.png)\n'])
 
 
-def ablation(jobs: list[Job], run_dirs: dict, report_dir: str) -> str:
-    """Table 1: mean and deviation over the seeds, row by row."""
-    names = list(dict.fromkeys(job.name for job in jobs))
+def phase_table(parts: list[Part], run_dirs: RunDirs) -> str:
+    """Seconds per thousand images by phase, without compiling; mean over the runs of each kind."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for part in parts:
+        for phase in find_phases(read_stats(str(run_dirs[part.folder]))):
+            if phase.sec_per_kimg is not None:
+                found.setdefault(phase.name, {}).setdefault(part.name, []).append(phase.sec_per_kimg)
+    names = list(dict.fromkeys(part.name for part in parts))
+    return table(['sec/kimg', *names], [[phase, *(mean_std(by_name.get(name, []), 2) for name in names)]
+                                        for phase, by_name in found.items()])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Table 1.
+
+TABLE1_CLAIMS = (       # (claim, the better row, the worse one); Table 1 of the paper, CelebA, average.
+    ('b, growing, is better than a', 'b-growing', 'a-gulrajani'),
+    ('c, a small minibatch, is worse than b', 'b-growing', 'c-small-minibatch'),
+    ('d, revised training, is better than c', 'd-revised-training', 'c-small-minibatch'),
+    ('e, minibatch stddev, is better than e*, discrimination', 'e-minibatch-stddev', 'estar-minibatch-discrimination'),
+    ('e, minibatch stddev, is better than d', 'e-minibatch-stddev', 'd-revised-training'),
+    ('f, equalized learning rate, is better than e', 'f-equalized-learning-rate', 'e-minibatch-stddev'),
+    ('g, pixelwise normalization, is better than f', 'g-pixelwise-normalization', 'f-equalized-learning-rate'),
+    ('g is better than a', 'g-pixelwise-normalization', 'a-gulrajani'),
+)
+
+
+def rows_of_table1(parts: list[Part], run_dirs: RunDirs, report_dir: str, picture: str) -> str:
+    """Table 1: mean and deviation over the seeds, row by row, and the paper's claims tested."""
+    names = list(dict.fromkeys(part.name for part in parts))
     distances: dict[str, list[list[float]]] = {}
     similarities: dict[str, list[float]] = {}
     levels: list[str] = []
-    for job in jobs:
-        for _kimg, _seconds, values in results_of(run_dirs[job.folder], 'swd')[-1:]:
+    for part in parts:
+        run_dir = str(run_dirs[part.folder])
+        for _kimg, _seconds, values in results_of(run_dir, 'swd')[-1:]:
             levels = list(values)
-            distances.setdefault(job.name, []).append(list(values.values()))
-        for _kimg, _seconds, values in results_of(run_dirs[job.folder], 'ms_ssim')[-1:]:
-            similarities.setdefault(job.name, []).append(list(values.values())[0])
+            distances.setdefault(part.name, []).append(list(values.values()))
+        for _kimg, _seconds, values in results_of(run_dir, 'ms_ssim')[-1:]:
+            similarities.setdefault(part.name, []).append(list(values.values())[0])
     rows = []
     for name in names:
         columns: Any = np.transpose(distances[name]) if name in distances else [[]] * len(levels)
         rows.append([name, len(distances.get(name, [])), *[mean_std(list(column)) for column in columns],
                      mean_std(similarities.get(name, []), 3)])
+    averages = {name: [entry[-1] for entry in distances[name]] for name in names if name in distances}
     figure = new_figure(9, 3.6)
     axes = figure.subplots()
-    shown = [name for name in names if name in distances]
-    averages = [[entry[-1] for entry in distances[name]] for name in shown]
-    axes.bar(shown, [np.mean(numbers) for numbers in averages], color='C0', alpha=0.6)
-    for index, numbers in enumerate(averages):
+    axes.bar(list(averages), [np.mean(numbers) for numbers in averages.values()], color='C0', alpha=0.6)
+    for index, numbers in enumerate(averages.values()):
         axes.plot([index] * len(numbers), numbers, 'k.')
     axes.set_ylabel('SWD x 1000, average')
     axes.tick_params(axis='x', labelrotation=25)
-    save(figure, os.path.join(report_dir, 'small-scale-ablation.png'))
-    return table(['row of Table 1', 'runs', *levels, 'MS-SSIM'], rows) + '\n![](small-scale-ablation.png)\n'
+    save(figure, os.path.join(report_dir, picture))
+    return '\n'.join([table(['row of Table 1', 'runs', *levels, 'MS-SSIM'], rows),
+                      comparison_table(averages, TABLE1_CLAIMS, 1, lower_is_better=True), f'![]({picture})\n'])
 
 
-def modes(jobs: list[Job], run_dirs: dict, report_dir: str) -> str:
-    """Table 4: of 1000 modes those found, and the divergence from all being equally frequent. To be run again."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for job in jobs:
-        for _kimg, _seconds, values in results_of(run_dirs[job.folder], 'mnist_modes')[-1:]:
-            found.setdefault(job.name, []).append((values['modes_mean'], values['KL_mean']))
-    rows = [[name, len(found.get(name, [])), mean_std([modes for modes, _ in found.get(name, [])]),
-             mean_std([divergence for _, divergence in found.get(name, [])], 2)]
-            for name in dict.fromkeys(job.name for job in jobs)]
-    return table(['K / 4', 'runs', 'modes of 1000', 'KL(found, uniform)'], rows)
+def ablation(parts: list[Part], run_dirs: RunDirs, report_dir: str) -> str:
+    return rows_of_table1(parts, run_dirs, report_dir, 'small-scale-ablation.png')
 
 
-PARTS = {'growing': growing, 'ablation': ablation, 'modes': modes}
+def colour(parts: list[Part], run_dirs: RunDirs, report_dir: str) -> str:
+    return rows_of_table1(parts, run_dirs, report_dir, 'small-scale-colour.png')
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Table 4.
+
+
+def modes(parts: list[Part], run_dirs: RunDirs, _report_dir: str) -> str:
+    """Table 4: of 1000 modes those found, and the divergence from all being equally frequent."""
+    found: dict[str, list[float]] = {}
+    divergences: dict[str, list[float]] = {}
+    for part in parts:
+        for _kimg, _seconds, values in results_of(str(run_dirs[part.folder]), 'mnist_modes')[-1:]:
+            found.setdefault(part.name, []).append(values['modes_mean'])
+            divergences.setdefault(part.name, []).append(values['KL_mean'])
+    names = list(dict.fromkeys(part.name for part in parts))
+    rows = [[name, len(found.get(name, [])), mean_std(found.get(name, [])), mean_std(divergences.get(name, []), 2)]
+            for name in names]
+    claims = [(f'{size}: {words}', f'{size}-{better}', f'{size}-{worse}') for size in ('k4', 'k2')
+              for words, better, worse in (('our normalization finds more modes', 'our-norm', 'wgan-gp'),
+                                           ('minibatch stddev finds more', 'mb-stddev', 'our-norm'),
+                                           ('growing finds as many or more', 'progression', 'mb-stddev'))]
+    return '\n'.join([table(['discriminator and variant', 'runs', 'modes of 1000', 'KL(found, uniform)'], rows),
+                      comparison_table(found, claims, 1, lower_is_better=False)])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The report.
+
+WRITERS: dict[str, Callable[[list[Part], RunDirs, str], str]] = {
+    'growing': growing, 'ablation': ablation, 'colour': colour, 'modes': modes}
 MARK = '<!-- made by reproduce.py: %s -->\n'
 
 
-def write(jobs: list[Job], run_dirs: dict, report_dir: str) -> None:
-    """Bring ``README.md`` in `report_dir` up to date: the tables between two marks per part; the words stay.
+def write(names: Sequence[str], parts: list[Part], run_dirs: RunDirs, report_dir: str) -> None:
+    """Bring ``README.md`` in `report_dir` up to date: the tables between two marks per study; the words stay.
 
     Parameters
     ----------
-    jobs : list of Job
+    names : sequence of str
+        Of the studies, keys of `paper.studies.STUDIES`.
+    parts : list of Part
+        Theirs.
     run_dirs : dict
-        {folder of the job: folder of its finished run, or None}
+        {folder of a part: its finished run, or None}
     report_dir : str
     """
     path = pathlib.Path(report_dir, 'README.md')
     text = path.read_text(encoding='utf-8') if path.exists() else '# The paper\'s claims at a size for a laptop\n'
     os.makedirs(report_dir, exist_ok=True)
-    for part in dict.fromkeys(job.part for job in jobs):
-        done = [job for job in jobs if job.part == part and run_dirs[job.folder]]
+    for name in names:
+        done = [part for part in parts if part.folder.startswith(name + '-') and run_dirs[part.folder]]
         if not done:
             continue
-        begin, end = MARK % part, MARK % (part + ' end')
+        begin, end = MARK % name, MARK % (name + ' end')
         if begin not in text:
-            text += f'\n## {CLAIMS[part]}\n\n{begin}{end}'
+            text += f'\n## {STUDIES[name].title}\n\n{begin}{end}'
         before, _, after = text.partition(begin)
-        text = before + begin + '\n' + PARTS[part](done, run_dirs, report_dir) + '\n' + end + after.partition(end)[2]
+        text = before + begin + '\n' + WRITERS[name](done, run_dirs, report_dir) + '\n' + end + after.partition(end)[2]
     with atomic_write(str(path), 'w', encoding='utf-8') as report:
         report.write(text)
     print(f'Wrote {path}')

@@ -129,7 +129,7 @@ def locate_run_dir(run: int | str, result_dir: str = 'results', latest: Callable
         for name in reversed(folders):
             if latest(os.path.join(result_dir, name)):
                 return os.path.join(result_dir, name)
-        raise UserError(f'run latest: {_LACKING[latest]} in {result_dir}; there are {_some(folders)}')
+        raise UserError(f'run latest: {_LACKING.get(latest, "none fits")} in {result_dir}; there are {_some(folders)}')
     for path in (text, os.path.join(result_dir, text)):
         if os.path.isdir(path) and not text.isdecimal():
             return os.path.normpath(path)

@@ -169,6 +169,30 @@ def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]
     return G, D, there
 
 
+def whole_run(chosen: dict, data_dir: str, flops: float, train_gan: Callable) -> tuple[float, float]:
+    """What the whole training of a resolved experiment takes: estimated seconds, and bytes on the disk.
+
+    Parameters
+    ----------
+    chosen : dict
+    data_dir : str
+    flops : float
+        Operations a second, see :func:`measured_flops`.
+    train_gan : callable
+        The training function of experiments that name none.
+    """
+    train_func, options, _ = check_options(chosen, train_gan)
+    G, D, _there = build_networks(chosen, data_dir)
+    options = {**defaults_of(train_func), **options}
+    schedule_kwargs = {name: options[name] for name in inspect.signature(training_schedule).parameters
+                       if name in options}
+    resolution = D.input_shape[-1]
+    seconds = total_time(phases(resolution, **schedule_kwargs), G, D, options.get('D_training_repeats', 1), flops)
+    written = writes(number_of_ticks(resolution, **schedule_kwargs), options, G, D)
+    return seconds, (written.pickles * written.pickle_size + written.pictures * written.picture_size
+                     + 2 * written.state_size)
+
+
 def check_duration(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: Mapping[str, Any] | None = None,
                    precision: str = 'auto', *, train_gan: Callable, is_device_named: bool = False) -> None:
     """Raise `UserError` where a new training would take over a month, as no GPU is seen and no device was named.
@@ -196,11 +220,7 @@ def check_duration(chosen: dict, data_dir: str, engine: str = 'auto', theano_fla
     environment = theano_env.configure(engine, flags, precision=precision)
     if environment.device != 'cpu' or environment.engine != 'torch':
         return
-    G, D, _there = build_networks(chosen, data_dir)
-    schedule_kwargs = {name: options[name] for name in inspect.signature(training_schedule).parameters
-                       if name in options}
-    seconds = total_time(phases(D.input_shape[-1], **schedule_kwargs), G, D, options.get('D_training_repeats', 1),
-                         measured_flops('cpu'))
+    seconds, _size = whole_run(chosen, data_dir, measured_flops('cpu'), train_gan)
     if seconds > LONGEST_SECONDS:
         raise UserError(f'no GPU is seen, and on this CPU the training would take about {seconds / 86400:.0f} days; '
                         "to do so all the same, name the device: --device cpu, or theano_flags['device'] = 'cpu' in "

@@ -1,0 +1,168 @@
+"""The training runs behind a figure or table: what they are, how far they are, what they take, and making them.
+
+A part is one run with its metrics. Parts share nothing but data sets, so several processes or machines can make
+different ones in one folder at the same time. This room does not choose parts; `reproduce.py` does.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import filelock
+
+import theano_env
+from common.errors import UserError
+from common.files import locked
+from metrics import evaluation
+from runs.folder import DONE_FILE, can_go_on, has_begun, is_trained, locate_run_dir
+from runs.records import config_or_none, read_results, read_stats
+from training import experiment
+from training.data_sets import create_command, data_path
+
+LOCK_NAME = 'part.lock'
+
+
+class Part(NamedTuple):
+    """One training run of a figure or table.
+
+    Attributes
+    ----------
+    name : str
+        Experiment of `config.py`, or row of a study at small scale.
+    seed : int
+    experiment : dict
+        Resolved, with its ``desc`` and ``random_seed``.
+    folder : str
+        Where its run folder is made, below the result folder of all parts.
+    metrics : tuple of str
+        Names of `metrics.METRICS`.
+    all_snapshots : bool
+        Evaluate all network snapshots, not only the last.
+    num_images : int or None
+        Generated for a metric; None: as many as in the paper.
+    """
+
+    name: str
+    seed: int
+    experiment: dict[str, Any]
+    folder: str
+    metrics: tuple[str, ...] = ()
+    all_snapshots: bool = False
+    num_images: int | None = None
+
+    @property
+    def total_kimg(self) -> float:
+        return self.experiment['train']['total_kimg']
+
+
+class Place(NamedTuple):
+    """Where parts are made, and by what."""
+
+    data_dir: str
+    out_dir: str
+    engine: str = 'auto'
+    theano_flags: dict[str, Any] | None = None
+    precision: str = 'auto'
+    classifier: str | None = None           # File that the metric mnist_modes reads digits with.
+    inception_weights: str | None = None
+
+
+class Busy(UserError):
+    """Another process makes this part."""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# How far a part is.
+
+
+def find_run(part: Part, out_dir: str, kind: Callable[[str], bool] = has_begun) -> str | None:
+    """The newest run folder of a part of a kind, see `runs.folder.locate_run_dir`; None without.
+
+    Runs of other networks, of an earlier version of the experiment, do not count.
+    """
+    def is_of_part(run_dir: str) -> bool:
+        recorded = config_or_none(run_dir)
+        return kind(run_dir) and (recorded is None or all(recorded.get(net) == part.experiment[net] for net in 'GD'))
+
+    try:
+        return locate_run_dir('latest', os.path.join(out_dir, part.folder), is_of_part)
+    except UserError:
+        return None
+
+
+def finished_run(part: Part, out_dir: str) -> str | None:
+    """The run folder of a part whose training is done; None without."""
+    run_dir = find_run(part, out_dir, is_trained)
+    return run_dir if run_dir and os.path.exists(os.path.join(run_dir, DONE_FILE)) else None
+
+
+def missing_metrics(part: Part, run_dir: str) -> list[str]:
+    """The metrics of a finished run that have no result yet."""
+    found = {entry['metric'] for entry in read_results(run_dir)}
+    return [name for name in part.metrics if name not in found]
+
+
+def progress_of(part: Part, out_dir: str) -> str:
+    """How far a part is, in words: 'done', 'trained', 'at 120 of 400 kimg' or 'missing'."""
+    run_dir = finished_run(part, out_dir)
+    if run_dir:
+        return 'trained' if missing_metrics(part, run_dir) else 'done'
+    run_dir = find_run(part, out_dir)
+    stats = read_stats(run_dir) if run_dir else []
+    return f'at {stats[-1]["kimg"]:.4g} of {part.total_kimg:g} kimg' if stats else 'missing'
+
+
+def remaining_share(part: Part, out_dir: str) -> float:
+    """The share of its images that the training of a part has still to show, from 0 to 1."""
+    if finished_run(part, out_dir):
+        return 0.0
+    run_dir = find_run(part, out_dir)
+    stats = read_stats(run_dir) if run_dir else []
+    return 1 - min(stats[-1]['kimg'] / part.total_kimg, 1) if stats else 1.0
+
+
+def missing_data(parts: Iterable[Part], data_dir: str) -> dict[str, str]:
+    """{file: command that makes it} of the data sets that parts need and that are not there."""
+    commands = {}
+    for part in parts:
+        path = data_path(part.experiment['dataset']['h5_path'], data_dir)
+        if not os.path.exists(path) and 'create_dataset' not in part.experiment:
+            commands[path] = create_command(path, part.experiment['desc'])
+    return commands
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Making a part.
+
+
+def make_part(part: Part, place: Place, train_gan: Callable) -> None:
+    """Train a part, or go on where its training ended, and evaluate its metrics; done things are not done again.
+
+    Raises
+    ------
+    Busy
+        Another process makes this part.
+    UserError
+        The training diverged, the data set is missing, ...
+    """
+    result_dir = os.path.join(place.out_dir, part.folder)
+    os.makedirs(result_dir, exist_ok=True)
+
+    def busy(_lock: filelock.BaseFileLock) -> None:
+        raise Busy(f'{result_dir}: another process is at it')
+
+    with locked(os.path.join(result_dir, LOCK_NAME), busy):
+        if finished_run(part, place.out_dir) is None:
+            chosen = part.experiment
+            unfinished = find_run(part, place.out_dir, can_go_on)
+            if unfinished:
+                chosen = {**chosen, 'train': {**chosen['train'], 'resume_run_id': unfinished}}
+            experiment.run_experiment(chosen, place.data_dir, result_dir, place.engine, place.theano_flags,
+                                      precision=place.precision, train_gan=train_gan)
+        run_dir = finished_run(part, place.out_dir)
+        if run_dir and part.metrics:
+            theano_env.configure(place.engine, place.theano_flags, precision=place.precision)
+            evaluation.evaluate_run(
+                run_dir, list(part.metrics), lambda: experiment.open_dataset(part.experiment, place.data_dir),
+                os.path.join(place.data_dir, 'metric-cache'), part.num_images, only_final=not part.all_snapshots,
+                classifier=place.classifier, inception_weights=place.inception_weights)
