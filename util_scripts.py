@@ -39,8 +39,8 @@ OPTIONS: dict[str, dict[str, Any]] = {     # Of all commands; defaults are those
     'image_zoom': {'type': int, 'metavar': 'N', 'help': 'enlarge every pixel; default: %(default)s'},
     'net': {'choices': ['G', 'Gs'], 'help': 'default: %(default)s, with averaged weights'},
     'minibatch_size': {'type': int, 'metavar': 'N', 'help': 'images at once; default: by resolution'},
-    'batchnorm': {'choices': ['minibatch', 'running'], 'help': 'statistics that batch norm uses, of the images made at '
-                  'once or of the training; default: %(default)s'},
+    'batchnorm': {'type': str, 'metavar': '{minibatch,running}', 'help': 'statistics that batch norm uses, of the '
+                  'images made at once or of the training; default: %(default)s'},
     'duration_seconds': {'type': float, 'metavar': 'S', 'help': 'default: %(default)s'},
     'smoothing_seconds': {'type': float, 'metavar': 'S', 'help': 'blur of the latents; default: %(default)s'},
     'hold_seconds': {'type': float, 'metavar': 'S', 'help': 'the last picture stays; default: %(default)s'},

@@ -290,5 +290,5 @@ def test_a_tiny_run_with_values_at_the_ends(values, tmp_path, capsys):
     run, = (tmp_path / 'results').iterdir()
     assert (run / 'network-final.pkl').exists()
     if 'train.image_snapshot_ticks' in values:
-        assert not list(run.glob('network-snapshot-*')) and [path.name for path in run.glob('fakes*')] == [
-            'fakes000000.png']
+        assert [path.name for path in run.glob('network-snapshot-*')] == ['network-snapshot-000000.pkl']    # The end's.
+        assert [path.name for path in run.glob('fakes*')] == ['fakes000000.png']

@@ -39,7 +39,6 @@ from training.options import (
     check_options,
     check_utility,
     final_metrics,
-    for_record,
     is_training,
     network_options,
 )
@@ -125,7 +124,6 @@ def run_experiment(
         if ranks.size > 1:
             raise UserError(f'{experiment["train"]["func"]} runs in one process: start it without torchrun')
         return run_utility(experiment, result_dir, engine, theano_flags, precision, origin=origin)
-    experiment = for_record(experiment, train_gan)
     environment = theano_env.configure(engine, theano_flags, ranks.local_rank if ranks.size > 1 else None, precision)
     if environment.precision == 'float16':
         train_kwargs['loss_scaling'] = True

@@ -15,7 +15,7 @@ import numpy as np
 
 import loss
 import metrics
-from common.defaults import EARLIER, as_written, spelled_out
+from common.defaults import as_written
 from common.errors import UserError, did_you_mean
 from common.objects import defaults_of, import_obj
 from common.options import Names, Run, RunName, Seed, Snapshot, annotations_of, check_value, parse_text, short_repr
@@ -267,29 +267,16 @@ def with_defaults(experiment: dict, train_gan: Callable) -> dict:
     return full
 
 
-def _changed_functions(experiment):
-    """[(section, name of its function)] of the sections that have options whose default has changed."""
-    names = [(section, experiment[section].get('func', 'train.train_gan' if section == 'train' else ''))
-             for section in ('train', 'G', 'D') if isinstance(experiment.get(section), dict)]
-    return [(section, name) for section, name in names if name in EARLIER]
+def as_recorded(experiment: dict, known: Any) -> dict:
+    """An experiment out of the folder of a run, with those defaults of its time that are others now.
 
-
-def as_recorded(experiment: dict) -> dict:
-    """An experiment out of the folder of a run, with those defaults of its time that are others now."""
-    recorded = dict(experiment)
-    for section, name in _changed_functions(experiment):
-        options = as_written(name, experiment[section])
-        recorded[section] = {option: value for option, value in options.items() if option not in NETWORK_SHAPE}
-    return recorded
-
-
-def for_record(experiment: dict, train_gan: Callable) -> dict:
-    """An experiment for the folder of a run: with the present value of options whose default has changed."""
-    recorded = dict(experiment)
-    for section, name in _changed_functions(experiment):
-        func = training_function(experiment, train_gan) if section == 'train' else function_of(section, experiment)
-        options = spelled_out(name, func, experiment[section])
-        recorded[section] = {option: value for option, value in options.items() if option not in NETWORK_SHAPE}
+    `known` are the changes that the folder knows of, see `common.defaults`.
+    """
+    recorded, known = dict(experiment), known if isinstance(known, list) else ()
+    for section, default in (('train', 'train.train_gan'), ('G', ''), ('D', '')):
+        if isinstance(experiment.get(section), dict):
+            options = as_written(experiment[section].get('func', default), experiment[section], known)
+            recorded[section] = {option: value for option, value in options.items() if option not in NETWORK_SHAPE}
     return recorded
 
 

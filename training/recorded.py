@@ -12,14 +12,16 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import theano_env
+from common import defaults
 from common.errors import UserError
 from nets.pickles import BUILD_FUNCS
 from nets.ranks import Ranks
 from runs import records
 from runs.folder import can_go_on, is_pickle, locate_run_dir
-from training.options import RESUME_OPTIONS, as_recorded, for_record, resolve_config
+from training.options import RESUME_OPTIONS, as_recorded, resolve_config
 
 RECORD = 'run'              # The section of config.txt that is not one of the experiment.
+CHANGED_DEFAULTS = 'changed_defaults'      # In it and in states: which changes they know of, see common.defaults.
 FUNCTIONS = re.compile(r'dataset_tool\.create_\w+|train\.train_gan|' + '|'.join(map(re.escape, sorted(BUILD_FUNCS))))
 
 
@@ -56,7 +58,8 @@ def make_record(origin: dict | None, environment: theano_env.Environment, theano
     """
     record = {**(origin or {}), 'engine': environment.engine, 'device': environment.device,
               'precision': environment.precision,
-              'theano_flags': {name: value for name, value in (theano_flags or {}).items() if name != 'device'}}
+              'theano_flags': {name: value for name, value in (theano_flags or {}).items() if name != 'device'},
+              CHANGED_DEFAULTS: defaults.CHANGED}
     if data_dir is not None:
         data_dir = os.path.abspath(data_dir)
         record.update(data_dir=data_dir, data_set=os.path.join(data_dir, str(experiment['dataset'].get('h5_path'))))
@@ -91,8 +94,8 @@ def read_folder(run_dir: str, trusted: Iterable[str] = ()) -> tuple[dict, dict]:
                         'there')
     check_functions(run_dir, config, trusted)
     # The sections are checked.
-    experiment = resolve_config(SimpleNamespace(experiments={run_dir: as_recorded(config)}, variants={}),
-                                run_dir)
+    config = as_recorded(config, record.get(CHANGED_DEFAULTS))
+    experiment = resolve_config(SimpleNamespace(experiments={run_dir: config}, variants={}), run_dir)
     for option in RESUME_OPTIONS:
         experiment['train'].pop(option, None)
     return experiment, record
@@ -144,7 +147,7 @@ def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan
         run_dir = locate_run_dir(args.resume, args.result_dir, can_go_on)
         experiment, record = read_folder(run_dir, trusted_functions(config))
         if args.experiment is None:
-            if ranks.rank == 0 and (note := config_note(config, experiment, record, train_gan)):
+            if ranks.rank == 0 and (note := config_note(config, experiment, record)):
                 print(f'{run_dir} goes on as it was, {note}')
             origin = {'experiment': record.get('experiment'), 'set': _merged([*_overrides(record), *args.overrides])}
             as_config = SimpleNamespace(experiments={run_dir: experiment}, variants={})
@@ -200,12 +203,12 @@ def environment_options(config: ModuleType, args: argparse.Namespace, record: di
     return chosen
 
 
-def config_note(config: ModuleType, experiment: dict, record: dict, train_gan: Callable) -> str:
+def config_note(config: ModuleType, experiment: dict, record: dict) -> str:
     """In what `config.py` differs from what the run took from it, in a few words; '' where it does not."""
     if not isinstance(record.get('experiment'), str):
         return ''
     try:
-        present = for_record(resolve_config(config, record['experiment'], _overrides(record)), train_gan)
+        present = resolve_config(config, record['experiment'], _overrides(record))
     except UserError:
         return f'config.py has no experiment {record["experiment"]!r} like it any more'
     flags = {name: value for name, value in config.theano_flags.items() if name != 'device'}

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 import theano_env
+from common import defaults
 from common.console import command_line
 from common.errors import UserError
 from data.dataset import Dataset
@@ -25,7 +26,7 @@ from runs.records import read_command
 from runs.states import State
 from training.functions_ahead import FunctionsAhead
 from training.options import as_recorded, with_defaults
-from training.recorded import check_functions, differing_options, functions_of, read_folder
+from training.recorded import CHANGED_DEFAULTS, check_functions, differing_options, functions_of, read_folder
 from training.schedule import Schedule
 from training.snapshots import SnapshotGrid
 from training.steps import TrainingFunctions
@@ -111,7 +112,8 @@ def find_start(experiment: dict, result_dir: str, environment: theano_env.Enviro
 
 
 def _about(experiment, environment):
-    return {'experiment': experiment, 'command': command_line(), 'environment': str(environment)}
+    return {'experiment': experiment, 'command': command_line(), 'environment': str(environment),
+            CHANGED_DEFAULTS: defaults.CHANGED}
 
 
 def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environment, train_gan: Callable,
@@ -136,10 +138,11 @@ def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environmen
     trusted = functions_of([experiment])
     in_folder, recorded_facts = read_folder(run_dir, trusted)
     state = states.newest(run_dir)
-    recorded: dict = state.document if state else {'experiment': in_folder, 'command': read_command(run_dir)}
+    recorded: dict = state.document if state else {
+        'experiment': in_folder, 'command': read_command(run_dir), CHANGED_DEFAULTS: defaults.CHANGED}
     check_functions(run_dir, recorded['experiment'], trusted)
     recorded_options, options = (with_defaults(entry, train_gan) for entry in (
-        as_recorded(recorded['experiment']), experiment))
+        as_recorded(recorded['experiment'], recorded.get(CHANGED_DEFAULTS)), experiment))
     differing = differing_options(recorded_options, options)
     changed = []
     if experiment['train'].get('resume_with_changes'):

@@ -20,6 +20,7 @@ from runs.records import find_snapshots, read_config, twin_of_final
 from training import experiment
 from training.event_file import EventFile
 from training.options import resolve_config
+from training.recorded import read_folder
 from training.snapshots import SnapshotGrid, SnapshotWriter, link_final
 
 OPTIONS = {
@@ -56,8 +57,14 @@ def test_the_last_snapshot_has_its_number_too(finished):
     assert os.path.samefile(finished[1] / names[0], finished[1] / names[2])
 
 
-def test_options_whose_default_has_changed_are_recorded(finished):
-    assert read_config(finished[1])['train']['gdrop_coef'] == 0.0
+def test_the_folder_knows_which_defaults_have_changed(finished):
+    """Without that, `gdrop_coef` would be what it was before."""
+    assert 'train.train_gan.gdrop_coef' in read_config(finished[1])['run']['changed_defaults']
+    assert 'gdrop_coef' not in read_folder(str(finished[1]))[0]['train']
+    text = (finished[1] / 'config.txt').read_text()
+    (finished[1] / 'config.txt').write_text(text.replace('changed_defaults', 'x'))
+    assert read_folder(str(finished[1]))[0]['train']['gdrop_coef'] == 0.2
+    (finished[1] / 'config.txt').write_text(text)
 
 
 def test_one_file_is_evaluated_once(finished, capsys, monkeypatch):
