@@ -69,7 +69,7 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
     theano_env.configure(args.engine, theano_env.with_device(config.theano_flags, args.device), None, config.precision)
     cache_dir = args.cache_dir or os.path.join(data_dir, 'metric-cache')
     entries = evaluation.evaluate_run(
-        run_dir, args.metrics, lambda: experiment.open_dataset(config_of_run, data_dir), cache_dir,
+        run_dir, args.metrics, lambda: experiment.open_dataset(config_of_run, data_dir, make=False), cache_dir,
         num_images=args.num_images, random_seed=args.seed, minibatch_size=args.minibatch,
         inception_weights=args.inception_weights, classifier=args.classifier, only_final=args.only_final,
         spill_dir=args.spill_dir, only_snapshot=snapshot)

@@ -28,6 +28,7 @@ from lasagne.nonlinearities import identity, tanh
 import networks
 import networks_2018
 import theano_env
+from common.arrays import save_arrays
 from common.errors import UserError, exit_status
 from common.files import atomic_write
 from common.objects import defaults_of
@@ -152,9 +153,7 @@ def save_state(net: Network, path: str) -> None:
     """Write :func:`state_2018` of a network as an npz file, see the top of this module."""
     func_name, kwargs, variables = state_2018(net)
     meta = {'build_func_name': func_name, 'static_kwargs': kwargs, 'variable_names': list(variables)}
-    with atomic_write(path) as file:
-        arrays: dict[str, Any] = {'variables/' + name: value for name, value in variables.items()}
-        np.savez(file, meta=json.dumps(meta), **arrays)
+    save_arrays(path, {'meta': json.dumps(meta), **{'variables/' + name: value for name, value in variables.items()}})
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -166,7 +166,8 @@ def evaluate_job(job: Job, data_dir: str, out_dir: str, engine: str = 'auto', de
     theano_env.configure(engine, theano_env.with_device(config.theano_flags, device))
     with contextlib.redirect_stderr(io.StringIO()):     # Its progress bars.
         evaluation.evaluate_run(
-            str(run_dir), METRICS[job.part], lambda: experiment.open_dataset(read_config(str(run_dir)), data_dir),
+            str(run_dir), METRICS[job.part],
+            lambda: experiment.open_dataset(read_config(str(run_dir)), data_dir, make=False),
             os.path.join(data_dir, 'metric-cache'), NUM_IMAGES[job.part], only_final=job.part != 'growing',
             classifier=os.path.join(out_dir, 'classifier.npz'))
 

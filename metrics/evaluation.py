@@ -4,7 +4,6 @@ import functools
 import os
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,8 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 import metrics
+from common.arrays import DamagedArrays, read_arrays, save_arrays
 from common.errors import UserError
-from common.files import AnyPath, atomic_write
+from common.files import AnyPath
 from data.dataset import Dataset
 from metrics import identity, results
 from metrics.classifier import load_classifier
@@ -348,11 +348,12 @@ def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, n
     has_key = weights is not None or 'inception' not in metrics.METRICS[name].needs
     if has_key and os.path.exists(path):
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                metric.set_reals(dict(arrays))
+            metric.set_reals(read_arrays(path, 'it is made again'))
             return
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            tqdm.write(f'{path}: cannot be read ({error}); made again', file=sys.stderr)
+        except DamagedArrays as error:
+            tqdm.write(str(error), file=sys.stderr)
+        except (ValueError, KeyError) as error:
+            tqdm.write(f'{path}: does not hold the statistics of reals ({error}); it is made again', file=sys.stderr)
     feed_reals(metric, dataset, num_images, random_seed)
     arrays = metric.get_reals()
     if arrays is not None and has_key and all(np.isfinite(array).all() for array in arrays.values()):
@@ -361,5 +362,4 @@ def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, n
         except OSError as error:
             raise UserError(f'cache_dir={cache_dir!r}: cannot be made ({error.strerror}); choose another folder '
                             'with --cache-dir') from error
-        with atomic_write(path) as cache_file:
-            np.savez(cache_file, **arrays)
+        save_arrays(path, arrays)

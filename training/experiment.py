@@ -43,8 +43,10 @@ from training.recorded import RECORD, make_record
 from training.resume import Start, find_start, resume_in
 
 
-def open_dataset(experiment: dict, data_dir: str) -> Dataset:
-    """Open the dataset of an experiment; build it first where the experiment says how and it is not there."""
+def open_dataset(experiment: dict, data_dir: str, make: bool = True) -> Dataset:
+    """Open the dataset of an experiment; `make` it first where the experiment says how and it is not there."""
+    if not make:
+        experiment = {'dataset': experiment['dataset'], 'desc': str(experiment.get('desc', ''))}
     kwargs = dict(experiment['dataset'])
     check_arguments('dataset', kwargs, Dataset)
     kwargs['h5_path'] = data_path(kwargs['h5_path'], data_dir)
