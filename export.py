@@ -35,7 +35,7 @@ from common.objects import defaults_of
 from common.options import check_settings, reading_config
 from nets import layers
 from nets.network import Network
-from nets.pickles import load_pkl
+from nets.pickles import load_pkl, pick
 from runs.folder import locate_network_pkl
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -387,17 +387,6 @@ def save_onnx(net: Network, path: str, lod: float | None = None) -> None:
 # Command line.
 
 
-def pick(loaded: Any, name: str) -> Network:
-    """The network called G, D or Gs of a loaded pickle, or the only one."""
-    if isinstance(loaded, Network):
-        return loaded
-    if not isinstance(loaded, (tuple, list)):
-        raise UserError(f'the pickle holds a {type(loaded).__name__}, not a network or (G, D, Gs)')
-    if len(loaded) != 3:
-        raise UserError(f'the pickle holds {len(loaded)} networks, not G, D and Gs')
-    return loaded[['G', 'D', 'Gs'].index(name)]
-
-
 def main(argv: list[str] | None = None) -> int:
     with reading_config('export.py'):
         import config
@@ -418,7 +407,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def export():
-        net = pick(load_pkl(locate_network_pkl(args.source, args.snapshot, args.result_dir)), args.network)
+        path = locate_network_pkl(args.source, args.snapshot, args.result_dir)
+        net = pick(load_pkl(path), args.network, path)
         if args.format == 'onnx':
             save_onnx(net, args.target, args.lod)
         else:

@@ -110,7 +110,7 @@ def _read_member(stream, size):
         raise ValueError(f'it holds an array of the shape {shape!s:.80}')
     num_bytes = math.prod(shape) * dtype.itemsize
     if num_bytes != size - header_size:
-        raise ValueError(f'it should hold {num_bytes:.4g} bytes of {dtype!s:.40} {shape!s:.80}, and has {size - header_size}')
+        raise ValueError(f'it claims to hold {dtype!s:.40} {shape!s:.80}, and has {size - header_size} bytes')
     memory = np.empty(num_bytes, np.uint8)
     for begin in range(0, num_bytes, BLOCK):
         block = memoryview(memory)[begin:begin + BLOCK]

@@ -20,8 +20,7 @@ from metrics import identity, results
 from metrics.classifier import load_classifier
 from metrics.results import Entry
 from nets.network import Network
-from nets.pickles import load_pkl
-from runs.images import DivergedNetwork, finite_images
+from runs.images import DivergedNetwork, finite_images, load_generator
 from runs.records import RESULTS_NAME, Snapshot, find_snapshots, place_of_result, read_jsonl
 
 FEED_IMAGES = 256       # Images handed to the metrics at a time; even, as MS-SSIM compares pairs.
@@ -270,7 +269,8 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
                 continue
             networks[snapshot.snapshot] = network = identity.of_file(snapshot.path)     # As it is by now.
             Gs = final_Gs if snapshot.snapshot == 'network-final' else None
-            Gs = Gs or load_pkl(snapshot.path)[2]
+            Gs = Gs or load_generator(snapshot.path)
+            check_network(Gs, snapshot.path, dataset)
             values = identity.of_network(Gs)        # By which a training tells its networks apart.
             known = [done[snapshot.snapshot, values, name] for name in missing[snapshot.snapshot]
                      if (snapshot.snapshot, values, name) in done]
@@ -289,6 +289,15 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
             raise UserError('; '.join(errors))
         return results.update(run_dir, lambda before: _asked_for_last(before, lambda entry: evaluator.is_done(
             entry) and (entry['snapshot'], entry['network'], entry['metric']) in wanted))
+
+
+def check_network(G: Network, path: AnyPath, dataset: Dataset) -> None:
+    """Raise `UserError` unless a generator makes images of the shape of the reals, and takes labels like theirs."""
+    label_size = G.input_shapes[1][1] if len(G.input_shapes) > 1 else 0
+    if list(G.output_shape[1:]) != list(dataset.shape) or label_size not in (0, dataset.label_size):
+        raise UserError(f'{path}: makes images of the shape {G.output_shape[1:]} with {label_size} classes, those of '
+                        f'{dataset.h5_path} have {list(dataset.shape)} and {dataset.label_size}; choose the data set '
+                        'that it was trained on')
 
 
 def _asked_for_last(entries, is_asked_for):

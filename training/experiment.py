@@ -23,7 +23,7 @@ from data.dataset import Dataset
 from data.hdf5_format import labels_path
 from metrics import digit_recognition, evaluation
 from nets.network import Network
-from nets.pickles import load_pkl
+from nets.pickles import load_gan
 from nets.ranks import SINGLE, Ranks
 from runs import states
 from runs.folder import create_result_subdir, in_use, sizes_of_growing_files
@@ -272,7 +272,7 @@ def prepare(experiment: dict, data_dir: str, networks: str | None = None) -> tup
     if not os.path.isfile(networks):
         raise UserError(f'train.resume_run_id: there is no network pickle {networks}')
     print(f'G and D come from {networks}; the options of the sections G and D are not used')
-    G, D, Gs = load_pkl(networks)
+    G, D, Gs = load_gan(networks, [experiment[name]['func'] for name in 'GD'])
     label_shape, image_shape = [None, training_set.label_size], [None, *training_set.shape]
     for name, expected, found in [('images of D', [image_shape], D.input_shapes[:1]),
                                   ('images of G', [image_shape], G.output_shapes[:1]),
