@@ -68,21 +68,20 @@ def restore_state(state: State, networks: dict[str, Network], exponents: Sequenc
     grid = _stored_grid(arrays, networks['G'], dataset)
     functions = compiler.set_state(arrays, document['lod_range'], schedule)
     algorithm, *rest = document['numpy_random']
-    np.random.set_state((algorithm, fitting(arrays, 'numpy_random', np.random.get_state()[1]), *rest))
+    np.random.set_state((algorithm, fitting(arrays, 'numpy_random', np.empty(624, np.uint32)), *rest))
     return grid, functions
 
 
 def _stored_grid(arrays, G, dataset):
     """The SnapshotGrid in a training state."""
     size = [int(number) for number in fitting(arrays, 'grid/size', np.array([1, 1]))]
-    num = size[0] * size[1]
-    if min(size) < 1 or num > len(arrays.get('grid/reals', ())):
+    num, reals = size[0] * size[1], arrays.get('grid/reals')
+    if min(size) < 1 or reals is None or reals.shape[:1] != (num,):
         raise UserError(f'the training state is damaged: it says that its pictures are {size[0]}x{size[1]} images')
     likes = {'reals': np.empty((num, *dataset.shape), np.uint8),
              'latents': np.empty((num, G.input_shape[1]), np.float32),
              'labels': np.empty((num, dataset.label_size), np.float32)}
-    return SnapshotGrid((size[0], size[1]), **{
-        name: fitting(arrays, 'grid/' + name, like) for name, like in likes.items()})
+    return SnapshotGrid((size[0], size[1]), *[fitting(arrays, 'grid/' + name, like) for name, like in likes.items()])
 
 
 # What the training reads in the document of a state, and what it has to be.
