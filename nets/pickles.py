@@ -293,6 +293,14 @@ def is_discriminator(net: Network) -> bool:
     return (len(net.input_shape), len(net.output_shape)) == (4, 2) and net.output_shape[1] == 1
 
 
+def networks_in(loaded: Any, path: AnyPath) -> list[Network]:
+    """All networks of what :func:`load_pkl` has read from a file; a `UserError` if it holds anything else."""
+    networks = list(loaded) if isinstance(loaded, (tuple, list)) else [loaded]
+    if not networks or not _are_networks(networks):
+        raise UserError(f'{path}: holds {_described(loaded)}, not a network or (G, D, Gs); choose another pickle')
+    return networks
+
+
 def pick(loaded: Any, name: str, path: AnyPath) -> Network:
     """The network called G, D or Gs of what :func:`load_pkl` has read from a file, or the only one.
 
