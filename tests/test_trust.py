@@ -93,7 +93,8 @@ def run(tmp_path, networks, data_dir, monkeypatch):
 
 
 def one_line(capsys, status, message):
-    err = capsys.readouterr().err.rpartition('\r')[2]
+    err = ''.join(line for line in capsys.readouterr().err.rpartition('\r')[2].splitlines(True)
+                  if ' kimg, ' not in line)     # A progress bar.
     assert status == 1 and message in err and err.count('\n') == 1, err
 
 
