@@ -458,6 +458,8 @@ class SlicedWasserstein:
 
     def set_reals(self, arrays: dict[str, np.ndarray]) -> None:
         """Take the descriptors of reals that were fed earlier; a ValueError or KeyError if they are no such."""
+        if arrays['resolutions'].ndim != 1 or arrays['resolutions'].dtype.kind != 'i' or not len(arrays['resolutions']):
+            raise ValueError('no list of resolutions')
         resolutions, real_sets = arrays['resolutions'].tolist(), []
         for size in resolutions:
             rows, sums = arrays[f'descriptors_{size}'], arrays[f'sums_{size}']
@@ -467,8 +469,6 @@ class SlicedWasserstein:
             descriptors = DescriptorSet(sums.shape[1], self.spill_dir)
             descriptors.append(rows, *sums)
             real_sets.append(descriptors)
-        if not real_sets:
-            raise ValueError('no resolutions')
         self.resolutions, self.real_sets = resolutions, real_sets
 
 
