@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.files import AnyPath
 
 COPIES = 4
-MEMORY = 2 ** 24            # Bytes. Three networks of the paper take 2 MB.
+MEMORY = 2 ** 24            # Bytes. Three networks of the paper take 3 MB.
 MAX_FILE = 2 ** 32          # Bytes. Published networks are 0.3 GB.
 # Bytes that CPython takes at most, with what `_finished` adds: its copy of a container, and its table.
 PLACE = 32                  # Of an object on the stack and in a list or tuple.

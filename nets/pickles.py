@@ -203,13 +203,14 @@ def _pairs(items):
 
 def _is_small(arguments):
     """Whether lists in lists have few items in all, although one list may stand in many places."""
-    num_items, level = 0, arguments
-    while level:
-        num_items += len(level)
-        if num_items > MAX_ITEMS:
+    num_items, containers = 0, [arguments]
+    while containers:
+        num_items += sum(map(len, containers))
+        if num_items > MAX_ITEMS:       # Before they are listed.
             return False
-        level = [item for container in level if isinstance(container, (list, tuple, dict))
+        items = [item for container in containers
                  for item in (container.values() if isinstance(container, dict) else container)]
+        containers = [item for item in items if isinstance(item, (list, tuple, dict))]
     return True
 
 

@@ -237,7 +237,9 @@ def test_states_that_stand_for_much_more_than_they_are(tmp_path):
     name = text('x' * 10 ** 5) + b'K\1\x86q\0'
     named = {**{key: pickle.dumps(value, 2)[2:-1] for key, value in ours.items()},
              'param_values': b'](' + b'h\0' * 20000 + b'e'}
-    for before, items, cls in ((lists, state, 'network Network'), (name, named, 'tfutil_shim Network')):
+    wide = b'(' + b'N' * 10 ** 5 + b'lq\0(' + b'h\0' * 9000 + b'lq\2'
+    for before, items, cls in ((lists, state, 'network Network'), (wide, state, 'network Network'),
+                               (name, named, 'tfutil_shim Network')):
         body = b'}(' + b''.join(text(key) + value for key, value in items.items()) + b'u'
         assert isinstance(read(write(tmp_path, before + network(body, cls)[2:])), str)
 
