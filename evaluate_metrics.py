@@ -42,7 +42,7 @@ def parse_arguments(config: ModuleType, argv: list[str] | None) -> argparse.Name
     parser.add_argument('--seed', type=int, default=1000, help='of latents and random numbers (default: %(default)s)')
     parser.add_argument('--minibatch', type=int, default=64, metavar='N', help='images generated at a time')
     parser.add_argument('--inception-weights', metavar='FILE', help='weights of torch-fidelity')
-    parser.add_argument('--classifier', metavar='FILE', help='of train_classifier.py, or the pickle of the 2017 release')
+    parser.add_argument('--classifier', metavar='FILE', help='of train_classifier.py, or that of the release')
     parser.add_argument('--data-dir', metavar='DIR', help=f'default: that of the run, or {config.data_dir}')
     parser.add_argument('--cache-dir', metavar='DIR', help='statistics of reals (default: DATA_DIR/metric-cache)')
     parser.add_argument('--spill-dir', metavar='DIR', help='temporary files instead of memory for swd')
