@@ -44,7 +44,7 @@ def parse_arguments(config: ModuleType, argv: list[str] | None) -> argparse.Name
     parser.add_argument('--batchnorm', choices=['minibatch', 'running'], default='minibatch', help='statistics that '
                         'batch norm uses, of the images made at a time or of the training (default: %(default)s)')
     parser.add_argument('--inception-weights', metavar='FILE', help='weights of torch-fidelity')
-    parser.add_argument('--classifier', metavar='FILE', help='of train_classifier.py')
+    parser.add_argument('--classifier', metavar='FILE', help='of train_classifier.py, or that of the release')
     parser.add_argument('--data-dir', metavar='DIR', help=f'default: that of the run, or {config.data_dir}')
     parser.add_argument('--cache-dir', metavar='DIR', help='statistics of reals (default: DATA_DIR/metric-cache)')
     parser.add_argument('--spill-dir', metavar='DIR', help='temporary files instead of memory for swd')
@@ -71,7 +71,7 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
     theano_env.configure(args.engine, theano_env.with_device(config.theano_flags, args.device), None, config.precision)
     cache_dir = args.cache_dir or os.path.join(data_dir, 'metric-cache')
     entries = evaluation.evaluate_run(
-        run_dir, args.metrics, lambda: experiment.open_dataset(config_of_run, data_dir), cache_dir,
+        run_dir, args.metrics, lambda: experiment.open_dataset(config_of_run, data_dir, make=False), cache_dir,
         num_images=args.num_images, random_seed=args.seed, minibatch_size=args.minibatch,
         inception_weights=args.inception_weights, classifier=args.classifier, only_final=args.only_final,
         spill_dir=args.spill_dir, only_snapshot=snapshot, batchnorm=args.batchnorm)

@@ -30,13 +30,14 @@ from lasagne.nonlinearities import identity, tanh
 import networks
 import networks_2018
 import theano_env
+from common.arrays import save_arrays
 from common.errors import UserError, exit_status
 from common.files import atomic_write
 from common.objects import defaults_of
 from common.options import BatchNorm, check_settings, reading_config
 from nets import layers
 from nets.network import Network
-from nets.pickles import load_pkl
+from nets.pickles import load_pkl, pick
 from runs.folder import locate_network_pkl
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -154,9 +155,7 @@ def save_state(net: Network, path: str) -> None:
     """Write :func:`state_2018` of a network as an npz file, see the top of this module."""
     func_name, kwargs, variables = state_2018(net)
     meta = {'build_func_name': func_name, 'static_kwargs': kwargs, 'variable_names': list(variables)}
-    with atomic_write(path) as file:
-        arrays: dict[str, Any] = {'variables/' + name: value for name, value in variables.items()}
-        np.savez(file, meta=json.dumps(meta), **arrays)
+    save_arrays(path, {'meta': json.dumps(meta), **{'variables/' + name: value for name, value in variables.items()}})
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -399,17 +398,6 @@ def save_onnx(net: Network, path: str, lod: float | None = None, batchnorm: Batc
 # Command line.
 
 
-def pick(loaded: Any, name: str) -> Network:
-    """The network called G, D or Gs of a loaded pickle, or the only one."""
-    if isinstance(loaded, Network):
-        return loaded
-    if not isinstance(loaded, (tuple, list)):
-        raise UserError(f'the pickle holds a {type(loaded).__name__}, not a network or (G, D, Gs)')
-    if len(loaded) != 3:
-        raise UserError(f'the pickle holds {len(loaded)} networks, not G, D and Gs')
-    return loaded[['G', 'D', 'Gs'].index(name)]
-
-
 def main(argv: list[str] | None = None) -> int:
     with reading_config('export.py'):
         import config
@@ -432,7 +420,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def export():
-        net = pick(load_pkl(locate_network_pkl(args.source, args.snapshot, args.result_dir)), args.network)
+        path = locate_network_pkl(args.source, args.snapshot, args.result_dir)
+        net = pick(load_pkl(path), args.network, path)
         if args.format == 'onnx':
             save_onnx(net, args.target, args.lod, args.batchnorm)
             if layers.has_batch_norm(net.output_layers):

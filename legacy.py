@@ -8,7 +8,7 @@ import sys
 
 from common.errors import exit_status
 from common.files import save_pkl
-from nets.pickles import load_pkl
+from nets.pickles import load_pkl, networks_in
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Command line.
@@ -26,8 +26,9 @@ def main(argv: list[str] | None = None) -> int:
 
     def convert():
         loaded = load_pkl(args.source, ignore_source=args.ignore_source)
+        networks = networks_in(loaded, args.source)
         save_pkl(loaded, args.target)
-        for net in loaded if isinstance(loaded, (tuple, list)) else [loaded]:
+        for net in networks:
             print(net)
     return exit_status('legacy.py', convert)
 

@@ -2,15 +2,20 @@
 
 Python's `pickle` calls whatever a file names. This reader knows plain data (None, bool, int, float, str, bytes, list,
 tuple, dict), NumPy arrays and numbers, and those classes for which the caller gives a function of their state. Nothing
-is imported, no method of an object is called, and a file cannot claim much more memory than its own size. Protocols 0
-to 5; strings of Python 2 are read as latin1.
+is imported, and no method of an object is called. Protocols 0 to 5; strings of Python 2 are read as latin1.
+
+Memory is counted before it is taken. Text and numbers as they stand in the file are bounded by its size. What is made
+of them, bytes of text and arrays, may take `COPIES` times as much: strings of Python 2 become bytes and then an array,
+perhaps in another byte order. All objects, places in containers and copies of containers together may take `MEMORY`.
 """
 
+import codecs
+import io
 import math
 import os
 import pickletools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +23,16 @@ import numpy as np
 from common.errors import UserError
 from common.files import AnyPath
 
-MAX_OPCODES = 200000        # Bounds the memory for small objects. Three networks of the paper have about 10^4.
+COPIES = 4
+MEMORY = 2 ** 24            # Bytes. Three networks of the paper take 3 MB.
+MAX_FILE = 2 ** 32          # Bytes. Published networks are 0.3 GB.
+# Bytes that CPython takes at most, with what `_finished` adds: its copy of a container, and its table.
+PLACE = 32                  # Of an object on the stack and in a list or tuple.
+CONTAINER = 400             # An empty one.
+ITEM = 240                  # Of a dict.
+NOTE = 160                  # Of the memo.
+LITERAL = 64                # Beside its content.
+OBJECT = 500                # An array, a type, a name, an instance.
 MAX_DEPTH = 100             # Of nested containers.
 MAX_KEY = 2 ** 31           # Of integers as keys of dicts.
 
@@ -28,6 +42,7 @@ LITERALS = {
     'BINUNICODE8'}
 CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
 ATOMS = (type(None), bool, int, float, str, bytes, np.ndarray, np.generic)
+MAX_ARGS = 5                # Of what NumPy's pickles call.
 ITEM_SIZES = {'b': (1,), 'i': (1, 2, 4, 8), 'u': (1, 2, 4, 8), 'f': (2, 4, 8), 'c': (8, 16)}
 
 
@@ -38,12 +53,16 @@ class Refused(ValueError):
 class _Global:
     """A name that the pickle refers to, ``'module.name'``."""
 
+    __slots__ = ('name',)
+
     def __init__(self, name):
         self.name = name
 
 
 class _Instance:
     """An object of an admitted class: the function that makes it, and its state."""
+
+    __slots__ = ('make', 'name', 'state')
 
     def __init__(self, name, make):
         self.name, self.make, self.state = name, make, None
@@ -67,7 +86,8 @@ class _Dtype:
 
     def set_state(self, state, machine):
         """NumPy's own is (version, byte order, subarray, names, fields, size, alignment, flags)."""
-        if type(state) is not tuple or len(state) < 5 or state[1] not in ('<', '>', '=', '|') \
+        if type(state) is not tuple or len(state) < 5 or type(state[1]) is not str \
+                or state[1] not in ('<', '>', '=', '|') \
                 or any(item is not None for item in state[2:5]):
             raise Refused('a type of numbers with an unknown state')
         self.dtype = self.dtype.newbyteorder(state[1])
@@ -93,18 +113,15 @@ class _Machine:
         self.data = data
         self.classes = classes
         self.stack, self.marks, self.memo = [], [], {}
-        self.bytes_left = 4 * len(data) + 4096     # For arrays, and for bytes that come out of strings.
+        self.memory_left, self.bytes_left = MEMORY, COPIES * len(data) + 4096
 
     def run(self):
         """The object that the pickle describes, still with _Array and _Instance in it."""
-        for count, (opcode, arg, _position) in enumerate(pickletools.genops(self.data)):
-            if count > MAX_OPCODES:
-                raise Refused(f'more than {MAX_OPCODES} objects')
-            name = opcode.name
+        for name, arg in _operations(self.data):
             if name in LITERALS:
-                self.stack.append(arg)
+                self.push(arg, LITERAL)
             elif name in CONSTANTS:
-                self.stack.append(CONSTANTS[name])
+                self.push(CONSTANTS[name])
             elif name == 'STOP':
                 return self.stack.pop()
             else:
@@ -115,9 +132,20 @@ class _Machine:
         raise Refused('it ends too early')
 
     def spend(self, num_bytes):
+        """Count memory for objects."""
+        self.memory_left -= num_bytes
+        if self.memory_left < 0:
+            raise Refused(f'its objects take more than {MEMORY >> 20} MB')
+
+    def copy(self, num_bytes):
+        """Count memory for what is made of the file's content."""
         self.bytes_left -= num_bytes
         if self.bytes_left < 0:
             raise Refused('it claims more memory than the file has')
+
+    def push(self, value, num_bytes=0):
+        self.spend(PLACE + num_bytes)
+        self.stack.append(value)
 
     # Stack and memo.
 
@@ -127,6 +155,7 @@ class _Machine:
     FRAME = PROTO
 
     def MARK(self, arg):
+        self.spend(CONTAINER)
         self.marks.append(self.stack)
         self.stack = []
 
@@ -144,51 +173,56 @@ class _Machine:
         self.pop_mark()
 
     def DUP(self, arg):
-        self.stack.append(self.stack[-1])
+        self.push(self.stack[-1])
 
     def PUT(self, arg):
+        self.spend(NOTE)
         self.memo[arg] = self.stack[-1]
 
     BINPUT = LONG_BINPUT = PUT
 
     def MEMOIZE(self, arg):
-        self.memo[len(self.memo)] = self.stack[-1]
+        self.PUT(len(self.memo))
 
     def GET(self, arg):
-        self.stack.append(self.memo[arg])
+        self.push(self.memo[arg])
 
     BINGET = LONG_BINGET = GET
 
     def BYTEARRAY8(self, arg):
-        self.stack.append(bytes(arg))
+        self.copy(len(arg))
+        self.push(bytes(arg), LITERAL)
 
     # Containers.
 
+    # The places of what they hold were counted when that was put on the stack.
+
     def EMPTY_LIST(self, arg):
-        self.stack.append([])
+        self.push([], CONTAINER)
 
     def EMPTY_TUPLE(self, arg):
-        self.stack.append(())
+        self.push(())
 
     def EMPTY_DICT(self, arg):
-        self.stack.append({})
+        self.push({}, CONTAINER)
 
     def LIST(self, arg):
         items = self.pop_mark()
-        self.stack.append(items)
+        self.push(items, CONTAINER)
 
     def TUPLE(self, arg):
         items = self.pop_mark()
-        self.stack.append(tuple(items))
+        self.push(tuple(items), CONTAINER)
 
     def DICT(self, arg):
         items = self.pop_mark()
-        self.stack.append({})
+        self.EMPTY_DICT(arg)
         self.set_items(items)
 
     def tuple_of(self, num):
         if len(self.stack) < num:
             raise Refused('a tuple without members')
+        self.spend(CONTAINER)
         self.stack[-num:] = [tuple(self.stack[-num:])]
 
     def TUPLE1(self, arg):
@@ -215,6 +249,7 @@ class _Machine:
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
             raise Refused('something else than a dict gets items')
+        self.spend(ITEM * (len(items) // 2))
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in (str, bytes, int, bool, type(None)) or type(key) is int and abs(key) > MAX_KEY:
                 raise Refused(f'a dict has a key of type {type(key).__name__}')
@@ -233,7 +268,7 @@ class _Machine:
         name = arg.replace(' ', '.')
         if name not in self.classes and name not in REDUCERS and name not in NAMES:
             raise Refused(f'the name {name!r:.80} is not admitted')
-        self.stack.append(_Global(name))
+        self.push(_Global(name), OBJECT)
 
     def STACK_GLOBAL(self, arg):
         name, module = self.stack.pop(), self.stack.pop()
@@ -248,15 +283,17 @@ class _Machine:
 
     def NEWOBJ(self, arg):
         args, cls = self.stack.pop(), self.stack.pop()
-        if args != ():
+        if type(args) is not tuple or args:
             raise Refused('an object with arguments')
-        self.stack.append(self.new(cls))
+        self.push(self.new(cls), OBJECT)
 
     def REDUCE(self, arg):
         args, func = self.stack.pop(), self.stack.pop()
         if type(func) is not _Global or func.name not in REDUCERS or type(args) is not tuple:
             raise Refused('a call of something that is not admitted')
-        self.stack.append(REDUCERS[func.name](self, *args))
+        if len(args) > MAX_ARGS:
+            raise Refused('a call with too many arguments')
+        self.push(REDUCERS[func.name](self, *args), OBJECT)
 
     def BUILD(self, arg):
         state, target = self.stack.pop(), self.stack[-1]
@@ -273,24 +310,25 @@ class _Machine:
         if type(shape) is not tuple or len(shape) > 32 or any(type(size) is not int or not 0 <= size < 2 ** 40
                                                               for size in shape):
             raise Refused('an array of a strange shape')
-        if type(data) is not bytes or type(dtype) is not _Dtype or order not in ('C', 'F'):
+        if type(data) is not bytes or type(dtype) is not _Dtype or type(order) is not str or order not in ('C', 'F'):
             raise Refused('an array of something else than numbers')
         size, wanted = math.prod(shape), len(data) // dtype.dtype.itemsize
         if size != wanted or len(data) % dtype.dtype.itemsize:
             raise Refused(f'an array of {size} numbers, for which there are {len(data)} bytes')
-        self.spend(len(data))
+        self.copy(len(data))
         values = np.frombuffer(data, dtype.dtype) if data else np.empty(0, dtype.dtype)
         return values.astype(dtype.dtype.newbyteorder('='), copy=False).reshape(shape, order=order)
 
     def encode(self, text, encoding='latin1'):
         """How Python 3 writes bytes in protocol 2, and what Python 2 meant by its strings."""
-        if type(text) is not str or encoding not in ('latin1', 'latin-1'):
+        if type(text) is not str or type(encoding) is not str or encoding not in ('latin1', 'latin-1'):
             raise Refused('bytes in an unknown encoding')
-        self.spend(len(text))
+        self.copy(len(text))
         return text.encode('latin1')
 
     def make_array(self, subtype, shape, code):
-        if type(subtype) is not _Global or subtype.name != 'numpy.ndarray' or shape != (0,) or code not in ('b', b'b'):
+        if type(subtype) is not _Global or subtype.name != 'numpy.ndarray' or type(shape) is not tuple \
+                or len(shape) != 1 or type(shape[0]) is not int or shape[0] or type(code) not in (str, bytes):
             raise Refused('an array of an unknown class')
         return _Array()
 
@@ -301,9 +339,10 @@ class _Machine:
         return self.array((), dtype, data)[()]
 
     def make_from_buffer(self, data, dtype, shape, order, axis_order=None):
-        if order == 'K' and axis_order is not None:
+        if type(order) is str and order == 'K' and axis_order is not None:
             array = self.array(shape, dtype, data)
-            if type(axis_order) is not tuple or not all(type(axis) is int for axis in axis_order) \
+            if type(axis_order) is not tuple or len(axis_order) != array.ndim \
+                    or not all(type(axis) is int for axis in axis_order) \
                     or sorted(axis_order) != list(range(array.ndim)):
                 raise Refused('an array with an unknown order of axes')
             return array.transpose(axis_order)
@@ -315,7 +354,8 @@ class _Machine:
     def make_dict(self, items=()):
         if type(items) not in (list, tuple) or any(type(item) not in (list, tuple) or len(item) != 2 for item in items):
             raise Refused('an ordered dict of an unknown form')
-        self.stack.append({})
+        self.spend(2 * PLACE * len(items))
+        self.EMPTY_DICT(None)
         self.set_items([part for item in items for part in item])
         return self.stack.pop()
 
@@ -336,6 +376,22 @@ for _builtins, _copyreg in (('builtins', 'copyreg'), ('__builtin__', 'copy_reg')
     REDUCERS[_builtins + '.bytes'] = _Machine.make_bytes
     REDUCERS[_copyreg + '._reconstructor'] = _Machine.make_instance
 NAMES = {'numpy.ndarray', 'builtins.object', '__builtin__.object'}
+
+
+OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
+
+
+def _operations(data: bytes) -> Iterator[tuple[str, Any]]:
+    """The name and argument of each opcode of a pickle."""
+    stream = io.BytesIO(data)
+    while code := stream.read(1).decode('latin1'):
+        if code not in OPCODES:
+            raise Refused(f'damaged or no pickle (it has {code!r} at byte {stream.tell() - 1})')
+        opcode = OPCODES[code]
+        if opcode.name == 'STRING':     # Of Python 2, of which pickletools reads ASCII only.
+            yield opcode.name, codecs.escape_decode(pickletools.read_stringnl(stream, decode=False))[0].decode('latin1')
+        else:
+            yield opcode.name, opcode.arg.reader(stream) if opcode.arg else None
 
 
 def _finished(value, done, depth=0):
@@ -365,7 +421,7 @@ def _finished(value, done, depth=0):
     return result
 
 
-def load(path: AnyPath, classes: dict[str, Callable[[dict], Any]]) -> Any:
+def load(path: AnyPath, classes: dict[str, Callable[[dict], Any]], kind: str = 'networks') -> Any:
     """Read a pickle.
 
     Parameters
@@ -373,6 +429,8 @@ def load(path: AnyPath, classes: dict[str, Callable[[dict], Any]]) -> Any:
     path : str
     classes : dict
         {``'module.name'``: function of the object's state, a dict of plain data and arrays, that returns the object}.
+    kind : str
+        Of the file, for messages.
 
     Returns
     -------
@@ -388,6 +446,8 @@ def load(path: AnyPath, classes: dict[str, Callable[[dict], Any]]) -> Any:
     if not os.path.isfile(path):
         raise UserError(f'{path}: there is no such file')
     try:
+        if os.path.getsize(path) > MAX_FILE:
+            raise UserError(f'{path}: is larger than {MAX_FILE >> 30} GB, which no {kind} are')
         with open(path, 'rb') as pickle_file:
             data = pickle_file.read()
     except OSError as error:
@@ -403,4 +463,4 @@ def load(path: AnyPath, classes: dict[str, Callable[[dict], Any]]) -> Any:
         raise UserError(f'{path}: {error}') from error
     except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
         reason = str(error) if isinstance(error, Refused) else f'damaged or no pickle ({error!s:.100})'
-        raise UserError(f'{path}: cannot be read as networks: {" ".join(reason.split())}') from error
+        raise UserError(f'{path}: cannot be read as {kind}: {" ".join(reason.split())}') from error

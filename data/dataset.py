@@ -242,12 +242,13 @@ class Dataset:
         UserError
             The state is that of another dataset or of other arguments.
         """
-        order, position = np.array(state['order'], dtype=np.int64), int(state['position'])
-        if not np.array_equal(np.sort(order), np.sort(self.order)) or not 0 <= position < len(order):
-            raise UserError(f'reader state of {len(order)} entries: {self.h5_path} with '
+        order, position = np.asarray(state['order']), int(state['position'])
+        if order.shape != self.order.shape or order.dtype.kind not in 'iu' or not np.array_equal(
+                np.sort(order), np.sort(self.order)) or not 0 <= position < len(order):
+            raise UserError(f'reader state of {order.size} entries: {self.h5_path} with '
                             f'max_images={self.num_images} and prefetch_images={self.prefetch_images} has '
                             f'{len(self.order)}; resume with the same dataset options')
-        self.order, self.position = order, position
+        self.order, self.position = order.astype(np.int64), position
 
     def _advance(self, num):
         """Indices of the next `num` images. Their places in the order are reshuffled for the next time round."""

@@ -10,12 +10,12 @@ import hashlib
 import json
 import os
 import re
-import warnings
 from collections.abc import Sequence
 
 import h5py
 import numpy as np
 
+from common.arrays import DamagedArrays, read_array
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX, AnyPath
 
@@ -271,8 +271,8 @@ def find_labels(h5: h5py.File, h5_path: AnyPath, required: bool = False) -> str 
 
 def _has_digest(path, digest):
     try:
-        return labels_digest(load_array(path)).encode() == digest
-    except (OSError, ValueError, EOFError):
+        return labels_digest(read_array(path, '')).encode() == digest
+    except DamagedArrays:
         return False
 
 
@@ -282,11 +282,10 @@ def read_labels(h5: h5py.File, h5_path: AnyPath, num: int, required: bool = Fals
     return None if path is None else load_labels(path, num)
 
 
-def load_array(path: AnyPath) -> np.ndarray:
-    """``numpy.load`` without pickles, and without a warning of files that NumPy wrote on Python 2."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', '.*Python 2')
-        return np.load(path, allow_pickle=False)
+def as_labels(array: np.ndarray) -> np.ndarray:
+    """float32 labels out of an array of numbers; those that are too large become infinite."""
+    with np.errstate(over='ignore'):
+        return array.astype(np.float32)
 
 
 def is_one_hot(labels: np.ndarray) -> np.ndarray:
@@ -331,14 +330,11 @@ def load_labels(path: AnyPath, num: int) -> np.ndarray:
     UserError
         The file is no array of numbers with one row per image.
     """
-    try:
-        labels = load_array(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f'{path}: cannot be read as a NumPy array; delete it or make the dataset again') from error
-    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in 'fiub':
-        raise UserError(f'{path}: must hold one-hot labels, [N, label_size] float32, not '
-                        f'{getattr(labels, "shape", "an archive")} {getattr(labels, "dtype", "")}')
+    labels = read_array(path, 'delete it or make the dataset again')
+    if labels.ndim != 2 or labels.dtype.kind not in 'fiub':
+        raise UserError(f'{path}: must hold one-hot labels, [N, label_size] float32, not {labels.shape!s:.80} '
+                        f'{labels.dtype!s:.40}; delete it or make the dataset again')
     if len(labels) != num:
         raise UserError(f'{path}: has {len(labels)} rows, the dataset has {num} images; the labels belong to '
                         'another dataset')
-    return labels.astype(np.float32)
+    return as_labels(labels)

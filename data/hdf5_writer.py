@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from common.arrays import write_array
 from common.errors import UserError
 from common.files import AnyPath, publish, remove_stale_temporaries, temporary_path
 from common.machine import num_cores
@@ -271,7 +272,7 @@ def publish_dataset(temporary: str, h5_path: AnyPath, labels: np.ndarray | None)
     try:
         if labels is not None:
             with open(temporary_labels, 'xb') as labels_file:
-                np.save(labels_file, labels)
+                write_array(labels_file, labels)
         # From here on an old file of that name would get the new labels.
         with contextlib.suppress(FileNotFoundError):
             os.remove(h5_path)

@@ -18,9 +18,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from common.arrays import read_array
 from common.errors import UserError
 from common.files import AnyPath
-from data.hdf5_format import is_power_of_two, load_array
+from data.hdf5_format import as_labels, is_power_of_two
 from data.image_source import ImageSource, grouped
 
 Buffer = bytes | memoryview
@@ -126,17 +127,11 @@ def read_labels(paths: list[str], num_images: int) -> np.ndarray | None:
     if len(paths) > 1:
         raise UserError(f'{", ".join(paths)}: which labels belong to the data set? move the others away')
     path = paths[0]
-    try:
-        labels = load_array(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f'{path}: cannot be read as a NumPy array ({error}); copy or download it again, or move '
-                        'it away to do without labels') from error
-    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in 'fiub' \
-            or len(labels) != num_images:
+    labels = read_array(path, 'copy or download it again, or move it away to do without labels')
+    if labels.ndim != 2 or labels.dtype.kind not in 'fiub' or len(labels) != num_images:
         raise UserError(f'{path}: must hold one row of labels for each of {num_images} images, not '
-                        f'{getattr(labels, "shape", "an archive")} {getattr(labels, "dtype", "")}; move it away '
-                        'to do without labels')
-    return labels.astype(np.float32) if labels.shape[1] else None
+                        f'{labels.shape!s:.80} {labels.dtype!s:.40}; move it away to do without labels')
+    return as_labels(labels) if labels.shape[1] else None
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Any labelled data set of single-channel images serves. Where MNIST is absent, th
 """
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +20,14 @@ import theano
 import theano.tensor as T
 from tqdm import tqdm
 
+from common import safe_pickle
+from common.arrays import read_arrays, save_arrays
 from common.errors import UserError
-from common.files import AnyPath, atomic_write
+from common.files import AnyPath
 from common.images import adjust_dynamic_range
 from nets import updates
 from nets.network import Network
+from nets.pickles import build
 
 TEST_SHARE = 0.2        # Of the images, not trained on.
 MINIBATCH_SIZE = 16
@@ -113,12 +117,19 @@ def save_classifier(network: Network, path: AnyPath, **facts: Any) -> None:
     """Write the weights as ``.npz``: param_000 and so on, and ``meta``, the shapes and `facts` as JSON."""
     meta = {key: network.static_kwargs[key] for key in ('num_channels', 'resolution', 'label_size')}
     params = {f'param_{index:03d}': var.get_value() for index, var in enumerate(network.vars.values())}
-    with atomic_write(path) as weights_file:
-        np.savez(weights_file, meta=np.array(json.dumps({**meta, **facts})), **params)
+    save_arrays(path, {'meta': json.dumps({**meta, **facts}), **params})
 
 
 def load_classifier(path: AnyPath | None, resolution: int) -> Callable[[np.ndarray], np.ndarray]:
     """A function: uint8 images (N, 1, resolution, resolution) -> classes (N,).
+
+    Parameters
+    ----------
+    path : str or None
+        File of :func:`save_classifier`, or the pickle of the 2017 release: a list of 14 arrays in Lasagne's order, the
+        weights and biases of six convolutions and of the output, without a word on the network. Its images are taken
+        to be from -1 to 1, as those of all networks here; no text of the release that we know says so.
+    resolution : int
 
     Raises
     ------
@@ -128,20 +139,63 @@ def load_classifier(path: AnyPath | None, resolution: int) -> Callable[[np.ndarr
     if path is None:
         raise UserError('classifier: no file of weights is named; make one with train_classifier.py and name it '
                         'with --classifier')
+    shape, values = _read_released(path) if _is_pickle(path) else _read_saved(path)
+    if shape['resolution'] != resolution:
+        raise UserError('classifier %s: reads images of %sx%s, these are %dx%d; train one on such images' % (
+            path, *[shape['resolution']] * 2, *[resolution] * 2))
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive)
-        meta = json.loads(str(arrays.pop('meta')))
-        kwargs = {key: meta[key] for key in ('num_channels', 'resolution', 'label_size')}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f'classifier {path}: is no file of weights of train_classifier.py ({error})') from error
-    if kwargs['resolution'] != resolution:
-        raise UserError('classifier %s: reads images of %dx%d, these are %dx%d; train one on such images' % (
-            path, *[kwargs['resolution']] * 2, *[resolution] * 2))
-    network = Network('classifier', func='networks.mnist_classifier', **kwargs)
-    for (name, var), key in zip(network.vars.items(), sorted(arrays), strict=True):
-        if var.get_value(borrow=True).shape != arrays[key].shape:
-            raise UserError(f'classifier {path}: {name} is of shape {arrays[key].shape}, should be '
-                            f'{var.get_value(borrow=True).shape}')
-        network.set_var(name, arrays[key])
+        network = build('classifier', 'networks.mnist_classifier', shape, values)
+    except ValueError as error:
+        raise _not_weights(path, error) from error
+    if len(values) != len(network.vars):
+        raise _not_weights(path, f'it holds {len(values)} arrays, not {len(network.vars)}')
+    for (name, var), value in zip(network.vars.items(), values, strict=True):
+        if var.get_value(borrow=True).shape != value.shape:
+            raise UserError(f'classifier {path}: {name} is of shape {value.shape}, should be '
+                            f'{var.get_value(borrow=True).shape}; train one with train_classifier.py')
+        network.set_var(name, value.astype(np.float32))
     return lambda images: classify(network, images)
+
+
+def _is_pickle(path):
+    """Whether a file is anything else than the archive that `save_classifier` writes."""
+    try:
+        with open(path, 'rb') as file:
+            return file.read(2) not in (b'PK', b'')
+    except OSError:
+        return False
+
+
+def _read_saved(path):
+    """(arguments of the build function, values) in a file of :func:`save_classifier`."""
+    try:
+        arrays = read_arrays(path, 'train one')
+        meta = json.loads(str(arrays.pop('meta')))
+        shape = {key: meta[key] for key in ('num_channels', 'resolution', 'label_size')}
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise _not_weights(path, error) from error
+    if shape['num_channels'] != 1 or any(type(size) is not int or not 1 <= size < 2 ** 15 for size in shape.values()):
+        raise _not_weights(path, f'it is for {shape!s:.80}')
+    return _checked(path, shape, [arrays[name] for name in sorted(arrays)])
+
+
+def _read_released(path):
+    """(arguments of the build function, values) in the classifier of the 2017 release."""
+    values = safe_pickle.load(path, {}, 'the weights of a classifier')
+    if not isinstance(values, list) or not all(isinstance(value, np.ndarray) for value in values) \
+            or len(values) < 3 or values[-3].ndim != 1 or values[-2].ndim != 2:
+        raise _not_weights(path, 'it is no list of arrays')
+    # The images are halved three times, and before the last time two convolutions take a pixel off every side.
+    size = math.isqrt(len(values[-2]) // max(len(values[-3]), 1))
+    return _checked(path, {'num_channels': 1, 'resolution': 8 * size + 16, 'label_size': values[-2].shape[1]}, values)
+
+
+def _checked(path, shape, values):
+    if any(value.dtype.kind != 'f' or not np.isfinite(value).all() for value in values):
+        raise _not_weights(path, 'its arrays are no finite numbers')
+    return shape, values
+
+
+def _not_weights(path, reason):
+    return UserError(f'classifier {path}: is no file of weights of train_classifier.py, nor the classifier of the 2017 '
+                     f'release ({reason!s:.400}); make one with train_classifier.py')

@@ -4,7 +4,6 @@ import functools
 import os
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,8 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 import metrics
+from common.arrays import DamagedArrays, read_arrays, save_arrays
 from common.errors import UserError
-from common.files import AnyPath, atomic_write
+from common.files import AnyPath
 from common.options import BatchNorm
 from data.dataset import Dataset
 from metrics import identity, results
@@ -22,8 +22,7 @@ from metrics.classifier import load_classifier
 from metrics.results import Entry
 from nets import layers
 from nets.network import Network
-from nets.pickles import load_pkl
-from runs.images import DivergedNetwork, finite_images
+from runs.images import DivergedNetwork, finite_images, load_generator
 from runs.records import RESULTS_NAME, Snapshot, find_snapshots, place_of_result, read_jsonl, twin_of_final
 
 FEED_IMAGES = 256       # Images handed to the metrics at a time; even, as MS-SSIM compares pairs.
@@ -289,7 +288,7 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
         if entries and snapshots and batchnorm == 'minibatch':
             last = snapshots[-1]
             if last.snapshot not in loaded:
-                loaded[last.snapshot] = load_pkl(last.path)[2]
+                loaded[last.snapshot] = load_generator(last.path)
             evaluator.look_at(loaded[last.snapshot])
         entries = [entry for entry in entries if evaluator.is_done(entry)]
         networks = {snapshot.snapshot: identity.of_file(snapshot.path) for snapshot in snapshots}
@@ -302,7 +301,8 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
             if not missing[snapshot.snapshot]:
                 continue
             networks[snapshot.snapshot] = network = identity.of_file(snapshot.path)     # As it is by now.
-            Gs = loaded.pop(snapshot.snapshot, None) or load_pkl(snapshot.path)[2]
+            Gs = loaded.pop(snapshot.snapshot, None) or load_generator(snapshot.path)
+            check_network(Gs, snapshot.path, dataset)
             values = identity.of_network(Gs)        # By which a training tells its networks apart.
             known = [done[snapshot.snapshot, values, name] for name in missing[snapshot.snapshot]
                      if (snapshot.snapshot, values, name) in done]
@@ -321,6 +321,15 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
             raise UserError('; '.join(errors))
         return results.update(run_dir, lambda before: _asked_for_last(before, lambda entry: evaluator.is_done(
             entry) and (entry['snapshot'], entry['network'], entry['metric']) in wanted))
+
+
+def check_network(G: Network, path: AnyPath, dataset: Dataset) -> None:
+    """Raise `UserError` unless a generator makes images of the shape of the reals, and takes labels like theirs."""
+    label_size = G.input_shapes[1][1] if len(G.input_shapes) > 1 else 0
+    if list(G.output_shape[1:]) != list(dataset.shape) or label_size not in (0, dataset.label_size):
+        raise UserError(f'{path}: makes images of the shape {G.output_shape[1:]} with {label_size} classes, those of '
+                        f'{dataset.h5_path} have {list(dataset.shape)} and {dataset.label_size}; choose the data set '
+                        'that it was trained on')
 
 
 def _asked_for_last(entries, is_asked_for):
@@ -380,11 +389,12 @@ def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, n
     has_key = weights is not None or 'inception' not in metrics.METRICS[name].needs
     if has_key and os.path.exists(path):
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                metric.set_reals(dict(arrays))
+            metric.set_reals(read_arrays(path, 'it is made again'))
             return
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            tqdm.write(f'{path}: cannot be read ({error}); made again', file=sys.stderr)
+        except DamagedArrays as error:
+            tqdm.write(str(error), file=sys.stderr)
+        except (ValueError, KeyError) as error:
+            tqdm.write(f'{path}: does not hold the statistics of reals ({error}); it is made again', file=sys.stderr)
     feed_reals(metric, dataset, num_images, random_seed)
     arrays = metric.get_reals()
     if arrays is not None and has_key and all(np.isfinite(array).all() for array in arrays.values()):
@@ -393,5 +403,4 @@ def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, n
         except OSError as error:
             raise UserError(f'cache_dir={cache_dir!r}: cannot be made ({error.strerror}); choose another folder '
                             'with --cache-dir') from error
-        with atomic_write(path) as cache_file:
-            np.savez(cache_file, **arrays)
+        save_arrays(path, arrays)

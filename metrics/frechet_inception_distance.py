@@ -113,5 +113,9 @@ class FrechetInceptionDistance:
         return self.reals
 
     def set_reals(self, arrays: dict[str, Any]) -> None:
-        """Take the statistics of reals that were fed earlier."""
+        """Take the statistics of reals that were fed earlier; a ValueError or KeyError if they are no such."""
+        mean, covariance = arrays['mean'], arrays['covariance']
+        if mean.ndim != 1 or covariance.shape != 2 * mean.shape or not len(mean) or any(
+                array.dtype.kind != 'f' or not np.isfinite(array).all() for array in (mean, covariance)):
+            raise ValueError(f'a mean {mean.shape} and a covariance {covariance.shape}')
         self.reals = arrays

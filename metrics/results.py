@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -113,4 +114,6 @@ def format_values(values: dict[str, float]) -> str:
 
 def _is_complete(entry):
     needed = {'metric', 'snapshot', 'kimg', 'seconds', 'num_images'}
+    if not re.fullmatch(r'\w+', str(entry.get('metric'))):      # It becomes part of a file's name.
+        return False
     return isinstance(entry.get('values'), dict) and needed <= set(entry)

@@ -457,13 +457,19 @@ class SlicedWasserstein:
         return arrays
 
     def set_reals(self, arrays: dict[str, np.ndarray]) -> None:
-        """Take the descriptors of reals that were fed earlier."""
-        self.resolutions, self.real_sets = arrays['resolutions'].tolist(), []
-        for size in self.resolutions:
-            sums, square_sums = arrays[f'sums_{size}']
-            descriptors = DescriptorSet(len(sums), self.spill_dir)
-            descriptors.append(arrays[f'descriptors_{size}'], sums, square_sums)
-            self.real_sets.append(descriptors)
+        """Take the descriptors of reals that were fed earlier; a ValueError or KeyError if they are no such."""
+        if arrays['resolutions'].ndim != 1 or arrays['resolutions'].dtype.kind != 'i' or not len(arrays['resolutions']):
+            raise ValueError('no list of resolutions')
+        resolutions, real_sets = arrays['resolutions'].tolist(), []
+        for size in resolutions:
+            rows, sums = arrays[f'descriptors_{size}'], arrays[f'sums_{size}']
+            if rows.ndim != 2 or rows.dtype != np.float32 or not len(rows) or sums.ndim != 2 or len(sums) != 2 \
+                    or rows.shape[1] != sums.shape[1] * self.nhood_size ** 2 or sums.dtype != np.float64:
+                raise ValueError(f'descriptors {rows.shape} and sums {sums.shape} at {size}x{size}')
+            descriptors = DescriptorSet(sums.shape[1], self.spill_dir)
+            descriptors.append(rows, *sums)
+            real_sets.append(descriptors)
+        self.resolutions, self.real_sets = resolutions, real_sets
 
 
 def _channel_sums(rows, channels):

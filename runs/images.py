@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.images import convert_to_pil_image, create_image_grid, save_image, save_pil_image, with_row_titles
 from common.options import BatchNorm, Classes, FileName, GridSize, PositiveInt, Run, Seeds, Snapshot, Zoom
 from nets.network import Network, random_latents
-from nets.pickles import load_pkl
+from nets.pickles import is_generator, load_pkl, pick
 from runs.folder import locate_network_pkl
 
 DYNAMIC_RANGE_NETS = (-1, 1)
@@ -34,12 +34,10 @@ def load_generator(run: int | str, snapshot: int | str | None = None, net: str =
     path = locate_network_pkl(run, snapshot, result_dir)
     if net not in ('G', 'Gs'):
         raise UserError(f"net={net!r}: use 'Gs' or 'G'")
-    networks = load_pkl(path)
-    if isinstance(networks, tuple) and len(networks) == 3:
-        networks = networks[0 if net == 'G' else 2]
-    if not isinstance(networks, Network) or len(networks.output_shape) != 4:
-        raise UserError(f'{path}: holds no generator')
-    return networks
+    network = pick(load_pkl(path), net, path)
+    if not is_generator(network):
+        raise UserError(f'{path}: holds no generator, but a network of {network.func_name}; choose another pickle')
+    return network
 
 
 def num_classes(G: Network) -> int:

@@ -11,8 +11,8 @@ import theano.tensor as T
 from tqdm import tqdm
 
 import theano_env
+from common.arrays import save_array
 from common.errors import UserError
-from common.files import atomic_write
 from common.images import (
     adjust_dynamic_range,
     convert_to_pil_image,
@@ -169,8 +169,7 @@ def save_projection(run_dir: str, G: Network, target: np.ndarray, way: np.ndarra
     arrays = {'latents': way[-1:], 'labels': label}
     for name, array in arrays.items():
         if array.shape[1]:
-            with atomic_write(os.path.join(run_dir, f'projected-{name}.npy')) as file:
-                np.save(file, array)
+            save_array(os.path.join(run_dir, f'projected-{name}.npy'), array)
     target = np.rint(adjust_dynamic_range(target, DYNAMIC_RANGE_NETS, (0, 255))).astype(np.uint8)
 
     def beside_target(images):

@@ -121,13 +121,13 @@ def read_config(run_dir: str) -> dict:
     try:
         with open(path, encoding='utf-8') as config_file:
             config = ast.literal_eval(config_file.read())
-        if not isinstance(config, dict) or 'dataset' not in config:
+        if not isinstance(config, dict) or not isinstance(config.get('dataset'), dict):
             raise ValueError
         return config
     except OSError as error:
         raise UserError(f'{run_dir}: no config.txt in there ({error.strerror}); give a run folder, for example '
                         'results/000-digits') from error
-    except (ValueError, SyntaxError) as error:
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise UserError(f'{path}: is not the configuration of a run; restore the file') from error
 
 
@@ -135,7 +135,7 @@ def config_or_none(run_dir: str) -> dict | None:
     """What ``config.txt`` of a folder holds, of whatever experiment; None if it is missing or no such file."""
     try:
         config = ast.literal_eval(read_text(run_dir, 'config.txt'))
-    except (OSError, ValueError, SyntaxError, MemoryError, RecursionError):
+    except (OSError, ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
     return config if isinstance(config, dict) else None
 

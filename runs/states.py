@@ -10,12 +10,12 @@ import glob
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from common.arrays import DAMAGES, read_archive, write_archive
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX, atomic_write
 from runs.folder import (
@@ -61,11 +61,7 @@ def write(path: str, state: State) -> None:
     document = np.frombuffer(json.dumps(dict(state.document, version=VERSION)).encode(), dtype=np.uint8)
     with atomic_write(path) as file:
         hashed = _Hashed(file)
-        # It closes no file that it is given, so that _Hashed needs no `close`.
-        with zipfile.ZipFile(hashed, 'w', zipfile.ZIP_STORED) as archive:    # type: ignore[call-overload]
-            for name, array in [*state.arrays.items(), ('document', document)]:
-                with archive.open(name + '.npy', 'w', force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+        write_archive(hashed, [*state.arrays.items(), ('document', document)])
         file.write(_checksum_line(hashed.digest))
 
 
@@ -75,7 +71,7 @@ def read(path: str) -> State:
     Raises
     ------
     DamagedState
-        The checksum does not fit, or the file cannot be read at all.
+        The checksum does not fit, or the file cannot be read as a state.
     UserError
         The file is of another version of this program.
     """
@@ -87,16 +83,36 @@ def read(path: str) -> State:
             expected = _checksum(file, size)
             if file.read() != expected:
                 raise DamagedState(f'{path} is damaged: its checksum does not fit')
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = dict(archive)
+            content = read_archive(file, size)
+        document = json.loads(content.pop('document').tobytes())
+        if not isinstance(document, dict) or 'version' not in document:
+            raise DamagedState(f'{path} is damaged: it does not say of which version it is')
+    except DamagedState:
+        raise
     except OSError as error:
         raise DamagedState(f'{path} cannot be read: {error.strerror or error}') from error
-    document = json.loads(arrays.pop('document').tobytes())
+    except DAMAGES as error:
+        raise DamagedState(f'{path} is damaged: it holds no training state ({error!s:.200})') from error
     if document['version'] != VERSION:
         raise UserError(f'{path}: this program writes version {VERSION}, the file has {document["version"]!r}; '
                         'resume with the version that made it')
-    return State(arrays, document)
+    return State(content, document)
+
+
+def fitting(content: dict[str, np.ndarray], name: str, like: np.ndarray) -> np.ndarray:
+    """The array `name` of a training state.
+
+    Raises
+    ------
+    UserError
+        There is none, or it has another shape or type than `like`.
+    """
+    array = content.get(name)
+    if array is None or array.shape != like.shape or array.dtype != like.dtype:
+        found = 'no such array' if array is None else f'{array.dtype} {array.shape!s:.80}'
+        raise UserError(f'the training state is that of another run: of {name}, {like.dtype} {like.shape}, it has '
+                        f'{found}; resume with the options and the version of this program that made it')
+    return array
 
 
 def _checksum(file, size):

@@ -119,6 +119,30 @@ def state_2018(func, variables, name='Gs', **static_kwargs):
             'build_func_name': func, 'variables': values}
 
 
+def text_of_python_2(value):
+    """Lines of a pickle of protocol 0 as Python 2.7 writes it; a network of 2017 is a state with 'build_func_spec'."""
+    if isinstance(value, (tuple, list)):
+        return b'(' + b''.join(map(text_of_python_2, value)) + (b't' if isinstance(value, tuple) else b'l')
+    if isinstance(value, dict):
+        items = b''.join(text_of_python_2(key) + text_of_python_2(item) + b's' for key, item in value.items())
+        if 'build_func_spec' not in value:
+            return b'(d' + items
+        return b'ccopy_reg\n_reconstructor\n(cnetwork\nNetwork\nc__builtin__\nobject\nNtR(d' + items + b'b'
+    if isinstance(value, (np.ndarray, np.generic)):
+        dtype = b'cnumpy\ndtype\n' + text_of_python_2((value.dtype.str[1:], 0, 1)) + b'R' + text_of_python_2(
+            (3, '<', None, None, None, -1, -1, 0)) + b'b'
+        if isinstance(value, np.generic):
+            return b'cnumpy.core.multiarray\nscalar\n(' + dtype + text_of_python_2(value.tobytes()) + b'tR'
+        return b'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n' + text_of_python_2((0,)) + text_of_python_2(
+            'b') + b'tR(' + text_of_python_2(1) + text_of_python_2(value.shape) + dtype + b'I00\n' + text_of_python_2(
+            value.tobytes()) + b'tb'
+    if isinstance(value, (str, bytes)):
+        return b'S' + repr(value.encode('latin1') if isinstance(value, str) else value)[1:].encode() + b'\n'
+    if value is None:
+        return b'N'
+    return (b'I%02d\n' if isinstance(value, bool) else b'I%d\n' if isinstance(value, int) else b'F%r\n') % value
+
+
 def with_numpy_names(data, core):
     """The pickle, of protocol 2 or 3, as NumPy 1 (`core` is 'core') or NumPy 2 ('_core') would have written it."""
     return re.sub(rb'cnumpy\._?core\.', b'cnumpy.%s.' % core.encode(), data)

@@ -25,6 +25,7 @@ from tests.helpers import (
     small_state_2018,
     state_2017,
     state_2018,
+    text_of_python_2,
     training_functions,
     with_numpy_names,
     write,
@@ -260,6 +261,25 @@ def test_pickle_of_protocol_5():
     folder = GOLDEN / 'tf' / 'pickles'
     assert_same_data(states(folder / 'cond16-protocol5.pkl'), states(folder / 'cond16.pkl'))
     assert load_pkl(folder / 'cond16-protocol5.pkl')[0].get_var('lod') == np.float32(0.4)
+
+
+def test_text_of_python_2(tmp_path):
+    """The snapshot of the 2017 release in protocol 0, in which its trainings could have been told to write it."""
+    data = text_of_python_2(tuple(states(GOLDEN / 'snapshot.pkl'))) + b'.'
+    assert data.isascii() and b'\\xff' in data
+    path = write(tmp_path, data)
+    assert_same_data(states(path), states(GOLDEN / 'snapshot.pkl'))
+    for ours, other in zip(load_pkl(path), load_pkl(GOLDEN / 'snapshot.pkl'), strict=True):
+        assert_same_network(ours, other)
+
+
+def test_a_network_of_2017_without_toplevel_params(tmp_path):
+    state = small_state_2017()
+    expected, = load_pkl(write(tmp_path, dumps([('network.Network', {**state, 'toplevel_params': {
+        'cur_lod': np.float32(0)}})])))
+    del state['toplevel_params']
+    net, = load_pkl(write(tmp_path, dumps([('network.Network', state)])))
+    assert_same_network(net, expected)
 
 
 def test_numpy_2_names_in_protocol_5(tmp_path):

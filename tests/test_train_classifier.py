@@ -1,6 +1,7 @@
 """train_classifier: reads digits, and its files of weights."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import pytest
 import dataset_tool
 import theano_env
 import train_classifier
+from common.arrays import save_arrays
 from common.errors import UserError
 from data.dataset import Dataset
 from metrics import classifier
-from tests.helpers import ANY_ENGINE
+from nets.network import Network
+from tests.helpers import ANY_ENGINE, text_of_python_2
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
@@ -66,3 +69,52 @@ def test_mistakes(digits_path, tmp_path, capsys):
         assert train_classifier.main([*argv, '--engine', 'torch']) == 1
         error = capsys.readouterr().err
         assert error.startswith('train_classifier.py: error: ') and message in error and error.count('\n') == 1
+
+
+def test_the_classifier_of_the_release(tmp_path):
+    """A pickle of the values in Lasagne's order, nothing else: it reads what the network does that they are of."""
+    theano_env.configure(ANY_ENGINE, {'device': 'cpu'})
+    random = np.random.RandomState(3)
+    network = Network('classifier', func='networks.mnist_classifier')
+    for name, var in network.vars.items():
+        network.set_var(name, random.randn(*var.get_value().shape).astype(np.float32) / 9)
+    values = [var.get_value() for var in network.vars.values()]
+    assert len(values) == 14
+    images = random.randint(256, size=(20, 1, 32, 32)).astype(np.uint8)
+    expected = classifier.classify(network, images)
+    assert len(set(expected)) > 1
+    path = tmp_path / 'classifier.pkl'
+    for content in (text_of_python_2(values) + b'.', pickle.dumps(values, 2)):
+        path.write_bytes(content)
+        np.testing.assert_array_equal(classifier.load_classifier(path, 32)(images), expected)
+    with pytest.raises(UserError, match='reads images of 32x32, these are 64x64'):
+        classifier.load_classifier(path, 64)
+
+
+def test_other_pickles_are_no_classifiers(tmp_path):
+    network = Network('classifier', func='networks.mnist_classifier')
+    values = [var.get_value() for var in network.vars.values()]
+    path = tmp_path / 'other.pkl'
+    for content in ([], 7, values[:-1], values[::-1], [*values[:-2], np.zeros((384, 20), 'f4'), values[-1]],
+                    [*values[:-1], np.full(10, np.nan, 'f4')], [*values[:-1], np.arange(10)], values + values,
+                    (np.zeros(3),) * 14, [np.float32(1)] * 14, [values[0]] * 14, 'text'):
+        path.write_bytes(pickle.dumps(content, 2))
+        with pytest.raises(UserError, match='other.pkl: .*') as raised:
+            classifier.load_classifier(path, 32)
+        assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize('meta', [
+    {}, [], {'num_channels': 1, 'resolution': 32, 'label_size': 10 ** 12}, {'num_channels': 1, 'resolution': 32},
+    {'num_channels': 10 ** 9, 'resolution': 32, 'label_size': 10},
+    {'num_channels': 1, 'resolution': '32', 'label_size': 1},
+    {'num_channels': 1, 'resolution': 32, 'label_size': 2 ** 14}])
+def test_descriptions_that_are_wrong(meta, tmp_path):
+    network = Network('classifier', func='networks.mnist_classifier', num_channels=1, resolution=32, label_size=10)
+    classifier.save_classifier(network, tmp_path / 'c.npz')
+    classifier.load_classifier(tmp_path / 'c.npz', 32)
+    with np.load(tmp_path / 'c.npz') as good:
+        save_arrays(tmp_path / 'c.npz', {**good, 'meta': json.dumps(meta)})
+    with pytest.raises(UserError, match='c.npz: is no file of weights') as raised:
+        classifier.load_classifier(tmp_path / 'c.npz', 32)
+    assert '\n' not in str(raised.value)

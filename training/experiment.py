@@ -25,7 +25,7 @@ from data.dataset import Dataset
 from data.hdf5_format import labels_path
 from metrics import digit_recognition, evaluation
 from nets.network import Network
-from nets.pickles import load_pkl
+from nets.pickles import load_gan
 from nets.ranks import SINGLE, Ranks
 from runs import states
 from runs.folder import create_result_subdir, in_use, sizes_of_growing_files
@@ -46,8 +46,10 @@ from training.recorded import RECORD, make_record
 from training.resume import Start, find_start, resume_in
 
 
-def open_dataset(experiment: dict, data_dir: str) -> Dataset:
-    """Open the dataset of an experiment; build it first where the experiment says how and it is not there."""
+def open_dataset(experiment: dict, data_dir: str, make: bool = True) -> Dataset:
+    """Open the dataset of an experiment; `make` it first where the experiment says how and it is not there."""
+    if not make:
+        experiment = {'dataset': experiment['dataset'], 'desc': str(experiment.get('desc', ''))}
     kwargs = dict(experiment['dataset'])
     check_arguments('dataset', kwargs, Dataset)
     kwargs['h5_path'] = data_path(kwargs['h5_path'], data_dir)
@@ -278,7 +280,7 @@ def prepare(experiment: dict, data_dir: str, networks: str | None = None) -> tup
     if not os.path.isfile(networks):
         raise UserError(f'train.resume_run_id: there is no network pickle {networks}')
     print(f'G and D come from {networks}; the options of the sections G and D are not used')
-    G, D, Gs = load_pkl(networks)
+    G, D, Gs = load_gan(networks, [experiment[name]['func'] for name in 'GD'])
     label_shape, image_shape = [None, training_set.label_size], [None, *training_set.shape]
     for name, expected, found in [('images of D', [image_shape], D.input_shapes[:1]),
                                   ('images of G', [image_shape], G.output_shapes[:1]),

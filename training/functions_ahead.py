@@ -12,6 +12,7 @@ import theano_env
 from common.errors import UserError
 from nets import updates
 from nets.network import Network
+from runs.states import fitting
 from training.schedule import Schedule, lod_range_of
 from training.steps import TrainingFunctions, compile_training_functions, layer_streams, seed_streams
 
@@ -77,14 +78,17 @@ class FunctionsAhead:
             functions = self.functions = self._compile(schedule)
             self.lod_range = lod_range_of(schedule)
             values = [arrays[name] for name in sorted(arrays) if name.startswith('functions/')]
-            if [value.shape for value in values] != [var.get_value(borrow=True).shape for var in functions.variables]:
+            if [(value.shape, value.dtype) for value in values] != [
+                    (var.get_value(borrow=True).shape, var.get_value(borrow=True).dtype)
+                    for var in functions.variables]:
                 raise UserError('the training state is that of other losses or steps; resume with the options of '
                                 'the run and the version of this program that made it')
             for var, value in zip(functions.variables, values, strict=True):
                 var.set_value(value)
         for index, var in enumerate(self.outliving):
-            var.set_value(arrays[f'optimizer/{index:04d}'])
-        self.layer_rstates = [arrays[f'layer_rstates/{index:04d}'] for index in range(len(self.layer_streams))]
+            var.set_value(fitting(arrays, f'optimizer/{index:04d}', var.get_value(borrow=True)))
+        self.layer_rstates = [fitting(arrays, f'layer_rstates/{index:04d}', np.asarray(stream.rstate))
+                              for index, stream in enumerate(self.layer_streams)]
         return functions
 
     def prepare(self, schedule: Schedule) -> None:

@@ -218,7 +218,8 @@ def check_arguments(section: str, kwargs: dict, func: Callable, given: Iterable[
         Options that are no parameters.
     """
     parameters, given = parameters_of(section, func), set(given)
-    check_keys(section, kwargs, (set(parameters) - given) | {'func'} | set(more))
+    has_func = section in ('train', *FUNC_EXAMPLES)
+    check_keys(section, kwargs, (set(parameters) - given) | ({'func'} if has_func else set()) | set(more))
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in kwargs and name not in given:
             raise UserError(f'{section}.{name}: is missing, {func.__name__} needs it')

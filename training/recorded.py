@@ -6,7 +6,6 @@
 import argparse
 import json
 import os
-import re
 from collections.abc import Callable, Collection, Iterable
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -14,15 +13,25 @@ from typing import Any, NamedTuple
 import theano_env
 from common import defaults
 from common.errors import UserError
+from common.options import parse_text
 from nets.pickles import BUILD_FUNCS
 from nets.ranks import Ranks
 from runs import records
 from runs.folder import can_go_on, is_pickle, locate_run_dir
-from training.options import RESUME_OPTIONS, as_recorded, resolve_config
+from training.options import RESUME_OPTIONS, as_recorded, is_training, resolve_config
 
-RECORD = 'run'              # The section of config.txt that is not one of the experiment.
-CHANGED_DEFAULTS = 'changed_defaults'      # In it and in states: which changes they know of, see common.defaults.
-FUNCTIONS = re.compile(r'dataset_tool\.create_\w+|train\.train_gan|' + '|'.join(map(re.escape, sorted(BUILD_FUNCS))))
+RECORD = 'run'              # The section of config.txt that is not one of the experiment...
+CHANGED_DEFAULTS = 'changed_defaults'      # (In states, too: which changes they know of, see common.defaults.)
+RECORDED: dict[str, type] = {       # ...and what is in it, see make_record.
+    'experiment': str, 'set': list, 'engine': str, 'device': str, 'precision': str, 'theano_flags': dict,
+    'data_dir': str, 'data_set': str, 'networks': str, CHANGED_DEFAULTS: list}
+# The functions that a file may name, by section. All others are the user's own: their names count in config.py and on
+# the command line only.
+FUNCTIONS: dict[str, set[str]] = {
+    'train': {'train.train_gan'}, 'G': BUILD_FUNCS, 'D': BUILD_FUNCS,
+    'create_dataset': {f'dataset_tool.create_{name}' for name in (
+        'mnist', 'mnistrgb', 'cifar10', 'cifar100', 'svhn', 'lsun', 'celeba', 'celebahq', 'from_images',
+        'from_tfrecords', 'digits')}}
 
 
 class Chosen(NamedTuple):
@@ -88,23 +97,53 @@ def read_folder(run_dir: str, trusted: Iterable[str] = ()) -> tuple[dict, dict]:
             'its config.txt is damaged'
         raise UserError(f'train.resume_run_id: {run_dir} is not the folder of a run: {reason}')
     record = config.pop(RECORD, {})
-    record = record if isinstance(record, dict) else {}
+    record = {key: value for key, value in (record.items() if isinstance(record, dict) else ())
+              if isinstance(value, RECORDED.get(key, ()))}
     if 'dataset' not in config:
         raise UserError(f'train.resume_run_id: {run_dir} is not the folder of a training: train.py made something else '
                         'there')
-    check_functions(run_dir, config, trusted)
-    # The sections are checked.
-    config = as_recorded(config, record.get(CHANGED_DEFAULTS))
-    experiment = resolve_config(SimpleNamespace(experiments={run_dir: config}, variants={}), run_dir)
+    experiment = checked(run_dir, config, trusted, record.get(CHANGED_DEFAULTS))
+    for named in named_by(_overrides(record)):
+        check_functions(run_dir, named, trusted)
     for option in RESUME_OPTIONS:
         experiment['train'].pop(option, None)
     return experiment, record
+
+
+def checked(run_dir: str, experiment: dict, trusted: Iterable[str], known: Any) -> dict:
+    """An experiment out of the files of a training, see :func:`training.options.resolve_config`.
+
+    `known` are the changed defaults that the files know of, see :func:`training.options.as_recorded`.
+
+    Raises
+    ------
+    UserError
+        It is no experiment that trains, or names a function that is neither ours nor `trusted`.
+    """
+    check_functions(run_dir, experiment, trusted)
+    try:
+        json.dumps(experiment)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f'{run_dir}: its experiment has options that are no plain data ({error})') from error
+    experiment = as_recorded(experiment, known)
+    experiment = resolve_config(SimpleNamespace(experiments={run_dir: experiment}, variants={}), run_dir)
+    if not is_training(experiment):
+        raise UserError(f'train.resume_run_id: {run_dir} is not the folder of a training: its train.func='
+                        f'{experiment["train"]["func"]!r} does not train')
+    return experiment
 
 
 def functions_of(experiments: Iterable[Any]) -> set[str]:
     """The functions that experiments or variants name."""
     return {section['func'] for experiment in experiments if isinstance(experiment, dict)
             for section in experiment.values() if isinstance(section, dict) and isinstance(section.get('func'), str)}
+
+
+def named_by(overrides: Iterable[str]) -> list[dict]:
+    """What overrides ``'SECTION.func=NAME'`` say, for :func:`functions_of` and :func:`check_functions`."""
+    parts = [override.partition('=') for override in overrides]
+    return [{path.partition('.')[0].strip(): {'func': parse_text(path, text)}} for path, _equals, text in parts
+            if path.partition('.')[2].strip() == 'func']
 
 
 def check_functions(run_dir: str, experiment: dict, trusted: Iterable[str] = ()) -> None:
@@ -114,8 +153,10 @@ def check_functions(run_dir: str, experiment: dict, trusted: Iterable[str] = ())
     """
     trusted = set(trusted)
     for section, options in experiment.items():
-        func = options.get('func', 'train.train_gan') if isinstance(options, dict) else 'train.train_gan'
-        if not isinstance(func, str) or not FUNCTIONS.fullmatch(func) and func not in trusted:
+        if not isinstance(options, dict) or 'func' not in options:
+            continue
+        func = options['func']
+        if not isinstance(func, str) or func not in FUNCTIONS.get(section, ()) and func not in trusted:
             raise UserError(f'{run_dir}: {section}.func={func!r:.80} is no function of this program; if you trust it, '
                             'name it in an experiment of config.py')
 
@@ -145,7 +186,8 @@ def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan
     record: dict = {}
     if args.resume and not is_pickle(args.resume):
         run_dir = locate_run_dir(args.resume, args.result_dir, can_go_on)
-        experiment, record = read_folder(run_dir, trusted_functions(config))
+        trusted = trusted_functions(config) | functions_of(named_by(args.overrides))
+        experiment, record = read_folder(run_dir, trusted)
         if args.experiment is None:
             if ranks.rank == 0 and (note := config_note(config, experiment, record)):
                 print(f'{run_dir} goes on as it was, {note}')

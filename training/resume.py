@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,14 +22,17 @@ from runs.folder import (
     locate_network_pkl,
     locate_run_dir,
 )
-from runs.records import read_command
-from runs.states import State
+from runs.records import is_finite, read_command
+from runs.states import State, fitting
 from training.functions_ahead import FunctionsAhead
-from training.options import as_recorded, with_defaults
-from training.recorded import CHANGED_DEFAULTS, check_functions, differing_options, functions_of, read_folder
+from training.options import with_defaults
+from training.recorded import CHANGED_DEFAULTS, checked, differing_options, functions_of, read_folder
+from training.reporting import Tick
 from training.schedule import Schedule
 from training.snapshots import SnapshotGrid
 from training.steps import TrainingFunctions
+
+LARGEST_COUNT = 2 ** 53     # Of images and bytes.
 
 
 def state_arrays(networks: dict[str, Network], exponents: Sequence, compiler: FunctionsAhead, dataset: Dataset,
@@ -56,17 +59,64 @@ def restore_state(state: State, networks: dict[str, Network], exponents: Sequenc
     """
     arrays, document = state
     for key, net in networks.items():
-        for name in net.trainables if key == 'Gs' else net.vars:
-            net.set_var(name, arrays[f'{key}/{name}'])
+        for name, var in (net.trainables if key == 'Gs' else net.vars).items():
+            net.set_var(name, fitting(arrays, f'{key}/{name}', var.get_value(borrow=True)))
     for index, var in enumerate(exponents):
         if var and f'loss_scaling/{index}' in arrays:
-            var.set_value(arrays[f'loss_scaling/{index}'])
-    dataset.set_state({key[len('reader/'):]: value for key, value in arrays.items() if key.startswith('reader/')})
-    size, *contents = [arrays['grid/' + key] for key in SnapshotGrid._fields]
+            var.set_value(fitting(arrays, f'loss_scaling/{index}', var.get_value()))
+    dataset.set_state({'order': arrays.get('reader/order', np.zeros(0, np.int64)),
+                       'position': fitting(arrays, 'reader/position', np.asarray(0))})
+    grid = _stored_grid(arrays, networks['G'], dataset)
     functions = compiler.set_state(arrays, document['lod_range'], schedule)
     algorithm, *rest = document['numpy_random']
-    np.random.set_state((algorithm, arrays['numpy_random'], *rest))
-    return SnapshotGrid(tuple(map(int, size)), *contents), functions
+    np.random.set_state((algorithm, fitting(arrays, 'numpy_random', np.empty(624, np.uint32)), *rest))
+    return grid, functions
+
+
+def _stored_grid(arrays, G, dataset):
+    """The SnapshotGrid in a training state."""
+    size = [int(number) for number in fitting(arrays, 'grid/size', np.array([1, 1]))]
+    num, reals = size[0] * size[1], arrays.get('grid/reals')
+    if min(size) < 1 or reals is None or reals.shape[:1] != (num,):
+        raise UserError(f'the training state is damaged: it says that its pictures are {size[0]}x{size[1]} images')
+    likes = {'reals': np.empty((num, *dataset.shape), np.uint8),
+             'latents': np.empty((num, G.input_shape[1]), np.float32),
+             'labels': np.empty((num, dataset.label_size), np.float32)}
+    return SnapshotGrid((size[0], size[1]), *[fitting(arrays, 'grid/' + name, like) for name, like in likes.items()])
+
+
+# What the training reads in the document of a state, and what it has to be.
+DOCUMENT: dict[str, Callable[[Any], bool]] = {
+    'experiment': lambda value: isinstance(value, dict),
+    'command': lambda value: isinstance(value, str),
+    'networks': lambda value: value is None or isinstance(value, str),
+    'lod_range': lambda value: isinstance(value, list),
+    'growing_files': lambda value: isinstance(value, dict) and all(map(_is_count, value.values())),
+    'numpy_random': lambda value: isinstance(value, list) and len(value) == 4 and value[0] == 'MT19937' and all(
+        map(_is_count, value[1:3])) and value[1] <= 624 and is_finite(value[3]),
+    'tick': lambda value: isinstance(value, dict) and all(map(is_finite, [
+        value.get('compile_seconds'), *_one_each(value.get('sums')), *_one_each(value.get('counts'))])),
+    **dict.fromkeys(['cur_nimg', 'cur_tick', 'tick_start_nimg'], lambda value: _is_count(value)),
+    **dict.fromkeys(['seconds', 'tick_seconds', 'gdrop_average'], is_finite),
+}
+
+
+def _is_count(value):
+    return type(value) is int and 0 <= value < LARGEST_COUNT
+
+
+def _one_each(value):
+    """A list with a number for each name of a tick; [None] of anything else."""
+    return value if isinstance(value, list) and len(value) == len(Tick.names) else [None]
+
+
+def check_document(run_dir: str, document: dict) -> dict:
+    """The document of a training state in `run_dir`; a `UserError` unless it has what the training reads in it."""
+    wrong = [name for name, is_right in DOCUMENT.items() if not is_right(document.get(name))]
+    if wrong:
+        raise UserError(f'{run_dir}: its newest training state is not one of this program, {" and ".join(wrong)} '
+                        'should be something else; start a new run from its networks with train.resume_snapshot')
+    return document
 
 
 class Start(NamedTuple):
@@ -138,11 +188,11 @@ def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environmen
     trusted = functions_of([experiment])
     in_folder, recorded_facts = read_folder(run_dir, trusted)
     state = states.newest(run_dir)
-    recorded: dict = state.document if state else {
-        'experiment': in_folder, 'command': read_command(run_dir), CHANGED_DEFAULTS: defaults.CHANGED}
-    check_functions(run_dir, recorded['experiment'], trusted)
-    recorded_options, options = (with_defaults(entry, train_gan) for entry in (
-        as_recorded(recorded['experiment'], recorded.get(CHANGED_DEFAULTS)), experiment))
+    recorded: dict = {'experiment': in_folder, 'command': read_command(run_dir)}
+    if state:
+        recorded = check_document(run_dir, state.document)
+        recorded['experiment'] = checked(run_dir, recorded['experiment'], trusted, recorded.get(CHANGED_DEFAULTS))
+    recorded_options, options = (with_defaults(entry, train_gan) for entry in (recorded['experiment'], experiment))
     differing = differing_options(recorded_options, options)
     changed = []
     if experiment['train'].get('resume_with_changes'):

@@ -197,6 +197,15 @@ def hostile():
         'arrays again and again': b'B\xa0\x86\1\0' + b'\0' * 100000 + b'q\0' + (
             global_name('numpy.core.numeric _frombuffer') + b'(h\0' + global_name('numpy dtype') + text('f4')
             + b'\x85RM\xa8\x61\x85' + text('C') + b'tR0') * 1000 + b'.',
+        # Small files that would take gigabytes, or minutes.
+        'ordered dicts again and again': b'](' + b''.join(text(str(i)) + b'N\x86' for i in range(2000)) + b'eq\0' + (
+            global_name('collections OrderedDict') + b'h\0\x85R') * 2000 + b'.',
+        'networks again and again': b'](' + network(b'}')[2:-1] * 10 ** 5 + b'e.',
+        'marks': b'(' * 10 ** 6 + b'N.', 'notes': b'\x80\x04N' + b'\x94' * 10 ** 6 + b'.',
+        'names again and again': b'\x80\x04' + text('numpy') + b'\x94' + text('ndarray') + b'\x94('
+        + b'h\0h\1\x93' * 10 ** 5 + b'l.',
+        'one item again and again': b'}' + text('k') + b'q\0(' + b'h\0N' * 10 ** 5 + b'u.',
+        'many arguments': global_name('numpy dtype') + b'(' + b'N' * 10 ** 5 + b'tR.',
         'another encoding': call('_codecs encode', 'x', 'rot13'), 'bytes of a number': call('builtins bytes', 10 ** 10),
         'text beyond latin1': call('_codecs encode', '\u2603', 'latin1'),
         'axes out of order': call('numpy.core.numeric _frombuffer', 1), 'append to a dict': b'}NaN.',
@@ -216,6 +225,43 @@ def test_hostile_pickles(what, tmp_path):
     result = read(write(tmp_path, HOSTILE[what]))
     assert isinstance(result, str) and 'cannot be read as networks' in result, result
     assert not os.path.exists('/tmp/hostile-pickle-ran')
+
+
+def test_states_that_stand_for_much_more_than_they_are(tmp_path):
+    """By means of the memo: lists in lists as an argument, a long name for many variables."""
+    lists = b''.join(b'(' + (b'h%c' % (level - 1) if level else b'N') * 900 + b'lq%c0' % level for level in range(3))
+    spec = {'func': text('G_paper'), 'x': b'h\2'}
+    state = {'build_func_spec': b'}(' + b''.join(text(key) + value for key, value in spec.items()) + b'u',
+             'param_values': b']'}
+    ours = {'version': 3, 'name': 'G', 'func': 'networks.G_paper', 'static_kwargs': {}, 'toplevel_values': {}}
+    name = text('x' * 10 ** 5) + b'K\1\x86q\0'
+    named = {**{key: pickle.dumps(value, 2)[2:-1] for key, value in ours.items()},
+             'param_values': b'](' + b'h\0' * 20000 + b'e'}
+    wide = b'(' + b'N' * 10 ** 5 + b'lq\0(' + b'h\0' * 9000 + b'lq\2'
+    for before, items, cls in ((lists, state, 'network Network'), (wide, state, 'network Network'),
+                               (name, named, 'tfutil_shim Network')):
+        body = b'}(' + b''.join(text(key) + value for key, value in items.items()) + b'u'
+        assert isinstance(read(write(tmp_path, before + network(body, cls)[2:])), str)
+
+
+def test_random_loops_take_little_memory(tmp_path):
+    """A few opcodes at random, again and again."""
+    pieces = [b'N', b']', b'}', b')', b'(', b'e', b'l', b't', b'd', b'u', b'a', b's', b'2', b'0', b'1', b'q\0', b'h\0',
+              b'q\1', b'h\1', b'\x85', b'\x86', b'R', b'b', b'\x81', b'K\1', text('latin1'), text('f4'),
+              global_name('numpy dtype'), global_name('collections OrderedDict'), global_name('_codecs encode')]
+    for seed in range(40):
+        random = np.random.RandomState(seed)
+        loop = b''.join(pieces[index] for index in random.randint(len(pieces), size=random.randint(1, 6)))
+        read(write(tmp_path, b'\x80\x02]q\0)q\1' + loop * (20000 // len(loop)) + b'.'))
+
+
+def test_there_is_a_limit_to_the_number_of_networks(tmp_path):
+    """Their arrays may be small, the graphs of their layers are not."""
+    state = small_state_2018()
+    for num, is_read in ((3, True), (17, False)):
+        networks = dumps([('tfutil.Network', dict(state)) for _index in range(num)])
+        # Behind the end is room for their arrays.
+        assert isinstance(read(write(tmp_path, networks + bytes(10 ** 5))), str) != is_read
 
 
 def test_registered_extensions_are_refused(tmp_path):
