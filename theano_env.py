@@ -18,7 +18,6 @@ The engines theano and python need NumPy 1; torch runs on NumPy 2, too.
 import argparse
 import contextlib
 import ctypes.util
-import difflib
 import importlib.util
 import os
 import shutil
@@ -32,6 +31,9 @@ import theano_torch
 from theano_torch.compat import NUMPY_2, USER_DEVICE, theano
 
 import numpy as np
+
+from common.errors import did_you_mean
+from common.old_options import advice
 
 ENGINES = ('auto', 'torch', 'theano', 'python')
 COMPILING = threading.RLock()   # For whoever compiles functions beside other threads: Theano is not made for that.
@@ -158,9 +160,8 @@ def _set_flags(flags: dict[str, object]) -> None:
     known = {param.fullname: param for param in _config_var_list}
     for name, value in flags.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise EnvironmentProblem('theano_flags[%r]: Theano has no such flag%s' % (
-                name, '; did you mean %r?' % near[0] if near else ''))
+            raise EnvironmentProblem(f'theano_flags[{name!r}]: Theano has no such flag'
+                                     f'{advice(f"theano_flags.{name}") or did_you_mean(name, known)}')
         section, _, leaf = name.rpartition('.')
         owner = theano.config
         for part in filter(None, section.split('.')):

@@ -17,6 +17,7 @@ import loss
 import metrics
 from common.errors import UserError, did_you_mean
 from common.objects import defaults_of, import_obj
+from common.old_options import advice
 from common.options import Names, Run, RunName, Seed, Snapshot, annotations_of, check_value, parse_text, short_repr
 from common.options import check_options as check_options_of
 from data.dataset import Dataset
@@ -217,7 +218,7 @@ def check_arguments(section: str, kwargs: dict, func: Callable, given: Iterable[
 def check_keys(section: str, given: Iterable[str], valid: Iterable[str]) -> None:
     for key in given:
         if key not in valid:
-            raise UserError(f'{section}.{key}: no such option{nearest(key, valid)}')
+            raise UserError(f'{section}.{key}: no such option{advice(f"{section}.{key}") or nearest(key, valid)}')
 
 
 def nearest(word: object, candidates: Iterable) -> str:
