@@ -29,6 +29,7 @@ import theano_env
 import train
 import train_classifier
 from common.errors import UserError, exit_status
+from common.options import check_settings, reading_config
 from data import hdf5_format
 from data.hdf5_writer import HDF5Writer
 from metrics import evaluation
@@ -203,6 +204,8 @@ def run_command(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    with reading_config('reproduce.py'):
+        check_settings(config)
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--parts', nargs='+', choices=list(PARTS), default=list(PARTS), help='default: all')
     parser.add_argument('--seeds', type=int, default=len(SEEDS), metavar='N', help='at most so many runs of each kind')

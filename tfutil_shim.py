@@ -46,15 +46,18 @@ public names of `tfutil` and what they mean here:
 `.setup_weight_histograms`                 histograms at every `save_summaries` to a TensorBoard `SummaryWriter`
 ========================================== ============================================================================
 
-Of our own: `get_autosummaries` and `Autosummaries`, and what the docstrings of `Network` and `Optimizer` mention.
+Of our own: `get_autosummaries`, `Autosummaries`, `Updates`, and what the docstrings of `Network` and `Optimizer`
+mention.
 
 There are no sessions: variables are Theano shared variables, which always hold a value. What TensorFlow calls an update
-op is here a dict {shared variable: new value}, as `theano.function` takes in `updates`.
+op is here `Updates`, a dict {shared variable: new value} as `theano.function` takes in `updates`; any other dict is a
+structure of expressions that `run` evaluates.
 """
 
 from common.objects import call_func_by_name, find_obj_in_module, import_module, import_obj
 from nets.network import Network
 from nets.tf_functions import (
+    Updates,
     absolute_name_scope,
     exp2,
     flatten,

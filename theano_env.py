@@ -37,6 +37,7 @@ from common.old_options import advice
 
 ENGINES = ('auto', 'torch', 'theano', 'python')
 COMPILING = threading.RLock()   # For whoever compiles functions beside other threads: Theano is not made for that.
+THEANOS_OWN_MODE = 'Mode'       # The value of theano.config.mode until something is chosen.
 PRECISIONS = ('auto', 'float32', 'tf32', 'bfloat16', 'float16')
 
 
@@ -125,6 +126,12 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
     theano.config.mode = mode
     return Environment(engine, device, precision, 'Engine: %s, %s%s' % (
         description, theano.config.floatX, '' if precision == 'float32' else ', products in ' + precision))
+
+
+def ensure_configured() -> None:
+    """:func:`configure` with its defaults, unless something has already chosen what runs Theano functions."""
+    if isinstance(theano.config.mode, str) and theano.config.mode == THEANOS_OWN_MODE:
+        configure()
 
 
 def _parse_device(device: str, local_rank: int | None = None) -> str:

@@ -223,7 +223,7 @@ def test_copy_values_from_another_network():
     (None, r'func=None'),
     ('networks.G_papre', r"no 'G_papre' in networks; did you mean 'G_paper'"),
     ('network5.G_paper', r"no module 'network5'"),
-    ('G_paper', r'write MODULE.NAME'),
+    ('G_papre', r"no 'G_papre' in networks; did you mean 'G_paper'"),
     ('networks.G paper', r'write MODULE.NAME'),
 ])
 def test_unknown_build_function(func, message):
@@ -247,8 +247,8 @@ def test_get_output_for_merges_static_and_dynamic_arguments():
     assert isinstance(net.get_output_for(x, return_as_list=True), list)
     identity = Network('I', build_identity)
     assert tfutil_shim.is_tf_expression(identity.get_output_for(T.ftensor4()))
-    with pytest.raises(ValueError, match=r'takes 1 inputs \(latents\), got 2'):
-        net.get_output_for(x, x)
+    with pytest.raises(ValueError, match=r'takes 1 inputs \(latents\), got 3'):
+        net.get_output_for(x, x, x)
 
 
 @pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)
