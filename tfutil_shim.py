@@ -84,6 +84,9 @@ from nets.tf_training import (
 WITHOUT_MEANING = {     # Names of `tfutil` without a counterpart here.
     'create_session': 'there are no sessions: leave the call out',
     'network_import_handlers': 'pickles of the 2017 and 2018 releases are read by misc.load_pkl',
+    'tf': 'there is no TensorFlow: expressions are those of theano.tensor, evaluated by tfutil.run',
+    'get_default_session': 'there are no sessions: write tfutil.run(expressions, feeds)',
+    'get_collection': 'there are no collections: net.vars and net.trainables have the variables of a network',
 }
 
 

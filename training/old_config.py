@@ -373,6 +373,9 @@ def translate(values: dict[str, Any]) -> Entry:
         raise UserError('is no config.py of 2017 or 2018: it has a table of experiments, as ours')
     if not all(isinstance(values.get(section), dict) for section in OLD_SECTIONS):
         raise UserError(f'is no config.py of 2017 or 2018: it has no dicts {" and ".join(OLD_SECTIONS)}')
+    func = str(values['train'].get('func')).rpartition('.')[2]
+    if func == 'evaluate_metrics' or func.startswith('calc_'):
+        raise UserError(f'its train.func is {func}: run `python evaluate_metrics.py RUN --metrics NAME` instead')
     is_2018 = SECTIONS_2018 & values.keys() or 'tfrecord_dir' in values['dataset']
     translator = _Translator('2018' if is_2018 else '2017')
     for name, value in values.items():
