@@ -1,4 +1,4 @@
-"""What the 2017 Theano and the 2018 TensorFlow release left behind: their pickles and their configurations.
+"""What the 2017 Theano and the 2018 TensorFlow release left behind: pickles, configurations, options.
 
 ``python legacy.py PUBLISHED.pkl OURS.pkl`` converts a pickle; :mod:`nets.pickles` describes the formats and reads them.
 ``python legacy.py config OLD_CONFIG.py`` prints the entry for our table of experiments; see :mod:`training.old_config`.

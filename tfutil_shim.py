@@ -1,7 +1,7 @@
 """The interface of the 2018 release's `tfutil` on Theano: networks as objects, and evaluating and training them.
 
-A script written for that release works after ``import tfutil_shim as tfutil``. It knows nothing of images or GANs. All
-public names of `tfutil` and what they mean here:
+A script that keeps to it works after ``import tfutil_shim as tfutil``; what it did with TensorFlow itself has to be
+written for Theano. The module knows nothing of images or GANs. All public names of `tfutil` and what they mean here:
 
 ========================================== ============================================================================
 `run`                                      evaluate expressions and carry out updates; compiles once per fetches

@@ -79,6 +79,8 @@ def apply_overrides(experiment: dict, overrides: Iterable[str], train_gan: Calla
     for override in overrides:
         path, equals, text = override.partition('=')
         section, _, key = path.strip().partition('.')
+        if key and section not in SECTIONS and (known := advice(path.strip())):
+            raise UserError(f'--set {path.strip()}: no such option{known}')
         if key:
             check_keys('--set', [section], SECTIONS)
         if not equals or bool(key) == (section in TOP_LEVEL_TYPES) or section not in SECTIONS:
