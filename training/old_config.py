@@ -429,8 +429,10 @@ def entry_text(entry: Entry, unread: list[tuple[int, str]], path: str, train_gan
     except UserError as error:
         notes.append(f'to be mended: {error}')
     comments = [f'From {os.path.basename(path)}, of the {entry.release} release.', *notes]
-    lines = [f'# {" ".join(comment.split())}' for comment in comments]
-    lines.append(f'{entry.experiment["desc"]!r}: {{')
+    # Names and texts may hold anything, but no line that begins without '#', and nothing that cannot be written.
+    lines = [f'# {" ".join(comment.split())}'.encode('utf-8', 'backslashreplace').decode() for comment in comments]
+    desc = entry.experiment['desc']
+    lines.append(f'{desc if isinstance(desc, str) else "old"!r}: {{')
     for section, options in entry.experiment.items():
         head = f'    {section!r}: '
         value = pprint.pformat(options, width=110 - len(head), sort_dicts=False)

@@ -90,6 +90,7 @@ def test_utilities(tmp_path, capsys):
     ("train.total_kimg = 'long'", "to be mended: train.total_kimg='long': must be"), ('a, b = 1', 'not read'),
     ("desc = 'a\\n\"\"\"\\\\b'", 'to be mended'), ('G = {1: 2}', 'G.1 = 2'), ('del train.nothing', 'not read'),
     ("train['a\\nimport os'] = 1", 'not known'), ('G = 3', 'G = 3'),
+    ('desc = [1]', 'to be mended: desc=[1]'), ("train['\\ud800'] = 1", 'ud800 = 1: no counterpart'),
     ('sched = {}; grid = dict(size=(2, 2))', 'release'),
     ('if unknown: train.total_kimg = 1', '(unknown is not known)'), ('1 < train', 'not read'),
 ])
