@@ -380,6 +380,7 @@ class Network(NetworkOf2017):
             may draw noise and move their statistics. If the network has a top-level ``cur_lod``, ``min_lod`` and
             ``max_lod`` are by default its floor and ceil: the same outputs for less work.
         """
+        theano_env.ensure_configured()
         arrays = self._check_inputs(in_arrays)
         if minibatch_size is not None and minibatch_size < 1:
             raise UserError(f'minibatch_size={minibatch_size!r}: must be at least 1')

@@ -5,6 +5,7 @@ from typing import Any
 
 import lasagne
 
+import theano_env
 from common.errors import UserError, did_you_mean
 
 
@@ -63,6 +64,7 @@ class NetworkOf2017:
         UserError
             There is none; the message has the nearest name.
         """
+        theano_env.ensure_configured()
         layers = {layer.name: layer for layer in lasagne.layers.get_all_layers(self.output_layers)}
         if name not in layers:
             raise UserError(f'{self.name} has no layer {name!r}{did_you_mean(name, layers)}')

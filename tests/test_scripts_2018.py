@@ -25,6 +25,7 @@ import util_scripts
 from common.console import is_logged
 from common.errors import UserError
 from tests.helpers import GOLDEN, load_golden
+from training.options import check_options
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +92,9 @@ def test_extremes_of_the_critic():
     images = Gs.run(latents, np.zeros([12, 0]))
     scores, labels = D.run(images, minibatch_size=4)
     assert scores.shape == (12, 1) and labels.shape == (12, 0)
+    compiled = len(D._functions)
+    np.testing.assert_array_equal(D.run(images, minibatch_size=4)[0], scores)
+    assert len(D._functions) == compiled
     order = np.argsort(np.ravel(scores))
     name = misc.get_id_string_for_network_pkl(misc.locate_network_pkl(1))
     misc.save_image_grid(images[order[[0, -1]]], f'{name}-extremes.png', drange=[-1, 1])
@@ -198,8 +202,7 @@ def test_reals_as_in_the_2018_release():
 
 
 def test_config_of_their_own(capsys, monkeypatch):
-    """An old config, read by `legacy.py config` and pasted into ours, trains."""
-    dataset_tool.create_digits('datasets/digits.h5', resolution=8)
+    """An old config, read by `legacy.py config` and pasted into ours, is an experiment."""
     with open('old_config.py', 'w', encoding='utf-8') as old_config:
         old_config.write('''
 class EasyDict(dict):
@@ -217,7 +220,6 @@ if 0: raise SystemExit('not executed')
 for net in (G, D): net.update(fmap_base=16, fmap_max=4)
 G.latent_size = 4; num_gpus = 1
 ''')
-    capsys.readouterr()
     assert legacy.main(['config', 'old_config.py']) == 0
     printed = capsys.readouterr().out
     assert 'num_gpus = 1: no counterpart: start with torchrun' in printed
@@ -226,25 +228,26 @@ G.latent_size = 4; num_gpus = 1
     entry = experiments['pgan-digits']
     assert entry['loss'] == {'type': 'iwass', 'iwass_lambda': 5.0} and entry['G']['func'] == 'networks_2018.G_paper'
     assert entry['train']['minibatch_overrides'] == {4: 8} and entry['random_seed'] == 3
-    for net in 'GD':
-        entry[net].update(fmap_base=16, fmap_max=4)
     monkeypatch.setattr(config, 'experiments', experiments)
-    assert train.main(['--experiment', 'pgan-digits', '--device', 'cpu', '--set', 'train.show_progress=False',
-                       '--set', 'train.image_grid_size=(2, 2)']) == 0
-    loaded, mirrored = misc.load_dataset_for_previous_run(2, shuffle_mb=0)
-    with loaded:
-        assert loaded.shape == (1, 4, 4) and mirrored is False
-    assert misc.locate_result_subdir(2).endswith('002-pgan-digits')
+    assert train.main(['--experiment', 'pgan-digits', '--device', 'cpu']) == 1
+    assert "dataset.h5_path='digits.h5': there is no datasets/digits.h5; make it with" in capsys.readouterr().err
+    train_func, options, losses = check_options(experiments['pgan-digits'], train.train_gan)
+    assert train_func is train.train_gan and options['total_kimg'] == 0.02 and losses['iwass_lambda'] == 5.0
 
 
 def test_metrics_of_a_run(capsys):
     dataset_tool.create_digits('datasets/digits-16x16.h5', resolution=16)
     with open('results/000-cond16/config.txt', 'w', encoding='utf-8') as config_file:
-        config_file.write("{'dataset': {'h5_path': 'digits-16x16.h5'}, 'G': {'func': 'networks_2018.G_paper'}, 'D': {"
-                          "'func': 'networks_2018.D_paper'}, 'train': {}}")
+        config_file.write(repr({
+            'dataset': {'h5_path': 'digits-16x16.h5', 'mirror_augment': True}, 'G': {'func': 'networks_2018.G_paper'},
+            'D': {'func': 'networks_2018.D_paper'}, 'train': {}}))
+    training_set, mirrored = misc.load_dataset_for_previous_run(0, shuffle_mb=0)
+    with training_set:
+        assert training_set.shape == (1, 16, 16) and mirrored and not training_set.mirror_augment
+    assert misc.locate_result_subdir(0).endswith('000-cond16')
     entries = util_scripts.evaluate_metrics(0, log='metric.txt', metrics=['msssim'], num_images=4, real_passes=1)
     assert [entry['metric'] for entry in entries] == ['ms_ssim'] and 0 < entries[0]['values']['MS-SSIM'] < 1
     with open('results/000-cond16/metric.txt', encoding='utf-8') as log_file:
         assert log_file.read() in capsys.readouterr().out
-    with pytest.raises(UserError, match='mnist_modes.*classifier'):
+    with pytest.raises(UserError, match='mnist_modes: .* needs 3 with a digit each'):
         util_scripts.calc_mnist_histogram(0, num_images=4)

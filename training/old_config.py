@@ -310,7 +310,7 @@ class _Translator:
         options[key], self.origin[option] = value, name
 
     def option(self, name: str, value: Any) -> None:
-        old = find(name, self.release)
+        old = find(name, self.release) or find(name)
         if not _is_plain(value):
             self.notes.append(f'{name} = {short_repr(value)}: no plain data')
         elif name.endswith('.func'):
