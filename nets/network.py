@@ -100,6 +100,18 @@ class Network(NetworkOf2017):
 
     # Shapes and names.
 
+    @property
+    def name(self) -> str:
+        """The name, which the variables know as their scope."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
+        for variables in (self.__dict__.get('vars'), self.__dict__.get('trainables')):
+            if variables is not None:
+                variables.scope = name
+
     scope = property(lambda self: self.name, doc='The name, as prefix of what belongs to the network.')
     num_inputs = property(lambda self: len(self.input_layers))
     num_outputs = property(lambda self: len(self.output_layers))
@@ -192,7 +204,7 @@ class Network(NetworkOf2017):
         if share_nontrainables:
             memo = {id(var): var for local_name, var in self.vars.items() if local_name not in self.trainables}
         net = self._copy(memo)
-        net.name = net.vars.scope = net.trainables.scope = name or self.name
+        net.name = name or self.name
         if share_nontrainables:
             for var in net.trainables.values():
                 var.name = None

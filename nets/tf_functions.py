@@ -16,8 +16,8 @@ import theano_env
 
 MAX_COMPILED = 64                       # Functions that `run` keeps.
 TF_OPTIONS = {      # Fields of TensorFlow's session options, and the environment that `init_tf` set.
-    'allow_soft_placement', 'cluster_def', 'device_count', 'device_filters', 'env', 'experimental', 'gpu_options',
-    'graph_options', 'inter_op_parallelism_threads', 'intra_op_parallelism_threads', 'isolate_session_state',
+    'allow_soft_placement', 'cluster_def', 'device_count', 'device_filters', 'env', 'gpu_options', 'graph_options',
+    'inter_op_parallelism_threads', 'intra_op_parallelism_threads', 'isolate_session_state',
     'log_device_placement', 'operation_timeout_in_ms', 'placement_period', 'rpc_options',
     'session_inter_op_thread_pool', 'share_cluster_devices_in_session', 'use_per_session_threads'}
 

@@ -61,7 +61,7 @@ def get_id_string_for_network_pkl(network_pkl: AnyPath) -> str:
 class ScriptLog(OutputLogger):
     """Remembers what is printed until there is a file for it, and writes it there until the program ends."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:     # Without the file that an OutputLogger opens.
         self.start(io.StringIO())
 
     def write_to(self, path: AnyPath, mode: str) -> None:
@@ -138,8 +138,8 @@ class OldDataset(Dataset):
         """Choose what :meth:`get_minibatch_np` takes where it is not told."""
         self._chosen_minibatch = minibatch_size, lod
 
-    def get_minibatch_np(self, minibatch_size: int | None = None, lod: float | None = None,
-                         ) -> tuple[np.ndarray, np.ndarray]:
+    def get_minibatch_np(self, minibatch_size: int | None = None,
+                         lod: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The next images, at the resolution of `lod`, and their labels."""
         chosen = getattr(self, '_chosen_minibatch', (16, 0))
         return self.next_minibatch(chosen[0] if minibatch_size is None else minibatch_size,
