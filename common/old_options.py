@@ -178,7 +178,7 @@ def advice(option: str) -> str:
     if old is None:
         return ''
     if old.ours is None or old.ours == option:
-        return f'; of the release of {old.release}: {old.note}' if old.note else ''
+        return f'; it is one of {old.release}: {old.note}' if old.note else ''
     return f'; {old.name} of {old.release} is {old.ours} here{f" ({old.note})" if old.note else ""}'
 
 

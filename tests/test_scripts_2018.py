@@ -156,6 +156,10 @@ def test_training_of_their_own():
     dataset_tool.create_digits('datasets/digits-8x8.h5', resolution=8)
     options = config.EasyDict(tfrecord_dir='datasets/digits', max_label_size='full', prefetch_mb=8, shuffle_mb=16)
     options.resolution = 4
+    with pytest.raises(UserError, match='NAME-labels.npy'):
+        dataset.load_dataset(label_file='digits.labels', **options)
+    with pytest.raises(UserError, match="dataset.max_label: no such option; did you mean 'max_labels'"):
+        dataset.load_dataset(max_label=3, **options)
     training_set = dataset.load_dataset(data_dir='datasets', verbose=True, **options)
     assert training_set.shape == (1, 4, 4) and training_set.label_size == 10
     sizes = dict(num_channels=1, resolution=4, fmap_base=16, fmap_max=4, label_size=training_set.label_size)

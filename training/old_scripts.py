@@ -28,6 +28,7 @@ from runs.folder import locate_network_pkl, locate_run_dir
 from runs.images import num_classes
 from training import steps
 from training.data_sets import check_data_set, data_path, is_same_set
+from training.options import check_arguments
 from training.recorded import data_dir_of, read_folder
 
 DATA_DIR = 'datasets'
@@ -176,6 +177,7 @@ def dataset_options(options: dict[str, Any], data_dir: str) -> dict[str, Any]:
         ours['max_labels'] = 'all'
     if 'h5_path' not in ours:
         raise UserError("load_dataset: h5_path is missing, for example h5_path='celeba-hq-1024x1024.h5'")
+    check_arguments('dataset', ours, Dataset)
     check_data_set({'dataset': {'h5_path': ours['h5_path']}}, data_dir)
     return {**ours, 'h5_path': data_path(ours['h5_path'], data_dir)}
 
