@@ -5,6 +5,8 @@ from the defaults in the signatures of `data.dataset.Dataset`, `networks.G_paper
 `loss.evaluate_loss` and `train.train_gan`; an unknown key is an error that names the nearest valid one.
 """
 
+from common.easy_dict import EasyDict  # noqa: F401  (a name that scripts of 2018 import from here)
+
 experiment = 'digits'       # Which entry of the table below to run.
 data_dir = 'datasets'       # Where the HDF5 files are.
 result_dir = 'results'      # Where run folders 000-digits, 001-... are made.

@@ -67,7 +67,8 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
         snapshot = os.path.splitext(os.path.basename(locate_network_pkl(run_dir, args.snapshot)))[0]
     config_of_run = read_config(run_dir)
     recorded.check_functions(run_dir, config_of_run, recorded.trusted_functions(config))
-    data_dir = args.data_dir or recorded.data_dir_of(config_of_run.get(recorded.RECORD), config, config_of_run)
+    data_dir = args.data_dir or recorded.data_dir_of(config_of_run.get(recorded.RECORD), config.data_dir,
+                                                     config_of_run)
     theano_env.configure(args.engine, theano_env.with_device(config.theano_flags, args.device), None, config.precision)
     cache_dir = args.cache_dir or os.path.join(data_dir, 'metric-cache')
     entries = evaluation.evaluate_run(

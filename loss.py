@@ -38,6 +38,7 @@ def evaluate_loss(
     iwass_lambda: NonNegative       = 10.0,     # Weight of the gradient penalty.
     iwass_epsilon: NonNegative      = 0.001,    # Weight of the squared real scores, which keeps them from drifting.
     iwass_target: Positive          = 1.0,      # Norm that the gradient is pulled to.
+    L2_fake_weight: NonNegative     = 0.1,      # Weight of the fakes in D's least squares.
     cond_type: Literal['acgan']     = 'acgan',  # Loss of D's label outputs, if it has any: 'acgan' (Odena et al. 2016).
     cond_weight: NonNegative        = 1.0,
     image_lod: NonNegativeInt       = 0,        # Resolution of the images; min_lod makes the fewest computations.
@@ -84,7 +85,7 @@ def evaluate_loss(
         real_scores_out, fake_scores_out = T.constant(0), fake_scores - real_scores
     else:
         G_loss = T.mean(T.sqr(fake_scores))
-        D_loss = T.mean(T.sqr(real_scores)) + T.mean(T.sqr(fake_scores - 1)) * 0.1
+        D_loss = T.mean(T.sqr(real_scores)) + T.mean(T.sqr(fake_scores - 1)) * L2_fake_weight
         real_scores_out, fake_scores_out = real_scores, fake_scores
 
     if real_logits:

@@ -17,4 +17,13 @@ from common.machine import num_cores, peak_memory
 from nets.network import random_latents
 from nets.pickles import load_pkl
 from runs.folder import create_result_subdir, list_network_pkls, locate_network_pkl, locate_run_dir
+from training.old_scripts import (
+    apply_mirror_augment,
+    get_id_string_for_network_pkl,
+    init_output_logging,
+    load_dataset_for_previous_run,
+    load_network_pkl,
+    locate_result_subdir,
+    set_output_log_file,
+)
 from training.schedule import rampdown_linear, rampup

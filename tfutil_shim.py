@@ -1,7 +1,7 @@
 """The interface of the 2018 release's `tfutil` on Theano: networks as objects, and evaluating and training them.
 
-A script written for that release works after ``import tfutil_shim as tfutil``. It knows nothing of images or GANs. All
-public names of `tfutil` and what they mean here:
+A script that keeps to it works after ``import tfutil_shim as tfutil``; what it did with TensorFlow itself has to be
+written for Theano. The module knows nothing of images or GANs. All public names of `tfutil` and what they mean here:
 
 ========================================== ============================================================================
 `run`                                      evaluate expressions and carry out updates; compiles once per fetches
@@ -46,15 +46,18 @@ public names of `tfutil` and what they mean here:
 `.setup_weight_histograms`                 histograms at every `save_summaries` to a TensorBoard `SummaryWriter`
 ========================================== ============================================================================
 
-Of our own: `get_autosummaries` and `Autosummaries`, and what the docstrings of `Network` and `Optimizer` mention.
+Of our own: `get_autosummaries`, `Autosummaries`, `Updates`, and what the docstrings of `Network` and `Optimizer`
+mention.
 
 There are no sessions: variables are Theano shared variables, which always hold a value. What TensorFlow calls an update
-op is here a dict {shared variable: new value}, as `theano.function` takes in `updates`.
+op is here `Updates`, a dict {shared variable: new value} as `theano.function` takes in `updates`; any other dict is a
+structure of expressions that `run` evaluates.
 """
 
 from common.objects import call_func_by_name, find_obj_in_module, import_module, import_obj
 from nets.network import Network
 from nets.tf_functions import (
+    Updates,
     absolute_name_scope,
     exp2,
     flatten,
@@ -81,6 +84,9 @@ from nets.tf_training import (
 WITHOUT_MEANING = {     # Names of `tfutil` without a counterpart here.
     'create_session': 'there are no sessions: leave the call out',
     'network_import_handlers': 'pickles of the 2017 and 2018 releases are read by misc.load_pkl',
+    'tf': 'there is no TensorFlow: expressions are those of theano.tensor, evaluated by tfutil.run',
+    'get_default_session': 'there are no sessions: write tfutil.run(expressions, feeds)',
+    'get_collection': 'there are no collections: net.vars and net.trainables have the variables of a network',
 }
 
 

@@ -18,7 +18,6 @@ The engines theano and python need NumPy 1; torch runs on NumPy 2, too.
 import argparse
 import contextlib
 import ctypes.util
-import difflib
 import importlib.util
 import os
 import shutil
@@ -33,8 +32,12 @@ from theano_torch.compat import NUMPY_2, USER_DEVICE, theano
 
 import numpy as np
 
+from common.errors import did_you_mean
+from common.old_options import advice
+
 ENGINES = ('auto', 'torch', 'theano', 'python')
 COMPILING = threading.RLock()   # For whoever compiles functions beside other threads: Theano is not made for that.
+THEANOS_OWN_MODE = 'Mode'       # The value of theano.config.mode until something is chosen.
 PRECISIONS = ('auto', 'float32', 'tf32', 'bfloat16', 'float16')
 
 
@@ -125,6 +128,12 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
         description, theano.config.floatX, '' if precision == 'float32' else ', products in ' + precision))
 
 
+def ensure_configured() -> None:
+    """:func:`configure` with its defaults, unless something has already chosen what runs Theano functions."""
+    if isinstance(theano.config.mode, str) and theano.config.mode == THEANOS_OWN_MODE:
+        configure()
+
+
 def _parse_device(device: str, local_rank: int | None = None) -> str:
     """'auto', 'cpu' or 'cuda:N' out of the spellings 'cpu', 'cuda', 'cudaN', 'cuda:N', 'gpu', 'gpuN'."""
     name = str(device).replace(':', '')
@@ -158,9 +167,8 @@ def _set_flags(flags: dict[str, object]) -> None:
     known = {param.fullname: param for param in _config_var_list}
     for name, value in flags.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise EnvironmentProblem('theano_flags[%r]: Theano has no such flag%s' % (
-                name, '; did you mean %r?' % near[0] if near else ''))
+            raise EnvironmentProblem(f'theano_flags[{name!r}]: Theano has no such flag'
+                                     f'{advice(f"theano_flags.{name}") or did_you_mean(name, known)}')
         section, _, leaf = name.rpartition('.')
         owner = theano.config
         for part in filter(None, section.split('.')):

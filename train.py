@@ -46,13 +46,19 @@ from training import experiment, plan, processes, recorded
 from training.event_file import EventFile
 from training.functions_ahead import FunctionsAhead
 from training.gdrop import GDropFeedback
+from training.old_scripts import (  # noqa: F401  (names of 2017 and 2018)
+    imgapi_compile_gen_fn,
+    imgapi_generate_batch,
+    imgapi_load_net,
+    process_reals,
+)
 from training.options import describe_experiment, naming_minibatch
 from training.quality import TrainingMetrics
 from training.reporting import ProgressBar, Tick, report, warning_only
 from training.resume import restore_state, state_arrays
 from training.schedule import Schedule, learning_rate, lod_range_of, next_lod_range, training_schedule
 from training.snapshots import SnapshotWriter, setup_snapshot_grid
-from training.steps import TrainingFunctions, initialize_mbdisc, process_reals  # noqa: F401  (a name of 2018)
+from training.steps import TrainingFunctions, initialize_mbdisc
 from training.stopping import Stopped, StopRequest
 
 

@@ -25,6 +25,16 @@ from runs.images import generate_fake_images
 from runs.projection import project_image
 from runs.videos import generate_interpolation_video, generate_training_video
 from training import experiment
+from training.old_scripts import (  # noqa: F401  (names of 2017 and 2018)
+    calc_inception_scores,
+    calc_mnist_histogram,
+    calc_sliced_wasserstein_scores,
+    evaluate_metrics,
+    imgapi_compile_gen_fn,
+    imgapi_generate_batch,
+    imgapi_load_net,
+    interpolate_latents,
+)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Command line.

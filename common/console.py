@@ -9,7 +9,7 @@ import threading
 import traceback
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -57,9 +57,14 @@ class OutputLogger:
 
     def __init__(self, path: AnyPath) -> None:
         try:
-            self.file = open(path, 'a', encoding='utf-8')
+            log_file = open(path, 'a', encoding='utf-8')
         except OSError as error:
             raise UserError(f'{path}: the log cannot be written ({error.strerror}); choose another folder') from error
+        self.start(log_file)
+
+    def start(self, file: TextIO) -> None:
+        """Choose the file, before anything is copied into it."""
+        self.file = file
         self.lock = threading.Lock()
         self.streams: tuple[Any, Any] = sys.stdout, sys.stderr
 
@@ -89,6 +94,11 @@ class OutputLogger:
                 with contextlib.suppress(OSError):
                     self.file.write(text)
                     self.file.flush()
+
+
+def is_logged() -> OutputLogger | None:
+    """The logger that copies what is printed at present; None if there is none."""
+    return sys.stdout.logger if isinstance(sys.stdout, _LoggedStream) else None
 
 
 class _LoggedStream:

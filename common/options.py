@@ -164,6 +164,8 @@ DEFAULT_SETTINGS: dict[str, Any] = {    # Those that config.py may leave out.
     'theano_flags': None, 'variants': {},
 }
 
+OLD_SECTIONS = ('dataset', 'train')     # At the top of each config.py of the 2017 and 2018 releases.
+
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Checks.
@@ -187,6 +189,11 @@ def check_settings(config: types.ModuleType) -> None:
     ------
     UserError
     """
+    if not hasattr(config, 'experiments') and all(
+            isinstance(getattr(config, name, None), dict) for name in OLD_SECTIONS):
+        raise UserError('config.py: is one of the 2017 or 2018 release; rename it to old_config.py, bring ours back '
+                        'with `git checkout config.py`, and paste in the entry that `python legacy.py config '
+                        'old_config.py` prints')
     for name, annotation in SETTINGS.items():
         if name not in DEFAULT_SETTINGS and not hasattr(config, name):
             raise UserError(f'config.py: `{name} = ...` is missing; it is {allowed(annotation)}')

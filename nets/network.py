@@ -1,10 +1,11 @@
 """Networks as objects: a Lasagne graph made by a build function, to be evaluated, copied and pickled."""
 
 import copy
+import copyreg
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lasagne
@@ -19,13 +20,15 @@ from common.defaults import as_written, spelled_out
 from common.errors import UserError, did_you_mean
 from common.objects import defaults_of, import_obj
 from nets import updates
-from nets.tf_functions import is_tf_expression, set_vars, shape_to_list
+from nets.network_2017 import NetworkOf2017
+from nets.tf_functions import Updates, is_tf_expression, set_vars, shape_to_list
 from nets.tf_training import histogram
+from nets.variables import Variables, fix_shape
 
 STATE_VERSION = 3       # Of pickled networks. The 2017 release wrote none, the 2018 release 2: see legacy.py.
 
 
-class Network:
+class Network(NetworkOf2017):
     """A network made by a build function: its layers, its variables, and ways to evaluate, copy and pickle it.
 
     Parameters
@@ -33,9 +36,10 @@ class Network:
     name : str or None
         None: the name of the build function.
     func : str or callable
-        The build function, best by its dotted name (``'networks.G_paper'``); it must be importable to be unpickled. It
-        is called once, with `static_kwargs`, and returns a dict: `input_layers` and `output_layers` are lists of
-        Lasagne layers, every further entry is a named shared variable.
+        The build function, best by its dotted name (``'networks.G_paper'``); it must be importable to be unpickled. A
+        name without a dot is one of `networks`, as in 2017. It is called once, with `static_kwargs`, and returns a
+        dict: `input_layers` and `output_layers` are lists of Lasagne layers, every further entry is a named shared
+        variable.
     **static_kwargs
         Arguments of the build function, plain data. They are also defaults of the dynamic arguments below.
 
@@ -46,10 +50,10 @@ class Network:
     input_layers, output_layers : list of lasagne.layers.Layer
     toplevel_params : OrderedDict
         {name: shared variable} of the further entries.
-    vars : OrderedDict
+    vars : Variables
         {local name: shared variable} of all variables: the layers' in the order of `lasagne.layers.get_all_params`,
         then the top-level ones. A local name is what Lasagne calls the parameter, for example ``'G1a.W'``.
-    trainables : OrderedDict
+    trainables : Variables
         The part of `vars` that is trained.
 
     Notes
@@ -64,6 +68,8 @@ class Network:
     def __init__(self, name: str | None = None, func: str | Callable | None = None, **static_kwargs: Any) -> None:
         if func is None:
             raise UserError("Network(func=None): give a build function, for example func='networks.G_paper'")
+        if isinstance(func, str) and '.' not in func:
+            func = 'networks.' + func
         self._func = func if callable(func) else import_obj(func)
         self.func_name = f'{func.__module__}.{func.__qualname__}' if callable(func) else func
         self.name = name or self.func_name.rpartition('.')[2]
@@ -76,7 +82,7 @@ class Network:
         self.input_layers = list(toplevel.pop('input_layers'))
         self.output_layers = list(toplevel.pop('output_layers'))
         self.toplevel_params = OrderedDict(toplevel)
-        self.vars = OrderedDict()
+        self.vars = Variables(self.name)
         params = lasagne.layers.get_all_params(self.output_layers)
         for param, local_name in zip(params, local_names or [param.name or 'param' for param in params], strict=True):
             repeats = sum(known.partition('#')[0] == local_name for known in self.vars)
@@ -84,7 +90,9 @@ class Network:
         self.num_layer_params = len(self.vars)
         self.vars.update(self.toplevel_params)
         trainable = set(lasagne.layers.get_all_params(self.output_layers, trainable=True))
-        self.trainables = OrderedDict((name, var) for name, var in self.vars.items() if var in trainable)
+        self.trainables = Variables(self.name, (item for item in self.vars.items() if item[1] in trainable))
+        for var in self.vars.values():
+            fix_shape(var)
         self._functions = {}
         self._output_templates = None
 
@@ -92,6 +100,18 @@ class Network:
         return f'<Network {self.name}: {self.func_name}, {len(self.vars)} variables>'
 
     # Shapes and names.
+
+    @property
+    def name(self) -> str:
+        """The name, which the variables know as their scope."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
+        for variables in (self.__dict__.get('vars'), self.__dict__.get('trainables')):
+            if variables is not None:
+                variables.scope = name
 
     scope = property(lambda self: self.name, doc='The name, as prefix of what belongs to the network.')
     num_inputs = property(lambda self: len(self.input_layers))
@@ -127,21 +147,13 @@ class Network:
     # Variables.
 
     def find_var(self, name_or_var):
-        """The shared variable with this local name or ``'NETWORK/LOCAL NAME'``; shared variables pass through.
-
-        A top-level variable is also found by its own name, such as ``lod`` in networks of the 2018 release.
-        """
+        """The shared variable with this name, see `nets.variables.Variables`; shared variables pass through."""
         if is_tf_expression(name_or_var):
             return name_or_var
-        name = str(name_or_var)
-        if name not in self.vars and name.startswith(self.scope + '/'):
-            name = name[len(self.scope) + 1:]
-        if name not in self.vars:
-            for var in self.toplevel_params.values():
-                if var.name == name:
-                    return var
-            raise UserError(f'{self.name} has no variable {name_or_var!r}{did_you_mean(name, self.vars)}')
-        return self.vars[name]
+        if str(name_or_var) not in self.vars:
+            near = did_you_mean(str(name_or_var).removeprefix(self.scope + '/'), self.vars)
+            raise UserError(f'{self.name} has no variable {name_or_var!r}{near}')
+        return self.vars[str(name_or_var)]
 
     def get_var_localname(self, name_or_var) -> str:
         """The local name of a variable of this network."""
@@ -230,7 +242,7 @@ class Network:
 
     __deepcopy__ = _copy
 
-    def setup_as_moving_average_of(self, src_net: 'Network', beta=0.99, beta_nontrainable=0.0) -> OrderedDict:
+    def setup_as_moving_average_of(self, src_net: 'Network', beta=0.99, beta_nontrainable=0.0) -> Updates:
         """Updates that make this network follow `src_net`: ``new = src + (old - src) * beta``.
 
         Parameters
@@ -243,10 +255,10 @@ class Network:
 
         Returns
         -------
-        OrderedDict
+        Updates
             {shared variable: expression}; variables that both networks share are not in it.
         """
-        new_values: OrderedDict = OrderedDict()
+        new_values = Updates()
         for is_trainable, decay in ((True, beta), (False, beta_nontrainable)):
             pairs = [(var, src_net.find_var(name)) for name, var in self.vars.items()
                      if (name in self.trainables) == is_trainable]
@@ -260,7 +272,17 @@ class Network:
 
     # Pickling: plain data, no source text, no Theano objects.
 
-    def __getstate__(self):
+    def __reduce__(self):
+        return copyreg.__newobj__, (type(self),), self._state()
+
+    def __getstate__(self) -> dict:
+        """What is pickled, and as 'variables' all (name, array) in the words of the 2018 release."""
+        state = self._state()
+        values = [*state['param_values'], *state['toplevel_values'].items()]
+        return {**state, 'variables': [('lod' if name == 'cur_lod' else name, value) for name, value in values],
+                'build_func_name': self.func_name.rpartition('.')[2]}
+
+    def _state(self):
         if import_obj(self.func_name) is not self._func:
             raise UserError(f'{self.name}: the build function {self.func_name} cannot be pickled, its name leads '
                             'to another object')
@@ -316,12 +338,15 @@ class Network:
         Parameters
         ----------
         *in_expr : expressions
-            One per input layer.
+            One per input layer. The labels of a generator without classes may be given or left out.
         return_as_list : bool
             Always return a list; else a single output is returned as such and several as a tuple.
         **dynamic_kwargs
             For the layers; they come before `static_kwargs`.
         """
+        theano_env.ensure_configured()
+        if self.num_inputs < len(in_expr) == len(self.input_shapes):
+            in_expr = in_expr[:self.num_inputs]
         if len(in_expr) != self.num_inputs:
             raise ValueError(f'{self.name} takes {self.num_inputs} inputs ({", ".join(map(str, self.input_names))}), '
                              f'got {len(in_expr)}')
@@ -368,6 +393,7 @@ class Network:
             may draw noise and move their statistics. If the network has a top-level ``cur_lod``, ``min_lod`` and
             ``max_lod`` are by default its floor and ceil: the same outputs for less work.
         """
+        theano_env.ensure_configured()
         arrays = self._check_inputs(in_arrays)
         if minibatch_size is not None and minibatch_size < 1:
             raise UserError(f'minibatch_size={minibatch_size!r}: must be at least 1')
@@ -514,9 +540,11 @@ def _format_shape(shape):
     return ', '.join('?' if size is None else str(size) for size in shape)
 
 
-def random_latents(num_latents: int, G: Network, random_state: np.random.RandomState | None = None) -> np.ndarray:
-    """(num_latents, latent_size) float32 standard normal latents for a generator.
+def random_latents(num_latents: int, G: Network | Sequence,
+                   random_state: np.random.RandomState | None = None) -> np.ndarray:
+    """(num_latents, latent_size) float32 standard normal latents for a generator, or for its input shape as in 2017.
 
     `random_state` is a NumPy generator with a method ``randn``; None: NumPy's global one.
     """
-    return (random_state or np.random).randn(num_latents, *G.input_shapes[0][1:]).astype(np.float32)
+    shape = G if isinstance(G, Sequence) else G.input_shapes[0]
+    return (random_state or np.random).randn(num_latents, *shape[1:]).astype(np.float32)

@@ -261,11 +261,12 @@ def _is_plain(value, depth=0):
 def _assign(net, values, optional=()):
     """Give `net` [(name, value)]: each variable must get one value of its shape; those in `optional` may get none."""
     counts = collections.Counter(name for name, _value in values)
+    known = set(net.vars)       # Local names; `net.vars` itself knows others, too.
     for name in [*net.vars, *counts]:
         if not counts[name] and name in optional:
             continue
-        if counts[name] != 1 or name not in net.vars:
-            raise UserError(f'{net.func_name}: {"unknown" if name not in net.vars else "missing or repeated"} '
+        if counts[name] != 1 or name not in known:
+            raise UserError(f'{net.func_name}: {"unknown" if name not in known else "missing or repeated"} '
                             f'variable {name!r:.80}')
     for name, value in values:
         shape = net.vars[name].get_value(borrow=True).shape

@@ -15,6 +15,11 @@ import theano.tensor as T
 import theano_env
 
 MAX_COMPILED = 64                       # Functions that `run` keeps.
+TF_OPTIONS = {      # Fields of TensorFlow's session options, and the environment that `init_tf` set.
+    'allow_soft_placement', 'cluster_def', 'device_count', 'device_filters', 'env', 'gpu_options', 'graph_options',
+    'inter_op_parallelism_threads', 'intra_op_parallelism_threads', 'isolate_session_state',
+    'log_device_placement', 'operation_timeout_in_ms', 'placement_period', 'rpc_options',
+    'session_inter_op_thread_pool', 'share_cluster_devices_in_session', 'use_per_session_threads'}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -70,13 +75,16 @@ def init_tf(config_dict: dict | None = None) -> theano_env.Environment:
 
     TensorFlow's own options, ``'gpu_options.allow_growth'`` and so on, have no meaning here and are passed over.
     """
-    flags = {name: value for name, value in (config_dict or {}).items()
-             if name.split('.')[0] not in ('gpu_options', 'graph_options', 'allow_soft_placement', 'env')}
+    flags = {name: value for name, value in (config_dict or {}).items() if name.split('.')[0] not in TF_OPTIONS}
     return theano_env.configure(flags.pop('engine', 'auto'), flags)
 
 
 def init_uninited_vars(vars: Iterable | None = None) -> None:
     """Does nothing: shared variables have a value from the beginning."""
+
+
+class Updates(OrderedDict):
+    """{shared variable: new value}: what `run` carries out, as TensorFlow an op. A plain dict of expressions is not."""
 
 
 class _Evaluator:
@@ -90,9 +98,9 @@ class _Evaluator:
 
         Parameters
         ----------
-        fetches : expression, dict of updates, or nested lists, tuples and dicts {str: ...} of them
-            Updates are dicts {shared variable: new value}, which the methods `apply_updates` and
-            `setup_as_moving_average_of` return; all those of one call are carried out at the same moment.
+        fetches : expression, Updates, or nested lists, tuples and dicts of them
+            `Updates` are what the methods `apply_updates` and `setup_as_moving_average_of` return; all those of one
+            call are carried out at the same moment. Keys of dicts may be anything.
         feed_dict : dict or None
             {input, shared variable or other expression: value to use instead}.
 
@@ -105,10 +113,11 @@ class _Evaluator:
         The first call with some expressions compiles them, which takes seconds for a network; later calls with the
         very same objects do not.
         """
+        theano_env.ensure_configured()
         feed_dict = feed_dict or {}
         leaves = []
         structure = _collect_fetches(fetches, leaves)
-        objects = [*leaves, *(obj for leaf in leaves if isinstance(leaf, dict) for pair in leaf.items()
+        objects = [*leaves, *(obj for leaf in leaves if isinstance(leaf, Updates) for pair in leaf.items()
                               for obj in pair), *feed_dict]
         # The kept objects make sure that an id means the same object as long as it is in a key.
         key = (*map(id, objects), len(feed_dict), theano.config.mode, theano.config.floatX)
@@ -119,7 +128,7 @@ class _Evaluator:
         self._compiled.move_to_end(key)
         function, _objects = self._compiled[key]
         arrays = iter(function(*[np.asarray(value, dtype=var.dtype) for var, value in feed_dict.items()]))
-        values = [None if isinstance(leaf, dict) else next(arrays) for leaf in leaves]
+        values = [None if isinstance(leaf, Updates) else next(arrays) for leaf in leaves]
         return _fill(structure, values)
 
 
@@ -127,9 +136,9 @@ def _collect_fetches(fetches, leaves):
     """Put the expressions and updates in `fetches` into the list `leaves`; the same structure with their indices."""
     if isinstance(fetches, (list, tuple)):
         return type(fetches)([_collect_fetches(fetch, leaves) for fetch in fetches])
-    if isinstance(fetches, dict) and fetches and all(isinstance(name, str) for name in fetches):
+    if isinstance(fetches, dict) and not isinstance(fetches, Updates):
         return {name: _collect_fetches(fetch, leaves) for name, fetch in fetches.items()}
-    if not isinstance(fetches, dict) and not is_tf_expression(fetches):
+    if not isinstance(fetches, Updates) and not is_tf_expression(fetches):
         raise TypeError(f'run: cannot evaluate {fetches!r}: need Theano expressions, updates, or lists and dicts of '
                         'them')
     leaves.append(fetches)
@@ -147,14 +156,14 @@ def _fill(structure, values):
 def _compile(leaves, fed):
     updates = OrderedDict()
     for leaf in leaves:
-        for var, value in leaf.items() if isinstance(leaf, dict) else ():
+        for var, value in leaf.items() if isinstance(leaf, Updates) else ():
             if updates.setdefault(var, value) is not value:
                 raise ValueError(f'run: two updates of the variable {var} in one call')
     # A shared variable is no input of a function; something else stands for it.
     stand_ins = [var.type() if isinstance(var, theano.compile.SharedVariable) else var for var in fed]
     givens = [(var, stand_in) for var, stand_in in zip(fed, stand_ins, strict=True) if var is not stand_in]
     with theano_env.COMPILING:
-        return theano.function(stand_ins, [leaf for leaf in leaves if not isinstance(leaf, dict)], updates=updates,
+        return theano.function(stand_ins, [leaf for leaf in leaves if not isinstance(leaf, Updates)], updates=updates,
                                givens=givens, on_unused_input='ignore')
 
 

@@ -13,7 +13,7 @@ import theano
 import theano.tensor as T
 
 from common.errors import UserError
-from nets.tf_functions import exp2
+from nets.tf_functions import Updates, exp2
 from nets.updates import any_not_finite
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -270,12 +270,12 @@ class Optimizer:
             raise ValueError(f'register_gradients: the loss depends on none of the {len(variables)} variables')
         self._registered.append(connected)
 
-    def apply_updates(self) -> OrderedDict:
+    def apply_updates(self) -> Updates:
         """The updates of one step for all losses registered since the last call.
 
         Returns
         -------
-        OrderedDict
+        Updates
             {shared variable: expression}: variables, state of the optimizer and the loss scaling exponent.
         """
         if not self._registered:
@@ -285,11 +285,11 @@ class Optimizer:
         self._registered = []
         learning_rate = self._summary('learning_rate', T.as_tensor_variable(self.learning_rate))
         updates = self._rule(self, params, list(grads.values()), learning_rate, **self._kwargs)
-        updates = OrderedDict((var, T.cast(new, var.dtype)) for var, new in updates.items())
+        updates = Updates((var, T.cast(new, var.dtype)) for var, new in updates.items())
         if not self.skip_nonfinite:
             return updates
         overflow = self._summary('overflow_frequency', any_not_finite(scaled))
-        updates = OrderedDict((var, T.switch(overflow, var, new)) for var, new in updates.items())
+        updates = Updates((var, T.switch(overflow, var, new)) for var, new in updates.items())
         if self.use_loss_scaling:
             exponent = self._summary('loss_scaling_log2', self._loss_scaling)
             updates[self._loss_scaling] = exponent + T.switch(

@@ -227,6 +227,22 @@ def test_cross_entropy(engine):
     np.testing.assert_allclose(gradient, (softmax - y) / 4, atol=1e-6)
 
 
+def test_weight_of_the_fakes_in_least_squares():
+    """D_loss is linear in it: 0.1, the release's, lies between 0 and 1."""
+    G, D = (Network(name, func=f'networks.{name}_paper', resolution=4, fmap_base=8, fmap_max=2) for name in 'GD')
+    images, latents, labels = (np.random.randn(*shape).astype('f') for shape in ((3, 1, 4, 4), (3, 2), (3, 0)))
+    losses = []
+    for weight in ({}, {'L2_fake_weight': 0.0}, {'L2_fake_weight': 1.0}):
+        inputs = T.ftensor4(), T.fmatrix(), T.fmatrix(), T.fmatrix()
+        np.random.seed(3)
+        expressions = loss.evaluate_loss(G, D, 0, 0, *inputs, type='lsgan', **weight)
+        losses.append(theano.function(list(inputs), [expressions.G_loss, expressions.D_loss],
+                                      on_unused_input='ignore')(images, labels, latents, labels))
+    (G_loss, default), (_same, without), (_same, whole) = losses
+    np.testing.assert_allclose(default, 0.9 * without + 0.1 * whole, rtol=1e-5)
+    assert whole > without and losses[1][0] == losses[2][0] == G_loss
+
+
 @pytest.mark.parametrize('option, value', [('type', 'wgan'), ('cond_type', 'projection')])
 def test_user_mistakes(option, value):
     small = dict(resolution=4, fmap_max=4)

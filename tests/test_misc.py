@@ -14,7 +14,9 @@ TRAIN_UTILS = load_golden('tf/train_utils')[0]
 def test_names_that_scripts_know():
     names = ('adjust_dynamic_range', 'convert_to_pil_image', 'create_image_grid', 'create_result_subdir', 'format_time',
              'list_network_pkls', 'load_pkl', 'locate_network_pkl', 'locate_run_dir', 'OutputLogger', 'random_latents',
-             'rampdown_linear', 'rampup', 'save_image', 'save_image_grid', 'save_pkl', 'UserError')
+             'rampdown_linear', 'rampup', 'save_image', 'save_image_grid', 'save_pkl', 'UserError', 'load_network_pkl',
+             'init_output_logging', 'set_output_log_file', 'get_id_string_for_network_pkl', 'locate_result_subdir',
+             'apply_mirror_augment', 'load_dataset_for_previous_run')
     assert all(callable(getattr(misc, name)) for name in names)
 
 

@@ -171,6 +171,50 @@ def test_variables_by_their_global_names():
         net.find_var('N/hidden.Wx')
 
 
+def test_names_of_2018_lead_to_the_same_variables():
+    for func in ('networks.G_paper', 'networks_2018.G_paper'):
+        net = Network('Gs', func, **SMALL)
+        local = next(iter(net.trainables))
+        for name in (local, 'Gs/' + local, local + ':0', f'Gs/{local}:0'):
+            assert net.vars[name] is net.trainables[name] is net.find_var(name) is net.vars[local] and name in net.vars
+        for name in ('lod', 'Gs/lod:0', 'cur_lod'):
+            assert net.vars[name] is net.vars.get(name) is net.find_var(name) is net.cur_lod
+        assert 'lod' not in net.trainables and 'Other/' + local not in net.vars and len(set(net.vars)) == len(net.vars)
+        assert 'Copy/lod' in net.clone('Copy').vars and net.vars.get('x') is None
+        with pytest.raises(KeyError, match="'x:0'"):
+            net.vars['x:0']
+
+
+def test_shapes_of_variables_are_numbers():
+    net = Network('G', 'networks.G_paper', **SMALL)
+    twin = net.clone()
+    for name, var in net.vars.items():
+        shape = var.get_value().shape
+        assert var.shape == shape == twin.vars[name].shape and list(shape) == var.get_shape().as_list()
+        assert not var.shape != list(shape) and var.shape != (*shape, 1) and hash(var.shape) == hash(shape)
+    W = net.vars['G1a.W']
+    assert W.shape.ndims == 4 and W.shape.num_elements() == W.get_value().size == int(np.prod(W.shape))
+    np.testing.assert_array_equal(theano.function([], T.zeros(W.shape) + T.sum(W) * 0)(), np.zeros(W.shape))
+    with pytest.raises(AttributeError, match="'assign': write net.set_var"):
+        W.assign(0)
+
+
+def test_labels_of_a_generator_without_classes_may_be_given():
+    net, latents, labels = Network('G', 'networks.G_paper', **SMALL), T.fmatrix(), T.fmatrix()
+    images = [net.get_output_for(*inputs, deterministic=True) for inputs in ((latents,), (latents, labels))]
+    feeds = {latents: np.random.randn(2, 8), labels: np.zeros((2, 0))}
+    np.testing.assert_array_equal(*tfutil_shim.run(images, feeds))
+    assert [len(shape) for shape in net.input_shapes] == [2, 2]
+
+
+def test_the_state_has_the_words_of_2018_and_the_file_does_not():
+    net = Network('Gs', 'networks_2018.G_paper', **SMALL)
+    state = net.__getstate__()
+    assert [name for name, _value in state['variables']] == [*net.trainables, 'lod']
+    assert (state['build_func_name'], state['static_kwargs']) == ('G_paper', SMALL)
+    assert b'build_func_name' not in pickle.dumps(net) and b'variables' not in pickle.dumps(net)
+
+
 def test_templates():
     net = dense()
     assert net.output_templates == net.output_templates and len(net.output_templates) == 2
@@ -223,7 +267,7 @@ def test_copy_values_from_another_network():
     (None, r'func=None'),
     ('networks.G_papre', r"no 'G_papre' in networks; did you mean 'G_paper'"),
     ('network5.G_paper', r"no module 'network5'"),
-    ('G_paper', r'write MODULE.NAME'),
+    ('G_papre', r"no 'G_papre' in networks; did you mean 'G_paper'"),
     ('networks.G paper', r'write MODULE.NAME'),
 ])
 def test_unknown_build_function(func, message):
@@ -247,8 +291,8 @@ def test_get_output_for_merges_static_and_dynamic_arguments():
     assert isinstance(net.get_output_for(x, return_as_list=True), list)
     identity = Network('I', build_identity)
     assert tfutil_shim.is_tf_expression(identity.get_output_for(T.ftensor4()))
-    with pytest.raises(ValueError, match=r'takes 1 inputs \(latents\), got 2'):
-        net.get_output_for(x, x)
+    with pytest.raises(ValueError, match=r'takes 1 inputs \(latents\), got 3'):
+        net.get_output_for(x, x, x)
 
 
 @pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)

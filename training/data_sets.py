@@ -1,6 +1,8 @@
 """The file of an experiment's data set: where it is, and how to make it where it is missing."""
 
+import glob
 import os
+import re
 
 from common.errors import UserError, did_you_mean
 
@@ -34,8 +36,28 @@ def data_path(h5_path: str | os.PathLike[str], data_dir: str) -> str:
     return h5_path if folder and os.path.exists(h5_path) else joined
 
 
+def is_same_set(name: str, other: str) -> bool:
+    """Whether two files are one data set by their names, in the spellings of the releases or ours.
+
+    'cifar-10-32x32.h5' is 'cifar10-32x32.h5', 'lsun-cat-256x256-100k.h5' is 'lsun-cat-256x256.h5', and a folder
+    'celebahq' is 'celeba-hq-1024x1024.h5'.
+    """
+    sets = []
+    for text in (name, other):
+        stem = re.sub(r'-\d+k$', '', os.path.splitext(text.lower())[0])
+        size = ''.join(re.findall(r'\d+x\d+$', stem))
+        sets.append((re.sub('[^a-z0-9]', '', stem.removesuffix(size)), size))
+    (words, size), (other_words, other_size) = sets
+    return words == other_words and (size == other_size or not (size and other_size))
+
+
 def create_command(path: str, desc: str = '') -> str:
-    """The command that makes a data set, by the name of its file or the `desc` of its experiment."""
+    """The command that makes a data set: out of TFRecords that lie there, or by the name of its file or the `desc`."""
+    folder = os.path.dirname(path) or '.'
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        records = os.path.join(folder, name)
+        if is_same_set(name, os.path.basename(path)) and glob.glob(os.path.join(glob.escape(records), '*.tfrecords')):
+            return f'python dataset_tool.py create_from_tfrecords {records} {path}'
     for text in (os.path.basename(path), desc):
         for names, command in CREATE_COMMANDS:
             if any(name in text.lower() for name in names):
@@ -51,7 +73,8 @@ def check_data_set(experiment: dict, data_dir: str) -> None:
     folder = os.path.dirname(path) or '.'
     there = sorted(name for name in os.listdir(folder) if name.endswith(('.h5', '.hdf5'))) if os.path.isdir(
         folder) else []
-    near = did_you_mean(os.path.basename(path), there)
+    same = [name for name in there if is_same_set(name, os.path.basename(path))]
+    near = did_you_mean(os.path.basename(path), same, cutoff=0.0) or did_you_mean(os.path.basename(path), there)
     if there and not near:
         more = f' and {len(there) - LISTED_FILES} more' if len(there) > LISTED_FILES else ''
         near = f'; there are {", ".join(there[:LISTED_FILES])}{more}'

@@ -18,6 +18,7 @@ import metrics
 from common.defaults import as_written
 from common.errors import UserError, did_you_mean
 from common.objects import defaults_of, import_obj
+from common.old_options import advice
 from common.options import Names, Run, RunName, Seed, Snapshot, annotations_of, check_value, parse_text, short_repr
 from common.options import check_options as check_options_of
 from data.dataset import Dataset
@@ -80,6 +81,8 @@ def apply_overrides(experiment: dict, overrides: Iterable[str], train_gan: Calla
     for override in overrides:
         path, equals, text = override.partition('=')
         section, _, key = path.strip().partition('.')
+        if key and section not in SECTIONS and (known := advice(path.strip())):
+            raise UserError(f'--set {path.strip()}: no such option{known}')
         if key:
             check_keys('--set', [section], SECTIONS)
         if not equals or bool(key) == (section in TOP_LEVEL_TYPES) or section not in SECTIONS:
@@ -230,7 +233,7 @@ def check_arguments(section: str, kwargs: dict, func: Callable, given: Iterable[
 def check_keys(section: str, given: Iterable[str], valid: Iterable[str]) -> None:
     for key in given:
         if key not in valid:
-            raise UserError(f'{section}.{key}: no such option{nearest(key, valid)}')
+            raise UserError(f'{section}.{key}: no such option{advice(f"{section}.{key}") or nearest(key, valid)}')
 
 
 def nearest(word: object, candidates: Iterable) -> str:

@@ -204,18 +204,18 @@ def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan
         experiment = resolve_config(config, origin['experiment'], args.overrides, train_gan)
         if args.resume:
             experiment['train'].update(resume_run_id=args.resume, resume_snapshot='latest')
-    return Chosen(experiment, origin, args.data_dir or data_dir_of(record, config, experiment),
+    return Chosen(experiment, origin, args.data_dir or data_dir_of(record, config.data_dir, experiment),
                   *environment_options(config, args, record, ranks))
 
 
-def data_dir_of(record: dict | None, config: ModuleType, experiment: dict) -> str:
-    """The folder in which a run found its data set; that of `config.py` if the data set is there now."""
+def data_dir_of(record: dict | None, data_dir: str, experiment: dict) -> str:
+    """The folder in which a run found its data set; `data_dir` if the data set is there now."""
     recorded = record.get('data_dir') if isinstance(record, dict) else None
     name = str(experiment.get('dataset', {}).get('h5_path'))
     if not isinstance(recorded, str):
-        return config.data_dir
-    moved = not os.path.exists(os.path.join(recorded, name)) and os.path.exists(os.path.join(config.data_dir, name))
-    return config.data_dir if moved else recorded
+        return data_dir
+    moved = not os.path.exists(os.path.join(recorded, name)) and os.path.exists(os.path.join(data_dir, name))
+    return data_dir if moved else recorded
 
 
 def environment_options(config: ModuleType, args: argparse.Namespace, record: dict,

@@ -10,6 +10,7 @@ import theano_env
 from common.errors import UserError
 from nets.network import Network
 from tests.helpers import ANY_ENGINE
+from tfutil_shim import Updates
 
 
 @pytest.fixture(autouse=True)
@@ -74,23 +75,26 @@ def test_set_vars():
 
 def test_run_evaluates_any_structure():
     variable, x = theano.shared(np.zeros(2, 'f')), T.fvector()
-    assert tfutil_shim.run({variable: variable + x}, {x: [1, 2]}) is None
+    assert tfutil_shim.run(Updates({variable: variable + x}), {x: [1, 2]}) is None
     np.testing.assert_array_equal(tfutil_shim.run(variable * 2), [2, 4])
     assert [list(a) for a in tfutil_shim.run([variable, variable + x], {x: [1, 1]})] == [[1, 2], [2, 3]]
-    result = tfutil_shim.run({'a': variable, 'b': (x, [{variable: variable + 1}])}, {x: [7, 8]})
+    result = tfutil_shim.run({'a': variable, 'b': (x, [Updates({variable: variable + 1})])}, {x: [7, 8]})
     assert list(result['a']) == [1, 2] and list(result['b'][0]) == [7, 8] and result['b'][1] == [None]
     assert type(result['b']) is tuple and list(variable.get_value()) == [2, 3]
-    assert tfutil_shim.run([]) == []
+    assert tfutil_shim.run([]) == [] and tfutil_shim.run({}) == {}
+    # A dict is a structure, whatever its keys are: its expressions are evaluated, nothing is assigned.
+    result = tfutil_shim.run({variable: variable + 1, 3: x}, {x: [7, 8]})
+    assert list(result[variable]) == [3, 4] and list(result[3]) == [7, 8] and list(variable.get_value()) == [2, 3]
     with pytest.raises(TypeError, match="cannot evaluate 'x'"):
         tfutil_shim.run(['x'])
 
 
 def test_run_carries_out_updates_at_the_same_moment():
     a, b = theano.shared(np.float32(1)), theano.shared(np.float32(10))
-    assert tfutil_shim.run([{a: b}, {b: a + 1}, a + b]) == [None, None, 11]
+    assert tfutil_shim.run([Updates({a: b}), Updates({b: a + 1}), a + b]) == [None, None, 11]
     assert (a.get_value(), b.get_value()) == (10, 2)
     with pytest.raises(ValueError, match='two updates'):
-        tfutil_shim.run([{a: b}, {a: a + 1}])
+        tfutil_shim.run([Updates({a: b}), Updates({a: a + 1})])
 
 
 def test_run_feeds_inputs_variables_and_intermediate_results():
@@ -101,13 +105,13 @@ def test_run_feeds_inputs_variables_and_intermediate_results():
     assert tfutil_shim.run(result, {x: 2, variable: 10}) == 21
     assert tfutil_shim.run(result, {middle: 5}) == 6
     assert variable.get_value() == 3
-    assert tfutil_shim.run({variable: variable + x}, {variable: 10, x: 2}) is None
+    assert tfutil_shim.run(Updates({variable: variable + x}), {variable: 10, x: 2}) is None
     assert variable.get_value() == 12
 
 
 def test_run_compiles_the_same_expressions_once(monkeypatch):
     variable, x = theano.shared(np.float32(0)), T.fscalar('x')
-    step, compiled, function = {variable: variable + x}, [], theano.function
+    step, compiled, function = Updates({variable: variable + x}), [], theano.function
     monkeypatch.setattr(theano, 'function', lambda *args, **kwargs: compiled.append(1) or function(*args, **kwargs))
     for value in (1, 2, 3):
         tfutil_shim.run([step], {x: value})

@@ -50,6 +50,32 @@ def test_a_mistyped_name_makes_nothing(tmp_path, capsys):
         open_dataset(chosen, str(tmp_path / 'data'))
 
 
+@pytest.mark.parametrize('wanted, there, others', [
+    ('lsun-car-256x256.h5', 'lsun-car-256x256-100k.h5', ['lsun-cat-256x256.h5', 'lsun-car-128x128.h5']),
+    ('lsun-cat-256x256-100k.h5', 'lsun-cat-256x256.h5', ['lsun-car-256x256-100k.h5']),
+    ('cifar10-32x32.h5', 'cifar-10-32x32.h5', ['cifar100-32x32.h5']),
+    ('cifar-100-32x32.h5', 'cifar100-32x32.h5', ['cifar-10-32x32.h5']),
+    ('mnist-rgb-32x32.h5', 'mnistrgb-32x32.h5', ['mnist-32x32.h5']),
+    ('celeba-hq-1024x1024.h5', 'celebahq.h5', ['celeba-128x128.h5']),
+    ('celeba-128x128.h5', 'CelebA-128x128.h5', ['celeba-hq-128x128.h5']),
+])
+def test_names_of_the_releases_are_suggested(wanted, there, others, tmp_path):
+    for name in [there, *others]:
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=f'no .*{wanted}; did you mean {there!r}\\?'):
+        check_data_set({'dataset': {'h5_path': wanted}}, str(tmp_path))
+
+
+def test_tfrecords_of_2018_are_found(tmp_path):
+    (tmp_path / 'celebahq').mkdir()
+    (tmp_path / 'celeba').mkdir()       # Of another set, and empty.
+    (tmp_path / 'celebahq' / 'celebahq-r10.tfrecords').touch()
+    h5_path = str(tmp_path / 'celeba-hq-1024x1024.h5')
+    assert create_command(h5_path) == (
+        f'python dataset_tool.py create_from_tfrecords {tmp_path / "celebahq"} {h5_path}')
+    assert 'create_celeba CELEBA_DIR' in create_command(str(tmp_path / 'celeba-128x128.h5'))
+
+
 @pytest.mark.parametrize('name', ['digits-16x16.h5', 'data/digits-16x16.h5', './data/digits-16x16.h5'])
 def test_its_own_file_is_made_and_the_folder_may_be_named_twice(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

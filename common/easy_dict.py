@@ -1,0 +1,20 @@
+"""The dict of the 2018 release's `config.py`, whose entries are attributes, too."""
+
+from typing import Any
+
+
+class EasyDict(dict):
+    """``options.name`` is ``options['name']``, to read, to assign and to delete."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self:
+            raise AttributeError(name)
+        return self[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        if name not in self:
+            raise AttributeError(name)
+        del self[name]
