@@ -3,6 +3,8 @@
 :mod:`nets.pickles` describes the formats and reads them.
 """
 
+import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
+
 import argparse
 import sys
 

@@ -8,6 +8,8 @@ Trains one process per core, one thread each, so that runs do not disturb each o
 ``results/small-scale``; the report is ``results/README.md`` with pictures beside it.
 """
 
+import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
+
 import argparse
 import concurrent.futures
 import contextlib

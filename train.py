@@ -4,6 +4,8 @@
 ``torchrun --nproc_per_node=N train.py`` N processes share the work, see `training/processes.py`.
 """
 
+from common.starting import begin_work
+
 import argparse
 import shlex
 import signal
@@ -18,6 +20,7 @@ import numpy as np
 import theano
 
 import theano_env
+from common.arguments import RememberOrigin
 from common.errors import UserError
 from common.options import (
     CountTable,
@@ -36,6 +39,7 @@ from common.options import (
     Ticks,
     Zoom,
     check_settings,
+    checked,
     reading_config,
 )
 from nets import updates
@@ -77,6 +81,7 @@ OnStep = Callable[[StepReport], None]
 # Training loop.
 
 
+@checked
 def train_gan(
     run_dir,                                              # Folder for images, network snapshots and statistics.
     dataset,                                              # dataset.Dataset: real images.
@@ -328,7 +333,7 @@ def parse_arguments(config: Any, argv: Sequence[str] | None) -> argparse.Namespa
     parser.add_argument('--experiment', metavar='NAME', help=f'default: {config.experiment}, or that of the run to '
                         'resume')
     theano_env.add_arguments(parser, config)
-    parser.add_argument('--precision', help='auto, float32, tf32, bfloat16 or float16; default: '
+    parser.add_argument('--precision', action=RememberOrigin, help='auto, float32, tf32, bfloat16 or float16; default: '
                         f'{config.precision}')
     parser.add_argument('--data-dir', metavar='DIR', help=f'default: {config.data_dir}')
     parser.set_defaults(engine=None)        # What is not given is that of the run to resume, else that of config.py.
@@ -349,6 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(config, argv)
     ranks, chosen = SINGLE, None
     try:
+        begin_work()
         ranks = processes.from_environment()
         chosen = recorded.choose(config, args, ranks, train_gan)
         if args.dry_run:

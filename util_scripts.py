@@ -7,6 +7,8 @@ An entry of `config.py`'s table whose ``train.func`` names one of the functions 
 ``run`` is a run's number, its folder or a network pickle. Classes of conditional networks go by their index.
 """
 
+import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
+
 import argparse
 import sys
 from collections.abc import Callable

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import AnyPath, atomic_write
 from common.images import adjust_dynamic_range
+from common.options import Positive, PositiveInt, Seed, checked
 from nets import updates
 from nets.network import Network
 
@@ -30,8 +31,10 @@ MINIBATCH_SIZE = 16
 CLASSIFY_IMAGES = 256   # Read at a time.
 
 
-def train_classifier(images: np.ndarray, labels: np.ndarray, num_epochs: int = 4, learning_rate: float = 0.002,
-                     random_seed: int = 1000, show_progress: bool = True) -> tuple[Network, float]:
+@checked
+def train_classifier(images: np.ndarray, labels: np.ndarray, num_epochs: PositiveInt = 4,
+                     learning_rate: Positive = 0.002, random_seed: Seed = 1000,
+                     show_progress: bool = True) -> tuple[Network, float]:
     """Train :func:`networks.mnist_classifier`.
 
     Every image is moved by up to an eighth of its size at random, as generated digits are not centred like real ones.

@@ -15,6 +15,7 @@ from tqdm import tqdm
 import metrics
 from common.errors import UserError
 from common.files import AnyPath, atomic_write
+from common.options import FilePath, Names, PositiveInt, Seed, checked
 from data.dataset import Dataset
 from metrics import identity, results
 from metrics.classifier import load_classifier
@@ -205,11 +206,12 @@ class Evaluator:
         return entries
 
 
-def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], AbstractContextManager[Dataset]],
-                 cache_dir: AnyPath, num_images: int | None = None, random_seed: int = 1000, minibatch_size: int = 64,
-                 inception_weights: AnyPath | None = None, classifier: AnyPath | None = None, only_final: bool = False,
-                 spill_dir: AnyPath | None = None, final_Gs: Network | None = None,
-                 only_snapshot: str | None = None) -> list[Entry]:
+@checked
+def evaluate_run(run_dir: FilePath, names: Names, open_dataset: Callable[[], AbstractContextManager[Dataset]],
+                 cache_dir: FilePath, num_images: PositiveInt | None = None, random_seed: Seed = 1000,
+                 minibatch_size: PositiveInt = 64, inception_weights: FilePath | None = None,
+                 classifier: FilePath | None = None, only_final: bool = False, spill_dir: FilePath | None = None,
+                 final_Gs: Network | None = None, only_snapshot: str | None = None) -> list[Entry]:
     """Evaluate metrics on the snapshots of a run.
 
     What is in ``metrics.jsonl`` already is not evaluated again, as far as network, reals, weights and settings are the

@@ -14,6 +14,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import AnyPath
+from common.options import PositiveInt, checked
 
 Features = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]    # See InceptionFeatures.__call__.
 
@@ -70,7 +71,8 @@ class InceptionFeatures:
         PyTorch, torch-fidelity or the weights are missing, or the file holds something else.
     """
 
-    def __init__(self, weights_path: AnyPath | None = None, minibatch_size: int = 32) -> None:
+    @checked
+    def __init__(self, weights_path: AnyPath | None = None, minibatch_size: PositiveInt = 32) -> None:
         self.torch = _import_torch()
         path = find_weights(weights_path)
         extractor_class = _import_extractor()

@@ -5,6 +5,7 @@ Salimans et al., "Improved Techniques for Training GANs" (2016). High where imag
 
 import numpy as np
 
+from common.options import PositiveInt, checked
 from metrics.inception import Features, InceptionFeatures
 
 
@@ -58,7 +59,8 @@ class InceptionScore:
 
     decides, lower_is_better = 'IS_mean', False
 
-    def __init__(self, num_images: int, num_splits: int = 10, features: Features | None = None) -> None:
+    @checked
+    def __init__(self, num_images: PositiveInt, num_splits: PositiveInt = 10, features: Features | None = None) -> None:
         self.num_images, self.num_splits = num_images, num_splits
         self.features = features or InceptionFeatures()
         self.statistics = ScoreStatistics(num_images, num_splits)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from common.options import PositiveInt, checked
+
 
 def mode_statistics(digits: np.ndarray, divisor: int | None = None) -> tuple[int, float]:
     """Number of modes found and KL(found || uniform).
@@ -46,8 +48,9 @@ class MnistModes:
 
     decides, lower_is_better = 'modes_mean', False
 
-    def __init__(self, classify: Callable[[np.ndarray], np.ndarray], images_per_draw: int = 25600,
-                 divisor: int | None = None) -> None:
+    @checked
+    def __init__(self, classify: Callable[[np.ndarray], np.ndarray], images_per_draw: PositiveInt = 25600,
+                 divisor: PositiveInt | None = None) -> None:
         self.classify = classify
         self.images_per_draw, self.divisor = images_per_draw, divisor
         self.digits: np.ndarray = np.zeros((0, 3), np.uint8)

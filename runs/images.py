@@ -13,7 +13,7 @@ from common.images import (
     save_image,
     save_image_grid,
 )
-from common.options import Classes, FileName, GridSize, PositiveInt, Run, Seeds, Snapshot, Zoom
+from common.options import Classes, FileName, GridSize, PositiveInt, Run, Seeds, Snapshot, Zoom, checked
 from nets.network import Network, random_latents
 from nets.pickles import load_pkl
 from runs.folder import locate_network_pkl
@@ -117,6 +117,7 @@ def generate(G: Network, latents: np.ndarray, labels: np.ndarray, desc: str,
             yield from images
 
 
+@checked
 def generate_fake_images(
     run_dir,                                         # Folder to write into.
     run: Run,                                        # Run or network pickle.

@@ -17,7 +17,19 @@ from common.images import (
     convert_to_pil_image,
     create_image_grid,
 )
-from common.options import Classes, FileName, FramesPerSecond, GridSize, PositiveInt, Run, Seconds, Seed, Snapshot, Zoom
+from common.options import (
+    Classes,
+    FileName,
+    FramesPerSecond,
+    GridSize,
+    PositiveInt,
+    Run,
+    Seconds,
+    Seed,
+    Snapshot,
+    Zoom,
+    checked,
+)
 from runs.folder import locate_run_dir
 from runs.images import classes_in_turn, generate, load_generator, one_hot, zoomed
 from runs.records import caption_of, list_fakes, read_stats
@@ -84,6 +96,7 @@ def smooth_latents(num_frames: int, num_cells: int, latent_size: int, sigma_fram
     return (latents / np.sqrt(np.mean(np.square(latents), axis=-1, keepdims=True))).astype(np.float32)
 
 
+@checked
 def generate_interpolation_video(
     run_dir,                                         # Folder to write into.
     run: Run,                                        # Run or network pickle.
@@ -135,6 +148,7 @@ def subtitled(image: Image.Image, caption: str, longest_caption: str) -> Image.I
     return canvas
 
 
+@checked
 def generate_training_video(
     run_dir,                                # Folder to write into.
     run: Run,                               # Run whose pictures fakesNNNNNN.png to show.
