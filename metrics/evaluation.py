@@ -23,7 +23,7 @@ from metrics.results import Entry
 from nets.network import Network
 from nets.pickles import load_pkl
 from runs.images import DivergedNetwork, finite_images
-from runs.records import RESULTS_NAME, Snapshot, find_snapshots, place_of_result, read_jsonl
+from runs.records import Snapshot, find_snapshots, place_of_result, read_entries
 
 FEED_IMAGES = 256       # Images handed to the metrics at a time; even, as MS-SSIM compares pairs.
 
@@ -260,7 +260,7 @@ def evaluate_run(run_dir: FilePath, names: Names, open_dataset: Callable[[], Abs
     with open_dataset() as dataset:
         evaluator = Evaluator(names, dataset, cache_dir, num_images, random_seed, minibatch_size, inception_weights,
                               classifier, spill_dir)
-        entries = [entry for entry in read_jsonl(os.path.join(run_dir, RESULTS_NAME)) if evaluator.is_done(entry)]
+        entries = [entry for entry in read_entries(run_dir) if evaluator.is_done(entry)]
         networks = {snapshot.snapshot: identity.of_file(snapshot.path) for snapshot in snapshots}
         done = {(entry['snapshot'], entry['network'], entry['metric']): entry for entry in entries}
         missing = {snapshot.snapshot: [name for name in names if (

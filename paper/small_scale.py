@@ -9,7 +9,7 @@ import numpy as np
 
 from common.files import atomic_write
 from paper.output import markdown_lines, mean_and_deviation, new_figure, text_of
-from runs.records import read_jsonl, read_results
+from runs.records import are_finite, read_results, read_stats
 
 CLAIMS = {
     'growing': 'Growing makes training faster (section 6.2, Figure 4)',
@@ -34,7 +34,9 @@ class Job(NamedTuple):
 def results_of(run_dir: str | os.PathLike, metric: str) -> list[tuple[float, float, dict[str, float]]]:
     """[(kimg, seconds of training, {value: number})] of a metric of a run, in the order of the snapshots."""
     found = [(entry['kimg'], entry['seconds'], entry['values'])
-             for entry in read_results(run_dir) if entry['metric'] == metric]
+             for entry in read_results(run_dir)
+             if entry['metric'] == metric and None not in (entry['kimg'], entry['seconds'])
+             and are_finite(entry['values'], ['modes_mean', 'KL_mean'] if metric == 'mnist_modes' else ())]
     return sorted(found, key=lambda row: row[:2])
 
 
@@ -77,7 +79,7 @@ def growing(jobs: list[Job], run_dirs: dict, report_dir: str) -> str:
         distances = [average(values) for *_, values in results]
         label = job.name if job.name not in finals else None
         left.plot(minutes, distances, color=color, label=label, marker='.')
-        stats = read_jsonl(pathlib.Path(run_dirs[job.folder], 'stats.jsonl'))
+        stats = [line for line in read_stats(run_dirs[job.folder]) if 'seconds' in line]
         right.plot([line['seconds'] / 60 for line in stats], [line['kimg'] for line in stats], color=color, label=label)
         finals.setdefault(job.name, []).append(distances[-1])
         times.setdefault(job.name, []).append(minutes[-1])
@@ -100,8 +102,9 @@ def ablation(jobs: list[Job], run_dirs: dict, report_dir: str) -> str:
     levels: list[str] = []
     for job in jobs:
         for _kimg, _seconds, values in results_of(run_dirs[job.folder], 'swd')[-1:]:
-            levels = list(values)
-            distances.setdefault(job.name, []).append(list(values.values()))
+            levels = levels or list(values)
+            if list(values) == levels:
+                distances.setdefault(job.name, []).append(list(values.values()))
         for _kimg, _seconds, values in results_of(run_dirs[job.folder], 'ms_ssim')[-1:]:
             similarities.setdefault(job.name, []).append(list(values.values())[0])
     rows = []

@@ -20,7 +20,7 @@ from metrics.results import Entry
 from nets.ranks import Ranks
 from runs.folder import NETWORK_SNAPSHOT
 from runs.images import MINIBATCH_PIXELS
-from runs.records import RESULTS_NAME, Snapshot, best_snapshot, place_of_result, read_jsonl, read_results
+from runs.records import Snapshot, best_snapshot, is_finite, place_of_result, read_entries, read_results
 from training import processes
 from training.reporting import warning_only
 from training.snapshots import SnapshotWriter
@@ -45,14 +45,14 @@ def random_state_kept(dataset: Dataset) -> Iterator[None]:
 
 def _is_later(entry, cur_nimg):
     """Whether an entry is of a training that had come further."""
-    return entry.get('training') is True and entry['kimg'] > cur_nimg / 1000
+    return entry.get('training') is True and (entry.get('kimg') or 0) > cur_nimg / 1000
 
 
 def _rename_final(run_dir):
     """Let the best networks, which the training ended with, be a snapshot like others: the training goes on."""
     path = os.path.join(run_dir, FINAL + '.pkl')
     final, = [entry for entry in read_results(run_dir) if entry.get('best') is True][:1]
-    name = os.path.splitext(NETWORK_SNAPSHOT % int(final['kimg']))[0]
+    name = os.path.splitext(NETWORK_SNAPSHOT % int(final['kimg'] or 0))[0]
     if os.path.exists(path):
         with open(path, 'rb') as file, atomic_write(os.path.join(run_dir, name + '.pkl')) as copy:
             shutil.copyfileobj(file, copy)
@@ -164,7 +164,7 @@ class TrainingMetrics:
         """Write entries, and the networks if they are the best so far."""
         if not entries:
             return
-        before = read_jsonl(os.path.join(self.run_dir, RESULTS_NAME))
+        before = read_entries(self.run_dir)
         is_best = any(entry.get('best') for entry in self._marked(results.merged(before, entries))[-len(entries):])
         # A file of the same name would be of networks with other values.
         is_known = {place_of_result(entry) for entry in entries} & {place_of_result(entry) for entry in before}
@@ -180,7 +180,7 @@ class TrainingMetrics:
         entries = [{key: value for key, value in entry.items() if key != 'best'} for entry in entries]
         meter = self.evaluator.made[self.names[0]]
         compared = [entry for entry in entries if entry.get('training') and entry.get('metric') == self.names[0]
-                    and self.evaluator.is_done(entry)]
+                    and self.evaluator.is_done(entry) and is_finite(entry.get('values', {}).get(meter.decides))]
         if compared:
             sign = 1 if meter.lower_is_better else -1
             min(compared, key=lambda entry: sign * entry['values'][meter.decides])['best'] = True
