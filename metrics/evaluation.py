@@ -128,7 +128,7 @@ class Evaluator:
         self.counts = {name: num_images or metrics.METRICS[name].num_images for name in names}
         self.random_seed, self.minibatch_size = random_seed, minibatch_size
         self.inception_weights, self.classifier, self.spill_dir = inception_weights, classifier, spill_dir
-        self.data = identity.of_dataset(dataset)
+        self.data = identity.of_dataset(dataset, cache_dir)
         self.weights = {name: self._digest_of_weights(name) for name in names}
         self.made: dict[str, Any] = {}
 
