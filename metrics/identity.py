@@ -73,7 +73,7 @@ def of_dataset(dataset: Dataset, cache_dir: AnyPath | None = None) -> str:
         digest.update(_of_images(dataset, rows))
         return digest.hexdigest()[:DIGITS]
     path = os.path.realpath(dataset.h5_path)
-    selection = [DIGEST_VERSION, path, dataset.resolution, hashlib.sha256(rows.astype('<i8')).hexdigest()]
+    selection = [DIGEST_VERSION, path, dataset.resolution, hashlib.sha256(rows.astype('<i8').tobytes()).hexdigest()]
     kept = os.path.join(cache_dir or os.path.join(os.path.dirname(dataset.h5_path), 'metric-cache'),
                         f'digest-{of_json(selection)}.json')
     files, begin = _state_of_files(dataset, path), time.time()
