@@ -51,7 +51,7 @@ from training.functions_ahead import FunctionsAhead
 from training.gdrop import GDropFeedback
 from training.options import describe_experiment, naming_minibatch
 from training.quality import TrainingMetrics
-from training.reporting import ProgressBar, Tick, report, warning_only
+from training.reporting import ProgressBar, Tick, check_start, check_weights, report, warning_only
 from training.resume import restore_state, state_arrays
 from training.schedule import Schedule, learning_rate, lod_range_of, next_lod_range, training_schedule
 from training.snapshots import SnapshotWriter, setup_snapshot_grid
@@ -180,6 +180,7 @@ def train_gan(
     processes.copy_from_rank_0(ranks, [var for net in networks.values() for var in net.vars.values()])
     print('Saving results to', run_dir)
     if not start:
+        check_start(networks, G.source)
         snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom)
         if is_first:
             snapshots.save_reals()
@@ -210,7 +211,7 @@ def train_gan(
             if is_first and images:
                 snapshots.save_fakes(cur_nimg)
         with warning_only():
-            if is_first and pickle:
+            if is_first and pickle and quality.makes_way(cur_nimg):
                 snapshots.save_networks(cur_nimg, keep_snapshots, network_snapshot_ticks)
         return tick.next(cur_nimg, cur_time + statistics.get('metric_seconds', 0.0))
 
@@ -222,6 +223,7 @@ def train_gan(
         if start:
             restore_time = time.time()
             grid, functions = restore_state(start, networks, exponents, compiler, dataset, schedule)
+            check_start(networks, 'the training state')
             if functions:
                 upcoming = next_lod_range(cur_nimg, resolution, schedule_kwargs)
             snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom)
@@ -258,7 +260,8 @@ def train_gan(
                     fake_labels = dataset.random_labels(schedule.minibatch_size)[rows]
                     outputs = functions.train_d(reals, labels, latents, fake_labels)
                     cur_nimg += schedule.minibatch_size
-                    tick.add(outputs)
+                    tick.add(outputs, G if functions.train_g else None, labels=labels, fake_labels=fake_labels,
+                             latents=latents)
                     if on_step:
                         on_step(StepReport('D', cur_nimg, schedule, reals, labels, latents, fake_labels, outputs,
                                            networks))
@@ -285,6 +288,7 @@ def train_gan(
             signum = 0 if done else stop.asked()
             due = state_minutes is not None and time.time() >= state_time + state_minutes * 60
             if is_first and run_states and (signum or due or done):
+                check_weights(networks)
                 with warning_only():
                     arrays, document = state_arrays(networks, exponents, compiler, dataset, grid)
                     run_states.save(cur_nimg, arrays, {**document, **tick.get_state(), 'cur_nimg': cur_nimg,
@@ -292,7 +296,7 @@ def train_gan(
                 state_time = time.time()
             if signum:
                 with warning_only():
-                    if is_first:
+                    if is_first and quality.makes_way(cur_nimg):
                         snapshots.save_networks(cur_nimg)
                 processes.from_rank_0(ranks, None)      # The others wait for the files.
                 raise Stopped(f'stopped by {signal.Signals(signum).name} at kimg {cur_nimg / 1000:.1f}', signum,

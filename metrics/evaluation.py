@@ -169,7 +169,8 @@ class Evaluator:
             self.key(name, entry.get('snapshot', ''), entry['network'])) and (
                 self.weights[name] is not None or not {'inception', 'classifier'} & {*metrics.METRICS[name].needs})
 
-    def evaluate(self, names: Sequence[str], Gs: Network, snapshot: Snapshot, network: str) -> list[Entry]:
+    def evaluate(self, names: Sequence[str], Gs: Network, snapshot: Snapshot, network: str,
+                 tell: Callable[[str], object] = lambda line: tqdm.write(line, file=sys.stderr)) -> list[Entry]:
         """Evaluate metrics on a generator.
 
         Parameters
@@ -180,11 +181,13 @@ class Evaluator:
             What it is called, and when that was.
         network : str
             Its digest.
+        tell : callable
+            Gets a line on each result that is not finite.
 
         Returns
         -------
         list of dict
-            Entries for ``metrics.jsonl``. Results that are not finite are told on stderr and left out.
+            Entries for ``metrics.jsonl``, without results that are not finite.
 
         Raises
         ------
@@ -201,8 +204,8 @@ class Evaluator:
                     **self.key(name, snapshot.snapshot, network), 'kimg': snapshot.kimg, 'seconds': snapshot.seconds,
                     'values': values[name], 'evaluated': time.strftime('%Y-%m-%d %H:%M:%S')})
             else:
-                tqdm.write(f'{name} of {snapshot.snapshot} is not finite and not kept: '
-                           f'{results.format_values(values[name])}', file=sys.stderr)
+                tell(f'{name} of {snapshot.snapshot} is not finite and not kept: '
+                     f'{results.format_values(values[name])}')
         return entries
 
 
@@ -266,7 +269,7 @@ def evaluate_run(run_dir: FilePath, names: Names, open_dataset: Callable[[], Abs
         missing = {snapshot.snapshot: [name for name in names if (
             snapshot.snapshot, networks[snapshot.snapshot], name) not in done] for snapshot in snapshots}
         evaluator.prepare([name for name in names if any(name in of_one for of_one in missing.values())])
-        errors = []
+        errors: list[str] = []
         for snapshot in snapshots:
             if not missing[snapshot.snapshot]:
                 continue
@@ -278,7 +281,7 @@ def evaluate_run(run_dir: FilePath, names: Names, open_dataset: Callable[[], Abs
                      if (snapshot.snapshot, values, name) in done]
             unknown = [name for name in missing[snapshot.snapshot] if name not in {item['metric'] for item in known}]
             try:
-                new = evaluator.evaluate(unknown, Gs, snapshot, network) if unknown else []
+                new = evaluator.evaluate(unknown, Gs, snapshot, network, errors.append) if unknown else []
                 new += [{**item, 'network': network} for item in known]
             except DivergedNetwork as error:
                 errors.append(f'{os.path.join(run_dir, "")}{error}')
@@ -351,7 +354,10 @@ def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, n
     if has_key and os.path.exists(path):
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                metric.set_reals(dict(arrays))
+                kept = dict(arrays)
+            if not all(np.isfinite(array).all() for array in kept.values()):
+                raise ValueError('not finite')
+            metric.set_reals(kept)
             return
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             tqdm.write(f'{path}: cannot be read ({error}); made again', file=sys.stderr)

@@ -6,6 +6,7 @@ Salimans et al., "Improved Techniques for Training GANs" (2016). High where imag
 import numpy as np
 
 from common.options import PositiveInt, checked
+from metrics import check_finite
 from metrics.inception import Features, InceptionFeatures
 
 
@@ -22,6 +23,7 @@ class ScoreStatistics:
         """Add (N, classes), each row adding up to 1."""
         if self.num + len(probabilities) > self.edges[-1]:
             raise ValueError(f'{self.edges[-1]} images announced, {self.num + len(probabilities)} fed')
+        check_finite('inception_score: class probabilities', probabilities)
         p = probabilities.astype(np.float64)
         if self.sums is None:
             self.sums = np.zeros((len(self.negative_entropies), p.shape[1]))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from common.options import PositiveInt, checked
+from metrics import check_finite
 
 
 def mode_statistics(digits: np.ndarray, divisor: int | None = None) -> tuple[int, float]:
@@ -69,6 +70,7 @@ class MnistModes:
         num, channels, height, width = images.shape
         if channels != 3:
             raise ValueError(f'images of {channels} channels: need 3, one digit each')
+        check_finite('mnist_modes: images', images)
         digits = np.asarray(self.classify(images.reshape(num * 3, 1, height, width))).reshape(num, 3)
         self.digits = np.concatenate([self.digits, digits.astype(np.uint8)])
         while len(self.digits) >= self.images_per_draw:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import AnyPath
 from common.options import PositiveInt, Seed, checked
+from metrics import check_finite
 from metrics.filters import bands, filtered
 from metrics.threads import blocks, map_threads
 
@@ -398,6 +399,7 @@ class SlicedWasserstein:
 
     def feed(self, mode: str, images: np.ndarray) -> None:
         """Add images (N, C, H, W), uint8 in 0..255 (or floats of that range); H = W a power of two."""
+        check_finite('swd: images', images)
         images = downscale(images, max(images.shape[2] // self.resolution_max, 1))
         channels, resolution = images.shape[1:3]
         if not self.sets:

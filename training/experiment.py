@@ -40,6 +40,7 @@ from training.options import (
     is_training,
 )
 from training.recorded import RECORD, make_record
+from training.reporting import check_start
 from training.resume import Start, find_start, resume_in
 
 
@@ -271,6 +272,7 @@ def prepare(experiment: dict, data_dir: str, networks: str | None = None) -> tup
         raise UserError(f'train.resume_run_id: there is no network pickle {networks}')
     print(f'G and D come from {networks}; the options of the sections G and D are not used')
     G, D, Gs = load_pkl(networks)
+    check_start({'G': G, 'D': D, 'Gs': Gs}, networks)
     label_shape, image_shape = [None, training_set.label_size], [None, *training_set.shape]
     for name, expected, found in [('images of D', [image_shape], D.input_shapes[:1]),
                                   ('images of G', [image_shape], G.output_shapes[:1]),

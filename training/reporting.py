@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.console import format_time
-from common.errors import WriteError
+from common.errors import UserError, WriteError
 from common.files import append_bytes
 from common.machine import peak_memory
 from nets import costs
@@ -31,7 +31,30 @@ def warning_only() -> Iterator[None]:
 
 
 class TrainingDiverged(processes.SharedError):
-    """A loss is NaN or infinite."""
+    """A loss or a weight is NaN or infinite."""
+
+
+ADVICE = 'Lower the learning rates, see to the options loss.* and train.adam_*, or change random_seed'
+
+
+def bad_weights(networks: dict[str, Network]) -> str | None:
+    """The first of the variables of some networks that holds NaN or infinity, 'D: 4x4/Conv.W'; None: none does."""
+    return next((f'{key}: {name}' for key, net in networks.items() if net for name, var in net.vars.items()
+                 if not np.isfinite(var.get_value(borrow=True)).all()), None)
+
+
+def check_start(networks: dict[str, Network], source: str | None) -> None:
+    """Raise `UserError` if networks to begin with hold NaN; `source` is where they come from, None: they are new."""
+    if bad := bad_weights(networks):
+        raise UserError(f'{source or "the new networks"}: {bad} holds NaN or infinity, and so nothing can be learnt '
+                        'from there; ' + ('start from an earlier snapshot' if source else
+                                          'see to the options of G and D, or change random_seed'))
+
+
+def check_weights(networks: dict[str, Network]) -> None:
+    """Before networks are saved: raise `TrainingDiverged` if a weight of theirs is NaN or infinite."""
+    if bad := bad_weights(networks):
+        raise TrainingDiverged(f'{bad} became NaN or infinite; the last snapshots are kept. {ADVICE}')
 
 
 class Tick:
@@ -69,21 +92,39 @@ class Tick:
         """Whether it is one of every `number` ticks; of every 0: none is."""
         return number > 0 and self.number % number == 0
 
-    def add(self, outputs: Sequence) -> None:
+    def add(self, outputs: Sequence, G: Network | None = None, **inputs: np.ndarray) -> None:
         """Add the outputs of one D step.
+
+        Parameters
+        ----------
+        outputs : sequence of arrays
+        G : Network, optional
+            As the step has left it. Where D and G do not step together, these weights were those of the step.
+        **inputs : array
+            What the step was given.
 
         Raises
         ------
         TrainingDiverged
-            A sum of theirs is NaN or infinite.
+            A sum of theirs is NaN or infinite: the message says what caused it.
         """
         for index, (name, output) in enumerate(zip(self.names, outputs, strict=True)):
             total = float(np.sum(output))
             if not np.isfinite(total):
                 raise TrainingDiverged(f'{name} became {total} in tick {self.number}; the last snapshots are kept. '
-                                       'Lower the learning rates or change random_seed')
+                                       + self.cause(G, inputs))
             self.sums[index] += total
             self.counts[index] += np.size(output)
+
+    @staticmethod
+    def cause(G: Network | None, inputs: dict[str, np.ndarray]) -> str:
+        """Why the outputs of a step with these inputs are not finite, and what to do."""
+        for name, values in inputs.items():
+            if not np.isfinite(values).all():
+                return f'The {name.replace("_", " ")} of this step hold NaN or infinity: correct the data set'
+        if G and (bad := bad_weights({'G': G})):
+            return f'Before that, {bad} had become NaN or infinite. {ADVICE}'
+        return f'Images, labels and latents were finite. {ADVICE}'
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
