@@ -45,13 +45,14 @@ from common.options import (
 from nets import updates
 from nets.network import Network, random_latents
 from nets.ranks import SINGLE
-from training import experiment, plan, processes, recorded
+from training import experiment, fingerprint, plan, processes, recorded
+from training.divergence import check_start, check_weights
 from training.event_file import EventFile
 from training.functions_ahead import FunctionsAhead
 from training.gdrop import GDropFeedback
 from training.options import describe_experiment, naming_minibatch
 from training.quality import TrainingMetrics
-from training.reporting import ProgressBar, Tick, check_start, check_weights, report, warning_only
+from training.reporting import ProgressBar, Tick, report, warning_only
 from training.resume import restore_state, state_arrays
 from training.schedule import Schedule, learning_rate, lod_range_of, next_lod_range, training_schedule
 from training.snapshots import SnapshotWriter, setup_snapshot_grid
@@ -200,7 +201,14 @@ def train_gan(
     gdrop = GDropFeedback(gdrop_beta, gdrop_lim, gdrop_coef, gdrop_exp)
     tick = Tick(1, cur_nimg, time.time() - resume_time, time.time())
 
+    def check_ranks():
+        """Before something is saved: the ranks are still the same."""
+        if ranks.size > 1:
+            arrays, _document = state_arrays(networks, exponents, compiler, dataset, grid)
+            processes.check_same(ranks, fingerprint.of_state(arrays), f' at kimg {cur_nimg / 1000:.1f}')
+
     def end_tick(images, pickle=False):
+        check_ranks()
         cur_time = time.time()
         statistics = tick.statistics(cur_nimg, cur_time, schedule, gdrop.strength)
         statistics.update(quality.measure(tick.number, cur_nimg, done, statistics['seconds'], snapshots))
@@ -285,14 +293,16 @@ def train_gan(
                                 pickle=tick.is_every(network_snapshot_ticks) and not done)
 
             # Every so many minutes and at the end, also one that somebody asks for: the training state.
-            signum = 0 if done else stop.asked()
             due = state_minutes is not None and time.time() >= state_time + state_minutes * 60
-            if is_first and run_states and (signum or due or done):
-                check_weights(networks)
+            signum, due = (0, due) if done else stop.asked(due)
+            if run_states and (signum or due or done):
+                check_ranks()
                 with warning_only():
-                    arrays, document = state_arrays(networks, exponents, compiler, dataset, grid)
-                    run_states.save(cur_nimg, arrays, {**document, **tick.get_state(), 'cur_nimg': cur_nimg,
-                                                       'gdrop_average': gdrop.average, 'done': done})
+                    if is_first:
+                        check_weights(networks)
+                        arrays, document = state_arrays(networks, exponents, compiler, dataset, grid)
+                        run_states.save(cur_nimg, arrays, {**document, **tick.get_state(), 'cur_nimg': cur_nimg,
+                                                           'gdrop_average': gdrop.average, 'done': done})
                 state_time = time.time()
             if signum:
                 with warning_only():

@@ -23,6 +23,7 @@ from common.errors import UserError
 from common.files import AnyPath, atomic_write
 from common.images import adjust_dynamic_range
 from common.options import Positive, PositiveInt, Seed, checked
+from metrics import check_finite
 from nets import updates
 from nets.network import Network
 
@@ -109,7 +110,12 @@ def _moved(images, margin, random):
 def classify(network: Network, images: np.ndarray) -> np.ndarray:
     """Classes (N,) that the classifier reads in uint8 images (N, 1, R, R)."""
     parts = (images[begin:begin + CLASSIFY_IMAGES] for begin in range(0, len(images), CLASSIFY_IMAGES))
-    return np.concatenate([np.argmax(network.run(_to_network(part)), axis=1) for part in parts])
+    digits = []
+    for part in parts:
+        probabilities = network.run(_to_network(part))
+        check_finite('classifier: probabilities of its classes', probabilities)
+        digits.append(np.argmax(probabilities, axis=1))
+    return np.concatenate(digits)
 
 
 def save_classifier(network: Network, path: AnyPath, **facts: Any) -> None:

@@ -30,6 +30,13 @@ def of_json(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
+def of_array(array: np.ndarray) -> str:
+    """The digest of an array: type, shape and values."""
+    digest = hashlib.sha256()
+    _add_array(digest, '', array)
+    return digest.hexdigest()[:DIGITS]
+
+
 def of_file(path: AnyPath) -> str:
     """The digest of a file's content."""
     digest = hashlib.sha256()
@@ -49,7 +56,16 @@ def of_network(network: Network) -> str:
 
 
 def of_dataset(dataset: Dataset, cache_dir: AnyPath | None = None) -> str:
-    """The digest of all that a data set gives: its images at every resolution up to its own, and their labels.
+    """The digest of the reals that a data set gives, and of their labels; see :func:`of_images`."""
+    facts = [list(dataset.shape), int(dataset.num_images), bool(dataset.mirror_augment)]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    _add_array(digest, 'labels', dataset.labels)
+    digest.update(of_images(dataset, cache_dir))
+    return digest.hexdigest()[:DIGITS]
+
+
+def of_images(dataset: Dataset, cache_dir: AnyPath | None = None) -> bytes:
+    """SHA-256 of all images that a data set gives, at every resolution up to its own.
 
     Where the file lies does not count, nor how it is compressed, nor when it was written. The digest of many images is
     kept as long as size, times and inode of all files of the data set stay the same.
@@ -65,26 +81,21 @@ def of_dataset(dataset: Dataset, cache_dir: AnyPath | None = None) -> str:
     UserError
         The file is damaged.
     """
-    facts = [list(dataset.shape), int(dataset.num_images), bool(dataset.mirror_augment)]
-    digest = hashlib.sha256(json.dumps(facts).encode())
-    _add_array(digest, 'labels', dataset.labels)
     rows = np.arange(dataset.num_images) if dataset.chosen is None else dataset.chosen[:dataset.num_images]
     if dataset.resolution ** 2 * dataset.shape[0] * len(rows) < KEPT_FROM_BYTES:
-        digest.update(_of_images(dataset, rows))
-        return digest.hexdigest()[:DIGITS]
+        return _digest(dataset, rows)
     path = os.path.realpath(dataset.h5_path)
     selection = [DIGEST_VERSION, path, dataset.resolution, hashlib.sha256(rows.astype('<i8').tobytes()).hexdigest()]
     kept = os.path.join(cache_dir or os.path.join(os.path.dirname(dataset.h5_path), 'metric-cache'),
                         f'digest-{of_json(selection)}.json')
     files, begin = _state_of_files(dataset, path), time.time()
-    of_images = _read_kept(kept, files)
-    if of_images is None:
-        of_images = _of_images(dataset, rows)
+    digest = _read_kept(kept, files)
+    if digest is None:
+        digest = _digest(dataset, rows)
         if _state_of_files(dataset, path) == files and all(
                 max(state[1:3]) / 1e9 < begin - CLOCK_SECONDS for state in files.values()):
-            _keep(kept, files, of_images)
-    digest.update(of_images)
-    return digest.hexdigest()[:DIGITS]
+            _keep(kept, files, digest)
+    return digest
 
 
 def _state_of_files(dataset, path):
@@ -114,15 +125,15 @@ def _read_kept(kept, files):
         return None
 
 
-def _keep(kept, files, of_images):
+def _keep(kept, files, digest):
     # Without a place for it, it is made again the next time.
     with contextlib.suppress(OSError, WriteError):
         os.makedirs(os.path.dirname(kept), exist_ok=True)
         with atomic_write(kept, 'w', encoding='utf-8') as file:
-            json.dump({'files': files, 'sha256': of_images.hex()}, file)
+            json.dump({'files': files, 'sha256': digest.hex()}, file)
 
 
-def _of_images(dataset, rows):
+def _digest(dataset, rows):
     """SHA-256 over those of blocks of the images `rows`, level after level: many threads can work on them."""
     jobs: list[tuple] = []
     for lod, level in enumerate(dataset.levels.values()):

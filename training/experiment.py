@@ -27,8 +27,9 @@ from nets.pickles import load_pkl
 from nets.ranks import SINGLE, Ranks
 from runs import states
 from runs.folder import create_result_subdir, in_use, sizes_of_growing_files
-from training import processes, stopping
+from training import fingerprint, processes, stopping
 from training.data_sets import check_data_set, data_path
+from training.divergence import check_start
 from training.options import (
     NETWORK_SHAPE,
     check_arguments,
@@ -40,8 +41,7 @@ from training.options import (
     is_training,
 )
 from training.recorded import RECORD, make_record
-from training.reporting import check_start
-from training.resume import Start, find_start, resume_in
+from training.resume import Start, check_data, find_start, resume_in
 
 
 def open_dataset(experiment: dict, data_dir: str) -> Dataset:
@@ -133,6 +133,9 @@ def run_experiment(
             train_func, options, loss_kwargs = check_options(experiment, train_gan, ranks)
             check_data_set(experiment, data_dir)
             record = make_record(origin, environment, theano_flags, experiment, data_dir)
+            facts = fingerprint.of_rank(experiment, train_gan, environment, theano_flags)
+        processes.check_same(ranks, facts)
+        with processes.rank_0_first(ranks):
             if ranks.rank == 0:
                 start = claim_folder(experiment, result_dir, environment, train_gan, record, lock)
         start = processes.from_rank_0(ranks, start)
@@ -151,6 +154,9 @@ def run_experiment(
                     all_options = {**defaults_of(train_func), **options}
                     check_labels(all_options, training_set.label_size, labels_path(training_set.h5_path))
                     check_minibatches(ranks, all_options, training_set.resolution, experiment['D'])
+                    data = fingerprint.of_data(training_set)
+                    check_data(start, experiment, data)
+                processes.check_same(ranks, data)
             except UserError:
                 if ranks.rank == 0 and start.is_new:
                     unused.callback(shutil.rmtree, start.run_dir)       # Nothing has begun.

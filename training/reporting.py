@@ -11,12 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from common.console import format_time
-from common.errors import UserError, WriteError
+from common.errors import WriteError
 from common.files import append_bytes
 from common.machine import peak_memory
 from nets import costs
 from nets.network import Network
-from training import processes
+from training.divergence import TrainingDiverged, cause
 from training.event_file import EventFile
 from training.schedule import Schedule
 
@@ -28,33 +28,6 @@ def warning_only() -> Iterator[None]:
         yield
     except WriteError as error:
         tqdm.write(f'warning: {error}; the training goes on, earlier files are kept', file=sys.stdout)
-
-
-class TrainingDiverged(processes.SharedError):
-    """A loss or a weight is NaN or infinite."""
-
-
-ADVICE = 'Lower the learning rates, see to the options loss.* and train.adam_*, or change random_seed'
-
-
-def bad_weights(networks: dict[str, Network]) -> str | None:
-    """The first of the variables of some networks that holds NaN or infinity, 'D: 4x4/Conv.W'; None: none does."""
-    return next((f'{key}: {name}' for key, net in networks.items() if net for name, var in net.vars.items()
-                 if not np.isfinite(var.get_value(borrow=True)).all()), None)
-
-
-def check_start(networks: dict[str, Network], source: str | None) -> None:
-    """Raise `UserError` if networks to begin with hold NaN; `source` is where they come from, None: they are new."""
-    if bad := bad_weights(networks):
-        raise UserError(f'{source or "the new networks"}: {bad} holds NaN or infinity, and so nothing can be learnt '
-                        'from there; ' + ('start from an earlier snapshot' if source else
-                                          'see to the options of G and D, or change random_seed'))
-
-
-def check_weights(networks: dict[str, Network]) -> None:
-    """Before networks are saved: raise `TrainingDiverged` if a weight of theirs is NaN or infinite."""
-    if bad := bad_weights(networks):
-        raise TrainingDiverged(f'{bad} became NaN or infinite; the last snapshots are kept. {ADVICE}')
 
 
 class Tick:
@@ -112,19 +85,9 @@ class Tick:
             total = float(np.sum(output))
             if not np.isfinite(total):
                 raise TrainingDiverged(f'{name} became {total} in tick {self.number}; the last snapshots are kept. '
-                                       + self.cause(G, inputs))
+                                       + cause(G, inputs))
             self.sums[index] += total
             self.counts[index] += np.size(output)
-
-    @staticmethod
-    def cause(G: Network | None, inputs: dict[str, np.ndarray]) -> str:
-        """Why the outputs of a step with these inputs are not finite, and what to do."""
-        for name, values in inputs.items():
-            if not np.isfinite(values).all():
-                return f'The {name.replace("_", " ")} of this step hold NaN or infinity: correct the data set'
-        if G and (bad := bad_weights({'G': G})):
-            return f'Before that, {bad} had become NaN or infinite. {ADVICE}'
-        return f'Images, labels and latents were finite. {ADVICE}'
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:

@@ -15,8 +15,8 @@ from data.dataset import Dataset
 from data.hdf5_format import labels_path
 from nets.network import Network, random_latents
 from runs.folder import DONE_FILE, FINAL_NETWORKS, NETWORK_SNAPSHOT, thin_out
+from training.divergence import check_weights
 from training.event_file import EventFile
-from training.reporting import check_weights
 from training.steps import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS
 
 SNAPSHOT_MINIBATCH = 32             # Images generated at once for a picture; with batch norm they influence each other.

@@ -70,8 +70,8 @@ def test_a_data_set_is_another_one_by_any_pixel_also_with_size_and_time_as_befor
 def test_many_images_are_read_once(tmp_path, images, labels, monkeypatch):
     monkeypatch.setattr(identity, 'KEPT_FROM_BYTES', 0)
     monkeypatch.setattr(identity, 'CLOCK_SECONDS', -3600)
-    path, read, of_images = write(tmp_path / 'a.h5', images, labels), [], identity._of_images
-    monkeypatch.setattr(identity, '_of_images', lambda *args: read.append(args) or of_images(*args))
+    path, read, digest_of = write(tmp_path / 'a.h5', images, labels), [], identity._digest
+    monkeypatch.setattr(identity, '_digest', lambda *args: read.append(args) or digest_of(*args))
     digests = [digest(path, **options) for _twice in range(2) for options in ({}, {'classes': [1]}, {'max_images': 5})]
     assert digests[:3] == digests[3:] and len(set(digests)) == len(read) == 3
     for kept in (tmp_path / 'metric-cache').iterdir():      # Damage costs time only.
