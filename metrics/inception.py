@@ -8,6 +8,7 @@ import io
 import os
 import sys
 import types
+import warnings
 import zipfile
 from collections.abc import Callable
 
@@ -124,7 +125,9 @@ def _read_weights(torch, path):
                 size = sum(entry.file_size for entry in archive.infolist())
         if size > MAX_WEIGHTS_BYTES:
             raise ValueError(f'{size} bytes')
-        weights = torch.load(path, map_location='cpu', weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            weights = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:      # PyTorch's readers raise whatever they stumble over.
         raise _not_weights(path, 'it cannot be read') from error
     if not isinstance(weights, dict) or not all(
