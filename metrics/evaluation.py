@@ -355,7 +355,7 @@ def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, n
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 kept = dict(arrays)
-            if not all(np.isfinite(array).all() for array in kept.values()):
+            if not all(array.dtype.kind in 'fiu' and np.isfinite(array).all() for array in kept.values()):
                 raise ValueError('not finite')
             metric.set_reals(kept)
             return

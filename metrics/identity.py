@@ -82,7 +82,7 @@ def of_images(dataset: Dataset, cache_dir: AnyPath | None = None) -> bytes:
         The file is damaged.
     """
     rows = np.arange(dataset.num_images) if dataset.chosen is None else dataset.chosen[:dataset.num_images]
-    if dataset.resolution ** 2 * dataset.shape[0] * len(rows) < KEPT_FROM_BYTES:
+    if not _is_large(dataset, rows):
         return _digest(dataset, rows)
     path = os.path.realpath(dataset.h5_path)
     selection = [DIGEST_VERSION, path, dataset.resolution, hashlib.sha256(rows.astype('<i8').tobytes()).hexdigest()]
@@ -96,6 +96,10 @@ def of_images(dataset: Dataset, cache_dir: AnyPath | None = None) -> bytes:
                 max(state[1:3]) / 1e9 < begin - CLOCK_SECONDS for state in files.values()):
             _keep(kept, files, digest)
     return digest
+
+
+def _is_large(dataset, rows):
+    return len(rows) * int(np.prod(dataset.shape)) >= KEPT_FROM_BYTES
 
 
 def _state_of_files(dataset, path):
@@ -141,12 +145,14 @@ def _digest(dataset, rows):
         jobs += [(len(jobs) + number, lod, level, rows[begin:begin + block])
                  for number, begin in enumerate(range(0, len(rows), block))]
     digests: list[bytes] = [b''] * len(jobs)
-    with progress(None, 'Comparing all images', len(rows) * len(dataset.levels)) as bar:
+    total = len(rows) * len(dataset.levels)
+    with progress(None, 'Reading all images', total) if _is_large(dataset, rows) else contextlib.nullcontext() as bar:
         def add(job):
             number, lod, level, part = job
             images = _read_block(level, dataset.reader.levels[lod], part)
             digests[number] = hashlib.sha256(f'{level.shape[1:]}'.encode() + images.tobytes()).digest()
-            bar.update(len(part))
+            if bar:
+                bar.update(len(part))
 
         dataset.reader.for_each(add, jobs)
     return hashlib.sha256(b''.join(digests)).digest()

@@ -28,13 +28,12 @@ OWN_OPTIONS = {'desc', 'dataset.h5_path', 'dataset.cache_gb', 'dataset.read_thre
 
 @functools.cache
 def of_program() -> dict[str, str]:
-    """{name: version} of what computes: this program, by the content of its files, Python, packages, processor."""
-    digest = hashlib.sha256()
-    for path in sorted([*ROOT.glob('*.py'), *ROOT.glob('*/**/*.py')]):
-        parts = path.relative_to(ROOT).parts
-        is_ours = len(parts) == 1 or (ROOT / parts[0] / '__init__.py').exists()
-        if is_ours and parts[0] not in NO_PROGRAM:
-            digest.update('/'.join(parts).encode() + b'\0' + path.read_bytes() + b'\0')
+    """{name: version} of what computes: this program, by the content of its files, Python, packages."""
+    digest, packages = hashlib.sha256(), [path.parent for path in ROOT.glob('*/__init__.py')]
+    files = [*ROOT.glob('*.py'), *(path for package in packages for path in package.rglob('*.py'))]
+    for name, path in sorted((path.relative_to(ROOT).as_posix(), path) for path in files):
+        if name.partition('/')[0] not in NO_PROGRAM:
+            digest.update(name.encode() + b'\0' + path.read_bytes() + b'\0')
     facts = {'this program': digest.hexdigest()[:identity.DIGITS], 'Python': platform.python_version()}
     for name in ('NumPy', 'SciPy', 'Theano', 'Lasagne', 'torch'):
         try:
