@@ -1,5 +1,7 @@
 """Make and look into datasets: ``python dataset_tool.py COMMAND --help`` shows how."""
 
+import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
+
 import argparse
 import os
 import sys

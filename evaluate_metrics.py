@@ -6,6 +6,8 @@ What is in ``metrics.jsonl`` already is not computed again, so an interrupted ev
 goes on can be evaluated from time to time. Networks, data set and weights are told apart by their content.
 """
 
+import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
+
 import argparse
 import os
 import sys

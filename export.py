@@ -14,6 +14,8 @@ every variable, for example ``variables/4x4/Dense/weight``, and ``meta``, a JSON
     tfutil.set_vars({net.find_var(name): state['variables/' + name] for name in meta['variable_names']})
 """
 
+import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
+
 import argparse
 import functools
 import inspect

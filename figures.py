@@ -9,6 +9,8 @@ Pictures are written as PNG, plots and drawings also as PDF, tables as Markdown 
 What the present runs do not suffice for is listed with the commands that make the rest.
 """
 
+import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
+
 import argparse
 import functools
 import os

@@ -5,6 +5,8 @@
 ``python legacy.py options`` prints what the releases' options are called here.
 """
 
+import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
+
 import argparse
 import sys
 

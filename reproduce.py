@@ -12,6 +12,8 @@ Each run has its own folder below ``results/reproduce`` (``results/small-scale``
 experiment.
 """
 
+import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
+
 import argparse
 import concurrent.futures
 import contextlib

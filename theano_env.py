@@ -32,6 +32,7 @@ from theano_torch.compat import NUMPY_2, USER_DEVICE, theano
 
 import numpy as np
 
+from common.arguments import RememberOrigin, said
 from common.errors import did_you_mean
 from common.old_options import advice
 
@@ -59,10 +60,10 @@ class Environment(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser, config: ModuleType) -> None:
     """Give a script the options --engine and --device; `config` is config.py."""
-    parser.add_argument('--engine', default=config.engine, help='what computes: auto, torch, theano or python; '
-                        f'default: {config.engine}')
-    parser.add_argument('--device', help="where: cpu, cuda, cuda:1, ... or auto; default: theano_flags['device'] of "
-                        'config.py')
+    parser.add_argument('--engine', default=config.engine, action=RememberOrigin,
+                        help=f'what computes: auto, torch, theano or python; default: {config.engine}')
+    parser.add_argument('--device', action=RememberOrigin,
+                        help="where: cpu, cuda, cuda:1, ... or auto; default: theano_flags['device'] of config.py")
 
 
 def with_device(flags: Mapping[str, object] | None, device: str | None) -> dict[str, object]:
@@ -100,9 +101,9 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
     """
     given: dict = dict(flags or {})
     if engine not in ENGINES:
-        raise EnvironmentProblem(f'engine={engine!r}: choose one of {", ".join(ENGINES)}')
+        raise EnvironmentProblem(f'{said("engine", engine)}: choose one of {", ".join(ENGINES)}')
     if precision not in PRECISIONS:
-        raise EnvironmentProblem(f'precision={precision!r}: choose one of {", ".join(PRECISIONS)}')
+        raise EnvironmentProblem(f'{said("precision", precision)}: choose one of {", ".join(PRECISIONS)}')
     spelt = given.pop('device', 'auto')
     device = _parse_device(spelt, local_rank)
     _set_flags(given)
@@ -110,21 +111,25 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
     if engine == 'auto':
         engine = 'torch' if importlib.util.find_spec('torch') else 'theano' if _find_compiler() else 'python'
     if engine != 'torch' and device.startswith('cuda'):
-        raise EnvironmentProblem(f'device={spelt!r}: only the torch engine runs on a GPU; pip install torch, or set '
-                                 'device to \'cpu\'')
+        raise EnvironmentProblem(f'{_said_device(spelt)}: only the torch engine runs on a GPU; pip install torch, '
+                                 "or set device to 'cpu'")
     if engine != 'torch' and precision not in ('auto', 'float32'):
-        raise EnvironmentProblem(f"precision={precision!r}: only the torch engine has it; use 'float32', or set engine "
-                                 "to 'torch'")
+        raise EnvironmentProblem(f"{said('precision', precision)}: only the torch engine has it; use 'float32', or set "
+                                 "engine to 'torch'")
     if engine == 'torch':
+        if importlib.util.find_spec('torch') is None:
+            raise EnvironmentProblem(f"{said('engine', asked)}: PyTorch is missing; pip install torch, or set engine "
+                                     "to 'theano'")
         mode, device, precision, description = _torch_engine(device, local_rank, precision, spelt)
     else:
         if NUMPY_2:
-            raise EnvironmentProblem(f"engine={asked!r}: Theano's own engines need NumPy 1, this is {np.__version__}; "
-                                     "pip install 'numpy<2', or pip install torch and set engine to 'torch'")
+            raise EnvironmentProblem(f"{said('engine', asked)}: Theano's own engines need NumPy 1, this is "
+                                     f"{np.__version__}; pip install 'numpy<2', or pip install torch and set engine "
+                                     "to 'torch'")
         precision = 'float32'
         mode, device, description = {'theano': _theano_engine, 'python': _python_engine}[engine](device)
     theano.config.mode = mode
-    return Environment(engine, device, precision, 'Engine: %s, %s%s' % (
+    return Environment(str(engine), device, str(precision), 'Engine: %s, %s%s' % (
         description, theano.config.floatX, '' if precision == 'float32' else ', products in ' + precision))
 
 
@@ -138,15 +143,19 @@ def _parse_device(device: str, local_rank: int | None = None) -> str:
     """'auto', 'cpu' or 'cuda:N' out of the spellings 'cpu', 'cuda', 'cudaN', 'cuda:N', 'gpu', 'gpuN'."""
     name = str(device).replace(':', '')
     if local_rank is not None and name.startswith(('cuda', 'gpu')):
-        raise EnvironmentProblem(f"theano_flags['device']={device!r}: every process of a run takes a GPU of its own; "
+        raise EnvironmentProblem(f"{_said_device(device)}: every process of a run takes a GPU of its own; "
                                  "use 'auto' or 'cpu'")
     for prefix in ('cuda', 'gpu'):
         number = name[len(prefix):]
         if name.startswith(prefix) and (number == '' or number.isdigit()):
             return f'cuda:{int(number or 0)}'
     if name not in ('auto', 'cpu'):
-        raise EnvironmentProblem(f"theano_flags['device']={device!r}: use 'auto', 'cpu', 'cuda', 'cuda0', 'cuda1', ...")
+        raise EnvironmentProblem(f"{_said_device(device)}: use 'auto', 'cpu', 'cuda', 'cuda0', 'cuda1', ...")
     return name
+
+
+def _said_device(device: object) -> str:
+    return said('device', device, "theano_flags['device']")
 
 
 def _device_of_user_flags(local_rank: int | None) -> tuple[str, str]:
@@ -185,8 +194,6 @@ def _set_flags(flags: dict[str, object]) -> None:
 
 
 def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: object) -> tuple:
-    if importlib.util.find_spec('torch') is None:
-        raise EnvironmentProblem("engine='torch': PyTorch is missing; pip install torch, or set engine to 'theano'")
     # How long an OpenMP thread waits awake for more work (loops). The default of 300 000 is fast on a quiet machine and
     # up to forty times slower beside busy neighbours; 3000 is 1.2 and 3 times slower (benchmarks/README.md). PyTorch
     # must not have been imported before.
@@ -199,14 +206,14 @@ def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: ob
         device = f'cuda:{local_rank or 0}' if torch.cuda.is_available() else 'cpu'
     if local_rank is not None and device.startswith('cuda') and local_rank >= torch.cuda.device_count():
         raise EnvironmentProblem(f"--nproc_per_node: process {local_rank} of this machine has no GPU, PyTorch sees "
-                                 f"{torch.cuda.device_count()}; start that many processes, or set "
-                                 "theano_flags['device'] to 'cpu'")
+                                 f"{torch.cuda.device_count()}; start that many processes, or train with --device cpu")
     if device.startswith('cuda') and int(device[5:]) >= torch.cuda.device_count():
-        raise EnvironmentProblem(f"theano_flags['device']={spelt!r}: PyTorch sees "
+        raise EnvironmentProblem(f"{_said_device(spelt)}: PyTorch sees "
                                  f"{torch.cuda.device_count()} CUDA GPUs here; set it to 'cpu' or 'auto'")
     has_tf32 = device != 'cpu' and torch.cuda.get_device_capability(device) >= (8, 0)
     if precision == 'tf32' and not has_tf32:
-        raise EnvironmentProblem("precision='tf32': needs a GPU of compute capability 8.0; use 'auto' or 'float32'")
+        raise EnvironmentProblem(f"{said('precision', precision)}: needs a GPU of compute capability 8.0; use 'auto' "
+                                 "or 'float32'")
     if precision == 'auto':
         precision = 'tf32' if has_tf32 else 'float32'
     dnn = theano.config.dnn

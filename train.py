@@ -4,6 +4,8 @@
 ``torchrun --nproc_per_node=N train.py`` N processes share the work, see `training/processes.py`.
 """
 
+from common.starting import begin_work
+
 import argparse
 import shlex
 import signal
@@ -18,6 +20,7 @@ import numpy as np
 import theano
 
 import theano_env
+from common.arguments import RememberOrigin
 from common.errors import UserError
 from common.options import (
     BatchNorm,
@@ -37,12 +40,14 @@ from common.options import (
     Ticks,
     Zoom,
     check_settings,
+    checked,
     reading_config,
 )
 from nets import updates
 from nets.network import Network, random_latents
 from nets.ranks import SINGLE
-from training import experiment, plan, processes, recorded
+from training import experiment, fingerprint, plan, processes, recorded
+from training.divergence import check_start, check_weights
 from training.event_file import EventFile
 from training.functions_ahead import FunctionsAhead
 from training.gdrop import GDropFeedback
@@ -85,6 +90,7 @@ OnStep = Callable[[StepReport], None]
 # Training loop.
 
 
+@checked
 def train_gan(
     run_dir,                                              # Folder for images, network snapshots and statistics.
     dataset,                                              # dataset.Dataset: real images.
@@ -187,6 +193,7 @@ def train_gan(
     processes.copy_from_rank_0(ranks, [var for net in networks.values() for var in net.vars.values()])
     print('Saving results to', run_dir)
     if not start:
+        check_start(networks, G.source)
         snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom, batchnorm)
         if is_first:
             snapshots.save_reals()
@@ -206,7 +213,14 @@ def train_gan(
     gdrop = GDropFeedback(gdrop_beta, gdrop_lim, gdrop_coef, gdrop_exp)
     tick = Tick(1, cur_nimg, time.time() - resume_time, time.time())
 
+    def check_ranks():
+        """Before something is saved: the ranks are still the same."""
+        if ranks.size > 1:
+            arrays, _document = state_arrays(networks, exponents, compiler, dataset, grid)
+            processes.check_same(ranks, fingerprint.of_state(arrays), f' at kimg {cur_nimg / 1000:.1f}')
+
     def end_tick(images, pickle=False):
+        check_ranks()
         cur_time = time.time()
         statistics = tick.statistics(cur_nimg, cur_time, schedule, gdrop.strength)
         statistics.update(quality.measure(tick.number, cur_nimg, done, statistics['seconds'], snapshots))
@@ -217,7 +231,7 @@ def train_gan(
             if is_first and images:
                 snapshots.save_fakes(cur_nimg)
         with warning_only():
-            if is_first and pickle:
+            if is_first and pickle and quality.makes_way(cur_nimg):
                 snapshots.save_networks(cur_nimg, keep_snapshots, network_snapshot_ticks)
         return tick.next(cur_nimg, cur_time + statistics.get('metric_seconds', 0.0))
 
@@ -229,6 +243,7 @@ def train_gan(
         if start:
             restore_time = time.time()
             grid, functions = restore_state(start, networks, exponents, compiler, dataset, schedule)
+            check_start(networks, 'the training state')
             if functions:
                 upcoming = next_lod_range(cur_nimg, resolution, schedule_kwargs)
             snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom, batchnorm)
@@ -265,7 +280,8 @@ def train_gan(
                     fake_labels = dataset.random_labels(schedule.minibatch_size)[rows]
                     outputs = functions.train_d(reals, labels, latents, fake_labels)
                     cur_nimg += schedule.minibatch_size
-                    tick.add(outputs)
+                    tick.add(outputs, G if functions.train_g else None, labels=labels, fake_labels=fake_labels,
+                             latents=latents)
                     if on_step:
                         on_step(StepReport('D', cur_nimg, schedule, reals, labels, latents, fake_labels, outputs,
                                            networks))
@@ -289,17 +305,20 @@ def train_gan(
                                 pickle=tick.is_every(network_snapshot_ticks) and not done)
 
             # Every so many minutes and at the end, also one that somebody asks for: the training state.
-            signum = 0 if done else stop.asked()
             due = state_minutes is not None and time.time() >= state_time + state_minutes * 60
-            if is_first and run_states and (signum or due or done):
+            signum, due = (0, due) if done else stop.asked(due)
+            if run_states and (signum or due or done):
+                check_ranks()
                 with warning_only():
-                    arrays, document = state_arrays(networks, exponents, compiler, dataset, grid)
-                    run_states.save(cur_nimg, arrays, {**document, **tick.get_state(), 'cur_nimg': cur_nimg,
-                                                       'gdrop_average': gdrop.average, 'done': done})
+                    if is_first:
+                        check_weights(networks)
+                        arrays, document = state_arrays(networks, exponents, compiler, dataset, grid)
+                        run_states.save(cur_nimg, arrays, {**document, **tick.get_state(), 'cur_nimg': cur_nimg,
+                                                           'gdrop_average': gdrop.average, 'done': done})
                 state_time = time.time()
             if signum:
                 with warning_only():
-                    if is_first:
+                    if is_first and quality.makes_way(cur_nimg):
                         snapshots.save_networks(cur_nimg)
                 processes.from_rank_0(ranks, None)      # The others wait for the files.
                 raise Stopped(f'stopped by {signal.Signals(signum).name} at kimg {cur_nimg / 1000:.1f}', signum,
@@ -341,7 +360,7 @@ def parse_arguments(config: Any, argv: Sequence[str] | None) -> argparse.Namespa
     parser.add_argument('--experiment', metavar='NAME', help=f'default: {config.experiment}, or that of the run to '
                         'resume')
     theano_env.add_arguments(parser, config)
-    parser.add_argument('--precision', help='auto, float32, tf32, bfloat16 or float16; default: '
+    parser.add_argument('--precision', action=RememberOrigin, help='auto, float32, tf32, bfloat16 or float16; default: '
                         f'{config.precision}')
     parser.add_argument('--data-dir', metavar='DIR', help=f'default: {config.data_dir}')
     parser.set_defaults(engine=None)        # What is not given is that of the run to resume, else that of config.py.
@@ -362,6 +381,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(config, argv)
     ranks, chosen = SINGLE, None
     try:
+        begin_work()
         ranks = processes.from_environment()
         chosen = recorded.choose(config, args, ranks, train_gan)
         if args.dry_run:

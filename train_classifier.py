@@ -7,6 +7,8 @@ Any labelled data set of single-channel images serves. Where MNIST is absent, th
 ``python dataset_tool.py create_digits datasets/digits-32x32.h5 --resolution 32``.
 """
 
+import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
+
 import argparse
 import sys
 from types import ModuleType

@@ -8,6 +8,8 @@ An entry of `config.py`'s table whose ``train.func`` names one of the functions 
 where the run knows it, by their name.
 """
 
+import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
+
 import argparse
 import sys
 from collections.abc import Callable

@@ -3,6 +3,9 @@
 import argparse
 import re
 from collections.abc import Iterator
+from typing import Any
+
+from common.options import option_name, short_repr, shortened
 
 
 def number_ranges(text: str, spaces: bool = False) -> Iterator[tuple[str, range | None]]:
@@ -70,3 +73,31 @@ def grid(text: str) -> tuple[int, int]:
     if not match:
         raise argparse.ArgumentTypeError(f'{text!r}: write COLUMNSxROWS, for example 8x4')
     return int(match[1]), int(match[2])
+
+
+class FromCommandLine(str):
+    """A value of the command line that is checked further down, where it could also have come from `config.py`."""
+
+
+class RememberOrigin(argparse.Action):
+    """``action=RememberOrigin``: what the user gives is a :class:`FromCommandLine`; the default stays as it is."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, FromCommandLine(values))
+
+
+def said(parameter: str, value: object, elsewhere: str | None = None) -> str:
+    """How the user gave a value, for messages: '--device gpu9' on the command line, else "device='gpu9'".
+
+    Parameters
+    ----------
+    parameter : str
+        'device' for the option ``--device``.
+    value : object
+    elsewhere : str, optional
+        What it is called where it does not come from the command line. Default: `parameter`.
+    """
+    if isinstance(value, FromCommandLine):
+        return f'{option_name(parameter)} {shortened(value)}'
+    return f'{elsewhere or parameter}={short_repr(value)}'

@@ -1,5 +1,7 @@
 """Mistakes of the user: one line that names the option, its value and the cure, without a traceback."""
 
+from common.starting import begin_work
+
 import difflib
 import io
 import sys
@@ -43,6 +45,7 @@ def exit_status(script: str, work: Callable[[], int | None],
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')       # Names of files need not be UTF-8.
     try:
+        begin_work()
         return work() or 0
     except mistakes as error:
         print(f'{script}: error: {error}', file=sys.stderr)

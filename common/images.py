@@ -88,7 +88,11 @@ def convert_to_pil_image(image: np.ndarray, drange: DynamicRange | None = None) 
     ------
     ValueError
         `image` has another shape.
+    UserError
+        There are NaN or infinity among the pixels, which would be black or white.
     """
+    if image.dtype.kind == 'f' and not np.isfinite(image).all():
+        raise UserError('an image holds NaN or infinity and cannot be shown; the network that made it has diverged')
     if image.ndim == 3 and image.shape[0] == 1:
         image = image[0]
     if image.ndim != 2 and not (image.ndim == 3 and image.shape[0] == 3):

@@ -17,7 +17,7 @@ import reprlib
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -34,7 +34,7 @@ from pydantic import (
 
 from common.errors import UserError, did_you_mean
 
-T = TypeVar('T')
+Func = TypeVar('Func', bound=Callable)
 
 
 class Allowed(NamedTuple):
@@ -255,6 +255,23 @@ def check_options(values: Mapping[str, object], func: Callable, naming: Callable
             check_value(naming(name), value, annotations[name], equals)
 
 
+def checked(func: Func) -> Func:
+    """Decorator: calls from Python are checked against the signature, too, see :func:`check_options`."""
+    signature = inspect.signature(func)
+
+    @functools.wraps(func)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            return func(*args, **kwargs)    # Python says what is missing or too much.
+        check_options({name: os.fspath(value) if isinstance(value, os.PathLike) else value
+                       for name, value in given.items()}, func, str)
+        return func(*args, **kwargs)
+
+    return cast(Func, call)
+
+
 def option_name(parameter: str) -> str:
     """The option of a command line for a parameter: '--num-images' for 'num_images'."""
     return '--' + parameter.replace('_', '-')
@@ -354,7 +371,7 @@ _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple = 4, 12, 12, 12
 # An annotation is hashable unless a Literal or a metadata in it is not; all of ours are.
 @functools.cache
 def _adapter(annotation: Any) -> TypeAdapter | None:
-    if annotation in (Any, inspect.Parameter.empty):
+    if annotation in (Any, inspect.Parameter.empty, np.ndarray):
         return None
     try:
         return TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True,

@@ -139,7 +139,8 @@ class Dataset:
             self.reshuffle_window = max(min(len(self.order) // 2, len(self.order) - 2 * prefetch_images - 1), 1)
 
         read_threads = int(read_threads or min(num_cores(), MAX_READ_THREADS))
-        self.reader = ReadAhead(self.h5, [level for res, level in levels.items() if res <= self.resolution],
+        self.levels = {res: level for res, level in levels.items() if res <= self.resolution}   # The finest first.
+        self.reader = ReadAhead(self.h5, list(self.levels.values()),
                                 cache_gb * 2 ** 30, read_threads)
         # Stops the threads also where nobody calls close().
         self._finalizer = weakref.finalize(self, _close, self.reader, self.h5)

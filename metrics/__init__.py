@@ -57,6 +57,12 @@ class ComparingMeter(Meter, Protocol):
         """Take the statistics of reals that were fed earlier."""
 
 
+def check_finite(what: str, values: np.ndarray) -> None:
+    """Raise a `UserError` if there are NaN or infinity among `values`: a metric would make a number of them."""
+    if values.dtype.kind == 'f' and not np.isfinite(values).all():
+        raise UserError(f'{what}: there are NaN or infinity among them, of which no metric is made')
+
+
 def check_name(name: str, section: str = '') -> None:
     """Raise a `UserError` unless there is a metric `name`; `section` comes before the option in the message."""
     if name not in METRICS:

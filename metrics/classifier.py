@@ -25,6 +25,8 @@ from common.arrays import read_arrays, save_arrays
 from common.errors import UserError
 from common.files import AnyPath
 from common.images import adjust_dynamic_range
+from common.options import Positive, PositiveInt, Seed, checked
+from metrics import check_finite
 from nets import updates
 from nets.network import Network
 from nets.pickles import build
@@ -34,8 +36,10 @@ MINIBATCH_SIZE = 16
 CLASSIFY_IMAGES = 256   # Read at a time.
 
 
-def train_classifier(images: np.ndarray, labels: np.ndarray, num_epochs: int = 4, learning_rate: float = 0.002,
-                     random_seed: int = 1000, show_progress: bool = True) -> tuple[Network, float]:
+@checked
+def train_classifier(images: np.ndarray, labels: np.ndarray, num_epochs: PositiveInt = 4,
+                     learning_rate: Positive = 0.002, random_seed: Seed = 1000,
+                     show_progress: bool = True) -> tuple[Network, float]:
     """Train :func:`networks.mnist_classifier`.
 
     Every image is moved by up to an eighth of its size at random, as generated digits are not centred like real ones.
@@ -110,7 +114,12 @@ def _moved(images, margin, random):
 def classify(network: Network, images: np.ndarray) -> np.ndarray:
     """Classes (N,) that the classifier reads in uint8 images (N, 1, R, R)."""
     parts = (images[begin:begin + CLASSIFY_IMAGES] for begin in range(0, len(images), CLASSIFY_IMAGES))
-    return np.concatenate([np.argmax(network.run(_to_network(part)), axis=1) for part in parts])
+    digits = []
+    for part in parts:
+        probabilities = network.run(_to_network(part))
+        check_finite('classifier: probabilities of its classes', probabilities)
+        digits.append(np.argmax(probabilities, axis=1))
+    return np.concatenate(digits)
 
 
 def save_classifier(network: Network, path: AnyPath, **facts: Any) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import atomic_write
+from metrics import check_finite
 from runs.images import finite_images
 
 TEST_SHARE = 0.2    # Of the real images, kept from the classifier to measure how far it can be trusted.
@@ -39,6 +40,8 @@ class DigitRecognition:
         """Add uint8 images (N, C, H, W) and one-hot labels (N, classes)."""
         if labels.shape[1] < 2:
             raise UserError('digit_recognition: the data have no labels')
+        check_finite('digit_recognition: images', images)
+        check_finite('digit_recognition: labels', labels)
         self.images.append(images.reshape(len(images), -1).astype(np.float32) / 255)
         self.classes.append(np.argmax(labels, axis=1))
 

@@ -15,7 +15,7 @@ import metrics
 from common.arrays import DamagedArrays, read_arrays, save_arrays
 from common.errors import UserError
 from common.files import AnyPath
-from common.options import BatchNorm
+from common.options import BatchNorm, FilePath, Names, PositiveInt, Seed, checked
 from data.dataset import Dataset
 from metrics import identity, results
 from metrics.classifier import load_classifier
@@ -23,7 +23,7 @@ from metrics.results import Entry
 from nets import layers
 from nets.network import Network
 from runs.images import DivergedNetwork, finite_images, load_generator
-from runs.records import RESULTS_NAME, Snapshot, find_snapshots, place_of_result, read_jsonl, twin_of_final
+from runs.records import Snapshot, find_snapshots, place_of_result, read_entries, twin_of_final
 
 FEED_IMAGES = 256       # Images handed to the metrics at a time; even, as MS-SSIM compares pairs.
 
@@ -134,7 +134,7 @@ class Evaluator:
         self.counts = {name: num_images or metrics.METRICS[name].num_images for name in names}
         self.random_seed, self.minibatch_size = random_seed, minibatch_size
         self.inception_weights, self.classifier, self.spill_dir = inception_weights, classifier, spill_dir
-        self.data = identity.of_dataset(dataset)
+        self.data = identity.of_dataset(dataset, cache_dir)
         self.weights = {name: self._digest_of_weights(name) for name in names}
         self.made: dict[str, Any] = {}
         self.batchnorm: BatchNorm = batchnorm
@@ -185,7 +185,8 @@ class Evaluator:
             self.key(name, entry.get('snapshot', ''), entry['network'])) and (
                 self.weights[name] is not None or not {'inception', 'classifier'} & {*metrics.METRICS[name].needs})
 
-    def evaluate(self, names: Sequence[str], Gs: Network, snapshot: Snapshot, network: str) -> list[Entry]:
+    def evaluate(self, names: Sequence[str], Gs: Network, snapshot: Snapshot, network: str,
+                 tell: Callable[[str], object] = lambda line: tqdm.write(line, file=sys.stderr)) -> list[Entry]:
         """Evaluate metrics on a generator.
 
         Parameters
@@ -196,11 +197,13 @@ class Evaluator:
             What it is called, and when that was.
         network : str
             Its digest.
+        tell : callable
+            Gets a line on each result that is not finite.
 
         Returns
         -------
         list of dict
-            Entries for ``metrics.jsonl``. Results that are not finite are told on stderr and left out.
+            Entries for ``metrics.jsonl``, without results that are not finite.
 
         Raises
         ------
@@ -218,16 +221,18 @@ class Evaluator:
                     **self.key(name, snapshot.snapshot, network), 'kimg': snapshot.kimg, 'seconds': snapshot.seconds,
                     'values': values[name], 'evaluated': time.strftime('%Y-%m-%d %H:%M:%S')})
             else:
-                tqdm.write(f'{name} of {snapshot.snapshot} is not finite and not kept: '
-                           f'{results.format_values(values[name])}', file=sys.stderr)
+                tell(f'{name} of {snapshot.snapshot} is not finite and not kept: '
+                     f'{results.format_values(values[name])}')
         return entries
 
 
-def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], AbstractContextManager[Dataset]],
-                 cache_dir: AnyPath, num_images: int | None = None, random_seed: int = 1000, minibatch_size: int = 64,
-                 inception_weights: AnyPath | None = None, classifier: AnyPath | None = None, only_final: bool = False,
-                 spill_dir: AnyPath | None = None, final_Gs: Network | None = None,
-                 only_snapshot: str | None = None, batchnorm: BatchNorm = 'minibatch') -> list[Entry]:
+@checked
+def evaluate_run(run_dir: FilePath, names: Names, open_dataset: Callable[[], AbstractContextManager[Dataset]],
+                 cache_dir: FilePath, num_images: PositiveInt | None = None, random_seed: Seed = 1000,
+                 minibatch_size: PositiveInt = 64, inception_weights: FilePath | None = None,
+                 classifier: FilePath | None = None, only_final: bool = False, spill_dir: FilePath | None = None,
+                 final_Gs: Network | None = None, only_snapshot: str | None = None,
+                 batchnorm: BatchNorm = 'minibatch') -> list[Entry]:
     """Evaluate metrics on the snapshots of a run.
 
     What is in ``metrics.jsonl`` already is not evaluated again, as far as network, reals, weights and settings are the
@@ -283,7 +288,7 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
     with open_dataset() as dataset:
         evaluator = Evaluator(names, dataset, cache_dir, num_images, random_seed, minibatch_size, inception_weights,
                               classifier, spill_dir, batchnorm)
-        entries = read_jsonl(os.path.join(run_dir, RESULTS_NAME))
+        entries = read_entries(run_dir)
         loaded: dict[str, Network] = {'network-final': final_Gs} if final_Gs else {}
         if entries and snapshots and batchnorm == 'minibatch':
             last = snapshots[-1]
@@ -296,7 +301,7 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
         missing = {snapshot.snapshot: [name for name in names if (
             snapshot.snapshot, networks[snapshot.snapshot], name) not in done] for snapshot in snapshots}
         evaluator.prepare([name for name in names if any(name in of_one for of_one in missing.values())])
-        errors = []
+        errors: list[str] = []
         for snapshot in snapshots:
             if not missing[snapshot.snapshot]:
                 continue
@@ -308,7 +313,7 @@ def evaluate_run(run_dir: AnyPath, names: list[str], open_dataset: Callable[[], 
                      if (snapshot.snapshot, values, name) in done]
             unknown = [name for name in missing[snapshot.snapshot] if name not in {item['metric'] for item in known}]
             try:
-                new = evaluator.evaluate(unknown, Gs, snapshot, network) if unknown else []
+                new = evaluator.evaluate(unknown, Gs, snapshot, network, errors.append) if unknown else []
                 new += [{**item, 'network': network} for item in known]
             except DivergedNetwork as error:
                 errors.append(f'{os.path.join(run_dir, "")}{error}')
@@ -389,7 +394,10 @@ def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, n
     has_key = weights is not None or 'inception' not in metrics.METRICS[name].needs
     if has_key and os.path.exists(path):
         try:
-            metric.set_reals(read_arrays(path, 'it is made again'))
+            kept = read_arrays(path, 'it is made again')
+            if not all(array.dtype.kind in 'fiu' and np.isfinite(array).all() for array in kept.values()):
+                raise ValueError('not finite')
+            metric.set_reals(kept)
             return
         except DamagedArrays as error:
             tqdm.write(str(error), file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from metrics import check_finite
 from metrics.inception import Features, InceptionFeatures
 
 
@@ -30,6 +31,7 @@ class GaussianStatistics:
 
     def add(self, features: np.ndarray) -> None:
         """Add (N, features), merged with what is there by Chan's formula."""
+        check_finite('fid: features', features)
         x = features.astype(np.float64)
         mean = x.mean(axis=0)
         x -= mean

@@ -1,27 +1,40 @@
 """What a result of a metric depends on, as digests of contents: files, networks, the reals."""
 
+import contextlib
 import hashlib
 import json
 import os
+import time
 from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
-from common.files import AnyPath
+from common.console import progress
+from common.errors import UserError, WriteError
+from common.files import AnyPath, atomic_write
 from data.dataset import Dataset
+from data.hdf5_format import open_part, virtual_parts
 from nets.network import Network
 
 DIGITS = 16                     # Hexadecimal, of a digest.
-WHOLE_BYTES = 1 << 27           # Images that take up to so much are digested whole...
-SAMPLE_IMAGES = 64              # ...of more: all small copies that take less, and so many in full.
-READ_IMAGES = 256               # At a time.
+DIGEST_VERSION = 1              # Of those that are kept.
+KEPT_FROM_BYTES = 1 << 27       # Less is read in a second.
+BLOCK_BYTES = 1 << 20           # Of images digested at once.
+SMALL_BYTES = 1 << 12           # HDF5 is as fast with smaller images as many threads are.
+CLOCK_SECONDS = 2               # A file that was written so lately may change once more and keep its times.
 OF_VALUES = 'values-'           # Begins the digest of a network that is in no file.
 
 
 def of_json(document: Any) -> str:
     """The digest of plain data."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+
+def of_array(array: np.ndarray) -> str:
+    """The digest of an array: type, shape and values."""
+    digest = hashlib.sha256()
+    _add_array(digest, '', array)
+    return digest.hexdigest()[:DIGITS]
 
 
 def of_file(path: AnyPath) -> str:
@@ -42,26 +55,118 @@ def of_network(network: Network) -> str:
     return OF_VALUES + digest.hexdigest()[:DIGITS]
 
 
-def of_dataset(dataset: Dataset) -> str:
-    """The digest of the reals that a data set gives, and of their labels.
-
-    Where the file lies does not count, nor how it is compressed, nor when it was written. The images themselves are
-    digested as far as :data:`WHOLE_BYTES` goes. In larger files that are all copies of lower resolution, each of which
-    is made of the finer ones, and some images in full.
-    """
+def of_dataset(dataset: Dataset, cache_dir: AnyPath | None = None) -> str:
+    """The digest of the reals that a data set gives, and of their labels; see :func:`of_images`."""
     facts = [list(dataset.shape), int(dataset.num_images), bool(dataset.mirror_augment)]
     digest = hashlib.sha256(json.dumps(facts).encode())
     _add_array(digest, 'labels', dataset.labels)
-    resolution = dataset.resolution
-    rows = np.arange(dataset.num_images) if dataset.chosen is None else dataset.chosen[:dataset.num_images]
-    finest = dataset.h5[f'data{resolution}x{resolution}']
-    if _image_bytes(finest) * len(rows) > WHOLE_BYTES:
-        _add_images(digest, finest, rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLE_IMAGES).astype(np.int64))])
-    while _image_bytes(finest) * len(rows) > WHOLE_BYTES and resolution > 1:
-        resolution //= 2
-        finest = dataset.h5[f'data{resolution}x{resolution}']
-    _add_images(digest, finest, rows)
+    digest.update(of_images(dataset, cache_dir))
     return digest.hexdigest()[:DIGITS]
+
+
+def of_images(dataset: Dataset, cache_dir: AnyPath | None = None) -> bytes:
+    """SHA-256 of all images that a data set gives, at every resolution up to its own.
+
+    Where the file lies does not count, nor how it is compressed, nor when it was written. The digest of many images is
+    kept as long as size, times and inode of all files of the data set stay the same.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    cache_dir : str, optional
+        Where it is kept. Default: the folder ``metric-cache`` beside the file.
+
+    Raises
+    ------
+    UserError
+        The file is damaged.
+    """
+    rows = np.arange(dataset.num_images) if dataset.chosen is None else dataset.chosen[:dataset.num_images]
+    if not _is_large(dataset, rows):
+        return _digest(dataset, rows)
+    path = os.path.realpath(dataset.h5_path)
+    selection = [DIGEST_VERSION, path, dataset.resolution, hashlib.sha256(rows.astype('<i8').tobytes()).hexdigest()]
+    kept = os.path.join(cache_dir or os.path.join(os.path.dirname(dataset.h5_path), 'metric-cache'),
+                        f'digest-{of_json(selection)}.json')
+    files, begin = _state_of_files(dataset, path), time.time()
+    digest = _read_kept(kept, files)
+    if digest is None:
+        digest = _digest(dataset, rows)
+        if _state_of_files(dataset, path) == files and all(
+                max(state[1:3]) / 1e9 < begin - CLOCK_SECONDS for state in files.values()):
+            _keep(kept, files, digest)
+    return digest
+
+
+def _is_large(dataset, rows):
+    return len(rows) * int(np.prod(dataset.shape)) >= KEPT_FROM_BYTES
+
+
+def _state_of_files(dataset, path):
+    """{path: [size, time of change, time of change of that or of its name, inode]} of the files of a data set."""
+    paths = [path]
+    files: dict[str, list[int]] = {}
+    while paths:
+        path = paths.pop()
+        if path in files:
+            continue
+        facts = os.stat(path)
+        files[path] = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
+        h5, levels = (dataset.h5, dataset.levels) if len(files) == 1 else open_part(dataset.h5_path, path)
+        with contextlib.nullcontext() if h5 is dataset.h5 else h5:
+            for level in levels.values():
+                paths += {part[2] for part in virtual_parts(level) or ()}
+    return files
+
+
+def _read_kept(kept, files):
+    """The digest in a file of an earlier call; None if there is none, or if it is that of other files."""
+    try:
+        with open(kept, encoding='utf-8') as file:
+            document = json.load(file)
+        return bytes.fromhex(document['sha256']) if document['files'] == files else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _keep(kept, files, digest):
+    # Without a place for it, it is made again the next time.
+    with contextlib.suppress(OSError, WriteError):
+        os.makedirs(os.path.dirname(kept), exist_ok=True)
+        with atomic_write(kept, 'w', encoding='utf-8') as file:
+            json.dump({'files': files, 'sha256': digest.hex()}, file)
+
+
+def _digest(dataset, rows):
+    """SHA-256 over those of blocks of the images `rows`, level after level: many threads can work on them."""
+    jobs: list[tuple] = []
+    for lod, level in enumerate(dataset.levels.values()):
+        block = max(BLOCK_BYTES // _image_bytes(level), 1)
+        jobs += [(len(jobs) + number, lod, level, rows[begin:begin + block])
+                 for number, begin in enumerate(range(0, len(rows), block))]
+    digests: list[bytes] = [b''] * len(jobs)
+    total = len(rows) * len(dataset.levels)
+    with progress(None, 'Reading all images', total) if _is_large(dataset, rows) else contextlib.nullcontext() as bar:
+        def add(job):
+            number, lod, level, part = job
+            images = _read_block(level, dataset.reader.levels[lod], part)
+            digests[number] = hashlib.sha256(f'{level.shape[1:]}'.encode() + images.tobytes()).digest()
+            if bar:
+                bar.update(len(part))
+
+        dataset.reader.for_each(add, jobs)
+    return hashlib.sha256(b''.join(digests)).digest()
+
+
+def _read_block(level, reader, rows):
+    """Images (N, C, r, r) of a level; `rows` rise, as HDF5 wants it."""
+    if _image_bytes(level) >= SMALL_BYTES and level.chunks and level.chunks[0] == 1:
+        return np.stack([reader.read(int(row)) for row in rows])        # Past the lock of HDF5.
+    try:
+        return level[rows[0]:rows[-1] + 1] if rows[-1] - rows[0] + 1 == len(rows) else level[rows]
+    except OSError as error:
+        raise UserError('%s: images %d to %d at %dx%d cannot be read (%s); make or copy the file again' % (
+            level.file.filename, rows[0], rows[-1], *level.shape[2:], str(error).splitlines()[0])) from error
 
 
 def of_weights(path: AnyPath | None) -> str | None:
@@ -71,19 +176,6 @@ def of_weights(path: AnyPath | None) -> str | None:
 
 def _image_bytes(level):
     return int(np.prod(level.shape[1:]))
-
-
-def _add_images(digest, level, rows):
-    digest.update(f'{level.shape[1:]}'.encode())
-    for begin in range(0, len(rows), READ_IMAGES):
-        part = rows[begin:begin + READ_IMAGES]      # Rising, as HDF5 wants it.
-        is_block = part[-1] - part[0] + 1 == len(part)
-        try:
-            images = level[part[0]:part[-1] + 1] if is_block else level[part]
-        except OSError as error:
-            raise UserError('%s: images %d to %d at %dx%d cannot be read (%s); make or copy the file again' % (
-                level.file.filename, part[0], part[-1], *level.shape[2:], str(error).splitlines()[0])) from error
-        digest.update(np.ascontiguousarray(images))
 
 
 def _add_array(digest, name, array):

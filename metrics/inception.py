@@ -4,22 +4,26 @@ Its network and weights are a conversion of the original one that the inception 
 """
 
 import importlib.util
+import io
 import os
-import pickle
 import sys
 import types
+import warnings
+import zipfile
 from collections.abc import Callable
 
 import numpy as np
 
 from common.errors import UserError
 from common.files import AnyPath
+from common.options import PositiveInt, checked
 
 Features = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]    # See InceptionFeatures.__call__.
 
 WEIGHTS_URL = ('https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
                'weights-inception-2015-12-05-6726825d.pth')
 WEIGHTS_NAME = WEIGHTS_URL.rpartition('/')[2]
+MAX_WEIGHTS_BYTES = 1 << 30     # Ten times as much as they have.
 WEIGHTS_HASH = '6726825d'       # Beginning of its SHA-256.
 
 
@@ -70,18 +74,22 @@ class InceptionFeatures:
         PyTorch, torch-fidelity or the weights are missing, or the file holds something else.
     """
 
-    def __init__(self, weights_path: AnyPath | None = None, minibatch_size: int = 32) -> None:
+    @checked
+    def __init__(self, weights_path: AnyPath | None = None, minibatch_size: PositiveInt = 32) -> None:
         self.torch = _import_torch()
         path = find_weights(weights_path)
         extractor_class = _import_extractor()
+        # The package would read the file without restrictions: it gets the arrays only.
+        weights = io.BytesIO()
+        self.torch.save(_read_weights(self.torch, path), weights)
+        weights.seek(0)
         try:
-            # Loaded once more by the package itself, without this restriction: nothing stored in the file may run.
-            self.torch.load(path, map_location='cpu', weights_only=True)
             network = extractor_class('inception-v3-compat', ['2048', 'logits_unbiased'],
-                                      feature_extractor_weights_path=path)
-        except (RuntimeError, EOFError, TypeError, AttributeError, pickle.UnpicklingError) as error:
-            raise UserError(f'inception weights {path}: not a file of weights of torch-fidelity; download '
-                            f'{WEIGHTS_URL}') from error
+                                      feature_extractor_weights_path=weights)
+        except RuntimeError as error:       # Other names or shapes.
+            raise _not_weights(path, 'it holds another network') from error
+        if not all(self.torch.isfinite(value).all() for value in network.state_dict().values()):
+            raise _not_weights(path, 'there are NaN or infinity among them')
         self.device = 'cuda' if self.torch.cuda.is_available() else 'cpu'
         self.network = network.to(self.device)
         self.minibatch_size = minibatch_size
@@ -106,6 +114,32 @@ class InceptionFeatures:
         all_features, all_probabilities = (np.concatenate(parts) for parts in zip(*results, strict=True))
         self.last_result = all_features, all_probabilities
         return self.last_result
+
+
+def _read_weights(torch, path):
+    """{name: tensor} out of a file of PyTorch, of which nothing can run."""
+    try:
+        size = os.path.getsize(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_WEIGHTS_BYTES:
+            raise ValueError(f'{size} bytes')
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            weights = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:      # PyTorch's readers raise whatever they stumble over.
+        raise _not_weights(path, 'it cannot be read') from error
+    if not isinstance(weights, dict) or not all(
+            isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
+            and not value.is_quantized for name, value in weights.items()):
+        raise _not_weights(path, 'it holds something else')
+    return dict(weights)
+
+
+def _not_weights(path, reason):
+    return UserError(f'inception weights {path}: not a file of weights of torch-fidelity ({reason}); download '
+                     f'{WEIGHTS_URL}')
 
 
 def _import_torch():

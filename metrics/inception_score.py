@@ -5,6 +5,8 @@ Salimans et al., "Improved Techniques for Training GANs" (2016). High where imag
 
 import numpy as np
 
+from common.options import PositiveInt, checked
+from metrics import check_finite
 from metrics.inception import Features, InceptionFeatures
 
 
@@ -21,6 +23,7 @@ class ScoreStatistics:
         """Add (N, classes), each row adding up to 1."""
         if self.num + len(probabilities) > self.edges[-1]:
             raise ValueError(f'{self.edges[-1]} images announced, {self.num + len(probabilities)} fed')
+        check_finite('inception_score: class probabilities', probabilities)
         p = probabilities.astype(np.float64)
         if self.sums is None:
             self.sums = np.zeros((len(self.negative_entropies), p.shape[1]))
@@ -58,7 +61,8 @@ class InceptionScore:
 
     decides, lower_is_better = 'IS_mean', False
 
-    def __init__(self, num_images: int, num_splits: int = 10, features: Features | None = None) -> None:
+    @checked
+    def __init__(self, num_images: PositiveInt, num_splits: PositiveInt = 10, features: Features | None = None) -> None:
         self.num_images, self.num_splits = num_images, num_splits
         self.features = features or InceptionFeatures()
         self.statistics = ScoreStatistics(num_images, num_splits)

@@ -8,6 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from common.options import PositiveInt, checked
+from metrics import check_finite
+
 
 def mode_statistics(digits: np.ndarray, divisor: int | None = None) -> tuple[int, float]:
     """Number of modes found and KL(found || uniform).
@@ -46,8 +49,9 @@ class MnistModes:
 
     decides, lower_is_better = 'modes_mean', False
 
-    def __init__(self, classify: Callable[[np.ndarray], np.ndarray], images_per_draw: int = 25600,
-                 divisor: int | None = None) -> None:
+    @checked
+    def __init__(self, classify: Callable[[np.ndarray], np.ndarray], images_per_draw: PositiveInt = 25600,
+                 divisor: PositiveInt | None = None) -> None:
         self.classify = classify
         self.images_per_draw, self.divisor = images_per_draw, divisor
         self.digits: np.ndarray = np.zeros((0, 3), np.uint8)
@@ -66,6 +70,7 @@ class MnistModes:
         num, channels, height, width = images.shape
         if channels != 3:
             raise ValueError(f'images of {channels} channels: need 3, one digit each')
+        check_finite('mnist_modes: images', images)
         digits = np.asarray(self.classify(images.reshape(num * 3, 1, height, width))).reshape(num, 3)
         self.digits = np.concatenate([self.digits, digits.astype(np.uint8)])
         while len(self.digits) >= self.images_per_draw:

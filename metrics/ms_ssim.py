@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from metrics import check_finite
 from metrics.filters import bands, filtered
 from metrics.threads import blocks, map_threads
 
@@ -134,6 +135,7 @@ class MultiScaleSSIM:
         """Add images (N, C, H, W) with values in 0..255, N even."""
         if len(images) % 2:
             raise ValueError(f'{len(images)} images: are compared in pairs, feed an even number')
+        check_finite('ms_ssim: images', images)
         first, second = images[0::2], images[1::2]
         parts = blocks(len(first), max(BLOCK_PIXELS // images[0].size, 1))
         for result in map_threads(lambda part: ms_ssim_per_pair(first[part], second[part]), parts):

@@ -16,12 +16,13 @@ from typing import Any
 from common.console import format_time
 from common.errors import UserError
 from common.files import AnyPath, atomic_write, locked
-from runs.records import RESULTS_NAME, place_of_result, read_jsonl
+from runs.records import RESULTS_NAME, place_of_result, read_entries
 
 Entry = dict[str, Any]
 
 LOCK_NAME = '.metrics.lock'
 LOCK_SECONDS = 60           # Whoever has it writes some small files.
+FILE_PART = re.compile('[A-Za-z0-9_.-]{1,100}')    # Names of metrics that become names of files.
 KEY = ('metric', 'snapshot', 'num_images', 'random_seed', 'network', 'data', 'weights', 'batchnorm_minibatch')
 
 
@@ -63,12 +64,13 @@ def update(run_dir: AnyPath, change: Callable[[list[Entry]], list[Entry]]) -> li
     """
     path = os.path.join(run_dir, RESULTS_NAME)
     with _locked(run_dir):
-        before = read_jsonl(path)
+        before = read_entries(run_dir)
         entries = change(list(before))
         if entries != before:
             with atomic_write(path, 'w', encoding='utf-8') as results_file:
                 results_file.writelines(json.dumps(entry) + '\n' for entry in entries)
-            for name in sorted({entry['metric'] for entry in before + entries if _is_complete(entry)}):
+            names = {entry['metric'] for entry in before + entries if _is_complete(entry)}
+            for name in sorted(filter(FILE_PART.fullmatch, names)):
                 text_path, lines = os.path.join(run_dir, f'metric-{name}.txt'), lines_of(entries, name)
                 if not lines:
                     with contextlib.suppress(FileNotFoundError):
@@ -113,7 +115,4 @@ def format_values(values: dict[str, float]) -> str:
 
 
 def _is_complete(entry):
-    needed = {'metric', 'snapshot', 'kimg', 'seconds', 'num_images'}
-    if not re.fullmatch(r'\w+', str(entry.get('metric'))):      # It becomes part of a file's name.
-        return False
-    return isinstance(entry.get('values'), dict) and needed <= set(entry)
+    return {'metric', 'snapshot', 'kimg', 'seconds', 'values'} <= set(entry) and entry.get('num_images') is not None

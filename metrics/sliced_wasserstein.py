@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import AnyPath
+from common.options import PositiveInt, Seed, checked
+from metrics import check_finite
 from metrics.filters import bands, filtered
 from metrics.threads import blocks, map_threads
 
@@ -368,9 +370,11 @@ class SlicedWasserstein:
 
     decides, lower_is_better = 'SWDx1e3_avg', True
 
-    def __init__(self, nhood_size: int = 7, nhoods_per_image: int = 128, dir_repeats: int = 4,
-                 dirs_per_repeat: int = 128, resolution_max: int = 1024, resolution_min: int = 16,
-                 random_seed: int | None = None, spill_dir: AnyPath | None = None) -> None:
+    @checked
+    def __init__(self, nhood_size: PositiveInt = 7, nhoods_per_image: PositiveInt = 128, dir_repeats: PositiveInt = 4,
+                 dirs_per_repeat: PositiveInt = 128, resolution_max: PositiveInt = 1024,
+                 resolution_min: PositiveInt = 16, random_seed: Seed | None = None,
+                 spill_dir: AnyPath | None = None) -> None:
         self.nhood_size, self.nhoods_per_image = nhood_size, nhoods_per_image
         self.dir_repeats, self.dirs_per_repeat = dir_repeats, dirs_per_repeat
         self.resolution_max, self.resolution_min = resolution_max, resolution_min
@@ -391,10 +395,11 @@ class SlicedWasserstein:
             raise ValueError("begin('fakes'): feed 'reals' first")
         self.sets = []
         if self.random_seed is not None:
-            self.random = np.random.RandomState(self.random_seed + (mode == 'fakes'))
+            self.random = np.random.RandomState((self.random_seed + (mode == 'fakes')) % 2 ** 32)
 
     def feed(self, mode: str, images: np.ndarray) -> None:
         """Add images (N, C, H, W), uint8 in 0..255 (or floats of that range); H = W a power of two."""
+        check_finite('swd: images', images)
         images = downscale(images, max(images.shape[2] // self.resolution_max, 1))
         channels, resolution = images.shape[1:3]
         if not self.sets:

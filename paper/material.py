@@ -16,12 +16,15 @@ from data import hdf5_format
 from nets.network import random_latents
 from runs.folder import is_trained, locate_network_pkl, locate_run_dir
 from runs.images import generate, load_generator, num_classes, one_hot
-from runs.records import read_config, read_results, read_stats
+from runs.records import are_finite, read_config, read_results, read_stats
 from training.options import with_variants
 
 PIXELS = 32             # Images are compared at so many pixels a side where there are no features...
 CHANNELS = {'digits': 1}    # Of the experiments whose images are not in colour.
 CENTRE = 0.75           # ...and so much of their width and height, as in the paper, whose crop shows the face only.
+NUMBERS = {             # Of a metric, without which a result is not shown.
+    'ms_ssim': ['MS-SSIM'], 'fid': ['FID'], 'inception_score': ['IS_mean', 'IS_std'],
+    'mnist_modes': ['modes_mean', 'modes_std', 'KL_mean', 'KL_std']}
 
 
 class Need(NamedTuple):
@@ -77,15 +80,18 @@ class Run:
         return [self._images[seed] for seed in seeds]
 
     def stats(self) -> list[dict]:
-        """The status lines, list of dict; [] of a pickle."""
-        return read_stats(self.folder) if self.folder else []
+        """The status lines that have a time and a resolution, list of dict; [] of a pickle."""
+        stats = read_stats(self.folder) if self.folder else []
+        return [line for line in stats if {'seconds', 'resolution'} <= line.keys()]
 
     def metric(self, name: str) -> list[dict]:
         """Results of a metric of `metrics.METRICS` in the order of training, list of dict as in ``metrics.jsonl``.
 
         Where a snapshot was evaluated with several numbers of images or seeds: those of the most images, the last.
         """
-        entries = [entry for entry in (read_results(self.folder) if self.folder else []) if entry['metric'] == name]
+        entries = [entry for entry in (read_results(self.folder) if self.folder else [])
+                   if entry['metric'] == name and entry['num_images'] and 'snapshot' in entry
+                   and are_finite(entry['values'], NUMBERS.get(name, ()))]
         most = max((entry['num_images'] for entry in entries), default=0)
         of_snapshot = {entry['snapshot']: entry for entry in entries if entry['num_images'] == most}
         return sorted(of_snapshot.values(), key=lambda entry: (

@@ -179,8 +179,8 @@ def swd_over_time(material: Material, name: str, experiment_name: str, title: st
     times = [entry['seconds'] / unit_seconds for entry in entries]
     levels = [level for level in swd_by_level(entries[0]['values']) if level != 'avg']
     for level, color in zip(levels, COLORS, strict=False):
-        axes.plot(times, [swd_by_level(entry['values'])[level] for entry in entries], color=color, linewidth=1.4,
-                  marker='o', markersize=2.5, label=level)
+        axes.plot(times, [swd_by_level(entry['values']).get(level, np.nan) for entry in entries], color=color,
+                  linewidth=1.4, marker='o', markersize=2.5, label=level)
     for seconds, resolution in doublings(run.stats()):
         axes.axvline(seconds / unit_seconds, color=GREY, linewidth=0.9, linestyle='--')
         axes.text(seconds / unit_seconds, 1.0, f' {resolution}', transform=axes.get_xaxis_transform(), fontsize=7,

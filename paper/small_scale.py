@@ -16,7 +16,7 @@ from paper.campaign import Part
 from paper.output import markdown_lines, mean_and_deviation, new_figure, text_of
 from paper.studies import STUDIES
 from runs.page import find_phases
-from runs.records import read_results, read_stats
+from runs.records import are_finite, read_results, read_stats
 
 SIGNIFICANT = 0.05      # Largest p of a difference that counts as shown.
 
@@ -26,7 +26,9 @@ RunDirs = dict[str, str | None]
 def results_of(run_dir: str | os.PathLike, metric: str) -> list[tuple[float, float, dict[str, float]]]:
     """[(kimg, seconds of training, {value: number})] of a metric of a run, in the order of the snapshots."""
     found = [(entry['kimg'], entry['seconds'], entry['values'])
-             for entry in read_results(run_dir) if entry['metric'] == metric]
+             for entry in read_results(run_dir)
+             if entry['metric'] == metric and None not in (entry['kimg'], entry['seconds'])
+             and are_finite(entry['values'], ['modes_mean', 'KL_mean'] if metric == 'mnist_modes' else ())]
     return sorted(found, key=lambda row: row[:2])
 
 
@@ -140,7 +142,7 @@ def growing(parts: list[Part], run_dirs: RunDirs, report_dir: str) -> str:
         distances = [average(values) for *_, values in results]
         label = part.name if part.name not in finals else None
         left.plot(minutes, distances, color=color, label=label, marker='.')
-        stats = read_stats(run_dir)
+        stats = [line for line in read_stats(run_dir) if 'seconds' in line]
         middle.plot([line['seconds'] / 60 for line in stats], [line['kimg'] for line in stats], color=color,
                     label=label)
         if part.name == 'growing' and label:
@@ -203,8 +205,9 @@ def rows_of_table1(parts: list[Part], run_dirs: RunDirs, report_dir: str, pictur
     for part in parts:
         run_dir = str(run_dirs[part.folder])
         for _kimg, _seconds, values in results_of(run_dir, 'swd')[-1:]:
-            levels = list(values)
-            distances.setdefault(part.name, []).append(list(values.values()))
+            levels = levels or list(values)
+            if list(values) == levels:
+                distances.setdefault(part.name, []).append(list(values.values()))
         for _kimg, _seconds, values in results_of(run_dir, 'ms_ssim')[-1:]:
             similarities.setdefault(part.name, []).append(list(values.values())[0])
     rows = []

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from common.class_names import ClassChoice, class_number, read_class_names
 from common.errors import UserError
 from common.images import convert_to_pil_image, create_image_grid, save_image, save_pil_image, with_row_titles
-from common.options import BatchNorm, Classes, FileName, GridSize, PositiveInt, Run, Seeds, Snapshot, Zoom
+from common.options import BatchNorm, Classes, FileName, GridSize, PositiveInt, Run, Seeds, Snapshot, Zoom, checked
 from nets.network import Network, random_latents
 from nets.pickles import is_generator, load_pkl, pick
 from runs.folder import locate_network_pkl
@@ -126,6 +126,7 @@ def generate(G: Network, latents: np.ndarray, labels: np.ndarray, desc: str,
             yield from images
 
 
+@checked
 def generate_fake_images(
     run_dir,                                         # Folder to write into.
     run: Run,                                        # Run or network pickle.

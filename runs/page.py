@@ -33,6 +33,7 @@ from runs.records import (
     grid_type_of,
     is_finite,
     list_fakes,
+    load_picture,
     read_results,
     read_stats,
     read_text,
@@ -156,7 +157,7 @@ def read_metrics(run_dir: str) -> dict[str, list[dict]]:
     """{title: entries} of ``metrics.jsonl``, what `evaluate_metrics` writes; the entries in the order of training."""
     groups: dict[tuple, list[dict]] = {}
     for entry in read_results(run_dir):
-        groups.setdefault((entry['metric'], entry.get('num_images'), entry.get('random_seed')), []).append(entry)
+        groups.setdefault((entry['metric'], entry['num_images'], entry.get('random_seed')), []).append(entry)
     names = [metric for metric, _num_images, _seed in groups]
     titles = {}
     for (metric, num_images, seed), entries in groups.items():
@@ -199,9 +200,10 @@ def embed_picture(path: str, max_bytes: int) -> str | None:
     try:
         with open(path, 'rb') as file:
             content = file.read()
-        with Image.open(io.BytesIO(content), formats=['PNG', 'JPEG']) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):    # None there, cut off, something else.
+    except OSError:
+        return None
+    image = load_picture(io.BytesIO(content))
+    if image is None:
         return None
     if image.format == 'PNG' and len(content) <= max_bytes:
         return data_uri('png', content)

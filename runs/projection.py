@@ -18,7 +18,7 @@ from common.images import (
     convert_to_pil_image,
     save_pil_image,
 )
-from common.options import Classes, FileName, NonNegative, PositiveInt, Run, Seed, Snapshot
+from common.options import Classes, FileName, NonNegative, PositiveInt, Run, Seed, Snapshot, checked
 from data.pictures import Mode, PictureError, as_array, read_picture
 from nets import ops
 from nets.network import Network, random_latents
@@ -104,6 +104,7 @@ class _Search:
         return np.stack(trace), np.stack(distances)
 
 
+@checked
 def project_image(
     run_dir,                                         # Folder to write into.
     run: Run,                                        # Run or network pickle.

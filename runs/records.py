@@ -1,51 +1,119 @@
-"""Readers of the files of a run: configuration, status lines, metrics, pictures."""
+"""Readers of the files of a run: configuration, status lines, metrics, pictures.
+
+The files may come from anywhere, and a run may have been killed while it wrote them. Lines that are not as they were
+written are left out, and their number is told.
+"""
 
 import ast
 import filecmp
+import functools
 import json
 import os
 import re
-from typing import Any, NamedTuple
+import sys
+from collections.abc import Iterable
+from typing import IO, Annotated, Any, NamedTuple
+
+from annotated_types import Le, MinLen
+from PIL import Image
 
 from common.console import format_time
 from common.errors import UserError
+from common.options import Names, NonNegative, PositiveInt, Seed, check_value
 
 LARGEST = 1e100                 # Larger numbers count as infinite; integers may be larger than any float.
+Values = Annotated[dict[str, Any], MinLen(1)]
+RESULT_TYPES: dict[str, Any] = {    # Of the lines of ``metrics.jsonl``; those of earlier versions have fewer of them.
+    'metric': str, 'snapshot': str, 'num_images': Annotated[PositiveInt, Le(10 ** 12)], 'random_seed': Seed,
+    'kimg': NonNegative | None, 'seconds': NonNegative | None, 'values': Values, 'network': str, 'data': str,
+    'weights': str | None, 'training': bool, 'best': bool}
+CONFIG_TYPES: dict[str, Any] = {'desc': str, 'random_seed': Seed, 'metrics': Names}     # All others are dicts.
 
 
-def read_stats(run_dir: str) -> list[dict[str, float]]:
+def read_stats(run_dir: str | os.PathLike) -> list[dict[str, float]]:
     """The status lines of a run, list of dict; [] if it has none.
 
-    Lines without a number 'kimg' are passed over, as is one cut off at the end. Values that are not finite numbers are
-    left out. Where `kimg` goes back, the run was resumed: the earlier lines from there on are dropped.
+    Values that are not finite numbers are left out. Where `kimg` goes back, the run was resumed: the earlier lines from
+    there on are dropped.
     """
     stats: list[dict[str, float]] = []
-    for line in read_jsonl(os.path.join(run_dir, 'stats.jsonl')):
+    for line in read_jsonl(os.path.join(run_dir, 'stats.jsonl'), {'kimg': NonNegative}, ['kimg']):
         line = {name: value for name, value in line.items() if is_finite(value)}
-        if 'kimg' in line:
-            while stats and stats[-1]['kimg'] >= line['kimg']:
-                stats.pop()
-            stats.append(line)
+        while stats and stats[-1]['kimg'] >= line['kimg']:
+            stats.pop()
+        stats.append(line)
     return stats
 
 
-def read_jsonl(path: str | os.PathLike) -> list[dict]:
-    """The objects of a file with one JSON object per line; [] without the file. What is not one is passed over."""
-    objects = []
+def read_jsonl(path: str | os.PathLike, types: dict[str, Any], required: Iterable[str]) -> list[dict]:
+    """The objects of a file with one JSON object per line; [] without the file.
+
+    Parameters
+    ----------
+    path : str
+    types : dict
+        {key: annotation}. A line with another value is damaged; other keys may have any.
+    required : iterable of str
+        Keys that every line has.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read.
+    """
+    objects, damaged = [], 0
     try:
         with open(path, encoding='utf-8', errors='replace') as lines:
             for line in lines:
                 try:
-                    objects.append(json.loads(line))
-                except (ValueError, RecursionError):    # Cut off.
-                    continue
+                    objects.append(_parse_line(line, types, required))
+                except (ValueError, RecursionError):
+                    damaged += bool(line.strip()) and line.endswith('\n')      # The last one may not be finished yet.
     except FileNotFoundError:
         return []
-    return [item for item in objects if isinstance(item, dict)]
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read ({error.strerror})') from error
+    if damaged:
+        _tell_once(f'{path}: {damaged} damaged line{"s" * (damaged > 1)} left out')
+    return objects
+
+
+def _parse_line(line, types, required):
+    """The object of a line; ValueError if it is damaged."""
+    entry = json.loads(line, object_pairs_hook=_without_repeats)
+    if not isinstance(entry, dict) or not set(required) <= entry.keys():
+        raise ValueError(line)
+    for key, annotation in types.items():
+        if key in entry:
+            check_value(key, entry[key], annotation)
+            if annotation is Values and not all(is_number(value) for value in entry[key].values()):
+                raise ValueError(line)
+    return entry
+
+
+def _without_repeats(pairs):
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError('a key twice')
+    return dict(pairs)
+
+
+@functools.cache
+def _tell_once(text):
+    print(text, file=sys.stderr)
+
+
+def are_finite(values: dict[str, Any], names: Iterable[str]) -> bool:
+    """Whether all numbers of a result are finite, and those with certain names are there."""
+    return set(names) <= values.keys() and all(map(is_finite, values.values()))
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number, possibly not a finite one, but no larger than a float can be."""
+    return isinstance(value, float) or isinstance(value, int) and not isinstance(value, bool) and is_finite(value)
 
 
 def is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and -LARGEST < value < LARGEST
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def finite_or_none(value: Any) -> float | None:
@@ -58,6 +126,16 @@ def list_fakes(run_dir: str) -> list[tuple[int, str]]:
     return sorted((int(match[1]), os.path.join(run_dir, match[0])) for match in matches if match)
 
 
+def load_picture(source: str | IO[bytes]) -> Image.Image | None:
+    """The picture in a PNG or JPEG file; None if it is damaged or something else."""
+    try:
+        with Image.open(source, formats=['PNG', 'JPEG']) as image:
+            image.load()
+            return image
+    except Exception:       # Pillow's decoders raise whatever they stumble over.
+        return None
+
+
 def caption_of(kimg: int, stats: list[dict]) -> str:
     """``kimg 120   lod 1.50   time 2h 03m 07s`` for the picture of so many thousands of images."""
     past = [line for line in stats if int(line['kimg']) <= kimg and 'lod' in line and 'seconds' in line]
@@ -67,12 +145,21 @@ def caption_of(kimg: int, stats: list[dict]) -> str:
 
 
 def read_text(run_dir: str, name: str) -> str:
-    """A text file of a run; '' without the file."""
+    """A text file of a run; '' where it cannot be read."""
     try:
         with open(os.path.join(run_dir, name), encoding='utf-8', errors='replace') as text_file:
             return text_file.read()
-    except FileNotFoundError:
+    except OSError:
         return ''
+
+
+def parse_config(text: str) -> dict | None:
+    """The dict that the text of a ``config.txt`` stands for; None if it is damaged."""
+    try:
+        config = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+    return config if isinstance(config, dict) else None
 
 
 def total_kimg_of(config: str) -> float | None:
@@ -87,10 +174,8 @@ def grid_type_of(config: str) -> str | None:
 
 
 def _train_option(config, name):
-    try:
-        return ast.literal_eval(config)['train'][name]
-    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
-        return None
+    train = (parse_config(config) or {}).get('train')
+    return train.get(name) if isinstance(train, dict) else None
 
 
 RESULTS_NAME = 'metrics.jsonl'
@@ -102,12 +187,20 @@ def place_of_result(entry: dict) -> tuple:
     return tuple(str(entry.get(name)) for name in ('metric', 'snapshot', 'num_images', 'random_seed'))
 
 
+def read_entries(run_dir: str | os.PathLike) -> list[dict]:
+    """All entries of ``metrics.jsonl``; see :data:`RESULT_TYPES`."""
+    return read_jsonl(os.path.join(run_dir, RESULTS_NAME), RESULT_TYPES, ['metric'])
+
+
 def read_results(run_dir: str | os.PathLike) -> list[dict]:
-    """The entries of ``metrics.jsonl`` that are to be shown: the last one of each place and kimg, in their order."""
-    entries = [entry for entry in read_jsonl(os.path.join(run_dir, RESULTS_NAME))
-               if isinstance(entry.get('metric'), str) and isinstance(entry.get('values'), dict)]
-    last = {(place_of_result(entry), str(entry.get('kimg'))): entry for entry in entries}
-    return [entry for entry in entries if last[place_of_result(entry), str(entry.get('kimg'))] is entry]
+    """The entries of ``metrics.jsonl`` that are to be shown: the last one of each place and kimg, in their order.
+
+    'num_images', 'kimg' and 'seconds' are None where an entry lacks them.
+    """
+    entries = [{'num_images': None, 'kimg': None, 'seconds': None, **entry} for entry in read_entries(run_dir)
+               if 'values' in entry]
+    last = {(place_of_result(entry), str(entry['kimg'])): entry for entry in entries}
+    return [entry for entry in entries if last[place_of_result(entry), str(entry['kimg'])] is entry]
 
 
 def best_snapshot(run_dir: str | os.PathLike) -> str | None:
@@ -116,28 +209,34 @@ def best_snapshot(run_dir: str | os.PathLike) -> str | None:
 
 
 def read_config(run_dir: str) -> dict:
-    """The resolved experiment that ``config.txt`` of a run folder holds, as a dict."""
+    """The resolved experiment that ``config.txt`` of a run folder holds, as a dict.
+
+    Raises
+    ------
+    UserError
+        There is none, it is damaged, or not that of a training.
+    """
     path = os.path.join(run_dir, 'config.txt')
     try:
-        with open(path, encoding='utf-8') as config_file:
-            config = ast.literal_eval(config_file.read())
-        if not isinstance(config, dict) or not isinstance(config.get('dataset'), dict):
-            raise ValueError
-        return config
+        with open(path, encoding='utf-8', errors='replace') as config_file:
+            config = parse_config(config_file.read())
     except OSError as error:
         raise UserError(f'{run_dir}: no config.txt in there ({error.strerror}); give a run folder, for example '
                         'results/000-digits') from error
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise UserError(f'{path}: is not the configuration of a run; restore the file') from error
+    try:
+        if config is None:
+            raise UserError('no dict')
+        for section, options in config.items():
+            check_value(str(section), options, CONFIG_TYPES.get(section, dict))
+        check_value('dataset.h5_path', config.get('dataset', {}).get('h5_path'), str)
+    except UserError as error:
+        raise UserError(f'{path}: is not the configuration of a run; restore the file ({error})') from error
+    return config
 
 
 def config_or_none(run_dir: str) -> dict | None:
     """What ``config.txt`` of a folder holds, of whatever experiment; None if it is missing or no such file."""
-    try:
-        config = ast.literal_eval(read_text(run_dir, 'config.txt'))
-    except (OSError, ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
-    return config if isinstance(config, dict) else None
+    return parse_config(read_text(run_dir, 'config.txt'))
 
 
 def read_command(run_dir: str) -> str:
@@ -150,13 +249,13 @@ def best_snapshots(run_dir: str) -> set[str]:
     """Names of the snapshots that a metric in ``metrics.jsonl`` puts first or last, whichever is the good end."""
     values: dict[tuple, dict[str, float]] = {}
     best = set()
-    for entry in read_jsonl(os.path.join(run_dir, RESULTS_NAME)):
-        name, numbers = str(entry.get('snapshot')), entry.get('values')
+    for entry in read_entries(run_dir):
+        name = str(entry.get('snapshot'))
         if entry.get('best'):
             best.add(name)
-        for key, value in (numbers if isinstance(numbers, dict) else {}).items():
+        for key, value in entry.get('values', {}).items():
             if is_finite(value):
-                values.setdefault((entry.get('metric'), entry.get('num_images'), key), {})[name] = value
+                values.setdefault((entry['metric'], entry.get('num_images'), key), {})[name] = value
     for by_name in values.values():
         best |= {min(by_name, key=by_name.__getitem__), max(by_name, key=by_name.__getitem__)}
     return best
@@ -173,13 +272,16 @@ class Snapshot(NamedTuple):
 
 def find_snapshots(run_dir: str | os.PathLike) -> list[Snapshot]:
     """The network snapshots of a run, in the order of training."""
-    stats = read_jsonl(os.path.join(run_dir, 'stats.jsonl'))
-    snapshots = []
-    for name in sorted(os.listdir(run_dir)):
+    try:
+        names = sorted(os.listdir(run_dir))
+    except OSError as error:
+        raise UserError(f'{run_dir}: cannot be read ({error.strerror}); give a run folder') from error
+    stats, snapshots = read_stats(run_dir), []
+    for name in names:
         match = SNAPSHOT_PATTERN.fullmatch(name)
         if match:
             of_snapshot = [tick for tick in stats if match[2] is None or int(tick['kimg']) == int(match[2])][-1:]
-            kimg, seconds = next(((tick['kimg'], tick['seconds']) for tick in of_snapshot),
+            kimg, seconds = next(((tick['kimg'], tick.get('seconds')) for tick in of_snapshot),
                                  (float(match[2]) if match[2] else None, None))
             snapshots.append(Snapshot(name[:-len('.pkl')], os.path.join(run_dir, name), kimg, seconds))
     if not snapshots:

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -29,10 +30,11 @@ from common.options import (
     Seed,
     Snapshot,
     Zoom,
+    checked,
 )
 from runs.folder import locate_run_dir
 from runs.images import classes_in_turn, generate, load_generator, one_hot, zoomed
-from runs.records import caption_of, list_fakes, read_stats
+from runs.records import caption_of, list_fakes, load_picture, read_stats
 
 VIDEO_QUALITY = 18                  # H.264's constant rate factor: 0 is lossless, 18 looks so.
 
@@ -96,6 +98,7 @@ def smooth_latents(num_frames: int, num_cells: int, latent_size: int, sigma_fram
     return (latents / np.sqrt(np.mean(np.square(latents), axis=-1, keepdims=True))).astype(np.float32)
 
 
+@checked
 def generate_interpolation_video(
     run_dir,                                         # Folder to write into.
     run: Run,                                        # Run or network pickle.
@@ -151,6 +154,7 @@ def subtitled(image: Image.Image, caption: str, longest_caption: str) -> Image.I
     return canvas
 
 
+@checked
 def generate_training_video(
     run_dir,                                # Folder to write into.
     run: Run,                               # Run whose pictures fakesNNNNNN.png to show.
@@ -169,6 +173,11 @@ def generate_training_video(
     """
     source_dir = locate_run_dir(run, result_dir)
     fakes, stats = list_fakes(source_dir), read_stats(source_dir)
+    damaged = [path for _kimg, path in fakes if load_picture(path) is None]
+    fakes = [(kimg, path) for kimg, path in fakes if path not in damaged]
+    if damaged:
+        print(f'{source_dir}: {len(damaged)} pictures cannot be read and are left out, the first is '
+              f'{os.path.basename(damaged[0])}', file=sys.stderr)
     if not fakes:
         raise UserError(f'{source_dir}: has no pictures fakesNNNNNN.png')
     num_frames = max(int(np.rint(duration_seconds * fps)), 1)
@@ -182,8 +191,9 @@ def generate_training_video(
         previous = None
         for index in tqdm(shown, desc='Encoding', unit='frame'):
             if index != previous:
-                with Image.open(fakes[index][1], formats=['PNG']) as image:
-                    frame = subtitled(image, texts[index], longest) if captions else image.copy()
+                image = load_picture(fakes[index][1])
+                assert image, 'it was read before'
+                frame = subtitled(image, texts[index], longest) if captions else image
                 previous = index
             write(frame)
     print('Wrote', path)

@@ -387,7 +387,8 @@ def test_results_that_are_not_finite_are_told_and_not_kept(digits_run, data_dir,
     end = metrics.make_metric('ms_ssim').end
     monkeypatch.setattr('metrics.ms_ssim.MultiScaleSSIM.end', lambda self, mode: [float('nan')])
     options = [digits_run, '--data-dir', data_dir, '--num-images', '8', '--metrics', 'ms_ssim', '--only-final']
-    assert 'ms_ssim of network-final is not finite and not kept: MS-SSIM nan' in run_main(capsys, *options)[2]
+    status, _out, err = run_main(capsys, *options)
+    assert status == 1 and 'error: ms_ssim of network-final is not finite and not kept: MS-SSIM nan' in err
     assert not (digits_run / 'metrics.jsonl').exists()
     monkeypatch.undo()
     assert end and run_main(capsys, *options)[0] == 0 and len(read_results(digits_run)) == 1

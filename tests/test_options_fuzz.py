@@ -27,6 +27,10 @@ import util_scripts
 from common.errors import UserError
 from common.options import SETTINGS, annotations_of, check_value, option_name, parse_text
 from data.dataset import Dataset
+from metrics import classifier, evaluation
+from metrics.inception_score import InceptionScore
+from metrics.mnist_modes import MnistModes
+from metrics.sliced_wasserstein import SlicedWasserstein
 from training import options
 
 FUNCTIONS = [
@@ -264,6 +268,30 @@ def test_wrong_settings(monkeypatch, capsys):
                 train.main(['--dry-run'])
             assert str(stopped.value).startswith(f'train.py: error: config.py: {name}=')
     assert capsys.readouterr() == ('', '')
+
+
+DIRECT = {
+    train.train_gan: {'run_dir': 'none', 'dataset': None, 'G': None, 'D': None},
+    **{function: {'run_dir': 'none', 'run': 'none.pkl', **({'image': 'none.png'} if takes else {})}
+       for function, (_help, _examples, takes) in util_scripts.COMMANDS.items()},
+    evaluation.evaluate_run: {'run_dir': 'none', 'names': ['swd'], 'open_dataset': print, 'cache_dir': 'none'},
+    classifier.train_classifier: {'images': np.zeros((1, 1, 8, 8), np.uint8), 'labels': np.ones((1, 1))},
+    SlicedWasserstein: {}, MnistModes: {'classify': len}, InceptionScore: {'num_images': 1},
+}
+
+
+@pytest.mark.parametrize('func', DIRECT, ids=lambda func: func.__name__)
+def test_calls_from_python_are_checked_like_options(func):
+    init = func.__init__ if inspect.isclass(func) else func
+    for name, annotation in annotations_of(init).items():
+        for value in POOL:
+            try:
+                check_value(name, value, annotation)
+            except UserError as error:
+                with pytest.raises(UserError, match=re.escape(str(error))):
+                    func(**{**DIRECT[func], name: value})
+    with pytest.raises(TypeError):
+        func(no_such_option=1)
 
 
 # Values at the ends of ranges that a run of a few images can have.

@@ -11,7 +11,9 @@ import pytest
 import theano
 import theano.tensor as T
 
+import config
 import theano_env
+import train
 from tests.helpers import ANY_ENGINE
 
 ROOT = pathlib.Path(theano_env.__file__).resolve().parent
@@ -206,6 +208,17 @@ def test_a_device_from_the_command_line():
     assert theano_env.with_device(flags, None) == flags
     assert theano_env.with_device(flags, 'cpu') == {**flags, 'device': 'cpu'}
     assert theano_env.with_device(None, 'cuda:1') == {'device': 'cuda:1'}
+
+
+@pytest.mark.parametrize('argv, words', [
+    (['--device', 'tpu'], '--device tpu: use'), (['--device=cuda97'], '--device cuda97: PyTorch sees'),
+    (['--engine', 'tf'], '--engine tf: choose one of'), ([], "theano_flags['device']='opencl': use 'auto'"),
+    (['--precision', 'int8'], '--precision int8: choose one of')])
+def test_a_mistake_names_the_option_that_the_user_has_used(argv, words, capsys, monkeypatch):
+    monkeypatch.setattr(config, 'theano_flags', {**config.theano_flags, 'device': 'opencl'})
+    monkeypatch.setattr(config, 'engine', 'torch')
+    assert train.main(['--dry-run', '--experiment', 'digits', *argv]) == 1
+    assert capsys.readouterr().err.startswith(f'train.py: error: {words}')
 
 
 SCRIPTS = ['train.py', 'export.py', 'util_scripts.py', 'dataset_tool.py']

@@ -29,8 +29,9 @@ from nets.pickles import load_gan
 from nets.ranks import SINGLE, Ranks
 from runs import states
 from runs.folder import create_result_subdir, in_use, sizes_of_growing_files
-from training import processes, stopping
+from training import fingerprint, processes, stopping
 from training.data_sets import check_data_set, data_path
+from training.divergence import check_start
 from training.options import (
     NETWORK_SHAPE,
     check_arguments,
@@ -43,7 +44,7 @@ from training.options import (
     network_options,
 )
 from training.recorded import RECORD, make_record
-from training.resume import Start, find_start, resume_in
+from training.resume import Start, check_data, find_start, resume_in
 
 
 def open_dataset(experiment: dict, data_dir: str, make: bool = True) -> Dataset:
@@ -137,6 +138,9 @@ def run_experiment(
             train_func, options, loss_kwargs = check_options(experiment, train_gan, ranks)
             check_data_set(experiment, data_dir)
             record = make_record(origin, environment, theano_flags, experiment, data_dir)
+            facts = fingerprint.of_rank(experiment, train_gan, environment, theano_flags)
+        processes.check_same(ranks, facts)
+        with processes.rank_0_first(ranks):
             if ranks.rank == 0:
                 start = claim_folder(experiment, result_dir, environment, train_gan, record, lock)
         start = processes.from_rank_0(ranks, start)
@@ -155,6 +159,9 @@ def run_experiment(
                     all_options = {**defaults_of(train_func), **options}
                     check_labels(all_options, training_set.label_size, labels_path(training_set.h5_path))
                     check_minibatches(ranks, all_options, training_set.resolution, experiment['D'])
+                    data = fingerprint.of_data(training_set)
+                    check_data(start, experiment, data)
+                processes.check_same(ranks, data)
             except UserError:
                 if ranks.rank == 0 and start.is_new:
                     unused.callback(shutil.rmtree, start.run_dir)       # Nothing has begun.
@@ -281,6 +288,7 @@ def prepare(experiment: dict, data_dir: str, networks: str | None = None) -> tup
         raise UserError(f'train.resume_run_id: there is no network pickle {networks}')
     print(f'G and D come from {networks}; the options of the sections G and D are not used')
     G, D, Gs = load_gan(networks, [experiment[name]['func'] for name in 'GD'])
+    check_start({'G': G, 'D': D, 'Gs': Gs}, networks)
     label_shape, image_shape = [None, training_set.label_size], [None, *training_set.shape]
     for name, expected, found in [('images of D', [image_shape], D.input_shapes[:1]),
                                   ('images of G', [image_shape], G.output_shapes[:1]),

@@ -19,6 +19,7 @@ from nets.ranks import SINGLE, Ranks
 
 TIMEOUT_VARIABLE = 'DISTRIBUTED_TIMEOUT_SECONDS'
 TIMEOUT_SECONDS = 600       # How long ranks wait for each other in a step: one may compile or save pictures meanwhile.
+LISTED = 3              # At most so many differences between ranks are named.
 PATIENCE = timedelta(days=30)   # How long they wait while rank 0 prepares, for example makes the data set.
 
 
@@ -141,6 +142,41 @@ def rank_0_first(ranks: Ranks) -> Iterator[None]:
         if not ranks.rank:
             with contextlib.nullcontext() if done else contextlib.suppress(collective.ConnectionLost):
                 _broadcast(done, group)
+
+
+class RanksDiffer(SharedError):
+    """Two ranks do not compute the same run."""
+
+
+def check_same(ranks: Ranks, facts: dict[str, Any], where: str = '') -> None:
+    """Compare {name: value} of all ranks.
+
+    Parameters
+    ----------
+    ranks : Ranks
+    facts : dict
+        Plain data.
+    where : str
+        For the message: from when on they differ.
+
+    Raises
+    ------
+    RanksDiffer
+        On all of them: names a rank that differs from rank 0, and both values.
+    """
+    if ranks.size == 1:
+        return
+    import torch.distributed as dist
+    of_all: list[Any] = [None] * ranks.size
+    with collective.translating_errors('cpu'):
+        dist.all_gather_object(of_all, facts)
+    for rank, others in enumerate(of_all):
+        names = [name for name in {**of_all[0], **others} if of_all[0].get(name) != others.get(name)]
+        if names:
+            listed = ', '.join(f'{name} {others.get(name)} (rank 0: {of_all[0].get(name)})' for name in names[:LISTED])
+            raise RanksDiffer(f'rank {rank} differs from rank 0{where}: {listed}'
+                              f'{f" and {len(names) - LISTED} more" if len(names) > LISTED else ""}; all processes '
+                              'need the same options, data and versions')
 
 
 def copy_from_rank_0(ranks: Ranks, variables: Iterable) -> None:

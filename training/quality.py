@@ -21,7 +21,7 @@ from nets.network import Network
 from nets.ranks import Ranks
 from runs.folder import NETWORK_SNAPSHOT
 from runs.images import MINIBATCH_PIXELS
-from runs.records import RESULTS_NAME, Snapshot, best_snapshot, place_of_result, read_jsonl, read_results
+from runs.records import Snapshot, best_snapshot, is_finite, read_entries, read_results
 from training import processes
 from training.reporting import warning_only
 from training.snapshots import SnapshotWriter
@@ -46,19 +46,19 @@ def random_state_kept(dataset: Dataset) -> Iterator[None]:
 
 def _is_later(entry, cur_nimg):
     """Whether an entry is of a training that had come further."""
-    return entry.get('training') is True and entry['kimg'] > cur_nimg / 1000
+    return entry.get('training') is True and (entry.get('kimg') or 0) > cur_nimg / 1000
 
 
 def _rename_final(run_dir):
     """Let the best networks, which the training ended with, be a snapshot like others: the training goes on."""
     path = os.path.join(run_dir, FINAL + '.pkl')
     final, = [entry for entry in read_results(run_dir) if entry.get('best') is True][:1]
-    name = os.path.splitext(NETWORK_SNAPSHOT % int(final['kimg']))[0]
+    name = os.path.splitext(NETWORK_SNAPSHOT % int(final['kimg'] or 0))[0]
     if os.path.exists(path):
         link_or_copy(path, os.path.join(run_dir, name + '.pkl'))
         results.update(run_dir, lambda before: [
             {**entry, 'snapshot': name} if entry.get('training') and entry.get('snapshot') == FINAL else entry
-            for entry in before])
+            for entry in before if not entry.get('training') or entry.get('snapshot') != name])
 
 
 class TrainingMetrics:
@@ -164,27 +164,62 @@ class TrainingMetrics:
         return statistics
 
     def _keep(self, entries, cur_nimg, done, snapshots):
-        """Write entries, and the networks if they are the best so far."""
+        """Write entries, and the networks if they are the best so far.
+
+        Of several networks within a thousand images, which have one name, the best are kept with their entries.
+        """
         if not entries:
             return
-        before = read_jsonl(os.path.join(self.run_dir, RESULTS_NAME))
+        before, name = read_entries(self.run_dir), entries[0]['snapshot']
+        is_there = os.path.exists(os.path.join(self.run_dir, name + '.pkl'))
+        if not done and is_there and self._is_worse(entries, before):
+            return
         is_best = any(entry.get('best') for entry in self._marked(results.merged(before, entries))[-len(entries):])
-        # A file of the same name would be of networks with other values.
-        is_known = {place_of_result(entry) for entry in entries} & {place_of_result(entry) for entry in before}
-        if not done and (is_best or is_known):
+        if not done and (is_best or is_there):
             snapshots.save_networks(cur_nimg)
         results.update(self.run_dir, lambda before: self._marked(results.merged(before, entries)))
         for entry in entries:
             tqdm.write(f'{entry["metric"]:<16} {entry["snapshot"]}  {results.format_values(entry["values"])}'
                        f'{"  best so far" if is_best and entry["metric"] == self.names[0] else ""}', file=sys.stdout)
 
+    def _is_worse(self, entries, before):
+        """Whether there are results of better networks of the same name, by the first metric."""
+        place = entries[0]['snapshot']
+        earlier = [self._score(entry) for entry in self._compared(before) if entry.get('snapshot') == place]
+        new = [self._score(entry) for entry in entries if entry['metric'] == self.names[0]]
+        return bool(earlier) and (not new or min(earlier) <= min(new))
+
+    def makes_way(self, cur_nimg: int) -> bool:
+        """Whether the networks of now can be saved under the number of their thousand images.
+
+        They cannot in place of others that were evaluated. Results of others that are not in the file are forgotten.
+        """
+        name = os.path.splitext(NETWORK_SNAPSHOT % (cur_nimg // 1000))[0]
+
+        def is_of_others(entry):
+            return entry.get('training') is True and entry.get('snapshot') == name and (
+                entry.get('kimg') != cur_nimg / 1000)
+
+        if any(map(is_of_others, read_entries(self.run_dir))):
+            if os.path.exists(os.path.join(self.run_dir, name + '.pkl')):
+                return False
+            results.update(self.run_dir, lambda before: [entry for entry in before if not is_of_others(entry)])
+        return True
+
+    def _compared(self, entries):
+        """Those entries of this training by the first metric that are comparable."""
+        decides = self.evaluator.made[self.names[0]].decides
+        return [entry for entry in entries if entry.get('training') is True and entry['metric'] == self.names[0]
+                and self.evaluator.is_done(entry) and is_finite(entry.get('values', {}).get(decides))]
+
     def _marked(self, entries: list[Entry]) -> list[Entry]:
         """The entries, of which the best one of this training by the first metric has the mark."""
         entries = [{key: value for key, value in entry.items() if key != 'best'} for entry in entries]
-        meter = self.evaluator.made[self.names[0]]
-        compared = [entry for entry in entries if entry.get('training') and entry.get('metric') == self.names[0]
-                    and self.evaluator.is_done(entry)]
-        if compared:
-            sign = 1 if meter.lower_is_better else -1
-            min(compared, key=lambda entry: sign * entry['values'][meter.decides])['best'] = True
+        if compared := self._compared(entries):
+            min(compared, key=self._score)['best'] = True
         return entries
+
+    def _score(self, entry):
+        """By the first metric; lower is better."""
+        meter = self.evaluator.made[self.names[0]]
+        return entry['values'][meter.decides] * (1 if meter.lower_is_better else -1)

@@ -297,7 +297,7 @@ def differing_options(recorded: dict, present: dict, free: Collection[str] = FRE
     free : collection of str
         Options and sections that do not count.
     """
-    recorded, present = [_flat(json.loads(json.dumps(options))) for options in (recorded, present)]
+    recorded, present = [flat_options(json.loads(json.dumps(options))) for options in (recorded, present)]
     return ['%s (%s in the run, %s now)' % (key, *[json.dumps(options[key]) if key in options else 'not set'
                                                    for options in (recorded, present)])
             for key in sorted(recorded.keys() | present.keys())
@@ -305,9 +305,9 @@ def differing_options(recorded: dict, present: dict, free: Collection[str] = FRE
             and recorded.get(key) != present.get(key)]
 
 
-def _flat(experiment):
-    """{'SECTION.KEY': value}"""
-    flat = {}
+def flat_options(experiment: dict) -> dict:
+    """{'SECTION.KEY': value} of an experiment."""
+    flat: dict[str, Any] = {}
     for section, value in experiment.items():
         if isinstance(value, dict):
             flat.update((f'{section}.{key}', option) for key, option in value.items())

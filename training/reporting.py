@@ -16,7 +16,7 @@ from common.files import append_bytes
 from common.machine import peak_memory
 from nets import costs
 from nets.network import Network
-from training import processes
+from training.divergence import TrainingDiverged, cause
 from training.event_file import EventFile
 from training.schedule import Schedule
 
@@ -28,10 +28,6 @@ def warning_only() -> Iterator[None]:
         yield
     except WriteError as error:
         tqdm.write(f'warning: {error}; the training goes on, earlier files are kept', file=sys.stdout)
-
-
-class TrainingDiverged(processes.SharedError):
-    """A loss is NaN or infinite."""
 
 
 class Tick:
@@ -69,19 +65,27 @@ class Tick:
         """Whether it is one of every `number` ticks; of every 0: none is."""
         return number > 0 and self.number % number == 0
 
-    def add(self, outputs: Sequence) -> None:
+    def add(self, outputs: Sequence, G: Network | None = None, **inputs: np.ndarray) -> None:
         """Add the outputs of one D step.
+
+        Parameters
+        ----------
+        outputs : sequence of arrays
+        G : Network, optional
+            As the step has left it. Where D and G do not step together, these weights were those of the step.
+        **inputs : array
+            What the step was given.
 
         Raises
         ------
         TrainingDiverged
-            A sum of theirs is NaN or infinite.
+            A sum of theirs is NaN or infinite: the message says what caused it.
         """
         for index, (name, output) in enumerate(zip(self.names, outputs, strict=True)):
             total = float(np.sum(output))
             if not np.isfinite(total):
                 raise TrainingDiverged(f'{name} became {total} in tick {self.number}; the last snapshots are kept. '
-                                       'Lower the learning rates or change random_seed')
+                                       + cause(G, inputs))
             self.sums[index] += total
             self.counts[index] += np.size(output)
 

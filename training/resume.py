@@ -24,6 +24,7 @@ from runs.folder import (
 )
 from runs.records import is_finite, read_command
 from runs.states import State, fitting
+from training import fingerprint
 from training.functions_ahead import FunctionsAhead
 from training.options import with_defaults
 from training.recorded import CHANGED_DEFAULTS, checked, differing_options, functions_of, read_folder
@@ -163,7 +164,8 @@ def find_start(experiment: dict, result_dir: str, environment: theano_env.Enviro
 
 def _about(experiment, environment):
     return {'experiment': experiment, 'command': command_line(), 'environment': str(environment),
-            CHANGED_DEFAULTS: defaults.CHANGED}
+            CHANGED_DEFAULTS: defaults.CHANGED, 'versions': fingerprint.of_program(),
+            'processor': fingerprint.of_processor()}
 
 
 def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environment, train_gan: Callable,
@@ -216,8 +218,8 @@ def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environmen
         check_length(options['train'], *lengths, recorded['cur_nimg'] / 1000)
     if changed:
         print(f'Going on with changed options: {", ".join(changed)}')
-    if recorded.get('environment', about['environment']) != about['environment']:
-        print(f'Not bit for bit as it would have gone on: until now the run used: {recorded["environment"]}')
+    if others := others_than(recorded, about):
+        print(f'Not bit for bit as it would have gone on: until now the run used: {"; ".join(others)}')
     other = {key: (recorded_facts[key], value) for key, value in (record or {}).items()
              if key in ('theano_flags', 'data_set') and recorded_facts.get(key, value) != value}
     if other:
@@ -228,6 +230,42 @@ def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environmen
     if networks and not os.path.isfile(networks) and list_network_pkls(run_dir):
         networks = os.path.abspath(list_network_pkls(run_dir)[-1])      # Of the same build; the state has the values.
     return Start(run_dir=run_dir, networks=networks, state=state, about=about)
+
+
+def others_than(recorded: dict, about: dict) -> list[str]:
+    """What the run used until now and does not use any more: engine, versions, processor; as far as it is recorded."""
+    before, now = recorded.get('versions'), about['versions']
+    others = [recorded[name] for name in ('environment', 'processor') if recorded.get(name, about[name]) != about[name]]
+    return others + [f'{name} {before[name]} (now {now[name]})' for name in now
+                     if isinstance(before, dict) and before.get(name, now[name]) != now[name]]
+
+
+def check_data(start: Start, experiment: dict, facts: dict[str, str]) -> None:
+    """Compare the data set with that of the run so far, and let the states of the run have its digests from now on.
+
+    Parameters
+    ----------
+    start : Start
+    experiment : dict
+    facts : dict
+        Of :func:`training.fingerprint.of_data`.
+
+    Raises
+    ------
+    UserError
+        It is another one, and ``train.resume_with_changes`` is not set.
+    """
+    digests = {name: facts[name] for name in fingerprint.DATA}
+    before = start.state.document.get('data') if start.state else None
+    other = [name for name in digests if isinstance(before, dict) and before.get(name, digests[name]) != digests[name]]
+    if other and not experiment['train'].get('resume_with_changes'):
+        raise UserError(f'dataset.h5_path={experiment["dataset"]["h5_path"]!r}: {" and ".join(other)} have other '
+                        f'contents than until now in {start.run_dir}; bring the data back, or accept the change with '
+                        'train.resume_with_changes=True')
+    if other:
+        print(f'Going on with other contents of {" and ".join(other)}')
+    if start.about is not None:
+        start.about['data'] = digests
 
 
 def check_length(train: dict, before: float, now: float, kimg: float) -> None:

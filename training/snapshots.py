@@ -1,10 +1,12 @@
 """Pictures of fixed latents, and network snapshots."""
 
 import os
+import sys
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import link_or_copy, save_pkl
@@ -15,6 +17,7 @@ from data.hdf5_format import labels_path
 from nets.network import Network, random_latents
 from runs.folder import DONE_FILE, FINAL_NETWORKS, NETWORK_SNAPSHOT, thin_out
 from runs.records import best_snapshot
+from training.divergence import check_weights
 from training.event_file import EventFile
 from training.reporting import warning_only
 from training.steps import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS
@@ -105,8 +108,13 @@ class SnapshotWriter:
         Gs = self.networks['Gs']
         inputs = [self.grid.latents, self.grid.labels][:Gs.num_inputs]
         images = Gs.run(*inputs, minibatch_size=SNAPSHOT_MINIBATCH, deterministic=self.batchnorm == 'running')
-        picture = self._save_grid(f'fakes{cur_nimg // 1000:06d}.png', images, DYNAMIC_RANGE_NETS)
         self.fakes_nimg = cur_nimg
+        name = f'fakes{cur_nimg // 1000:06d}.png'
+        if not np.isfinite(images).all():
+            tqdm.write(f'warning: {name} is not written: the generator makes images of NaN or infinity',
+                       file=sys.stdout)
+            return
+        picture = self._save_grid(name, images, DYNAMIC_RANGE_NETS)
         self.events.picture(cur_nimg, 'fakes', picture)
 
     def save_networks(self, cur_nimg: int, keep: int | None = None, ticks: int = 1) -> None:
@@ -134,6 +142,7 @@ class SnapshotWriter:
             pass
 
     def _save_networks(self, name):
+        check_weights(self.networks)
         save_pkl(tuple(self.networks[key] for key in ('G', 'D', 'Gs')), os.path.join(self.run_dir, name))
 
     def _save_grid(self, name, images, drange):

@@ -58,16 +58,17 @@ class StopRequest:
         if self.ranks.rank == 0 and sys.stderr.isatty():
             os.write(sys.stderr.fileno(), b'\nstopping and saving after this step; Ctrl-C again stops at once\n')
 
-    def asked(self) -> int:
-        """The number of the signal, or 0; the same on all ranks, also if only one has got it."""
+    def asked(self, is_due: bool = False) -> tuple[int, bool]:
+        """The number of the signal, or 0, and whether a state is due; the same on all ranks, also if only one says so.
+        """
         if self.ranks.size == 1:
-            return self.signum
+            return self.signum, is_due
         import torch
         import torch.distributed as dist
-        signum = torch.tensor([self.signum])
+        said = torch.tensor([self.signum, is_due])
         with collective.translating_errors('cpu'):
-            dist.all_reduce(signum, dist.ReduceOp.MAX)
-        return int(signum)
+            dist.all_reduce(said, dist.ReduceOp.MAX)
+        return int(said[0]), bool(said[1])
 
 
 @contextlib.contextmanager

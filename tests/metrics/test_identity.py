@@ -51,18 +51,56 @@ def test_a_data_set_is_the_same_at_another_place_and_time(tmp_path, images, labe
     assert digest(first, shuffle=False, prefetch_images=3, cache_gb=0, read_threads=1) == before
 
 
-@pytest.mark.parametrize('whole_bytes', [1 << 27, 100])
+@pytest.mark.parametrize('resolution', [8, 4, 1])
+@pytest.mark.parametrize('kept_from, clock', [(1 << 27, 2), (0, 2), (0, -3600)])
 def test_a_data_set_is_another_one_by_any_pixel_also_with_size_and_time_as_before(tmp_path, images, monkeypatch,
-                                                                                  whole_bytes):
-    monkeypatch.setattr(identity, 'WHOLE_BYTES', whole_bytes)
+                                                                                  kept_from, clock, resolution):
+    monkeypatch.setattr(identity, 'KEPT_FROM_BYTES', kept_from)
+    monkeypatch.setattr(identity, 'CLOCK_SECONDS', clock)
     path = write(tmp_path / 'a.h5', images)
     before, time = digest(path), os.stat(path)
     with h5py.File(path, 'r+') as h5:
-        for resolution in (8, 4, 2, 1):
-            level = h5[f'data{resolution}x{resolution}']
-            level[7, 1, 0, 0] = 255 - level[7, 1, 0, 0]
+        level = h5[f'data{resolution}x{resolution}']
+        level[7, 1, 0, 0] = 255 - level[7, 1, 0, 0]
     os.utime(path, ns=(time.st_atime_ns, time.st_mtime_ns))
     assert digest(path) != before
+    assert (tmp_path / 'metric-cache').exists() == (clock < 0)
+
+
+def test_many_images_are_read_once(tmp_path, images, labels, monkeypatch):
+    monkeypatch.setattr(identity, 'KEPT_FROM_BYTES', 0)
+    monkeypatch.setattr(identity, 'CLOCK_SECONDS', -3600)
+    path, read, digest_of = write(tmp_path / 'a.h5', images, labels), [], identity._digest
+    monkeypatch.setattr(identity, '_digest', lambda *args: read.append(args) or digest_of(*args))
+    digests = [digest(path, **options) for _twice in range(2) for options in ({}, {'classes': [1]}, {'max_images': 5})]
+    assert digests[:3] == digests[3:] and len(set(digests)) == len(read) == 3
+    for kept in (tmp_path / 'metric-cache').iterdir():      # Damage costs time only.
+        kept.write_bytes(b'{"files": [')
+    assert digest(path) == digests[0] and len(read) == 4
+    shutil.copy(path, tmp_path / 'b.h5')
+    shutil.copy(tmp_path / 'a-labels.npy', tmp_path / 'b-labels.npy')
+    monkeypatch.setattr(identity, 'KEPT_FROM_BYTES', 1 << 27)
+    assert digest(tmp_path / 'b.h5') == digests[0], 'the same, kept or not'
+
+
+@pytest.mark.parametrize('clock', [2, -3600])
+def test_a_file_of_which_a_data_set_consists_counts(tmp_path, images, monkeypatch, clock):
+    monkeypatch.setattr(identity, 'KEPT_FROM_BYTES', 0)
+    monkeypatch.setattr(identity, 'CLOCK_SECONDS', clock)
+    for number in range(2):
+        write(tmp_path / f'{number}.h5', images[number::2])
+    with h5py.File(tmp_path / 'joined.h5', 'w') as joined:
+        for resolution in (8, 4, 2, 1):
+            name, shape = f'data{resolution}x{resolution}', (3, resolution, resolution)
+            layout = h5py.VirtualLayout((12, *shape), np.uint8)
+            for number in range(2):
+                layout[6 * number:6 * number + 6] = h5py.VirtualSource(f'{number}.h5', name, (6, *shape))
+            joined.create_virtual_dataset(name, layout)
+    before = digest(tmp_path / 'joined.h5')
+    assert digest(write(tmp_path / 'whole.h5', np.concatenate([images[::2], images[1::2]]))) == before
+    with h5py.File(tmp_path / '1.h5', 'r+') as h5:
+        h5['data8x8'][3, 0, 0, 0] ^= 1
+    assert digest(tmp_path / 'joined.h5') != before
 
 
 def test_all_options_that_choose_reals_count(tmp_path, images, labels):

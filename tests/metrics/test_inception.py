@@ -1,6 +1,11 @@
 """metrics.inception: torch-fidelity's network runs with a file of weights in its format, here random ones."""
 
+import os
+import pathlib
+import pickle
+import random
 import urllib.error
+import zipfile
 
 import numpy as np
 import pytest
@@ -68,6 +73,41 @@ def test_missing_and_wrong_weights(tmp_path, monkeypatch):
     torch.save({'weight': torch.zeros(3)}, other)
     with pytest.raises(UserError, match='other.pth: not a file of weights'):
         inception.InceptionFeatures(str(other))
+
+
+class Evil:
+    """Deletes a file when it is unpickled without restrictions."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.remove, (self.path,)
+
+
+def test_junk_as_weights(weights_path, tmp_path):
+    state, path, victim = torch.load(weights_path), tmp_path / 'junk.pth', tmp_path / 'victim'
+    victim.touch()
+    first, value = next(iter(state.items()))
+    for junk in (
+            Evil(str(victim)), {'a': Evil(str(victim))}, [state], {'state_dict': state}, {**state, 'more': value},
+            {**state, first: value[:1]}, {**state, first: torch.full_like(value, float('nan'))}, {**state, first: None},
+            {**state, first: value.to_sparse()}, {**state, first: torch.zeros(1).expand(10 ** 6, 10 ** 6)}, 5):
+        torch.save(junk, path)
+        with pytest.raises(UserError, match=r'junk\.pth: not a file of weights of torch-fidelity \('):
+            inception.InceptionFeatures(str(path))
+    intact, draw = pathlib.Path(weights_path).read_bytes(), random.Random(0)
+    for content in (b'', b'PK\3\4', b'\x80\2.', b'(' * 9999, pickle.dumps(Evil(str(victim))), intact[:10 ** 6],
+                    draw.randbytes(9999)):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r'junk\.pth: not a file of weights'):
+            inception.InceptionFeatures(str(path))
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr('archive/data/0', bytes(2 << 20))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match='cannot be read'):
+        patch.setattr(inception, 'MAX_WEIGHTS_BYTES', 1 << 20)
+        inception.InceptionFeatures(str(path))
+    assert victim.exists()
 
 
 def test_missing_package(monkeypatch):

@@ -24,7 +24,7 @@ SCENARIOS = {
 }
 
 
-def run(scenario, folder, ranks=SINGLE, mbstat_groups=1):
+def run(scenario, folder, ranks=SINGLE, mbstat_groups=1, also=lambda report: None):
     """Train 8x8 networks with labels; save the last parameters and random state."""
     nets = {'fmap_base': 32, 'fmap_max': 4}
     options = {
@@ -45,6 +45,7 @@ def run(scenario, folder, ranks=SINGLE, mbstat_groups=1):
         state = np.random.get_state()
         np.savez(pathlib.Path(folder) / f'{scenario}-{ranks.size}-{ranks.rank}.npz', lods=lods,
                  random_keys=state[1], random_position=state[2], **arrays)
+        also(report)
 
     return experiment.run_experiment(options, str(folder), str(pathlib.Path(folder) / f'results-{ranks.size}'),
                                      'torch', {'floatX': 'float64', 'device': 'cpu'}, ranks, show_progress=False,
@@ -76,14 +77,47 @@ def hang(ranks, folder):
         collective.mean_over_processes([torch.zeros(1)])
 
 
+def differ(ranks, folder):
+    """What rank 1 does otherwise is told by both ranks, before something is saved."""
+    facts = {'random_seed': 1 + ranks.rank, 'total_kimg': 10, 'data set': 'abc'}
+    said = []
+    for others in (facts, {**facts, 'random_seed': 1}, {'random_seed': 1, **({'new': None} if ranks.rank else {})}):
+        try:
+            processes.check_same(ranks, others, ' at kimg 5.0')
+            said.append('the same')
+        except processes.RanksDiffer as error:
+            said.append(str(error))
+    pathlib.Path(folder, f'said-{ranks.rank}').write_text('\n'.join(said))
+
+
+def drift(ranks, folder):
+    """A weight of rank 1 changes by itself."""
+    import torch.distributed as dist
+
+    def change(report):
+        if report.cur_nimg == 16 and ranks.rank:
+            name = next(iter(report.networks['D'].trainables))
+            report.networks['D'].set_var(name, report.networks['D'].get_var(name) + 1e-7)
+
+    try:
+        run('joint', folder, ranks, also=change)
+    except processes.RanksDiffer as error:
+        pathlib.Path(folder, f'drift-{ranks.rank}').write_text(str(error))
+    dist.destroy_process_group()
+
+
 def main(task, folder):
     ranks = processes.from_environment()
     if task in SCENARIOS:
         run(task, folder, ranks)
         return
+    if task == 'drift':
+        drift(ranks, folder)
+        return
     with processes.process_group(ranks, 'cpu'):
         if task == 'average':
             average(ranks)
+            differ(ranks, folder)
         else:
             hang(ranks, folder)
 

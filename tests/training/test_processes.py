@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import theano
 
+import config
 import theano_env
+import train
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX
 from nets.ranks import SINGLE, Ranks
 from tests.helpers import ROOT
 from tests.training import distributed_worker, kill_resume
-from training import processes, stopping
+from training import fingerprint, processes, stopping
 
 WORKER = str(ROOT / 'tests' / 'training' / 'distributed_worker.py')
 TINY = [word for option in (
@@ -124,10 +126,44 @@ def status_rows(result_dir, scenario):
             for row in rows]
 
 
-def test_the_op_averages_and_is_not_optimised_away(ranks, tmp_path):
+def test_the_op_averages_and_is_not_optimised_away_and_ranks_are_compared(ranks, tmp_path):
     for process in ranks(WORKER, 'average', str(tmp_path)):
         status, _out, err = finished(process)
         assert status == 0, err
+    first, second = [(tmp_path / f'said-{rank}').read_text().splitlines() for rank in range(2)]
+    assert first == second and first[1:] == ['the same', 'the same']
+    assert first[0] == ('rank 1 differs from rank 0 at kimg 5.0: random_seed 2 (rank 0: 1); all processes need the '
+                        'same options, data and versions')
+
+
+@pytest.mark.slow
+def test_ranks_that_drift_apart_end_before_they_save(ranks, tmp_path):
+    write_dataset(tmp_path / 'tiny.h5')
+    for process in ranks(WORKER, 'drift', str(tmp_path)):
+        status, _out, err = finished(process)
+        assert status == 0, err
+    first, second = [(tmp_path / f'drift-{rank}').read_text() for rank in range(2)]
+    assert first == second and first.startswith('rank 1 differs from rank 0 at kimg 0.0: D/')
+    assert not list(tmp_path.glob('results-2/*/network-*')) and not list(tmp_path.glob('results-2/*/training-*'))
+
+
+@pytest.mark.parametrize('change, named', [
+    ({'random_seed': 7}, 'random_seed'), ({'train': {'adam_beta2': 0.5}}, 'train.adam_beta2'),
+    ({'loss': {'iwass_lambda': 1.0}}, 'loss.iwass_lambda'), ({'dataset': {'h5_path': 'b.h5', 'max_images': 3}},
+                                                             'dataset.max_images'),
+    ({'G': {**config.experiments['digits']['G'], 'fmap_max': 1}}, 'G.fmap_max')])
+def test_what_has_to_be_the_same_on_all_ranks(change, named):
+    environment = theano_env.Environment('torch', 'cuda:0', 'float32', 'words')
+    one = fingerprint.of_rank(config.experiments['digits'], train.train_gan, environment, {'device': 'cuda0'})
+    same = fingerprint.of_rank(config.experiments['digits'], train.train_gan, environment._replace(device='cuda:1'),
+                               {'device': 'auto'})
+    assert one == same
+    other = fingerprint.of_rank({**config.experiments['digits'], **change}, train.train_gan, environment, None)
+    assert named in [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    for name, changed in (('engine', 'python'), ('device', 'cpu'), ('precision', 'tf32')):
+        other = fingerprint.of_rank(config.experiments['digits'], train.train_gan, environment._replace(
+            **{name: changed}), None)
+        assert one[name] != other[name]
 
 
 # ----------------------------------------------------------------------------------------------------------------------

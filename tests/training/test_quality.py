@@ -14,7 +14,7 @@ import theano_env
 import train
 from common.errors import UserError
 from data.dataset import Dataset
-from metrics import evaluation
+from metrics import evaluation, identity
 from nets.network import Network
 from nets.pickles import load_pkl
 from nets.ranks import SINGLE
@@ -190,6 +190,50 @@ def test_the_best_networks_are_saved_and_marked(
     told = sum(not np.isfinite(value) for value in values)
     assert capsys.readouterr().err.count('is not finite and not kept') == told
     assert sum('score' in numbers for numbers in statistics) == len(values) - told
+
+
+@pytest.mark.parametrize('values, kept, saved', [
+    # At 1.2, 1.5 and 1.8 kimg, which share a name; of 12.0 kimg the best of all.
+    ([5.0, 9.0, 7.0, 1.0], 5.0, 1200),
+    ([5.0, 3.0, 7.0, 1.0], 3.0, 1500),
+    ([5.0, float('nan'), 4.0, 1.0], 4.0, 1800),
+])
+def test_of_several_networks_of_one_name_the_best_are_kept_with_their_results(
+        plain, scripted, tmp_path, values, kept, saved):
+    Scripted.values += values
+    theano_env.configure('torch', {'device': 'cpu'})
+    Gs = Network('Gs', 'networks.G_paper', num_channels=1, resolution=16, fmap_base=8, fmap_max=2)
+    name = next(iter(Gs.trainables))
+    snapshots = SnapshotWriter(str(tmp_path), EventFile(str(tmp_path)), {'Gs': Gs, 'G': Gs, 'D': Gs}, None, 1)
+    with Dataset(f'{data_dir}/digits-16x16.h5', max_labels=0) as dataset:
+        measuring = quality.TrainingMetrics(['scripted'], 1, 8, str(tmp_path), dataset, SINGLE)
+        for tick, cur_nimg in enumerate((1200, 1500, 1800, 12000)):
+            Gs.set_var(name, np.full_like(Gs.get_var(name), cur_nimg))
+            measuring.measure(tick, cur_nimg, False, 7.0, snapshots)
+            if measuring.makes_way(cur_nimg):       # As every so many ticks.
+                snapshots.save_networks(cur_nimg)
+    first, second = read_results(tmp_path)
+    assert [first[key] for key in ('snapshot', 'kimg')] == ['network-snapshot-000001', saved / 1000]
+    assert first['values']['score'] == kept
+    for entry, number in ((first, saved), (second, 12000)):
+        network = load_pkl(str(tmp_path / f'{entry["snapshot"]}.pkl'))[2]
+        assert (network.get_var(name) == number).all() and identity.of_network(network) == entry['network']
+    assert best_snapshot(tmp_path) == 'network-snapshot-000012'
+
+
+def test_results_of_networks_that_were_not_saved_make_way(plain, scripted, tmp_path):
+    Scripted.values += [1.0, 5.0]
+    theano_env.configure('torch', {'device': 'cpu'})
+    Gs = Network('Gs', 'networks.G_paper', num_channels=1, resolution=16, fmap_base=8, fmap_max=2)
+    snapshots = SnapshotWriter(str(tmp_path), EventFile(str(tmp_path)), {'Gs': Gs, 'G': Gs, 'D': Gs}, None, 1)
+    with Dataset(f'{data_dir}/digits-16x16.h5', max_labels=0) as dataset:
+        measuring = quality.TrainingMetrics(['scripted'], 1, 8, str(tmp_path), dataset, SINGLE)
+        for cur_nimg in (1200, 2200):
+            measuring.measure(1, cur_nimg, False, 7.0, snapshots)
+    assert not (tmp_path / 'network-snapshot-000002.pkl').exists() and len(read_results(tmp_path)) == 2
+    assert measuring.makes_way(2200) and len(read_results(tmp_path)) == 2
+    assert measuring.makes_way(2700) and [entry['kimg'] for entry in read_results(tmp_path)] == [1.2]
+    assert not measuring.makes_way(1700)
 
 
 def test_resumed_trainings_forget_what_came_later(scripted, plain, tmp_path):

@@ -34,7 +34,7 @@ from tests.training import kill_resume
 from training import experiment, recorded, stopping
 from training.options import resolve_config
 from training.recorded import differing_options
-from training.resume import Start, check_length, resume_in
+from training.resume import Start, check_data, check_length, others_than, resume_in
 from training.snapshots import link_final
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
@@ -478,6 +478,31 @@ def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
     chosen['G']['fmap_max'] = 8
     with pytest.raises(UserError, match=r'does not fit .*000-digits: G.fmap_max \(4 in the run, 8 now\); set'):
         resume_in(str(folder / '000-digits'), chosen, 'another machine', train.train_gan)
+
+
+def test_what_the_run_used_until_now_is_told():
+    now = {'environment': 'e', 'versions': {'Python': '3.11', 'NumPy': '2.4'}, 'processor': 'x86_64 AVX2'}
+    assert others_than(now, now) == others_than({}, now) == []      # Nothing is known of an old state.
+    before = {**now, 'versions': {'Python': '3.10', 'NumPy': '2.4', 'gone': '1'}, 'processor': 'x86_64 AVX512'}
+    assert others_than(before, now) == ['x86_64 AVX512', 'Python 3.10 (now 3.11)']
+
+
+def test_the_contents_of_the_data_set_are_compared(capsys):
+    chosen = {'dataset': {'h5_path': 'a.h5'}, 'train': {}}
+    facts = {'labels': '1', 'images': '2', 'more': '3'}
+
+    def start(**document):
+        return Start(run_dir='000-run', about={}, state=states.State({}, document))
+
+    for intact in (start(), start(data={'labels': '1', 'images': '2'}), Start(about={})):
+        check_data(intact, chosen, facts)
+        assert intact.about['data'] == {'labels': '1', 'images': '2'}
+    other = start(data={'labels': '1', 'images': '0'})
+    with pytest.raises(UserError, match=r"h5_path='a.h5': images have other contents than until now in 000-run; .*or "
+                                        'accept the change with train.resume_with_changes=True'):
+        check_data(other, chosen, facts)
+    check_data(other, {**chosen, 'train': {'resume_with_changes': True}}, facts)
+    assert capsys.readouterr().out == 'Going on with other contents of images\n'
 
 
 @pytest.mark.slow
