@@ -12,7 +12,7 @@ from common.images import convert_to_pil_image, create_image_grid, save_pil_imag
 from data.dataset import Dataset
 from data.hdf5_format import labels_path
 from nets.network import Network, random_latents
-from runs.folder import DONE_FILE, FINAL_NETWORKS, NETWORK_SNAPSHOT, thin_out
+from runs.folder import FINAL_NETWORKS, NETWORK_SNAPSHOT, thin_out
 from training.event_file import EventFile
 from training.steps import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS
 
@@ -112,10 +112,13 @@ class SnapshotWriter:
             thin_out(self.run_dir, keep, ticks)
 
     def save_final(self) -> None:
-        """Save (G, D, Gs) as ``network-final.pkl`` and note that the training is done."""
+        """Save (G, D, Gs) as ``network-final.pkl``."""
         self._save_networks(FINAL_NETWORKS)
-        with open(os.path.join(self.run_dir, DONE_FILE), 'w', encoding='utf-8'):
-            pass
+
+    def megabytes(self) -> int:
+        """About how much room the networks need."""
+        return 1 + sum(var.get_value(borrow=True).nbytes for net in self.networks.values()
+                       for var in net.vars.values()) // 10 ** 6
 
     def _save_networks(self, name):
         save_pkl(tuple(self.networks[key] for key in ('G', 'D', 'Gs')), os.path.join(self.run_dir, name))
