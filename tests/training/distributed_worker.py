@@ -76,10 +76,26 @@ def hang(ranks, folder):
         collective.mean_over_processes([torch.zeros(1)])
 
 
+def orphaned(ranks, folder):
+    """Rank 0 hangs until it is killed; the others wait for it in a collective operation."""
+    with processes.process_group(ranks, 'cpu'), stopping.ending_together(ranks, folder):
+        import torch
+        pathlib.Path(folder, f'waiting-{ranks.rank}').touch()
+        if not ranks.rank:
+            time.sleep(600)
+        collective.mean_over_processes([torch.zeros(1)])
+
+
 def main(task, folder):
     ranks = processes.from_environment()
     if task in SCENARIOS:
         run(task, folder, ranks)
+        return
+    if task == 'orphaned':
+        try:
+            orphaned(ranks, folder)
+        except processes.EndedElsewhere as error:
+            print(error if error.is_told_here else 'told elsewhere')
         return
     with processes.process_group(ranks, 'cpu'):
         if task == 'average':
