@@ -48,7 +48,7 @@ from training.options import describe_experiment, naming_minibatch
 from training.quality import TrainingMetrics
 from training.reporting import ProgressBar, StatusLines, Tick
 from training.resume import restore_state, state_arrays
-from training.saving import StateSaver, Unwritten, until_written
+from training.saving import StateSaver, Unwritten
 from training.schedule import Schedule, learning_rate, lod_range_of, next_lod_range, training_schedule
 from training.snapshots import SnapshotWriter, setup_snapshot_grid
 from training.steps import TrainingFunctions, initialize_mbdisc, process_reals  # noqa: F401  (a name of 2018)
@@ -319,8 +319,8 @@ def train_gan(
             save_fakes()
 
     if is_first:
-        until_written(snapshots.save_final, f'the networks need {snapshots.megabytes()} MB in {run_dir}: trying again '
-                      'until there is room')
+        saver.finish(snapshots.save_final, f'the networks need {snapshots.megabytes()} MB in {run_dir}: trying again '
+                     'until there is room', ranks)
         status_lines.catch_up()
     return Gs
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from common.errors import UserError, WriteError
 from data.dataset import Dataset, ReadError
+from nets.ranks import Ranks
 from runs.folder import in_use
 from runs.states import RunStates
 from training import processes
@@ -78,6 +79,7 @@ class StateSaver:
                  collect: Callable[[], tuple[int, dict, dict]], unwritten: Unwritten) -> None:
         self.run_states, self.minutes, self.collect, self.unwritten = run_states, minutes, collect, unwritten
         self.has_state = bool(run_states and run_states.start)
+        self.is_behind = False      # After an attempt in vain.
         self.last_time = time.monotonic()
 
     def is_due(self, networks_follow: bool) -> bool:
@@ -95,9 +97,11 @@ class StateSaver:
         if self.run_states:
             self.run_states.save(*self.collect())
             self.has_state = True
+        self.is_behind = False
 
     def try_to_save(self) -> None:
         """Save the state unless that fails; then the next time has to do."""
+        self.is_behind = True
         with self.unwritten.tolerated('training state'):
             self.save()
         self.last_time = time.monotonic()
@@ -108,8 +112,8 @@ class StateSaver:
         What cannot be saved is tried again until a second Ctrl-C, a KeyboardInterrupt.
         """
         ranks, run_states = stop.ranks, self.run_states
-        stop.is_saving = True
         if ranks.rank == 0:
+            stop.is_saving = True
             until_written(self.save if run_states else save_networks, ADVICE)
             with self.unwritten.tolerated('network snapshot'):
                 save_networks()
@@ -118,6 +122,29 @@ class StateSaver:
             processes.from_rank_0(ranks, None)
         way = f'; {how_to_go_on(ranks, run_states.run_dir)}' if run_states else ''
         return Stopped(f'stopped by {cause(signum)} at kimg {kimg:.1f}{way}', signum)
+
+    def finish(self, save_final: Callable[[], None], advice: str, ranks: Ranks) -> None:
+        """Save the networks at the end, with ``save_final()``, however long that takes; the state, too, if it lags.
+
+        Raises
+        ------
+        Stopped
+            After Ctrl-C, if the state at the end is saved at least.
+        """
+        def write():
+            try:
+                save_final()
+            finally:
+                if self.is_behind:
+                    self.try_to_save()
+
+        try:
+            until_written(write, advice)
+        except KeyboardInterrupt:
+            if self.is_behind or not self.run_states:
+                raise
+            raise Stopped(f'interrupted; the networks at the end are not saved; '
+                          f'{how_to_go_on(ranks, self.run_states.run_dir)}', signal.SIGINT) from None
 
     @contextlib.contextmanager
     def rescuing(self, turn: Turn, dataset: Dataset, stop: StopRequest) -> Iterator[None]:

@@ -112,6 +112,25 @@ def test_without_states_the_networks_are_saved_and_nothing_to_go_on_with_is_name
     assert str(stop_with(signal.SIGTERM, None, networks.save)) == 'stopped by SIGTERM at kimg 1.2' and networks.saved
 
 
+def test_the_last_networks_wait_for_room_and_the_state_catches_up(capsys):
+    states, networks = FullDisk(2), FullDisk(3)
+    saver = saver_of(states)
+    saver.try_to_save()
+    saver.finish(networks.save, 'needs 7 MB', SINGLE)
+    assert networks.saved and len(states.saved) == 1
+    assert capsys.readouterr().out.count('needs 7 MB') == 1
+
+
+@pytest.mark.parametrize('failures, error, message', [
+    (0, Stopped, 'interrupted; the networks at the end are not saved; go on with: python train.py --resume'),
+    (99, KeyboardInterrupt, None)])
+def test_what_was_not_saved_is_not_gone_on_with(failures, error, message):
+    saver = saver_of(FullDisk(failures))
+    saver.try_to_save()
+    with pytest.raises(error, match=message):
+        saver.finish(FullDisk(9, lambda: os.kill(os.getpid(), signal.SIGINT)).save, 'needs 7 MB', SINGLE)
+
+
 @pytest.mark.skipif(os.name == 'nt', reason='Windows has no SIGHUP')
 def test_nohup_is_respected():
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
