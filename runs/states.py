@@ -193,10 +193,7 @@ class RunStates:
         assert self.start
         document = self.start.document
         kept_nimg, sizes = document['cur_nimg'], document['growing_files']
-        for name in GROWING_FILES:
-            path = os.path.join(self.run_dir, name)
-            if os.path.exists(path) and os.path.getsize(path) > sizes.get(name, 0):
-                os.truncate(path, sizes.get(name, 0))
+        cut_back(self.run_dir, sizes)
         with contextlib.suppress(FileNotFoundError):    # First: a finished run has all its files.
             os.remove(os.path.join(self.run_dir, DONE_FILE))
         final, numbered = (os.path.join(self.run_dir, name) for name in
@@ -229,6 +226,14 @@ class RunStates:
         for path in [*paths, *temporary, os.path.join(self.run_dir, DONE_FILE)]:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(path)
+
+
+def cut_back(run_dir: str, sizes: dict[str, int]) -> None:
+    """Let the growing files of a run be as long as they were."""
+    for name in GROWING_FILES:
+        path = os.path.join(run_dir, name)
+        if os.path.exists(path) and os.path.getsize(path) > sizes.get(name, 0):
+            os.truncate(path, sizes.get(name, 0))
 
 
 def _is_intact(path):

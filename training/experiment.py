@@ -160,6 +160,8 @@ def run_experiment(
             metrics_at_end = final_metrics(experiment, training_set.label_size)
             if start.is_trained:
                 assert Gs
+                if ranks.rank == 0:
+                    states.cut_back(start.run_dir, sizes)       # The log reads as that of one life.
                 with training_set:
                     finish(metrics_at_end, start.run_dir, training_set, Gs, data_dir, ranks)
                 return start.run_dir

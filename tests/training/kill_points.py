@@ -8,6 +8,7 @@ import argparse
 import collections
 import os
 import pathlib
+import re
 import shutil
 import signal
 import sys
@@ -26,10 +27,10 @@ OPTIONS = {
 CHANGES = {'os.mkdir', 'os.rename', 'os.remove', 'os.rmdir', 'os.truncate', 'shutil.rmtree'}
 
 
-def killed_live(number, folder, *args):
-    """Like `kill_resume.live`, but killed before the file operation `number` in `folder`, from 0.
+def killed_live(moment, folder, *args):
+    """Like `kill_resume.live`, but killed before a file operation in `folder`.
 
-    Opening a file for writing counts twice: before it, and when the file is there and empty, or as it was.
+    `moment` is its number, from 0, or a pattern of its name and path, 'os.rename .*config'. Opening a file for writing counts twice: before it, and when the file is there and empty, or as it was.
     """
     count = 0
     busy = False
@@ -41,7 +42,7 @@ def killed_live(number, folder, *args):
             return
         is_made = is_opened and not event_args[2] & os.O_EXCL
         for _moment in range(2 if is_made else 1):
-            if count == number:
+            if moment == count or isinstance(moment, str) and re.match(moment, f'{event} {event_args[0]}'):
                 os.kill(os.getpid(), signal.SIGKILL)
             count += 1
             if is_made:
@@ -53,8 +54,8 @@ def killed_live(number, folder, *args):
     kill_resume.live(folder, *args)
 
 
-def outcome(number, folder, options, wanted):
-    """Kill a new run in `folder` at its file operation `number` and go on; says what became of it.
+def outcome(moment, folder, options, wanted):
+    """Kill a new run in `folder` at a moment, see :func:`killed_live`, and go on; says what became of it.
 
     Returns
     -------
@@ -66,7 +67,7 @@ def outcome(number, folder, options, wanted):
     folder.mkdir(parents=True)
     output = folder.parent / 'output.txt'
     process = kill_resume.processes().Process(target=killed_live, daemon=True, args=(
-        number, folder, options, [], output))
+        moment, folder, options, [], output))
     process.start()
     process.join()
     if process.exitcode != -signal.SIGKILL:

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -527,6 +528,33 @@ def test_resume_alone_is_enough(tmp_path, capsys):
     assert not list(folder.glob('00[12]*/*.pkl'))
     kill_resume.assert_same(*[kill_resume.contents(path / '000-digits') for path in (tmp_path / 'once', folder)])
     assert (run_dir / 'network-snapshot-000000.pkl').exists(), 'the networks of the first end'
+
+
+@pytest.mark.slow
+def test_metrics_at_the_end_that_were_interrupted_are_made(alone, tmp_path, monkeypatch, capsys):
+    """Ctrl-C while they are evaluated, or a kill; nothing else is done again."""
+    folder, _wanted = alone
+    run_dir = tmp_path / '000-digits'
+    shutil.copytree(folder / '000-digits', run_dir)
+    os.remove(run_dir / DONE_FILE)
+    options = {**SHORT, 'metrics': "['digit_recognition']"}
+    arguments = ['--resume', '0', '--data-dir', str(folder.parent / 'data')]
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir() if path.name != 'log.txt'}
+
+    def interrupt(*_args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment.digit_recognition, 'report', interrupt)
+        status, _out, err = main(capsys, tmp_path, *arguments, options=options)
+    assert status == 130 and err == ('train.py: interrupted; the networks are saved, their metrics are missing; '
+                                     f'go on with: python train.py --resume {run_dir}\n')
+    assert not (run_dir / DONE_FILE).exists()
+    status, out, err = main(capsys, tmp_path, *arguments, options=options)
+    assert (status, err) == (0, '') and 'digit_recognition: ' in out and 'tick ' not in out
+    assert {path.name: path.read_bytes() for path in run_dir.iterdir() if path.name in before} == before
+    assert {path.name for path in run_dir.iterdir()} - {*before, 'log.txt'} == {
+        DONE_FILE, 'metric-digit_recognition.txt'}
 
 
 # In one process, which stops itself: where exactly, and with everything that has a state.
