@@ -7,8 +7,6 @@
 from common.starting import begin_work
 
 import argparse
-import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +19,7 @@ import theano
 
 import theano_env
 from common.arguments import RememberOrigin
+from common.console import lasting_output
 from common.errors import UserError
 from common.options import (
     BatchNorm,
@@ -59,12 +58,14 @@ from training.old_scripts import (  # noqa: F401  (names of 2017 and 2018)
 )
 from training.options import describe_experiment, naming_minibatch
 from training.quality import TrainingMetrics
-from training.reporting import ProgressBar, Tick, report, warning_only
+from training.reporting import ProgressBar, StatusLines, Tick
 from training.resume import restore_state, state_arrays
+from training.saving import StateSaver, Unwritten
 from training.schedule import Schedule, learning_rate, lod_range_of, next_lod_range, training_schedule
 from training.snapshots import SnapshotWriter, setup_snapshot_grid
 from training.steps import TrainingFunctions, initialize_mbdisc
 from training.stopping import Stopped, StopRequest
+from training.turn import Turn
 
 
 class StepReport(NamedTuple):
@@ -160,7 +161,7 @@ def train_gan(
     TrainingDiverged
         A loss became NaN or infinite; the last snapshots stay where they are.
     Stopped
-        After Ctrl-C or SIGTERM; networks and training state are saved.
+        After Ctrl-C, SIGTERM or SIGHUP; networks and training state are saved.
     """
     resolution = dataset.shape[-1]
     is_first = ranks.rank == 0              # The one that writes.
@@ -174,14 +175,18 @@ def train_gan(
     def schedule_at(nimg):
         return training_schedule(int(nimg), resolution, **schedule_kwargs)
 
-    events = EventFile(run_dir)
+    events, unwritten = EventFile(run_dir), Unwritten()
+    status_lines = StatusLines(run_dir, events, unwritten)
 
     # Averaged generator, fixed latents.
     start = run_states.start if run_states else None
     cur_nimg = start.document['cur_nimg'] if start else int((resume_kimg or 0) * 1000)
-    schedule = schedule_at(cur_nimg)
+    turn = Turn(('D' * D_training_repeats + 'G') * minibatch_repeats, cur_nimg)
+    if start:
+        turn.set_state(start.document)
+    schedule = schedule_at(cur_nimg if turn.is_over else turn.start_nimg)
     quality = TrainingMetrics(metrics, metric_ticks, metric_num_images, run_dir, dataset, ranks, cur_nimg,
-                              metric_inception_weights, metric_classifier, batchnorm, G)
+                              metric_inception_weights, metric_classifier, batchnorm, G, unwritten)
     averaged, Gs = Gs, G.clone(share_nontrainables=True)
     if averaged and resume_Gs == 'keep':
         Gs.copy_trainables_from(averaged)
@@ -211,7 +216,8 @@ def train_gan(
     functions: TrainingFunctions | None = None
     upcoming: Schedule | None = None
     gdrop = GDropFeedback(gdrop_beta, gdrop_lim, gdrop_coef, gdrop_exp)
-    tick = Tick(1, cur_nimg, time.time() - resume_time, time.time())
+    tick = Tick(1, cur_nimg, time.monotonic() - resume_time, time.monotonic())
+    done = cur_nimg >= total_kimg * 1000
 
     def check_ranks():
         """Before something is saved: the ranks are still the same."""
@@ -221,27 +227,48 @@ def train_gan(
 
     def end_tick(images, pickle=False):
         check_ranks()
-        cur_time = time.time()
+        cur_time = time.monotonic()
         statistics = tick.statistics(cur_nimg, cur_time, schedule, gdrop.strength)
         statistics.update(quality.measure(tick.number, cur_nimg, done, statistics['seconds'], snapshots))
         if is_first:
-            report(run_dir, events, statistics)
+            status_lines.report(statistics)
         progress.calibrate(schedule.resolution, tick.steps_sec_per_kimg(statistics))
-        with warning_only():
-            if is_first and images:
-                snapshots.save_fakes(cur_nimg)
-        with warning_only():
-            if is_first and pickle and quality.makes_way(cur_nimg):
+        if is_first and images:
+            save_fakes()
+        if is_first and pickle and quality.makes_way(cur_nimg):
+            with unwritten.tolerated('network snapshot'):
                 snapshots.save_networks(cur_nimg, keep_snapshots, network_snapshot_ticks)
         return tick.next(cur_nimg, cur_time + statistics.get('metric_seconds', 0.0))
 
+    def save_fakes():
+        with unwritten.tolerated('pictures'):
+            snapshots.save_fakes(cur_nimg)
+
+    def save_networks():
+        if quality.makes_way(cur_nimg):
+            snapshots.save_networks(cur_nimg)
+
+    def save_final():
+        snapshots.save_final()
+        with unwritten.tolerated('network snapshot'):
+            snapshots.number_final(cur_nimg, keep_snapshots, network_snapshot_ticks)
+
+    def collect_state():
+        check_weights(networks)
+        arrays, document = state_arrays(networks, exponents, compiler, dataset, grid)
+        return cur_nimg, arrays, {**document, **tick.get_state(), **turn.get_state(), 'cur_nimg': cur_nimg,
+                                  'gdrop_average': gdrop.average, 'done': done}
+
+    saver = StateSaver(run_states, state_minutes, collect_state, unwritten)
+
     with ProgressBar(G, D, resolution, total_kimg, lambda kimg: schedule_at(kimg * 1000).resolution,
                      show_progress and is_first) as progress, \
-            compiler, naming_minibatch(lambda: schedule, minibatch_overrides, ranks), StopRequest(ranks) as stop:
+            compiler, naming_minibatch(lambda: schedule, minibatch_overrides, ranks), StopRequest(ranks) as stop, \
+            saver.rescuing(turn, dataset, stop):
 
         # Go on from a training state.
         if start:
-            restore_time = time.time()
+            restore_time = time.monotonic()
             grid, functions = restore_state(start, networks, exponents, compiler, dataset, schedule)
             check_start(networks, 'the training state')
             if functions:
@@ -252,12 +279,19 @@ def train_gan(
             progress.update(cur_nimg)
             if is_first:
                 run_states.rewind()
-        state_time = time.time()
+            # The state came before the end of the tick.
+            schedule = schedule_at(turn.start_nimg)
+            set_lod(schedule.lod, G, D)
+            if turn.is_over and tick.is_over(cur_nimg, schedule):
+                tick = end_tick(images=tick.is_every(image_snapshot_ticks),
+                                pickle=tick.is_every(network_snapshot_ticks) and not done)
 
-        while cur_nimg < total_kimg * 1000:
+        while not (done and turn.is_over):
 
             # What is in force now.
-            schedule = schedule_at(cur_nimg)
+            if turn.is_over:
+                turn.begin(cur_nimg)
+            schedule = schedule_at(turn.start_nimg)
             set_lod(schedule.lod, G, D)
             G_lrate.set_value(np.float32(learning_rate(schedule, G_learning_rate_max, G_learning_rate_overrides)))
             D_lrate.set_value(np.float32(learning_rate(schedule, D_learning_rate_max, D_learning_rate_overrides)))
@@ -272,8 +306,8 @@ def train_gan(
 
             # Train D, then G. Everything is drawn for the whole minibatch; each rank takes its share of the rows.
             rows = ranks.share(schedule.minibatch_size)
-            for _iteration in range(minibatch_repeats):
-                for _repeat in range(D_training_repeats):
+            for net in turn.remaining():
+                if net == 'D':
                     reals, labels = dataset.next_minibatch(schedule.minibatch_size, schedule.lod,
                                                            shrink_based_on_lod=True, rows=rows)
                     latents = random_latents(schedule.minibatch_size, G)[rows]
@@ -282,9 +316,11 @@ def train_gan(
                     cur_nimg += schedule.minibatch_size
                     tick.add(outputs, G if functions.train_g else None, labels=labels, fake_labels=fake_labels,
                              latents=latents)
+                    turn.D_loss = float(np.mean(outputs[1]))
                     if on_step:
                         on_step(StepReport('D', cur_nimg, schedule, reals, labels, latents, fake_labels, outputs,
                                            networks))
+                    continue
                 if functions.train_g:
                     latents = random_latents(schedule.minibatch_size, G)[rows]
                     fake_labels = dataset.random_labels(schedule.minibatch_size)[rows]
@@ -292,47 +328,38 @@ def train_gan(
                     if on_step:
                         on_step(StepReport('G', cur_nimg, schedule, None, None, latents, fake_labels, None, networks))
                 # The release feeds GDrop back with output number 2 of the last D step, which is D's loss.
-                gdrop.update(float(np.mean(outputs[1])), D)
+                gdrop.update(turn.D_loss, D)
             progress.update(cur_nimg)
             if upcoming:    # Now that the first step is made.
                 compiler.prepare(upcoming)
                 upcoming = None
 
-            # Once per tick: status line, images, networks.
+            # Every so many minutes and at the end, also one that somebody asks for: the training state.
             done = cur_nimg >= total_kimg * 1000
+            due = is_first and saver.is_due(networks_follow=tick.is_over(cur_nimg, schedule))
+            signum, due = (0, True) if done else stop.asked(due)
+            if run_states and (signum or due):
+                check_ranks()
+            if signum:
+                raise saver.save_and_stop(stop, signum, save_networks, cur_nimg / 1000)
+            if is_first and due:
+                saver.try_to_save()
+
+            # Once per tick: status line, images, networks.
             if tick.is_over(cur_nimg, schedule):
                 tick = end_tick(images=tick.is_every(image_snapshot_ticks),
                                 pickle=tick.is_every(network_snapshot_ticks) and not done)
-
-            # Every so many minutes and at the end, also one that somebody asks for: the training state.
-            due = state_minutes is not None and time.time() >= state_time + state_minutes * 60
-            signum, due = (0, due) if done else stop.asked(due)
-            if run_states and (signum or due or done):
-                check_ranks()
-                with warning_only():
-                    if is_first:
-                        check_weights(networks)
-                        arrays, document = state_arrays(networks, exponents, compiler, dataset, grid)
-                        run_states.save(cur_nimg, arrays, {**document, **tick.get_state(), 'cur_nimg': cur_nimg,
-                                                           'gdrop_average': gdrop.average, 'done': done})
-                state_time = time.time()
-            if signum:
-                with warning_only():
-                    if is_first and quality.makes_way(cur_nimg):
-                        snapshots.save_networks(cur_nimg)
-                processes.from_rank_0(ranks, None)      # The others wait for the files.
-                raise Stopped(f'stopped by {signal.Signals(signum).name} at kimg {cur_nimg / 1000:.1f}', signum,
-                              run_dir)
 
         # The last tick is cut short. A longer run goes on from the state before that.
         if tick.start_nimg < cur_nimg:
             end_tick(images=image_snapshot_ticks > 0)
         elif is_first and image_snapshot_ticks > 0 and not snapshots.has_fakes(cur_nimg):
-            with warning_only():
-                snapshots.save_fakes(cur_nimg)
+            save_fakes()
 
     if is_first:
-        snapshots.save_final(cur_nimg, keep_snapshots, network_snapshot_ticks)
+        saver.finish(save_final, f'the networks need {snapshots.megabytes()} MB in {run_dir}: trying again until '
+                     'there is room', ranks)
+        status_lines.catch_up()
     return Gs
 
 
@@ -375,6 +402,11 @@ def parse_arguments(config: Any, argv: Sequence[str] | None) -> argparse.Namespa
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    with lasting_output():
+        return run_command(argv)
+
+
+def run_command(argv: Sequence[str] | None) -> int:
     with reading_config('train.py'):
         import config
         check_settings(config)
@@ -397,13 +429,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                                   origin=chosen.origin)
     except Stopped as stopped:
         if ranks.rank == 0:
-            program = 'python' if ranks.size == 1 else 'torchrun ...'
-            print(f'train.py: {stopped}; go on with: {program} train.py --resume {shlex.quote(stopped.run_dir)}',
-                  file=sys.stderr)
+            print(f'train.py: {stopped}', file=sys.stderr)
         return 128 + stopped.signum
     except (UserError, theano_env.EnvironmentProblem) as error:
         # What all ranks see alike is told by one.
-        if ranks.rank == 0:
+        if ranks.rank == 0 or isinstance(error, processes.EndedElsewhere) and error.is_told_here:
             print(f'train.py: error: {error}', file=sys.stderr)
         elif chosen and not isinstance(error, processes.SharedError):
             print(f'train.py: error on rank {ranks.rank}: {error}', file=sys.stderr)

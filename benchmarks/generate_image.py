@@ -39,16 +39,16 @@ def save_network(path, resolution):
 
 def measure(path, engine, num_images):
     print(theano_env.configure(engine))
-    start = time.time()
+    start = time.monotonic()
     G = load_generator(path)
-    print(f'load      {time.time() - start:6.2f} s, peak memory {peak_memory_gb():.2f} GB')
+    print(f'load      {time.monotonic() - start:6.2f} s, peak memory {peak_memory_gb():.2f} GB')
     latents = random_latents(num_images + 1, G, np.random.RandomState(1000))
-    start = time.time()
+    start = time.monotonic()
     for index, _image in enumerate(generate(G, latents, [], 'Generating')):
         what = f'image {index:<3d}' if index else 'compile and first image'
-        print(f'{what} {time.time() - start:6.2f} s, {time.process_time():.2f} s of processors, peak memory '
+        print(f'{what} {time.monotonic() - start:6.2f} s, {time.process_time():.2f} s of processors, peak memory '
               f'{peak_memory_gb():.2f} GB')
-        start = time.time()
+        start = time.monotonic()
 
 
 def main():

@@ -7,15 +7,15 @@ import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from common.errors import UserError
-from common.files import AnyPath
+from common.errors import UserError, WriteError
+from common.files import AnyPath, GrowingFile
 
 
 def progress(iterable: Iterable[Any] | None, desc: str, total: int | None = None) -> tqdm:
@@ -43,34 +43,97 @@ def format_time(seconds: float) -> str:
     return f'{sec}s'
 
 
+class _LastingStream:
+    """Stands in for sys.stdout or sys.stderr: writing to a terminal, pipe or full disk that is gone is no error."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        self._try(self.stream.write, text)
+        return len(text)
+
+    def writelines(self, lines):
+        for line in lines:
+            self.write(line)
+
+    def flush(self):
+        self._try(self.stream.flush)
+
+    def isatty(self):
+        return bool(self._try(self.stream.isatty))
+
+    def _try(self, method, *args):
+        with contextlib.suppress(OSError, ValueError):      # ValueError: it is closed.
+            return method(*args)
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+def _lasting(stream):
+    if stream is None:      # Closed before the program began.
+        stream = open(os.devnull, 'w', encoding='utf-8')
+    return stream if isinstance(stream, (_LastingStream, _LoggedStream)) else _LastingStream(stream)
+
+
+@contextlib.contextmanager
+def lasting_output() -> Iterator[None]:
+    """Around work that goes on when nobody can read any more what it prints.
+
+    Within the block and at the end of the interpreter, errors of writing to stdout and stderr are ignored.
+    """
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(_lasting, streams)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+        for stream in streams:
+            if stream is not None:
+                _forget_unwritten(stream)
+
+
+def _forget_unwritten(stream):
+    """Let the interpreter find nothing at its end that cannot be written."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, 'wb') as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+            stream.flush()
+
+
 class OutputLogger:
     """Copies what is printed, on stdout and stderr, into a file: ``with OutputLogger('log.txt'): ...``.
 
     The file gets finished lines only, as they stand on the screen when the line ends: of a progress bar the last state
-    only. An exception that leaves the block is written into the file, too.
+    only. An exception that leaves the block is written into the file, too. Errors of writing end nothing: see
+    :func:`lasting_output` for the streams; what the file does not take is told once, and written when it takes it.
 
     Raises
     ------
     UserError
-        The file cannot be written.
+        The file cannot be opened.
     """
 
     def __init__(self, path: AnyPath) -> None:
         try:
-            log_file = open(path, 'a', encoding='utf-8')
+            with open(path, 'a', encoding='utf-8'):
+                pass
         except OSError as error:
             raise UserError(f'{path}: the log cannot be written ({error.strerror}); choose another folder') from error
-        self.start(log_file)
+        self.start(GrowingFile(path))
 
-    def start(self, file: TextIO) -> None:
+    def start(self, file: GrowingFile) -> None:
         """Choose the file, before anything is copied into it."""
-        self.file = file
+        self.file, self.is_open, self.is_failing = file, True, False
         self.lock = threading.Lock()
         self.streams: tuple[Any, Any] = sys.stdout, sys.stderr
 
     def __enter__(self) -> 'OutputLogger':
         self.streams = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = (_LoggedStream(stream, self) for stream in self.streams)
+        sys.stdout, sys.stderr = (_LoggedStream(_lasting(stream), self) for stream in self.streams)
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, error: BaseException | None,
@@ -84,16 +147,20 @@ class OutputLogger:
             self.log(f'error: {error}\n')
         elif error is not None:
             self.log(''.join(traceback.format_exception(error_type, error, trace)))
-        with self.lock, contextlib.suppress(OSError):
-            self.file.close()
+        with self.lock:
+            self.is_open = False
 
     def log(self, text: str) -> None:
         with self.lock:
-            if not self.file.closed:    # A progress bar may outlive the block.
-                # A full disk does not end a training; what is not written now is written when there is room.
-                with contextlib.suppress(OSError):
-                    self.file.write(text)
-                    self.file.flush()
+            if not self.is_open:        # A progress bar may outlive the block.
+                return
+            try:
+                self.file.append(text.encode('utf-8', 'backslashreplace'))
+                self.is_failing = False
+            except WriteError as error:
+                if not self.is_failing:
+                    _lasting(self.streams[1]).write(f'warning: {error}; its lines are written when that is possible\n')
+                self.is_failing = True
 
 
 def is_logged() -> OutputLogger | None:

@@ -39,7 +39,7 @@ def remove_stale_temporaries(path: AnyPath) -> list[str]:
     removed = []
     for entry in os.listdir(folder or '.'):
         match = owned.fullmatch(entry)
-        if match and not _process_exists(int(match[1])):
+        if match and not process_exists(int(match[1])):
             stale_path = os.path.join(folder, entry)
             with contextlib.suppress(FileNotFoundError):    # Another writer tidies up at the same time.
                 os.remove(stale_path)
@@ -47,7 +47,8 @@ def remove_stale_temporaries(path: AnyPath) -> list[str]:
     return removed
 
 
-def _process_exists(pid):
+def process_exists(pid: int) -> bool:
+    """Whether a process of this number runs on this machine."""
     if os.name == 'nt':     # There, os.kill ends the process.
         import psutil
         return psutil.pid_exists(pid)
@@ -159,6 +160,40 @@ def append_bytes(path: AnyPath, data: bytes) -> None:
                 raise
     except OSError as error:
         raise _write_error(path, error) from error
+
+
+class GrowingFile:
+    """A file that is appended to; what cannot be written waits for the next time.
+
+    Parameters
+    ----------
+    path : str or path
+    """
+
+    MOST_WAITING = 1 << 24      # Bytes. What comes then is lost.
+
+    def __init__(self, path: AnyPath) -> None:
+        self.path, self.waiting = path, b''
+
+    def append(self, data: bytes = b'') -> None:
+        """Append what waits, and then `data`.
+
+        Raises
+        ------
+        WriteError
+            All of it waits now.
+        """
+        if len(self.waiting) + len(data) <= self.MOST_WAITING:
+            self.waiting += data
+        if self.waiting:
+            append_bytes(self.path, self.waiting)
+            self.waiting = b''
+
+
+def is_full(error: OSError | WriteError) -> bool:
+    """Whether a file could not be written because the disk, or the user's share of it, is full."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _write_error(path, error):

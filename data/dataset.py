@@ -37,6 +37,10 @@ LISTED_CLASSES = 10
 MAX_READ_THREADS = 4        # More by request only: read_threads.
 
 
+class ReadError(UserError):
+    """Images of a data set that is open cannot be read: the file is damaged, or its disk or network is gone."""
+
+
 class Dataset:
     """Shuffled, optionally mirrored minibatches at any level of detail, with labels.
 
@@ -133,6 +137,7 @@ class Dataset:
         repeats = max(-(-4 * prefetch_images // self.num_images), 1)
         self.order = np.tile(np.arange(self.num_images), repeats)
         self.position = 0
+        self._swapped: list[tuple[np.integer, np.integer]] = []     # Places in the order, by the last minibatch.
         self.reshuffle_window = 1
         if shuffle:
             np.random.shuffle(self.order)
@@ -192,6 +197,8 @@ class Dataset:
         ------
         ValueError
             `minibatch_size` is less than 1 or `lod` is not from 0 to log2(resolution).
+        ReadError
+            :meth:`take_back` makes it possible to go on with the same images.
         """
         max_lod = self.resolution.bit_length() - 1
         if not 0 <= lod <= max_lod:
@@ -203,11 +210,22 @@ class Dataset:
         mirrored = np.zeros(len(indices), dtype=bool)
         if self.mirror_augment:
             mirrored = np.random.rand(minibatch_size)[rows] < 0.5
-        images = self._read(floor_lod, indices, mirrored, lod - floor_lod)
+        try:
+            images = self._read(floor_lod, indices, mirrored, lod - floor_lod)
+        except (OSError, UserError) as error:
+            raise ReadError(str(error)) from error
         self.reader.read_ahead(floor_lod, self._upcoming(floor_lod, minibatch_size, rows))
         if not shrink_based_on_lod and floor_lod > 0:
             images = images.repeat(2 ** floor_lod, axis=2).repeat(2 ** floor_lod, axis=3)
         return images, self.labels[indices]
+
+    def take_back(self) -> None:
+        """Let the images of the last :meth:`next_minibatch` come again; NumPy's generator must be set back as well."""
+        for position, earlier in reversed(self._swapped):
+            self.order[[position, earlier]] = self.order[[earlier, position]]
+        if self._swapped:
+            self.position = int(self._swapped[0][0])
+        self._swapped = []
 
     def random_labels(self, num: int) -> np.ndarray:
         """Labels of random reals, (num, label_size) float32. Draws ``randint(rows, size=num)`` also without labels."""
@@ -255,8 +273,9 @@ class Dataset:
         """Indices of the next `num` images. Their places in the order are reshuffled for the next time round."""
         positions = (self.position + np.arange(num)) % len(self.order)
         indices = self.order[positions]
-        for position, distance in zip(positions, np.random.randint(self.reshuffle_window, size=num), strict=True):
-            earlier = (position - distance) % len(self.order)
+        distances = np.random.randint(self.reshuffle_window, size=num)
+        self._swapped = list(zip(positions, (positions - distances) % len(self.order), strict=True))
+        for position, earlier in self._swapped:
             self.order[[position, earlier]] = self.order[[earlier, position]]
         self.position = int((self.position + num) % len(self.order))
         return indices

@@ -203,7 +203,7 @@ def read_image(level: h5py.Dataset, index: int) -> np.ndarray:
     """
     try:
         return level[index]
-    except OSError as error:
+    except (OSError, RuntimeError) as error:    # Of h5py.
         raise UserError('%s: image %d at %dx%d cannot be read (%s); make or copy the file again' % (
             level.file.filename, index, *level.shape[2:], str(error).splitlines()[0])) from error
 

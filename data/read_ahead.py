@@ -127,7 +127,7 @@ class ReadAhead:
                     continue
                 self.reading.add(key)
             # Whoever needs an image that is damaged will read it again and report the error.
-            with contextlib.suppress(UserError):
+            with contextlib.suppress(UserError, OSError):
                 self.load(key, True)
 
     def close(self) -> None:

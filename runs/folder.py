@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from common.errors import UserError, did_you_mean
-from common.files import locked
+from common.files import atomic_write, locked
 from runs import records
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -271,6 +271,17 @@ def thin_out(run_dir: str, num_newest: int, ticks: int) -> None:
         tick = tick_at.get(number_of(path))
         if tick is not None and tick % (10 * ticks) and os.path.splitext(os.path.basename(path))[0] not in best:
             os.remove(path)
+
+
+def mark_as_done(run_dir: str) -> None:
+    """Note that a training and its metrics are done.
+
+    Raises
+    ------
+    WriteError
+    """
+    with atomic_write(os.path.join(run_dir, DONE_FILE)):
+        pass
 
 
 def state_paths(run_dir: str) -> list[str]:

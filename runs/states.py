@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from common.arrays import DAMAGES, read_archive, write_archive
-from common.errors import UserError
-from common.files import TEMPORARY_SUFFIX, atomic_write
+from common.errors import UserError, WriteError
+from common.files import TEMPORARY_SUFFIX, atomic_write, is_full
 from runs.folder import (
     DONE_FILE,
     FINAL_NETWORKS,
@@ -169,12 +169,37 @@ class RunStates:
         self.run_dir, self.about, self.start, self.on_rewind = run_dir, about, start, on_rewind
 
     def save(self, cur_nimg: int, arrays: dict, document: dict) -> None:
-        """Save a state and delete old ones; says also what pictures there are and how far the growing files are."""
+        """Save a state and delete old ones; says also what pictures there are and how far the growing files are.
+
+        On a full disk the older states go first; one that is intact stays.
+
+        Raises
+        ------
+        WriteError
+            Disk full all the same, no permission, ...
+        """
         document = {**self.about, 'growing_files': sizes_of_growing_files(self.run_dir),
                     'pictures': [os.path.basename(path) for path in pictures(self.run_dir)], **document}
-        write(os.path.join(self.run_dir, f'training-state-{cur_nimg:09d}.npz'), State(arrays, document))
-        for path in state_paths(self.run_dir)[:-STATES_KEPT]:
-            os.remove(path)
+        path, state = os.path.join(self.run_dir, f'training-state-{cur_nimg:09d}.npz'), State(arrays, document)
+        try:
+            write(path, state)
+        except WriteError as error:
+            if not is_full(error) or not self._make_room():
+                raise
+            write(path, state)
+        for old in state_paths(self.run_dir)[:-STATES_KEPT]:
+            os.remove(old)
+
+    def _make_room(self):
+        """Delete all states but the newest intact one; returns whether there were any."""
+        paths = state_paths(self.run_dir)
+        if len(paths) < 2:
+            return False
+        intact = next(filter(_is_intact, reversed(paths)), None)
+        for path in paths:
+            if path != intact:
+                os.remove(path)
+        return True
 
     def rewind(self) -> None:
         """Undo what the run has written since the state `start`, so that its files read as if it had never ended.
@@ -184,10 +209,9 @@ class RunStates:
         assert self.start
         document = self.start.document
         kept_nimg, sizes = document['cur_nimg'], document['growing_files']
-        for name in GROWING_FILES:
-            path = os.path.join(self.run_dir, name)
-            if os.path.exists(path) and os.path.getsize(path) > sizes.get(name, 0):
-                os.truncate(path, sizes.get(name, 0))
+        cut_back(self.run_dir, sizes)
+        with contextlib.suppress(FileNotFoundError):    # First: a finished run has all its files.
+            os.remove(os.path.join(self.run_dir, DONE_FILE))
         final, numbered = (os.path.join(self.run_dir, name) for name in
                            (FINAL_NETWORKS, NETWORK_SNAPSHOT % (kept_nimg // 1000)))
         if document.get('done') and os.path.exists(final):
@@ -218,6 +242,22 @@ class RunStates:
         for path in [*paths, *temporary, os.path.join(self.run_dir, DONE_FILE)]:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(path)
+
+
+def cut_back(run_dir: str, sizes: dict[str, int]) -> None:
+    """Let the growing files of a run be as long as they were."""
+    for name in GROWING_FILES:
+        path = os.path.join(run_dir, name)
+        if os.path.exists(path) and os.path.getsize(path) > sizes.get(name, 0):
+            os.truncate(path, sizes.get(name, 0))
+
+
+def _is_intact(path):
+    try:
+        read(path)
+    except UserError:
+        return False
+    return True
 
 
 def newest(run_dir: str) -> State | None:

@@ -6,7 +6,7 @@ import time
 
 from PIL import Image
 
-from common.files import append_bytes
+from common.files import GrowingFile
 from runs.folder import EVENTS_FILE
 
 MAX_PICTURE_PIXELS = 1024   # Width and height.
@@ -23,7 +23,7 @@ class EventFile:
     """
 
     def __init__(self, run_dir: str) -> None:
-        self.path = os.path.join(run_dir, EVENTS_FILE)
+        self.file = GrowingFile(os.path.join(run_dir, EVENTS_FILE))
         try:
             from tensorboard.compat.proto import event_pb2, summary_pb2
             from tensorboard.summary.writer.record_writer import RecordWriter
@@ -60,9 +60,10 @@ class EventFile:
 
     def _append(self, step, values):
         events = [self.Event(wall_time=time.time(), step=step, summary=self.Summary(value=values))]
-        if not os.path.exists(self.path) or not os.path.getsize(self.path):
+        path = self.file.path
+        if not self.file.waiting and not (os.path.exists(path) and os.path.getsize(path)):
             events.insert(0, self.Event(wall_time=time.time(), file_version='brain.Event:2'))
         records = io.BytesIO()
         for event in events:
             self.RecordWriter(records).write(event.SerializeToString())
-        append_bytes(self.path, records.getvalue())
+        self.file.append(records.getvalue())

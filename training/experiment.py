@@ -9,6 +9,7 @@ import os
 import platform
 import pprint
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -28,7 +29,7 @@ from nets.network import Network
 from nets.pickles import load_gan
 from nets.ranks import SINGLE, Ranks
 from runs import states
-from runs.folder import create_result_subdir, in_use, sizes_of_growing_files
+from runs.folder import create_result_subdir, in_use, mark_as_done, sizes_of_growing_files
 from training import fingerprint, processes, stopping
 from training.data_sets import check_data_set, data_path
 from training.divergence import check_start
@@ -45,6 +46,7 @@ from training.options import (
 )
 from training.recorded import RECORD, make_record
 from training.resume import Start, check_data, find_start, resume_in
+from training.saving import until_written
 
 
 def open_dataset(experiment: dict, data_dir: str, make: bool = True) -> Dataset:
@@ -132,7 +134,8 @@ def run_experiment(
         train_kwargs['loss_scaling'] = True
     if ranks.size > 1:
         train_kwargs['ranks'] = ranks
-    with processes.process_group(ranks, environment.device), contextlib.ExitStack() as lock:
+    with processes.process_group(ranks, environment.device), stopping.ending_with_launcher(ranks), \
+            contextlib.ExitStack() as lock:
         start, unused = None, lock.enter_context(contextlib.ExitStack())     # Left when log and lock are closed.
         with processes.rank_0_first(ranks):
             train_func, options, loss_kwargs = check_options(experiment, train_gan, ranks)
@@ -169,6 +172,14 @@ def run_experiment(
             if ranks.rank == 0:
                 write_class_names(start.run_dir, training_set.class_names)
             metrics_at_end = final_metrics(experiment, training_set.label_size)
+            if start.is_trained:
+                assert Gs
+                if ranks.rank == 0:
+                    states.cut_back(start.run_dir, sizes)       # The log reads as that of one life.
+                with training_set:
+                    finish(metrics_at_end, start.run_dir, training_set, Gs, data_dir, ranks,
+                           all_options.get('batchnorm', 'minibatch'))
+                return start.run_dir
             run_states = states.RunStates(start.run_dir, start.about, start.state, lambda: write_run_files(
                 start.run_dir, experiment, environment, start, record))
             if ranks.rank == 0 and not start.is_new and not start.state:    # Nothing there has changed until here.
@@ -181,10 +192,8 @@ def run_experiment(
                 train_kwargs['run_states'] = run_states
             with training_set:
                 Gs = train_func(start.run_dir, training_set, G, D, loss_kwargs, **options, **train_kwargs)
-                if ranks.rank == 0:
-                    evaluate_final(metrics_at_end, start.run_dir, training_set, Gs, data_dir,
-                                   all_options.get('batchnorm', 'minibatch'))
-            print('Done.')
+                finish(metrics_at_end, start.run_dir, training_set, Gs, data_dir, ranks,
+                       all_options.get('batchnorm', 'minibatch'))
     return start.run_dir
 
 
@@ -210,6 +219,19 @@ def claim_folder(experiment: dict, result_dir: str, environment: theano_env.Envi
     if start.is_new:
         return start._replace(run_dir=run_dir)
     return resume_in(run_dir, experiment, environment, train_gan, record)
+
+
+def finish(metrics_at_end: Sequence[str], run_dir: str, training_set: Dataset, Gs: Network, data_dir: str,
+           ranks: Ranks, batchnorm: BatchNorm) -> None:
+    """Evaluate the metrics at the end of a training whose networks are saved; then note that all is done."""
+    if ranks.rank == 0:
+        try:
+            evaluate_final(metrics_at_end, run_dir, training_set, Gs, data_dir, batchnorm)
+        except KeyboardInterrupt:
+            raise stopping.Stopped(f'interrupted; the networks are saved, their metrics are missing; '
+                                   f'{stopping.how_to_go_on(ranks, run_dir)}', signal.SIGINT) from None
+        until_written(lambda: mark_as_done(run_dir), 'trying again')
+    print('Done.')
 
 
 def evaluate_final(names: Sequence[str], run_dir: str, training_set: Dataset, Gs: Network, data_dir: str,

@@ -19,11 +19,13 @@ class GDropFeedback:
     def __init__(self, beta: float, lim: float, coef: float, exp: float) -> None:
         self.beta, self.lim, self.coef, self.exp = beta, lim, coef, exp
         self.average = 0.0
-        self.strength = 0.0
+
+    @property
+    def strength(self) -> float:
+        return self.coef * max(self.average - self.lim, 0.0) ** self.exp
 
     def update(self, d_output: float, D: Network) -> None:
         """Take an output of `D` into the average, clipped to [0, 1], and set the strength of its noise."""
         self.average = self.beta * self.average + (1.0 - self.beta) * min(max(d_output, 0.0), 1.0)
-        self.strength = self.coef * max(self.average - self.lim, 0.0) ** self.exp
         if 'gdrop_strength' in D.toplevel_params:
             D.toplevel_params['gdrop_strength'].set_value(np.float32(self.strength))

@@ -3,10 +3,9 @@
 The names under which they are imported are those of `misc`, `dataset`, `train` and `util_scripts`.
 """
 
-import io
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO, cast
+from typing import Any
 
 import lasagne
 import numpy as np
@@ -18,7 +17,7 @@ import theano_env
 from common.console import OutputLogger, is_logged
 from common.easy_dict import EasyDict
 from common.errors import UserError
-from common.files import AnyPath, atomic_write
+from common.files import AnyPath, GrowingFile, atomic_write
 from common.old_options import find
 from data.dataset import Dataset
 from metrics import evaluation, results
@@ -59,22 +58,31 @@ def get_id_string_for_network_pkl(network_pkl: AnyPath) -> str:
 # The log of a script: misc.
 
 
+class _Unnamed(GrowingFile):
+    """What waits for a file that has no name yet."""
+
+    def __init__(self) -> None:
+        super().__init__('')
+
+    def append(self, data: bytes = b'') -> None:
+        self.waiting += data
+
+
 class ScriptLog(OutputLogger):
     """Remembers what is printed until there is a file for it, and writes it there until the program ends."""
 
     def __init__(self) -> None:     # Without the file that an OutputLogger opens.
-        self.start(io.StringIO())
+        self.start(_Unnamed())
 
     def write_to(self, path: AnyPath, mode: str) -> None:
         """Go on in the file `path`; what was printed before there was one comes first."""
-        before = self.file
         try:
-            self.file = cast(TextIO, open(path, mode, encoding='utf-8'))
+            open(path, mode, encoding='utf-8').close()
         except OSError as error:
             raise UserError(f'{path}: the log cannot be written ({error.strerror}); choose another folder') from error
-        if isinstance(before, io.StringIO):
-            self.log(before.getvalue())
-        before.close()
+        before, self.file = self.file, GrowingFile(path)
+        if isinstance(before, _Unnamed):
+            self.log(before.waiting.decode('utf-8'))
 
 
 def init_output_logging() -> None:

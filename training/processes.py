@@ -7,7 +7,9 @@ of this existed.
 """
 
 import contextlib
+import functools
 import os
+import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -20,6 +22,8 @@ from nets.ranks import SINGLE, Ranks
 TIMEOUT_VARIABLE = 'DISTRIBUTED_TIMEOUT_SECONDS'
 TIMEOUT_SECONDS = 600       # How long ranks wait for each other in a step: one may compile or save pictures meanwhile.
 LISTED = 3              # At most so many differences between ranks are named.
+TELLING_SECONDS = 2.0       # From the end of a process until another one than rank 0 tells it.
+TOLD = 'the end is told'    # In the store of the processes.
 PATIENCE = timedelta(days=30)   # How long they wait while rank 0 prepares, for example makes the data set.
 
 
@@ -28,7 +32,14 @@ class SharedError(UserError):
 
 
 class EndedElsewhere(SharedError):
-    """This process ends because another one has; the reason is told there."""
+    """This process ends because another one has; the reason is told there.
+
+    `is_told_here`: this process tells that it ends so, being the first that is left, see :func:`tells_the_end`.
+    """
+
+    def __init__(self, message: str, is_told_here: bool = False) -> None:
+        super().__init__(message)
+        self.is_told_here = is_told_here
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -98,8 +109,34 @@ def process_group(ranks: Ranks, device: str) -> Iterator[None]:
     try:
         yield
     except collective.ConnectionLost as error:
-        raise EndedElsewhere('another process of the run has ended before the training began') from error
+        raise EndedElsewhere('another process of the run has ended before the training began',
+                             tells_the_end(ranks)) from error
+    except BaseException:
+        if ranks.rank == 0:
+            tells_the_end(ranks)        # Whatever it is, rank 0 tells it.
+        raise
     dist.destroy_process_group()
+
+
+@functools.cache
+def tells_the_end(ranks: Ranks) -> bool:
+    """Whether this process tells, and saves, that the run ends: rank 0, or one of the others if rank 0 has died.
+
+    The first that says so in the store of the processes is it; torchrun has the store, without torchrun rank 0.
+    """
+    from torch.distributed import distributed_c10d
+    try:
+        store = distributed_c10d._get_default_store()
+        store.set_timeout(timedelta(seconds=TELLING_SECONDS))
+        if ranks.rank:      # Rank 0 comes first if it is there.
+            deadline = time.monotonic() + TELLING_SECONDS
+            while time.monotonic() < deadline:
+                if store.check([TOLD]):
+                    return False
+                time.sleep(0.1)
+        return store.add(TOLD, 1) == 1 or ranks.rank == 0
+    except (RuntimeError, ValueError):      # The process that had the store has ended.
+        return ranks.rank == (0 if 'TORCHELASTIC_RUN_ID' in os.environ else 1)
 
 
 def from_rank_0(ranks: Ranks, value: Any) -> Any:

@@ -21,9 +21,9 @@ from nets.network import Network
 from nets.ranks import Ranks
 from runs.folder import NETWORK_SNAPSHOT
 from runs.images import MINIBATCH_PIXELS
-from runs.records import Snapshot, best_snapshot, is_finite, read_entries, read_results
+from runs.records import RESULTS_NAME, Snapshot, best_snapshot, is_finite, read_entries, read_results
 from training import processes
-from training.reporting import warning_only
+from training.saving import Unwritten
 from training.snapshots import SnapshotWriter
 
 FINAL = 'network-final'
@@ -86,6 +86,8 @@ class TrainingMetrics:
         See :func:`metrics.evaluation.evaluate_run`.
     batchnorm, like : str, Network
         See :class:`metrics.evaluation.Evaluator`.
+    unwritten : Unwritten, optional
+        Tells results and networks that cannot be written.
 
     Raises
     ------
@@ -95,10 +97,11 @@ class TrainingMetrics:
 
     def __init__(self, names: Sequence[str] | None, ticks: int, num_images: int, run_dir: str, dataset: Dataset,
                  ranks: Ranks, cur_nimg: int = 0, inception_weights: AnyPath | None = None,
-                 classifier: AnyPath | None = None, batchnorm: BatchNorm = 'minibatch',
-                 like: Network | None = None) -> None:
+                 classifier: AnyPath | None = None, batchnorm: BatchNorm = 'minibatch', like: Network | None = None,
+                 unwritten: Unwritten | None = None) -> None:
         self.names, self.ticks = list(names or []) if ticks else [], ticks
         self.run_dir, self.dataset, self.ranks = run_dir, dataset, ranks
+        self.unwritten = unwritten or Unwritten()
         if not ranks.rank and any(_is_later(entry, cur_nimg) for entry in read_results(run_dir)):
             results.update(run_dir, lambda before: [entry for entry in before if not _is_later(entry, cur_nimg)])
         if not ranks.rank and best_snapshot(run_dir) == FINAL:
@@ -152,15 +155,15 @@ class TrainingMetrics:
         statistics: dict[str, float] = {}
         with processes.rank_0_first(self.ranks):
             if not self.ranks.rank:
-                start_time, Gs = time.time(), snapshots.networks['Gs']
+                start_time, Gs = time.monotonic(), snapshots.networks['Gs']
                 name = FINAL if done else os.path.splitext(NETWORK_SNAPSHOT % (cur_nimg // 1000))[0]
                 with random_state_kept(self.dataset):
                     entries = self.evaluator.evaluate(self.names, Gs, Snapshot(name, '', cur_nimg / 1000, seconds),
                                                       identity.of_network(Gs))
-                with warning_only():
+                with self.unwritten.tolerated(RESULTS_NAME):
                     self._keep([{**entry, 'training': True} for entry in entries], cur_nimg, done, snapshots)
                 statistics = {key: value for entry in entries for key, value in entry['values'].items()}
-                statistics['metric_seconds'] = time.time() - start_time
+                statistics['metric_seconds'] = time.monotonic() - start_time
         return statistics
 
     def _keep(self, entries, cur_nimg, done, snapshots):

@@ -11,23 +11,14 @@ import numpy as np
 from tqdm import tqdm
 
 from common.console import format_time
-from common.errors import WriteError
-from common.files import append_bytes
+from common.files import GrowingFile
 from common.machine import peak_memory
 from nets import costs
 from nets.network import Network
 from training.divergence import TrainingDiverged, cause
 from training.event_file import EventFile
+from training.saving import Unwritten
 from training.schedule import Schedule
-
-
-@contextlib.contextmanager
-def warning_only() -> Iterator[None]:
-    """Around writing files that the training can do without for now: the disk may be full for a while only."""
-    try:
-        yield
-    except WriteError as error:
-        tqdm.write(f'warning: {error}; the training goes on, earlier files are kept', file=sys.stdout)
 
 
 class Tick:
@@ -42,7 +33,7 @@ class Tick:
     start_nimg : int
         Real images shown before it.
     run_start_time, start_time : float
-        When the run, pauses not counted, and the tick began, as `time.time`.
+        When the run, pauses not counted, and the tick began, as `time.monotonic`.
     """
 
     names = ('Gloss', 'Dloss', 'Dreal', 'Dfake')
@@ -92,9 +83,9 @@ class Tick:
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
         """Around compiling, whose time is told apart."""
-        start_time = time.time()
+        start_time = time.monotonic()
         yield
-        self.compile_seconds += time.time() - start_time
+        self.compile_seconds += time.monotonic() - start_time
 
     def statistics(self, cur_nimg: int, cur_time: float, schedule: Schedule, gdrop_strength: float) -> dict:
         """The values of the status line: {name: number}."""
@@ -111,7 +102,7 @@ class Tick:
 
     def get_state(self) -> dict:
         """Plain data for :meth:`from_state`."""
-        cur_time = time.time()
+        cur_time = time.monotonic()
         return {'cur_tick': self.number - 1, 'tick_start_nimg': self.start_nimg,
                 'seconds': cur_time - self.run_start_time, 'tick_seconds': cur_time - self.start_time,
                 'tick': {'sums': self.sums.tolist(), 'counts': self.counts.tolist(),
@@ -120,23 +111,46 @@ class Tick:
     @classmethod
     def from_state(cls, state: dict, start_time: float) -> 'Tick':
         """The tick that :meth:`get_state` described, going on since `start_time`."""
-        tick = cls(state['cur_tick'] + 1, state['tick_start_nimg'], time.time() - state['seconds'],
+        tick = cls(state['cur_tick'] + 1, state['tick_start_nimg'], time.monotonic() - state['seconds'],
                    start_time - state['tick_seconds'])
         tick.sums, tick.counts = np.array(state['tick']['sums']), np.array(state['tick']['counts'])
-        tick.compile_seconds = state['tick']['compile_seconds'] + time.time() - start_time
+        tick.compile_seconds = state['tick']['compile_seconds'] + time.monotonic() - start_time
         return tick
 
 
-def report(run_dir: str, events: EventFile, statistics: dict) -> None:
-    """Print the status line; append the same values to ``stats.jsonl`` and `events`, an :class:`EventFile`."""
-    tqdm.write('tick {tick:<5d} kimg {kimg:<8.1f} lod {lod:<5.2f} minibatch {minibatch:<4d} time {time:<12} '
-               'sec/tick {sec_per_tick:<9.1f} sec/kimg {sec_per_kimg:<6.1f} Dgdrop {Dgdrop:<8.4f} Gloss {Gloss:<8.4f} '
-               'Dloss {Dloss:<8.4f} Dreal {Dreal:<8.4f} Dfake {Dfake:<8.4f}'.format(
-                   time=format_time(statistics['seconds']), **statistics), file=sys.stdout)
-    with warning_only():
-        append_bytes(os.path.join(run_dir, 'stats.jsonl'), (json.dumps(statistics) + '\n').encode())
-    with warning_only():
-        events.scalars(int(round(statistics['kimg'] * 1000)), statistics)
+class StatusLines:
+    """The status lines of a run: printed, and as data in ``stats.jsonl`` and in TensorBoard's events.
+
+    Parameters
+    ----------
+    run_dir : str
+    events : EventFile
+    unwritten : Unwritten
+        Tells files that cannot be written; they get what they lack later.
+    """
+
+    def __init__(self, run_dir: str, events: EventFile, unwritten: Unwritten) -> None:
+        self.stats, self.events = GrowingFile(os.path.join(run_dir, 'stats.jsonl')), events
+        self.unwritten = unwritten
+
+    def report(self, statistics: dict) -> None:
+        """Print the values of a tick and append them to the files."""
+        tqdm.write(
+            'tick {tick:<5d} kimg {kimg:<8.1f} lod {lod:<5.2f} minibatch {minibatch:<4d} time {time:<12} '
+            'sec/tick {sec_per_tick:<9.1f} sec/kimg {sec_per_kimg:<6.1f} Dgdrop {Dgdrop:<8.4f} Gloss {Gloss:<8.4f} '
+            'Dloss {Dloss:<8.4f} Dreal {Dreal:<8.4f} Dfake {Dfake:<8.4f}'.format(
+                time=format_time(statistics['seconds']), **statistics), file=sys.stdout)
+        with self.unwritten.tolerated('stats.jsonl'):
+            self.stats.append((json.dumps(statistics) + '\n').encode())
+        with self.unwritten.tolerated('events'):
+            self.events.scalars(int(round(statistics['kimg'] * 1000)), statistics)
+
+    def catch_up(self) -> None:
+        """Write what could not be written until now."""
+        with self.unwritten.tolerated('stats.jsonl'):
+            self.stats.append()
+        with self.unwritten.tolerated('events'):
+            self.events.file.append()
 
 
 class ProgressBar:

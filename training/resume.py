@@ -15,6 +15,7 @@ from nets.network import Network
 from runs import states
 from runs.folder import (
     DONE_FILE,
+    FINAL_NETWORKS,
     can_go_on,
     is_pickle,
     kimg_of_networks,
@@ -130,6 +131,7 @@ class Start(NamedTuple):
     state: states.State | None = None   # Training state to go on from.
     about: dict | None = None           # Facts about the run that its training states carry.
     is_finished: bool = False
+    is_trained: bool = False            # Its networks are there; metrics at the end may be missing.
 
 
 def find_start(experiment: dict, result_dir: str, environment: theano_env.Environment) -> Start:
@@ -207,6 +209,9 @@ def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environmen
     lengths = recorded_options['train']['total_kimg'], options['train']['total_kimg']
     if os.path.exists(os.path.join(run_dir, DONE_FILE)) and lengths[1] <= lengths[0]:
         return Start(run_dir=run_dir, is_finished=True)
+    final = os.path.join(run_dir, FINAL_NETWORKS)
+    if os.path.exists(final) and lengths[1] <= lengths[0]:
+        return Start(run_dir=run_dir, networks=os.path.abspath(final), is_trained=True)
     about = _about(experiment, environment)
     if state is None:
         states.check_nothing_is_lost(run_dir)

@@ -15,11 +15,10 @@ from common.options import BatchNorm
 from data.dataset import Dataset
 from data.hdf5_format import labels_path
 from nets.network import Network, random_latents
-from runs.folder import DONE_FILE, FINAL_NETWORKS, NETWORK_SNAPSHOT, thin_out
+from runs.folder import FINAL_NETWORKS, NETWORK_SNAPSHOT, thin_out
 from runs.records import best_snapshot
 from training.divergence import check_weights
 from training.event_file import EventFile
-from training.reporting import warning_only
 from training.steps import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS
 
 SNAPSHOT_MINIBATCH = 32             # Images generated at once for a picture; with batch norm they influence each other.
@@ -126,20 +125,20 @@ class SnapshotWriter:
         if keep is not None:
             thin_out(self.run_dir, keep, ticks)
 
-    def save_final(self, cur_nimg: int | None = None, keep: int | None = None, ticks: int = 1) -> None:
-        """Save (G, D, Gs) as ``network-final.pkl`` and note that the training is done.
-
-        With `cur_nimg`, the same file is the last of the numbered snapshots, too; `keep` and `ticks` are as in
-        :meth:`save_networks`.
-        """
+    def save_final(self) -> None:
+        """Save (G, D, Gs) as ``network-final.pkl``."""
         self._save_networks(FINAL_NETWORKS)
-        if cur_nimg is not None:
-            with warning_only():
-                link_final(self.run_dir, cur_nimg / 1000)
-                if keep is not None:
-                    thin_out(self.run_dir, keep, ticks)
-        with open(os.path.join(self.run_dir, DONE_FILE), 'w', encoding='utf-8'):
-            pass
+
+    def number_final(self, cur_nimg: int, keep: int | None = None, ticks: int = 1) -> None:
+        """Let ``network-final.pkl`` be the last of the numbered snapshots, too; the rest is as in `save_networks`."""
+        link_final(self.run_dir, cur_nimg / 1000)
+        if keep is not None:
+            thin_out(self.run_dir, keep, ticks)
+
+    def megabytes(self) -> int:
+        """About how much room the networks need."""
+        return 1 + sum(var.get_value(borrow=True).nbytes for net in self.networks.values()
+                       for var in net.vars.values()) // 10 ** 6
 
     def _save_networks(self, name):
         check_weights(self.networks)

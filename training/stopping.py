@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM: stop where the run can be saved; when one process ends, all end."""
+"""Ctrl-C, SIGTERM, SIGHUP: stop where the run can be saved; when one process or torchrun ends, all end."""
 
 import contextlib
 import glob
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -12,19 +13,32 @@ from typing import Any
 
 from theano_torch import collective
 
+from common.files import process_exists
 from nets.ranks import Ranks
 from training import processes
 
 GRACE_SECONDS = 3.0         # From SIGTERM to the end of a process whose main thread hangs in a collective operation...
 SAVING_SECONDS = 25.0       # ...and of one that has a training state to save; torchrun waits 30 s.
+WATCH_SECONDS = 1.0         # How often to look whether torchrun is still there.
+LAUNCHER = os.getppid()
 
 
 class Stopped(processes.SharedError):
-    """The run in `run_dir` was asked to stop, by the signal `signum`, and has done so."""
+    """The run was asked to stop, by the signal `signum`, and has done so; the message says how to go on."""
 
-    def __init__(self, message: str, signum: int, run_dir: str) -> None:
+    def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
-        self.signum, self.run_dir = signum, run_dir
+        self.signum = signum
+
+
+def cause(signum: int) -> str:
+    """Why a run stops that got this signal."""
+    return 'the end of torchrun' if _launcher_has_ended() else signal.Signals(signum).name
+
+
+def how_to_go_on(ranks: Ranks, run_dir: str) -> str:
+    """The command that goes on with a run whose state is saved."""
+    return f'go on with: {"python" if ranks.size == 1 else "torchrun ..."} train.py --resume {shlex.quote(run_dir)}'
 
 
 class _Terminated(BaseException):
@@ -32,19 +46,24 @@ class _Terminated(BaseException):
 
 
 class StopRequest:
-    """Within ``with StopRequest(ranks) as stop: ...`` Ctrl-C and SIGTERM ask to stop where the run can be saved.
+    """Within ``with StopRequest(ranks) as stop: ...`` some signals ask to stop where the run can be saved.
 
-    A second Ctrl-C is a KeyboardInterrupt, as ever.
+    They are those of Ctrl-C, SIGTERM and SIGHUP. A second Ctrl-C is a KeyboardInterrupt, as ever; so is a second one of
+    the others while saving does not succeed.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
         self.signum = 0
+        self.is_saving = False
         self.previous: dict[int, Any] = {}
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self.previous = {signum: signal.signal(signum, self) for signum in (signal.SIGINT, signal.SIGTERM)}
+            signums = [signal.SIGINT, signal.SIGTERM]
+            if os.name != 'nt' and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:      # As under nohup.
+                signums.append(signal.SIGHUP)
+            self.previous = {signum: signal.signal(signum, self) for signum in signums}
         return self
 
     def __exit__(self, *exception):
@@ -52,11 +71,12 @@ class StopRequest:
             signal.signal(signum, handler)
 
     def __call__(self, signum, _frame):
-        if self.signum and signum == signal.SIGINT:
+        if self.signum and (signum == signal.SIGINT or self.is_saving and signum == self.signum):
             raise KeyboardInterrupt
         self.signum = int(signum)
         if self.ranks.rank == 0 and sys.stderr.isatty():
-            os.write(sys.stderr.fileno(), b'\nstopping and saving after this step; Ctrl-C again stops at once\n')
+            with contextlib.suppress(OSError):      # The terminal may be gone.
+                os.write(sys.stderr.fileno(), b'\nstopping and saving after this step; Ctrl-C again stops at once\n')
 
     def asked(self, is_due: bool = False) -> tuple[int, bool]:
         """The number of the signal, or 0, and whether a state is due; the same on all ranks, also if only one says so.
@@ -85,15 +105,21 @@ def ending_together(ranks: Ranks, run_dir: str) -> Iterator[None]:
         yield
         return
 
+    is_ending = False
+
     def terminate(*_signal):
-        raise _Terminated
+        nonlocal is_ending
+        if not is_ending:
+            is_ending = True
+            raise _Terminated
 
     previous = signal.signal(signal.SIGTERM, terminate)
     try:
         with _never_hanging(ranks, run_dir):
             yield
     except (collective.ConnectionLost, _Terminated) as error:
-        raise processes.EndedElsewhere(_farewell(run_dir)) from error
+        is_ending = True
+        raise processes.EndedElsewhere(_farewell(run_dir), processes.tells_the_end(ranks)) from error
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -101,9 +127,40 @@ def ending_together(ranks: Ranks, run_dir: str) -> Iterator[None]:
 def _farewell(run_dir):
     snapshots, states = [sorted(glob.glob(os.path.join(glob.escape(run_dir), pattern)))
                          for pattern in ('network-*.pkl', 'training-state-*.npz')]
-    return 'another process of the run has ended, see its own message if it left one; %s%s' % (
+    return '%s; %s%s' % (
+        'torchrun has ended' if _launcher_has_ended() else
+        'another process of the run has ended, see its own message if it left one',
         'the last snapshot is %s' % snapshots[-1] if snapshots else 'there is no snapshot yet',
         '; go on with --resume %s' % run_dir if states else '')
+
+
+@contextlib.contextmanager
+def ending_with_launcher(ranks: Ranks) -> Iterator[None]:
+    """Within the block, this process gets SIGTERM when torchrun, which has started it, ends in whatever way."""
+    if 'TORCHELASTIC_RUN_ID' not in os.environ:
+        yield
+        return
+    finished = threading.Event()
+
+    def watch():
+        while not finished.wait(WATCH_SECONDS):
+            if _launcher_has_ended():
+                if ranks.rank == 0 and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+                    print(f'{os.path.basename(sys.argv[0])}: error: torchrun has ended', file=sys.stderr, flush=True)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    threading.Thread(target=watch, name='ending with torchrun', daemon=True).start()
+    try:
+        yield
+    finally:
+        finished.set()
+
+
+def _launcher_has_ended():
+    if os.name == 'nt':     # There, the number of the parent stays.
+        return not process_exists(LAUNCHER)
+    return os.getppid() != LAUNCHER
 
 
 @contextlib.contextmanager
@@ -118,7 +175,7 @@ def _never_hanging(ranks, run_dir):
             pass
         handler = signal.getsignal(signal.SIGTERM)
         if received and not finished.wait(SAVING_SECONDS if isinstance(handler, StopRequest) else GRACE_SECONDS):
-            if ranks.rank == 0:
+            if processes.tells_the_end(ranks):
                 print(f'{os.path.basename(sys.argv[0])}: error: {_farewell(run_dir)}', file=sys.stderr)
                 sys.stderr.flush()
             os._exit(1)

@@ -1,14 +1,19 @@
 """common/console.py: Durations, and the log of a run."""
 
+import errno
+import io
 import json
+import os
+import subprocess
 import sys
 
 import pytest
 from tqdm import tqdm
 
-from common.console import OutputLogger, format_time
-from common.errors import UserError
-from tests.helpers import GOLDEN
+from common import files
+from common.console import OutputLogger, format_time, lasting_output
+from common.errors import UserError, WriteError
+from tests.helpers import GOLDEN, ROOT
 
 NUMBERS = json.loads((GOLDEN / 'misc.json').read_text())
 
@@ -68,3 +73,73 @@ def test_printing_after_the_end_of_the_log_still_reaches_the_terminal(capsys, tm
 def test_a_log_that_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match=r'missing/log.txt: the log cannot be written \(No such file'):
         OutputLogger(tmp_path / 'missing' / 'log.txt')
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Output that cannot be written.
+
+
+class Lost(io.StringIO):
+    """A terminal that is gone."""
+
+    def write(self, text):
+        raise OSError(errno.EIO, 'Input/output error')
+
+    def flush(self):
+        raise BrokenPipeError(errno.EPIPE, 'Broken pipe')
+
+
+@pytest.mark.parametrize('stream', [Lost(), None])
+def test_work_goes_on_without_a_terminal(stream, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, 'stdout', stream)
+    monkeypatch.setattr(sys, 'stderr', stream)
+    with lasting_output():
+        print('out')
+        print('err', file=sys.stderr, flush=True)
+        sys.stdout.writelines(['more', 'lines'])
+        assert not sys.stderr.isatty()
+        with OutputLogger(tmp_path / 'log.txt'):
+            for _step in tqdm(range(3), mininterval=0):
+                tqdm.write('logged', file=sys.stdout)
+    assert sys.stdout is stream
+    assert (tmp_path / 'log.txt').read_text().startswith('logged\nlogged\nlogged\n')
+
+
+LONG_WORK = '''
+import sys
+from common.console import lasting_output
+with lasting_output():
+    for number in range(1000):
+        print('line', number, 'of many', flush=number % 7 == 0)
+        print('line', number, file=sys.stderr)
+sys.exit(3)
+'''
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='no /dev/full')
+@pytest.mark.parametrize('redirection', ['>/dev/full', '>/dev/full 2>&1', '2>&1 | head -n 1 >&2', '>&- 2>&-'])
+def test_the_interpreter_ends_well_whatever_became_of_its_output(redirection):
+    result = subprocess.run(
+        ['bash', '-c', f'"$0" -c "$1" {redirection}; exit ${{PIPESTATUS[0]}}', sys.executable, LONG_WORK], cwd=ROOT,
+        capture_output=True, text=True, check=False)
+    assert result.returncode == 3
+    assert not [line for line in result.stderr.splitlines() if not line.startswith('line ')]
+
+
+def test_a_log_on_a_full_disk_is_told_once_and_completed_later(capsys, monkeypatch, tmp_path):
+    append_bytes, full = files.append_bytes, True
+
+    def append(path, data):
+        if full:
+            raise WriteError(f'{path}: cannot be written (No space left on device)')
+        append_bytes(path, data)
+
+    monkeypatch.setattr(files, 'append_bytes', append)
+    with OutputLogger(tmp_path / 'log.txt'):
+        print('first')
+        print('second')
+        full = False
+        print('third')
+    assert (tmp_path / 'log.txt').read_text() == 'first\nsecond\nthird\n'
+    out, err = capsys.readouterr()
+    assert out == 'first\nsecond\nthird\n' and err.count('\n') == err.count('warning: ') == 1

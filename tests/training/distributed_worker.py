@@ -106,6 +106,16 @@ def drift(ranks, folder):
     dist.destroy_process_group()
 
 
+def orphaned(ranks, folder):
+    """Rank 0 hangs until it is killed; the others wait for it in a collective operation."""
+    with processes.process_group(ranks, 'cpu'), stopping.ending_together(ranks, folder):
+        import torch
+        pathlib.Path(folder, f'waiting-{ranks.rank}').touch()
+        if not ranks.rank:
+            time.sleep(600)
+        collective.mean_over_processes([torch.zeros(1)])
+
+
 def main(task, folder):
     ranks = processes.from_environment()
     if task in SCENARIOS:
@@ -113,6 +123,12 @@ def main(task, folder):
         return
     if task == 'drift':
         drift(ranks, folder)
+        return
+    if task == 'orphaned':
+        try:
+            orphaned(ranks, folder)
+        except processes.EndedElsewhere as error:
+            print(error if error.is_told_here else 'told elsewhere')
         return
     with processes.process_group(ranks, 'cpu'):
         if task == 'average':

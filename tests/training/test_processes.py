@@ -30,24 +30,24 @@ TINY = [word for option in (
     for word in ('--set', option)] + ['--engine', 'torch']
 
 
-def start_ranks(*command):
-    """Two processes as torchrun starts them, without torchrun, which would add to their output and end them itself."""
+def start_ranks(*command, size=2):
+    """Some processes as torchrun starts them, without torchrun, which would add to their output and end them itself."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    environments = [dict(os.environ, RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1',
-                         MASTER_PORT=str(port), OMP_NUM_THREADS='1') for rank in range(2)]
+    environments = [dict(os.environ, RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank),
+                         MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), OMP_NUM_THREADS='1') for rank in range(size)]
     return [subprocess.Popen([sys.executable, *command], env=env, text=True, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE) for env in environments]
 
 
 @pytest.fixture
 def ranks():
-    """Function that starts two processes, which do not outlive the test."""
+    """Function that starts processes, which do not outlive the test."""
     started = []
 
-    def start(*command):
-        started.extend(start_ranks(*command))
+    def start(*command, size=2):
+        started.extend(start_ranks(*command, size=size))
         return started
 
     yield start
@@ -218,6 +218,19 @@ def test_sigterm_ends_a_rank_that_waits_in_a_collective(ranks, tmp_path):
     first.terminate()
     status, _out, err = finished(first, stopping.GRACE_SECONDS + 10)
     assert status == 1 and 'another process of the run has ended' in err and 'there is no snapshot yet' in err
+
+
+@pytest.mark.slow
+def test_one_of_the_others_tells_that_rank_0_was_killed(ranks, tmp_path):
+    first, *others = ranks(WORKER, 'orphaned', str(tmp_path), size=3)
+    for number in range(3):
+        wait_for((tmp_path / f'waiting-{number}').exists, first)
+    time.sleep(0.5)
+    first.kill()
+    results = [finished(process, 10) for process in others]
+    assert [status for status, _out, _err in results] == [0, 0]
+    told = [out for _status, out, _err in results if out != 'told elsewhere\n']
+    assert len(told) == 1 and told[0].startswith('another process of the run has ended, see its own message')
 
 
 @pytest.mark.parametrize('options, message', [

@@ -6,9 +6,9 @@ import types
 import numpy as np
 import pytest
 
-from common.errors import UserError
 from nets import costs
 from training import reporting
+from training.saving import Unwritten
 
 SCHEDULE = types.SimpleNamespace(lod=1.5, minibatch_size=16, resolution=8)
 
@@ -29,7 +29,9 @@ def new_tick(number=3):
 
 
 def report(tick, run_dir, events):
-    reporting.report(str(run_dir), events, tick.statistics(12000, 100.0, SCHEDULE, 0.125))
+    lines = reporting.StatusLines(str(run_dir), events, Unwritten())
+    lines.report(tick.statistics(12000, 100.0, SCHEDULE, 0.125))
+    return lines
 
 
 def test_scores_count_image_by_image(tmp_path, capsys):
@@ -61,7 +63,7 @@ def test_a_loss_that_is_no_number_names_itself(index, value):
 
 
 def test_the_state_goes_on_in_another_object(monkeypatch):
-    monkeypatch.setattr(reporting.time, 'time', lambda: 100.0)
+    monkeypatch.setattr(reporting.time, 'monotonic', lambda: 100.0)
     one = new_tick()
     one.add([1.0, 2.0, np.ones(2), np.ones(2)])
     one.compile_seconds = 2.5
@@ -80,14 +82,17 @@ def test_a_tick_ends_with_its_images_and_the_next_one_follows():
     assert not following.counts.any()
 
 
-def test_a_full_disk_is_a_warning(tmp_path, capsys):
+def test_a_full_disk_is_one_warning_and_the_lines_are_written_later(tmp_path, capsys):
     tick, events = new_tick(), Events()
     tick.add([1.0, 2.0, np.ones(2), np.ones(2)])
-    report(tick, tmp_path / 'missing', events)
+    lines = report(tick, tmp_path / 'missing', events)
+    lines.report({**tick.statistics(12000, 100.0, SCHEDULE, 0.125), 'tick': 4})
     out = capsys.readouterr().out
-    assert 'warning: ' in out and 'the training goes on' in out and len(events.seen) == 1
-    with pytest.raises(UserError), reporting.warning_only():       # Only what concerns writing.
-        raise UserError('something else')
+    assert out.count('warning: ') == 1 and 'the training goes on' in out and len(events.seen) == 2
+    (tmp_path / 'missing').mkdir()
+    lines.report({**tick.statistics(12000, 100.0, SCHEDULE, 0.125), 'tick': 5})
+    rows = [json.loads(line) for line in (tmp_path / 'missing' / 'stats.jsonl').read_text().splitlines()]
+    assert [row['tick'] for row in rows] == [3, 4, 5]
 
 
 def test_the_time_that_is_left_counts_the_work(monkeypatch):

@@ -2,11 +2,13 @@
 
 import contextlib
 import copy
+import errno
 import io
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,8 +25,9 @@ import config
 import theano_env
 import train
 import util_scripts
-from common.errors import UserError
+from common.errors import UserError, WriteError
 from common.files import TEMPORARY_SUFFIX
+from data.dataset import Dataset
 from nets.pickles import load_pkl
 from nets.ranks import SINGLE
 from runs import states
@@ -120,6 +123,35 @@ def test_the_last_two_are_kept_and_the_newest_intact_one_is_used(state, tmp_path
         with pytest.raises(UserError, match=f'train.resume_snapshot={named}$'):
             states.check_nothing_is_lost(str(tmp_path))
         (tmp_path / name).unlink()
+
+
+def test_a_disk_with_room_for_two_states(state, tmp_path, monkeypatch):
+    """The older of two goes first; the only intact one stays."""
+    write, errors = states.write, []
+
+    def write_on_a_full_disk(path, state):
+        if len(state_paths(str(tmp_path))) >= room:
+            errors.append(path)
+            try:
+                raise OSError(errno.ENOSPC, 'No space left on device')
+            except OSError as error:
+                raise WriteError(f'{path}: cannot be written (No space left on device)') from error
+        write(path, state)
+
+    monkeypatch.setattr(states, 'write', write_on_a_full_disk)
+    run_states, room = states.RunStates(str(tmp_path), {}), 2
+    for nimg in (1, 2, 3, 4):
+        run_states.save(nimg, state.arrays, {'cur_nimg': nimg})
+        assert states.newest(str(tmp_path)).document['cur_nimg'] == nimg
+    assert [path[-5:] for path in state_paths(str(tmp_path))] == ['3.npz', '4.npz'] and len(errors) == 2
+    os.truncate(state_paths(str(tmp_path))[-1], 100)
+    run_states.save(5, state.arrays, {'cur_nimg': 5})
+    assert [path[-5:] for path in state_paths(str(tmp_path))] == ['3.npz', '5.npz'], 'the damaged one went'
+    room = 1
+    for nimg in (6, 7):
+        with pytest.raises(WriteError):
+            run_states.save(nimg, state.arrays, {'cur_nimg': nimg})
+        assert [path[-5:] for path in state_paths(str(tmp_path))] == ['5.npz']
 
 
 def rest(folder):
@@ -527,12 +559,40 @@ def test_resume_alone_is_enough(tmp_path, capsys):
     assert (run_dir / 'network-snapshot-000000.pkl').exists(), 'the networks of the first end'
 
 
+@pytest.mark.slow
+def test_metrics_at_the_end_that_were_interrupted_are_made(alone, tmp_path, monkeypatch, capsys):
+    """Ctrl-C while they are evaluated, or a kill; nothing else is done again."""
+    folder, _wanted = alone
+    run_dir = tmp_path / '000-digits'
+    shutil.copytree(folder / '000-digits', run_dir)
+    os.remove(run_dir / DONE_FILE)
+    options = {**SHORT, 'metrics': "['digit_recognition']"}
+    arguments = ['--resume', '0', '--data-dir', str(folder.parent / 'data')]
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir() if path.name != 'log.txt'}
+
+    def interrupt(*_args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment.digit_recognition, 'report', interrupt)
+        status, _out, err = main(capsys, tmp_path, *arguments, options=options)
+    assert status == 130 and err == ('train.py: interrupted; the networks are saved, their metrics are missing; '
+                                     f'go on with: python train.py --resume {run_dir}\n')
+    assert not (run_dir / DONE_FILE).exists()
+    status, out, err = main(capsys, tmp_path, *arguments, options=options)
+    assert (status, err) == (0, '') and 'digit_recognition: ' in out and 'tick ' not in out
+    assert {path.name: path.read_bytes() for path in run_dir.iterdir() if path.name in before} == before
+    assert {path.name for path in run_dir.iterdir()} - {*before, 'log.txt'} == {
+        DONE_FILE, 'metric-digit_recognition.txt'}
+
+
 # In one process, which stops itself: where exactly, and with everything that has a state.
 
+UNREADABLE = 76     # Then the next image cannot be read.
 SCENARIOS = {
     # Minibatches of 4 and two D steps: 8 images per iteration. 4x4 until 40, fading in until 80, 8x8 then.
     'separate': ({'D.use_gdrop': True, 'train.gdrop_lim': 0.0, 'train.gdrop_coef': 2.0, 'train.D_training_repeats': 2,
-                  'G.use_batchnorm': True}, [64]),
+                  'G.use_batchnorm': True}, [64, UNREADABLE]),
     # 4 images per iteration, and loss scaling, whose exponents outlive the lod ranges.
     'joint': ({'train.separate_funcs': False, 'train.minibatch_repeats': 2, 'D.mbdisc_kernels': 4}, [24, 80]),
 }
@@ -542,7 +602,7 @@ SCENARIOS = {
 @pytest.mark.timeout(900)     # Several runs.
 @pytest.mark.parametrize('scenario', SCENARIOS)
 def test_stopped_at_chosen_moments(scenario, tmp_path, monkeypatch):
-    """Within a lod range, at the end of one, while new layers fade in."""
+    """Within a lod range, at the end of one, while new layers fade in; between D steps, where data are unreadable."""
     # Streams of random numbers that are quick to start.
     monkeypatch.setattr(rng_mrg, 'guess_n_streams', lambda size, warn=False: 6)
     options, moments = SCENARIOS[scenario]
@@ -550,26 +610,37 @@ def test_stopped_at_chosen_moments(scenario, tmp_path, monkeypatch):
                'train.total_kimg': 0.104, 'train.state_minutes': None, 'dataset.prefetch_images': 32, **options}
     known = {key: value for key, value in options.items() if key != 'metrics'}
 
-    def run(folder, moment, **resume):
+    def run(folder, moment, unreadable=False, **resume):
         chosen = resolve_config(config, 'digits', ['%s=%s' % item for item in {**known, **resume}.items()])
         chosen['metrics'] = []
         recorded = []
 
+        def read(reader, lod, indices, *args):
+            if recorded and recorded[-1][1] == moment:
+                raise OSError(errno.EIO, 'Input/output error')
+            return dataset_read(reader, lod, indices, *args)
+
         def on_step(report):
             recorded.append((report.net, report.cur_nimg, [np.copy(output) for output in report.outputs or []]))
-            if report.cur_nimg == moment and report.net == ('G' if scenario == 'separate' else 'D'):
+            if not unreadable and report.cur_nimg == moment and report.net == ('G' if scenario == 'separate' else 'D'):
                 os.kill(os.getpid(), signal.SIGTERM)
 
         stopped = contextlib.nullcontext() if moment is None else pytest.raises(stopping.Stopped)
+        if unreadable:
+            monkeypatch.setattr(Dataset, '_read', read)
+            stopped = pytest.raises(UserError, match='Input/output error.* is saved, go on with: python train.py')
         with stopped:
             experiment.run_experiment(chosen, str(tmp_path / 'data'), str(folder), 'torch', {'device': 'cpu'},
                                       loss_scaling=scenario == 'joint', on_step=on_step, train_gan=train.train_gan)
+        monkeypatch.setattr(Dataset, '_read', dataset_read)
         return recorded
 
+    dataset_read = Dataset._read
     wanted = run(tmp_path / 'alone', None)
     found = []
     for moment in [*moments, None]:
-        found += run(tmp_path / 'stopped', moment, **{'train.resume_run_id': 0} if found else {})
+        found += run(tmp_path / 'stopped', moment, moment == UNREADABLE,
+                     **{'train.resume_run_id': 0} if found else {})
     np.testing.assert_equal(found, wanted)
     kill_resume.assert_same(*[kill_resume.contents(tmp_path / name / '000-digits') for name in ('alone', 'stopped')])
 
