@@ -120,15 +120,20 @@ class ChunkReader:
 
     def stored(self, number: int) -> bytes:
         """The bytes of a chunk as they are in the file."""
-        offset, size, _mask = self.table[number].tolist()
+        offset, size, mask = self.table[number].tolist()
         if not size:
             raise DamagedChunk('was never written')
+        if self.raw_file is None or not self.is_direct:
+            place = tuple(int(step) * length for step, length in zip(
+                np.unravel_index(number, self.grid), self.chunk_shape, strict=True))
+            # HDF5 searches in the index, and can find another one there if it is damaged.
+            found = self.level.id.get_chunk_info_by_coord(place)
+            if (found.byte_offset, found.size, found.filter_mask) != (offset, size, mask):
+                raise DamagedChunk('the index of the file is damaged')
         if self.raw_file is not None:
             data = os.pread(self.raw_file.fileno(), size, offset)
         else:
-            place = np.unravel_index(number, self.grid)
-            _mask, data = self.level.id.read_direct_chunk(
-                tuple(int(step) * length for step, length in zip(place, self.chunk_shape, strict=True)))
+            _mask, data = self.level.id.read_direct_chunk(place)
         if len(data) != size:
             raise DamagedChunk(f'{len(data)} of {size} bytes are there')
         return data

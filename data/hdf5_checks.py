@@ -12,12 +12,14 @@ import h5py
 import numpy as np
 
 from common.errors import UserError, one_line
+from common.files import AnyPath
 
 # 16384x16384 RGB has 0.8 GB, the paper's largest images 3 MB. Also of a chunk, which is inflated in memory.
 MAX_IMAGE_BYTES = 1 << 30
 MAX_IMAGES = 1 << 28            # LSUN has 60 million. Training holds a shuffled order, 8 bytes an image.
 MAX_DEFLATION = 1032            # gzip, the strongest of `FILTERS`, makes nothing smaller than this (zlib's manual).
 MAX_ATTRIBUTE_BYTES = 64 << 10  # HDF5 stores no more in the ordinary way.
+MAX_VIRTUAL_BYTES = 1 << 26     # Of a file of virtual datasets: it has no images, and some 2 KB for each part.
 MAX_LINKS = 16                  # Soft links one after the other.
 
 FILTERS = {h5py.h5z.FILTER_DEFLATE: 'gzip', h5py.h5z.FILTER_SHUFFLE: 'shuffle', h5py.h5z.FILTER_FLETCHER32: 'fletcher32',
@@ -39,6 +41,17 @@ def told_damage() -> Iterator[None]:
     except HDF5_ERRORS as error:
         reason = error.args[0] if error.args else type(error).__name__
         raise UserError(f'is damaged ({one_line(reason)})') from error
+
+
+def has_global_heap(path: AnyPath) -> bool:
+    """Whether a file is small and may have a virtual dataset, whose list of parts lies in HDF5's global heap.
+
+    HDF5 crashes where such a list is damaged: see :func:`data.native_readers.try_hdf5`.
+    """
+    with contextlib.suppress(OSError), open(path, 'rb') as file:
+        content = file.read(MAX_VIRTUAL_BYTES + 1)
+        return len(content) <= MAX_VIRTUAL_BYTES and b'GCOL' in content
+    return False
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -116,6 +129,8 @@ def check_claims(level: h5py.Dataset) -> None:
     if len(level) > MAX_IMAGES:
         raise UserError(f'{name}: claims {len(level)} images, at most {MAX_IMAGES} are read')
     if level.is_virtual:
+        if size_of(level.file) > MAX_VIRTUAL_BYTES:
+            raise UserError(f'{name}: is virtual in a file of more than {MAX_VIRTUAL_BYTES} bytes')
         return
     filters = [properties.get_filter(number) for number in range(properties.get_nfilters())]
     for number, _flags, values, text in filters:

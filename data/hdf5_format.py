@@ -17,10 +17,12 @@ from collections.abc import Sequence
 import h5py
 import numpy as np
 
+from common.child import read_in_child
 from common.errors import UserError, one_line
 from common.files import TEMPORARY_SUFFIX, AnyPath, check_regular
 from common.options import short_repr
-from data.hdf5_checks import HDF5_ERRORS, check_claims, open_object, read_attribute, told_damage
+from data.hdf5_checks import HDF5_ERRORS, check_claims, has_global_heap, open_object, read_attribute, told_damage
+from data.native_readers import try_hdf5
 
 Levels = dict[int, h5py.Dataset]    # By resolution, finest first.
 
@@ -74,6 +76,9 @@ def _open_levels(h5_path, above):
         raise UserError(f'h5_path={h5_path!r}: is the unfinished file of a writer that runs or was killed; make '
                         'it again')
     check_regular(h5_path)
+    if has_global_heap(h5_path):
+        for _record in read_in_child(h5_path, try_hdf5, h5_path):
+            pass
     try:
         h5 = h5py.File(h5_path, 'r')
     except HDF5_ERRORS as error:
@@ -107,8 +112,11 @@ def is_locked(error: Exception) -> bool:
 def check_levels(h5: h5py.File) -> Levels:
     """The datasets of an open file by resolution, finest first, see :func:`open_levels`."""
     with told_damage():
-        # Names that are not UTF-8 come as bytes. No resolution has more digits.
-        names = [name for name in h5 if isinstance(name, str)]
+        names = list(h5)
+    odd = [name for name in names if not isinstance(name, str)]
+    if odd:
+        raise UserError(f'is damaged (holds {short_repr(odd[0])}, which is no name)')
+    # No resolution has more digits than these.
     matches = [re.fullmatch(r'data([1-9][0-9]{0,8})x([1-9][0-9]{0,8})', name) for name in names]
     levels = {int(match[1]): _open_level(h5, match[0]) for match in matches if match and match[1] == match[2]}
     if not levels:

@@ -4,6 +4,7 @@ Each reads the files that the set is distributed as and gives one-hot labels wit
 """
 
 import gzip
+import json
 import math
 import os
 import pickle
@@ -14,13 +15,14 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
-import scipy.io
 import scipy.ndimage
 
+from common.child import read_in_child
 from common.errors import UserError
-from common.files import AnyPath
+from common.files import AnyPath, check_regular
 from data.hdf5_format import is_power_of_two
 from data.image_source import ImageSource, array_source, check_count, group_size, one_hot
+from data.native_readers import MAT_MEMORY, mat_arrays
 
 MNIST_IMAGES = {'train': 60000, 'test': 10000}
 CIFAR_IMAGES = {'train': 50000, 'test': 10000}
@@ -322,19 +324,28 @@ def svhn(svhn_dir: AnyPath, split: str = 'train', expected_images: int | None = 
 
 def read_svhn(svhn_dir: AnyPath, split: str) -> tuple[np.ndarray, np.ndarray]:
     path = find_file(svhn_dir, (), [split + '_32x32.mat'], 'give the folder of the cropped digits (format 2) of SVHN')
-    try:
-        content = scipy.io.loadmat(path, variable_names=['X', 'y'])
-        images, classes = content['X'], content['y']
-    except Exception as error:      # SciPy's reader raises whatever it stumbles over in a damaged file.
-        raise UserError(f'{path}: cannot be read as a MATLAB file with X and y '
-                        f'({(str(error).splitlines() or [type(error).__name__])[0]}); download it '
-                        'again') from error
+    images, classes = load_mat(path, ['X', 'y'])
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
         raise UserError(f'{path}: X must hold (32, 32, 3, N) uint8, is {images.shape} {images.dtype}; download it '
                         'again')
     images = images.transpose(3, 2, 0, 1)
     classes = check_classes(path, np.ravel(classes), len(images), 11)
     return images, classes % 10     # The file has 10 for the digit 0.
+
+
+def load_mat(path: str, names: list[str]) -> list[np.ndarray]:
+    """Arrays of a MATLAB file, read by another process: a damaged file can crash SciPy's reader."""
+    check_regular(path)
+    arrays = []
+    records = read_in_child(path, mat_arrays, path, names, max_memory=MAT_MEMORY)
+    for (kind,) in records:
+        dtype, shape = json.loads(bytes(kind))
+        # Grows by slices: what was claimed is not allocated.
+        content = bytearray()
+        while slices := next(records):
+            content += slices[0]
+        arrays.append(np.frombuffer(content, dtype).reshape(shape, order='F'))
+    return arrays
 
 
 # ----------------------------------------------------------------------------------------------------------------------
