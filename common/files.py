@@ -79,12 +79,16 @@ def _process_exists(pid):
     return True
 
 
-def publish(temporary: AnyPath, path: AnyPath) -> None:
-    """Give the finished file `temporary` its real name, its content safely on the disk first, and the name after."""
+def publish(temporary: AnyPath, path: AnyPath, and_folder: bool = True) -> None:
+    """Give the finished file `temporary` its real name, its content safely on the disk first, and the name after.
+
+    Without `and_folder` the name gets there some time later.
+    """
     _fsync(temporary)
     os.replace(temporary, path)
-    with contextlib.suppress(OSError):      # Not all file systems let a folder be opened.
-        _fsync(os.path.dirname(path) or '.')
+    if and_folder:
+        with contextlib.suppress(OSError):      # Not all file systems let a folder be opened.
+            _fsync(os.path.dirname(path) or '.')
 
 
 def _fsync(path):

@@ -6,6 +6,7 @@ complete, the labels first: a file that has its name is complete and has its lab
 has labels, and which; files of the release have none.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -31,7 +32,10 @@ LABEL_SIZE_ATTRIBUTE = 'label_size'         # Of a file with labels: the number 
 LABELS_ATTRIBUTE = 'labels_sha256'          # ... what tells its labels from others (labels_digest), ...
 CLASS_NAMES_ATTRIBUTE = 'class_names'       # ... and, where known, the names of the classes, as JSON.
 LABEL_ATTRIBUTES = (LABEL_SIZE_ATTRIBUTE, LABELS_ATTRIBUTE, CLASS_NAMES_ATTRIBUTE)
+# Of a file without labels that replaced one with labels: what tells those. They are deleted after it got its name.
+REPLACED_ATTRIBUTE = 'replaced_labels_sha256'
 MAX_ATTRIBUTE_BYTES = 60000                 # HDF5 stores no more than 64 KB.
+LABELS_PATTERN = r'-labels\.npy(\..*\.tmp)?$'      # Also those that a killed writer has not renamed yet.
 LISTED_ROWS = 10
 MAX_DEPTH = 8               # Of virtual datasets that consist of virtual ones.
 OTHER_VIRTUAL = 'is a virtual dataset of another kind than `python dataset_tool.py merge` makes'
@@ -77,8 +81,8 @@ def _open_levels(h5_path, above):
                         'it again')
     check_regular(h5_path)
     if has_global_heap(h5_path):
-        for _record in read_in_child(h5_path, try_hdf5, h5_path):
-            pass
+        status = os.stat(h5_path)
+        _try_in_child(h5_path, status.st_ino, status.st_size, status.st_mtime_ns)
     try:
         h5 = h5py.File(h5_path, 'r')
     except HDF5_ERRORS as error:
@@ -102,6 +106,13 @@ def _open_levels(h5_path, above):
         h5.close()
         raise
     return h5, levels
+
+
+@functools.lru_cache
+def _try_in_child(h5_path, *_version):
+    """Raise UserError if HDF5 crashes when it opens this version of a file."""
+    for _record in read_in_child(h5_path, try_hdf5, h5_path):
+        pass
 
 
 def is_locked(error: Exception) -> bool:
@@ -276,9 +287,13 @@ def unreadable_image(level: h5py.Dataset, index: int, reason: object) -> UserErr
 # Labels.
 
 
-def set_label_attributes(h5: h5py.File, labels: np.ndarray | None, class_names: Sequence[str] | None = None) -> None:
-    """Note in an open file that it has `labels`, and the names of the classes if they fit."""
+def set_label_attributes(h5: h5py.File, h5_path: AnyPath, labels: np.ndarray | None,
+                         class_names: Sequence[str] | None = None) -> None:
+    """Note in an open file, which will be `h5_path`, that it has `labels`, and the names of the classes if they fit."""
     if labels is None:
+        replaced = _digest(labels_path(h5_path))
+        if replaced:
+            h5.attrs[REPLACED_ATTRIBUTE] = np.bytes_(replaced)
         return
     h5.attrs[LABEL_SIZE_ATTRIBUTE] = labels.shape[1]
     h5.attrs[LABELS_ATTRIBUTE] = np.bytes_(labels_digest(labels))
@@ -313,31 +328,40 @@ def find_labels(h5: h5py.File, h5_path: AnyPath, required: bool = False) -> str 
         The file says that it has labels, or they are `required`, and they are not there.
     """
     paths = dict.fromkeys([labels_path(h5_path), labels_path(os.path.realpath(h5_path))])
-    for path in paths:
-        if os.path.exists(path):
-            return path
-    label_size = h5.attrs.get(LABEL_SIZE_ATTRIBUTE)
+    wanted, replaced = (_text_attribute(h5, name) for name in (LABELS_ATTRIBUTE, REPLACED_ATTRIBUTE))
+    there = next((path for path in paths if os.path.exists(path)), None)
+    # A writer that was killed between its last two steps leaves the labels of the file that it has replaced.
+    if there is not None and (not wanted or wanted == _digest(there)) and not (replaced and replaced == _digest(there)):
+        return there
+    label_size = read_attribute(h5, LABEL_SIZE_ATTRIBUTE)
     if label_size is None and required:
         raise UserError(f'{labels_path(h5_path)}: is missing, and this training is conditional on labels; bring it '
                         'along, make the data set with labels, or choose an experiment without -cond')
     if label_size is None:
         return None
-    wanted = h5.attrs.get(LABELS_ATTRIBUTE, b'')
     for folder in dict.fromkeys(os.path.dirname(path) or '.' for path in paths):
         for name in sorted(os.listdir(folder)):
             path = os.path.join(folder, name)
-            if name.endswith('-labels.npy') and _has_digest(path, wanted):
-                print(f'{h5_path}: its labels are those in {path}')
+            if re.search(LABELS_PATTERN, name) and _digest(path) == wanted:
+                print(f'{one_line(h5_path)}: its labels are those in {one_line(path)}')
                 return path
+    if there is not None:       # Somebody changed them.
+        return there
     raise UserError(f'{labels_path(h5_path)}: is missing, with the labels ({label_size} classes) of {h5_path}; bring '
                     'it along, or train without labels: dataset.max_labels=0')
 
 
-def _has_digest(path, digest):
+def _text_attribute(h5, name):
+    value = read_attribute(h5, name)
+    return '' if value is None else value.tobytes().decode('ascii', 'replace')
+
+
+def _digest(path):
+    """:func:`labels_digest` of a file, '' where there is none or it cannot be read."""
     try:
-        return labels_digest(load_array(path)).encode() == digest
-    except (OSError, ValueError, EOFError):
-        return False
+        return labels_digest(load_array(path))
+    except (OSError, ValueError, EOFError, TypeError):
+        return ''
 
 
 def read_labels(h5: h5py.File, h5_path: AnyPath, num: int, required: bool = False) -> np.ndarray | None:
