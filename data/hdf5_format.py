@@ -372,6 +372,7 @@ def read_labels(h5: h5py.File, h5_path: AnyPath, num: int, required: bool = Fals
 
 def load_array(path: AnyPath) -> np.ndarray:
     """``numpy.load`` without pickles, and without a warning of files that NumPy wrote on Python 2."""
+    check_regular(path)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', '.*Python 2')
         return np.load(path, allow_pickle=False)

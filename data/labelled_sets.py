@@ -3,6 +3,7 @@
 Each reads the files that the set is distributed as and gives one-hot labels with the images.
 """
 
+import contextlib
 import gzip
 import json
 import math
@@ -19,14 +20,15 @@ import scipy.ndimage
 
 from common.child import read_in_child
 from common.errors import UserError
-from common.files import AnyPath, check_regular
+from common.files import AnyPath, check_regular, open_input
 from data.hdf5_format import is_power_of_two
 from data.image_source import ImageSource, array_source, check_count, group_size, one_hot
-from data.native_readers import MAT_MEMORY, mat_arrays
+from data.native_readers import MAT_MEMORY, MAX_DEFLATION, mat_arrays
 
 MNIST_IMAGES = {'train': 60000, 'test': 10000}
 CIFAR_IMAGES = {'train': 50000, 'test': 10000}
 SVHN_IMAGES = {'train': 73257, 'test': 26032, 'extra': 531131}
+MAX_IDX_BYTES = 1 << 32     # EMNIST, the largest set in this format, has 0.6 GB.
 DIGITS = tuple('0123456789')        # Names of the classes.
 CIFAR10_CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 CIFAR10_FILES = {'train': [f'data_batch_{number}' for number in range(1, 6)], 'test': ['test_batch']}
@@ -144,22 +146,32 @@ def read_mnist(mnist_dir: AnyPath, prefix: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def read_idx(path: AnyPath, ndim: int) -> np.ndarray:
-    """An array of bytes out of an IDX file, compressed by gzip or not, whatever its name says."""
+    """An array of bytes out of an IDX file, compressed by gzip or not, whatever its name says.
+
+    No more is decompressed than its header claims, and no more is claimed than can be in the file.
+    """
+    header_bytes = 4 + 4 * ndim
     try:
-        with open(path, 'rb') as file:
-            data = file.read()
-        if data[:2] == b'\x1f\x8b':
-            data = gzip.decompress(data)
+        with open_input(path) as file:
+            is_gzip = file.read(2) == b'\x1f\x8b'
+            most = min(file.seek(0, os.SEEK_END) * (MAX_DEFLATION if is_gzip else 1), MAX_IDX_BYTES)
+            file.seek(0)
+            with gzip.GzipFile(fileobj=file) if is_gzip else contextlib.nullcontext(file) as stream:
+                header = stream.read(header_bytes)
+                if header[:4] != bytes([0, 0, 8, ndim]) or len(header) < header_bytes:
+                    raise UserError(f'{path}: is no IDX file of bytes with {ndim} axes; download it again')
+                shape = [int(length) for length in np.frombuffer(header, '>u4', ndim, offset=4)]
+                claimed = math.prod(shape)
+                if claimed > most:
+                    raise UserError(f'{path}: claims {claimed} bytes of {"x".join(map(str, shape))} numbers; at most {most} '
+                                    'are read of so large a file; download it again')
+                data = stream.read(claimed + 1)     # At the end, gzip compares its checksum.
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f'{path}: is damaged or cut off ({error}); download it again') from error
-    header_bytes = 4 + 4 * ndim
-    if data[:4] != bytes([0, 0, 8, ndim]) or len(data) < header_bytes:
-        raise UserError(f'{path}: is no IDX file of bytes with {ndim} axes; download it again')
-    shape = [int(length) for length in np.frombuffer(data, '>u4', ndim, offset=4)]
-    if len(data) != header_bytes + math.prod(shape):
-        raise UserError(f'{path}: has {len(data)} bytes, its header says {header_bytes + math.prod(shape)}; '
-                        'download it again')
-    return np.frombuffer(data, np.uint8, offset=header_bytes).reshape(shape)
+    if len(data) != claimed:
+        raise UserError(f'{path}: has {"more" if len(data) > claimed else header_bytes + len(data)} bytes, its header '
+                        f'says {header_bytes + claimed}; download it again')
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
