@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from common.files import AnyPath
+from common.files import AnyPath, open_input
 from data.dataset import Dataset
 from nets.network import Network
 
@@ -27,7 +27,7 @@ def of_json(document: Any) -> str:
 def of_file(path: AnyPath) -> str:
     """The digest of a file's content."""
     digest = hashlib.sha256()
-    with open(path, 'rb') as file:
+    with open_input(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:DIGITS]

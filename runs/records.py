@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from common.console import format_time
 from common.errors import UserError
+from common.files import open_input
 
 LARGEST = 1e100                 # Larger numbers count as infinite; integers may be larger than any float.
 
@@ -32,7 +33,7 @@ def read_jsonl(path: str | os.PathLike) -> list[dict]:
     """The objects of a file with one JSON object per line; [] without the file. What is not one is passed over."""
     objects = []
     try:
-        with open(path, encoding='utf-8', errors='replace') as lines:
+        with open_input(path, 'r', encoding='utf-8', errors='replace') as lines:
             for line in lines:
                 try:
                     objects.append(json.loads(line))
@@ -68,7 +69,7 @@ def caption_of(kimg: int, stats: list[dict]) -> str:
 def read_text(run_dir: str, name: str) -> str:
     """A text file of a run; '' without the file."""
     try:
-        with open(os.path.join(run_dir, name), encoding='utf-8', errors='replace') as text_file:
+        with open_input(os.path.join(run_dir, name), 'r', encoding='utf-8', errors='replace') as text_file:
             return text_file.read()
     except FileNotFoundError:
         return ''
@@ -109,7 +110,7 @@ def read_config(run_dir: str) -> dict:
     """The resolved experiment that ``config.txt`` of a run folder holds, as a dict."""
     path = os.path.join(run_dir, 'config.txt')
     try:
-        with open(path, encoding='utf-8') as config_file:
+        with open_input(path, 'r', encoding='utf-8') as config_file:
             config = ast.literal_eval(config_file.read())
         if not isinstance(config, dict) or 'dataset' not in config:
             raise ValueError
