@@ -1,7 +1,7 @@
 """Reads files of strangers in a process of its own, for libraries in C that a damaged file can crash.
 
-The child runs one generator and streams what it yields, so that a data base of millions of records costs one process. It
-is started with nothing of this process but the paths of its modules: no threads, locks or devices are shared.
+The child runs one generator and streams what it yields, so that a database of millions of records costs one process.
+It is started with nothing of this process but the paths of its modules: no threads, locks or devices are shared.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import IO, Any
 from common.errors import UserError
 from common.files import AnyPath
 
-Record = tuple[bytes | memoryview, ...]
+Record = tuple[bytes, ...]
 
 HEADER = struct.Struct('<cQ')       # Kind of a message and number of its parts; ...
 LENGTH = struct.Struct('<Q')        # ... the length of each comes before it.
@@ -27,7 +27,7 @@ BUFFER_BYTES = 1 << 20              # Records are sent in batches of about this 
 START = 'import sys; sys.path[:] = {path!r}; from common.child import serve; from {module} import {name}; serve({name})'
 
 
-def read_in_child(path: AnyPath, read: Callable[..., Iterable[Record]], *args: Any,
+def read_in_child(path: AnyPath, read: Callable[..., Iterable[tuple[Any, ...]]], *args: Any,
                   max_memory: int | None = None) -> Iterator[Record]:
     """What ``read(*args)`` yields, computed by another process; its end, too, is the end of this generator.
 
@@ -103,7 +103,7 @@ def _end_of(process):
 # In the child.
 
 
-def serve(read: Callable[..., Iterable[Record]]) -> None:
+def serve(read: Callable[..., Iterable[tuple[Any, ...]]]) -> None:
     """Call `read` with what the parent writes to stdin, and write the records to stdout."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)        # The parent ends it.
     order = json.loads(sys.stdin.buffer.read())
@@ -125,8 +125,8 @@ def _serve(read, args, max_memory, stream):
     except UserError as error:
         _send(stream, MISTAKE, (_encoded(error),))
     except MemoryError:
-        limit = f'the {max_memory} bytes' if max_memory else 'the memory'
-        _send(stream, MISTAKE, (_encoded(f'{args[0]}: needs more than {limit} that the process that reads it may take'),))
+        limit = f'the {max_memory} bytes that a process may take for it' if max_memory else 'the memory that is free'
+        _send(stream, MISTAKE, (_encoded(f'{args[0]}: needs more than {limit}'),))
     except BrokenPipeError:
         raise
     except Exception:

@@ -9,14 +9,14 @@ from common.errors import UserError, one_line
 from common.files import AnyPath, check_regular
 
 MAX_MEMBER_BYTES = 1 << 31      # The largest picture that is decoded, 16 bit RGBA, has 1.4 GB.
-# A smaller member may shrink as well as it can: a picture of one colour does. A larger one is likely made to fill memory
-# where it shrinks this well; pictures of cameras, even as BMP, shrink by less than ten.
+# A smaller member may shrink as well as it can: a picture of one colour does. A larger one that shrinks this well is
+# likely made to fill memory; photos, even as BMP, shrink by less than ten.
 SMALL_MEMBER_BYTES = 1 << 26
 MAX_SHRINKING = 100
 
-# What zipfile and the decompressors under it raise for archives that are damaged, encrypted or packed in other ways.
-ZIP_ERRORS = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, LookupError, OverflowError, struct.error,
-              zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+# What zipfile and its decompressors raise for archives that are damaged, encrypted or packed in other ways.
+ZIP_ERRORS = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, LookupError, OverflowError,
+              struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 class MemberError(UserError):

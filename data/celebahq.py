@@ -146,7 +146,8 @@ def decrypt_delta(token: bytes, jpeg_bytes: bytes, name: str) -> np.ndarray | No
     try:
         pixels = bz2.BZ2Decompressor().decompress(compressed, 3 * SIZE * SIZE + 1)
     except (OSError, ValueError, EOFError) as error:
-        raise BadImage(f'the difference of {name} cannot be decompressed ({error}); download the deltas again') from error
+        raise BadImage(f'the difference of {name} cannot be decompressed ({error}); download the deltas '
+                       'again') from error
     if len(pixels) != 3 * SIZE * SIZE:
         raise BadImage(f'the difference of {name} has another number of bytes than {3 * SIZE * SIZE}; download the '
                        'deltas again')

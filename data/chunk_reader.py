@@ -120,6 +120,7 @@ class ChunkReader:
 
     def stored(self, number: int) -> bytes:
         """The bytes of a chunk as they are in the file."""
+        assert self.table is not None
         offset, size, mask = self.table[number].tolist()
         if not size:
             raise DamagedChunk('was never written')

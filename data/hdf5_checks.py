@@ -22,8 +22,7 @@ MAX_ATTRIBUTE_BYTES = 64 << 10  # HDF5 stores no more in the ordinary way.
 MAX_VIRTUAL_BYTES = 1 << 26     # Of a file of virtual datasets: it has no images, and some 2 KB for each part.
 MAX_LINKS = 16                  # Soft links one after the other.
 
-FILTERS = {h5py.h5z.FILTER_DEFLATE: 'gzip', h5py.h5z.FILTER_SHUFFLE: 'shuffle', h5py.h5z.FILTER_FLETCHER32: 'fletcher32',
-           h5py.h5z.FILTER_LZF: 'lzf'}
+FILTERS = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF)
 CHECKSUM_BYTES = 4              # That fletcher32 appends.
 
 # What h5py raises for files that are damaged, or made to do damage.
@@ -65,8 +64,8 @@ def open_object(h5: h5py.File, name: str) -> h5py.HLObject:
         if isinstance(link, h5py.HardLink):
             return h5[name]
         if isinstance(link, h5py.ExternalLink):
-            raise UserError(f'{name}: is a link to another file, {one_line(link.filename)}; only data in the file itself '
-                            'are read')
+            raise UserError(f'{name}: is a link to another file, {one_line(link.filename)}; only data in the file '
+                            'itself are read')
         path = link.path.strip('/')
         if '/' in path:
             raise UserError(f'{name}: is a link to {one_line(path)}; only links to the top of the file are followed')
@@ -119,8 +118,8 @@ def check_claims(level: h5py.Dataset) -> None:
     """
     name, properties = level.name.strip('/'), level.id.get_create_plist()
     if properties.get_external_count():
-        raise UserError(f'{name}: its data lie in another file, {one_line(properties.get_external(0)[0])}; only data in '
-                        'the file itself are read')
+        raise UserError(f'{name}: its data lie in another file, {one_line(properties.get_external(0)[0])}; only data '
+                        'in the file itself are read')
     if not level.id.get_type().equal(h5py.h5t.STD_U8LE) and not level.id.get_type().equal(h5py.h5t.STD_U8BE):
         raise UserError(f'{name}: its numbers are not stored as plain bytes')
     image_bytes = math.prod(level.shape[1:])
@@ -135,8 +134,8 @@ def check_claims(level: h5py.Dataset) -> None:
     filters = [properties.get_filter(number) for number in range(properties.get_nfilters())]
     for number, _flags, values, text in filters:
         if number not in FILTERS:
-            raise UserError(f'{name}: has passed the filter {number} {one_line(text)}, which is not read; copy the file '
-                            'with `h5repack -f GZIP=4`')
+            raise UserError(f'{name}: has passed the filter {number} {one_line(text)}, which is not read; copy the '
+                            'file with `h5repack -f GZIP=4`')
         if number == h5py.h5z.FILTER_LZF and values[2:3] not in ((), (0,), (math.prod(level.chunks),)):
             raise UserError(f'{name}: is damaged (lzf claims chunks of {values[2]} bytes)')
     file_bytes = size_of(level.file)
@@ -204,7 +203,8 @@ def find_chunks(level: h5py.Dataset) -> np.ndarray:
                 if chunk.size:
                     add(chunk)
     if wrong:
-        raise UserError(f'is damaged (at {place_of(level)} the index has {wrong} chunks twice or outside of the images)')
+        raise UserError(f'is damaged (at {place_of(level)} the index has {wrong} chunks twice or outside of the '
+                        'images)')
     return chunks
 
 
@@ -239,8 +239,8 @@ def check_places(levels: list[h5py.Dataset], tables: list[np.ndarray | None]) ->
                 offset, size = level.id.get_offset(), level.id.get_storage_size()
                 is_compact = level.id.get_create_plist().get_layout() == h5py.h5d.COMPACT
             if (offset is None and not is_compact) or size != level.size:
-                raise UserError(f'at {place_of(level)} {size if offset is not None or is_compact else 0} of {level.size} '
-                                'bytes were written')
+                written = size if offset is not None or is_compact else 0
+                raise UserError(f'at {place_of(level)} {written} of {level.size} bytes were written')
             if not is_compact:
                 extents.append(np.array([[offset, size]], np.int64))
             continue
@@ -253,7 +253,8 @@ def check_places(levels: list[h5py.Dataset], tables: list[np.ndarray | None]) ->
         raise UserError(f'is damaged (data at byte {max(ends.max(), -places[0, 0])} of {file_bytes})')
     twice = np.flatnonzero(ends[:-1] > places[1:, 0])
     if len(twice):
-        raise UserError(f'is damaged (the data of {len(twice)} chunks overlap, first at byte {places[twice[0] + 1, 0]})')
+        raise UserError(f'is damaged (the data of {len(twice)} chunks overlap, first at byte '
+                        f'{places[twice[0] + 1, 0]})')
 
 
 def _check_sizes(level, table):
@@ -269,8 +270,8 @@ def _check_sizes(level, table):
         wrong = table[:, 1] > chunk_bytes + chunk_bytes // 8 + 1024
         wrong |= table[:, 1] * MAX_DEFLATION < chunk_bytes
     if wrong.any():
-        raise UserError(f'is damaged (at {place_of(level)} {np.count_nonzero(wrong)} chunks of {chunk_bytes} bytes have '
-                        f'other sizes in the file, such as {table[wrong][0, 1]})')
+        raise UserError(f'is damaged (at {place_of(level)} {np.count_nonzero(wrong)} chunks of {chunk_bytes} bytes '
+                        f'have other sizes in the file, such as {table[wrong][0, 1]})')
 
 
 def filters_of(level: h5py.Dataset) -> list[int]:

@@ -252,8 +252,8 @@ def check_parts(levels: Levels, above: tuple[str, ...] = ()) -> None:
 def open_part(h5_path: AnyPath, part_path: str, above: tuple[str, ...] = ()) -> tuple[h5py.File, Levels]:
     """:func:`open_levels` of one of the files of which a virtual dataset consists; see :func:`check_parts`."""
     if os.path.realpath(part_path) in above:
-        raise UserError(f'h5_path={h5_path!r}: consists of {part_path}, which consists of it; join the parts again with '
-                        '`python dataset_tool.py merge`')
+        raise UserError(f'h5_path={h5_path!r}: consists of {part_path}, which consists of it; join the parts again '
+                        'with `python dataset_tool.py merge`')
     if len(above) > MAX_DEPTH:
         raise UserError(f'h5_path={h5_path!r}: virtual datasets of virtual datasets, more than {MAX_DEPTH} deep; copy '
                         'it into a plain one')

@@ -301,8 +301,9 @@ def finish_publishing(h5_path: AnyPath) -> None:
         h5, _levels = hdf5_format.open_levels(h5_path)
         with h5, contextlib.redirect_stdout(None):
             found = hdf5_format.find_labels(h5, h5_path)
-        if found is not None and os.path.basename(found).startswith(os.path.basename(hdf5_format.labels_path(h5_path)) + '.'):
-            publish(found, hdf5_format.labels_path(h5_path))
+        labels_path = hdf5_format.labels_path(h5_path)
+        if found is not None and os.path.basename(found).startswith(os.path.basename(labels_path) + '.'):
+            publish(found, labels_path)
 
 
 class _OutputFile(io.FileIO):

@@ -163,8 +163,8 @@ def read_idx(path: AnyPath, ndim: int) -> np.ndarray:
                 shape = [int(length) for length in np.frombuffer(header, '>u4', ndim, offset=4)]
                 claimed = math.prod(shape)
                 if claimed > most:
-                    raise UserError(f'{path}: claims {claimed} bytes of {"x".join(map(str, shape))} numbers; at most {most} '
-                                    'are read of so large a file; download it again')
+                    raise UserError(f'{path}: claims {"x".join(map(str, shape))} = {claimed} bytes; at most {most} are '
+                                    'read of so large a file; download it again')
                 data = stream.read(claimed + 1)     # At the end, gzip compares its checksum.
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f'{path}: is damaged or cut off ({error}); download it again') from error

@@ -62,7 +62,7 @@ def lsun(lmdb_dir: AnyPath, resolution: int = 256, max_images: int | None = None
 def check_lmdb(lmdb_dir: AnyPath) -> None:
     """Raise UserError where there is no database in a folder, or no package to read it."""
     try:
-        import lmdb     # noqa: F401
+        import lmdb  # noqa: F401
     except ImportError as error:
         raise UserError('create_lsun: needs the package that reads LMDB files; pip install lmdb') from error
     check_regular(data_path(lmdb_dir))
@@ -75,8 +75,10 @@ def check_lmdb(lmdb_dir: AnyPath) -> None:
 
 def read_records(lmdb_dir: AnyPath, start: int, stop: int) -> Iterator[Record]:
     """Keys and values number `start` to `stop` - 1 of a database, in the order of the keys."""
-    if start < stop:
-        yield from read_in_child(data_path(lmdb_dir), lmdb_records, os.fspath(lmdb_dir), start, stop)
+    if start >= stop:
+        return iter(())
+    records = read_in_child(data_path(lmdb_dir), lmdb_records, os.fspath(lmdb_dir), start, stop)
+    return ((key, value) for key, value in records)
 
 
 def decode_records(records: Iterable[Record], resolution: int) -> Iterator[np.ndarray]:

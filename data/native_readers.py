@@ -41,8 +41,8 @@ def _lmdb_transaction(lmdb_dir):
             # LMDB maps the file into memory: to read a page behind its end would end the process.
             needed = (env.info()['last_pgno'] + 1) * env.stat()['psize']
             if os.path.getsize(path) < needed:
-                raise UserError(f'{path}: is cut off: has {os.path.getsize(path)} bytes of {needed}; unpack or download '
-                                'it again')
+                raise UserError(f'{path}: is cut off: has {os.path.getsize(path)} bytes of {needed}; unpack or '
+                                'download it again')
             with env.begin() as transaction:
                 yield transaction, env.stat()['entries']
     except lmdb.Error as error:
@@ -56,8 +56,8 @@ def lmdb_entries(lmdb_dir: str) -> Iterator[tuple[bytes]]:
         pass
     most = os.path.getsize(path) // MIN_RECORD_BYTES
     if entries > most:
-        raise UserError(f'{path}: is damaged: it claims {entries} records, in so small a file there are at most {most}; '
-                        'unpack or download it again')
+        raise UserError(f'{path}: is damaged: it claims {entries} records, in so small a file there are at most '
+                        f'{most}; unpack or download it again')
     yield (str(entries).encode(),)
 
 

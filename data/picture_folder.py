@@ -300,8 +300,8 @@ def json_labels(content: bytes, names: list[str]) -> np.ndarray | None:
     labels = [by_name[name] for name in names]
     if all(isinstance(label, int) and not isinstance(label, bool) and label >= 0 for label in labels):
         if max(labels) >= MAX_CLASSES or (max(labels) + 1) * len(labels) * 4 > MAX_ONE_HOT_BYTES:
-            raise UserError(f'{LABELS_FILE}: has the class {short_repr(max(labels))} for one of {len(labels)} images; at '
-                            f'most {MAX_CLASSES - 1}, and {MAX_ONE_HOT_BYTES} bytes of one-hot labels; {cure}')
+            raise UserError(f'{LABELS_FILE}: has the class {short_repr(max(labels))} for one of {len(labels)} images; '
+                            f'at most {MAX_CLASSES - 1}, and {MAX_ONE_HOT_BYTES} bytes of one-hot labels; {cure}')
         return one_hot(labels, max(labels) + 1)
     try:
         array = np.array(labels, np.float32)

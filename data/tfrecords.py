@@ -14,7 +14,7 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -169,7 +169,7 @@ def index_records(path: str) -> np.ndarray:
     return np.array(offsets, dtype=np.int64)
 
 
-def read_length(file: BinaryIO, path: str, number: int) -> int:
+def read_length(file: IO[bytes], path: str, number: int) -> int:
     """Length in bytes of the record that begins where `file` stands."""
     header = file.read(HEADER.size)
     if len(header) < HEADER.size:
@@ -181,7 +181,7 @@ def read_length(file: BinaryIO, path: str, number: int) -> int:
     return length
 
 
-def read_image(file: BinaryIO, path: str, offsets: np.ndarray, number: int,
+def read_image(file: IO[bytes], path: str, offsets: np.ndarray, number: int,
                expected_shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Image number `number`, (C, H, W) uint8, of an open file."""
     file.seek(offsets[number])
@@ -195,12 +195,13 @@ def read_image(file: BinaryIO, path: str, offsets: np.ndarray, number: int,
         features = parse_example(data)
         shape, pixels = tuple(features['shape']), b''.join(features['data'])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f'{path}: record {number} holds no image ({one_line(error)}); this is not a data set of the 2018 '
-                        'release') from error
-    if len(shape) != 3 or not all(isinstance(length, int) and length > 0 for length in shape) or len(pixels) != math.prod(shape) \
-            or not is_power_of_two(shape[1]) or shape != (expected_shape or shape):
-        raise UserError(f'{path}: record {number} has {len(pixels)} bytes and the shape {short_repr(shape)}; need bytes of '
-                        f'the shape {expected_shape or "(C, H, W), H a power of two"}')
+        raise UserError(f'{path}: record {number} holds no image ({one_line(error)}); this is not a data set of the '
+                        '2018 release') from error
+    is_shape = len(shape) == 3 and all(isinstance(length, int) and length > 0 for length in shape)
+    if not is_shape or len(pixels) != math.prod(shape) or not is_power_of_two(shape[1]) \
+            or shape != (expected_shape or shape):
+        raise UserError(f'{path}: record {number} has {len(pixels)} bytes and the shape {short_repr(shape)}; need '
+                        f'bytes of the shape {expected_shape or "(C, H, W), H a power of two"}')
     return np.frombuffer(pixels, np.uint8).reshape(shape)
 
 

@@ -54,20 +54,21 @@ def video_writer(path: str, fps: float) -> Iterator[Callable[[Image.Image], None
             size = tuple(length + length % 2 for length in image.size)
             if encoder is None:
                 encoder = start_encoder(imageio_ffmpeg.get_ffmpeg_exe(), temporary, size, fps, said)
+            assert encoder.stdin is not None
             encoder.stdin.write(image.convert('RGB').crop((0, 0, *size)).tobytes())
 
         try:
             yield write
             if encoder is None:
                 raise UserError(f'{path}: no images for a video')
-            encoder.stdin.close()
-            if encoder.wait():
+            encoder.communicate()       # Ends its input and waits.
+            if encoder.returncode:
                 raise OSError(f'ffmpeg ended with exit status {encoder.returncode}')
             publish(temporary, path)
         except OSError as error:        # It stops reading when it has failed.
             if encoder is not None:
-                encoder.kill()
-                encoder.wait()
+                with contextlib.suppress(subprocess.TimeoutExpired):    # It says why before it ends.
+                    encoder.wait(10)
             reason = last_line(said) or error.strerror or error
             raise UserError(f'{path}: cannot be written ({one_line(reason)}); choose another folder or make '
                             'room') from error
@@ -75,8 +76,8 @@ def video_writer(path: str, fps: float) -> Iterator[Callable[[Image.Image], None
             if encoder is not None:
                 encoder.kill()
                 encoder.wait()
-                with contextlib.suppress(OSError):      # What it has not read any more.
-                    encoder.stdin.close()
+                with contextlib.suppress(OSError, ValueError):      # What it has not read any more.
+                    encoder.communicate()
             with contextlib.suppress(FileNotFoundError):
                 os.remove(temporary)
 
