@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
@@ -28,7 +29,7 @@ START = 'import sys; sys.path[:] = {path!r}; from common.child import serve; fro
 
 
 def read_in_child(path: AnyPath, read: Callable[..., Iterable[tuple[Any, ...]]], *args: Any,
-                  max_memory: int | None = None) -> Iterator[Record]:
+                  max_memory: int | None = None, max_seconds: float | None = None) -> Iterator[Record]:
     """What ``read(*args)`` yields, computed by another process; its end, too, is the end of this generator.
 
     Parameters
@@ -41,11 +42,13 @@ def read_in_child(path: AnyPath, read: Callable[..., Iterable[tuple[Any, ...]]],
         Texts, numbers, None, or lists of them.
     max_memory : int, optional
         Bytes that the process may take at most, where the system can limit that.
+    max_seconds : float, optional
+        After which it is ended.
 
     Raises
     ------
     UserError
-        That of `read`, or: the process crashed or ran out of memory.
+        That of `read`, or: the process crashed, ran out of memory or took too long.
     """
     start = START.format(path=[os.path.abspath(folder) for folder in sys.path], module=read.__module__,
                          name=read.__name__)
@@ -54,7 +57,10 @@ def read_in_child(path: AnyPath, read: Callable[..., Iterable[tuple[Any, ...]]],
     process = subprocess.Popen([sys.executable, '-c', start], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                stderr=subprocess.DEVNULL, bufsize=BUFFER_BYTES, env=environment)
     assert process.stdin is not None and process.stdout is not None
+    clock = threading.Timer(max_seconds or 0, process.kill)
     try:
+        if max_seconds:
+            clock.start()
         with contextlib.suppress(BrokenPipeError):      # It ended at once: said below.
             process.stdin.write(json.dumps({'args': args, 'max_memory': max_memory}).encode())
             process.stdin.close()
@@ -63,12 +69,14 @@ def read_in_child(path: AnyPath, read: Callable[..., Iterable[tuple[Any, ...]]],
             process.stdout.read()       # Memory that was spoilt may end the process only now.
         process.wait()
     finally:
+        is_late = bool(max_seconds) and clock.finished.is_set()
+        clock.cancel()
         process.kill()
         process.stdout.close()
         process.wait()
     if process.returncode:
-        raise UserError(f'{os.fspath(path)}: is damaged: the process that read it ended by {_end_of(process)}; copy or '
-                        'download it again')
+        how = f'took more than {max_seconds:g} seconds' if is_late else f'ended by {_end_of(process)}'
+        raise UserError(f'{os.fspath(path)}: is damaged: the process that read it {how}; copy or download it again')
 
 
 def _records(stream: IO[bytes]) -> Iterator[Record]:

@@ -124,17 +124,15 @@ class ChunkReader:
         offset, size, mask = self.table[number].tolist()
         if not size:
             raise DamagedChunk('was never written')
-        if self.raw_file is None or not self.is_direct:
+        data = None if self.raw_file is None else os.pread(self.raw_file.fileno(), size, offset)
+        if data is None or not self.is_direct:
             place = tuple(int(step) * length for step, length in zip(
                 np.unravel_index(number, self.grid), self.chunk_shape, strict=True))
-            # HDF5 searches in the index, and can find another one there if it is damaged.
-            found = self.level.id.get_chunk_info_by_coord(place)
-            if (found.byte_offset, found.size, found.filter_mask) != (offset, size, mask):
+            # HDF5 searches in the index, and can find another chunk there, or none, if it is damaged.
+            found_mask, found = self.level.id.read_direct_chunk(place)
+            if found_mask != mask or data not in (None, found):
                 raise DamagedChunk('the index of the file is damaged')
-        if self.raw_file is not None:
-            data = os.pread(self.raw_file.fileno(), size, offset)
-        else:
-            _mask, data = self.level.id.read_direct_chunk(place)
+            data = found
         if len(data) != size:
             raise DamagedChunk(f'{len(data)} of {size} bytes are there')
         return data

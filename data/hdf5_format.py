@@ -37,6 +37,7 @@ REPLACED_ATTRIBUTE = 'replaced_labels_sha256'
 MAX_ATTRIBUTE_BYTES = 60000                 # HDF5 stores no more than 64 KB.
 LABELS_PATTERN = r'-labels\.npy(\..*\.tmp)?$'      # Also those that a killed writer has not renamed yet.
 LISTED_ROWS = 10
+TRY_SECONDS = 20            # For opening a small file, which takes less than one. There are files that take for ever.
 MAX_DEPTH = 8               # Of virtual datasets that consist of virtual ones.
 OTHER_VIRTUAL = 'is a virtual dataset of another kind than `python dataset_tool.py merge` makes'
 LISTED_NAMES = 10           # At most this many wrong names in a file are listed.
@@ -111,7 +112,7 @@ def _open_levels(h5_path, above):
 @functools.lru_cache
 def _try_in_child(h5_path, *_version):
     """Raise UserError if HDF5 crashes when it opens this version of a file."""
-    for _record in read_in_child(h5_path, try_hdf5, h5_path):
+    for _record in read_in_child(h5_path, try_hdf5, h5_path, max_seconds=TRY_SECONDS):
         pass
 
 
