@@ -156,7 +156,7 @@ def check_levels(h5: h5py.File) -> Levels:
     # One byte of the name of the finest level is wrong, and the next one would be taken for it.
     larger = finest.shape[:2] + (2 * resolution,) * 2
     for name in [name for name in names if name not in {f'data{res}x{res}' for res in expected}][:LISTED_NAMES]:
-        if getattr(_open_level(h5, name), 'shape', None) == larger:
+        if _shape_of(h5, name) == larger:
             raise UserError(f'{short_repr(name)}: has images of data{larger[2]}x{larger[2]}, which is missing')
     return {res: levels[res] for res in expected}
 
@@ -170,6 +170,14 @@ def _open_level(h5, name):
         if isinstance(error, UserError):
             raise
         raise UserError(f'{name}: cannot be read ({one_line(error.args[0] if error.args else error)})') from error
+
+
+def _shape_of(h5, name):
+    """The shape of a dataset, None if it is something else that does not matter."""
+    try:
+        return getattr(_open_level(h5, name), 'shape', None)
+    except UserError:
+        return None
 
 
 def read_shard(h5: h5py.File) -> tuple[int, int] | None:
