@@ -1,4 +1,4 @@
-"""Files within .zip files of strangers, inflated no further than what they may hold."""
+"""Bounds of decompression, and files within .zip files of strangers: inflated no further than what they may hold."""
 
 import lzma
 import struct
@@ -8,6 +8,7 @@ import zlib
 from common.errors import UserError, one_line
 from common.files import AnyPath, check_regular
 
+MAX_DEFLATION = 1032            # gzip and zlib make nothing smaller than by this factor (zlib's manual).
 MAX_MEMBER_BYTES = 1 << 31      # The largest picture that is decoded, 16 bit RGBA, has 1.4 GB.
 # A smaller member may shrink as well as it can: a picture of one colour does. A larger one that shrinks this well is
 # likely made to fill memory; photos, even as BMP, shrink by less than ten.

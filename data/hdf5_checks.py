@@ -13,11 +13,11 @@ import numpy as np
 
 from common.errors import UserError, one_line
 from common.files import AnyPath
+from data.archives import MAX_DEFLATION
 
 # 16384x16384 RGB has 0.8 GB, the paper's largest images 3 MB. Also of a chunk, which is inflated in memory.
 MAX_IMAGE_BYTES = 1 << 30
 MAX_IMAGES = 1 << 28            # LSUN has 60 million. Training holds a shuffled order, 8 bytes an image.
-MAX_DEFLATION = 1032            # gzip, the strongest of `FILTERS`, makes nothing smaller than this (zlib's manual).
 MAX_ATTRIBUTE_BYTES = 64 << 10  # HDF5 stores no more in the ordinary way.
 MAX_VIRTUAL_BYTES = 1 << 26     # Of a file of virtual datasets: it has no images, and some 2 KB for each part.
 MAX_LINKS = 16                  # Soft links one after the other.
@@ -139,7 +139,7 @@ def check_claims(level: h5py.Dataset) -> None:
         if number == h5py.h5z.FILTER_LZF and values[2:3] not in ((), (0,), (math.prod(level.chunks),)):
             raise UserError(f'{name}: is damaged (lzf claims chunks of {values[2]} bytes)')
     file_bytes = size_of(level.file)
-    most = file_bytes * (MAX_DEFLATION if filters else 1)
+    most = file_bytes * (MAX_DEFLATION if filters else 1)       # gzip is the strongest of `FILTERS`.
     if len(level) * image_bytes > most:
         raise UserError(f'{name}: claims {len(level)} images of {image_bytes} bytes; in a file of {file_bytes} bytes '
                         f'there are at most {most}')

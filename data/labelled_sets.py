@@ -21,9 +21,10 @@ import scipy.ndimage
 from common.child import read_in_child
 from common.errors import UserError
 from common.files import AnyPath, check_regular, open_input
+from data.archives import MAX_DEFLATION
 from data.hdf5_format import is_power_of_two
 from data.image_source import ImageSource, array_source, check_count, group_size, one_hot
-from data.native_readers import MAT_MEMORY, MAX_DEFLATION, mat_arrays
+from data.native_readers import MAT_MEMORY, mat_arrays
 
 MNIST_IMAGES = {'train': 60000, 'test': 10000}
 CIFAR_IMAGES = {'train': 50000, 'test': 10000}
@@ -90,7 +91,8 @@ def mnist(mnist_dir: AnyPath, split: str = 'train', expected_images: int | None 
         A file is missing, cut off or another one, or the number of images is not the expected one.
     """
     splits, expected_images = choose_splits(split, MNIST_IMAGES, expected_images)
-    parts, labels = zip(*[read_mnist(mnist_dir, {'test': 't10k'}.get(name, name)) for name in splits], strict=True)
+    parts, labels = zip(*[read_mnist(mnist_dir, {'test': 't10k'}.get(name, name), expected_images)
+                          for name in splits], strict=True)
     check_count(mnist_dir, sum(map(len, parts)), expected_images, 'download it again')
     return array_source(parts, np.concatenate(labels), DIGITS)
 
@@ -115,8 +117,8 @@ def mnist_rgb(mnist_dir: AnyPath, num_images: int = 1000000, seed: int = 123,
         raise UserError(f'--num-images {num_images}: must be at least 1')
     if not 0 <= seed < 2 ** 32:
         raise UserError(f'--seed {seed}: must be from 0 to 2^32 - 1')
-    digits, _labels = read_mnist(mnist_dir, 'train')
     _splits, expected_images = choose_splits('train', MNIST_IMAGES, expected_images)
+    digits, _labels = read_mnist(mnist_dir, 'train', expected_images)
     check_count(mnist_dir, len(digits), expected_images, 'download it again')
     chosen = np.random.RandomState(seed).randint(len(digits), size=(num_images, 3))
     step = group_size(3, 32)
@@ -128,15 +130,18 @@ def mnist_rgb(mnist_dir: AnyPath, num_images: int = 1000000, seed: int = 123,
     return ImageSource(num_images, 32, 3, read)
 
 
-def read_mnist(mnist_dir: AnyPath, prefix: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 1, 32, 32) uint8 and one-hot labels of a part of MNIST, 'train' or 't10k'."""
+def read_mnist(mnist_dir: AnyPath, prefix: str, expected_images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 1, 32, 32) uint8 and one-hot labels of a part of MNIST, 'train' or 't10k'.
+
+    No more than `expected_images` are read; 0: any number.
+    """
     arrays = {}
     for kind, ndim in (('images', 3), ('labels', 1)):
         # The usual names, and those that some archives have.
         names = [f'{prefix}-{kind}{dash}idx{ndim}-ubyte{suffix}' for dash in '-.' for suffix in ('', '.gz')]
         path = find_file(mnist_dir, ('raw', os.path.join('MNIST', 'raw')), names,
                          'give the folder of the four files of MNIST')
-        arrays[kind] = read_idx(path, ndim)
+        arrays[kind] = read_idx(path, ndim, expected_images)
     images = arrays['images']
     if images.shape[1:] != (28, 28):
         raise UserError(f'{mnist_dir}: the images of {prefix} are {images.shape[1]}x{images.shape[2]}, those of MNIST '
@@ -145,10 +150,11 @@ def read_mnist(mnist_dir: AnyPath, prefix: str) -> tuple[np.ndarray, np.ndarray]
     return np.pad(images, ((0, 0), (2, 2), (2, 2)))[:, np.newaxis], one_hot(classes, 10)
 
 
-def read_idx(path: AnyPath, ndim: int) -> np.ndarray:
+def read_idx(path: AnyPath, ndim: int, most_rows: int = 0) -> np.ndarray:
     """An array of bytes out of an IDX file, compressed by gzip or not, whatever its name says.
 
-    No more is decompressed than its header claims, and no more is claimed than can be in the file.
+    No more is decompressed than its header claims, and no more is claimed than can be in the file, nor more than
+    `most_rows`, unless that is 0.
     """
     header_bytes = 4 + 4 * ndim
     try:
@@ -161,6 +167,8 @@ def read_idx(path: AnyPath, ndim: int) -> np.ndarray:
                 if header[:4] != bytes([0, 0, 8, ndim]) or len(header) < header_bytes:
                     raise UserError(f'{path}: is no IDX file of bytes with {ndim} axes; download it again')
                 shape = [int(length) for length in np.frombuffer(header, '>u4', ndim, offset=4)]
+                if shape[0] > most_rows:
+                    check_count(path, shape[0], most_rows, 'download it again')
                 claimed = math.prod(shape)
                 if claimed > most:
                     raise UserError(f'{path}: claims {"x".join(map(str, shape))} = {claimed} bytes; at most {most} are '

@@ -14,11 +14,11 @@ import numpy as np
 
 from common.errors import UserError, one_line
 from common.files import AnyPath
+from data.archives import MAX_DEFLATION
 
 MIN_RECORD_BYTES = 10           # That LMDB takes for an entry: a node's header of 8, a pointer of 2.
 MAX_MAT_BYTES = 4 << 30         # SVHN's extra images have 1.6 GB.
 MAT_MEMORY = 3 * MAX_MAT_BYTES  # The array, the bytes it is made of, and room for the libraries.
-MAX_DEFLATION = 1032            # Compressed variables are not smaller than this (zlib's manual).
 MAX_OBJECTS = 100              # Of an HDF5 file that are tried.
 SLICE_BYTES = 1 << 24           # An array is sent in slices.
 
