@@ -16,6 +16,16 @@ class WriteError(UserError):
     """A file cannot be written: disk full, no permission, no such folder."""
 
 
+def one_line(text: object) -> str:
+    """A text, or the name of a file, on one line: line breaks and what else cannot be printed are escaped.
+
+    Bytes are decoded; names of files with bytes that are not UTF-8 keep them as ``\\xNN``.
+    """
+    text = text.decode(errors='surrogateescape') if isinstance(text, bytes) else str(text)
+    return ''.join(char if char.isprintable() else f'\\x{ord(char) - 0xdc00:02x}' if 0xdc80 <= ord(char) <= 0xdcff
+                   else char.encode('unicode_escape').decode() for char in text)
+
+
 def did_you_mean(word: object, candidates: Iterable[object], cutoff: float = 0.6) -> str:
     """``"; did you mean 'nearest candidate'?"`` for the end of an error message, '' where nothing is near."""
     matches = difflib.get_close_matches(str(word), [str(candidate) for candidate in candidates], n=1, cutoff=cutoff)
@@ -48,7 +58,8 @@ def exit_status(script: str, work: Callable[[], int | None],
         begin_work()
         return work() or 0
     except mistakes as error:
-        print(f'{script}: error: {error}', file=sys.stderr)
+        # Names of files can have line breaks.
+        print(f'{script}: error: {one_line(error)}', file=sys.stderr)
         return 1
     except MemoryError as error:
         print(f'{script}: error: out of memory{f" ({error})" if str(error) else ""}; ask for less at once',

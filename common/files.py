@@ -8,17 +8,39 @@ import pickle
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import filelock
 
-from common.errors import WriteError
+from common.errors import UserError, WriteError
 
 AnyPath = str | os.PathLike[str]
 
 TEMPORARY_SUFFIX = '.tmp'
 _temporary_counter = itertools.count()
+
+
+def check_regular(path: AnyPath) -> None:
+    """Raise UserError if `path` is a pipe, a socket or a device: to read it can wait for ever, or never end.
+
+    Call it before a library opens a file that the user names, or a stranger packed. Whether there is such a file at
+    all, and whether it is a folder, opening it tells.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = 'a pipe' if stat.S_ISFIFO(mode) else 'a socket' if stat.S_ISSOCK(mode) else 'a device'
+        raise UserError(f'{os.fspath(path)}: is {kind}, and only files are read; give a file')
+
+
+def open_input(path: AnyPath, mode: str = 'rb', **open_kwargs: Any) -> IO[Any]:
+    """``open`` for reading, after :func:`check_regular`."""
+    check_regular(path)
+    return open(path, mode, **open_kwargs)
 
 
 def temporary_path(path: AnyPath) -> str:
@@ -59,12 +81,16 @@ def process_exists(pid: int) -> bool:
     return True
 
 
-def publish(temporary: AnyPath, path: AnyPath) -> None:
-    """Give the finished file `temporary` its real name, its content safely on the disk first, and the name after."""
+def publish(temporary: AnyPath, path: AnyPath, and_folder: bool = True) -> None:
+    """Give the finished file `temporary` its real name, its content safely on the disk first, and the name after.
+
+    Without `and_folder` the name gets there some time later.
+    """
     _fsync(temporary)
     os.replace(temporary, path)
-    with contextlib.suppress(OSError):      # Not all file systems let a folder be opened.
-        _fsync(os.path.dirname(path) or '.')
+    if and_folder:
+        with contextlib.suppress(OSError):      # Not all file systems let a folder be opened.
+            _fsync(os.path.dirname(path) or '.')
 
 
 def _fsync(path):

@@ -12,8 +12,6 @@ import dataclasses
 import hashlib
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,7 +20,9 @@ import scipy.fft
 import scipy.ndimage
 from PIL import Image
 
-from common.files import AnyPath
+from common.errors import UserError, one_line
+from common.files import AnyPath, open_input
+from data.archives import open_archive, read_member
 from data.pictures import formats
 from data.pillow_2015 import ROWS_PER_BLOCK, resize, transform_exactly, transform_fast
 
@@ -31,6 +31,10 @@ Region = tuple[slice, slice]    # Rows and columns.
 
 SIZE = 1024                 # Side of the finished images.
 SUPERSAMPLING = 4           # The face is cut out this much larger, then reduced.
+MAX_TOKEN_BYTES = 1 << 24   # The differences of the release have 1 to 4 MB.
+MAX_PHOTO_BYTES = 1 << 28   # Of a photo's file; CelebA's have up to 10 MB.
+MIN_ZOOM, MAX_ZOOM = 2.0 ** -8, 2.0 ** 6    # Of a face's square: photos have 16 to 260000 pixels along a side.
+MAX_COORDINATE = 1 << 20    # Of its corners, in pixels.
 BLUR_TRUNCATE = 4.0         # Standard deviations after which scipy.ndimage cuts a Gaussian off.
 
 
@@ -74,6 +78,12 @@ def decode_jpeg(path: AnyPath) -> np.ndarray:
     if jpeglib.version.get() != '8d':
         jpeglib.version.set('8d')
     try:
+        # That it is a picture, and of how many pixels, before it is decoded by a library without limits.
+        with Image.open(path, formats=['JPEG']):
+            pass
+    except Exception as error:      # Pillow's decoders raise whatever they stumble over.
+        raise BadImage(f'{path}: cannot be decoded as JPEG ({one_line(error)})') from error
+    try:
         pixels = jpeglib.read_spatial(os.fspath(path)).spatial
     except OSError as error:
         raise BadImage(f'{path}: cannot be decoded as JPEG ({error})') from error
@@ -102,11 +112,11 @@ def read_token(delta_dir: AnyPath, idx: int) -> bytes:
     path = zip_path(delta_dir, idx)
     member = f'delta{idx:05d}.dat'
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(member)
+        with open_archive(path) as archive:
+            return read_member(archive, member, MAX_TOKEN_BYTES)
     except KeyError as error:
         raise BadImage(f'{path}: has no {member}, which image {idx} needs; download it again') from error
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+    except UserError as error:
         raise BadImage(f'{path}: {member} cannot be read ({error}); download it again') from error
 
 
@@ -133,7 +143,15 @@ def decrypt_delta(token: bytes, jpeg_bytes: bytes, name: str) -> np.ndarray | No
         compressed = Fernet(base64.urlsafe_b64encode(key)).decrypt(token)
     except InvalidToken:
         return None
-    return np.frombuffer(bz2.decompress(compressed), np.uint8).reshape(3, SIZE, SIZE)
+    try:
+        pixels = bz2.BZ2Decompressor().decompress(compressed, 3 * SIZE * SIZE + 1)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadImage(f'the difference of {name} cannot be decompressed ({error}); download the deltas '
+                       'again') from error
+    if len(pixels) != 3 * SIZE * SIZE:
+        raise BadImage(f'the difference of {name} has another number of bytes than {3 * SIZE * SIZE}; download the '
+                       'deltas again')
+    return np.frombuffer(pixels, np.uint8).reshape(3, SIZE, SIZE)
 
 
 def image_md5(image: np.ndarray) -> str:
@@ -165,10 +183,12 @@ def make_image(entry: ListEntry, celeba_dir: AnyPath, delta_dir: AnyPath) -> tup
     check_files(entry, celeba_dir, delta_dir)
     path = photo_path(celeba_dir, entry.orig_file)
     try:
-        with open(path, 'rb') as jpeg_file:
-            jpeg_bytes = jpeg_file.read()
+        with open_input(path) as jpeg_file:
+            jpeg_bytes = jpeg_file.read(MAX_PHOTO_BYTES + 1)
     except OSError as error:
         raise BadImage(f'{path}: cannot be read ({error.strerror})') from error
+    if len(jpeg_bytes) > MAX_PHOTO_BYTES:
+        raise BadImage(f'{path}: has more than {MAX_PHOTO_BYTES} bytes; need the photo of CelebA')
     # The token is sealed with the bytes of the right photo: a wrong one is found before any work is done.
     delta = decrypt_delta(read_token(delta_dir, entry.idx), jpeg_bytes, entry.orig_file)
     if delta is None:
@@ -286,6 +306,9 @@ def plan_alignment(landmarks: np.ndarray, size: tuple[int, int]) -> Plan:
     Plan
     """
     quad, zoom = face_square(landmarks)
+    if not (np.isfinite(quad).all() and np.abs(quad).max() < MAX_COORDINATE and MIN_ZOOM < zoom < MAX_ZOOM):
+        raise BadImage(f'landmarks {np.asarray(landmarks).tolist()}: are not those of a face in a photo of {size[0]}x'
+                       f'{size[1]} pixels')
     quads, zooms = {'start': quad}, {'start': zoom}
 
     # Shrink a photo that is much too large.
@@ -293,6 +316,8 @@ def plan_alignment(landmarks: np.ndarray, size: tuple[int, int]) -> Plan:
     if shrink > 1:
         size = round(size[0] / shrink), round(size[1] / shrink)
         quad, zoom = quad / np.float32(shrink), zoom * shrink
+        if min(size) < 1:
+            raise BadImage(f'landmarks {np.asarray(landmarks).tolist()}: are those of another, larger photo')
     shrunk_size = size
     quads['shrink'], zooms['shrink'] = quad, zoom
 

@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from common.arguments import number_ranges
 from common.console import progress
 from common.errors import UserError
-from common.files import TEMPORARY_SUFFIX, AnyPath, atomic_write
+from common.files import TEMPORARY_SUFFIX, AnyPath, atomic_write, check_regular, open_input
 from common.images import save_image
 from common.machine import num_cores
 from data import celebahq
@@ -52,7 +52,7 @@ def warn(text: str) -> None:
 
 def read_lines(path: AnyPath, cure: str) -> list[str]:
     try:
-        with open(path, encoding='ascii') as list_file:
+        with open_input(path, 'r', encoding='ascii') as list_file:
             return list_file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'{path}: cannot be read ({getattr(error, "strerror", None) or "is no text"}); '
@@ -251,9 +251,10 @@ def write_part(image: np.ndarray, path: AnyPath) -> None:
 def read_part(entry: celebahq.ListEntry, work_dir: AnyPath) -> np.ndarray | None:
     """A finished image, (3, 1024, 1024) uint8, or None if its file is missing or damaged."""
     try:
+        check_regular(part_path(work_dir, entry.idx))
         with Image.open(part_path(work_dir, entry.idx), formats=['PNG']) as image:
             pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     return pixels if celebahq.image_md5(pixels) == entry.final_md5 else None
 

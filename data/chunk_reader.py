@@ -1,7 +1,7 @@
 """Reads images out of an HDF5 file in many threads at once, past the lock of the HDF5 library.
 
-HDF5 lets one thread in at a time, decompression included. Here it only says where the chunks of a level lie; they are
-then read and decompressed without it.
+HDF5 lets one thread in at a time, decompression included. Here it only says where the chunks of a level lie, which is
+checked before anything is read; they are then read and decompressed without it, to their own size and no further.
 """
 
 import bisect
@@ -17,7 +17,15 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
-from data.hdf5_format import open_part, read_image, virtual_parts
+from common.errors import UserError
+from data.hdf5_checks import (
+    CHECKSUM_BYTES,
+    check_places,
+    chunk_grid,
+    filters_of,
+    find_chunks,
+)
+from data.hdf5_format import open_part, read_image, unreadable_image, virtual_parts
 
 inflater: types.ModuleType
 try:
@@ -28,26 +36,33 @@ except ImportError:
     inflater = zlib
 
 
+class DamagedChunk(ValueError):
+    """A chunk that is not the data of a whole one: a few words on why."""
+
+
 class ChunkReader:
     """Reads the images of one level; any number of threads may call :meth:`read`.
 
-    What it cannot read itself, HDF5 reads: layouts other than whole images in chunks, filters other than gzip, chunks
-    that are damaged or were never written.
+    Chunks of whole images that have passed gzip or nothing are decoded here. Other layouts HDF5 reads, after their
+    chunks were found to have the right size: it would not notice.
 
     Parameters
     ----------
     level : h5py.Dataset, shape (N, C, r, r), uint8
     raw_file : file or None
-        The file of `level`, see :func:`open_raw`. None: HDF5 reads everything.
+        The file of `level`, see :func:`open_raw`. None: HDF5 reads what is stored.
     """
 
     def __init__(self, level: h5py.Dataset, raw_file: io.FileIO | None) -> None:
         self.level = level
         self.raw_file = raw_file
         self.chunk_shape = level.chunks
-        self.chunks: np.ndarray | None = None   # See find_chunks.
-        self.chunks_found = raw_file is None
-        self.lock = threading.Lock()    # Guards the two above.
+        self.grid = chunk_grid(level) if self.chunk_shape else ()
+        self.filters = filters_of(level)
+        self.is_direct = self.chunk_shape is not None and self.chunk_shape[1:] == level.shape[1:] and set(
+            self.filters) <= {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}
+        self.table: np.ndarray | None = None    # See find_chunks; None until then, and where there are no chunks.
+        self.lock = threading.Lock()            # Guards the table.
 
     def read(self, index: int) -> np.ndarray:
         """One image, (C, r, r) uint8; not to be written to.
@@ -57,12 +72,17 @@ class ChunkReader:
         UserError
             The file is damaged there.
         """
-        data = None
         chunks = self.find_chunks()
-        if chunks is not None:
-            chunk, place = divmod(index, self.chunk_shape[0])
-            data = self.read_chunk(*chunks[chunk].tolist())
-        if data is None:
+        if chunks is None:
+            return read_image(self.level, index)
+        row, place = divmod(index, self.chunk_shape[0])
+        across = math.prod(self.grid[1:])
+        try:
+            for number in range(row * across, (row + 1) * across):
+                data = self.decode(self.stored(number), int(chunks[number, 2]))
+        except (DamagedChunk, OSError, RuntimeError) as error:
+            raise unreadable_image(self.level, index, error) from error
+        if not self.is_direct:
             return read_image(self.level, index)
         offset = place * math.prod(self.chunk_shape[1:])
         image: np.ndarray = np.ndarray(self.chunk_shape[1:], np.uint8, data, offset=offset)
@@ -70,36 +90,111 @@ class ChunkReader:
         return image if self.chunk_shape[0] == 1 else image.copy()
 
     def read_compressed(self, index: int) -> bytes | None:
-        """The compressed bytes of one image, or None where it shares a chunk with others or is not compressed."""
-        if self.chunk_shape is None or self.chunk_shape[0] != 1:
-            return None
+        """The compressed bytes of one image, found to be whole; None where it is not in a chunk of its own, or no gzip.
+
+        Raises
+        ------
+        UserError
+            The file is damaged there.
+        """
         chunks = self.find_chunks()
-        if chunks is None or self.raw_file is None:
+        if chunks is None or not self.is_direct or self.chunk_shape[0] != 1 or self.filters.count(
+                h5py.h5z.FILTER_DEFLATE) != 1:
             return None
-        offset, size, is_compressed = chunks[index].tolist()
-        data = os.pread(self.raw_file.fileno(), size, offset) if is_compressed else b''
-        return data if data and len(data) == size else None
+        mask = int(chunks[index, 2])
+        if mask >> self.filters.index(h5py.h5z.FILTER_DEFLATE) & 1:
+            return None
+        try:
+            data = self.stored(index)
+            self.decode(data, mask)
+        except (DamagedChunk, OSError, RuntimeError) as error:
+            raise unreadable_image(self.level, index, error) from error
+        return data
 
     def find_chunks(self) -> np.ndarray | None:
-        """Where all chunks are, see :func:`find_chunks`; found when it is first asked for."""
+        """Where all chunks are, see :func:`data.hdf5_checks.find_chunks`; found when it is first asked for."""
         with self.lock:
-            if not self.chunks_found:
-                self.chunks = find_chunks(self.level)
-                self.chunks_found = True
-        return self.chunks
+            if self.table is None and self.chunk_shape is not None:
+                self.table = find_chunks(self.level)
+            return self.table
 
-    def read_chunk(self, offset: int, size: int, is_compressed: int) -> bytes | None:
-        """The bytes of the images of one chunk, or None if that fails: then HDF5 has to say what is wrong."""
-        if self.raw_file is None:
-            return None
-        num_bytes = math.prod(self.chunk_shape)
-        try:
-            data = os.pread(self.raw_file.fileno(), size, offset)
-            if is_compressed:
-                data = inflater.decompress(data, bufsize=num_bytes)
-        except (OSError, inflater.error):
-            return None
-        return data if len(data) == num_bytes else None
+    def stored(self, number: int) -> bytes:
+        """The bytes of a chunk as they are in the file."""
+        assert self.table is not None
+        offset, size, mask = self.table[number].tolist()
+        if not size:
+            raise DamagedChunk('was never written')
+        data = None if self.raw_file is None else os.pread(self.raw_file.fileno(), size, offset)
+        if data is None or not self.is_direct:
+            place = tuple(int(step) * length for step, length in zip(
+                np.unravel_index(number, self.grid), self.chunk_shape, strict=True))
+            # HDF5 searches in the index, and can find another chunk there, or none, if it is damaged.
+            found_mask, found = self.level.id.read_direct_chunk(place)
+            if found_mask != mask or data not in (None, found):
+                raise DamagedChunk('the index of the file is damaged')
+            data = found
+        if len(data) != size:
+            raise DamagedChunk(f'{len(data)} of {size} bytes are there')
+        return data
+
+    def decode(self, data: bytes, mask: int) -> bytes:
+        """The pixels of a chunk; where :attr:`is_direct` is not set, so many bytes.
+
+        Raises
+        ------
+        DamagedChunk
+            They are more or fewer than a chunk has, or cannot be decompressed.
+        """
+        wanted = math.prod(self.chunk_shape)
+        for number, code in reversed(list(enumerate(self.filters))):
+            if mask >> number & 1 or code == h5py.h5z.FILTER_SHUFFLE:      # It leaves single bytes where they are.
+                continue
+            if code == h5py.h5z.FILTER_DEFLATE:
+                data = inflate(data, wanted + CHECKSUM_BYTES)
+            elif code == h5py.h5z.FILTER_FLETCHER32:        # HDF5 compares it.
+                data = data[:-CHECKSUM_BYTES]
+            elif lzf_length(data, wanted) == wanted:
+                data = bytes(wanted)
+            else:
+                raise DamagedChunk(f'lzf does not give {wanted} bytes')
+        if len(data) != wanted:
+            raise DamagedChunk(f'{len(data)} bytes where a chunk has {wanted}')
+        return data
+
+
+def inflate(data: bytes, most: int) -> bytes:
+    """Decompress what zlib's format holds, to at most so many bytes.
+
+    Raises
+    ------
+    DamagedChunk
+        There are more, it is cut off, or its checksum is another.
+    """
+    stream = inflater.decompressobj()
+    try:
+        pixels = stream.decompress(data, most + 1)
+    except inflater.error as error:
+        raise DamagedChunk(str(error)) from error
+    if len(pixels) > most:
+        raise DamagedChunk(f'more than {most} bytes where a chunk has no more')
+    if not stream.eof:
+        raise DamagedChunk('is cut off')
+    return pixels
+
+
+def lzf_length(data: bytes, most: int) -> int:
+    """How many bytes LZF data stand for, or some number above `most`."""
+    position = length = 0
+    while position < len(data) and length <= most:
+        control = data[position]
+        if control < 32:            # So many bytes as they are, and one.
+            length += control + 1
+            position += control + 2
+        else:                       # A copy of earlier ones; its length can take one more byte, its distance takes one.
+            is_long = control >= 224
+            length += (control >> 5) + 2 + (data[position + 1] if is_long and position + 1 < len(data) else 0)
+            position += 2 + is_long
+    return length if position == len(data) else most + 1
 
 
 class JoinedReader:
@@ -137,6 +232,9 @@ Reader = ChunkReader | JoinedReader
 def open_readers(h5: h5py.File, levels: list[h5py.Dataset]) -> Iterator[list[Reader]]:
     """Readers of some levels of an open file; what they open beside it is closed at the end of the block.
 
+    That all chunks are there, in the file and apart from each other, is checked here, see
+    :func:`data.hdf5_checks.check_places`.
+
     Parameters
     ----------
     h5 : h5py.File
@@ -145,6 +243,11 @@ def open_readers(h5: h5py.File, levels: list[h5py.Dataset]) -> Iterator[list[Rea
     Yields
     ------
     list of ChunkReader or JoinedReader
+
+    Raises
+    ------
+    UserError
+        Chunks are missing, or the index of the file is damaged.
     """
     with contextlib.ExitStack() as stack:
         yield _open_readers(h5, levels, stack)
@@ -156,7 +259,12 @@ def _open_readers(h5, levels, stack):
         raw_file = open_raw(h5)
         if raw_file is not None:
             stack.enter_context(raw_file)
-        return [ChunkReader(level, raw_file) for level in levels]
+        readers = [ChunkReader(level, raw_file) for level in levels]
+        try:
+            check_places(levels, [reader.find_chunks() for reader in readers])
+        except UserError as error:
+            raise UserError(f'h5_path={h5.filename!r}: {error}; make or copy the file again') from error
+        return readers
     part_readers = []
     for _start, _stop, path, _name in parts:
         part_h5, part_levels = open_part(h5.filename, path)
@@ -171,39 +279,3 @@ def open_raw(h5: h5py.File) -> io.FileIO | None:
     if h5.driver != 'sec2' or h5.userblock_size or not hasattr(os, 'pread'):
         return None
     return open(os.dup(h5.id.get_vfd_handle()), 'rb', buffering=0)
-
-
-def find_chunks(level: h5py.Dataset) -> np.ndarray | None:
-    """Where the chunks of a level lie in the file.
-
-    Parameters
-    ----------
-    level : h5py.Dataset, shape (N, C, r, r), uint8
-
-    Returns
-    -------
-    ndarray or None
-        (number of chunks, 3) int64: offset, size in the file, whether it is compressed; size 0 for chunks that were
-        never written. None where chunks are not whole images, or have passed other filters than gzip and shuffle;
-        shuffle leaves single bytes where they are.
-    """
-    shape = level.chunks
-    if shape is None or shape[1:] != level.shape[1:] or not hasattr(level.id, 'chunk_iter'):
-        return None
-    properties = level.id.get_create_plist()
-    filters = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]
-    if not set(filters) <= {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE} or len(set(filters)) < len(filters):
-        return None
-    # In a chunk's mask there is a bit for each filter that it was written without.
-    gzip_bit = 1 << filters.index(h5py.h5z.FILTER_DEFLATE) if h5py.h5z.FILTER_DEFLATE in filters else None
-    chunks = np.zeros((-(-len(level) // shape[0]), 3), dtype=np.int64)
-
-    def add(chunk):
-        is_compressed = gzip_bit is not None and not chunk.filter_mask & gzip_bit
-        chunks[chunk.chunk_offset[0] // shape[0]] = chunk.byte_offset, chunk.size, is_compressed
-
-    try:
-        level.id.chunk_iter(add)
-    except (OSError, RuntimeError):     # The index is damaged.
-        return None
-    return chunks

@@ -6,8 +6,10 @@ complete, the labels first: a file that has its name is complete and has its lab
 has labels, and which; files of the release have none.
 """
 
+import functools
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -16,8 +18,12 @@ import h5py
 import numpy as np
 
 from common.arrays import DamagedArrays, read_array
-from common.errors import UserError
-from common.files import TEMPORARY_SUFFIX, AnyPath
+from common.child import read_in_child
+from common.errors import UserError, one_line
+from common.files import TEMPORARY_SUFFIX, AnyPath, check_regular
+from common.options import short_repr
+from data.hdf5_checks import HDF5_ERRORS, check_claims, has_global_heap, open_object, read_attribute, told_damage
+from data.native_readers import try_hdf5
 
 Levels = dict[int, h5py.Dataset]    # By resolution, finest first.
 
@@ -26,8 +32,14 @@ LABEL_SIZE_ATTRIBUTE = 'label_size'         # Of a file with labels: the number 
 LABELS_ATTRIBUTE = 'labels_sha256'          # ... what tells its labels from others (labels_digest), ...
 CLASS_NAMES_ATTRIBUTE = 'class_names'       # ... and, where known, the names of the classes, as JSON.
 LABEL_ATTRIBUTES = (LABEL_SIZE_ATTRIBUTE, LABELS_ATTRIBUTE, CLASS_NAMES_ATTRIBUTE)
+# Of a file without labels that replaced one with labels: what tells those. They are deleted after it got its name.
+REPLACED_ATTRIBUTE = 'replaced_labels_sha256'
 MAX_ATTRIBUTE_BYTES = 60000                 # HDF5 stores no more than 64 KB.
+LABELS_PATTERN = r'-labels\.npy(\..*\.tmp)?$'      # Also those that a killed writer has not renamed yet.
 LISTED_ROWS = 10
+TRY_SECONDS = 20            # For opening a small file, which takes less than one. There are files that take for ever.
+MAX_DEPTH = 8               # Of virtual datasets that consist of virtual ones.
+OTHER_VIRTUAL = 'is a virtual dataset of another kind than `python dataset_tool.py merge` makes'
 LISTED_NAMES = 10           # At most this many wrong names in a file are listed.
 
 
@@ -57,16 +69,24 @@ def open_levels(h5_path: AnyPath) -> tuple[h5py.File, Levels]:
     UserError
         No such file, not HDF5, cut off, or of another layout.
     """
-    h5_path = os.fspath(h5_path)
+    return _open_levels(os.fspath(h5_path), ())
+
+
+def _open_levels(h5_path, above):
+    """`above`: the files that consist of this one."""
     if not os.path.exists(h5_path):
         raise UserError(f'h5_path={h5_path!r}: no such file; check the name and the data folder, or make it with '
                         f'`python dataset_tool.py create_from_images IMAGE_DIR {h5_path}`')
     if h5_path.endswith(TEMPORARY_SUFFIX):
         raise UserError(f'h5_path={h5_path!r}: is the unfinished file of a writer that runs or was killed; make '
                         'it again')
+    check_regular(h5_path)
+    if has_global_heap(h5_path):
+        status = os.stat(h5_path)
+        _try_in_child(h5_path, status.st_ino, status.st_size, status.st_mtime_ns)
     try:
         h5 = h5py.File(h5_path, 'r')
-    except OSError as error:
+    except HDF5_ERRORS as error:
         if is_locked(error):
             raise UserError(f'h5_path={h5_path!r}: is locked: another program has it open for writing, or the file '
                             'system has no locks; close that program, or set HDF5_USE_FILE_LOCKING=FALSE in the '
@@ -76,30 +96,44 @@ def open_levels(h5_path: AnyPath) -> tuple[h5py.File, Levels]:
         raise UserError(f'h5_path={h5_path!r}: is not a complete HDF5 file ({str(error).splitlines()[0]}); make '
                         'or copy it again') from error
     try:
-        levels = check_levels(h5)
+        with told_damage():
+            levels = check_levels(h5)
     except UserError as error:
         h5.close()
         raise UserError(f'h5_path={h5_path!r}: {error}; make the file with dataset_tool.py') from error
     try:
-        check_parts(levels)
+        check_parts(levels, above)
     except UserError:
         h5.close()
         raise
     return h5, levels
 
 
-def is_locked(error: OSError) -> bool:
+@functools.lru_cache
+def _try_in_child(h5_path, *_version):
+    """Raise UserError if HDF5 crashes when it opens this version of a file."""
+    for _record in read_in_child(h5_path, try_hdf5, h5_path, max_seconds=TRY_SECONDS):
+        pass
+
+
+def is_locked(error: Exception) -> bool:
     """Whether HDF5 could not open a file because it got no lock: another program writes, or there are no locks."""
     return 'unable to lock file' in str(error)
 
 
 def check_levels(h5: h5py.File) -> Levels:
     """The datasets of an open file by resolution, finest first, see :func:`open_levels`."""
-    matches = [re.fullmatch(r'data(\d+)x(\d+)', name) for name in h5]
+    with told_damage():
+        names = list(h5)
+    odd = [name for name in names if not isinstance(name, str)]
+    if odd:
+        raise UserError(f'is damaged (holds {short_repr(odd[0])}, which is no name)')
+    # No resolution has more digits than these.
+    matches = [re.fullmatch(r'data([1-9][0-9]{0,8})x([1-9][0-9]{0,8})', name) for name in names]
     levels = {int(match[1]): _open_level(h5, match[0]) for match in matches if match and match[1] == match[2]}
     if not levels:
         raise UserError('has no dataset like data16x16, only '
-                        f'{", ".join(map(repr, list(h5)[:LISTED_NAMES])) or "nothing"}')
+                        f'{", ".join(map(short_repr, names[:LISTED_NAMES])) or "nothing"}')
     resolution = max(levels)
     if not is_power_of_two(resolution):
         raise UserError(f'data{resolution}x{resolution}: the resolution must be a power of two')
@@ -117,23 +151,42 @@ def check_levels(h5: h5py.File) -> Levels:
     if finest.shape[1] not in (1, 3):
         raise UserError(f'data{resolution}x{resolution}: has {finest.shape[1]} channels; must have 1 (grey) or 3 '
                         '(RGB)')
+    for res in expected:
+        check_claims(levels[res])
+    # One byte of the name of the finest level is wrong, and the next one would be taken for it.
+    larger = finest.shape[:2] + (2 * resolution,) * 2
+    for name in [name for name in names if name not in {f'data{res}x{res}' for res in expected}][:LISTED_NAMES]:
+        if _shape_of(h5, name) == larger:
+            raise UserError(f'{short_repr(name)}: has images of data{larger[2]}x{larger[2]}, which is missing')
     return {res: levels[res] for res in expected}
 
 
 def _open_level(h5, name):
     try:
-        level = h5[name]
+        level = open_object(h5, name)
         getattr(level, 'dtype', None)       # There are types that NumPy has not.
         return level
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error.args[0] if error.args else error).splitlines()[0]
-        raise UserError(f'{name}: cannot be read ({reason})') from error
+    except HDF5_ERRORS as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f'{name}: cannot be read ({one_line(error.args[0] if error.args else error)})') from error
+
+
+def _shape_of(h5, name):
+    """The shape of a dataset, None if it is something else that does not matter."""
+    try:
+        return getattr(_open_level(h5, name), 'shape', None)
+    except UserError:
+        return None
 
 
 def read_shard(h5: h5py.File) -> tuple[int, int] | None:
     """(I, N) if an open file is part I of N of a dataset, else None."""
-    shard = h5.attrs.get(SHARD_ATTRIBUTE)
-    return tuple(shard.tolist()) if np.shape(shard) == (2,) and shard.dtype.kind in 'iu' else None
+    shard = read_attribute(h5, SHARD_ATTRIBUTE)
+    if shard is None or shard.shape != (2,) or shard.dtype.kind not in 'iu':
+        return None
+    number, count = shard.tolist()
+    return (number, count) if 1 <= number <= count else None
 
 
 def virtual_parts(level: h5py.Dataset) -> list[tuple[int, int, str, str]] | None:
@@ -148,6 +201,11 @@ def virtual_parts(level: h5py.Dataset) -> list[tuple[int, int, str, str]] | None
     list of (int, int, str, str) or None
         First image, image to stop before, path of the file and name of the dataset in it that holds these images; None
         where the dataset is not virtual.
+
+    Raises
+    ------
+    UserError
+        It is not one that ``merge --virtual`` makes: whole images in a row, of files with relative paths.
     """
     if not level.is_virtual:
         return None
@@ -156,45 +214,67 @@ def virtual_parts(level: h5py.Dataset) -> list[tuple[int, int, str, str]] | None
     parts = []
     for source in level.virtual_sources():
         start, last = (int(corner[0]) for corner in source.vspace.get_select_bounds())
+        wanted = (last + 1 - start) * math.prod(level.shape[1:])
+        if os.path.isabs(source.file_name) or source.vspace.get_select_npoints() != wanted:
+            raise UserError(OTHER_VIRTUAL)
         parts.append((start, last + 1, os.path.normpath(os.path.join(folder, source.file_name)),
                       source.dset_name.strip('/')))
     return sorted(parts)
 
 
-def check_parts(levels: Levels) -> None:
-    """Check that the files of a virtual dataset are there; HDF5 would silently take black for the missing images."""
+def check_parts(levels: Levels, above: tuple[str, ...] = ()) -> None:
+    """Check that the files of a virtual dataset are there; HDF5 would silently take black for the missing images.
+
+    Parameters
+    ----------
+    levels : dict
+    above : tuple of str
+        The real paths of the files that consist of this one.
+    """
     finest = next(iter(levels.values()))
-    h5_path, listings = finest.file.filename, [virtual_parts(level) for level in levels.values()]
+    h5_path = finest.file.filename
+    try:
+        with told_damage():
+            listings = [virtual_parts(level) for level in levels.values()]
+            names = [level.name.strip('/') for level in levels.values()]
+    except UserError as error:
+        raise UserError(f'h5_path={h5_path!r}: {error}; copy it into a plain one') from error
     if not any(listings):
         return
+    above = (*above, os.path.realpath(h5_path))
     position = 0
     for start, stop, path, _name in listings[0] or ():
         if start != position:
             break
         position = stop
-        part_h5, part_levels = open_part(h5_path, path)
+        part_h5, part_levels = open_part(h5_path, path, above)
         with part_h5:
             shapes = [part_levels[res].shape for res in levels if res in part_levels]
         if shapes != [(stop - start,) + level.shape[1:] for level in levels.values()]:
             raise UserError(f'h5_path={h5_path!r}: {path}, of which it consists, has changed; join the parts '
                             'again with `python dataset_tool.py merge`')
-    expected = [[(*part[:3], level.name.strip('/')) for part in listings[0] or ()] for level in levels.values()]
+    expected = [[(*part[:3], name) for part in listings[0] or ()] for name in names]
     if position != len(finest) or listings != expected:
-        raise UserError(f'h5_path={h5_path!r}: is a virtual dataset of another kind than `python dataset_tool.py '
-                        'merge` makes; copy it into a plain one')
+        raise UserError(f'h5_path={h5_path!r}: {OTHER_VIRTUAL}; copy it into a plain one')
 
 
-def open_part(h5_path: AnyPath, part_path: str) -> tuple[h5py.File, Levels]:
-    """:func:`open_levels` of one of the files of which a virtual dataset consists."""
+def open_part(h5_path: AnyPath, part_path: str, above: tuple[str, ...] = ()) -> tuple[h5py.File, Levels]:
+    """:func:`open_levels` of one of the files of which a virtual dataset consists; see :func:`check_parts`."""
+    if os.path.realpath(part_path) in above:
+        raise UserError(f'h5_path={h5_path!r}: consists of {part_path}, which consists of it; join the parts again '
+                        'with `python dataset_tool.py merge`')
+    if len(above) > MAX_DEPTH:
+        raise UserError(f'h5_path={h5_path!r}: virtual datasets of virtual datasets, more than {MAX_DEPTH} deep; copy '
+                        'it into a plain one')
     try:
-        return open_levels(part_path)
+        return _open_levels(part_path, above)
     except UserError as error:
         raise UserError(f'h5_path={h5_path!r}: consists of several files, of which one is missing or damaged: '
                         f'{error}') from error
 
 
 def read_image(level: h5py.Dataset, index: int) -> np.ndarray:
-    """One image of a level, (C, r, r) uint8.
+    """One image of a level, (C, r, r) uint8, by HDF5: call it for chunks that were checked, see data.chunk_reader.
 
     Raises
     ------
@@ -203,18 +283,26 @@ def read_image(level: h5py.Dataset, index: int) -> np.ndarray:
     """
     try:
         return level[index]
-    except (OSError, RuntimeError) as error:    # Of h5py.
-        raise UserError('%s: image %d at %dx%d cannot be read (%s); make or copy the file again' % (
-            level.file.filename, index, *level.shape[2:], str(error).splitlines()[0])) from error
+    except (OSError, RuntimeError) as error:
+        raise unreadable_image(level, index, error) from error
+
+
+def unreadable_image(level: h5py.Dataset, index: int, reason: object) -> UserError:
+    return UserError('%s: image %d at %dx%d cannot be read (%s); make or copy the file again' % (
+        level.file.filename, index, *level.shape[2:], one_line(str(reason).split('\n', 1)[0])))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Labels.
 
 
-def set_label_attributes(h5: h5py.File, labels: np.ndarray | None, class_names: Sequence[str] | None = None) -> None:
-    """Note in an open file that it has `labels`, and the names of the classes if they fit."""
+def set_label_attributes(h5: h5py.File, h5_path: AnyPath, labels: np.ndarray | None,
+                         class_names: Sequence[str] | None = None) -> None:
+    """Note in an open file, which will be `h5_path`, that it has `labels`, and the names of the classes if they fit."""
     if labels is None:
+        replaced = _digest(labels_path(h5_path))
+        if replaced:
+            h5.attrs[REPLACED_ATTRIBUTE] = np.bytes_(replaced)
         return
     h5.attrs[LABEL_SIZE_ATTRIBUTE] = labels.shape[1]
     h5.attrs[LABELS_ATTRIBUTE] = np.bytes_(labels_digest(labels))
@@ -232,10 +320,10 @@ def labels_digest(labels: np.ndarray) -> str:
 
 def read_class_names(h5: h5py.File) -> list[str] | None:
     """The names of the classes, if the open file has them."""
-    content = h5.attrs.get(CLASS_NAMES_ATTRIBUTE)
+    content = read_attribute(h5, CLASS_NAMES_ATTRIBUTE)
     try:
-        names = json.loads(bytes(content)) if content is not None else None
-    except (TypeError, ValueError):
+        names = json.loads(content.tobytes().rstrip(b'\0')) if content is not None else None
+    except (RecursionError, ValueError):
         return None
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
@@ -249,31 +337,40 @@ def find_labels(h5: h5py.File, h5_path: AnyPath, required: bool = False) -> str 
         The file says that it has labels, or they are `required`, and they are not there.
     """
     paths = dict.fromkeys([labels_path(h5_path), labels_path(os.path.realpath(h5_path))])
-    for path in paths:
-        if os.path.exists(path):
-            return path
-    label_size = h5.attrs.get(LABEL_SIZE_ATTRIBUTE)
+    wanted, replaced = (_text_attribute(h5, name) for name in (LABELS_ATTRIBUTE, REPLACED_ATTRIBUTE))
+    there = next((path for path in paths if os.path.exists(path)), None)
+    # A writer that was killed between its last two steps leaves the labels of the file that it has replaced.
+    if there is not None and (not wanted or wanted == _digest(there)) and not (replaced and replaced == _digest(there)):
+        return there
+    label_size = read_attribute(h5, LABEL_SIZE_ATTRIBUTE)
     if label_size is None and required:
         raise UserError(f'{labels_path(h5_path)}: is missing, and this training is conditional on labels; bring it '
                         'along, make the data set with labels, or choose an experiment without -cond')
     if label_size is None:
         return None
-    wanted = h5.attrs.get(LABELS_ATTRIBUTE, b'')
     for folder in dict.fromkeys(os.path.dirname(path) or '.' for path in paths):
         for name in sorted(os.listdir(folder)):
             path = os.path.join(folder, name)
-            if name.endswith('-labels.npy') and _has_digest(path, wanted):
-                print(f'{h5_path}: its labels are those in {path}')
+            if re.search(LABELS_PATTERN, name) and _digest(path) == wanted:
+                print(f'{one_line(h5_path)}: its labels are those in {one_line(path)}')
                 return path
+    if there is not None:       # Somebody changed them.
+        return there
     raise UserError(f'{labels_path(h5_path)}: is missing, with the labels ({label_size} classes) of {h5_path}; bring '
                     'it along, or train without labels: dataset.max_labels=0')
 
 
-def _has_digest(path, digest):
+def _text_attribute(h5, name):
+    value = read_attribute(h5, name)
+    return '' if value is None else value.tobytes().decode('ascii', 'replace')
+
+
+def _digest(path):
+    """:func:`labels_digest` of a file, '' where there is none or it cannot be read."""
     try:
-        return labels_digest(read_array(path, '')).encode() == digest
-    except DamagedArrays:
-        return False
+        return labels_digest(read_array(path, ''))
+    except (DamagedArrays, ValueError, TypeError):
+        return ''
 
 
 def read_labels(h5: h5py.File, h5_path: AnyPath, num: int, required: bool = False) -> np.ndarray | None:

@@ -93,6 +93,7 @@ class HDF5Writer:
         self.temporary = temporary_path(self.h5_path)
         with self.reported_errors():
             os.makedirs(os.path.dirname(self.h5_path) or '.', exist_ok=True)
+            finish_publishing(self.h5_path)
             for path in (self.h5_path, hdf5_format.labels_path(self.h5_path)):
                 for stale in remove_stale_temporaries(path):
                     print(f'Removed {stale}, left behind by a writer that was killed')
@@ -182,7 +183,7 @@ class HDF5Writer:
             raise ValueError(f'labels of shape {self.labels.shape}: need one row for each of the {self.num_images} '
                              'images')
         with self.reported_errors():
-            hdf5_format.set_label_attributes(self.h5, self.labels, self.class_names)
+            hdf5_format.set_label_attributes(self.h5, self.h5_path, self.labels, self.class_names)
             for level in self.levels:
                 level.finish()
             self.h5.close()
@@ -267,24 +268,43 @@ def make_levels(groups: list[np.ndarray], chunk_images: list[int]) -> Contents:
 
 
 def publish_dataset(temporary: str, h5_path: AnyPath, labels: np.ndarray | None) -> None:
-    """Give a finished file its name, and write its labels, or delete those of the file that it replaces."""
-    temporary_labels = temporary_path(hdf5_format.labels_path(h5_path))
+    """Give a finished file its name, in place of an old one, and its labels theirs, or delete those of the old file.
+
+    At every moment there is the old file or the new one, and its attributes tell which labels are its own, see
+    :func:`data.hdf5_format.find_labels`: the labels of the new one wait under a name that is found by them.
+    """
+    labels_path = hdf5_format.labels_path(h5_path)
+    temporary_labels, is_published = temporary_path(labels_path), False
     try:
         if labels is not None:
             with open(temporary_labels, 'xb') as labels_file:
                 write_array(labels_file, labels)
-        # From here on an old file of that name would get the new labels.
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(h5_path)
-        if labels is None:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(hdf5_format.labels_path(h5_path))
+                labels_file.flush()
+                os.fsync(labels_file.fileno())
+        publish(temporary, h5_path, and_folder=labels is None)
+        is_published = True
+        if labels is not None:
+            publish(temporary_labels, labels_path)
         else:
-            publish(temporary_labels, hdf5_format.labels_path(h5_path))
-        publish(temporary, h5_path)
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(labels_path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary_labels)
+        if not is_published:    # Else they are those of the new file.
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(temporary_labels)
+
+
+def finish_publishing(h5_path: AnyPath) -> None:
+    """Do the last step of a writer that was killed before it: give labels their name, before they count as stale."""
+    if not os.path.isfile(h5_path):
+        return
+    with contextlib.suppress(UserError):
+        h5, _levels = hdf5_format.open_levels(h5_path)
+        with h5, contextlib.redirect_stdout(None):
+            found = hdf5_format.find_labels(h5, h5_path)
+        labels_path = hdf5_format.labels_path(h5_path)
+        if found is not None and os.path.basename(found).startswith(os.path.basename(labels_path) + '.'):
+            publish(found, labels_path)
 
 
 class _OutputFile(io.FileIO):

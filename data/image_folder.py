@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from common.console import progress
-from common.errors import UserError
-from common.files import AnyPath
+from common.errors import UserError, one_line
+from common.files import AnyPath, check_regular
 from data.hdf5_format import check_one_hot, is_power_of_two
 from data.image_source import ImageSource, check_count, decoded_source, map_in_order, one_hot
 from data.picture_folder import LABELS_FILE, LISTED_FILES, json_labels, list_pictures
@@ -247,11 +247,12 @@ def find_celeba(celeba_dir: AnyPath) -> tuple[AnyPath, list[str]]:
 
 
 def load_celeba(path: AnyPath, box: tuple[int, int, int, int]) -> np.ndarray:
+    check_regular(path)
     try:
         with noted_warnings() as notes, Image.open(path, formats=formats()) as image:
             size, pixels = image.size, np.asarray(image.convert('RGB').crop(box))
     except Exception as error:      # Pillow's decoders raise whatever they stumble over.
-        raise UserError(f'{path}: is broken ({error}); unpack it again') from error
+        raise UserError(f'{path}: is broken ({one_line(error)}); unpack it again') from error
     for note in dict.fromkeys(notes):
         print(f'Warning: {path}: {note}')
     if size != CELEBA_SIZE:

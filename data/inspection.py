@@ -8,7 +8,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import h5py
 import numpy as np
 
 from common.console import progress
@@ -22,7 +21,7 @@ from common.images import (
     snapshot_grid_size,
     with_row_titles,
 )
-from data.chunk_reader import Reader, find_chunks, open_readers
+from data.chunk_reader import Reader, open_readers
 from data.hdf5_format import (
     Levels,
     find_labels,
@@ -30,7 +29,6 @@ from data.hdf5_format import (
     load_labels,
     open_levels,
     read_class_names,
-    read_image,
     read_labels,
     read_shard,
     virtual_parts,
@@ -67,7 +65,7 @@ def inspect(h5_path: AnyPath, verify: bool = False, sheet: AnyPath | None = None
         The file is not complete or, with `verify`, not in order.
     """
     h5, levels = open_levels(h5_path)
-    with h5:
+    with h5, open_readers(h5, list(levels.values())) as readers:
         finest = next(iter(levels.values()))
         num, channels, resolution, _ = finest.shape
         paths = [part[2] for part in virtual_parts(finest) or ()]
@@ -96,12 +94,11 @@ def inspect(h5_path: AnyPath, verify: bool = False, sheet: AnyPath | None = None
                 level.name[1:], level.shape, level.dtype, level.chunks or ('joined' if paths else 'none'),
                 '%s %s' % (level.compression, level.compression_opts) if level.compression else 'none',
                 level.id.get_storage_size() / 2 ** 20))
-            check_all_written(h5_path, level)
         print(f'\nComplete: all levels from {resolution}x{resolution} to 1x1 are there')
         if sheet is not None:
-            write_sheet(levels, labels, sheet, names)
+            write_sheet(levels, readers, labels, sheet, names)
         if verify:
-            verify_levels(h5_path, h5, levels)
+            verify_levels(h5_path, readers, levels)
 
 
 def describe_labels(labels: np.ndarray) -> str:
@@ -112,22 +109,13 @@ def describe_labels(labels: np.ndarray) -> str:
     return text + ('' if one_hot.all() else f'; {np.count_nonzero(~one_hot)} rows are not one-hot')
 
 
-def check_all_written(h5_path: AnyPath, level: h5py.Dataset) -> None:
-    """Raise UserError if the file has no data for some images: HDF5 would give black ones."""
-    chunks = find_chunks(level)
-    if chunks is not None and not chunks[:, 1].all():
-        first = int(np.argmin(chunks[:, 1])) * level.chunks[0]
-        raise UserError('h5_path=%r: at %dx%d image %d and others were never written; make the file again' % (
-            h5_path, *level.shape[2:], first))
-
-
-def verify_levels(h5_path: AnyPath, h5: h5py.File, levels: Levels) -> None:
+def verify_levels(h5_path: AnyPath, readers: list[Reader], levels: Levels) -> None:
     """Read everything; print a checksum per level and raise UserError where something is not in order."""
     num, channels, resolution, _ = next(iter(levels.values())).shape
     hashes = [hashlib.sha256() for _ in levels]
     unreadable: list[list[int]] = [[] for _ in levels]
     differences = [np.zeros(num, dtype=np.uint8) for _ in levels]
-    with open_readers(h5, list(levels.values())) as readers, progress(None, 'Verifying', num) as bar:
+    with progress(None, 'Verifying', num) as bar:
         check = functools.partial(check_images, readers, (channels, resolution))
         for results in map_in_order(check, groups_of_images(num, channels, resolution)):
             for lod, (indices, pixels, bad, difference) in enumerate(results):
@@ -200,13 +188,15 @@ def check_images(readers: list[Reader], shape: tuple[int, int],
 # Pictures.
 
 
-def write_sheet(levels: Levels, labels: np.ndarray | None, path: AnyPath, names: list[str] | None = None) -> None:
+def write_sheet(levels: Levels, readers: list[Reader], labels: np.ndarray | None, path: AnyPath,
+                names: list[str] | None = None) -> None:
     """Write a picture with images from all over a dataset; with labels a row holds images of one class.
 
     The names of the classes, where they are known, stand to the left of their rows.
     """
     titles = None
-    level = levels[min(max(levels), SHEET_RESOLUTION)]
+    shown = min(max(levels), SHEET_RESOLUTION)
+    level, reader = levels[shown], readers[list(levels).index(shown)]
     columns, rows = snapshot_grid_size(*level.shape[2:])
     if labels is None or not labels.any():
         choice = [spread(np.arange(len(level)), columns * rows)]
@@ -221,7 +211,7 @@ def write_sheet(levels: Levels, labels: np.ndarray | None, path: AnyPath, names:
     row = 0
     for images in choice:
         for place, index in enumerate(images):
-            cells[row + place // columns, place % columns] = read_image(level, int(index))
+            cells[row + place // columns, place % columns] = reader.read(int(index))
         row += -(-len(images) // columns)
     picture = convert_to_pil_image(create_image_grid(cells.reshape(-1, *level.shape[1:]), (columns, len(cells))))
     save_pil_image(with_row_titles(picture, titles) if titles else picture, path)
@@ -252,7 +242,7 @@ def display(h5_path: AnyPath, start: int = 0, output: AnyPath | None = None) -> 
         The file is not complete, or has fewer images.
     """
     h5, levels = open_levels(h5_path)
-    with h5:
+    with h5, open_readers(h5, list(levels.values())) as readers:
         num = len(next(iter(levels.values())))
         if not 0 <= start < num:
             raise UserError(f'--start {start}: must be from 0 to {num - 1}, {h5_path} has {num} images')
@@ -264,9 +254,9 @@ def display(h5_path: AnyPath, start: int = 0, output: AnyPath | None = None) -> 
             if output is None:
                 output = os.path.splitext(os.path.basename(h5_path))[0] + '-images.png'
                 print('No display to open a window on')
-            write_sheet(levels, labels, output, names)
+            write_sheet(levels, readers, labels, output, names)
         else:
-            _Viewer(window, next(iter(levels.values())), labels, start, names)
+            _Viewer(window, readers[0], num, labels, start, names)
             window.mainloop()
 
 
@@ -287,9 +277,9 @@ class _Viewer:
 
     STEPS = {'<Right>': 1, '<space>': 1, '<Return>': 1, '<Left>': -1, '<Next>': PAGE, '<Prior>': -PAGE}
 
-    def __init__(self, window, level, labels, start, names=None):
+    def __init__(self, window, reader, num, labels, start, names=None):
         from tkinter import Label
-        self.window, self.level, self.labels, self.names = window, level, labels, names
+        self.window, self.reader, self.num, self.labels, self.names = window, reader, num, labels, names
         self.index = start
         self.photo = None       # Tk keeps no reference to what it shows.
         self.widget = Label(window, borderwidth=0)
@@ -297,20 +287,20 @@ class _Viewer:
         for key, step in self.STEPS.items():
             window.bind(key, lambda _event, step=step: self.show(self.index + step))
         window.bind('<Home>', lambda _event: self.show(0))
-        window.bind('<End>', lambda _event: self.show(len(level) - 1))
+        window.bind('<End>', lambda _event: self.show(num - 1))
         window.bind('<Escape>', lambda _event: window.destroy())
         self.show(start)
 
     def show(self, index):
         from tkinter import PhotoImage
-        self.index = min(max(index, 0), len(self.level) - 1)
-        image = convert_to_pil_image(read_image(self.level, self.index), (0, 255))
+        self.index = min(max(index, 0), self.num - 1)
+        image = convert_to_pil_image(self.reader.read(self.index), (0, 255))
         zoom = -(-WINDOW_PIXELS // image.width)
         png = io.BytesIO()
         image.resize((image.width * zoom, image.height * zoom), resample=0).save(png, 'png')
         self.photo = PhotoImage(master=self.window, data=png.getvalue(), format='png')
         self.widget.configure(image=self.photo)
-        title = f'image {self.index} of {len(self.level)}'
+        title = f'image {self.index} of {self.num}'
         if self.labels is not None:
             numbers = np.flatnonzero(self.labels[self.index])
             title += f', label {" ".join(self.names[number] if self.names else str(number) for number in numbers)}'
@@ -327,8 +317,8 @@ def extract(h5_path: AnyPath, output_dir: AnyPath, start: int = 0, stop: int | N
         The range is empty, the folder cannot be written or, without `force`, holds such images already.
     """
     h5, levels = open_levels(h5_path)
-    with h5:
-        finest = next(iter(levels.values()))
+    finest = next(iter(levels.values()))
+    with h5, open_readers(h5, [finest]) as [reader]:
         if step < 1:
             raise UserError(f'--step {step}: must be at least 1')
         indices = range(len(finest))[start:stop:step]
@@ -345,7 +335,7 @@ def extract(h5_path: AnyPath, output_dir: AnyPath, start: int = 0, stop: int | N
             raise UserError(f'{os.path.join(output_dir, existing[0])}: exists; choose another folder, or --force '
                             'to replace images there')
         for index, name in progress(names.items(), 'Extracting'):
-            save_image(read_image(finest, index), os.path.join(output_dir, name), (0, 255))
+            save_image(reader.read(index), os.path.join(output_dir, name), (0, 255))
     print(f'Extracted {len(names)} images to {output_dir}')
 
 

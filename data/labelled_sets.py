@@ -3,7 +3,9 @@
 Each reads the files that the set is distributed as and gives one-hot labels with the images.
 """
 
+import contextlib
 import gzip
+import json
 import math
 import os
 import pickle
@@ -14,17 +16,20 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
-import scipy.io
 import scipy.ndimage
 
+from common.child import read_in_child
 from common.errors import UserError
-from common.files import AnyPath
+from common.files import AnyPath, check_regular, open_input
+from data.archives import MAX_DEFLATION
 from data.hdf5_format import is_power_of_two
 from data.image_source import ImageSource, array_source, check_count, group_size, one_hot
+from data.native_readers import MAT_MEMORY, mat_arrays
 
 MNIST_IMAGES = {'train': 60000, 'test': 10000}
 CIFAR_IMAGES = {'train': 50000, 'test': 10000}
 SVHN_IMAGES = {'train': 73257, 'test': 26032, 'extra': 531131}
+MAX_IDX_BYTES = 1 << 32     # EMNIST, the largest set in this format, has 0.6 GB.
 DIGITS = tuple('0123456789')        # Names of the classes.
 CIFAR10_CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 CIFAR100_NAMES = 'meta'              # The file of its class names.
@@ -87,7 +92,8 @@ def mnist(mnist_dir: AnyPath, split: str = 'train', expected_images: int | None 
         A file is missing, cut off or another one, or the number of images is not the expected one.
     """
     splits, expected_images = choose_splits(split, MNIST_IMAGES, expected_images)
-    parts, labels = zip(*[read_mnist(mnist_dir, {'test': 't10k'}.get(name, name)) for name in splits], strict=True)
+    parts, labels = zip(*[read_mnist(mnist_dir, {'test': 't10k'}.get(name, name), expected_images)
+                          for name in splits], strict=True)
     check_count(mnist_dir, sum(map(len, parts)), expected_images, 'download it again')
     return array_source(parts, np.concatenate(labels), DIGITS)
 
@@ -112,8 +118,8 @@ def mnist_rgb(mnist_dir: AnyPath, num_images: int = 1000000, seed: int = 123,
         raise UserError(f'--num-images {num_images}: must be at least 1')
     if not 0 <= seed < 2 ** 32:
         raise UserError(f'--seed {seed}: must be from 0 to 2^32 - 1')
-    digits, _labels = read_mnist(mnist_dir, 'train')
     _splits, expected_images = choose_splits('train', MNIST_IMAGES, expected_images)
+    digits, _labels = read_mnist(mnist_dir, 'train', expected_images)
     check_count(mnist_dir, len(digits), expected_images, 'download it again')
     chosen = np.random.RandomState(seed).randint(len(digits), size=(num_images, 3))
     step = group_size(3, 32)
@@ -125,15 +131,18 @@ def mnist_rgb(mnist_dir: AnyPath, num_images: int = 1000000, seed: int = 123,
     return ImageSource(num_images, 32, 3, read)
 
 
-def read_mnist(mnist_dir: AnyPath, prefix: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 1, 32, 32) uint8 and one-hot labels of a part of MNIST, 'train' or 't10k'."""
+def read_mnist(mnist_dir: AnyPath, prefix: str, expected_images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 1, 32, 32) uint8 and one-hot labels of a part of MNIST, 'train' or 't10k'.
+
+    No more than `expected_images` are read; 0: any number.
+    """
     arrays = {}
     for kind, ndim in (('images', 3), ('labels', 1)):
         # The usual names, and those that some archives have.
         names = [f'{prefix}-{kind}{dash}idx{ndim}-ubyte{suffix}' for dash in '-.' for suffix in ('', '.gz')]
         path = find_file(mnist_dir, ('raw', os.path.join('MNIST', 'raw')), names,
                          'give the folder of the four files of MNIST')
-        arrays[kind] = read_idx(path, ndim)
+        arrays[kind] = read_idx(path, ndim, expected_images)
     images = arrays['images']
     if images.shape[1:] != (28, 28):
         raise UserError(f'{mnist_dir}: the images of {prefix} are {images.shape[1]}x{images.shape[2]}, those of MNIST '
@@ -142,23 +151,36 @@ def read_mnist(mnist_dir: AnyPath, prefix: str) -> tuple[np.ndarray, np.ndarray]
     return np.pad(images, ((0, 0), (2, 2), (2, 2)))[:, np.newaxis], one_hot(classes, 10)
 
 
-def read_idx(path: AnyPath, ndim: int) -> np.ndarray:
-    """An array of bytes out of an IDX file, compressed by gzip or not, whatever its name says."""
+def read_idx(path: AnyPath, ndim: int, most_rows: int = 0) -> np.ndarray:
+    """An array of bytes out of an IDX file, compressed by gzip or not, whatever its name says.
+
+    No more is decompressed than its header claims, and no more is claimed than can be in the file, nor more than
+    `most_rows`, unless that is 0.
+    """
+    header_bytes = 4 + 4 * ndim
     try:
-        with open(path, 'rb') as file:
-            data = file.read()
-        if data[:2] == b'\x1f\x8b':
-            data = gzip.decompress(data)
+        with open_input(path) as file:
+            is_gzip = file.read(2) == b'\x1f\x8b'
+            most = min(file.seek(0, os.SEEK_END) * (MAX_DEFLATION if is_gzip else 1), MAX_IDX_BYTES)
+            file.seek(0)
+            with gzip.GzipFile(fileobj=file) if is_gzip else contextlib.nullcontext(file) as stream:
+                header = stream.read(header_bytes)
+                if header[:4] != bytes([0, 0, 8, ndim]) or len(header) < header_bytes:
+                    raise UserError(f'{path}: is no IDX file of bytes with {ndim} axes; download it again')
+                shape = [int(length) for length in np.frombuffer(header, '>u4', ndim, offset=4)]
+                if shape[0] > most_rows:
+                    check_count(path, shape[0], most_rows, 'download it again')
+                claimed = math.prod(shape)
+                if claimed > most:
+                    raise UserError(f'{path}: claims {"x".join(map(str, shape))} = {claimed} bytes; at most {most} are '
+                                    'read of so large a file; download it again')
+                data = stream.read(claimed + 1)     # At the end, gzip compares its checksum.
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f'{path}: is damaged or cut off ({error}); download it again') from error
-    header_bytes = 4 + 4 * ndim
-    if data[:4] != bytes([0, 0, 8, ndim]) or len(data) < header_bytes:
-        raise UserError(f'{path}: is no IDX file of bytes with {ndim} axes; download it again')
-    shape = [int(length) for length in np.frombuffer(data, '>u4', ndim, offset=4)]
-    if len(data) != header_bytes + math.prod(shape):
-        raise UserError(f'{path}: has {len(data)} bytes, its header says {header_bytes + math.prod(shape)}; '
-                        'download it again')
-    return np.frombuffer(data, np.uint8, offset=header_bytes).reshape(shape)
+    if len(data) != claimed:
+        raise UserError(f'{path}: has {"more" if len(data) > claimed else header_bytes + len(data)} bytes, its header '
+                        f'says {header_bytes + claimed}; download it again')
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -341,19 +363,28 @@ def svhn(svhn_dir: AnyPath, split: str = 'train', expected_images: int | None = 
 
 def read_svhn(svhn_dir: AnyPath, split: str) -> tuple[np.ndarray, np.ndarray]:
     path = find_file(svhn_dir, (), [split + '_32x32.mat'], 'give the folder of the cropped digits (format 2) of SVHN')
-    try:
-        content = scipy.io.loadmat(path, variable_names=['X', 'y'])
-        images, classes = content['X'], content['y']
-    except Exception as error:      # SciPy's reader raises whatever it stumbles over in a damaged file.
-        raise UserError(f'{path}: cannot be read as a MATLAB file with X and y '
-                        f'({(str(error).splitlines() or [type(error).__name__])[0]}); download it '
-                        'again') from error
+    images, classes = load_mat(path, ['X', 'y'])
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
         raise UserError(f'{path}: X must hold (32, 32, 3, N) uint8, is {images.shape} {images.dtype}; download it '
                         'again')
     images = images.transpose(3, 2, 0, 1)
     classes = check_classes(path, np.ravel(classes), len(images), 11)
     return images, classes % 10     # The file has 10 for the digit 0.
+
+
+def load_mat(path: str, names: list[str]) -> list[np.ndarray]:
+    """Arrays of a MATLAB file, read by another process: a damaged file can crash SciPy's reader."""
+    check_regular(path)
+    arrays = []
+    records = read_in_child(path, mat_arrays, path, names, max_memory=MAT_MEMORY)
+    for (kind,) in records:
+        dtype, shape = json.loads(bytes(kind))
+        # Grows by slices: what was claimed is not allocated.
+        content = bytearray()
+        while slices := next(records):
+            content += slices[0]
+        arrays.append(np.frombuffer(content, dtype).reshape(shape, order='F'))
+    return arrays
 
 
 # ----------------------------------------------------------------------------------------------------------------------

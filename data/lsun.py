@@ -1,20 +1,19 @@
 """LSUN's LMDB folders as sources of datasets."""
 
-import contextlib
 import functools
-import itertools
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 
+from common.child import read_in_child
 from common.errors import UserError
-from common.files import AnyPath
+from common.files import AnyPath, check_regular
 from data import pillow_2015
 from data.hdf5_format import is_power_of_two
 from data.image_folder import list_files
 from data.image_source import ImageSource, grouped, map_in_order
+from data.native_readers import data_path, lmdb_entries, lmdb_records
 from data.pictures import PictureError, read_picture
 
 Record = tuple[bytes, bytes]    # Key and value.
@@ -48,8 +47,9 @@ def lsun(lmdb_dir: AnyPath, resolution: int = 256, max_images: int | None = None
         raise UserError(f'--resolution {resolution}: must be a power of two, for example 256')
     if max_images is not None and max_images < 1:
         raise UserError(f'--max-images {max_images}: must be at least 1')
-    with open_lmdb(lmdb_dir) as env:
-        num_records = env.stat()['entries']
+    check_lmdb(lmdb_dir)
+    [(entries,)] = read_in_child(data_path(lmdb_dir), lmdb_entries, os.fspath(lmdb_dir))
+    num_records = int(entries)
     if not num_records:
         raise UserError(f'LMDB_DIR={lmdb_dir!r}: has no records; unpack the category again')
 
@@ -59,39 +59,26 @@ def lsun(lmdb_dir: AnyPath, resolution: int = 256, max_images: int | None = None
     return ImageSource(min(num_records, max_images or num_records), resolution, 3, read)
 
 
-@contextlib.contextmanager
-def open_lmdb(lmdb_dir: AnyPath) -> Iterator[Any]:
-    """The open LMDB environment of a folder, for reading; its errors, also within the block, become UserError."""
+def check_lmdb(lmdb_dir: AnyPath) -> None:
+    """Raise UserError where there is no database in a folder, or no package to read it."""
     try:
-        import lmdb
+        import lmdb  # noqa: F401
     except ImportError as error:
         raise UserError('create_lsun: needs the package that reads LMDB files; pip install lmdb') from error
-    data_path = os.path.join(lmdb_dir, 'data.mdb')
-    if not os.path.isfile(data_path):
+    check_regular(data_path(lmdb_dir))
+    if not os.path.isfile(data_path(lmdb_dir)):
         entries = sorted(os.scandir(lmdb_dir), key=lambda entry: entry.name) if os.path.isdir(lmdb_dir) else []
         folders = ', '.join(entry.name for entry in entries if entry.is_dir())
         raise UserError(f'LMDB_DIR={lmdb_dir!r}: has no data.mdb{folders and ", only the folders " + folders}; '
                         'give the unpacked folder of one category, such as bedroom_train_lmdb')
-    try:
-        with lmdb.open(os.fspath(lmdb_dir), readonly=True, lock=False, create=False) as env:
-            # LMDB maps the file into memory: to read a page behind its end would kill the process.
-            needed = (env.info()['last_pgno'] + 1) * env.stat()['psize']
-            if os.path.getsize(data_path) < needed:
-                raise UserError(f'{data_path}: is cut off: has {os.path.getsize(data_path)} bytes of {needed}; '
-                                'unpack or download it again')
-            yield env
-    except lmdb.Error as error:
-        raise UserError(f'{data_path}: cannot be read ({error}); unpack or download it again') from error
 
 
 def read_records(lmdb_dir: AnyPath, start: int, stop: int) -> Iterator[Record]:
     """Keys and values number `start` to `stop` - 1 of a database, in the order of the keys."""
-    with open_lmdb(lmdb_dir) as env, env.begin() as transaction:
-        cursor = transaction.cursor()
-        # By their keys alone: the images in front of a shard are not read.
-        for _key in itertools.islice(cursor.iternext(values=False), start + 1):
-            pass
-        yield from itertools.islice(cursor.iternext(), stop - start)
+    if start >= stop:
+        return iter(())
+    records = read_in_child(data_path(lmdb_dir), lmdb_records, os.fspath(lmdb_dir), start, stop)
+    return ((key, value) for key, value in records)
 
 
 def decode_records(records: Iterable[Record], resolution: int) -> Iterator[np.ndarray]:

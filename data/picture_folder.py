@@ -11,14 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
-from common.files import AnyPath
+from common.errors import UserError, one_line
+from common.files import AnyPath, check_regular, open_input
+from common.options import short_repr
+from data.archives import ZIP_ERRORS, MemberError, open_archive, read_member
 from data.image_source import one_hot
-from data.pictures import PictureError, Source, is_image_name, printable
+from data.pictures import Source, is_image_name, printable
 
 LABELS_FILE = 'dataset.json'        # Of StyleGAN2-ADA and StyleGAN3.
+MAX_CLASSES = 1 << 17               # All of ImageNet has 21841.
+MAX_ONE_HOT_BYTES = 1 << 34         # Of float32 labels in memory; ImageNet's 1.3 million of 1000 classes have 5 GB.
 LISTED_FILES = 10                   # At most this many names are listed in a message about files.
-MAX_MEMBER_BYTES = 1 << 31          # Of a file in a .zip file.
+MAX_LABELS_BYTES = 1 << 28          # Of dataset.json: some 50 bytes for each of 5 million images.
 
 HIDDEN = 'hidden files and folders'
 NO_IMAGES = 'files that are no images by name'
@@ -67,7 +71,8 @@ def list_pictures(image_dir: AnyPath) -> PictureFolder:
     UserError
         It cannot be read, or has no pictures.
     """
-    folder = _zip_file(image_dir) if os.path.isfile(image_dir) and zipfile.is_zipfile(image_dir) else _folder(image_dir)
+    check_regular(image_dir)
+    folder = _zip_file(image_dir) if os.path.isfile(image_dir) and _is_zip(image_dir) else _folder(image_dir)
     if not folder.names:
         files = sum(len(names) for reason, names in folder.left_out.items() if reason != SUB_FOLDERS)
         raise UserError(f'IMAGE_DIR={image_dir!r}: has no images ({files} other files, '
@@ -111,8 +116,15 @@ def _folder(image_dir):
                         '.zip file') from error
     labels_file = None
     if LABELS_FILE in top.left_out.get(NO_IMAGES, ()):
-        with open(os.path.join(image_dir, LABELS_FILE), 'rb') as file:
-            labels_file = _if_labels(file.read(), os.path.join(image_dir, LABELS_FILE))
+        path = os.path.join(image_dir, LABELS_FILE)
+        try:
+            with open_input(path) as file:
+                content = file.read(MAX_LABELS_BYTES + 1)
+        except OSError as error:
+            raise UserError(f'{path}: cannot be read ({error.strerror}); bring it again') from error
+        if len(content) > MAX_LABELS_BYTES:
+            raise UserError(f'{path}: has more than {MAX_LABELS_BYTES} bytes; make it smaller, or --no-labels')
+        labels_file = _if_labels(content, path)
     if labels_file is not None:
         top.leave_in(NO_IMAGES, LABELS_FILE)
     if top.names and labels_file is None:
@@ -184,12 +196,19 @@ class _Scan:
 # .zip files.
 
 
+def _is_zip(path):
+    try:
+        return zipfile.is_zipfile(path)
+    except ZIP_ERRORS:
+        return True
+
+
 def _zip_file(path):
     try:
-        archive = zipfile.ZipFile(path)
+        archive = open_archive(path)
         members = {member.filename.replace('/', os.sep): member for member in archive.infolist() if not member.is_dir()}
-        labels_file = archive.read(members[LABELS_FILE]) if LABELS_FILE in members else None
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        labels_file = read_member(archive, members[LABELS_FILE], MAX_LABELS_BYTES) if LABELS_FILE in members else None
+    except MemberError as error:
         raise UserError(f'IMAGE_DIR={path!r}: this .zip file cannot be read ({error}); make it again') from error
     labels_file = labels_file and _if_labels(labels_file, f'{path}: {LABELS_FILE}')
     if labels_file is not None:
@@ -213,12 +232,7 @@ def _zip_file(path):
             left_out[SUB_FOLDERS] = sorted(folders)
     names = _in_order(names)
 
-    def read(name):
-        if members[name].file_size > MAX_MEMBER_BYTES:
-            raise PictureError(f'too large: {members[name].file_size} bytes')
-        return archive.read(members[name])
-
-    return PictureFolder(names, lambda name: functools.partial(read, name),
+    return PictureFolder(names, lambda name: functools.partial(read_member, archive, members[name]),
                          _classes(names) if names and labels_file is None else None, left_out, labels_file)
 
 
@@ -242,8 +256,8 @@ def _if_labels(content, path):
     """`content` if it is a file of labels, None if it is another JSON file of that name."""
     try:
         document = json.loads(content)
-    except ValueError as error:
-        raise UserError(f'{path}: is no JSON file ({error}); bring it again, or delete it if it holds no '
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'{path}: is no JSON file ({one_line(error)}); bring it again, or delete it if it holds no '
                         'labels') from error
     return content if isinstance(document, dict) and 'labels' in document else None
 
@@ -274,7 +288,7 @@ def json_labels(content: bytes, names: list[str]) -> np.ndarray | None:
     cure = 'correct it, or --no-labels'
     try:
         by_name = {os.path.normpath(name): label for name, label in entries}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f'{LABELS_FILE}: its labels must be a list of [name, label]; {cure}') from error
     missing = [name for name in names if name not in by_name]
     if missing:
@@ -285,6 +299,9 @@ def json_labels(content: bytes, names: list[str]) -> np.ndarray | None:
         print(f'Left out: {len(unused)} labels of {LABELS_FILE} without an image: {list_names(unused)}')
     labels = [by_name[name] for name in names]
     if all(isinstance(label, int) and not isinstance(label, bool) and label >= 0 for label in labels):
+        if max(labels) >= MAX_CLASSES or (max(labels) + 1) * len(labels) * 4 > MAX_ONE_HOT_BYTES:
+            raise UserError(f'{LABELS_FILE}: has the class {short_repr(max(labels))} for one of {len(labels)} images; '
+                            f'at most {MAX_CLASSES - 1}, and {MAX_ONE_HOT_BYTES} bytes of one-hot labels; {cure}')
         return one_hot(labels, max(labels) + 1)
     try:
         array = np.array(labels, np.float32)

@@ -16,8 +16,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError, _imaging
 
-from common.errors import UserError
-from common.files import AnyPath
+from common.errors import UserError, one_line
+from common.files import AnyPath, check_regular, open_input
 
 Mode = Literal['L', 'RGB']
 Crop = Literal['center', 'none']
@@ -89,8 +89,7 @@ def is_image_name(name: str) -> bool:
 
 def printable(name: AnyPath) -> str:
     """The name of a file on one line, whatever bytes it is made of."""
-    return ''.join(char if char.isprintable() else f'\\x{ord(char) - 0xdc00:02x}' if 0xdc80 <= ord(char) <= 0xdcff
-                   else char.encode('unicode_escape').decode() for char in os.fspath(name))
+    return one_line(os.fspath(name))
 
 
 def read_picture(source: Source, mode: Mode | None = None, crop: Crop = 'none', size: int | None = None,
@@ -126,6 +125,8 @@ def read_picture(source: Source, mode: Mode | None = None, crop: Crop = 'none', 
     with noted_warnings() as notes:
         try:
             source = source() if callable(source) else source
+            if not isinstance(source, bytes):
+                check_regular(source)
             with Image.open(_opened(source), formats=formats()) as opened:
                 pixels = opened.width * opened.height
             with _ROOM.taken(pixels):
@@ -194,7 +195,7 @@ def _count_frames(source):
 def _underlying(error, source):
     """What a decoder said that knows the beginning of the file: Pillow goes on to the next one in silence."""
     with contextlib.suppress(Exception), contextlib.ExitStack() as stack:
-        file = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else open(source, 'rb'))
+        file = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else open_input(source))
         start = file.read(16)
         for factory, accept in map(Image.OPEN.__getitem__, formats()):
             if accept and accept(start) is True:

@@ -218,7 +218,7 @@ def write_virtual(h5_path: str, parts: list[Part], labels: np.ndarray | None, cl
     total = sum(num_images(levels) for _path, _h5, levels in parts)
     content = io.BytesIO()
     with h5py.File(content, 'w') as h5:
-        set_label_attributes(h5, labels, class_names)
+        set_label_attributes(h5, h5_path, labels, class_names)
         for res, first_level in parts[0].levels.items():
             layout = h5py.VirtualLayout((total,) + first_level.shape[1:], np.uint8)
             start = 0

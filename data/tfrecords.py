@@ -14,13 +14,14 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
 from common.arrays import read_array
-from common.errors import UserError
-from common.files import AnyPath
+from common.errors import UserError, one_line
+from common.files import AnyPath, open_input
+from common.options import short_repr
 from data.hdf5_format import as_labels, is_power_of_two
 from data.image_source import ImageSource, grouped
 
@@ -28,6 +29,7 @@ Buffer = bytes | memoryview
 
 HEADER = struct.Struct('<QI')       # Length of the data, and the masked checksum of these 8 bytes.
 FOOTER = struct.Struct('<I')        # Masked checksum of the data.
+MAX_RECORD_BYTES = 1 << 30          # 16384x16384 RGB has 0.8 GB, the largest images of the release 3 MB.
 COMPARED_IMAGES = 8                 # Images of each coarser level that are compared with the finest level.
 
 
@@ -55,7 +57,7 @@ def tfrecords(tfrecord_dir: AnyPath) -> ImageSource:
     finest_lod = max(levels)
     path = levels[finest_lod]
     offsets = index_records(path)
-    with open(path, 'rb') as file:
+    with open_input(path) as file:
         channels, resolution, _ = shape = read_image(file, path, offsets, 0).shape
     if channels not in (1, 3) or resolution != shape[2] or resolution != 2 ** finest_lod:
         raise UserError(f'{path}: the images have the shape {shape}; need (1 or 3, {2 ** finest_lod}, '
@@ -67,7 +69,7 @@ def tfrecords(tfrecord_dir: AnyPath) -> ImageSource:
         compare_level(levels[lod], path, offsets)
 
     def read_in_order(start, stop):
-        with open(path, 'rb') as file:
+        with open_input(path) as file:
             for number in range(start, stop):
                 yield read_image(file, path, offsets, number, shape)
 
@@ -104,7 +106,7 @@ def compare_level(path: str, finest_path: str, finest_offsets: np.ndarray) -> No
         raise UserError(f'{path}: has {len(offsets)} images, {finest_path} has {len(finest_offsets)}; copy or '
                         'download the folder again, or give the latter file alone')
     difference = 0
-    with open(path, 'rb') as file, open(finest_path, 'rb') as finest_file:
+    with open_input(path) as file, open_input(finest_path) as finest_file:
         for number in np.unique(np.linspace(0, len(offsets) - 1, COMPARED_IMAGES).astype(int)):
             image = read_image(file, path, offsets, number).astype(float)
             finest = read_image(finest_file, finest_path, finest_offsets, number).astype(float)
@@ -143,12 +145,16 @@ def index_records(path: str) -> np.ndarray:
     offsets = []
     try:
         size, offset = os.path.getsize(path), 0
-        with open(path, 'rb') as file:
+        with open_input(path) as file:
             while offset < size:
                 offsets.append(offset)
-                offset += HEADER.size + read_length(file, path, len(offsets) - 1) + FOOTER.size
+                length = read_length(file, path, len(offsets) - 1)
+                offset += HEADER.size + length + FOOTER.size
                 if offset > size:
                     raise cut_off(path, len(offsets) - 1)
+                if length > MAX_RECORD_BYTES:
+                    raise UserError(f'{path}: record {len(offsets) - 1} claims {length} bytes; at most '
+                                    f'{MAX_RECORD_BYTES} are read; this is not a data set of the 2018 release')
                 file.seek(offset)
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror})') from error
@@ -157,7 +163,7 @@ def index_records(path: str) -> np.ndarray:
     return np.array(offsets, dtype=np.int64)
 
 
-def read_length(file: BinaryIO, path: str, number: int) -> int:
+def read_length(file: IO[bytes], path: str, number: int) -> int:
     """Length in bytes of the record that begins where `file` stands."""
     header = file.read(HEADER.size)
     if len(header) < HEADER.size:
@@ -169,7 +175,7 @@ def read_length(file: BinaryIO, path: str, number: int) -> int:
     return length
 
 
-def read_image(file: BinaryIO, path: str, offsets: np.ndarray, number: int,
+def read_image(file: IO[bytes], path: str, offsets: np.ndarray, number: int,
                expected_shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Image number `number`, (C, H, W) uint8, of an open file."""
     file.seek(offsets[number])
@@ -183,12 +189,13 @@ def read_image(file: BinaryIO, path: str, offsets: np.ndarray, number: int,
         features = parse_example(data)
         shape, pixels = tuple(features['shape']), b''.join(features['data'])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f'{path}: record {number} holds no image ({error}); this is not a data set of the 2018 '
-                        'release') from error
-    if len(shape) != 3 or min(shape) < 1 or len(pixels) != math.prod(shape) \
-            or not is_power_of_two(shape[1]) or shape != (expected_shape or shape):
-        raise UserError(f'{path}: record {number} has {len(pixels)} bytes and the shape {shape}; need bytes of '
-                        f'the shape {expected_shape or "(C, H, W), H a power of two"}')
+        raise UserError(f'{path}: record {number} holds no image ({one_line(error)}); this is not a data set of the '
+                        '2018 release') from error
+    is_shape = len(shape) == 3 and all(isinstance(length, int) and length > 0 for length in shape)
+    if not is_shape or len(pixels) != math.prod(shape) or not is_power_of_two(shape[1]) \
+            or shape != (expected_shape or shape):
+        raise UserError(f'{path}: record {number} has {len(pixels)} bytes and the shape {short_repr(shape)}; need '
+                        f'bytes of the shape {expected_shape or "(C, H, W), H a power of two"}')
     return np.frombuffer(pixels, np.uint8).reshape(shape)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.console import progress
 from common.errors import UserError, WriteError
-from common.files import AnyPath, atomic_write
+from common.files import AnyPath, atomic_write, open_input
 from data.dataset import Dataset
 from data.hdf5_format import open_part, virtual_parts
 from nets.network import Network
@@ -40,7 +40,7 @@ def of_array(array: np.ndarray) -> str:
 def of_file(path: AnyPath) -> str:
     """The digest of a file's content."""
     digest = hashlib.sha256()
-    with open(path, 'rb') as file:
+    with open_input(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:DIGITS]

@@ -1,5 +1,6 @@
 """Material of the figures: runs that stand for experiments of `config.py`, their images, metrics and times."""
 
+import contextlib
 import os
 import shlex
 import sys
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.options import BatchNorm
-from data import hdf5_format
+from data import chunk_reader, hdf5_format
 from nets.network import random_latents
 from runs.folder import is_trained, locate_network_pkl, locate_run_dir
 from runs.images import generate, load_generator, num_classes, one_hot
@@ -325,7 +326,7 @@ def nearest_neighbours(images: np.ndarray, h5_path: str, count: int,
         distance is the Euclidean one between the middle parts of the images.
     """
     h5, levels = hdf5_format.open_levels(h5_path)
-    with h5:
+    with h5, contextlib.ExitStack() as stack:
         full = max(levels)
         compared = full if features else min(PIXELS, full, images.shape[-1])
         step = 64 if features else 1024
@@ -339,13 +340,14 @@ def nearest_neighbours(images: np.ndarray, h5_path: str, count: int,
         best = np.full((len(images), count), np.inf)
         indices = np.full((len(images), count), -1)
         num = levels[full].shape[0]
+        small, large = stack.enter_context(chunk_reader.open_readers(h5, [levels[compared], levels[full]]))
         with tqdm(total=num, desc='Comparing', unit='image') as progress:
             for begin in range(0, num, step):
-                rows = describe(levels[compared][begin:begin + step])
+                rows = describe(np.stack([small.read(index) for index in range(begin, min(begin + step, num))]))
                 distances = np.square(queries).sum(1)[:, None] + np.square(rows).sum(1) - 2 * queries @ rows.T
                 candidates = np.concatenate([best, distances], axis=1)
                 numbers = np.concatenate([indices, np.tile(begin + np.arange(len(rows)), (len(images), 1))], axis=1)
                 order = np.argsort(candidates, axis=1, kind='stable')[:, :count]
                 best, indices = (np.take_along_axis(x, order, axis=1) for x in (candidates, numbers))
                 progress.update(len(rows))
-        return indices, np.stack([[levels[full][index] for index in row] for row in indices])
+        return indices, np.stack([[large.read(index) for index in row] for row in indices.tolist()])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from common.files import check_regular
 from common.images import save_pil_image
 from paper import numbers, output
 from paper.material import Material, Run, nearest_neighbours
@@ -111,6 +112,7 @@ def figure8(material: Material, name: str) -> None:
         return
     pictures = []
     for index, path in enumerate(paths):
+        check_regular(path)
         with Image.open(path, formats=['PNG']) as file:
             image = file.convert('RGB')
             image.thumbnail((320, 240), Image.Resampling.LANCZOS)

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from common.class_names import list_classes, read_class_names
 from common.console import format_time
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import atomic_write, open_input
 from runs.folder import DONE_FILE
 from runs.records import (
     caption_of,
@@ -198,7 +198,7 @@ def embed_pictures(run_dir: str, fakes: list[tuple[int, str]], stats: list[dict]
 def embed_picture(path: str, max_bytes: int) -> str | None:
     """A data URI of a PNG file, as a smaller JPEG if it has more than `max_bytes`; None if it is no picture."""
     try:
-        with open(path, 'rb') as file:
+        with open_input(path) as file:
             content = file.read()
     except OSError:
         return None

@@ -19,6 +19,7 @@ from PIL import Image
 
 from common.console import format_time
 from common.errors import UserError
+from common.files import open_input
 from common.options import Names, NonNegative, PositiveInt, Seed, check_value
 
 LARGEST = 1e100                 # Larger numbers count as infinite; integers may be larger than any float.
@@ -63,7 +64,7 @@ def read_jsonl(path: str | os.PathLike, types: dict[str, Any], required: Iterabl
     """
     objects, damaged = [], 0
     try:
-        with open(path, encoding='utf-8', errors='replace') as lines:
+        with open_input(path, 'r', encoding='utf-8', errors='replace') as lines:
             for line in lines:
                 try:
                     objects.append(_parse_line(line, types, required))
@@ -147,7 +148,7 @@ def caption_of(kimg: int, stats: list[dict]) -> str:
 def read_text(run_dir: str, name: str) -> str:
     """A text file of a run; '' where it cannot be read."""
     try:
-        with open(os.path.join(run_dir, name), encoding='utf-8', errors='replace') as text_file:
+        with open_input(os.path.join(run_dir, name), 'r', encoding='utf-8', errors='replace') as text_file:
             return text_file.read()
     except OSError:
         return ''
@@ -218,7 +219,7 @@ def read_config(run_dir: str) -> dict:
     """
     path = os.path.join(run_dir, 'config.txt')
     try:
-        with open(path, encoding='utf-8', errors='replace') as config_file:
+        with open_input(path, 'r', encoding='utf-8', errors='replace') as config_file:
             config = parse_config(config_file.read())
     except OSError as error:
         raise UserError(f'{run_dir}: no config.txt in there ({error.strerror}); give a run folder, for example '

@@ -3,16 +3,18 @@
 import contextlib
 import itertools
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import scipy.ndimage
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.files import publish, temporary_path
 from common.images import (
     convert_to_pil_image,
@@ -57,32 +59,57 @@ def video_writer(path: str, fps: float) -> Iterator[Callable[[Image.Image], None
         import imageio_ffmpeg
     except ImportError as error:
         raise UserError('videos need imageio-ffmpeg: pip install imageio-ffmpeg') from error
-    temporary = temporary_path(path)
-    encoder = None
+    temporary = os.path.abspath(temporary_path(path))       # With a leading slash it is no option and no address.
+    encoder: subprocess.Popen | None = None
+    with tempfile.TemporaryFile() as said:
 
-    def write(image):
-        nonlocal encoder
-        size = tuple(length + length % 2 for length in image.size)
-        if encoder is None:
-            encoder = imageio_ffmpeg.write_frames(
-                temporary, size, fps=fps, codec='libx264', quality=None, macro_block_size=1, ffmpeg_log_level='error',
-                output_params=['-crf', str(VIDEO_QUALITY), '-f', 'mp4', '-movflags', '+faststart'])
-            encoder.send(None)
-        encoder.send(image.convert('RGB').crop((0, 0, *size)).tobytes())
+        def write(image):
+            nonlocal encoder
+            size = tuple(length + length % 2 for length in image.size)
+            if encoder is None:
+                encoder = start_encoder(imageio_ffmpeg.get_ffmpeg_exe(), temporary, size, fps, said)
+            assert encoder.stdin is not None
+            encoder.stdin.write(image.convert('RGB').crop((0, 0, *size)).tobytes())
 
-    try:
-        yield write
-        if encoder is None:
-            raise UserError(f'{path}: no images for a video')
-        encoder.close()
-        publish(temporary, path)
-    except OSError as error:
-        raise UserError(f'{path}: cannot be written ({str(error).strip().splitlines()[0]})') from error
-    finally:
-        if encoder is not None:
-            encoder.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
+        try:
+            yield write
+            if encoder is None:
+                raise UserError(f'{path}: no images for a video')
+            encoder.communicate()       # Ends its input and waits.
+            if encoder.returncode:
+                raise OSError(f'ffmpeg ended with exit status {encoder.returncode}')
+            publish(temporary, path)
+        except OSError as error:        # It stops reading when it has failed.
+            if encoder is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):    # It says why before it ends.
+                    encoder.wait(10)
+            reason = last_line(said) or error.strerror or error
+            raise UserError(f'{path}: cannot be written ({one_line(reason)}); choose another folder or make '
+                            'room') from error
+        finally:
+            if encoder is not None:
+                encoder.kill()
+                encoder.wait()
+                with contextlib.suppress(OSError, ValueError):      # What it has not read any more.
+                    encoder.communicate()
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(temporary)
+
+
+def start_encoder(ffmpeg: str, path: str, size: tuple[int, int], fps: float, errors: IO[bytes]) -> subprocess.Popen:
+    """Start ffmpeg, which encodes RGB images from its stdin into `path`; what it says goes to the file `errors`."""
+    return subprocess.Popen(
+        [ffmpeg, '-y', '-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', '%dx%d' % size, '-r', str(fps), '-i', '-', '-an',
+         '-c:v', 'libx264', '-pix_fmt', 'yuv420p', '-v', 'error', '-crf', str(VIDEO_QUALITY), '-f', 'mp4', '-movflags',
+         '+faststart', path],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)    # Ctrl-C ends us.
+
+
+def last_line(file: IO[bytes]) -> str:
+    """The last line with text of an open file, '' where there is none."""
+    file.seek(0)
+    lines = file.read().decode(errors='replace').split('\n')
+    return next((line.strip() for line in reversed(lines) if line.strip()), '')
 
 
 def smooth_latents(num_frames: int, num_cells: int, latent_size: int, sigma_frames: float,

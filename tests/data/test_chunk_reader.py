@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import UserError
 from data import chunk_reader
-from data.chunk_reader import ChunkReader, find_chunks, open_raw
+from data.chunk_reader import ChunkReader, open_raw, open_readers
 
 
 def make_images(num=11, channels=3, resolution=16):
@@ -77,7 +77,7 @@ def test_other_layouts_are_left_to_h5py(kwargs, tmp_path):
     images = make_images()
     h5, reader = open_reader(write(tmp_path / 'a.h5', images, **kwargs))
     with h5:
-        assert reader.raw_file is None if 'userblock_size' in kwargs else find_chunks(reader.level) is None
+        assert reader.raw_file is None if 'userblock_size' in kwargs else not reader.is_direct
         for index in range(11):
             np.testing.assert_array_equal(reader.read(index), images[index])
 
@@ -117,12 +117,18 @@ def test_chunks_that_were_written_without_their_filter(tmp_path, inflater, no_h5
 
 
 def test_chunks_that_were_never_written(tmp_path):
+    """HDF5 would take 7 for their pixels."""
     with h5py.File(tmp_path / 'a.h5', 'w') as h5:
         level = h5.create_dataset('data16x16', (4, 1, 16, 16), np.uint8, chunks=(1, 1, 16, 16), fillvalue=7)
         level[1] = 5
     h5, reader = open_reader(tmp_path / 'a.h5')
     with h5, reader.raw_file:
-        assert [int(reader.read(index).max()) for index in range(4)] == [7, 5, 7, 7]
+        assert reader.read(1).max() == 5
+        with pytest.raises(UserError, match=r'a.h5: image 2 at 16x16 cannot be read \(was never written\)'):
+            reader.read(2)
+        with pytest.raises(UserError, match='a.h5.: at 16x16 image 0 and others were never written; make or copy'), \
+                open_readers(h5, [reader.level]):
+            pass
 
 
 def test_many_threads(tmp_path, inflater, no_h5py):
@@ -158,17 +164,21 @@ def test_a_damaged_chunk(chunk_images, position, tmp_path, inflater):
             np.testing.assert_array_equal(reader.read(index), images[index])
 
 
-def test_a_chunk_of_another_length(tmp_path, inflater):
-    """h5py has the last word."""
+@pytest.mark.parametrize('filters', [{'compression': 'gzip'}, {'compression': 'gzip', 'fletcher32': True}],
+                         ids=['read here', 'read by h5py'])
+@pytest.mark.parametrize('change', [5, -5])
+def test_a_chunk_of_another_length(change, filters, tmp_path, inflater):
+    """h5py would drop the rest of the first, or give memory that nobody wrote."""
     images = make_images(2)
+    changed = images[0].tobytes() + bytes(5) if change > 0 else images[0].tobytes()[:change]
     with h5py.File(tmp_path / 'a.h5', 'w') as h5:
-        level = h5.create_dataset('data16x16', images.shape, np.uint8, chunks=(1, 3, 16, 16), compression='gzip')
-        level.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(images[0].tobytes() + bytes(5)))
-        level.id.write_direct_chunk((1, 0, 0, 0), zlib.compress(images[1].tobytes()))
+        level = h5.create_dataset('data16x16', data=images, chunks=(1, 3, 16, 16), **filters)
+        level.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(changed), filter_mask=0b10 if len(filters) > 1 else 0)
     h5, reader = open_reader(tmp_path / 'a.h5')
     with h5, reader.raw_file:
-        assert reader.read_chunk(*find_chunks(reader.level)[0].tolist()) is None
-        np.testing.assert_array_equal(reader.read(0), h5['data16x16'][0])
+        with pytest.raises(UserError, match=r'a.h5: image 0 at 16x16 cannot be read \(.*bytes where a chunk has '):
+            reader.read(0)
+        np.testing.assert_array_equal(reader.read(1), images[1])
 
 
 def test_a_file_that_is_closed(tmp_path):
