@@ -68,7 +68,7 @@ def with_device(flags: Mapping[str, object] | None, device: str | None) -> dict[
 
 
 def configure(engine: str = 'auto', flags: dict[str, object] | None = None, local_rank: int | None = None,
-              precision: str = 'auto') -> Environment:
+              precision: str = 'auto', flush_denormals: bool = False) -> Environment:
     """Choose what runs Theano functions from now on and set Theano's flags.
 
     Parameters
@@ -85,6 +85,8 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
     precision : str
         One of `PRECISIONS`: what the torch engine computes convolutions and matrix products of float32 in, see
         `theano_torch.install`. ``'auto'`` is ``'tf32'`` on GPUs that have it, else ``'float32'``.
+    flush_denormals : bool
+        Of the torch engine: denormal numbers count as zero in this process. For trainings.
 
     Returns
     -------
@@ -113,7 +115,7 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
         raise EnvironmentProblem(f"precision={precision!r}: only the torch engine has it; use 'float32', or set engine "
                                  "to 'torch'")
     if engine == 'torch':
-        mode, device, precision, description = _torch_engine(device, local_rank, precision, spelt)
+        mode, device, precision, description = _torch_engine(device, local_rank, precision, spelt, flush_denormals)
     else:
         if NUMPY_2:
             raise EnvironmentProblem(f"engine={asked!r}: Theano's own engines need NumPy 1, this is {np.__version__}; "
@@ -176,7 +178,8 @@ def _set_flags(flags: dict[str, object]) -> None:
             raise EnvironmentProblem(f'theano_flags[{name!r}]={value!r}: {" ".join(str(error).split())}') from error
 
 
-def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: object) -> tuple:
+def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: object,
+                  flush_denormals: bool) -> tuple:
     if importlib.util.find_spec('torch') is None:
         raise EnvironmentProblem("engine='torch': PyTorch is missing; pip install torch, or set engine to 'theano'")
     # How long an OpenMP thread waits awake for more work (loops). The default of 300 000 is fast on a quiet machine and
@@ -208,7 +211,7 @@ def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: ob
         cudnn=dnn.enabled not in ('False', False),
         deterministic='deterministic' in algorithms or theano.config.deterministic == 'more',
         benchmark=any(algorithm.startswith('time_') for algorithm in algorithms),
-        precision=precision)
+        precision=precision, flush_denormals=flush_denormals)
     where = f'CPU ({torch.get_num_threads()} threads)'
     if device != 'cpu':
         where = f'GPU {device[5:]} ({torch.cuda.get_device_name(device)})'
