@@ -72,7 +72,7 @@ def with_device(flags: Mapping[str, object] | None, device: str | None) -> dict[
 
 
 def configure(engine: str = 'auto', flags: dict[str, object] | None = None, local_rank: int | None = None,
-              precision: str = 'auto') -> Environment:
+              precision: str = 'auto', flush_denormals: bool = False) -> Environment:
     """Choose what runs Theano functions from now on and set Theano's flags.
 
     Parameters
@@ -89,6 +89,8 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
     precision : str
         One of `PRECISIONS`: what the torch engine computes convolutions and matrix products of float32 in, see
         `theano_torch.install`. ``'auto'`` is ``'tf32'`` on GPUs that have it, else ``'float32'``.
+    flush_denormals : bool
+        Of the torch engine: denormal numbers count as zero in this process. For trainings.
 
     Returns
     -------
@@ -120,7 +122,7 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
         if importlib.util.find_spec('torch') is None:
             raise EnvironmentProblem(f"{said('engine', asked)}: PyTorch is missing; pip install torch, or set engine "
                                      "to 'theano'")
-        mode, device, precision, description = _torch_engine(device, local_rank, precision, spelt)
+        mode, device, precision, description = _torch_engine(device, local_rank, precision, spelt, flush_denormals)
     else:
         if NUMPY_2:
             raise EnvironmentProblem(f"{said('engine', asked)}: Theano's own engines need NumPy 1, this is "
@@ -193,7 +195,8 @@ def _set_flags(flags: dict[str, object]) -> None:
             raise EnvironmentProblem(f'theano_flags[{name!r}]={value!r}: {" ".join(str(error).split())}') from error
 
 
-def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: object) -> tuple:
+def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: object,
+                  flush_denormals: bool) -> tuple:
     # How long an OpenMP thread waits awake for more work (loops). The default of 300 000 is fast on a quiet machine and
     # up to forty times slower beside busy neighbours; 3000 is 1.2 and 3 times slower (benchmarks/README.md). PyTorch
     # must not have been imported before.
@@ -223,7 +226,7 @@ def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: ob
         cudnn=dnn.enabled not in ('False', False),
         deterministic='deterministic' in algorithms or theano.config.deterministic == 'more',
         benchmark=any(algorithm.startswith('time_') for algorithm in algorithms),
-        precision=precision)
+        precision=precision, flush_denormals=flush_denormals)
     where = f'CPU ({torch.get_num_threads()} threads)'
     if device != 'cpu':
         where = f'GPU {device[5:]} ({torch.cuda.get_device_name(device)})'

@@ -85,7 +85,8 @@ class Bench:
 
         import theano_env
         from nets import updates
-        theano_env.configure('torch', {'floatX': 'float32', 'device': self.device}, precision=precision)
+        theano_env.configure('torch', {'floatX': 'float32', 'device': self.device}, precision=precision,
+                             flush_denormals=True)
         theano.config.mode = theano_torch.mode(self.device, precision, capture=how == 'captured')
         start = time.perf_counter()
         exponents = [updates.loss_scaling_exponent() if precision == 'float16' else None for _ in 'DG']

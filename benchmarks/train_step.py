@@ -49,7 +49,7 @@ class Trainer:
         import theano_env
         self.args = args
         self.environment = theano_env.configure(args.engine, {'floatX': 'float32', 'device': device},
-                                                precision=precision)
+                                                precision=precision, flush_denormals=True)
         kwargs = {'num_channels': args.channels, 'resolution': args.resolution, 'fmap_base': args.fmap_base,
                   'fmap_max': args.fmap_max}
         self.latent_size = min(args.fmap_max, args.fmap_base)

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import theano_torch
+
 import lasagne
 import numpy as np
 import theano
@@ -456,7 +458,8 @@ class Network(NetworkOf2017):
             outputs = [_convert_output(output, out_mul, out_add, out_shrink, out_dtype)
                        for output in self.get_output_for(*inputs, return_as_list=True, **kwargs)]
             with theano_env.COMPILING:
-                self._functions[key] = theano.function(inputs, outputs, on_unused_input='ignore')
+                self._functions[key] = theano.function(
+                    inputs, outputs, on_unused_input='ignore', mode=theano_torch.float32_sums(theano.config.mode))
         return self._functions[key]
 
     # Tables of layers.

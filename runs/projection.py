@@ -3,7 +3,7 @@
 import os
 from typing import Literal
 
-import theano_torch  # noqa: F401  (lets Theano be imported)
+import theano_torch
 
 import numpy as np
 import theano
@@ -87,7 +87,8 @@ class _Search:
         self.optimizer.register_gradients(T.sum(distances + prior_weight * prior), [self.latents])
         updates = self.optimizer.apply_updates()
         with theano_env.COMPILING:
-            self.step = theano.function([], distances, updates=updates)
+            self.step = theano.function([], distances, updates=updates,
+                                        mode=theano_torch.float32_sums(theano.config.mode))
 
     def run(self, latents, labels, num_steps, learning_rate, progress):
         """All latents on the way (num_steps, N, latent_size) and their distances (num_steps, N)."""

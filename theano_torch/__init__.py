@@ -31,19 +31,16 @@ from typing import Any
 
 from theano_torch.compat import theano
 from theano_torch.memory import OutOfMemory
-from theano_torch.registry import UnsupportedOp, lower, lower_activation, lower_scalar, on_host
+from theano_torch.registry import FLOAT32_SUMS, UnsupportedOp, lower, lower_activation, lower_scalar, on_host
 
-__all__ = ['OutOfMemory', 'UnsupportedOp', 'install', 'lower', 'lower_activation', 'lower_scalar', 'mode', 'on_host']
+__all__ = ['OutOfMemory', 'UnsupportedOp', 'float32_sums', 'install', 'lower', 'lower_activation', 'lower_scalar',
+           'mode', 'on_host']
 
 # Rewrites that turn ops which map one to one onto PyTorch into others, or that only serve Theano's own C code:
 # convolutions by GEMM, in-place variants, fusion into generated C loops, calls of a BLAS.
 # `rewrites.shapes` replaces 'ShapeOpt'.
 EXCLUDED_REWRITES = ('conv_opts', 'AbstractConvCheck', 'conv_gemm', 'conv_dnn', 'inplace', 'fusion', 'BlasOpt',
                      'c_blas', 'blas_opt_inplace', 'gpuarray_opt', 'scan', 'ShapeOpt')
-
-# Rewrites that take time and give nothing here: they look for the error function and its like in every sum and product.
-EXCLUDED_AS_SLOW = ('local_one_minus_erf', 'local_one_minus_erf2', 'local_expm1', 'local_func_inv',
-                    'local_greedy_distributor')
 
 
 def mode(device: str = 'cpu', precision: str = 'float32', capture: bool = True) -> Any:
@@ -53,15 +50,24 @@ def mode(device: str = 'cpu', precision: str = 'float32', capture: bool = True) 
     """
     from theano_torch.linker import TorchLinker
     return theano.compile.Mode(TorchLinker(device, precision, capture), 'fast_run').including('torch').excluding(
-        *EXCLUDED_REWRITES, *EXCLUDED_AS_SLOW)
+        *EXCLUDED_REWRITES)
+
+
+def float32_sums(mode: Any) -> Any:
+    """`mode` with sums of float32 that accumulate in float32, which is faster; Theano accumulates them in float64.
+
+    Modes of other engines are returned as they are.
+    """
+    chosen = theano.compile.mode.get_mode(mode)
+    return chosen.including(FLOAT32_SUMS) if getattr(chosen.linker, 'runs_on_torch', False) else mode
 
 
 def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False, benchmark: bool = False,
-            precision: str = 'float32', capture: bool = True) -> Any:
+            precision: str = 'float32', capture: bool = True, flush_denormals: bool = False) -> Any:
     """Put shared variables on `device` from now on and return the mode to be set as ``theano.config.mode``.
 
-    Sets what is global: TF32 on or off, denormal numbers count as zero, Theano compiles no C code, freed host memory
-    stays with the process.
+    Sets what is global: TF32 on or off, denormal numbers, Theano compiles no C code, freed host memory stays with the
+    process.
 
     Parameters
     ----------
@@ -81,6 +87,9 @@ def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False
         loss scaling.
     capture : bool
         On a GPU, record what a function does as a CUDA graph after some calls, and replay that. See `capture.py`.
+    flush_denormals : bool
+        Denormal numbers count as zero in this process, in NumPy, too: processors compute with them up to a hundred
+        times slower. For trainings.
 
     Returns
     -------
@@ -106,7 +115,7 @@ def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False
     torch.utils.deterministic.fill_uninitialized_memory = False     # type: ignore[attr-defined]  # A property.
     for dtype in (np.float16, np.float32, np.float64):
         np.finfo(dtype)     # NumPy looks at denormals the first time and would warn that there are none.
-    torch.set_flush_denormal(True)
+    torch.set_flush_denormal(flush_denormals)
     lanes.end_second_lane()     # The next one inherits that.
     memory.keep_freed_memory()
     shared.install(device)

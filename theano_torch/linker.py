@@ -31,6 +31,8 @@ class TorchLinker(LocalLinker):
         See `theano_torch.install`.
     """
 
+    runs_on_torch = True
+
     def __init__(self, device: str = 'cpu', precision: str = 'float32', capture: bool = True) -> None:
         super().__init__()
         if precision not in PRODUCT_DTYPES:

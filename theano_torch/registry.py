@@ -4,6 +4,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+# Tag of a rewrite: a mode that includes it asks for sums that accumulate in float32, see `theano_torch.float32_sums`.
+FLOAT32_SUMS = 'float32_sums'
+
 
 class UnsupportedOp(NotImplementedError):
     """The engine has no lowering for an op of the graph."""

@@ -129,7 +129,8 @@ def run_experiment(
         if ranks.size > 1:
             raise UserError(f'{experiment["train"]["func"]} runs in one process: start it without torchrun')
         return run_utility(experiment, result_dir, engine, theano_flags, precision, origin=origin)
-    environment = theano_env.configure(engine, theano_flags, ranks.local_rank if ranks.size > 1 else None, precision)
+    environment = theano_env.configure(engine, theano_flags, ranks.local_rank if ranks.size > 1 else None, precision,
+                                       flush_denormals=True)
     if environment.precision == 'float16':
         train_kwargs['loss_scaling'] = True
     if ranks.size > 1:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import theano_torch
+
 import lasagne
 import numpy as np
 import theano
@@ -94,13 +96,14 @@ def compile_training_functions(
         variables += [update[0] for update in stream.state_updates[drawn:]]
 
     inputs = [real_images, real_labels, latents, fake_labels]
+    mode = theano_torch.float32_sums(theano.config.mode)
     train_g = None
     if separate_funcs:
-        train_g = theano.function([latents, fake_labels], [], updates=g_updates, on_unused_input='ignore')
+        train_g = theano.function([latents, fake_labels], [], updates=g_updates, on_unused_input='ignore', mode=mode)
         train_g.trust_input = True      # Types are right: spares checking every pair of shared variables for aliasing.
     else:
         d_updates.update(g_updates)
-    train_d = theano.function(inputs, outputs, updates=d_updates, on_unused_input='ignore')
+    train_d = theano.function(inputs, outputs, updates=d_updates, on_unused_input='ignore', mode=mode)
     train_d.trust_input = True
     return TrainingFunctions(train_d, train_g, streams, variables, [stream.rstate for stream in layers_random])
 

@@ -126,10 +126,7 @@ def _(op, node, build):
 
 @lower.register(elemwise.CAReduce)
 def _(op, node, build):
-    """Sum, product, extrema and others over some or all axes.
-
-    A sum of float32 is not accumulated in float64 as Theano does on the host: torch adds in a tree, which is as good.
-    """
+    """Sum, product, extrema and others over some or all axes. Sums and products accumulate in the op's `acc_dtype`."""
     dtype = torch_dtype(node.outputs[0].type.dtype)
     ndim = node.inputs[0].ndim
     axes = list(range(ndim)) if op.axis is None else sorted(axis % ndim for axis in op.axis)
@@ -137,8 +134,7 @@ def _(op, node, build):
         return lambda x: x.to(dtype)
     shape = build.shape(node.inputs[0])
     same_type = node.inputs[0].type.dtype == node.outputs[0].type.dtype
-    compute = computing_dtype(node.outputs[0].type.dtype if same_type else getattr(op, 'acc_dtype', None) or
-                              node.outputs[0].type.dtype)
+    compute = computing_dtype(getattr(op, 'acc_dtype', None) or node.outputs[0].type.dtype)
     if isinstance(op.scalar_op, scalar.Add):
         if all(shape[axis] == 1 for axis in axes) and same_type:
             kept = [size for axis, size in enumerate(shape) if axis not in axes]

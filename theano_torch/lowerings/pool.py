@@ -1,5 +1,6 @@
 """Pooling over the last one, two or three dimensions, and its gradients of first and second order."""
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -101,6 +102,8 @@ class Windows:
         """Maximum, average or sum over each window."""
         if 0 in self.out or 0 in self.lead:
             return x.new_zeros(*self.lead, *self.out)
+        if not x.is_floating_point():
+            return self.pool_integers(x)
         enlarged = self.flat(self.enlarge(x, -torch.inf if self.mode == 'max' and x.is_floating_point() else 0))
         if self.mode == 'max':
             pooled = MAX_POOL[self.ndim](enlarged, self.size, self.stride)
@@ -110,6 +113,16 @@ class Windows:
                 pooled = pooled * (float(np.prod(self.size)) / self.counts(x.dtype))
         index: tuple = (..., *[slice(size) for size in self.out])
         return pooled[index].reshape(*self.lead, *self.out)
+
+    def pool_integers(self, x: Tensor) -> Tensor:
+        """As Theano's C code: sums wrap around in the type of the images, averages are cut towards zero."""
+        is_max = self.mode == 'max'
+        enlarged = self.enlarge(x.to(torch.int64), torch.iinfo(torch.int64).min if is_max else 0)
+        parts = [enlarged[index] for index in self.members()]
+        pooled = functools.reduce(torch.maximum if is_max else torch.add, parts).to(x.dtype)
+        if self.mode in ('max', 'sum'):
+            return pooled
+        return torch.div(pooled.to(torch.int64), self.counts(torch.int64), rounding_mode='trunc').to(x.dtype)
 
     def average_grad(self, gz: Tensor) -> Tensor:
         """The gradient of an average or sum: every element gets its share of the windows that it is in."""

@@ -122,8 +122,9 @@ def without_zeros(function: Callable, x: Value, y: Value) -> Tensor:
 
 
 def round_half_away(x: Tensor) -> Tensor:
-    """Rounded, halves away from zero."""
-    return torch.copysign(torch.floor(torch.abs(x) + 0.5), x)
+    """Rounded, halves away from zero. Exact: the fraction is, while ``x + 0.5`` would be rounded."""
+    whole = torch.trunc(x)
+    return torch.where(torch.abs(x - whole) >= 0.5, whole + torch.copysign(torch.ones_like(x), x), whole)
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -135,14 +136,16 @@ def ultra_fast_sigmoid(x: Tensor) -> Tensor:
     """Theano's piecewise approximation of the sigmoid of 2x, scaled to 0...1."""
     half = x.abs() * 0.5
     upper = torch.where(half < 1.7, 1.5 * half / (1 + half),
-                        torch.where(half < 3, 0.935 + 0.0458 * (half - 1.7), torch.full_like(half, 0.99505475368673)))
+                        torch.where(half < 3, 0.935409070603099 + 0.0458812946797165 * (half - 1.7),
+                                    torch.full_like(half, 0.99505475368673)))
     return 0.5 * (torch.where(x < 0, -upper, upper) + 1)
 
 
 def gamma(x: Tensor) -> Tensor:
-    """The gamma function."""
-    sign = torch.where((x < 0) & (torch.remainder(torch.floor(x), 2) == 1), -1.0, 1.0).to(x.dtype)
-    return torch.exp(torch.lgamma(x)) * sign
+    """The gamma function; NaN at its poles, the negative integers."""
+    whole = torch.floor(x)
+    sign = torch.where((x < 0) & (torch.remainder(whole, 2) == 1), -1.0, 1.0).to(x.dtype)
+    return torch.where((x < 0) & (x == whole), torch.nan, torch.exp(torch.lgamma(x)) * sign)
 
 
 def gamma_upper(k: Tensor, x: Tensor) -> Tensor:
@@ -169,6 +172,22 @@ def scipy_function(name: str) -> Callable[..., Tensor]:
     return run
 
 
+def in_float64(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`function` computed in float64: torch's overflows where the result still fits float32."""
+    return lambda x: function(x.double()).to(x.dtype)
+
+
+def bessel(function: Callable[[Tensor], Tensor], name: str) -> Callable[[Tensor], Tensor]:
+    """A Bessel function: torch's has seven digits, so that float64 needs SciPy's."""
+    precise = scipy_function(name)
+    return lambda x: precise(x) if x.dtype == torch.float64 else function(x)
+
+
+def xlogy0(x: Tensor, y: Tensor) -> Tensor:
+    """x log(y), and 0 where x is 0, also for a y of NaN."""
+    return torch.where(x == 0, 0, torch.special.xlogy(x, y))
+
+
 FUNCTIONS = {
     scalar.Add: add, scalar.Mul: mul, scalar.Sub: operator.sub, scalar.TrueDiv: operator.truediv,
     scalar.IntDiv: int_div, scalar.Mod: mod, scalar.Pow: power,
@@ -180,9 +199,10 @@ FUNCTIONS = {
     scalar.Trunc: torch.trunc, scalar.RoundHalfToEven: torch.round, scalar.RoundHalfAwayFromZero: round_half_away,
     scalar.Sin: torch.sin, scalar.Cos: torch.cos, scalar.Tan: torch.tan, scalar.ArcSin: torch.asin,
     scalar.ArcCos: torch.acos, scalar.ArcTan: torch.atan, scalar.ArcTan2: torch.atan2,
-    scalar.Sinh: torch.sinh, scalar.Cosh: torch.cosh, scalar.Tanh: torch.tanh, scalar.ArcSinh: torch.asinh,
-    scalar.ArcCosh: torch.acosh, scalar.ArcTanh: torch.atanh, scalar.Deg2Rad: torch.deg2rad,
-    scalar.Rad2Deg: torch.rad2deg, scalar.Real: torch.real, scalar.Imag: torch.imag, scalar.Conj: torch.conj_physical,
+    scalar.Sinh: in_float64(torch.sinh), scalar.Cosh: in_float64(torch.cosh), scalar.Tanh: torch.tanh,
+    scalar.ArcSinh: torch.asinh, scalar.ArcCosh: torch.acosh, scalar.ArcTanh: torch.atanh,
+    scalar.Deg2Rad: torch.deg2rad, scalar.Rad2Deg: torch.rad2deg, scalar.Real: torch.real, scalar.Imag: torch.imag,
+    scalar.Conj: torch.conj_physical,
     scalar.Angle: torch.angle, scalar.Complex: torch.complex, scalar.ComplexFromPolar: torch.polar,
     scalar.LT: operator.lt, scalar.GT: operator.gt, scalar.LE: operator.le, scalar.GE: operator.ge,
     scalar.EQ: operator.eq, scalar.NEQ: operator.ne, scalar.IsNan: torch.isnan, scalar.IsInf: torch.isinf,
@@ -190,14 +210,14 @@ FUNCTIONS = {
     scalar.Invert: torch.bitwise_not,
     nnet.sigm.ScalarSigmoid: torch.sigmoid, nnet.sigm.ScalarSoftplus: softplus,
     nnet.sigm.UltraFastScalarSigmoid: ultra_fast_sigmoid, nnet.nnet.ScalarSoftsign: torch.nn.functional.softsign,
-    xlogx.XlogX: lambda x: torch.special.xlogy(x, x), xlogx.XlogY0: torch.special.xlogy,
+    xlogx.XlogX: lambda x: torch.special.xlogy(x, x), xlogx.XlogY0: xlogy0,
     special.Erf: torch.erf, special.Erfc: torch.erfc, special.Erfcx: torch.special.erfcx,
     special.Erfinv: torch.erfinv, special.Erfcinv: erfcinv, special.Gamma: gamma, special.GammaLn: torch.lgamma,
     special.Psi: torch.digamma, special.TriGamma: lambda x: torch.polygamma(1, x),
     special.Chi2SF: lambda x, k: torch.special.gammaincc(k / 2, x / 2), special.GammaInc: torch.special.gammainc,
     special.GammaIncC: torch.special.gammaincc, special.GammaU: gamma_upper, special.GammaL: gamma_lower,
-    special.J0: torch.special.bessel_j0, special.J1: torch.special.bessel_j1,
-    special.I0: torch.special.i0, special.I1: torch.special.i1,
+    special.J0: bessel(torch.special.bessel_j0, 'j0'), special.J1: bessel(torch.special.bessel_j1, 'j1'),
+    special.I0: in_float64(torch.special.i0), special.I1: in_float64(torch.special.i1),
     special.Jv: scipy_function('jv'), special.Iv: scipy_function('iv'),
 }
 
@@ -220,6 +240,9 @@ def _(op, node):
 @lower_scalar.register(scalar.Cast)
 def _(op, node):
     dtype = torch_dtype(op.o_type.dtype)
+    if dtype in (torch.uint16, torch.uint32) and node.inputs[0].type.dtype.startswith('float'):
+        # As C does it: torch's own conversion is right in the range of the type only.
+        return lambda x: x.to(torch.int64).to(dtype)
     return lambda x: x.to(dtype)
 
 
