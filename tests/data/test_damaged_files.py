@@ -275,7 +275,7 @@ def idx(shape, pixels):
     (gzip.compress(idx((1 << 31, 28, 28), bytes(100))), r'claims 2147483648x28x28 = 1683627180032 bytes; at most \d+'),
     (idx((1 << 20, 28, 28), bytes(100)), r'claims 1048576x28x28 = 822083584 bytes; at most 116 are read'),
     (gzip.compress(idx((2, 28, 28), bytes(1568)))[:-4], 'is damaged or cut off'),
-])
+], ids=['bomb', 'claim in gzip', 'claim', 'cut off'])      # Gzip notes the time: two processes would name other tests.
 def test_idx_files(content, message, tmp_path):
     (tmp_path / 'a').write_bytes(content)
     check_refused(lambda: labelled_sets.read_idx(tmp_path / 'a', 3), message)
