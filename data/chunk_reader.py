@@ -259,12 +259,13 @@ def _open_readers(h5, levels, stack):
         raw_file = open_raw(h5)
         if raw_file is not None:
             stack.enter_context(raw_file)
-        readers = [ChunkReader(level, raw_file) for level in levels]
+        readers = {level.shape[2]: ChunkReader(level, raw_file) for level in levels}     # One may be asked for twice.
         try:
-            check_places(levels, [reader.find_chunks() for reader in readers])
+            check_places([reader.level for reader in readers.values()],
+                         [reader.find_chunks() for reader in readers.values()])
         except UserError as error:
             raise UserError(f'h5_path={h5.filename!r}: {error}; make or copy the file again') from error
-        return readers
+        return [readers[level.shape[2]] for level in levels]
     part_readers = []
     for _start, _stop, path, _name in parts:
         part_h5, part_levels = open_part(h5.filename, path)

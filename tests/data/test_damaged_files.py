@@ -499,7 +499,7 @@ def test_all_readers_of_a_level_check_it(tmp_path):
     """Readers of one level alone do not see the damage of another."""
     path = damaged(tmp_path / 'a.h5', without_chunks)
     h5, levels = open_levels(path)
-    with h5, open_readers(h5, [levels[4]]) as [reader]:
+    with h5, open_readers(h5, [levels[4], levels[4]]) as [reader, _again]:
         np.testing.assert_array_equal(reader.read(2), IMAGES[2, :, :4, :4])
     check_refused(lambda: Dataset(path), 'image 1 and others were never written')
     with Dataset(path, resolution=4, shuffle=False) as data:
