@@ -30,7 +30,8 @@ CHANGES = {'os.mkdir', 'os.rename', 'os.remove', 'os.rmdir', 'os.truncate', 'shu
 def killed_live(moment, folder, *args):
     """Like `kill_resume.live`, but killed before a file operation in `folder`.
 
-    `moment` is its number, from 0, or a pattern of its name and path, 'os.rename .*config'. Opening a file for writing counts twice: before it, and when the file is there and empty, or as it was.
+    `moment` is its number, from 0, or a pattern of its name and path, 'os.rename .*config'. Opening a file for writing
+    counts twice: before it, and when the file is there and empty, or as it was.
     """
     count = 0
     busy = False
