@@ -19,6 +19,8 @@ from nets.network import Network
 DIGITS = 16                     # Hexadecimal, of a digest.
 DIGEST_VERSION = 1              # Of those that are kept.
 KEPT_FROM_BYTES = 1 << 27       # Less is read in a second.
+QUICK_BYTES = 1 << 32           # A training reads no more than this much, uncompressed, before it starts, ...
+SAMPLE_IMAGES = 64              # ...and so many images of the levels that are larger.
 BLOCK_BYTES = 1 << 20           # Of images digested at once.
 SMALL_BYTES = 1 << 12           # HDF5 is as fast with smaller images as many threads are.
 CLOCK_SECONDS = 2               # A file that was written so lately may change once more and keep its times.
@@ -64,6 +66,21 @@ def of_dataset(dataset: Dataset, cache_dir: AnyPath | None = None) -> str:
     return digest.hexdigest()[:DIGITS]
 
 
+def of_images_quickly(dataset: Dataset) -> bytes:
+    """:func:`of_images`, or of a data set that takes minutes to read: small copies of all images, and some images.
+
+    The copies at low resolution are averages of the others, so that another image nearly always has other ones.
+    """
+    rows = _rows(dataset)
+    if len(rows) * int(np.prod(dataset.shape)) <= QUICK_BYTES:
+        return of_images(dataset)
+    sample, left, rows_of_levels = rows[np.linspace(0, len(rows) - 1, SAMPLE_IMAGES).astype(np.int64)], QUICK_BYTES, []
+    for level in reversed(dataset.levels.values()):
+        left -= _image_bytes(level) * len(rows)
+        rows_of_levels.insert(0, rows if left >= 0 else np.unique(sample))
+    return _digest(dataset, rows_of_levels)
+
+
 def of_images(dataset: Dataset, cache_dir: AnyPath | None = None) -> bytes:
     """SHA-256 of all images that a data set gives, at every resolution up to its own.
 
@@ -81,9 +98,10 @@ def of_images(dataset: Dataset, cache_dir: AnyPath | None = None) -> bytes:
     UserError
         The file is damaged.
     """
-    rows = np.arange(dataset.num_images) if dataset.chosen is None else dataset.chosen[:dataset.num_images]
+    rows = _rows(dataset)
+    all_rows = [rows] * len(dataset.levels)
     if not _is_large(dataset, rows):
-        return _digest(dataset, rows)
+        return _digest(dataset, all_rows)
     path = os.path.realpath(dataset.h5_path)
     selection = [DIGEST_VERSION, path, dataset.resolution, hashlib.sha256(rows.astype('<i8').tobytes()).hexdigest()]
     kept = os.path.join(cache_dir or os.path.join(os.path.dirname(dataset.h5_path), 'metric-cache'),
@@ -91,11 +109,16 @@ def of_images(dataset: Dataset, cache_dir: AnyPath | None = None) -> bytes:
     files, begin = _state_of_files(dataset, path), time.time()
     digest = _read_kept(kept, files)
     if digest is None:
-        digest = _digest(dataset, rows)
+        digest = _digest(dataset, all_rows)
         if _state_of_files(dataset, path) == files and all(
                 max(state[1:3]) / 1e9 < begin - CLOCK_SECONDS for state in files.values()):
             _keep(kept, files, digest)
     return digest
+
+
+def _rows(dataset):
+    """Positions in the file of the images that a data set gives."""
+    return np.arange(dataset.num_images) if dataset.chosen is None else dataset.chosen[:dataset.num_images]
 
 
 def _is_large(dataset, rows):
@@ -137,16 +160,20 @@ def _keep(kept, files, digest):
             json.dump({'files': files, 'sha256': digest.hex()}, file)
 
 
-def _digest(dataset, rows):
-    """SHA-256 over those of blocks of the images `rows`, level after level: many threads can work on them."""
+def _digest(dataset, rows_of_levels):
+    """SHA-256 over those of blocks of images, level after level: many threads can work on them.
+
+    `rows_of_levels` are the positions of the images, one array for each level of the data set.
+    """
     jobs: list[tuple] = []
-    for lod, level in enumerate(dataset.levels.values()):
+    for lod, (level, rows) in enumerate(zip(dataset.levels.values(), rows_of_levels, strict=True)):
         block = max(BLOCK_BYTES // _image_bytes(level), 1)
         jobs += [(len(jobs) + number, lod, level, rows[begin:begin + block])
                  for number, begin in enumerate(range(0, len(rows), block))]
     digests: list[bytes] = [b''] * len(jobs)
-    total = len(rows) * len(dataset.levels)
-    with progress(None, 'Reading all images', total) if _is_large(dataset, rows) else contextlib.nullcontext() as bar:
+    is_large = _is_large(dataset, _rows(dataset))
+    with progress(None, 'Reading all images', sum(map(len, rows_of_levels))) if is_large else \
+            contextlib.nullcontext() as bar:
         def add(job):
             number, lod, level, part = job
             images = _read_block(level, dataset.reader.levels[lod], part)

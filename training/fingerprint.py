@@ -75,7 +75,8 @@ def of_rank(experiment: dict, train_gan: Callable, environment: theano_env.Envir
 def of_data(dataset: Dataset) -> dict[str, str]:
     """{name: digest} of the data set and of NumPy's generator, which is seeded by then."""
     keys = cast(tuple, np.random.get_state())[1]
-    return {'labels': identity.of_array(dataset.labels), 'images': identity.of_images(dataset).hex()[:identity.DIGITS],
+    return {'labels': identity.of_array(dataset.labels),
+            'images': identity.of_images_quickly(dataset).hex()[:identity.DIGITS],
             "NumPy's random numbers": identity.of_array(keys)}
 
 

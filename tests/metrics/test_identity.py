@@ -83,6 +83,25 @@ def test_many_images_are_read_once(tmp_path, images, labels, monkeypatch):
     assert digest(tmp_path / 'b.h5') == digests[0], 'the same, kept or not'
 
 
+def test_a_training_reads_small_copies_and_a_sample_of_many_images(tmp_path, images, monkeypatch):
+    with Dataset(write(tmp_path / 'a.h5', images)) as dataset:
+        assert identity.of_images_quickly(dataset) == identity.of_images(dataset)
+        monkeypatch.setattr(identity, 'QUICK_BYTES', 12 * 3 * (4 * 4 + 2 * 2 + 1))
+        monkeypatch.setattr(identity, 'SAMPLE_IMAGES', 2)
+        read, read_block = [], identity._read_block
+        monkeypatch.setattr(identity, '_read_block', lambda level, reader, rows: read.append(
+            (level.shape[-1], rows.tolist())) or read_block(level, reader, rows))
+        before = identity.of_images_quickly(dataset)
+    assert sorted(read) == [(1, list(range(12))), (2, list(range(12))), (4, list(range(12))), (8, [0, 11])]
+    for resolution, index in ((4, 5), (8, 11)):
+        with h5py.File(tmp_path / 'a.h5', 'r+') as h5:
+            level = h5[f'data{resolution}x{resolution}']
+            level[index, 0, 0, 0] = 255 - level[index, 0, 0, 0]
+        with Dataset(tmp_path / 'a.h5') as dataset:
+            assert identity.of_images_quickly(dataset) != before
+            before = identity.of_images_quickly(dataset)
+
+
 @pytest.mark.parametrize('clock', [2, -3600])
 def test_a_file_of_which_a_data_set_consists_counts(tmp_path, images, monkeypatch, clock):
     monkeypatch.setattr(identity, 'KEPT_FROM_BYTES', 0)
