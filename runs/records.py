@@ -93,6 +93,7 @@ def _train_option(config, name):
 
 
 RESULTS_NAME = 'metrics.jsonl'
+REALS_NAME = 'metrics-reals.jsonl'      # The same numbers of the reals themselves, see metrics.floor.
 SNAPSHOT_PATTERN = re.compile(r'network-(snapshot-(\d+)|final)\.pkl')
 
 
@@ -101,9 +102,9 @@ def place_of_result(entry: dict) -> tuple:
     return tuple(str(entry.get(name)) for name in ('metric', 'snapshot', 'num_images', 'random_seed'))
 
 
-def read_results(run_dir: str | os.PathLike) -> list[dict]:
+def read_results(run_dir: str | os.PathLike, name: str = RESULTS_NAME) -> list[dict]:
     """The entries of ``metrics.jsonl`` that are to be shown: the last one of each place and kimg, in their order."""
-    entries = [entry for entry in read_jsonl(os.path.join(run_dir, RESULTS_NAME))
+    entries = [entry for entry in read_jsonl(os.path.join(run_dir, name))
                if isinstance(entry.get('metric'), str) and isinstance(entry.get('values'), dict)]
     last = {(place_of_result(entry), str(entry.get('kimg'))): entry for entry in entries}
     return [entry for entry in entries if last[place_of_result(entry), str(entry.get('kimg'))] is entry]

@@ -232,7 +232,7 @@ def _merged(overrides):
 # Options by which a resumed run may differ: when to stop, what to show, where to look.
 FREE_OPTIONS = {
     'desc', 'create_dataset', 'metrics', 'dataset.h5_path', 'dataset.cache_gb', 'dataset.read_threads',
-    'dataset.require_labels',
+    'dataset.require_labels', 'dataset.expected_images',
     'train.total_kimg', 'train.tick_kimg_default', 'train.tick_kimg_overrides', 'train.image_snapshot_ticks',
     'train.network_snapshot_ticks', 'train.keep_snapshots', 'train.image_grid_zoom',
     'train.state_minutes', 'train.show_progress', 'train.resume_run_id', 'train.resume_snapshot', 'train.resume_kimg',
@@ -241,7 +241,8 @@ FREE_OPTIONS = {
 }
 
 
-def differing_options(recorded: dict, present: dict, free: Collection[str] = FREE_OPTIONS) -> list[str]:
+def differing_options(recorded: dict, present: dict, free: Collection[str] = FREE_OPTIONS,
+                      places: tuple[str, str] = ('in the run', 'now')) -> list[str]:
     """How the options of two experiments differ, apart from those in `free`: a list of str.
 
     Parameters
@@ -250,10 +251,13 @@ def differing_options(recorded: dict, present: dict, free: Collection[str] = FRE
         Experiments with all defaults filled in. They are compared as JSON, in which `recorded` has been stored.
     free : collection of str
         Options and sections that do not count.
+    places : (str, str)
+        Where the two come from.
     """
     recorded, present = [_flat(json.loads(json.dumps(options))) for options in (recorded, present)]
-    return ['%s (%s in the run, %s now)' % (key, *[json.dumps(options[key]) if key in options else 'not set'
-                                                   for options in (recorded, present)])
+    return ['%s (%s)' % (key, ', '.join(
+        f'{json.dumps(options[key]) if key in options else "not set"} {place}'
+        for options, place in zip((recorded, present), places, strict=True)))
             for key in sorted(recorded.keys() | present.keys())
             if key not in free and key.partition('.')[0] not in free
             and recorded.get(key) != present.get(key)]

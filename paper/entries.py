@@ -1,0 +1,249 @@
+"""What each part of a figure or table shows: which run, how far it was trained, on what, and how it differs.
+
+A part that is said to be an experiment of the paper but was trained on other data, with other networks or another loss
+is refused, or marked where the user asks for it all the same.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import metrics
+from common.errors import UserError
+from common.objects import defaults_of
+from data import hdf5_format
+from training.data_sets import data_path
+from training.options import with_defaults, with_variants
+from training.recorded import (
+    FREE_OPTIONS,
+    RECORD,
+    check_functions,
+    data_dir_of,
+    differing_options,
+    trusted_functions,
+)
+
+# Options that do not change what is learned; whoever shows runs of other lengths has to say so.
+FREE = (FREE_OPTIONS - {'train.total_kimg', 'dataset.h5_path'}) | {'random_seed', 'dataset.prefetch_images'}
+DATA_SECTIONS = ('dataset', 'G', 'D', 'loss')       # A difference here makes it another experiment.
+ANY_DATA = ('figure4c-growing', 'figure4c-nogrowing')       # Only their time counts.
+NETWORK_OPTIONS = ('fmap_base', 'fmap_max', 'latent_size', 'normalize_latents', 'use_wscale', 'use_pixelnorm',
+                   'use_leakyrelu', 'use_batchnorm')        # Of G; those that a published network has are compared.
+TOLERANCE = 0.01            # Some images of a data set may be missing: records that cannot be decoded.
+SHOWN_DIFFERENCES = 4       # In the captions of pictures; tables and JSON have all.
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A run beside the experiment of `config.py` that it is shown as."""
+
+    data: str               # The data set in words.
+    planned_kimg: float | None
+    seed: int | None
+    differs: list[str]      # Options of the training that differ.
+    other: list[str]        # Why it is no run of this experiment: data set, networks, loss.
+
+
+@dataclasses.dataclass
+class Entry:
+    """What a part of a figure or table shows of one run; written as JSON as it is."""
+
+    part: str               # Row, panel or curve.
+    experiment: str
+    run: str                # Folder or pickle.
+    snapshot: str           # File name without suffix, or which ones.
+    kimg: float | None      # Thousands of images that it was trained on. None: nobody knows.
+    planned_kimg: float | None      # Length of the experiment.
+    data: str
+    runs: int               # How many runs this part shows together.
+    seed: int | None
+    images: dict[str, int]  # {metric: generated images}
+    differs: list[str]
+    other: list[str]
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def trained(self) -> str:
+        """'4000 of 10000 kimg'"""
+        planned = '' if self.planned_kimg is None else f' of {self.planned_kimg:g}'
+        return ('unknown' if self.kimg is None else f'{self.kimg:g}') + f'{planned} kimg'
+
+    @property
+    def evaluated(self) -> str:
+        """'swd of 512 images (paper: 16384)'"""
+        return ', '.join(images_text(name, num) for name, num in self.images.items())
+
+    def caption(self) -> str:
+        """One paragraph for the margin of a picture."""
+        facts = [self.run_name, self.snapshot, self.trained, self.data, f'1 of {self.runs} runs' if self.runs > 1 else
+                 '1 run', self.evaluated, *self.notes]
+        text = f'{self.part}: ' + '; '.join(filter(None, facts)) + '.'
+        if self.differs:
+            rest = len(self.differs) - SHOWN_DIFFERENCES
+            text += f' Differs from {self.experiment}: {", ".join(self.differs[:SHOWN_DIFFERENCES])}' + (
+                f' and {rest} more' if rest > 0 else '') + '.'
+        return f'{text} NOT {self.experiment}: {", ".join(self.other)}.' if self.other else text
+
+    @property
+    def run_name(self) -> str:
+        """The last parts of the path, as far as they tell runs apart."""
+        folder, name = os.path.split(os.path.normpath(self.run))
+        return os.path.join(os.path.basename(folder), name) if name.endswith('.pkl') else name
+
+
+def images_text(name: str, num: int) -> str:
+    """'swd of 512 images (paper: 16384)'"""
+    usual = metrics.METRICS[name].num_images
+    return f'{name} of {num} images' + (f' (paper: {usual})' if num != usual else '')
+
+
+def table_of(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+    """(header, rows) of the table that stands below another one."""
+    header = ['shown', 'run', 'snapshot', 'kimg', 'data set', 'runs', 'metrics', 'differs from config.py']
+    return header, [[
+        entry.part + (' (NOT the experiment)' if entry.other else ''), entry.run, entry.snapshot,
+        entry.trained.removesuffix(' kimg'), entry.data, str(entry.runs),
+        entry.evaluated or '-',
+        '; '.join([*entry.other, *entry.differs, *entry.notes]) or '-'] for entry in entries]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Comparing.
+
+
+def compare(config: ModuleType, name: str, own: dict | None, path: str, data_dir: str, train_gan: Callable | None,
+            network: tuple[list[int], dict] | None = None) -> Comparison:
+    """Compare a run with the experiment `name` of `config`.
+
+    Parameters
+    ----------
+    config : module
+    name : str
+        The experiment.
+    own : dict or None
+        ``config.txt`` of the run; None where there is none.
+    path : str
+        The run, for messages.
+    data_dir : str
+        Where data sets are.
+    train_gan : callable or None
+        The training function of experiments that name none. None: its defaults are not filled in.
+    network : (image shape [C, H, W], options), optional
+        Of its generator, where it was read.
+    """
+    experiment = with_variants(config, name)
+    planned = {**(defaults_of(train_gan) if train_gan else {}), **experiment['train']}.get('total_kimg')
+    if own is None:
+        shape, options = network or ([], {})
+        expected = {**defaults_of_section('G', experiment), **experiment['G']}
+        other = [f'G.{key} ({options[key]} in the network, {expected[key]} in config.py)' for key in NETWORK_OPTIONS
+                 if key in options and key in expected and options[key] != expected[key] and not (
+                     key == 'latent_size' and None in (options[key], expected[key]))]
+        return Comparison('training and data set unknown', planned, None, [], [
+            *_other_shape(experiment, shape), *other])
+    data, num, shape = _data_of(config, own, data_dir)
+    differs = _differences(config, experiment, own, path, train_gan, (shape or [None])[-1])
+    any_data = name in ANY_DATA
+    other = [text for text in differs if text.partition('.')[0] in DATA_SECTIONS and not (
+        any_data and text.startswith('dataset.') and not text.startswith('dataset.resolution'))]
+    told = {text.partition(' ')[0] for text in other}
+    if 'dataset.resolution' not in told:
+        other += _other_shape(experiment, network[0] if network else shape)
+    expected_num = experiment['dataset'].get('expected_images')
+    if not {'dataset.h5_path', 'dataset.classes'} & told and num and expected_num and abs(
+            num - expected_num) > TOLERANCE * expected_num:
+        other.append(f'{num} training images instead of {expected_num}')
+    record = own.get(RECORD)
+    if isinstance(record, dict) and record.get('networks'):
+        differs.append(f'began from {record["networks"]}')
+    return Comparison(data, planned, own.get('random_seed', 1000), [text for text in differs if text not in other],
+                      other)
+
+
+def defaults_of_section(section: str, experiment: dict) -> dict[str, Any]:
+    """The defaults of the function that a section names, {} without one."""
+    from training.options import function_of
+    return defaults_of(function_of(section, experiment))
+
+
+def same_task(config: ModuleType, first: str, second: str) -> bool:
+    """Whether two experiments have the same data, networks and loss; they may be trained otherwise."""
+    one, two = (with_variants(config, name) for name in (first, second))
+    return all(one.get(section, {}) == two.get(section, {}) for section in DATA_SECTIONS)
+
+
+def _differences(config, experiment, own, path, train_gan, resolution):
+    """['SECTION.KEY (X in the run, Y in config.py)']; `resolution` is that of the run's data set, None if unknown."""
+    own = {section: options for section, options in own.items() if section != RECORD}
+    try:
+        check_functions(path, own, trusted_functions(config))
+        own, present = (_filled(options, train_gan) for options in (own, experiment))
+    except UserError as error:
+        return [f'G ({error})']
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return ['G (its config.txt lacks sections or options)']
+    for options in (own, present):
+        options['dataset'] = {**options['dataset'], 'h5_path': os.path.basename(str(options['dataset'].get('h5_path')))}
+    if own['dataset']['resolution'] is None:
+        own['dataset']['resolution'] = resolution or present['dataset']['resolution']
+    counted = {'dataset.max_images'} if present['dataset']['expected_images'] else set()     # By the images themselves.
+    return differing_options(own, present, FREE | counted, ('in the run', 'in config.py'))
+
+
+def _filled(experiment, train_gan):
+    if train_gan is None:
+        train_gan = _no_training
+    return {section: dict(options) if isinstance(options, dict) else options
+            for section, options in with_defaults({'loss': {}, **experiment}, train_gan).items()}
+
+
+def _no_training():
+    """Stands in for a training function whose defaults are not known."""
+
+
+def _data_of(config, own, data_dir):
+    """(the data set in words, number of images or None, [channels, height, width] or []) of a run."""
+    options = own['dataset']
+    h5_path = path_of_data(config, own, data_dir)
+    num, channels, resolution = _shape_in_file(h5_path)
+    if options.get('classes') is not None:
+        num = None
+    num = options.get('max_images') or num
+    resolution = options.get('resolution') or resolution
+    words = [f'{os.path.basename(h5_path)}, {num or "unknown number of"} images']
+    words += [f'{resolution}x{resolution}'] if resolution else []
+    words += ['mirrored'] if options.get('mirror_augment') else []
+    words += [f'classes {options["classes"]}'] if options.get('classes') is not None else []
+    return ' '.join(words), num, [channels, resolution, resolution] if channels and resolution else []
+
+
+def path_of_data(config: ModuleType, own: dict, data_dir: str) -> str:
+    """The file that a run was trained on, in `data_dir` or where the run found it."""
+    path = data_path(str(own['dataset'].get('h5_path')), data_dir)
+    if not os.path.exists(path):
+        recorded = data_path(str(own['dataset'].get('h5_path')), data_dir_of(own.get(RECORD), config, own))
+        path = recorded if os.path.exists(recorded) else path
+    return path
+
+
+def _shape_in_file(h5_path):
+    """(images, channels, resolution) of a data set, Nones where it cannot be read."""
+    try:
+        h5, levels = hdf5_format.open_levels(h5_path)
+    except UserError:
+        return None, None, None
+    with h5:
+        num, channels, resolution, _ = levels[max(levels)].shape
+        return num, channels, resolution
+
+
+def _other_shape(experiment, shape):
+    """[why it is another experiment] if images of a shape [C, H, W] are not the experiment's; [] is not known."""
+    expected = [1 if 'digits' in experiment['dataset']['h5_path'] else 3] + 2 * [experiment['dataset'].get(
+        'resolution')]
+    if not shape or None in expected or list(shape) == expected:
+        return []
+    words = ['%dx%d, %s' % (size[2], size[1], 'grey' if size[0] == 1 else 'colour') for size in (shape, expected)]
+    return [f'images of {words[0]} instead of {words[1]}']
