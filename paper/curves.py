@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from paper import numbers
-from paper.entries import images_text
 from paper.material import Material, Run, swd_by_level
 from paper.output import COLORS, GREY, new_figure, save_figure, tidy, time_unit
 from training.options import with_variants
 from training.plan import phases
+
+LABEL_GAP = 0.025       # Of the time axis, between two labels above it.
 
 
 def doublings(stats: list[dict]) -> list[tuple[float, int]]:
@@ -92,13 +93,14 @@ def swd_over_time(material: Material, name: str, experiment_name: str, title: st
     axes.set(xlabel=f'training time ({unit})', ylabel='sliced Wasserstein distance × 10³', yscale='log', title=title,
              xlim=(0, 1.04 * max(entry['seconds'] for entry in compared) / unit_seconds),
              ylim=(0.8 * max(min(distances), 1e-3), 1.4 * max(distances)))
-    axes.title.set(size=9, y=1.04)
+    axes.title.set(size=9)
+    axes.title.set_y(1.07)
     axes.set_yticks(*tick_marks(*axes.get_ylim()))
     axes.minorticks_off()
     axes.legend(title='level', fontsize=7, title_fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
     tidy(axes)
     for run, entries in zip(runs, series, strict=True):
-        notes = [f'{len(entries)} snapshots, each point {images_text("swd", entries[0]["num_images"])}']
+        notes = [f'{len(entries)} points']
         if seconds_at([*entries, *run.stats()], numbers.TABLE1_KIMG) is None:
             notes.append(f'it stops before the {numbers.TABLE1_KIMG} kimg of Table 1')
         material.show(title, run, experiment_name, len(runs), entries[-1:], 'all snapshots', entries[-1]['kimg'], notes)
@@ -107,17 +109,20 @@ def swd_over_time(material: Material, name: str, experiment_name: str, title: st
 
 def draw_times(axes: Any, run: Run, unit_seconds: float) -> None:
     """Vertical lines where the resolution of a run doubles, and where Table 1 is measured."""
-    def line(seconds, text, style, side):
+    def line(seconds, text, style):
         axes.axvline(seconds / unit_seconds, color=GREY, linewidth=0.9, linestyle=style)
         axes.text(seconds / unit_seconds, 1.01, text, transform=axes.get_xaxis_transform(), fontsize=6.5,
-                  va='bottom', ha=side, color=GREY)
+                  va='bottom', ha='center', color=GREY)
 
-    stats = run.stats()
-    for seconds, resolution in doublings([entry for entry in stats if 'seconds' in entry and 'resolution' in entry]):
-        line(seconds, f'{resolution}', '--', 'center')
-    end = seconds_at([entry for entry in [*timed(run), *stats] if 'seconds' in entry], numbers.TABLE1_KIMG)
+    stats = [entry for entry in run.stats() if 'seconds' in entry]
+    labelled = -np.inf
+    for seconds, resolution in doublings([entry for entry in stats if 'resolution' in entry]):
+        is_free = seconds - labelled > LABEL_GAP * max(entry['seconds'] for entry in stats)
+        line(seconds, f'{resolution}' if is_free else '', '--')
+        labelled = seconds if is_free else labelled
+    end = seconds_at([*timed(run), *stats], numbers.TABLE1_KIMG)
     if end is not None:
-        line(end, 'Table 1', ':', 'center')
+        line(end, 'Table 1', ':')
 
 
 # ----------------------------------------------------------------------------------------------------------------------

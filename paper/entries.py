@@ -21,7 +21,7 @@ from training.recorded import (
     RECORD,
     check_functions,
     data_dir_of,
-    differing_options,
+    differences,
     trusted_functions,
 )
 
@@ -63,6 +63,7 @@ class Entry:
     differs: list[str]
     other: list[str]
     notes: list[str] = dataclasses.field(default_factory=list)
+    chosen: bool = False    # The best snapshot of a training, as in the paper.
 
     @property
     def trained(self) -> str:
@@ -75,22 +76,33 @@ class Entry:
         """'swd of 512 images (paper: 16384)'"""
         return ', '.join(images_text(name, num) for name, num in self.images.items())
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is the experiment in all, of a training to the end, measured on as many images as in the paper."""
+        is_long_enough = bool(self.kimg and self.planned_kimg and self.kimg >= 0.999 * self.planned_kimg)
+        return ((is_long_enough or self.chosen) and not self.differs and not self.other
+                and '(paper' not in self.evaluated)
+
     def caption(self) -> str:
         """One paragraph for the margin of a picture."""
         facts = [self.run_name, self.snapshot, self.trained, self.data, f'1 of {self.runs} runs' if self.runs > 1 else
-                 '1 run', self.evaluated, *self.notes]
+                 '1 run', '' if self.seed is None else f'seed {self.seed}', self.evaluated, *self.notes]
         text = f'{self.part}: ' + '; '.join(filter(None, facts)) + '.'
-        if self.differs:
-            rest = len(self.differs) - SHOWN_DIFFERENCES
-            text += f' Differs from {self.experiment}: {", ".join(self.differs[:SHOWN_DIFFERENCES])}' + (
-                f' and {rest} more' if rest > 0 else '') + '.'
-        return f'{text} NOT {self.experiment}: {", ".join(self.other)}.' if self.other else text
+        if self.other:
+            text += f' NOT {self.experiment}: {some(self.other)}.'
+        return text + (f' Differs from {self.experiment}: {some(self.differs)}.' if self.differs else '')
 
     @property
     def run_name(self) -> str:
         """The last parts of the path, as far as they tell runs apart."""
         folder, name = os.path.split(os.path.normpath(self.run))
         return os.path.join(os.path.basename(folder), name) if name.endswith('.pkl') else name
+
+
+def some(texts: Sequence[str]) -> str:
+    """The first of several texts, and how many more there are."""
+    rest = len(texts) - SHOWN_DIFFERENCES
+    return ', '.join(texts[:SHOWN_DIFFERENCES]) + (f' and {rest} more' if rest > 0 else '')
 
 
 def images_text(name: str, num: int) -> str:
@@ -101,11 +113,11 @@ def images_text(name: str, num: int) -> str:
 
 def table_of(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     """(header, rows) of the table that stands below another one."""
-    header = ['shown', 'run', 'snapshot', 'kimg', 'data set', 'runs', 'metrics', 'differs from config.py']
+    header = ['shown', 'run', 'snapshot', 'kimg', 'data set', 'runs', 'seed', 'metrics', 'differs from config.py']
     return header, [[
         entry.part + (' (NOT the experiment)' if entry.other else ''), entry.run, entry.snapshot,
         entry.trained.removesuffix(' kimg'), entry.data, str(entry.runs),
-        entry.evaluated or '-',
+        '-' if entry.seed is None else str(entry.seed), entry.evaluated or '-',
         '; '.join([*entry.other, *entry.differs, *entry.notes]) or '-'] for entry in entries]
 
 
@@ -138,7 +150,7 @@ def compare(config: ModuleType, name: str, own: dict | None, path: str, data_dir
     if own is None:
         shape, options = network or ([], {})
         expected = {**defaults_of_section('G', experiment), **experiment['G']}
-        other = [f'G.{key} ({options[key]} in the network, {expected[key]} in config.py)' for key in NETWORK_OPTIONS
+        other = [f'G.{key} {options[key]} (config.py: {expected[key]})' for key in NETWORK_OPTIONS
                  if key in options and key in expected and options[key] != expected[key] and not (
                      key == 'latent_size' and None in (options[key], expected[key]))]
         return Comparison('training and data set unknown', planned, None, [], [
@@ -175,7 +187,7 @@ def same_task(config: ModuleType, first: str, second: str) -> bool:
 
 
 def _differences(config, experiment, own, path, train_gan, resolution):
-    """['SECTION.KEY (X in the run, Y in config.py)']; `resolution` is that of the run's data set, None if unknown."""
+    """['SECTION.KEY X (config.py: Y)']; `resolution` is that of the run's data set, None if unknown."""
     own = {section: options for section, options in own.items() if section != RECORD}
     try:
         check_functions(path, own, trusted_functions(config))
@@ -189,7 +201,10 @@ def _differences(config, experiment, own, path, train_gan, resolution):
     if own['dataset']['resolution'] is None:
         own['dataset']['resolution'] = resolution or present['dataset']['resolution']
     counted = {'dataset.max_images'} if present['dataset']['expected_images'] else set()     # By the images themselves.
-    return differing_options(own, present, FREE | counted, ('in the run', 'in config.py'))
+    found = [f'{key} {one} (config.py: {other})' for key, one, other in differences(own, present, FREE | counted)]
+    sections = [*DATA_SECTIONS, 'train']        # The data set first, it tells the most.
+    return sorted(found, key=lambda text: sections.index(text.partition('.')[0])
+                  if text.partition('.')[0] in sections else len(sections))
 
 
 def _filled(experiment, train_gan):
@@ -212,11 +227,11 @@ def _data_of(config, own, data_dir):
         num = None
     num = options.get('max_images') or num
     resolution = options.get('resolution') or resolution
-    words = [f'{os.path.basename(h5_path)}, {num or "unknown number of"} images']
+    words = [os.path.basename(h5_path), f'{num} images' if num else 'number of images unknown']
     words += [f'{resolution}x{resolution}'] if resolution else []
     words += ['mirrored'] if options.get('mirror_augment') else []
     words += [f'classes {options["classes"]}'] if options.get('classes') is not None else []
-    return ' '.join(words), num, [channels, resolution, resolution] if channels and resolution else []
+    return ', '.join(words), num, [channels, resolution, resolution] if channels and resolution else []
 
 
 def path_of_data(config: ModuleType, own: dict, data_dir: str) -> str:

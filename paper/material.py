@@ -287,9 +287,9 @@ class Material:
             return
         used = {self.compared(run, experiment).seed for run in there}
         seeds = [seed for seed in range(1000, 1000 + 2 * count) if seed not in used][:lacking]
-        self.need(f'{lacking}{" more" if there else ""} run{"s" * (lacking > 1)} of {experiment}, N = '
-                  f'{", ".join(map(str, seeds))} in --set random_seed=N',
-                  f'{command} --set random_seed={seeds[0]}', self.data_of(experiment))
+        self.need(f'{lacking}{" more" if there else ""} run{"s" * (lacking > 1)} of {experiment}, --set random_seed=N '
+                  f'with {" ".join(map(str, seeds))}', f'{command} --set random_seed={seeds[0]}',
+                  self.data_of(experiment))
 
     def folder_options(self, results: bool = True) -> str:
         """The folders as options, where they are not those of `config.py`."""
@@ -355,21 +355,21 @@ class Material:
         """The first of :meth:`all_runs`, or None."""
         return next(iter(self.all_runs(*names, folder=folder)), None)
 
-    def compared(self, run: Run, experiment: str) -> Comparison:
-        """A run beside an experiment."""
-        key = run, experiment, run.network is None
+    def compared(self, run: Run, experiment: str, by_network: bool = False) -> Comparison:
+        """A run beside an experiment; with `by_network`, also the size of the images that its networks make."""
+        own = run.own_config()
+        by_network = by_network or own is None
+        key = run, experiment, by_network
         if key not in self._comparisons:
-            own = run.own_config()
-            if own is None and run.network is None:
+            if by_network and run.network is None:
                 run.load_generator()
-            self._comparisons[run, experiment, run.network is None] = compare(
-                self.config, experiment, own, run.path, self.data_dir, self.train_gan, run.network)
-            key = run, experiment, run.network is None
+            self._comparisons[key] = compare(self.config, experiment, own, run.path, self.data_dir, self.train_gan,
+                                             run.network if by_network else None)
         return self._comparisons[key]
 
-    def accepts(self, run: Run, experiment: str) -> bool:
-        """Whether a run may be shown as an experiment; a note in `refused` if not."""
-        other = self.compared(run, experiment).other
+    def accepts(self, run: Run, experiment: str, by_network: bool = False) -> bool:
+        """Whether a run may be shown as an experiment; a note in `refused` if not. See :meth:`compared`."""
+        other = self.compared(run, experiment, by_network).other
         if other and not self.allow_other:
             text = f'{run.path} is not {experiment}: {", ".join(other)}; --allow-other shows it, marked'
             if text not in self.refused:
@@ -385,10 +385,11 @@ class Material:
                       f'python train.py --resume {shlex.quote(run.path)}', run.h5_path(self.config, self.data_dir))
             return []
         images = run.images(seeds)
-        return images if self.accepts(run, experiment) else []
+        return images if self.accepts(run, experiment, by_network=True) else []
 
     def show(self, part: str, run: Run, experiment: str, runs: int = 1, results: Iterable[dict | None] = (),
-             snapshot: str | None = None, kimg: float | None = None, notes: Sequence[str] = ()) -> Entry:
+             snapshot: str | None = None, kimg: float | None = None, notes: Sequence[str] = (),
+             by_network: bool = False) -> Entry:
         """Note what a part of the figure shows; return that.
 
         Parameters
@@ -405,8 +406,10 @@ class Material:
         snapshot, kimg : str, float
             Which networks, and how far they were trained. Default: those of the results, else of the images.
         notes : list of str
+        by_network : bool
+            See :meth:`compared`.
         """
-        compared = self.compared(run, experiment)
+        compared = self.compared(run, experiment, by_network)
         shown = [result for result in results if result]
         if snapshot is None:
             snapshot = run.snapshot_name()

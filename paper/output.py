@@ -151,7 +151,7 @@ def save_picture(material: Material, name: str, picture: Image.Image) -> None:
 
 def save_figure(material: Material, name: str, figure: Any) -> None:
     """Write a matplotlib figure as ``NAME.png`` and ``NAME.pdf``, with what it shows below it."""
-    texts = [textwrap.fill(entry.caption(), int(20 * figure.get_figwidth())) for entry in save_entries(material, name)]
+    texts = [textwrap.fill(entry.caption(), int(21 * figure.get_figwidth())) for entry in save_entries(material, name)]
     if texts:
         lines = sum(text.count('\n') + 1 for text in texts)
         figure.set_figheight(figure.get_figheight() + lines * 0.1 + 0.05)
@@ -182,14 +182,24 @@ def image_grid(images: Iterable[np.ndarray], columns: int, size: int) -> Image.I
                                 (0, 255))
 
 
+def wrapped(text: str, font: Any, width: float) -> list[str]:
+    """Lines of a text that are at most `width` pixels wide, as far as words are not longer."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f'{lines[-1]} {word}' if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
 def captioned(picture: Image.Image, caption: str, text_size: int = TEXT_SIZE, align: str = 'centre') -> Image.Image:
     """A picture with text below it, broken into lines of its width; `align` is 'centre' or 'left'."""
     if not caption:
         return picture
     font = ImageFont.load_default(text_size)
-    # Other than in words, many letters of paths and numbers are wide.
-    characters = max(int(picture.width / font.getlength('n')) - (6 if align == 'left' else 0), 12)
-    lines = textwrap.wrap(caption, characters)
+    lines = wrapped(caption, font, picture.width - (2 * GAP if align == 'left' else 0))
     width = max([picture.width, *(int(np.ceil(font.getlength(line))) for line in lines)])
     line_height = round(text_size * 1.35)
     canvas = Image.new('RGB', (width, picture.height + len(lines) * line_height + text_size // 2), 'white')

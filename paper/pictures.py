@@ -74,7 +74,7 @@ def gallery_of(material: Material, run: Run, experiment: str, num_images: int, c
         return None
     if captions and run.folder:
         material.check_metrics(run, 'swd', 'fid')
-    entry = material.show(title, run, experiment, notes=notes, results=[
+    entry = material.show(title, run, experiment, notes=notes, by_network=True, results=[
         run.result(metric) for metric in ('swd', 'fid') if captions])
     title += ', %dx%d' % images[0].shape[:0:-1] if captions else ''
     title += f', {entry.trained}' if with_kimg else ''
@@ -170,7 +170,7 @@ def figure10(material: Material, name: str) -> None:
     reals = output.captioned(
         grid, f'Above: generated. Below: the nearest {NEIGHBOURS} of {os.path.basename(h5_path)}, the nearest first, '
         f'by {material.description.words}. Only the part in the frame, bottom right, is compared, of all images.')
-    material.show('Nearest neighbours', run, CELEBAHQ[0])
+    material.show('Nearest neighbours', run, CELEBAHQ[0], by_network=True)
     save_pictures(material, name, [fakes, reals])
 
 

@@ -51,7 +51,7 @@ def growing_scheme(material: Material, name: str, experiments: Sequence[str], nu
         place.imshow(convert_to_pil_image(image, (0, 255)).convert('RGB'), interpolation='nearest')
         place.axis('off')
     if run and images:
-        material.show('Images', run, experiments[0])
+        material.show('Images', run, experiments[0], by_network=True)
     save_figure(material, name, figure)
 
 

@@ -30,8 +30,10 @@ def table4_experiments() -> dict[tuple[int, str], str]:
 
 
 def label_of(entries: Sequence[Entry], text: str = 'ours') -> str:
-    """'ours', or a mark that some of the runs are no runs of the experiment."""
-    return f'{text}, NOT the experiment' if any(entry.other for entry in entries) else text
+    """'ours', with a mark where not all of the runs are the experiment in full."""
+    if any(entry.other for entry in entries):
+        return f'{text}, NOT the experiment'
+    return text if all(entry.is_exact for entry in entries) else f'{text}, differs: see below'
 
 
 def floor_label(floor: dict[str, dict]) -> str:
@@ -176,6 +178,7 @@ def table3(material: Material, name: str) -> None:
                     entries.append(material.show(
                         f'{column}, {words}', run, experiment_name, len(of_runs), [best], best['snapshot'],
                         best['kimg'], [f'highest of {len(series)} snapshots']))
+                    entries[-1].chosen = True
                 else:
                     best = run.result('inception_score') or {}
                     entries.append(material.show(f'{column}, {words}', run, experiment_name, len(of_runs), [best]))

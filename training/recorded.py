@@ -241,9 +241,13 @@ FREE_OPTIONS = {
 }
 
 
-def differing_options(recorded: dict, present: dict, free: Collection[str] = FREE_OPTIONS,
-                      places: tuple[str, str] = ('in the run', 'now')) -> list[str]:
-    """How the options of two experiments differ, apart from those in `free`: a list of str.
+def differing_options(recorded: dict, present: dict, free: Collection[str] = FREE_OPTIONS) -> list[str]:
+    """How the options of two experiments differ, apart from those in `free`: a list of str; see :func:`differences`."""
+    return [f'{key} ({one} in the run, {other} now)' for key, one, other in differences(recorded, present, free)]
+
+
+def differences(recorded: dict, present: dict, free: Collection[str]) -> list[tuple[str, str, str]]:
+    """[(SECTION.KEY, value in `recorded`, value in `present`)] where they differ; the values as JSON, or 'not set'.
 
     Parameters
     ----------
@@ -251,13 +255,9 @@ def differing_options(recorded: dict, present: dict, free: Collection[str] = FRE
         Experiments with all defaults filled in. They are compared as JSON, in which `recorded` has been stored.
     free : collection of str
         Options and sections that do not count.
-    places : (str, str)
-        Where the two come from.
     """
     recorded, present = [_flat(json.loads(json.dumps(options))) for options in (recorded, present)]
-    return ['%s (%s)' % (key, ', '.join(
-        f'{json.dumps(options[key]) if key in options else "not set"} {place}'
-        for options, place in zip((recorded, present), places, strict=True)))
+    return [(key, *(json.dumps(options[key]) if key in options else 'not set' for options in (recorded, present)))
             for key in sorted(recorded.keys() | present.keys())
             if key not in free and key.partition('.')[0] not in free
             and recorded.get(key) != present.get(key)]
