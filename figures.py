@@ -124,8 +124,10 @@ def name_the_nameless(runs: list[Run], names: list[str]) -> None:
 
 def without_repeats(runs: list[Run]) -> list[Run]:
     """The runs without those given twice for one experiment, which would count as two."""
-    by_place = {(os.path.realpath(run.path), run.name): run for run in reversed(runs)}
-    return list(reversed(by_place.values()))
+    by_place: dict[tuple, Run] = {}
+    for run in runs:
+        by_place.setdefault((os.path.realpath(run.path), run.name), run)
+    return list(by_place.values())
 
 
 def make_figures(material: Material, names: list[str]) -> bool:

@@ -11,7 +11,7 @@ from paper.output import COLORS, GREY, new_figure, save_figure, tidy, time_unit
 from training.options import with_variants
 from training.plan import phases
 
-LABEL_GAP = 0.025       # Of the time axis, between two labels above it.
+LABEL_GAP = 0.04        # Of the time axis, between two labels above it.
 
 
 def doublings(stats: list[dict]) -> list[tuple[float, int]]:
@@ -90,11 +90,10 @@ def swd_over_time(material: Material, name: str, experiment_name: str, title: st
                       label=level if curve is (means if len(means) > 1 else curves[0]) else None)
     draw_times(axes, runs[0], unit_seconds)
     distances = [value for entry in compared for value in entry['values'].values()]
-    axes.set(xlabel=f'training time ({unit})', ylabel='sliced Wasserstein distance × 10³', yscale='log', title=title,
+    axes.set(xlabel=f'training time ({unit})', ylabel='sliced Wasserstein distance × 10³', yscale='log',
              xlim=(0, 1.04 * max(entry['seconds'] for entry in compared) / unit_seconds),
              ylim=(0.8 * max(min(distances), 1e-3), 1.4 * max(distances)))
-    axes.title.set(size=9)
-    axes.title.set_y(1.07)
+    axes.set_title(title, size=9, pad=14)       # Above the labels of the lines.
     axes.set_yticks(*tick_marks(*axes.get_ylim()))
     axes.minorticks_off()
     axes.legend(title='level', fontsize=7, title_fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))

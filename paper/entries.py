@@ -193,9 +193,9 @@ def _differences(config, experiment, own, path, train_gan, resolution):
         check_functions(path, own, trusted_functions(config))
         own, present = (_filled(options, train_gan) for options in (own, experiment))
     except UserError as error:
-        return [f'G ({error})']
+        return [f'G.func ({error})']
     except (KeyError, TypeError, AttributeError, ValueError):
-        return ['G (its config.txt lacks sections or options)']
+        return ['G.func (config.txt lacks sections or options)']
     for options in (own, present):
         options['dataset'] = {**options['dataset'], 'h5_path': os.path.basename(str(options['dataset'].get('h5_path')))}
     if own['dataset']['resolution'] is None:

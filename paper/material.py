@@ -13,11 +13,11 @@ from metrics import identity
 from metrics.identity import OF_VALUES
 from nets.network import random_latents
 from paper import numbers
-from paper.entries import Comparison, Entry, compare, path_of_data, same_task
+from paper.entries import Comparison, Entry, compare, path_of_data, same_task, some
 from paper.neighbours import PIXELS, Description
 from runs.folder import is_trained, kimg_of_networks, locate_network_pkl, locate_run_dir
 from runs.images import generate, load_generator, num_classes, one_hot
-from runs.records import REALS_NAME, config_or_none, read_config, read_results, read_stats
+from runs.records import REALS_NAME, config_or_none, read_config, read_jsonl, read_results, read_stats
 from training.data_sets import create_command, data_path
 from training.options import with_variants
 from training.recorded import RECORD
@@ -371,7 +371,7 @@ class Material:
         """Whether a run may be shown as an experiment; a note in `refused` if not. See :meth:`compared`."""
         other = self.compared(run, experiment, by_network).other
         if other and not self.allow_other:
-            text = f'{run.path} is not {experiment}: {", ".join(other)}; --allow-other shows it, marked'
+            text = f'{run.path} is not {experiment}: {some(other)}; --allow-other shows it, marked'
             if text not in self.refused:
                 self.refused.append(text)
         return not other or self.allow_other
@@ -424,8 +424,9 @@ class Material:
     def floor(self, runs: Sequence[Run], name: str) -> dict | None:
         """The result of a metric for the reals that runs were trained on, None where none of them has it."""
         wanted = {entry.get('data') for run in runs for entry in [run.result(name)] if entry}
-        entries = [entry for run in runs if run.folder for entry in read_results(run.folder, REALS_NAME)
-                   if entry['metric'] == name and (entry.get('data') in wanted or wanted <= {None})]
+        lines = [line for run in runs if run.folder for line in read_jsonl(os.path.join(run.folder, REALS_NAME))]
+        entries = [line for line in lines if line.get('metric') == name and isinstance(line.get('values'), dict)
+                   and (line.get('data') in wanted or wanted <= {None})]
         most = max((entry['num_images'] for entry in entries), default=0)
         return next((entry for entry in reversed(entries) if entry['num_images'] == most), None)
 

@@ -1,6 +1,8 @@
 """The images of a data set that are nearest to generated ones, by pixels or by features of a network (Figure 10)."""
 
 import os
+import pickle
+import zipfile
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -108,15 +110,13 @@ def _vgg16(torch):
 
 def _read_state(torch, path, network):
     """The part 'features.*' of a file's state dict, checked against `network`."""
-    import pickle
-    import zipfile
     if not os.path.isfile(path):
         raise UserError(f'--vgg-weights {path}: no such file; give the state dict of torchvision\'s vgg16')
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
     except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise UserError(f'--vgg-weights {path}: cannot be read as a state dict ({str(error).splitlines()[0]:.80}); '
-                        "give that of torchvision's vgg16") from error
+        raise UserError(f'--vgg-weights {path}: cannot be read as a state dict ({type(error).__name__}); give that '
+                        "of torchvision's vgg16") from error
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: state.get(f'features.{name}') for name in wanted} if isinstance(state, dict) else {}
     wrong = [f'features.{name}' for name, shape in wanted.items()

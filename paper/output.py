@@ -145,7 +145,7 @@ def save_picture(material: Material, name: str, picture: Image.Image) -> None:
         wide.paste(picture, ((MIN_WIDTH - picture.width) // 2, 0))
         picture = wide
     for entry in entries:
-        picture = captioned(picture, entry.caption(), SMALL_TEXT, 'left')
+        picture = captioned(picture, entry.caption(), max(SMALL_TEXT, picture.width // 110), 'left')
     save_pil_image(picture, material.path(name + '.png'))
 
 

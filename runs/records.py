@@ -102,9 +102,9 @@ def place_of_result(entry: dict) -> tuple:
     return tuple(str(entry.get(name)) for name in ('metric', 'snapshot', 'num_images', 'random_seed'))
 
 
-def read_results(run_dir: str | os.PathLike, name: str = RESULTS_NAME) -> list[dict]:
+def read_results(run_dir: str | os.PathLike) -> list[dict]:
     """The entries of ``metrics.jsonl`` that are to be shown: the last one of each place and kimg, in their order."""
-    entries = [entry for entry in read_jsonl(os.path.join(run_dir, name))
+    entries = [entry for entry in read_jsonl(os.path.join(run_dir, RESULTS_NAME))
                if isinstance(entry.get('metric'), str) and isinstance(entry.get('values'), dict)]
     last = {(place_of_result(entry), str(entry.get('kimg'))): entry for entry in entries}
     return [entry for entry in entries if last[place_of_result(entry), str(entry.get('kimg'))] is entry]
