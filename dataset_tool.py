@@ -131,9 +131,9 @@ def create_digits(h5_path: FilePath, resolution: PowerOfTwo = 16, margin: NonNeg
 
 
 def create_synthetic(h5_path: FilePath, resolution: PowerOfTwo = 1024, num_images: PositiveInt = 64,
-                     channels: Literal[1, 3] = 3, seed: Seed = 123, **writing: Any) -> None:
+                     grey: bool = False, seed: Seed = 123, **writing: Any) -> None:
     """Make a dataset of random images, to measure speed with, see :func:`data.synthetic.synthetic`."""
-    create(h5_path, synthetic.synthetic, resolution, num_images, channels, seed, **writing)
+    create(h5_path, synthetic.synthetic, resolution, num_images, grey, seed, **writing)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def add_creating_commands(commands: Commands) -> None:
         'create_synthetic datasets/timing-1024x1024.h5 --resolution 1024', H5,
         ('--resolution', {'type': int, 'default': 1024, 'metavar': 'N', 'help': 'default: %(default)s'}),
         ('--num-images', {'type': int, 'default': 64, 'metavar': 'N', 'help': 'default: %(default)s'}),
-        ('--channels', {'type': int, 'default': 3, 'choices': (1, 3), 'help': 'default: %(default)s'}),
+        ('--grey', {'action': 'store_true', 'help': 'one channel instead of three'}),
         ('--seed', {'type': int, 'default': 123, 'help': 'of the images; default: %(default)s'}), *WRITING)
 
 

@@ -9,7 +9,7 @@ from data.image_source import ImageSource
 BLOT_GRID = 8           # Random values a side, which are enlarged smoothly.
 
 
-def synthetic(resolution: int = 1024, num_images: int = 64, channels: int = 3, seed: int = 123) -> ImageSource:
+def synthetic(resolution: int = 1024, num_images: int = 64, grey: bool = False, seed: int = 123) -> ImageSource:
     """Soft blots of random colour; each image depends on `seed` and its number only.
 
     Parameters
@@ -17,8 +17,8 @@ def synthetic(resolution: int = 1024, num_images: int = 64, channels: int = 3, s
     resolution : int
         A power of two, at least 4.
     num_images : int
-    channels : int
-        1 or 3.
+    grey : bool
+        One channel instead of three.
     seed : int
 
     Returns
@@ -34,8 +34,7 @@ def synthetic(resolution: int = 1024, num_images: int = 64, channels: int = 3, s
         raise UserError(f'--resolution {resolution}: must be a power of two, at least 4, for example 1024')
     if num_images < 1:
         raise UserError(f'--num-images {num_images}: must be at least 1')
-    if channels not in (1, 3):
-        raise UserError(f'--channels {channels}: must be 1 or 3')
+    channels = 1 if grey else 3
     weights = _enlargement(min(BLOT_GRID, resolution), resolution)
 
     def read(start, stop):

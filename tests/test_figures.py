@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 
-import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -293,7 +292,7 @@ def test_missing_metrics_are_listed_with_the_command(runs, tmp_path, capsys):
     # These have stats and snapshots, but no metrics, or not those that are shown.
     assert run_main('table1', 'figure4a', 'table3', 'figure12', '--out', tmp_path, OTHER,
                     '--run', f'cifar10={runs / "009-bedroom"}',
-                    '--run', f'table1-celeba-a-gulrajani={runs / "002-cifar"}', '--run', runs / '009-bedroom') == 0      # One was made.
+                    '--run', f'table1-celeba-a-gulrajani={runs / "002-cifar"}', '--run', runs / '009-bedroom') == 0
     commands = {command for _what, _names, command in missing_lines(capsys.readouterr().out)}
     for line in (f'{runs / "002-cifar"} --metrics swd ms_ssim --only-final',
                  f'{runs / "002-cifar"} --metrics swd',

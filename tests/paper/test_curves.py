@@ -63,7 +63,8 @@ def test_figure_4_says_how_many_images_and_runs_and_where_table_1_stops(tmp_path
     material = material_of(tmp_path, *runs)
     curves.swd_over_time(material, 'figure4b', name, '(b) growing')
     entries = entries_of(tmp_path, 'figure4b')
-    assert [entry['images'] for entry in entries] == [{'swd': 2000}] * 2 and [entry['seed'] for entry in entries] == [0, 1]
+    assert [entry['images'] for entry in entries] == [{'swd': 2000}] * 2
+    assert [entry['seed'] for entry in entries] == [0, 1]
     assert [entry['runs'] for entry in entries] == [2, 2] and [entry['kimg'] for entry in entries] == [10000, 7500]
     assert entries[0]['notes'] == ['5 points']
     assert entries[1]['notes'] == ['4 points', 'it stops before the 10000 kimg of Table 1']

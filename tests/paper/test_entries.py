@@ -1,4 +1,4 @@
-"""paper.entries and paper.material: what is shown says what it is; final networks; what is another experiment is refused."""
+"""paper.entries and paper.material: what is shown says what it is, and what is another experiment is refused."""
 
 import json
 
@@ -81,7 +81,7 @@ def test_a_run_of_another_row_or_data_set_is_refused(tmp_path):
     made = material_of(tmp_path, other, fake_run(tmp_path / 'good', ROW, RESULTS))
     tables.table1(made, 'table1')
     assert len(made.refused) == 1 and 'celeba-128x128.h5' in made.refused[0]
-    assert [entry['run'] for entry in entries_of(tmp_path, 'table1')] == [str(tmp_path / 'good')]     # The rest is made.
+    assert [entry['run'] for entry in entries_of(tmp_path, 'table1')] == [str(tmp_path / 'good')]  # The rest is made.
 
 
 def test_the_file_tells_how_many_images_there_are(tmp_path):

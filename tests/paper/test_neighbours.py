@@ -105,7 +105,7 @@ def test_features_are_five_layers_of_vgg16(weights, monkeypatch):
 def test_neighbours_by_vgg_features(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(neighbours, 'VGG_SIZE', 32)
     few = str(tmp_path / 'few.h5')
-    dataset_tool.create_synthetic(few, resolution=16, num_images=6, channels=1)
+    dataset_tool.create_synthetic(few, resolution=16, num_images=6, grey=True)
     with h5py.File(few) as h5:
         images = h5['data16x16'][:]
     described = neighbours.by_vgg(weights)
