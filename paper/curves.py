@@ -48,6 +48,11 @@ def timed(run: Run) -> list[dict]:
     return [entry for entry in run.series('swd') if entry['seconds'] is not None]
 
 
+def timed_stats(run: Run) -> list[dict]:
+    """Status lines that have a time."""
+    return [entry for entry in run.stats() if 'seconds' in entry]
+
+
 def mean_curve(series: Sequence[Sequence[dict]]) -> list[tuple[float, dict[str, float]]]:
     """[(seconds, {level: distance})]: means over the runs at the numbers of images that all of them have."""
     by_kimg = [{round(entry['kimg'] or 0): entry for entry in entries} for entries in series]
@@ -100,7 +105,7 @@ def swd_over_time(material: Material, name: str, experiment_name: str, title: st
     tidy(axes)
     for run, entries in zip(runs, series, strict=True):
         notes = [f'{len(entries)} points']
-        if seconds_at([*entries, *run.stats()], numbers.TABLE1_KIMG) is None:
+        if seconds_at([*entries, *timed_stats(run)], numbers.TABLE1_KIMG) is None:
             notes.append(f'it stops before the {numbers.TABLE1_KIMG} kimg of Table 1')
         material.show(title, run, experiment_name, len(runs), entries[-1:], 'all snapshots', entries[-1]['kimg'], notes)
     save_figure(material, name, figure)
@@ -113,7 +118,7 @@ def draw_times(axes: Any, run: Run, unit_seconds: float) -> None:
         axes.text(seconds / unit_seconds, 1.01, text, transform=axes.get_xaxis_transform(), fontsize=6.5,
                   va='bottom', ha='center', color=GREY)
 
-    stats = [entry for entry in run.stats() if 'seconds' in entry]
+    stats = timed_stats(run)
     labelled = -np.inf
     for seconds, resolution in doublings([entry for entry in stats if 'resolution' in entry]):
         is_free = seconds - labelled > LABEL_GAP * max(entry['seconds'] for entry in stats)
@@ -208,22 +213,22 @@ def speed(material: Material, name: str, experiment_names: Sequence[str]) -> Non
     Both are extrapolated to the number of images of the experiments, by their schedules and the measured seconds per
     1000 images at each resolution.
     """
-    found = [material.run(experiment_name, folder=True) for experiment_name in experiment_names]
     speeds = []
-    for run, experiment_name in zip(found, experiment_names, strict=True):
-        if run is None:
-            continue
+    for experiment_name in experiment_names:
+        runs = material.all_runs(experiment_name, folder=True)
         experiment = with_variants(material.config, experiment_name)
-        one = extrapolated(run.stats(), experiment['dataset']['resolution'], schedule_of(experiment),
-                           experiment['train']['total_kimg'])
-        if one.missing:
+        found = [(run, experiment_name, extrapolated(
+            run.stats(), experiment['dataset']['resolution'], schedule_of(experiment),
+            experiment['train']['total_kimg'])) for run in runs]
+        complete = [entry for entry in found if not entry[2].missing]
+        speeds += complete[:1]
+        if found and not complete:
+            run, _name, one = found[0]
             sizes = ', '.join(f'{size}x{size}' for size in one.missing)
             material.need(f'the speed at {sizes} of {run.path}, of which some images are enough; then --run '
                           f'{experiment_name}=RUN', f'python train.py --experiment {experiment_name}'
                           f'-BENCHMARK{"0" if "nogrowing" in experiment_name else ""}{material.folder_options()}',
                           material.data_of(experiment_name))
-        else:
-            speeds.append((run, experiment_name, one))
     if len(speeds) == len(experiment_names):
         draw_speed(material, name, speeds)
 
@@ -240,10 +245,11 @@ def draw_speed(material: Material, name: str, speeds: Sequence[tuple[Run, str, S
             if points:
                 seconds, shown = np.transpose(points)
                 axes.plot(seconds / unit_seconds, shown, style, color=color, linewidth=width, label=text)
-        speed_at = seconds_per_kimg(run.stats())
+        # The last one is that without fading in.
+        speed_at = {key[0]: value for key, value in sorted(seconds_per_kimg(run.stats()).items(), reverse=True)}
         how = f'extrapolated to {kimg:g} kimg from measured sec/kimg, ' if one.predicted else ''
         material.show(label, run, experiment, snapshot='status lines', kimg=one.measured[-1][1], notes=[
-            f'{how}{speed_at[max(speed_at)]:.3g} sec/kimg at {max(speed_at)[0]}x{max(speed_at)[0]}'])
+            f'{how}{speed_at[size]:.3g} at {size}x{size}' for size in sorted(speed_at)[-1:]])
     words = {0: 'both measured', 1: 'one of them extrapolated from measured sec/kimg',
              2: 'both extrapolated from measured sec/kimg'}[sum(bool(one.predicted) for _run, _name, one in speeds)]
     growing, fixed = (one.seconds for _run, _experiment, one in speeds)

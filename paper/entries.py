@@ -8,14 +8,13 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
 
 import metrics
 from common.errors import UserError
 from common.objects import defaults_of
 from data import hdf5_format
 from training.data_sets import data_path
-from training.options import with_defaults, with_variants
+from training.options import function_of, with_defaults, with_variants
 from training.recorded import (
     FREE_OPTIONS,
     RECORD,
@@ -148,13 +147,9 @@ def compare(config: ModuleType, name: str, own: dict | None, path: str, data_dir
     experiment = with_variants(config, name)
     planned = {**(defaults_of(train_gan) if train_gan else {}), **experiment['train']}.get('total_kimg')
     if own is None:
-        shape, options = network or ([], {})
-        expected = {**defaults_of_section('G', experiment), **experiment['G']}
-        other = [f'G.{key} {options[key]} (config.py: {expected[key]})' for key in NETWORK_OPTIONS
-                 if key in options and key in expected and options[key] != expected[key] and not (
-                     key == 'latent_size' and None in (options[key], expected[key]))]
-        return Comparison('training and data set unknown', planned, None, [], [
-            *_other_shape(experiment, shape), *other])
+        return _compare_network(experiment, planned, *(network or ([], {})))
+    if not isinstance(own['dataset'], dict):
+        return Comparison('unknown', planned, None, [], ['dataset (config.txt lacks its options)'])
     data, num, shape = _data_of(config, own, data_dir)
     differs = _differences(config, experiment, own, path, train_gan, (shape or [None])[-1])
     any_data = name in ANY_DATA
@@ -168,16 +163,23 @@ def compare(config: ModuleType, name: str, own: dict | None, path: str, data_dir
             num - expected_num) > TOLERANCE * expected_num:
         other.append(f'{num} training images instead of {expected_num}')
     record = own.get(RECORD)
-    if isinstance(record, dict) and record.get('networks'):
-        differs.append(f'began from {record["networks"]}')
-    return Comparison(data, planned, own.get('random_seed', 1000), [text for text in differs if text not in other],
-                      other)
+    if isinstance(record, dict):
+        differs += [f'began from {record["networks"]}'] if record.get('networks') else []
+        differs += [f'precision {record["precision"]}'] if record.get('precision') in ('bfloat16', 'float16') else []
+    seed = own.get('random_seed', 1000)
+    return Comparison(data, planned, seed if isinstance(seed, int) else None,
+                      [text for text in differs if text not in other], other)
 
 
-def defaults_of_section(section: str, experiment: dict) -> dict[str, Any]:
-    """The defaults of the function that a section names, {} without one."""
-    from training.options import function_of
-    return defaults_of(function_of(section, experiment))
+def _compare_network(experiment, planned, shape, options):
+    """The :class:`Comparison` of a network without a ``config.txt``, by its images [C, H, W] and options."""
+    expected = {**defaults_of(function_of('G', experiment)), **experiment['G']}
+    other = [f'G.{key} {options[key]} (config.py: {expected[key]})' for key in NETWORK_OPTIONS
+             if key in options and key in expected and options[key] != expected[key] and not (
+                 key == 'latent_size' and None in (options[key], expected[key]))]
+    if options.get('label_size') and experiment['dataset'].get('max_labels') == 0:
+        other.append(f'a network for {options["label_size"]} classes')
+    return Comparison('training and data set unknown', planned, None, [], [*_other_shape(experiment, shape), *other])
 
 
 def same_task(config: ModuleType, first: str, second: str) -> bool:
@@ -236,9 +238,10 @@ def _data_of(config, own, data_dir):
 
 def path_of_data(config: ModuleType, own: dict, data_dir: str) -> str:
     """The file that a run was trained on, in `data_dir` or where the run found it."""
-    path = data_path(str(own['dataset'].get('h5_path')), data_dir)
-    if not os.path.exists(path):
-        recorded = data_path(str(own['dataset'].get('h5_path')), data_dir_of(own.get(RECORD), config, own))
+    name = str(own['dataset'].get('h5_path')) if isinstance(own['dataset'], dict) else ''
+    path = data_path(name, data_dir)
+    if name and not os.path.exists(path):
+        recorded = data_path(name, data_dir_of(own.get(RECORD), config, own))
         path = recorded if os.path.exists(recorded) else path
     return path
 

@@ -17,12 +17,24 @@ from paper.entries import Comparison, Entry, compare, path_of_data, same_task, s
 from paper.neighbours import PIXELS, Description
 from runs.folder import is_trained, kimg_of_networks, locate_network_pkl, locate_run_dir
 from runs.images import generate, load_generator, num_classes, one_hot
-from runs.records import REALS_NAME, config_or_none, read_config, read_jsonl, read_results, read_stats
+from runs.records import (
+    REALS_NAME,
+    SNAPSHOT_PATTERN,
+    config_or_none,
+    is_finite,
+    read_config,
+    read_jsonl,
+    read_results,
+    read_stats,
+)
 from training.data_sets import create_command, data_path
 from training.options import with_variants
 from training.recorded import RECORD
 
 FINAL = 'final'
+NUMBERS = {     # Of the results of metrics; those of swd depend on the resolution.
+    'ms_ssim': ('MS-SSIM',), 'inception_score': ('IS_mean', 'IS_std'), 'fid': ('FID',),
+    'mnist_modes': ('modes_mean', 'KL_mean')}
 
 
 class Need(NamedTuple):
@@ -56,7 +68,8 @@ class Run:
         """What ``config.txt`` says, in the folder or beside the pickle; None without one."""
         if self.folder:
             return read_config(self.folder)
-        own = config_or_none(os.path.dirname(self.path) or '.')
+        folder, name = os.path.split(self.path)
+        own = config_or_none(folder or '.') if SNAPSHOT_PATTERN.fullmatch(name) else None
         return own if own and 'dataset' in own else None
 
     def pickle(self) -> str | None:
@@ -136,7 +149,9 @@ class Run:
     def _results(self, name):
         """Results of networks that are still in the folder."""
         entries = read_results(self.folder) if self.folder else []
-        return [entry for entry in entries if entry['metric'] == name and not self._is_of_other_networks(entry)]
+        return [{'kimg': None, 'seconds': None, **entry} for entry in entries
+                if entry['metric'] == name and _is_complete(entry)
+                and not self._is_of_other_networks(entry)]
 
     def _is_of_other_networks(self, entry):
         digest = entry.get('network')
@@ -153,6 +168,15 @@ class Run:
         if own is None:
             return data_path(with_variants(config, self.name or '')['dataset']['h5_path'], data_dir)
         return path_of_data(config, own, data_dir)
+
+
+def _is_complete(entry):
+    """Whether an entry of ``metrics.jsonl`` has what figures take of it."""
+    values = entry['values']
+    return (isinstance(entry.get('num_images'), int) and isinstance(entry.get('snapshot'), str)
+            and all(entry.get(key) is None or is_finite(entry[key]) for key in ('kimg', 'seconds'))
+            and bool(values) and all(map(is_finite, values.values()))
+            and set(NUMBERS.get(entry['metric'], ())) <= values.keys())
 
 
 def swd_by_level(values: dict[str, float]) -> dict[str, float]:
@@ -422,11 +446,16 @@ class Material:
         return entry
 
     def floor(self, runs: Sequence[Run], name: str) -> dict | None:
-        """The result of a metric for the reals that runs were trained on, None where none of them has it."""
+        """The result of a metric for the reals that runs were trained on, None where none of them has it.
+
+        None, too, where they were measured against different reals.
+        """
         wanted = {entry.get('data') for run in runs for entry in [run.result(name)] if entry}
+        if len(wanted) > 1:
+            return None
         lines = [line for run in runs if run.folder for line in read_jsonl(os.path.join(run.folder, REALS_NAME))]
         entries = [line for line in lines if line.get('metric') == name and isinstance(line.get('values'), dict)
-                   and (line.get('data') in wanted or wanted <= {None})]
+                   and _is_complete(line) and (line.get('data') in wanted or wanted <= {None})]
         most = max((entry['num_images'] for entry in entries), default=0)
         return next((entry for entry in reversed(entries) if entry['num_images'] == most), None)
 

@@ -60,10 +60,11 @@ def beside_paper(value: float, number: Number | None) -> str:
 def gallery(material: Material, experiments: Sequence[str], num_images: int, columns: int, size: int, title: str,
             captions: bool = False, with_kimg: bool = False) -> Image.Image | None:
     """A picture of generated images of the first of `experiments` that has a run, with a caption; None without."""
-    run = material.run(*experiments)
-    if run is None:
+    runs = material.all_runs(*experiments)
+    if not runs:
         return None
-    return gallery_of(material, run, experiments[0], num_images, columns, size, title, captions, with_kimg)
+    notes = [f'the first of {len(runs)} runs given'] if len(runs) > 1 else []
+    return gallery_of(material, runs[0], experiments[0], num_images, columns, size, title, captions, with_kimg, notes)
 
 
 def gallery_of(material: Material, run: Run, experiment: str, num_images: int, columns: int, size: int, title: str,

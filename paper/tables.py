@@ -166,9 +166,11 @@ def table3(material: Material, name: str) -> None:
     shown: list[Run] = []
     for column, experiment_name in (('unsupervised', 'cifar10'), ('label conditioned', 'cifar10-cond')):
         rows += [[column, method, (number, 2)] for method, number in numbers.TABLE3[column]]
-        runs = [run for run in material.all_runs(experiment_name, folder=True, count=numbers.TABLE3_RUNS)
-                if material.check_metrics(run, 'inception_score')]
-        during = [run for run in runs if material.check_metrics(run, 'inception_score', all_snapshots=True)]
+        given = material.all_runs(experiment_name, folder=True, count=numbers.TABLE3_RUNS)
+        # Who evaluates all snapshots has the final ones, too.
+        during = [run for run in given if material.check_metrics(run, 'inception_score', all_snapshots=True)]
+        runs = [run for run in given if (material.check_metrics(run, 'inception_score') if run in during else
+                                         run.result('inception_score'))]
         for of_runs, words in ((during, 'highest during training'), (runs, 'final networks')):
             entries, scores = [], []
             for run in of_runs:
@@ -190,7 +192,7 @@ def table3(material: Material, name: str) -> None:
             if len(scores) > 1:
                 mean = output.mean_and_deviation([score.value for score in scores])
                 rows.append([column, f'{ours}, mean of {len(scores)} runs, {words}', (mean, 2)])
-        shown += runs
+        shown += dict.fromkeys([*during, *runs])
     floor = material.check_floor(shown, 'inception_score')
     for result in floor.values():
         values = result['values']

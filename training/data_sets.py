@@ -55,7 +55,7 @@ def count_note(dataset: Dataset) -> str:
         cure = f'--set dataset.max_images={expected} takes the first of them'
     else:
         cure = f'all of them: {create_command(dataset.h5_path)}'
-    return f'{dataset.h5_path}: {num} images; this experiment has {expected} in the paper; {cure}'
+    return f'{dataset.h5_path}: {num} images; the data set of the paper has {expected}; {cure}'
 
 
 def check_data_set(experiment: dict, data_dir: str) -> None:

@@ -107,6 +107,7 @@ def test_configurations_that_cannot_be_read_are_other_experiments(tmp_path):
 
 def test_a_pickle_is_known_by_the_config_beside_it_or_by_its_network(tmp_path):
     run = fake_run(tmp_path / 'run', ROW)
+    assert material.Run(str(tmp_path / 'run' / 'karras.pkl'), 'lsun-cat').own_config() is None    # It is not the run's.
     pickle = material.Run(str(tmp_path / 'run' / 'network-final.pkl'), 'lsun-cat')
     assert pickle.own_config() == run.own_config()
     assert 'celeba-128x128.h5' in material_of(tmp_path, pickle).compared(pickle, 'lsun-cat').other[0]
@@ -118,6 +119,7 @@ def test_a_pickle_is_known_by_the_config_beside_it_or_by_its_network(tmp_path):
     assert compared([3, 256, 256]).data == 'training and data set unknown'
     assert compared([3, 128, 128]).other == ['images of 128x128, colour instead of 256x256, colour']
     assert compared([1, 256, 256]).other == ['images of 256x256, grey instead of 256x256, colour']
+    assert compared([3, 256, 256], label_size=10).other == ['a network for 10 classes']
     assert compared([3, 256, 256], fmap_base=2048).other == ['G.fmap_base 2048 (config.py: 8192)']
 
 
@@ -147,6 +149,16 @@ def test_of_several_evaluations_the_most_images_and_the_last_count(tmp_path):
     run = fake_run(tmp_path / 'curve', ROW, [swd(1.0), *(
         swd(2.0, f'network-snapshot-{kimg:06d}', float(kimg), 2000) for kimg in (300, 100, 200))])
     assert [entry['kimg'] for entry in run.series('swd')] == [100, 200, 300]
+
+
+@pytest.mark.parametrize('change', [
+    {'num_images': None}, {'num_images': '16384'}, {'kimg': 'many'}, {'kimg': float('nan')}, {'seconds': []},
+    {'values': {}}, {'values': {'SWDx1e3_avg': None}}, {'values': {'SWDx1e3_avg': 'low'}}, {'snapshot': 3}])
+def test_lines_that_are_no_results_are_passed_over(tmp_path, change):
+    run = fake_run(tmp_path / 'run', ROW, [swd(1.0)])
+    line = json.loads((tmp_path / 'run' / 'metrics.jsonl').read_text())
+    (tmp_path / 'run' / 'metrics.jsonl').write_text(json.dumps({**line, 'num_images': 50000, **change}) + '\n')
+    assert run.result('swd') is None and run.series('swd') == []
 
 
 def test_results_of_networks_that_were_replaced_do_not_count(tmp_path):
@@ -201,7 +213,8 @@ def test_the_floor_is_that_of_the_same_reals(tmp_path):
     add(run, 2.0, 'mine', 100)
     add(run, 1.5, 'mine')
     add(run, 9.5, 'others')
-    assert made.floor([run], 'swd')['values'] == {'SWDx1e3_avg': 1.5}
+    assert made.floor([run], 'swd')['values'] == {'SWDx1e3_avg': 1.5} and made.floor([run, other], 'swd') is None
+    made.runs.remove(other)
     tables.table1(made, 'table1')
     assert '| reals (swd: 16384 images) | floor |  |  |  |  | 1.50 |  |' in (tmp_path / 'out' / 'table1.md').read_text()
     assert [need.command for need in made.needs if need.command.endswith('--reals') or '--reals ' in need.command] == [
