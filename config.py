@@ -42,7 +42,7 @@ _train_1024 = {
 }
 
 # Figure 4c: only its time counts, so any images do; 6400 kimg as there. The paper does not say how it grows; this ends
-# with 400 kimg at 1024x1024 without a fade-in, and its mean cost per image is about the paper's.
+# with 400 kimg at 1024x1024 after the fade-in.
 _figure4c = {'dataset': {'h5_path': 'timing-1024x1024.h5', 'resolution': 1024, 'max_labels': 0, 'mirror_augment': True},
              'G': _G, 'D': _D, 'loss': {'type': 'iwass'}}
 _train_figure4c = {**_train_1024, 'lod_training_kimg': 375, 'lod_transition_kimg': 375, 'total_kimg': 6400}

@@ -113,20 +113,20 @@ def swd_over_time(material: Material, name: str, experiment_name: str, title: st
 
 def draw_times(axes: Any, run: Run, unit_seconds: float) -> None:
     """Vertical lines where the resolution of a run doubles, and where Table 1 is measured."""
-    def line(seconds, text, style):
-        axes.axvline(seconds / unit_seconds, color=GREY, linewidth=0.9, linestyle=style)
-        axes.text(seconds / unit_seconds, 1.01, text, transform=axes.get_xaxis_transform(), fontsize=6.5,
-                  va='bottom', ha='center', color=GREY)
-
     stats = timed_stats(run)
     labelled = -np.inf
     for seconds, resolution in doublings([entry for entry in stats if 'resolution' in entry]):
         is_free = seconds - labelled > LABEL_GAP * max(entry['seconds'] for entry in stats)
-        line(seconds, f'{resolution}' if is_free else '', '--')
+        axes.axvline(seconds / unit_seconds, color=GREY, linewidth=0.9, linestyle='--')
+        if is_free:
+            axes.text(seconds / unit_seconds, 1.01, f'{resolution}', transform=axes.get_xaxis_transform(),
+                      fontsize=6.5, va='bottom', ha='center', color=GREY)
         labelled = seconds if is_free else labelled
     end = seconds_at([*timed(run), *stats], numbers.TABLE1_KIMG)
     if end is not None:
-        line(end, 'Table 1', ':')
+        axes.axvline(end / unit_seconds, color=GREY, linewidth=0.9, linestyle=':')
+        axes.text(end / unit_seconds, 0.02, 'Table 1 ', transform=axes.get_xaxis_transform(), fontsize=6.5,
+                  va='bottom', ha='right', rotation=90, color=GREY)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -450,12 +450,12 @@ class Material:
 
         None, too, where they were measured against different reals.
         """
-        wanted = {entry.get('data') for run in runs for entry in [run.result(name)] if entry}
+        wanted = {entry.get('data') for run in runs for entry in [run.result(name)] if entry} - {None}
         if len(wanted) > 1:
             return None
         lines = [line for run in runs if run.folder for line in read_jsonl(os.path.join(run.folder, REALS_NAME))]
         entries = [line for line in lines if line.get('metric') == name and isinstance(line.get('values'), dict)
-                   and _is_complete(line) and (line.get('data') in wanted or wanted <= {None})]
+                   and _is_complete(line) and (line.get('data') in wanted or not wanted)]
         most = max((entry['num_images'] for entry in entries), default=0)
         return next((entry for entry in reversed(entries) if entry['num_images'] == most), None)
 
