@@ -199,7 +199,7 @@ def test_runs_that_are_missing_have_seeds_of_their_own(tmp_path):
 
 def test_the_floor_is_that_of_the_same_reals(tmp_path):
     run = fake_run(tmp_path / 'run', ROW, [swd(8.0, data='mine'), ms_ssim(0.3)])
-    other = fake_run(tmp_path / 'other', ROW, RESULTS)
+    other = fake_run(tmp_path / 'other', ROW, [swd(8.0, data='others'), ms_ssim(0.3)])
 
     def add(folder, value, data, num_images=16384):
         line = {'metric': 'swd', 'snapshot': 'reals', 'num_images': num_images, 'random_seed': 1000, 'data': data,
