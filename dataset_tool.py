@@ -23,7 +23,7 @@ from common.options import (
     check_value,
     option_name,
 )
-from data import celebahq_files, image_folder, labelled_sets, lsun, tfrecords
+from data import celebahq_files, image_folder, labelled_sets, lsun, synthetic, tfrecords
 from data.celebahq import SIZE as CELEBAHQ_SIZE
 from data.hdf5_writer import HDF5Writer, refuse_existing
 from data.image_source import create
@@ -130,6 +130,12 @@ def create_digits(h5_path: FilePath, resolution: PowerOfTwo = 16, margin: NonNeg
                   **writing: Any) -> None:
     """Make the dataset that the demo is trained on, in seconds, see :func:`data.labelled_sets.digits`."""
     create(h5_path, labelled_sets.digits, resolution, margin, **writing)
+
+
+def create_synthetic(h5_path: FilePath, resolution: PowerOfTwo = 1024, num_images: PositiveInt = 64,
+                     grey: bool = False, seed: Seed = 123, **writing: Any) -> None:
+    """Make a dataset of random images, to measure speed with, see :func:`data.synthetic.synthetic`."""
+    create(h5_path, synthetic.synthetic, resolution, num_images, grey, seed, **writing)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -249,10 +255,11 @@ def add_creating_commands(commands: Commands) -> None:
         expected('73257 for train, 26032 for test, 531131 for extra'), *WRITING)
     add_command(
         commands, 'create_lsun', 'Make a dataset of a category of LSUN: centre squares, resized.',
-        'create_lsun ~/downloads/bedroom_train_lmdb datasets/lsun-bedroom-256x256.h5 --max-images 100000',
+        'create_lsun ~/downloads/cat_train_lmdb datasets/lsun-cat-256x256.h5 --max-images 100000',
         *source('lmdb_dir', 'LMDB_DIR', 'folder of data.mdb'),
         ('--resolution', {'type': int, 'default': 256, 'metavar': 'N', 'help': 'default: %(default)s'}),
-        ('--max-images', {'type': int, 'metavar': 'N', 'help': 'take the first N records only'}), *WRITING)
+        ('--max-images', {'type': int, 'metavar': 'N', 'help': 'take the first N records only; the paper: 100000, but '
+                          'all of bedroom and dog'}), *WRITING)
     add_command(
         commands, 'create_celeba', 'Make a dataset of the aligned CelebA images: 202599 faces, 128x128 RGB.',
         'create_celeba ~/downloads/celeba datasets/celeba-128x128.h5',
@@ -298,6 +305,13 @@ def add_creating_commands(commands: Commands) -> None:
         'create_digits datasets/digits-32x32.h5 --resolution 32', H5,
         ('--resolution', {'type': int, 'default': 16, 'metavar': 'N', 'help': '16, 32, ...; default: %(default)s'}),
         ('--margin', {'type': int, 'metavar': 'PIXELS', 'help': 'black on each side; default: N / 8'}), *WRITING)
+    add_command(
+        commands, 'create_synthetic', 'Make a dataset of random soft blots of colour, to measure how fast training is.',
+        'create_synthetic datasets/timing-1024x1024.h5 --resolution 1024', H5,
+        ('--resolution', {'type': int, 'default': 1024, 'metavar': 'N', 'help': 'default: %(default)s'}),
+        ('--num-images', {'type': int, 'default': 64, 'metavar': 'N', 'help': 'default: %(default)s'}),
+        ('--grey', {'action': 'store_true', 'help': 'one channel instead of three'}),
+        ('--seed', {'type': int, 'default': 123, 'help': 'of the images; default: %(default)s'}), *WRITING)
 
 
 def swap_if_h5_first(args: dict[str, Any]) -> None:
@@ -315,7 +329,7 @@ def is_h5_name(path: str) -> bool:
 COMMANDS = {function.__name__: function for function in (
     inspect, display, compare, extract, merge, create_mnist, create_mnistrgb, create_cifar10, create_cifar100,
     create_svhn, create_lsun, create_celeba, create_celebahq, create_from_images, create_from_tfrecords,
-    create_digits)}
+    create_digits, create_synthetic)}
 
 
 def run_command(command: str, args: dict[str, Any]) -> int | None:

@@ -17,7 +17,7 @@ import metrics
 import theano_env
 from common.errors import UserError, exit_status
 from common.options import PositiveInt, Seed, check_settings, check_value, option_name, reading_config
-from metrics import evaluation, results
+from metrics import evaluation, floor, results
 from runs.folder import is_trained, locate_network_pkl, locate_run_dir
 from runs.records import RESULTS_NAME, read_config
 from training import experiment, recorded
@@ -34,6 +34,7 @@ def parse_arguments(config: ModuleType, argv: list[str] | None) -> argparse.Name
                '  python evaluate_metrics.py results/000-digits --metrics swd ms_ssim --num-images 2000\n'
                '  python evaluate_metrics.py results/003-celeba --metrics fid --inception-weights weights.pth\n'
                '  python evaluate_metrics.py results/004-mnistrgb --metrics mnist_modes --classifier classifier.npz\n'
+               '  python evaluate_metrics.py results/003-celeba --metrics swd ms_ssim --reals\n'
                % '\n'.join('  %-16s %d' % (name, entry.num_images) for name, entry in metrics.METRICS.items()))
     parser.add_argument('run', metavar='RUN', help="number or folder of a run, or 'latest'")
     parser.add_argument('--metrics', nargs='+', default=['swd', 'ms_ssim'], metavar='NAME',
@@ -41,6 +42,8 @@ def parse_arguments(config: ModuleType, argv: list[str] | None) -> argparse.Name
     parser.add_argument('--num-images', type=int, metavar='N', help='generated images per snapshot')
     parser.add_argument('--only-final', action='store_true', help='the last snapshot only')
     parser.add_argument('--snapshot', metavar='KIMG', help="one snapshot: thousands of images, 'final' or 'latest'")
+    parser.add_argument('--reals', action='store_true', help='evaluate the reals of the run instead of its networks: '
+                        'the values that perfect networks would have')
     parser.add_argument('--seed', type=int, default=1000, help='of latents and random numbers (default: %(default)s)')
     parser.add_argument('--minibatch', type=int, default=64, metavar='N', help='images generated at a time')
     parser.add_argument('--batchnorm', choices=['minibatch', 'running'], default='minibatch', help='statistics that '
@@ -65,6 +68,9 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
         metrics.check_name(name)
     run_dir = locate_run_dir(args.run, args.result_dir, is_trained)
     snapshot = None
+    if args.reals and (args.snapshot is not None or args.only_final):
+        raise UserError('--reals: evaluates no networks; leave out '
+                        f'{"--only-final" if args.only_final else "--snapshot"}')
     if args.snapshot is not None:
         snapshot = os.path.splitext(os.path.basename(locate_network_pkl(run_dir, args.snapshot)))[0]
     config_of_run = read_config(run_dir)
@@ -73,11 +79,18 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
                                                      config_of_run)
     theano_env.configure(args.engine, theano_env.with_device(config.theano_flags, args.device), None, config.precision)
     cache_dir = args.cache_dir or os.path.join(data_dir, 'metric-cache')
-    entries = evaluation.evaluate_run(
-        run_dir, args.metrics, lambda: experiment.open_dataset(config_of_run, data_dir, make=False), cache_dir,
-        num_images=args.num_images, random_seed=args.seed, minibatch_size=args.minibatch,
-        inception_weights=args.inception_weights, classifier=args.classifier, only_final=args.only_final,
-        spill_dir=args.spill_dir, only_snapshot=snapshot, batchnorm=args.batchnorm)
+    options = {'num_images': args.num_images, 'random_seed': args.seed, 'inception_weights': args.inception_weights,
+               'classifier': args.classifier, 'spill_dir': args.spill_dir}
+
+    def open_dataset():
+        return experiment.open_dataset(config_of_run, data_dir, make=False)
+
+    if args.reals:
+        entries = floor.evaluate_reals(run_dir, args.metrics, open_dataset, cache_dir, **options)
+    else:
+        entries = evaluation.evaluate_run(run_dir, args.metrics, open_dataset, cache_dir, only_final=args.only_final,
+                                          only_snapshot=snapshot, minibatch_size=args.minibatch,
+                                          batchnorm=args.batchnorm, **options)
     print(results.table(entries, args.metrics))
 
 

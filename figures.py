@@ -6,7 +6,9 @@
     python figures.py --list
 
 Pictures are written as PNG, plots and drawings also as PDF, tables as Markdown and LaTeX beside the paper's numbers.
-What the present runs do not suffice for is listed with the commands that make the rest.
+Each says which runs it shows, how far they were trained, on what, and how their options differ from `config.py`;
+NAME.json has the same as data. Runs of other data, networks or losses are refused without --allow-other.
+What the present runs do not suffice for is listed by data set, with the commands that make the rest.
 """
 
 import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
@@ -24,7 +26,7 @@ import theano_env
 from common.arguments import number_list
 from common.errors import UserError, did_you_mean, exit_status
 from common.options import check_settings, reading_config
-from paper import numbers, plots
+from paper import curves, neighbours, numbers, plots
 from paper.material import Material, Need, Run, recognise
 from paper.pictures import (
     CELEBAHQ,
@@ -43,6 +45,7 @@ from paper.pictures import (
     lsun_page,
 )
 from paper.tables import table1, table1_experiments, table2, table3, table4, table4_experiments
+from train import train_gan
 
 FIGURE4C = ('figure4c-growing', 'figure4c-nogrowing')
 
@@ -67,22 +70,24 @@ def _rows_of_table1(*datasets):
 FIGURES = {
     'table1': Figure(table1, 'ablation at 128x128', _rows_of_table1(*numbers.TABLE1), 'metrics swd, ms_ssim'),
     'table2': Figure(table2, 'the networks for 1024x1024'),
-    'table3': Figure(table3, 'inception scores of CIFAR-10', ('cifar10', 'cifar10-cond'), 'metric inception_score'),
-    'table4': Figure(table4, 'modes of MNIST-RGB', tuple(table4_experiments().values()), 'metric mnist_modes'),
+    'table3': Figure(table3, 'inception scores of CIFAR-10', ('cifar10', 'cifar10-cond'), 'metric inception_score '
+                     f'of all snapshots; {numbers.TABLE3_RUNS} runs each, --set random_seed=N'),
+    'table4': Figure(table4, 'modes of MNIST-RGB', tuple(table4_experiments().values()), 'metric mnist_modes; '
+                     f'{numbers.TABLE4_RUNS} runs each, --set random_seed=N'),
     'figure1': Figure(functools.partial(plots.growing_scheme, experiments=FIGURE1, num_images=6),
                       'how the networks grow; faces', FIGURE1[:1]),
     'figure2': Figure(plots.fade_in, 'how layers fade in'),
     'figure3': Figure(figure3, 'CelebA, rows of Table 1', _rows_of_table1('celeba')),
     'figure4a': Figure(functools.partial(
-        plots.swd_over_time, experiment_name='table1-celeba-a-gulrajani', title='(a) not growing',
+        curves.swd_over_time, experiment_name='table1-celeba-a-gulrajani', title='(a) not growing',
         others=['table1-celeba-b-growing']), 'SWD against time, not growing', ('table1-celeba-a-gulrajani',),
         'metric swd of all snapshots'),
     'figure4b': Figure(functools.partial(
-        plots.swd_over_time, experiment_name='table1-celeba-b-growing', title='(b) growing',
+        curves.swd_over_time, experiment_name='table1-celeba-b-growing', title='(b) growing',
         others=['table1-celeba-a-gulrajani']), 'SWD against time, growing', ('table1-celeba-b-growing',),
         'metric swd of all snapshots'),
-    'figure4c': Figure(functools.partial(plots.speed, experiment_names=FIGURE4C), 'images shown against time',
-                       FIGURE4C),
+    'figure4c': Figure(functools.partial(curves.speed, experiment_names=FIGURE4C), 'images shown against time',
+                       FIGURE4C, 'any images of 1024x1024, as of dataset_tool.py create_synthetic'),
     'figure5': Figure(figure5, 'chosen CelebA-HQ faces', CELEBAHQ[:1]),
     'figure6': Figure(figure6, 'chosen LSUN bedrooms', ('lsun-bedroom',)),
     'figure7': Figure(figure7, 'chosen images of seven LSUN categories', tuple('lsun-' + name for name in FIGURE7)),
@@ -119,33 +124,59 @@ def name_the_nameless(runs: list[Run], names: list[str]) -> None:
                 shlex.quote(run.path)))
 
 
+def without_repeats(runs: list[Run]) -> list[Run]:
+    """The runs without those given twice for one experiment, which would count as two."""
+    by_place: dict[tuple, Run] = {}
+    for run in runs:
+        by_place.setdefault((os.path.realpath(run.path), run.name), run)
+    return list(by_place.values())
+
+
 def make_figures(material: Material, names: list[str]) -> bool:
     """Make figures, print what was written and what is missing; return whether all went well.
 
+    A run that is not the experiment is left out, with one line, and not all went well. Nor did it if nothing was made.
+
     Parameters
     ----------
-    material : figure_material.Material
+    material : paper.material.Material
     names : list of str
         Keys of `FIGURES`.
     """
     needed_by: dict[Need, list[str]] = {}
-    failed = []
+    failed, num_files = [], 0
     for name in names:
-        material.files, material.needs = [], []
+        material.begin()
         try:
             FIGURES[name].make(material, name)
         except UserError as error:
+            material.refused.append(str(error))
+        for reason in material.refused:
             failed.append(name)
-            print(f'{name}: error: {error}', file=sys.stderr)
+            print(f'{name}: error: {reason}', file=sys.stderr)
         for path in material.files:
             print(f'{name:<11} {path}')
+        num_files += len(material.files)
         for need in material.needs:
             needed_by.setdefault(need, []).append(name)
+    print_missing(material, needed_by)
+    return not failed and num_files > 0
+
+
+def print_missing(material: Material, needed_by: dict[Need, list[str]]) -> None:
+    """Print what is missing by data set: {what is needed: names of the figures}."""
     if needed_by:
         print('\nMissing:')
-    for need, of_figures in needed_by.items():
-        print(f'{need.what} (for {", ".join(dict.fromkeys(of_figures))}): {need.command}')
-    return not failed
+    for data in dict.fromkeys(sorted((need.data for need in needed_by), key=lambda data: (data == '', data))):
+        of_data = {need: figures for need, figures in needed_by.items() if need.data == data}
+        all_figures = dict.fromkeys(name for figures in of_data.values() for name in figures)
+        make = material.create_command(data)
+        if data:
+            there = 'is there' if os.path.exists(data) else make
+            print(f'data set {data} (for {", ".join(all_figures)}): {there}')
+        for need, figures in of_data.items():
+            if need.command != make:
+                print(f'{"  " if data else ""}{need.what} (for {", ".join(dict.fromkeys(figures))}): {need.command}')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -163,17 +194,22 @@ def parse_arguments(argv: list[str] | None, config: ModuleType) -> argparse.Name
                         help="number or folder of a run, 'latest', or a network pickle; with the experiment of "
                              "config.py that it stands for, unless the folder's config.txt tells; may be given several "
                              'times')
-    parser.add_argument('--snapshot', metavar='KIMG', help="of the runs: thousands of images, 'final' or 'latest', the "
-                        'default')
+    parser.add_argument('--snapshot', metavar='KIMG', help="of the runs: thousands of images, 'latest', or 'final', "
+                        'the default; what is shown says which')
     parser.add_argument('--batchnorm', choices=['minibatch', 'running'], default='minibatch', help='statistics that '
                         'batch norm uses in images, of those made at once or of the training; default: %(default)s')
+    parser.add_argument('--allow-other', action='store_true', help='also show runs of another data set, other networks '
+                        'or another loss than the experiment, and mark them')
     parser.add_argument('--out', default=os.path.join(config.result_dir, 'figures'), metavar='DIR',
                         help='default: %(default)s')
     parser.add_argument('--seeds', type=number_list, metavar='LIST',
                         help='images to show, for example 3,8,20-24; default: the first ones')
     parser.add_argument('--stages', metavar='DIR', help='of create_celebahq --save_stages, for figure8')
-    parser.add_argument('--inception-weights', metavar='FILE',
-                        help='compare by these features in figure10; default: pixels')
+    features = parser.add_mutually_exclusive_group()
+    features.add_argument('--inception-weights', metavar='FILE',
+                          help='compare by features of Inception-v3 in figure10; default: pixels')
+    features.add_argument('--vgg-weights', metavar='FILE', help='compare by features of VGG16 in figure10: state dict '
+                          "of torchvision's vgg16")
     parser.add_argument('--list', action='store_true', help='print what each figure needs, and stop')
     parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
     parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
@@ -189,29 +225,30 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> bool:
     if args.list:
         print('\n'.join(map(describe, FIGURES)))
         print('\nA run of EXPERIMENT: python train.py --experiment EXPERIMENT\n'
-              'Its metrics: python evaluate_metrics.py RUN --metrics NAME ...')
+              'Another one with another seed: python train.py --experiment EXPERIMENT --set random_seed=N\n'
+              'Its metrics: python evaluate_metrics.py RUN --metrics NAME ...; of its reals: ... --reals')
         return True
     for name in args.names:
         if name not in FIGURES and name != 'all':
             raise UserError('%s: there is no such figure%s' % (
                 name, did_you_mean(name, FIGURES) or '; --list tells what there is'))
     names = list(FIGURES) if 'all' in args.names else list(dict.fromkeys(args.names))
-    runs = [recognise(config, run, args.result_dir, args.snapshot, args.batchnorm) for run in args.runs]
+    runs = without_repeats([recognise(config, run, args.result_dir, args.snapshot, args.batchnorm)
+                            for run in args.runs])
     name_the_nameless(runs, names)
     theano_env.configure(args.engine, theano_env.with_device(config.theano_flags, args.device),
                          precision=config.precision)
-    features = None
-    if args.inception_weights and 'figure10' in names:
-        from metrics.inception import InceptionFeatures
-        network = InceptionFeatures(args.inception_weights)
-
-        def features(images):
-            return network(images)[0]
+    description = neighbours.PIXELS
+    if 'figure10' in names and args.inception_weights:
+        description = neighbours.by_inception(args.inception_weights)
+    elif 'figure10' in names and args.vgg_weights:
+        description = neighbours.by_vgg(args.vgg_weights)
     try:
         os.makedirs(args.out, exist_ok=True)
     except OSError as error:
         raise UserError(f'--out {args.out}: cannot make this folder ({error.strerror})') from error
-    material = Material(config, runs, args.out, args.seeds, args.stages, args.data_dir, features)
+    material = Material(config, runs, args.out, args.seeds, args.stages, args.data_dir, description, args.allow_other,
+                        args.result_dir, train_gan)
     return make_figures(material, names)
 
 

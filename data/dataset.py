@@ -56,8 +56,9 @@ class Dataset:
     max_labels : 'all' or int
         How many columns of the labels to use; 0 for none. The paper trains with labels on CIFAR-10 and MNIST-RGB only.
     max_images : int, optional
-        Use the first so many images only; the paper: 100000 of each LSUN category but bedroom and dog. Random labels
-        still come from all rows.
+        Use the first so many images only. Random labels still come from all rows.
+    expected_images : int, optional
+        How many images the paper's training has; a training with more or fewer says so in one line.
     mirror_augment : bool
         Mirror each image with a probability of one half; the paper: CelebA, CelebA-HQ and LSUN but bedroom and dog.
     classes : sequence of int or str, optional
@@ -104,12 +105,14 @@ class Dataset:
                  max_labels: Literal['all'] | NonNegativeInt = 'all', max_images: PositiveInt | None = None,
                  mirror_augment: bool = False, shuffle: bool = True, prefetch_images: NonNegativeInt = 512,
                  cache_gb: NonNegative = 1.0, read_threads: Threads | None = None,
-                 classes: DifferentClasses | None = None, require_labels: bool = False) -> None:
+                 classes: DifferentClasses | None = None, require_labels: bool = False,
+                 expected_images: PositiveInt | None = None) -> None:
         # But for the classes, which the file decides about.
         check_options({
             'h5_path': h5_path, 'resolution': resolution, 'max_labels': max_labels, 'max_images': max_images,
             'mirror_augment': mirror_augment, 'shuffle': shuffle, 'prefetch_images': prefetch_images,
-            'cache_gb': cache_gb, 'read_threads': read_threads, 'require_labels': require_labels}, Dataset, str)
+            'cache_gb': cache_gb, 'read_threads': read_threads, 'require_labels': require_labels,
+            'expected_images': expected_images}, Dataset, str)
         self.h5_path = os.fspath(h5_path)
         self.h5, levels = open_levels(self.h5_path)
         try:
@@ -131,6 +134,7 @@ class Dataset:
         self.num_images = int(max_images or len(self.labels))
         self.label_size = self.labels.shape[1]
         self.mirror_augment = mirror_augment
+        self.expected_images = expected_images
         self.prefetch_images = prefetch_images
 
         # Long enough that a reshuffle never touches what is being read ahead.

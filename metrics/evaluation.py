@@ -28,21 +28,38 @@ from runs.records import Snapshot, find_snapshots, place_of_result, read_entries
 FEED_IMAGES = 256       # Images handed to the metrics at a time; even, as MS-SSIM compares pairs.
 
 
-def feed_reals(metric: metrics.Meter, dataset: Dataset, num_images: int, random_seed: int) -> None:
-    """Give `metric` reals in random order, mirrored at random if the training's were; all of them before any twice."""
+def feed_reals(metric: metrics.Meter, dataset: Dataset, num_images: int, random_seed: int, mode: str = 'reals',
+               skip: int = 0) -> list[float]:
+    """Give `metric` reals in random order, mirrored at random if the training's were; all of them before any twice.
+
+    Parameters
+    ----------
+    metric : metric
+    dataset : Dataset
+    num_images, random_seed : int
+    mode : str
+        What `metric` is to take them for.
+    skip : int
+        Leave out so many at the beginning of the random order: with a multiple of `num_images`, other reals.
+
+    Returns
+    -------
+    list of float
+        What ``metric.end`` returns.
+    """
     random = np.random.RandomState(random_seed)
-    repeats = -(-num_images // dataset.num_images)
-    order = np.concatenate([random.permutation(dataset.num_images) for _repeat in range(repeats)])[:num_images]
-    mirrored = random.rand(num_images) < (0.5 if dataset.mirror_augment else 0)
-    metric.begin('reals')
+    repeats = -(-(skip + num_images) // dataset.num_images)
+    order = np.concatenate([random.permutation(dataset.num_images) for _repeat in range(repeats)])[skip:][:num_images]
+    mirrored = random.rand(skip + num_images)[skip:] < (0.5 if dataset.mirror_augment else 0)
+    metric.begin(mode)
     with tqdm(total=num_images, desc='reals', unit='images', leave=False) as bar:
         for begin in range(0, num_images, FEED_IMAGES):
             rows = slice(begin, min(begin + FEED_IMAGES, num_images))
             images = dataset.get_images(order[rows])[0]
             images[mirrored[rows]] = images[mirrored[rows], :, :, ::-1]
-            metric.feed('reals', images)
+            metric.feed(mode, images)
             bar.update(len(images))
-    metric.end('reals')
+    return metric.end(mode)
 
 
 def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, dataset: Dataset, minibatch_size: int,

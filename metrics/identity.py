@@ -74,10 +74,11 @@ def of_images_quickly(dataset: Dataset) -> bytes:
     rows = _rows(dataset)
     if len(rows) * int(np.prod(dataset.shape)) <= QUICK_BYTES:
         return of_images(dataset)
-    sample, left, rows_of_levels = rows[np.linspace(0, len(rows) - 1, SAMPLE_IMAGES).astype(np.int64)], QUICK_BYTES, []
+    sample = np.unique(rows[np.linspace(0, len(rows) - 1, SAMPLE_IMAGES).astype(np.int64)])
+    left, rows_of_levels = QUICK_BYTES, []      # type: int, list[np.ndarray]
     for level in reversed(dataset.levels.values()):
         left -= _image_bytes(level) * len(rows)
-        rows_of_levels.insert(0, rows if left >= 0 else np.unique(sample))
+        rows_of_levels.insert(0, rows if left >= 0 else sample)
     return _digest(dataset, rows_of_levels)
 
 

@@ -48,7 +48,8 @@ def merged(entries: list[Entry], new: Iterable[Entry]) -> list[Entry]:
     return entries
 
 
-def update(run_dir: AnyPath, change: Callable[[list[Entry]], list[Entry]]) -> list[Entry]:
+def update(run_dir: AnyPath, change: Callable[[list[Entry]], list[Entry]],
+           file_name: str = RESULTS_NAME) -> list[Entry]:
     """Change the results of a run; several processes can do that at once.
 
     Parameters
@@ -56,20 +57,23 @@ def update(run_dir: AnyPath, change: Callable[[list[Entry]], list[Entry]]) -> li
     run_dir : str
     change : callable
         Gets the list of entries and returns the new one.
+    file_name : str
+        Where they are; only those of ``metrics.jsonl`` are written as text, too.
 
     Returns
     -------
     list of dict
         The entries as they are now.
     """
-    path = os.path.join(run_dir, RESULTS_NAME)
+    path = os.path.join(run_dir, file_name)
     with _locked(run_dir):
-        before = read_entries(run_dir)
+        before = read_entries(run_dir, file_name)
         entries = change(list(before))
         if entries != before:
             with atomic_write(path, 'w', encoding='utf-8') as results_file:
                 results_file.writelines(json.dumps(entry) + '\n' for entry in entries)
-            names = {entry['metric'] for entry in before + entries if _is_complete(entry)}
+            texts = before + entries if file_name == RESULTS_NAME else []
+            names = {entry['metric'] for entry in texts if _is_complete(entry)}
             for name in sorted(filter(FILE_PART.fullmatch, names)):
                 text_path, lines = os.path.join(run_dir, f'metric-{name}.txt'), lines_of(entries, name)
                 if not lines:

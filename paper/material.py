@@ -1,31 +1,41 @@
 """Material of the figures: runs that stand for experiments of `config.py`, their images, metrics and times."""
 
-import contextlib
 import os
 import shlex
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from common.errors import UserError
 from common.options import BatchNorm
-from data import chunk_reader, hdf5_format
+from metrics import identity
+from metrics.identity import OF_VALUES
 from nets.network import random_latents
-from runs.folder import is_trained, locate_network_pkl, locate_run_dir
+from paper import numbers
+from paper.entries import Comparison, Entry, compare, path_of_data, same_task, some
+from paper.neighbours import PIXELS, Description
+from runs.folder import is_trained, kimg_of_networks, locate_network_pkl, locate_run_dir
 from runs.images import generate, load_generator, num_classes, one_hot
-from runs.records import are_finite, read_config, read_results, read_stats
+from runs.records import (
+    REALS_NAME,
+    SNAPSHOT_PATTERN,
+    config_or_none,
+    is_finite,
+    read_config,
+    read_entries,
+    read_results,
+    read_stats,
+)
+from training.data_sets import create_command, data_path
 from training.options import with_variants
+from training.recorded import RECORD
 
-PIXELS = 32             # Images are compared at so many pixels a side where there are no features...
-CHANNELS = {'digits': 1}    # Of the experiments whose images are not in colour.
-CENTRE = 0.75           # ...and so much of their width and height, as in the paper, whose crop shows the face only.
-NUMBERS = {             # Of a metric, without which a result is not shown.
-    'ms_ssim': ['MS-SSIM'], 'fid': ['FID'], 'inception_score': ['IS_mean', 'IS_std'],
-    'mnist_modes': ['modes_mean', 'modes_std', 'KL_mean', 'KL_std']}
+FINAL = 'final'
+NUMBERS = {     # Of the results of metrics; those of swd depend on the resolution.
+    'ms_ssim': ('MS-SSIM',), 'inception_score': ('IS_mean', 'IS_std'), 'fid': ('FID',),
+    'mnist_modes': ('modes_mean', 'KL_mean')}
 
 
 class Need(NamedTuple):
@@ -33,6 +43,7 @@ class Need(NamedTuple):
 
     what: str
     command: str
+    data: str = ''          # The data set that it takes.
 
 
 class Run:
@@ -44,34 +55,60 @@ class Run:
     name : str or None
         The experiment of `config.py` that it stands for.
     snapshot : str or None
-        Of a folder: whose images it shows, see `runs.folder.locate_network_pkl`.
+        Of a folder: which networks are shown, see `runs.folder.locate_network_pkl`. None: the final ones.
     batchnorm : str
         Of its images, see `runs.images.finite_images`.
-
-    Attributes
-    ----------
-    remark : str
-        What it was trained on, where that is something else than the experiment's data; see :meth:`compare`.
     """
 
     def __init__(self, path: str, name: str | None, snapshot: str | None = None,
                  batchnorm: BatchNorm = 'minibatch') -> None:
-        self.path, self.name, self.snapshot, self.batchnorm = path, name, snapshot, batchnorm
+        self.path, self.name, self.snapshot, self.batchnorm = path, name, snapshot or FINAL, batchnorm
         self.folder = path if os.path.isdir(path) else None
         self._images: dict[int, np.ndarray] = {}
-        self._image_shape: list[int] | None = None      # Of the network, once it was read.
-        self.remark = ''
+        self._digests: dict[str, str] = {}
+        self.network: tuple[list[int], dict] | None = None      # (image shape, options) of G, once it was read.
+
+    def own_config(self) -> dict | None:
+        """What ``config.txt`` says, in the folder or beside the pickle; None without one."""
+        if self.folder:
+            return read_config(self.folder)
+        folder, name = os.path.split(self.path)
+        own = config_or_none(folder or '.') if SNAPSHOT_PATTERN.fullmatch(name) else None
+        return own if own and 'dataset' in own else None
+
+    def pickle(self) -> str | None:
+        """The path of the networks that are shown, None if they are not there."""
+        if not self.folder:
+            return self.path
+        try:
+            return locate_network_pkl(self.folder, self.snapshot)
+        except UserError:
+            return None
+
+    def snapshot_name(self) -> str:
+        """File name without suffix of the networks that are shown."""
+        return os.path.splitext(os.path.basename(self.pickle() or 'network-final.pkl'))[0]
+
+    def kimg(self) -> float | None:
+        """Thousands of images that the networks shown have seen, None where that is not known."""
+        path = self.pickle()
+        return kimg_of_networks(path) if path else None
+
+    def load_generator(self):
+        """The averaged generator that is shown."""
+        G = load_generator(self.pickle() or self.path)
+        self.network = list(G.output_shape[1:]), dict(G.static_kwargs)
+        return G
 
     def images(self, seeds: Iterable[int]) -> list[np.ndarray]:
         """Generated images, list of uint8 (C, H, W).
 
-        As of ``util_scripts.py generate_fake_images``, seed by seed; networks with the same latent size get the same
+        As of ``util_scripts.py generate_fake_images``, seed by seed; networks with equal latent size get the same
         latents, one with a smaller size their beginning. A conditional network makes class ``seed % classes``.
         """
         new = sorted(set(seeds) - set(self._images))
         if new:
-            G = load_generator(self.path, self.snapshot)
-            self._image_shape = list(G.output_shape[1:])
+            G = self.load_generator()
             latents = np.concatenate([random_latents(1, G, np.random.RandomState(seed)) for seed in new])
             classes = num_classes(G)
             labels = one_hot(G, [seed % classes for seed in new] if classes else [])
@@ -85,69 +122,67 @@ class Run:
         stats = read_stats(self.folder) if self.folder else []
         return [line for line in stats if {'seconds', 'resolution'} <= line.keys()]
 
-    def metric(self, name: str) -> list[dict]:
-        """Results of a metric of `metrics.METRICS` in the order of training, list of dict as in ``metrics.jsonl``.
+    def result(self, name: str) -> dict | None:
+        """The result of a metric for the networks that are shown, as in ``metrics.jsonl``; None without one.
 
-        Where a snapshot was evaluated with several numbers of images or seeds: those of the most images, the last.
+        Of several evaluations: that of the most images, the last.
         """
-        entries = [entry for entry in (read_results(self.folder) if self.folder else [])
-                   if entry['metric'] == name and entry['num_images'] and 'snapshot' in entry
-                   and are_finite(entry['values'], NUMBERS.get(name, ()))]
+        entries = [entry for entry in self._results(name) if entry['snapshot'] == self.snapshot_name()]
         most = max((entry['num_images'] for entry in entries), default=0)
-        of_snapshot = {entry['snapshot']: entry for entry in entries if entry['num_images'] == most}
-        return sorted(of_snapshot.values(), key=lambda entry: (
+        return next((entry for entry in reversed(entries) if entry['num_images'] == most), None)
+
+    def series(self, name: str) -> list[dict]:
+        """Results of a metric in the order of training, one per snapshot, all of equally many images.
+
+        Of several evaluations: those that cover the most snapshots, among them those of the most images.
+        """
+        series: dict[int, dict] = {}
+        for entry in self._results(name):
+            series.setdefault(entry['num_images'], {})[entry['snapshot']] = entry
+        best = max(series, key=lambda num: (len(series[num]), num), default=0)
+        return sorted(series.get(best, {}).values(), key=lambda entry: (
             entry['snapshot'] == 'network-final', entry['kimg'] or 0, entry['snapshot']))
 
-    def last(self, name: str) -> dict[str, float]:
-        """{name of the number: value} of a metric after the training; {} if it was not evaluated."""
-        entries = self.metric(name)
-        return entries[-1]['values'] if entries else {}
+    def values(self, name: str) -> dict[str, float]:
+        """{name of the number: value} of :meth:`result`; {} without one."""
+        result = self.result(name)
+        return result['values'] if result else {}
 
     def swd(self) -> dict[str, float]:
-        """:meth:`last` of the sliced Wasserstein distance, by level: '128', ..., 'avg'."""
-        return swd_by_level(self.last('swd'))
+        """:meth:`values` of the sliced Wasserstein distance, by level: '128', ..., 'avg'."""
+        return swd_by_level(self.values('swd'))
 
-    def compare(self, config: ModuleType, data_dir: str) -> None:
-        """Set `remark`: compare data set, resolution and colours with those of the experiment that it stands for.
+    def _results(self, name):
+        """Results of networks that are still in the folder."""
+        entries = read_results(self.folder) if self.folder else []
+        return [{'kimg': None, 'seconds': None, **entry} for entry in entries
+                if entry['metric'] == name and _is_complete(entry)
+                and not self._is_of_other_networks(entry)]
 
-        Those of a run are in its ``config.txt`` and the file named there; those of a network are known once it has made
-        images.
-        """
-        if self.name is None:
-            return
-        dataset = with_variants(config, self.name)['dataset']
-        expected = os.path.basename(dataset['h5_path']), dataset['resolution'], CHANNELS.get(self.name, 3)
-        h5_name, resolution, channels = expected
-        if self.folder:
-            own = read_config(self.folder)['dataset']
-            h5_name, shape = os.path.basename(str(own.get('h5_path'))), _shape_in_file(self.h5_path(config, data_dir))
-            resolution, channels = own.get('resolution') or shape[0] or resolution, shape[1] or channels
-        if self._image_shape:
-            channels, resolution = self._image_shape[:2]
-        if (h5_name, resolution, channels) != expected:
-            remark = f'trained on {_described(h5_name, resolution, channels)}, not on {_described(*expected)}'
-            if remark != self.remark:
-                print(f'{self.path}: shown as {self.name}, but {remark}', file=sys.stderr)
-            self.remark = remark
+    def _is_of_other_networks(self, entry):
+        digest = entry.get('network')
+        path = os.path.join(self.folder, f'{entry["snapshot"]}.pkl')
+        if not isinstance(digest, str) or digest.startswith(OF_VALUES) or not os.path.isfile(path):
+            return False
+        if path not in self._digests:
+            self._digests[path] = identity.of_file(path)
+        return self._digests[path] != digest
 
     def h5_path(self, config: ModuleType, data_dir: str) -> str:
         """The data set that it was trained on."""
-        chosen = read_config(self.folder) if self.folder else config.experiments[self.name]
-        return os.path.join(data_dir, chosen['dataset']['h5_path'])
+        own = self.own_config()
+        if own is None:
+            return data_path(with_variants(config, self.name or '')['dataset']['h5_path'], data_dir)
+        return path_of_data(config, own, data_dir)
 
 
-def _shape_in_file(h5_path):
-    """(resolution, channels) of a data set, (None, None) where it cannot be read."""
-    try:
-        h5, levels = hdf5_format.open_levels(h5_path)
-    except UserError:
-        return None, None
-    with h5:
-        return max(levels), next(iter(levels.values())).shape[1]
-
-
-def _described(h5_name, resolution, channels):
-    return f'{h5_name or "images"} at {resolution}x{resolution}, {"grey" if channels == 1 else "colour"}'
+def _is_complete(entry):
+    """Whether an entry of ``metrics.jsonl`` has what figures take of it."""
+    values = entry['values']
+    return (isinstance(entry.get('num_images'), int) and isinstance(entry.get('snapshot'), str)
+            and all(entry.get(key) is None or is_finite(entry[key]) for key in ('kimg', 'seconds'))
+            and bool(values) and all(map(is_finite, values.values()))
+            and set(NUMBERS.get(entry['metric'], ())) <= values.keys())
 
 
 def swd_by_level(values: dict[str, float]) -> dict[str, float]:
@@ -164,8 +199,8 @@ def recognise(config: ModuleType, argument: str, result_dir: str = 'results', sn
     config : module
         `config.py`.
     argument : str
-        RUN is a run's number, its folder, or a network pickle. Without a name, the ``desc`` in the ``config.txt`` of
-        the folder tells what it stands for.
+        RUN is a run's number, its folder, or a network pickle. Without a name, the ``config.txt`` of the folder tells
+        what it stands for.
     result_dir : str
         Where run folders are.
     snapshot, batchnorm : str
@@ -186,8 +221,11 @@ def recognise(config: ModuleType, argument: str, result_dir: str = 'results', sn
         return Run(locate_network_pkl(run), name, batchnorm=batchnorm)
     folder = locate_run_dir(run, result_dir, is_trained)
     if name is None:
-        name = experiment_called(config, read_config(folder).get('desc', ''))
-    if snapshot is not None:
+        own = read_config(folder)
+        record = own.get(RECORD)
+        name = experiment_called(config, own.get('desc', '')) or experiment_called(
+            config, str(record.get('experiment')) if isinstance(record, dict) else '')
+    if snapshot not in (None, FINAL):
         locate_network_pkl(folder, snapshot)        # It is there.
     return Run(folder, name, snapshot, batchnorm)
 
@@ -220,16 +258,37 @@ class Material:
         What ``create_celebahq --save_stages`` has written.
     data_dir : str
         Folder of the HDF5 files.
-    features : callable, optional
-        uint8 images (N, C, H, W) -> features (N, F), for nearest neighbours. None: pixels.
+    description : paper.neighbours.Description
+        What nearest neighbours are compared by.
+    allow_other : bool
+        Show runs that are not the experiment, marked.
+    result_dir : str, optional
+        Folder of the runs. Default: that of `config.py`.
+    train_gan : callable, optional
+        The training function of experiments that name none.
+
+    Attributes
+    ----------
+    files, needs, entries, refused : list
+        Of the figure that is being made: files written, what is missing, what it shows, and reasons for which runs
+        are not shown.
     """
 
     def __init__(self, config: ModuleType, runs: list[Run], out_dir: str, seeds: list[int] | None = None,
-                 stages_dir: str | None = None, data_dir: str = 'datasets', features: Callable | None = None) -> None:
+                 stages_dir: str | None = None, data_dir: str = 'datasets', description: Description = PIXELS,
+                 allow_other: bool = False, result_dir: str | None = None, train_gan: Callable | None = None) -> None:
         self.config, self.runs, self.out_dir = config, runs, out_dir
-        self.seeds, self.stages_dir, self.data_dir, self.features = seeds, stages_dir, data_dir, features
+        self.seeds, self.stages_dir, self.data_dir, self.description = seeds, stages_dir, data_dir, description
+        self.allow_other, self.result_dir, self.train_gan = allow_other, result_dir, train_gan
+        self._comparisons: dict[tuple[Run, str, bool], Comparison] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Start with another figure."""
         self.files: list[str] = []
         self.needs: list[Need] = []
+        self.entries: list[Entry] = []
+        self.refused: list[str] = []
 
     def path(self, name: str) -> str:
         """The path of the file `name`, which is noted as written."""
@@ -237,27 +296,37 @@ class Material:
         self.files.append(path)
         return path
 
-    def need(self, what: str, command: str) -> None:
-        """Note what is missing."""
-        self.needs.append(Need(what, command))
+    # ------------------------------------------------------------------------------------------------------------------
+    # What is missing.
 
-    def all_runs(self, *names: str, folder: bool = False) -> list[Run]:
-        """The runs of the first of the experiments `names` that has any; [] and a note if none has.
+    def need(self, what: str, command: str, data: str = '') -> None:
+        """Note what is missing, the command that makes it, and the data set that this takes."""
+        self.needs.append(Need(what, command, data))
 
-        With `folder`, pickles do not count.
-        """
-        for name in names:
-            runs = [run for run in self.runs if run.name == name and (run.folder or not folder)]
-            if runs:
-                for run in runs:
-                    run.compare(self.config, self.data_dir)
-                return runs
-        self.need(f'a run of {names[0]}', f'python train.py --experiment {names[0]}')
-        return []
+    def data_of(self, experiment: str) -> str:
+        """The path of the data set of an experiment."""
+        return data_path(with_variants(self.config, experiment)['dataset']['h5_path'], self.data_dir)
 
-    def run(self, *names: str, folder: bool = False) -> Run | None:
-        """The first of :meth:`all_runs`, or None."""
-        return next(iter(self.all_runs(*names, folder=folder)), None)
+    def need_runs(self, experiment: str, count: int = 1, there: Sequence[Run] = ()) -> None:
+        """Note that an experiment has fewer runs than the paper's `count`, each with a seed of its own."""
+        lacking = count - len(there)
+        if lacking < 1:
+            return
+        command = f'python train.py --experiment {experiment}' + self.folder_options()
+        if count == 1:
+            self.need(f'a run of {experiment}', command, self.data_of(experiment))
+            return
+        used = {self.compared(run, experiment).seed for run in there}
+        seeds = [seed for seed in range(1000, 1000 + 2 * count) if seed not in used][:lacking]
+        self.need(f'{lacking}{" more" if there else ""} run{"s" * (lacking > 1)} of {experiment}, --set random_seed=N '
+                  f'with {" ".join(map(str, seeds))}', f'{command} --set random_seed={seeds[0]}',
+                  self.data_of(experiment))
+
+    def folder_options(self, results: bool = True) -> str:
+        """The folders as options, where they are not those of `config.py`."""
+        pairs = [('--data-dir', self.data_dir, self.config.data_dir)]
+        pairs += [('--result-dir', self.result_dir or self.config.result_dir, self.config.result_dir)] * results
+        return ''.join(f' {option} {shlex.quote(given)}' for option, given, usual in pairs if given != usual)
 
     def check_metrics(self, run: Run, *names: str, all_snapshots: bool = False) -> bool:
         """Whether a run has metrics; a note with the command if it has not.
@@ -266,88 +335,146 @@ class Material:
         """
         missing = []
         for name in names:
-            entries = run.metric(name)
-            if all_snapshots:
-                entries = [entry for entry in entries if entry['seconds'] is not None][1:]
-            if not entries:
+            timed = [entry for entry in run.series(name) if entry['seconds'] is not None]
+            if len(timed) < 2 if all_snapshots else run.result(name) is None:
                 missing.append(name)
         if missing:
-            options = '' if all_snapshots else ' --only-final'
-            if 'mnist_modes' in missing:
-                options += ' --classifier classifier.npz'       # Which train_classifier.py makes.
-            if self.data_dir != self.config.data_dir:
-                options += ' --data-dir ' + shlex.quote(self.data_dir)
-            self.need(f'{" and ".join(missing)} of {run.path}', 'python evaluate_metrics.py '
-                                                                      f'{shlex.quote(run.path)} --metrics '
-                                                                      f'{" ".join(missing)}{options}')
+            options = ''
+            if not all_snapshots:
+                options = ' --only-final' if run.snapshot == FINAL else f' --snapshot {shlex.quote(run.snapshot)}'
+            what = ' of all snapshots' if all_snapshots else ''
+            self._need_metrics(f'{" and ".join(missing)}{what} of {run.path}', run, missing, options)
         return not missing
+
+    def _need_metrics(self, what, run, names, options):
+        data = run.h5_path(self.config, self.data_dir)
+        if 'mnist_modes' in names:
+            options += ' --classifier classifier.npz'
+            if not os.path.exists('classifier.npz'):
+                digits = os.path.join(self.data_dir, 'mnist-32x32.h5')
+                self.need('classifier.npz, which reads the digits',
+                          f'python train_classifier.py {shlex.quote(digits)} classifier.npz', digits)
+        self.need(what, f'python evaluate_metrics.py {shlex.quote(run.path)} --metrics {" ".join(names)}{options}'
+                  + self.folder_options(results=False), data)
+
+    def create_command(self, path: str) -> str:
+        """The command that makes a data set."""
+        return create_command(shlex.quote(path))
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # What is there.
+
+    def all_runs(self, *names: str, folder: bool = False, count: int = 1) -> list[Run]:
+        """The runs of the first of the experiments `names` that has any; [] and a note if none has.
+
+        Those that are not the experiment ``names[0]`` are left out and noted in `refused`, unless `allow_other` is set.
+        Others than the first of `names` count only if they have its data set, networks and loss. With `folder`,
+        pickles do not count. `count` is how many the paper has.
+        """
+        for name in names:
+            if name != names[0] and not self.allow_other and not same_task(self.config, name, names[0]):
+                continue
+            runs = [run for run in self.runs if run.name == name and (run.folder or not folder)]
+            if runs:
+                accepted = [run for run in runs if self.accepts(run, names[0])]
+                self.need_runs(names[0], count, accepted)
+                return accepted
+        self.need_runs(names[0], count)
+        return []
+
+    def run(self, *names: str, folder: bool = False) -> Run | None:
+        """The first of :meth:`all_runs`, or None."""
+        return next(iter(self.all_runs(*names, folder=folder)), None)
+
+    def compared(self, run: Run, experiment: str, by_network: bool = False) -> Comparison:
+        """A run beside an experiment; with `by_network`, also the size of the images that its networks make."""
+        own = run.own_config()
+        by_network = by_network or own is None
+        key = run, experiment, by_network
+        if key not in self._comparisons:
+            if by_network and run.network is None:
+                run.load_generator()
+            self._comparisons[key] = compare(self.config, experiment, own, run.path, self.data_dir, self.train_gan,
+                                             run.network if by_network else None)
+        return self._comparisons[key]
+
+    def accepts(self, run: Run, experiment: str, by_network: bool = False) -> bool:
+        """Whether a run may be shown as an experiment; a note in `refused` if not. See :meth:`compared`."""
+        other = self.compared(run, experiment, by_network).other
+        if other and not self.allow_other:
+            text = f'{run.path} is not {experiment}: {some(other)}; --allow-other shows it, marked'
+            if text not in self.refused:
+                self.refused.append(text)
+        return not other or self.allow_other
+
+    def images(self, run: Run, experiment: str, seeds: Sequence[int]) -> list[np.ndarray]:
+        """Images of a run, see :meth:`Run.images`; [] and a note if its networks are missing or not the experiment's.
+        """
+        if run.pickle() is None:
+            stopped = f', which stopped at kimg {run.stats()[-1]["kimg"]:g}' if run.stats() else ''
+            self.need(f'the {run.snapshot} networks of {run.path}{stopped}; or show others, --snapshot latest',
+                      f'python train.py --resume {shlex.quote(run.path)}', run.h5_path(self.config, self.data_dir))
+            return []
+        images = run.images(seeds)
+        return images if self.accepts(run, experiment, by_network=True) else []
+
+    def show(self, part: str, run: Run, experiment: str, runs: int = 1, results: Iterable[dict | None] = (),
+             snapshot: str | None = None, kimg: float | None = None, notes: Sequence[str] = (),
+             by_network: bool = False) -> Entry:
+        """Note what a part of the figure shows; return that.
+
+        Parameters
+        ----------
+        part : str
+            Row, panel or curve.
+        run : Run
+        experiment : str
+            That it stands for.
+        runs : int
+            How many runs this part shows together.
+        results : list of dict
+            Results of metrics that are shown.
+        snapshot, kimg : str, float
+            Which networks, and how far they were trained. Default: those of the results, else of the images.
+        notes : list of str
+        by_network : bool
+            See :meth:`compared`.
+        """
+        compared = self.compared(run, experiment, by_network)
+        shown = [result for result in results if result]
+        if snapshot is None:
+            snapshot = run.snapshot_name()
+            kimg = next((result['kimg'] for result in shown if result.get('kimg') is not None), run.kimg())
+        guess = numbers.GUESSES.get(next((text for text in numbers.GUESSES if experiment.endswith(text)), ''))
+        entry = Entry(part, experiment, run.path, snapshot, kimg, compared.planned_kimg, compared.data, runs,
+                      compared.seed, {result['metric']: result['num_images'] for result in shown},
+                      compared.differs, compared.other, [*([guess] if guess else []), *notes])
+        self.entries.append(entry)
+        return entry
+
+    def floor(self, runs: Sequence[Run], name: str) -> dict | None:
+        """The result of a metric for the reals that runs were trained on, None where none of them has it.
+
+        None, too, where they were measured against different reals.
+        """
+        wanted = {entry.get('data') for run in runs for entry in [run.result(name)] if entry} - {None}
+        if len(wanted) > 1:
+            return None
+        lines = [line for run in runs if run.folder for line in read_entries(run.folder, REALS_NAME)]
+        entries = [line for line in lines if line.get('metric') == name and isinstance(line.get('values'), dict)
+                   and _is_complete(line) and (line.get('data') in wanted or not wanted)]
+        most = max((entry['num_images'] for entry in entries), default=0)
+        return next((entry for entry in reversed(entries) if entry['num_images'] == most), None)
+
+    def check_floor(self, runs: Sequence[Run], *names: str) -> dict[str, dict]:
+        """{metric: its result for the reals of runs}; a note with the command for those that are missing."""
+        found = {name: result for name in names for result in [self.floor(runs, name)] if result}
+        missing = [name for name in names if name not in found]
+        folders = [run for run in runs if run.folder]
+        if missing and folders:
+            self._need_metrics(f'{" and ".join(missing)} of the reals', folders[0], missing, ' --reals')
+        return found
 
     def seeds_or(self, count: int) -> list[int]:
         """The seeds asked for, or the first `count`."""
         return self.seeds or list(range(count))
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Nearest neighbours.
-
-
-def centre(images: np.ndarray) -> np.ndarray:
-    """The middle part of images (..., H, W)."""
-    height, width = (max(round(length * CENTRE), 1) for length in images.shape[-2:])
-    top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
-    return images[..., top:top + height, left:left + width]
-
-
-def shrunk(images: np.ndarray, resolution: int) -> np.ndarray:
-    """Images (N, C, H, H) averaged down to `resolution`, float32."""
-    factor = images.shape[-1] // resolution
-    shape = (*images.shape[:2], resolution, factor, resolution, factor)
-    return images.reshape(shape).mean(axis=(3, 5), dtype=np.float32)
-
-
-def nearest_neighbours(images: np.ndarray, h5_path: str, count: int,
-                       features: Callable | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The images of a data set that are nearest to some given ones.
-
-    Parameters
-    ----------
-    images : ndarray, shape (N, C, H, H), uint8
-    h5_path : str
-        Multi-resolution HDF5 file.
-    count : int
-        Neighbours of each image.
-    features : callable, optional
-        uint8 images (N, C, H, W) -> features (N, F). None: pixels of small copies.
-
-    Returns
-    -------
-    (ndarray, ndarray)
-        Indices (N, count), the nearest first, and those images (N, count, C, H', H'), uint8, at full resolution. The
-        distance is the Euclidean one between the middle parts of the images.
-    """
-    h5, levels = hdf5_format.open_levels(h5_path)
-    with h5, contextlib.ExitStack() as stack:
-        full = max(levels)
-        compared = full if features else min(PIXELS, full, images.shape[-1])
-        step = 64 if features else 1024
-
-        def describe(batch):
-            batch = centre(batch)
-            return (features(np.ascontiguousarray(batch)) if features else batch).reshape(len(batch), -1).astype(
-                np.float64)
-
-        queries = describe(images if features else shrunk(images, compared))
-        best = np.full((len(images), count), np.inf)
-        indices = np.full((len(images), count), -1)
-        num = levels[full].shape[0]
-        small, large = stack.enter_context(chunk_reader.open_readers(h5, [levels[compared], levels[full]]))
-        with tqdm(total=num, desc='Comparing', unit='image') as progress:
-            for begin in range(0, num, step):
-                rows = describe(np.stack([small.read(index) for index in range(begin, min(begin + step, num))]))
-                distances = np.square(queries).sum(1)[:, None] + np.square(rows).sum(1) - 2 * queries @ rows.T
-                candidates = np.concatenate([best, distances], axis=1)
-                numbers = np.concatenate([indices, np.tile(begin + np.arange(len(rows)), (len(images), 1))], axis=1)
-                order = np.argsort(candidates, axis=1, kind='stable')[:, :count]
-                best, indices = (np.take_along_axis(x, order, axis=1) for x in (candidates, numbers))
-                progress.update(len(rows))
-        return indices, np.stack([[large.read(index) for index in row] for row in indices.tolist()])

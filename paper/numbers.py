@@ -72,7 +72,7 @@ TABLE1 = {
 # ----------------------------------------------------------------------------------------------------------------------
 # Table 2: trainable parameters by layer, in the order of the tables, and in all.
 
-TABLE2 = {      # The paper prints them rounded: 4.2M, 2.4M, 1.2M, 590k, 295k, 148k, ...
+TABLE2 = {      # The paper prints them as `rounded` does: 4.2M, 2.4M, 1.2M, 590k, 295k, 148k, ...
     'G': [4194816, *7 * [2359808], 1179904, 590080, 295040, 147584, 73792, 36928, 18464, 9248, 4624, 2320, 51],
     'D': [64, 2320, 4640, 9248, 18496, 36928, 73856, 147584, 295168, 590080, 1180160, *6 * [2359808], 2364416, 4194816,
           513],
@@ -80,8 +80,17 @@ TABLE2 = {      # The paper prints them rounded: 4.2M, 2.4M, 1.2M, 590k, 295k, 1
 TABLE2_TOTAL = {'G': 23071507, 'D': 23077137}           # As in the table: only the last toRGB, the first fromRGB.
 TABLE2_TOTAL_ALL = {'G': 23079115, 'D': 23087249}       # With those of the other resolutions.
 
+
+def rounded(num: int) -> str:
+    """A number of parameters as the paper prints it: '4.2M', '590k', '9.2k', '513'."""
+    for unit, letter in ((1e6, 'M'), (1e3, 'k')):
+        if num >= unit:
+            return f'{num / unit:.{0 if 10 <= num / unit and letter == "k" else 1}f}{letter}'
+    return str(num)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
-# Table 3: inception scores of CIFAR-10.
+# Table 3: inception scores of CIFAR-10, the highest during the training of each run.
 
 TABLE3 = {
     'unsupervised': [
@@ -99,6 +108,7 @@ TABLE3 = {
     ],
 }
 
+TABLE3_RUNS = 10
 TABLE3_NOTE = 'The marks are those of the scores; deviations are recalled, that of 8.80 was found second-hand.'
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -123,6 +133,7 @@ TABLE4 = {
     },
 }
 
+TABLE4_RUNS = 8
 TABLE4_NOTE = "Of the paper's numbers, the divergences in the last four columns are the least certain."
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -138,6 +149,16 @@ FID = {         # Of 50 000 images.
     'lsun-bedroom': Number(8.34, None, 'S3'),
     'lsun-church_outdoor': Number(6.42, None, 'S3'),
     'lsun-cat': Number(37.52, None, 'S3'),
+}
+
+# Table 1 is measured after so many thousands of images.
+TABLE1_KIMG = 10000
+TABLE1_NOTE = 'The length of row h is a guess, twice that of the others: the paper does not give it.'
+
+# What the paper does not say and we chose, by the end of the experiments' names.
+GUESSES = {
+    '-h-converged': 'its length is a guess, the paper does not give it',
+    'figure4c-growing': 'the schedule of growing is a guess: the paper does not give it',
 }
 
 # Figure 4c: hours in which so many thousands of images were shown at 1024x1024, on one Tesla P100;

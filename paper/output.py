@@ -1,5 +1,7 @@
 """Layout of figures and tables: Markdown and LaTeX tables, pictures of many images, plots and drawings."""
 
+import dataclasses
+import json
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -10,14 +12,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 from common.errors import UserError
 from common.files import atomic_write
-from common.images import convert_to_pil_image, create_image_grid
+from common.images import convert_to_pil_image, create_image_grid, save_pil_image
+from paper.entries import Entry, table_of
 from paper.material import Material
 from paper.numbers import MARKS, Number
 
 TEXT_SIZE = 16          # Pixels.
+SMALL_TEXT = 11         # Of the lines that say which runs a picture shows.
 GAP = 12                # Pixels between the parts of a picture.
+MIN_WIDTH = 600         # Pixels of a picture with such lines.
 GREY = '#555555'
 COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000', '#7f7f7f')   # Okabe and Ito.
+LATEX = {'±': r'$\pm$', '×': r'$\times$', '^': r'\^{}', '~': r'\~{}', '\\': r'\textbackslash{}'}    # Others: \ before.
 G_COLOR, D_COLOR, RGB_COLOR = '#c6dbef', '#fdd0a2', '#e5e5e5'
 
 
@@ -86,8 +92,7 @@ def markdown(table: Table) -> str:
 def latex(table: Table, label: str) -> str:
     """The table as LaTeX; needs the package booktabs."""
     def escaped(text):
-        text = re.sub(r'([&%$#_{}])', r'\\\1', text)
-        return text.replace('±', r'$\pm$').replace('×', r'$\times$').replace('^', r'\^{}')
+        return re.sub(r'[&%$#_{}~^\\±×]', lambda match: LATEX.get(match[0], '\\' + match[0]), text)
 
     def cell_text(cell):
         text, mark = text_of(cell)
@@ -106,12 +111,54 @@ def latex(table: Table, label: str) -> str:
 
 
 def save_tables(material: Material, name: str, tables: list[Table]) -> None:
-    """Write tables as ``NAME.md`` and ``NAME.tex``."""
+    """Write tables as ``NAME.md`` and ``NAME.tex``, and with them what they show."""
+    entries = save_entries(material, name)
+    if entries:
+        header, rows = table_of(entries)
+        tables = [*tables, Table('What our numbers are from', header, [list(row) for row in rows], len(header))]
     labels = ['tab:%s%s' % (name, '' if len(tables) == 1 else '-%d' % number) for number in range(1, len(tables) + 1)]
     texts = {'md': '\n'.join(map(markdown, tables)), 'tex': '\n'.join(map(latex, tables, labels))}
     for suffix, text in texts.items():
         with atomic_write(material.path(f'{name}.{suffix}'), 'w', encoding='utf-8') as file:
             file.write(text)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is shown. All figures and tables are written by save_tables, save_picture or save_figure.
+
+
+def save_entries(material: Material, name: str) -> list[Entry]:
+    """Write what a figure shows as ``NAME.json``; return it, and forget it for the next file."""
+    entries, material.entries = material.entries, []
+    document = {'figure': name, 'entries': [dataclasses.asdict(entry) for entry in entries]}
+    with atomic_write(material.path(f'{name}.json'), 'w', encoding='utf-8') as file:
+        json.dump(document, file, indent=1, ensure_ascii=False)
+        file.write('\n')
+    return entries
+
+
+def save_picture(material: Material, name: str, picture: Image.Image) -> None:
+    """Write a picture as ``NAME.png``, with what it shows below it."""
+    entries = save_entries(material, name)
+    if entries and picture.width < MIN_WIDTH:
+        wide = Image.new('RGB', (MIN_WIDTH, picture.height), 'white')
+        wide.paste(picture, ((MIN_WIDTH - picture.width) // 2, 0))
+        picture = wide
+    for entry in entries:
+        picture = captioned(picture, entry.caption(), max(SMALL_TEXT, picture.width // 110), 'left')
+    save_pil_image(picture, material.path(name + '.png'))
+
+
+def save_figure(material: Material, name: str, figure: Any) -> None:
+    """Write a matplotlib figure as ``NAME.png`` and ``NAME.pdf``, with what it shows below it."""
+    texts = [textwrap.fill(entry.caption(), int(21 * figure.get_figwidth())) for entry in save_entries(material, name)]
+    if texts:
+        lines = sum(text.count('\n') + 1 for text in texts)
+        figure.set_figheight(figure.get_figheight() + lines * 0.1 + 0.05)
+        figure.supxlabel('\n'.join(texts), fontsize=6, x=0.01, ha='left', linespacing=1.15)
+    for suffix, metadata in (('png', {}), ('pdf', {'CreationDate': None})):
+        with atomic_write(material.path(f'{name}.{suffix}')) as file:
+            figure.savefig(file, format=suffix, dpi=200, metadata=metadata)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -135,20 +182,32 @@ def image_grid(images: Iterable[np.ndarray], columns: int, size: int) -> Image.I
                                 (0, 255))
 
 
-def captioned(picture: Image.Image, caption: str, text_size: int = TEXT_SIZE) -> Image.Image:
-    """A picture with text below it, broken into lines of its width."""
+def wrapped(text: str, font: Any, width: float) -> list[str]:
+    """Lines of a text that are at most `width` pixels wide, as far as words are not longer."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f'{lines[-1]} {word}' if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def captioned(picture: Image.Image, caption: str, text_size: int = TEXT_SIZE, align: str = 'centre') -> Image.Image:
+    """A picture with text below it, broken into lines of its width; `align` is 'centre' or 'left'."""
     if not caption:
         return picture
     font = ImageFont.load_default(text_size)
-    characters = max(int(picture.width / font.getlength('n')), 12)
-    lines = textwrap.wrap(caption, characters)
+    lines = wrapped(caption, font, picture.width - (2 * GAP if align == 'left' else 0))
     width = max([picture.width, *(int(np.ceil(font.getlength(line))) for line in lines)])
     line_height = round(text_size * 1.35)
     canvas = Image.new('RGB', (width, picture.height + len(lines) * line_height + text_size // 2), 'white')
     canvas.paste(picture, ((width - picture.width) // 2, 0))
     draw = ImageDraw.Draw(canvas)
     for number, line in enumerate(lines):
-        draw.text((width / 2, picture.height + number * line_height + text_size // 4), line, 'black', font, 'ma')
+        x, anchor = (width / 2, 'ma') if align == 'centre' else (GAP, 'la')
+        draw.text((x, picture.height + number * line_height + text_size // 4), line, 'black', font, anchor)
     return canvas
 
 
@@ -185,13 +244,6 @@ def new_figure(width: float, height: float) -> Any:
     except ImportError as error:
         raise UserError('plots and drawings need matplotlib: pip install matplotlib') from error
     return Figure((width, height), layout='constrained')
-
-
-def save_figure(material: Material, name: str, figure: Any) -> None:
-    """Write a matplotlib figure as ``NAME.png`` and ``NAME.pdf``."""
-    for suffix, metadata in (('png', {}), ('pdf', {'CreationDate': None})):
-        with atomic_write(material.path(f'{name}.{suffix}')) as file:
-            figure.savefig(file, format=suffix, dpi=200, metadata=metadata)
 
 
 def time_unit(seconds: float) -> tuple[str, int]:

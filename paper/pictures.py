@@ -5,17 +5,18 @@ import shlex
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from common.files import check_regular
-from common.images import save_pil_image
 from paper import numbers, output
-from paper.material import Material, Run, nearest_neighbours
+from paper.entries import images_text
+from paper.material import Material, Run
+from paper.neighbours import centre_box, nearest_neighbours
 from paper.numbers import Number
-from paper.tables import sample_note, table1_experiments
+from paper.tables import best_score, table1_experiments
 
 CELEBAHQ = ('celebahq-1024', 'celebahq-v1-1gpu', 'celebahq-v2-8gpus', 'celebahq-v2-4gpus', 'celebahq-v2-2gpus',
-            'celebahq-v2-1gpu', 'celebahq-1024-lsgan')      # The paper's own first; the others are stand-ins.
+            'celebahq-v2-1gpu', 'celebahq-1024-lsgan')      # The paper's own first. The last has another loss.
 FIGURE1 = ('celebahq-1024-lsgan', *CELEBAHQ[:-1])
 # Which categories, and on which page, is recalled.
 FIGURE7 = ('pottedplant', 'horse', 'sofa', 'bus', 'church_outdoor', 'bicycle', 'tvmonitor')
@@ -33,21 +34,23 @@ STEPS = {       # Of the making of CelebA-HQ, by the names of the files of creat
     'region': 'the square to cut out', 'transform': 'cut out', 'final': 'shrunk to 1024x1024', 'delta': 'corrected',
 }
 NEIGHBOURS = 5
-CREATE_CELEBAHQ = 'python dataset_tool.py create_celebahq datasets/celeba-hq-1024x1024.h5 CELEBA_DIR DELTA_DIR'
+CROP_COLOR = '#ffcc00'
 
 
 def caption_of(run: Run, title: str, captions: bool) -> str:
     """`title` and, if `captions`, what the run has of SWD and FID, beside the paper's."""
-    results = {name: run.metric(name)[-1] for name in ('swd', 'fid') if captions and run.metric(name)}
-    parts = [title + (f' ({run.remark})' if run.remark else '')]     # Without '×', which Pillow's own font lacks.
-    if 'swd' in results:
+    results = {name: result for name in ('swd', 'fid') for result in [run.result(name)] if captions and result}
+    parts = [title]
+    if 'swd' in results:        # Without '×', which Pillow's own font lacks.
         paper = numbers.SWD.get(run.name or '', {})
         parts.append('SWD x 1000: ' + ', '.join(
             beside_paper(value, paper.get(level)) + (' on average' if level == 'avg' else ' at ' + level)
             for level, value in run.swd().items()))
     if 'fid' in results:
-        parts.append('FID ' + beside_paper(run.last('fid')['FID'], numbers.FID.get(run.name or '')))
-    return '. '.join(parts + [note.rstrip('.') for note in sample_note(results.values())])
+        parts.append('FID ' + beside_paper(run.values('fid')['FID'], numbers.FID.get(run.name or '')))
+    fewer = [images_text(name, result['num_images']) for name, result in results.items()
+             if '(paper' in images_text(name, result['num_images'])]
+    return '. '.join([*parts, *fewer])
 
 
 def beside_paper(value: float, number: Number | None) -> str:
@@ -56,17 +59,28 @@ def beside_paper(value: float, number: Number | None) -> str:
 
 
 def gallery(material: Material, experiments: Sequence[str], num_images: int, columns: int, size: int, title: str,
-            captions: bool = False) -> Image.Image | None:
+            captions: bool = False, with_kimg: bool = False) -> Image.Image | None:
     """A picture of generated images of the first of `experiments` that has a run, with a caption; None without."""
-    run = material.run(*experiments)
-    if run is None:
+    runs = material.all_runs(*experiments)
+    if not runs:
+        return None
+    notes = [f'the first of {len(runs)} runs given'] if len(runs) > 1 else []
+    return gallery_of(material, runs[0], experiments[0], num_images, columns, size, title, captions, with_kimg, notes)
+
+
+def gallery_of(material: Material, run: Run, experiment: str, num_images: int, columns: int, size: int, title: str,
+               captions: bool = False, with_kimg: bool = False, notes: Sequence[str] = ()) -> Image.Image | None:
+    """A picture of generated images of a run, with a caption; None where it has none to show."""
+    images = material.images(run, experiment, material.seeds_or(num_images))
+    if not images:
         return None
     if captions and run.folder:
         material.check_metrics(run, 'swd', 'fid')
-    seeds = material.seeds_or(num_images)
-    images = run.images(seeds)
-    run.compare(material.config, material.data_dir)
+    entry = material.show(title, run, experiment, notes=notes, by_network=True, results=[
+        run.result(metric) for metric in ('swd', 'fid') if captions])
     title += ', %dx%d' % images[0].shape[:0:-1] if captions else ''
+    title += f', {entry.trained}' if with_kimg else ''
+    title += f', NOT {experiment}' if entry.other else ''
     return output.captioned(output.image_grid(images, columns, size), caption_of(run, title, captions))
 
 
@@ -74,12 +88,12 @@ def save_pictures(material: Material, name: str, pictures: Sequence[Image.Image 
     """Write pictures, those that are not None, side by side as ``NAME.png``."""
     made = [picture for picture in pictures if picture is not None]
     if made:
-        save_pil_image(output.arranged(made, columns), material.path(name + '.png'))
+        output.save_picture(material, name, output.arranged(made, columns))
 
 
 def figure3(material: Material, name: str) -> None:
-    """The same latents through the CelebA networks of all rows of Table 1."""
-    pictures = [gallery(material, [experiment_name], 6, 3, 128, '(%s) %s' % row)
+    """The same latents through the CelebA networks of all rows of Table 1; a to g are not converged."""
+    pictures = [gallery(material, [experiment_name], 6, 3, 128, '(%s) %s' % row, with_kimg=True)
                 for experiment_name, row in table1_experiments('celeba').items()]
     save_pictures(material, name, pictures, 3)
 
@@ -106,9 +120,10 @@ def figure8(material: Material, name: str) -> None:
     paths = [os.path.join(folder, file) for file in sorted(os.listdir(folder)) if file.endswith('.png')] if (
         folder and os.path.isdir(folder)) else []
     if not paths:
+        data = material.data_of(CELEBAHQ[0])
         material.need('the steps of an image, for --stages DIR' if folder is None else
                       f'--stages {folder}: has no PNG files, the steps of an image',
-                      CREATE_CELEBAHQ + f' --save_stages {shlex.quote(folder or "stages")}')
+                      f'{material.create_command(data)} --save_stages {shlex.quote(folder or "stages")}', data)
         return
     pictures = []
     for index, path in enumerate(paths):
@@ -122,8 +137,20 @@ def figure8(material: Material, name: str) -> None:
 
 
 def figure9(material: Material, name: str) -> None:
-    """CIFAR-10, unsupervised."""
-    save_pictures(material, name, [gallery(material, ['cifar10'], 100, 10, 64, 'CIFAR-10, unsupervised')])
+    """CIFAR-10, unsupervised: of several runs, that with the highest inception score."""
+    runs = material.all_runs('cifar10')
+    scores = [best_score(run) for run in runs]
+    for run, score in zip(runs, scores, strict=True):
+        if len(runs) > 1 and run.folder and not score:
+            material.check_metrics(run, 'inception_score', all_snapshots=True)
+    if runs:
+        values = [score.value if score else 0.0 for score in scores]
+        best = int(np.argmax(values))
+        note = f'chosen of {len(runs)} runs: ' + (
+            f'highest inception score during training, {values[best]:.2f}' if values[best] else 'the first, no scores')
+        save_pictures(material, name, [gallery_of(
+            material, runs[best], 'cifar10', 100, 10, 64, 'CIFAR-10, unsupervised',
+            notes=[note] if len(runs) > 1 else [])])
 
 
 def figure10(material: Material, name: str) -> None:
@@ -133,19 +160,30 @@ def figure10(material: Material, name: str) -> None:
         return
     h5_path = run.h5_path(material.config, material.data_dir)
     if not os.path.exists(h5_path):
-        material.need(f'{h5_path}, to look for neighbours in', CREATE_CELEBAHQ)
+        material.need(f'{h5_path}, to look for neighbours in', material.create_command(h5_path), h5_path)
         return
-    images = np.stack(run.images(material.seeds_or(6)))
-    _indices, neighbours = nearest_neighbours(images, h5_path, NEIGHBOURS, material.features)
+    images = material.images(run, CELEBAHQ[0], material.seeds_or(6))
+    if not images:
+        return
+    _indices, neighbours = nearest_neighbours(np.stack(images), h5_path, NEIGHBOURS, material.description.describe)
     size = 192
     fakes = output.image_grid(images, len(images), size)
     by_rank = neighbours.swapaxes(0, 1).reshape(-1, *neighbours.shape[2:])
+    grid = framed_centre(output.image_grid(by_rank, len(images), size), len(images), NEIGHBOURS)
     reals = output.captioned(
-        output.image_grid(by_rank, len(images), size),
-        f'Above: generated. Below: the nearest {NEIGHBOURS} training images, compared by '
-        f'{"Inception features" if material.features else "pixels"} of the middle part.'
-        f'{f" The network was {run.remark}." if run.remark else ""}')
+        grid, f'Above: generated. Below: the nearest {NEIGHBOURS} of {os.path.basename(h5_path)}, the nearest first, '
+        f'by {material.description.words}. Only the part in the frame, bottom right, is compared, of all images.')
+    material.show('Nearest neighbours', run, CELEBAHQ[0], by_network=True)
     save_pictures(material, name, [fakes, reals])
+
+
+def framed_centre(grid: Image.Image, columns: int, rows: int) -> Image.Image:
+    """A grid of images with a frame around the compared part of the last one."""
+    width, height = grid.width // columns, grid.height // rows
+    left, top, right, bottom = centre_box(height, width)
+    x, y = (columns - 1) * width, (rows - 1) * height
+    ImageDraw.Draw(grid).rectangle((x + left, y + top, x + right - 1, y + bottom - 1), None, CROP_COLOR, 2)
+    return grid
 
 
 def figure11(material: Material, name: str) -> None:

@@ -1,28 +1,13 @@
-"""Figures 1, 2 and 4 of the paper: drawings of growing and fading in; what growing does to speed and quality."""
+"""Figures 1 and 2 of the paper: drawings of growing and fading in."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from common.images import convert_to_pil_image
-from paper import numbers
-from paper.material import Material, Run, swd_by_level
-from paper.output import (
-    COLORS,
-    D_COLOR,
-    G_COLOR,
-    GREY,
-    RGB_COLOR,
-    arrow,
-    blank_axes,
-    box,
-    new_figure,
-    save_figure,
-    tidy,
-    time_unit,
-)
+from paper.material import Material
+from paper.output import D_COLOR, G_COLOR, GREY, RGB_COLOR, arrow, blank_axes, box, new_figure, save_figure
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Figure 1.
@@ -51,8 +36,9 @@ def growing_column(axes: Any, x: float, resolutions: Sequence[int | None]) -> No
 def growing_scheme(material: Material, name: str, experiments: Sequence[str], num_images: int) -> None:
     """Write Figure 1: layers come in one resolution after the other; images of a run, if there is one, beside it."""
     run = material.run(*experiments)
-    figure = new_figure(10.4 if run else 5, 4.3)
-    grid = figure.add_gridspec(2, 6 if run else 3)
+    images = material.images(run, experiments[0], material.seeds_or(num_images)[:6]) if run else []
+    figure = new_figure(10.4 if images else 5, 4.3)
+    grid = figure.add_gridspec(2, 6 if images else 3)
     axes = blank_axes(figure, grid[:, :3], x=(-0.6, 9.6), y=(-4.9, 4))
     for x, resolutions in ((1, [4]), (3.3, [4, 8]), (7.9, [4, 8, None, 1024])):
         growing_column(axes, x, resolutions)
@@ -60,13 +46,12 @@ def growing_scheme(material: Material, name: str, experiments: Sequence[str], nu
         axes.text(5.5 if y == 0 else -0.3, y, text, fontsize=13, weight='bold', ha='center', va='center')
     arrow(axes, (0.2, -4.1), (9.2, -4.1))
     axes.text(4.7, -4.55, 'training progresses', ha='center', va='center', fontsize=9)
-    if run:
-        for index, image in enumerate(run.images(material.seeds_or(num_images)[:6])):
-            place = figure.add_subplot(grid[index // 3, 3 + index % 3])
-            place.imshow(convert_to_pil_image(image, (0, 255)).convert('RGB'), interpolation='nearest')
-            place.axis('off')
-        run.compare(material.config, material.data_dir)
-        add_remarks(figure, [run])
+    for index, image in enumerate(images):
+        place = figure.add_subplot(grid[index // 3, 3 + index % 3])
+        place.imshow(convert_to_pil_image(image, (0, 255)).convert('RGB'), interpolation='nearest')
+        place.axis('off')
+    if run and images:
+        material.show('Images', run, experiments[0], by_network=True)
     save_figure(material, name, figure)
 
 
@@ -133,99 +118,4 @@ def fade_in(material: Material, name: str) -> None:
         for y, text in ((6.1, 'G'), (5.4, 'D')):
             axes.text(0.7, y, text, fontsize=10, weight='bold', ha='center', va='center')
         axes.text(5.1, -0.6, title, fontsize=9, ha='center', va='center')
-    save_figure(material, name, figure)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Figure 4.
-
-
-def doublings(stats: list[dict]) -> list[tuple[float, int]]:
-    """[(seconds, new resolution)] where the resolution doubles, from a run's status lines."""
-    pairs = zip(stats[:-1], stats[1:], strict=True)
-    return [(before['seconds'], after['resolution']) for before, after in pairs
-            if after['resolution'] != before['resolution']]
-
-
-def tick_marks(low: float, high: float) -> tuple[list[float], list[str]]:
-    """(values, labels) 1, 2, 5, 10, 20, ... between two limits of a logarithmic axis."""
-    values = [digit * 10.0 ** power for power in range(-4, 5) for digit in (1, 2, 5)]
-    values = [value for value in values if low <= value <= high]
-    return values, [f'{value:g}' for value in values]
-
-
-def add_remarks(figure: Any, runs: Sequence[Run]) -> None:
-    """Say below a figure what its runs were trained on, where that is something else than the experiments' data."""
-    lines = [textwrap.fill(f'{run.name}: {run.remark}', 12 * int(figure.get_figwidth())) for run in runs if run.remark]
-    if lines:
-        figure.supxlabel('\n'.join(lines), fontsize=7)
-
-
-def swd_over_time(material: Material, name: str, experiment_name: str, title: str, others: Sequence[str] = ()) -> None:
-    """Write Figure 4a or 4b: sliced Wasserstein distance per level against the time of training.
-
-    Dashed lines show where the resolution doubles. The axis reaches as far as the results of the runs of the
-    experiments `others`, which it is to be compared with.
-    """
-    run = material.run(experiment_name, folder=True)
-    if run is None or not material.check_metrics(run, 'swd', all_snapshots=True):
-        return
-    entries = [entry for entry in run.metric('swd') if entry['seconds'] is not None]
-    compared = [entry for other in material.runs if other.name in (experiment_name, *others)
-                for entry in other.metric('swd') if entry['seconds'] is not None]
-    unit, unit_seconds = time_unit(max(entry['seconds'] for entry in compared))
-    figure = new_figure(4.4, 3.2)
-    axes = figure.add_subplot()
-    times = [entry['seconds'] / unit_seconds for entry in entries]
-    levels = [level for level in swd_by_level(entries[0]['values']) if level != 'avg']
-    for level, color in zip(levels, COLORS, strict=False):
-        axes.plot(times, [swd_by_level(entry['values']).get(level, np.nan) for entry in entries], color=color,
-                  linewidth=1.4, marker='o', markersize=2.5, label=level)
-    for seconds, resolution in doublings(run.stats()):
-        axes.axvline(seconds / unit_seconds, color=GREY, linewidth=0.9, linestyle='--')
-        axes.text(seconds / unit_seconds, 1.0, f' {resolution}', transform=axes.get_xaxis_transform(), fontsize=7,
-                  va='top', color=GREY)
-    distances = [value for entry in compared for value in entry['values'].values()]
-    axes.set(xlabel=f'training time ({unit})', ylabel='sliced Wasserstein distance × 10³', yscale='log', title=title,
-             xlim=(0, 1.02 * max(entry['seconds'] for entry in compared) / unit_seconds),
-             ylim=(0.8 * max(min(distances), 1e-3), 1.4 * max(distances)))
-    axes.title.set_size(9)
-    axes.set_yticks(*tick_marks(*axes.get_ylim()))
-    axes.minorticks_off()
-    axes.legend(title='level', fontsize=7, title_fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
-    tidy(axes)
-    add_remarks(figure, [run])
-    save_figure(material, name, figure)
-
-
-def speed(material: Material, name: str, experiment_names: Sequence[str]) -> None:
-    """Write Figure 4c: thousands of images shown against the time of training, with and without growing."""
-    found = [material.run(experiment_name, folder=True) for experiment_name in experiment_names]
-    runs = [run for run in found if run is not None]
-    if len(runs) < len(found):
-        return
-    lines = [[(0.0, 0.0), *((line['seconds'], line['kimg']) for line in run.stats())] for run in runs]
-    for run, line in zip(runs, lines, strict=True):
-        if len(line) < 2:
-            material.need(f'stats.jsonl of {run.path}', f'python train.py --experiment {run.name}')
-            return
-    unit, unit_seconds = time_unit(max(line[-1][0] for line in lines))
-    figure = new_figure(4.4, 3.2)
-    axes = figure.add_subplot()
-    for line, label, color, style in zip(lines, numbers.FIGURE4C, COLORS, ('-', '--'), strict=False):
-        seconds, kimg = np.transpose(line)
-        axes.plot(seconds / unit_seconds, kimg, style, color=color, linewidth=1.6, label=label)
-    # At the largest number of images that both have seen.
-    common = min(line[-1][1] for line in lines)
-    growing, fixed = (np.interp(common, *np.transpose(line)[::-1]) for line in lines)
-    (paper_growing, kimg), (paper_fixed, _kimg) = numbers.FIGURE4C.values()
-    title = (f'{common:.3g} kimg: {fixed / growing:.1f} times as fast with growing\npaper, 1024×1024, {kimg:g} kimg: '
-             f'{paper_fixed.value / paper_growing.value:.1f} times ({paper_growing.value:g} h; {paper_fixed.value:g} '
-             'h, extrapolated)')
-    axes.set(xlabel=f'training time ({unit})', ylabel='thousands of real images shown', xlim=(0, None),
-             ylim=(0, None), title=title)
-    axes.title.set_size(8)
-    axes.legend(fontsize=8, frameon=False)
-    tidy(axes)
-    add_remarks(figure, runs)
     save_figure(material, name, figure)

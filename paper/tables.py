@@ -1,6 +1,6 @@
 """Tables 1 to 4 of the paper, beside its numbers."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import theano_torch  # noqa: F401  (lets Theano be imported)
@@ -8,11 +8,11 @@ import theano_torch  # noqa: F401  (lets Theano be imported)
 import lasagne
 import numpy as np
 
-import metrics
 from nets import costs, layers
 from nets.network import Network
 from paper import numbers, output
-from paper.material import Material, Run
+from paper.entries import Entry
+from paper.material import Material, Run, swd_by_level
 from paper.numbers import Number
 from training.experiment import build_network
 from training.options import resolve_config
@@ -29,50 +29,56 @@ def table4_experiments() -> dict[tuple[int, str], str]:
             for column, name in numbers.TABLE4_COLUMNS.items() if name}
 
 
-def sample_note(results: Iterable[dict]) -> list[str]:
-    """A note on metrics of more or fewer images than in the paper; `results` are those of `Run.metric`."""
-    used = {(entry['metric'], entry['num_images']) for entry in results}
-    other = [f'{metric} of {num} images instead of {metrics.METRICS[metric].num_images}'
-             for metric, num in sorted(used) if num != metrics.METRICS[metric].num_images]
-    return [f'Ours: {", ".join(other)}.'] if other else []
+def label_of(entries: Sequence[Entry], text: str = 'ours') -> str:
+    """'ours', with a mark where not all of the runs are the experiment in full."""
+    if any(entry.other for entry in entries):
+        return f'{text}, NOT the experiment'
+    return text if all(entry.is_exact for entry in entries) else f'{text}, differs: see below'
 
 
-def remarks(runs: Iterable[Run]) -> list[str]:
-    """Notes on runs that were not trained on the data of their experiments."""
-    return [f'Ours, {run.name}: {run.remark}.' for run in runs if run.remark]
+def floor_label(floor: dict[str, dict]) -> str:
+    """'reals' with the numbers of images of results for reals."""
+    texts = [f'{metric}: {result["num_images"]}' for metric, result in floor.items()]
+    return f'reals ({", ".join(texts)} images)'
 
 
 def table1(material: Material, name: str) -> None:
-    """Sliced Wasserstein distance and MS-SSIM of the ablation, last snapshot of each run."""
+    """Sliced Wasserstein distance and MS-SSIM of the ablation, the final networks of each run."""
     columns = [('128', 2), ('64', 2), ('32', 2), ('16', 2), ('avg', 2), ('ms_ssim', 4)]
-    tables, made = [], False
+    tables, shown = [], []
     for data, title in (('celeba', 'CelebA'), ('lsun-bedroom', 'LSUN bedroom')):
         rows: list[list[output.Cell]] = []
-        results: list[dict] = []
-        shown: list[Run] = []
+        of_data: list[Run] = []
         for experiment_name, (row, configuration) in table1_experiments(data).items():
             paper = numbers.TABLE1[data][row]
             rows.append([row, configuration, 'paper', *((paper[key], digits) for key, digits in columns)])
             runs = [run for run in material.all_runs(experiment_name, folder=True)
                     if material.check_metrics(run, 'swd', 'ms_ssim')]
             if runs:
-                ours = [{**run.swd(), 'ms_ssim': run.last('ms_ssim')['MS-SSIM']} for run in runs]
-                rows.append(['', '', 'ours', *(
+                entries = [material.show(f'{title}, row {row}', run, experiment_name, len(runs), [
+                    run.result(metric) for metric in ('swd', 'ms_ssim')]) for run in runs]
+                ours = [{**run.swd(), 'ms_ssim': run.values('ms_ssim')['MS-SSIM']} for run in runs]
+                rows.append(['', '', label_of(entries), *(
                     (output.mean_and_deviation([values[key] for values in ours]), digits)
                     if all(key in values for values in ours) else None for key, digits in columns)])
-                results += [run.metric(metric)[-1] for run in runs for metric in ('swd', 'ms_ssim')]
-                shown += runs
-                made = True
+                of_data += runs
+        floor = material.check_floor(of_data, 'swd', 'ms_ssim')
+        if floor:
+            values = {**swd_by_level(floor.get('swd', {}).get('values', {})),
+                      'ms_ssim': floor.get('ms_ssim', {}).get('values', {}).get('MS-SSIM')}
+            rows.append(['', floor_label(floor), 'floor', *(
+                (Number(values[key]), digits) if values.get(key) is not None else None for key, digits in columns)])
+        shown += of_data
         tables.append(output.Table(
             f'Table 1, {title}: sliced Wasserstein distance × 1000 by level, and MS-SSIM',
             ['', 'configuration', '', '128', '64', '32', '16', 'average', 'MS-SSIM'], rows, 3,
-            [*sample_note(results), *remarks(shown)]))
-    if made:
+            [numbers.TABLE1_NOTE]))
+    if shown:
         output.save_tables(material, name, tables)
 
 
 def table2(material: Material, name: str) -> None:
-    """The networks for 1024x1024 from the code, trainable parameters beside the paper's."""
+    """The networks for 1024x1024 from the code, trainable parameters beside the paper's, rounded as there and exact."""
     chosen = resolve_config(material.config, 'celebahq-1024')
     tables = []
     for net, title in (('G', 'generator'), ('D', 'discriminator')):
@@ -81,18 +87,23 @@ def table2(material: Material, name: str) -> None:
         # Only the image layer of the full resolution is in the paper's table.
         shown = [line for line in lines if line.num == 0 or line.shown]
         counts = iter(numbers.TABLE2[net])
-        rows: list[list[output.Cell]] = [
-            [layer, activation, shape, str(num) if num else '-', (Number(next(counts), None, 'C'), 0) if num else '-']
-            for layer, activation, shape, num, _shown in shown]
+        rows: list[list[output.Cell]] = []
+        for layer, activation, shape, num, _shown in shown:
+            rows.append([layer, activation, shape, *(_parameters(num, next(counts)) if num else '---')])
         totals = [sum(line.num for line in shown), costs.num_trainable(network)]
         for text, ours, paper in zip(('total', 'total with the image layers of all resolutions'), totals,
                                      (numbers.TABLE2_TOTAL[net], numbers.TABLE2_TOTAL_ALL[net]),
                                      strict=True):
-            rows.append([text, '', '', str(ours), (Number(paper, None, 'C'), 0)])
+            rows.append([text, '', '', *_parameters(ours, paper)])
         tables.append(output.Table(
-            f'Table 2, {title} for 1024×1024', ['layer', 'activation', 'output', 'parameters', 'official network'],
-            rows, 3))
+            f'Table 2, {title} for 1024×1024',
+            ['layer', 'activation', 'output', 'parameters', 'exactly', 'official network'], rows, 3))
     output.save_tables(material, name, tables)
+
+
+def _parameters(ours: int, official: int) -> list[output.Cell]:
+    """The last three cells of a row of Table 2."""
+    return [numbers.rounded(ours), str(ours), (Number(official, None, 'C'), 0)]
 
 
 class LayerRow(NamedTuple):
@@ -125,6 +136,9 @@ def layer_table(network: Network) -> list[LayerRow]:
             lines.append(LayerRow('conv %d×%d' % (2 * (layer.filter_size,)), activation, shape, size, True))
         elif isinstance(layer, lasagne.layers.DenseLayer):
             lines.append(LayerRow('fully connected', activation, shape, size, True))
+        elif isinstance(layer, layers.PixelNormLayer):
+            before = lines[-1].activation
+            lines[-1] = lines[-1]._replace(activation='pixel norm' if before == '-' else before + ', pixel norm')
         else:
             words = {layers.Upscale2DLayer: 'upsample', layers.MinibatchStatConcatLayer: 'minibatch stddev',
                      lasagne.layers.InputLayer: 'latent vector' if network.name == 'G' else 'input image'}
@@ -136,55 +150,92 @@ def layer_table(network: Network) -> list[LayerRow]:
     return lines
 
 
+def best_score(run: Run) -> Number | None:
+    """The highest inception score during the training of a run, with its deviation; None without any."""
+    entries = [*run.series('inception_score'), *filter(None, [run.result('inception_score')])]
+    scores = [Number(entry['values']['IS_mean'], entry['values']['IS_std']) for entry in entries]
+    return max(scores, key=lambda score: score.value, default=None)
+
+
 def table3(material: Material, name: str) -> None:
-    """Inception scores of CIFAR-10: each run's last snapshot; the best run and the mean of all."""
+    """Inception scores of CIFAR-10: the highest during each training, as the paper, and those of the final networks.
+
+    Of both, the best run and the mean over the runs.
+    """
     rows: list[list[output.Cell]] = []
-    results: list[dict] = []
     shown: list[Run] = []
     for column, experiment_name in (('unsupervised', 'cifar10'), ('label conditioned', 'cifar10-cond')):
         rows += [[column, method, (number, 2)] for method, number in numbers.TABLE3[column]]
-        runs = [run for run in material.all_runs(experiment_name, folder=True)
-                if material.check_metrics(run, 'inception_score')]
-        if runs:
-            scores = [run.last('inception_score') for run in runs]
-            best = max(scores, key=lambda score: score['IS_mean'])
-            rows.append([column, f'ours, best of {len(runs)}' if len(runs) > 1 else 'ours',
-                         (Number(best['IS_mean'], best['IS_std']), 2)])
-            if len(runs) > 1:
-                mean = output.mean_and_deviation([score['IS_mean'] for score in scores])
-                rows.append([column, f'ours, mean of {len(runs)} runs', (mean, 2)])
-            results += [run.metric('inception_score')[-1] for run in runs]
-            shown += runs
-    if results:
+        given = material.all_runs(experiment_name, folder=True, count=numbers.TABLE3_RUNS)
+        # Who evaluates all snapshots has the final ones, too.
+        during = [run for run in given if material.check_metrics(run, 'inception_score', all_snapshots=True)]
+        runs = [run for run in given if (material.check_metrics(run, 'inception_score') if run in during else
+                                         run.result('inception_score'))]
+        for of_runs, words in ((during, 'highest during training'), (runs, 'final networks')):
+            entries, scores = [], []
+            for run in of_runs:
+                series = run.series('inception_score')
+                if of_runs is during:
+                    best = max(series, key=lambda entry: entry['values']['IS_mean'])
+                    entries.append(material.show(
+                        f'{column}, {words}', run, experiment_name, len(of_runs), [best], best['snapshot'],
+                        best['kimg'], [f'highest of {len(series)} snapshots']))
+                    entries[-1].chosen = True
+                else:
+                    best = run.result('inception_score') or {}
+                    entries.append(material.show(f'{column}, {words}', run, experiment_name, len(of_runs), [best]))
+                scores.append(Number(best['values']['IS_mean'], best['values']['IS_std']))
+            if scores:
+                ours = label_of(entries)
+                best_text = f'{ours}, best of {len(scores)} runs' if len(scores) > 1 else f'{ours}, 1 run'
+                rows.append([column, f'{best_text}, {words}', (max(scores, key=lambda score: score.value), 2)])
+            if len(scores) > 1:
+                mean = output.mean_and_deviation([score.value for score in scores])
+                rows.append([column, f'{ours}, mean of {len(scores)} runs, {words}', (mean, 2)])
+        shown += dict.fromkeys([*during, *runs])
+    floor = material.check_floor(shown, 'inception_score')
+    for result in floor.values():
+        values = result['values']
+        rows.append(['floor', floor_label(floor), (Number(values['IS_mean'], values['IS_std']), 2)])
+    if shown:
         output.save_tables(material, name, [output.Table(
             'Table 3: inception scores of CIFAR-10', ['', 'method', 'inception score'], rows, 2,
-            [*sample_note(results), *remarks(shown), numbers.TABLE3_NOTE])])
+            [numbers.TABLE3_NOTE])])
 
 
 def table4(material: Material, name: str) -> None:
-    """Modes of MNIST-RGB found and their divergence: mean and deviation over runs, last snapshot of each."""
+    """Modes of MNIST-RGB found and their divergence: mean and deviation over runs, the final networks of each."""
     experiments = table4_experiments()
     rows: list[list[output.Cell]] = []
-    results: list[dict] = []
     shown: list[Run] = []
     columns = list(numbers.TABLE4_COLUMNS)
+    kinds = (('modes', 'modes', 'modes_mean', 1), ('KL', 'KL', 'KL_mean', 2))
     for divisor, paper in numbers.TABLE4.items():
-        ours = {}
+        ours: dict[str, list[dict[str, float]]] = {}
+        entries = []
         for column in columns:
             if (divisor, column) in experiments:
-                runs = [run for run in material.all_runs(experiments[divisor, column], folder=True)
+                experiment_name = experiments[divisor, column]
+                runs = [run for run in material.all_runs(experiment_name, folder=True, count=numbers.TABLE4_RUNS)
                         if material.check_metrics(run, 'mnist_modes')]
                 if runs:
-                    ours[column] = [run.last('mnist_modes') for run in runs]
-                    results += [run.metric('mnist_modes')[-1] for run in runs]
+                    ours[column] = [run.values('mnist_modes') for run in runs]
+                    entries += [material.show(f'K/{divisor}, {column}', run, experiment_name, len(runs),
+                                              [run.result('mnist_modes')]) for run in runs]
                     shown += runs
-        for text, key, value, digits in (('modes', 'modes', 'modes_mean', 1), ('KL', 'KL', 'KL_mean', 2)):
+        for text, key, value, digits in kinds:
             rows.append([f'K/{divisor}', text, 'paper', *((number, digits) for number in paper[key])])
             if ours:
-                rows.append(['', '', 'ours', *(
+                rows.append(['', '', label_of(entries), *(
                     (output.mean_and_deviation([run_values[value] for run_values in ours[column]]), digits)
                     if column in ours else None for column in columns)])
-    if results:
+    floor = material.check_floor(shown, 'mnist_modes')
+    for result in floor.values():
+        for text, _key, value, digits in kinds:
+            rows.append([floor_label(floor), text, 'floor', *(
+                (Number(result['values'][value]), digits) if numbers.TABLE4_COLUMNS[column] else None
+                for column in columns)])
+    if shown:
         output.save_tables(material, name, [output.Table(
             'Table 4: discrete modes of MNIST-RGB, of 1000', ['', '', '', *columns], rows, 3,
-            [*sample_note(results), *remarks(shown), numbers.TABLE4_NOTE])])
+            [numbers.TABLE4_NOTE])])

@@ -180,6 +180,7 @@ def _train_option(config, name):
 
 
 RESULTS_NAME = 'metrics.jsonl'
+REALS_NAME = 'metrics-reals.jsonl'      # The same numbers of the reals themselves, see metrics.floor.
 SNAPSHOT_PATTERN = re.compile(r'network-(snapshot-(\d+)|final)\.pkl')
 
 
@@ -188,9 +189,9 @@ def place_of_result(entry: dict) -> tuple:
     return tuple(str(entry.get(name)) for name in ('metric', 'snapshot', 'num_images', 'random_seed'))
 
 
-def read_entries(run_dir: str | os.PathLike) -> list[dict]:
-    """All entries of ``metrics.jsonl``; see :data:`RESULT_TYPES`."""
-    return read_jsonl(os.path.join(run_dir, RESULTS_NAME), RESULT_TYPES, ['metric'])
+def read_entries(run_dir: str | os.PathLike, file_name: str = RESULTS_NAME) -> list[dict]:
+    """All entries of ``metrics.jsonl``, or of another file like it; see :data:`RESULT_TYPES`."""
+    return read_jsonl(os.path.join(run_dir, file_name), RESULT_TYPES, ['metric'])
 
 
 def read_results(run_dir: str | os.PathLike) -> list[dict]:

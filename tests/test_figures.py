@@ -1,12 +1,12 @@
 """figures: what can be made is made and looks right, what cannot be made says how to get it."""
 
 import json
+import os
 import pathlib
 import re
 import shlex
 import shutil
 
-import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,6 +28,7 @@ from training.options import resolve_config
 
 LEVELS = ('128', '64', '32', '16', 'avg')
 NOTHING_NEEDED = ('table2', 'figure1', 'figure2')
+OTHER = '--allow-other'       # The tiny runs are none of the paper's experiments.
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -85,16 +86,22 @@ def runs(trained, tmp_path_factory):
              [*swd_results(1), one_result('ms_ssim', 20000, **{'MS-SSIM': 0.2987})])
     copy_run(trained, root / '001-b', 'table1-celeba-b-growing',
              [*swd_results(0.5, 2000), one_result('ms_ssim', 20000, **{'MS-SSIM': 0.3123})], growth)
-    for number, score in ((2, 8.123), (3, 8.323)):
-        copy_run(trained, root / f'{number:03d}-cifar', 'cifar10',
-                 [one_result('inception_score', 50000, IS_mean=score, IS_std=0.07)])
+    for number, score, highest in ((2, 8.123, 9.2), (3, 8.323, 9.1)):
+        copy_run(trained, root / f'{number:03d}-cifar', 'cifar10', [
+            ('inception_score', 'network-snapshot-000005', 5.0, 50.0, 50000, {'IS_mean': highest, 'IS_std': 0.08}),
+            one_result('inception_score', 50000, IS_mean=score, IS_std=0.07)])
+    (root / '003-cifar' / 'metrics-reals.jsonl').write_text(json.dumps({
+        'metric': 'inception_score', 'snapshot': 'reals', 'num_images': 50000, 'random_seed': 1000, 'kimg': None,
+        'values': {'IS_mean': 11.24, 'IS_std': 0.12}}) + '\n')
     for number, (modes, divergence) in ((4, (900.5, 1.01)), (5, (910.5, 1.11))):
         copy_run(trained, root / f'{number:03d}-modes', 'mnist-modes-k4-mb-stddev', [one_result(
             'mnist_modes', 256000, modes_mean=modes, modes_std=1.0, KL_mean=divergence, KL_std=0.1)])
     copy_run(trained, root / '006-face', 'celeba-hq-1024',
              [*swd_results(2), one_result('fid', 50000, FID=7.89)])
-    copy_run(trained, root / '007-fast', 'figure4c-growing', stats=[(600.0 * k, 300.0 * k, 1024) for k in range(1, 9)])
-    copy_run(trained, root / '008-slow', 'figure4c-nogrowing', stats=[(600.0 * k, 50.0 * k, 1024) for k in range(1, 9)])
+    # 1, 2, ..., 256 seconds per kimg at 4x4, 8x8, ..., 1024x1024; not growing, at the last of these.
+    growing = [(10.0 * (2 ** (stage + 1) - 1), 10.0 * (stage + 1), 4 * 2 ** stage) for stage in range(9)]
+    copy_run(trained, root / '007-fast', 'figure4c-growing', stats=growing)
+    copy_run(trained, root / '008-slow', 'figure4c-nogrowing', stats=[(2560.0 * k, 10.0 * k, 1024) for k in (1, 2)])
     copy_run(trained, root / '009-bedroom', 'lsun-bedroom')
     return root
 
@@ -122,7 +129,7 @@ def made(runs, stages, trained, tmp_path_factory):
     """Folder of all figures of these runs."""
     out = tmp_path_factory.mktemp('figures')
     given = [argument for path in sorted(runs.iterdir()) for argument in ('--run', path)]
-    assert run_main('all', *given, '--out', out, '--stages', stages, '--data-dir', trained[1]) == 0
+    assert run_main('all', *given, '--out', out, '--stages', stages, '--data-dir', trained[1], OTHER) == 0
     return out
 
 
@@ -138,6 +145,7 @@ def test_exactly_what_the_runs_suffice_for_is_made(made):
     expected = {name + '.png' for name in PICTURES}
     expected |= {name + '.pdf' for name in plots if name not in ('figure10', 'figure11', 'figure12')}
     expected |= {f'table{number}.{suffix}' for number in (1, 2, 3, 4) for suffix in ('md', 'tex')}
+    expected |= {path.rpartition('.')[0] + '.json' for path in expected}
     assert {path.name for path in made.iterdir()} == expected
 
 
@@ -169,31 +177,39 @@ def test_table_1_has_our_numbers_below_those_of_the_paper(made):
     paper = next(index for index, row in enumerate(rows) if row[0] == 'b')
     assert rows[paper][2:] == ['paper', '4.62 <sup>M+</sup>', '2.64 <sup>M+</sup>', '3.78 <sup>M+</sup>',
                                '6.06 <sup>M+</sup>', '4.28 <sup>S2</sup>', '0.2838 <sup>M+</sup>']
-    assert rows[paper + 1][2:] == ['ours', '0.50', '1.50', '2.50', '3.50', '4.50', '0.3123']
-    assert sum(row[2] == 'paper' for row in rows) == 18 and sum(row[2] == 'ours' for row in rows) == 2
+    assert rows[paper + 1][2:] == ['ours, NOT the experiment', '0.50', '1.50', '2.50', '3.50', '4.50', '0.3123']
+    assert sum(row[2] == 'paper' for row in rows) == 18 and sum(row[2].startswith('ours') for row in rows) == 2
     text = (made / 'table1.md').read_text()
-    assert 'Ours: swd of 2000 images instead of 16384' in text and 'M+: recalled' in text
+    assert 'swd of 2000 images (paper: 16384)' in text and 'M+: recalled' in text and 'row h is a guess' in text
 
 
 def test_table_2_is_exact(made):
-    rows = [row for row in rows_of(made / 'table2.md') if row[3].isdigit()]
-    assert all(row[4] == row[3] + ' <sup>C</sup>' for row in rows)
-    totals = [row[3] for row in rows if row[0].startswith('total')]
+    rows = [row for row in rows_of(made / 'table2.md') if row[4].isdigit()]
+    assert all(row[5] == row[4] + ' <sup>C</sup>' for row in rows)
+    totals = [row[4] for row in rows if row[0].startswith('total')]
     assert totals == ['23071507', '23079115', '23077137', '23087249']
-    assert ['conv 4×4', 'LReLU', '512 × 4 × 4', '4194816'] in [row[:4] for row in rows]
+    assert ['conv 4×4', 'LReLU, pixel norm', '512 × 4 × 4', '4.2M', '4194816'] in [row[:5] for row in rows]
+    assert ['toRGB, conv 1×1', 'linear', '3 × 1024 × 1024', '51'] in [row[:4] for row in rows]
+    # In G after each convolution of 3x3 and 4x4 and on the latents; nowhere in D.
+    assert sum('pixel norm' in row[1] for row in rows_of(made / 'table2.md')) == 19
 
 
 def test_table_3_has_the_best_and_the_mean_run(made):
     rows = rows_of(made / 'table3.md')
-    assert ['unsupervised', 'ours, best of 2', '8.32 ± 0.07'] in rows
-    assert ['unsupervised', 'ours, mean of 2 runs', '8.22 ± 0.14'] in rows
+    ours = 'ours, NOT the experiment'
+    assert ['unsupervised', f'{ours}, best of 2 runs, highest during training', '9.20 ± 0.08'] in rows
+    assert ['unsupervised', f'{ours}, mean of 2 runs, highest during training', '9.15 ± 0.07'] in rows
+    assert ['unsupervised', f'{ours}, best of 2 runs, final networks', '8.32 ± 0.07'] in rows
+    assert ['unsupervised', f'{ours}, mean of 2 runs, final networks', '8.22 ± 0.14'] in rows
+    assert ['floor', 'reals (inception_score: 50000 images)', '11.24 ± 0.12'] in rows
     assert ['unsupervised', 'Progressive GAN, best run', '8.80 ± 0.05 <sup>S1</sup>'] in rows
 
 
 def test_table_4_has_mean_and_deviation_over_runs(made):
     rows = rows_of(made / 'table4.md')
-    assert ['', '', 'ours', '', '', '', '', '905.5 ± 7.1', ''] in rows
-    assert ['', '', 'ours', '', '', '', '', '1.06 ± 0.07', ''] in rows
+    ours = 'ours, NOT the experiment'
+    assert ['', '', ours, '', '', '', '', '905.5 ± 7.1', ''] in rows
+    assert ['', '', ours, '', '', '', '', '1.06 ± 0.07', ''] in rows
     assert sum(row[2] == 'paper' for row in rows) == 4
 
 
@@ -203,8 +219,8 @@ def test_table_1_of_real_metrics(trained, tmp_path, engine_torch):
         str(folder), ['swd', 'ms_ssim'], lambda: experiment.open_dataset(read_config(str(folder)), str(trained[1])),
         str(tmp_path / 'cache'), num_images=64)
     values = {name: value for entry in evaluated for name, value in entry['values'].items()}
-    assert run_main('table1', '--run', folder, '--out', tmp_path) == 0
-    row, = [row for row in rows_of(tmp_path / 'table1.md') if row[2] == 'ours']
+    assert run_main('table1', '--run', folder, '--out', tmp_path, OTHER) == 0
+    row, = [row for row in rows_of(tmp_path / 'table1.md') if row[2].startswith('ours')]
     # Images of 16x16 have no finer levels.
     assert row[3:] == ['', '', '', f'{values["SWDx1e3_16"]:.2f}', f'{values["SWDx1e3_avg"]:.2f}',
                        f'{values["MS-SSIM"]:.4f}']
@@ -229,7 +245,7 @@ def test_captions_have_metrics_beside_the_paper(runs):
     assert caption_of(run, 'Faces', False) == 'Faces'
     few = material.Run(str(runs / '001-b'), 'lsun-cow')
     assert caption_of(few, 'Cows', True).endswith(
-        '0.50 at 128, 1.50 at 64, 2.50 at 32, 3.50 at 16, 4.50 on average. Ours: swd of 2000 images instead of 16384')
+        '0.50 at 128, 1.50 at 64, 2.50 at 32, 3.50 at 16, 4.50 on average. swd of 2000 images (paper: 16384)')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -237,9 +253,10 @@ def test_captions_have_metrics_beside_the_paper(runs):
 
 
 def missing_lines(text):
-    """[(what, figures, command)] of the lines below 'Missing:'."""
+    """[(what, figures, command)] of the lines below 'Missing:', without data sets that are there."""
     lines = text.partition('\nMissing:\n')[2].strip().split('\n')
-    return [re.fullmatch(r'(.*) \(for (.*?)\): (.*)', line).groups() for line in lines]
+    found = [re.fullmatch(r' *(.*) \(for (.*?)\): (.*)', line).groups() for line in lines]
+    return [line for line in found if line[2] != 'is there']
 
 
 def check_command(command):
@@ -250,6 +267,8 @@ def check_command(command):
         resolve_config(config, train.parse_arguments(config, arguments).experiment)
     elif script == 'evaluate_metrics.py':
         evaluate_metrics.parse_arguments(config, arguments)
+    elif script == 'train_classifier.py':
+        assert arguments[0].endswith('.h5') and arguments[1] == 'classifier.npz' and len(arguments) == 2
     else:
         assert script == 'dataset_tool.py'
         dataset_tool.parse_arguments(arguments)
@@ -266,37 +285,45 @@ def test_without_runs_everything_else_is_listed_with_its_command(tmp_path, capsy
     commands = [command for _what, _names, command in missing]
     assert len(commands) == len(set(commands))
     wanted = {name for figure in figures.FIGURES.values() for name in figure.experiments}
-    assert wanted <= {command.split()[-1] for command in commands}
+    assert wanted <= {command.split()[3] for command in commands if command.startswith('python train.py')}
 
 
 def test_missing_metrics_are_listed_with_the_command(runs, tmp_path, capsys):
     # These have stats and snapshots, but no metrics, or not those that are shown.
-    assert run_main('table1', 'figure4a', 'table3', 'figure12', '--out', tmp_path,
+    assert run_main('table1', 'figure4a', 'table3', 'figure12', '--out', tmp_path, OTHER,
                     '--run', f'cifar10={runs / "009-bedroom"}',
                     '--run', f'table1-celeba-a-gulrajani={runs / "002-cifar"}', '--run', runs / '009-bedroom') == 0
     commands = {command for _what, _names, command in missing_lines(capsys.readouterr().out)}
     for line in (f'{runs / "002-cifar"} --metrics swd ms_ssim --only-final',
                  f'{runs / "002-cifar"} --metrics swd',
-                 f'{runs / "009-bedroom"} --metrics inception_score --only-final',
+                 f'{runs / "009-bedroom"} --metrics inception_score',
                  f'{runs / "009-bedroom"} --metrics swd fid --only-final'):
         assert 'python evaluate_metrics.py ' + line in commands
         check_command('python evaluate_metrics.py ' + line)
-    assert [path.name for path in tmp_path.iterdir()] == ['figure12.png']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['figure12.json', 'figure12.png']
 
 
 def test_commands_for_metrics_name_what_they_need(runs, tmp_path, capsys):
-    assert run_main('table4', '--out', tmp_path, '--data-dir', 'my data',
-                    '--run', f'mnist-modes-k2-our-norm={runs / "009-bedroom"}') == 0
-    command, = [command for what, _names, command in missing_lines(capsys.readouterr().out) if 'mnist_modes' in what]
+    assert run_main('table4', '--out', tmp_path, '--data-dir', 'my data', OTHER,
+                    '--run', f'mnist-modes-k2-our-norm={runs / "009-bedroom"}') == 1     # Nothing was made.
+    missing = missing_lines(capsys.readouterr().out)
+    for _what, _names, command in missing:
+        check_command(command)
+        assert 'my data' in command
+    assert any(command.startswith('python train_classifier.py') for _what, _names, command in missing)
+    command, = [command for what, _names, command in missing if what.startswith('mnist_modes')]
     assert command.endswith("--metrics mnist_modes --only-final --classifier classifier.npz --data-dir 'my data'")
     check_command(command)
 
 
 def test_missing_dataset_and_stages_are_listed(runs, tmp_path, capsys):
-    assert run_main('figure10', 'figure8', '--out', tmp_path, '--run', runs / '006-face', '--data-dir', tmp_path,
-                    '--stages', tmp_path / 'none') == 0
-    (data, _names, first), (steps, _names, second) = missing_lines(capsys.readouterr().out)
-    assert 'digits-16x16.h5' in data and 'none' in steps
+    face = tmp_path / 'face'
+    shutil.copytree(runs / '006-face', face)
+    (face / 'config.txt').write_text(repr({**read_config(face), 'run': {}}))     # It does not say where its data were.
+    assert run_main('figure10', 'figure8', '--out', tmp_path, '--run', face, '--data-dir', tmp_path,
+                    '--stages', tmp_path / 'none', OTHER) == 1
+    (hq, _names, _command), (steps, _names, second), (data, _names, first) = missing_lines(capsys.readouterr().out)
+    assert 'digits-16x16.h5' in data and 'none' in steps and 'celeba-hq' in hq
     for command in (first, second):
         check_command(command)
     assert second.endswith(f'--save_stages {tmp_path / "none"}')
@@ -346,11 +373,11 @@ def test_unknown_figures_are_errors(capsys):
 
 def test_a_nameless_network_stands_for_what_the_figure_shows(runs, tmp_path, capsys):
     pkl = runs / '006-face' / 'network-final.pkl'
-    assert run_main('figure11', '--run', pkl, '--seeds', '3,5-9', '--out', tmp_path) == 0
+    assert run_main('figure11', '--run', pkl, '--seeds', '3,5-9', '--out', tmp_path, OTHER) == 0
     assert 'Missing' not in capsys.readouterr().out
     with Image.open(tmp_path / 'figure11.png') as picture:
         assert picture.width >= 6 * 256
-    assert run_main('figure3', '--run', pkl, '--out', tmp_path) == 0
+    assert run_main('figure3', '--run', pkl, '--out', tmp_path) == 1
     assert f'{pkl}: which experiment is this; to use it, give --run EXPERIMENT={pkl}' in capsys.readouterr().out
     assert run_main('table2', '--run', f'digits={pkl}', '--out', tmp_path) == 0
     assert f'{pkl}: no figure shows runs of digits' in capsys.readouterr().out
@@ -373,100 +400,65 @@ def engine_torch():
     theano.config.mode = before
 
 
-def test_metric_of_the_most_images_and_the_last_evaluation_counts(trained, tmp_path):
-    results = [one_result('fid', 100, FID=1.0), one_result('fid', 50000, FID=2.0), one_result('fid', 50000, FID=3.0),
-               ('fid', 'network-snapshot-000005', 5.0, 50.0, 50000, {'FID': 4.0})]
-    run = material.Run(str(copy_run(trained, tmp_path / 'run', 'cifar10', results)), 'cifar10')
-    assert [entry['values']['FID'] for entry in run.metric('fid')] == [4.0, 3.0]
-    assert run.last('fid') == {'FID': 3.0} and run.last('swd') == {} and run.swd() == {}
-
-
-DIGITS = 'trained on digits-16x16.h5 at 16x16, grey'
-
-
-def test_a_run_of_other_data_is_told_and_has_it_in_its_captions(runs, trained, tmp_path, capsys, monkeypatch):
+def test_pictures_say_what_they_show_and_refuse_what_is_not_it(runs, trained, tmp_path, capsys, monkeypatch):
     captions = []
     captioned = output.captioned
     monkeypatch.setattr(output, 'captioned', lambda picture, text, *args: (
         captions.append(text), captioned(picture, text, *args))[1])
     folder = runs / '006-face'
-    remark = f'{DIGITS}, not on celeba-hq-1024x1024.h5 at 1024x1024, colour'
+    for given in (folder, f'celebahq-1024={folder / "network-final.pkl"}'):
+        assert run_main('figure5', 'figure10', 'figure11', '--run', given, '--out', tmp_path / 'none', '--seeds', '1,2',
+                        '--data-dir', trained[1]) == 1
+        errors = [line for line in capsys.readouterr().err.splitlines() if ': error: ' in line]
+        assert len(errors) == 3 and all('is not celebahq-1024' in line and OTHER in line for line in errors)
+        assert not os.listdir(tmp_path / 'none') and not captions
     assert run_main('figure5', 'figure10', 'figure11', '--run', folder, '--out', tmp_path, '--seeds', '1,2',
-                    '--data-dir', trained[1]) == 0
-    lines = [line for line in capsys.readouterr().err.split('\n') if 'shown as' in line]
-    assert lines == [f'{folder}: shown as celebahq-1024, but {remark}']      # Once.
-    assert captions[0] == f'CelebA-HQ ({remark})' and remark in captions[1] and remark in captions[2]
-    # A network tells its own resolution and colours.
-    assert run_main('figure6', '--run', f'lsun-bedroom={folder / "network-final.pkl"}', '--out', tmp_path) == 0
-    assert captions[-1] == ('LSUN bedroom (trained on lsun-bedroom-256x256.h5 at 16x16, grey, not on '
-                            'lsun-bedroom-256x256.h5 at 256x256, colour)')
-    assert 'shown as lsun-bedroom, but trained' in capsys.readouterr().err
+                    '--data-dir', trained[1], OTHER) == 0
+    below = [text for text in captions if '006-face; network-final; ' in text]
+    assert len(below) == 3 and all(
+        'of 19000 kimg; digits-16x16.h5, 1797 images, 16x16; 1 run; seed 1000' in text and 'NOT celebahq-1024: ' in text
+        for text in below)
+    assert captions[0] == 'CelebA-HQ, NOT celebahq-1024'
+    for name in ('figure5', 'figure10', 'figure11'):
+        entry, = json.loads((tmp_path / f'{name}.json').read_text())['entries']
+        assert entry['run'] == str(folder) and entry['other'] and entry['experiment'] == 'celebahq-1024'
+    assert json.loads((tmp_path / 'figure11.json').read_text())['entries'][0]['images'] == {'swd': 16384, 'fid': 50000}
 
 
-def test_tables_and_plots_say_what_runs_were_trained_on(made, runs, trained, tmp_path, capsys, monkeypatch):
-    for number, expected in ((1, 'table1-celeba-a-gulrajani'), (3, 'cifar10'), (4, 'mnist-modes-k4-mb-stddev')):
-        assert f'Ours, {expected}: {DIGITS}, not on' in (made / f'table{number}.md').read_text()
-    texts = []
-    monkeypatch.setattr('matplotlib.figure.Figure.supxlabel', lambda self, text, **_options: texts.append(text))
-    given = [argument for path in sorted(runs.iterdir()) for argument in ('--run', path)]
-    assert run_main('figure1', 'figure4a', 'figure4c', *given, '--out', tmp_path, '--data-dir', trained[1]) == 0
-    assert len(texts) == 3 and all(DIGITS in ' '.join(text.split()) for text in texts)
+def test_plots_and_tables_say_what_they_show(made):
+    for name in figures.FIGURES:
+        if (made / f'{name}.json').exists():
+            document = json.loads((made / f'{name}.json').read_text())
+            assert bool(document['entries']) == (name not in ('table2', 'figure2', 'figure8')), name
+    assert all('What our numbers are from' in (made / f'table{number}.{suffix}').read_text()
+               for number in (1, 3, 4) for suffix in ('md', 'tex'))
 
 
-@pytest.mark.parametrize('name, resolution, channels, told', [
-    ('celeba-hq-1024x1024.h5', 1024, None, ''),
-    ('mine.h5', 1024, None, 'trained on mine.h5 at 1024x1024, colour'),
-    ('celeba-hq-1024x1024.h5', 512, None, 'trained on celeba-hq-1024x1024.h5 at 512x512, colour'),
-    ('celeba-hq-1024x1024.h5', None, 1, 'trained on celeba-hq-1024x1024.h5 at 16x16, grey'),
-    ('celeba-hq-1024x1024.h5', 16, 1, 'trained on celeba-hq-1024x1024.h5 at 16x16, grey')])
-def test_data_set_file_and_resolution_decide(trained, tmp_path, name, resolution, channels, told):
-    folder = copy_run(trained, tmp_path / 'run', 'celeba-hq-1024')
-    chosen = read_config(folder)
-    (folder / 'config.txt').write_text(repr({**chosen, 'dataset': {'h5_path': name, 'resolution': resolution}}))
-    if channels:
-        shutil.copy(trained[1] / 'digits-16x16.h5', tmp_path / name)
-    run = material.recognise(config, str(folder))
-    run.compare(config, str(tmp_path))
-    assert run.name == 'celebahq-1024' and run.remark.partition(', not on')[0] == told
+def test_networks_of_another_loss_are_no_stand_in(runs, trained, tmp_path, capsys):
+    """Figure 1 shows networks of the LSGAN loss: others only with --allow-other, and the drawing without any."""
+    arguments = ['figure1', '--run', runs / '006-face', '--out', tmp_path, '--data-dir', trained[1]]
+    assert run_main(*arguments) == 0
+    assert 'a run of celebahq-1024-lsgan' in capsys.readouterr().out
+    assert json.loads((tmp_path / 'figure1.json').read_text())['entries'] == []
+    assert run_main(*arguments, OTHER) == 0
+    entry, = json.loads((tmp_path / 'figure1.json').read_text())['entries']
+    assert any(text.startswith('loss.type "iwass"') for text in entry['other'])
+
+
+def test_the_best_of_several_runs_is_shown(made):
+    entry, = json.loads((made / 'figure9.json').read_text())['entries']
+    assert entry['run'].endswith('002-cifar') and 'chosen of 2 runs: ' in entry['notes'][0] and '9.20' in str(
+        entry['notes'])
+
+
+def test_a_run_given_twice_is_one(runs):
+    given = [material.Run(str(runs / '000-a'), name) for name in ('cifar10', 'cifar10', 'cifar10-cond')]
+    given.append(material.Run(f'{runs / "000-a"}{os.sep}', 'cifar10'))
+    assert figures.without_repeats(given) == [given[0], given[2]]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Parts.
-
-
-@pytest.mark.parametrize('features', [None, lambda images: images.mean(axis=(1, 3)).astype(np.float32)])
-def test_nearest_neighbours(trained, features):
-    h5_path = str(trained[1] / 'digits-16x16.h5')
-    with h5py.File(h5_path) as h5:
-        reals = max((h5[name] for name in h5), key=lambda level: level.shape[-1])[:]
-    changed = reals[[17, 1500]].copy()
-    changed[:, :, 0] = 255      # Outside the middle part.
-    indices, images = material.nearest_neighbours(changed, h5_path, 4, features)
-    assert indices[:, 0].tolist() == [17, 1500]
-    np.testing.assert_array_equal(images, reals[indices])
-    part = material.centre(reals)
-    described = (features(part) if features else part).reshape(len(reals), -1).astype(np.float64)
-    for row in indices:
-        distances = np.square(described - described[row[0]]).sum(axis=1)
-        np.testing.assert_array_equal(np.sort(distances)[:4], distances[row])
-
-
-def test_neighbours_by_inception_features(runs, trained, tmp_path, monkeypatch):
-    calls = []
-
-    class Features:
-        def __init__(self, path):
-            calls.append(path)
-
-        def __call__(self, images):
-            calls.append(images.shape)
-            return images.mean(axis=(1, 3)).astype(np.float32), None
-
-    monkeypatch.setattr('metrics.inception.InceptionFeatures', Features)
-    assert run_main('figure10', '--run', runs / '006-face', '--data-dir', trained[1], '--out', tmp_path, '--seeds',
-                    '0-2', '--inception-weights', 'weights.pth') == 0
-    assert calls[:2] == ['weights.pth', (3, 1, 12, 12)] and sum(shape[0] for shape in calls[2:]) == 1797
-    assert [path.name for path in tmp_path.iterdir()] == ['figure10.png']
 
 
 def test_pictures_keep_pixels_or_shrink():

@@ -5,18 +5,21 @@ import os
 import re
 
 from common.errors import UserError, did_you_mean
+from data.dataset import Dataset
 
 # What of a file's name or an experiment's `desc` tells which command of dataset_tool.py makes it: the first that fits.
 CREATE_COMMANDS = (
     (('celebahq', 'celeba-hq'), 'create_celebahq {h5} CELEBA_DIR DELTA_DIR'),
     (('celeba',), 'create_celeba CELEBA_DIR {h5}'),
-    (('lsun',), 'create_lsun LMDB_DIR {h5}'),
+    (('lsun-bedroom', 'lsun-dog'), 'create_lsun LMDB_DIR {h5}'),
+    (('lsun',), 'create_lsun LMDB_DIR {h5} --max-images 100000'),
     (('cifar100', 'cifar-100'), 'create_cifar100 CIFAR_DIR {h5}'),
     (('cifar',), 'create_cifar10 CIFAR_DIR {h5}'),
     (('mnist-rgb', 'mnistrgb', 'mnist-modes'), 'create_mnistrgb MNIST_DIR {h5}'),
     (('mnist',), 'create_mnist MNIST_DIR {h5}'),
     (('svhn',), 'create_svhn SVHN_DIR {h5}'),
     (('digits',), 'create_digits {h5}'),
+    (('timing', 'figure4c'), 'create_synthetic {h5} --resolution 1024'),
 )
 LISTED_FILES = 5        # At most this many names of files that are there.
 
@@ -63,6 +66,18 @@ def create_command(path: str, desc: str = '') -> str:
             if any(name in text.lower() for name in names):
                 return 'python dataset_tool.py ' + command.format(h5=path)
     return f'python dataset_tool.py create_from_images IMAGE_DIR {path}'
+
+
+def count_note(dataset: Dataset) -> str:
+    """A line about a training on more or fewer images than the experiment's data set has; '' where it has as many."""
+    expected, num = dataset.expected_images, dataset.num_images
+    if expected is None or num == expected:
+        return ''
+    if num > expected:
+        cure = f'--set dataset.max_images={expected} takes the first of them'
+    else:
+        cure = f'all of them: {create_command(dataset.h5_path)}'
+    return f'{dataset.h5_path}: {num} images; the data set of the paper has {expected}; {cure}'
 
 
 def check_data_set(experiment: dict, data_dir: str) -> None:

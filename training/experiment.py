@@ -31,7 +31,7 @@ from nets.ranks import SINGLE, Ranks
 from runs import states
 from runs.folder import create_result_subdir, in_use, mark_as_done, sizes_of_growing_files
 from training import fingerprint, processes, stopping
-from training.data_sets import check_data_set, data_path
+from training.data_sets import check_data_set, count_note, data_path
 from training.divergence import check_start
 from training.options import (
     NETWORK_SHAPE,
@@ -304,6 +304,8 @@ def prepare(experiment: dict, data_dir: str, networks: str | None = None) -> tup
     """
     np.random.seed(experiment.get('random_seed', 1000))
     training_set = open_dataset(experiment, data_dir)
+    if note := count_note(training_set):
+        print(note)
     if networks is None:
         G, D = (build_and_verify(name, experiment, training_set) for name in 'GD')
         return training_set, G, D, None

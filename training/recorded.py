@@ -278,7 +278,7 @@ def _merged(overrides):
 # Options by which a resumed run may differ: when to stop, what to show, where to look.
 FREE_OPTIONS = {
     'desc', 'create_dataset', 'metrics', 'dataset.h5_path', 'dataset.cache_gb', 'dataset.read_threads',
-    'dataset.require_labels',
+    'dataset.require_labels', 'dataset.expected_images',
     'train.total_kimg', 'train.tick_kimg_default', 'train.tick_kimg_overrides', 'train.image_snapshot_ticks',
     'train.network_snapshot_ticks', 'train.keep_snapshots', 'train.image_grid_zoom',
     'train.state_minutes', 'train.show_progress', 'train.resume_run_id', 'train.resume_snapshot', 'train.resume_kimg',
@@ -288,7 +288,12 @@ FREE_OPTIONS = {
 
 
 def differing_options(recorded: dict, present: dict, free: Collection[str] = FREE_OPTIONS) -> list[str]:
-    """How the options of two experiments differ, apart from those in `free`: a list of str.
+    """How the options of two experiments differ, apart from those in `free`: a list of str; see :func:`differences`."""
+    return [f'{key} ({one} in the run, {other} now)' for key, one, other in differences(recorded, present, free)]
+
+
+def differences(recorded: dict, present: dict, free: Collection[str]) -> list[tuple[str, str, str]]:
+    """[(SECTION.KEY, value in `recorded`, value in `present`)] where they differ; the values as JSON, or 'not set'.
 
     Parameters
     ----------
@@ -298,8 +303,7 @@ def differing_options(recorded: dict, present: dict, free: Collection[str] = FRE
         Options and sections that do not count.
     """
     recorded, present = [flat_options(json.loads(json.dumps(options))) for options in (recorded, present)]
-    return ['%s (%s in the run, %s now)' % (key, *[json.dumps(options[key]) if key in options else 'not set'
-                                                   for options in (recorded, present)])
+    return [(key, *(json.dumps(options[key]) if key in options else 'not set' for options in (recorded, present)))
             for key in sorted(recorded.keys() | present.keys())
             if key not in free and key.partition('.')[0] not in free
             and recorded.get(key) != present.get(key)]

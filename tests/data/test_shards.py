@@ -79,7 +79,8 @@ def test_parts_of_celebahq(tmp_path):
 
 @pytest.mark.parametrize('command', [name for name in dataset_tool.COMMANDS if name.startswith('create_')])
 def test_every_create_command_has_the_option(command):
-    words = [command, 'a', 'b', 'c'][:2 if command == 'create_digits' else 4 if command == 'create_celebahq' else 3]
+    paths = {'create_digits': 1, 'create_synthetic': 1, 'create_celebahq': 3}.get(command, 2)
+    words = [command, *['a', 'b', 'c'][:paths]]
     assert dataset_tool.parse_arguments([*words, '--shard', '2/3']).shard == (2, 3)
 
 

@@ -44,9 +44,9 @@ def test_latex_escapes_what_it_would_read():
 
 
 def test_tables_are_files_in_both_languages(tmp_path):
-    material = types.SimpleNamespace(path=lambda name: str(tmp_path / name))
+    material = types.SimpleNamespace(path=lambda name: str(tmp_path / name), entries=[])
     output.save_tables(material, 'table9', [TABLE, TABLE])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['table9.md', 'table9.tex']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['table9.json', 'table9.md', 'table9.tex']
     assert (tmp_path / 'table9.md').read_text().count('**A & B, 100%**') == 2
     assert r'\label{tab:table9-2}' in (tmp_path / 'table9.tex').read_text()
 

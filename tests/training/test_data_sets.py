@@ -6,26 +6,27 @@ import pytest
 
 import config
 import dataset_tool
+import theano_env
 import train
 from common.errors import UserError
-from training.data_sets import check_data_set, create_command, data_path
-from training.experiment import open_dataset
+from data.dataset import Dataset
+from training.data_sets import check_data_set, count_note, create_command, data_path
+from training.experiment import open_dataset, prepare
 from training.options import resolve_config
 
 
 @pytest.mark.parametrize('experiment, command', [
     ('celebahq-1024', 'create_celebahq {} CELEBA_DIR DELTA_DIR'), ('celebahq-v2-8gpus', 'create_celebahq {}'),
-    ('lsun-cat', 'create_lsun LMDB_DIR {}'), ('table1-lsun-bedroom-h-converged', 'create_lsun LMDB_DIR {}'),
+    ('lsun-cat', 'create_lsun LMDB_DIR {} --max-images 100000'), ('lsun-dog', 'create_lsun LMDB_DIR {}`'),
+    ('table1-lsun-bedroom-h-converged', 'create_lsun LMDB_DIR {}'),
     ('table1-celeba-h-converged', 'create_celeba CELEBA_DIR {}'), ('cifar10', 'create_cifar10 CIFAR_DIR {}'),
-    ('mnist-modes-k4-wgan-gp', 'create_mnistrgb MNIST_DIR {}'), ('figure4c-growing', 'create_celebahq {}'),
+    ('mnist-modes-k4-wgan-gp', 'create_mnistrgb MNIST_DIR {}'), ('figure4c-growing', 'create_synthetic {} --res'),
 ])
 @pytest.mark.parametrize('h5_path', [None, 'mine.h5'])
 def test_the_command_that_makes_it(experiment, command, h5_path, tmp_path):
     overrides = [f'dataset.h5_path={h5_path}'] if h5_path else []
     chosen = resolve_config(config, experiment, overrides, train.train_gan)
     path = str(tmp_path / chosen['dataset']['h5_path'])
-    if h5_path and experiment.startswith('figure4c'):
-        command = 'create_from_images IMAGE_DIR {}'     # Any images do.
     with pytest.raises(UserError) as error:
         check_data_set(chosen, str(tmp_path))
     assert f'there is no {path}; make it with `python dataset_tool.py {command.format(path)}' in str(error.value)
@@ -104,3 +105,36 @@ def test_paths(tmp_path, monkeypatch):
     assert data_path('elsewhere/x.h5', 'datasets') == 'elsewhere/x.h5'
     assert data_path('~/elsewhere/x.h5', 'datasets') == str(tmp_path / 'elsewhere' / 'x.h5')
     assert data_path('/mine/x.h5', 'datasets') == '/mine/x.h5'
+
+
+@pytest.mark.parametrize('options, note', [
+    ({}, ''), ({'expected_images': 9}, ''), ({'expected_images': 6, 'max_images': 6}, ''),
+    ({'expected_images': 4}, '9 images; the data set of the paper has 4; --set dataset.max_images=4 takes'),
+    ({'expected_images': 100}, '9 images; the data set of the paper has 100; all of them: python dataset_tool.py '
+                               'create_lsun LMDB_DIR')])
+def test_other_numbers_of_images_are_said(tmp_path, options, note):
+    path = str(tmp_path / 'lsun-dog.h5')
+    dataset_tool.create_synthetic(path, resolution=4, num_images=9)
+    with Dataset(path, **options) as dataset:
+        assert note in count_note(dataset) and bool(note) == bool(count_note(dataset))
+        assert '\n' not in count_note(dataset) and '--max-images' not in count_note(dataset)
+
+
+@pytest.mark.usefixtures('restore_theano_config')
+def test_a_training_on_fewer_images_says_so_and_begins(tmp_path, capsys):
+    theano_env.configure('torch', {'device': 'cpu'})
+    dataset_tool.create_synthetic(str(tmp_path / 'lsun-cat-256x256.h5'), resolution=8, num_images=9)
+    chosen = resolve_config(config, 'lsun-cat', ['dataset.resolution=8', 'G.fmap_base=16', 'D.fmap_base=16'])
+    training_set, _G, _D, _Gs = prepare(chosen, str(tmp_path))
+    training_set.close()
+    lines = [line for line in capsys.readouterr().out.splitlines() if 'of the paper' in line]
+    assert len(lines) == 1 and '9 images; the data set of the paper has 100000;' in lines[0]
+
+
+def test_lsun_is_trained_on_as_the_paper_says():
+    for name, experiment in config.experiments.items():
+        if 'lsun' in name:
+            whole = 'bedroom' in name or name == 'lsun-dog'
+            assert experiment['dataset']['mirror_augment'] != whole
+            assert (experiment['dataset']['expected_images'] > 3_000_000) == whole
+            assert ('--max-images 100000' in create_command(experiment['dataset']['h5_path'])) != whole
