@@ -71,7 +71,7 @@ class Run:
     def own_config(self) -> dict | None:
         """What ``config.txt`` says, in the folder or beside the pickle; None without one."""
         if self.folder:
-            return read_config(self.folder)
+            return config_of(self.folder)
         folder, name = os.path.split(self.path)
         own = config_or_none(folder or '.') if SNAPSHOT_PATTERN.fullmatch(name) else None
         return own if own and 'dataset' in own else None
@@ -176,6 +176,12 @@ class Run:
         return path_of_data(config, own, data_dir)
 
 
+def config_of(folder: str) -> dict:
+    """What ``config.txt`` of a training says; sections that are damaged make it another experiment, not an error."""
+    own = config_or_none(folder)
+    return own if own and 'dataset' in own else read_config(folder)
+
+
 def _is_complete(entry):
     """Whether an entry of ``metrics.jsonl`` has what figures take of it."""
     values = entry['values']
@@ -221,7 +227,7 @@ def recognise(config: ModuleType, argument: str, result_dir: str = 'results', sn
         return Run(locate_network_pkl(run), name, batchnorm=batchnorm)
     folder = locate_run_dir(run, result_dir, is_trained)
     if name is None:
-        own = read_config(folder)
+        own = config_of(folder)
         record = own.get(RECORD)
         name = experiment_called(config, own.get('desc', '')) or experiment_called(
             config, str(record.get('experiment')) if isinstance(record, dict) else '')

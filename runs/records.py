@@ -26,8 +26,8 @@ LARGEST = 1e100                 # Larger numbers count as infinite; integers may
 Values = Annotated[dict[str, Any], MinLen(1)]
 RESULT_TYPES: dict[str, Any] = {    # Of the lines of ``metrics.jsonl``; those of earlier versions have fewer of them.
     'metric': str, 'snapshot': str, 'num_images': Annotated[PositiveInt, Le(10 ** 12)], 'random_seed': Seed,
-    'kimg': NonNegative | None, 'seconds': NonNegative | None, 'values': Values, 'network': str, 'data': str,
-    'weights': str | None, 'training': bool, 'best': bool}
+    'kimg': NonNegative | None, 'seconds': NonNegative | None, 'values': Values, 'network': str | None,
+    'data': str | None,    'weights': str | None, 'training': bool, 'best': bool}
 CONFIG_TYPES: dict[str, Any] = {'desc': str, 'random_seed': Seed, 'metrics': Names}     # All others are dicts.
 
 

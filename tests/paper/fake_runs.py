@@ -4,8 +4,10 @@ import json
 
 import config
 import train
+from common import defaults
 from paper.material import Material, Run
 from training.options import resolve_config
+from training.recorded import CHANGED_DEFAULTS, RECORD
 
 LEVELS = ('128', '64', '32', '16', 'avg')
 KEYS = ('metric', 'snapshot', 'kimg', 'seconds', 'num_images', 'values')
@@ -18,7 +20,7 @@ def fake_run(folder, experiment, results=(), stats=(), overrides=(), snapshots=(
     """
     folder.mkdir()
     chosen = resolve_config(config, experiment, overrides, train.train_gan)
-    (folder / 'config.txt').write_text(repr(chosen))
+    (folder / 'config.txt').write_text(repr({**chosen, RECORD: {CHANGED_DEFAULTS: defaults.CHANGED}}))
     for snapshot in snapshots:
         (folder / f'{snapshot}.pkl').write_bytes(b'')
     lines = [{**dict(zip(KEYS, result, strict=False)), 'random_seed': 1000, **(result[6:] or ({},))[0]}

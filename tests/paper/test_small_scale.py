@@ -1,4 +1,4 @@
-"""reproduce_report: results in the order of training, cells of tables, the part of the modes."""
+"""paper/small_scale.py: results in the order of training, cells of tables, the part of the modes."""
 
 import json
 from types import SimpleNamespace
@@ -37,13 +37,15 @@ def test_a_table_in_markdown():
 
 
 def test_modes_are_those_of_the_last_snapshot(tmp_path):
-    jobs = [SimpleNamespace(name=name, folder=f'{name}-{seed}', part='modes')
-            for name in ('wgan-gp', 'our-norm') for seed in (0, 1)]
-    run_dirs = {job.folder: write_metrics(
-        tmp_path / job.folder, entry('mnist_modes', 2.0, modes_mean=100.0 + 10 * number, KL_mean=2.0),
-        entry('mnist_modes', 1.0, modes_mean=7.0, KL_mean=7.0)) for number, job in enumerate(jobs)}
-    lines = small_scale.modes(jobs, run_dirs, str(tmp_path)).splitlines()
-    assert lines[2:] == ['| wgan-gp | 2 | 105.0 ± 7.1 | 2.00 ± 0.00 |', '| our-norm | 2 | 125.0 ± 7.1 | 2.00 ± 0.00 |']
+    parts = [SimpleNamespace(name=name, folder=f'modes-{name}-{seed}')
+             for name in ('k4-wgan-gp', 'k4-our-norm') for seed in (0, 1)]
+    run_dirs = {part.folder: write_metrics(
+        tmp_path / part.folder, entry('mnist_modes', 2.0, modes_mean=100.0 + 10 * number, KL_mean=2.0),
+        entry('mnist_modes', 1.0, modes_mean=7.0, KL_mean=7.0)) for number, part in enumerate(parts)}
+    lines = small_scale.modes(parts, run_dirs, str(tmp_path)).splitlines()
+    assert lines[2:4] == ['| k4-wgan-gp | 2 | 105.0 ± 7.1 | 2.00 ± 0.00 |',
+                          '| k4-our-norm | 2 | 125.0 ± 7.1 | 2.00 ± 0.00 |']
+    assert lines[7].startswith('| k4: our normalization finds more modes | 2, 2 | 20.0 (') and len(lines) == 8
     # A part whose runs are not finished is left out.
-    small_scale.write(jobs, dict.fromkeys(run_dirs), str(tmp_path / 'report'))
+    small_scale.write(['modes'], parts, dict.fromkeys(run_dirs), str(tmp_path / 'report'))
     assert 'modes' not in (tmp_path / 'report' / 'README.md').read_text()
