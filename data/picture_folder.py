@@ -14,7 +14,7 @@ import numpy as np
 from common.errors import UserError, one_line
 from common.files import AnyPath, check_regular, open_input
 from common.options import short_repr
-from data.archives import ZIP_ERRORS, MemberError, open_archive, read_member
+from data.archives import ZIP_ERRORS, open_archive, read_member
 from data.image_source import one_hot
 from data.pictures import Source, is_image_name, printable
 
@@ -208,8 +208,9 @@ def _zip_file(path):
         archive = open_archive(path)
         members = {member.filename.replace('/', os.sep): member for member in archive.infolist() if not member.is_dir()}
         labels_file = read_member(archive, members[LABELS_FILE], MAX_LABELS_BYTES) if LABELS_FILE in members else None
-    except MemberError as error:
-        raise UserError(f'IMAGE_DIR={path!r}: this .zip file cannot be read ({error}); make it again') from error
+    except ZIP_ERRORS as error:     # MemberError is one; and there are members without a name.
+        raise UserError(f'IMAGE_DIR={path!r}: this .zip file cannot be read ({one_line(error)}); make it '
+                        'again') from error
     labels_file = labels_file and _if_labels(labels_file, f'{path}: {LABELS_FILE}')
     if labels_file is not None:
         del members[LABELS_FILE]

@@ -321,8 +321,10 @@ ZEROS = [bytes(1 << 20)] * 80
     (lambda path: pack(path, a_png=png(), dataset_json=b'[' * 10 ** 5), 'dataset.json: is no JSON file'),
     (lambda path: pack(path, a_png=png(), dataset_json=json.dumps({'labels': [['a.png', 10 ** 9]]}).encode()),
      'dataset.json: has the class 1000000000 for one of 1 images; at most'),
+    (lambda path: path.write_bytes(pack(path, a_png=png()).read_bytes().replace(b'a.png', b'\0.png')),
+     'this .zip file cannot be read'),
     (encrypted, r'a.png \(cannot be read: .*is encrypted'), (spoilt_lzma, r'a.png \(broken: '),
-], ids=['picture', 'labels', 'nested', 'class', 'encrypted', 'lzma'])
+], ids=['picture', 'labels', 'nested', 'class', 'no name', 'encrypted', 'lzma'])
 def test_zip_files(make, message, tmp_path, capsys):
     make(tmp_path / 'a.zip')
     status, _out, err = run_tool(capsys, 'create_from_images', tmp_path / 'a.zip', tmp_path / 'a.h5')
