@@ -36,6 +36,7 @@ from common.console import format_time
 from common.errors import UserError, did_you_mean, exit_status
 from common.files import one_at_a_time
 from common.options import PositiveInt, check_settings, check_value, reading_config
+from metrics import floor
 from paper import campaign, small_scale, studies
 from paper.campaign import Part, Place
 from training import plan
@@ -216,6 +217,17 @@ def make_all(parts: list[Part], place: Place, workers: int) -> list[str]:
     return failures
 
 
+def make_floors(parts: list[Part], place: Place, scale: str) -> None:
+    """The values that perfect networks would have, for each data set; at small scale those of noise, too."""
+    first: dict[str, Part] = {}
+    for part in parts:
+        if campaign.finished_run(part, place.out_dir):
+            first.setdefault(part.experiment['dataset']['h5_path'], part)
+    for part in first.values():
+        for images in (floor.REALS, floor.NOISE)[:2 if scale == 'small' else 1]:
+            campaign.make_floor(part, place, images)
+
+
 def draw(parts: list[Part], place: Place, target: str, scale: str, report_dir: str, engine: list[str]) -> int:
     """Make figures and tables, or the report of the studies, out of the finished runs; return the exit status."""
     done = {part.folder: campaign.finished_run(part, place.out_dir) for part in parts}
@@ -304,6 +316,7 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> int:
         return 128 + stopped.signum
     status = 0
     if args.part is None:
+        make_floors(parts, place, scale)
         status = draw(parts, place, args.target, scale, args.report_dir, engine)
     for failure in failures:
         print(failure, file=sys.stderr)

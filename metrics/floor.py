@@ -1,4 +1,4 @@
-"""Metrics of the reals themselves: the values of a generator that makes nothing but other reals.
+"""Metrics of the reals themselves, the values of a generator that makes nothing but other reals; and of noise.
 
 A distance is measured between two samples without a common image, as large as the paper's, or both half of the data
 set where it is smaller. The other metrics take one sample, or the whole data set.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 import metrics
@@ -18,11 +19,11 @@ from common.errors import UserError
 from common.files import AnyPath
 from data.dataset import Dataset
 from metrics import results
-from metrics.evaluation import Evaluator, check_settings, feed_reals
+from metrics.evaluation import FEED_IMAGES, Evaluator, check_settings, feed_reals
 from metrics.results import Entry
 from runs.records import REALS_NAME, read_entries
 
-REALS = 'reals'         # Stands in for the names of snapshot and network in the entries.
+REALS, NOISE = 'reals', 'noise'     # They stand in for the names of snapshot and network in the entries.
 
 
 def sample_size(name: str, wanted: int, num_reals: int) -> int:
@@ -51,10 +52,19 @@ def sample_size(name: str, wanted: int, num_reals: int) -> int:
     return size
 
 
+def feed_noise(metric: metrics.Meter, shape: tuple[int, ...], num_images: int, random_seed: int) -> list[float]:
+    """Give a metric images (C, H, W) of independent pixels in the place of generated ones; return its values."""
+    random = np.random.RandomState(random_seed)
+    metric.begin('fakes')
+    for begin in range(0, num_images, FEED_IMAGES):
+        metric.feed('fakes', random.randint(256, size=(min(FEED_IMAGES, num_images - begin), *shape), dtype=np.uint8))
+    return metric.end('fakes')
+
+
 def evaluate_reals(run_dir: AnyPath, names: Sequence[str], open_dataset: Callable[[], AbstractContextManager[Dataset]],
                    cache_dir: AnyPath, num_images: int | None = None, random_seed: int = 1000,
-                   **needs: Any) -> list[Entry]:
-    """Evaluate metrics on the reals of a run.
+                   images: str = REALS, **needs: Any) -> list[Entry]:
+    """Evaluate metrics on the reals of a run, or on noise of their size.
 
     Parameters
     ----------
@@ -71,13 +81,15 @@ def evaluate_reals(run_dir: AnyPath, names: Sequence[str], open_dataset: Callabl
         In each sample. Default: as many as of a generator in the paper.
     random_seed : int
         Of the choice of reals.
+    images : {'reals', 'noise'}
+        Noise: independent pixels, all values equally frequent.
     **needs
         inception_weights, classifier, spill_dir: see :func:`metrics.evaluation.evaluate_run`.
 
     Returns
     -------
     list of dict
-        As of :func:`metrics.evaluation.evaluate_run`, with 'reals' as the snapshot; those that were asked for come
+        As of :func:`metrics.evaluation.evaluate_run`, with `images` as the snapshot; those that were asked for come
         last.
 
     Raises
@@ -89,22 +101,24 @@ def evaluate_reals(run_dir: AnyPath, names: Sequence[str], open_dataset: Callabl
     with open_dataset() as dataset:
         evaluator = Evaluator(names, dataset, cache_dir, num_images, random_seed, **needs)
         evaluator.counts = {name: sample_size(name, evaluator.counts[name], dataset.num_images) for name in names}
-        done = [entry for entry in read_entries(run_dir, REALS_NAME) if evaluator.is_done(entry)]
+        done = [entry for entry in read_entries(run_dir, REALS_NAME)
+                if entry.get('snapshot') == images and evaluator.is_done(entry)]
         for name in names:
             if name in {entry['metric'] for entry in done}:
                 continue
             evaluator.prepare([name])
             metric, count = evaluator.made[name], evaluator.counts[name]
-            values = feed_reals(metric, dataset, count, random_seed, 'fakes',
-                                count if 'reals' in metrics.METRICS[name].needs else 0)
-            entry = {**evaluator.key(name, REALS, REALS), 'kimg': None, 'seconds': None,
+            skipped = count if 'reals' in metrics.METRICS[name].needs else 0
+            values = feed_noise(metric, dataset.shape, count, random_seed) if images == NOISE else feed_reals(
+                metric, dataset, count, random_seed, 'fakes', skipped)
+            entry = {**evaluator.key(name, images, images), 'kimg': None, 'seconds': None,
                      'values': dict(zip(metric.names(), values, strict=True)),
                      'evaluated': time.strftime('%Y-%m-%d %H:%M:%S')}
             if not results.is_finite_result(entry['values']):
-                tqdm.write(f'{name} of the reals is not finite and not kept: '
+                tqdm.write(f'{name} of the {images} is not finite and not kept: '
                            f'{results.format_values(entry["values"])}', file=sys.stderr)
                 continue
-            tqdm.write(f'{name:<16} {REALS}  {results.format_values(entry["values"])}')
+            tqdm.write(f'{name:<16} {images}  {results.format_values(entry["values"])}')
             done.append(entry)
             results.update(run_dir, functools.partial(results.merged, new=[entry]), REALS_NAME)
         return results.update(run_dir, lambda before: [

@@ -14,6 +14,7 @@ import theano_env
 from common.errors import UserError
 from common.files import locked
 from metrics import evaluation
+from metrics.floor import REALS, evaluate_reals
 from runs.folder import DONE_FILE, can_go_on, has_begun, is_trained, locate_run_dir
 from runs.records import config_or_none, read_results, read_stats
 from training import experiment
@@ -133,6 +134,16 @@ def missing_data(parts: Iterable[Part], data_dir: str) -> dict[str, str]:
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Making a part.
+
+
+def make_floor(part: Part, place: Place, images: str = REALS) -> None:
+    """Evaluate the metrics of a finished part on its reals, or on noise, see :mod:`metrics.floor`."""
+    run_dir = finished_run(part, place.out_dir)
+    if run_dir and part.metrics:
+        theano_env.configure(place.engine, place.theano_flags, precision=place.precision)
+        evaluate_reals(run_dir, list(part.metrics), lambda: experiment.open_dataset(part.experiment, place.data_dir),
+                       os.path.join(place.data_dir, 'metric-cache'), part.num_images, images=images,
+                       classifier=place.classifier, inception_weights=place.inception_weights)
 
 
 def make_part(part: Part, place: Place, train_gan: Callable) -> None:

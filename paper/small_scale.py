@@ -12,11 +12,12 @@ import numpy as np
 import scipy.stats
 
 from common.files import atomic_write
+from metrics.floor import NOISE, REALS
 from paper.campaign import Part
 from paper.output import markdown_lines, mean_and_deviation, new_figure, text_of
 from paper.studies import STUDIES
 from runs.page import find_phases
-from runs.records import are_finite, read_results, read_stats
+from runs.records import REALS_NAME, are_finite, read_entries, read_results, read_stats
 
 SIGNIFICANT = 0.05      # Largest p of a difference that counts as shown.
 
@@ -30,6 +31,16 @@ def results_of(run_dir: str | os.PathLike, metric: str) -> list[tuple[float, flo
              if entry['metric'] == metric and None not in (entry['kimg'], entry['seconds'])
              and are_finite(entry['values'], ['modes_mean', 'KL_mean'] if metric == 'mnist_modes' else ())]
     return sorted(found, key=lambda row: row[:2])
+
+
+def floors_of(parts: Sequence[Part], run_dirs: RunDirs, metric: str) -> dict[str, dict[str, float]]:
+    """{'reals' or 'noise': {value: number}} of a metric: what perfect networks would have, and none at all."""
+    found = {}
+    for part in parts:
+        for entry in read_entries(str(run_dirs[part.folder]), REALS_NAME):
+            if entry['metric'] == metric and entry.get('values'):
+                found[str(entry.get('snapshot'))] = entry['values']
+    return {name: found[name] for name in (REALS, NOISE) if name in found}
 
 
 def average(values: dict[str, float]) -> float:
@@ -215,6 +226,10 @@ def rows_of_table1(parts: list[Part], run_dirs: RunDirs, report_dir: str, pictur
         columns: Any = np.transpose(distances[name]) if name in distances else [[]] * len(levels)
         rows.append([name, len(distances.get(name, [])), *[mean_std(list(column)) for column in columns],
                      mean_std(similarities.get(name, []), 3)])
+    similarity = floors_of(parts, run_dirs, 'ms_ssim')
+    for name, values in floors_of(parts, run_dirs, 'swd').items():
+        rows.append([name, '', *(f'{values[level]:.1f}' if level in values else '-' for level in levels),
+                     f'{list(similarity[name].values())[0]:.3f}' if name in similarity else '-'])
     averages = {name: [entry[-1] for entry in distances[name]] for name in names if name in distances}
     figure = new_figure(9, 3.6)
     axes = figure.subplots()
@@ -251,6 +266,8 @@ def modes(parts: list[Part], run_dirs: RunDirs, _report_dir: str) -> str:
     names = list(dict.fromkeys(part.name for part in parts))
     rows = [[name, len(found.get(name, [])), mean_std(found.get(name, [])), mean_std(divergences.get(name, []), 2)]
             for name in names]
+    rows += [[name, '', f'{values["modes_mean"]:.1f}', f'{values["KL_mean"]:.2f}']
+             for name, values in floors_of(parts, run_dirs, 'mnist_modes').items()]
     claims = [(f'{size}: {words}', f'{size}-{better}', f'{size}-{worse}') for size in ('k4', 'k2')
               for words, better, worse in (('our normalization finds more modes', 'our-norm', 'wgan-gp'),
                                            ('minibatch stddev finds more', 'mb-stddev', 'our-norm'),
