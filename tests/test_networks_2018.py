@@ -2,6 +2,8 @@
 
 import json
 
+import theano_torch
+
 import lasagne
 import numpy as np
 import pytest
@@ -234,7 +236,9 @@ class LossCase:
             expression = losses.G_loss if key == 'G' else losses.D_loss
             outputs += [expression, losses.fake_scores_out] if key == 'D' else [expression]
             outputs += theano.grad(expression, list(self.nets[key].trainables.values()), disconnected_inputs='ignore')
-        function = theano.function(list(arguments.values()), outputs, on_unused_input='ignore')
+        # TensorFlow summed in float32, as training does.
+        function = theano.function(list(arguments.values()), outputs, on_unused_input='ignore',
+                                   mode=theano_torch.float32_sums(theano.config.mode))
 
         def evaluate(lod, kwargs):
             for net in self.nets.values():

@@ -24,6 +24,7 @@ import train
 import util_scripts
 from common.console import is_logged
 from common.errors import UserError
+from data.hdf5_writer import HDF5Writer
 from tests.helpers import GOLDEN, load_golden
 from training.options import check_options
 
@@ -240,18 +241,20 @@ G.latent_size = 4; num_gpus = 1
 
 
 def test_metrics_of_a_run(capsys):
-    dataset_tool.create_digits('datasets/digits-16x16.h5', resolution=16)
+    labels = np.eye(10, dtype=np.float32)[np.arange(40) % 10]
+    with HDF5Writer('datasets/digits-16x16.h5', 16, 3, labels) as writer:
+        writer.add_images(np.random.RandomState(0).randint(256, size=(40, 3, 16, 16), dtype=np.uint8))
     with open('results/000-cond16/config.txt', 'w', encoding='utf-8') as config_file:
         config_file.write(repr({
             'dataset': {'h5_path': 'digits-16x16.h5', 'mirror_augment': True}, 'G': {'func': 'networks_2018.G_paper'},
             'D': {'func': 'networks_2018.D_paper'}, 'train': {}}))
     training_set, mirrored = misc.load_dataset_for_previous_run(0, shuffle_mb=0)
     with training_set:
-        assert training_set.shape == (1, 16, 16) and mirrored and not training_set.mirror_augment
+        assert training_set.shape == (3, 16, 16) and mirrored and not training_set.mirror_augment
     assert misc.locate_result_subdir(0).endswith('000-cond16')
     entries = util_scripts.evaluate_metrics(0, log='metric.txt', metrics=['msssim'], num_images=4, real_passes=1)
     assert [entry['metric'] for entry in entries] == ['ms_ssim'] and 0 < entries[0]['values']['MS-SSIM'] < 1
     with open('results/000-cond16/metric.txt', encoding='utf-8') as log_file:
         assert log_file.read() in capsys.readouterr().out
-    with pytest.raises(UserError, match='mnist_modes: .* needs 3 with a digit each'):
+    with pytest.raises(UserError, match='classifier: no file of weights is named'):
         util_scripts.calc_mnist_histogram(0, num_images=4)

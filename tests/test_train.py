@@ -365,8 +365,9 @@ def test_the_default_experiment_builds_its_dataset_and_leaves_a_complete_run_fol
     run_dir = tmp_path / 'results' / '000-digits'
     written = {path.name for path in run_dir.iterdir()}
     assert {'log.txt', 'config.txt', 'run.txt', 'reals.png', 'fakes000000.png', 'network-snapshot-000000.pkl',
-            'network-final.pkl', '_training-done.txt', 'stats.jsonl',
-            'training-state-000000052.npz'} == written - {'events.out.tfevents.training'}
+            'network-final.pkl', '_training-done.txt', 'stats.jsonl', 'class-names.json',
+            'training-state-000000012.npz', 'training-state-000000052.npz'
+            } == written - {'events.out.tfevents.training'}
     assert (run_dir / 'log.txt').read_text() in out or out in (run_dir / 'log.txt').read_text()
     stats = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
     assert [row['tick'] for row in stats] == list(range(1, len(stats) + 1))
@@ -440,7 +441,7 @@ def test_dry_run_prints_the_resolved_experiment_and_writes_nothing(folders, tmp_
     (['--set', 'G.func=networks.G_papre'], r"networks.G_papre"),
     (['--set', 'loss.type=wgan'], r"wgan"),
     (['--set', 'dataset.resolution=20'], r'20'),
-    (['--engine', 'fast'], "engine='fast': choose one of"),
+    (['--engine', 'fast'], '--engine fast: choose one of'),
     (['--experiment', 'celebahq-1024'], 'celeba-hq-1024x1024.h5'),
 ])
 def test_a_mistake_is_one_line_and_exit_status_1(argv, message, folders, tmp_path, capsys):

@@ -20,10 +20,10 @@ import reproduce
 import theano_env
 import train
 import util_scripts
-from common.errors import UserError
 from common.files import save_pkl
 from common.objects import import_obj
 from nets.network import Network
+from paper import campaign
 from runs import states
 from tests.helpers import write
 from training import recorded
@@ -130,6 +130,8 @@ def test_functions_in_training_states(run, capsys):
               'seconds': 0.0, 'tick_seconds': 0.0,
               'tick': {'sums': [0.0] * 4, 'counts': [0.0] * 4, 'compile_seconds': 0.0}}
 
+    os.rename(run.networks, run.folder / 'network-snapshot-000000.pkl')     # The training is not at its end.
+
     def resume(message, **changes):
         states.write(str(run.folder / 'training-state-000000000.npz'), states.State({}, {**honest, **changes}))
         before = sorted(os.listdir(run.folder))
@@ -175,12 +177,11 @@ def test_scripts_that_call_no_function_of_a_folder(run, capsys, monkeypatch):
     assert 'label_size=10' in capsys.readouterr().err       # Which the 2018 release has not; not the folder's fault.
     figures.main(['figure3', '--run', str(run.folder), '--out', 'out', *arguments])
     out_dir = run.results / 'small'
-    job = reproduce.growing_jobs()[0]
-    (out_dir / job.folder).mkdir(parents=True)
-    os.rename(run.folder, out_dir / job.folder / '000-digits')
-    (out_dir / job.folder / '000-digits' / '_training-done.txt').touch()
-    with pytest.raises(UserError, match=r"dataset.func: no such option"):
-        reproduce.evaluate_job(job, str(run.data_dir), str(out_dir), 'torch')
+    part = reproduce.parts_of(config, 'figure4', 'small', 1)[0]
+    (out_dir / part.folder).mkdir(parents=True)
+    os.rename(run.folder, out_dir / part.folder / '000-digits')
+    (out_dir / part.folder / '000-digits' / '_training-done.txt').touch()
+    assert campaign.finished_run(part, str(out_dir)) is None, 'a run of other networks'
 
 
 def test_evaluating_makes_no_data_set(run, tmp_path, capsys):

@@ -208,7 +208,7 @@ def test_classes_by_name(fresh_results, tmp_path, capsys):
 @pytest.mark.parametrize('run, kwargs, message', [
     (0, {'classes': [0]}, 'classes: G knows no classes'),
     (3, {'classes': [3]}, 'classes: there is no class 3, G has 0 to 2'),
-    (3, {'classes': [-1]}, 'there is no class -1'),
+    (3, {'classes': [-1]}, r'classes=\[-1\]: must be a list of one or more class numbers from 0'),
     (0, {'seeds': []}, r'seeds=\[\]'),
     (0, {'net': 'D'}, "net='D'"),
     (1, {}, 'run 1: no such run'),

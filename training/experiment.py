@@ -170,7 +170,7 @@ def run_experiment(
                 if ranks.rank == 0 and start.is_new:
                     unused.callback(shutil.rmtree, start.run_dir)       # Nothing has begun.
                 raise
-            if ranks.rank == 0:
+            if ranks.rank == 0 and start.is_new:
                 write_class_names(start.run_dir, training_set.class_names)
             metrics_at_end = final_metrics(experiment, training_set.label_size)
             if start.is_trained:

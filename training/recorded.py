@@ -31,7 +31,7 @@ FUNCTIONS: dict[str, set[str]] = {
     'train': {'train.train_gan'}, 'G': BUILD_FUNCS, 'D': BUILD_FUNCS,
     'create_dataset': {f'dataset_tool.create_{name}' for name in (
         'mnist', 'mnistrgb', 'cifar10', 'cifar100', 'svhn', 'lsun', 'celeba', 'celebahq', 'from_images',
-        'from_tfrecords', 'digits')}}
+        'from_tfrecords', 'digits', 'synthetic')}}
 
 
 class Chosen(NamedTuple):

@@ -491,7 +491,7 @@ def test_a_full_disk_keeps_the_old_labels(tmp_path, monkeypatch):
 
     def full(*_args):
         raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(hdf5_writer.np, 'save', full)
+    monkeypatch.setattr(hdf5_writer, 'write_array', full)
     check_refused(lambda: replace(tmp_path / 'a.h5', labels_of(1), 8), 'No space left')
     monkeypatch.undo()
     assert pair(tmp_path / 'a.h5') == (7, 0) and sorted(os.listdir(tmp_path)) == ['a-labels.npy', 'a.h5']

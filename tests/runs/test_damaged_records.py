@@ -12,7 +12,8 @@ import config
 from common.errors import UserError
 from common.images import save_image
 from metrics import results
-from paper import plots, small_scale, tables
+from paper import curves, small_scale, tables
+from paper.campaign import Part
 from paper.material import Material, recognise
 from runs import folder, page, records
 from tests.runs.test_page import TICKS
@@ -87,7 +88,7 @@ def mutated(content, draw):
 
 def read_all(path, other, out):
     """Call all readers of a run folder: list of the errors, each of one line."""
-    job = small_scale.Job('ablation', 'a', 1, {})
+    part = Part('a', 1, {}, 'ablation-a-seed1')
 
     def figures():
         run = recognise(config, str(path))
@@ -95,8 +96,8 @@ def read_all(path, other, out):
         for make in (tables.table1, tables.table3, tables.table4):
             make(material, make.__name__)
         for name in NUMBERS:
-            run.metric(name), run.last(name)
-        plots.doublings(run.stats())
+            run.result(name), run.series(name), run.values(name)
+        curves.doublings(run.stats())
         material.check_metrics(run, *NUMBERS, all_snapshots=True)
 
     readers = [
@@ -105,10 +106,11 @@ def read_all(path, other, out):
         lambda: recorded.read_folder(str(path)), lambda: records.read_command(str(path)),
         lambda: folder.kimg_of_networks(str(path / 'network-final.pkl')), lambda: folder.is_training(str(path)),
         lambda: results.table(records.read_results(path), NUMBERS), figures,
-        lambda: small_scale.results_of(path, 'swd'), lambda: small_scale.ablation([job], {job.folder: path}, str(out)),
+        lambda: small_scale.results_of(path, 'swd'),
+        lambda: small_scale.ablation([part], {part.folder: str(path)}, str(out)),
         lambda: quality.TrainingMetrics(None, 1, 2, str(path), None, quality.Ranks(), 5000),
         lambda: results.update(path, lambda before: before[1:]), lambda: folder.thin_out(str(path), 1, 1),
-        lambda: recorded.data_dir_of(records.read_config(str(path)).get('run'), config, records.read_config(str(path)))]
+        lambda: recorded.data_dir_of(records.read_config(str(path)).get('run'), 'data', records.read_config(str(path)))]
     errors = []
     for reader in readers:
         try:

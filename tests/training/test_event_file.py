@@ -28,7 +28,7 @@ def test_numbers_and_pictures_of_several_lives_are_in_one_file(tmp_path):
     for step, (name, picture) in enumerate(pictures.items()):
         second.picture(step, name, picture)
     assert pictures['large'].size == (3000, 1500)       # Of the caller; it stays as it is.
-    assert os.listdir(tmp_path) == [os.path.basename(second.path)]
+    assert os.listdir(tmp_path) == [os.path.basename(second.file.path)]
     events = events_of(tmp_path)
     assert [(event.step, event.value) for event in events.Scalars('Gloss')] == [(1000, 0.5), (2000, 0.25)]
     assert [(event.step, event.value) for event in events.Scalars('lod')] == [(1000, 2), (2000, 1)]

@@ -570,7 +570,7 @@ def test_metrics_at_the_end_that_were_interrupted_are_made(alone, tmp_path, monk
     arguments = ['--resume', '0', '--data-dir', str(folder.parent / 'data')]
     before = {path.name: path.read_bytes() for path in run_dir.iterdir() if path.name != 'log.txt'}
 
-    def interrupt(*_args):
+    def interrupt(*_args, **_kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -82,8 +82,8 @@ def stop_with(signum, disk, networks=lambda: None):
     saver = saver_of(disk)
     with StopRequest(SINGLE) as stop:
         os.kill(os.getpid(), signum)
-        assert stop.asked() == signum
-        return saver.save_and_stop(stop, stop.asked(), networks, 1.25)
+        assert stop.asked() == (signum, False)
+        return saver.save_and_stop(stop, signum, networks, 1.25)
 
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if os.name != 'nt' else [])]
@@ -137,7 +137,7 @@ def test_nohup_is_respected():
     try:
         with StopRequest(SINGLE) as stop:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop.asked()
+            assert stop.asked() == (0, False)
     finally:
         signal.signal(signal.SIGHUP, previous)
 
@@ -149,9 +149,9 @@ from training import stopping
 stopping.WATCH_SECONDS = 0.1
 with stopping.ending_with_launcher(SINGLE), stopping.StopRequest(SINGLE) as stop:
     print('ready', flush=True)
-    while not stop.asked():
+    while not stop.signum:
         time.sleep(0.05)
-    print('stopped by', stopping.cause(stop.asked()), flush=True)
+    print('stopped by', stopping.cause(stop.signum), flush=True)
 '''
 LAUNCHER = '''
 import subprocess, sys, time
