@@ -38,9 +38,10 @@ __all__ = ['OutOfMemory', 'UnsupportedOp', 'float32_sums', 'install', 'lower', '
 
 # Rewrites that turn ops which map one to one onto PyTorch into others, or that only serve Theano's own C code:
 # convolutions by GEMM, in-place variants, fusion into generated C loops, calls of a BLAS.
-# `rewrites.shapes` replaces 'ShapeOpt'.
+# `rewrites.shapes` replaces 'ShapeOpt'. 'gpuarray' is a tag: Theano remembers excluded names as taken, and could no
+# longer register a rewrite of such a name when `theano.gpuarray` is imported.
 EXCLUDED_REWRITES = ('conv_opts', 'AbstractConvCheck', 'conv_gemm', 'conv_dnn', 'inplace', 'fusion', 'BlasOpt',
-                     'c_blas', 'blas_opt_inplace', 'gpuarray_opt', 'scan', 'ShapeOpt')
+                     'c_blas', 'blas_opt_inplace', 'gpuarray', 'ShapeOpt')
 
 
 def mode(device: str = 'cpu', precision: str = 'float32', capture: bool = True) -> Any:

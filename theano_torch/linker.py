@@ -6,7 +6,7 @@ import theano_torch.lowerings
 import theano_torch.rewrites  # noqa: F401  (importing these fills the registries)
 from theano_torch import hosts
 from theano_torch.program import Runner
-from theano_torch.registry import is_registered, lower, lower_scalar
+from theano_torch.registry import is_registered, lower, lower_scalar, prepare
 
 import torch
 from theano.gof.link import Container, LocalLinker, map_storage
@@ -61,11 +61,12 @@ class TorchLinker(LocalLinker):
         order = last_destroyers_last(self.schedule(self.fgraph))
         for node in order:
             check_supported(node)
+        prepared = {node: prepare(node.op, node, self) for node in order}
         input_storage, output_storage, storage_map = map_storage(
             self.fgraph, order, input_storage, output_storage, storage_map)
         updated = [var for var in self.fgraph.inputs if var in self.updated_vars]
         runner = Runner(self.fgraph, order, input_storage, output_storage, updated, torch.device(self.device),
-                        PRODUCT_DTYPES[self.precision], self.capture)
+                        PRODUCT_DTYPES[self.precision], self.capture, prepared)
         return (runner,
                 [Container(var, cell) for var, cell in zip(self.fgraph.inputs, input_storage, strict=True)],
                 [Container(var, cell, readonly=True) for var, cell in

@@ -1,6 +1,7 @@
 """The runtime: flat lists of steps, one for each combination of input shapes, and what Theano calls to run them."""
 
 import collections
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -139,13 +140,21 @@ class Runner:
         See `trace.Facts`.
     captures : bool
         Whether programs become CUDA graphs, on devices that have them.
+    prepared : dict
+        Node -> result of `registry.prepare`.
+
+    Attributes
+    ----------
+    gives_copies : bool
+        Whether outputs have memory of their own and are contiguous. Else they may be views of inputs and constants.
     """
 
     need_update_inputs = False      # Tells Theano that the updates are done here.
     allow_gc = True
 
     def __init__(self, fgraph: Any, order: list, input_storage: list, output_storage: list, updated: list,
-                 device: torch.device, product_dtype: torch.dtype, captures: bool) -> None:
+                 device: torch.device, product_dtype: torch.dtype, captures: bool, prepared: dict) -> None:
+        self.prepared, self.gives_copies = prepared, True
         self.fgraph, self.order, self.device, self.product_dtype = fgraph, order, device, product_dtype
         self.input_storage, self.output_storage = input_storage, output_storage
         self.storage_map = dict(zip(fgraph.inputs + fgraph.outputs, input_storage + output_storage, strict=True))
@@ -211,13 +220,21 @@ class Runner:
             self.programs.popitem(last=False)
         return program(inputs) if computed is None else computed
 
+    def max_steps(self) -> float:
+        """The largest number of steps of the programs made so far; infinite if not all calls run the same ones."""
+        programs = [getattr(program, 'program', program) for kept in self.programs.values() for program in kept]
+        return max((sum(len(part.steps) for part in program.parts) if program.is_fixed else math.inf
+                    for program in programs), default=0)
+
     def make_program(self, inputs: list) -> tuple[AnyProgram, list | None]:
         """A program for inputs of these shapes, and the outputs, or None if the program has yet to compute them."""
-        tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.scheduler)
+        tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.scheduler,
+                        self.prepared)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
-        copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs, self.in_place)
+        copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs,
+                         self.in_place) if self.gives_copies else []
         program = assemble(tracer, self.fgraph.inputs, self.on_host, self.fgraph.outputs, self.in_place,
-                           None if tracer.is_dynamic else copied)
+                           None if tracer.is_dynamic and self.gives_copies else copied)
         made: AnyProgram = program
         if self.graphs is not None and capture.can_be_captured(program):
             made = capture.CapturedProgram(program, self.device_cells, self.num_returned, self.graphs)

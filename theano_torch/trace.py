@@ -41,12 +41,14 @@ class Facts:
         The type in which convolutions and matrix products of float32 compute.
     statics : dict
         Variable -> value on the host. Constants are static, too, but not in here.
+    prepared : dict
+        Node -> result of `registry.prepare`.
     shapes : dict
         Variable -> shape, a tuple.
     """
 
-    def __init__(self, device: torch.device, product_dtype: torch.dtype) -> None:
-        self.device, self.product_dtype = device, product_dtype
+    def __init__(self, device: torch.device, product_dtype: torch.dtype, prepared: dict) -> None:
+        self.device, self.product_dtype, self.prepared = device, product_dtype, prepared
         self.statics: dict = {}
         self.shapes: dict = {}
 
@@ -84,6 +86,18 @@ class Build:
         """The type in which a convolution or matrix product computes if its result has the type `dtype`."""
         return self.facts.product_dtype if dtype == torch.float32 else dtype
 
+    def prepared(self, node: Any) -> Any:
+        """What `registry.prepare` has made for `node`."""
+        return self.facts.prepared[node]
+
+    def expect_length(self, var: Any, length: int) -> None:
+        """To be called where the first dimension of the output `var` is known to become `length`.
+
+        It saves computing an output that does not fit this program.
+        """
+        if self.facts.shapes.get(var, (length,))[0] != length:
+            raise WrongShapes
+
     def shape(self, var: Any) -> tuple[int, ...]:
         """Shape of `var`. It holds for all calls of this program."""
         return self.facts.shapes[var]
@@ -118,6 +132,8 @@ class Tracer:
     product_dtype : torch.dtype
         See `Facts`.
     scheduler : scheduler.Scheduler
+    prepared : dict
+        See `Facts`.
 
     Attributes
     ----------
@@ -126,9 +142,9 @@ class Tracer:
     """
 
     def __init__(self, order: list, constants: dict, device: torch.device, product_dtype: torch.dtype,
-                 scheduler: Scheduler) -> None:
+                 scheduler: Scheduler, prepared: dict) -> None:
         self.order, self.constants = order, constants
-        self.facts = Facts(device, product_dtype)
+        self.facts = Facts(device, product_dtype, prepared)
         self.schedule = scheduler.new_schedule(self.facts.shapes)
         self.static_tensors: dict = {}      # static variable -> its value as a tensor
         self.values: dict = {}      # (variable, is_host) -> value in this call
