@@ -105,7 +105,7 @@ def _restore_build_modules() -> None:
         _stub('imp')
 
 
-class _ScanImports(importlib.machinery.PathFinder):
+class _ScanImports:
     """Finds a module that `theano.scan` imports and that imports two others which are gone.
 
     Newer setuptools lack `pkg_resources`, newer NumPys `numpy.linalg.linalg`. Both are stood in for during that import.
@@ -115,7 +115,7 @@ class _ScanImports(importlib.machinery.PathFinder):
     def find_spec(cls, fullname, path=None, target=None):
         if fullname != 'theano.gpuarray.linalg':
             return None
-        spec = super().find_spec(fullname, path, target)
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None:
             spec.loader = _WithStandIns(fullname, spec.origin)
         return spec
