@@ -37,10 +37,14 @@ class Program:
         Which outputs have to be copied, because they share memory with something else. None: find out in each call.
     is_fixed : bool
         Whether all steps are the same in every call, and everything is on the device.
+    shapes : dict
+        Node -> shapes of its outputs, where these may depend on values. The program fits no others.
     """
 
     def __init__(self, parts: list[Part], initial: list, input_slots: list[int], output_slots: list[int],
-                 in_place: list[int | None], copied: list[int] | None, is_fixed: bool) -> None:
+                 in_place: list[int | None], copied: list[int] | None, is_fixed: bool,
+                 shapes: dict) -> None:
+        self.shapes = shapes
         self.parts, self.initial, self.in_place, self.copied = parts, initial, in_place, copied
         self.input_slots, self.output_slots, self.is_fixed = input_slots, output_slots, is_fixed
 
@@ -48,6 +52,10 @@ class Program:
     def nodes(self) -> list:
         """Theano's nodes behind the steps."""
         return [step.node for part in self.parts for step in part.steps if step.node is not None]
+
+    def fits(self, found: dict) -> bool:
+        """Whether the program may fit a call in which nodes have outputs of the shapes `found`."""
+        return all(self.shapes.get(node, shapes) == shapes for node, shapes in found.items())
 
     def __call__(self, inputs: Sequence) -> list:
         values = self.initial.copy()
@@ -62,6 +70,11 @@ class Program:
 
 
 AnyProgram = Program | capture.CapturedProgram
+
+
+def plain(program: AnyProgram) -> Program:
+    """The program itself of one that may be captured."""
+    return program.program if isinstance(program, capture.CapturedProgram) else program
 
 
 def copy_outputs(outputs: list, copied: Sequence[int]) -> None:
@@ -111,7 +124,7 @@ def assemble(tracer: Tracer, inputs: Sequence, on_host: Sequence[bool], outputs:
     keys = [key for step in traced for key in (*step.sources, *step.targets) if not tracer.facts.is_static(key[0])]
     is_fixed = not tracer.is_dynamic and not any(on_host) and not any(is_host for _, is_host in keys + output_keys)
     parts = tracer.schedule.parts(traced, steps, output_slots)
-    return Program(parts, initial, input_slots, output_slots, in_place, copied, is_fixed)
+    return Program(parts, initial, input_slots, output_slots, in_place, copied, is_fixed, tracer.checked_shapes)
 
 
 def needed_steps(steps: Sequence[TracedStep], wanted: Sequence[tuple]) -> list[TracedStep]:
@@ -205,10 +218,14 @@ class Runner:
         signature = tuple(getattr(value, 'shape', None) for value in inputs)
         programs = self.programs.setdefault(signature, [])
         self.programs.move_to_end(signature)
+        found: dict = {}
         for index, program in enumerate(programs):
+            if not plain(program).fits(found):
+                continue
             try:
                 outputs = program(inputs)
-            except WrongShapes:
+            except WrongShapes as error:
+                found.update(error.found)
                 continue
             if index:
                 programs.insert(0, programs.pop(index))
@@ -222,7 +239,7 @@ class Runner:
 
     def max_steps(self) -> float:
         """The largest number of steps of the programs made so far; infinite if not all calls run the same ones."""
-        programs = [getattr(program, 'program', program) for kept in self.programs.values() for program in kept]
+        programs = [plain(program) for kept in self.programs.values() for program in kept]
         return max((sum(len(part.steps) for part in program.parts) if program.is_fixed else math.inf
                     for program in programs), default=0)
 

@@ -148,6 +148,7 @@ class Tracer:
         self.schedule = scheduler.new_schedule(self.facts.shapes)
         self.static_tensors: dict = {}      # static variable -> its value as a tensor
         self.values: dict = {}      # (variable, is_host) -> value in this call
+        self.checked_shapes: dict = {}      # node whose output shapes may depend on values -> these shapes
         self.is_dynamic = False     # Whether values may change what a step does, or whether its result is a view.
         self.destroyed = {alias_root(node.inputs[index]) for node in order
                           for indices in getattr(node.op, 'destroy_map', {}).values() for index in indices}
@@ -256,7 +257,7 @@ class Tracer:
             for var, value in zip(node.outputs, results, strict=True):
                 self.facts.set_static(var, value)
             return
-        function = checked(function, [getattr(value, 'shape', None) for value in results], is_single=False)
+        function = self.checked(node, function, results, is_single=False)
         sources, targets = ([(var, True) for var in variables] for variables in (node.inputs, node.outputs))
         self.schedule.add(TracedStep(function, sources, targets, node, is_single=False))
         for var, value in zip(node.outputs, results, strict=True):
@@ -287,12 +288,24 @@ class Tracer:
             function = cloned(function)
         if asked or build.varying:
             self.is_dynamic = True
-            function = checked(function, [getattr(value, 'shape', None) for value in values], is_single)
+            function = self.checked(node, function, values, is_single)
         build.live = {}         # Lowerings that keep `build` must not keep this call's tensors.
         targets = [(var, hosts.is_host_type(var)) for var in node.outputs]
         self.schedule.add(TracedStep(function, sources, targets, node, is_single))
         for var, value in zip(node.outputs, values, strict=True):
             self.put(var, hosts.is_host_type(var), value)
+
+    def checked(self, node: Any, function: Callable, values: Sequence, is_single: bool) -> Callable:
+        """`function` of `node`, but it raises `WrongShapes` if its outputs have not the shapes of `values`."""
+        self.checked_shapes[node] = shapes = [shape_of(value) for value in values]
+
+        def run(*arguments: Any) -> Any:
+            results = function(*arguments)
+            found = [shape_of(value) for value in ((results,) if is_single else results)]
+            if found != shapes:
+                raise WrongShapes({node: found})
+            return results
+        return run
 
     def is_hidden_view(self, node: Any, build: Build, arguments: Sequence, results: Any) -> bool:
         """Whether `results` may lie in memory that a later step destroys, while for Theano they are new tensors."""
@@ -323,17 +336,9 @@ def lowered(node: Any, build: Build) -> tuple[Callable, Sequence]:
     return result if isinstance(result, tuple) else (result, node.inputs)
 
 
-def checked(function: Callable, shapes: Sequence[tuple[int, ...] | None], is_single: bool) -> Callable:
-    """`function`, but it raises `WrongShapes` if its output shapes are not `shapes`."""
-    shapes = [None if shape is None else tuple(shape) for shape in shapes]
-
-    def run(*arguments: Any) -> Any:
-        results = function(*arguments)
-        for value, shape in zip((results,) if is_single else results, shapes, strict=True):
-            if shape is not None and tuple(value.shape) != shape:
-                raise WrongShapes
-        return results
-    return run
+def shape_of(value: Any) -> tuple[int, ...] | None:
+    """The shape of a tensor or an ndarray; None for other values."""
+    return tuple(value.shape) if hasattr(value, 'shape') else None
 
 
 class Dynamic:

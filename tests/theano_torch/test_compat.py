@@ -24,7 +24,9 @@ for name in hidden:
          'assert (compat.theano, compat.T, compat.lasagne) == (theano, theano.tensor, lasagne)'),
     (['torch'], 'import theano_torch; theano_torch.lower.register(int)(theano_torch.on_host)'),
     (['lasagne'], 'from theano_torch.compat import T, lasagne, theano; assert lasagne is None; T.exp(T.fvector())'),
-], ids=['all', 'without PyTorch', 'without Lasagne'])
+    (['numpy.linalg.linalg'], 'import sys, theano_torch, theano.gpuarray; '
+                              'assert not {"pkg_resources", "numpy.linalg.linalg"} & sys.modules.keys()'),
+], ids=['all', 'without PyTorch', 'without Lasagne', 'for scan'])
 def test_theano_can_be_imported(hidden, code):
     done = subprocess.run([sys.executable, '-c', HIDE + code, *hidden], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')

@@ -164,9 +164,11 @@ def fitted(value: Tensor, shape: Sequence[int] | None) -> tuple[Tensor, Sequence
     """(`value` in the shape of its row, that shape); None: any shape fits."""
     if shape is None:
         return value, value.shape
-    if torch.broadcast_shapes(value.shape, shape) != tuple(shape):
-        raise ValueError(f'An output of the scan has changed shape, from {tuple(shape)} to {tuple(value.shape)}')
-    return value.expand(shape), shape
+    try:
+        return value.expand(shape), shape
+    except RuntimeError:
+        raise ValueError(f'An output of the scan has changed shape, from {tuple(shape)} to {tuple(value.shape)}'
+                         ) from None
 
 
 def stacked(rows: list, kept: list) -> Tensor:
