@@ -1,8 +1,5 @@
 """Loops: `theano.scan` on PyTorch against loops in NumPy, and gradients against differences or formulas."""
 
-import subprocess
-import sys
-
 import theano_torch
 
 import lasagne
@@ -13,7 +10,6 @@ import theano.tensor as T
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 from theano.scan_module.scan_utils import until
 
-from tests.helpers import ROOT
 from tests.theano_torch.helpers import TORCH, numbers
 
 
@@ -194,7 +190,7 @@ def differences(run, value, eps=1e-6):
     return result
 
 
-@pytest.mark.parametrize('taps', [[-1], [-2, -1], [-3, -1]], ids=str)
+@pytest.mark.parametrize('taps', [[-1], [-3, -1]], ids=str)
 def test_gradients(taps):
     x, w, h0 = T.dmatrix(), T.dmatrix(), T.dmatrix()
 
@@ -353,14 +349,6 @@ def test_nothing_shares_memory_with_arguments_or_constants():
     second += 1
     close(run(values)[1], [numbers(3)] * 3)
     np.testing.assert_array_equal(values, numbers(3))
-
-
-def test_gpuarray_can_be_imported_after_a_function_was_compiled():
-    code = ("import theano_torch, theano, theano.tensor as T; x = T.fvector(); "
-            "theano.function([x], x + 1, mode=theano_torch.mode()); y, _ = theano.scan(lambda a: a * 2, outputs_info=x, n_steps=2); "
-            "print(theano.function([x], y[1], mode=theano_torch.mode())([1, 2]))")
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ('[4. 8.]\n', '')
 
 
 def test_theanos_own_engine(python_mode):

@@ -53,14 +53,14 @@ def _(op, node, build):
     def uniform(rstate: Tensor) -> tuple[Tensor, Tensor]:
         rstate = rstate.clone()
         samples = torch.empty(count, dtype=torch.float64, device=rstate.device)
-        state = rstate[:count].T.double().contiguous().unbind(0)
+        state: Sequence[Tensor] = rstate[:count].T.double().contiguous().unbind(0)
         for first in range(0, count, streams):
             used = min(count - first, streams)
             if used < len(state[0]):        # The last streams are done.
-                rstate[:len(state[0])] = torch.stack(state, dim=1)
+                rstate[:len(state[0])] = torch.stack(list(state), dim=1)
                 state = [part[:used] for part in state]
             state = step(state, samples[first:first + used])
-        rstate[:len(state[0])] = torch.stack(state, dim=1)
+        rstate[:len(state[0])] = torch.stack(list(state), dim=1)
         samples.sub_((samples / M1).ceil_(), alpha=M1).add_(M1)
         if name == 'float16':
             samples = (samples.long() & 0x7fff) + 1

@@ -31,9 +31,8 @@ def _(op, node, linker):
     mode = theano_torch.mode(linker.device, linker.precision, capture=False)
     if getattr(op.mode_instance.linker, 'runs_on_torch', False):
         mode = Mode(mode.linker, op.mode_instance.provided_optimizer)
-    function = theano.function([In(var, borrow=True) for var in op.inputs], [Out(var, borrow=True) for var in op.outputs],
-                               mode=mode, on_unused_input='ignore', name=op.name)
-    runner = function.fn
+    inputs, outputs = [In(var, borrow=True) for var in op.inputs], [Out(var, borrow=True) for var in op.outputs]
+    runner = theano.function(inputs, outputs, mode=mode, on_unused_input='ignore', name=op.name).fn
     runner.gives_copies = False
     states = {*op.inner_mitmot(op.inputs), *op.inner_mitsot(op.inputs), *op.inner_sitsot(op.inputs),
               *op.inner_shared(op.inputs)}
