@@ -220,7 +220,7 @@ class Runner:
         self.programs.move_to_end(signature)
         found: dict = {}
         for index, program in enumerate(programs):
-            if not plain(program).fits(found):
+            if found and not plain(program).fits(found):
                 continue
             try:
                 outputs = program(inputs)
