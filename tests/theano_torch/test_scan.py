@@ -1,6 +1,7 @@
 """Loops: `theano.scan` on PyTorch against loops in NumPy, and gradients against differences or formulas."""
 
 import theano_torch
+from theano_torch.shared import DeviceConstructor
 
 import lasagne
 import numpy as np
@@ -10,7 +11,7 @@ import theano.tensor as T
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 from theano.scan_module.scan_utils import until
 
-from tests.theano_torch.helpers import TORCH, numbers
+from tests.theano_torch.helpers import TORCH, Graphs, numbers
 
 
 def function(inputs, outputs, **options):
@@ -349,6 +350,36 @@ def test_nothing_shares_memory_with_arguments_or_constants():
     second += 1
     close(run(values)[1], [numbers(3)] * 3)
     np.testing.assert_array_equal(values, numbers(3))
+
+
+def test_a_mode_that_watches_sees_the_steps():
+    seen = []
+    mode = theano.compile.MonitorMode(post_func=lambda index, node, run: seen.append(run.outputs[0][0].max()))
+    x = T.fvector()
+    y, _ = theano.scan(lambda h: h * x, outputs_info=T.ones_like(x), n_steps=3, mode=mode)
+    run = function([x], y[-1])
+    for _ in range(2):
+        seen.clear()
+        close(run(np.array([1, 2], 'f')), [1, 8])
+        assert seen == [2, 4, 8]
+
+
+@pytest.mark.parametrize('is_fixed', [True, False], ids=['fixed', 'until'])
+def test_loops_become_cuda_graphs_with_their_functions(is_fixed):
+    """With a stand-in for CUDA."""
+    x, w = T.fmatrix(), DeviceConstructor('cpu')(np.eye(2, dtype='f'))
+    h, _ = theano.scan(lambda row, h: T.dot(h, w) + row if is_fixed else (T.dot(h, w) + row, until(h[0] > 99)),
+                       sequences=x, outputs_info=T.zeros(2))
+    run = function([x], h, updates=[(w, 2 * w)])
+    run.fn.graphs = Graphs()
+    for call in range(6):
+        values, state = numbers(3, 2, seed=call), np.zeros(2)
+        expected = []
+        for row in values:
+            state = state * 2 ** call + row
+            expected.append(state)
+        close(run(values), expected)
+    assert run.fn.graphs.recordings == is_fixed
 
 
 def test_theanos_own_engine(python_mode):

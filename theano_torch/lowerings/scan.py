@@ -4,11 +4,13 @@ What an output of the inner function was in each step is kept in a list and beco
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import theano_torch
-from theano_torch.convert import to_numpy
+from theano_torch import hosts
+from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.program import Runner
 from theano_torch.registry import lower, prepare
 
@@ -25,7 +27,9 @@ MAX_RECORDED = 20000    # Steps of inner programs in one CUDA graph.
 
 @prepare.register(Scan)
 def _(op, node, linker):
-    """Compile the inner function with the same linker; returns its `Runner`."""
+    """Compile the inner function with the same linker; returns its `Runner`, or a `WatchedLoop`."""
+    if op.mode is not None and type(op.mode_instance) is not Mode:
+        return WatchedLoop(op, node)
     op.validate_inner_graph()
     # Recorded are functions as a whole, with all steps of their loops.
     mode = theano_torch.mode(linker.device, linker.precision, capture=False)
@@ -159,6 +163,29 @@ class Loop:
         return kept, shared, step
 
 
+class WatchedLoop:
+    """Theano's own loop, on the host, for a scan that was given a mode which watches what its steps compute.
+
+    Such are MonitorMode, NanGuardMode and DebugMode.
+    """
+
+    def __init__(self, op: Scan, node: Any) -> None:
+        self.node = node
+        self.cells: dict = {var: [None] for var in node.inputs + node.outputs}
+        self.thunk = op.make_thunk(node, self.cells, {var: [True] for var in self.cells}, [], impl='py')
+
+    def __call__(self, device: torch.device, *arguments: Any) -> Any:
+        for var, value in zip(self.node.inputs, arguments, strict=True):
+            self.cells[var][0] = hosts.as_host(var, value)
+        for var in self.node.outputs:
+            self.cells[var][0] = None
+        self.thunk()
+        values = [hosts.as_host(var, self.cells[var][0]) for var in self.node.outputs]
+        results = tuple(value if hosts.is_host_type(var) else from_numpy(value.copy(), device)
+                        for var, value in zip(self.node.outputs, values, strict=True))
+        return results if len(results) > 1 else results[0]
+
+
 def fitted(value: Tensor, shape: Sequence[int] | None) -> tuple[Tensor, Sequence[int]]:
     """(`value` in the shape of its row, that shape); None: any shape fits."""
     if shape is None:
@@ -180,6 +207,9 @@ def stacked(rows: list, kept: list) -> Tensor:
 @lower.register(Scan)
 def _(op, node, build):
     runner = build.prepared(node)
+    if isinstance(runner, WatchedLoop):
+        build.varying = True
+        return functools.partial(runner, build.device)
     num_steps = int(build.host(node.inputs[0]))
     check_steps(op, node, build, num_steps)
     initial = [*op.outer_mitmot(node), *op.outer_mitsot(node), *op.outer_sitsot(node)]
