@@ -31,7 +31,7 @@ def _(op, node, linker):
     if op.mode is not None and type(op.mode_instance) is not Mode:
         return WatchedLoop(op, node)
     op.validate_inner_graph()
-    # Recorded are functions as a whole, with all steps of their loops.
+    # A CUDA graph holds a whole function, with all steps of its loops.
     mode = theano_torch.mode(linker.device, linker.precision, capture=False)
     if getattr(op.mode_instance.linker, 'runs_on_torch', False):
         mode = Mode(mode.linker, op.mode_instance.provided_optimizer)
@@ -141,6 +141,7 @@ class Loop:
         outputs, step, as_while = self.outputs, 0, self.op.as_while
         kept = [output.initial_rows(initial[index] if output.is_state else None)
                 for index, output in enumerate(outputs)]
+        large: set[int] = set()     # Outputs that are small parts of something larger, which should not be kept.
         shapes = [initial[index].shape[1:] if output.is_state else None for index, output in enumerate(outputs)]
         is_going_on = True
         while is_going_on and step < self.num_steps:
@@ -156,7 +157,9 @@ class Loop:
                     value = next(values)
                     if value.shape != shapes[index]:
                         value, shapes[index] = fitted(value, shapes[index])
-                    kept[index][position + target] = value
+                    if step == 0 and value.untyped_storage().nbytes() > 2 * value.nbytes:
+                        large.add(index)
+                    kept[index][position + target] = value.clone() if index in large else value
             shared = [next(values) for _ in shared]
             is_going_on = not (as_while and bool(next(values)))
             step += 1
