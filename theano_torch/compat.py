@@ -133,8 +133,8 @@ class _WithStandIns(importlib.machinery.SourceFileLoader):
 def _restore_scan() -> None:
     """Let `theano.scan` be imported, and Theano's own engines run it with the loop in Python.
 
-    The loop in C is a file that Cython generated in 2018, for the Pythons of then. It does not compile with those of now,
-    and Theano falls back to Python only where there is no compiler.
+    The loop in C is a file that Cython generated in 2018, for the Pythons of then. It does not compile with today's.
+    Theano takes its loop in Python instead only where there is no compiler.
     """
     sys.meta_path.insert(0, _ScanImports)
     sys.modules['theano.scan_module.scan_perform_ext'] = None   # type: ignore[assignment]  # Importing it fails.

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import theano_torch.lowerings
-import theano_torch.rewrites  # noqa: F401  (importing these fills the registries)
-from theano_torch import hosts
+import theano_torch.lowerings  # noqa: F401  (importing it fills the registries)
+from theano_torch import hosts, rewrites
 from theano_torch.program import Runner
 from theano_torch.registry import is_registered, lower, lower_scalar, prepare
 
 import torch
+from theano.compile.mode import Mode
 from theano.gof.link import Container, LocalLinker, map_storage
 from theano.scalar import Composite
 from theano.tensor import Elemwise
@@ -54,6 +54,10 @@ class TorchLinker(LocalLinker):
     def clone(self, allow_gc: bool | None = None) -> 'TorchLinker':
         """A linker with the same settings, without a graph."""
         return type(self)(self.device, self.precision, self.capture)
+
+    def mode(self) -> Mode:
+        """The mode whose functions this linker links."""
+        return Mode(self, 'fast_run').including('torch').excluding(*rewrites.EXCLUDED)
 
     def make_all(self, input_storage: list | None = None, output_storage: list | None = None,
                  storage_map: dict | None = None) -> tuple:

@@ -8,7 +8,6 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-import theano_torch
 from theano_torch import hosts
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.program import Runner
@@ -32,7 +31,7 @@ def _(op, node, linker):
         return WatchedLoop(op, node)
     op.validate_inner_graph()
     # A CUDA graph holds a whole function, with all steps of its loops.
-    mode = theano_torch.mode(linker.device, linker.precision, capture=False)
+    mode = type(linker)(linker.device, linker.precision, capture=False).mode()
     if getattr(op.mode_instance.linker, 'runs_on_torch', False):
         mode = Mode(mode.linker, op.mode_instance.provided_optimizer)
     inputs, outputs = [In(var, borrow=True) for var in op.inputs], [Out(var, borrow=True) for var in op.outputs]
