@@ -1,7 +1,7 @@
 """Theano's MRG31k3p random streams (L'Ecuyer and Touzin 2000), bit for bit, and NumPy's generators on the host."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from theano_torch.convert import torch_dtype
 from theano_torch.registry import lower, on_host
@@ -26,18 +26,37 @@ def remainder(value: Tensor, modulus: int) -> Tensor:
     return value.sub_(quotient, alpha=modulus)
 
 
-def step(state: Sequence[Tensor], differences: Tensor) -> list[Tensor]:
-    """One step of every stream; returns the new state.
+def step(state: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """One step of every stream. Returns the new state and samples in 1 ... 2^31 - 1.
 
-    `state` is six tensors of whole numbers below `M1` or `M2` in float64, in which everything here is exact and fast.
-    `differences` receives the samples, from 1 - `M2` on: those below 1 lack `M1`.
+    All are whole numbers in float64, in which everything here is exact and fast; the six tensors of `state` are below
+    `M1` and `M2`.
     """
     x11, x12, x13, x21, x22, x23 = state
     first = (x12 * 2. ** 22).sub_((x12 * 2. ** -9).floor_(), alpha=M1)      # Modulo M1, below 2^32.
     first = remainder(first.add_(x13, alpha=129), M1)
     second = remainder((x21 * 2. ** 15).add_(x23, alpha=2 ** 15 + 1), M2)
-    torch.sub(first, second, out=differences)
-    return [first, x11, x12, second, x21, x22]
+    difference = first - second
+    samples = difference.sub_((difference / M1).ceil_(), alpha=M1).add_(M1)     # The ceiling is 0 or 1.
+    return [first, x11, x12, second, x21, x22], samples
+
+
+def stepped(count: int, streams: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """A function of the streams' states, int32 (streams, 6), that gives their new states and `count` samples."""
+    def run(rstate: Tensor) -> tuple[Tensor, Tensor]:
+        rstate = rstate.clone()
+        state: Sequence[Tensor] = rstate[:count].T.double().contiguous().unbind(0)
+        samples = []
+        for first in range(0, count, streams):
+            used = min(count - first, streams)
+            if used < len(state[0]):        # The last streams are done.
+                rstate[:len(state[0])] = torch.stack(list(state), dim=1)
+                state = [part[:used] for part in state]
+            state, sample = step(state)
+            samples.append(sample)
+        rstate[:len(state[0])] = torch.stack(list(state), dim=1)
+        return rstate, torch.cat(samples) if samples else torch.empty(0, dtype=torch.float64, device=rstate.device)
+    return run
 
 
 @lower.register(rng_mrg.mrg_uniform)
@@ -50,19 +69,11 @@ def _(op, node, build):
     name = op.output_type.dtype
     norm = torch.tensor(NORM[name], dtype=torch_dtype(name), device=build.device)
 
+    draw = stepped(count, streams)
+
     def uniform(rstate: Tensor) -> tuple[Tensor, Tensor]:
-        rstate = rstate.clone()
-        samples = torch.empty(count, dtype=torch.float64, device=rstate.device)
-        state: Sequence[Tensor] = rstate[:count].T.double().contiguous().unbind(0)
-        for first in range(0, count, streams):
-            used = min(count - first, streams)
-            if used < len(state[0]):        # The last streams are done.
-                rstate[:len(state[0])] = torch.stack(list(state), dim=1)
-                state = [part[:used] for part in state]
-            state = step(state, samples[first:first + used])
-        rstate[:len(state[0])] = torch.stack(list(state), dim=1)
-        samples.sub_((samples / M1).ceil_(), alpha=M1).add_(M1)
+        rstate, values = draw(rstate)
         if name == 'float16':
-            samples = (samples.long() & 0x7fff) + 1
-        return rstate, (samples.to(norm.dtype) * norm).reshape(shape)
+            values = (values.long() & 0x7fff) + 1
+        return rstate, (values.to(norm.dtype) * norm).reshape(shape)
     return uniform, node.inputs[:1]
