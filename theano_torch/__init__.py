@@ -36,21 +36,13 @@ from theano_torch.registry import FLOAT32_SUMS, UnsupportedOp, lower, lower_acti
 __all__ = ['OutOfMemory', 'UnsupportedOp', 'float32_sums', 'install', 'lower', 'lower_activation', 'lower_scalar',
            'mode', 'on_host']
 
-# Rewrites that turn ops which map one to one onto PyTorch into others, or that only serve Theano's own C code:
-# convolutions by GEMM, in-place variants, fusion into generated C loops, calls of a BLAS.
-# `rewrites.shapes` replaces 'ShapeOpt'.
-EXCLUDED_REWRITES = ('conv_opts', 'AbstractConvCheck', 'conv_gemm', 'conv_dnn', 'inplace', 'fusion', 'BlasOpt',
-                     'c_blas', 'blas_opt_inplace', 'gpuarray_opt', 'scan', 'ShapeOpt')
-
-
 def mode(device: str = 'cpu', precision: str = 'float32', capture: bool = True) -> Any:
     """A Theano mode whose functions run on the torch device `device`, for ``theano.function(..., mode=...)``.
 
     `precision` and `capture` are those of :func:`install`, which alone switches TF32 on and off.
     """
     from theano_torch.linker import TorchLinker
-    return theano.compile.Mode(TorchLinker(device, precision, capture), 'fast_run').including('torch').excluding(
-        *EXCLUDED_REWRITES)
+    return TorchLinker(device, precision, capture).mode()
 
 
 def float32_sums(mode: Any) -> Any:

@@ -13,6 +13,7 @@ Lasagne is optional: without it, `lasagne` is None.
 
 import configparser
 import contextlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import logging
@@ -102,6 +103,41 @@ def _restore_build_modules() -> None:
               get_python_version=sysconfig.get_python_version)
     if importlib.util.find_spec('imp') is None:
         _stub('imp')
+
+
+class _ScanImports:
+    """Finds a module that `theano.scan` imports and that imports two others which are gone.
+
+    Newer setuptools lack `pkg_resources`, newer NumPys `numpy.linalg.linalg`. Both are stood in for during that import.
+    """
+
+    @classmethod
+    def find_spec(cls, fullname, path=None, target=None):
+        if fullname != 'theano.gpuarray.linalg':
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None:
+            spec.loader = _WithStandIns(fullname, spec.origin)
+        return spec
+
+
+class _WithStandIns(importlib.machinery.SourceFileLoader):
+    """Imports a module that takes an exception from each of two modules."""
+
+    def exec_module(self, module):
+        with _temporary_stub('pkg_resources', DistributionNotFound=importlib.metadata.PackageNotFoundError), \
+                _temporary_stub('numpy.linalg.linalg', LinAlgError=np.linalg.LinAlgError):
+            super().exec_module(module)
+
+
+def _restore_scan() -> None:
+    """Let `theano.scan` be imported, and Theano's own engines run it with the loop in Python.
+
+    The loop in C is a file that Cython generated in 2018, for the Pythons of then. It does not compile with today's.
+    Theano takes its loop in Python instead only where there is no compiler.
+    """
+    sys.meta_path.insert(0, _ScanImports)
+    sys.modules['theano.scan_module.scan_perform_ext'] = None   # type: ignore[assignment]  # Importing it fails.
 
 
 def _user_device() -> str | None:
@@ -287,6 +323,7 @@ def _import_theano() -> tuple[types.ModuleType, types.ModuleType | None]:
         import theano.tensor.signal
         _stub('theano.tensor.signal.downsample', max_pool_2d=_pool_2d_of_2015)
         lasagne = _import_lasagne()
+    _restore_scan()
     _restore_python_pooling()
     _speed_up_random_streams()
     _restore_number_rules()

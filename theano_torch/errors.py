@@ -12,7 +12,17 @@ from theano.gof.link import raise_with_op
 
 
 class WrongShapes(Exception):
-    """A shape that depends on values differs from the one that the program was made for: another program is needed."""
+    """A shape that depends on values differs from the one that the program was made for: another program is needed.
+
+    Parameters
+    ----------
+    found : dict, optional
+        Node -> shapes of its outputs in this call.
+    """
+
+    def __init__(self, found: dict | None = None) -> None:
+        super().__init__()
+        self.found = found or {}
 
 
 @contextlib.contextmanager

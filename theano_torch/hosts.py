@@ -28,6 +28,8 @@ def is_small(var: Any) -> bool:
 
 def runs_on_host(node: Any) -> bool:
     """Whether `node` runs with NumPy if all of its inputs are known on the host."""
+    if not isinstance(node.op, theano.gof.Op):
+        return False        # Has no `perform`, as loops have none.
     if any(is_host_type(var) for var in node.outputs):
         return True
     return isinstance(node.op, HOST_OPS) and all(is_small(var) for var in node.inputs + node.outputs)

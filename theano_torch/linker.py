@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import theano_torch.lowerings
-import theano_torch.rewrites  # noqa: F401  (importing these fills the registries)
-from theano_torch import hosts
+import theano_torch.lowerings  # noqa: F401  (importing it fills the registries)
+from theano_torch import hosts, rewrites
 from theano_torch.program import Runner
-from theano_torch.registry import is_registered, lower, lower_scalar
+from theano_torch.registry import is_registered, lower, lower_scalar, prepare
 
 import torch
+from theano.compile.mode import Mode
 from theano.gof.link import Container, LocalLinker, map_storage
 from theano.scalar import Composite
 from theano.tensor import Elemwise
@@ -55,17 +55,22 @@ class TorchLinker(LocalLinker):
         """A linker with the same settings, without a graph."""
         return type(self)(self.device, self.precision, self.capture)
 
+    def mode(self) -> Mode:
+        """The mode whose functions this linker links."""
+        return Mode(self, 'fast_run').including('torch').excluding(*rewrites.EXCLUDED)
+
     def make_all(self, input_storage: list | None = None, output_storage: list | None = None,
                  storage_map: dict | None = None) -> tuple:
         """What Theano asks of a linker: (callable, input containers, output containers, thunks, order of nodes)."""
         order = last_destroyers_last(self.schedule(self.fgraph))
         for node in order:
             check_supported(node)
+        prepared = {node: prepare(node.op, node, self) for node in order}
         input_storage, output_storage, storage_map = map_storage(
             self.fgraph, order, input_storage, output_storage, storage_map)
         updated = [var for var in self.fgraph.inputs if var in self.updated_vars]
         runner = Runner(self.fgraph, order, input_storage, output_storage, updated, torch.device(self.device),
-                        PRODUCT_DTYPES[self.precision], self.capture)
+                        PRODUCT_DTYPES[self.precision], self.capture, prepared)
         return (runner,
                 [Container(var, cell) for var, cell in zip(self.fgraph.inputs, input_storage, strict=True)],
                 [Container(var, cell, readonly=True) for var, cell in

@@ -1,6 +1,7 @@
 """The runtime: flat lists of steps, one for each combination of input shapes, and what Theano calls to run them."""
 
 import collections
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,10 +37,14 @@ class Program:
         Which outputs have to be copied, because they share memory with something else. None: find out in each call.
     is_fixed : bool
         Whether all steps are the same in every call, and everything is on the device.
+    shapes : dict
+        Node -> shapes of its outputs, where these may depend on values. The program fits no others.
     """
 
     def __init__(self, parts: list[Part], initial: list, input_slots: list[int], output_slots: list[int],
-                 in_place: list[int | None], copied: list[int] | None, is_fixed: bool) -> None:
+                 in_place: list[int | None], copied: list[int] | None, is_fixed: bool,
+                 shapes: dict) -> None:
+        self.shapes = shapes
         self.parts, self.initial, self.in_place, self.copied = parts, initial, in_place, copied
         self.input_slots, self.output_slots, self.is_fixed = input_slots, output_slots, is_fixed
 
@@ -47,6 +52,10 @@ class Program:
     def nodes(self) -> list:
         """Theano's nodes behind the steps."""
         return [step.node for part in self.parts for step in part.steps if step.node is not None]
+
+    def fits(self, found: dict) -> bool:
+        """Whether the program may fit a call in which nodes have outputs of the shapes `found`."""
+        return all(self.shapes.get(node, shapes) == shapes for node, shapes in found.items())
 
     def __call__(self, inputs: Sequence) -> list:
         values = self.initial.copy()
@@ -61,6 +70,11 @@ class Program:
 
 
 AnyProgram = Program | capture.CapturedProgram
+
+
+def plain(program: AnyProgram) -> Program:
+    """The program itself of one that may be captured."""
+    return program.program if isinstance(program, capture.CapturedProgram) else program
 
 
 def copy_outputs(outputs: list, copied: Sequence[int]) -> None:
@@ -110,7 +124,7 @@ def assemble(tracer: Tracer, inputs: Sequence, on_host: Sequence[bool], outputs:
     keys = [key for step in traced for key in (*step.sources, *step.targets) if not tracer.facts.is_static(key[0])]
     is_fixed = not tracer.is_dynamic and not any(on_host) and not any(is_host for _, is_host in keys + output_keys)
     parts = tracer.schedule.parts(traced, steps, output_slots)
-    return Program(parts, initial, input_slots, output_slots, in_place, copied, is_fixed)
+    return Program(parts, initial, input_slots, output_slots, in_place, copied, is_fixed, tracer.checked_shapes)
 
 
 def needed_steps(steps: Sequence[TracedStep], wanted: Sequence[tuple]) -> list[TracedStep]:
@@ -139,13 +153,21 @@ class Runner:
         See `trace.Facts`.
     captures : bool
         Whether programs become CUDA graphs, on devices that have them.
+    prepared : dict
+        Node -> result of `registry.prepare`.
+
+    Attributes
+    ----------
+    gives_copies : bool
+        Whether outputs have memory of their own and are contiguous. Else they may be views of inputs and constants.
     """
 
     need_update_inputs = False      # Tells Theano that the updates are done here.
     allow_gc = True
 
     def __init__(self, fgraph: Any, order: list, input_storage: list, output_storage: list, updated: list,
-                 device: torch.device, product_dtype: torch.dtype, captures: bool) -> None:
+                 device: torch.device, product_dtype: torch.dtype, captures: bool, prepared: dict) -> None:
+        self.prepared, self.gives_copies = prepared, True
         self.fgraph, self.order, self.device, self.product_dtype = fgraph, order, device, product_dtype
         self.input_storage, self.output_storage = input_storage, output_storage
         self.storage_map = dict(zip(fgraph.inputs + fgraph.outputs, input_storage + output_storage, strict=True))
@@ -196,10 +218,14 @@ class Runner:
         signature = tuple(getattr(value, 'shape', None) for value in inputs)
         programs = self.programs.setdefault(signature, [])
         self.programs.move_to_end(signature)
+        found: dict = {}
         for index, program in enumerate(programs):
+            if found and not plain(program).fits(found):
+                continue
             try:
                 outputs = program(inputs)
-            except WrongShapes:
+            except WrongShapes as error:
+                found.update(error.found)
                 continue
             if index:
                 programs.insert(0, programs.pop(index))
@@ -211,13 +237,21 @@ class Runner:
             self.programs.popitem(last=False)
         return program(inputs) if computed is None else computed
 
+    def max_steps(self) -> float:
+        """The largest number of steps of the programs made so far; infinite if not all calls run the same ones."""
+        programs = [plain(program) for kept in self.programs.values() for program in kept]
+        return max((sum(len(part.steps) for part in program.parts) if program.is_fixed else math.inf
+                    for program in programs), default=0)
+
     def make_program(self, inputs: list) -> tuple[AnyProgram, list | None]:
         """A program for inputs of these shapes, and the outputs, or None if the program has yet to compute them."""
-        tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.scheduler)
+        tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.scheduler,
+                        self.prepared)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
-        copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs, self.in_place)
+        copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs,
+                         self.in_place) if self.gives_copies else []
         program = assemble(tracer, self.fgraph.inputs, self.on_host, self.fgraph.outputs, self.in_place,
-                           None if tracer.is_dynamic else copied)
+                           None if tracer.is_dynamic and self.gives_copies else copied)
         made: AnyProgram = program
         if self.graphs is not None and capture.can_be_captured(program):
             made = capture.CapturedProgram(program, self.device_cells, self.num_returned, self.graphs)

@@ -51,6 +51,16 @@ def lower(op: Any, node: Any, build: Any) -> Callable | tuple[Callable, Sequence
         'its Python code on the host')
 
 
+@functools.singledispatch
+def prepare(op: Any, node: Any, linker: Any) -> Any:
+    """Make what the lowering of `node` needs once for all programs of a function; dispatched on the class of `op`.
+
+    Called while the function is compiled, by `linker`, a `theano_torch.linker.TorchLinker`. The lowering finds the
+    result as ``build.prepared(node)``.
+    """
+    return None
+
+
 def is_registered(op: Any) -> bool:
     """Whether `lower` knows the class of `op`."""
     return lower.dispatch(type(op)) is not lower.dispatch(object)

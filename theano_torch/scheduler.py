@@ -24,6 +24,7 @@ from theano_torch.steps import Part, Serial, Step, TracedStep
 
 import torch
 from theano import printing
+from theano.scan_module.scan_op import Scan
 
 # Outside of lanes, nodes with at least this much work run with all threads. With less, waking the threads costs more
 # than they save.
@@ -206,6 +207,8 @@ class ThreadPolicy:
 
     def threads_of(self, node: Any, shapes: costs.Shapes) -> int:
         """For a node outside of lanes, with inputs of the given shapes."""
+        if isinstance(node.op, Scan):
+            return self.threads     # Its inner function has a scheduler of its own, which divides them.
         if costs.is_product(node):
             is_wide = costs.multiplications_per_kernel_element(node, shapes) >= WIDE_PRODUCT
         else:
@@ -223,8 +226,8 @@ class ThreadPolicy:
 
 
 def is_in_order(op: Any) -> bool:
-    """Whether `op` does more than compute its outputs, see `registry.lower`."""
-    return getattr(op, 'in_order', False) or isinstance(op, printing.Print)
+    """Whether `op` does more than compute its outputs, see `registry.lower`, or sets numbers of threads itself."""
+    return getattr(op, 'in_order', False) or isinstance(op, printing.Print | Scan)
 
 
 def first_in_lanes(steps: Sequence[Step], seconds: Sequence[float], seconds_alone: Sequence[float]) -> int:

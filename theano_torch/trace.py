@@ -41,12 +41,14 @@ class Facts:
         The type in which convolutions and matrix products of float32 compute.
     statics : dict
         Variable -> value on the host. Constants are static, too, but not in here.
+    prepared : dict
+        Node -> result of `registry.prepare`.
     shapes : dict
         Variable -> shape, a tuple.
     """
 
-    def __init__(self, device: torch.device, product_dtype: torch.dtype) -> None:
-        self.device, self.product_dtype = device, product_dtype
+    def __init__(self, device: torch.device, product_dtype: torch.dtype, prepared: dict) -> None:
+        self.device, self.product_dtype, self.prepared = device, product_dtype, prepared
         self.statics: dict = {}
         self.shapes: dict = {}
 
@@ -84,6 +86,18 @@ class Build:
         """The type in which a convolution or matrix product computes if its result has the type `dtype`."""
         return self.facts.product_dtype if dtype == torch.float32 else dtype
 
+    def prepared(self, node: Any) -> Any:
+        """What `registry.prepare` has made for `node`."""
+        return self.facts.prepared[node]
+
+    def expect_length(self, var: Any, length: int) -> None:
+        """To be called where the first dimension of the output `var` is known to become `length`.
+
+        It saves computing an output that does not fit this program.
+        """
+        if self.facts.shapes.get(var, (length,))[0] != length:
+            raise WrongShapes
+
     def shape(self, var: Any) -> tuple[int, ...]:
         """Shape of `var`. It holds for all calls of this program."""
         return self.facts.shapes[var]
@@ -118,6 +132,8 @@ class Tracer:
     product_dtype : torch.dtype
         See `Facts`.
     scheduler : scheduler.Scheduler
+    prepared : dict
+        See `Facts`.
 
     Attributes
     ----------
@@ -126,12 +142,13 @@ class Tracer:
     """
 
     def __init__(self, order: list, constants: dict, device: torch.device, product_dtype: torch.dtype,
-                 scheduler: Scheduler) -> None:
+                 scheduler: Scheduler, prepared: dict) -> None:
         self.order, self.constants = order, constants
-        self.facts = Facts(device, product_dtype)
+        self.facts = Facts(device, product_dtype, prepared)
         self.schedule = scheduler.new_schedule(self.facts.shapes)
         self.static_tensors: dict = {}      # static variable -> its value as a tensor
         self.values: dict = {}      # (variable, is_host) -> value in this call
+        self.checked_shapes: dict = {}      # node whose output shapes may depend on values -> these shapes
         self.is_dynamic = False     # Whether values may change what a step does, or whether its result is a view.
         self.destroyed = {alias_root(node.inputs[index]) for node in order
                           for indices in getattr(node.op, 'destroy_map', {}).values() for index in indices}
@@ -240,7 +257,7 @@ class Tracer:
             for var, value in zip(node.outputs, results, strict=True):
                 self.facts.set_static(var, value)
             return
-        function = checked(function, [getattr(value, 'shape', None) for value in results], is_single=False)
+        function = self.checked(node, function, results, is_single=False)
         sources, targets = ([(var, True) for var in variables] for variables in (node.inputs, node.outputs))
         self.schedule.add(TracedStep(function, sources, targets, node, is_single=False))
         for var, value in zip(node.outputs, results, strict=True):
@@ -271,12 +288,24 @@ class Tracer:
             function = cloned(function)
         if asked or build.varying:
             self.is_dynamic = True
-            function = checked(function, [getattr(value, 'shape', None) for value in values], is_single)
+            function = self.checked(node, function, values, is_single)
         build.live = {}         # Lowerings that keep `build` must not keep this call's tensors.
         targets = [(var, hosts.is_host_type(var)) for var in node.outputs]
         self.schedule.add(TracedStep(function, sources, targets, node, is_single))
         for var, value in zip(node.outputs, values, strict=True):
             self.put(var, hosts.is_host_type(var), value)
+
+    def checked(self, node: Any, function: Callable, values: Sequence, is_single: bool) -> Callable:
+        """`function` of `node`, but it raises `WrongShapes` if its outputs have not the shapes of `values`."""
+        self.checked_shapes[node] = shapes = [shape_of(value) for value in values]
+
+        def run(*arguments: Any) -> Any:
+            results = function(*arguments)
+            found = [shape_of(value) for value in ((results,) if is_single else results)]
+            if found != shapes:
+                raise WrongShapes({node: found})
+            return results
+        return run
 
     def is_hidden_view(self, node: Any, build: Build, arguments: Sequence, results: Any) -> bool:
         """Whether `results` may lie in memory that a later step destroys, while for Theano they are new tensors."""
@@ -307,17 +336,9 @@ def lowered(node: Any, build: Build) -> tuple[Callable, Sequence]:
     return result if isinstance(result, tuple) else (result, node.inputs)
 
 
-def checked(function: Callable, shapes: Sequence[tuple[int, ...] | None], is_single: bool) -> Callable:
-    """`function`, but it raises `WrongShapes` if its output shapes are not `shapes`."""
-    shapes = [None if shape is None else tuple(shape) for shape in shapes]
-
-    def run(*arguments: Any) -> Any:
-        results = function(*arguments)
-        for value, shape in zip((results,) if is_single else results, shapes, strict=True):
-            if shape is not None and tuple(value.shape) != shape:
-                raise WrongShapes
-        return results
-    return run
+def shape_of(value: Any) -> tuple[int, ...] | None:
+    """The shape of a tensor or an ndarray; None for other values."""
+    return tuple(value.shape) if hasattr(value, 'shape') else None
 
 
 class Dynamic:

@@ -24,7 +24,12 @@ for name in hidden:
          'assert (compat.theano, compat.T, compat.lasagne) == (theano, theano.tensor, lasagne)'),
     (['torch'], 'import theano_torch; theano_torch.lower.register(int)(theano_torch.on_host)'),
     (['lasagne'], 'from theano_torch.compat import T, lasagne, theano; assert lasagne is None; T.exp(T.fvector())'),
-], ids=['all', 'without PyTorch', 'without Lasagne'])
+    (['numpy.linalg.linalg'],
+     'import sys, theano_torch, theano; x = theano.tensor.fvector(); mode = theano_torch.mode(); '
+     'theano.function([x], x + 1, mode=mode); y, _ = theano.scan(lambda a: a * 2, outputs_info=x, n_steps=2); '
+     'assert theano.function([x], y[1], mode=mode)([1, 2]).tolist() == [4, 8]; '
+     'assert "pkg_resources" not in sys.modules and "numpy.linalg.linalg" not in sys.modules'),
+], ids=['all', 'without PyTorch', 'without Lasagne', 'for scan'])
 def test_theano_can_be_imported(hidden, code):
     done = subprocess.run([sys.executable, '-c', HIDE + code, *hidden], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')

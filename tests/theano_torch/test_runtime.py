@@ -6,6 +6,7 @@ import pickle
 import warnings
 
 import theano_torch
+from theano_torch.lowerings.random import M1, M2, step
 from theano_torch.shared import DeviceCell, DeviceConstructor, TorchSharedVariable
 
 import lasagne
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
+import torch
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 from tests.helpers import GOLDEN, load_golden
@@ -297,6 +299,21 @@ def test_uniform_streams_bit_for_bit(python_mode, size, streams):
         np.testing.assert_allclose(mine[1], reference[1], rtol=1e-15)
     for state, reference in zip(states, expected, strict=True):
         np.testing.assert_array_equal(state, reference)
+
+
+def test_steps_of_streams_are_exact_in_float64():
+    """The recurrence of the paper in 64-bit integers, at the edges of what its numbers may be."""
+    edges = [sorted({0, 1, 511, 512, 2 ** 16, modulus // 2, modulus - 512, modulus - 2, modulus - 1,
+                     *np.random.RandomState(modulus % 100).randint(modulus, size=5)}) for modulus in (M1, M2)]
+    x12, x13, x21, x23 = (grid.ravel() for grid in np.meshgrid(edges[0], edges[0], edges[1], edges[1]))
+    zero = torch.zeros(len(x12), dtype=torch.float64)
+    state = [zero, *map(torch.from_numpy, map(np.float64, (x12, x13, x21))), zero, torch.from_numpy(np.float64(x23))]
+    new, samples = step(state)
+    first, second = (x12 * 2 ** 22 + x13 * 129) % M1, (x21 * 2 ** 15 + x23 * (2 ** 15 + 1)) % M2
+    np.testing.assert_array_equal(new[0], first)
+    np.testing.assert_array_equal(new[3], second)
+    np.testing.assert_array_equal(samples, np.where(first <= second, first - second + M1, first - second))
+    assert all(mine is old for mine, old in zip((*new[1:3], *new[4:]), (*state[:2], *state[3:5]), strict=True))
 
 
 def test_uniform_streams_in_single_precision():

@@ -10,9 +10,10 @@ from theano_torch.lowerings import (
     pool,
     random,
     scalars,
+    scan,
     tensors,
     winograd,
 )
 
-__all__ = ['conv', 'elemwise', 'fused', 'indexing', 'linalg', 'nnet', 'pool', 'random', 'scalars', 'tensors',
-           'winograd']
+__all__ = ['conv', 'elemwise', 'fused', 'indexing', 'linalg', 'nnet', 'pool', 'random', 'scalars', 'scan',
+           'tensors', 'winograd']

@@ -1,7 +1,7 @@
 """Theano's MRG31k3p random streams (L'Ecuyer and Touzin 2000), bit for bit, and NumPy's generators on the host."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from theano_torch.convert import torch_dtype
 from theano_torch.registry import lower, on_host
@@ -17,21 +17,46 @@ NORM = {'float16': 3.0458e-05, 'float32': 4.6566126e-10, 'float64': 4.6566128730
 lower.register(RandomFunction)(on_host)
 
 
-def wrap(value: Tensor, modulus: int) -> Tensor:
-    """`value` less `modulus` once where it has reached it. In int64 nothing overflows, unlike in Theano's 32 bits."""
-    return torch.where(value >= modulus, value - modulus, value)
+def remainder(value: Tensor, modulus: int) -> Tensor:
+    """Integers in float64 modulo `modulus`, in place; up to 2^48, so that the rounded quotient has the right floor.
+
+    The half keeps it away from whole numbers, by more than it is off.
+    """
+    quotient = torch.add(0.5 / modulus, value, alpha=1 / modulus).floor_()
+    return value.sub_(quotient, alpha=modulus)
 
 
 def step(state: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """One step of every stream: `state` is six int64 tensors. Returns the new state and samples in 1 ... 2^31 - 1."""
+    """One step of every stream. Returns the new state and samples in 1 ... 2^31 - 1.
+
+    All are whole numbers in float64, in which everything here is exact and fast; the six tensors of `state` are below
+    `M1` and `M2`.
+    """
     x11, x12, x13, x21, x22, x23 = state
-    first = wrap(((x12 & 511) << 22) + (x12 >> 9) + ((x13 & 16777215) << 7) + (x13 >> 24), M1)
-    first = wrap(first + x13, M1)
-    second = wrap(((x21 & 65535) << 15) + 21069 * (x21 >> 16), M2)
-    third = wrap(wrap(((x23 & 65535) << 15) + 21069 * (x23 >> 16), M2) + x23, M2)
-    third = wrap(third + second, M2)
-    difference = first - third
-    return [first, x11, x12, third, x21, x22], torch.where(difference <= 0, difference + M1, difference)
+    first = (x12 * 2. ** 22).sub_((x12 * 2. ** -9).floor_(), alpha=M1)      # Modulo M1, below 2^32.
+    first = remainder(first.add_(x13, alpha=129), M1)
+    second = remainder((x21 * 2. ** 15).add_(x23, alpha=2 ** 15 + 1), M2)
+    difference = first - second
+    samples = difference.sub_((difference / M1).ceil_(), alpha=M1).add_(M1)     # The ceiling is 0 or 1.
+    return [first, x11, x12, second, x21, x22], samples
+
+
+def stepped(count: int, streams: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """A function of the streams' states, int32 (streams, 6), that gives their new states and `count` samples."""
+    def run(rstate: Tensor) -> tuple[Tensor, Tensor]:
+        rstate = rstate.clone()
+        state: Sequence[Tensor] = rstate[:count].T.double().contiguous().unbind(0)
+        samples = []
+        for first in range(0, count, streams):
+            used = min(count - first, streams)
+            if used < len(state[0]):        # The last streams are done.
+                rstate[:len(state[0])] = torch.stack(list(state), dim=1)
+                state = [part[:used] for part in state]
+            state, sample = step(state)
+            samples.append(sample)
+        rstate[:len(state[0])] = torch.stack(list(state), dim=1)
+        return rstate, torch.cat(samples) if samples else torch.empty(0, dtype=torch.float64, device=rstate.device)
+    return run
 
 
 @lower.register(rng_mrg.mrg_uniform)
@@ -44,16 +69,11 @@ def _(op, node, build):
     name = op.output_type.dtype
     norm = torch.tensor(NORM[name], dtype=torch_dtype(name), device=build.device)
 
+    draw = stepped(count, streams)
+
     def uniform(rstate: Tensor) -> tuple[Tensor, Tensor]:
-        rstate = rstate.clone()
-        samples = []
-        for first in range(0, count, streams):
-            used = min(count - first, streams)
-            state, sample = step(rstate[:used].long().unbind(1))
-            rstate[:used] = torch.stack(state, dim=1)
-            samples.append(sample)
-        values = torch.cat(samples) if samples else torch.empty(0, dtype=torch.int64, device=rstate.device)
+        rstate, values = draw(rstate)
         if name == 'float16':
-            values = (values & 0x7fff) + 1
+            values = (values.long() & 0x7fff) + 1
         return rstate, (values.to(norm.dtype) * norm).reshape(shape)
     return uniform, node.inputs[:1]
