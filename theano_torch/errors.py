@@ -2,6 +2,8 @@
 """
 
 import contextlib
+import functools
+import logging
 import types
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
@@ -9,6 +11,9 @@ from typing import Any, NoReturn
 from theano_torch.registry import UnsupportedOp
 
 from theano.gof.link import raise_with_op
+
+
+logger = logging.getLogger('theano_torch')
 
 
 class WrongShapes(Exception):
@@ -38,3 +43,9 @@ def strides(value: Any) -> tuple[int, ...]:
     if hasattr(value, 'strides'):
         return value.strides
     return tuple(step * value.element_size() for step in value.stride())
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Log a warning, but the same one only once."""
+    logger.warning(message)

@@ -4,9 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from theano_torch.convert import from_numpy, to_numpy
+from theano_torch.errors import warn_once
+from theano_torch.registry import is_registered
 
 import numpy as np
 import theano
+from theano.compile.ops import Shape, Shape_i
+from theano.gof.op import PureOp
 from theano.tensor import basic, elemwise, opt, subtensor, type_other
 
 # Ops that work on small things known on the host with NumPy instead of launching device work.
@@ -33,11 +37,29 @@ def runs_on_host(node: Any) -> bool:
     return isinstance(node.op, HOST_OPS) and all(is_small(var) for var in node.inputs + node.outputs)
 
 
+def is_foreign(op: Any) -> bool:
+    """Whether the engine knows nothing of `op`: its Python code may do more than compute its outputs."""
+    return not is_registered(op) and not isinstance(op, (*HOST_OPS, Shape, Shape_i))
+
+
+def has_python_code(op: Any) -> bool:
+    """Whether `op`, or the scalar op that it applies to all elements, is written in Python, too."""
+    if isinstance(op, elemwise.Elemwise):
+        return has_python_code(op.scalar_op)
+    if isinstance(op, theano.scalar.Composite):
+        return all(has_python_code(inner.op) for inner in op.fgraph.apply_nodes)
+    if isinstance(op, theano.scalar.ScalarOp):
+        return type(op).impl is not theano.scalar.ScalarOp.impl
+    return getattr(type(op), 'perform', PureOp.perform) is not PureOp.perform
+
+
 def host_function(node: Any) -> Callable[..., tuple]:
     """The Python code of the node's op as a function from host values to a tuple of host values."""
     cells = {var: [None] for var in node.inputs + node.outputs}
     node.op.prepare_node(node, cells, None, 'py')
     params = node.run_params()
+    if params is not theano.gof.graph.NoParams:
+        params = node.params_type.filter(params)
 
     def run(*values: Any) -> tuple:
         outputs = [[None] for _ in node.outputs]
@@ -47,8 +69,25 @@ def host_function(node: Any) -> Callable[..., tuple]:
     return run
 
 
+def once(node: Any, done: dict, function: Callable[..., tuple]) -> Callable[..., tuple]:
+    """`function`, the Python code of `node`, but for a foreign op it runs once in each call of a Theano function.
+
+    `done` holds its results until the call ends: a call that turns out to need another program starts again.
+    """
+    if not is_foreign(node.op):
+        return function
+
+    def run(*values: Any) -> tuple:
+        if node not in done:
+            done[node] = function(*values)
+        return done[node]
+    return run
+
+
 def as_host(var: Any, value: Any) -> Any:
     """`value` in the form that Theano's NumPy code expects for `var`: an ndarray, a NumPy number, or as it is."""
+    if value is None:
+        return None
     if isinstance(var.type, theano.tensor.TensorType):
         return np.asarray(to_numpy(value), dtype=var.type.dtype)
     if isinstance(var.type, theano.scalar.Scalar):
@@ -59,7 +98,7 @@ def as_host(var: Any, value: Any) -> Any:
 def on_host(op: Any, node: Any, build: Any) -> Callable:
     """See `registry.on_host`. Output shapes may depend on values: they are checked on every call."""
     build.varying = True
-    function, device = host_function(node), build.device
+    function, device = once(node, build.facts.done, host_function(node)), build.device
 
     def run(*tensors: Any) -> Any:
         values = [as_host(var, value) for var, value in zip(node.inputs, tensors, strict=True)]
@@ -67,3 +106,21 @@ def on_host(op: Any, node: Any, build: Any) -> Callable:
                         for var, value in zip(node.outputs, function(*values), strict=True))
         return results if len(results) > 1 else results[0]
     return run
+
+
+def fallback(node: Any, build: Any, error: NotImplementedError) -> Callable:
+    """`on_host` for what has no lowering, or no kernel for its types, with a warning. `error` says so.
+
+    Raises
+    ------
+    NotImplementedError
+        `error`, if the op has no Python code.
+    """
+    if not has_python_code(node.op):
+        raise error
+    op = node.op.scalar_op if isinstance(node.op, elemwise.Elemwise) else node.op
+    types = ', '.join(dict.fromkeys(str(getattr(var.type, 'dtype', var.type)) for var in node.inputs))
+    warn_once(f'theano_torch has no lowering of the op {type(op).__module__}.{type(op).__name__} for inputs of the '
+              f'types {types or "()"}: its Python code runs on the host, which is slow')
+    build.asked.clear()
+    return on_host(node.op, node, build)

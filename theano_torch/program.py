@@ -114,10 +114,10 @@ def assemble(tracer: Tracer, inputs: Sequence, on_host: Sequence[bool], outputs:
 
 
 def needed_steps(steps: Sequence[TracedStep], wanted: Sequence[tuple]) -> list[TracedStep]:
-    """Those of `steps` that compute the keys `wanted`, or what these need."""
+    """Those of `steps` that compute the keys `wanted`, or what these need, and all that only check something."""
     needed, kept = set(wanted), []
     for step in reversed(steps):
-        if needed.intersection(step.targets):
+        if not step.targets or needed.intersection(step.targets):
             needed.update(step.sources)
             kept.append(step)
     kept.reverse()
@@ -165,12 +165,16 @@ class Runner:
         # signature -> programs, the last used one first
         self.programs: collections.OrderedDict[tuple, list[AnyProgram]] = collections.OrderedDict()
         self.constants: dict = {}
+        self.done: dict = {}        # Of the current call, see `hosts.once`.
 
     def __call__(self, output_subset: None = None) -> list:
         with memory.translating_errors(self.device), torch.inference_mode(), self.scheduler.around_call():
             inputs = [self.read(cell, is_host)
                       for cell, is_host in zip(self.input_storage, self.on_host, strict=True)]
-            outputs = self.compute(inputs)
+            try:
+                outputs = self.compute(inputs)
+            finally:
+                self.done.clear()
             for cell, value in zip(self.update_cells, outputs[self.num_returned:], strict=True):
                 if isinstance(cell, DeviceCell):
                     cell.put(value)
@@ -213,7 +217,7 @@ class Runner:
 
     def make_program(self, inputs: list) -> tuple[AnyProgram, list | None]:
         """A program for inputs of these shapes, and the outputs, or None if the program has yet to compute them."""
-        tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.scheduler)
+        tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.scheduler, self.done)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
         copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs, self.in_place)
         program = assemble(tracer, self.fgraph.inputs, self.on_host, self.fgraph.outputs, self.in_place,

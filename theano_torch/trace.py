@@ -3,13 +3,14 @@
 The first call with new input shapes walks the graph node by node and computes it on the way. A variable is one of
 
 - static: depends on shapes and constants alone. Computed with NumPy, once, and baked into the steps.
-- on the host: an integer argument of the function and what is computed from it, such as the bounds of a minibatch.
-  Computed with NumPy in each call.
+- on the host: an integer argument of the function and what is computed from it, such as the bounds of a minibatch;
+  and what is no tensor. Computed with NumPy in each call.
 - on the device: everything else, a tensor.
 
 A lowering may ask for the value of a variable that is not static, such as a shape or index that is computed from data.
 Its step is then dynamic: it is lowered again when that value changes. A step whose output shape may depend on values
 checks the shape in every call. If the shape is not that of the first call, the steps do not fit: `WrongShapes`.
+Of an IfElse only one branch is traced, and the steps check that the condition is the same one.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 from theano_torch import hosts
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.errors import WrongShapes, naming
-from theano_torch.registry import is_registered, lower
+from theano_torch.registry import UnsupportedOp, is_registered, lower
 from theano_torch.scheduler import Scheduler
 from theano_torch.steps import TracedStep
 
@@ -27,6 +28,7 @@ import theano
 import torch
 from theano.compile.function_module import alias_root
 from theano.compile.ops import Shape, Shape_i
+from theano.ifelse import IfElse
 
 MAX_LOWERINGS = 64      # Kept per dynamic step.
 
@@ -43,10 +45,12 @@ class Facts:
         Variable -> value on the host. Constants are static, too, but not in here.
     shapes : dict
         Variable -> shape, a tuple.
+    done : dict
+        See `hosts.once`.
     """
 
-    def __init__(self, device: torch.device, product_dtype: torch.dtype) -> None:
-        self.device, self.product_dtype = device, product_dtype
+    def __init__(self, device: torch.device, product_dtype: torch.dtype, done: dict) -> None:
+        self.device, self.product_dtype, self.done = device, product_dtype, done
         self.statics: dict = {}
         self.shapes: dict = {}
 
@@ -118,6 +122,8 @@ class Tracer:
     product_dtype : torch.dtype
         See `Facts`.
     scheduler : scheduler.Scheduler
+    done : dict
+        See `hosts.once`.
 
     Attributes
     ----------
@@ -126,9 +132,9 @@ class Tracer:
     """
 
     def __init__(self, order: list, constants: dict, device: torch.device, product_dtype: torch.dtype,
-                 scheduler: Scheduler) -> None:
+                 scheduler: Scheduler, done: dict) -> None:
         self.order, self.constants = order, constants
-        self.facts = Facts(device, product_dtype)
+        self.facts = Facts(device, product_dtype, done)
         self.schedule = scheduler.new_schedule(self.facts.shapes)
         self.static_tensors: dict = {}      # static variable -> its value as a tensor
         self.values: dict = {}      # (variable, is_host) -> value in this call
@@ -136,6 +142,12 @@ class Tracer:
         self.destroyed = {alias_root(node.inputs[index]) for node in order
                           for indices in getattr(node.op, 'destroy_map', {}).values() for index in indices}
         self.destroyed_storages: set[int] = set()   # Addresses of the memory that steps of this program overwrite.
+        # Whether only those branches are computed that conditions choose. Theano has ordered the nodes so that nothing
+        # reads what is destroyed already; that order would not be kept.
+        self.is_lazy = not self.destroyed and any(isinstance(node.op, IfElse) for node in order)
+        self.visited: set = set()
+        # Variable -> the last node that needs it; empty where that is not known before.
+        self.last_use = {} if self.is_lazy else {var: node for node in order for var in node.inputs}
 
     def run(self, inputs: Sequence, outputs: Sequence, values: Sequence, on_host: Sequence[bool]) -> list:
         """Walk over the graph.
@@ -154,18 +166,36 @@ class Tracer:
         """
         for var, value, is_host in zip(inputs, values, on_host, strict=True):
             self.put(var, is_host, value)
-        last_use = {var: node for node in self.order for var in node.inputs}
         for var in [*inputs, *outputs]:
-            last_use.pop(var, None)
-        for node in self.order:
+            self.last_use.pop(var, None)
+        self.walk(self.needed_for(outputs) if self.is_lazy else self.order)
+        self.schedule.end()
+        return [self.get(var, hosts.is_host_type(var)) for var in outputs]
+
+    def walk(self, nodes: Sequence) -> None:
+        """Compute those of `nodes` that are not computed yet."""
+        for node in nodes:
+            if node in self.visited:
+                continue
+            self.visited.add(node)
             self.note_shapes_of_constants(node)
             self.schedule.begin(node)
             self.visit(node)
             for var in set(node.inputs):
-                if last_use.get(var) is node and not isinstance(var, theano.Constant):
+                if self.last_use.get(var) is node and not isinstance(var, theano.Constant):
                     self.values.pop((var, False), None)     # Free memory as the program will.
-        self.schedule.end()
-        return [self.get(var, hosts.is_host_type(var)) for var in outputs]
+
+    def needed_for(self, variables: Sequence) -> list:
+        """The nodes, in their order, that `variables` need in any case: not those in the branches of an IfElse."""
+        found: set = set()
+        pending = list(variables)
+        while pending:
+            node = pending.pop().owner
+            if node is None or node in found:
+                continue
+            found.add(node)
+            pending.extend(node.inputs[:1] if isinstance(node.op, IfElse) else node.inputs)
+        return [node for node in self.order if node in found]
 
     def note_shapes_of_constants(self, node: Any) -> None:
         for var in node.inputs:
@@ -194,7 +224,7 @@ class Tracer:
 
     def static_value(self, var: Any, is_host: bool) -> Any:
         value = self.facts.static_value(var)
-        if is_host or hosts.is_host_type(var):
+        if is_host:
             return value
         known = self.constants if isinstance(var, theano.Constant) else self.static_tensors
         if var not in known:
@@ -218,6 +248,8 @@ class Tracer:
         """Compute `node`."""
         if isinstance(node.op, Shape | Shape_i):
             self.visit_shape(node)
+        elif self.is_lazy and isinstance(node.op, IfElse):
+            self.visit_if(node)
         elif all(self.is_on_host(var) for var in node.inputs) and hosts.runs_on_host(node):
             self.visit_on_host(node)
         elif all(map(hosts.is_host_type, node.outputs)) and not is_registered(node.op):
@@ -231,12 +263,30 @@ class Tracer:
         value = shape[node.op.i] if isinstance(node.op, Shape_i) else shape
         self.facts.set_static(result, hosts.as_host(result, value))
 
+    def visit_if(self, node: Any) -> None:
+        """Compute the branch that the condition chooses, in a program for this choice."""
+        condition, count = node.inputs[0], node.op.n_outs
+        is_true = bool(self.get(condition, True))
+        if not self.facts.is_static(condition):
+            self.is_dynamic = True
+            self.schedule.add(TracedStep(same_choice(is_true), [(condition, True)], [], node, is_single=False))
+        chosen = node.inputs[1:1 + count] if is_true else node.inputs[1 + count:]
+        self.walk(self.needed_for(chosen))
+        for var, result in zip(chosen, node.outputs, strict=True):
+            if self.facts.is_static(var):
+                self.facts.set_static(result, self.facts.static_value(var))
+                continue
+            is_host = hosts.is_host_type(var)
+            value = self.get(var, is_host)
+            self.schedule.add(TracedStep(lambda value: value, [(var, is_host)], [(result, is_host)], node))
+            self.put(result, is_host, value)
+
     def visit_on_host(self, node: Any) -> None:
         arguments = [self.get(var, True) for var in node.inputs]
         with naming(node, arguments):
-            function = hosts.host_function(node)
+            function = hosts.once(node, self.facts.done, hosts.host_function(node))
             results = function(*arguments)
-        if all(self.facts.is_static(var) for var in node.inputs):
+        if all(self.facts.is_static(var) for var in node.inputs) and not hosts.is_foreign(node.op):
             for var, value in zip(node.outputs, results, strict=True):
                 self.facts.set_static(var, value)
             return
@@ -253,14 +303,19 @@ class Tracer:
         arguments: list = []
         with naming(node, arguments):
             function, variables = lowered(node, build)
-            arguments.extend(self.get(var, hosts.is_host_type(var)) for var in variables)
-            results = function(*self.schedule.arguments(node, arguments))
+            arguments.extend(self.get(*key) for key in map(argument, variables))
+            try:
+                results = function(*self.schedule.arguments(node, arguments))
+            except NotImplementedError as error:        # Torch has no kernel for these types.
+                function, variables = hosts.fallback(node, build, error), node.inputs
+                arguments[:] = [self.get(*key) for key in map(argument, variables)]
+                results = function(*self.schedule.arguments(node, arguments))
         is_hidden_view = self.is_hidden_view(node, build, arguments, results)
         if is_hidden_view:
             results = clone(results)
         is_single = not isinstance(results, tuple)
         values = (results,) if is_single else results
-        sources = [(var, hosts.is_host_type(var)) for var in variables]
+        sources = list(map(argument, variables))
         asked = list(dict.fromkeys(build.asked))
         if asked:
             asked_keys = [(var, (var, True) in self.values) for var in asked]
@@ -303,8 +358,25 @@ def cloned(function: Callable) -> Callable:
 
 def lowered(node: Any, build: Build) -> tuple[Callable, Sequence]:
     """(function, variables that it takes) of a node."""
-    result = lower(node.op, node, build)
+    try:
+        result = lower(node.op, node, build)
+    except UnsupportedOp as error:
+        result = hosts.fallback(node, build, error)
     return result if isinstance(result, tuple) else (result, node.inputs)
+
+
+def argument(var: Any) -> tuple[Any, bool]:
+    """The key of `var` as an argument of a lowered function: numbers of Theano's scalar types become tensors, too."""
+    return var, hosts.is_host_type(var) and not isinstance(var.type, theano.scalar.Scalar)
+
+
+def same_choice(is_true: bool) -> Callable:
+    """A function that raises `WrongShapes` if the condition of an IfElse is not `is_true`: another branch is needed."""
+    def check(condition: Any) -> tuple:
+        if bool(condition) != is_true:
+            raise WrongShapes
+        return ()
+    return check
 
 
 def checked(function: Callable, shapes: Sequence[tuple[int, ...] | None], is_single: bool) -> Callable:
