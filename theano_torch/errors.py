@@ -1,19 +1,29 @@
-"""Errors that name the Theano node in which they happened, as Theano's own linkers do, and one that asks for a new try.
+"""Errors as Theano's: they name the node in which they happened, and shapes that do not fit are a ValueError.
+
+Beside these, one that asks for a new try.
 """
 
 import contextlib
 import functools
 import logging
+import os
+import re
 import types
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from theano_torch.registry import UnsupportedOp
 
+import torch
 from theano.gof.link import raise_with_op
 
 
 logger = logging.getLogger('theano_torch')
+
+# What torch says in a RuntimeError about shapes and values, and what it says about the machine.
+ABOUT_VALUES = re.compile('size|shape|dimension|bounds|range|index|elements|channels|negative|must match|broadcast')
+ABOUT_DEVICES = re.compile('CUDA|cuDNN|CUDNN|cuBLAS|CUBLAS|NCCL|gloo|INTERNAL ASSERT|primitive')
+OWN_FOLDERS = tuple(os.path.dirname(file) + os.sep for file in (__file__, torch.__file__))
 
 
 class WrongShapes(Exception):
@@ -36,6 +46,21 @@ def raise_naming(node: Any, arguments: Sequence) -> NoReturn:     # type: ignore
     cells = [[types.SimpleNamespace(shape=tuple(value.shape), strides=strides(value)) if hasattr(value, 'shape')
               else value] for value in arguments]
     raise_with_op(node, types.SimpleNamespace(inputs=cells, outputs=[]))
+
+
+def as_value_error(error: RuntimeError) -> Exception:
+    """The error to raise in the place of `error`: a ValueError, as Theano's, if torch says that shapes do not fit.
+
+    What a user's code has raised stays as it is, and so does what torch says about the machine.
+    """
+    text, last = str(error), error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    is_torchs = type(error) is RuntimeError and last is not None and \
+        last.tb_frame.f_code.co_filename.startswith(OWN_FOLDERS)
+    if is_torchs and ABOUT_VALUES.search(text.partition('Apply node')[0]) and not ABOUT_DEVICES.search(text):
+        return ValueError(text).with_traceback(error.__traceback__)
+    return error
 
 
 def strides(value: Any) -> tuple[int, ...]:

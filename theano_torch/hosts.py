@@ -108,15 +108,15 @@ def on_host(op: Any, node: Any, build: Any) -> Callable:
     return run
 
 
-def fallback(node: Any, build: Any, error: NotImplementedError) -> Callable:
-    """`on_host` for what has no lowering, or no kernel for its types, with a warning. `error` says so.
+def fallback(node: Any, build: Any, error: Exception | None = None) -> Callable:
+    """`on_host` for what has no lowering, or no kernel for its types, with a warning.
 
     Raises
     ------
-    NotImplementedError
-        `error`, if the op has no Python code.
+    Exception
+        `error`, which says so, if the op has no Python code.
     """
-    if not has_python_code(node.op):
+    if error is not None and not has_python_code(node.op):
         raise error
     op = node.op.scalar_op if isinstance(node.op, elemwise.Elemwise) else node.op
     types = ', '.join(dict.fromkeys(str(getattr(var.type, 'dtype', var.type)) for var in node.inputs))

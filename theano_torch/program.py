@@ -6,7 +6,7 @@ from typing import Any
 
 from theano_torch import capture, hosts, memory
 from theano_torch.convert import from_numpy, to_numpy
-from theano_torch.errors import WrongShapes
+from theano_torch.errors import WrongShapes, as_value_error
 from theano_torch.scheduler import Scheduler
 from theano_torch.shared import DeviceCell
 from theano_torch.steps import Part, Step, TracedStep, emptying
@@ -168,13 +168,21 @@ class Runner:
         self.done: dict = {}        # Of the current call, see `hosts.once`.
 
     def __call__(self, output_subset: None = None) -> list:
+        try:
+            return self.call()
+        except RuntimeError as error:
+            better = as_value_error(error)
+            if better is error:
+                raise
+            raise better from None
+        finally:
+            self.done.clear()
+
+    def call(self) -> list:
         with memory.translating_errors(self.device), torch.inference_mode(), self.scheduler.around_call():
             inputs = [self.read(cell, is_host)
                       for cell, is_host in zip(self.input_storage, self.on_host, strict=True)]
-            try:
-                outputs = self.compute(inputs)
-            finally:
-                self.done.clear()
+            outputs = self.compute(inputs)
             for cell, value in zip(self.update_cells, outputs[self.num_returned:], strict=True):
                 if isinstance(cell, DeviceCell):
                     cell.put(value)
@@ -191,7 +199,7 @@ class Runner:
         if isinstance(cell, DeviceCell):
             return cell.tensor.to(self.device)      # type: ignore[union-attr]  # It has a value.
         value = cell[0]
-        if is_host:
+        if is_host or value is None:
             return value
         return from_numpy(value, self.device)
 

@@ -16,7 +16,7 @@ Of an IfElse only one branch is traced, and the steps check that the condition i
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from theano_torch import hosts
+from theano_torch import hosts, kernels
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.errors import WrongShapes, naming
 from theano_torch.registry import UnsupportedOp, is_registered, lower
@@ -90,6 +90,8 @@ class Build:
 
     def shape(self, var: Any) -> tuple[int, ...]:
         """Shape of `var`. It holds for all calls of this program."""
+        if var not in self.facts.shapes:
+            raise ValueError(f'{var} has no value')
         return self.facts.shapes[var]
 
     def host(self, var: Any) -> Any:
@@ -165,6 +167,7 @@ class Tracer:
             Tensors (or values of non-tensor types) of the outputs.
         """
         for var, value, is_host in zip(inputs, values, on_host, strict=True):
+            check_type(var, value)
             self.put(var, is_host, value)
         for var in [*inputs, *outputs]:
             self.last_use.pop(var, None)
@@ -306,7 +309,9 @@ class Tracer:
             arguments.extend(self.get(*key) for key in map(argument, variables))
             try:
                 results = function(*self.schedule.arguments(node, arguments))
-            except NotImplementedError as error:        # Torch has no kernel for these types.
+            except (NotImplementedError, RuntimeError, TypeError) as error:
+                if not kernels.is_missing(error):
+                    raise
                 function, variables = hosts.fallback(node, build, error), node.inputs
                 arguments[:] = [self.get(*key) for key in map(argument, variables)]
                 results = function(*self.schedule.arguments(node, arguments))
@@ -359,10 +364,17 @@ def cloned(function: Callable) -> Callable:
 def lowered(node: Any, build: Build) -> tuple[Callable, Sequence]:
     """(function, variables that it takes) of a node."""
     try:
-        result = lower(node.op, node, build)
+        result = hosts.fallback(node, build) if kernels.are_missing(node) else lower(node.op, node, build)
     except UnsupportedOp as error:
         result = hosts.fallback(node, build, error)
     return result if isinstance(result, tuple) else (result, node.inputs)
+
+
+def check_type(var: Any, value: Any) -> None:
+    """Raise TypeError for an array that Theano did not check, as it was told to trust the caller."""
+    if hasattr(var.type, 'broadcastable') and hasattr(value, 'shape') and (
+            value.ndim != var.ndim or str(value.dtype).removeprefix('torch.') != var.dtype):
+        raise TypeError(f'{var} has the type {var.type}, and got a value with {value.ndim} dimensions of {value.dtype}')
 
 
 def argument(var: Any) -> tuple[Any, bool]:

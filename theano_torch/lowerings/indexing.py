@@ -132,6 +132,10 @@ def advanced(x: Tensor, entries: Sequence) -> tuple[Tensor, list[Tensor | None]]
                 flips.append(axis)
             tensors.append(None)
             axis += 1
+        elif entry.dtype == torch.bool and entry.dim() == 0:    # A new axis of size one or zero.
+            x = x.unsqueeze(axis)
+            tensors.append(torch.nonzero(entry.reshape(1)).reshape(-1))
+            axis += 1
         elif entry.dtype == torch.bool:
             if tuple(entry.shape) != tuple(x.shape[axis:axis + entry.dim()]):
                 raise IndexError(f'boolean index of shape {tuple(entry.shape)} on dimensions of size '
@@ -193,6 +197,7 @@ def _(op, node, build):
             return index_tensors(positions, tensors) if any(tensor is not None for tensor in tensors) else positions
         if any(isinstance(entry, slice) or entry is None for entry in entries):
             return write_at(x, positions_like(x, take), y, accumulate)
-        _, tensors = advanced(x, entries)
-        return x.index_put_(tensors, y.to(x.dtype), accumulate=accumulate)
+        target, tensors = advanced(x, entries)      # A view at most.
+        target.index_put_(tensors, y.to(x.dtype), accumulate=accumulate)
+        return x
     return inc, variables

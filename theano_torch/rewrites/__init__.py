@@ -1,5 +1,5 @@
 """Graph rewrites of this engine. Importing this package registers them with Theano, under the tag 'torch'."""
 
-from theano_torch.rewrites import fusion, shapes, values
+from theano_torch.rewrites import fusion, inline, shapes, values
 
-__all__ = ['fusion', 'shapes', 'values']
+__all__ = ['fusion', 'inline', 'shapes', 'values']
