@@ -42,6 +42,11 @@ def is_foreign(op: Any) -> bool:
     return not is_registered(op) and not isinstance(op, (*HOST_OPS, Shape, Shape_i))
 
 
+def has_effects(op: Any) -> bool:
+    """Whether `op` does more than compute its outputs, see `registry.lower`."""
+    return getattr(op, 'in_order', False) or isinstance(op, theano.printing.Print) or is_foreign(op)
+
+
 def has_python_code(op: Any) -> bool:
     """Whether `op`, or the scalar op that it applies to all elements, is written in Python, too."""
     if isinstance(op, elemwise.Elemwise):
@@ -70,11 +75,11 @@ def host_function(node: Any) -> Callable[..., tuple]:
 
 
 def once(node: Any, done: dict, function: Callable[..., tuple]) -> Callable[..., tuple]:
-    """`function`, the Python code of `node`, but for a foreign op it runs once in each call of a Theano function.
+    """`function`, the Python code of `node`; if it has effects, it runs once in each call of a Theano function.
 
     `done` holds its results until the call ends: a call that turns out to need another program starts again.
     """
-    if not is_foreign(node.op):
+    if not has_effects(node.op):
         return function
 
     def run(*values: Any) -> tuple:
@@ -95,17 +100,30 @@ def as_host(var: Any, value: Any) -> Any:
     return value
 
 
-def on_host(op: Any, node: Any, build: Any) -> Callable:
+class OnHost:
+    """The Python code of a node as a function of tensors; values of other types than tensors stay as they are.
+
+    Parameters
+    ----------
+    node : theano.gof.Apply
+    build : theano_torch.trace.Build
+    """
+
+    def __init__(self, node: Any, build: Any) -> None:
+        self.node, self.device = node, build.device
+        self.function = once(node, build.facts.done, host_function(node))
+
+    def __call__(self, *arguments: Any) -> Any:
+        values = [as_host(var, value) for var, value in zip(self.node.inputs, arguments, strict=True)]
+        results = tuple(value if is_host_type(var) else from_numpy(value.copy(), self.device)
+                        for var, value in zip(self.node.outputs, self.function(*values), strict=True))
+        return results if len(results) > 1 else results[0]
+
+
+def on_host(op: Any, node: Any, build: Any) -> OnHost:
     """See `registry.on_host`. Output shapes may depend on values: they are checked on every call."""
     build.varying = True
-    function, device = once(node, build.facts.done, host_function(node)), build.device
-
-    def run(*tensors: Any) -> Any:
-        values = [as_host(var, value) for var, value in zip(node.inputs, tensors, strict=True)]
-        results = tuple(value if is_host_type(var) else from_numpy(value.copy(), device)
-                        for var, value in zip(node.outputs, function(*values), strict=True))
-        return results if len(results) > 1 else results[0]
-    return run
+    return OnHost(node, build)
 
 
 def fallback(node: Any, build: Any, error: Exception | None = None) -> Callable:

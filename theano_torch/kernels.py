@@ -45,7 +45,7 @@ def is_right_for_wide(op: Any, is_uint64: bool) -> bool:
     """Whether torch computes `op` on the wide unsigned types, among them uint64 if `is_uint64`."""
     if isinstance(op, elemwise.Elemwise | elemwise.CAReduce):
         return not is_uint64 or isinstance(op.scalar_op, WRAPPING)
-    return isinstance(op, MOVING)
+    return isinstance(op, (*MOVING, *WRITING))
 
 
 def is_right_for_complex(op: Any) -> bool:

@@ -23,7 +23,6 @@ from theano_torch.lanes import Lanes, needs_of
 from theano_torch.steps import Part, Serial, Step, TracedStep
 
 import torch
-from theano import printing
 from theano.ifelse import IfElse
 
 # Outside of lanes, nodes with at least this much work run with all threads. With less, waking the threads costs more
@@ -225,7 +224,7 @@ class ThreadPolicy:
 
 def is_in_order(op: Any) -> bool:
     """Whether `op` does more than compute its outputs, see `registry.lower`, or decides what is computed."""
-    return getattr(op, 'in_order', False) or isinstance(op, printing.Print | IfElse) or hosts.is_foreign(op)
+    return isinstance(op, IfElse) or hosts.has_effects(op)
 
 
 def first_in_lanes(steps: Sequence[Step], seconds: Sequence[float], seconds_alone: Sequence[float]) -> int:

@@ -90,8 +90,6 @@ class Build:
 
     def shape(self, var: Any) -> tuple[int, ...]:
         """Shape of `var`. It holds for all calls of this program."""
-        if var not in self.facts.shapes:
-            raise ValueError(f'{var} has no value')
         return self.facts.shapes[var]
 
     def host(self, var: Any) -> Any:
@@ -307,6 +305,8 @@ class Tracer:
         with naming(node, arguments):
             function, variables = lowered(node, build)
             arguments.extend(self.get(*key) for key in map(argument, variables))
+            if not isinstance(function, hosts.OnHost) and any(value is None for value in arguments):
+                raise ValueError('an input has no value')
             try:
                 results = function(*self.schedule.arguments(node, arguments))
             except (NotImplementedError, RuntimeError, TypeError) as error:

@@ -244,7 +244,7 @@ def test_errors_name_the_node_and_the_shapes():
     x, y = T.dmatrix('left'), T.dmatrix('right')
     f = theano.function([x, y], T.dot(x, y) + 1, mode=MODE)
     for _ in range(2):      # While the program is made, and when it runs.
-        with pytest.raises(RuntimeError, match=r'(?s)dot\(left, right\).*\(2, 3\), \(2, 2\)'):
+        with pytest.raises(ValueError, match=r'(?s)dot\(left, right\).*\(2, 3\), \(2, 2\)'):
             f(np.ones((2, 3)), np.ones((2, 2)))
     f = theano.function([x], T.opt.Assert('all positive')(x, T.all(x > 0)), mode=MODE)
     f(np.ones((2, 2)))

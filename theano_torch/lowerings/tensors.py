@@ -135,6 +135,8 @@ def _(op, node, build):
 def _(op, node, build):
     """A view in which all elements of a broadcast dimension are the same one."""
     shape = [int(build.host(var)) for var in node.inputs[1:]]
+    if min(shape, default=0) < 0:       # For torch, -1 means as it is.
+        raise ValueError(f'Alloc of shape {shape}: sizes cannot be negative')
     for axis, size in enumerate(reversed(build.shape(node.inputs[0]))):
         if size not in (1, shape[-1 - axis]):
             raise ValueError(f'Alloc of shape {shape} cannot hold a value of shape {build.shape(node.inputs[0])}')
