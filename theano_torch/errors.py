@@ -48,19 +48,18 @@ def raise_naming(node: Any, arguments: Sequence) -> NoReturn:     # type: ignore
     raise_with_op(node, types.SimpleNamespace(inputs=cells, outputs=[]))
 
 
-def as_value_error(error: RuntimeError) -> Exception:
-    """The error to raise in the place of `error`: a ValueError, as Theano's, if torch says that shapes do not fit.
+def is_about_values(error: RuntimeError) -> bool:
+    """Whether torch says in `error` that shapes or values do not fit, for which Theano has the ValueError.
 
-    What a user's code has raised stays as it is, and so does what torch says about the machine.
+    What a user's code has raised is another matter, and so is what torch says about the machine.
     """
     text, last = str(error), error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     is_torchs = type(error) is RuntimeError and last is not None and \
         last.tb_frame.f_code.co_filename.startswith(OWN_FOLDERS)
-    if is_torchs and ABOUT_VALUES.search(text.partition('Apply node')[0]) and not ABOUT_DEVICES.search(text):
-        return ValueError(text).with_traceback(error.__traceback__)
-    return error
+    return is_torchs and not ABOUT_DEVICES.search(text) and \
+        ABOUT_VALUES.search(text.partition('Apply node')[0]) is not None
 
 
 def strides(value: Any) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from theano_torch import capture, hosts, memory
 from theano_torch.convert import from_numpy, to_numpy
-from theano_torch.errors import WrongShapes, as_value_error
+from theano_torch.errors import WrongShapes, is_about_values
 from theano_torch.scheduler import Scheduler
 from theano_torch.shared import DeviceCell
 from theano_torch.steps import Part, Step, TracedStep, emptying
@@ -168,18 +168,21 @@ class Runner:
         self.done: dict = {}        # Of the current call, see `hosts.once`.
 
     def __call__(self, output_subset: None = None) -> list:
+        threads = torch.get_num_threads()
         try:
             return self.call()
-        except RuntimeError as error:
-            better = as_value_error(error)
-            if better is error:
+        except (MemoryError, RuntimeError) as error:
+            if memory.is_lack_of_memory(error):
+                raise memory.out_of_memory(error, self.device) from error
+            if isinstance(error, MemoryError) or not is_about_values(error):
                 raise
-            raise better from None
+            raise ValueError(str(error)).with_traceback(error.__traceback__) from None
         finally:
+            self.scheduler.end_call(threads)
             self.done.clear()
 
     def call(self) -> list:
-        with memory.translating_errors(self.device), torch.inference_mode(), self.scheduler.around_call():
+        with torch.inference_mode():
             inputs = [self.read(cell, is_host)
                       for cell, is_host in zip(self.input_storage, self.on_host, strict=True)]
             outputs = self.compute(inputs)

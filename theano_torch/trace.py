@@ -394,6 +394,8 @@ def same_choice(is_true: bool) -> Callable:
 def checked(function: Callable, shapes: Sequence[tuple[int, ...] | None], is_single: bool) -> Callable:
     """`function`, but it raises `WrongShapes` if its output shapes are not `shapes`."""
     shapes = [None if shape is None else tuple(shape) for shape in shapes]
+    if not any(shapes):     # Numbers stay numbers.
+        return function
 
     def run(*arguments: Any) -> Any:
         results = function(*arguments)

@@ -283,7 +283,8 @@ def test_the_mode_can_be_the_default(python_mode):
 # Random numbers.
 
 
-@pytest.mark.parametrize('size, streams', [((3,), 7), ((7,), 7), ((4, 5), 7), ((2, 3, 2), 1), ((5, 3), None)])
+@pytest.mark.parametrize('size, streams', [((3,), 7), ((7,), 7), ((4, 5), 7), ((2, 3, 2), 1), ((5, 3), None),
+                                           ((41, 11), 7), ((320,), 3)])
 def test_uniform_streams_bit_for_bit(python_mode, size, streams):
     results = []
     for mode in (MODE, python_mode):
