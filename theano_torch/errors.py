@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 
 from theano_torch.registry import UnsupportedOp
 
+import numpy as np
 import torch
 from theano.gof.link import raise_with_op
-
 
 logger = logging.getLogger('theano_torch')
 
@@ -43,8 +43,8 @@ def naming(node: Any, arguments: Sequence) -> Iterator[None]:
 
 def raise_naming(node: Any, arguments: Sequence) -> NoReturn:     # type: ignore[misc]  # raise_with_op raises.
     """Raise the exception that is being handled again, with `node` and the shapes of `arguments` in its message."""
-    cells = [[types.SimpleNamespace(shape=tuple(value.shape), strides=strides(value)) if hasattr(value, 'shape')
-              else value] for value in arguments]
+    cells = [[types.SimpleNamespace(shape=tuple(value.shape), strides=strides(value))
+              if isinstance(value, torch.Tensor | np.ndarray | np.generic) else value] for value in arguments]
     raise_with_op(node, types.SimpleNamespace(inputs=cells, outputs=[]))
 
 
@@ -62,11 +62,11 @@ def is_about_values(error: RuntimeError) -> bool:
         ABOUT_VALUES.search(text.partition('Apply node')[0]) is not None
 
 
-def strides(value: Any) -> tuple[int, ...]:
-    """Strides in bytes, of a tensor or an ndarray."""
-    if hasattr(value, 'strides'):
-        return value.strides
-    return tuple(step * value.element_size() for step in value.stride())
+def strides(value: torch.Tensor | np.ndarray | np.generic) -> tuple[int, ...]:
+    """Strides in bytes."""
+    if isinstance(value, torch.Tensor):
+        return tuple(step * value.element_size() for step in value.stride())
+    return value.strides
 
 
 @functools.cache

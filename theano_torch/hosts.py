@@ -19,6 +19,8 @@ HOST_OPS = (elemwise.Elemwise, elemwise.DimShuffle, elemwise.CAReduce, opt.MakeV
             basic.TensorFromScalar, basic.Reshape, basic.ARange, basic.Alloc, theano.compile.ops.Rebroadcast,
             theano.compile.ops.ViewOp, theano.compile.ops.DeepCopyOp, theano.scalar.ScalarOp, type_other.MakeSlice)
 
+MAX_REMEMBERED = 64     # Results of a node.
+
 
 def is_host_type(var: Any) -> bool:
     """Whether values of `var` never are tensors: Theano scalars, slices, random states, None."""
@@ -87,6 +89,33 @@ def once(node: Any, done: dict, function: Callable[..., tuple]) -> Callable[...,
             done[node] = function(*values)
         return done[node]
     return run
+
+
+def remembering(node: Any, function: Callable[..., tuple]) -> Callable[..., tuple]:
+    """`function`, the Python code of `node`, but between whole numbers it remembers its latest results.
+
+    These are bounds of minibatches and shapes: dozens of nodes, with the same few values in all calls.
+    """
+    if not isinstance(node.op, elemwise.Elemwise) or not all(map(is_whole_number, node.inputs + node.outputs)):
+        return function
+    known: dict[tuple, tuple] = {}
+
+    def run(*values: Any) -> tuple:
+        key = tuple([value.item() for value in values])
+        if key not in known:
+            if len(known) == MAX_REMEMBERED:
+                known.clear()
+            results = tuple(map(np.array, function(*values)))
+            for result in results:
+                result.flags.writeable = False      # Whoever passes it on has to copy it.
+            known[key] = results
+        return known[key]
+    return run
+
+
+def is_whole_number(var: Any) -> bool:
+    """Whether `var` is a tensor without dimensions, of integers or booleans."""
+    return not is_host_type(var) and var.ndim == 0 and var.dtype in theano.tensor.discrete_dtypes
 
 
 def as_host(var: Any, value: Any) -> Any:

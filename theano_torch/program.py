@@ -1,7 +1,7 @@
 """The runtime: flat lists of steps, one for each combination of input shapes, and what Theano calls to run them."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from theano_torch import capture, hosts, memory
@@ -42,6 +42,7 @@ class Program:
                  in_place: list[int | None], copied: list[int] | None, is_fixed: bool) -> None:
         self.parts, self.initial, self.in_place, self.copied = parts, initial, in_place, copied
         self.input_slots, self.output_slots, self.is_fixed = input_slots, output_slots, is_fixed
+        self.taken = storages_of(initial)
 
     @property
     def nodes(self) -> list:
@@ -55,7 +56,7 @@ class Program:
         for part in self.parts:
             part.run(values)
         outputs = [values[slot] for slot in self.output_slots]
-        copied = aliases(inputs, self.initial, outputs, self.in_place) if self.copied is None else self.copied
+        copied = aliases(inputs, self.taken, outputs, self.in_place) if self.copied is None else self.copied
         copy_outputs(outputs, copied)
         return outputs
 
@@ -69,9 +70,17 @@ def copy_outputs(outputs: list, copied: Sequence[int]) -> None:
         outputs[index] = outputs[index].clone(memory_format=torch.contiguous_format)
 
 
-def aliases(inputs: Sequence, statics: Sequence, outputs: Sequence, in_place: Sequence[int | None]) -> list[int]:
-    """Indices of the outputs that have no memory of their own or are not contiguous. For `in_place` see `Program`."""
-    seen = {storage_of(value) for value in (*inputs, *statics)} - {0}
+def storages_of(values: Iterable) -> set[int]:
+    """Addresses of the memory behind the tensors among `values`."""
+    return {storage_of(value) for value in values} - {0}
+
+
+def aliases(inputs: Sequence, taken: Set[int], outputs: Sequence, in_place: Sequence[int | None]) -> list[int]:
+    """Indices of the outputs that have no memory of their own or are not contiguous.
+
+    `taken` are the addresses of static values. For `in_place` see `Program`.
+    """
+    seen = storages_of(inputs) | taken
     copied = []
     for index, (value, target) in enumerate(zip(outputs, in_place, strict=True)):
         if not isinstance(value, torch.Tensor):
@@ -117,7 +126,7 @@ def needed_steps(steps: Sequence[TracedStep], wanted: Sequence[tuple]) -> list[T
     """Those of `steps` that compute the keys `wanted`, or what these need, and all that only check something."""
     needed, kept = set(wanted), []
     for step in reversed(steps):
-        if not step.targets or needed.intersection(step.targets):
+        if step.is_check or needed.intersection(step.targets):
             needed.update(step.sources)
             kept.append(step)
     kept.reverse()
@@ -230,7 +239,8 @@ class Runner:
         """A program for inputs of these shapes, and the outputs, or None if the program has yet to compute them."""
         tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.scheduler, self.done)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
-        copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs, self.in_place)
+        copied = aliases(inputs, storages_of([*self.constants.values(), *tracer.static_tensors.values()]), outputs,
+                         self.in_place)
         program = assemble(tracer, self.fgraph.inputs, self.on_host, self.fgraph.outputs, self.in_place,
                            None if tracer.is_dynamic else copied)
         made: AnyProgram = program

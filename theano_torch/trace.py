@@ -270,7 +270,8 @@ class Tracer:
         is_true = bool(self.get(condition, True))
         if not self.facts.is_static(condition):
             self.is_dynamic = True
-            self.schedule.add(TracedStep(same_choice(is_true), [(condition, True)], [], node, is_single=False))
+            self.schedule.add(TracedStep(same_choice(is_true), [(condition, True)], [], node, is_single=False,
+                                         is_check=True))
         chosen = node.inputs[1:1 + count] if is_true else node.inputs[1 + count:]
         self.walk(self.needed_for(chosen))
         for var, result in zip(chosen, node.outputs, strict=True):
@@ -291,9 +292,9 @@ class Tracer:
             for var, value in zip(node.outputs, results, strict=True):
                 self.facts.set_static(var, value)
             return
-        function = checked(function, [getattr(value, 'shape', None) for value in results], is_single=False)
+        function, is_check = checked(hosts.remembering(node, function), results, is_single=False)
         sources, targets = ([(var, True) for var in variables] for variables in (node.inputs, node.outputs))
-        self.schedule.add(TracedStep(function, sources, targets, node, is_single=False))
+        self.schedule.add(TracedStep(function, sources, targets, node, is_single=False, is_check=is_check))
         for var, value in zip(node.outputs, results, strict=True):
             self.put(var, True, value)
 
@@ -329,12 +330,13 @@ class Tracer:
             sources += asked_keys
         if is_hidden_view:
             function = cloned(function)
+        is_check = False
         if asked or build.varying:
             self.is_dynamic = True
-            function = checked(function, [getattr(value, 'shape', None) for value in values], is_single)
+            function, is_check = checked(function, values, is_single)
         build.live = {}         # Lowerings that keep `build` must not keep this call's tensors.
         targets = [(var, hosts.is_host_type(var)) for var in node.outputs]
-        self.schedule.add(TracedStep(function, sources, targets, node, is_single))
+        self.schedule.add(TracedStep(function, sources, targets, node, is_single, is_check))
         for var, value in zip(node.outputs, values, strict=True):
             self.put(var, hosts.is_host_type(var), value)
 
@@ -391,11 +393,14 @@ def same_choice(is_true: bool) -> Callable:
     return check
 
 
-def checked(function: Callable, shapes: Sequence[tuple[int, ...] | None], is_single: bool) -> Callable:
-    """`function`, but it raises `WrongShapes` if its output shapes are not `shapes`."""
-    shapes = [None if shape is None else tuple(shape) for shape in shapes]
-    if not any(shapes):     # Numbers stay numbers.
-        return function
+def checked(function: Callable, results: Sequence, is_single: bool) -> tuple[Callable, bool]:
+    """`function`, but it raises `WrongShapes` if the shapes of its results are not those of `results`.
+
+    Also returns whether it may do so: numbers stay numbers.
+    """
+    shapes = [tuple(value.shape) if hasattr(value, 'shape') else None for value in results]
+    if not any(shapes):
+        return function, False
 
     def run(*arguments: Any) -> Any:
         results = function(*arguments)
@@ -403,7 +408,7 @@ def checked(function: Callable, shapes: Sequence[tuple[int, ...] | None], is_sin
             if shape is not None and tuple(value.shape) != shape:
                 raise WrongShapes
         return results
-    return run
+    return run, True
 
 
 class Dynamic:

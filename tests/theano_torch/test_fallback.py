@@ -143,6 +143,14 @@ def test_sparse_matrices(kind):
         np.testing.assert_allclose(added.toarray(), full * 2)
 
 
+def test_sizes_alone_of_what_depends_on_values():
+    s, x = sparse.csr_matrix(dtype='float64'), T.dvector()
+    f = theano.function([s, x], [s.size, x[x > 0].shape[0], Counted()(x).shape[0]], mode=TORCH)
+    matrix = scipy.sparse.csr_matrix(np.zeros((2, 2)))
+    assert [int(size) for size in f(matrix, [-1, -2])] == [0, 0, 0]
+    assert [int(size) for size in f(matrix + np.eye(2), [1, -2])] == [2, 1, 1]
+
+
 def test_a_shared_sparse_matrix():
     matrix = scipy.sparse.csr_matrix(np.eye(3))
     s, x = theano.shared(matrix), T.dvector()

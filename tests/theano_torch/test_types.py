@@ -19,7 +19,8 @@ def test_wide_unsigned_integers_beyond_the_signed_ones(agree, dtype):
                       x > y, x >= y, T.eq(x, y), T.maximum(x, y), T.clip(x, 2, 9), x // y, x % 3, x / 2, x + y, x * y,
                       T.cast(x, 'float64'), x[::-1], x[[0, 0]], T.switch(x > 3, x, y), x & y,
                       T.concatenate([x, y]), x.sum(), x.prod(), T.outer(x, y), T.diag(x), x.mean(),
-                      T.stack([x, y]), T.tile(x, 2), T.roll(x, 1), *([T.cumsum(x), T.cumprod(y)] if dtype == 'uint64' else [extra_ops.bincount(x % 5)])],
+                      T.stack([x, y]), T.tile(x, 2), T.roll(x, 1),
+                      *([T.cumsum(x), T.cumprod(y)] if dtype == 'uint64' else [extra_ops.bincount(x % 5)])],
           (a, b))
     written = theano.function([x, y], [T.inc_subtensor(x[[0, 0]], y[:2]), T.inc_subtensor(x[1:3], 3),
                                        T.inc_subtensor(x[::-2], y[:3]), T.inc_subtensor(x[x > 3], 1)], mode=TORCH)
@@ -35,14 +36,14 @@ def test_wide_unsigned_integers_beyond_the_signed_ones(agree, dtype):
 def test_complex_numbers_are_ordered_as_in_numpy(dtype):
     x, y = T.vector(dtype=dtype), T.vector(dtype=dtype)
     a, b = np.array([1 + 2j, 1 - 1j, -3, 1 + 2j], dtype), np.array([1 + 1j, 2, -3j, 1 + 2j], dtype)
-    outputs = dict(gt=(x > y, a > b), le=(x <= y, a <= b), ne=(T.neq(x, y), a != b), maximum=(T.maximum(x, y),
-                   np.maximum(a, b)), sort=(T.sort(x), np.sort(a)), argsort=(T.argsort(x), np.argsort(a, kind='stable')),
-                   argmax=(T.argmax(x), a.argmax()), max=(T.max(x), a.max()), sum=(x.sum(), a.sum()),
-                   prod=(x.prod(), a.prod()), dot=(T.dot(x, y), a @ b), sqrt=(T.sqrt(x), np.sqrt(a)),
-                   power=(x ** 2, a ** 2), exp=(T.exp(x), np.exp(a)), quotient=(x / y, a / b), real=(x.real, a.real),
-                   imag=(x.imag, a.imag), size=(abs(x), abs(a)), cumsum=(T.cumsum(x), a.cumsum()),
-                   mean=(x.mean(), a.mean()), set=(T.set_subtensor(x[1:], y[1:]), np.array([a[0], *b[1:]])),
-                   switch=(T.switch(T.eq(x, y), x, 0), np.where(a == b, a, 0)), join=(T.concatenate([x, y]), [*a, *b]))
+    outputs = dict(
+        gt=(x > y, a > b), le=(x <= y, a <= b), ne=(T.neq(x, y), a != b), maximum=(T.maximum(x, y), np.maximum(a, b)),
+        sort=(T.sort(x), np.sort(a)), argsort=(T.argsort(x), np.argsort(a, kind='stable')),
+        argmax=(T.argmax(x), a.argmax()), max=(T.max(x), a.max()), sum=(x.sum(), a.sum()), prod=(x.prod(), a.prod()),
+        dot=(T.dot(x, y), a @ b), sqrt=(T.sqrt(x), np.sqrt(a)), power=(x ** 2, a ** 2), exp=(T.exp(x), np.exp(a)),
+        quotient=(x / y, a / b), real=(x.real, a.real), imag=(x.imag, a.imag), size=(abs(x), abs(a)),
+        cumsum=(T.cumsum(x), a.cumsum()), mean=(x.mean(), a.mean()), join=(T.concatenate([x, y]), [*a, *b]),
+        set=(T.set_subtensor(x[1:], y[1:]), [a[0], *b[1:]]), switch=(T.switch(T.eq(x, y), x, 0), np.where(a == b, a, 0)))
     f = theano.function([x, y], [output for output, _ in outputs.values()], mode=TORCH)
     for name, value, (_, wanted) in zip(outputs, f(a, b), outputs.values(), strict=True):
         np.testing.assert_allclose(value, wanted, rtol=1e-5 if dtype == 'complex64' else 1e-12, err_msg=name)

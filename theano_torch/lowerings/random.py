@@ -68,7 +68,7 @@ def chained(count: int, streams: int, device: torch.device) -> Callable[[Tensor]
 
     It cuts streams into chains of `LONGEST` steps, jumps to where these begin, and lets all chains step at once.
     """
-    steps, last = -(-count // streams), (count - 1) % streams + 1       # In the last step come the first `last` streams.
+    steps, last = -(-count // streams), (count - 1) % streams + 1   # The last step is that of the first `last` streams.
     chains = -(-steps // LONGEST)
     doublings = [jump(LONGEST << number, device) for number in range((chains - 1).bit_length())]
     before_last = jump(steps - 1, device)
