@@ -149,7 +149,7 @@ class OnHost:
         return results if len(results) > 1 else results[0]
 
 
-def on_host(op: Any, node: Any, build: Any) -> OnHost:
+def on_host(node: Any, build: Any) -> OnHost:
     """See `registry.on_host`. Output shapes may depend on values: they are checked on every call."""
     build.varying = True
     return OnHost(node, build)
@@ -170,4 +170,4 @@ def fallback(node: Any, build: Any, error: Exception | None = None) -> Callable:
     warn_once(f'theano_torch has no lowering of the op {type(op).__module__}.{type(op).__name__} for inputs of the '
               f'types {types or "()"}: its Python code runs on the host, which is slow')
     build.asked.clear()
-    return on_host(node.op, node, build)
+    return on_host(node, build)

@@ -177,7 +177,6 @@ class Runner:
         self.done: dict = {}        # Of the current call, see `hosts.once`.
 
     def __call__(self, output_subset: None = None) -> list:
-        threads = torch.get_num_threads()
         try:
             return self.call()
         except (MemoryError, RuntimeError) as error:
@@ -187,11 +186,10 @@ class Runner:
                 raise
             raise ValueError(str(error)).with_traceback(error.__traceback__) from None
         finally:
-            self.scheduler.end_call(threads)
             self.done.clear()
 
     def call(self) -> list:
-        with torch.inference_mode():
+        with torch.inference_mode(), self.scheduler.around_call():
             inputs = [self.read(cell, is_host)
                       for cell, is_host in zip(self.input_storage, self.on_host, strict=True)]
             outputs = self.compute(inputs)

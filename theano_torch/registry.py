@@ -86,5 +86,4 @@ def on_host(op: Any, node: Any, build: Any) -> Callable:
 
     >>> theano_torch.lower.register(MyOp)(theano_torch.on_host)
     """
-    from theano_torch.hosts import on_host as lowering
-    return lowering(op, node, build)
+    return build.on_host(node)

@@ -13,8 +13,9 @@ shapes alone, and is the same in every call of a function. In the first call, th
 will set. It cannot do so for steps that will run in lanes: with such steps it is not final.
 """
 
+import contextlib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from theano_torch import costs, hosts
@@ -50,10 +51,15 @@ class Scheduler:
         # Made in the first call, for the number of threads then: it may be another one while the function is compiled.
         self.policy: ThreadPolicy | None = None
 
-    def end_call(self, threads: int) -> None:
-        """After a call of the function: restores PyTorch's number of threads, which was `threads` before."""
-        if self.policy is not None:
-            torch.set_num_threads(threads)
+    @contextlib.contextmanager
+    def around_call(self) -> Iterator[None]:
+        """Around a call of the function: restores PyTorch's number of threads afterwards."""
+        before = torch.get_num_threads()
+        try:
+            yield
+        finally:
+            if self.policy is not None:
+                torch.set_num_threads(before)
 
     def new_schedule(self, shapes: costs.Shapes) -> 'Schedule':
         """A schedule for a walk that fills `shapes`, which maps variables to tuples."""

@@ -99,6 +99,10 @@ class Build:
         self.asked.append(var)
         return hosts.as_host(var, self.live[var])
 
+    def on_host(self, node: Any) -> Callable:
+        """See `registry.on_host`."""
+        return hosts.on_host(node, self)
+
     def integers(self, var: Any) -> list[int]:
         """The value of a vector of integers."""
         return [int(value) for value in self.host(var)]

@@ -43,7 +43,8 @@ def test_complex_numbers_are_ordered_as_in_numpy(dtype):
         dot=(T.dot(x, y), a @ b), sqrt=(T.sqrt(x), np.sqrt(a)), power=(x ** 2, a ** 2), exp=(T.exp(x), np.exp(a)),
         quotient=(x / y, a / b), real=(x.real, a.real), imag=(x.imag, a.imag), size=(abs(x), abs(a)),
         cumsum=(T.cumsum(x), a.cumsum()), mean=(x.mean(), a.mean()), join=(T.concatenate([x, y]), [*a, *b]),
-        set=(T.set_subtensor(x[1:], y[1:]), [a[0], *b[1:]]), switch=(T.switch(T.eq(x, y), x, 0), np.where(a == b, a, 0)))
+        set=(T.set_subtensor(x[1:], y[1:]), [a[0], *b[1:]]),
+        switch=(T.switch(T.eq(x, y), x, 0), np.where(a == b, a, 0)))
     f = theano.function([x, y], [output for output, _ in outputs.values()], mode=TORCH)
     for name, value, (_, wanted) in zip(outputs, f(a, b), outputs.values(), strict=True):
         np.testing.assert_allclose(value, wanted, rtol=1e-5 if dtype == 'complex64' else 1e-12, err_msg=name)
