@@ -53,6 +53,7 @@ def test_an_own_op_runs_once_in_each_call(caplog):
             np.testing.assert_allclose(f(values), np.exp(values[values >= 0] * 2 + 1), rtol=1e-5)
             assert Own.calls == calls
     assert [record.message.count('test_fallback.Own for') for record in caplog.records] == [1]
+    assert not any(program.is_fixed for programs in f.fn.programs.values() for program in programs)     # No recording.
 
 
 def test_an_own_scalar_op_alone_and_in_others():

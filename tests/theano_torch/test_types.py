@@ -96,7 +96,8 @@ def test_shapes_that_do_not_fit_are_value_errors():
         ([A, i], T.nnet.categorical_crossentropy(A, i), a, np.array([0, 3])),
         ([A, i], T.grad(T.nnet.categorical_crossentropy(softmax, i).sum(), A), a, np.array([0, 3])),
         ([A, B], T.batched_dot(A, B), a, b), ([A, v], T.nnet.nnet.softmax_with_bias(A, v), a, b[0, :1]),
-        ([A, i], T.repeat(A, i, axis=0), a, np.array([1, 2, 3])), ([A], T.topk(A, 5, sorted=False), a),
+        ([A, i], T.repeat(A, i, axis=0), a, np.array([1, 2, 3])),
+        ([A], T.topk(A, 5, sorted=False), a), ([A], T.topk(A, 0, sorted=False), a),
         ([i], T.zeros((i[0], 2)) + 1, np.array([-1]))]
     assert [raised(*case) for case in cases] == [ValueError] * len(cases)
     assert raised([A, i], A[i], a, np.array([5])) is IndexError

@@ -280,6 +280,8 @@ def _(op, node, build):
 @lower.register(TopKOp)
 def _(op, node, build):
     count, descending = int(build.host(node.inputs[1])), True
+    if count == 0:
+        raise ValueError('TopK of no elements')
     if count < 0:
         count, descending = -count, False
 
