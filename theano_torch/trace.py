@@ -310,8 +310,8 @@ class Tracer:
         with naming(node, arguments):
             function, variables = lowered(node, build)
             arguments.extend(self.get(*key) for key in map(argument, variables))
-            if not isinstance(function, hosts.OnHost) and any(value is None for value in arguments):
-                raise ValueError('an input has no value')
+            if not isinstance(function, hosts.OnHost):
+                check_values(variables, arguments)
             try:
                 results = function(*self.schedule.arguments(node, arguments))
             except (NotImplementedError, RuntimeError, TypeError) as error:
@@ -381,6 +381,13 @@ def check_type(var: Any, value: Any) -> None:
     if hasattr(var.type, 'broadcastable') and hasattr(value, 'shape') and (
             value.ndim != var.ndim or str(value.dtype).removeprefix('torch.') != var.dtype):
         raise TypeError(f'{var} has the type {var.type}, and got a value with {value.ndim} dimensions of {value.dtype}')
+
+
+def check_values(variables: Sequence, values: Sequence) -> None:
+    """Raise ValueError if a tensor is missing: arguments of a function may be None, for `theano.tensor.default`."""
+    for var, value in zip(variables, values, strict=True):
+        if value is None and not hosts.is_host_type(var):
+            raise ValueError(f'{var} has no value')
 
 
 def argument(var: Any) -> tuple[Any, bool]:

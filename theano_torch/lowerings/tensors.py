@@ -96,7 +96,7 @@ def _(op, node, build):
 
 @lower.register(IfElse)
 def _(op, node, build):
-    """Both branches are there already: this engine is not lazy."""
+    """Both branches are there already: this is for functions that are not lazy, see `trace.Tracer`."""
     build.varying = True
     count = op.n_outs
 
