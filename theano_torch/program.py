@@ -171,7 +171,7 @@ class Runner:
                              for cell in input_storage]
         self.graphs = capture.graphs_on(device) if captures and device.type == 'cuda' else None
         self.scheduler = Scheduler(order, device)
-        # signature -> programs, the last used one first
+        # shapes and types of the inputs -> programs, the last used one first
         self.programs: collections.OrderedDict[tuple, list[AnyProgram]] = collections.OrderedDict()
         self.constants: dict = {}
         self.done: dict = {}        # Of the current call, see `hosts.once`.
@@ -215,7 +215,7 @@ class Runner:
 
     def compute(self, inputs: list) -> list:
         """The outputs, computed by a program that exists or by a new one."""
-        signature = tuple(getattr(value, 'shape', None) for value in inputs)
+        signature = tuple([(value.shape, value.dtype) if hasattr(value, 'dtype') else None for value in inputs])
         programs = self.programs.setdefault(signature, [])
         self.programs.move_to_end(signature)
         for index, program in enumerate(programs):
