@@ -165,9 +165,14 @@ def fallback(node: Any, build: Any, error: Exception | None = None) -> Callable:
     """
     if error is not None and not has_python_code(node.op):
         raise error
+    warn_of_host(node)
+    build.asked.clear()
+    return on_host(node, build)
+
+
+def warn_of_host(node: Any) -> None:
+    """Warn that the op of `node`, or the scalar op that it applies to all elements, runs on the host."""
     op = node.op.scalar_op if isinstance(node.op, elemwise.Elemwise) else node.op
     types = ', '.join(dict.fromkeys(str(getattr(var.type, 'dtype', var.type)) for var in node.inputs))
     warn_once(f'theano_torch has no lowering of the op {type(op).__module__}.{type(op).__name__} for inputs of the '
               f'types {types or "()"}: its Python code runs on the host, which is slow')
-    build.asked.clear()
-    return on_host(node, build)

@@ -14,6 +14,7 @@ from theano.compile.ops import DeepCopyOp, OutputGuard, Rebroadcast, SpecifyShap
 from theano.gradient import ZeroGrad
 from theano.ifelse import IfElse
 from theano.tensor import basic, blas, elemwise, opt, subtensor
+from theano.tensor.signal import pool
 
 WIDE_UNSIGNED = {'uint16', 'uint32', 'uint64'}
 COMPLEX = {'complex64', 'complex128'}
@@ -46,6 +47,8 @@ def is_right_for_wide(op: Any, is_uint64: bool) -> bool:
     """Whether torch computes `op` on the wide unsigned types, among them uint64 if `is_uint64`."""
     if isinstance(op, elemwise.Elemwise | elemwise.CAReduce):
         return not is_uint64 or isinstance(op.scalar_op, WRAPPING)
+    if isinstance(op, pool.Pool):
+        return not is_uint64
     return isinstance(op, (*MOVING, *WRITING))
 
 

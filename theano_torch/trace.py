@@ -19,7 +19,7 @@ from typing import Any
 from theano_torch import hosts, kernels
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.errors import WrongShapes, naming
-from theano_torch.registry import UnsupportedOp, is_registered, lower
+from theano_torch.registry import UnsupportedOp, is_registered, lower, on_host
 from theano_torch.scheduler import Scheduler
 from theano_torch.steps import TracedStep
 
@@ -289,6 +289,8 @@ class Tracer:
 
     def visit_on_host(self, node: Any) -> None:
         arguments = [self.get(var, True) for var in node.inputs]
+        if hosts.is_foreign(node.op):
+            hosts.warn_of_host(node)
         with naming(node, arguments):
             function = hosts.once(node, self.facts.done, hosts.host_function(node))
             results = function(*arguments)
@@ -370,7 +372,8 @@ def cloned(function: Callable) -> Callable:
 def lowered(node: Any, build: Build) -> tuple[Callable, Sequence]:
     """(function, variables that it takes) of a node."""
     try:
-        result = hosts.fallback(node, build) if kernels.are_missing(node) else lower(node.op, node, build)
+        is_missing = kernels.are_missing(node) and lower.dispatch(type(node.op)) is not on_host
+        result = hosts.fallback(node, build) if is_missing else lower(node.op, node, build)
     except UnsupportedOp as error:
         result = hosts.fallback(node, build, error)
     return result if isinstance(result, tuple) else (result, node.inputs)

@@ -109,7 +109,8 @@ def test_graphs_as_ops_are_part_of_the_graph():
     assert not any(isinstance(node.op, theano.OpFromGraph) for node in f.maker.fgraph.apply_nodes)
 
 
-def test_lists_of_tensors():
+def test_lists_of_tensors(caplog):
+    errors.warn_once.cache_clear()
     from theano import typed_list
     x = T.fvector()
     values = typed_list.TypedListType(T.fvector)()
@@ -121,6 +122,7 @@ def test_lists_of_tensors():
         np.testing.assert_array_equal(last, given[length - 1] * 2)
         assert [list(value) for value in longer] == [list(value) for value in given[:length]] + [[5]]
         assert count == length == len(given[:length])
+    assert any('typed_list.basic.Append for' in record.message for record in caplog.records)
 
 
 @pytest.mark.parametrize('kind', ['csr', 'csc'])
