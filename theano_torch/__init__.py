@@ -11,8 +11,9 @@ Theano builds the graph, differentiates it and rewrites it as always; only what 
 No torch.autograd is involved. Functions take and return ndarrays. After :func:`install` on a GPU, `theano.shared` makes
 variables that live there and speak NumPy (`get_value`, `set_value`, pickle).
 
-An op that the engine does not know is an error that names it. To teach it one, register a lowering, a function that
-returns what computes the outputs from the inputs' tensors (see `registry.lower`)::
+An op that the engine does not know runs its own Python code on the host, after a warning that names it. One without
+such code is an error, `UnsupportedOp`. To teach the engine an op, register a lowering, a function that returns what
+computes the outputs from the inputs' tensors (see `registry.lower`)::
 
     @theano_torch.lower.register(MyOp)
     def _(op, node, build):

@@ -10,20 +10,18 @@ What cannot be recorded runs step by step, as everything does on the CPU.
 import functools
 import gc
 import itertools
-import logging
 import re
 import weakref
 from collections.abc import Callable
 from typing import Any
 
+from theano_torch.errors import warn_once
 from theano_torch.shared import DeviceCell
 
 import torch
 
 WARM_UP_CALLS = 2       # Before a program is recorded, beside the first one, which makes the program.
 MAX_GRAPHS = 16         # Kept per device.
-
-logger = logging.getLogger('theano_torch')
 
 
 class CudaGraphs:
@@ -162,9 +160,3 @@ def one_line(error: BaseException) -> str:
         node = re.search('Apply node that caused the error: (.*)', str(cause))
         reason, cause = next(iter(str(cause).splitlines()), type(cause).__name__), cause.__context__
     return f'cannot record {node.group(1) if node else "a function"} as a CUDA graph: {reason}'
-
-
-@functools.cache
-def warn_once(message: str) -> None:
-    """Log a warning, but the same one only once."""
-    logger.warning(message)

@@ -25,11 +25,12 @@ def filled(value: int | float | complex, dtype: torch.dtype, like: Tensor) -> Te
 def from_numpy(value: Any, device: torch.device) -> Tensor:
     """An ndarray (or number) as a contiguous tensor on `device`; on the CPU it shares the memory where torch can."""
     value = np.asarray(value)
-    if not (value.flags.c_contiguous and value.dtype.isnative):
+    if not (value.flags.carray and value.dtype.isnative):   # Torch warns of those that cannot be written to.
         value = np.array(value, dtype=value.dtype.newbyteorder('='), order='C')
-    elif not value.flags.writeable:     # Torch warns of these; nothing here ever writes into an input.
-        value = value.copy()
-    tensor = torch.from_numpy(value)
+    try:
+        tensor = torch.from_numpy(value)
+    except ValueError:      # The stride of a dimension of size one may be anything.
+        tensor = torch.from_numpy(value.copy())
     if device.type == 'cuda' and torch.cuda.is_current_stream_capturing():
         # A CUDA graph would read this memory again in every replay, when it is long something else.
         raise RuntimeError(f'an array of shape {value.shape} comes from the host in every call')

@@ -1,14 +1,29 @@
-"""Errors that name the Theano node in which they happened, as Theano's own linkers do, and one that asks for a new try.
+"""Errors as Theano's: they name the node in which they happened, and shapes that do not fit are a ValueError.
+
+Beside these, one that asks for a new try.
 """
 
 import contextlib
+import functools
+import logging
+import os
+import re
 import types
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from theano_torch.registry import UnsupportedOp
 
+import numpy as np
+import torch
 from theano.gof.link import raise_with_op
+
+logger = logging.getLogger('theano_torch')
+
+# What torch says in a RuntimeError about shapes and values, and what it says about the machine.
+ABOUT_VALUES = re.compile('size|shape|dimension|bounds|range|index|elements|channels|negative|must match|broadcast')
+ABOUT_DEVICES = re.compile('CUDA|cuDNN|CUDNN|cuBLAS|CUBLAS|NCCL|gloo|INTERNAL ASSERT|primitive')
+OWN_FOLDERS = tuple(os.path.dirname(file) + os.sep for file in (__file__, torch.__file__))
 
 
 class WrongShapes(Exception):
@@ -38,13 +53,33 @@ def naming(node: Any, arguments: Sequence) -> Iterator[None]:
 
 def raise_naming(node: Any, arguments: Sequence) -> NoReturn:     # type: ignore[misc]  # raise_with_op raises.
     """Raise the exception that is being handled again, with `node` and the shapes of `arguments` in its message."""
-    cells = [[types.SimpleNamespace(shape=tuple(value.shape), strides=strides(value)) if hasattr(value, 'shape')
-              else value] for value in arguments]
+    cells = [[types.SimpleNamespace(shape=tuple(value.shape), strides=strides(value))
+              if isinstance(value, torch.Tensor | np.ndarray | np.generic) else value] for value in arguments]
     raise_with_op(node, types.SimpleNamespace(inputs=cells, outputs=[]))
 
 
-def strides(value: Any) -> tuple[int, ...]:
-    """Strides in bytes, of a tensor or an ndarray."""
-    if hasattr(value, 'strides'):
-        return value.strides
-    return tuple(step * value.element_size() for step in value.stride())
+def is_about_values(error: RuntimeError) -> bool:
+    """Whether torch says in `error` that shapes or values do not fit, for which Theano has the ValueError.
+
+    What a user's code has raised is another matter, and so is what torch says about the machine.
+    """
+    text, last = str(error), error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    is_torchs = type(error) is RuntimeError and last is not None and \
+        last.tb_frame.f_code.co_filename.startswith(OWN_FOLDERS)
+    return is_torchs and not ABOUT_DEVICES.search(text) and \
+        ABOUT_VALUES.search(text.partition('Apply node')[0]) is not None
+
+
+def strides(value: torch.Tensor | np.ndarray | np.generic) -> tuple[int, ...]:
+    """Strides in bytes."""
+    if isinstance(value, torch.Tensor):
+        return tuple(step * value.element_size() for step in value.stride())
+    return value.strides
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Log a warning, but the same one only once."""
+    logger.warning(message)

@@ -4,9 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from theano_torch.convert import from_numpy, to_numpy
+from theano_torch.errors import warn_once
+from theano_torch.registry import is_registered
 
 import numpy as np
 import theano
+from theano.compile.ops import Shape, Shape_i
+from theano.gof.op import PureOp
 from theano.tensor import basic, elemwise, opt, subtensor, type_other
 
 # Ops that work on small things known on the host with NumPy instead of launching device work.
@@ -14,6 +18,8 @@ HOST_OPS = (elemwise.Elemwise, elemwise.DimShuffle, elemwise.CAReduce, opt.MakeV
             subtensor.IncSubtensor, subtensor.AdvancedSubtensor1, basic.Join, basic.Split, basic.ScalarFromTensor,
             basic.TensorFromScalar, basic.Reshape, basic.ARange, basic.Alloc, theano.compile.ops.Rebroadcast,
             theano.compile.ops.ViewOp, theano.compile.ops.DeepCopyOp, theano.scalar.ScalarOp, type_other.MakeSlice)
+
+MAX_REMEMBERED = 64     # Results of a node.
 
 
 def is_host_type(var: Any) -> bool:
@@ -35,11 +41,34 @@ def runs_on_host(node: Any) -> bool:
     return isinstance(node.op, HOST_OPS) and all(is_small(var) for var in node.inputs + node.outputs)
 
 
+def is_foreign(op: Any) -> bool:
+    """Whether the engine knows nothing of `op`: its Python code may do more than compute its outputs."""
+    return not is_registered(op) and not isinstance(op, (*HOST_OPS, Shape, Shape_i))
+
+
+def has_effects(op: Any) -> bool:
+    """Whether `op` does more than compute its outputs, see `registry.lower`."""
+    return getattr(op, 'in_order', False) or isinstance(op, theano.printing.Print) or is_foreign(op)
+
+
+def has_python_code(op: Any) -> bool:
+    """Whether `op`, or the scalar op that it applies to all elements, is written in Python, too."""
+    if isinstance(op, elemwise.Elemwise):
+        return has_python_code(op.scalar_op)
+    if isinstance(op, theano.scalar.Composite):
+        return all(has_python_code(inner.op) for inner in op.fgraph.apply_nodes)
+    if isinstance(op, theano.scalar.ScalarOp):
+        return type(op).impl is not theano.scalar.ScalarOp.impl
+    return getattr(type(op), 'perform', PureOp.perform) is not PureOp.perform
+
+
 def host_function(node: Any) -> Callable[..., tuple]:
     """The Python code of the node's op as a function from host values to a tuple of host values."""
     cells = {var: [None] for var in node.inputs + node.outputs}
     node.op.prepare_node(node, cells, None, 'py')
     params = node.run_params()
+    if params is not theano.gof.graph.NoParams:
+        params = node.params_type.filter(params)
 
     def run(*values: Any) -> tuple:
         outputs = [[None] for _ in node.outputs]
@@ -49,8 +78,52 @@ def host_function(node: Any) -> Callable[..., tuple]:
     return run
 
 
+def once(node: Any, done: dict, function: Callable[..., tuple]) -> Callable[..., tuple]:
+    """`function`, the Python code of `node`; if it has effects, it runs once in each call of a Theano function.
+
+    `done` holds its results until the call ends: a call that turns out to need another program starts again.
+    """
+    if not has_effects(node.op):
+        return function
+
+    def run(*values: Any) -> tuple:
+        if node not in done:
+            done[node] = function(*values)
+        return done[node]
+    return run
+
+
+def remembering(node: Any, function: Callable[..., tuple]) -> Callable[..., tuple]:
+    """`function`, the Python code of `node`, but between whole numbers it remembers its latest results.
+
+    These are bounds of minibatches and shapes: dozens of nodes, with the same few values in all calls.
+    """
+    if not isinstance(node.op, elemwise.Elemwise) or not all(map(is_whole_number, node.inputs + node.outputs)):
+        return function
+    known: dict[tuple, tuple] = {}
+
+    def run(*values: Any) -> tuple:
+        key = tuple([value.item() for value in values])
+        if key not in known:
+            if len(known) == MAX_REMEMBERED:
+                known.clear()
+            results = tuple(map(np.array, function(*values)))
+            for result in results:
+                result.flags.writeable = False      # Whoever passes it on has to copy it.
+            known[key] = results
+        return known[key]
+    return run
+
+
+def is_whole_number(var: Any) -> bool:
+    """Whether `var` is a tensor without dimensions, of integers or booleans."""
+    return not is_host_type(var) and var.ndim == 0 and var.dtype in theano.tensor.discrete_dtypes
+
+
 def as_host(var: Any, value: Any) -> Any:
     """`value` in the form that Theano's NumPy code expects for `var`: an ndarray, a NumPy number, or as it is."""
+    if value is None:
+        return None
     if isinstance(var.type, theano.tensor.TensorType):
         return np.asarray(to_numpy(value), dtype=var.type.dtype)
     if isinstance(var.type, theano.scalar.Scalar):
@@ -58,14 +131,50 @@ def as_host(var: Any, value: Any) -> Any:
     return value
 
 
-def on_host(op: Any, node: Any, build: Any) -> Callable:
+class OnHost:
+    """The Python code of a node as a function of tensors; values of other types than tensors stay as they are.
+
+    Parameters
+    ----------
+    node : theano.gof.Apply
+    build : theano_torch.trace.Build
+    """
+
+    def __init__(self, node: Any, build: Any) -> None:
+        self.node, self.device = node, build.device
+        self.function = once(node, build.facts.done, host_function(node))
+
+    def __call__(self, *arguments: Any) -> Any:
+        values = [as_host(var, value) for var, value in zip(self.node.inputs, arguments, strict=True)]
+        results = tuple(value if is_host_type(var) else from_numpy(value.copy(), self.device)
+                        for var, value in zip(self.node.outputs, self.function(*values), strict=True))
+        return results if len(results) > 1 else results[0]
+
+
+def on_host(node: Any, build: Any) -> OnHost:
     """See `registry.on_host`. Output shapes may depend on values: they are checked on every call."""
     build.varying = True
-    function, device = host_function(node), build.device
+    return OnHost(node, build)
 
-    def run(*tensors: Any) -> Any:
-        values = [as_host(var, value) for var, value in zip(node.inputs, tensors, strict=True)]
-        results = tuple(value if is_host_type(var) else from_numpy(value.copy(), device)
-                        for var, value in zip(node.outputs, function(*values), strict=True))
-        return results if len(results) > 1 else results[0]
-    return run
+
+def fallback(node: Any, build: Any, error: Exception | None = None) -> Callable:
+    """`on_host` for what has no lowering, or no kernel for its types, with a warning.
+
+    Raises
+    ------
+    Exception
+        `error`, which says so, if the op has no Python code.
+    """
+    if error is not None and not has_python_code(node.op):
+        raise error
+    warn_of_host(node)
+    build.asked.clear()
+    return on_host(node, build)
+
+
+def warn_of_host(node: Any) -> None:
+    """Warn that the op of `node`, or the scalar op that it applies to all elements, runs on the host."""
+    op = node.op.scalar_op if isinstance(node.op, elemwise.Elemwise) else node.op
+    types = ', '.join(dict.fromkeys(str(getattr(var.type, 'dtype', var.type)) for var in node.inputs))
+    warn_once(f'theano_torch has no lowering of the op {type(op).__module__}.{type(op).__name__} for inputs of the '
+              f'types {types or "()"}: its Python code runs on the host, which is slow')

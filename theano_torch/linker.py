@@ -92,9 +92,11 @@ def last_destroyers_last(order: list) -> list:
 
 def check_supported(node: Any) -> None:
     """Raise `UnsupportedOp` for a node that nothing can run, while the function is compiled."""
+    if hosts.has_python_code(node.op):
+        return
     if isinstance(node.op, Elemwise):
         check_scalar(node.op.scalar_op, node)
-    elif not is_registered(node.op) and not hosts.runs_on_host(node):
+    elif not is_registered(node.op):
         lower(node.op, node, None)      # type: ignore[arg-type]  # It only raises.
 
 

@@ -28,10 +28,20 @@ def translating_errors(device: 'torch.device') -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, OutOfMemory) or not (isinstance(error, MemoryError) or MESSAGES.search(str(error))):
+        if not is_lack_of_memory(error):
             raise
-        on_host = isinstance(error, MemoryError) or 'CPUAllocator' in str(error) or device.type == 'cpu'
-        raise OutOfMemory(f'out of memory: {host() if on_host else gpu(device)}') from error
+        raise out_of_memory(error, device) from error
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Whether `error` means too little memory and does not say so well."""
+    return not isinstance(error, OutOfMemory) and (isinstance(error, MemoryError) or bool(MESSAGES.search(str(error))))
+
+
+def out_of_memory(error: Exception, device: 'torch.device') -> OutOfMemory:
+    """What to raise for an error that means too little memory, in work on the torch device `device`."""
+    on_host = isinstance(error, MemoryError) or 'CPUAllocator' in str(error) or device.type == 'cpu'
+    return OutOfMemory(f'out of memory: {host() if on_host else gpu(device)}')
 
 
 def host() -> str:

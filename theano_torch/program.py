@@ -2,12 +2,12 @@
 
 import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from theano_torch import capture, hosts, memory
 from theano_torch.convert import from_numpy, to_numpy
-from theano_torch.errors import WrongShapes
+from theano_torch.errors import WrongShapes, is_about_values
 from theano_torch.scheduler import Scheduler
 from theano_torch.shared import DeviceCell
 from theano_torch.steps import Part, Step, TracedStep, emptying
@@ -47,6 +47,7 @@ class Program:
         self.shapes = shapes
         self.parts, self.initial, self.in_place, self.copied = parts, initial, in_place, copied
         self.input_slots, self.output_slots, self.is_fixed = input_slots, output_slots, is_fixed
+        self.taken = storages_of(initial)
 
     @property
     def nodes(self) -> list:
@@ -64,7 +65,7 @@ class Program:
         for part in self.parts:
             part.run(values)
         outputs = [values[slot] for slot in self.output_slots]
-        copied = aliases(inputs, self.initial, outputs, self.in_place) if self.copied is None else self.copied
+        copied = aliases(inputs, self.taken, outputs, self.in_place) if self.copied is None else self.copied
         copy_outputs(outputs, copied)
         return outputs
 
@@ -83,9 +84,17 @@ def copy_outputs(outputs: list, copied: Sequence[int]) -> None:
         outputs[index] = outputs[index].clone(memory_format=torch.contiguous_format)
 
 
-def aliases(inputs: Sequence, statics: Sequence, outputs: Sequence, in_place: Sequence[int | None]) -> list[int]:
-    """Indices of the outputs that have no memory of their own or are not contiguous. For `in_place` see `Program`."""
-    seen = {storage_of(value) for value in (*inputs, *statics)} - {0}
+def storages_of(values: Iterable) -> set[int]:
+    """Addresses of the memory behind the tensors among `values`."""
+    return {storage_of(value) for value in values} - {0}
+
+
+def aliases(inputs: Sequence, taken: Set[int], outputs: Sequence, in_place: Sequence[int | None]) -> list[int]:
+    """Indices of the outputs that have no memory of their own or are not contiguous.
+
+    `taken` are the addresses of static values. For `in_place` see `Program`.
+    """
+    seen = storages_of(inputs) | taken
     copied = []
     for index, (value, target) in enumerate(zip(outputs, in_place, strict=True)):
         if not isinstance(value, torch.Tensor):
@@ -128,10 +137,10 @@ def assemble(tracer: Tracer, inputs: Sequence, on_host: Sequence[bool], outputs:
 
 
 def needed_steps(steps: Sequence[TracedStep], wanted: Sequence[tuple]) -> list[TracedStep]:
-    """Those of `steps` that compute the keys `wanted`, or what these need."""
+    """Those of `steps` that compute the keys `wanted`, or what these need, and all that only check something."""
     needed, kept = set(wanted), []
     for step in reversed(steps):
-        if needed.intersection(step.targets):
+        if step.is_check or needed.intersection(step.targets):
             needed.update(step.sources)
             kept.append(step)
     kept.reverse()
@@ -184,12 +193,25 @@ class Runner:
                              for cell in input_storage]
         self.graphs = capture.graphs_on(device) if captures and device.type == 'cuda' else None
         self.scheduler = Scheduler(order, device)
-        # signature -> programs, the last used one first
+        # shapes and types of the inputs -> programs, the last used one first
         self.programs: collections.OrderedDict[tuple, list[AnyProgram]] = collections.OrderedDict()
         self.constants: dict = {}
+        self.done: dict = {}        # Of the current call, see `hosts.once`.
 
     def __call__(self, output_subset: None = None) -> list:
-        with memory.translating_errors(self.device), torch.inference_mode(), self.scheduler.around_call():
+        try:
+            return self.call()
+        except (MemoryError, RuntimeError) as error:
+            if memory.is_lack_of_memory(error):
+                raise memory.out_of_memory(error, self.device) from error
+            if isinstance(error, MemoryError) or not is_about_values(error):
+                raise
+            raise ValueError(str(error)).with_traceback(error.__traceback__) from None
+        finally:
+            self.done.clear()
+
+    def call(self) -> list:
+        with torch.inference_mode(), self.scheduler.around_call():
             inputs = [self.read(cell, is_host)
                       for cell, is_host in zip(self.input_storage, self.on_host, strict=True)]
             outputs = self.compute(inputs)
@@ -209,13 +231,13 @@ class Runner:
         if isinstance(cell, DeviceCell):
             return cell.tensor.to(self.device)      # type: ignore[union-attr]  # It has a value.
         value = cell[0]
-        if is_host:
+        if is_host or value is None:
             return value
         return from_numpy(value, self.device)
 
     def compute(self, inputs: list) -> list:
         """The outputs, computed by a program that exists or by a new one."""
-        signature = tuple(getattr(value, 'shape', None) for value in inputs)
+        signature = tuple([(value.shape, value.dtype) if hasattr(value, 'dtype') else None for value in inputs])
         programs = self.programs.setdefault(signature, [])
         self.programs.move_to_end(signature)
         found: dict = {}
@@ -246,9 +268,9 @@ class Runner:
     def make_program(self, inputs: list) -> tuple[AnyProgram, list | None]:
         """A program for inputs of these shapes, and the outputs, or None if the program has yet to compute them."""
         tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.scheduler,
-                        self.prepared)
+                        self.prepared, self.done)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
-        copied = aliases(inputs, [*self.constants.values(), *tracer.static_tensors.values()], outputs,
+        copied = aliases(inputs, storages_of([*self.constants.values(), *tracer.static_tensors.values()]), outputs,
                          self.in_place) if self.gives_copies else []
         program = assemble(tracer, self.fgraph.inputs, self.on_host, self.fgraph.outputs, self.in_place,
                            None if tracer.is_dynamic and self.gives_copies else copied)

@@ -9,7 +9,7 @@ FLOAT32_SUMS = 'float32_sums'
 
 
 class UnsupportedOp(NotImplementedError):
-    """The engine has no lowering for an op of the graph."""
+    """The engine has no lowering for an op of the graph, or none for these inputs; the op has no Python code either."""
 
 
 @functools.singledispatch
@@ -34,6 +34,11 @@ def lower(op: Any, node: Any, build: Any) -> Callable | tuple[Callable, Sequence
         The callable takes the tensors of all of `node`'s inputs, or, with the pair, of those variables only. It
         returns a tensor, or a tuple of tensors where the op has several outputs. It must not write into its arguments;
         it may return views of them. Dtypes and shapes of the results are those of Theano's op.
+
+    Raises
+    ------
+    UnsupportedOp
+        A lowering may say so of some nodes: these run the op's Python code on the host, as ops without a lowering do.
 
     Notes
     -----
@@ -96,5 +101,4 @@ def on_host(op: Any, node: Any, build: Any) -> Callable:
 
     >>> theano_torch.lower.register(MyOp)(theano_torch.on_host)
     """
-    from theano_torch.hosts import on_host as lowering
-    return lowering(op, node, build)
+    return build.on_host(node)

@@ -18,12 +18,12 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from theano_torch import costs
+from theano_torch import costs, hosts
 from theano_torch.lanes import Lanes, needs_of
 from theano_torch.steps import Part, Serial, Step, TracedStep
 
 import torch
-from theano import printing
+from theano.ifelse import IfElse
 from theano.scan_module.scan_op import Scan
 
 # Outside of lanes, nodes with at least this much work run with all threads. With less, waking the threads costs more
@@ -226,8 +226,9 @@ class ThreadPolicy:
 
 
 def is_in_order(op: Any) -> bool:
-    """Whether `op` does more than compute its outputs, see `registry.lower`, or sets numbers of threads itself."""
-    return getattr(op, 'in_order', False) or isinstance(op, printing.Print | Scan)
+    """Whether `op` does more than compute its outputs, see `registry.lower`, decides what is computed, or sets numbers
+    of threads itself."""
+    return isinstance(op, IfElse | Scan) or hosts.has_effects(op)
 
 
 def first_in_lanes(steps: Sequence[Step], seconds: Sequence[float], seconds_alone: Sequence[float]) -> int:

@@ -37,6 +37,7 @@ class TracedStep:
     targets: list
     node: Any = None
     is_single: bool = True              # Whether the function returns its only result, not a tuple.
+    is_check: bool = False              # Whether it may raise `WrongShapes`: then it runs even if nothing needs it.
     # Notes of the schedule:
     threads: int | None = None          # How many the step runs with outside of lanes. None: as many as before.
     may_be_in_lanes: bool = False

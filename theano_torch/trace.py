@@ -3,22 +3,23 @@
 The first call with new input shapes walks the graph node by node and computes it on the way. A variable is one of
 
 - static: depends on shapes and constants alone. Computed with NumPy, once, and baked into the steps.
-- on the host: an integer argument of the function and what is computed from it, such as the bounds of a minibatch.
-  Computed with NumPy in each call.
+- on the host: an integer argument of the function and what is computed from it, such as the bounds of a minibatch;
+  and what is no tensor. Computed with NumPy in each call.
 - on the device: everything else, a tensor.
 
 A lowering may ask for the value of a variable that is not static, such as a shape or index that is computed from data.
 Its step is then dynamic: it is lowered again when that value changes. A step whose output shape may depend on values
 checks the shape in every call. If the shape is not that of the first call, the steps do not fit: `WrongShapes`.
+Of an IfElse only one branch is traced, and the steps check that the condition is the same one.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from theano_torch import hosts
+from theano_torch import hosts, kernels
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.errors import WrongShapes, naming
-from theano_torch.registry import is_registered, lower
+from theano_torch.registry import UnsupportedOp, is_registered, lower, on_host
 from theano_torch.scheduler import Scheduler
 from theano_torch.steps import TracedStep
 
@@ -27,6 +28,7 @@ import theano
 import torch
 from theano.compile.function_module import alias_root
 from theano.compile.ops import Shape, Shape_i
+from theano.ifelse import IfElse
 
 MAX_LOWERINGS = 64      # Kept per dynamic step.
 
@@ -45,10 +47,12 @@ class Facts:
         Node -> result of `registry.prepare`.
     shapes : dict
         Variable -> shape, a tuple.
+    done : dict
+        See `hosts.once`.
     """
 
-    def __init__(self, device: torch.device, product_dtype: torch.dtype, prepared: dict) -> None:
-        self.device, self.product_dtype, self.prepared = device, product_dtype, prepared
+    def __init__(self, device: torch.device, product_dtype: torch.dtype, prepared: dict, done: dict) -> None:
+        self.device, self.product_dtype, self.prepared, self.done = device, product_dtype, prepared, done
         self.statics: dict = {}
         self.shapes: dict = {}
 
@@ -109,6 +113,10 @@ class Build:
         self.asked.append(var)
         return hosts.as_host(var, self.live[var])
 
+    def on_host(self, node: Any) -> Callable:
+        """See `registry.on_host`."""
+        return hosts.on_host(node, self)
+
     def integers(self, var: Any) -> list[int]:
         """The value of a vector of integers."""
         return [int(value) for value in self.host(var)]
@@ -132,7 +140,7 @@ class Tracer:
     product_dtype : torch.dtype
         See `Facts`.
     scheduler : scheduler.Scheduler
-    prepared : dict
+    prepared, done : dict
         See `Facts`.
 
     Attributes
@@ -142,9 +150,9 @@ class Tracer:
     """
 
     def __init__(self, order: list, constants: dict, device: torch.device, product_dtype: torch.dtype,
-                 scheduler: Scheduler, prepared: dict) -> None:
+                 scheduler: Scheduler, prepared: dict, done: dict) -> None:
         self.order, self.constants = order, constants
-        self.facts = Facts(device, product_dtype, prepared)
+        self.facts = Facts(device, product_dtype, prepared, done)
         self.schedule = scheduler.new_schedule(self.facts.shapes)
         self.static_tensors: dict = {}      # static variable -> its value as a tensor
         self.values: dict = {}      # (variable, is_host) -> value in this call
@@ -153,6 +161,12 @@ class Tracer:
         self.destroyed = {alias_root(node.inputs[index]) for node in order
                           for indices in getattr(node.op, 'destroy_map', {}).values() for index in indices}
         self.destroyed_storages: set[int] = set()   # Addresses of the memory that steps of this program overwrite.
+        # Whether only those branches are computed that conditions choose. Theano has ordered the nodes so that nothing
+        # reads what is destroyed already; that order would not be kept.
+        self.is_lazy = not self.destroyed and any(isinstance(node.op, IfElse) for node in order)
+        self.visited: set = set()
+        # Variable -> the last node that needs it; empty where that is not known before.
+        self.last_use = {} if self.is_lazy else {var: node for node in order for var in node.inputs}
 
     def run(self, inputs: Sequence, outputs: Sequence, values: Sequence, on_host: Sequence[bool]) -> list:
         """Walk over the graph.
@@ -170,19 +184,38 @@ class Tracer:
             Tensors (or values of non-tensor types) of the outputs.
         """
         for var, value, is_host in zip(inputs, values, on_host, strict=True):
+            check_type(var, value)
             self.put(var, is_host, value)
-        last_use = {var: node for node in self.order for var in node.inputs}
         for var in [*inputs, *outputs]:
-            last_use.pop(var, None)
-        for node in self.order:
+            self.last_use.pop(var, None)
+        self.walk(self.needed_for(outputs) if self.is_lazy else self.order)
+        self.schedule.end()
+        return [self.get(var, hosts.is_host_type(var)) for var in outputs]
+
+    def walk(self, nodes: Sequence) -> None:
+        """Compute those of `nodes` that are not computed yet."""
+        for node in nodes:
+            if node in self.visited:
+                continue
+            self.visited.add(node)
             self.note_shapes_of_constants(node)
             self.schedule.begin(node)
             self.visit(node)
             for var in set(node.inputs):
-                if last_use.get(var) is node and not isinstance(var, theano.Constant):
+                if self.last_use.get(var) is node and not isinstance(var, theano.Constant):
                     self.values.pop((var, False), None)     # Free memory as the program will.
-        self.schedule.end()
-        return [self.get(var, hosts.is_host_type(var)) for var in outputs]
+
+    def needed_for(self, variables: Sequence) -> list:
+        """The nodes, in their order, that `variables` need in any case: not those in the branches of an IfElse."""
+        found: set = set()
+        pending = list(variables)
+        while pending:
+            node = pending.pop().owner
+            if node is None or node in found:
+                continue
+            found.add(node)
+            pending.extend(node.inputs[:1] if isinstance(node.op, IfElse) else node.inputs)
+        return [node for node in self.order if node in found]
 
     def note_shapes_of_constants(self, node: Any) -> None:
         for var in node.inputs:
@@ -211,7 +244,7 @@ class Tracer:
 
     def static_value(self, var: Any, is_host: bool) -> Any:
         value = self.facts.static_value(var)
-        if is_host or hosts.is_host_type(var):
+        if is_host:
             return value
         known = self.constants if isinstance(var, theano.Constant) else self.static_tensors
         if var not in known:
@@ -235,6 +268,8 @@ class Tracer:
         """Compute `node`."""
         if isinstance(node.op, Shape | Shape_i):
             self.visit_shape(node)
+        elif self.is_lazy and isinstance(node.op, IfElse):
+            self.visit_if(node)
         elif all(self.is_on_host(var) for var in node.inputs) and hosts.runs_on_host(node):
             self.visit_on_host(node)
         elif all(map(hosts.is_host_type, node.outputs)) and not is_registered(node.op):
@@ -248,18 +283,39 @@ class Tracer:
         value = shape[node.op.i] if isinstance(node.op, Shape_i) else shape
         self.facts.set_static(result, hosts.as_host(result, value))
 
+    def visit_if(self, node: Any) -> None:
+        """Compute the branch that the condition chooses, in a program for this choice."""
+        condition, count = node.inputs[0], node.op.n_outs
+        is_true = bool(self.get(condition, True))
+        if not self.facts.is_static(condition):
+            self.is_dynamic = True
+            self.schedule.add(TracedStep(same_choice(is_true), [(condition, True)], [], node, is_single=False,
+                                         is_check=True))
+        chosen = node.inputs[1:1 + count] if is_true else node.inputs[1 + count:]
+        self.walk(self.needed_for(chosen))
+        for var, result in zip(chosen, node.outputs, strict=True):
+            if self.facts.is_static(var):
+                self.facts.set_static(result, self.facts.static_value(var))
+                continue
+            is_host = hosts.is_host_type(var)
+            value = self.get(var, is_host)
+            self.schedule.add(TracedStep(lambda value: value, [(var, is_host)], [(result, is_host)], node))
+            self.put(result, is_host, value)
+
     def visit_on_host(self, node: Any) -> None:
         arguments = [self.get(var, True) for var in node.inputs]
+        if hosts.is_foreign(node.op):
+            hosts.warn_of_host(node)
         with naming(node, arguments):
-            function = hosts.host_function(node)
+            function = hosts.once(node, self.facts.done, hosts.host_function(node))
             results = function(*arguments)
-        if all(self.facts.is_static(var) for var in node.inputs):
+        if all(self.facts.is_static(var) for var in node.inputs) and not hosts.is_foreign(node.op):
             for var, value in zip(node.outputs, results, strict=True):
                 self.facts.set_static(var, value)
             return
-        function = self.checked(node, function, results, is_single=False)
+        function, is_check = self.checked(node, hosts.remembering(node, function), results, is_single=False)
         sources, targets = ([(var, True) for var in variables] for variables in (node.inputs, node.outputs))
-        self.schedule.add(TracedStep(function, sources, targets, node, is_single=False))
+        self.schedule.add(TracedStep(function, sources, targets, node, is_single=False, is_check=is_check))
         for var, value in zip(node.outputs, results, strict=True):
             self.put(var, True, value)
 
@@ -270,14 +326,23 @@ class Tracer:
         arguments: list = []
         with naming(node, arguments):
             function, variables = lowered(node, build)
-            arguments.extend(self.get(var, hosts.is_host_type(var)) for var in variables)
-            results = function(*self.schedule.arguments(node, arguments))
+            arguments.extend(self.get(*key) for key in map(argument, variables))
+            if not isinstance(function, hosts.OnHost):
+                check_values(variables, arguments)
+            try:
+                results = function(*self.schedule.arguments(node, arguments))
+            except (NotImplementedError, RuntimeError, TypeError) as error:
+                if not kernels.is_missing(error):
+                    raise
+                function, variables = hosts.fallback(node, build, error), node.inputs
+                arguments[:] = [self.get(*key) for key in map(argument, variables)]
+                results = function(*self.schedule.arguments(node, arguments))
         is_hidden_view = self.is_hidden_view(node, build, arguments, results)
         if is_hidden_view:
             results = clone(results)
         is_single = not isinstance(results, tuple)
         values = (results,) if is_single else results
-        sources = [(var, hosts.is_host_type(var)) for var in variables]
+        sources = list(map(argument, variables))
         asked = list(dict.fromkeys(build.asked))
         if asked:
             asked_keys = [(var, (var, True) in self.values) for var in asked]
@@ -286,18 +351,24 @@ class Tracer:
             sources += asked_keys
         if is_hidden_view:
             function = cloned(function)
+        is_check = False
         if asked or build.varying:
             self.is_dynamic = True
-            function = self.checked(node, function, values, is_single)
+            function, is_check = self.checked(node, function, values, is_single)
         build.live = {}         # Lowerings that keep `build` must not keep this call's tensors.
         targets = [(var, hosts.is_host_type(var)) for var in node.outputs]
-        self.schedule.add(TracedStep(function, sources, targets, node, is_single))
+        self.schedule.add(TracedStep(function, sources, targets, node, is_single, is_check))
         for var, value in zip(node.outputs, values, strict=True):
             self.put(var, hosts.is_host_type(var), value)
 
-    def checked(self, node: Any, function: Callable, values: Sequence, is_single: bool) -> Callable:
-        """`function` of `node`, but it raises `WrongShapes` if its outputs have not the shapes of `values`."""
+    def checked(self, node: Any, function: Callable, values: Sequence, is_single: bool) -> tuple[Callable, bool]:
+        """`function` of `node`, but it raises `WrongShapes` if its outputs have not the shapes of `values`.
+
+        Also returns whether it may do so: numbers stay numbers.
+        """
         self.checked_shapes[node] = shapes = [shape_of(value) for value in values]
+        if not any(shapes):
+            return function, False
 
         def run(*arguments: Any) -> Any:
             results = function(*arguments)
@@ -305,7 +376,7 @@ class Tracer:
             if found != shapes:
                 raise WrongShapes({node: found})
             return results
-        return run
+        return run, True
 
     def is_hidden_view(self, node: Any, build: Build, arguments: Sequence, results: Any) -> bool:
         """Whether `results` may lie in memory that a later step destroys, while for Theano they are new tensors."""
@@ -332,13 +403,45 @@ def cloned(function: Callable) -> Callable:
 
 def lowered(node: Any, build: Build) -> tuple[Callable, Sequence]:
     """(function, variables that it takes) of a node."""
-    result = lower(node.op, node, build)
+    try:
+        is_missing = kernels.are_missing(node) and lower.dispatch(type(node.op)) is not on_host
+        result = hosts.fallback(node, build) if is_missing else lower(node.op, node, build)
+    except UnsupportedOp as error:
+        result = hosts.fallback(node, build, error)
     return result if isinstance(result, tuple) else (result, node.inputs)
 
 
 def shape_of(value: Any) -> tuple[int, ...] | None:
     """The shape of a tensor or an ndarray; None for other values."""
     return tuple(value.shape) if hasattr(value, 'shape') else None
+
+
+def check_type(var: Any, value: Any) -> None:
+    """Raise TypeError for an array that Theano did not check, as it was told to trust the caller."""
+    if hasattr(var.type, 'broadcastable') and hasattr(value, 'shape') and (
+            value.ndim != var.ndim or str(value.dtype).removeprefix('torch.') != var.dtype):
+        raise TypeError(f'{var} has the type {var.type}, and got a value with {value.ndim} dimensions of {value.dtype}')
+
+
+def check_values(variables: Sequence, values: Sequence) -> None:
+    """Raise ValueError if a tensor is missing: arguments of a function may be None, for `theano.tensor.default`."""
+    for var, value in zip(variables, values, strict=True):
+        if value is None and not hosts.is_host_type(var):
+            raise ValueError(f'{var} has no value')
+
+
+def argument(var: Any) -> tuple[Any, bool]:
+    """The key of `var` as an argument of a lowered function: numbers of Theano's scalar types become tensors, too."""
+    return var, hosts.is_host_type(var) and not isinstance(var.type, theano.scalar.Scalar)
+
+
+def same_choice(is_true: bool) -> Callable:
+    """A function that raises `WrongShapes` if the condition of an IfElse is not `is_true`: another branch is needed."""
+    def check(condition: Any) -> tuple:
+        if bool(condition) != is_true:
+            raise WrongShapes
+        return ()
+    return check
 
 
 class Dynamic:

@@ -11,7 +11,7 @@ import torch
 
 TORCH = theano_torch.mode()
 # Relative to the largest value of the output: float32 allows for another order of summation.
-TOLERANCE = {'float16': 2e-3, 'float32': 1e-5, 'float64': 1e-11, 'complex128': 1e-11}
+TOLERANCE = {'float16': 2e-3, 'float32': 1e-5, 'float64': 1e-11, 'complex64': 1e-5, 'complex128': 1e-11}
 
 
 def assert_same(mine, reference, tolerance=None):

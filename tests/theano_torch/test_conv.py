@@ -86,7 +86,7 @@ def test_images_too_small_for_any_output(num_filters):
     if num_filters * 16 >= WeightProducts.MIN_FILTERS:
         assert not f(*arguments).any()
     else:
-        with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+        with pytest.raises(ValueError, match="Kernel size can't be greater"):
             f(*arguments)
 
 

@@ -9,6 +9,7 @@ import pytest
 import theano
 import theano.tensor as T
 from theano import scalar
+from theano.ifelse import ifelse
 from theano.tensor import elemwise, extra_ops
 
 from tests.theano_torch.helpers import TORCH, numbers
@@ -300,14 +301,38 @@ def test_assert_specify_shape_and_views(agree):
         f(numbers(3, 2), 4)
 
 
-def test_ifelse_and_print(agree, capsys):
-    from theano.ifelse import ifelse
+def test_ifelse_and_print(capsys):
     x, n = T.fvector(), T.lscalar()
     f = theano.function([x, n], [ifelse(n > 0, x * 2, x[1:]), theano.printing.Print('seen')(x)], mode=TORCH)
-    for n_value in (1, -1, 1):
+    for n_value in (1, -1, 1, -1):
         chosen, _ = f([1, 2, 3], n_value)
         np.testing.assert_array_equal(chosen, [2, 4, 6] if n_value > 0 else [2, 3])
-    assert 'seen' in capsys.readouterr().out
+        assert capsys.readouterr().out.count('seen') == 1
+
+
+def test_ifelse_computes_the_branch_that_is_chosen():
+    c, d, x = T.lscalar(), T.lscalar(), T.fvector()
+    wrong = x[:2] + x
+    inner = ifelse(T.eq(d, 1), wrong.sum(), (x * 3).sum())
+    a, b = ifelse(c, (x * 2, T.constant(1.5)), (wrong, inner))
+    f = theano.function([c, d, x], [a + 1, b, ifelse(T.lt(c, 5), x, wrong)], mode=TORCH)
+    for c_value in (1, 2):
+        first, second, third = f(c_value, 1, [1, 2, 3])
+        np.testing.assert_array_equal(first, [3, 5, 7])
+        assert second == 1.5
+        np.testing.assert_array_equal(third, [1, 2, 3])
+    with pytest.raises(ValueError, match='mis-match'):
+        f(0, 1, [1, 2, 3])
+    g = theano.function([c, d, x], ifelse(c, wrong.sum(), inner), mode=TORCH)
+    assert [g(0, 0, [1, 2, 3]), g(0, 2, [1, 2, 3]), g(1, 0, [1, 2])] == [18, 18, 6]
+
+
+def test_ifelse_updates_shared_variables():
+    counter, x = theano.shared(0.0), T.dscalar()
+    f = theano.function([x], [], updates=[(counter, ifelse(x > counter, counter + 1, counter))], mode=TORCH)
+    for value, wanted in ((5, 1), (5, 2), (1, 2), (5, 3)):
+        f(value)
+        assert counter.get_value() == wanted
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -426,7 +451,7 @@ def test_blas_ops(agree):
 # The registries.
 
 
-class Unknown(theano.Op):
+class UnknownOp(theano.Op):
     __props__ = ()
 
     def make_node(self, x):
@@ -437,12 +462,13 @@ class Unknown(theano.Op):
         outputs[0][0] = inputs[0] * 7
 
 
-class UnknownScalar(scalar.UnaryScalarOp):
-    def impl(self, x):
-        return x * 7
+def test_an_unknown_op_without_python_code_is_an_error_when_the_function_is_made():
+    class Unknown(UnknownOp):
+        perform = theano.gof.op.PureOp.perform
 
+    class UnknownScalar(scalar.UnaryScalarOp):
+        pass
 
-def test_an_unknown_op_is_an_error_when_the_function_is_made():
     x = T.dvector('x')
     with pytest.raises(theano_torch.UnsupportedOp, match=r'op Unknown.*node Unknown\(x\).*lower.register\(Unknown\)'):
         theano.function([x], Unknown()(x), mode=TORCH)
@@ -452,13 +478,13 @@ def test_an_unknown_op_is_an_error_when_the_function_is_made():
 
 
 def test_ops_can_be_registered():
-    class Known(Unknown):
+    class Known(UnknownOp):
         pass
 
-    class OnHost(Unknown):
+    class OnHost(UnknownOp):
         pass
 
-    class KnownScalar(UnknownScalar):
+    class KnownScalar(scalar.UnaryScalarOp):
         pass
 
     theano_torch.lower.register(Known)(lambda op, node, build: lambda x: x * 7)

@@ -5,6 +5,7 @@ from typing import Any
 
 from theano_torch.convert import computing_dtype, filled, torch_dtype
 from theano_torch.lowerings.scalars import TAKE_NUMBERS, Value
+from theano_torch.lowerings.tensors import check_not_empty
 from theano_torch.registry import lower, lower_scalar
 from theano_torch.trace import Build
 
@@ -140,6 +141,8 @@ def _(op, node, build):
             kept = [size for axis, size in enumerate(shape) if axis not in axes]
             return lambda x: x.reshape(kept)
         return lambda x: torch.sum(x, dim=axes, dtype=compute).to(dtype)
+    if isinstance(op.scalar_op, scalar.Maximum | scalar.Minimum):
+        check_not_empty(op, shape, axes)
     if isinstance(op.scalar_op, scalar.Maximum):
         return lambda x: torch.amax(x.to(compute), dim=axes).to(dtype)
     if isinstance(op.scalar_op, scalar.Minimum):

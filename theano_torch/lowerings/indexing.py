@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
+from theano_torch.convert import computing_dtype, torch_dtype
 from theano_torch.registry import lower
 from theano_torch.trace import Build
 
@@ -80,7 +81,16 @@ def _(op, node, build):
         else:
             target.add_(y)
         return x
-    return inc_subtensor, node.inputs[:2]
+    return wrapping(inc_subtensor, node), node.inputs[:2]
+
+
+def wrapping(function: Callable, node: Any) -> Callable:
+    """`function`, which writes into a copy of its first argument, for types with which torch cannot compute, too."""
+    name = node.outputs[0].type.dtype
+    dtype, compute = torch_dtype(name), computing_dtype(name)
+    if dtype == compute:
+        return function
+    return lambda x, y, *index: function(x.to(compute), y.to(compute), *index).to(dtype)
 
 
 def positions_like(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -109,7 +119,7 @@ def _(op, node, build):
     def inc(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         x = x.clone(memory_format=torch.contiguous_format)
         return x.index_put_((index.long(),), y.to(x.dtype), accumulate=not op.set_instead_of_inc)
-    return inc
+    return wrapping(inc, node)
 
 
 def advanced(x: Tensor, entries: Sequence) -> tuple[Tensor, list[Tensor | None]]:
@@ -131,6 +141,10 @@ def advanced(x: Tensor, entries: Sequence) -> tuple[Tensor, list[Tensor | None]]
             if flipped:
                 flips.append(axis)
             tensors.append(None)
+            axis += 1
+        elif entry.dtype == torch.bool and entry.dim() == 0:    # A new axis of size one or zero.
+            x = x.unsqueeze(axis)
+            tensors.append(torch.nonzero(entry.reshape(1)).reshape(-1))
             axis += 1
         elif entry.dtype == torch.bool:
             if tuple(entry.shape) != tuple(x.shape[axis:axis + entry.dim()]):
@@ -193,6 +207,7 @@ def _(op, node, build):
             return index_tensors(positions, tensors) if any(tensor is not None for tensor in tensors) else positions
         if any(isinstance(entry, slice) or entry is None for entry in entries):
             return write_at(x, positions_like(x, take), y, accumulate)
-        _, tensors = advanced(x, entries)
-        return x.index_put_(tensors, y.to(x.dtype), accumulate=accumulate)
-    return inc, variables
+        target, tensors = advanced(x, entries)      # A view at most.
+        target.index_put_(tensors, y.to(x.dtype), accumulate=accumulate)
+        return x
+    return wrapping(inc, node), variables

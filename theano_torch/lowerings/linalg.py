@@ -21,6 +21,12 @@ def product(function: Callable, node: Any, build: Build) -> Callable:
     return lambda x, y: function(x.to(compute), y.to(compute)).to(dtype)
 
 
+def check_sum(shape: tuple[int, ...], product_shape: tuple[int, ...]) -> None:
+    """Torch would broadcast what a product is added to."""
+    if shape != product_shape:
+        raise ValueError(f'Shape mismatch: a product of shape {product_shape} cannot be added to one of shape {shape}')
+
+
 @lower.register(basic.Dot)
 @lower.register(blas.Dot22)
 def _(op, node, build):
@@ -38,6 +44,7 @@ def _(op, node, build):
 def _(op, node, build):
     """``b * z + a * dot(x, y)``; what z holds does not matter where b is 0."""
     multiply = product(torch.matmul, node, build)
+    check_sum(build.shape(node.inputs[0]), (*build.shape(node.inputs[2])[:-1], *build.shape(node.inputs[3])[1:]))
     if build.number(node.inputs[4]) == 0:
         return lambda a, x, y: multiply(x, y) * a, node.inputs[1:4]
     return lambda z, a, x, y, b: b * z + a * multiply(x, y)
@@ -46,6 +53,7 @@ def _(op, node, build):
 @lower.register(blas.Ger)
 def _(op, node, build):
     multiply = product(torch.outer, node, build)
+    check_sum(build.shape(node.inputs[0]), (*build.shape(node.inputs[2]), *build.shape(node.inputs[3])))
     return lambda z, a, x, y: z + a * multiply(x, y)
 
 
@@ -55,7 +63,7 @@ def _(op, node, build):
     left, right = (var.ndim for var in node.inputs)
     sizes = [build.shape(var)[0] for var in node.inputs]
     if sizes[0] != sizes[1]:
-        raise TypeError(f'Shapes of the inputs of BatchedDot differ in the first dimension: {sizes}')
+        raise ValueError(f'Shapes of the inputs of BatchedDot differ in the first dimension: {sizes}')
 
     def batched_dot(x: Tensor, y: Tensor) -> Tensor:
         x = x.unsqueeze(1) if left == 2 else x

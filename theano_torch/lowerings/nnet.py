@@ -1,10 +1,27 @@
 """Softmax and cross-entropy."""
 
+from typing import Any
+
 from theano_torch.registry import lower
+from theano_torch.trace import Build
 
 import torch
 from theano.tensor.nnet import nnet
 from torch import Tensor
+
+
+def check_bias(node: Any, build: Build) -> None:
+    """Torch would broadcast a bias of one element."""
+    columns, biases = build.shape(node.inputs[0])[1], build.shape(node.inputs[1])[0]
+    if columns != biases:
+        raise ValueError(f'b must have same number of columns as x: {biases} are not {columns}')
+
+
+def check_rows(build: Build, *variables: Any) -> None:
+    """Torch would go without the rows that the shortest of the variables does not have."""
+    rows = [build.shape(var)[0] for var in variables]
+    if len(set(rows)) > 1:
+        raise ValueError(f'inputs must have the same number of rows, not {rows}')
 
 
 @lower.register(nnet.Softmax)
@@ -19,6 +36,7 @@ def _(op, node, build):
 
 @lower.register(nnet.SoftmaxWithBias)
 def _(op, node, build):
+    check_bias(node, build)
     return lambda x, b: torch.softmax(x + b, dim=-1)
 
 
@@ -32,6 +50,9 @@ def _(op, node, build):
 
 @lower.register(nnet.CrossentropySoftmaxArgmax1HotWithBias)
 def _(op, node, build):
+    check_bias(node, build)
+    check_rows(build, node.inputs[0], node.inputs[2])
+
     def cross_entropy(x: Tensor, b: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = x + b
         log_probs = torch.log_softmax(logits, dim=-1)
@@ -42,6 +63,8 @@ def _(op, node, build):
 
 @lower.register(nnet.CrossentropySoftmax1HotWithBiasDx)
 def _(op, node, build):
+    check_rows(build, node.inputs[1], node.inputs[2])
+
     def gradient(dy: Tensor, sm: Tensor, target: Tensor) -> Tensor:
         dy = dy.expand(sm.shape[0]).unsqueeze(1)
         index = target.long().unsqueeze(1)
@@ -53,11 +76,14 @@ def _(op, node, build):
 
 @lower.register(nnet.CrossentropyCategorical1Hot)
 def _(op, node, build):
+    check_rows(build, *node.inputs)
     return lambda coding, target: -torch.log(coding.gather(1, target.long().unsqueeze(1)).squeeze(1))
 
 
 @lower.register(nnet.CrossentropyCategorical1HotGrad)
 def _(op, node, build):
+    check_rows(build, *node.inputs)
+
     def gradient(dy: Tensor, coding: Tensor, target: Tensor) -> Tensor:
         index = target.long().unsqueeze(1)
         return torch.zeros_like(coding).scatter_(1, index, -dy.unsqueeze(1) / coding.gather(1, index))

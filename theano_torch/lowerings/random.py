@@ -14,6 +14,10 @@ from torch import Tensor
 M1, M2 = 2 ** 31 - 1, 2 ** 31 - 21069
 NORM = {'float16': 3.0458e-05, 'float32': 4.6566126e-10, 'float64': 4.656612873077392578125e-10}
 
+# One step of a stream as matrices that its state is multiplied with: its first three numbers modulo M1, the others M2.
+STEP = (((0, 2 ** 22, 129), (1, 0, 0), (0, 1, 0)), M1), (((2 ** 15, 0, 2 ** 15 + 1), (1, 0, 0), (0, 1, 0)), M2)
+LONGEST = 32        # Steps one after the other: streams that need more are cut into chains, which run side by side.
+
 lower.register(RandomFunction)(on_host)
 
 
@@ -59,6 +63,56 @@ def stepped(count: int, streams: int) -> Callable[[Tensor], tuple[Tensor, Tensor
     return run
 
 
+def power(matrix: Sequence[Sequence[int]], exponent: int, modulus: int) -> list[list[int]]:
+    """`matrix` ** `exponent` modulo `modulus`, in Python's exact integers."""
+    def times(left: Sequence, right: Sequence) -> list[list[int]]:
+        return [[sum(a * b for a, b in zip(row, column, strict=True)) % modulus
+                 for column in zip(*right, strict=True)] for row in left]
+    result = [[int(row == column) for column in range(3)] for row in range(3)]
+    squares: Sequence = matrix
+    while exponent:
+        if exponent % 2:
+            result = times(result, squares)
+        exponent, squares = exponent // 2, times(squares, squares)
+    return result
+
+
+def jump(steps: int, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """A function of states, int64 (..., 6), that gives the states `steps` steps later."""
+    matrices = [(torch.tensor(power(matrix, steps, modulus), device=device), modulus) for matrix, modulus in STEP]
+
+    def ahead(states: Tensor) -> Tensor:
+        # The products have 62 bits: each is reduced before they are added.
+        return torch.cat([(half.unsqueeze(-2) * matrix % modulus).sum(-1) % modulus for half, (matrix, modulus) in
+                          zip(states.split(3, dim=-1), matrices, strict=True)], dim=-1)
+    return ahead
+
+
+def chained(count: int, streams: int, device: torch.device) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """A function of the streams' states, int32 (streams, 6), that gives their new states and `count` samples.
+
+    It cuts streams into chains of `LONGEST` steps, jumps to where these begin, and lets all chains step at once.
+    """
+    steps, last = -(-count // streams), (count - 1) % streams + 1   # The last step is that of the first `last` streams.
+    chains = -(-steps // LONGEST)
+    doublings = [jump(LONGEST << number, device) for number in range((chains - 1).bit_length())]
+    before_last = jump(steps - 1, device)
+
+    def run(rstate: Tensor) -> tuple[Tensor, Tensor]:
+        states = rstate.long().unsqueeze(0)
+        new_state = before_last(states[0])
+        new_state[:last] = torch.stack(step(new_state[:last].double().unbind(1))[0], dim=1)
+        for double in doublings:
+            states = torch.cat([states, double(states)])
+        state: Sequence[Tensor] = states[:chains].double().unbind(2)
+        samples = []
+        for _ in range(LONGEST):
+            state, sample = step(state)
+            samples.append(sample)
+        return new_state.to(rstate.dtype), torch.stack(samples, dim=1).flatten()[:count]
+    return run
+
+
 @lower.register(rng_mrg.mrg_uniform)
 def _(op, node, build):
     """Uniform numbers; element i comes from stream i modulo the number of streams."""
@@ -68,8 +122,7 @@ def _(op, node, build):
         raise ValueError(f'rng_mrg does not support more than {M1} samples (2^31 - 1), got {count}')
     name = op.output_type.dtype
     norm = torch.tensor(NORM[name], dtype=torch_dtype(name), device=build.device)
-
-    draw = stepped(count, streams)
+    draw = chained(count, streams, build.device) if count > 2 * LONGEST * streams else stepped(count, streams)
 
     def uniform(rstate: Tensor) -> tuple[Tensor, Tensor]:
         rstate, values = draw(rstate)

@@ -183,6 +183,19 @@ def bessel(function: Callable[[Tensor], Tensor], name: str) -> Callable[[Tensor]
     return lambda x: precise(x) if x.dtype == torch.float64 else function(x)
 
 
+def imag(x: Tensor) -> Tensor:
+    """The imaginary part, also of real numbers."""
+    return torch.imag(x) if x.is_complex() else torch.zeros_like(x)
+
+
+def of_parts(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """`function`, which makes complex numbers of two real ones of one type, for all types."""
+    def run(x: Tensor, y: Tensor) -> Tensor:
+        dtype = torch.float32 if x.dtype == y.dtype == torch.float32 else torch.float64
+        return function(x.to(dtype), y.to(dtype))
+    return run
+
+
 def xlogy0(x: Tensor, y: Tensor) -> Tensor:
     """x log(y), and 0 where x is 0, also for a y of NaN."""
     return torch.where(x == 0, 0, torch.special.xlogy(x, y))
@@ -201,9 +214,9 @@ FUNCTIONS = {
     scalar.ArcCos: torch.acos, scalar.ArcTan: torch.atan, scalar.ArcTan2: torch.atan2,
     scalar.Sinh: in_float64(torch.sinh), scalar.Cosh: in_float64(torch.cosh), scalar.Tanh: torch.tanh,
     scalar.ArcSinh: torch.asinh, scalar.ArcCosh: torch.acosh, scalar.ArcTanh: torch.atanh,
-    scalar.Deg2Rad: torch.deg2rad, scalar.Rad2Deg: torch.rad2deg, scalar.Real: torch.real, scalar.Imag: torch.imag,
+    scalar.Deg2Rad: torch.deg2rad, scalar.Rad2Deg: torch.rad2deg, scalar.Real: torch.real, scalar.Imag: imag,
     scalar.Conj: torch.conj_physical,
-    scalar.Angle: torch.angle, scalar.Complex: torch.complex, scalar.ComplexFromPolar: torch.polar,
+    scalar.Angle: torch.angle, scalar.Complex: of_parts(torch.complex), scalar.ComplexFromPolar: of_parts(torch.polar),
     scalar.LT: operator.lt, scalar.GT: operator.gt, scalar.LE: operator.le, scalar.GE: operator.ge,
     scalar.EQ: operator.eq, scalar.NEQ: operator.ne, scalar.IsNan: torch.isnan, scalar.IsInf: torch.isinf,
     scalar.AND: fold(operator.and_), scalar.OR: fold(operator.or_), scalar.XOR: fold(operator.xor),

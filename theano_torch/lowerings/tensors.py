@@ -96,7 +96,7 @@ def _(op, node, build):
 
 @lower.register(IfElse)
 def _(op, node, build):
-    """Both branches are there already: this engine is not lazy."""
+    """Both branches are there already: this is for functions that are not lazy, see `trace.Tracer`."""
     build.varying = True
     count = op.n_outs
 
@@ -119,6 +119,8 @@ def _(op, node, build):
 @lower.register(basic.Reshape)
 def _(op, node, build):
     shape = build.integers(node.inputs[1])
+    if len(shape) != op.ndim:
+        raise ValueError(f'the shape that Reshape gets has {len(shape)} dimensions; should be {op.ndim}')
     return lambda x: x.reshape(shape), node.inputs[:1]
 
 
@@ -133,6 +135,8 @@ def _(op, node, build):
 def _(op, node, build):
     """A view in which all elements of a broadcast dimension are the same one."""
     shape = [int(build.host(var)) for var in node.inputs[1:]]
+    if min(shape, default=0) < 0:       # For torch, -1 means as it is.
+        raise ValueError(f'Alloc of shape {shape}: sizes cannot be negative')
     for axis, size in enumerate(reversed(build.shape(node.inputs[0]))):
         if size not in (1, shape[-1 - axis]):
             raise ValueError(f'Alloc of shape {shape} cannot hold a value of shape {build.shape(node.inputs[0])}')
@@ -199,6 +203,9 @@ def _(op, node, build):
 @lower.register(basic.Split)
 def _(op, node, build):
     axis, sizes = int(build.host(node.inputs[1])), build.integers(node.inputs[2])
+    if len(sizes) != op.len_splits or min(sizes) < 0 or sum(sizes) != build.shape(node.inputs[0])[axis]:
+        raise ValueError(f'Split of axis {axis} of shape {build.shape(node.inputs[0])} into {op.len_splits} parts '
+                         f'cannot have sizes {sizes}')
     if op.len_splits == 1:
         return lambda x: x, node.inputs[:1]
     return lambda x: tuple(torch.split(x, sizes, dim=axis)), node.inputs[:1]
@@ -229,8 +236,15 @@ def last_axis(x: Tensor, axes: Sequence[int] | int | None) -> Tensor:
     return x.to(torch.uint8) if x.dtype == torch.bool else x
 
 
+def check_not_empty(op: Any, shape: Sequence[int], axes: Sequence[int] | int | None) -> None:
+    """Raise ValueError if there is nothing along one of `axes` (None: all) of `shape`."""
+    if 0 in (shape if axes is None else [shape[int(axis)] for axis in np.atleast_1d(axes)]):
+        raise ValueError(f'{op} of an array of shape {tuple(shape)}: nothing has no maximum or minimum')
+
+
 @lower.register(basic.MaxAndArgmax)
 def _(op, node, build):
+    check_not_empty(op, build.shape(node.inputs[0]), op.axis)
     dtype = torch_dtype(node.outputs[0].type.dtype)
 
     def max_and_argmax(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -241,6 +255,7 @@ def _(op, node, build):
 
 @lower.register(basic.Argmax)
 def _(op, node, build):
+    check_not_empty(op, build.shape(node.inputs[0]), op.axis)
     return lambda x: torch.argmax(last_axis(x, op.axis), dim=-1), node.inputs[:1]
 
 
@@ -265,6 +280,8 @@ def _(op, node, build):
 @lower.register(TopKOp)
 def _(op, node, build):
     count, descending = int(build.host(node.inputs[1])), True
+    if count == 0:
+        raise ValueError('TopK of no elements')
     if count < 0:
         count, descending = -count, False
 

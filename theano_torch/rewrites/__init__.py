@@ -1,8 +1,8 @@
 """Graph rewrites of this engine. Importing this package registers them with Theano, under the tag 'torch'."""
 
-from theano_torch.rewrites import fusion, shapes, values
+from theano_torch.rewrites import fusion, inline, shapes, values
 
-__all__ = ['EXCLUDED', 'fusion', 'shapes', 'values']
+__all__ = ['EXCLUDED', 'fusion', 'inline', 'shapes', 'values']
 
 # Rewrites that turn ops which map one to one onto PyTorch into others, or that only serve Theano's own C code:
 # convolutions by GEMM, in-place variants, fusion into generated C loops, calls of a BLAS. `shapes` replaces 'ShapeOpt'.

@@ -1,0 +1,130 @@
+"""Types of elements that torch has few kernels for, memory in odd forms, and errors of Theano's kinds."""
+
+import numpy as np
+import pytest
+import theano
+import theano.tensor as T
+from theano.tensor import extra_ops
+
+from tests.theano_torch.helpers import TORCH, numbers
+
+
+@pytest.mark.parametrize('dtype', ['uint16', 'uint32', 'uint64'])
+def test_wide_unsigned_integers_beyond_the_signed_ones(agree, dtype):
+    x, y = T.vector(dtype=dtype), T.vector(dtype=dtype)
+    top = np.iinfo(dtype).max
+    a, b = np.array([3, top, 0, top - 1, 3], dtype), np.array([2, top - 1, 5, 7, 3], dtype)
+    agree([x, y], [T.argmax(x), T.max(x), T.min(y), T.dot(x, y), T.sort(x), T.argsort(x),
+                      T.set_subtensor(x[1:3], y[1:3]),
+                      x > y, x >= y, T.eq(x, y), T.maximum(x, y), T.clip(x, 2, 9), x // y, x % 3, x / 2, x + y, x * y,
+                      T.cast(x, 'float64'), x[::-1], x[[0, 0]], T.switch(x > 3, x, y), x & y,
+                      T.concatenate([x, y]), x.sum(), x.prod(), T.outer(x, y), T.diag(x), x.mean(),
+                      T.stack([x, y]), T.tile(x, 2), T.roll(x, 1),
+                      *([T.cumsum(x), T.cumprod(y)] if dtype == 'uint64' else [extra_ops.bincount(x % 5)])],
+          (a, b))
+    written = theano.function([x, y], [T.inc_subtensor(x[[0, 0]], y[:2]), T.inc_subtensor(x[1:3], 3),
+                                       T.inc_subtensor(x[::-2], y[:3]), T.inc_subtensor(x[x > 3], 1)], mode=TORCH)
+    wanted = [[3 + 2 + top - 1], [top + 3, 3], [3 + 5, top, top - 1, top - 1, 3 + 2], [3, 0, 0, top, 3]]
+    for value, numbers_ in zip(written(a, b), wanted, strict=True):
+        value = value[1:3] if len(numbers_) == 2 else value[:len(numbers_)]
+        assert [int(number) for number in value] == [number % (top + 1) for number in numbers_]
+    values, positions = theano.function([x], T.topk_and_argtopk(x, 1, sorted=False), mode=TORCH)(a)
+    assert (values, positions) == (top, 1)
+
+
+@pytest.mark.parametrize('dtype', ['complex64', 'complex128'])
+def test_complex_numbers_are_ordered_as_in_numpy(dtype):
+    x, y = T.vector(dtype=dtype), T.vector(dtype=dtype)
+    a, b = np.array([1 + 2j, 1 - 1j, -3, 1 + 2j], dtype), np.array([1 + 1j, 2, -3j, 1 + 2j], dtype)
+    outputs = dict(
+        gt=(x > y, a > b), le=(x <= y, a <= b), ne=(T.neq(x, y), a != b), maximum=(T.maximum(x, y), np.maximum(a, b)),
+        sort=(T.sort(x), np.sort(a)), argsort=(T.argsort(x), np.argsort(a, kind='stable')),
+        argmax=(T.argmax(x), a.argmax()), max=(T.max(x), a.max()), sum=(x.sum(), a.sum()), prod=(x.prod(), a.prod()),
+        dot=(T.dot(x, y), a @ b), sqrt=(T.sqrt(x), np.sqrt(a)), power=(x ** 2, a ** 2), exp=(T.exp(x), np.exp(a)),
+        quotient=(x / y, a / b), real=(x.real, a.real), imag=(x.imag, a.imag), size=(abs(x), abs(a)),
+        cumsum=(T.cumsum(x), a.cumsum()), mean=(x.mean(), a.mean()), join=(T.concatenate([x, y]), [*a, *b]),
+        set=(T.set_subtensor(x[1:], y[1:]), [a[0], *b[1:]]),
+        switch=(T.switch(T.eq(x, y), x, 0), np.where(a == b, a, 0)))
+    f = theano.function([x, y], [output for output, _ in outputs.values()], mode=TORCH)
+    for name, value, (_, wanted) in zip(outputs, f(a, b), outputs.values(), strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-5 if dtype == 'complex64' else 1e-12, err_msg=name)
+
+
+def test_complex_numbers_out_of_real_ones(agree):
+    i, r, f = T.lvector(), T.dvector(), T.fvector()
+    agree([i, r, f], [T.basic.complex_from_polar(i, i), T.complex(i, r), T.complex(f, f), T.imag(r), T.real(r),
+                      T.imag(f), T.real(T.complex(r, i))], (np.array([1, 2]), np.array([1., 2]), numbers(2)))
+
+
+def test_products_of_booleans(agree):
+    x, y = T.matrix(dtype='bool'), T.matrix(dtype='bool')
+    agree([x, y], [T.dot(x, y), T.dot(x[0], y[:, 0]), T.dot(x, y[:, 0])],
+          (numbers(2, 3, dtype='bool'), numbers(3, 2, dtype='bool', seed=1)))
+
+
+def test_strides_of_dimensions_of_size_one():
+    x = T.fmatrix()
+    shared = theano.shared(np.ones((1, 3), 'float32')[::-1], borrow=True)
+    f = theano.function([x], [x * 2, x[::-1], shared + 1], mode=TORCH)
+    records = np.zeros((1, 3), [('other', 'int32'), ('value', 'float32')])['value']
+    for array in (np.ones((1, 3), 'f')[::-1], np.ones((3, 1), 'f')[:, ::-1], np.ones((1, 1), 'f')[::-1, ::-1],
+                  np.ones((4, 6), 'f')[::-2, ::-3][:1], records, records[:, :1], np.zeros((1, 0), 'f')[::-1]):
+        for value, wanted in zip(f(array), [array * 2, array[::-1], np.full((1, 3), 2)], strict=True):
+            np.testing.assert_array_equal(value, wanted)
+
+
+def raised(inputs, output, *arguments):
+    """The class of the error that a function raises in its first call."""
+    with pytest.raises(Exception) as caught:
+        theano.function(inputs, output, mode=TORCH)(*arguments)
+    return caught.type
+
+
+def test_shapes_that_do_not_fit_are_value_errors():
+    A, B, v, i, n = T.fmatrix(), T.fmatrix(), T.fvector(), T.lvector(), T.ivector()
+    a, b, e = numbers(2, 3), numbers(4, 3), numbers(0, 3)
+    softmax = T.nnet.softmax(A)
+    cases = [
+        ([A, B], T.dot(A, B), a, b), ([A, v], T.dot(A, v), a, b[0, :2]), ([A, B], T.set_subtensor(A[:], B), a, b),
+        ([A, B], T.inc_subtensor(A[:1], B), a, b), ([A], A.reshape((13,)), a), ([A, B], A + B, a, b),
+        ([A, n], A.reshape(n, ndim=2), a, np.array([1, 2, 3], 'int32')),
+        ([A, n], A.reshape(n, ndim=2), a, np.array([2, 2], 'int32')), ([A, B], T.concatenate([A, B], 1), a, b),
+        ([A], T.split(A, [3, -1], 2, axis=0)[0], a), ([A], T.split(A, [1, 2], 2, axis=0)[0], a), ([A], A.max(), e),
+        ([A], A.min(axis=0), e), ([A], A.argmax(), e), ([A], T.max_and_argmax(A, axis=0)[1], e),
+        ([A, i], T.nnet.categorical_crossentropy(softmax, i), a, np.array([-1, 5])),
+        ([A, i], T.nnet.categorical_crossentropy(softmax, i), a, np.array([1])),
+        ([A, i], T.nnet.categorical_crossentropy(A, i), a, np.array([0, 3])),
+        ([A, i], T.grad(T.nnet.categorical_crossentropy(softmax, i).sum(), A), a, np.array([0, 3])),
+        ([A, B], T.batched_dot(A, B), a, b), ([A, v], T.nnet.nnet.softmax_with_bias(A, v), a, b[0, :1]),
+        ([A, i], T.repeat(A, i, axis=0), a, np.array([1, 2, 3])),
+        ([A], T.topk(A, 5, sorted=False), a), ([A], T.topk(A, 0, sorted=False), a),
+        ([i], T.zeros((i[0], 2)) + 1, np.array([-1]))]
+    assert [raised(*case) for case in cases] == [ValueError] * len(cases)
+    assert raised([A, i], A[i], a, np.array([5])) is IndexError
+
+
+def test_shapes_that_do_not_fit_in_a_later_call():
+    x, target = T.fmatrix(), T.lvector()
+    f = theano.function([x, target], T.nnet.categorical_crossentropy(T.nnet.softmax(x), target), mode=TORCH)
+    for _ in range(2):
+        f(numbers(2, 3), [0, 2])
+        with pytest.raises(ValueError, match='(?s)out of bounds.*Apply node'):
+            f(numbers(2, 3), [0, 3])
+
+
+def test_masks_of_numbers(agree):
+    x, c = T.dscalar(), T.scalar(dtype='bool')
+    agree([x, c], [x[x > 1], T.set_subtensor(x[x > 1], 5), T.inc_subtensor(x[c], 2)], (2., True), (0., True),
+          (2., False))
+
+
+def test_values_that_are_trusted_are_checked():
+    x = T.fvector()
+    f = theano.function([x], x * 2, mode=TORCH)
+    f.trust_input = True
+    for _ in range(2):
+        with pytest.raises(TypeError, match='float64'):
+            f(np.ones(2))
+        assert list(f(np.ones(2, 'float32'))) == [2, 2]
+    with pytest.raises(TypeError, match='2 dimensions'):
+        f(np.ones((2, 1), 'float32'))
