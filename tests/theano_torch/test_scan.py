@@ -386,3 +386,12 @@ def test_theanos_own_engine(python_mode):
     x = T.fvector()
     y, _ = theano.scan(lambda a, h: a + h, sequences=x, outputs_info=T.constant(np.float32(0)), mode=python_mode)
     close(theano.function([x], y, mode=python_mode)(np.ones(3, 'f')), [1, 2, 3])
+
+
+def test_what_has_effects_runs_in_every_step():
+    seen = []
+    watch = theano.printing.Print('sum', global_fn=lambda op, values: seen.append(float(values)))
+    x = T.fvector()
+    sums, _updates = theano.scan(lambda value, total: watch(value + total), [x], [T.zeros(())])
+    np.testing.assert_array_equal(theano.function([x], sums, mode=TORCH)(np.float32([1, 2, 3])), [1, 3, 6])
+    assert seen == [1, 3, 6]

@@ -150,6 +150,7 @@ class Loop:
                 for tap in output.taps:
                     inputs.append(rows[(position + tap) % output.length])
             values = iter(self.runner.compute(inputs + shared + others))
+            self.runner.done.clear()    # What has effects runs in every step.
             for index, output in enumerate(outputs):
                 position = (output.first + step) % output.length
                 for target in output.targets:
