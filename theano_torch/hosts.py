@@ -146,6 +146,8 @@ class OnHost:
 
     def __call__(self, *arguments: Any) -> Any:
         values = [as_host(var, value) for var, value in zip(self.node.inputs, arguments, strict=True)]
+        if is_foreign(self.node.op):    # It may expect arrays whose memory is NumPy's: SciPy sets their flags.
+            values = [value.copy() if isinstance(value, np.ndarray) else value for value in values]
         results = tuple(value if is_host_type(var) else from_numpy(value.copy(), self.device)
                         for var, value in zip(self.node.outputs, self.function(*values), strict=True))
         return results if len(results) > 1 else results[0]

@@ -19,11 +19,11 @@ from theano.tensor.signal import pool
 WIDE_UNSIGNED = {'uint16', 'uint32', 'uint64'}
 COMPLEX = {'complex64', 'complex128'}
 
-# Ops that move elements only.
-MOVING = (basic.Reshape, basic.Flatten, basic.Alloc, basic.AllocEmpty, basic.Join, basic.Split, elemwise.DimShuffle,
-          subtensor.Subtensor, subtensor.AdvancedSubtensor1, subtensor.BaseAdvancedSubtensor, opt.Assert,
-          opt.MakeVector, Rebroadcast, ViewOp, DeepCopyOp, OutputGuard, SpecifyShape, ZeroGrad, IfElse,
-          basic.TensorFromScalar)
+# Ops that move elements only, some of them from the host.
+MOVING = (basic.Reshape, basic.Flatten, basic.Alloc, basic.AllocEmpty, basic.ARange, basic.Eye, basic.Join, basic.Split,
+          basic.TensorFromScalar, elemwise.DimShuffle, subtensor.Subtensor, subtensor.AdvancedSubtensor1,
+          subtensor.BaseAdvancedSubtensor, opt.Assert, opt.MakeVector, Rebroadcast, ViewOp, DeepCopyOp, OutputGuard,
+          SpecifyShape, ZeroGrad, IfElse)
 WRAPPING = (scalar.Add, scalar.Sub, scalar.Mul, scalar.Identity, scalar.Cast, scalar.Second, scalar.Switch, scalar.EQ,
             scalar.NEQ, scalar.AND, scalar.OR, scalar.XOR, scalar.Invert)
 OF_COMPLEX = (scalar.Add, scalar.Sub, scalar.Mul, scalar.TrueDiv, scalar.Neg, scalar.Sqr, scalar.Exp, scalar.Identity,

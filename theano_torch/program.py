@@ -100,7 +100,8 @@ def aliases(inputs: Sequence, taken: Set[int], outputs: Sequence, in_place: Sequ
         if not isinstance(value, torch.Tensor):
             continue
         address = storage_of(value)
-        if target is not None and address and value.data_ptr() == inputs[target].data_ptr() and value.is_contiguous():
+        old = None if target is None else inputs[target]
+        if isinstance(old, torch.Tensor) and address and value.data_ptr() == old.data_ptr() and value.is_contiguous():
             continue
         if address in seen or not value.is_contiguous() or value.untyped_storage().nbytes() > max(value.nbytes, 1):
             copied.append(index)

@@ -251,10 +251,10 @@ class Tracer:
             known[var] = from_numpy(value, self.facts.device)
         return known[var]
 
-    def convert(self, var: Any, is_host: bool) -> np.ndarray | torch.Tensor:
+    def convert(self, var: Any, is_host: bool) -> np.ndarray | torch.Tensor | None:
         """The value of `var` in one form. A new step makes it from the other form."""
         device = self.facts.device
-        function = to_numpy if is_host else lambda value: from_numpy(value, device)
+        function = to_numpy if is_host else lambda value: None if value is None else from_numpy(value, device)
         self.schedule.add(TracedStep(function, [(var, not is_host)], [(var, is_host)]))
         return function(self.values[var, not is_host])
 

@@ -130,12 +130,13 @@ def test_sparse_matrices(kind):
     s, x = sparse.matrix(kind, dtype='float64'), T.dmatrix()
     dense = sparse.dense_from_sparse(s)
     f = theano.function([s, x], [sparse.dot(s, x), sparse.transpose(s), dense * 2, s.shape[0],
-                                 T.grad(sparse.dot(s, x).sum(), x), sparse.sp_sum(s, axis=0), sparse.add(s, s)],
+                                 T.grad(sparse.dot(s, x).sum(), x), sparse.sp_sum(s, axis=0), sparse.add(s, s),
+                                 s[[0, 1], [1, 2]]],
                         mode=TORCH)
     for rows in (2, 3, 2):
         matrix = scipy.sparse.random(rows, 3, 0.5, kind, random_state=rows)
         values = numbers(3, 2, dtype='float64')
-        product, transposed, doubled, size, gradient, total, added = f(matrix, values)
+        product, transposed, doubled, size, gradient, total, added, picked = f(matrix, values)
         full = matrix.toarray()
         np.testing.assert_allclose(product, full @ values)
         np.testing.assert_array_equal(transposed.toarray(), full.T)
@@ -144,6 +145,7 @@ def test_sparse_matrices(kind):
         np.testing.assert_allclose(gradient, full.T @ np.ones((rows, 2)))
         np.testing.assert_allclose(total, full.sum(axis=0))
         np.testing.assert_allclose(added.toarray(), full * 2)
+        np.testing.assert_allclose(picked, full[[0, 1], [1, 2]], rtol=1e-6)      # Its type is that of floatX.
 
 
 def test_sizes_alone_of_what_depends_on_values():
@@ -196,5 +198,16 @@ def test_numbers_of_scalar_types_and_missing_arguments():
     d = T.dscalar('d')
     f = theano.function([d], T.default(d, T.constant(7., dtype='float64')), mode=TORCH)
     assert [f(3), f(None), f(4)] == [3, 7, 4]
+    n, m = T.iscalars('nm')
+    f = theano.function([n, m], T.eye(n, m, 1, dtype='uint16'), mode=TORCH)
+    assert [f(2, columns).tolist() for columns in (None, 3, None)] == [np.eye(2, columns, 1).tolist()
+                                                                       for columns in (None, 3, None)]
+    f = theano.function([theano.In(d, value=1., update=T.default(d, T.constant(5., dtype='float64')) + 1, name='d')], d,
+                        mode=TORCH)
+    f()
+    assert f.value['d'] == 2
+    f.value['d'] = None
+    f()
+    assert f.value['d'] == 6
     with pytest.raises(ValueError, match='(?s)no value.*Apply node.*d'):
         theano.function([d], d * 2, mode=TORCH)(None)

@@ -166,7 +166,7 @@ def _(op, node, build):
 
 @lower.register(basic.Eye)
 def _(op, node, build):
-    rows, columns, offset = (int(build.host(var)) for var in node.inputs)
+    rows, columns, offset = map(build.host, node.inputs)     # `columns` may be None.
     values = from_numpy(np.eye(rows, columns, offset, dtype=op.dtype), build.device)
     return lambda: values, []
 
