@@ -316,7 +316,8 @@ def test_commands_for_metrics_name_what_they_need(runs, tmp_path, capsys):
     check_command(command)
 
 
-def test_missing_dataset_and_stages_are_listed(runs, tmp_path, capsys):
+def test_missing_dataset_and_stages_are_listed(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)     # Where there is no folder of data sets.
     face = tmp_path / 'face'
     shutil.copytree(runs / '006-face', face)
     (face / 'config.txt').write_text(repr({**read_config(face), 'run': {}}))     # It does not say where its data were.
