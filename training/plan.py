@@ -169,6 +169,11 @@ def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]
     return G, D, there
 
 
+def schedule_options(options: dict) -> dict:
+    """Return those of the `options` of a training that `training_schedule` takes."""
+    return {name: options[name] for name in inspect.signature(training_schedule).parameters if name in options}
+
+
 def whole_run(chosen: dict, data_dir: str, flops: float, train_gan: Callable) -> tuple[float, float]:
     """What the whole training of a resolved experiment takes: estimated seconds, and bytes on the disk.
 
@@ -184,8 +189,7 @@ def whole_run(chosen: dict, data_dir: str, flops: float, train_gan: Callable) ->
     train_func, options, _ = check_options(chosen, train_gan)
     G, D, _there = build_networks(chosen, data_dir)
     options = {**defaults_of(train_func), **options}
-    schedule_kwargs = {name: options[name] for name in inspect.signature(training_schedule).parameters
-                       if name in options}
+    schedule_kwargs = schedule_options(options)
     resolution = D.input_shape[-1]
     seconds = total_time(phases(resolution, **schedule_kwargs), G, D, options.get('D_training_repeats', 1), flops)
     written = writes(number_of_ticks(resolution, **schedule_kwargs), options, G, D)
@@ -243,8 +247,7 @@ def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: di
     for net in (G, D):
         print(f'{net.name}: {chosen[net.name]["func"]}, {costs.num_trainable(net)} trainable parameters')
     options = {**defaults_of(train_func), **options}
-    schedule_kwargs = {name: options[name] for name in inspect.signature(training_schedule).parameters
-                       if name in options}
+    schedule_kwargs = schedule_options(options)
     print('\n' + str(environment))
     flops = measured_flops(environment.device)
     resolution = D.input_shape[-1]
