@@ -251,7 +251,7 @@ class Runner:
         if isinstance(cell, DeviceCell):
             return cell.tensor.to(self.device)      # type: ignore[union-attr]  # It has a value.
         value = cell[0]
-        if is_host or value is None:
+        if is_host or not hasattr(value, 'dtype'):     # The walk over the graph refuses what is no array.
             return value
         return from_numpy(value, self.device)
 

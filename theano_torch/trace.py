@@ -466,7 +466,9 @@ def shape_of(value: Any) -> tuple[int, ...] | None:
 
 
 def check_type(var: Any, value: Any) -> None:
-    """Raise TypeError for an array that Theano did not check, as it was told to trust the caller."""
+    """Raise an error for a value that Theano did not check, as it was told to trust the caller."""
+    if not hosts.is_host_type(var) and not (value is None or hasattr(value, 'dtype')):
+        raise ValueError(f'{var} has the type {var.type}, and got a {type(value).__name__}, which is no array')
     if hasattr(var.type, 'broadcastable') and hasattr(value, 'shape') and (
             value.ndim != var.ndim or str(value.dtype).removeprefix('torch.') != var.dtype):
         raise TypeError(f'{var} has the type {var.type}, and got a value with {value.ndim} dimensions of {value.dtype}')

@@ -68,7 +68,7 @@ def test_whole_numbers():
 def test_random_states():
     states = random_state_type()
     draw = RandomFunction('uniform', T.fvector, inplace=True)
-    compute = theano.function(mutable(states), draw(states, np.array([2]), np.float32(0), np.float32(1)),
+    compute = theano.function(mutable(states), draw(states, T.constant([2]), np.float32(0), np.float32(1)),
                               mode=theano_torch.mode(), accept_inplace=True)
     given, expected = np.random.RandomState(1), np.random.RandomState(1)
     for _ in range(2):
