@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from theano.tensor import extra_ops
+from theano.tensor import extra_ops, inplace
 
 from tests.theano_torch.helpers import TORCH, numbers
 
@@ -130,3 +130,23 @@ def test_values_that_are_trusted_are_checked():
         f(np.ones((2, 1), 'float32'))
     with pytest.raises(ValueError, match='no array'):
         f([1., 2.])
+
+
+def test_functions_of_whole_numbers_in_place(python_mode):
+    """The result has the type of the argument: computed with doubles, as in C, and cut off."""
+    n = T.lvector()
+    results = [inplace.gamma_inplace(n + 0), inplace.tanh_inplace(n + 0)]
+    for mine, reference in zip(*[theano.function([n], results, mode=mode, accept_inplace=True)([9, 5, 13, 2, 3, 6])
+                                 for mode in (TORCH, python_mode)], strict=True):
+        assert mine.dtype == reference.dtype and list(mine) == list(reference)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64', 'int32'])
+@pytest.mark.parametrize('axis', [None, 0, 1])
+def test_cumulative_sums_are_exact(dtype, axis, python_mode):
+    """Rounded after each element."""
+    x = T.matrix(dtype=dtype)
+    value = numbers(40, 50, dtype=dtype)
+    for mine, reference in zip(*[theano.function([x], [T.cumsum(x, axis), T.cumprod(x, axis)], mode=mode)(value)
+                                 for mode in (TORCH, python_mode)], strict=True):
+        np.testing.assert_array_equal(mine, reference)
