@@ -78,7 +78,7 @@ def test_groups_go_on_after_crashes(tmp_path, monkeypatch):
         'test_is_fine', 'test_pairs_0', 'test_raises'}
     assert results['test_skip']['outcome'] == 'skipped'
     assert {name: kinds.kind_of(result) for name, result in results.items() if result['outcome'] == 'failed'} == KINDS
-    assert results['test_parts']['message'].count('ZeroDivisionError') == 1
+    assert 'check(0,): ZeroDivisionError' in results['test_parts']['message']
     assert group.is_done() and group.running() is None
     second = theano_suite.Group('torch', 'test_demo.py', tmp_path / 'second', 20, 2000, group)
     assert not second.is_done()
