@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
+from theano.sandbox import multinomial
 from theano.tensor import extra_ops, inplace
 
 from tests.theano_torch.helpers import TORCH, numbers
@@ -151,3 +152,11 @@ def test_cumulative_sums_are_exact(dtype, axis, python_mode):
     for mine, reference in zip(*[theano.function([x], [T.cumsum(x, axis), T.cumprod(x, axis)], mode=mode)(value)
                                  for mode in (TORCH, python_mode)], strict=True):
         np.testing.assert_array_equal(mine, reference)
+
+
+def test_multinomial_samples_of_many_rows():
+    """Their number is an int8 for Theano, their product with the number of rows is not."""
+    p, u = T.fmatrix(), T.fvector()
+    compute = theano.function([p, u], multinomial.MultinomialFromUniform('auto')(p, u), mode=TORCH)
+    chances = np.tile(np.float32([[0.25, 0.75]]), (300, 1))
+    assert compute(chances, np.linspace(0, 0.99, 300, dtype=np.float32)).sum(axis=0).tolist() == [76, 224]
