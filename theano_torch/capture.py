@@ -1,7 +1,8 @@
 """Whole functions as CUDA graphs: recorded once, then replayed with a single call instead of a thousand launches.
 
 A program whose steps are always the same is run step by step a few times and then recorded, updates of shared
-variables included. A graph works on fixed addresses: the tensors that the shared variables' cells held when it was
+variables included. In the first of these runs its calls of PyTorch are noted, and kernels of our own take the place of
+many of them, see `fuser`. A graph works on fixed addresses: the tensors that the shared variables' cells held when it was
 recorded, and copies of the other inputs. Before a replay, new values go there.
 
 What cannot be recorded runs step by step, as everything does on the CPU.
@@ -16,8 +17,12 @@ from collections.abc import Callable
 from typing import Any
 
 from theano_torch.errors import warn_once
+from theano_torch.fuser import kernels
+from theano_torch.fuser.program import FusedProgram
+from theano_torch.fuser.recording import CannotFuse, Recorder
 from theano_torch.shared import DeviceCell
 
+import theano
 import torch
 
 WARM_UP_CALLS = 2       # Before a program is recorded, beside the first one, which makes the program.
@@ -87,6 +92,7 @@ class CapturedProgram:
                  graphs: CudaGraphs) -> None:
         self.program, self.cells, self.num_returned, self.graphs = program, cells, num_returned, graphs
         self.graph: Any = None
+        self.runs = program     # Or what does the same with fewer kernels.
         self.calls, self.has_failed = 0, False
         self.inputs: list = []      # What the graph works on.
         self.outputs: list = []
@@ -96,15 +102,28 @@ class CapturedProgram:
         if self.graph is None:
             if not self.has_failed and self.calls < WARM_UP_CALLS:
                 self.calls += 1
-                return self.graphs.warm_up(self.program, inputs)
+                return self.graphs.warm_up(self.fuse if self.calls == 1 else self.runs, inputs)
             if self.has_failed or not self.record(inputs):
-                return self.program(inputs)
+                return self.runs(inputs)
         self.last_used = next(self.graphs.clock)
         self.put(inputs)
         self.graph.replay()
         # The next replay overwrites results: they are wanted on the host anyway.
         return [value.to('cpu', copy=True) for value in self.outputs[:self.num_returned]] + \
             self.outputs[self.num_returned:]
+
+    def fuse(self, inputs: list) -> list:
+        """Call the program, and from now on run the same with fewer kernels."""
+        device = self.graphs.stream.device
+        if not kernels.can_run(device):
+            return self.program(inputs)
+        with Recorder(inputs) as recorder:
+            results = self.program(inputs)
+        try:
+            self.runs = FusedProgram(recorder, results, theano.config.compiledir)
+        except CannotFuse as error:
+            warn_once(f'{error}; such functions run with more kernels than needed')
+        return results
 
     def record(self, inputs: list) -> bool:
         """Record the graph; returns whether that worked."""
@@ -127,7 +146,7 @@ class CapturedProgram:
         All are computed before the first is written, and none shares memory with an input that is not its own old
         value (`program.aliases`).
         """
-        outputs = self.program(inputs)
+        outputs = self.runs(inputs)
         for index in range(self.num_returned, len(outputs)):
             target = self.program.in_place[index]
             assert target is not None       # These outputs are new values.

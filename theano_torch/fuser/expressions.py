@@ -135,17 +135,20 @@ class Expression:
         What is read.
     dtype : torch.dtype
         Of the result.
+    is_conversion : bool
+        Whether it only changes the type.
     """
 
     def __init__(self, operands: list, dtype: torch.dtype, compute: torch.dtype,
-                 text: Callable[[list[str]], str]) -> None:
+                 text: Callable[[list[str]], str], is_conversion: bool = False) -> None:
         self.operands, self.dtype, self.compute, self.text = operands, dtype, compute, text
+        self.is_conversion = is_conversion
 
-    def source(self, names: list[str]) -> str:
-        """The source text, `names` being the operands' elements in their own types."""
+    def source(self, names: list[str], operands: list) -> str:
+        """The source text, `names` being elements of `operands`, each in its own type."""
         converted = [cast(name, value.dtype, self.compute) if isinstance(value, Operand)
                      else f'tl.full((), {literal(value, self.compute)}, {TYPES[self.compute]})'
-                     for name, value in zip(names, self.operands, strict=True)]
+                     for name, value in zip(names, operands, strict=True)]
         return cast(self.text(converted), self.compute, self.dtype)
 
 
@@ -198,7 +201,7 @@ def arithmetic(op: Any, call: Any, dtype: torch.dtype) -> Expression | None:
         if not is_plain or is_moved or dtype == torch.bool and source != torch.bool or \
                 source.is_floating_point and not dtype.is_floating_point:
             return None
-        return Expression(list(call.arguments[:1]), dtype, dtype, lambda names: names[0])
+        return Expression(list(call.arguments[:1]), dtype, dtype, lambda names: names[0], is_conversion=True)
     compute = computing(dtype)
     num_operands = {aten.leaky_relu: 1, aten.clamp: 1, aten.leaky_relu_backward: 2}.get(op)
     if num_operands is None:

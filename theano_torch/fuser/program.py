@@ -1,5 +1,6 @@
 """Run the calls of a program, with kernels of ours in the place of those that they can do."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -140,9 +141,10 @@ class FusedProgram:
         order = grouping.order()
         readers = {version: {grouping.group_of[index] for index in indices}
                    for version, indices in readers_of(calls).items()}
+        shortened = read_rounded(grouping, readers, needed)
         for name in order:
             group = grouping.groups.get(name)
-            if group is None or len(group.elements) == 1:
+            if group is None or len(group.elements) == 1 and name not in shortened:
                 self.steps.append(CallStep(calls[grouping.members[name][0]]))
                 continue
             wanted = {version for version in group.made if version in needed or readers.get(version, set()) - {name}}
@@ -172,6 +174,45 @@ class FusedProgram:
             for version in step.emptied:
                 memory.pop(version, None)
         return mapped(self.results, Operand, lambda operand: view(memory[operand.version], operand))
+
+
+def read_rounded(grouping: Grouping, readers: dict[Version, set[int]], needed: set[Version]) -> set[int]:
+    """Let kernels read the rounded copy of a value where its maker stores one: the value itself is not stored then.
+
+    Changes `readers` and the elements of groups; returns the groups whose elements have changed. A convolution in a
+    shorter type reads such copies of images and filters.
+    """
+    changed: set[int] = set()
+    for name, group in grouping.groups.items():
+        for copy in group.elements:
+            source = copy.reads[0] if copy.kind == MAP and is_rounding(copy) else None
+            if source is None or source.version not in group.made or source.version in needed:
+                continue
+            others = readers.get(source.version, set()) - {name}
+            if not others or not readers.get(copy.version, set()) - {name} or not all(
+                    other in grouping.groups for other in others):
+                continue
+            for other in others:
+                grouping.groups[other].elements = [replaced(element, source.version, copy.output)
+                                                   for element in grouping.groups[other].elements]
+            readers[source.version] = {name}
+            readers[copy.version] = readers[copy.version] | others
+            changed |= others
+    return changed
+
+
+def is_rounding(element: Element) -> bool:
+    """Whether an element only converts to a shorter type."""
+    return len(element.operands) == 1 and isinstance(element.operands[0], Operand) and \
+        element.expression.is_conversion and element.output.dtype in (torch.bfloat16, torch.float16) and \
+        element.operands[0].dtype == torch.float32 and element.operands[0].strides == element.output.strides
+
+
+def replaced(element: Element, version: Version, copy: Operand) -> Element:
+    """`element`, reading `copy` in the place of `version`, which lies in memory in the same way."""
+    return dataclasses.replace(element, operands=[
+        operand._replace(version=copy.version, dtype=copy.dtype)
+        if isinstance(operand, Operand) and operand.version == version else operand for operand in element.operands])
 
 
 def readers_of(calls: Sequence[Call]) -> dict[Version, set[int]]:

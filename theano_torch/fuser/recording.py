@@ -136,8 +136,8 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         options = kwargs or {}
         if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), 'CompositeImplicitAutograd'):
-            with self:      # Such an op only calls others, some of which are looked for here.
-                return func.decompose(*args, **options)
+            with self:      # Such an op only calls others.
+                return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **options)
         if func._schema.name in WAITING:
             self.problem = f'{func} brings a value to the host'
         tensors = list(leaves((args, list(options.values())), torch.Tensor))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from theano_torch.fuser.elements import POOL, SUM, UPSCALE, Element, Shape
-from theano_torch.fuser.expressions import TYPES
+from theano_torch.fuser.expressions import TYPES, cast
 from theano_torch.fuser.grouping import Group
 from theano_torch.fuser.recording import Operand, Version
 
@@ -179,12 +179,13 @@ class Writer:
             return
         for sub in self.subs(level):
             if element.kind == UPSCALE:
-                self.registers[element.version, sub] = self.register(element.reads[0], 0, self.subs(0)[0])
+                name = self.register(element.reads[0], 0, self.subs(0)[0])
+                self.registers[element.version, sub] = cast(name, element.reads[0].dtype, element.output.dtype)
                 continue
             names = [self.register(value, level, sub) if isinstance(value, Operand) else ''
                      for value in element.operands]
             name = next(self.names)
-            self.say(f'{name} = {element.expression.source(names)}')
+            self.say(f'{name} = {element.expression.source(names, element.operands)}')
             self.registers[element.version, sub] = name
 
     def write_pool(self, element: Element) -> None:
