@@ -83,9 +83,12 @@ class Group:
     ----------
     order : tuple of int
         Dimensions of the space, outermost first, as its tensors lie in memory.
+    borrowed : set of Version
+        What the elements compute that another group makes, too; only that one stores it.
     """
 
     def __init__(self, elements: Sequence[Element], space: Space | None = None, order: Shape | None = None) -> None:
+        self.borrowed: set[Version] = set()
         self.elements = list(elements)
         if space is None or order is None:
             element, = elements
@@ -146,6 +149,24 @@ class Group:
         order = orders.pop() if orders else first.order
         elements = sorted([*first.elements, *second.elements], key=lambda element: element.index)
         result = Group(elements, space, order)
+        result.check()
+        return result
+
+    def borrowing(self, chain: Sequence[Element]) -> 'Group':
+        """A group that also computes the elements `chain` of another group, for itself.
+
+        Raises
+        ------
+        Mismatch
+            They do not fit into the kernel.
+        """
+        known = self.made
+        added = [element for element in chain if element.version not in known]
+        shapes = [shape for element in added for shape in (element.shape, element.output.shape)]
+        if any(len(shape) != len(self.space.base) for shape in shapes):
+            raise Mismatch
+        result = Group(sorted([*self.elements, *added], key=lambda element: element.index), self.space, self.order)
+        result.borrowed = self.borrowed | {element.version for element in added}
         result.check()
         return result
 

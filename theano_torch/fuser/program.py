@@ -1,12 +1,13 @@
 """Run the calls of a program, with kernels of ours in the place of those that they can do."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from theano_torch.fuser.elements import MAP, Element, element_of
 from theano_torch.fuser.expressions import expression_of
-from theano_torch.fuser.grouping import Group, Grouping, dependencies
+from theano_torch.fuser.grouping import Group, Grouping, Mismatch, dependencies
 from theano_torch.fuser.kernels import Kernel
 from theano_torch.fuser.recording import Call, CannotFuse, Operand, Recorder, Version, leaves, mapped
 from theano_torch.fuser.source import Sum, partial_shape, source_of
@@ -141,13 +142,15 @@ class FusedProgram:
         order = grouping.order()
         readers = {version: {grouping.group_of[index] for index in indices}
                    for version, indices in readers_of(calls).items()}
-        shortened = read_rounded(grouping, readers, needed)
+        changed = read_rounded(grouping, readers, needed)
+        changed |= compute_again(grouping, readers, needed, calls)
         for name in order:
             group = grouping.groups.get(name)
-            if group is None or len(group.elements) == 1 and name not in shortened:
+            if group is None or len(group.elements) == 1 and name not in changed:
                 self.steps.append(CallStep(calls[grouping.members[name][0]]))
                 continue
             wanted = {version for version in group.made if version in needed or readers.get(version, set()) - {name}}
+            wanted -= group.borrowed
             self.steps.append(KernelStep(group, wanted, folder))
         self.constants = {Version(number, 0): tensor for number, tensor in recorder.constants.items()}
         self.inputs = {index: recorder.memories[value] for index, value in recorder.inputs.items()
@@ -199,6 +202,74 @@ def read_rounded(grouping: Grouping, readers: dict[Version, set[int]], needed: s
             readers[copy.version] = readers[copy.version] | others
             changed |= others
     return changed
+
+
+def compute_again(grouping: Grouping, readers: dict[Version, set[int]], needed: set[Version],
+                  calls: Sequence[Call]) -> set[int]:
+    """Let kernels compute a value again, where that reads fewer bytes than the value has, instead of storing it.
+
+    So the sum of a convolution's result in 16 bits and a bias is not kept in 32 bits. Changes `readers` and groups;
+    returns the groups that have changed.
+    """
+    overwriting = {version: grouping.group_of[index] for index, call in enumerate(calls) for version in call.written}
+    changed: set[int] = set()
+    for name, group in list(grouping.groups.items()):
+        for element in group.elements:
+            others = readers.get(element.version, set()) - {name}
+            if element.kind != MAP or element.version in needed or element.version in group.borrowed or not others or \
+                    not all(other in grouping.groups for other in others):
+                continue
+            chain = chain_to(element, group)
+            if chain is None:
+                continue
+            sources = {operand.version for link in chain for operand in link.reads} - {link.version for link in chain}
+            if any(version in overwriting and not grouping.reach[overwriting[version]] >> other & 1
+                   for version in sources for other in others):
+                continue
+            try:
+                extended = {other: grouping.groups[other].borrowing(chain) for other in others}
+            except Mismatch:
+                continue
+            for other, larger in extended.items():
+                grouping.groups[other] = larger
+                for version in sources:
+                    readers.setdefault(version, set()).add(other)
+            readers[element.version] = {name}
+            changed |= others
+    return changed
+
+
+MAX_CHAIN = 4       # Elements that are computed again.
+
+
+def chain_to(element: Element, group: Group) -> list[Element] | None:
+    """The elements of `group` that `element` is computed with, itself included, or None if they read more than it has.
+
+    They are maps, of tensors that are not made in the group.
+    """
+    made = group.made
+    chain: list[Element] = []
+    pending = [element]
+    read: dict[Version, int] = {}
+    while pending:
+        link = pending.pop()
+        if link.kind != MAP or len(chain) == MAX_CHAIN:
+            return None
+        if link in chain:
+            continue
+        chain.append(link)
+        for operand in link.reads:
+            if operand.version in made:
+                pending.append(made[operand.version])
+            else:
+                read[operand.version] = max(read.get(operand.version, 0), size_of(operand))
+    return chain if sum(read.values()) <= 0.75 * size_of(element.output) else None
+
+
+def size_of(operand: Operand) -> int:
+    """Bytes of the distinct elements of an operand."""
+    return operand.dtype.itemsize * math.prod(size for size, step in zip(operand.shape, operand.strides, strict=True)
+                                              if step)
 
 
 def is_rounding(element: Element) -> bool:

@@ -13,6 +13,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+aten = torch.ops.aten
+
+# They read the shape of a tensor only.
+LIKE = {aten.empty_like.default, aten.new_empty.default, aten.new_empty_strided.default}
 WAITING = {'aten::_local_scalar_dense', 'aten::nonzero', 'aten::equal', 'aten::is_nonzero'}
 
 
@@ -157,6 +161,10 @@ class Recorder(TorchDispatchMode):
                     self.next += 1
         call = Call(func, arguments, named, reads, self.described(results),
                     {version: Version(version.memory, version.number + 1) for version in before})
+        if func in LIKE:
+            result = call.outputs[0]
+            call = Call(aten.empty_strided.default, (result.shape, result.strides),
+                        {'dtype': result.dtype, 'device': results.device}, [], result, {})
         if any(operand.dtype != other.dtype for operand in call.outputs for other in reads
                if operand.version.memory == other.version.memory):
             self.problem = f'{func} looks at memory as another type'

@@ -12,6 +12,7 @@ On the CPU those of 3x3 filters with many channels are computed in tiles, see `w
 Float32 convolutions may compute in a shorter type, see `Build.computing`; they take and give float32 all the same.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -302,8 +303,9 @@ class FoldedGradient:
 
 
 def sum_of(parts: Sequence[Tensor]) -> Tensor:
+    """The sum, in float32 at least."""
     wide = torch.promote_types(parts[0].dtype, torch.float32)
-    return torch.sum(torch.stack(list(parts)), dim=0, dtype=wide)
+    return functools.reduce(torch.add, [part.to(wide) for part in parts])
 
 
 class WeightProducts:
