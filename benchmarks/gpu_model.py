@@ -117,8 +117,9 @@ def observed(gpu, function, inputs):
 
     The first calls make the function's program and warm it up; the last one records it.
     """
-    from tests.standin.kernels import Trace
     from theano_torch.capture import WARM_UP_CALLS
+
+    from tests.standin.kernels import Trace
     for _ in range(1 + WARM_UP_CALLS):
         function(*inputs)
     gc.collect()

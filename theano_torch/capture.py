@@ -2,8 +2,8 @@
 
 A program whose steps are always the same is run step by step a few times and then recorded, updates of shared
 variables included. In the first of these runs its calls of PyTorch are noted, and kernels of our own take the place of
-many of them, see `fuser`. A graph works on fixed addresses: the tensors that the shared variables' cells held when it was
-recorded, and copies of the other inputs. Before a replay, new values go there.
+many of them, see `fuser`. A graph works on fixed addresses: the tensors that the shared variables' cells held when it
+was recorded, and copies of the other inputs. Before a replay, new values go there.
 
 What cannot be recorded runs step by step, as everything does on the CPU.
 """
@@ -120,9 +120,12 @@ class CapturedProgram:
         with Recorder(inputs) as recorder:
             results = self.program(inputs)
         try:
-            self.runs = FusedProgram(recorder, results, theano.config.compiledir)
+            fused = FusedProgram(recorder, results, theano.config.compiledir)
+            fused.prepare(next(value for value in [*inputs, *results] if isinstance(value, torch.Tensor)))
         except CannotFuse as error:
             warn_once(f'{error}; such functions run with more kernels than needed')
+            return results
+        self.runs = fused
         return results
 
     def record(self, inputs: list) -> bool:

@@ -1,13 +1,12 @@
 """CUDA graphs: ops in the order in which they were recorded, replayed on the memory on which they were."""
 
 
+import torch
+
 from tests.standin.gpu import GpuError
 from tests.standin.ops import UNINITIALIZED, written_arguments
 from tests.standin.streams import current_stream
 from tests.standin.tensors import fill_with_garbage, storage_id, tensors_in
-
-import torch
-from torch.utils._pytree import tree_flatten
 
 
 class Graph:

@@ -5,13 +5,13 @@ import functools
 import threading
 import types
 
-from tests.standin.graphs import Graph, Recording
+import torch
+
 from tests.standin.gpu import Gpu
+from tests.standin.graphs import Graph, Recording
 from tests.standin.ops import EveryOp
 from tests.standin.streams import Clocks, Event, Stream, current_stream, forbid_while_recording
 from tests.standin.transfers import Pinned
-
-import torch
 
 ARCHITECTURES = ['sm_75', 'sm_80', 'sm_86', 'sm_90']
 CUDA_VERSION = '13.0'       # For which the PyTorch is built that requirements.txt names.

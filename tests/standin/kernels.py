@@ -5,9 +5,9 @@ PyTorch's ops launch one kernel each, with the exceptions below. An op of our ow
 
 import math
 
-from tests.standin.tensors import GpuTensor, storage_id, tensors_in
-
 import torch
+
+from tests.standin.tensors import GpuTensor, storage_id, tensors_in
 
 aten = torch.ops.aten
 

@@ -2,13 +2,13 @@
 
 import functools
 
-from tests.standin import transfers
-from tests.standin.gpu import GpuError
-from tests.standin.tensors import GpuTensor, fill_with_garbage, storage_id, tensors_in, unwrapped, wrapped
-
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+
+from tests.standin import transfers
+from tests.standin.gpu import GpuError
+from tests.standin.tensors import GpuTensor, fill_with_garbage, storage_id, tensors_in, unwrapped, wrapped
 
 aten = torch.ops.aten
 

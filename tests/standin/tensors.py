@@ -2,10 +2,10 @@
 
 import types
 
-from tests.standin.gpu import DEVICE
-
 import torch
 from torch.utils._pytree import tree_flatten, tree_map_only
+
+from tests.standin.gpu import DEVICE
 
 
 class GpuTensor(torch.Tensor):

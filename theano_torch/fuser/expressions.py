@@ -61,7 +61,7 @@ def power(x: str, exponent: Any, dtype: torch.dtype) -> str | None:
     """Squares, cubes and roots; None for other powers."""
     if not isinstance(exponent, int | float):
         return None
-    known = {2: f'({x}) * ({x})', 3: f'({x}) * ({x}) * ({x})', 1: x}
+    known: dict[float, str] = {2: f'({x}) * ({x})', 3: f'({x}) * ({x}) * ({x})', 1: x}
     if dtype.is_floating_point:
         known[0.5] = root(x, dtype)
     return known.get(exponent)
@@ -162,7 +162,8 @@ def expression_of(call: Any) -> Expression | None:
     if op is aten.copy:
         return Expression([arguments[1]], dtype, dtype, lambda names: names[0])
     if op is aten.where and len(arguments) == 3:
-        return Expression(arguments, dtype, dtype, lambda names: f'tl.where(({names[0]}) != 0, {names[1]}, {names[2]})')
+        return Expression(arguments, dtype, computing(dtype),
+                          lambda names: f'tl.where(({names[0]}) != 0, {names[1]}, {names[2]})')
     count = 0
     while count < len(arguments) and is_value(arguments[count]):
         count += 1
@@ -179,7 +180,8 @@ def expression_of(call: Any) -> Expression | None:
         exponent = operands[1] if len(operands) == 2 else None
         if not isinstance(operands[0], Operand) or power('x', exponent, dtype) is None:
             return None
-        return Expression(operands[:1], dtype, computing(dtype), lambda names: power(names[0], exponent, computing(dtype)))
+        return Expression(operands[:1], dtype, computing(dtype),
+                          lambda names: str(power(names[0], exponent, computing(dtype))))
     return arithmetic(op, call, dtype)
 
 

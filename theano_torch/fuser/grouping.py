@@ -45,13 +45,8 @@ class Space:
         if self.fine is None and other.fine is None:
             return Space(joined(self.base, other.base))
         deep, flat = (self, other) if self.fine is not None else (other, self)
-        for level in (deep.base, deep.fine):
-            try:
-                if joined(level, flat.base) == level:
-                    return deep
-            except Mismatch:
-                continue
-        raise Mismatch
+        deep.level(flat.base)
+        return deep
 
     def level(self, shape: Shape) -> int:
         """0 for a shape of the base, 1 for one of the finer images."""
@@ -190,7 +185,6 @@ class Group:
         made: dict[Version, tuple[int, Element]] = {}
         tensors: set[Version] = set()
         for element in self.elements:
-            level = self.space.level(element.shape)
             if element.kind == SUM:
                 self.sum_kind(element)
             for operand in element.reads:

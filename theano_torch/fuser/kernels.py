@@ -1,7 +1,8 @@
 """Kernels of ours: compiled by Triton on first use, launched as an op that PyTorch knows.
 
-The op is ``torch.ops.theano_torch.launch(number, inputs, outputs)``. On meta tensors, which have shapes only, it does
-nothing; on the CPU it runs where Triton interprets its programs (``TRITON_INTERPRET=1``).
+The ops are ``torch.ops.theano_torch.launch(number, inputs, outputs)`` and ``prepare(number, like)``, which compiles a
+kernel for the device of a tensor. On meta tensors, which have shapes only, they do nothing. On the CPU kernels run
+where Triton interprets its programs (``TRITON_INTERPRET=1``).
 """
 
 import functools
@@ -14,12 +15,14 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from theano_torch.fuser.recording import CannotFuse
 from theano_torch.fuser.source import Source
 
 import torch
 
 LIBRARY = torch.library.Library('theano_torch', 'DEF')
 LIBRARY.define('launch(int number, Tensor[] inputs, Tensor(a!)[] outputs) -> ()')
+LIBRARY.define('prepare(int number, Tensor like) -> ()')
 
 
 def can_run(device: torch.device) -> bool:
@@ -54,7 +57,29 @@ class Kernel:
 
     def launch(self, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]) -> None:
         """Run on tensors that begin where their memory begins."""
-        self.function[self.source.num_programs,](*inputs, *outputs, num_warps=self.source.num_warps)
+        self.function[self.source.num_programs,](*inputs, *outputs, **self.options)
+
+    def compile(self) -> None:
+        """Compile for the current device.
+
+        Raises
+        ------
+        CannotFuse
+            Triton cannot.
+        """
+        source = self.source
+        types = [operand.dtype for operand in [*source.inputs, *source.outputs]] + \
+            [summed.element.expression.compute for summed in source.sums]
+        try:
+            self.function.warmup(*types, grid=(source.num_programs,), **self.options)
+        except Exception as error:      # Of Triton, a C compiler, the driver or a full disk.
+            first = next(iter(str(error).splitlines()), '')
+            raise CannotFuse(f'Triton cannot compile a kernel: {type(error).__name__}: {first}') from error
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of Triton's compiler. A product and a sum are rounded each, as in PyTorch's kernels."""
+        return {'num_warps': self.source.num_warps, 'enable_fp_fusion': False}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -77,9 +102,16 @@ def launch(number: int, inputs: list[torch.Tensor], outputs: list[torch.Tensor])
     Kernel.known[number].launch(inputs, outputs)
 
 
-def launch_on_meta(number: int, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
-    """Shapes are known already."""
+def prepare(number: int, like: torch.Tensor) -> None:
+    with torch.cuda.device(like.device):
+        Kernel.known[number].compile()
 
 
-for key, function in (('CUDA', launch), ('CPU', launch), ('Meta', launch_on_meta)):
-    LIBRARY.impl('launch', function, key)
+def do_nothing(number: int, *tensors: Any) -> None:
+    """On meta tensors, whose shapes are known already; the interpreter has nothing to compile."""
+
+
+for key, launching, preparing in (('CUDA', launch, prepare), ('CPU', launch, do_nothing),
+                                  ('Meta', do_nothing, do_nothing)):
+    LIBRARY.impl('launch', launching, key)
+    LIBRARY.impl('prepare', preparing, key)

@@ -152,10 +152,10 @@ class Recorder(TorchDispatchMode):
         results = func(*args, **options)
         for version in before:
             self.versions[version.memory] = version.number + 1
-        known = {address_of(tensor): self.memories[tensor] for tensor in tensors}
+        known = {address_of(tensor): self.memories[tensor] for tensor in tensors if tensor.numel()}
         for tensor in leaves(results, torch.Tensor):
             if tensor not in self.memories:
-                self.memories[tensor] = known.get(address_of(tensor) or None, self.next)
+                self.memories[tensor] = known.get(address_of(tensor), self.next)
                 if self.memories[tensor] == self.next:
                     self.sizes[self.next] = tensor.untyped_storage().nbytes() // max(tensor.element_size(), 1)
                     self.next += 1
@@ -185,7 +185,7 @@ class Recorder(TorchDispatchMode):
 
     def operand(self, tensor: torch.Tensor) -> Operand:
         """A tensor as it is read now."""
-        return Operand(self.version(tensor), tuple(tensor.shape), tensor.stride(), tensor.storage_offset(),
+        return Operand(self.version(tensor), tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()),
                        tensor.dtype)
 
     def described(self, tree: Any) -> Any:

@@ -8,7 +8,6 @@ tiles of pixels and repeating pixels cost nothing.
 import hashlib
 import itertools
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from theano_torch.fuser.elements import POOL, SUM, UPSCALE, Element, Shape
@@ -196,7 +195,7 @@ class Writer:
 
     def write_sum(self, element: Element) -> None:
         """A sum over columns becomes a register; a part of any other one is stored."""
-        compute, level = element.expression.compute, self.space.level(element.shape)
+        level = self.space.level(element.shape)
         kind = self.group.sum_kind(element)
         inside = 'row_inside & column_inside' if self.group.is_tiled else 'row_inside'
         if kind == 'columns':
@@ -217,7 +216,6 @@ class Writer:
         else:
             total = f'tl.sum(tl.sum({name}, 1), 0)' if self.group.is_tiled else f'tl.sum({name}, 0)'
             self.say(f'tl.store(o{number} + tl.program_id(0), {total})')
-        del compute
 
     def summand(self, element: Element, level: int, sub: Shape) -> str:
         return f'{self.register(element.reads[0], level, sub)}.to({TYPES[element.expression.compute]})'
@@ -255,7 +253,3 @@ def source_of(group: Group, wanted: set[Version]) -> Source:
     """The kernel of a group; `wanted` are the versions that are needed afterwards."""
     return Writer(group, wanted).source()
 
-
-def partial_shape(summed: Sum, num_programs: int) -> Sequence[int]:
-    """Of the tensor into which the programs write the parts of a sum."""
-    return [num_programs, summed.width]
