@@ -118,12 +118,23 @@ def _(op, node, build):
     steps = [torch.tensor(torch.inf, dtype=torch.float32, device=build.device)] * op.num
     on_cpu = build.device.type == 'cpu'
 
+    def step_in_float64(values):
+        """CUDA's fused kernel has the rate, and so the step, in float32 only."""
+        rate, overflow = values[:2]
+        for g, p, m, v in zip(*op.sets(values), strict=True):
+            mean, square = torch.lerp(g, m, op.beta1), torch.lerp(g ** 2, v, op.beta2)
+            for old, new in ((p, p - rate * mean / (square.sqrt() + op.epsilon)), (m, mean), (v, square)):
+                old.copy_(torch.where(overflow > 0, old, new))
+
+    if not on_cpu and node.outputs[0].type.dtype == 'float64':
+        return op.lowered(step_in_float64)
+
     def step(values):
         rate, overflow = values[:2]
         grads, params, means, squares = op.sets(values)
         torch._fused_adam_(
             params, [grad.contiguous() for grad in grads], means, squares, [], steps,
-            lr=rate.item() if on_cpu else rate, beta1=op.beta1, beta2=op.beta2, weight_decay=0.0, eps=op.epsilon,
+            lr=rate.item() if on_cpu else rate.float(), beta1=op.beta1, beta2=op.beta2, weight_decay=0.0, eps=op.epsilon,
             amsgrad=False, maximize=False, grad_scale=None, found_inf=overflow.float())
     return op.lowered(step)
 
@@ -151,13 +162,17 @@ def any_not_finite(tensors: Iterable):
     return T.invert(T.all(T.stack([T.all(T.le(abs(x), np.finfo(x.dtype).max)) for x in tensors])))
 
 
+def zeros_like(param) -> np.ndarray:
+    """Zeros of the shape and type of a shared variable, whose value stays where it is."""
+    return np.zeros(tuple(param.get_value(borrow=True, return_internal_type=True).shape), param.dtype)
+
+
 class AdamState:
     """The moments of parameters and the number of steps, in shared variables that start at zero."""
 
     def __init__(self, params: Iterable) -> None:
         self.steps = theano.shared(np.asarray(0, theano.config.floatX))
-        self.moments = {param: [theano.shared(np.zeros_like(param.get_value(borrow=True))) for _ in range(2)]
-                        for param in params}
+        self.moments = {param: [theano.shared(zeros_like(param)) for _ in range(2)] for param in params}
 
     def variables(self) -> list:
         """All shared variables, in an order that is the same in every process."""

@@ -42,6 +42,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if hasattr(item, 'callspec') and item.callspec.params.get('engine') in ('python', 'theano'):
             item.add_marker(pytest.mark.own_engines)
+        if item.get_closest_marker('standin'):
+            item.add_marker(pytest.mark.gpu)
         if NUMPY_2 and item.get_closest_marker('own_engines'):
             item.add_marker(pytest.mark.skip(reason="Theano's own engines need NumPy 1"))
         if hasattr(item, 'callspec') and 'theano' in map(str, item.callspec.params.values()):

@@ -5,13 +5,13 @@ import functools
 import threading
 import types
 
-from tests.standin.graphs import Graph, Recording
+import torch
+
 from tests.standin.gpu import Gpu
+from tests.standin.graphs import Graph, Recording
 from tests.standin.ops import EveryOp
 from tests.standin.streams import Clocks, Event, Stream, current_stream, forbid_while_recording
 from tests.standin.transfers import Pinned
-
-import torch
 
 ARCHITECTURES = ['sm_75', 'sm_80', 'sm_86', 'sm_90']
 CUDA_VERSION = '13.0'       # For which the PyTorch is built that requirements.txt names.
@@ -28,15 +28,17 @@ def installed(backing='cpu', **facts):
     """
     gpu = Gpu(backing, **facts)
     gpu.clocks, gpu.pinned = Clocks(gpu), Pinned()
-    missing = object()
+    missing, threads = object(), torch.get_num_threads()
     before = []
     for owner, name, value in replacements(gpu):
         before.append((owner, name, vars(owner).get(name, missing)))
         setattr(owner, name, value)
     try:
+        torch.set_num_threads(1)        # Tensors are small here: waking threads takes longer than the work.
         with EveryOp(gpu):
             yield gpu
     finally:
+        torch.set_num_threads(threads)
         for owner, name, value in reversed(before):
             delattr(owner, name) if value is missing else setattr(owner, name, value)
 

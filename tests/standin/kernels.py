@@ -5,9 +5,9 @@ PyTorch's ops launch one kernel each, with the exceptions below. An op of our ow
 
 import math
 
-from tests.standin.tensors import GpuTensor, storage_id, tensors_in
-
 import torch
+
+from tests.standin.tensors import GpuTensor, storage_id, tensors_in
 
 aten = torch.ops.aten
 
@@ -31,7 +31,7 @@ class Kernel:
     name : str
         Of the op, or of its part.
     kind : str
-        conv, matmul, pointwise, reduce, move (copies, casts, layout), resample, optimizer, or h2d, a copy from the host.
+        conv, matmul, pointwise, reduce, move (copies, casts, layout), resample, optimizer, or h2d (from the host).
     reads, writes : list of (int, int)
         (storage, bytes), a tensor each.
     shape, dtype

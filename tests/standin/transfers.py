@@ -2,11 +2,11 @@
 
 import weakref
 
+import torch
+
 from tests.standin.gpu import GpuError
 from tests.standin.streams import Upload, forbid_while_recording
 from tests.standin.tensors import GpuTensor
-
-import torch
 
 aten = torch.ops.aten
 

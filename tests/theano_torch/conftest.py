@@ -4,7 +4,15 @@
 import pytest
 import theano
 
+from tests.standin.engine import a_gpu
 from tests.theano_torch.helpers import TORCH, assert_same
+
+
+@pytest.fixture
+def gpu():
+    """A CUDA GPU: a real one (None), else the stand-in."""
+    with a_gpu() as stand_in:
+        yield stand_in
 
 
 @pytest.fixture
