@@ -16,6 +16,8 @@ import theano.tensor as T
 from theano import gof
 from theano.gof.destroyhandler import DestroyHandler
 
+from nets.variables import shape_of
+
 
 class _Step(gof.Op):
     """An op whose last inputs, `num_sets` times `num` tensors behind `num_before` others, become its outputs.
@@ -134,8 +136,8 @@ def _(op, node, build):
         grads, params, means, squares = op.sets(values)
         torch._fused_adam_(
             params, [grad.contiguous() for grad in grads], means, squares, [], steps,
-            lr=rate.item() if on_cpu else rate.float(), beta1=op.beta1, beta2=op.beta2, weight_decay=0.0, eps=op.epsilon,
-            amsgrad=False, maximize=False, grad_scale=None, found_inf=overflow.float())
+            lr=rate.item() if on_cpu else rate.float(), beta1=op.beta1, beta2=op.beta2, weight_decay=0.0,
+            eps=op.epsilon, amsgrad=False, maximize=False, grad_scale=None, found_inf=overflow.float())
     return op.lowered(step)
 
 
@@ -162,17 +164,13 @@ def any_not_finite(tensors: Iterable):
     return T.invert(T.all(T.stack([T.all(T.le(abs(x), np.finfo(x.dtype).max)) for x in tensors])))
 
 
-def zeros_like(param) -> np.ndarray:
-    """Zeros of the shape and type of a shared variable, whose value stays where it is."""
-    return np.zeros(tuple(param.get_value(borrow=True, return_internal_type=True).shape), param.dtype)
-
-
 class AdamState:
     """The moments of parameters and the number of steps, in shared variables that start at zero."""
 
     def __init__(self, params: Iterable) -> None:
         self.steps = theano.shared(np.asarray(0, theano.config.floatX))
-        self.moments = {param: [theano.shared(zeros_like(param)) for _ in range(2)] for param in params}
+        self.moments = {param: [theano.shared(np.zeros(shape_of(param), param.dtype)) for _ in range(2)]
+                        for param in params}
 
     def variables(self) -> list:
         """All shared variables, in an order that is the same in every process."""

@@ -44,5 +44,7 @@ def missing_kernels(device: str) -> str:
         of_kernels = int(major), int(minor)
         if of_kernels <= capability and (kind == 'compute' or of_kernels[0] == capability[0]):
             return ''
+    if not names:
+        return ''       # It does not say.
     return f'{torch.cuda.get_device_name(device)} has compute capability {capability[0]}.{capability[1]}, and this ' \
         f'PyTorch has kernels for {", ".join(names)} only: {OTHER_BUILD}'

@@ -28,7 +28,7 @@ def place():
     frame, found = sys._getframe(1), []
     while frame is not None and len(found) < MAX_FRAMES:
         name = frame.f_code.co_filename
-        if name.startswith(str(ROOT)) and not name.startswith(OURS):
+        if name.startswith(str(ROOT)) and (not name.startswith(OURS) or 'test_' in name):
             found.append(f'{name[len(str(ROOT)) + 1:]}:{frame.f_lineno}')
         frame = frame.f_back
     return ' < '.join(found)

@@ -53,7 +53,7 @@ def dispatch(gpu, func, args, kwargs):
         return on_host(gpu, func, args, kwargs)
     if for_gpu and device.type == 'cuda' and device.index not in (None, 0):
         raise GpuError('CUDA error: invalid device ordinal', func)
-    transfers.check_waiting(gpu, func)
+    transfers.check_waiting(gpu, func, args)
     if func is aten._to_copy.default and not ours:
         return transfers.to_device(gpu, func, args, kwargs)
     if func is aten._to_copy.default and device is not None and device.type == 'cpu':

@@ -4,6 +4,8 @@ import collections
 import contextlib
 import itertools
 
+import torch
+
 from tests.standin.gpu import DEVICE, GpuError, place
 from tests.standin.tensors import storage_id
 
@@ -110,13 +112,18 @@ class Upload:
     """A copy out of pinned memory, which the GPU reads some time before the host has waited for it."""
 
     def __init__(self, source, moment):
-        self.source, self.value, self.moment, self.place = source, source.clone(), moment, place()
+        self.source, self.value, self.moment, self.place = source, bits(source).clone(), moment, place()
 
     def is_over(self, clocks):
         """Whether it is known to be done. Raises `Race` if the host has overwritten the memory before it was."""
-        if not self.source.equal(self.value):
+        if not bits(self.source).equal(self.value):
             raise Race(f'pinned memory was overwritten while the copy started in {self.place} may have read it')
         return clocks.is_done(self.moment)
+
+
+def bits(tensor):
+    """The bytes of a contiguous tensor: NaN is not equal to itself."""
+    return tensor.view(torch.uint8)
 
 
 class Stream:

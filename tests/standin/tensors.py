@@ -61,6 +61,9 @@ class GpuTensor(torch.Tensor):
 
     __array__ = numpy
 
+    def tolist(self):
+        return self.cpu().tolist()
+
     def __repr__(self):
         return f'GpuTensor({tuple(self.shape)}, {self.dtype})'
 

@@ -415,8 +415,7 @@ def test_gradient_penalty_of_a_convolutional_network(python_mode, dtype, toleran
         np.testing.assert_allclose(mine.get_value(), reference.get_value(), rtol=0, atol=100 * tolerance)
 
 
-@pytest.mark.standin
-def test_on_a_gpu(gpu):
+def test_on_a_gpu(cuda):
     random = np.random.RandomState(2)
     values, weights = random.randn(4, 3, 9, 9).astype('float32'), random.randn(5, 3, 3, 3).astype('float32')
     results = []
