@@ -4,10 +4,10 @@
     python benchmarks/gpu_model.py --lods 0 4 --precision bfloat16 --kernels
 
 The real program runs on the stand-in of tests/standin, on tensors without values, so that each kernel that it launches
-is seen with its arguments. How long one takes is a model of an H200: the bytes that it moves at the bandwidth of a large
-element-wise kernel, or its FLOP at the part of the tensor cores' peak that its channels let it reach, or the least time
-between two launches, whichever is longest. The last line gives the hours of two schedules of the 1024x1024 networks:
-the 19 000 kimg of the paper (celebahq-1024) and the preset of 12 000 kimg (celebahq-v2-1gpu).
+is seen with its arguments. The time of a kernel is a model of an H200: the bytes that it moves at the bandwidth of a
+large element-wise kernel, its FLOP at the part of the tensor cores' peak that its channels let it reach, or the least
+time between two launches, whichever is longest. The last line gives the hours of two schedules of the 1024x1024
+networks: the 19 000 kimg of the paper (celebahq-1024) and the preset of 12 000 kimg (celebahq-v2-1gpu).
 """
 
 import argparse

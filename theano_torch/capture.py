@@ -8,6 +8,7 @@ was recorded, and copies of the other inputs. Before a replay, new values go the
 What cannot be recorded runs step by step, as everything does on the CPU.
 """
 
+import contextlib
 import functools
 import gc
 import itertools
@@ -16,6 +17,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from theano_torch import memory
 from theano_torch.errors import warn_once
 from theano_torch.fuser import kernels
 from theano_torch.fuser.program import FusedProgram
@@ -58,13 +60,23 @@ class CudaGraphs:
         graph = torch.cuda.CUDAGraph()
         try:
             # The outer context brings the stream back where the inner one, which also sets it, ends in an error.
-            with torch.cuda.stream(self.stream), torch.cuda.graph(
+            with memory.DEVICE, torch.cuda.stream(self.stream), torch.cuda.graph(
                     graph, pool=self.pool, stream=self.stream, capture_error_mode='thread_local'):
                 result = function(inputs)
         except RuntimeError:
-            self.pool = torch.cuda.graph_pool_handle()      # A recording that was broken off may have left its traces.
+            self.end_broken_recording()
             raise
         return graph, result
+
+    def end_broken_recording(self) -> None:
+        """After a recording that was broken off: the next one needs another pool.
+
+        Where CUDA cannot end a broken recording, PyTorch raises that before it tells its allocator that the recording
+        is over. The allocator then dies of the next `torch.cuda.empty_cache`, thus of the next recording.
+        """
+        with contextlib.suppress(RuntimeError):     # It has been told.
+            torch._C._cuda_endAllocateToPool(self.stream.device.index, self.pool)
+        self.pool = torch.cuda.graph_pool_handle()
 
 
 graphs_on = functools.cache(CudaGraphs)

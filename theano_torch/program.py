@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from theano_torch import capture, hosts, memory
-from theano_torch.convert import from_numpy, to_numpy
+from theano_torch.convert import to_numpy
 from theano_torch.errors import WrongShapes, is_about_values
 from theano_torch.scheduler import Scheduler
 from theano_torch.shared import DeviceCell
 from theano_torch.steps import Part, Step, TracedStep, emptying
 from theano_torch.trace import Tracer, storage_of
+from theano_torch.uploads import to_device
 
 import numpy as np
 import theano
@@ -234,7 +235,7 @@ class Runner:
         value = cell[0]
         if is_host or value is None:
             return value
-        return from_numpy(value, self.device)
+        return to_device(value, self.device)
 
     def compute(self, inputs: list) -> list:
         """The outputs, computed by a program that exists or by a new one."""

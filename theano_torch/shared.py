@@ -35,7 +35,8 @@ class DeviceCell(list):
     def __getitem__(self, index: Any) -> Any:
         if index != 0:
             return super().__getitem__(index)
-        return None if self.tensor is None else self.tensor.to('cpu', copy=True).numpy()
+        with memory.DEVICE:
+            return None if self.tensor is None else self.tensor.to('cpu', copy=True).numpy()
 
     def __setitem__(self, index: Any, value: Any) -> None:
         from theano_torch.convert import from_numpy
@@ -44,7 +45,7 @@ class DeviceCell(list):
         if value is None:
             self.tensor = None
             return
-        with memory.translating_errors(self.device), torch.inference_mode():
+        with memory.DEVICE, memory.translating_errors(self.device), torch.inference_mode():
             self.put(from_numpy(np.array(value), torch.device('cpu')))
 
     def __iter__(self) -> Iterator:
@@ -62,6 +63,8 @@ class DeviceCell(list):
         """Store the value of a contiguous tensor, if it fits in the tensor that is there: CUDA graphs know that one."""
         if self.tensor is None or self.tensor.shape != tensor.shape or self.tensor.dtype != tensor.dtype:
             self.tensor = tensor.to(self.device)
+        elif tensor.dim() == 0 and tensor.device.type == 'cpu':
+            self.tensor.fill_(tensor.item())        # An argument of a kernel; a copy would wait for all work before it.
         elif self.tensor.data_ptr() != tensor.data_ptr():
             self.tensor.copy_(tensor)
 

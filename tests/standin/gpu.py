@@ -24,11 +24,11 @@ class GpuError(RuntimeError):
 
 
 def place():
-    """The innermost lines of the project, as 'file:line < file:line': those of this package and libraries are left out."""
+    """The innermost lines of the project, as 'file:line < file:line', without those of this package."""
     frame, found = sys._getframe(1), []
     while frame is not None and len(found) < MAX_FRAMES:
         name = frame.f_code.co_filename
-        if name.startswith(str(ROOT)) and not name.startswith(OURS):
+        if name.startswith(str(ROOT)) and (not name.startswith(OURS) or 'test_' in name):
             found.append(f'{name[len(str(ROOT)) + 1:]}:{frame.f_lineno}')
         frame = frame.f_back
     return ' < '.join(found)
@@ -77,6 +77,7 @@ class Gpu:
         self.notes, self.waits = collections.Counter(), 0
         self.pool_numbers = itertools.count(1)
         self.pools = collections.defaultdict(weakref.WeakSet)       # pool -> recorded graphs
+        self.clocks = self.pinned = None        # See `installing.installed`.
         self.broken_pools = set()       # Into which the allocator goes on recording, after a recording that failed.
 
     def reset_notes(self):
@@ -111,6 +112,7 @@ class Gpu:
             if not block[1]:
                 self.allocated -= block[0]
                 del self.blocks[key]
+                self.clocks.give_back(key)
 
     def is_held(self, real):
         """Whether the program has a tensor in the memory of `real`."""

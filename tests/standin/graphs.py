@@ -1,12 +1,27 @@
 """CUDA graphs: ops in the order in which they were recorded, replayed on the memory on which they were."""
 
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
+from torch.utils._mode_utils import no_dispatch
 
 from tests.standin.gpu import GpuError
-from tests.standin.ops import UNINITIALIZED, written_arguments
+from tests.standin.ops import UNINITIALIZED
 from tests.standin.streams import current_stream
-from tests.standin.tensors import fill_with_garbage, storage_id, tensors_in
+from tests.standin.tensors import fill_with_garbage, mapped, storage_id, tensors_in
+
+
+class Node(NamedTuple):
+    """A recorded op."""
+
+    op: Callable
+    args: tuple
+    kwargs: dict
+    places: list            # New tensors, for its results.
+    read: list
+    written: list
 
 
 class Graph:
@@ -45,10 +60,14 @@ class Graph:
                 whole = torch.empty(0, dtype=torch.uint8).set_(real.untyped_storage())
                 self.kept[key] = whole, whole.clone()
 
-    def add(self, func, args, kwargs, outputs, new):
-        self.nodes.append((func, args, kwargs, outputs, bool(new)))
+    def add(self, func, args, kwargs, outputs, new, written):
         self.new.extend(new)
         self.own.update(map(storage_id, new))
+        if torch.Tag.inplace_view not in func.tags:     # These change the shape of a tensor, not its memory...
+            # ...and later ones must not change that of the tensors here.
+            args, kwargs, outputs, written = mapped(torch.Tensor.detach, (args, kwargs, outputs, written))
+            places = tensors_in(outputs) if new else []
+            self.nodes.append(Node(func, args, kwargs, places, tensors_in((args, kwargs)), [*places, *written]))
 
     def capture_end(self):
         gpu, gpu.here.graph = self.gpu, None
@@ -71,22 +90,22 @@ class Graph:
             if other is not self:
                 other.lose_memory()
         if self.gpu.backing == 'cpu':
-            for node in self.nodes:
-                self.run_again(*node)
+            with no_dispatch():
+                for node in self.nodes:
+                    self.run_again(node)
 
-    def run_again(self, func, args, kwargs, outputs, has_new):
+    def run_again(self, node):
         """Compute a recorded op, into the tensors that it made when it was recorded."""
-        places = tensors_in(outputs)
-        if func in UNINITIALIZED:
-            for real in places:
+        if node.op in UNINITIALIZED:
+            for real in node.places:
                 fill_with_garbage(real)
         else:
-            results = func(*args, **kwargs)
-            if has_new:
-                for real, value in zip(places, tensors_in(results), strict=True):
+            results = node.op(*node.args, **node.kwargs)
+            if node.places:
+                for real, value in zip(node.places, tensors_in(results), strict=True):
                     if real is not value:
                         real.copy_(value)
-        self.gpu.clocks.use(tensors_in((args, kwargs)), [*places, *written_arguments(func, args, kwargs)], func)
+        self.gpu.clocks.use(node.read, node.written, node.op)
 
     def lose_memory(self):
         for real in self.new:

@@ -28,15 +28,17 @@ def installed(backing='cpu', **facts):
     """
     gpu = Gpu(backing, **facts)
     gpu.clocks, gpu.pinned = Clocks(gpu), Pinned()
-    missing = object()
+    missing, threads = object(), torch.get_num_threads()
     before = []
     for owner, name, value in replacements(gpu):
         before.append((owner, name, vars(owner).get(name, missing)))
         setattr(owner, name, value)
     try:
+        torch.set_num_threads(1)        # Tensors are small here: waking threads takes longer than the work.
         with EveryOp(gpu):
             yield gpu
     finally:
+        torch.set_num_threads(threads)
         for owner, name, value in reversed(before):
             delattr(owner, name) if value is missing else setattr(owner, name, value)
 

@@ -31,7 +31,7 @@ class Kernel:
     name : str
         Of the op, or of its part.
     kind : str
-        conv, matmul, pointwise, reduce, move (copies, casts, layout), resample, optimizer, or h2d, a copy from the host.
+        conv, matmul, pointwise, reduce, move (copies, casts, layout), resample, optimizer, or h2d (from the host).
     reads, writes : list of (int, int)
         (storage, bytes), a tensor each.
     shape, dtype

@@ -3,12 +3,12 @@
 import functools
 
 import torch
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from tests.standin import transfers
 from tests.standin.gpu import GpuError
-from tests.standin.tensors import GpuTensor, fill_with_garbage, storage_id, tensors_in, unwrapped, wrapped
+from tests.standin.tensors import GpuTensor, fill_with_garbage, mapped, storage_id, tensors_in, unwrapped, wrapped
 
 aten = torch.ops.aten
 
@@ -25,6 +25,10 @@ class EveryOp(TorchDispatchMode):
         super().__init__()
         self.gpu = gpu
 
+    @classmethod
+    def _should_skip_dynamo(cls):
+        return False        # Else PyTorch imports its compiler, and every op takes a way round it.
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if is_composite(func):      # In inference mode they come whole.
             with self:
@@ -40,16 +44,16 @@ def is_composite(func):
 
 def dispatch(gpu, func, args, kwargs):
     """Run an op on the device for which its arguments are."""
-    flat, spec = tree_flatten((args, kwargs))
-    ours = [value for value in flat if isinstance(value, GpuTensor)]
-    of_host = [value for value in flat if isinstance(value, torch.Tensor) and not isinstance(value, GpuTensor)]
+    tensors = tensors_in((args, kwargs))
+    ours = [value for value in tensors if isinstance(value, GpuTensor)]
+    of_host = [value for value in tensors if not isinstance(value, GpuTensor)]
     device = None if kwargs.get('device') is None else torch.device(kwargs['device'])
     for_gpu = device is not None and device.type in ('cuda', 'meta')       # Meta is where C++ thinks that ours are.
     if not ours and not for_gpu:
         return on_host(gpu, func, args, kwargs)
     if for_gpu and device.type == 'cuda' and device.index not in (None, 0):
         raise GpuError('CUDA error: invalid device ordinal', func)
-    transfers.check_waiting(gpu, func)
+    transfers.check_waiting(gpu, func, args)
     if func is aten._to_copy.default and not ours:
         return transfers.to_device(gpu, func, args, kwargs)
     if func is aten._to_copy.default and device is not None and device.type == 'cpu':
@@ -62,8 +66,8 @@ def dispatch(gpu, func, args, kwargs):
                            'cpu!', func)
         gpu.note('number of the host', func)
     if of_host and gpu.backing == 'meta':
-        flat = [value.to('meta') if any(value is other for other in of_host) else value for value in flat]
-    return on_gpu(gpu, func, *tree_unflatten(flat, spec), ours, for_gpu)
+        args, kwargs = mapped(lambda x: x if isinstance(x, GpuTensor) else x.to('meta'), (args, kwargs))
+    return on_gpu(gpu, func, args, kwargs, ours, for_gpu)
 
 
 def on_host(gpu, func, args, kwargs):
@@ -84,6 +88,9 @@ def on_gpu(gpu, func, args, kwargs, ours, for_gpu):
     if for_gpu:
         real_kwargs['device'] = gpu.backing
     outputs = wrapped(run(gpu, func, real_args, real_kwargs), gpu, ours)
+    if torch.Tag.inplace_view in func.tags:     # The wrapper, too, has another shape now.
+        with no_dispatch():
+            func(*args, **kwargs)
     for observer in gpu.observers:
         observer(func, args, kwargs, outputs)
     return outputs
@@ -112,7 +119,7 @@ def run(gpu, func, args, kwargs):
     if new or written:      # Else it is a view.
         gpu.clocks.use(inputs, [*written, *new], func, new)
         if graph is not None:
-            graph.add(func, args, kwargs, outputs, new)
+            graph.add(func, args, kwargs, outputs, new, written)
     return outputs
 
 
@@ -121,7 +128,7 @@ def compute(gpu, func, args, kwargs, inputs):
         return None
     outputs = func(*args, **kwargs)
     if gpu.backing == 'meta' and func in CONVOLUTIONS:
-        return tree_map_only(torch.Tensor, lambda output: as_cudnn_lays_it(output, inputs), outputs)
+        return mapped(lambda output: as_cudnn_lays_it(output, inputs), outputs)
     return outputs
 
 

@@ -4,6 +4,8 @@ import collections
 import contextlib
 import itertools
 
+import torch
+
 from tests.standin.gpu import DEVICE, GpuError, place
 from tests.standin.tensors import storage_id
 
@@ -25,6 +27,8 @@ class Clocks:
         self.numbers = itertools.count()
         self.known_to_host = collections.Counter()      # stream -> the time up to which the host has waited
         self.accesses = {}      # storage -> Access
+        # Stream -> moments of other streams at which memory was in use that went back to it for its next tensors.
+        self.given_back = collections.defaultdict(list)
         self.latest = collections.Counter()     # stream -> its time
         self.uploads = []       # Copies out of pinned memory that may be under way: see `Upload`.
         self.default = Stream(gpu=gpu, clocks=self)
@@ -46,11 +50,29 @@ class Clocks:
                 self.check(stream, access.last_write, 'reads memory that stream %d may still be writing', op)
                 access.reads[stream.number] = stream.time
             for real in written:
-                access = self.accesses.get(storage_id(real))
-                if access and storage_id(real) not in new:
-                    for moment in (access.last_write, *access.reads.items()):
-                        self.check(stream, moment, 'writes memory that stream %d may still be using', op)
-                self.accesses[storage_id(real)] = Access((stream.number, stream.time))
+                key = storage_id(real)
+                access = Access(home=stream.number) if key in new else self.accesses.setdefault(key, Access())
+                for moment in (access.last_write, *access.reads.items()):
+                    self.check(stream, moment, 'writes memory that stream %d may still be using', op)
+                access.last_write, access.reads = (stream.number, stream.time), {}
+                self.accesses[key] = access
+            if new:
+                self.take_memory(stream, op)
+
+    def take_memory(self, stream, op):
+        """A new tensor gets memory that was used on `stream` before: is that over on the other streams?"""
+        for moment in self.given_back.pop(stream.number, []):
+            self.check(stream, moment, 'gets memory that was given back while stream %d may still be using it', op)
+
+    def give_back(self, key):
+        """The program has no tensor in this memory any more."""
+        access = self.accesses.pop(key, None)
+        if access is None or access.home is None:
+            return
+        for moment in (access.last_write, *access.reads.items()):
+            # The allocator waits for all that is on the recorded streams now.
+            if moment and moment[0] != access.home and not any(self.is_done(moment, s) for s in access.recorded):
+                self.given_back[access.home].append(moment)
 
     def check(self, stream, moment, message, op):
         if moment and not self.is_done(moment, stream):
@@ -72,23 +94,36 @@ class Clocks:
 
 
 class Access:
-    """The latest use of some memory; moments are pairs of a stream's number and its time."""
+    """The latest use of some memory; moments are pairs of a stream's number and its time.
 
-    def __init__(self, last_write=None):
-        self.last_write, self.reads = last_write, {}
+    Attributes
+    ----------
+    home : int or None
+        The stream for which the memory was allocated, and which gets it back.
+    recorded : set of Stream
+        Those on which it is known to be in use (`Tensor.record_stream`): the allocator waits for them.
+    """
+
+    def __init__(self, home=None):
+        self.last_write, self.reads, self.home, self.recorded = None, {}, home, set()
 
 
 class Upload:
     """A copy out of pinned memory, which the GPU reads some time before the host has waited for it."""
 
     def __init__(self, source, moment):
-        self.source, self.value, self.moment, self.place = source, source.clone(), moment, place()
+        self.source, self.value, self.moment, self.place = source, bits(source).clone(), moment, place()
 
     def is_over(self, clocks):
         """Whether it is known to be done. Raises `Race` if the host has overwritten the memory before it was."""
-        if not self.source.equal(self.value):
+        if not bits(self.source).equal(self.value):
             raise Race(f'pinned memory was overwritten while the copy started in {self.place} may have read it')
         return clocks.is_done(self.moment)
+
+
+def bits(tensor):
+    """The bytes of a contiguous tensor: NaN is not equal to itself."""
+    return tensor.view(torch.uint8)
 
 
 class Stream:

@@ -18,6 +18,8 @@ VALUE, DOWNLOAD, UPLOAD, ASYNCHRONOUS = 'value wanted on the host', 'copy to the
 WAITING = {'aten::_local_scalar_dense', 'aten::nonzero', 'aten::masked_select', 'aten::equal', 'aten::_unique2',
            'aten::unique_dim', 'aten::is_nonzero', 'aten::repeat_interleave', 'aten::bincount', 'aten::allclose'}
 
+MASKING = {'aten::index', 'aten::index_put_', 'aten::index_put'}        # With masks as indices.
+
 
 def host_waits(gpu, kind, op):
     """The host waits for the current stream."""
@@ -27,9 +29,11 @@ def host_waits(gpu, kind, op):
     gpu.clocks.current().synchronize()
 
 
-def check_waiting(gpu, op):
-    """Note an op whose result the host needs."""
-    if op._schema.name in WAITING:
+def check_waiting(gpu, op, args):
+    """Note an op whose result, or the shape of it, the host needs."""
+    is_masked = op._schema.name in MASKING and any(
+        isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in args[1])
+    if op._schema.name in WAITING or is_masked:
         host_waits(gpu, VALUE, op)
         if gpu.backing == 'meta':
             raise GpuError('meta tensors have no values', op)
