@@ -3,7 +3,9 @@
 import contextlib
 
 from theano_torch import capture, uploads
+from theano_torch.fuser.kernels import loaded
 
+import pytest
 import torch
 
 from tests.standin.installing import installed
@@ -20,13 +22,15 @@ def a_gpu(backing='cpu', **facts):
         return
     forget()
     try:
-        with installed(backing, **facts) as gpu:
+        with pytest.MonkeyPatch.context() as patch, installed(backing, **facts) as gpu:
+            patch.setenv('TRITON_INTERPRET', '1')       # For the kernels of `theano_torch.fuser`.
             yield gpu
     finally:
         forget()
 
 
 def forget():
-    """Clear the engine's notes on devices: streams and pools are those of one stand-in."""
+    """Clear the engine's notes on devices: streams and pools are those of one stand-in, kernels for the interpreter."""
     capture.graphs_on.cache_clear()
+    loaded.cache_clear()
     uploads.uploads_to.cache_clear()
