@@ -283,6 +283,19 @@ def test_short_computations_are_repeated(check):
     assert len(first.kernel.source.outputs) == 1 and x.shape in [operand.shape for operand in last.kernel.source.inputs]
 
 
+def test_outputs_take_the_memory_of_inputs_that_end(check):
+    x = torch.randn(3, 4)
+
+    def program(inputs):
+        x, = inputs
+        y = torch.tanh(x)       # Not ours.
+        z = torch.exp(y * 2 + y.flip(0))        # Reads y in another order, too.
+        kept = torch.tanh(z)
+        return [z * 3 - 1, kept, kept * 2 + 1]
+    ours = check(program, x)
+    assert [step.taken for step in kernels_of(ours)] == [{}, {0: 0}, {}]
+
+
 def test_the_same_is_computed_once(check):
     x, w = images(1, 2, 3, 3), torch.randn(2, 2, 1, 1)
 

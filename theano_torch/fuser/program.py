@@ -59,7 +59,13 @@ class CallStep(Step):
 
 
 class KernelStep(Step):
-    """A kernel of ours."""
+    """A kernel of ours.
+
+    Attributes
+    ----------
+    taken : dict
+        Index of an output -> index of the input whose memory it takes.
+    """
 
     def __init__(self, group: Group, wanted: set[Version], folder: str) -> None:
         source = source_of(group, wanted)
@@ -67,13 +73,24 @@ class KernelStep(Step):
         self.reads = {operand.version for operand in source.inputs}
         self.makes = {operand.version for operand in source.outputs} | \
             {summed.element.version for summed in source.sums}
+        self.taken: dict[int, int] = {}
+
+    def take_memory(self, owned: set[Version]) -> None:
+        """Let outputs take the memory of inputs that no later step needs; `owned` fill their memory."""
+        source = self.kernel.source
+        for number, candidates in source.places.items():
+            free = [index for index in candidates if index not in self.taken.values()
+                    and source.inputs[index].version in owned.intersection(self.emptied)]
+            if free:
+                self.taken[number] = free[0]
 
     def run(self, memory: Memory) -> None:
         source = self.kernel.source
         inputs = [beginning(memory[operand.version]) for operand in source.inputs]
         like = inputs[0]
-        outputs = [torch.empty_strided(*dense(operand), dtype=operand.dtype, device=like.device)
-                   for operand in source.outputs]
+        outputs = [inputs[self.taken[number]] if number in self.taken
+                   else torch.empty_strided(*dense(operand), dtype=operand.dtype, device=like.device)
+                   for number, operand in enumerate(source.outputs)]
         parts = [torch.empty(source.num_programs, summed.width, dtype=summed.element.expression.compute,
                              device=like.device) for summed in source.sums]
         torch.ops.theano_torch.launch(self.kernel.number, inputs, [*outputs, *parts])
@@ -137,26 +154,26 @@ class FusedProgram:
         elements = [element_of(index, call, recorder.sizes) for index, call in enumerate(calls)]
         grouping = Grouping(before, elements)
         needed = {operand.version for operand in leaves(self.results, Operand)}
-        self.steps: list[Step] = []
-        order = grouping.order()
         readers = {version: {grouping.group_of[index] for index in indices}
                    for version, indices in readers_of(calls).items()}
         changed = read_rounded(grouping, readers, needed) | compute_again(grouping, readers, needed, calls)
-        for name in order:
+        self.steps: list[Step] = []
+        for name in grouping.order():
             group = grouping.groups.get(name)
             if group is None or len(group.elements) == 1 and name not in changed:
                 self.steps.append(CallStep(calls[grouping.members[name][0]]))
                 continue
             wanted = {version for version in group.made if version in needed or readers.get(version, set()) - {name}}
-            wanted -= group.borrowed
-            self.steps.append(KernelStep(group, wanted, folder))
+            self.steps.append(KernelStep(group, wanted - group.borrowed, folder))
         self.constants = {Version(number, 0): tensor for number, tensor in recorder.constants.items()}
         self.inputs = {index: recorder.memories[value] for index, value in recorder.inputs.items()
                        if isinstance(value, torch.Tensor)}
-        self.empty(needed)
+        self.empty(needed, {operand.version for call in calls for operand in call.outputs
+                            if operand.version in call.made and operand.is_whole(
+                                recorder.sizes.get(operand.version.memory, 0))})
 
-    def empty(self, needed: set[Version]) -> None:
-        """Note for each step what is not needed after it."""
+    def empty(self, needed: set[Version], owned: set[Version]) -> None:
+        """Note for each step what is not needed after it; `owned` are made here and fill their memory."""
         kept = needed | set(self.constants)
         last: dict[Version, Step] = {}
         for step in self.steps:
@@ -165,6 +182,9 @@ class FusedProgram:
         for version, step in last.items():
             if version not in kept:
                 step.emptied = [*step.emptied, version]
+        for step in self.steps:
+            if isinstance(step, KernelStep):
+                step.take_memory(owned)
 
     def prepare(self, like: torch.Tensor) -> None:
         """Compile all kernels for the device of a tensor."""

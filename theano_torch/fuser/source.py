@@ -51,6 +51,9 @@ class Source(NamedTuple):
         Come after the outputs.
     num_programs : int
     num_warps : int
+    places : dict
+        Index of an output -> indices of inputs whose memory it may take: a program of the kernel has read there all
+        that it writes over, and no other program reads there.
     """
 
     text: str
@@ -59,6 +62,7 @@ class Source(NamedTuple):
     sums: list[Sum]
     num_programs: int
     num_warps: int
+    places: dict[int, list[int]]
 
     @property
     def name(self) -> str:
@@ -237,6 +241,30 @@ class Writer:
                 self.say(f'tl.store(o{number} + ({place}{" + " + shape if spread else ""}), {value}, '
                          f'{" & ".join(masks) or "row_inside"})')
 
+    def places(self) -> dict[int, list[int]]:
+        """See `Source`."""
+        made = self.group.made
+        found: dict[int, list[int]] = {}
+        for number, output in enumerate(self.outputs):
+            sources = self.sources_of(made[output.version])
+            for index, version in enumerate(self.inputs):
+                reads = [operand for element in self.group.elements for operand in element.reads
+                         if operand.version == version]
+                if version in sources and all(operand[1:] == output[1:] for operand in reads):
+                    found.setdefault(number, []).append(index)
+        return found
+
+    def sources_of(self, element: Element) -> set[Version]:
+        """What an element is computed with, inside and outside of the group."""
+        made, found, pending = self.group.made, set(), [element]
+        while pending:
+            for operand in pending.pop().reads:
+                if operand.version not in found:
+                    found.add(operand.version)
+                    if operand.version in made:
+                        pending.append(made[operand.version])
+        return found
+
     def source(self) -> Source:
         """The whole kernel."""
         self.write_indices()
@@ -246,7 +274,8 @@ class Writer:
         parameters = [f'i{n}' for n in range(len(self.inputs))] + \
             [f'o{n}' for n in range(len(self.outputs) + len(self.sums))]
         text = HEADER.format(parameters=', '.join(parameters)) + '\n'.join(self.lines) + '\n'
-        return Source(text, list(self.inputs.values()), self.outputs, self.sums, self.num_programs, 4)
+        return Source(text, list(self.inputs.values()), self.outputs, self.sums, self.num_programs, 4,
+                      self.places())
 
 
 def source_of(group: Group, wanted: set[Version]) -> Source:
