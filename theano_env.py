@@ -208,9 +208,12 @@ def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: ob
         device, unused = _device_of_user_flags(local_rank)
     if device == 'auto':
         device = f'cuda:{local_rank or 0}' if torch.cuda.is_available() else 'cpu'
+        missing = ''
         if device == 'cpu' and torch.version.cuda is not None:
-            unused += f' (no GPU: {gpus.why_none()})'
-        elif local_rank is None and (missing := device != 'cpu' and gpus.missing_kernels(device)):
+            missing = gpus.why_none()
+        elif device != 'cpu' and local_rank is None:
+            missing = gpus.missing_kernels(device)
+        if missing:
             device, unused = 'cpu', f'{unused} (no GPU: {missing})'
     if local_rank is not None and device.startswith('cuda') and local_rank >= torch.cuda.device_count():
         raise EnvironmentProblem(f"--nproc_per_node: process {local_rank} of this machine has no GPU, PyTorch sees "
@@ -219,7 +222,8 @@ def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: ob
         reason = gpus.why_none()
         raise EnvironmentProblem(f"{_said_device(spelt)}: PyTorch sees {torch.cuda.device_count()} CUDA GPUs here; set "
                                  f"it to 'cpu' or 'auto'{reason and f'; {reason}'}")
-    if device != 'cpu' and (missing := gpus.missing_kernels(device)):
+    missing = '' if device == 'cpu' else gpus.missing_kernels(device)
+    if missing:
         raise EnvironmentProblem(f"{_said_device(spelt)}: {missing}; or set it to 'cpu'")
     has_tf32 = device != 'cpu' and torch.cuda.get_device_capability(device) >= (8, 0)
     if not has_tf32 and (precision == 'tf32' or precision == 'bfloat16' and device != 'cpu'):

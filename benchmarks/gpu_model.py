@@ -74,7 +74,7 @@ class Row(NamedTuple):
     ms: float
     conv_ms: float          # Convolutions and matrix products among them.
     peak_gb: float          # Most memory of tensors, cuDNN's workspaces not counted.
-    waits: int              # How often the host waits for the GPU, inputs and results apart.
+    waits: int              # How often the host waits for the GPU: once for each result.
 
 
 HEAD = '| lod | resolution | minibatch | net | kernels | GB | TFLOP | ms | conv ms | peak GB | host waits |'

@@ -93,8 +93,9 @@ def restore_theano_config():
 @pytest.fixture
 def cuda(restore_theano_config):
     """A CUDA GPU: a real one (None), else the stand-in, a `tests.standin.Gpu`."""
-    import theano
     import theano_torch
+
+    import theano
 
     from tests.standin.engine import a_gpu
     constructors = theano.compile.sharedvalue.shared.constructors

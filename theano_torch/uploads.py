@@ -15,7 +15,7 @@ MAX_BUFFERS = 4     # Of one size that are under way at the same time; then the 
 class Uploads:
     """Copies to one GPU.
 
-    Out of memory that is not pinned, the host would copy, after the GPU has done all that it was told before.
+    Memory that is not pinned would be copied by the host, after waiting for all work that the GPU has been given.
 
     Parameters
     ----------

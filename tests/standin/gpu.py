@@ -39,6 +39,7 @@ class PerThread(threading.local):
 
     stream = None           # The current stream; None: the default one.
     graph = None            # The graph that the thread records.
+    waits = 0               # How often the thread has waited.
 
 
 class Gpu:

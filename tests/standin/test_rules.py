@@ -204,7 +204,7 @@ def test_fused_adam_takes_float32_only(gpu):
     tensors = [torch.ones(2, dtype=torch.float64, device='cuda:0') for _ in range(4)]
     step = torch.ones((), device='cuda:0')
     with pytest.raises(GpuError, match='expected scalar type Float'):
-        torch._fused_adam_(*([x] for x in tensors), [], [step], lr=torch.tensor(0.1, dtype=torch.float64, device='cuda:0'),
+        torch._fused_adam_(*([x] for x in tensors), [], [step], lr=tensors[0].sum(),
                            beta1=0.0, beta2=0.9, weight_decay=0.0, eps=1e-8, amsgrad=False, maximize=False)
 
 

@@ -25,6 +25,7 @@ def host_waits(gpu, kind, op):
     """The host waits for the current stream."""
     forbid_while_recording(gpu, kind, op)
     gpu.waits += 1
+    gpu.here.waits += 1
     gpu.note(kind, op)
     gpu.clocks.current().synchronize()
 

@@ -302,6 +302,18 @@ def test_uniform_streams_bit_for_bit(python_mode, size, streams):
         np.testing.assert_array_equal(state, reference)
 
 
+@pytest.mark.parametrize('size, streams', [((7,), 7), ((3,), 7), ((41, 11), 7), ((320,), 3)])
+def test_uniform_streams_on_a_gpu(size, streams, cuda):
+    results = []
+    for device in ('cpu', 'cuda:0'):
+        random = MRG_RandomStreams(123)
+        f = theano.function([], [random.uniform(size, dtype=dtype, nstreams=streams)
+                                 for dtype in ('float64', 'float32', 'float16')], mode=theano_torch.mode(device))
+        results.append([value.tobytes() for _ in range(5) for value in f()] +
+                       [update[0].get_value().tobytes() for update in random.updates()])
+    assert results[0] == results[1]
+
+
 def test_steps_of_streams_are_exact_in_float64():
     """The recurrence of the paper in 64-bit integers, at the edges of what its numbers may be."""
     edges = [sorted({0, 1, 511, 512, 2 ** 16, modulus // 2, modulus - 512, modulus - 2, modulus - 1,

@@ -176,6 +176,24 @@ def test_estimates_grow_with_the_work(built):
     assert few.seconds_per_kimg == pytest.approx(2 * many.seconds_per_kimg) and few.memory_gb == many.memory_gb
 
 
+def test_on_a_gpu_bytes_and_launches_take_time_too(built):
+    chosen = copy.deepcopy(resolve_config(config, 'celebahq-1024'))
+    G, D = [build(built, chosen, net) for net in 'GD']
+    phase, speed = plan.Phase(0, 1, 1024, False, 3), plan.Speed(420e12, 3.9e12, 2e-6)
+    seconds = [plan.estimate(phase, G, D, 1, part).seconds_per_kimg for part in (
+        speed._replace(bandwidth=np.inf, launch=0.0), speed._replace(flops=np.inf, launch=0.0),
+        speed._replace(flops=np.inf, bandwidth=np.inf))]
+    assert min(seconds) > 0 and plan.estimate(phase, G, D, 1, speed).seconds_per_kimg == pytest.approx(sum(seconds))
+    # What benchmarks/gpu_model.py counts for this step, within a half and twice.
+    assert 0.5 < plan.step_traffic(phase, G, D, 1) / 143e9 < 2 and 0.5 < plan.step_launches(phase, G, D, 1) / 2034 < 2
+    assert plan.estimate(phase, G, D, 4, speed).seconds_per_kimg < 0.8 * sum(seconds)
+
+
+def test_the_speed_of_a_gpu(cuda):
+    speed = plan.measured_speed('cuda:0', 'bfloat16', size=8 if cuda else 2048, seconds=0.01)
+    assert 0 < speed.flops < np.inf and 0 < speed.bandwidth < np.inf and 0 < speed.launch < 1e-4
+
+
 @pytest.fixture
 def large_set(tmp_path):
     """A data set that has the name and the size of CelebA-HQ, but for the number of images."""
