@@ -7,7 +7,8 @@ The real program runs on the stand-in of tests/standin, on tensors without value
 is seen with its arguments. The time of a kernel is a model of an H200: the bytes that it moves at the bandwidth of a
 large element-wise kernel, its FLOP at the part of the tensor cores' peak that its channels let it reach, or the least
 time between two launches, whichever is longest. The last line gives the hours of two schedules of the 1024x1024
-networks: the 19 000 kimg of the paper (celebahq-1024) and the preset of 12 000 kimg (celebahq-v2-1gpu).
+networks: the 19 000 kimg of the paper (celebahq-1024) and the preset of 12 000 kimg (celebahq-v2-1gpu). The lines
+before it give the same for other cards. benchmarks/gpu_scaling.py reads the file of --json.
 """
 
 import argparse
@@ -39,17 +40,34 @@ WGRAD_SHARE = 0.6           # Of that, weight gradients.
 TILE = 64                   # Width of the tensor cores' tiles: narrower ones are partly empty.
 
 
-def seconds(kernel):
+class Card(NamedTuple):
+    """What the model knows of a GPU."""
+
+    name: str
+    hbm: float
+    peak: dict[str, float]
+
+
+H200 = Card('H200', HBM, PEAK)
+# As far below what their makers say as the H200 is. A T4 has no TF32, and float16 in the place of bfloat16.
+OTHER_CARDS = (
+    Card('A100', 1.65e12, {'float32': 133e12, 'bfloat16': 246e12, 'float16': 246e12}),
+    Card('RTX 4090', 0.82e12, {'float32': 70e12, 'bfloat16': 130e12, 'float16': 130e12}),
+    Card('T4', 0.26e12, {'float32': 6.9e12, 'bfloat16': 51e12, 'float16': 51e12}),
+)
+
+
+def seconds(kernel, card=H200):
     """How long a `tests.standin.kernels.Kernel` takes."""
     if kernel.kind == 'h2d':
         return LAUNCH       # They go beside the step, on a stream of their own.
-    memory = kernel.bytes / HBM
+    memory = kernel.bytes / card.hbm
     if kernel.kind == 'reduce' and kernel.reduced <= FEW and kernel.bytes > BIG:
         memory /= SMALL_REDUCTION
     compute = 0
     if kernel.flops:
         share = share_of_peak(kernel) if kernel.kind == 'conv' else MATMUL_SHARE
-        compute = kernel.flops / (PEAK.get(str(kernel.dtype).rpartition('.')[2], OTHER_PEAK) * share)
+        compute = kernel.flops / (card.peak.get(str(kernel.dtype).rpartition('.')[2], OTHER_PEAK) * share)
     return max(memory, compute, LAUNCH)
 
 
@@ -75,6 +93,10 @@ class Row(NamedTuple):
     conv_ms: float          # Convolutions and matrix products among them.
     peak_gb: float          # Most memory of tensors, cuDNN's workspaces not counted.
     waits: int              # How often the host waits for the GPU: once for each result.
+
+    def on(self, card, kernels):
+        """The same step, of `kernels`, on another card."""
+        return self._replace(ms=1e3 * sum(seconds(kernel, card) for kernel in kernels))
 
 
 HEAD = '| lod | resolution | minibatch | net | kernels | GB | TFLOP | ms | conv ms | peak GB | host waits |'
@@ -189,6 +211,7 @@ def main(argv=None):
     from tests import standin
     with standin.installed('meta') as gpu:
         model, rows = Model(args, gpu), []
+        others = [(card, []) for card in OTHER_CARDS]
         print(model.trainer.environment)
         print(HEAD + '\n' + '|' + ' --- |' * HEAD.count(' | ') + ' --- |')
         for lod in lods:
@@ -197,10 +220,14 @@ def main(argv=None):
                 print(ROW % row, flush=True)
                 if args.kernels:
                     print_kernels(kernels[row.net])
+                for card, known in others:
+                    known.append(row.on(card, kernels[row.net]))
             rows += found
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps([row._asdict() for row in rows], indent=1) + '\n')
     if {float(lod) for lod in range(coarsest + 1)} <= {row.lod for row in rows}:
+        for card, known in others:
+            print(f'{card.name}: {last_line(known, args.resolution)}')
         print(last_line(rows, args.resolution))
 
 

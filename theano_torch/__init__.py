@@ -69,8 +69,9 @@ def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False
     cudnn : bool
         Use cuDNN for convolutions on a GPU.
     deterministic : bool
-        Use algorithms that give the same bits in every run, where torch has them (it warns where it has not). Call
-        this before anything else uses the GPU: cuBLAS reads its part of it once. Overrules `benchmark`.
+        Use algorithms that give the same bits in every run and in every call, where torch has them (it warns where it
+        has not). Call this before anything else uses the GPU: cuBLAS reads its part of it once. Overrules `benchmark`.
+        Functions run without the kernels of `fuser`, which add up in another order than their first calls.
     benchmark : bool
         Let cuDNN time its algorithms in the first call with new shapes, and take the fastest.
     precision : str

@@ -71,7 +71,12 @@ class Graph:
 
 
 class Graphs:
-    """Stands in for `capture.CudaGraphs`: recording leaves all values as they were."""
+    """Stands in for `capture.CudaGraphs`: recording leaves all values as they were.
+
+    Programs are fused where Triton interprets kernels.
+    """
+
+    stream = types.SimpleNamespace(device=torch.device('cpu'))
 
     def __init__(self):
         self.recorded, self.clock, self.warm_ups, self.recordings = weakref.WeakSet(), itertools.count(), 0, 0
@@ -91,9 +96,3 @@ class Graphs:
             if not any(value is place for place in inputs):
                 value.fill_(77)
         return Graph(function, inputs, outputs), outputs
-
-
-class GraphsOnCpu(Graphs):
-    """The same for programs that are fused, by kernels that Triton interprets."""
-
-    stream = types.SimpleNamespace(device=torch.device('cpu'))

@@ -19,7 +19,7 @@ import theano.tensor as T
 import torch
 
 from tests.helpers import ROOT
-from tests.theano_torch.helpers import GraphsOnCpu, numbers
+from tests.theano_torch.helpers import Graphs, numbers
 
 F = torch.nn.functional
 aten = torch.ops.aten
@@ -398,7 +398,7 @@ def test_functions_are_fused(tmp_path):
     y = T.nnet.relu(T.nnet.conv2d(x, w, border_mode='half'), 0.2)
     loss = T.sum(T.sqr(y / T.sqrt(T.mean(T.sqr(y), axis=1, keepdims=True) + 1e-8) * 2))
     results = []
-    for graphs in (None, GraphsOnCpu()):
+    for graphs in (None, Graphs()):
         w.set_value(numbers(4, 3, 3, 3))
         f = theano.function([x], [loss, y], updates=[(w, w - np.float32(0.01) * T.grad(loss, w))],
                             mode=theano_torch.mode())
@@ -416,7 +416,7 @@ def test_what_triton_cannot_compile_runs_as_it_is(monkeypatch, caplog):
     monkeypatch.setattr(FusedProgram, 'prepare', fail)
     x = T.fmatrix()
     f = theano.function([x], T.sqr(x) * 2 + 1, mode=theano_torch.mode())
-    f.fn.graphs = GraphsOnCpu()
+    f.fn.graphs = Graphs()
     with caplog.at_level(logging.WARNING, 'theano_torch'):
         for _ in range(5):
             np.testing.assert_allclose(f(numbers(2, 3)), numbers(2, 3) ** 2 * 2 + 1, rtol=1e-6)

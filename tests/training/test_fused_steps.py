@@ -9,7 +9,7 @@ import theano
 
 import theano_env
 from nets.network import Network
-from tests.theano_torch.helpers import GraphsOnCpu
+from tests.theano_torch.helpers import Graphs
 from training import steps
 from training.schedule import Schedule
 
@@ -66,7 +66,7 @@ def trained(graphs, lod, label_size, loss, joint, networks):
 def test_steps(lod, label_size, loss, joint, networks):
     theano_env.configure('torch', {'device': 'cpu'})
     wanted = trained(None, lod, label_size, loss, joint, networks)
-    found = trained(GraphsOnCpu(), lod, label_size, loss, joint, networks)
+    found = trained(Graphs(), lod, label_size, loss, joint, networks)
     for program in found[2]:
         assert isinstance(program.runs, FusedProgram)
         kernels = [step for step in program.runs.steps if isinstance(step, KernelStep)]

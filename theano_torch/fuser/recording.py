@@ -120,6 +120,8 @@ class Recorder(TorchDispatchMode):
         Number of a piece of memory that existed before and is no input -> a tensor in it.
     problem : str or None
         Why the calls do not say all.
+    waits : bool
+        Whether the host waited for a value.
     """
 
     def __init__(self, inputs: Sequence) -> None:
@@ -128,6 +130,7 @@ class Recorder(TorchDispatchMode):
         self.sizes: dict[int, int] = {}
         self.constants: dict[int, torch.Tensor] = {}
         self.problem: str | None = None
+        self.waits = False
         self.inputs = dict(enumerate(inputs))       # Keeps them alive: their addresses stay taken.
         self.memories = WeakIdKeyDictionary()       # Tensor -> number of its memory.
         self.versions: dict[int, int] = {}
@@ -143,6 +146,7 @@ class Recorder(TorchDispatchMode):
             with self:      # Such an op only calls others.
                 return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **options)
         if func._schema.name in WAITING:
+            self.waits = True
             self.problem = f'{func} brings a value to the host'
         tensors = list(leaves((args, list(options.values())), torch.Tensor))
         reads = [self.operand(tensor) for tensor in tensors]
