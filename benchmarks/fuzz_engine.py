@@ -5,9 +5,9 @@
     python -m benchmarks.fuzz_engine scans --count 1000 --reference theano
 
 Programs are compared with Theano's Python code. Where that differs and there is a C++ compiler, Theano's C code
-decides. `--reference theano` compares all of them with the C code: every new op takes seconds to compile. A program that differs
-is printed with its seed, cut down to what is needed. Needs NumPy 1. The last line counts; the exit status is 1 if a
-program differed.
+decides. With `--reference theano` all of them are compared with the C code: every new op takes seconds to compile.
+A program that differs is printed with its seed, cut down to what is needed. Needs NumPy 1. The last line counts; the
+exit status is 1 if a program differed.
 """
 
 import argparse
@@ -46,7 +46,8 @@ def main():
     parser.add_argument('--count', type=int, default=1000, help='default: %(default)s')
     parser.add_argument('--seed', type=int, default=0, help='the first one; default: %(default)s')
     parser.add_argument('--reference', choices=['python', 'theano'], default='python', help='default: %(default)s')
-    parser.add_argument('--no-compiler', action='store_true', help='where the Python code differs, the C code is not asked')
+    parser.add_argument('--no-compiler', action='store_true',
+                        help='where the Python code differs, the C code is not asked')
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)       # Theano reports rewrites that fail, and goes on without them.
     warnings.simplefilter('ignore')

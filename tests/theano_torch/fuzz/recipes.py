@@ -22,7 +22,8 @@ from tests.theano_torch.fuzz.pooling import padded_max_pool
 # What names in calls stand for.
 MODULES = {'T': T, 'theano': theano, 'operator': operator, 'abstract_conv': abstract_conv, 'pool': pool, 'conv': conv,
            'padded_max_pool': padded_max_pool, 'MRG_RandomStreams': MRG_RandomStreams, 'RandomStreams': RandomStreams}
-SPECIAL = (np.nan, np.inf, -np.inf, -0.0, 1e30, -1e30, 1e-30)
+# Not huge ones of both signs: their sums depend on the order.
+SPECIAL = (np.nan, np.inf, -np.inf, -0.0, 1e30, 1e-30)
 
 
 @dataclasses.dataclass(frozen=True)
