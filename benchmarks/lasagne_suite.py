@@ -51,8 +51,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         unpack(args.archive, folder)
         paths = [str(ROOT), str(ROOT / 'benchmarks'), os.environ.get('PYTHONPATH', '')]
+        jobs = [] if args.jobs == '1' else ['-n', args.jobs]
         command = [sys.executable, '-m', 'pytest', '-p', 'lasagne_suite', '-p', 'no:cacheprovider', '-q', '-rf',
-                   '--tb', 'line', '-W', 'ignore', '--rootdir', folder, '-n', args.jobs if args.jobs != '1' else '0', folder + '/tests']
+                   '--tb', 'line', '-W', 'ignore', '--rootdir', folder, *jobs, folder + '/tests']
         sys.exit(subprocess.run(command, cwd=folder, check=False, env={
             **os.environ, ENGINE: args.engine, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}).returncode)
 
