@@ -23,7 +23,6 @@ def quiet():
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.own_engines
 @pytest.mark.parametrize('kind, first, count', RANGES, ids=lambda value: str(value))
 def test_random_programs(kind, first, count):
     make, _ = KINDS[kind]
