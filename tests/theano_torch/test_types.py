@@ -152,6 +152,11 @@ def test_chi_squared_survival_outside_of_its_domain(agree):
     agree([x, k], T.chi2sf(x, k), values)
 
 
+def test_ultra_fast_sigmoid_of_nan(agree):
+    x = T.fvector()
+    agree([x], T.nnet.ultra_fast_sigmoid(x), [np.array([np.nan, -9, -2, 0, 2, 9, np.inf], 'float32')])
+
+
 def test_infinite_numbers_on_the_host_become_integers():
     x = T.bscalar()
     run = theano.function([x], x ** -1, mode=TORCH)

@@ -133,12 +133,12 @@ def softplus(x: Tensor) -> Tensor:
 
 
 def ultra_fast_sigmoid(x: Tensor) -> Tensor:
-    """Theano's piecewise approximation of the sigmoid of 2x, scaled to 0...1."""
+    """Theano's piecewise approximation of the sigmoid; NaN counts as minus infinity."""
     half = x.abs() * 0.5
     upper = torch.where(half < 1.7, 1.5 * half / (1 + half),
                         torch.where(half < 3, 0.935409070603099 + 0.0458812946797165 * (half - 1.7),
                                     torch.full_like(half, 0.99505475368673)))
-    return 0.5 * (torch.where(x < 0, -upper, upper) + 1)
+    return 0.5 * (torch.where(x >= 0, upper, -upper) + 1)
 
 
 def gamma(x: Tensor) -> Tensor:
