@@ -52,7 +52,7 @@ def main():
         unpack(args.archive, folder)
         paths = [str(ROOT), str(ROOT / 'benchmarks'), os.environ.get('PYTHONPATH', '')]
         jobs = [] if args.jobs == '1' else ['-n', args.jobs]
-        command = [sys.executable, '-m', 'pytest', '-p', 'lasagne_suite', '-p', 'no:cacheprovider', '-q', '-rf',
+        command = [sys.executable, '-m', 'pytest', '-p', 'lasagne_suite', '-p', 'no:cacheprovider', '-q', '-rfs',
                    '--tb', 'line', '-W', 'ignore', '--rootdir', folder, *jobs, folder + '/tests']
         sys.exit(subprocess.run(command, cwd=folder, check=False, env={
             **os.environ, ENGINE: args.engine, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}).returncode)
