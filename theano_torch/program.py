@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
-from theano_torch import capture, hosts, memory
+from theano_torch import capture, host_steps, hosts, memory
 from theano_torch.convert import to_numpy
 from theano_torch.errors import WrongShapes, is_about_values
 from theano_torch.scheduler import Scheduler
@@ -115,7 +115,9 @@ def assemble(tracer: Tracer, inputs: Sequence, on_host: Sequence[bool], outputs:
              in_place: list[int | None], copied: list[int] | None) -> Program:
     """Make a program of the steps of a walk: leave out those that nothing needs, and give variables their slots."""
     output_keys = [(var, hosts.is_host_type(var)) for var in outputs]
+    input_keys = list(zip(inputs, on_host, strict=True))
     traced = needed_steps(tracer.schedule.steps, output_keys)
+    traced = host_steps.joined(traced, input_keys, output_keys, tracer.facts.is_static)
     slots: dict[tuple, int] = {}
     initial: list = []
 
@@ -125,7 +127,7 @@ def assemble(tracer: Tracer, inputs: Sequence, on_host: Sequence[bool], outputs:
             initial.append(tracer.static_value(*key) if tracer.facts.is_static(key[0]) else None)
         return slots[key]
 
-    input_slots = [slot(key) for key in zip(inputs, on_host, strict=True)]
+    input_slots = [slot(key) for key in input_keys]
     output_slots = [slot(key) for key in output_keys]
     steps = []
     for step in traced:
