@@ -268,11 +268,12 @@ def _restore_number_rules():
 
     Theano finds the type of a constant by trying the narrow ones and comparing. NumPy 2 says OverflowError to an
     integer that does not fit, and compares a float in the narrow type, in which it always fits: constants of float64
-    graphs would have the precision of float32. The Python code of reciprocals divides a float32 by Python's floats, and
-    that of the MRG streams masks an int32 with 32 bits.
+    graphs would have the precision of float32. The Python code of reciprocals divides a float32 by Python's floats,
+    that of the MRG streams masks an int32 with 32 bits, and that of multinomial samples multiplies an int8, their
+    number, with the number of rows.
     """
     import theano
-    from theano.sandbox import rng_mrg
+    from theano.sandbox import multinomial, rng_mrg
     from theano.scalar.basic import Inv, NumpyAutocaster
     asarray, next_value, autocast = theano._asarray, rng_mrg.mrg_next_value, NumpyAutocaster.__call__
 
@@ -299,6 +300,12 @@ def _restore_number_rules():
     def reciprocal(self, x):
         return (np.float32(1) if isinstance(x, np.generic) else np.float64(1)) / x
 
+    def with_wide_count(perform):
+        return lambda self, node, inputs, outputs: perform(
+            self, node, [*inputs[:2], *map(np.int64, inputs[2:])], outputs)
+
+    for op in (multinomial.MultinomialFromUniform, multinomial.ChoiceFromUniform):
+        op.perform = with_wide_count(op.perform)
     theano._asarray = wrapping_asarray
     Inv.impl = reciprocal
     NumpyAutocaster.__call__ = exact_autocast

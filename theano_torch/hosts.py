@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from theano_torch import destroying
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.errors import warn_once
 from theano_torch.registry import is_registered
@@ -72,9 +73,13 @@ def host_function(node: Any) -> Callable[..., tuple]:
     if params is not theano.gof.graph.NoParams:
         params = node.params_type.filter(params)
 
+    destroyed = {index for _, index in destroying.pairs(node)}
+
     def run(*values: Any) -> tuple:
         outputs = [[None] for _ in node.outputs]
-        arguments = (node, list(values), outputs)
+        given = [value.copy() if index in destroyed and isinstance(value, np.ndarray) else value
+                 for index, value in enumerate(values)]
+        arguments = (node, given, outputs)
         node.op.perform(*(arguments if params is theano.gof.graph.NoParams else (*arguments, params)))
         return tuple(as_host(var, cell[0]) for var, cell in zip(node.outputs, outputs, strict=True))
     return run
@@ -93,7 +98,8 @@ def once(node: Any, done: dict, function: Callable[..., tuple]) -> Callable[...,
 
     `done` holds its results until the call ends: a call that turns out to need another program starts again.
     """
-    if not has_effects(node.op):
+    destroys = any(is_host_type(node.inputs[index]) for _, index in destroying.pairs(node))
+    if not has_effects(node.op) and not destroys:
         return function
 
     def run(*values: Any) -> tuple:

@@ -5,15 +5,15 @@ import math
 from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
-from theano_torch import capture, host_steps, hosts, memory
-from theano_torch.convert import from_numpy, to_numpy
+from theano_torch import capture, destroying, host_steps, hosts, memory
+from theano_torch.convert import to_numpy
 from theano_torch.errors import WrongShapes, is_about_values
 from theano_torch.scheduler import Scheduler
 from theano_torch.shared import DeviceCell
 from theano_torch.steps import Part, Step, TracedStep, emptying
 from theano_torch.trace import Tracer, storage_of
+from theano_torch.uploads import to_device
 
-import numpy as np
 import theano
 import torch
 
@@ -39,12 +39,14 @@ class Program:
         Whether all steps are the same in every call, and everything is on the device.
     shapes : dict
         Node -> shapes of its outputs, where these may depend on values. The program fits no others.
+    saved : list of int
+        Inputs that are overwritten before it is known whether the program fits: then they become as they were.
     """
 
     def __init__(self, parts: list[Part], initial: list, input_slots: list[int], output_slots: list[int],
                  in_place: list[int | None], copied: list[int] | None, is_fixed: bool,
-                 shapes: dict) -> None:
-        self.shapes = shapes
+                 shapes: dict, saved: Sequence[int]) -> None:
+        self.shapes, self.saved = shapes, saved
         self.parts, self.initial, self.in_place, self.copied = parts, initial, in_place, copied
         self.input_slots, self.output_slots, self.is_fixed = input_slots, output_slots, is_fixed
         self.taken = storages_of(initial)
@@ -62,8 +64,14 @@ class Program:
         values = self.initial.copy()
         for slot, value in zip(self.input_slots, inputs, strict=True):
             values[slot] = value
-        for part in self.parts:
-            part.run(values)
+        before = [inputs[index].clone() for index in self.saved]
+        try:
+            for part in self.parts:
+                part.run(values)
+        except WrongShapes:
+            for index, value in zip(self.saved, before, strict=True):
+                inputs[index].copy_(value)
+            raise
         outputs = [values[slot] for slot in self.output_slots]
         copied = aliases(inputs, self.taken, outputs, self.in_place) if self.copied is None else self.copied
         copy_outputs(outputs, copied)
@@ -136,7 +144,9 @@ def assemble(tracer: Tracer, inputs: Sequence, on_host: Sequence[bool], outputs:
     keys = [key for step in traced for key in (*step.sources, *step.targets) if not tracer.facts.is_static(key[0])]
     is_fixed = not tracer.is_dynamic and not any(on_host) and not any(is_host for _, is_host in keys + output_keys)
     parts = tracer.schedule.parts(traced, steps, output_slots)
-    return Program(parts, initial, input_slots, output_slots, in_place, copied, is_fixed, tracer.checked_shapes)
+    saved = [index for index, var in enumerate(inputs)
+             if tracer.may_fail_late and var in tracer.destroyed and not hosts.is_host_type(var)]
+    return Program(parts, initial, input_slots, output_slots, in_place, copied, is_fixed, tracer.checked_shapes, saved)
 
 
 def needed_steps(steps: Sequence[TracedStep], wanted: Sequence[tuple]) -> list[TracedStep]:
@@ -190,11 +200,17 @@ class Runner:
         # An output that is also an input has the input's cell, which must not be written to.
         inputs = {id(cell) for cell in input_storage}
         self.result_cells = [None if id(cell) in inputs else cell for cell in output_storage[:self.num_returned]]
-        self.on_host = [is_host_input(var) for var in fgraph.inputs]
+        destroyed = destroying.overwritten(order)
+        self.overwritten = [index for index, var in enumerate(fgraph.inputs)
+                            if var in destroyed and not hosts.is_host_type(var)]
+        self.on_host = [is_host_input(var) and index not in self.overwritten
+                        for index, var in enumerate(fgraph.inputs)]
         # For each input, the cell of the shared variable whose memory it is, or None.
         self.device_cells = [cell if isinstance(cell, DeviceCell) and cell.device == device else None
                              for cell in input_storage]
-        self.graphs = capture.graphs_on(device) if captures and device.type == 'cuda' else None
+        # A CUDA graph works on copies of the arguments.
+        captures = captures and device.type == 'cuda' and all(self.device_cells[index] for index in self.overwritten)
+        self.graphs = capture.graphs_on(device) if captures else None
         self.scheduler = Scheduler(order, device)
         # shapes and types of the inputs -> programs, the last used one first
         self.programs: collections.OrderedDict[tuple, list[AnyProgram]] = collections.OrderedDict()
@@ -218,10 +234,14 @@ class Runner:
             inputs = [self.read(cell, is_host)
                       for cell, is_host in zip(self.input_storage, self.on_host, strict=True)]
             outputs = self.compute(inputs)
-            for cell, value in zip(self.update_cells, outputs[self.num_returned:], strict=True):
+            for index in self.overwritten:
+                self.put_back(self.input_storage[index], inputs[index])
+            for cell, index, value in zip(self.update_cells, self.in_place[self.num_returned:],
+                                          outputs[self.num_returned:], strict=True):
                 if isinstance(cell, DeviceCell):
                     cell.put(value)
-                elif not is_memory_of(cell[0], value):
+                elif not destroying.is_memory_of(cell[0], value) and not (
+                        index in self.overwritten and storage_of(value) == storage_of(inputs[index])):
                     cell[0] = to_numpy(value)
             returned = [to_numpy(value) for value in outputs[:self.num_returned]]
         for cell, value in zip(self.result_cells, returned, strict=True):
@@ -234,9 +254,16 @@ class Runner:
         if isinstance(cell, DeviceCell):
             return cell.tensor.to(self.device)      # type: ignore[union-attr]  # It has a value.
         value = cell[0]
-        if is_host or value is None:
+        if is_host or not hasattr(value, 'dtype'):     # The walk over the graph refuses what is no array.
             return value
-        return from_numpy(value, self.device)
+        return to_device(value, self.device)
+
+    def put_back(self, cell: list, value: torch.Tensor) -> None:
+        """Bring an overwritten input back to its cell, if it was copied from there."""
+        if isinstance(cell, DeviceCell):
+            cell.put(value)
+        else:
+            destroying.put_back(cell[0], value)
 
     def compute(self, inputs: list) -> list:
         """The outputs, computed by a program that exists or by a new one."""
@@ -284,16 +311,6 @@ class Runner:
             return made, None
         copy_outputs(outputs, copied)
         return made, outputs
-
-
-def is_memory_of(array: Any, tensor: Any) -> bool:
-    """Whether `tensor` has the memory of `array`: the value was changed in place.
-
-    Then `array` is to stay. A new array, made of the tensor, would keep the old one alive, and every call would add a
-    link to that chain.
-    """
-    return isinstance(array, np.ndarray) and isinstance(tensor, torch.Tensor) and array.shape == tensor.shape and \
-        array.size > 0 and array.flags.c_contiguous and array.__array_interface__['data'][0] == tensor.data_ptr()
 
 
 def is_host_input(var: Any) -> bool:

@@ -32,8 +32,9 @@ def lower(op: Any, node: Any, build: Any) -> Callable | tuple[Callable, Sequence
     -------
     callable, or pair of a callable and a sequence of variables
         The callable takes the tensors of all of `node`'s inputs, or, with the pair, of those variables only. It
-        returns a tensor, or a tuple of tensors where the op has several outputs. It must not write into its arguments;
-        it may return views of them. Dtypes and shapes of the results are those of Theano's op.
+        returns a tensor, or a tuple of tensors where the op has several outputs. It must not write into its arguments,
+        except those that the op's `destroy_map` names; it may return views of them. Dtypes and shapes of the results
+        are those of Theano's op.
 
     Raises
     ------

@@ -16,12 +16,13 @@ Of an IfElse only one branch is traced, and the steps check that the condition i
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from theano_torch import hosts, kernels
+from theano_torch import destroying, hosts, kernels
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.errors import WrongShapes, naming
 from theano_torch.registry import UnsupportedOp, is_registered, lower, on_host
 from theano_torch.scheduler import Scheduler
 from theano_torch.steps import TracedStep
+from theano_torch.uploads import to_device
 
 import numpy as np
 import theano
@@ -158,8 +159,11 @@ class Tracer:
         self.values: dict = {}      # (variable, is_host) -> value in this call
         self.checked_shapes: dict = {}      # node whose output shapes may depend on values -> these shapes
         self.is_dynamic = False     # Whether values may change what a step does, or whether its result is a view.
-        self.destroyed = {alias_root(node.inputs[index]) for node in order
-                          for indices in getattr(node.op, 'destroy_map', {}).values() for index in indices}
+        self.destroyed = destroying.overwritten(order)
+        self.has_destroyed = False      # Whether the walk has come to a node that overwrites an input.
+        self.may_fail_late = False      # Whether steps after that may find that their program does not fit.
+        self.inputs: set = set()        # Of the graph.
+        self.views: dict = {}       # Views of inputs that are overwritten -> (function, keys of its arguments).
         self.destroyed_storages: set[int] = set()   # Addresses of the memory that steps of this program overwrite.
         # Whether only those branches are computed that conditions choose. Theano has ordered the nodes so that nothing
         # reads what is destroyed already; that order would not be kept.
@@ -183,10 +187,11 @@ class Tracer:
         list
             Tensors (or values of non-tensor types) of the outputs.
         """
+        self.inputs = set(inputs)
         for var, value, is_host in zip(inputs, values, on_host, strict=True):
             check_type(var, value)
             self.put(var, is_host, value)
-        for var in [*inputs, *outputs]:
+        for var in [*inputs, *outputs, *filter(self.is_overwritten_view, self.last_use if self.destroyed else ())]:
             self.last_use.pop(var, None)
         self.walk(self.needed_for(outputs) if self.is_lazy else self.order)
         self.schedule.end()
@@ -228,7 +233,7 @@ class Tracer:
     def put(self, var: Any, is_host: bool, value: Any) -> None:
         """Note the value of `var` in one of its two forms."""
         self.values[var, is_host] = value
-        if var in self.destroyed:
+        if self.destroyed and (var in self.destroyed or destroying.is_result_in_place(var)):
             self.destroyed_storages.add(storage_of(value))
         if hasattr(value, 'shape'):
             self.facts.shapes[var] = tuple(value.shape)
@@ -254,7 +259,7 @@ class Tracer:
     def convert(self, var: Any, is_host: bool) -> np.ndarray | torch.Tensor | None:
         """The value of `var` in one form. A new step makes it from the other form."""
         device = self.facts.device
-        function = to_numpy if is_host else lambda value: None if value is None else from_numpy(value, device)
+        function = to_numpy if is_host else lambda value: None if value is None else to_device(value, device)
         self.schedule.add(TracedStep(function, [(var, not is_host)], [(var, is_host)]))
         return function(self.values[var, not is_host])
 
@@ -266,6 +271,7 @@ class Tracer:
 
     def visit(self, node: Any) -> None:
         """Compute `node`."""
+        self.has_destroyed = self.has_destroyed or bool(destroying.pairs(node))
         if isinstance(node.op, Shape | Shape_i):
             self.visit_shape(node)
         elif self.is_lazy and isinstance(node.op, IfElse):
@@ -330,13 +336,15 @@ class Tracer:
             if not isinstance(function, hosts.OnHost):
                 check_values(variables, arguments)
             try:
-                results = function(*self.schedule.arguments(node, arguments))
+                places = self.in_place(node, variables, arguments)
+                results = places(function)(*self.schedule.arguments(node, arguments))
             except (NotImplementedError, RuntimeError, TypeError) as error:
                 if not kernels.is_missing(error):
                     raise
                 function, variables = hosts.fallback(node, build, error), node.inputs
                 arguments[:] = [self.get(*key) for key in map(argument, variables)]
-                results = function(*self.schedule.arguments(node, arguments))
+                places = self.in_place(node, variables, arguments)
+                results = places(function)(*self.schedule.arguments(node, arguments))
         is_hidden_view = self.is_hidden_view(node, build, arguments, results)
         if is_hidden_view:
             results = clone(results)
@@ -349,6 +357,9 @@ class Tracer:
             function = Dynamic(node, self.facts, asked, len(variables), function,
                                [self.values[key] for key in asked_keys])
             sources += asked_keys
+        function = places(function)
+        if self.destroyed and any(map(self.is_overwritten_view, node.outputs)):
+            self.views[node.outputs[0]] = function, sources
         if is_hidden_view:
             function = cloned(function)
         is_check = False
@@ -360,12 +371,51 @@ class Tracer:
         self.schedule.add(TracedStep(function, sources, targets, node, is_single, is_check))
         for var, value in zip(node.outputs, values, strict=True):
             self.put(var, hosts.is_host_type(var), value)
+        for output, index in destroying.pairs(node):
+            self.write_through(node.outputs[output], node.inputs[index])
+
+    def in_place(self, node: Any, variables: Sequence, values: Sequence) -> Callable[[Callable], Callable]:
+        """What makes the results of a function of `variables` overwrite their `values` as `node` does."""
+        found = [(output, variables.index(node.inputs[index])) for output, index in destroying.pairs(node)
+                 if node.inputs[index] in variables]
+        places = [(output, position) for output, position in found if isinstance(values[position], torch.Tensor)]
+        if not places:
+            return lambda function: function
+        copied = [position for _, position in places if not self.may_be_overwritten(variables[position])]
+        return lambda function: destroying.InPlace(function, places, copied)
+
+    def is_overwritten_view(self, var: Any) -> bool:
+        """Whether `var` is a view of an input of the function that is overwritten."""
+        root = alias_root(var)
+        return root is not var and root in self.inputs and root in self.destroyed
+
+    def write_through(self, result: Any, var: Any) -> None:
+        """Steps that write `result`, which has overwritten `var`, to the input of the function whose view `var` is.
+
+        There are none where `var` is in the input's memory: a view of Theano's is a copy here if its step is negative.
+        """
+        while var in self.views and not self.may_be_overwritten(var):
+            view, keys = self.views[var]
+            position = next(index for index, (source, _) in enumerate(keys) if source is var.owner.inputs[0])
+            write = destroying.through(view, position)
+            if self.schedule.is_final:      # Otherwise the program will do so.
+                write(self.get(result, False), *[self.get(*key) for key in keys])
+            self.schedule.add(TracedStep(write, [(result, False), *keys], [], var.owner, is_single=False,
+                                         is_check=True))
+            result = var = keys[position][0]
+
+    def may_be_overwritten(self, var: Any) -> bool:
+        """Whether `var` has memory of its own, or that of an input of the function."""
+        root = alias_root(var)
+        return destroying.is_result_in_place(var) or root in self.inputs and \
+            storage_of(self.get(var, False)) == storage_of(self.get(root, False))
 
     def checked(self, node: Any, function: Callable, values: Sequence, is_single: bool) -> tuple[Callable, bool]:
         """`function` of `node`, but it raises `WrongShapes` if its outputs have not the shapes of `values`.
 
         Also returns whether it may do so: numbers stay numbers.
         """
+        self.may_fail_late = self.may_fail_late or self.has_destroyed
         self.checked_shapes[node] = shapes = [shape_of(value) for value in values]
         if not any(shapes):
             return function, False
@@ -417,7 +467,9 @@ def shape_of(value: Any) -> tuple[int, ...] | None:
 
 
 def check_type(var: Any, value: Any) -> None:
-    """Raise TypeError for an array that Theano did not check, as it was told to trust the caller."""
+    """Raise an error for a value that Theano did not check, as it was told to trust the caller."""
+    if not hosts.is_host_type(var) and not (value is None or hasattr(value, 'dtype')):
+        raise ValueError(f'{var} has the type {var.type}, and got a {type(value).__name__}, which is no array')
     if hasattr(var.type, 'broadcastable') and hasattr(value, 'shape') and (
             value.ndim != var.ndim or str(value.dtype).removeprefix('torch.') != var.dtype):
         raise TypeError(f'{var} has the type {var.type}, and got a value with {value.ndim} dimensions of {value.dtype}')

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from theano.tensor import extra_ops
+from theano.sandbox import multinomial
+from theano.tensor import extra_ops, inplace
 
 from tests.theano_torch.helpers import TORCH, numbers
 
@@ -128,6 +129,37 @@ def test_values_that_are_trusted_are_checked():
         assert list(f(np.ones(2, 'float32'))) == [2, 2]
     with pytest.raises(TypeError, match='2 dimensions'):
         f(np.ones((2, 1), 'float32'))
+    with pytest.raises(ValueError, match='no array'):
+        f([1., 2.])
+
+
+def test_functions_of_whole_numbers_in_place(python_mode):
+    """The result has the type of the argument: computed with doubles, as in C, and cut off."""
+    n = T.lvector()
+    for function in (inplace.gamma_inplace, inplace.tanh_inplace, inplace.exp_inplace):
+        compute = [theano.function([theano.In(n, mutable=True)], function(n), mode=mode, accept_inplace=True)
+                   for mode in (TORCH, python_mode)]
+        mine, reference = [call([9, 5, 13, 2, 3, 6, 20]) for call in compute]
+        assert mine.dtype == reference.dtype and list(mine) == list(reference)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64', 'int32'])
+@pytest.mark.parametrize('axis', [None, 0, 1])
+def test_cumulative_sums_are_exact(dtype, axis, python_mode):
+    """Rounded after each element."""
+    x = T.matrix(dtype=dtype)
+    value = numbers(40, 50, dtype=dtype)
+    for mine, reference in zip(*[theano.function([x], [T.cumsum(x, axis), T.cumprod(x, axis)], mode=mode)(value)
+                                 for mode in (TORCH, python_mode)], strict=True):
+        np.testing.assert_array_equal(mine, reference)
+
+
+def test_multinomial_samples_of_many_rows():
+    """Their number is an int8 for Theano, their product with the number of rows is not."""
+    p, u = T.fmatrix(), T.fvector()
+    compute = theano.function([p, u], multinomial.MultinomialFromUniform('auto')(p, u), mode=TORCH)
+    chances = np.tile(np.float32([[0.25, 0.75]]), (300, 1))
+    assert compute(chances, np.linspace(0, 0.99, 300, dtype=np.float32)).sum(axis=0).tolist() == [76, 224]
 
 
 # ----------------------------------------------------------------------------------------------------------------------

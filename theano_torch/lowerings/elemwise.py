@@ -31,11 +31,16 @@ def typed(node: Any, op: Any) -> Callable:
     dtype, compute = torch_dtype(wanted), computing_dtype(common)
     casts = not isinstance(op, UNTYPED) and any(torch_dtype(var.type.dtype) != compute for var in node.inputs)
 
+    is_whole = not compute.is_floating_point and not compute.is_complex
+
     def run(*args: Any) -> Tensor:
         arguments = [arg.to(compute) if isinstance(arg, torch.Tensor) else arg for arg in args] if casts else args
         result = function(*arguments)
+        if is_whole and result.dtype.is_floating_point:
+            # Such as the sine of an integer as an integer: C computes with doubles, torch with float32.
+            result = function(*[arg.double() if isinstance(arg, torch.Tensor) else arg for arg in arguments])
         return result if result.dtype == dtype else result.to(dtype)
-    if not casts and dtype == compute and not isinstance(op, UNTYPED):
+    if not casts and dtype == compute and not is_whole and not isinstance(op, UNTYPED):
         return function
     return run
 
@@ -153,6 +158,9 @@ def _(op, node, build):
                 x = torch.prod(x, dim=axis, dtype=compute)
             return x.to(dtype)
         return reduce
+    if isinstance(op.scalar_op, scalar.AND | scalar.OR) and node.inputs[0].type.dtype == 'bool':
+        function = torch.all if isinstance(op.scalar_op, scalar.AND) else torch.any
+        return lambda x: function(x, dim=axes)
     return by_halves(op, node, axes, dtype)
 
 

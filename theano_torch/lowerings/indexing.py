@@ -72,7 +72,7 @@ def _(op, node, build):
     backwards, set_it = any(map(is_backward, index)), op.set_instead_of_inc
 
     def inc_subtensor(x: Tensor, y: Tensor) -> Tensor:
-        x = x.clone(memory_format=torch.contiguous_format)
+        x = own(x, op)
         if backwards:
             return write_at(x, positions_like(x, lambda positions: read(positions, index)), y, not set_it)
         target = x[index]
@@ -82,6 +82,11 @@ def _(op, node, build):
             target.add_(y)
         return x
     return wrapping(inc_subtensor, node), node.inputs[:2]
+
+
+def own(x: Tensor, op: Any) -> Tensor:
+    """A contiguous tensor with the values of `x` that `op` may write into."""
+    return x if op.inplace and x.is_contiguous() else x.clone(memory_format=torch.contiguous_format)
 
 
 def wrapping(function: Callable, node: Any) -> Callable:
@@ -119,7 +124,7 @@ def _(op, node, build):
 @lower.register(subtensor.AdvancedIncSubtensor1)
 def _(op, node, build):
     def inc(x: Tensor, y: Tensor, index: Tensor) -> Tensor:
-        x = x.clone(memory_format=torch.contiguous_format)
+        x = own(x, op)
         return x.index_put_((index.long(),), y.to(x.dtype), accumulate=not op.set_instead_of_inc)
     return wrapping(inc, node)
 
@@ -201,7 +206,7 @@ def _(op, node, build):
     accumulate = not op.set_instead_of_inc
 
     def inc(x: Tensor, y: Tensor, *values: Any) -> Tensor:
-        x = x.clone(memory_format=torch.contiguous_format)
+        x = x.clone(memory_format=torch.contiguous_format)      # Theano has none that works in place.
         entries = entries_of(values, nones)
 
         def take(positions: Tensor) -> Tensor:

@@ -142,10 +142,20 @@ def ultra_fast_sigmoid(x: Tensor) -> Tensor:
 
 
 def gamma(x: Tensor) -> Tensor:
-    """The gamma function; NaN at its poles, the negative integers."""
-    whole = torch.floor(x)
-    sign = torch.where((x < 0) & (torch.remainder(whole, 2) == 1), -1.0, 1.0).to(x.dtype)
-    return torch.where((x < 0) & (x == whole), torch.nan, torch.exp(torch.lgamma(x)) * sign)
+    """The gamma function, in float64; NaN at its poles, the negative integers, and exact at the positive ones."""
+    value = x.double()
+    whole = torch.floor(value)
+    sign = torch.where((value < 0) & (torch.remainder(whole, 2) == 1), -1.0, 1.0)
+    result = torch.where((value < 0) & (value == whole), torch.nan, torch.exp(torch.lgamma(value)) * sign)
+    known = factorials(x.device)
+    is_known = (value == whole) & (value > 0) & (value <= len(known))
+    return torch.where(is_known, known[torch.where(is_known, whole - 1, 0).long()], result).to(x.dtype)
+
+
+@functools.cache
+def factorials(device: torch.device) -> Tensor:
+    """Factorials of 0, 1, ... 170, the largest one that is a float64."""
+    return torch.tensor([float(math.factorial(number)) for number in range(171)], dtype=torch.float64, device=device)
 
 
 def gamma_upper(k: Tensor, x: Tensor) -> Tensor:

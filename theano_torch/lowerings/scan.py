@@ -35,7 +35,8 @@ def _(op, node, linker):
     if getattr(op.mode_instance.linker, 'runs_on_torch', False):
         mode = Mode(mode.linker, op.mode_instance.provided_optimizer)
     inputs, outputs = [In(var, borrow=True) for var in op.inputs], [Out(var, borrow=True) for var in op.outputs]
-    runner = theano.function(inputs, outputs, mode=mode, on_unused_input='ignore', name=op.name).fn
+    op.fn = theano.function(inputs, outputs, mode=mode, on_unused_input='ignore', name=op.name)     # Theano's name.
+    runner = op.fn.fn
     runner.gives_copies = False
     states = {*op.inner_mitmot(op.inputs), *op.inner_mitsot(op.inputs), *op.inner_sitsot(op.inputs),
               *op.inner_shared(op.inputs)}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from theano_torch.convert import from_numpy, torch_dtype
+from theano_torch.convert import from_numpy, to_numpy, torch_dtype
 from theano_torch.registry import lower, on_host
 from theano_torch.trace import Build
 
@@ -295,6 +295,10 @@ def _(op, node, build):
 
 @lower.register(extra_ops.CumOp)
 def _(op, node, build):
-    function = torch.cumsum if op.mode == 'add' else torch.cumprod
-    dtype = torch_dtype(node.outputs[0].type.dtype)
-    return lambda x: function(x.flatten() if op.axis is None else x, dim=op.axis or 0, dtype=dtype)
+    """On the CPU by NumPy, which rounds after each element, as Theano's C code does; torch does not."""
+    name, axis = node.outputs[0].type.dtype, op.axis or 0
+    if build.device.type == 'cpu':
+        on_arrays = np.cumsum if op.mode == 'add' else np.cumprod
+        return lambda x: from_numpy(on_arrays(to_numpy(x), axis=op.axis, dtype=name), build.device)
+    function, dtype = torch.cumsum if op.mode == 'add' else torch.cumprod, torch_dtype(name)
+    return lambda x: function(x.flatten() if op.axis is None else x, dim=axis, dtype=dtype)

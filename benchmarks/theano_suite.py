@@ -1,0 +1,250 @@
+"""Run Theano 1.0.5's own tests, which its package contains, on two engines side by side.
+
+    python benchmarks/theano_suite.py --out /tmp/suite
+    python benchmarks/theano_suite.py tensor/tests/test_subtensor.py scan_module --engines torch theano
+    python benchmarks/theano_suite.py --out /tmp/suite --resume
+
+Each file runs in a process of its own. The other engines run the tests that fail on the first one. A test that takes
+too long fails; a process that takes too long, or crashes, is ended, and another one goes on with the next test. Results
+are JSON lines in a folder; `--resume` goes on where an earlier run was stopped.
+
+Reported are the tests that fail on the first engine alone, by kind. `benchmarks/suite/known.txt` lists those that stay
+and says why; another one makes the exit status 1. Without a second engine, what the list says of it counts. Theano's
+own engines need NumPy 1.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import contextlib
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.suite import kinds
+from benchmarks.suite.plugin import failed_in, read_results
+
+KNOWN = ROOT / 'benchmarks' / 'suite' / 'known.txt'
+# Their tests need a GPU and libgpuarray, or look at Theano's source code.
+LEFT_OUT = ('gpuarray/', 'tests/test_flake8.py')
+
+
+def theano_folder() -> pathlib.Path:
+    """Where Theano is installed."""
+    spec = importlib.util.find_spec('theano')
+    if spec is None or spec.origin is None:
+        raise SystemExit('Theano is not installed')
+    return pathlib.Path(spec.origin).parent
+
+
+def files_of(names: Sequence[str]) -> list[str]:
+    """Theano's test files, relative to its folder: all of them, or those whose paths begin with one of `names`."""
+    folder = theano_folder()
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob('test_*.py'))
+    files = [file for file in files if not file.startswith(LEFT_OUT)]
+    unknown = [name for name in names if not any(file.startswith(name) for file in files)]
+    if unknown:
+        raise SystemExit(f'Theano has no tests in {", ".join(unknown)}')
+    return [file for file in files if file.startswith(tuple(names) or '')]
+
+
+class Group:
+    """The tests of one file on one engine, in child processes.
+
+    Parameters
+    ----------
+    engine, file : str
+    out : pathlib.Path
+        Folder of results.
+    test_seconds, seconds : float
+        Limits for each test and for the whole file.
+    first : Group or None
+        The same tests on another engine: only those that have failed there are run.
+    """
+
+    def __init__(self, engine: str, file: str, out: pathlib.Path, test_seconds: float, seconds: float,
+                 first: 'Group | None') -> None:
+        self.engine, self.file, self.out, self.first = engine, file, out, first
+        self.test_seconds, self.seconds = test_seconds, seconds
+        name = file.removesuffix('.py').replace('/', '.')
+        self.results_path, self.done_path = out / engine / f'{name}.jsonl', out / engine / f'{name}.done'
+        self.log_path = out / engine / f'{name}.log'
+
+    def begin_anew(self) -> None:
+        """Delete earlier results."""
+        for path in (self.results_path, self.done_path):
+            path.unlink(missing_ok=True)
+
+    def is_done(self) -> bool:
+        if self.first is None:
+            return self.done_path.exists()
+        return failed_in(self.first.results_path) <= self.results().keys()
+
+    def run(self) -> None:
+        """Run all tests that have no result yet."""
+        self.results_path.parent.mkdir(parents=True, exist_ok=True)
+        end = time.monotonic() + self.seconds
+        while not self.is_done():
+            status = self.run_child(end - time.monotonic())
+            running = self.running()
+            if running is None and status in (0, 1, 5):     # Passed, failed, nothing left to do.
+                break
+            reason = 'the time of the file is up' if status is None else f'the process has ended with status {status}'
+            self.note_end(running or self.file, reason)
+            if running is None or time.monotonic() > end:
+                self.note_end(self.file, reason)
+                break
+        self.done_path.touch()
+
+    def run_child(self, seconds: float) -> int | None:
+        """The exit status of a process that runs the tests, or None if it had to be ended."""
+        folder = theano_folder()
+        command = [sys.executable, '-m', 'pytest', '-c', str(ROOT / 'benchmarks' / 'suite' / 'pytest.ini'),
+                   '--rootdir', str(folder), '-p', 'benchmarks.suite.plugin', '-p', 'no:cacheprovider', '-q',
+                   '--timeout', str(self.test_seconds), '--suite-engine', self.engine,
+                   '--suite-results', str(self.results_path), str(folder / self.file)]
+        if self.first is not None:
+            command += ['--suite-failed-in', str(self.first.results_path)]
+        flags = [os.environ.get('THEANO_FLAGS'), f'base_compiledir={self.out / self.engine / "compiled"}']
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONHASHSEED': '0',
+                       'THEANO_FLAGS': ','.join(filter(None, flags))}
+        with self.log_path.open('a') as log, contextlib.suppress(subprocess.TimeoutExpired):
+            return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                  timeout=max(seconds, 1)).returncode
+        return None
+
+    def results(self) -> dict[str, dict]:
+        """Id of a test -> its result."""
+        return read_results(self.results_path)
+
+    def running(self) -> str | None:
+        """The test that has begun and has no result."""
+        if not self.results_path.exists():
+            return None
+        last = json.loads(self.results_path.read_text(encoding='utf-8').splitlines()[-1])
+        return last['id'] if last['outcome'] == 'started' else None
+
+    def note_end(self, test: str, reason: str) -> None:
+        """Enter that the process has ended while `test` ran."""
+        with self.results_path.open('a', encoding='utf-8') as file:
+            file.write(json.dumps(dict(id=test, outcome='failed', seconds=0, error='Ended', statement='',
+                                       message=reason)) + '\n')
+
+
+def run_all(files: Sequence[Sequence[Group]], jobs: int) -> None:
+    """Run the groups of each file one after the other, `jobs` files at a time, and say how far it is."""
+    def run(groups: Sequence[Group]) -> None:
+        for group in groups:
+            group.run()
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(run, groups): groups[0] for groups in files}
+        for number, future in enumerate(concurrent.futures.as_completed(running), 1):
+            future.result()
+            group = running[future]
+            counts = collections.Counter(result['outcome'] for result in group.results().values())
+            print(f'{number} of {len(files)}: {group.file}: {counts["passed"]} passed, {counts["failed"]} failed on '
+                  f'{group.engine}', flush=True)
+
+
+def merged(groups: Iterable[Group], engines: Sequence[str]) -> dict[str, dict]:
+    """Results of all tests that passed or failed on at least one of `engines`; where they differ, a passed one."""
+    found: dict[str, dict] = {}
+    for group in groups:
+        if group.engine in engines:
+            for test, result in group.results().items():
+                if result['outcome'] == 'passed' or result['outcome'] == 'failed' and test not in found:
+                    found[test] = result
+    return found
+
+
+class Report:
+    """Which tests fail on the first engine alone, and what the list says about them.
+
+    Parameters
+    ----------
+    groups : list of Group
+    engines : list of str
+        The first one is compared with the others.
+    entries : list of kinds.Known
+    """
+
+    def __init__(self, groups: Sequence[Group], engines: Sequence[str], entries: list[kinds.Known]) -> None:
+        self.ours = merged(groups, engines[:1])
+        theirs = merged(groups, engines[1:])
+        self.known = {test: kinds.find_known(test, entries) for test in self.ours}
+        self.alone = [test for test, result in self.ours.items() if result['outcome'] == 'failed' and (
+            self.is_listed_as(test, kinds.EVERYWHERE) is False if len(engines) == 1 else
+            test in theirs and theirs[test]['outcome'] == 'passed')]
+        self.unlisted = [test for test in self.alone
+                         if self.known[test] is None or self.is_listed_as(test, kinds.EVERYWHERE)]
+        used = {self.known[test] for test, result in self.ours.items() if result['outcome'] == 'failed'}
+        self.unused = [entry for entry in dict.fromkeys(self.known.values()) if entry not in used and entry is not None]
+
+    def is_listed_as(self, test: str, kind: str) -> bool:
+        entry = self.known[test]
+        return entry is not None and entry.kind == kind
+
+    def kind(self, test: str) -> str:
+        entry = self.known[test]
+        return kinds.kind_of(self.ours[test]) if test in self.unlisted or entry is None else entry.kind
+
+    def print(self) -> None:
+        """Print everything; the counts are the last line."""
+        for test in self.unlisted:
+            result = self.ours[test]
+            print(f'\nNot in the list: {test} ({self.kind(test)})\n    {result["statement"]}\n    {result["error"]}: '
+                  f'{" ".join(result["message"].split())[:400]}')
+        for entry in self.unused:
+            print(f'\nPasses and is in the list: {entry.pattern}')
+        print('\n%-22s %8s %12s' % ('fail on torch alone', 'listed', 'not listed'))
+        for kind in kinds.KINDS:
+            tests = [test for test in self.alone if self.kind(test) == kind]
+            outside = sum(test in self.unlisted for test in tests)
+            print('%-22s %8d %12d' % (kind, len(tests) - outside, outside))
+        passed = sum(result['outcome'] == 'passed' for result in self.ours.values())
+        print(f'\n{len(self.ours)} tests: {passed} passed, {len(self.alone)} fail on torch alone')
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('files', nargs='*', help="test files or folders, as in 'tensor/tests'; default: all")
+    parser.add_argument('--engines', nargs='+', default=['torch', 'python'], choices=['torch', 'theano', 'python'],
+                        help='the first one is compared with the others')
+    parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()) / 'theano-suite',
+                        help='folder for results')
+    parser.add_argument('--resume', action='store_true', help='keep the results that are there')
+    parser.add_argument('--jobs', type=int, default=1, help='processes at a time')
+    parser.add_argument('--test-seconds', type=float, default=60, help='limit for each test')
+    parser.add_argument('--file-seconds', type=float, default=1500, help='limit for each file')
+    args = parser.parse_args()
+    files = []
+    for file in files_of(args.files):
+        first = None
+        groups = []
+        for engine in args.engines:
+            groups.append(Group(engine, file, args.out.resolve(), args.test_seconds, args.file_seconds, first))
+            first = groups[0]
+        files.append(groups)
+    everything = [group for groups in files for group in groups]
+    if not args.resume:
+        for group in everything:
+            group.begin_anew()
+    run_all(files, args.jobs)
+    report = Report(everything, args.engines, kinds.read_known(KNOWN))
+    report.print()
+    return 1 if report.unlisted else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
