@@ -139,7 +139,7 @@ def describe_parts(parts: list[Part], place: Place, target: str, scale: str) -> 
     print(environment)
     for path, command in missing_data(parts, place, scale).items():
         print(f'missing data: {path}: {command}')
-    flops = plan.measured_flops(environment.device)
+    speed = plan.measured_speed(environment.device, environment.precision)
     known: dict[str, tuple[float, float]] = {}
     total_seconds, total_size = 0.0, 0.0
     width = max(len(part.folder) for part in parts)
@@ -148,7 +148,7 @@ def describe_parts(parts: list[Part], place: Place, target: str, scale: str) -> 
         same = repr({key: value for key, value in part.experiment.items() if key in ('G', 'D', 'train')}
                     | {'resolution': part.experiment['dataset'].get('resolution')})
         if same not in known:
-            known[same] = plan.whole_run(part.experiment, place.data_dir, flops, train.train_gan)
+            known[same] = plan.whole_run(part.experiment, place.data_dir, speed, train.train_gan)
         share = campaign.remaining_share(part, place.out_dir)
         seconds, size = (share * value for value in known[same])
         total_seconds, total_size = total_seconds + seconds, total_size + size

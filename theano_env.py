@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import theano_torch
+from theano_torch import gpus
 from theano_torch.compat import NUMPY_2, USER_DEVICE, theano
 
 import numpy as np
@@ -207,16 +208,28 @@ def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: ob
         device, unused = _device_of_user_flags(local_rank)
     if device == 'auto':
         device = f'cuda:{local_rank or 0}' if torch.cuda.is_available() else 'cpu'
+        missing = ''
+        if device == 'cpu' and torch.version.cuda is not None:
+            missing = gpus.why_none()
+        elif device != 'cpu' and local_rank is None:
+            missing = gpus.missing_kernels(device)
+        if missing:
+            device, unused = 'cpu', f'{unused} (no GPU: {missing})'
     if local_rank is not None and device.startswith('cuda') and local_rank >= torch.cuda.device_count():
         raise EnvironmentProblem(f"--nproc_per_node: process {local_rank} of this machine has no GPU, PyTorch sees "
                                  f"{torch.cuda.device_count()}; start that many processes, or train with --device cpu")
     if device.startswith('cuda') and int(device[5:]) >= torch.cuda.device_count():
-        raise EnvironmentProblem(f"{_said_device(spelt)}: PyTorch sees "
-                                 f"{torch.cuda.device_count()} CUDA GPUs here; set it to 'cpu' or 'auto'")
+        reason = gpus.why_none()
+        raise EnvironmentProblem(f"{_said_device(spelt)}: PyTorch sees {torch.cuda.device_count()} CUDA GPUs here; set "
+                                 f"it to 'cpu' or 'auto'{reason and f'; {reason}'}")
+    missing = '' if device == 'cpu' else gpus.missing_kernels(device)
+    if missing:
+        raise EnvironmentProblem(f"{_said_device(spelt)}: {missing}; or set it to 'cpu'")
     has_tf32 = device != 'cpu' and torch.cuda.get_device_capability(device) >= (8, 0)
-    if precision == 'tf32' and not has_tf32:
+    if not has_tf32 and (precision == 'tf32' or precision == 'bfloat16' and device != 'cpu'):
+        other = 'float32' if precision == 'tf32' else 'float16'
         raise EnvironmentProblem(f"{said('precision', precision)}: needs a GPU of compute capability 8.0; use 'auto' "
-                                 "or 'float32'")
+                                 f"or '{other}'")
     if precision == 'auto':
         precision = 'tf32' if has_tf32 else 'float32'
     dnn = theano.config.dnn
@@ -225,7 +238,7 @@ def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: ob
         device=device,
         cudnn=dnn.enabled not in ('False', False),
         deterministic='deterministic' in algorithms or theano.config.deterministic == 'more',
-        benchmark=any(algorithm.startswith('time_') for algorithm in algorithms),
+        benchmark=not any(algorithm.startswith('guess_') for algorithm in algorithms),
         precision=precision, flush_denormals=flush_denormals)
     where = f'CPU ({torch.get_num_threads()} threads)'
     if device != 'cpu':

@@ -5,6 +5,7 @@ import lasagne
 import numpy as np
 
 from nets.network import Network
+from nets.variables import shape_of
 
 
 def multiplications(net: Network, resolution: int) -> int:
@@ -17,7 +18,7 @@ def layer_multiplications(net: Network) -> list[tuple[int, int]]:
     counts = []
     for layer in lasagne.layers.get_all_layers(net.output_layers):
         height = layer.output_shape[2] if len(layer.output_shape) == 4 else 1
-        weights = [param.get_value(borrow=True).size for param in layer.get_params() if param.ndim >= 2]
+        weights = [shape_of(param).num_elements() for param in layer.get_params() if param.ndim >= 2]
         counts.append((height, int(sum(weights) * height ** 2 * getattr(layer, 'taps_per_weight', 1))))
     return counts
 
@@ -30,4 +31,4 @@ def activations(net: Network, resolution: int) -> int:
 
 def num_trainable(net: Network) -> int:
     """Number of trainable parameters of a network, all its toRGB or fromRGB layers included."""
-    return sum(var.get_value(borrow=True).size for var in net.trainables.values())
+    return sum(shape_of(var).num_elements() for var in net.trainables.values())

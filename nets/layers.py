@@ -26,6 +26,7 @@ from theano.tensor.signal.pool import pool_2d
 
 from nets import ops
 from nets.ranks import SINGLE, Ranks, own_rows
+from nets.variables import shape_of
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Activations.
@@ -540,7 +541,7 @@ class MinibatchLayer(Layer):
     def distances(self, x):
         """L1 distances (N, num_kernels, N) between the samples of `x` (N, num_inputs); huge to itself."""
         W = self.theta * (T.exp(self.log_weight_scale) / T.sqrt(T.sum(T.sqr(self.theta), axis=0)))
-        projected = T.dot(x, W.flatten(2)).reshape((x.shape[0],) + self.theta.get_value(borrow=True).shape[1:])
+        projected = T.dot(x, W.flatten(2)).reshape((x.shape[0],) + shape_of(self.theta)[1:])
         differences = projected.dimshuffle(0, 1, 2, 'x') - projected.dimshuffle('x', 1, 2, 0)
         return T.sum(abs(differences), axis=2) + 1e6 * T.eye(x.shape[0], dtype=x.dtype).dimshuffle(0, 'x', 1)
 

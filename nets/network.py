@@ -25,7 +25,7 @@ from nets import updates
 from nets.network_2017 import NetworkOf2017
 from nets.tf_functions import Updates, is_tf_expression, set_vars, shape_to_list
 from nets.tf_training import histogram
-from nets.variables import Variables, fix_shape
+from nets.variables import Variables, fix_shape, shape_of
 
 STATE_VERSION = 3       # Of pickled networks. The 2017 release wrote none, the 2018 release 2: see legacy.py.
 
@@ -300,7 +300,7 @@ class Network(NetworkOf2017):
                             f'{STATE_VERSION}; networks of the 2017 and 2018 releases are read by legacy.py')
         self.__init__(state['name'], state['func'], **as_written(state['func'], state['static_kwargs']))
         stored = list(state['param_values']) + list(state['toplevel_values'].items())
-        ours = [f'{name} {var.get_value(borrow=True).shape}' for name, var in self.vars.items()]
+        ours = [f'{name} {tuple(shape_of(var))}' for name, var in self.vars.items()]
         theirs = [f'{name} {np.shape(value)}' for name, value in stored]
         if ours != theirs:
             strange = [item for item in theirs + ours if item not in ours or item not in theirs]
@@ -482,7 +482,7 @@ class Network(NetworkOf2017):
             weights = [var for var in layer.get_params() if re.split('[./]', local_names[var])[-1] in ('W', 'weight')]
             activation = getattr(layer, 'nonlinearity', None)
             rows.append((layer.name or '', type(layer).__name__, num_params, _format_shape(layer.output_shape),
-                         ''.join(_format_shape(var.get_value(borrow=True).shape) for var in weights),
+                         ''.join(_format_shape(shape_of(var)) for var in weights),
                          '' if activation is None else getattr(activation, '__name__', type(activation).__name__)))
         rows += [('---',) * 6, ('Total', '', _count(self.trainables.values()), '', '', '')]
         return [''] + ['%-16s%-28s%-10s%-20s%-20s%s' % row for row in rows] + ['']
@@ -536,7 +536,7 @@ def _convert_output(x, mul, add, shrink, dtype):
 
 
 def _count(variables):
-    return sum(var.get_value(borrow=True).size for var in variables)
+    return sum(shape_of(var).num_elements() for var in variables)
 
 
 def _format_shape(shape):

@@ -16,6 +16,8 @@ import theano.tensor as T
 from theano import gof
 from theano.gof.destroyhandler import DestroyHandler
 
+from nets.variables import shape_of
+
 
 class _Step(gof.Op):
     """An op whose last inputs, `num_sets` times `num` tensors behind `num_before` others, become its outputs.
@@ -118,13 +120,24 @@ def _(op, node, build):
     steps = [torch.tensor(torch.inf, dtype=torch.float32, device=build.device)] * op.num
     on_cpu = build.device.type == 'cpu'
 
+    def step_in_float64(values):
+        """CUDA's fused kernel has the rate, and so the step, in float32 only."""
+        rate, overflow = values[:2]
+        for g, p, m, v in zip(*op.sets(values), strict=True):
+            mean, square = torch.lerp(g, m, op.beta1), torch.lerp(g ** 2, v, op.beta2)
+            for old, new in ((p, p - rate * mean / (square.sqrt() + op.epsilon)), (m, mean), (v, square)):
+                old.copy_(torch.where(overflow > 0, old, new))
+
+    if not on_cpu and node.outputs[0].type.dtype == 'float64':
+        return op.lowered(step_in_float64)
+
     def step(values):
         rate, overflow = values[:2]
         grads, params, means, squares = op.sets(values)
         torch._fused_adam_(
             params, [grad.contiguous() for grad in grads], means, squares, [], steps,
-            lr=rate.item() if on_cpu else rate, beta1=op.beta1, beta2=op.beta2, weight_decay=0.0, eps=op.epsilon,
-            amsgrad=False, maximize=False, grad_scale=None, found_inf=overflow.float())
+            lr=rate.item() if on_cpu else rate.float(), beta1=op.beta1, beta2=op.beta2, weight_decay=0.0,
+            eps=op.epsilon, amsgrad=False, maximize=False, grad_scale=None, found_inf=overflow.float())
     return op.lowered(step)
 
 
@@ -156,7 +169,7 @@ class AdamState:
 
     def __init__(self, params: Iterable) -> None:
         self.steps = theano.shared(np.asarray(0, theano.config.floatX))
-        self.moments = {param: [theano.shared(np.zeros_like(param.get_value(borrow=True))) for _ in range(2)]
+        self.moments = {param: [theano.shared(np.zeros(shape_of(param), param.dtype)) for _ in range(2)]
                         for param in params}
 
     def variables(self) -> list:

@@ -44,12 +44,17 @@ class Shape(tuple):
     __hash__ = tuple.__hash__
 
 
+def shape_of(variable: Any) -> Shape:
+    """The shape of a shared variable, without fetching its value from a GPU."""
+    return Shape(variable.get_value(borrow=True, return_internal_type=True).shape)
+
+
 class _Static:
     """Gives a shared variable whose shape never changes that shape as numbers."""
 
     @property
     def shape(self) -> Shape:
-        return Shape(self.get_value(borrow=True, return_internal_type=True).shape)      # type: ignore[attr-defined]
+        return shape_of(self)
 
     def get_shape(self) -> Shape:
         return self.shape

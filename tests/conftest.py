@@ -42,6 +42,9 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if hasattr(item, 'callspec') and item.callspec.params.get('engine') in ('python', 'theano'):
             item.add_marker(pytest.mark.own_engines)
+        if item.get_closest_marker('standin') or {'agree', 'cuda'}.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.standin)
+            item.add_marker(pytest.mark.gpu)
         if NUMPY_2 and item.get_closest_marker('own_engines'):
             item.add_marker(pytest.mark.skip(reason="Theano's own engines need NumPy 1"))
         if hasattr(item, 'callspec') and 'theano' in map(str, item.callspec.params.values()):
@@ -85,6 +88,22 @@ def restore_theano_config():
     before = theano.config.mode, theano.config.floatX
     yield
     theano.config.mode, theano.config.floatX = before
+
+
+@pytest.fixture
+def cuda(restore_theano_config):
+    """A CUDA GPU: a real one (None), else the stand-in, a `tests.standin.Gpu`."""
+    import theano_torch
+
+    import theano
+
+    from tests.standin.engine import a_gpu
+    constructors = theano.compile.sharedvalue.shared.constructors
+    before = list(constructors)
+    with a_gpu() as stand_in:
+        yield stand_in
+        theano_torch.install('cpu')
+    constructors[:] = before
 
 
 @pytest.fixture(scope='session')

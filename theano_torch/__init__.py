@@ -55,7 +55,7 @@ def float32_sums(mode: Any) -> Any:
     return chosen.including(FLOAT32_SUMS) if getattr(chosen.linker, 'runs_on_torch', False) else mode
 
 
-def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False, benchmark: bool = False,
+def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False, benchmark: bool = True,
             precision: str = 'float32', capture: bool = True, flush_denormals: bool = False) -> Any:
     """Put shared variables on `device` from now on and return the mode to be set as ``theano.config.mode``.
 
@@ -69,10 +69,11 @@ def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False
     cudnn : bool
         Use cuDNN for convolutions on a GPU.
     deterministic : bool
-        Use algorithms that give the same bits in every run, where torch has them (it warns where it has not). Call
-        this before anything else uses the GPU: cuBLAS reads its part of it once. Overrules `benchmark`.
+        Use algorithms that give the same bits in every run and in every call, where torch has them (it warns where it
+        has not). Call this before anything else uses the GPU: cuBLAS reads its part of it once. Overrules `benchmark`.
+        Functions run without the kernels of `fuser`, which add up in another order than their first calls.
     benchmark : bool
-        Let cuDNN time its algorithms and take the fastest.
+        Let cuDNN time its algorithms in the first call with new shapes, and take the fastest.
     precision : str
         What convolutions and matrix products of float32 tensors compute in. They take and give float32 in any case;
         everything else stays as it is, and so does float64. ``'float32'``; ``'tf32'``: float32 with inputs rounded
@@ -97,6 +98,8 @@ def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False
     chosen = mode(device, precision, capture)
     # Constant folding goes through Theano's own thunks; without a compiler they are Python and start at once.
     theano.config.cxx = ''
+    if device.startswith('cuda'):
+        torch.cuda.set_device(device)       # That of everything that just says 'cuda'.
     torch.backends.cudnn.enabled = cudnn
     torch.backends.cudnn.benchmark = benchmark and not deterministic     # The fastest one may be another next time.
     torch.backends.cudnn.deterministic = deterministic

@@ -1,12 +1,14 @@
 """Whole functions as CUDA graphs: recorded once, then replayed with a single call instead of a thousand launches.
 
 A program whose steps are always the same is run step by step a few times and then recorded, updates of shared
-variables included. A graph works on fixed addresses: the tensors that the shared variables' cells held when it was
-recorded, and copies of the other inputs. Before a replay, new values go there.
+variables included. In the first of these runs its calls of PyTorch are noted, and kernels of our own take the place of
+many of them, see `fuser`. A graph works on fixed addresses: the tensors that the shared variables' cells held when it
+was recorded, and copies of the other inputs. Before a replay, new values go there.
 
 What cannot be recorded runs step by step, as everything does on the CPU.
 """
 
+import contextlib
 import functools
 import gc
 import itertools
@@ -15,9 +17,14 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from theano_torch import memory
 from theano_torch.errors import warn_once
+from theano_torch.fuser import kernels
+from theano_torch.fuser.program import FusedProgram
+from theano_torch.fuser.recording import CannotFuse, Recorder
 from theano_torch.shared import DeviceCell
 
+import theano
 import torch
 
 WARM_UP_CALLS = 2       # Before a program is recorded, beside the first one, which makes the program.
@@ -53,13 +60,23 @@ class CudaGraphs:
         graph = torch.cuda.CUDAGraph()
         try:
             # The outer context brings the stream back where the inner one, which also sets it, ends in an error.
-            with torch.cuda.stream(self.stream), torch.cuda.graph(
+            with memory.DEVICE, torch.cuda.stream(self.stream), torch.cuda.graph(
                     graph, pool=self.pool, stream=self.stream, capture_error_mode='thread_local'):
                 result = function(inputs)
         except RuntimeError:
-            self.pool = torch.cuda.graph_pool_handle()      # A recording that was broken off may have left its traces.
+            self.end_broken_recording()
             raise
         return graph, result
+
+    def end_broken_recording(self) -> None:
+        """After a recording that was broken off: the next one needs another pool.
+
+        Where CUDA cannot end a broken recording, PyTorch raises that before it tells its allocator that the recording
+        is over. The allocator then dies of the next `torch.cuda.empty_cache`, thus of the next recording.
+        """
+        with contextlib.suppress(RuntimeError):     # It has been told.
+            torch._C._cuda_endAllocateToPool(self.stream.device.index, self.pool)
+        self.pool = torch.cuda.graph_pool_handle()
 
 
 graphs_on = functools.cache(CudaGraphs)
@@ -87,6 +104,7 @@ class CapturedProgram:
                  graphs: CudaGraphs) -> None:
         self.program, self.cells, self.num_returned, self.graphs = program, cells, num_returned, graphs
         self.graph: Any = None
+        self.runs = program     # Or what does the same with fewer kernels.
         self.calls, self.has_failed = 0, False
         self.inputs: list = []      # What the graph works on.
         self.outputs: list = []
@@ -96,15 +114,33 @@ class CapturedProgram:
         if self.graph is None:
             if not self.has_failed and self.calls < WARM_UP_CALLS:
                 self.calls += 1
-                return self.graphs.warm_up(self.program, inputs)
+                return self.graphs.warm_up(self.fuse if self.calls == 1 else self.runs, inputs)
             if self.has_failed or not self.record(inputs):
-                return self.program(inputs)
+                return self.runs(inputs)
         self.last_used = next(self.graphs.clock)
         self.put(inputs)
         self.graph.replay()
         # The next replay overwrites results: they are wanted on the host anyway.
         return [value.to('cpu', copy=True) for value in self.outputs[:self.num_returned]] + \
             self.outputs[self.num_returned:]
+
+    def fuse(self, inputs: list) -> list:
+        """Call the program, and from now on run the same with fewer kernels."""
+        # The calls before this one were not fused, and sums in another order have other last bits.
+        if torch.are_deterministic_algorithms_enabled() or not kernels.can_run(self.graphs.stream.device):
+            return self.program(inputs)
+        with Recorder(inputs) as recorder:
+            results = self.program(inputs)
+        if recorder.waits:
+            return results      # It cannot be recorded as a graph either; trying to will say so.
+        try:
+            fused = FusedProgram(recorder, results, theano.config.compiledir)
+            fused.prepare(next(value for value in [*inputs, *results] if isinstance(value, torch.Tensor)))
+        except CannotFuse as error:
+            warn_once(f'{error}; such functions run with more kernels than needed')
+            return results
+        self.runs = fused
+        return results
 
     def record(self, inputs: list) -> bool:
         """Record the graph; returns whether that worked."""
@@ -127,7 +163,7 @@ class CapturedProgram:
         All are computed before the first is written, and none shares memory with an input that is not its own old
         value (`program.aliases`).
         """
-        outputs = self.program(inputs)
+        outputs = self.runs(inputs)
         for index in range(self.num_returned, len(outputs)):
             target = self.program.in_place[index]
             assert target is not None       # These outputs are new values.

@@ -65,6 +65,8 @@ def has_python_code(op: Any) -> bool:
 
 def host_function(node: Any) -> Callable[..., tuple]:
     """The Python code of the node's op as a function from host values to a tuple of host values."""
+    if isinstance(node.op, elemwise.Elemwise) and isinstance(node.op.scalar_op, theano.scalar.Cast):
+        return host_cast(node.outputs[0].type.dtype)
     cells = {var: [None] for var in node.inputs + node.outputs}
     node.op.prepare_node(node, cells, None, 'py')
     params = node.run_params()
@@ -80,6 +82,14 @@ def host_function(node: Any) -> Callable[..., tuple]:
         arguments = (node, given, outputs)
         node.op.perform(*(arguments if params is theano.gof.graph.NoParams else (*arguments, params)))
         return tuple(as_host(var, cell[0]) for var, cell in zip(node.outputs, outputs, strict=True))
+    return run
+
+
+def host_cast(dtype: str) -> Callable[..., tuple]:
+    """A cast as NumPy does it: Theano's Python code raises an error for infinite numbers, its C code does not."""
+    def run(value: Any) -> tuple:
+        with np.errstate(invalid='ignore'):
+            return (np.asarray(value).astype(dtype),)
     return run
 
 

@@ -5,6 +5,7 @@ import ctypes
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 # What torch, cuBLAS and cuDNN say when they get no memory, in errors of no particular type.
-MESSAGES = re.compile("out of memory|can't allocate memory|not enough memory|ALLOC(ATION)?_FAILED")
+MESSAGES = re.compile("out of memory|can't allocate memory|not enough memory|ALLOC(ATION)?_FAILED|"
+                      'unable to find an engine to execute this computation')
+
+# Held while a CUDA graph is recorded, and while the value of a shared variable is read or written: a thread that
+# compiles functions does that beside the one that trains.
+DEVICE = threading.RLock()
 
 
 class OutOfMemory(MemoryError):

@@ -5,13 +5,14 @@ import math
 from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
-from theano_torch import capture, destroying, hosts, memory
-from theano_torch.convert import from_numpy, to_numpy
+from theano_torch import capture, destroying, host_steps, hosts, memory
+from theano_torch.convert import to_numpy
 from theano_torch.errors import WrongShapes, is_about_values
 from theano_torch.scheduler import Scheduler
 from theano_torch.shared import DeviceCell
 from theano_torch.steps import Part, Step, TracedStep, emptying
 from theano_torch.trace import Tracer, storage_of
+from theano_torch.uploads import to_device
 
 import theano
 import torch
@@ -121,7 +122,9 @@ def assemble(tracer: Tracer, inputs: Sequence, on_host: Sequence[bool], outputs:
              in_place: list[int | None], copied: list[int] | None) -> Program:
     """Make a program of the steps of a walk: leave out those that nothing needs, and give variables their slots."""
     output_keys = [(var, hosts.is_host_type(var)) for var in outputs]
+    input_keys = list(zip(inputs, on_host, strict=True))
     traced = needed_steps(tracer.schedule.steps, output_keys)
+    traced = host_steps.joined(traced, input_keys, output_keys, tracer.facts.is_static)
     slots: dict[tuple, int] = {}
     initial: list = []
 
@@ -131,7 +134,7 @@ def assemble(tracer: Tracer, inputs: Sequence, on_host: Sequence[bool], outputs:
             initial.append(tracer.static_value(*key) if tracer.facts.is_static(key[0]) else None)
         return slots[key]
 
-    input_slots = [slot(key) for key in zip(inputs, on_host, strict=True)]
+    input_slots = [slot(key) for key in input_keys]
     output_slots = [slot(key) for key in output_keys]
     steps = []
     for step in traced:
@@ -253,7 +256,7 @@ class Runner:
         value = cell[0]
         if is_host or not hasattr(value, 'dtype'):     # The walk over the graph refuses what is no array.
             return value
-        return from_numpy(value, self.device)
+        return to_device(value, self.device)
 
     def put_back(self, cell: list, value: torch.Tensor) -> None:
         """Bring an overwritten input back to its cell, if it was copied from there."""

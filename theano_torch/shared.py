@@ -4,6 +4,7 @@ On the CPU none are needed: a tensor and an ndarray share their memory, and Thea
 """
 
 import importlib.util
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,21 @@ from theano_torch import memory
 
 import numpy as np
 import theano
+from theano.compile.function_module import FunctionMaker
 from theano.gof.link import Container
 from theano.tensor.sharedvar import TensorSharedVariable
 
 if TYPE_CHECKING:
     import torch
+
+
+class _Making(threading.local):
+    """Whether this thread makes a function that the torch engine runs."""
+
+    a_function = False
+
+
+_making = _Making()
 
 
 class DeviceCell(list):
@@ -35,7 +46,10 @@ class DeviceCell(list):
     def __getitem__(self, index: Any) -> Any:
         if index != 0:
             return super().__getitem__(index)
-        return None if self.tensor is None else self.tensor.to('cpu', copy=True).numpy()
+        if _making.a_function:
+            return None     # Theano looks at the values of all shared variables, and does nothing with them.
+        with memory.DEVICE:
+            return None if self.tensor is None else self.tensor.to('cpu', copy=True).numpy()
 
     def __setitem__(self, index: Any, value: Any) -> None:
         from theano_torch.convert import from_numpy
@@ -44,7 +58,7 @@ class DeviceCell(list):
         if value is None:
             self.tensor = None
             return
-        with memory.translating_errors(self.device), torch.inference_mode():
+        with memory.DEVICE, memory.translating_errors(self.device), torch.inference_mode():
             self.put(from_numpy(np.array(value), torch.device('cpu')))
 
     def __iter__(self) -> Iterator:
@@ -62,6 +76,8 @@ class DeviceCell(list):
         """Store the value of a contiguous tensor, if it fits in the tensor that is there: CUDA graphs know that one."""
         if self.tensor is None or self.tensor.shape != tensor.shape or self.tensor.dtype != tensor.dtype:
             self.tensor = tensor.to(self.device)
+        elif tensor.dim() == 0 and tensor.device.type == 'cpu':
+            self.tensor.fill_(tensor.item())        # An argument of a kernel; a copy would wait for all work before it.
         elif self.tensor.data_ptr() != tensor.data_ptr():
             self.tensor.copy_(tensor)
 
@@ -86,8 +102,9 @@ class TorchSharedVariable(TensorSharedVariable):
     """
 
     def get_value(self, borrow: bool = False, return_internal_type: bool = False) -> Any:
-        if return_internal_type:
-            return getattr(self.container.storage, 'tensor', self.container.value)
+        storage = self.container.storage
+        if return_internal_type and isinstance(storage, DeviceCell):
+            return storage.tensor       # The value stays where it is.
         return np.array(self.container.value)
 
     def set_value(self, new_value: Any, borrow: bool = False) -> None:
@@ -114,6 +131,18 @@ class DeviceConstructor:
         container = Container(type_, DeviceCell(type_.filter(value), self.device), strict=strict,
                               allow_downcast=allow_downcast, name=name)
         return TorchSharedVariable(name=name, type=type_, value=None, strict=None, container=container)
+
+
+def _create(maker: FunctionMaker, *args: Any, create: Any = FunctionMaker.create, **kwargs: Any) -> Any:
+    """`FunctionMaker.create` without fetching the values of all shared variables from the device."""
+    before, _making.a_function = _making.a_function, getattr(maker.linker, 'runs_on_torch', False)
+    try:
+        return create(maker, *args, **kwargs)
+    finally:
+        _making.a_function = before
+
+
+FunctionMaker.create = _create
 
 
 def install(device: str) -> None:

@@ -22,6 +22,7 @@ from theano_torch.errors import WrongShapes, naming
 from theano_torch.registry import UnsupportedOp, is_registered, lower, on_host
 from theano_torch.scheduler import Scheduler
 from theano_torch.steps import TracedStep
+from theano_torch.uploads import to_device
 
 import numpy as np
 import theano
@@ -258,7 +259,7 @@ class Tracer:
     def convert(self, var: Any, is_host: bool) -> np.ndarray | torch.Tensor | None:
         """The value of `var` in one form. A new step makes it from the other form."""
         device = self.facts.device
-        function = to_numpy if is_host else lambda value: None if value is None else from_numpy(value, device)
+        function = to_numpy if is_host else lambda value: None if value is None else to_device(value, device)
         self.schedule.add(TracedStep(function, [(var, not is_host)], [(var, is_host)]))
         return function(self.values[var, not is_host])
 

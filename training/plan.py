@@ -1,8 +1,8 @@
 """What an experiment is going to do, before it does it: phases of its schedule, size, memory, time.
 
 ``python train.py --experiment NAME --dry-run`` prints it. Memory and time are estimates: the step's activations,
-weights and optimizer state, and the multiplications of its convolutions at the speed of a plain matrix product measured
-on this machine just now.
+weights and optimizer state; the multiplications of its convolutions at the speed of a plain matrix product measured on
+this machine just now, and on a GPU also the bytes that its kernels move and their number.
 """
 
 import inspect
@@ -11,6 +11,8 @@ import pprint
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from theano_torch import gpus
 
 import numpy as np
 
@@ -29,6 +31,11 @@ from training.schedule import training_schedule
 
 D_STEP_FORWARDS = 13        # A D step of WGAN-GP in forward passes of D: four evaluations and their derivatives...
 G_STEP_FORWARDS = 5         # ...and a G step, in which G costs about as much as D.
+# On a GPU, of a D and a G step; benchmarks/gpu_model.py counts them.
+MOVES = 13, 7               # How often they read or write each activation of both networks...
+WEIGHT_MOVES = 16, 11       # ...and each weight.
+LAUNCHES = 20, 11           # Kernels for each layer with weights.
+LAUNCH_SECONDS = 2e-6       # Least time of a kernel inside of a CUDA graph.
 SHARE_OF_PEAK = 0.6         # Of the matrix product's speed that training steps reach; benchmarks/README.md.
 VALUES_PER_ACTIVATION = 3.0     # Float32 values that a D step holds at its peak for each of D's activations; measured.
 SHORT_KIMG = 100            # A training up to this length is started without an estimate.
@@ -44,6 +51,14 @@ class Phase(NamedTuple):
     resolution: int
     fading: bool
     minibatch: int
+
+
+class Speed(NamedTuple):
+    """What a device can do. On the CPU the operations stand for everything."""
+
+    flops: float                    # Operations a second.
+    bandwidth: float = np.inf       # Bytes a second.
+    launch: float = 0.0             # Seconds that a kernel takes at least.
 
 
 class Estimate(NamedTuple):
@@ -74,8 +89,8 @@ def phases(resolution: int, **schedule_kwargs: Any) -> list[Phase]:
     return result
 
 
-def estimate(phase: Phase, G: Network, D: Network, repeats: int, flops: float) -> Estimate:
-    """The :class:`Estimate` of a phase: `repeats` D steps per G step, on a machine with `flops` operations a second."""
+def estimate(phase: Phase, G: Network, D: Network, repeats: int, speed: Speed) -> Estimate:
+    """The :class:`Estimate` of a phase: `repeats` D steps per G step, on a device of the given speed."""
     forwards_d = D_STEP_FORWARDS + G_STEP_FORWARDS / 2 / repeats
     forwards_g = 1 + G_STEP_FORWARDS / 2 / repeats      # A D step generates, too.
     work = forwards_d * costs.multiplications(D, phase.resolution) + \
@@ -83,13 +98,33 @@ def estimate(phase: Phase, G: Network, D: Network, repeats: int, flops: float) -
     # Both networks with their gradients and the two moments of Adam, and Gs.
     values = 5.0 * costs.num_trainable(G) + 4.0 * costs.num_trainable(D)
     values += VALUES_PER_ACTIVATION * phase.minibatch * costs.activations(D, phase.resolution)
-    return Estimate(1000 * 2 * work / (flops * SHARE_OF_PEAK), BASE_MEMORY_GB + values * 4 / 2 ** 30)
+    per_step = step_traffic(phase, G, D, repeats) / speed.bandwidth + \
+        step_launches(phase, G, D, repeats) * speed.launch
+    return Estimate(1000 * (2 * work / (speed.flops * SHARE_OF_PEAK) + per_step / phase.minibatch),
+                    BASE_MEMORY_GB + values * 4 / 2 ** 30)
 
 
-def total_time(schedule: list[Phase], G: Network, D: Network, repeats: int, flops: float) -> float:
+def step_traffic(phase: Phase, G: Network, D: Network, repeats: int) -> float:
+    """About how many bytes the kernels of a D step and of its share of a G step read and write on a GPU."""
+    values = phase.minibatch * sum(costs.activations(net, phase.resolution) for net in (G, D))
+    weights = sum(map(costs.num_trainable, (G, D)))
+    return sum(4 * (moves * values + weight_moves * weights) / times for moves, weight_moves, times in
+               zip(MOVES, WEIGHT_MOVES, (1, repeats), strict=True))
+
+
+def step_launches(phase: Phase, G: Network, D: Network, repeats: int) -> float:
+    """About how many kernels they are."""
+    layers = sum(height <= phase.resolution and count > 0 for net in (G, D)
+                 for height, count in costs.layer_multiplications(net))
+    return layers * (LAUNCHES[0] + LAUNCHES[1] / repeats)
+
+
+def total_time(schedule: list[Phase], G: Network, D: Network, repeats: int, speed: Speed) -> float:
     """The estimated seconds of a whole schedule, see :func:`estimate`."""
-    return sum(estimate(phase, G, D, repeats, flops).seconds_per_kimg * (phase.end_kimg - phase.start_kimg)
+    return sum(estimate(phase, G, D, repeats, speed).seconds_per_kimg * (phase.end_kimg - phase.start_kimg)
                for phase in schedule)
+
+
 class Writes(NamedTuple):
     """What a run leaves on the disk; sizes in bytes."""
 
@@ -133,17 +168,24 @@ def format_size(size: float) -> str:
     return f'{size / 1e6:.3g} MB' if size < 1e9 else f'{size / 1e9:.1f} GB'
 
 
-def measured_flops(device: str, size: int = 2048, seconds: float = 0.3) -> float:
-    """Multiplications and additions per second of float32 matrix products on a torch device."""
+def measured_speed(device: str, precision: str = 'float32', size: int = 2048, seconds: float = 0.3) -> Speed:
+    """The :class:`Speed` of a torch device in matrix products of a `precision` of `theano_env`."""
     import torch  # Which the other engines do without.
 
-    a = torch.randn(size, size, device=device)
-    best, end = np.inf, time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        float(torch.mm(a, a)[0, 0])     # Waits for the device.
-        best = min(best, time.perf_counter() - start)
-    return 2 * size ** 3 / best
+    def least(function: Callable, a: torch.Tensor) -> float:
+        best, end = np.inf, time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            start = time.perf_counter()
+            float(function(a)[0, 0])        # Waits for the device.
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    if device == 'cpu':
+        return Speed(2 * size ** 3 / least(lambda a: torch.mm(a, a), torch.randn(size, size)))
+    size *= 4       # Else it would be done before the host has seen it.
+    dtype = {'float16': torch.float16, 'bfloat16': torch.bfloat16}.get(precision, torch.float32)
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    return Speed(2 * size ** 3 / least(lambda a: torch.mm(a, a), a), 2 * a.nbytes / least(torch.neg, a), LAUNCH_SECONDS)
 
 
 def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]:
@@ -174,15 +216,15 @@ def schedule_options(options: dict) -> dict:
     return {name: options[name] for name in inspect.signature(training_schedule).parameters if name in options}
 
 
-def whole_run(chosen: dict, data_dir: str, flops: float, train_gan: Callable) -> tuple[float, float]:
+def whole_run(chosen: dict, data_dir: str, speed: Speed, train_gan: Callable) -> tuple[float, float]:
     """What the whole training of a resolved experiment takes: estimated seconds, and bytes on the disk.
 
     Parameters
     ----------
     chosen : dict
     data_dir : str
-    flops : float
-        Operations a second, see :func:`measured_flops`.
+    speed : Speed
+        See :func:`measured_speed`.
     train_gan : callable
         The training function of experiments that name none.
     """
@@ -191,7 +233,7 @@ def whole_run(chosen: dict, data_dir: str, flops: float, train_gan: Callable) ->
     options = {**defaults_of(train_func), **options}
     schedule_kwargs = schedule_options(options)
     resolution = D.input_shape[-1]
-    seconds = total_time(phases(resolution, **schedule_kwargs), G, D, options.get('D_training_repeats', 1), flops)
+    seconds = total_time(phases(resolution, **schedule_kwargs), G, D, options.get('D_training_repeats', 1), speed)
     written = writes(number_of_ticks(resolution, **schedule_kwargs), options, G, D)
     return seconds, (written.pickles * written.pickle_size + written.pictures * written.picture_size
                      + 2 * written.state_size)
@@ -224,11 +266,11 @@ def check_duration(chosen: dict, data_dir: str, engine: str = 'auto', theano_fla
     environment = theano_env.configure(engine, flags, precision=precision)
     if environment.device != 'cpu' or environment.engine != 'torch':
         return
-    seconds, _size = whole_run(chosen, data_dir, measured_flops('cpu'), train_gan)
+    seconds, _size = whole_run(chosen, data_dir, measured_speed('cpu'), train_gan)
     if seconds > LONGEST_SECONDS:
         raise UserError(f'no GPU is seen, and on this CPU the training would take about {seconds / 86400:.0f} days; '
                         "to do so all the same, name the device: --device cpu, or theano_flags['device'] = 'cpu' in "
-                        'config.py')
+                        f'config.py; {gpus.why_none()}')
 
 
 def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: dict | None = None,
@@ -249,13 +291,13 @@ def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: di
     options = {**defaults_of(train_func), **options}
     schedule_kwargs = schedule_options(options)
     print('\n' + str(environment))
-    flops = measured_flops(environment.device)
+    speed = measured_speed(environment.device, environment.precision)
     resolution = D.input_shape[-1]
     schedule = phases(resolution, **schedule_kwargs)
-    total_seconds = total_time(schedule, G, D, options['D_training_repeats'], flops)
+    total_seconds = total_time(schedule, G, D, options['D_training_repeats'], speed)
     print(f'\n{"kimg":>15}  {"resolution":<22} {"minibatch":>9} {"sec/kimg ~":>12} {"memory ~":>10}')
     for phase in schedule:
-        needs = estimate(phase, G, D, options['D_training_repeats'], flops)
+        needs = estimate(phase, G, D, options['D_training_repeats'], speed)
         print('%7g - %5g  %-22s %9d %12.1f %7.1f GB' % (
             phase.start_kimg, phase.end_kimg,
             '%dx%d%s' % (phase.resolution, phase.resolution, ' fading in' if phase.fading else ''), phase.minibatch,

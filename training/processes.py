@@ -97,12 +97,12 @@ def process_group(ranks: Ranks, device: str) -> Iterator[None]:
     import torch.distributed as dist
     timeout = timedelta(seconds=_integer_variable(TIMEOUT_VARIABLE, TIMEOUT_SECONDS))
     if device.startswith('cuda'):
-        torch.cuda.set_device(device)
         # Errors of NCCL as exceptions here; by default a thread of its own ends the process, with pages of stack.
         os.environ.setdefault('TORCH_NCCL_BLOCKING_WAIT', '1')
     try:
         dist.init_process_group('cpu:gloo,cuda:nccl' if device.startswith('cuda') else 'gloo', timeout=timeout,
-                                rank=ranks.rank, world_size=ranks.size)
+                                rank=ranks.rank, world_size=ranks.size,
+                                device_id=torch.device(device) if device.startswith('cuda') else None)
     except (RuntimeError, ValueError) as error:
         raise UserError(f'cannot connect to the other {ranks.size - 1} processes '
                         f'({str(error).strip().splitlines()[0]}); start with torchrun') from error

@@ -15,6 +15,7 @@ from common.options import BatchNorm
 from data.dataset import Dataset
 from data.hdf5_format import labels_path
 from nets.network import Network, random_latents
+from nets.variables import shape_of
 from runs.folder import FINAL_NETWORKS, NETWORK_SNAPSHOT, thin_out
 from runs.records import best_snapshot
 from training.divergence import check_weights
@@ -137,7 +138,7 @@ class SnapshotWriter:
 
     def megabytes(self) -> int:
         """About how much room the networks need."""
-        return 1 + sum(var.get_value(borrow=True).nbytes for net in self.networks.values()
+        return 1 + sum(shape_of(var).num_elements() * np.dtype(var.dtype).itemsize for net in self.networks.values()
                        for var in net.vars.values()) // 10 ** 6
 
     def _save_networks(self, name):

@@ -4,6 +4,7 @@ import copy
 import pickle
 import shutil
 
+import theano_torch
 from theano_torch.shared import DeviceConstructor
 
 import lasagne
@@ -13,7 +14,10 @@ import theano
 import theano.ifelse
 import theano.tensor as T
 
+import theano_env
 from nets import updates
+from tests.standin.engine import a_gpu
+from tests.standin.kernels import Trace
 
 ENGINES = ['torch', 'python']
 # Theano's C code runs the Python code of the steps; compiling what is around them takes long.
@@ -87,6 +91,34 @@ def test_adam_is_lasagnes(engine, dtypes, options):
         assert param.get_value().dtype == before.dtype
         np.testing.assert_allclose(param.get_value(), other.get_value(), rtol=0, atol=TOLERANCES[param.dtype])
         assert np.abs(param.get_value() - before.get_value()).max() > 1e-4
+
+
+@pytest.mark.parametrize('dtypes', list(DTYPES))
+def test_adam_on_a_gpu(dtypes, cuda):
+    found = []
+    for device in ('cpu', 'cuda0'):
+        theano_env.configure('torch', {'device': device})
+        params, rate, wrong = parameters(DTYPES[dtypes]), T.fscalar(), T.bscalar()
+        step = theano.function([rate, wrong], [], updates=updates.adam(gradients(params), params, rate, overflow=wrong))
+        for number in range(6):
+            step(np.float32(0.1), np.int8(number == 3))
+        found.append(values_of(params))
+    for mine, reference in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=0, atol=TOLERANCES[str(mine.dtype)])
+
+
+@pytest.mark.standin
+def test_checking_for_overflow_takes_few_kernels():
+    """By halves, 1100 of the kernels of a step of the paper's D would look for NaN."""
+    with a_gpu('meta') as gpu:
+        tensors = [T.fmatrix() for _ in range(10)]
+        f = theano.function(tensors, updates.any_not_finite(tensors), mode=theano_torch.mode('cuda:0'))
+        trace, values = Trace(), [np.zeros((64, 64), 'f')] * 10
+        f(*values)
+        gpu.observers.append(trace)
+        f(*values)
+    kernels = [kernel for kernel in trace.kernels if kernel.kind != 'h2d']
+    assert len(kernels) <= 3 * len(tensors) + 3         # For each: abs, a comparison, all of them.
 
 
 @pytest.mark.parametrize('engine', ENGINES, indirect=True)

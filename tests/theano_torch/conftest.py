@@ -1,20 +1,29 @@
 """The fixture that computes expressions on both engines."""
 
+import theano_torch
 
 import pytest
 import theano
 
+from tests.standin.engine import a_gpu
 from tests.theano_torch.helpers import TORCH, assert_same
 
 
 @pytest.fixture
 def agree(python_mode):
-    """A function that computes expressions on both engines, several times, and compares them."""
+    """A function that computes expressions on the CPU and on a GPU, several times, and compares with Theano's code."""
     def check(inputs, outputs, *calls, tolerance=None):
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-        ours = theano.function(inputs, outputs, mode=TORCH, on_unused_input='ignore', allow_input_downcast=True)
-        theirs = theano.function(inputs, outputs, mode=python_mode, on_unused_input='ignore', allow_input_downcast=True)
-        for values in calls + calls[:1]:        # The first ones again: they run the program that was kept.
-            for mine, reference in zip(ours(*values), theirs(*values), strict=True):
+        calls += calls[:1]      # The first ones again: they run the program that was kept.
+
+        def compute(mode):
+            f = theano.function(inputs, outputs, mode=mode, on_unused_input='ignore', allow_input_downcast=True)
+            return [value for values in calls for value in f(*values)]
+
+        references, found = compute(python_mode), [compute(TORCH)]
+        with a_gpu():
+            found.append(compute(theano_torch.mode('cuda:0')))
+        for results in found:
+            for mine, reference in zip(results, references, strict=True):
                 assert_same(mine, reference, tolerance)
     return check

@@ -2,6 +2,7 @@
 
 
 import itertools
+import types
 import weakref
 
 import theano_torch
@@ -70,7 +71,12 @@ class Graph:
 
 
 class Graphs:
-    """Stands in for `capture.CudaGraphs`: recording leaves all values as they were."""
+    """Stands in for `capture.CudaGraphs`: recording leaves all values as they were.
+
+    Programs are fused where Triton interprets kernels.
+    """
+
+    stream = types.SimpleNamespace(device=torch.device('cpu'))
 
     def __init__(self):
         self.recorded, self.clock, self.warm_ups, self.recordings = weakref.WeakSet(), itertools.count(), 0, 0

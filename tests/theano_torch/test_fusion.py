@@ -233,3 +233,11 @@ def test_bias_of_the_wrong_size_is_an_error(mode, size):
     function = theano.function(inputs, a, mode=mode)
     with pytest.raises((RuntimeError, ValueError), match='4'):
         function(*ARRAYS[:2], numbers(size))
+
+
+def test_without_the_kernel_that_some_builds_of_pytorch_lack(monkeypatch):
+    from theano_torch.lowerings import fused as lowering
+    monkeypatch.setattr(lowering, 'pointwise', None)
+    (x, w), b = tensor4s('float32'), T.fvector()
+    check([x, w, b], activated(T.nnet.conv2d(x, w, border_mode='half') + per_channel(b), 0.2),
+          (numbers(2, 3, 6, 5), numbers(4, 3, 3, 3, seed=1), numbers(4, seed=2)))

@@ -1,6 +1,6 @@
 """What only a GPU can show: the engine's results there, CUDA graphs, determinism, memory.
 
-The same tests run on the CPU, where they show less, so that they are known to work on the day when there is a GPU.
+Where there is none they run on the stand-in. They run on the CPU as well, where they show less.
 """
 
 import contextlib
@@ -22,20 +22,21 @@ import theano_env
 import train
 from nets import updates
 from nets.network import Network
+from tests.standin.engine import a_gpu
 from training import functions_ahead, steps
 from training.schedule import Schedule
 
-ON_ALL_DEVICES = pytest.mark.parametrize('device', ['cpu', pytest.param('cuda:0', marks=pytest.mark.gpu)],
+ON_ALL_DEVICES = pytest.mark.parametrize('device', ['cpu', pytest.param('cuda:0', marks=pytest.mark.standin)],
                                          indirect=True)
 MINIBATCH = 4
-SIZE = {'cpu': 4, 'cuda:0': 8}      # Of the images: on the CPU the tests are there to be tested, and quick.
+HAS_GPU = torch.cuda.is_available()
+SIZE = {'cpu': 4, 'cuda:0': 8 if HAS_GPU else 4}        # Of the images: small where the processor has all the work.
 
 
 @pytest.fixture
 def device(request):
-    if request.param != 'cpu' and not torch.cuda.is_available():
-        pytest.skip('no CUDA GPU')
-    return request.param
+    with a_gpu() if request.param != 'cpu' else contextlib.nullcontext():
+        yield request.param
 
 
 @pytest.fixture(autouse=True)
@@ -165,7 +166,7 @@ def test_memory_stays_constant(device):
     for _ in range(capture.WARM_UP_CALLS + 3):
         trainer.step()
     before = memory_in_use(device)
-    for _ in range(5 if device == 'cpu' else 200):
+    for _ in range(200 if HAS_GPU else 5):
         trainer.step()
         trainer.D.toplevel_params['cur_lod'].set_value(np.float32(0.25))
     assert memory_in_use(device) == before

@@ -302,6 +302,18 @@ def test_uniform_streams_bit_for_bit(python_mode, size, streams):
         np.testing.assert_array_equal(state, reference)
 
 
+@pytest.mark.parametrize('size, streams', [((7,), 7), ((3,), 7), ((41, 11), 7), ((320,), 3)])
+def test_uniform_streams_on_a_gpu(size, streams, cuda):
+    results = []
+    for device in ('cpu', 'cuda:0'):
+        random = MRG_RandomStreams(123)
+        f = theano.function([], [random.uniform(size, dtype=dtype, nstreams=streams)
+                                 for dtype in ('float64', 'float32', 'float16')], mode=theano_torch.mode(device))
+        results.append([value.tobytes() for _ in range(5) for value in f()] +
+                       [update[0].get_value().tobytes() for update in random.updates()])
+    assert results[0] == results[1]
+
+
 def test_steps_of_streams_are_exact_in_float64():
     """The recurrence of the paper in 64-bit integers, at the edges of what its numbers may be."""
     edges = [sorted({0, 1, 511, 512, 2 ** 16, modulus // 2, modulus - 512, modulus - 2, modulus - 1,
@@ -415,11 +427,7 @@ def test_gradient_penalty_of_a_convolutional_network(python_mode, dtype, toleran
         np.testing.assert_allclose(mine.get_value(), reference.get_value(), rtol=0, atol=100 * tolerance)
 
 
-@pytest.mark.gpu
-def test_on_a_gpu():
-    import torch
-    if not torch.cuda.is_available():
-        pytest.skip('no CUDA GPU')
+def test_on_a_gpu(cuda):
     random = np.random.RandomState(2)
     values, weights = random.randn(4, 3, 9, 9).astype('float32'), random.randn(5, 3, 3, 3).astype('float32')
     results = []
@@ -429,7 +437,8 @@ def test_on_a_gpu():
         streams = MRG_RandomStreams(7)
         y = T.nnet.conv2d(x, w, border_mode='half') * streams.uniform((4, 1, 1, 1), dtype='float32')
         loss = T.sum(T.grad(T.sum(y ** 2), x) ** 2)
-        f = theano.function([x], [y, loss], updates=[*streams.updates(), (w, w - 1e-9 * T.grad(loss, w))],
+        drawn = [update[:2] for update in streams.updates()]    # A third one is the stream's own.
+        f = theano.function([x], [y, loss], updates=[*drawn, (w, w - 1e-9 * T.grad(loss, w))],
                             mode=theano_torch.mode(device))
         results.append([*f(values), *f(values), w.get_value()])
     for mine, reference in zip(*results, strict=True):

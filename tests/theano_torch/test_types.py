@@ -160,3 +160,43 @@ def test_multinomial_samples_of_many_rows():
     compute = theano.function([p, u], multinomial.MultinomialFromUniform('auto')(p, u), mode=TORCH)
     chances = np.tile(np.float32([[0.25, 0.75]]), (300, 1))
     assert compute(chances, np.linspace(0, 0.99, 300, dtype=np.float32)).sum(axis=0).tolist() == [76, 224]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Found by random programs, see tests/theano_torch/fuzz.
+
+
+def test_bessel_functions_of_float16(agree):
+    x = T.TensorType('float16', (False,))()
+    agree([x], T.jv(x, x), [numbers(5, dtype='float16')])
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_trigamma_is_infinite_at_its_poles(agree, dtype):
+    x = T.vector(dtype=dtype)
+    # Torch's has nine digits, as that of Theano's C code.
+    agree([x], T.tri_gamma(x), [np.array([-3, -1, 0, 1, 2.5], dtype)], tolerance=1e-8)
+
+
+def test_chi_squared_survival_outside_of_its_domain(agree):
+    x, k = T.dvector(), T.dvector()
+    values = np.array([-2, -2, 0, 3, 3, np.nan]), np.array([-1, 2, 0, 0, 2, 2.0])
+    agree([x, k], T.chi2sf(x, k), values)
+
+
+def test_ultra_fast_sigmoid_of_nan(agree):
+    x = T.fvector()
+    agree([x], T.nnet.ultra_fast_sigmoid(x), [np.array([np.nan, -9, -2, 0, 2, 9, np.inf], 'float32')])
+
+
+def test_infinite_numbers_on_the_host_become_integers():
+    x = T.bscalar()
+    run = theano.function([x], x ** -1, mode=TORCH)
+    assert run(1) == 1 and run(0).dtype == 'int8'
+
+
+def test_numbers_are_added_to_booleans():
+    x, y = T.TensorType('bool', (False,))(), T.lscalar()
+    run = theano.function([x, y], T.inc_subtensor(x[-1], y), mode=TORCH)
+    assert run([True, True], -1).tolist() == [True, False]
+    assert run([False, False], 3).tolist() == [False, True]

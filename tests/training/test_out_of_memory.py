@@ -43,7 +43,8 @@ def raising(error):
 
 @pytest.mark.parametrize('error', [
     ON_GPU, RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`'),
-    RuntimeError('cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED')])
+    RuntimeError('cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED'),
+    RuntimeError('GET was unable to find an engine to execute this computation')])
 def test_errors_of_a_gpu(error, gpu):
     with pytest.raises(theano_torch.OutOfMemory, match=r'^out of memory: cuda:1 \(Some GPU\) has 24.0 GiB$') as caught:
         with memory.translating_errors(gpu):

@@ -171,9 +171,27 @@ def test_estimates_grow_with_the_work(built):
     chosen = copy.deepcopy(resolve_config(config, 'cifar10'))
     G, D = [build(built, chosen, net) for net in 'GD']
     small, large = plan.Phase(0, 1, 8, False, 16), plan.Phase(0, 1, 32, False, 16)
-    assert plan.estimate(small, G, D, 1, 1e11) < plan.estimate(large, G, D, 1, 1e11)
-    few, many = [plan.estimate(large, G, D, 1, flops) for flops in (1e11, 2e11)]
+    assert plan.estimate(small, G, D, 1, plan.Speed(1e11)) < plan.estimate(large, G, D, 1, plan.Speed(1e11))
+    few, many = [plan.estimate(large, G, D, 1, plan.Speed(flops)) for flops in (1e11, 2e11)]
     assert few.seconds_per_kimg == pytest.approx(2 * many.seconds_per_kimg) and few.memory_gb == many.memory_gb
+
+
+def test_on_a_gpu_bytes_and_launches_take_time_too(built):
+    chosen = copy.deepcopy(resolve_config(config, 'celebahq-1024'))
+    G, D = [build(built, chosen, net) for net in 'GD']
+    phase, speed = plan.Phase(0, 1, 1024, False, 3), plan.Speed(420e12, 3.9e12, 2e-6)
+    seconds = [plan.estimate(phase, G, D, 1, part).seconds_per_kimg for part in (
+        speed._replace(bandwidth=np.inf, launch=0.0), speed._replace(flops=np.inf, launch=0.0),
+        speed._replace(flops=np.inf, bandwidth=np.inf))]
+    assert min(seconds) > 0 and plan.estimate(phase, G, D, 1, speed).seconds_per_kimg == pytest.approx(sum(seconds))
+    # What benchmarks/gpu_model.py counts for this step, within a half and twice.
+    assert 0.5 < plan.step_traffic(phase, G, D, 1) / 143e9 < 2 and 0.5 < plan.step_launches(phase, G, D, 1) / 2034 < 2
+    assert plan.estimate(phase, G, D, 4, speed).seconds_per_kimg < 0.8 * sum(seconds)
+
+
+def test_the_speed_of_a_gpu(cuda):
+    speed = plan.measured_speed('cuda:0', 'bfloat16', size=8 if cuda else 2048, seconds=0.01)
+    assert 0 < speed.flops < np.inf and 0 < speed.bandwidth < np.inf and 0 < speed.launch < 1e-4
 
 
 @pytest.fixture
@@ -187,7 +205,7 @@ def large_set(tmp_path):
 @pytest.mark.slow
 def test_weeks_on_a_cpu_that_nobody_asked_for(large_set, capsys, monkeypatch, restore_theano_config):
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
-    monkeypatch.setattr(plan, 'measured_flops', lambda device: 1e11)
+    monkeypatch.setattr(plan, 'measured_speed', lambda device: plan.Speed(1e11))
     results = large_set + '/results'
     status = train.main(['--experiment', 'celebahq-1024', '--data-dir', large_set, '--result-dir', results])
     err = capsys.readouterr().err
@@ -198,7 +216,7 @@ def test_weeks_on_a_cpu_that_nobody_asked_for(large_set, capsys, monkeypatch, re
 
 
 def test_a_device_that_was_named_or_a_short_training_is_not_estimated(large_set, monkeypatch):
-    monkeypatch.setattr(plan, 'measured_flops', lambda device: pytest.fail('it measures'))
+    monkeypatch.setattr(plan, 'measured_speed', lambda device: pytest.fail('it measures'))
     monkeypatch.setattr(plan, 'build_networks', lambda *args: pytest.fail('it builds'))
     chosen = resolve_config(config, 'celebahq-1024')
     plan.check_duration(chosen, large_set, theano_flags={'device': 'cpu'}, train_gan=train.train_gan)

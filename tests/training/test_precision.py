@@ -107,6 +107,17 @@ def test_deterministic_flags():
     assert not torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.deterministic
 
 
+def test_short_sums_are_not_worth_a_conversion():
+    x, y, z = T.fmatrix(), T.fmatrix(), T.ftensor3()
+    f = theano.function([x, y, z], [T.dot(x, y), T.batched_dot(z, z)], mode=theano_torch.mode(precision='bfloat16'))
+    random = np.random.RandomState(1)
+    for terms, is_exact in ((9, True), (64, False)):
+        a, b, c = (random.randn(*shape).astype('f') for shape in ((20, terms), (terms, 16), (2, terms, terms)))
+        for result, wanted in zip(f(a, b, c), (a @ b, c @ c), strict=True):
+            # Of float32, another order of summation; bfloat16 has 8 significant bits.
+            assert (np.abs(result - wanted).max() < 1e-5 * np.abs(wanted).max()) == is_exact
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # theano_env.
 

@@ -280,3 +280,14 @@ def test_minibatches_of_all_resolutions_are_checked():
 def test_every_process_takes_its_own_gpu():
     with pytest.raises(theano_env.EnvironmentProblem, match="'cuda0': every process .* use 'auto' or 'cpu'"):
         theano_env.configure('torch', {'device': 'cuda0'}, local_rank=1)
+
+
+def test_nccl_is_told_which_gpu_it_has(monkeypatch):
+    import torch
+    asked = []
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda backend, **kwargs: asked.append(kwargs))
+    monkeypatch.setattr(torch.distributed, 'destroy_process_group', lambda: None)
+    for device in ('cuda:1', 'cpu'):
+        with processes.process_group(Ranks(1, 2, 1), device):
+            pass
+    assert [kwargs['device_id'] for kwargs in asked] == [torch.device('cuda:1'), None]

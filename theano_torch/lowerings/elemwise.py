@@ -158,6 +158,9 @@ def _(op, node, build):
                 x = torch.prod(x, dim=axis, dtype=compute)
             return x.to(dtype)
         return reduce
+    if isinstance(op.scalar_op, scalar.AND | scalar.OR) and node.inputs[0].type.dtype == 'bool':
+        function = torch.all if isinstance(op.scalar_op, scalar.AND) else torch.any
+        return lambda x: function(x, dim=axes)
     return by_halves(op, node, axes, dtype)
 
 

@@ -3,6 +3,8 @@
 On the CPU oneDNN does all in one kernel. Elsewhere bias and activation are worked into the fresh output in place.
 """
 
+from typing import Any
+
 from theano_torch.lowerings.conv import forward_convolution, transposed_convolution
 from theano_torch.registry import lower, lower_activation
 from theano_torch.rewrites.fusion import ConvBiasActivation
@@ -11,7 +13,7 @@ import torch
 from theano.tensor.nnet import abstract_conv
 from torch import Tensor
 
-pointwise = torch.ops.mkldnn._convolution_pointwise
+pointwise: Any = getattr(torch.ops.mkldnn, '_convolution_pointwise', None)     # PyTorch for macOS lacks it.
 
 
 @lower.register(ConvBiasActivation)
@@ -21,7 +23,7 @@ def _(op, node, build):
     geometry = convolution.geometry
     name, parameters, in_place = lower_activation(op.activation) if op.activation else ('none', [], None)
     variables = [*node.inputs[:2], node.inputs[-1]]
-    is_one_kernel = name and convolution.is_direct and build.device.type == 'cpu' and \
+    is_one_kernel = name and pointwise is not None and convolution.is_direct and build.device.type == 'cpu' and \
         geometry.compute == torch.float32 and geometry.is_plain() and torch.backends.mkldnn.is_available()
 
     def run_one_kernel(image: Tensor, filters: Tensor, bias: Tensor) -> Tensor:

@@ -93,6 +93,8 @@ def wrapping(function: Callable, node: Any) -> Callable:
     """`function`, which writes into a copy of its first argument, for types with which torch cannot compute, too."""
     name = node.outputs[0].type.dtype
     dtype, compute = torch_dtype(name), computing_dtype(name)
+    if name == 'bool' and node.inputs[1].type.dtype != 'bool' and not node.op.set_instead_of_inc:
+        compute = torch.int64       # True is what is not 0 after the addition of a number.
     if dtype == compute:
         return function
     return lambda x, y, *index: function(x.to(compute), y.to(compute), *index).to(dtype)

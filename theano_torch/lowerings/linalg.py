@@ -11,11 +11,17 @@ import torch
 from theano.tensor import basic, blas
 from torch import Tensor
 
+SHORT_SUM = 32      # Terms. With fewer, converting to a shorter type takes longer than multiplying.
 
-def product(function: Callable, node: Any, build: Build) -> Callable:
-    """`function`, a product of two tensors, in the type to compute in; its result has the type of the node's output."""
+
+def product(function: Callable, node: Any, build: Build, first: Any) -> Callable:
+    """`function`, a product of two tensors, in the type to compute in; its result has the type of the node's output.
+
+    `first` is the variable of the first one, whose last axis is summed over.
+    """
     dtype = torch_dtype(node.outputs[0].type.dtype)
-    compute = build.computing(dtype)
+    terms = build.shape(first)[-1] if first.ndim and function is not torch.outer else 1
+    compute = build.computing(dtype) if terms >= SHORT_SUM else dtype
     if compute == dtype and all(var.type.dtype == node.outputs[0].type.dtype for var in node.inputs):
         return function
     return lambda x, y: function(x.to(compute), y.to(compute)).to(dtype)
@@ -30,12 +36,12 @@ def check_sum(shape: tuple[int, ...], product_shape: tuple[int, ...]) -> None:
 @lower.register(basic.Dot)
 @lower.register(blas.Dot22)
 def _(op, node, build):
-    return product(torch.matmul, node, build)
+    return product(torch.matmul, node, build, node.inputs[0])
 
 
 @lower.register(blas.Dot22Scalar)
 def _(op, node, build):
-    multiply = product(torch.mm, node, build)
+    multiply = product(torch.mm, node, build, node.inputs[0])
     return lambda x, y, factor: multiply(x, y) * factor
 
 
@@ -43,7 +49,7 @@ def _(op, node, build):
 @lower.register(blas.Gemv)
 def _(op, node, build):
     """``b * z + a * dot(x, y)``; what z holds does not matter where b is 0."""
-    multiply = product(torch.matmul, node, build)
+    multiply = product(torch.matmul, node, build, node.inputs[2])
     check_sum(build.shape(node.inputs[0]), (*build.shape(node.inputs[2])[:-1], *build.shape(node.inputs[3])[1:]))
     if build.number(node.inputs[4]) == 0:
         return lambda a, x, y: multiply(x, y) * a, node.inputs[1:4]
@@ -52,14 +58,14 @@ def _(op, node, build):
 
 @lower.register(blas.Ger)
 def _(op, node, build):
-    multiply = product(torch.outer, node, build)
+    multiply = product(torch.outer, node, build, node.inputs[2])
     check_sum(build.shape(node.inputs[0]), (*build.shape(node.inputs[2]), *build.shape(node.inputs[3])))
     return lambda z, a, x, y: z + a * multiply(x, y)
 
 
 @lower.register(blas.BatchedDot)
 def _(op, node, build):
-    multiply = product(torch.bmm, node, build)
+    multiply = product(torch.bmm, node, build, node.inputs[0])
     left, right = (var.ndim for var in node.inputs)
     sizes = [build.shape(var)[0] for var in node.inputs]
     if sizes[0] != sizes[1]:

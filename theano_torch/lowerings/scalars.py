@@ -133,12 +133,12 @@ def softplus(x: Tensor) -> Tensor:
 
 
 def ultra_fast_sigmoid(x: Tensor) -> Tensor:
-    """Theano's piecewise approximation of the sigmoid of 2x, scaled to 0...1."""
+    """Theano's piecewise approximation of the sigmoid; NaN counts as minus infinity."""
     half = x.abs() * 0.5
     upper = torch.where(half < 1.7, 1.5 * half / (1 + half),
                         torch.where(half < 3, 0.935409070603099 + 0.0458812946797165 * (half - 1.7),
                                     torch.full_like(half, 0.99505475368673)))
-    return 0.5 * (torch.where(x < 0, -upper, upper) + 1)
+    return 0.5 * (torch.where(x >= 0, upper, -upper) + 1)
 
 
 def gamma(x: Tensor) -> Tensor:
@@ -168,6 +168,16 @@ def gamma_lower(k: Tensor, x: Tensor) -> Tensor:
     return torch.special.gammainc(k, x) * gamma(k)
 
 
+def tri_gamma(x: Tensor) -> Tensor:
+    """The second derivative of the logarithm of the gamma function; infinite at 0 and the negative integers."""
+    return torch.where((x <= 0) & (x == torch.floor(x)), torch.inf, torch.polygamma(1, x))
+
+
+def chi2_survival(x: Tensor, k: Tensor) -> Tensor:
+    """The probability of values above `x` in a chi-squared distribution with `k` degrees of freedom."""
+    return torch.where(k > 0, torch.special.gammaincc(k / 2, torch.clamp(x, min=0) / 2), torch.nan)
+
+
 def erfcinv(x: Tensor) -> Tensor:
     """The inverse of the complementary error function."""
     return torch.special.ndtri(x * 0.5) * -math.sqrt(0.5)
@@ -178,7 +188,7 @@ def scipy_function(name: str) -> Callable[..., Tensor]:
     def run(*args: Tensor) -> Tensor:
         import scipy.special
         result = np.asarray(getattr(scipy.special, name)(*[arg.cpu().numpy() for arg in args]))
-        return torch.from_numpy(result).to(args[0].device)
+        return torch.from_numpy(result).to(args[0].device, args[0].dtype)   # SciPy computes float16 in float32.
     return run
 
 
@@ -236,8 +246,8 @@ FUNCTIONS = {
     xlogx.XlogX: lambda x: torch.special.xlogy(x, x), xlogx.XlogY0: xlogy0,
     special.Erf: torch.erf, special.Erfc: torch.erfc, special.Erfcx: torch.special.erfcx,
     special.Erfinv: torch.erfinv, special.Erfcinv: erfcinv, special.Gamma: gamma, special.GammaLn: torch.lgamma,
-    special.Psi: torch.digamma, special.TriGamma: lambda x: torch.polygamma(1, x),
-    special.Chi2SF: lambda x, k: torch.special.gammaincc(k / 2, x / 2), special.GammaInc: torch.special.gammainc,
+    special.Psi: torch.digamma, special.TriGamma: tri_gamma,
+    special.Chi2SF: chi2_survival, special.GammaInc: torch.special.gammainc,
     special.GammaIncC: torch.special.gammaincc, special.GammaU: gamma_upper, special.GammaL: gamma_lower,
     special.J0: bessel(torch.special.bessel_j0, 'j0'), special.J1: bessel(torch.special.bessel_j1, 'j1'),
     special.I0: in_float64(torch.special.i0), special.I1: in_float64(torch.special.i1),

@@ -1,0 +1,115 @@
+"""The steps of the paper's 1024x1024 networks, as they would run on a GPU: recorded, replayed, and no kernel too many.
+
+On tensors without values, which may have any size; so it is the stand-in that they run on, also where there is a GPU.
+"""
+
+import gc
+from typing import NamedTuple
+
+import theano_torch
+from theano_torch.capture import WARM_UP_CALLS, CapturedProgram
+
+import numpy as np
+import pytest
+import theano
+
+import theano_env
+from nets import updates
+from nets.network import Network
+from tests.standin.engine import a_gpu
+from tests.standin.kernels import Trace
+from tests.standin.transfers import ASYNCHRONOUS, DOWNLOAD
+from training import steps
+from training.schedule import Schedule
+
+pytestmark = pytest.mark.standin
+
+
+class Case(NamedTuple):
+    """A step of D and one of G, and the most that they may cost: what they cost today, so that nobody adds to it."""
+
+    lod: float
+    precision: str
+    minibatch: int
+    kernels: tuple[int, int]        # Of D's and G's steps.
+    gb: tuple[float, float]         # That the kernels read and write.
+    memory_gb: float                # Peak of both, cuDNN's workspaces apart.
+    labels: int = 0
+    loss: str = 'iwass'
+    gdrop: bool = False
+
+
+CASES = {
+    'highest, stable': Case(0.0, 'tf32', 3, (896, 437), (77.4, 31.3), 4.2),
+    'fading, labels, bfloat16': Case(6.5, 'bfloat16', 16, (438, 208), (3.4, 2.7), 0.65, labels=10),
+    'lowest, GDrop, float16': Case(8.0, 'float16', 16, (360, 155), (1.3, 1.2), 0.44, gdrop=True),
+    'LSGAN': Case(7.0, 'tf32', 16, (188, 133), (1.9, 1.9), 0.5, loss='lsgan'),
+}
+
+
+@pytest.fixture
+def gpu():
+    constructors = theano.compile.sharedvalue.shared.constructors
+    before = theano.config.mode, theano.config.floatX, list(constructors)
+    with a_gpu('meta') as stand_in:
+        yield stand_in
+        theano_torch.install('cpu')
+        theano.config.mode, theano.config.floatX, constructors[:] = before
+        gc.collect()
+
+
+def compiled(case, gpu):
+    """The step functions of a case, compiled without fetching a single value from the GPU."""
+    kwargs = {'num_channels': 3, 'resolution': 1024, 'fmap_base': 8192, 'fmap_max': 512, 'label_size': case.labels}
+    G = Network('G', func='networks.G_paper', latent_size=512, **kwargs)
+    D = Network('D', func='networks.D_paper', use_gdrop=case.gdrop, **kwargs)
+    Gs = G.clone(share_nontrainables=True)
+    for net in (G, D):
+        net.toplevel_params['cur_lod'].set_value(np.float32(case.lod))
+    rate = theano.shared(np.float32(1e-3))
+    exponents = [updates.loss_scaling_exponent() if case.precision == 'float16' else None for _ in 'DG']
+    schedule = Schedule(case.lod, int(case.lod), int(np.ceil(case.lod)), 1024 >> int(case.lod), case.minibatch, 1, 1)
+    gpu.reset_notes()
+    functions = steps.compile_training_functions(
+        G, D, Gs, schedule, rate, rate, 0.999, {'type': case.loss}, {'beta1': 0.0, 'beta2': 0.99, 'epsilon': 1e-8},
+        True, False, loss_scaling=exponents)
+    steps.seed_streams(functions)
+    assert not [place for kind, _op, place in gpu.notes if kind == DOWNLOAD]
+    return functions
+
+
+def inputs_of(case):
+    """Arguments of D's and G's function."""
+    resolution = 1024 >> int(case.lod)
+    images = np.zeros((case.minibatch, 3, resolution, resolution), np.uint8)
+    labels, latents = (np.zeros((case.minibatch, size), np.float32) for size in (case.labels, 512))
+    return (images, labels, latents, labels), (latents, labels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CASES)
+def test_steps_of_the_paper(name, gpu):
+    case = CASES[name]
+    theano_env.configure('torch', {'device': 'cuda0', 'floatX': 'float32'}, precision=case.precision)
+    functions = compiled(case, gpu)
+    costs = []
+    for function, inputs in zip((functions.train_d, functions.train_g), inputs_of(case), strict=True):
+        for _ in range(1 + WARM_UP_CALLS):      # Make the program, and warm it up.
+            function(*inputs)
+        gc.collect()
+        gpu.reset_peak()
+        trace = Trace()
+        gpu.observers.append(trace)
+        function(*inputs)       # Records it.
+        gpu.observers.remove(trace)
+        costs.append((len(trace.kernels), sum(kernel.bytes for kernel in trace.kernels) / 1e9, gpu.peak / 2 ** 30))
+        gpu.reset_notes()
+        function(*inputs)
+        (program,), = function.fn.programs.values()
+        assert isinstance(program, CapturedProgram) and program.graph.replays == 2
+        # The host waits for results alone, and its arrays go beside all else.
+        assert {kind for kind, _op, _place in gpu.notes} <= {DOWNLOAD, ASYNCHRONOUS}
+        assert gpu.waits == len(program.outputs[:program.num_returned])
+    kernels, gb, memory = zip(*costs, strict=True)
+    assert all(used <= limit for used, limit in zip((*kernels, *gb), (*case.kernels, *case.gb), strict=True)), costs
+    assert max(memory) <= case.memory_gb

@@ -1,0 +1,284 @@
+"""The source text of a kernel in Triton for a group of elements.
+
+A program of the kernel goes over `rows` pixels; with sums over rows or columns also over all `columns`, the innermost
+dimension. Where there are finer images, a program has each of their pixels in a register of its own, so that averaging
+tiles of pixels and repeating pixels cost nothing.
+"""
+
+import hashlib
+import itertools
+import math
+from typing import NamedTuple
+
+from theano_torch.fuser.elements import POOL, SUM, UPSCALE, Element, Shape
+from theano_torch.fuser.expressions import TYPES, cast
+from theano_torch.fuser.grouping import Group
+from theano_torch.fuser.recording import Operand, Version
+
+FLAT_SIZE = 1024        # Elements of the base that a program goes over.
+TILE_SIZE = 2048        # The same with rows and columns.
+
+HEADER = '''"""Made by theano_torch.fuser."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def kernel({parameters}):
+'''
+
+
+class Sum(NamedTuple):
+    """A sum of a group: each program of the kernel writes a part of it."""
+
+    element: Element
+    kind: str               # 'rows' or 'all'.
+    width: int              # Numbers that a program writes.
+
+
+class Source(NamedTuple):
+    """A kernel's text and what it takes.
+
+    Attributes
+    ----------
+    text : str
+    inputs : list of Operand
+        Any view of each piece of memory that it reads.
+    outputs : list of Operand
+        What it writes, without the sums.
+    sums : list of Sum
+        Come after the outputs.
+    num_programs : int
+    num_warps : int
+    places : dict
+        Index of an output -> indices of inputs whose memory it may take: a program of the kernel has read there all
+        that it writes over, and no other program reads there.
+    """
+
+    text: str
+    inputs: list[Operand]
+    outputs: list[Operand]
+    sums: list[Sum]
+    num_programs: int
+    num_warps: int
+    places: dict[int, list[int]]
+
+    @property
+    def name(self) -> str:
+        """A name for a file, made of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:24]
+
+
+class Writer:
+    """Writes the kernel of `group`; `wanted` are the versions that are needed afterwards."""
+
+    def __init__(self, group: Group, wanted: set[Version]) -> None:
+        self.group, self.space = group, group.space
+        self.sums = [Sum(element, kind, self.width(kind)) for element in group.elements if element.kind == SUM
+                     and (kind := group.sum_kind(element)) != 'columns']
+        self.outputs = [element.output for element in group.elements if element.version in wanted
+                        and element.version not in {summed.element.version for summed in self.sums}]
+        self.inputs: dict[Version, Operand] = {}
+        self.lines: list[str] = []
+        self.registers: dict[tuple[Version, Shape], str] = {}
+        self.loads: dict[tuple[int, str], str] = {}
+        self.names = (f'v{index}' for index in itertools.count())
+        sizes = self.space.base
+        self.columns = sizes[group.order[-1]] if group.is_tiled else 1
+        self.width_of_tile = 1 << (self.columns - 1).bit_length()
+        self.row_axes = group.order[:-1] if group.is_tiled else group.order
+        self.num_rows = math.prod(sizes[axis] for axis in self.row_axes)
+        size = TILE_SIZE // self.width_of_tile if group.is_tiled else FLAT_SIZE // math.prod(self.space.factors)
+        self.rows = max(min(size, 1 << (self.num_rows - 1).bit_length()), 1)
+        self.num_programs = -(-self.num_rows // self.rows)
+
+    def width(self, kind: str) -> int:
+        return self.space.base[self.group.order[-1]] if kind == 'rows' else 1
+
+    def subs(self, level: int) -> list[Shape]:
+        """The pixels of a level that belong to one of the base: offsets by dimension."""
+        if level == 0:
+            return [(0,) * len(self.space.base)]
+        return list(itertools.product(*map(range, self.space.factors)))
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Places in memory.
+
+    def write_indices(self) -> None:
+        """The index along each dimension, and which of the program's places lie inside."""
+        is_tiled = self.group.is_tiled
+        wide = 'tl.program_id(0).to(tl.int64)' if self.is_large() else 'tl.program_id(0)'
+        self.say(f'row = {wide} * {self.rows} + tl.arange(0, {self.rows}){"[:, None]" if is_tiled else ""}')
+        self.say(f'row_inside = row < {self.num_rows}')
+        if is_tiled:
+            self.say(f'd{self.group.order[-1]} = tl.arange(0, {self.width_of_tile})[None, :]')
+            self.say(f'column_inside = d{self.group.order[-1]} < {self.columns}')
+        after = self.num_rows
+        for place, axis in enumerate(self.row_axes):
+            size = self.space.base[axis]
+            after //= size
+            index = 'row' if after == 1 else f'row // {after}'
+            self.say(f'd{axis} = {index}' if place == 0 else f'd{axis} = ({index}) % {size}')
+
+    def is_large(self) -> bool:
+        """Whether indices need 64 bits."""
+        return any(operand.offset + sum(abs(step) * size for step, size in
+                                        zip(operand.strides, operand.shape, strict=True)) >= 1 << 31
+                   for element in self.group.elements for operand in [*element.reads, element.output])
+
+    def place(self, operand: Operand, level: int, sub: Shape) -> tuple[str, str | None]:
+        """(offset of an element in memory, mask of the places inside, or None if there is one place only)"""
+        terms, used = [], set()
+        offset = operand.offset
+        for axis, step in enumerate(operand.strides):
+            if not step or operand.shape[axis] == 1:
+                continue
+            factor = self.space.factors[axis] if level else 1
+            offset += step * sub[axis] if level else 0
+            if self.space.base[axis] > 1:
+                terms.append(f'd{axis} * {step * factor}')
+                used.add(axis)
+        is_in_columns = self.group.is_tiled and self.group.order[-1] in used
+        masks = (['row_inside'] if used - ({self.group.order[-1]} if self.group.is_tiled else set()) else []) + \
+            (['column_inside'] if is_in_columns else [])
+        return ' + '.join([*terms, str(offset)]), ' & '.join(masks) or None
+
+    def load(self, operand: Operand, level: int, sub: Shape) -> str:
+        """The name of a register with an element of `operand`."""
+        first = self.inputs.setdefault(operand.version, operand)
+        number = list(self.inputs).index(operand.version)
+        place, mask = self.place(operand, level, sub)
+        if (number, place) not in self.loads:
+            name = next(self.names)
+            rest = '' if mask is None else f', {mask}, other=0'
+            self.say(f'{name} = tl.load(i{number} + ({place}){rest})')
+            if first.dtype.is_floating_point is False and TYPES[first.dtype] == 'tl.int1':
+                self.say(f'{name} = {name} != 0')
+            self.loads[number, place] = name
+        return self.loads[number, place]
+
+    def register(self, operand: Operand, level: int, sub: Shape) -> str:
+        """The name of a register with an element of `operand`, which the group has made or loads."""
+        for key in ((operand.version, sub), (operand.version, self.subs(0)[0])):
+            if key in self.registers:
+                return self.registers[key]
+        return self.load(operand, level, sub)
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Elements.
+
+    def say(self, line: str) -> None:
+        self.lines.append('    ' + line)
+
+    def write_element(self, element: Element) -> None:
+        """Compute an element, in all pixels that belong to one of the base."""
+        if element.kind == SUM:
+            self.write_sum(element)
+            return
+        level = self.space.level(element.output.shape)
+        if element.kind == POOL:
+            self.write_pool(element)
+            return
+        for sub in self.subs(level):
+            if element.kind == UPSCALE:
+                name = self.register(element.reads[0], 0, self.subs(0)[0])
+                self.registers[element.version, sub] = cast(name, element.reads[0].dtype, element.output.dtype)
+                continue
+            names = [self.register(value, level, sub) if isinstance(value, Operand) else ''
+                     for value in element.operands]
+            name = next(self.names)
+            self.say(f'{name} = {element.expression.source(names, element.operands)}')
+            self.registers[element.version, sub] = name
+
+    def write_pool(self, element: Element) -> None:
+        names = [f'{self.register(element.reads[0], 1, sub)}.to(tl.float32)' for sub in self.subs(1)]
+        name = next(self.names)
+        self.say(f'{name} = (({" + ".join(names)}) * {1 / len(names)!r}).to({TYPES[element.output.dtype]})')
+        self.registers[element.version, self.subs(0)[0]] = name
+
+    def write_sum(self, element: Element) -> None:
+        """A sum over columns becomes a register; a part of any other one is stored."""
+        level = self.space.level(element.shape)
+        kind = self.group.sum_kind(element)
+        inside = 'row_inside & column_inside' if self.group.is_tiled else 'row_inside'
+        if kind == 'columns':
+            for sub in self.subs(level):
+                name = next(self.names)
+                self.say(f'{name} = tl.where({inside}, {self.summand(element, level, sub)}, 0)')
+                self.say(f'{name} = tl.sum({name}, 1)[:, None].to({TYPES[element.output.dtype]})')
+                self.registers[element.version, sub] = name
+            return
+        name = next(self.names)
+        parts = [self.summand(element, level, sub) for sub in self.subs(level)]
+        self.say(f'{name} = tl.where({inside}, {" + ".join(parts)}, 0)')
+        number = len(self.outputs) + [summed.element for summed in self.sums].index(element)
+        if kind == 'rows':
+            place = f'tl.program_id(0) * {self.columns} + tl.arange(0, {self.width_of_tile})'
+            self.say(f'tl.store(o{number} + {place}, tl.sum({name}, 0), '
+                     f'tl.arange(0, {self.width_of_tile}) < {self.columns})')
+        else:
+            total = f'tl.sum(tl.sum({name}, 1), 0)' if self.group.is_tiled else f'tl.sum({name}, 0)'
+            self.say(f'tl.store(o{number} + tl.program_id(0), {total})')
+
+    def summand(self, element: Element, level: int, sub: Shape) -> str:
+        return f'{self.register(element.reads[0], level, sub)}.to({TYPES[element.expression.compute]})'
+
+    def write_stores(self) -> None:
+        for number, output in enumerate(self.outputs):
+            level = self.space.level(output.shape)
+            for sub in self.subs(level):
+                place, mask = self.place(output, level, sub)
+                # Of many places with the same value one writes it.
+                repeated = [f'(d{axis} == 0)' for axis in self.group.order
+                            if self.space.base[axis] > 1 and (output.shape[axis] == 1 or not output.strides[axis])]
+                masks = [f'({mask})'] * (mask is not None) + repeated
+                value = self.registers.get((output.version, sub)) or self.registers[output.version, self.subs(0)[0]]
+                if TYPES[output.dtype] == 'tl.int1':
+                    value = f'{value}.to(tl.int8)'
+                shape = 'row * 0' if not self.group.is_tiled else f'row * 0 + d{self.group.order[-1]} * 0'
+                spread = bool(repeated) or mask is None
+                self.say(f'tl.store(o{number} + ({place}{" + " + shape if spread else ""}), {value}, '
+                         f'{" & ".join(masks) or "row_inside"})')
+
+    def places(self) -> dict[int, list[int]]:
+        """See `Source`."""
+        made = self.group.made
+        found: dict[int, list[int]] = {}
+        for number, output in enumerate(self.outputs):
+            sources = self.sources_of(made[output.version])
+            for index, version in enumerate(self.inputs):
+                reads = [operand for element in self.group.elements for operand in element.reads
+                         if operand.version == version]
+                if version in sources and all(operand[1:] == output[1:] for operand in reads):
+                    found.setdefault(number, []).append(index)
+        return found
+
+    def sources_of(self, element: Element) -> set[Version]:
+        """What an element is computed with, inside and outside of the group."""
+        made, found, pending = self.group.made, set(), [element]
+        while pending:
+            for operand in pending.pop().reads:
+                if operand.version not in found:
+                    found.add(operand.version)
+                    if operand.version in made:
+                        pending.append(made[operand.version])
+        return found
+
+    def source(self) -> Source:
+        """The whole kernel."""
+        self.write_indices()
+        for element in self.group.elements:
+            self.write_element(element)
+        self.write_stores()
+        parameters = [f'i{n}' for n in range(len(self.inputs))] + \
+            [f'o{n}' for n in range(len(self.outputs) + len(self.sums))]
+        text = HEADER.format(parameters=', '.join(parameters)) + '\n'.join(self.lines) + '\n'
+        return Source(text, list(self.inputs.values()), self.outputs, self.sums, self.num_programs, 4,
+                      self.places())
+
+
+def source_of(group: Group, wanted: set[Version]) -> Source:
+    """The kernel of a group; `wanted` are the versions that are needed afterwards."""
+    return Writer(group, wanted).source()
+
