@@ -62,14 +62,17 @@ KINDS = {'test_value': kinds.VALUE, 'test_graph': kinds.REWRITES, 'test_crash': 
          'test_pairs_1': kinds.VALUE, 'test_parts': kinds.VALUE}
 
 
+@pytest.mark.timeout(900)       # On a busy machine.
 @pytest.mark.parametrize('file', FILES)
 def test_what_fails_is_in_the_list(file, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr('sys.argv', ['theano_suite.py', file, '--engines', 'torch', '--out', str(tmp_path)])
+    monkeypatch.setattr('sys.argv', ['theano_suite.py', file, '--engines', 'torch', '--out', str(tmp_path),
+                                     '--test-seconds', '400', '--file-seconds', '800'])
     assert theano_suite.main() == 0, capsys.readouterr().out
     words = capsys.readouterr().out.splitlines()[-1].split()
     assert words[1:2] == ['tests:'] and int(words[0]) > 3 and int(words[2]) >= 0.8 * int(words[0])
 
 
+@pytest.mark.timeout(900)
 def test_groups_go_on_after_crashes(tmp_path, monkeypatch):
     folder = tmp_path / 'demo'
     folder.mkdir()
