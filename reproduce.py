@@ -21,10 +21,11 @@ import functools
 import multiprocessing
 import os
 import pathlib
+import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -192,6 +193,20 @@ def outcome(part: Part, make: Callable[[], None]) -> str | None:
     return None
 
 
+@contextlib.contextmanager
+def stopping_all() -> Iterator[None]:
+    """Inside, SIGTERM stops the processes of the parts, too: they save their states first."""
+    def stop(signum: int, _frame: Any) -> None:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise Stopped('stopped by SIGTERM', signum)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def make_all(parts: list[Part], place: Place, workers: int) -> list[str]:
     """Make parts, several at a time with one thread each; return what failed."""
     parts = [part for part in parts if campaign.progress_of(part, place.out_dir) != 'done']
@@ -203,7 +218,7 @@ def make_all(parts: list[Part], place: Place, workers: int) -> list[str]:
         return failures
     os.environ['OMP_NUM_THREADS'] = '1'     # For the processes that are about to start.
     context = multiprocessing.get_context('spawn')
-    with concurrent.futures.ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
+    with stopping_all(), concurrent.futures.ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
         futures = {pool.submit(make_in_background, part, place): part for part in parts}
         try:
             for future in tqdm(concurrent.futures.as_completed(futures), total=len(futures), unit='run'):

@@ -36,9 +36,11 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
             raise UserError(f'{args.h5_path}: has {dataset.shape[0]} colour channels and {dataset.label_size} '
                             'classes; needs one channel and labels')
         images, labels = dataset.get_images(np.arange(dataset.num_images))
-    network, accuracy = classifier.train_classifier(images, labels, args.epochs, random_seed=args.seed)
+    network, confusion = classifier.train_classifier(images, labels, args.epochs, random_seed=args.seed)
+    accuracy = float(np.trace(confusion) / np.sum(confusion))
     classifier.save_classifier(network, args.output, accuracy=accuracy, num_images=len(images))
     print(f'{args.output}: reads {100 * accuracy:.2f} % of unseen digits correctly')
+    print(classifier.confusion_table(confusion))
 
 
 def main(argv: list[str] | None = None) -> int:

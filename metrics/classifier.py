@@ -39,7 +39,7 @@ CLASSIFY_IMAGES = 256   # Read at a time.
 @checked
 def train_classifier(images: np.ndarray, labels: np.ndarray, num_epochs: PositiveInt = 4,
                      learning_rate: Positive = 0.002, random_seed: Seed = 1000,
-                     show_progress: bool = True) -> tuple[Network, float]:
+                     show_progress: bool = True) -> tuple[Network, np.ndarray]:
     """Train :func:`networks.mnist_classifier`.
 
     Every image is moved by up to an eighth of its size at random, as generated digits are not centred like real ones.
@@ -58,8 +58,9 @@ def train_classifier(images: np.ndarray, labels: np.ndarray, num_epochs: Positiv
 
     Returns
     -------
-    (Network, float)
-        The classifier and its accuracy on a fifth of the images that it was not trained on.
+    (Network, int array of shape (classes, classes))
+        The classifier and its confusion matrix on a fifth of the images, on which it was not trained: how many images
+        of each class (rows) it read as each class (columns).
     """
     random = np.random.RandomState(random_seed)
     lasagne.random.set_rng(random)
@@ -84,7 +85,19 @@ def train_classifier(images: np.ndarray, labels: np.ndarray, num_epochs: Positiv
             step(_moved(images[rows], margin, random), labels[rows].astype(np.float32))
             bar.update()
     read = classify(network, images[test])
-    return network, float(np.mean(read == np.argmax(labels[test], axis=1)))
+    confusion = np.zeros((labels.shape[1], labels.shape[1]), np.int64)
+    np.add.at(confusion, (np.argmax(labels[test], axis=1), read), 1)
+    return network, confusion
+
+
+def confusion_table(confusion: np.ndarray) -> str:
+    """A confusion matrix as lines of text, with '.' in the place of 0."""
+    size = len(confusion)
+    width = max(len(str(confusion.max())), len(str(size - 1))) + 1
+    lines = ['read as' + ''.join(f'{column:{width}d}' for column in range(size))]
+    lines += [f'{row:7d}' + ''.join(f'{count or ".":>{width}}' for count in counts)
+              for row, counts in enumerate(confusion)]
+    return '\n'.join(lines)
 
 
 def _training_step(network):

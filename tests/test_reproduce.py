@@ -1,7 +1,10 @@
 """reproduce.py: the parts of a target, made once and gone on with, and drawn; a report whose words stay."""
 
 import json
+import multiprocessing
 import os
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from data.dataset import Dataset
 from paper import campaign, small_scale, studies
 from paper.campaign import Part, Place
 from training.options import check_arguments, check_options
+from training.stopping import Stopped
 
 
 @pytest.mark.parametrize('target', sorted(studies.TARGETS))
@@ -185,3 +189,15 @@ def test_report(runs, tmp_path):
     (report_dir / 'README.md').write_text(text.replace('## Every row', 'Our words.\n\n## Every row'))
     small_scale.write(['growing', 'ablation'], *runs, report_dir)
     assert (report_dir / 'README.md').read_text() == text.replace('## Every row', 'Our words.\n\n## Every row')
+
+
+def test_sigterm_reaches_the_processes_of_all_parts():
+    child = multiprocessing.get_context('spawn').Process(target=time.sleep, args=(60,))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match='SIGTERM'), reproduce.stopping_all():
+        child.start()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    child.join(30)
+    assert child.exitcode == -signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -30,7 +30,11 @@ def digits_path(tmp_path_factory):
 def test_command_trains_to_95_percent_on_unseen_digits(digits_path, tmp_path, capsys):
     output = tmp_path / 'classifier.npz'
     assert train_classifier.main([str(digits_path), str(output), '--epochs', '1', '--engine', 'torch']) == 0
-    assert 'of unseen digits correctly' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert 'of unseen digits correctly' in printed
+    rows = [line.replace('.', '0').split() for line in printed.splitlines()[-10:]]
+    assert [row[0] for row in rows] == list('0123456789')
+    assert sum(int(count) for row in rows for count in row[1:]) == 1797 // 5
     with np.load(output) as arrays:
         meta = json.loads(str(arrays['meta']))
     assert 0.95 < meta['accuracy'] <= 1

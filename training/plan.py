@@ -31,10 +31,10 @@ from training.schedule import training_schedule
 
 D_STEP_FORWARDS = 13        # A D step of WGAN-GP in forward passes of D: four evaluations and their derivatives...
 G_STEP_FORWARDS = 5         # ...and a G step, in which G costs about as much as D.
-# On a GPU, of a D and a G step; benchmarks/gpu_model.py counts them.
-MOVES = 13, 7               # How often they read or write each activation of both networks...
-WEIGHT_MOVES = 16, 11       # ...and each weight.
-LAUNCHES = 20, 11           # Kernels for each layer with weights.
+# On a GPU, of a D and a G step in tf32; benchmarks/gpu_model.py counts them.
+MOVES = 11, 4.5             # How often they read or write each activation of both networks...
+WEIGHT_MOVES = 13, 8        # ...and each weight.
+LAUNCHES = 14, 6.5          # Kernels for each layer with weights.
 LAUNCH_SECONDS = 2e-6       # Least time of a kernel inside of a CUDA graph.
 SHARE_OF_PEAK = 0.6         # Of the matrix product's speed that training steps reach; benchmarks/README.md.
 VALUES_PER_ACTIVATION = 3.0     # Float32 values that a D step holds at its peak for each of D's activations; measured.

@@ -185,7 +185,7 @@ def test_on_a_gpu_bytes_and_launches_take_time_too(built):
         speed._replace(flops=np.inf, bandwidth=np.inf))]
     assert min(seconds) > 0 and plan.estimate(phase, G, D, 1, speed).seconds_per_kimg == pytest.approx(sum(seconds))
     # What benchmarks/gpu_model.py counts for this step, within a half and twice.
-    assert 0.5 < plan.step_traffic(phase, G, D, 1) / 143e9 < 2 and 0.5 < plan.step_launches(phase, G, D, 1) / 2034 < 2
+    assert 0.5 < plan.step_traffic(phase, G, D, 1) / 109e9 < 2 and 0.5 < plan.step_launches(phase, G, D, 1) / 1333 < 2
     assert plan.estimate(phase, G, D, 4, speed).seconds_per_kimg < 0.8 * sum(seconds)
 
 
