@@ -182,17 +182,19 @@ class Report:
         self.ours = merged(groups, engines[:1])
         theirs = merged(groups, engines[1:])
         self.known = {test: kinds.find_known(test, entries) for test in self.ours}
-        self.alone = [test for test, result in self.ours.items() if result['outcome'] == 'failed' and (
-            self.is_listed_as(test, kinds.EVERYWHERE) is False if len(engines) == 1 else
-            test in theirs and theirs[test]['outcome'] == 'passed')]
-        self.unlisted = [test for test in self.alone
-                         if self.known[test] is None or self.is_listed_as(test, kinds.EVERYWHERE)]
-        used = {self.known[test] for test, result in self.ours.items() if result['outcome'] == 'failed'}
+        failed = [test for test, result in self.ours.items() if result['outcome'] == 'failed']
+        if len(engines) == 1:
+            self.alone = [test for test in failed if not self.is_everywhere(test)]
+        else:
+            self.alone = [test for test in failed if test in theirs and theirs[test]['outcome'] == 'passed']
+        self.unlisted = [test for test in self.alone if self.known[test] is None or self.is_everywhere(test)]
+        used = {self.known[test] for test in failed}
         self.unused = [entry for entry in dict.fromkeys(self.known.values()) if entry not in used and entry is not None]
 
-    def is_listed_as(self, test: str, kind: str) -> bool:
+    def is_everywhere(self, test: str) -> bool:
+        """Whether the list says that `test` fails on Theano's own engines, too."""
         entry = self.known[test]
-        return entry is not None and entry.kind == kind
+        return entry is not None and entry.kind == kinds.EVERYWHERE
 
     def kind(self, test: str) -> str:
         entry = self.known[test]
