@@ -130,7 +130,8 @@ class Group:
         """The test that has begun and has no result."""
         if not self.results_path.exists():
             return None
-        last = json.loads(self.results_path.read_text(encoding='utf-8').splitlines()[-1])
+        lines = self.results_path.read_text(encoding='utf-8').splitlines()
+        last = json.loads(lines[-1]) if lines else {'outcome': 'none'}
         return last['id'] if last['outcome'] == 'started' else None
 
     def note_end(self, test: str, reason: str) -> None:
