@@ -11,7 +11,7 @@ from nets.network import Network
 from training import steps
 from training.schedule import Schedule
 
-CALLS = 6       # Three of them before the steps are recorded.
+CALLS = 5       # Three of them before the steps are recorded, one replayed.
 STEP = {'beta1': 0.0, 'beta2': 0.99, 'epsilon': 1e-8}
 
 

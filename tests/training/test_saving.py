@@ -89,6 +89,16 @@ def stop_with(signum, disk, networks=lambda: None):
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if os.name != 'nt' else [])]
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """nohup and shells have some of them ignored, and then they stop nothing."""
+    before = {signum: signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+              for signum in SIGNALS}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
 @pytest.mark.parametrize('signum', SIGNALS)
 def test_a_signal_waits_for_a_disk_that_is_full(signum, capsys):
     disk = FullDisk(2)
