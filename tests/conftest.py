@@ -29,6 +29,14 @@ if importlib.util.find_spec('theano'):
         flags.setenv('THEANO_FLAGS', 'compile.wait=1,compile.timeout=120', prepend=',')
         import theano_env
 
+# Triton's own functions are for its interpreter or for GPUs, as it was when Triton was imported; torch may import it.
+if importlib.util.find_spec('torch') and importlib.util.find_spec('triton'):
+    import torch
+    if not torch.cuda.is_available():
+        with pytest.MonkeyPatch.context() as flags:
+            flags.setenv('TRITON_INTERPRET', '1')
+            import triton  # noqa: F401
+
 # Theano's graphs are many small objects: a seventh of the tests' time would go into looking for cycles among them.
 gc.set_threshold(20000, 20, 20)
 
