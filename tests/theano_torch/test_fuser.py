@@ -9,7 +9,7 @@ import sys
 
 import theano_torch
 from theano_torch.fuser.kernels import loaded
-from theano_torch.fuser.program import CallStep, FusedProgram, KernelStep, fused
+from theano_torch.fuser.program import CallStep, FusedProgram, KernelStep
 from theano_torch.fuser.recording import CannotFuse, Recorder
 
 import numpy as np
@@ -54,6 +54,13 @@ def check(tmp_path):
                     torch.testing.assert_close(mine, other, rtol=0, atol=tolerance * scale, equal_nan=True)
         return ours
     return check
+
+
+def fused(program, inputs, folder):
+    """Call a program; (its results, what does the same with fewer kernels)"""
+    with Recorder(inputs) as recorder:
+        results = program(inputs)
+    return results, FusedProgram(recorder, results, str(folder))
 
 
 def copy(tensor):
@@ -375,12 +382,10 @@ def test_compiles_for_gpus(tmp_path):
         return [norm, F.avg_pool2d(norm, 2), back.bfloat16(), back.sum([0, 2, 3]), back.sum(),
                 torch.where(y > 0, y, 1 - y)]
     inputs = [images(2, 16, 8, 8, dtype=torch.bfloat16), torch.randn(16), images(2, 16, 4, 4)]
-    with torch.inference_mode(), Recorder(inputs) as recorder:
-        results = program(inputs)
-    kernel, = kernels_of(FusedProgram(recorder, results, str(tmp_path)))
+    with torch.inference_mode():
+        kernel, = kernels_of(fused(program, inputs, tmp_path)[1])
     source = kernel.kernel.source
-    types = [POINTERS[operand.dtype] for operand in [*source.inputs, *source.outputs]] + \
-        [POINTERS[summed.element.expression.compute] for summed in source.sums]
+    types = [POINTERS[dtype] for dtype in source.types]
     # The interpreter has changed Triton in this process.
     environment = {**os.environ, 'TRITON_CACHE_DIR': str(tmp_path), 'PYTHONPATH': str(ROOT)}
     del environment['TRITON_INTERPRET']

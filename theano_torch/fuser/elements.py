@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from theano_torch.fuser.expressions import TYPES, Expression, expression_of
+from theano_torch.fuser.expressions import TYPES, Expression, computing, expression_of
 from theano_torch.fuser.recording import Call, Operand, Version
 
 import torch
@@ -151,10 +151,11 @@ def sum_of(index: int, call: Call, output: Operand) -> Element | None:
     if len(output.shape) == ndim:
         kept = list(range(ndim))
     result = broadcast(spread(output, kept, ndim), output.shape if len(output.shape) == ndim else (1,) * ndim)
-    compute = torch.float32 if output.dtype in (torch.float16, torch.bfloat16) else output.dtype
     summed = frozenset(axis for axis in axes if operand.shape[axis] > 1)
-    return Element(index, SUM, [broadcast(operand, operand.shape)], result, plain(output, compute), operand.shape,
-                   summed) if summed else None
+    if not summed:
+        return None
+    return Element(index, SUM, [broadcast(operand, operand.shape)], result, plain(output, computing(output.dtype)),
+                   operand.shape, summed)
 
 
 def resampling(index: int, call: Call, output: Operand) -> Element | None:

@@ -96,8 +96,7 @@ ARITHMETIC: dict[Any, Callable] = {
     aten.square: lambda x, dtype: f'({x}) * ({x})', aten.relu: lambda x, dtype: clamped(x, dtype, 0),
     aten.abs: lambda x, dtype: f'tl.abs({x})', aten.leaky_relu: leaky, aten.leaky_relu_backward: leaky_gradient,
     aten.maximum: lambda x, y, dtype: largest(x, y, '>'), aten.minimum: lambda x, y, dtype: largest(x, y, '<'),
-    aten.clamp: clamped, aten._to_copy: lambda x, dtype, **options: x, aten.clone: lambda x, dtype, **options: x,
-    aten.contiguous: lambda x, dtype, **options: x,
+    aten.clamp: clamped,
 }
 OF_FLOATS: dict[Any, Callable] = {
     aten.div: lambda x, y, dtype: divided(x, y, dtype), aten.sqrt: root,
@@ -182,6 +181,8 @@ def expression_of(call: Any) -> Expression | None:
             return None
         return Expression(operands[:1], dtype, computing(dtype),
                           lambda names: str(power(names[0], exponent, computing(dtype))))
+    if op in (aten._to_copy, aten.clone):
+        return conversion(call, dtype)
     return arithmetic(op, call, dtype)
 
 
@@ -189,25 +190,26 @@ def is_value(argument: Any) -> bool:
     return isinstance(argument, Operand | int | float)
 
 
+def conversion(call: Any, dtype: torch.dtype) -> Expression | None:
+    """The expression of a copy, perhaps to another type, where Triton converts as PyTorch does."""
+    is_plain = set(call.options) <= {'dtype', 'memory_format', 'layout', 'device', 'non_blocking'}
+    is_moved = call.options.get('device') is not None and torch.device(call.options['device']).type == 'cpu'
+    source = call.reads[0].dtype
+    if not is_plain or is_moved or dtype == torch.bool and source != torch.bool or \
+            source.is_floating_point and not dtype.is_floating_point:
+        return None
+    return Expression(list(call.arguments[:1]), dtype, dtype, lambda names: names[0], is_conversion=True)
+
+
 def arithmetic(op: Any, call: Any, dtype: torch.dtype) -> Expression | None:
     """The expression of an op of `ARITHMETIC` or `OF_FLOATS`."""
     function = ARITHMETIC.get(op)
     if function is None and dtype.is_floating_point and 'rounding_mode' not in call.options:
         function = OF_FLOATS.get(op)
-    if function is None or dtype == torch.bool and op not in (aten._to_copy, aten.clone):
+    if function is None or dtype == torch.bool:
         return None
-    if op in (aten._to_copy, aten.clone):
-        is_plain = set(call.options) <= {'dtype', 'memory_format', 'layout', 'device', 'non_blocking'}
-        is_moved = call.options.get('device') is not None and torch.device(call.options['device']).type == 'cpu'
-        source = call.reads[0].dtype
-        if not is_plain or is_moved or dtype == torch.bool and source != torch.bool or \
-                source.is_floating_point and not dtype.is_floating_point:
-            return None
-        return Expression(list(call.arguments[:1]), dtype, dtype, lambda names: names[0], is_conversion=True)
     compute = computing(dtype)
-    num_operands = {aten.leaky_relu: 1, aten.clamp: 1, aten.leaky_relu_backward: 2}.get(op)
-    if num_operands is None:
-        num_operands = len(call.arguments)
+    num_operands = {aten.leaky_relu: 1, aten.clamp: 1, aten.leaky_relu_backward: 2}.get(op, len(call.arguments))
     operands, rest = list(call.arguments[:num_operands]), call.arguments[num_operands:]
     if not all(map(is_value, operands)) or not all(value is None or isinstance(value, int | float) for value in rest):
         return None

@@ -20,6 +20,9 @@ from theano_torch.fuser.source import Source
 
 import torch
 
+# Of Triton's compiler. A product and a sum are rounded each, as in PyTorch's kernels.
+OPTIONS = {'num_warps': 4, 'enable_fp_fusion': False}
+
 LIBRARY = torch.library.Library('theano_torch', 'DEF')
 LIBRARY.define('launch(int number, Tensor[] inputs, Tensor(a!)[] outputs) -> ()')
 LIBRARY.define('prepare(int number, Tensor like) -> ()')
@@ -57,7 +60,7 @@ class Kernel:
 
     def launch(self, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]) -> None:
         """Run on tensors that begin where their memory begins."""
-        self.function[self.source.num_programs,](*inputs, *outputs, **self.options)
+        self.function[self.source.num_programs,](*inputs, *outputs, **OPTIONS)
 
     def compile(self) -> None:
         """Compile for the current device.
@@ -68,18 +71,11 @@ class Kernel:
             Triton cannot.
         """
         source = self.source
-        types = [operand.dtype for operand in [*source.inputs, *source.outputs]] + \
-            [summed.element.expression.compute for summed in source.sums]
         try:
-            self.function.warmup(*types, grid=(source.num_programs,), **self.options)
+            self.function.warmup(*source.types, grid=(source.num_programs,), **OPTIONS)
         except Exception as error:      # Of Triton, a C compiler, the driver or a full disk.
             first = next(iter(str(error).splitlines()), '')
             raise CannotFuse(f'Triton cannot compile a kernel: {type(error).__name__}: {first}') from error
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Of Triton's compiler. A product and a sum are rounded each, as in PyTorch's kernels."""
-        return {'num_warps': self.source.num_warps, 'enable_fp_fusion': False}
 
 
 @functools.lru_cache(maxsize=4096)

@@ -1,6 +1,6 @@
 """Run the calls of a program, with kernels of ours in the place of those that they can do."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from theano_torch.fuser.elements import element_of
@@ -148,8 +148,7 @@ class FusedProgram:
     def __init__(self, recorder: Recorder, results: Sequence, folder: str) -> None:
         if recorder.problem is not None:
             raise CannotFuse(recorder.problem)
-        self.results = recorder.described(list(results))
-        calls, self.results = without_repetitions(recorder.calls, self.results)
+        calls, self.results = without_repetitions(recorder.calls, recorder.described(list(results)))
         before = dependencies(calls)
         elements = [element_of(index, call, recorder.sizes) for index, call in enumerate(calls)]
         grouping = Grouping(before, elements)
@@ -236,16 +235,3 @@ def without_repetitions(calls: Sequence[Call], results: Any) -> tuple[list[Call]
                 continue
         kept.append(call)
     return kept, mapped(results, Operand, replaced)
-
-
-def fused(program: Callable, inputs: Sequence, folder: str) -> tuple[list, Callable]:
-    """Call `program` and return (its results, what does the same with fewer kernels).
-
-    Raises
-    ------
-    CannotFuse
-    """
-    with Recorder(inputs) as recorder:
-        results = program(inputs)
-    return results, FusedProgram(recorder, results, folder)
-

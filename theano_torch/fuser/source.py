@@ -15,6 +15,8 @@ from theano_torch.fuser.expressions import TYPES, cast
 from theano_torch.fuser.grouping import Group
 from theano_torch.fuser.recording import Operand, Version
 
+import torch
+
 FLAT_SIZE = 1024        # Elements of the base that a program goes over.
 TILE_SIZE = 2048        # The same with rows and columns.
 
@@ -50,7 +52,6 @@ class Source(NamedTuple):
     sums : list of Sum
         Come after the outputs.
     num_programs : int
-    num_warps : int
     places : dict
         Index of an output -> indices of inputs whose memory it may take: a program of the kernel has read there all
         that it writes over, and no other program reads there.
@@ -61,8 +62,13 @@ class Source(NamedTuple):
     outputs: list[Operand]
     sums: list[Sum]
     num_programs: int
-    num_warps: int
     places: dict[int, list[int]]
+
+    @property
+    def types(self) -> list[torch.dtype]:
+        """Of the tensors that the kernel takes, in its order."""
+        return [operand.dtype for operand in [*self.inputs, *self.outputs]] + \
+            [summed.element.expression.compute for summed in self.sums]
 
     @property
     def name(self) -> str:
@@ -153,7 +159,7 @@ class Writer:
             name = next(self.names)
             rest = '' if mask is None else f', {mask}, other=0'
             self.say(f'{name} = tl.load(i{number} + ({place}){rest})')
-            if first.dtype.is_floating_point is False and TYPES[first.dtype] == 'tl.int1':
+            if first.dtype == torch.bool:
                 self.say(f'{name} = {name} != 0')
             self.loads[number, place] = name
         return self.loads[number, place]
@@ -234,7 +240,7 @@ class Writer:
                             if self.space.base[axis] > 1 and (output.shape[axis] == 1 or not output.strides[axis])]
                 masks = [f'({mask})'] * (mask is not None) + repeated
                 value = self.registers.get((output.version, sub)) or self.registers[output.version, self.subs(0)[0]]
-                if TYPES[output.dtype] == 'tl.int1':
+                if output.dtype == torch.bool:
                     value = f'{value}.to(tl.int8)'
                 shape = 'row * 0' if not self.group.is_tiled else f'row * 0 + d{self.group.order[-1]} * 0'
                 spread = bool(repeated) or mask is None
@@ -274,8 +280,7 @@ class Writer:
         parameters = [f'i{n}' for n in range(len(self.inputs))] + \
             [f'o{n}' for n in range(len(self.outputs) + len(self.sums))]
         text = HEADER.format(parameters=', '.join(parameters)) + '\n'.join(self.lines) + '\n'
-        return Source(text, list(self.inputs.values()), self.outputs, self.sums, self.num_programs, 4,
-                      self.places())
+        return Source(text, list(self.inputs.values()), self.outputs, self.sums, self.num_programs, self.places())
 
 
 def source_of(group: Group, wanted: set[Version]) -> Source:
