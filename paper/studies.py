@@ -123,8 +123,8 @@ def ablation(config: ModuleType) -> dict[str, dict]:
 
 def colour(config: ModuleType) -> dict[str, dict]:
     """Rows of Table 1 at 32x32, on pictures with coarse and fine structure."""
-    return table1_rows(config, COLOUR, {**NETWORKS, 'fmap_base': 256}, total_kimg=64, lod_training_kimg=5,
-                       lod_transition_kimg=5)
+    return table1_rows(config, COLOUR, {**NETWORKS, 'fmap_base': 256}, total_kimg=40, lod_training_kimg=3,
+                       lod_transition_kimg=3)
 
 
 def modes(config: ModuleType) -> dict[str, dict]:
