@@ -41,6 +41,8 @@ class Part(NamedTuple):
         Evaluate all network snapshots, not only the last.
     num_images : int or None
         Generated for a metric; None: as many as in the paper.
+    precision : str or None
+        Of the training, see `theano_env.configure`; None: as chosen in :class:`Place`.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Part(NamedTuple):
     metrics: tuple[str, ...] = ()
     all_snapshots: bool = False
     num_images: int | None = None
+    precision: str | None = None
 
     @property
     def total_kimg(self) -> float:
@@ -169,7 +172,7 @@ def make_part(part: Part, place: Place, train_gan: Callable) -> None:
             if unfinished:
                 chosen = {**chosen, 'train': {**chosen['train'], 'resume_run_id': unfinished}}
             experiment.run_experiment(chosen, place.data_dir, result_dir, place.engine, place.theano_flags,
-                                      precision=place.precision, train_gan=train_gan)
+                                      precision=part.precision or place.precision, train_gan=train_gan)
         run_dir = finished_run(part, place.out_dir)
         if run_dir and part.metrics:
             theano_env.configure(place.engine, place.theano_flags, precision=place.precision)

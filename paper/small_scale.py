@@ -15,6 +15,7 @@ from common.files import atomic_write
 from metrics.floor import NOISE, REALS
 from paper.campaign import Part
 from paper.output import markdown_lines, mean_and_deviation, new_figure, text_of
+from paper.signals import signals_of_run
 from paper.studies import STUDIES
 from runs.page import find_phases
 from runs.records import REALS_NAME, are_finite, read_entries, read_results, read_stats
@@ -207,8 +208,9 @@ TABLE1_CLAIMS = (       # (claim, the better row, the worse one); Table 1 of the
 )
 
 
-def rows_of_table1(parts: list[Part], run_dirs: RunDirs, report_dir: str, picture: str) -> str:
-    """Table 1: mean and deviation over the seeds, row by row, and the paper's claims tested."""
+def table_of_rows(parts: list[Part], run_dirs: RunDirs, report_dir: str, picture: str, title: str = 'row of Table 1',
+                  claims: Sequence[tuple[str, str, str]] = TABLE1_CLAIMS) -> str:
+    """Distances and similarities: mean and deviation over the seeds, row by row, and claims on pairs of rows tested."""
     names = list(dict.fromkeys(part.name for part in parts))
     distances: dict[str, list[list[float]]] = {}
     similarities: dict[str, list[float]] = {}
@@ -239,16 +241,42 @@ def rows_of_table1(parts: list[Part], run_dirs: RunDirs, report_dir: str, pictur
     axes.set_ylabel('SWD x 1000, average')
     axes.tick_params(axis='x', labelrotation=25)
     save(figure, os.path.join(report_dir, picture))
-    return '\n'.join([table(['row of Table 1', 'runs', *levels, 'MS-SSIM'], rows),
-                      comparison_table(averages, TABLE1_CLAIMS, 1, lower_is_better=True), f'![]({picture})\n'])
+    return '\n'.join([table([title, 'runs', *levels, 'MS-SSIM'], rows),
+                      comparison_table(averages, claims, 1, lower_is_better=True), f'![]({picture})\n'])
 
 
 def ablation(parts: list[Part], run_dirs: RunDirs, report_dir: str) -> str:
-    return rows_of_table1(parts, run_dirs, report_dir, 'small-scale-ablation.png')
+    return table_of_rows(parts, run_dirs, report_dir, 'small-scale-ablation.png')
 
 
 def colour(parts: list[Part], run_dirs: RunDirs, report_dir: str) -> str:
-    return rows_of_table1(parts, run_dirs, report_dir, 'small-scale-colour.png')
+    return table_of_rows(parts, run_dirs, report_dir, 'small-scale-colour.png')
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# One change at a time.
+
+VARIATION_CLAIMS = (    # (claim, the better row, the worse one)
+    ('gamma 1 is better than gamma 750', 'g', 'gamma-750'),
+    ('averaged weights are better than plain ones', 'g', 'plain-weights'),
+    ('float32 is better than bfloat16', 'g', 'bfloat16'),
+    ('pixel norm helps', 'g', 'no-pixelnorm'),
+    ('WGAN-GP is better than least squares', 'g', 'lsgan'),
+    ("noise in D's layers helps least squares", 'lsgan', 'lsgan-no-noise'),
+    ('pixel norm helps least squares', 'lsgan-no-noise', 'lsgan-no-noise-no-pixelnorm'),
+)
+
+
+def variations(parts: list[Part], run_dirs: RunDirs, report_dir: str) -> str:
+    """Rows with one change each, and the strength of their networks' signals."""
+    signals: dict[str, list[tuple[float, float]]] = {}
+    for part in parts:
+        signals.setdefault(part.name, []).append(signals_of_run(str(run_dirs[part.folder])))
+    rows = [[name, *(mean_std(strengths, 2) for strengths in zip(*of_runs, strict=True))]
+            for name, of_runs in signals.items()]
+    return '\n'.join([
+        table_of_rows(parts, run_dirs, report_dir, 'small-scale-variations.png', 'change', VARIATION_CLAIMS),
+        table(['largest root mean square of a layer', 'G', 'D'], rows)])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -280,7 +308,8 @@ def modes(parts: list[Part], run_dirs: RunDirs, _report_dir: str) -> str:
 # The report.
 
 WRITERS: dict[str, Callable[[list[Part], RunDirs, str], str]] = {
-    'growing': growing, 'ablation': ablation, 'colour': colour, 'modes': modes}
+    'growing': growing, 'ablation': ablation, 'colour': colour, 'variations': variations,
+    'modes': modes}
 MARK = '<!-- made by reproduce.py: %s -->\n'
 
 

@@ -15,6 +15,7 @@ from data.hdf5_writer import HDF5Writer
 from data.image_source import create
 from paper.campaign import Part
 
+BFLOAT16 = 'bfloat16'   # The row of `variations` that differs in the precision alone.
 NUM_STACKED = 20000     # RGB images of three digits.
 CLASSIFIER_DATA = 'digits-32x32.h5'
 COLOUR_DATA = 'emoji-32x32.h5'
@@ -43,6 +44,8 @@ STUDIES = {study.name: study for study in (
     Study('Growing makes training faster (section 6.2, Figure 4)', 'growing', (1000, 1001), ('swd',), 1024, True),
     Study('Every row of Table 1 adds something', 'ablation', (1000, 1001, 1002), ('swd', 'ms_ssim'), 1024),
     Study('The rows of Table 1 on colour pictures', 'colour', (1000, 1001, 1002), ('swd', 'ms_ssim'), 2048),
+    Study('Loss, weights, normalization and precision, one change at a time', 'variations', (1000, 1001, 1002),
+          ('swd', 'ms_ssim'), 1024),
     Study('Our normalization and the minibatch standard deviation find more modes (Table 4)', 'modes',
           (0, 1, 2), ('mnist_modes',), 25600),
 )}
@@ -70,9 +73,9 @@ def parts_of(config: ModuleType, name: str, num_seeds: int | None = None) -> lis
     """
     study = STUDIES[name]
     seeds = [study.seeds[0] + index for index in range(num_seeds or len(study.seeds))]
-    makers = {'growing': growing, 'ablation': ablation, 'colour': colour, 'modes': modes}
+    makers = {'growing': growing, 'ablation': ablation, 'colour': colour, 'variations': variations, 'modes': modes}
     return [Part(row, seed, {**chosen, 'desc': row, 'random_seed': seed}, f'{name}-{row}-seed{seed}', study.metrics,
-                 study.all_snapshots, study.num_images)
+                 study.all_snapshots, study.num_images, 'bfloat16' if row == BFLOAT16 else None)
             for seed in seeds for row, chosen in makers[name](config).items()]
 
 
@@ -125,6 +128,29 @@ def colour(config: ModuleType) -> dict[str, dict]:
     """Rows of Table 1 at 32x32, on pictures with coarse and fine structure."""
     return table1_rows(config, COLOUR, {**NETWORKS, 'fmap_base': 256}, total_kimg=40, lod_training_kimg=3,
                        lod_transition_kimg=3)
+
+
+def variations(config: ModuleType) -> dict[str, dict]:
+    """Row g of :func:`ablation` with one change each; appendix B for the least squares loss with its noise."""
+    base = ablation(config)['g-pixelwise-normalization']
+    lsgan = changed(base, loss={'type': 'lsgan'})
+    unnormalized = {'use_pixelnorm': False}
+    return {
+        'g': base,
+        'gamma-750': changed(base, loss={'type': 'iwass', 'iwass_target': 750.0}),
+        'plain-weights': changed(base, train={'G_smoothing': 0.0}),
+        BFLOAT16: base,
+        'no-pixelnorm': changed(base, G=unnormalized),
+        'lsgan': changed(lsgan, D={'use_gdrop': True}, train={'gdrop_coef': 0.2}),
+        'lsgan-no-noise': lsgan,
+        'lsgan-no-noise-no-pixelnorm': changed(lsgan, G=unnormalized),
+    }
+
+
+def changed(experiment: dict, **sections: dict) -> dict:
+    """A copy of an experiment with other options in some sections; the options of the loss are replaced."""
+    return {**experiment, **{name: options if name == 'loss' else {**experiment[name], **options}
+                             for name, options in sections.items()}}
 
 
 def modes(config: ModuleType) -> dict[str, dict]:
