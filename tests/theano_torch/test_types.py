@@ -51,6 +51,22 @@ def test_complex_numbers_are_ordered_as_in_numpy(dtype):
         np.testing.assert_allclose(value, wanted, rtol=1e-5 if dtype == 'complex64' else 1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize('name', ['add', 'sub', 'neg'])
+def test_infinities_and_signed_zeros_of_complex_numbers(name):
+    """PyTorch's own sums multiply by 1 and make NaN of infinity; its negation loses the sign of 0."""
+    parts = [0.0, -0.0, 1.5, np.inf, -np.inf, np.nan]
+    x, y = (grid.ravel() for grid in np.meshgrid(*[[complex(re, im) for re in parts for im in parts]] * 2))
+    arrays = (x,) if name == 'neg' else (x, y)
+    variables = [T.zvector() for _ in arrays]
+    found = theano.function(variables, getattr(T, name)(*variables), mode=TORCH)(*arrays)
+    with np.errstate(invalid='ignore'):
+        wanted = {'add': np.add, 'sub': np.subtract, 'neg': np.negative}[name](*arrays)
+    for part in ('real', 'imag'):
+        np.testing.assert_array_equal(getattr(found, part), getattr(wanted, part))
+        numbers_too = ~np.isnan(getattr(wanted, part))      # The sign of NaN means nothing.
+        assert (np.signbit(getattr(found, part)) == np.signbit(getattr(wanted, part)))[numbers_too].all()
+
+
 def test_complex_numbers_out_of_real_ones(agree):
     i, r, f = T.lvector(), T.dvector(), T.fvector()
     agree([i, r, f], [T.basic.complex_from_polar(i, i), T.complex(i, r), T.complex(f, f), T.imag(r), T.real(r),

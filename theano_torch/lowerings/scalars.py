@@ -254,6 +254,18 @@ FUNCTIONS = {
     special.Jv: scipy_function('jv'), special.Iv: scipy_function('iv'),
 }
 
+
+def in_parts(function: Callable) -> Callable:
+    """A linear function of complex numbers, computed on real and imaginary parts.
+
+    PyTorch computes x + y as x + 1 y and -x as 0 - x, in complex numbers: infinities become NaN, -0 becomes +0.
+    """
+    return lambda *values: torch.complex(function(*[value.real for value in values]),
+                                         function(*[value.imag for value in values]))
+
+
+LINEAR = {scalar.Add: in_parts(add), scalar.Sub: in_parts(operator.sub), scalar.Neg: in_parts(torch.neg)}
+
 TAKE_NUMBERS = (scalar.Add, scalar.Mul, scalar.Sub, scalar.TrueDiv, scalar.IntDiv, scalar.Mod, scalar.Pow,
                 scalar.Maximum, scalar.Minimum, scalar.Clip, scalar.LT, scalar.GT, scalar.LE, scalar.GE, scalar.EQ,
                 scalar.NEQ, scalar.Switch, scalar.Second)
@@ -261,6 +273,10 @@ TAKE_NUMBERS = (scalar.Add, scalar.Mul, scalar.Sub, scalar.TrueDiv, scalar.IntDi
 
 for scalar_op, function_of_it in FUNCTIONS.items():
     lower_scalar.register(scalar_op)(lambda op, node, function=function_of_it: function)
+for scalar_op, of_parts_of_it in LINEAR.items():
+    lower_scalar.register(scalar_op)(
+        lambda op, node, function=FUNCTIONS[scalar_op], on_parts=of_parts_of_it:
+        on_parts if node.outputs[0].type.dtype.startswith('complex') else function)
 
 
 @lower_scalar.register(scalar.InRange)
