@@ -26,7 +26,12 @@ const askJson = async (...request) => (await ask(...request)).json();
 
 // The network makes one picture at a time. Of each kind of work only the newest waits; thumbnails all do.
 const waiting = {image: null, map: null, thumbnails: []};
-let busy = false;
+let busy = false, working = 0;
+
+function count(by) {                // Of what is going on; none is left when the page has come to rest.
+  working += by;
+  element('stage').setAttribute('aria-busy', working > 0);
+}
 
 function want(kind, work) {
   if (kind === 'thumbnails') waiting.thumbnails.push(work); else waiting[kind] = work;
@@ -35,6 +40,7 @@ function want(kind, work) {
 
 async function workOff() {
   busy = true;
+  count(1);
   for (;;) {
     const kind = waiting.image ? 'image' : waiting.map ? 'map' : 'thumbnails';
     const work = kind === 'thumbnails' ? waiting.thumbnails.shift() : waiting[kind];
@@ -43,6 +49,7 @@ async function workOff() {
     try { await work(); } catch (error) { say(error.message); }
   }
   busy = false;
+  count(-1);
 }
 
 async function paint(canvas, request, smallIsHard = true) {
@@ -119,7 +126,7 @@ function show({map = true} = {}) {
 
 function facts(side, seconds) {
   const {latent_size, classes} = state.network;
-  element('facts').textContent = `${side} × ${side} pixels, ${latent_size} latents`
+  element('facts').textContent = `${state.network.snapshot}: ${side} × ${side} pixels, ${latent_size} latents`
     + (classes.length ? `, ${classes.length} classes` : '')
     + `, ${seconds < 1 ? Math.max(1, Math.round(seconds * 1000)) + ' ms' : seconds.toFixed(1) + ' s'} an image`;
 }
@@ -225,10 +232,10 @@ function store() {                  // One after the other: each changes the rev
 
 function keep() {
   const point = present(), names = new Set(state.kept.map(kept => kept.name)), {classes} = state.network;
-  const base = (classes.length ? classes[element('class').selectedIndex] + ' ' : '').slice(0, 60);
+  const base = (classes.length ? classes[element('class').selectedIndex] : '').slice(0, 60) + ' #';
   let count = state.kept.length + 1;
-  while (names.has(base + count)) count++;
-  state.kept.push({name: base + count, ...point});
+  while (names.has((base + count).trim())) count++;
+  state.kept.push({name: (base + count).trim(), ...point});
   addKept(state.kept.length - 1);
   changed();
   element('kept').lastElementChild.scrollIntoView({block: 'nearest', inline: 'end'});
@@ -360,7 +367,10 @@ async function exportVideo() {
 
 // What the user does.
 
-const trying = work => async (...given) => { try { await work(...given); } catch (error) { say(error.message); } };
+const trying = work => async (...given) => {
+  count(1);
+  try { await work(...given); } catch (error) { say(error.message); } finally { count(-1); }
+};
 
 const actions = {
   random: randomSeed,

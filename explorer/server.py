@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -115,16 +116,16 @@ class Site:
     Parameters
     ----------
     painter : Painter
-    title : str
-        The run.
+    title, snapshot : str
+        The run and its network.
     tray_path : str
         File of the kept images.
     temporary : str
         Folder for videos.
     """
 
-    def __init__(self, painter: Painter, title: str, tray_path: str, temporary: str) -> None:
-        self.painter, self.title, self.temporary = painter, title, temporary
+    def __init__(self, painter: Painter, title: str, snapshot: str, tray_path: str, temporary: str) -> None:
+        self.painter, self.title, self.snapshot, self.temporary = painter, title, snapshot, temporary
         self.tray = Tray(tray_path, painter)
         self.film: Film | None = None
         self._film_lock, self._film_numbers = threading.Lock(), itertools.count()
@@ -151,7 +152,7 @@ class Site:
     # Answers: functions of the body and the query. GET, PUT and so on and the path choose one of them.
 
     def network(self, _body: bytes, _query: dict) -> Answer:
-        return _json({**self.painter.describe(), 'title': self.title, 'formats': formats()})
+        return _json({**self.painter.describe(), 'title': self.title, 'snapshot': self.snapshot, 'formats': formats()})
 
     def latents(self, _body: bytes, query: dict) -> Answer:
         seed = query.get('seed', '')
@@ -337,6 +338,14 @@ def make_server(site: Site, port: int | None = None) -> Server:
     raise UserError(f'{wanted}: cannot be had ({reason}); choose another one with --port')
 
 
+def end_as_by_ctrl_c() -> None:
+    """From now on SIGTERM and SIGHUP end the program as Ctrl-C does, unless whoever started it had others in mind."""
+    for name in ('SIGTERM', 'SIGHUP'):
+        number = getattr(signal, name, None)        # Windows has no SIGHUP.
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+
+
 @checked
 def explore(
     run: Run,                                   # Run or network pickle.
@@ -347,20 +356,22 @@ def explore(
     result_dir: FileName         = 'results',
 ) -> None:
     """Serve a page on this machine, on which one moves through the images of a network, until Ctrl-C."""
+    end_as_by_ctrl_c()
     print('Loading the network...')
     G = load_generator(run, snapshot, net, result_dir)
     assert G.source
     folder, name = os.path.split(os.path.abspath(G.source))
     painter = Painter(G)
     with tempfile.TemporaryDirectory(prefix='explore-') as temporary:
-        site = Site(painter, f'{os.path.basename(folder)} / {name}', os.path.join(folder, TRAY_FILE), temporary)
+        site = Site(painter, os.path.basename(folder), os.path.splitext(name)[0], os.path.join(folder, TRAY_FILE),
+                    temporary)
         try:
             server = make_server(site, port)
             with server:
                 print('Compiling...')
                 print(f'An image of {painter.resolution}x{painter.resolution} takes {site.measure():.3g} s')
                 address = f'http://{HOST}:{server.server_address[1]}/'
-                print(f'Explore {site.title} at {address}  (Ctrl-C ends)', flush=True)
+                print(f'Explore {site.title}, {site.snapshot}, at {address}  (Ctrl-C ends)', flush=True)
                 if browser:
                     webbrowser.open(address)
                 server.serve_forever()
