@@ -13,14 +13,15 @@ from PIL import Image
 from common.errors import UserError
 from common.files import atomic_write
 from common.images import convert_to_pil_image
-from explorer.painter import finest_level
+from explorer.painter import MINIBATCH_PIXELS, finest_level
 from explorer.points import Point, VideoRequest, way
 from runs.images import zoomed
 from runs.videos import video_writer
 
 MIN_PIXELS = 512        # Of the side of a video. Smaller images are enlarged by a whole number.
 MAX_FRAMES = 20_000
-CHUNK = 16              # Frames made in one go.
+MAX_GIF_BYTES = 1 << 29 # Its frames are in memory until the end.
+MAX_CHUNK = 16          # Frames made in one go.
 
 Paint = Callable[[Sequence[Point], int], list[np.ndarray]]
 
@@ -52,6 +53,8 @@ class Film:
     request : VideoRequest
     paint : callable
         Makes the images of some points at a level of detail. It may be called from any thread.
+    resolution : int
+        Of the images at full resolution.
     folder : str
         Where the file goes.
 
@@ -67,16 +70,22 @@ class Film:
     Raises
     ------
     UserError
-        The video would be too long, or imageio-ffmpeg is missing.
+        The video would be too long or too large, or imageio-ffmpeg is missing.
     """
 
-    def __init__(self, request: VideoRequest, paint: Paint, folder: str) -> None:
+    def __init__(self, request: VideoRequest, paint: Paint, resolution: int, folder: str) -> None:
         if request.format not in formats():
             raise UserError('format: MP4 needs imageio-ffmpeg (pip install imageio-ffmpeg); choose gif')
         per_step = max(round(request.seconds * request.fps), 1)
         if per_step * len(request.points) > MAX_FRAMES:
             raise UserError(f'seconds={request.seconds:g}: a video has at most {MAX_FRAMES} frames; choose fewer '
                             'seconds or images')
+        self.level = finest_level(request.points)
+        side = resolution >> self.level
+        self._zoom = max(MIN_PIXELS // side, 1)
+        if request.format == 'gif' and per_step * len(request.points) * (side * self._zoom) ** 2 > MAX_GIF_BYTES:
+            raise UserError('format: a GIF of so many frames would be too large; choose mp4, or fewer seconds')
+        self._chunk = int(np.clip(MINIBATCH_PIXELS // side ** 2, 1, MAX_CHUNK))
         self.points = way(request.points, per_step, request.loop)
         self.path = os.path.join(folder, f'interpolation.{request.format}')
         self.frames, self.done, self.finished, self.error = len(self.points), 0, False, ''
@@ -103,14 +112,13 @@ class Film:
         self._thread.join()
 
     def _make(self):
-        level = finest_level(self.points)
         try:
             with self._writer(self.path, self._fps) as write:
-                for begin in range(0, self.frames, CHUNK):
+                for begin in range(0, self.frames, self._chunk):
                     if self._cancelled.is_set():
                         raise UserError('cancelled')
-                    for image in self._paint(self.points[begin:begin + CHUNK], level):
-                        write(convert_to_pil_image(zoomed(image, max(MIN_PIXELS // image.shape[-1], 1)), (0, 255)))
+                    for image in self._paint(self.points[begin:begin + self._chunk], self.level):
+                        write(convert_to_pil_image(zoomed(image, self._zoom), (0, 255)))
                         self.done += 1
             self.finished = True
         except UserError as error:

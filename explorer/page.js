@@ -24,7 +24,8 @@ async function ask(method, path, body) {
 
 const askJson = async (...request) => (await ask(...request)).json();
 
-// The network makes one picture at a time. Of each kind of work only the newest waits; thumbnails all do.
+// The network makes one picture at a time. Of each kind of work only the newest waits; thumbnails all do. The promise is
+// kept when the work is done, or when newer work has taken its place.
 const waiting = {image: null, map: null, thumbnails: []};
 let busy = false, working = 0;
 
@@ -34,8 +35,14 @@ function count(by) {                // Of what is going on; none is left when th
 }
 
 function want(kind, work) {
-  if (kind === 'thumbnails') waiting.thumbnails.push(work); else waiting[kind] = work;
-  if (!busy) workOff();
+  return new Promise(done => {
+    if (kind === 'thumbnails') waiting.thumbnails.push({work, done});
+    else {
+      if (waiting[kind]) waiting[kind].done();
+      waiting[kind] = {work, done};
+    }
+    if (!busy) workOff();
+  });
 }
 
 async function workOff() {
@@ -43,10 +50,11 @@ async function workOff() {
   count(1);
   for (;;) {
     const kind = waiting.image ? 'image' : waiting.map ? 'map' : 'thumbnails';
-    const work = kind === 'thumbnails' ? waiting.thumbnails.shift() : waiting[kind];
-    if (!work) break;
+    const next = kind === 'thumbnails' ? waiting.thumbnails.shift() : waiting[kind];
+    if (!next) break;
     if (kind !== 'thumbnails') waiting[kind] = null;
-    try { await work(); } catch (error) { say(error.message); }
+    try { await next.work(); } catch (error) { stop(); say(error.message); }
+    next.done();
   }
   busy = false;
   count(-1);
@@ -311,13 +319,11 @@ const steps = () => state.kept.length - (element('loop').checked ? 0 : 1);
 function showBetween(part) {        // `part` of all the way through the tray, 0 to 1.
   const place = Math.min(part, 1) * steps(), last = Math.min(Math.floor(place), steps() - 1);
   const ends = [last, (last + 1) % state.kept.length].map(index => plain(state.kept[index]));
-  return new Promise(done => want('image', async () => {
-    const painted = await paint(element('image'), {points: ends, between: [number(Math.min(place - last, 1))]})
-      .catch(error => { stop(); throw error; });
-    state.blob = painted.blob;
+  return want('image', async () => {
+    const request = {points: ends, between: [number(Math.min(place - last, 1))]};
+    state.blob = (await paint(element('image'), request)).blob;
     element('time').value = part;
-    done();
-  }));
+  });
 }
 
 async function play() {
@@ -325,6 +331,7 @@ async function play() {
   if (state.kept.length < 2) return say('Keep two images first.');
   const mine = state.playing = {};
   element('play').textContent = 'Stop';
+  document.body.classList.add('playing');
   let part = +element('time').value >= 1 ? 0 : +element('time').value, before = performance.now();
   while (state.playing === mine && state.kept.length > 1) {
     await showBetween(part);
@@ -339,12 +346,14 @@ async function play() {
 function stop() {
   state.playing = null;
   element('play').textContent = 'Play';
+  document.body.classList.remove('playing');
 }
 
 async function exportVideo() {
   if (element('export').textContent === 'Cancel') return ask('DELETE', '/api/video');
-  const request = {points: state.kept.map(plain), seconds: +element('seconds').value, fps: 30,
-                   loop: element('loop').checked, format: element('format').value};
+  const format = element('format').value;
+  const request = {points: state.kept.map(plain), seconds: +element('seconds').value, fps: format === 'gif' ? 20 : 30,
+                   loop: element('loop').checked, format};
   let film = await askJson('POST', '/api/video', request);
   element('export').textContent = 'Cancel';
   element('progress').hidden = false;

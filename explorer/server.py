@@ -198,7 +198,7 @@ class Site:
                 raise Refusal(HTTPStatus.CONFLICT, 'another video is in the making; wait for it or cancel it')
             folder = os.path.join(self.temporary, str(next(self._film_numbers)))
             os.mkdir(folder)
-            before, self.film = self.film, Film(request, self.paint, folder)
+            before, self.film = self.film, Film(request, self.paint, self.painter.resolution, folder)
             if before and before.finished:
                 os.remove(before.path)
         return _json(self.film.state())

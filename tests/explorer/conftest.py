@@ -3,13 +3,17 @@
 import os
 import threading
 
+import theano_torch  # noqa: F401  (lets Theano be imported)
+
 import numpy as np
 import pytest
+import theano
 
 import theano_env
 from common.class_names import write_class_names
 from common.files import save_pkl
 from explorer.painter import Painter
+from explorer.points import Point
 from explorer.server import TRAY_FILE, Site, make_server
 from nets.network import Network
 from runs.images import load_generator
@@ -28,11 +32,21 @@ def network_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def site(network_folder, tmp_path, restore_theano_config):
+@pytest.fixture(scope='session')
+def painter(network_folder):
+    """Of run 0, compiled for all levels of detail."""
+    before = theano.config.mode
     theano_env.configure('torch', {'device': 'cpu'})
-    G = load_generator(str(network_folder / 'network-final.pkl'))
-    site = Site(Painter(G), '000-animals', 'network-final', str(tmp_path / TRAY_FILE), str(tmp_path))
+    painter = Painter(load_generator(str(network_folder / 'network-final.pkl')))
+    latents, label = painter.latents_of_seed(0), [1.0, 0.0, 0.0]
+    list(painter.images([Point(latents=latents, label=label, lod=lod) for lod in (0.0, 1.0, 2.0)]))
+    theano.config.mode = before
+    return painter
+
+
+@pytest.fixture
+def site(painter, tmp_path):
+    site = Site(painter, '000-animals', 'network-final', str(tmp_path / TRAY_FILE), str(tmp_path))
     yield site
     site.close()
 

@@ -118,6 +118,11 @@ def test_page_in_a_browser(open_page, site):
     page.locator('#play', has_text='Stop').wait_for()
     page.keyboard.press('p')
     settle(page)
+    page.keyboard.press('p')
+    page.locator('#play', has_text='Stop').wait_for()
+    page.keyboard.press('r')        # Another image ends it.
+    settle(page)
+    assert page.locator('#play').text_content() == 'Play'
     page.select_option('#format', 'gif')
     name, body = download(page, '#export')
     assert name == 'interpolation.gif' and body[:6] == b'GIF89a'

@@ -125,11 +125,12 @@ def test_a_video_is_cancelled(ask, site, point):
     state = json.loads(ask('DELETE', '/api/video')[2])
     assert (state['running'], state['finished'], state['error']) == (False, False, 'cancelled')
     assert ask('GET', '/api/video/file')[0] == 404
-    assert ask('POST', '/api/video', {**request, 'seconds': 60.0})[0] == 400        # Too many frames.
+    assert b'20000 frames' in ask('POST', '/api/video', {**request, 'seconds': 60.0})[2]
+    assert b'choose mp4' in ask('POST', '/api/video', {**request, 'format': 'gif'})[2]
     with pytest.raises(UserError, match='format'), pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, 'imageio_ffmpeg', None)
         patch.setattr('explorer.films.formats', lambda: ['gif'])
-        Film(server.VideoRequest(points=[Point(**point)] * 2, seconds=1.0), site.paint, site.temporary)
+        Film(server.VideoRequest(points=[Point(**point)] * 2, seconds=1.0), site.paint, 16, site.temporary)
 
 
 @pytest.mark.parametrize('method, path, body, status', [

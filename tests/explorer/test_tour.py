@@ -33,5 +33,6 @@ def test_the_tour_is_small_and_complete():
     notebook = nbformat.read(TOUR, as_version=4)
     nbformat.validate(notebook)
     assert len(pictures(notebook)) == 5
-    assert not [output for cell in notebook.cells for output in cell.get('outputs', ()) if output.output_type == 'error']
+    outputs = [output for cell in notebook.cells for output in cell.get('outputs', ())]
+    assert 'error' not in {output.output_type for output in outputs}
     assert '/tmp' not in TOUR.read_text(encoding='utf-8')
