@@ -1,11 +1,14 @@
 'use strict';
 const MAP = 5;                      // Images in a row of the map.
-const MAP_SECONDS = 1.5;            // A map that would take longer is not drawn.
+const MAP_SECONDS = 20;             // A map that would take longer is not drawn.
+const MAP_REQUEST_SECONDS = 0.3;    // For so long the map may keep the large image waiting.
+const MAP_CELL = 128;               // Pixels at most.
 const MAP_EDGE = MAP / (MAP - 1);   // The centres of the outer images lie at 1.
 const element = id => document.getElementById(id);
 const state = {
   network: null, history: [], at: -1,
-  anchor: null, directions: [], place: [0, 0],          // The map: its centre, its two axes, the cross.
+  anchor: null, directions: [], place: [0, 0],          // The map: its centre, its two axes, the cross;
+  map: null,                                            // the drawing of it that goes on.
   kept: [], revision: 0, playing: null, blob: null,
 };
 
@@ -53,22 +56,28 @@ async function workOff() {
     const next = kind === 'thumbnails' ? waiting.thumbnails.shift() : waiting[kind];
     if (!next) break;
     if (kind !== 'thumbnails') waiting[kind] = null;
+    document.body.classList.toggle('painting', kind === 'image');
     try { await next.work(); } catch (error) { stop(); say(error.message); }
     next.done();
   }
   busy = false;
+  document.body.classList.remove('painting');
   count(-1);
 }
 
-async function paint(canvas, request, smallIsHard = true) {
+async function images(request) {
   const response = await ask('POST', '/api/images', request), blob = await response.blob();
-  const bitmap = await createImageBitmap(blob);
-  canvas.width = bitmap.width;
-  canvas.height = bitmap.height;
-  canvas.getContext('2d').drawImage(bitmap, 0, 0);
-  canvas.classList.toggle('pixelated', smallIsHard && state.network.resolution < 256);
   const timing = /dur=([\d.]+)/.exec(response.headers.get('Server-Timing') || '');
-  return {blob, seconds: timing ? timing[1] / 1000 : 0};
+  return {blob, bitmap: await createImageBitmap(blob), seconds: timing ? timing[1] / 1000 : 0};
+}
+
+async function paint(canvas, request) {
+  const made = await images(request);
+  canvas.width = made.bitmap.width;
+  canvas.height = made.bitmap.height;
+  canvas.getContext('2d').drawImage(made.bitmap, 0, 0);
+  canvas.classList.toggle('pixelated', state.network.resolution < 256);
+  return made;
 }
 
 // Points.
@@ -119,7 +128,7 @@ function show({map = true} = {}) {
     const painted = await paint(element('image'), {points: [point]});
     state.blob = painted.blob;
     facts(element('image').width, painted.seconds);
-    if (map) wantMap(painted.seconds);
+    if (map) drawMap(painted.seconds);
   });
   if (map) element('map').classList.add('old');
   const cross = element('cross').style;
@@ -139,18 +148,28 @@ function facts(side, seconds) {
     + `, ${seconds < 1 ? Math.max(1, Math.round(seconds * 1000)) + ' ms' : seconds.toFixed(1) + ' s'} an image`;
 }
 
-function wantMap(seconds) {
-  const canvas = element('map');
+async function drawMap(seconds) {   // From the centre outwards, in requests that take not too long.
+  const canvas = element('map'), mine = state.map = {}, middle = (MAP - 1) / 2;
   if (seconds * MAP * MAP > MAP_SECONDS) {
     canvas.width = canvas.height = 1;
     return;
   }
-  const steps = [...Array(MAP).keys()].map(i => 2 * i / (MAP - 1) - 1);
-  const points = steps.flatMap(y => steps.map(x => pointAt([x, y])));
-  want('map', async () => {
-    await paint(canvas, {points, columns: MAP});
-    canvas.classList.remove('old');
-  });
+  const cells = [...Array(MAP * MAP).keys()].map(i => [i % MAP, Math.floor(i / MAP)]);
+  cells.sort((a, b) => Math.hypot(a[0] - middle, a[1] - middle) - Math.hypot(b[0] - middle, b[1] - middle));
+  const points = cells.map(cell => pointAt(cell.map(x => x / middle - 1)));
+  const step = Math.min(Math.max(Math.floor(MAP_REQUEST_SECONDS / seconds), 1), cells.length);
+  count(1);
+  for (let begin = 0; begin < cells.length && state.map === mine; begin += step)
+    await want('map', async () => {
+      const {bitmap} = await images({points: points.slice(begin, begin + step)});
+      const side = bitmap.width, size = Math.min(side, MAP_CELL);
+      if (!begin) canvas.width = canvas.height = MAP * size;
+      cells.slice(begin, begin + step).forEach(([x, y], row) => canvas.getContext('2d').drawImage(
+        bitmap, 0, row * side, side, side, x * size, y * size, size, size));
+      canvas.classList.toggle('pixelated', state.network.resolution < 256);
+      canvas.classList.remove('old');
+    });
+  count(-1);
 }
 
 function remember() {               // An image of its own in the history: the map begins anew around it.

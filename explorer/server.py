@@ -128,18 +128,22 @@ class Site:
         self.painter, self.title, self.snapshot, self.temporary = painter, title, snapshot, temporary
         self.tray = Tray(tray_path, painter)
         self.film: Film | None = None
+        self._closed = False
         self._film_lock, self._film_numbers = threading.Lock(), itertools.count()
         # A thread of its own: PyTorch would start a pool of threads for each one that uses it.
         self._worker = concurrent.futures.ThreadPoolExecutor(1)
 
     def close(self) -> None:
         """End what goes on."""
+        self._closed = True
         if self.film:
             self.film.cancel()
         self._worker.shutdown()
 
     def paint(self, points, level=None) -> list[np.ndarray]:
         """The images of some points; from any thread."""
+        if self._closed:
+            raise UserError('the program ends')
         return self._worker.submit(lambda: list(self.painter.images(points, level))).result()
 
     def measure(self) -> float:

@@ -38,10 +38,10 @@ def settle(page):
     page.wait_for_selector('#stage[aria-busy=false]')
 
 
-def shown(page):
-    """uint8 (H, W, 3) of the large image."""
+def shown(page, canvas='#image'):
+    """uint8 (H, W, 3) of the large image, or another canvas."""
     settle(page)
-    data = page.locator('#image').evaluate('canvas => canvas.toDataURL()').partition(',')[2]
+    data = page.locator(canvas).evaluate('canvas => canvas.toDataURL()').partition(',')[2]
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
         return np.asarray(image.convert('RGB'))
 
@@ -145,3 +145,18 @@ def test_page_on_a_phone(open_page):
         box = button.bounding_box()
         assert box['x'] >= 0 and box['x'] + box['width'] <= 390, button.text_content()
         assert button.evaluate('button => button.scrollWidth <= button.clientWidth'), button.text_content()
+
+
+def test_a_map_of_a_slow_network_comes_in_parts(open_page):
+    """And shows the same; one of a network that is too slow is left out."""
+    page = open_page()
+    at_once = shown(page, '#map')
+    requests = []
+    page.on('request', lambda request: requests.append(request.url))
+    page.evaluate('drawMap(0.09)')
+    assert at_once.shape == (80, 80, 3)
+    # Another minibatch, another order of sums.
+    np.testing.assert_allclose(shown(page, '#map').astype(int), at_once, atol=1)
+    assert len(requests) == 9       # 25 images, 3 at a time.
+    page.evaluate('drawMap(1)')
+    assert page.locator('#map').evaluate('map => map.width') == 1

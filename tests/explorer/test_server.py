@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import config
 import util_scripts
 from common.errors import UserError
 from explorer import server
@@ -173,6 +174,11 @@ def test_headers_that_are_refused(lines, status, port):
         assert connection.makefile('rb').readline().split()[1] == str(status).encode()
 
 
+def test_nothing_is_made_after_the_end(ask, site, point):
+    site.close()
+    assert ask('POST', '/api/images', {'points': [point]})[2] == b'the program ends\n'
+
+
 def test_a_port_that_is_taken(site, port):
     with pytest.raises(UserError, match=f'port={port}: cannot be had .*choose another one with --port'):
         server.make_server(site, port)
@@ -194,6 +200,15 @@ def test_command(network_folder):
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     assert not (network_folder / server.TRAY_FILE).exists()
+
+
+def test_help_has_examples_that_are_right(capsys):
+    with pytest.raises(SystemExit):
+        util_scripts.main(['explore', '--help'])
+    examples = [line.split()[2:] for line in capsys.readouterr().out.splitlines() if line.startswith('  python util')]
+    assert len(examples) == 3
+    for example in examples:
+        assert util_scripts.parse_arguments(example, config)['command'] == 'explore'
 
 
 def test_command_line_mistakes(network_folder, capsys):
