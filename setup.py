@@ -23,6 +23,7 @@ EXTRAS = {
     'export': ['onnx'],
     'tensorboard': ['tensorboard'],
     'figures': ['matplotlib'],
+    'notebook': ['ipykernel', 'nbclient'],
 }
 
 

@@ -21,6 +21,7 @@ from common.arguments import class_list, grid, number_list
 from common.errors import UserError, exit_status
 from common.objects import defaults_of
 from common.options import check_command_line, check_settings, reading_config
+from explorer.server import explore
 from runs import page
 from runs.folder import locate_run_dir
 from runs.images import generate_fake_images
@@ -120,7 +121,28 @@ def parse_arguments(argv: list[str] | None, config: ModuleType) -> dict:
     command.add_argument('--out', metavar='FILE', help='default: report.html in the folder of the run')
     command.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
     command.set_defaults(command='report', engine=None, device=None)
+    add_explore(commands, config)
     return vars(parser.parse_args(argv))
+
+
+def add_explore(commands: Any, config: ModuleType) -> None:
+    """The command ``explore`` with its options; `commands` is what `add_subparsers` returned."""
+    command = commands.add_parser(
+        'explore', help='Move through the images of a network in the browser.',
+        description='Open a page in the browser where one moves through latents, classes and levels of detail, and '
+                    'keeps, names, interpolates and saves images. Only this machine reaches it. Ctrl-C ends it.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='examples:\n  python util_scripts.py explore 3\n'
+               '  python util_scripts.py explore 3 --snapshot 2000 --port 9000 --no-browser\n'
+               '  python util_scripts.py explore karras2018iclr-celebahq-1024x1024.pkl')
+    command.add_argument('run', metavar='RUN_OR_PKL', help="number or folder of a run, 'latest', or a network pickle")
+    for name in ('snapshot', 'net'):
+        command.add_argument('--' + name, default=defaults_of(explore)[name], **OPTIONS[name])
+    command.add_argument('--port', type=int, metavar='N', help='default: the first free one from 8765 on')
+    command.add_argument('--no-browser', dest='browser', action='store_false', help='print the address only')
+    command.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
+    theano_env.add_arguments(command, config)
+    command.set_defaults(command='explore', out=None)
 
 
 def run_command(args: dict, config: ModuleType) -> None:
@@ -130,6 +152,10 @@ def run_command(args: dict, config: ModuleType) -> None:
     chosen = {'desc': command.replace('_', '-'), 'train': {'func': 'util_scripts.' + command, **args}}
     if command == 'report':
         page.write_report(locate_run_dir(args['run'], result_dir), out)
+    elif command == 'explore':
+        check_command_line(args, explore)
+        theano_env.configure(engine, theano_env.with_device(config.theano_flags, device), precision=config.precision)
+        explore(**args, result_dir=result_dir)
     else:
         check_command_line(args, next(function for function in COMMANDS if function.__name__ == command))
         experiment.run_utility(chosen, result_dir, engine, theano_env.with_device(config.theano_flags, device),

@@ -1,8 +1,9 @@
-"""The fixtures that all tests share: the choice of what executes a Theano graph."""
+"""The fixtures that all tests share: the choice of what executes a Theano graph, a browser."""
 
 import gc
 import importlib.util
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -118,3 +119,16 @@ def cuda(restore_theano_config):
 def python_mode():
     """A Theano mode that runs on Theano's own Python code. Single ops are compared with it, on NumPy 2 as well."""
     return theano_env._python_engine('cpu')[0]
+
+
+@pytest.fixture(scope='module')
+def browser():
+    """Headless Chromium: the system's, else Playwright's own."""
+    playwright = pytest.importorskip('playwright.sync_api', reason="needs Playwright: pip install '.[all]'")
+    with playwright.sync_playwright() as api:
+        path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+        if path is None and not os.path.exists(api.chromium.executable_path):
+            pytest.skip('needs Chromium: apt-get install chromium, or playwright install --with-deps chromium')
+        browser = api.chromium.launch(executable_path=path, timeout=120_000)
+        yield browser
+        browser.close()

@@ -14,6 +14,7 @@ LAYERS = [
     ['paper'],
     ['training'],
     ['metrics'],
+    ['explorer'],
     ['runs'],
     ['networks', 'networks_2018', 'loss'],
     ['data'],

@@ -285,19 +285,6 @@ def test_command(run_dir, tmp_path, capsys):
 # In a browser.
 
 
-@pytest.fixture(scope='module')
-def browser():
-    """Headless Chromium: the system's, else Playwright's own."""
-    playwright = pytest.importorskip('playwright.sync_api', reason="needs Playwright: pip install '.[all]'")
-    with playwright.sync_playwright() as api:
-        path = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-        if path is None and not os.path.exists(api.chromium.executable_path):
-            pytest.skip('needs Chromium: apt-get install chromium, or playwright install --with-deps chromium')
-        browser = api.chromium.launch(executable_path=path, timeout=120_000)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def open_page(browser):
     """Function that opens a file; in the end there must have been no message, error or access to anything else."""

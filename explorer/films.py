@@ -1,0 +1,125 @@
+"""A video of the way through kept images, made while the page goes on."""
+
+import contextlib
+import importlib.util
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+
+from common.errors import UserError
+from common.files import atomic_write
+from common.images import convert_to_pil_image
+from explorer.painter import MINIBATCH_PIXELS, finest_level
+from explorer.points import Point, VideoRequest, way
+from runs.images import zoomed
+from runs.videos import video_writer
+
+MIN_PIXELS = 512        # Of the side of a video. Smaller images are enlarged by a whole number.
+MAX_FRAMES = 20_000
+MAX_GIF_BYTES = 1 << 29 # Its frames are in memory until the end.
+MAX_CHUNK = 16          # Frames made in one go.
+
+Paint = Callable[[Sequence[Point], int], list[np.ndarray]]
+
+
+def formats() -> list[str]:
+    """The formats that this machine can write."""
+    return (['mp4'] if importlib.util.find_spec('imageio_ffmpeg') else []) + ['gif']
+
+
+@contextlib.contextmanager
+def gif_writer(path: str, fps: float) -> Iterator[Callable[[Image.Image], None]]:
+    """Write a GIF that goes round for ever; used as :func:`runs.videos.video_writer`.
+
+    A GIF counts time in hundredths of a second, and browsers slow down those of less than two: above 50 frames a second
+    it is slower than asked for. Colours are 256 for each frame.
+    """
+    frames: list[Image.Image] = []
+    yield lambda image: frames.append(image if image.mode == 'L' else image.quantize(256))
+    with atomic_write(path) as file:
+        frames[0].save(file, 'GIF', save_all=True, append_images=frames[1:], loop=0,
+                       duration=max(round(100 / fps), 2) * 10)
+
+
+class Film:
+    """One video in the making.
+
+    Parameters
+    ----------
+    request : VideoRequest
+    paint : callable
+        Makes the images of some points at a level of detail. It may be called from any thread.
+    resolution : int
+        Of the images at full resolution.
+    folder : str
+        Where the file goes.
+
+    Attributes
+    ----------
+    path : str
+    frames, done : int
+    finished : bool
+        The file is complete.
+    error : str
+        Why there is none, one line; '' if there is no reason.
+
+    Raises
+    ------
+    UserError
+        The video would be too long or too large, or imageio-ffmpeg is missing.
+    """
+
+    def __init__(self, request: VideoRequest, paint: Paint, resolution: int, folder: str) -> None:
+        if request.format not in formats():
+            raise UserError('format: MP4 needs imageio-ffmpeg (pip install imageio-ffmpeg); choose gif')
+        per_step = max(round(request.seconds * request.fps), 1)
+        if per_step * len(request.points) > MAX_FRAMES:
+            raise UserError(f'seconds={request.seconds:g}: a video has at most {MAX_FRAMES} frames; choose fewer '
+                            'seconds or images')
+        self.level = finest_level(request.points)
+        side = resolution >> self.level
+        self._zoom = max(MIN_PIXELS // side, 1)
+        if request.format == 'gif' and per_step * len(request.points) * (side * self._zoom) ** 2 > MAX_GIF_BYTES:
+            raise UserError('format: a GIF of so many frames would be too large; choose mp4, or fewer seconds')
+        self._chunk = int(np.clip(MINIBATCH_PIXELS // side ** 2, 1, MAX_CHUNK))
+        self.points = way(request.points, per_step, request.loop)
+        self.path = os.path.join(folder, f'interpolation.{request.format}')
+        self.frames, self.done, self.finished, self.error = len(self.points), 0, False, ''
+        self._fps, self._paint, self._cancelled, self._begin = request.fps, paint, threading.Event(), time.monotonic()
+        self._writer = video_writer if request.format == 'mp4' else gif_writer
+        self._thread = threading.Thread(target=self._make, daemon=True)
+        self._thread.start()
+
+    def state(self) -> dict:
+        """Progress as plain data; ``seconds_left`` is None before the first frames."""
+        left = (time.monotonic() - self._begin) * (self.frames - self.done) / self.done if self.done else None
+        running = self._thread.is_alive()
+        return {'running': running, 'finished': self.finished, 'done': self.done, 'frames': self.frames,
+                'error': self.error or ('' if running or self.finished else 'it failed; see the terminal'),
+                'seconds_left': left, 'file': os.path.basename(self.path)}
+
+    def cancel(self) -> None:
+        """Stop and wait for the end."""
+        self._cancelled.set()
+        self._thread.join()
+
+    def wait(self) -> None:
+        """Wait for the end."""
+        self._thread.join()
+
+    def _make(self):
+        try:
+            with self._writer(self.path, self._fps) as write:
+                for begin in range(0, self.frames, self._chunk):
+                    if self._cancelled.is_set():
+                        raise UserError('cancelled')
+                    for image in self._paint(self.points[begin:begin + self._chunk], self.level):
+                        write(convert_to_pil_image(zoomed(image, self._zoom), (0, 255)))
+                        self.done += 1
+            self.finished = True
+        except UserError as error:
+            self.error = str(error)
