@@ -1,4 +1,4 @@
-"""README and docs: links lead somewhere, the examples run, every layer is described. Commands: test_docs_commands.py."""
+"""README and docs: links lead somewhere, the examples run, every layer is described."""
 
 import ast
 import importlib.util

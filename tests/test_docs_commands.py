@@ -1,4 +1,4 @@
-"""Every command of README and docs runs as it is printed, shortened where it takes long, or a reason why not is given here."""
+"""Every command of README and docs runs as printed, shortened where it takes long, or `NOT_RUN` gives a reason."""
 
 import importlib
 import re
@@ -13,7 +13,7 @@ from tests.helpers import ROOT
 from tests.test_docs import BLOCK
 
 PAGES = [path for pattern in ('*.md', 'docs/*.md') for path in sorted(ROOT.glob(pattern))]
-SHORT = ['--set', 'train.total_kimg=0.06', '--set', 'train.minibatch_default=16', '--set', 'train.image_grid_size=[10,2]']
+SHORT = ['--set', 'train.total_kimg=0.06', '--set', 'train.image_grid_size=[10,2]']
 LONGER = ['--set', 'train.total_kimg=0.09']
 # Words that are added to commands that begin so, in this order: the first that fits.
 SHORTENED = {
@@ -29,9 +29,9 @@ SHORTENED = {
 }
 NOT_RUN = {     # {regular expression: reason}
     r'torchrun': 'starts several processes: tests/training/test_processes.py does, on CPUs',
-    r'create_lsun|create_celebahq|merge datasets/bedroom': 'needs photos that cannot be distributed: tests/data has small ones',
+    r'create_lsun|create_celebahq|merge datasets/bedroom': 'needs photos of others: tests/data has small ones',
     r'figures.py (all|figure5)': 'needs runs of the paper: tests/test_figures.py has small ones',
-    r'legacy.py karras|export.py onnx celebahq': 'needs the published pickle: tests/test_legacy.py, tests/test_export.py',
+    r'legacy.py karras|export.py onnx celebahq': 'needs a published pickle: tests/test_legacy.py, test_export.py',
     r'reproduce.py table[14]( --part| --draw|$)': 'takes months: tests/test_reproduce.py has small parts',
     r'util_scripts.py explore': 'serves until it is stopped: its own tests call the server',
 }
@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
         PIL.Image.fromarray(random.randint(256, size=(64, 64, 3)).astype(np.uint8)).save(
             folder / 'PICTURES' / f'{number}.png')
     PIL.Image.fromarray(random.randint(256, size=(16, 16)).astype(np.uint8)).save(folder / 'seven.png')
-    (folder / 'old_config.py').write_text("desc = 'pgan'\ndataset = dict(tfrecord_dir='celebahq')\ntrain = dict(total_kimg=12000)\n")
+    (folder / 'old_config.py').write_text("dataset = dict(tfrecord_dir='celebahq')\ntrain = dict(total_kimg=12000)\n")
     return folder
 
 

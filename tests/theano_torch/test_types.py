@@ -67,6 +67,12 @@ def test_infinities_and_signed_zeros_of_complex_numbers(name):
         assert (np.signbit(getattr(found, part)) == np.signbit(getattr(wanted, part)))[numbers_too].all()
 
 
+def test_angle_of_real_numbers():
+    x = T.dvector()
+    found = theano.function([x], T.angle(x), mode=TORCH)([0.0, -0.0, 2, -2, np.inf, -np.inf, np.nan])
+    np.testing.assert_array_equal(found, [0, np.pi, 0, np.pi, 0, np.pi, np.nan])
+
+
 def test_complex_numbers_out_of_real_ones(agree):
     i, r, f = T.lvector(), T.dvector(), T.fvector()
     agree([i, r, f], [T.basic.complex_from_polar(i, i), T.complex(i, r), T.complex(f, f), T.imag(r), T.real(r),

@@ -208,6 +208,11 @@ def imag(x: Tensor) -> Tensor:
     return torch.imag(x) if x.is_complex() else torch.zeros_like(x)
 
 
+def angle(x: Tensor) -> Tensor:
+    """0 or pi for real numbers; pi for -0, as in NumPy, where PyTorch returns 0."""
+    return torch.atan2(torch.zeros_like(x), x) if x.is_floating_point() else torch.angle(x)
+
+
 def of_parts(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
     """`function`, which makes complex numbers of two real ones of one type, for all types."""
     def run(x: Tensor, y: Tensor) -> Tensor:
@@ -236,7 +241,7 @@ FUNCTIONS = {
     scalar.ArcSinh: torch.asinh, scalar.ArcCosh: torch.acosh, scalar.ArcTanh: torch.atanh,
     scalar.Deg2Rad: torch.deg2rad, scalar.Rad2Deg: torch.rad2deg, scalar.Real: torch.real, scalar.Imag: imag,
     scalar.Conj: torch.conj_physical,
-    scalar.Angle: torch.angle, scalar.Complex: of_parts(torch.complex), scalar.ComplexFromPolar: of_parts(torch.polar),
+    scalar.Angle: angle, scalar.Complex: of_parts(torch.complex), scalar.ComplexFromPolar: of_parts(torch.polar),
     scalar.LT: operator.lt, scalar.GT: operator.gt, scalar.LE: operator.le, scalar.GE: operator.ge,
     scalar.EQ: operator.eq, scalar.NEQ: operator.ne, scalar.IsNan: torch.isnan, scalar.IsInf: torch.isinf,
     scalar.AND: fold(operator.and_), scalar.OR: fold(operator.or_), scalar.XOR: fold(operator.xor),
