@@ -73,6 +73,10 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_unconfigure():
+    gc.unfreeze()       # Or Triton reports its own objects as leaks, below the summary.
+
+
 @pytest.fixture
 def engine(request):
     """Run a test on one engine: ``@pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)``."""
