@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import metrics
 import theano_env
 from common.arguments import class_list, grid, number_list
 from common.errors import UserError, exit_status
@@ -129,7 +130,7 @@ def run_command(args: dict, config: ModuleType) -> None:
         args.pop(name) for name in ('command', 'out', 'result_dir', 'engine', 'device'))
     chosen = {'desc': command.replace('_', '-'), 'train': {'func': 'util_scripts.' + command, **args}}
     if command == 'report':
-        page.write_report(locate_run_dir(args['run'], result_dir), out)
+        page.write_report(locate_run_dir(args['run'], result_dir), out, metrics.decision)
     else:
         check_command_line(args, next(function for function in COMMANDS if function.__name__ == command))
         experiment.run_utility(chosen, result_dir, engine, theano_env.with_device(config.theano_flags, device),
