@@ -98,7 +98,7 @@ class SnapshotWriter:
 
     def save_reals(self) -> None:
         """Save the reals as ``reals.png``."""
-        self._save_grid('reals.png', self.grid.reals, DYNAMIC_RANGE_IMAGES)
+        self.events.picture(0, 'Images/reals', self._save_grid('reals.png', self.grid.reals, DYNAMIC_RANGE_IMAGES))
 
     def save_fakes(self, cur_nimg: int) -> None:
         """Save the images of the fixed latents as ``fakesNNNNNN.png``, NNNNNN in thousands of images.
@@ -115,7 +115,7 @@ class SnapshotWriter:
                        file=sys.stdout)
             return
         picture = self._save_grid(name, images, DYNAMIC_RANGE_NETS)
-        self.events.picture(cur_nimg, 'fakes', picture)
+        self.events.picture(cur_nimg, 'Images/fakes', picture)
 
     def save_networks(self, cur_nimg: int, keep: int | None = None, ticks: int = 1) -> None:
         """Save (G, D, Gs) as ``network-snapshot-NNNNNN.pkl``, NNNNNN in thousands of images.

@@ -103,7 +103,8 @@ def run_dir(tmp_path):
                            metric_line('swd', 6.0, 'network-final', avg=float('nan'), level16=4.0)])
     (folder / 'metric-swd.txt').write_text('the same as in metrics.jsonl', encoding='utf-8')
     (folder / 'metric-digits.txt').write_text('digits: 99.6 %\n', encoding='utf-8')
-    (folder / 'config.txt').write_text("{'desc': 'faces', 'dataset': {'h5_path': 'faces.h5'}, 'train': {'total_kimg': 12}}\n", encoding='utf-8')
+    (folder / 'config.txt').write_text("{'desc': 'faces', 'dataset': {'h5_path': 'faces.h5'}, "
+                                       "'train': {'total_kimg': 12}}\n", encoding='utf-8')
     (folder / 'run.txt').write_text('command: train.py\n', encoding='utf-8')
     return folder
 
@@ -380,7 +381,8 @@ def test_page_in_a_browser(run_dir, open_page):
 
     # The slider begins with the last picture; keys, buttons and the slider itself move it.
     caption = page.locator('#caption')
-    assert caption.text_content() == 'kimg 6       16x16   lod 0.00   time 2m 00s' and level_of_picture(page) == [230] * 3
+    assert caption.text_content() == 'kimg 6       16x16   lod 0.00   time 2m 00s'
+    assert level_of_picture(page) == [230] * 3
     page.keyboard.press('ArrowLeft')
     assert caption.text_content().startswith('kimg 4 ') and level_of_picture(page) == [160] * 3
     page.locator('#back').click()
