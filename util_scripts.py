@@ -49,7 +49,8 @@ OPTIONS: dict[str, dict[str, Any]] = {     # Of all commands; defaults are those
     'classes': {'type': class_list, 'metavar': 'LIST',
                 'help': 'numbers or names of classes, for example 0-3 or cat,dog; default: one after the other'},
     'grid_size': {'type': grid, 'metavar': 'COLUMNSxROWS', 'help': 'images side by side, for example 8x4'},
-    'image_zoom': {'type': int, 'metavar': 'N', 'help': 'enlarge every pixel; default: %(default)s'},
+    'image_zoom': {'type': int, 'metavar': 'N',
+                   'help': 'enlarge every pixel; default: so that a person sees grids and videos'},
     'net': {'choices': ['G', 'Gs'], 'help': 'default: %(default)s, with averaged weights'},
     'minibatch_size': {'type': int, 'metavar': 'N', 'help': 'images at once; default: by resolution'},
     'batchnorm': {'type': str, 'metavar': '{minibatch,running}', 'help': 'statistics that batch norm uses, of the '
@@ -59,7 +60,7 @@ OPTIONS: dict[str, dict[str, Any]] = {     # Of all commands; defaults are those
     'hold_seconds': {'type': float, 'metavar': 'S', 'help': 'the last picture stays; default: %(default)s'},
     'titles': {'action': argparse.BooleanOptionalAction, 'help': 'name the class of each row of a grid'},
     'fps': {'type': int, 'metavar': 'N', 'help': 'frames per second; default: %(default)s'},
-    'captions': {'action': argparse.BooleanOptionalAction, 'help': 'kimg, lod and time below the pictures'},
+    'captions': {'action': argparse.BooleanOptionalAction, 'help': 'kimg, resolution, lod and time below the pictures'},
     'random_seed': {'type': int, 'metavar': 'N', 'help': 'default: %(default)s'},
     'num_steps': {'type': int, 'metavar': 'N', 'help': 'Adam steps; default: %(default)s'},
     'num_starts': {'type': int, 'metavar': 'N', 'help': 'random starting points; default: 4, or one per class'},
@@ -72,13 +73,13 @@ COMMANDS: dict[Callable, tuple] = {    # function: (help, examples, what it take
     generate_fake_images: (
         'Write generated images, single or in grids.',
         ['generate_fake_images 3 --seeds 0-99',
-         'generate_fake_images 000-digits --seeds 0-9 --classes 0-9 --grid-size 10x10',
+         'generate_fake_images 000-digits --classes 0-9 --grid-size 10x10',
          'generate_fake_images 007-cifar10-cond --seeds 0-9 --classes cat,dog --grid-size 10x2',
          'generate_fake_images karras2018iclr-celebahq-1024x1024.pkl --seeds 1000'], ()),
     generate_interpolation_video: (
         'Write a video of images that change into each other.',
-        ['generate_interpolation_video 3 --duration-seconds 20 --grid-size 3x2',
-         'generate_interpolation_video 000-digits --grid-size 10x1 --classes 0-9 --image-zoom 4'], ()),
+        ['generate_interpolation_video 3 --duration-seconds 60 --fps 60 --grid-size 3x2',
+         'generate_interpolation_video 000-digits --grid-size 10x1 --classes 0-9'], ()),
     generate_training_video: (
         "Write a video of a run's pictures fakesNNNNNN.png.",
         ['generate_training_video 3',

@@ -138,7 +138,7 @@ def load_picture(source: str | IO[bytes]) -> Image.Image | None:
 
 
 def caption_of(kimg: int, stats: list[dict]) -> str:
-    """``kimg 120     64x64   lod 1.50   time 2h 03m 07s`` for the picture of so many thousands of images.
+    """``kimg 120   64x64   lod 1.50   time 2h 03m 07s`` for the picture of so many thousands of images.
 
     The resolution is that of the layers that have come in or fade in; it stands there where the status lines tell it.
     """
@@ -147,7 +147,7 @@ def caption_of(kimg: int, stats: list[dict]) -> str:
         return f'kimg {kimg}'
     last = past[-1]
     resolution = f'{last["resolution"]:g}x{last["resolution"]:g}   ' if 'resolution' in last else ''
-    return f'kimg {kimg:<6d}  {resolution}lod {last["lod"]:.2f}   time {format_time(last["seconds"])}'
+    return f'kimg {kimg}   {resolution}lod {last["lod"]:.2f}   time {format_time(last["seconds"])}'
 
 
 def read_text(run_dir: str, name: str) -> str:

@@ -170,8 +170,8 @@ def picture_of(source):
 def test_pictures_of_a_run(run_dir):
     page = Page(run_page.write_report(run_dir))
     assert [(picture['kimg'], picture['caption']) for picture in page.data['pictures']] == [
-        (0, 'kimg 0'), (2, 'kimg 2       4x4   lod 2.00   time 40s'), (4, 'kimg 4       8x8   lod 1.00   time 1m 20s'),
-        (6, 'kimg 6       16x16   lod 0.00   time 2m 00s')]
+        (0, 'kimg 0'), (2, 'kimg 2   4x4   lod 2.00   time 40s'), (4, 'kimg 4   8x8   lod 1.00   time 1m 20s'),
+        (6, 'kimg 6   16x16   lod 0.00   time 2m 00s')]
     for picture in page.data['pictures']:
         kind, pixels = picture_of(picture['src'])
         assert kind == 'png' and pixels.shape == (20, 30) and (pixels == LEVELS[picture['kimg']]).all()
@@ -381,7 +381,7 @@ def test_page_in_a_browser(run_dir, open_page):
 
     # The slider begins with the last picture; keys, buttons and the slider itself move it.
     caption = page.locator('#caption')
-    assert caption.text_content() == 'kimg 6       16x16   lod 0.00   time 2m 00s'
+    assert caption.text_content() == 'kimg 6   16x16   lod 0.00   time 2m 00s'
     assert level_of_picture(page) == [230] * 3
     page.keyboard.press('ArrowLeft')
     assert caption.text_content().startswith('kimg 4 ') and level_of_picture(page) == [160] * 3
