@@ -165,8 +165,8 @@ def generate_fake_images(
     G = load_generator(run, snapshot, net, result_dir)
     cells = int(np.prod(grid_size or 16))
     if seeds is None:
-        seeds = range(cells if classes is None or grid_size is None else max(cells // len(classes), 1))
-    if not len(seeds):
+        seeds = list(range(cells if classes is None or grid_size is None else max(cells // len(classes), 1)))
+    if not seeds:
         raise UserError('seeds=[]: give at least one')
     if classes is None:
         in_turn: Sequence[int | None] = classes_in_turn(G, None, len(seeds)) or [None] * len(seeds)
