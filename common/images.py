@@ -14,7 +14,7 @@ from common.files import AnyPath, atomic_write
 DynamicRange = Sequence[float]      # Lowest and highest value.
 TITLE_CHARACTERS = 30
 PICTURE_PIXELS = 1000               # About the longer side of a picture of small images that are enlarged to be seen.
-FEW_CLASSES = 8
+FEW_CLASSES = 5                     # Of fewer classes a grid of as many images each would show too little.
 
 
 def adjust_dynamic_range(data: Any, drange_in: DynamicRange, drange_out: DynamicRange) -> Any:
