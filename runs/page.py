@@ -196,6 +196,7 @@ class Best(NamedTuple):
 
     entry: dict         # Of ``metrics.jsonl``.
     name: str           # Which of its numbers decides.
+    of: int             # So many snapshots.
 
 
 def find_best(entries: list[dict], decision: tuple[str, bool] | None) -> Best | None:
@@ -205,7 +206,9 @@ def find_best(entries: list[dict], decision: tuple[str, bool] | None) -> Best | 
     name, lower_is_better = decision
     sign = 1 if lower_is_better else -1
     finite = [entry for entry in entries if is_finite(entry['values'].get(name))]
-    return Best(min(finite, key=lambda entry: sign * entry['values'][name]), name) if finite else None
+    if not finite:
+        return None
+    return Best(min(finite, key=lambda entry: sign * entry['values'][name]), name, len(entries))
 
 
 def metric_columns(entries: list[dict]) -> dict[str, list]:
@@ -395,8 +398,8 @@ def summary(run_dir: str, stats: list[dict], config: str, best: dict[str, Best |
         tiles.append(('time', format_time(last['seconds'])))
     for title, found in best.items():
         if found and is_finite(found.entry.get('kimg')):
-            tiles.append((f'best {title}', f'{metric_value(found.entry["values"].get(found.name))} at kimg '
-                          f'{found.entry["kimg"]:.1f}'))
+            value, kimg = metric_value(found.entry['values'].get(found.name)), found.entry['kimg']
+            tiles.append((f'best {title}' if found.of > 1 else title, f'{value} at kimg {kimg:.1f}'))
     return '<p>%s</p><dl class="tiles">%s</dl><dl class="facts">%s</dl>' % (
         html.escape(state), pairs(tiles), pairs(read_facts(run_dir).items()))
 
@@ -491,11 +494,10 @@ def metric_section(run_dir: str, metrics: dict[str, list[dict]], best: dict[str,
     """Tables of ``metrics.jsonl``, and of other metrics the text file; `best` has the best entry of each."""
     content = f'<div class="charts">{figures}</div>' if figures else ''
     for title, entries in metrics.items():
-        found = best[title]
-        best_one = found.entry if found else next((entry for entry in entries if entry.get('best') is True), None)
+        marked = marked_entries(entries, best[title])
         names = distinct_series({name: [entry['values'].get(name) for entry in entries] for name in dict.fromkeys(
             name for entry in entries for name in entry['values'])})
-        rows = [[f'{entry.get("snapshot", "-")}{" (best)" if entry is best_one else ""}',
+        rows = [[f'{entry.get("snapshot", "-")}{" (best)" if entry in marked else ""}',
                  f'{entry["kimg"]:.1f}' if is_finite(entry.get('kimg')) else '-',
                  format_time(entry['seconds']) if is_finite(entry.get('seconds')) else '-',
                  *(metric_value(entry['values'].get(name)) for name in names)] for entry in entries]
@@ -503,6 +505,13 @@ def metric_section(run_dir: str, metrics: dict[str, list[dict]], best: dict[str,
     in_tables = {f'metric-{entries[0]["metric"]}.txt' for entries in metrics.values()}
     names = sorted(name for name in os.listdir(run_dir) if re.fullmatch(r'metric-.*\.txt', name))
     return content + file_blocks({name: read_text(run_dir, name) for name in names if name not in in_tables})
+
+
+def marked_entries(entries: list[dict], found: Best | None) -> list[dict]:
+    """Those that the table calls the best: of several one, or whichever the training has marked."""
+    if found is None:
+        return [entry for entry in entries if entry.get('best') is True]
+    return [found.entry] if found.of > 1 else []
 
 
 def metric_value(value: Any) -> str:

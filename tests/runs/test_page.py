@@ -211,6 +211,9 @@ def test_best_snapshots(run_dir):
     assert [[row[0] for row in table if '(best)' in row[0]] for table in page.tables[1:]] == [
         ['network-snapshot-000001 (best)'], ['network-snapshot-000002 (best)'], []]
     assert 'best swd, 64 images\n5.0000 at kimg 1.0' in page.text
+    write_metrics(run_dir, [metric_line('swd', 1.0, SWDx1e3_avg=5.0)])      # Of one, nothing is the best.
+    text = Page(run_page.write_report(run_dir, better=metrics.decision)).text
+    assert 'swd, 64 images\n5.0000 at kimg 1.0' in text and 'best' not in text
     # 'other' is the same number: it stands there once.
     assert {len(chart['series']) for chart in page.data['charts'][4:]} == {1}
 
