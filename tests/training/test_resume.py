@@ -396,6 +396,7 @@ def test_signals_save_first_and_what_they_print_goes_on(alone):
         scalars = events.Scalars(tag_of(tag))
         assert [scalar.step for scalar in scalars] == [round(row['kimg'] * 1000) for row in rows]
         np.testing.assert_allclose([scalar.value for scalar in scalars], [row[tag] for row in rows], rtol=1e-6)
+    assert len(events.Images('Images/reals')) == 1 and events.Tags()['tensors'] == ['Configuration/config.txt']
     fakes = events.Images('Images/fakes')
     assert [image.step // 1000 for image in fakes][0] == 0 and len({image.step for image in fakes}) == len(fakes)
     shown, saved = [Image.open(io.BytesIO(png)) for png in (fakes[-1].encoded_image_string,
