@@ -30,6 +30,14 @@ def grid_of(num: int, side: int) -> tuple[int, int]:
     return columns, -(-num // columns)
 
 
+def number_of_blocks(num_rows: int, row_shape: float) -> int:
+    """In how many blocks side by side rows make about a square; `row_shape` is the width of a row by its height."""
+    def distance(blocks):
+        return abs(np.log(blocks * row_shape / -(-num_rows // blocks)))
+
+    return min(range(1, num_rows + 1), key=distance)
+
+
 def draw_sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str] | None = None) -> Image.Image:
     """Draw rows of images.
 
@@ -49,10 +57,10 @@ def draw_sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str] | Non
     height, width = rows[0][0].shape[-2:]
     across = max(map(len, rows))
     lines = [title.encode('latin-1', 'replace').decode('latin-1')[:TITLE_CHARACTERS] for title in titles or ()]
-    # A character is about half as wide as high; titles have a third of an image's height, but can be read.
+    # A character is about half as wide as high; titles have a third of an image's height, but not less than 10 pixels.
     letters = max(map(len, lines), default=0)
-    blocks = 1 if len(rows) <= TALL_ENOUGH or titles is None else min(range(1, len(rows) + 1), key=lambda count: abs(
-        np.log(count * (across * width + letters * max(height / 6, 5)) / (-(-len(rows) // count) * height))))
+    blocks = 1 if len(rows) <= TALL_ENOUGH or titles is None else number_of_blocks(
+        len(rows), (across * width + letters * max(height / 6, 5)) / height)
     down = -(-len(rows) // blocks)
     zoom = zoom_to_see(down * height, blocks * (across * width + letters * height // 6))
     gap = max(round(height * zoom / 32), 1)

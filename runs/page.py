@@ -8,7 +8,6 @@ access to other files and hosts.
 import base64
 import html
 import io
-import itertools
 import json
 import math
 import os
@@ -28,6 +27,7 @@ from common.errors import UserError
 from common.files import atomic_write, open_input
 from runs.facts import read_facts
 from runs.folder import DONE_FILE, is_training
+from runs.phases import Phase, find_phases, whole_run
 from runs.records import (
     caption_of,
     finite_or_none,
@@ -112,67 +112,6 @@ def write_report(run_dir: str, path: str | None = None,
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The content of a run folder.
-
-
-class Phase(NamedTuple):
-    """Time and memory of a part of a training. None: unknown. A phase ends with its last tick."""
-
-    name: str
-    fading: bool                        # Whether layers were fading in.
-    begin: float                        # kimg.
-    end: float
-    minibatch: float | None
-    seconds: float | None               # All in all, between the status lines at its ends.
-    compile_seconds: float | None       # Part of `seconds`...
-    metric_seconds: float | None        # ...as are metrics at the ends of ticks, but for those at the last one's.
-    sec_per_kimg: float | None          # Without either of them.
-    peak_memory_mb: float | None        # Of the process until then.
-
-
-def find_phases(stats: list[dict]) -> list[Phase]:
-    """The phases of a training in their order: one per resolution, and one for fading it in."""
-    def phase_of(tick):
-        return tick.get('resolution'), tick.get('lod', 0) % 1 > 0
-
-    def total(ticks, name):
-        return sum(tick[name] for tick in ticks if name in tick) if any(name in tick for tick in ticks) else None
-
-    phases: list[Phase] = []
-    for (resolution, fading), group in itertools.groupby(stats, phase_of):
-        ticks = list(group)
-        begin, end = phases[-1].end if phases else first_kimg(stats), ticks[-1]['kimg']
-        step_seconds, compile_seconds = total(ticks, 'sec_per_tick'), total(ticks, 'compile_seconds')
-        before = stats[stats.index(ticks[0]) - 1] if phases else {}
-        phases.append(Phase(
-            name=(f'{resolution}x{resolution}' if resolution else '?') + (' fading in' if fading else ''),
-            fading=fading, begin=begin, end=end,
-            minibatch=min((tick['minibatch'] for tick in ticks if 'minibatch' in tick), default=None),
-            seconds=elapsed(before, ticks, step_seconds), compile_seconds=compile_seconds,
-            metric_seconds=total([before, *ticks[:-1]], 'metric_seconds'),
-            sec_per_kimg=max(step_seconds - (compile_seconds or 0), 0) / (end - begin)
-            if step_seconds is not None and end > begin else None,
-            peak_memory_mb=max((tick['peak_memory_mb'] for tick in ticks if 'peak_memory_mb' in tick), default=None)))
-    return phases
-
-
-def elapsed(before: dict, ticks: list[dict], step_seconds: float | None) -> float | None:
-    """Seconds between the status line `before` some ticks, {} without, and their last one.
-
-    `step_seconds` is the sum of the ticks, which counts where the lines do not tell the time since the beginning.
-    """
-    first, last = ticks[0], ticks[-1]
-    begin = before.get('seconds') if before else first.get('seconds', 0) - first.get('sec_per_tick', math.inf)
-    if 'seconds' in last and begin is not None and -1 < begin <= last['seconds']:
-        return last['seconds'] - max(begin, 0)
-    return step_seconds
-
-
-def first_kimg(stats: list[dict]) -> float:
-    """The kimg at which the first tick began: a resumed run does not begin at 0."""
-    tick = stats[0]
-    if tick.get('sec_per_kimg', 0) > 0 and 'sec_per_tick' in tick:
-        return max(round(tick['kimg'] - tick['sec_per_tick'] / tick['sec_per_kimg'], 3), 0)
-    return 0
 
 
 def read_metrics(run_dir: str) -> dict[str, list[dict]]:
@@ -442,38 +381,33 @@ def digits(value: float | None) -> str:
     return '%.*f' % (0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3, value)
 
 
+TIMING_COLUMNS: dict[str, Callable[[Phase], object]] = {       # {heading: function of the phase}
+    'kimg': lambda phase: f'{phase.begin:g} - {phase.end:g}',
+    'minibatch': lambda phase: '-' if phase.minibatch is None else phase.minibatch,
+    'sec/kimg': lambda phase: digits(phase.sec_per_kimg),
+    'compiling': lambda phase: duration(phase.compile_seconds),
+    'metrics': lambda phase: duration(phase.metric_seconds),
+    'time': lambda phase: duration(phase.seconds),
+    'peak memory': lambda phase: '-' if phase.peak_memory_mb is None else f'{phase.peak_memory_mb / 1024:.1f} GB',
+}
+
+
 def timing_section(phases: list[Phase]) -> str:
+    """Bars and a table of the phases, with a row for all of them; without metrics there is no column for them."""
     if not phases:
         return ''
-    begin, end = phases[0].begin, phases[-1].end
-
-    def total(name):
-        values = [getattr(phase, name) for phase in phases if getattr(phase, name) is not None]
-        return sum(values) if values else None
-
-    steps = [(phase.sec_per_kimg * (phase.end - phase.begin), phase.end - phase.begin) for phase in phases
-             if phase.sec_per_kimg is not None]
-    whole = Phase('whole run' if begin == 0 else f'since kimg {begin:g}', False, begin, end, None, total('seconds'),
-                  total('compile_seconds'), total('metric_seconds'),
-                  sum(seconds for seconds, _kimg in steps) / sum(kimg for _seconds, kimg in steps) if steps else None,
-                  max((phase.peak_memory_mb for phase in phases if phase.peak_memory_mb is not None), default=None))
-    columns = {'kimg': lambda phase: f'{phase.begin:g} - {phase.end:g}',
-               'minibatch': lambda phase: '' if phase is whole else '-' if phase.minibatch is None else phase.minibatch,
-               'sec/kimg': lambda phase: digits(phase.sec_per_kimg), 'compiling': lambda phase: duration(
-                   phase.compile_seconds), 'metrics': lambda phase: duration(phase.metric_seconds),
-               'time': lambda phase: duration(phase.seconds),
-               'peak memory': lambda phase: '-' if phase.peak_memory_mb is None else
-               f'{phase.peak_memory_mb / 1024:.1f} GB'}
-    if whole.metric_seconds is None:
-        del columns['metrics']
-    rows = [[phase.name, *(cell(phase) for cell in columns.values())] for phase in [*phases, whole]]
+    whole = whole_run(phases)
+    columns = {name: cell for name, cell in TIMING_COLUMNS.items()
+               if name != 'metrics' or whole.metric_seconds is not None}
+    rows = [[phase.name, *(cell(phase) for cell in columns.values())] for phase in phases]
+    foot = [whole.name, *('' if name == 'minibatch' else cell(whole) for name, cell in columns.items())]
     note = '<p><small>sec/kimg: seconds per thousand images, without compiling and metrics. time: all in all. Peak ' \
            'memory is that of the process on the host, since its start. A phase ends with its last status ' \
            'line.</small></p>'
     return '<div class="charts">%s%s</div>%s%s' % (
         bars('sec/kimg', phases, [phase.sec_per_kimg for phase in phases], digits),
         bars('time', phases, [phase.seconds for phase in phases], duration),
-        html_table(['phase', *columns], rows[:-1], rows[-1]), note)
+        html_table(['phase', *columns], rows, foot), note)
 
 
 def duration(seconds: float | None) -> str:
