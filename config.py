@@ -251,11 +251,11 @@ experiments: dict[str, dict] = {
     # Images and videos, see util_scripts.py; 'run' is a run's number or folder, or a network pickle.
     'fake-images': {
         'desc': 'fake-images',
-        'train': {'func': 'util_scripts.generate_fake_images', 'run': 0, 'grid_size': (10, 10), 'image_zoom': 4},
+        'train': {'func': 'util_scripts.generate_fake_images', 'run': 0, 'grid_size': (10, 10)},
     },
     'interpolation-video': {
         'desc': 'interpolation-video',
-        'train': {'func': 'util_scripts.generate_interpolation_video', 'run': 0, 'grid_size': (10, 1), 'image_zoom': 4},
+        'train': {'func': 'util_scripts.generate_interpolation_video', 'run': 0, 'grid_size': (10, 1)},
     },
     'training-video': {
         'desc': 'training-video',

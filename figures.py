@@ -8,7 +8,7 @@
 Pictures are written as PNG, plots and drawings also as PDF, tables as Markdown and LaTeX beside the paper's numbers.
 Each says which runs it shows, how far they were trained, on what, and how their options differ from `config.py`;
 NAME.json has the same as data. Runs of other data, networks or losses are refused without --allow-other.
-What the present runs do not suffice for is listed by data set, with the commands that make the rest.
+What the present runs do not suffice for is listed by the commands that make the rest.
 """
 
 import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
@@ -18,6 +18,7 @@ import functools
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
@@ -164,19 +165,56 @@ def make_figures(material: Material, names: list[str]) -> bool:
 
 
 def print_missing(material: Material, needed_by: dict[Need, list[str]]) -> None:
-    """Print what is missing by data set: {what is needed: names of the figures}."""
-    if needed_by:
-        print('\nMissing:')
-    for data in dict.fromkeys(sorted((need.data for need in needed_by), key=lambda data: (data == '', data))):
-        of_data = {need: figures for need, figures in needed_by.items() if need.data == data}
-        all_figures = dict.fromkeys(name for figures in of_data.values() for name in figures)
-        make = material.create_command(data)
-        if data:
-            there = 'is there' if os.path.exists(data) else make
-            print(f'data set {data} (for {", ".join(all_figures)}): {there}')
-        for need, figures in of_data.items():
-            if need.command != make:
-                print(f'{"  " if data else ""}{need.what} (for {", ".join(dict.fromkeys(figures))}): {need.command}')
+    """Print what is missing by the command that makes it: {what is needed: names of the figures}.
+
+    Data sets come first. Commands that differ in one name only stand there once, with NAME in its place, and the names
+    by the figures that need them.
+    """
+    datasets: dict[str, list[str]] = {}
+    for need, figures in needed_by.items():
+        if need.data and not os.path.exists(need.data):
+            datasets.setdefault(need.data, []).extend(figures)
+    missing = [(material.create_command(data), 'data set', figures) for data, figures in datasets.items()]
+    missing += [(need.command, need.what, figures) for need, figures in needed_by.items()
+                if need.command != material.create_command(need.data) or need.data not in datasets]
+    groups: dict[tuple[str, str], list[tuple]] = {}     # {(command, what), both with NAME: entries}
+    for command, what, figures in missing:
+        template, name = template_of(command)
+        key = template, what.replace(name, 'NAME') if name else what
+        groups.setdefault(key, []).append((command, what, ', '.join(dict.fromkeys(figures)), name))
+    if groups:
+        print('\nMissing, by the command that makes it:')
+    for (template, what), entries in groups.items():
+        command, own_what, _figures, _name = entries[0]
+        is_one = len(entries) == 1
+        print(f'\n{command if is_one else template}')
+        if what not in ('data set', 'a run of NAME'):
+            print(wrapped(own_what if is_one else what))
+        for figures in dict.fromkeys(entry[2] for entry in entries):
+            names = ', '.join(entry[3] for entry in entries if entry[2] == figures)
+            print(wrapped(f'for {figures}' + ('' if is_one else f': {names}')))
+
+
+def wrapped(text: str) -> str:
+    """An indented paragraph for a terminal of 80 columns."""
+    return textwrap.fill(text, 80, initial_indent='  ', subsequent_indent=6 * ' ', break_on_hyphens=False,
+                         break_long_words=False)
+
+
+def template_of(command: str) -> tuple[str, str]:
+    """(The command with NAME for an experiment, a run or a data set and N for a seed, that name); '' without one."""
+    words, name = shlex.split(command), ''
+    for index, word in enumerate(words):
+        if word.startswith('random_seed='):
+            words[index] = 'random_seed=N'
+        elif name:
+            continue
+        elif words[index - 1] == '--experiment' or index == 2 and words[1] == 'evaluate_metrics.py':
+            name, words[index] = word, 'NAME'
+        elif word.endswith('.h5') and words[1] == 'dataset_tool.py':
+            folder, file_name = os.path.split(word)
+            name, words[index] = os.path.splitext(file_name)[0], os.path.join(folder, 'NAME.h5')
+    return shlex.join(words), name
 
 
 # ----------------------------------------------------------------------------------------------------------------------

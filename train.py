@@ -45,6 +45,7 @@ from common.options import (
 from nets import updates
 from nets.network import Network, random_latents
 from nets.ranks import SINGLE
+from runs.records import read_text
 from training import experiment, fingerprint, plan, processes, recorded
 from training.divergence import check_start, check_weights
 from training.event_file import EventFile
@@ -201,6 +202,7 @@ def train_gan(
         check_start(networks, G.source)
         snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom, batchnorm)
         if is_first:
+            events.text(cur_nimg, 'Configuration/config.txt', read_text(run_dir, 'config.txt'))
             snapshots.save_reals()
             if averaged:
                 set_lod(schedule.lod, G, D)

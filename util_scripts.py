@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import metrics
 import theano_env
 from common.arguments import class_list, grid, number_list
 from common.errors import UserError, exit_status
@@ -49,7 +50,8 @@ OPTIONS: dict[str, dict[str, Any]] = {     # Of all commands; defaults are those
     'classes': {'type': class_list, 'metavar': 'LIST',
                 'help': 'numbers or names of classes, for example 0-3 or cat,dog; default: one after the other'},
     'grid_size': {'type': grid, 'metavar': 'COLUMNSxROWS', 'help': 'images side by side, for example 8x4'},
-    'image_zoom': {'type': int, 'metavar': 'N', 'help': 'enlarge every pixel; default: %(default)s'},
+    'image_zoom': {'type': int, 'metavar': 'N',
+                   'help': 'enlarge every pixel; default: so that a person sees grids and videos'},
     'net': {'choices': ['G', 'Gs'], 'help': 'default: %(default)s, with averaged weights'},
     'minibatch_size': {'type': int, 'metavar': 'N', 'help': 'images at once; default: by resolution'},
     'batchnorm': {'type': str, 'metavar': '{minibatch,running}', 'help': 'statistics that batch norm uses, of the '
@@ -59,7 +61,7 @@ OPTIONS: dict[str, dict[str, Any]] = {     # Of all commands; defaults are those
     'hold_seconds': {'type': float, 'metavar': 'S', 'help': 'the last picture stays; default: %(default)s'},
     'titles': {'action': argparse.BooleanOptionalAction, 'help': 'name the class of each row of a grid'},
     'fps': {'type': int, 'metavar': 'N', 'help': 'frames per second; default: %(default)s'},
-    'captions': {'action': argparse.BooleanOptionalAction, 'help': 'kimg, lod and time below the pictures'},
+    'captions': {'action': argparse.BooleanOptionalAction, 'help': 'kimg, resolution, lod and time below the pictures'},
     'random_seed': {'type': int, 'metavar': 'N', 'help': 'default: %(default)s'},
     'num_steps': {'type': int, 'metavar': 'N', 'help': 'Adam steps; default: %(default)s'},
     'num_starts': {'type': int, 'metavar': 'N', 'help': 'random starting points; default: 4, or one per class'},
@@ -72,13 +74,13 @@ COMMANDS: dict[Callable, tuple] = {    # function: (help, examples, what it take
     generate_fake_images: (
         'Write generated images, single or in grids.',
         ['generate_fake_images 3 --seeds 0-99',
-         'generate_fake_images 000-digits --seeds 0-9 --classes 0-9 --grid-size 10x10',
+         'generate_fake_images 000-digits --classes 0-9 --grid-size 10x10',
          'generate_fake_images 007-cifar10-cond --seeds 0-9 --classes cat,dog --grid-size 10x2',
          'generate_fake_images karras2018iclr-celebahq-1024x1024.pkl --seeds 1000'], ()),
     generate_interpolation_video: (
         'Write a video of images that change into each other.',
-        ['generate_interpolation_video 3 --duration-seconds 20 --grid-size 3x2',
-         'generate_interpolation_video 000-digits --grid-size 10x1 --classes 0-9 --image-zoom 4'], ()),
+        ['generate_interpolation_video 3 --duration-seconds 60 --fps 60 --grid-size 3x2',
+         'generate_interpolation_video 000-digits --grid-size 10x1 --classes 0-9'], ()),
     generate_training_video: (
         "Write a video of a run's pictures fakesNNNNNN.png.",
         ['generate_training_video 3',
@@ -151,7 +153,7 @@ def run_command(args: dict, config: ModuleType) -> None:
         args.pop(name) for name in ('command', 'out', 'result_dir', 'engine', 'device'))
     chosen = {'desc': command.replace('_', '-'), 'train': {'func': 'util_scripts.' + command, **args}}
     if command == 'report':
-        page.write_report(locate_run_dir(args['run'], result_dir), out)
+        page.write_report(locate_run_dir(args['run'], result_dir), out, metrics.decision)
     elif command == 'explore':
         check_command_line(args, explore)
         theano_env.configure(engine, theano_env.with_device(config.theano_flags, device), precision=config.precision)

@@ -13,6 +13,8 @@ from common.files import AnyPath, atomic_write
 
 DynamicRange = Sequence[float]      # Lowest and highest value.
 TITLE_CHARACTERS = 30
+PICTURE_PIXELS = 1000               # About the longer side of a picture of small images that are enlarged to be seen.
+FEW_CLASSES = 5                     # Of fewer classes a grid of as many images each would show too little.
 
 
 def adjust_dynamic_range(data: Any, drange_in: DynamicRange, drange_out: DynamicRange) -> Any:
@@ -146,6 +148,26 @@ def with_row_titles(image: Image.Image, titles: Sequence[str], num_rows: int | N
     for row, line in enumerate(lines):
         draw.text((margin - size // 2, int((row + 0.5) * row_height)), line, fill='black', font=font, anchor='rm')
     return canvas
+
+
+def zoom_to_see(height: int, width: int, pixels: int = PICTURE_PIXELS) -> int:
+    """By which whole number to enlarge every pixel of a picture so that its longer side has about `pixels`."""
+    return max(round(pixels / max(height, width)), 1)
+
+
+def zoomed(images: np.ndarray, zoom: int) -> np.ndarray:
+    """Images (..., H, W), each pixel enlarged to `zoom` x `zoom`."""
+    return images if zoom == 1 else images.repeat(zoom, axis=-2).repeat(zoom, axis=-1)
+
+
+def class_grid_size(num_classes: int, height: int, width: int, in_rows: bool) -> tuple[int, int]:
+    """(columns, rows) of the image grids of a training with one class a row or column: as many of each, as in 2017.
+
+    Of few classes, there are as many images of each as fit on the screen.
+    """
+    columns, rows = snapshot_grid_size(height, width)
+    images = num_classes if num_classes >= FEW_CLASSES else max(num_classes, columns if in_rows else rows)
+    return (images, num_classes) if in_rows else (num_classes, images)
 
 
 def snapshot_grid_size(height: int, width: int) -> tuple[int, int]:

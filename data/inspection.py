@@ -13,14 +13,7 @@ import numpy as np
 from common.console import progress
 from common.errors import UserError
 from common.files import AnyPath
-from common.images import (
-    convert_to_pil_image,
-    create_image_grid,
-    save_image,
-    save_pil_image,
-    snapshot_grid_size,
-    with_row_titles,
-)
+from common.images import convert_to_pil_image, save_image, save_pil_image
 from data.chunk_reader import Reader, open_readers
 from data.hdf5_format import (
     Levels,
@@ -35,6 +28,7 @@ from data.hdf5_format import (
 )
 from data.hdf5_writer import halve
 from data.image_source import group_size, map_in_order
+from data.sheets import draw_sheet, grid_of, rows_of_classes
 
 LISTED_IMAGES = 10          # At most this many numbers of images are listed.
 LISTED_COLUMNS = 16         # Images are counted for at most this many columns of the labels.
@@ -190,32 +184,30 @@ def check_images(readers: list[Reader], shape: tuple[int, int],
 
 def write_sheet(levels: Levels, readers: list[Reader], labels: np.ndarray | None, path: AnyPath,
                 names: list[str] | None = None) -> None:
-    """Write a picture with images from all over a dataset; with labels a row holds images of one class.
+    """Write a picture with images from all over a dataset; with labels there is a row for each class that has images.
 
-    The names of the classes, where they are known, stand to the left of their rows.
+    The names of the classes, or else their numbers, stand to the left of their rows.
     """
-    titles = None
     shown = min(max(levels), SHEET_RESOLUTION)
     level, reader = levels[shown], readers[list(levels).index(shown)]
-    columns, rows = snapshot_grid_size(*level.shape[2:])
+    titles: list[str] | None = None
     if labels is None or not labels.any():
-        choice = [spread(np.arange(len(level)), columns * rows)]
-        columns = min(columns, len(choice[0]))
+        columns, num_rows = grid_of(len(level), shown)
+        images = spread(np.arange(len(level)), columns * num_rows)
+        choice = [images[begin:begin + columns] for begin in range(0, len(images), columns)]
     else:
-        # If there are more classes than rows: the first classes.
-        classes = np.flatnonzero(labels.any(axis=0))[:rows]
-        choice = [spread(np.flatnonzero(labels[:, number]), columns) for number in classes]
-        if names and len(names) == labels.shape[1]:
-            titles = [names[number] for number in classes]
-    cells = np.zeros((sum(-(-len(images) // columns) for images in choice), columns) + level.shape[1:], dtype=np.uint8)
-    row = 0
-    for images in choice:
-        for place, index in enumerate(images):
-            cells[row + place // columns, place % columns] = reader.read(int(index))
-        row += -(-len(images) // columns)
-    picture = convert_to_pil_image(create_image_grid(cells.reshape(-1, *level.shape[1:]), (columns, len(cells))))
-    save_pil_image(with_row_titles(picture, titles) if titles else picture, path)
-    print('Wrote %d images at %dx%d to %s' % (sum(map(len, choice)), *level.shape[2:], path))
+        classes = np.flatnonzero(labels.any(axis=0))
+        across, down = rows_of_classes(len(classes), shown)
+        names = names if names and len(names) == labels.shape[1] else [str(number) for number in range(labels.shape[1])]
+        choice, titles = [], []
+        for number in classes:
+            images = spread(np.flatnonzero(labels[:, number]), across * down)
+            choice += [images[begin:begin + across] for begin in range(0, len(images), across)]
+            titles += [names[number]] + [''] * (len(choice) - len(titles) - 1)
+    picture = draw_sheet([[reader.read(int(index)) for index in images] for images in choice], titles)
+    save_pil_image(picture, path)
+    of_classes = f' of {len(classes)} classes' if titles else ''
+    print('Wrote %d images%s at %dx%d to %s' % (sum(map(len, choice)), of_classes, *level.shape[2:], path))
 
 
 def spread(indices: np.ndarray, num: int) -> np.ndarray:

@@ -70,8 +70,20 @@ def check_name(name: str, section: str = '') -> None:
             section, name, did_you_mean(name, METRICS) or '; choose from ' + ', '.join(METRICS)))
 
 
+def _class_of(name):
+    module_name, _, class_name = METRICS[name].class_path.rpartition('.')
+    return getattr(importlib.import_module(module_name), class_name)
+
+
 def make_metric(name: str, **options: Any) -> Any:
     """A new metric `name` of `METRICS`; `options` are the arguments of its class."""
     check_name(name)
-    module_name, _, class_name = METRICS[name].class_path.rpartition('.')
-    return getattr(importlib.import_module(module_name), class_name)(**options)
+    return _class_of(name)(**options)
+
+
+def decision(name: str) -> tuple[str, bool] | None:
+    """(Which number of a metric tells the best of several networks, whether lower is better); None: no such metric."""
+    if name not in METRICS:
+        return None
+    meter = _class_of(name)
+    return meter.decides, meter.lower_is_better

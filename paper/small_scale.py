@@ -17,7 +17,7 @@ from paper.campaign import Part
 from paper.output import markdown_lines, mean_and_deviation, new_figure, text_of
 from paper.signals import signals_of_run
 from paper.studies import STUDIES
-from runs.page import find_phases
+from runs.phases import find_phases
 from runs.records import REALS_NAME, are_finite, read_entries, read_results, read_stats
 
 SIGNIFICANT = 0.05      # Largest p of a difference that counts as shown.

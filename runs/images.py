@@ -6,11 +6,20 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from common.class_names import ClassChoice, class_number, read_class_names
 from common.errors import UserError
-from common.images import convert_to_pil_image, create_image_grid, save_image, save_pil_image, with_row_titles
+from common.images import (
+    convert_to_pil_image,
+    create_image_grid,
+    save_image,
+    save_pil_image,
+    with_row_titles,
+    zoom_to_see,
+    zoomed,
+)
 from common.options import BatchNorm, Classes, FileName, GridSize, PositiveInt, Run, Seeds, Snapshot, Zoom, checked
 from nets.network import Network, random_latents
 from nets.pickles import is_generator, load_pkl, pick
@@ -134,7 +143,7 @@ def generate_fake_images(
     seeds: Seeds | None                = None,       # One random image each. None = enough to fill one grid, or 16.
     classes: Classes | None            = None,       # Numbers or names; each seed in each. None = one after the other.
     grid_size: GridSize | None         = None,       # (columns, rows): write grids. None = one file per image.
-    image_zoom: Zoom                   = 1,          # Enlarge every pixel to so many.
+    image_zoom: Zoom | None            = None,       # Enlarge every pixel. None = grids to about 1000 pixels.
     titles: bool                       = True,       # Name the class of each row of a grid with one class a row.
     net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = those of the last step.
     minibatch_size: PositiveInt | None = None,       # Images generated at once. None = by resolution.
@@ -146,7 +155,7 @@ def generate_fake_images(
     A seed stands for the latents ``RandomState(seed).randn(1, latent_size)``, whatever else is generated; with batch
     norm by 'minibatch' the image of a seed depends on the other ones, too. Images come class by class, so a grid with
     as many columns as seeds has one row per class; the names of these classes stand to the left of it, where the run
-    knows them.
+    knows them. A grid ends with its last row that has images; places without one are white, and it is said.
 
     Returns
     -------
@@ -154,7 +163,9 @@ def generate_fake_images(
         The files.
     """
     G = load_generator(run, snapshot, net, result_dir)
-    seeds = list(range(np.prod(grid_size or 16)) if seeds is None else seeds)
+    cells = int(np.prod(grid_size or 16))
+    if seeds is None:
+        seeds = list(range(cells if classes is None or grid_size is None else max(cells // len(classes), 1)))
     if not seeds:
         raise UserError('seeds=[]: give at least one')
     if classes is None:
@@ -170,17 +181,30 @@ def generate_fake_images(
         for image, (seed, index) in zip(images, jobs, strict=True):
             name = 'seed%04d%s.png' % (seed, '' if index is None else '-class%d' % index)
             paths.append(os.path.join(run_dir, name))
-            save_image(zoomed(image, image_zoom), paths[-1], (0, 255))
+            save_image(zoomed(image, image_zoom or 1), paths[-1], (0, 255))
+        print(f'Wrote {paths[0]}' + (f' to {os.path.basename(paths[-1])}, {len(paths)} images' if paths[1:] else ''))
     else:
-        cells = int(np.prod(grid_size))
         for number in range(-(-len(jobs) // cells)):
-            grid = np.stack(list(itertools.islice(images, cells)))
+            part = jobs[number * cells:(number + 1) * cells]
+            picture = picture_of_grid(list(itertools.islice(images, cells)), grid_size[0], image_zoom)
+            names = row_titles(G, [index for _seed, index in part], grid_size[0]) if titles else None
             paths.append(os.path.join(run_dir, f'grid{number:03d}.png'))
-            picture = convert_to_pil_image(create_image_grid(zoomed(grid, image_zoom), grid_size), (0, 255))
-            rows = row_titles(G, [index for _seed, index in jobs[number * cells:(number + 1) * cells]], grid_size[0])
-            save_pil_image(with_row_titles(picture, rows, grid_size[1]) if titles and rows else picture, paths[-1])
-    print(f'Wrote {len(paths)} files to {run_dir}')
+            save_pil_image(with_row_titles(picture, names) if names else picture, paths[-1])
+            empty = f', of {cells} places {cells - len(part)} are empty' if len(part) < cells else ''
+            print(f'Wrote {paths[-1]}, {len(part)} images of {G.output_shape[-1]}x{G.output_shape[-1]}{empty}')
     return paths
+
+
+def picture_of_grid(images: Sequence[np.ndarray], columns: int, zoom: int | None) -> Image.Image:
+    """A picture of uint8 images (C, H, W) row by row, white where the last row has none.
+
+    None as `zoom`: the one with which a person sees something.
+    """
+    rows = -(-len(images) // columns)
+    zoom = zoom or zoom_to_see(rows * images[0].shape[-2], columns * images[0].shape[-1])
+    blanks = [np.full_like(images[0], 255)] * (columns * rows - len(images))
+    grid = create_image_grid(np.stack([*images, *blanks]), (columns, rows))
+    return convert_to_pil_image(zoomed(grid, zoom), (0, 255))
 
 
 def row_titles(G: Network, classes: Sequence[int | None], columns: int) -> list[str] | None:
@@ -190,8 +214,3 @@ def row_titles(G: Network, classes: Sequence[int | None], columns: int) -> list[
     if not names or any(len(row) > 1 or None in row for row in rows):
         return None
     return [names[number] for row in rows for number in row if number is not None]
-
-
-def zoomed(images: np.ndarray, zoom: int) -> np.ndarray:
-    """Images (..., H, W), each pixel enlarged to `zoom` x `zoom`."""
-    return images if zoom == 1 else images.repeat(zoom, axis=-2).repeat(zoom, axis=-1)

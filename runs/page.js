@@ -1,6 +1,6 @@
 'use strict';
 const data = JSON.parse(document.getElementById('data').textContent);
-const MARGIN = {left: 52, right: 10, top: 18, bottom: 24}, HEIGHT = 240;
+const MARGIN = {left: 52, right: 10, top: 18, bottom: 38}, HEIGHT = 260;
 const MARKED_POINTS = 40;       // Curves of so few values get a dot for each.
 
 // Numbers.
@@ -76,23 +76,21 @@ function addKey(parent, name, text, index) {
 }
 
 function drawChart(figure, chart) {
-  for (const old of figure.querySelectorAll('.legend, svg, .tip, p')) old.remove();
+  for (const old of figure.querySelectorAll('.key, svg, .tip, p')) old.remove();
   const table = data.tables[chart.table], kimg = table.kimg;
   const columns = chart.series.map(name => table[name]);
   const range = valueRange(columns.flat(), chart.log);
   if (!range) { addHtml(figure, 'p', '', 'No values.'); return; }
   const [low, high, cut] = range, log = chart.log && high / low > 5;
-  const first = chart.table === 'ticks' && data.spans.length ? data.spans[0].begin : kimg[0];
-  const begin = first < kimg[kimg.length - 1] ? first : kimg[0] - 1, end = kimg[kimg.length - 1];
+  const [begin, end] = kimgRange(kimg);
   const width = Math.max(figure.clientWidth - 24, 200), right = width - MARGIN.right, bottom = HEIGHT - MARGIN.bottom;
   const scale = value => log ? Math.log(value) : value;
   const x = value => MARGIN.left + (value - begin) / (end - begin) * (right - MARGIN.left);
   const y = value => bottom - (scale(value) - scale(low)) / (scale(high) - scale(low)) * (bottom - MARGIN.top);
 
-  if (columns.length > 1) {
-    const legend = addHtml(figure, 'div', 'legend');
-    chart.series.forEach((name, index) => addKey(legend, 'span', name, index));
-  }
+  const key = addHtml(figure, 'div', 'key'), legend = addHtml(key, 'div', 'legend');
+  chart.series.forEach((name, index) => addKey(legend, 'span', name, index));
+  addHtml(key, 'small', 'axis', (log ? 'logarithmic axis' : 'linear axis') + (cut ? ', spikes cut off' : ''));
   const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
   figure.append(svg);
   svg.setAttribute('viewBox', `0 0 ${width} ${HEIGHT}`);
@@ -105,17 +103,31 @@ function drawChart(figure, chart) {
   }
   for (const value of roundSteps(begin, end, Math.max(2, Math.min(8, width / 80))))
     if (x(value) < right - 34)
-      add(svg, 'text', {x: x(value), y: HEIGHT - 7, 'text-anchor': 'middle'}, formatNumber(value));
-  add(svg, 'text', {x: right, y: HEIGHT - 7, 'text-anchor': 'end'}, 'kimg');
+      add(svg, 'text', {x: x(value), y: bottom + 16, 'text-anchor': 'middle'}, formatNumber(value));
+  add(svg, 'text', {x: right, y: bottom + 16, 'text-anchor': 'end'}, 'kimg');
+  add(svg, 'text', {x: (MARGIN.left + right) / 2, y: HEIGHT - 5, 'text-anchor': 'middle'},
+      'thousands of real images shown (kimg), linear axis');
 
   const clip = add(add(svg, 'clipPath', {id: 'clip' + figure.dataset.chart}), 'rect',
                    {x: MARGIN.left - 4, y: MARGIN.top - 4, width: right - MARGIN.left + 8,
                     height: bottom - MARGIN.top + 8});
   const curves = add(svg, 'g', {'clip-path': `url(#${clip.parentNode.id})`});
   columns.forEach((values, index) => drawCurve(curves, kimg, values, x, y, log, colour(index)));
-  if (cut) addHtml(figure, 'p', '').append(Object.assign(document.createElement('small'),
-                                                        {textContent: 'Spikes are cut off.'}));
+  const best = chart.best ? kimg.indexOf(chart.best.kimg) : -1;
+  if (best >= 0) markBest(curves, x(kimg[best]), table[chart.best.series][best], y, bottom);
   addHover(figure, svg, chart, table, columns, x, y, bottom, width);
+}
+
+function kimgRange(kimg) {      // All charts have one axis, that of the training, as far as they fit into it.
+  const last = kimg[kimg.length - 1], spans = data.spans;
+  if (spans.length && spans[0].begin <= kimg[0] && spans[spans.length - 1].end >= last)
+    return [spans[0].begin < last ? spans[0].begin : last - 1, spans[spans.length - 1].end];
+  return [kimg[0] < last ? kimg[0] : kimg[0] - 1, last];
+}
+
+function markBest(parent, x, value, y, bottom) {
+  add(parent, 'line', {class: 'best', x1: x, x2: x, y1: MARGIN.top, y2: bottom});
+  add(parent, 'path', {class: 'best', d: `M${x - 6} ${y(value)}a6 6 0 1 0 12 0a6 6 0 1 0 -12 0`});
 }
 
 function drawSpans(svg, x, begin, end, bottom) {        // Fading in is shaded; a resolution has its name on top.
@@ -188,13 +200,14 @@ function addHover(figure, svg, chart, table, columns, x, y, bottom, width) {
 
 const slider = document.getElementById('slider'), pictures = document.querySelector('.pictures');
 
-function fitPictures() {        // Small pictures are enlarged by a whole number, with hard pixels.
+function fitPictures() {        // Small pictures are enlarged by a whole number, or fill the page; with hard pixels.
   for (const image of pictures ? pictures.querySelectorAll('img') : []) {
     if (!image.naturalWidth) continue;
-    const room = Math.min(image.parentNode.clientWidth / image.naturalWidth,
-                          Math.max(0.85 * window.innerHeight, 300) / image.naturalHeight);
-    image.style.imageRendering = room >= 1 ? 'pixelated' : 'auto';
-    image.style.width = image.naturalWidth * (room >= 1 ? Math.floor(room) : room) + 'px';
+    const fills = pictures.classList.contains('large'), across = image.parentNode.clientWidth / image.naturalWidth;
+    const room = Math.min(across, Math.max(0.85 * window.innerHeight, 300) / image.naturalHeight);
+    const zoom = fills || room < 1 || across < 1.5 ? (fills ? across : room) : Math.floor(room);
+    image.style.imageRendering = zoom >= 1 ? 'pixelated' : 'auto';
+    image.style.width = image.naturalWidth * zoom + 'px';
   }
 }
 
@@ -233,11 +246,13 @@ function addPictureControls() {
 if (pictures) {
   for (const image of pictures.querySelectorAll('img')) image.addEventListener('load', fitPictures);
   if (slider) addPictureControls();
-  const size = document.getElementById('size');
-  if (size) size.addEventListener('click', () => {
-    size.setAttribute('aria-pressed', pictures.classList.toggle('large'));
+  const size = document.getElementById('size'), toggle = () => {
+    const large = pictures.classList.toggle('large');
+    if (size) size.setAttribute('aria-pressed', large);
     fitPictures();
-  });
+  };
+  if (size) size.addEventListener('click', toggle);
+  for (const image of pictures.querySelectorAll('img')) image.addEventListener('click', toggle);
 }
 
 let drawnWidth = 0;

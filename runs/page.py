@@ -8,14 +8,13 @@ access to other files and hosts.
 import base64
 import html
 import io
-import itertools
 import json
 import math
 import os
 import pathlib
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,9 @@ from common.class_names import list_classes, read_class_names
 from common.console import format_time
 from common.errors import UserError
 from common.files import atomic_write, open_input
-from runs.folder import DONE_FILE
+from runs.facts import read_facts
+from runs.folder import DONE_FILE, is_training
+from runs.phases import Phase, find_phases, whole_run
 from runs.records import (
     caption_of,
     finite_or_none,
@@ -44,18 +45,20 @@ MAX_PICTURES = 48               # A page shows at most so many, chosen evenly.
 PICTURE_BYTES = 14_000_000      # Of all pictures together; base64 makes 19 MB of them.
 MAX_PICTURE_SIDE = 2048         # Pixels of a picture that has to be scaled down.
 JPEG_QUALITY = 85
-TICK_COLUMNS = ('kimg', 'lod', 'seconds', 'Gloss', 'Dloss', 'Dreal', 'Dfake', 'Dgdrop', 'sec_per_kimg')
+TICK_COLUMNS = ('kimg', 'lod', 'seconds', 'Gloss', 'Dloss', 'Dreal', 'Dfake', 'Dgdrop')
+STEP_SPEED = 'sec/kimg'         # Column of the ticks that is computed: without compiling.
 
 PICTURE_CONTROLS = '''<div class="controls">
 <button id="back" aria-label="earlier">&#9664;&#xFE0E;</button>
 <input id="slider" type="range" min="0" max="%d" value="%d" aria-label="picture">
 <button id="on" aria-label="later">&#9654;&#xFE0E;</button>
 <button id="play">Play</button>
-<button id="size" aria-pressed="false">Larger</button>
+<button id="size" aria-pressed="false">Fill the page</button>
 </div>'''
 
 
-def write_report(run_dir: str, path: str | None = None) -> str:
+def write_report(run_dir: str, path: str | None = None,
+                 better: Callable[[str], tuple[str, bool] | None] = lambda metric: None) -> str:
     """Write the page of a run.
 
     Parameters
@@ -64,6 +67,9 @@ def write_report(run_dir: str, path: str | None = None) -> str:
         Run folder; the run may be going on.
     path : str, optional
         Default: ``report.html`` in `run_dir`.
+    better : callable
+        Function of the name of a metric: (which of its numbers tells the best snapshot, whether lower is better), or
+        None; see :func:`metrics.decision`.
 
     Returns
     -------
@@ -73,17 +79,18 @@ def write_report(run_dir: str, path: str | None = None) -> str:
     Raises
     ------
     UserError
-        There is nothing of a run in the folder, or the file cannot be written.
+        It is not the folder of a training, or the file cannot be written.
     """
     path = path or os.path.join(run_dir, 'report.html')
     stats, fakes = read_stats(run_dir), list_fakes(run_dir)
     config = read_text(run_dir, 'config.txt')
-    if not (stats or fakes or config):
-        raise UserError(f'{run_dir}: has no stats.jsonl, config.txt or fakesNNNNNN.png; give a run folder, for '
-                        'example results/000-digits')
+    if not (stats or fakes or is_training(run_dir)):
+        raise UserError(f'{run_dir}: no training wrote this folder, it has no stats.jsonl, no fakesNNNNNN.png and no '
+                        'config.txt with a data set; give the folder of a training, for example results/000-digits')
     phases, metrics = find_phases(stats), read_metrics(run_dir)
+    best = {title: find_best(entries, better(entries[0]['metric'])) for title, entries in metrics.items()}
     pictures, reals = embed_pictures(run_dir, fakes, stats)
-    tables, curves, metric_curves = make_charts(stats, metrics)
+    tables, curves, metric_curves = make_charts(stats, metrics, best)
     data = {'tables': tables, 'charts': curves + metric_curves, 'pictures': pictures,
             'spans': [{key: getattr(phase, key) for key in ('begin', 'end', 'name', 'fading')} for phase in phases]}
     sections = [
@@ -91,11 +98,11 @@ def write_report(run_dir: str, path: str | None = None) -> str:
         section('Curves', f'<div class="charts">{chart_figures(curves, 0)}</div>' if stats else
                 '<p>No status line has been written yet.</p>'),
         section('Timing', timing_section(phases)),
-        section('Metrics', metric_section(run_dir, metrics, chart_figures(metric_curves, len(curves)))),
+        section('Metrics', metric_section(run_dir, metrics, best, chart_figures(metric_curves, len(curves)))),
         section('Configuration', file_blocks({'config.txt': config, 'run.txt': read_text(run_dir, 'run.txt')})),
     ]
     page = fill(_read_part('html'), title=html.escape(os.path.basename(os.path.abspath(run_dir))),
-                summary=summary(run_dir, stats, config), sections=''.join(sections), style=_read_part('css'),
+                summary=summary(run_dir, stats, config, best), sections=''.join(sections), style=_read_part('css'),
                 script=_read_part('js'), data=json_for_script(data), written=time.strftime('%Y-%m-%d %H:%M:%S'))
     with atomic_write(path, 'w', encoding='utf-8', errors='replace') as page_file:
         page_file.write(page)
@@ -105,52 +112,6 @@ def write_report(run_dir: str, path: str | None = None) -> str:
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The content of a run folder.
-
-
-class Phase(NamedTuple):
-    """Time and memory of a part of a training. None: unknown. A phase ends with its last tick."""
-
-    name: str
-    fading: bool                        # Whether layers were fading in.
-    begin: float                        # kimg.
-    end: float
-    minibatch: float | None
-    seconds: float | None
-    compile_seconds: float | None       # Part of `seconds`.
-    sec_per_kimg: float | None          # Without compiling.
-    peak_memory_mb: float | None        # Of the process until then.
-
-
-def find_phases(stats: list[dict]) -> list[Phase]:
-    """The phases of a training in their order: one per resolution, and one for fading it in."""
-    def phase_of(tick):
-        return tick.get('resolution'), tick.get('lod', 0) % 1 > 0
-
-    def total(ticks, name):
-        return sum(tick[name] for tick in ticks if name in tick) if any(name in tick for tick in ticks) else None
-
-    phases: list[Phase] = []
-    for (resolution, fading), group in itertools.groupby(stats, phase_of):
-        ticks = list(group)
-        begin, end = phases[-1].end if phases else first_kimg(stats), ticks[-1]['kimg']
-        seconds, compile_seconds = total(ticks, 'sec_per_tick'), total(ticks, 'compile_seconds')
-        phases.append(Phase(
-            name=(f'{resolution}x{resolution}' if resolution else '?') + (' fading in' if fading else ''),
-            fading=fading, begin=begin, end=end,
-            minibatch=min((tick['minibatch'] for tick in ticks if 'minibatch' in tick), default=None),
-            seconds=seconds, compile_seconds=compile_seconds,
-            sec_per_kimg=max(seconds - (compile_seconds or 0), 0) / (end - begin)
-            if seconds is not None and end > begin else None,
-            peak_memory_mb=max((tick['peak_memory_mb'] for tick in ticks if 'peak_memory_mb' in tick), default=None)))
-    return phases
-
-
-def first_kimg(stats: list[dict]) -> float:
-    """The kimg at which the first tick began: a resumed run does not begin at 0."""
-    tick = stats[0]
-    if tick.get('sec_per_kimg', 0) > 0 and 'sec_per_tick' in tick:
-        return max(round(tick['kimg'] - tick['sec_per_tick'] / tick['sec_per_kimg'], 3), 0)
-    return 0
 
 
 def read_metrics(run_dir: str) -> dict[str, list[dict]]:
@@ -167,6 +128,26 @@ def read_metrics(run_dir: str) -> dict[str, list[dict]]:
         titles[title] = sorted(entries, key=lambda entry: (
             entry['kimg'] if is_finite(entry.get('kimg')) else math.inf, entry.get('snapshot') == 'network-final'))
     return titles
+
+
+class Best(NamedTuple):
+    """The best snapshot by a metric."""
+
+    entry: dict         # Of ``metrics.jsonl``.
+    name: str           # Which of its numbers decides.
+    of: int             # So many snapshots.
+
+
+def find_best(entries: list[dict], decision: tuple[str, bool] | None) -> Best | None:
+    """The best one of a metric's entries by (the number that decides, whether lower is better); None if unknown."""
+    if decision is None:
+        return None
+    name, lower_is_better = decision
+    sign = 1 if lower_is_better else -1
+    finite = [entry for entry in entries if is_finite(entry['values'].get(name))]
+    if not finite:
+        return None
+    return Best(min(finite, key=lambda entry: sign * entry['values'][name]), name, len(entries))
 
 
 def metric_columns(entries: list[dict]) -> dict[str, list]:
@@ -251,18 +232,24 @@ def json_for_script(data: Any) -> str:
     return text.replace('<', '\\u003c').replace('>', '\\u003e').replace('&', '\\u0026')
 
 
-def chart(title: str, table: str, series: list[str], log: bool = False, note: str = '') -> dict[str, Any]:
-    """Data from which the script draws a chart: some columns of a table over kimg."""
-    return {'title': title, 'table': table, 'series': series, 'log': log, 'note': note}
+def chart(title: str, table: str, series: list[str], log: bool = False, note: str = '',
+          best: dict | None = None) -> dict[str, Any]:
+    """Data from which the script draws a chart: some columns of a table over kimg, and the place of the best value."""
+    return {'title': title, 'table': table, 'series': series, 'log': log, 'note': note, 'best': best}
 
 
-def make_charts(stats: list[dict], metrics: dict[str, list[dict]]) -> tuple[dict[str, dict], list[dict], list[dict]]:
-    """(tables, charts of the status lines, charts of the metrics with several snapshots); a table is {name: column}."""
+def make_charts(stats: list[dict], metrics: dict[str, list[dict]],
+                best: dict[str, Best | None]) -> tuple[dict[str, dict], list[dict], list[dict]]:
+    """(tables, charts of the status lines, charts of the metrics with several snapshots); a table is {name: column}.
+
+    `best` has the best entry of each of `metrics`.
+    """
     tables = {'ticks': {name: [tick.get(name) for tick in stats] for name in TICK_COLUMNS}}
-    curves = [chart('Losses', 'ticks', ['Gloss', 'Dloss']),
+    tables['ticks'][STEP_SPEED] = [step_speed(tick) for tick in stats]
+    curves = [chart('Losses', 'ticks', ['Gloss', 'Dloss'], note='of the generator and the discriminator'),
               chart('Scores of the discriminator', 'ticks', ['Dreal', 'Dfake'],
                     note='with WGAN-GP Dreal is 0 and Dfake is fake minus real'),
-              chart('sec/kimg', 'ticks', ['sec_per_kimg'], log=True, note='compiling included')]
+              chart('Seconds per thousand images', 'ticks', [STEP_SPEED], log=True, note='without compiling')]
     if any(tables['ticks']['Dgdrop']):
         curves.append(chart('Strength of GDrop', 'ticks', ['Dgdrop']))
     metric_curves = []
@@ -271,8 +258,30 @@ def make_charts(stats: list[dict], metrics: dict[str, list[dict]]) -> tuple[dict
         if len(table['kimg']) > 1:
             name = f'metric {len(tables)}'
             tables[name] = table
-            metric_curves.append(chart(title, name, [key for key in table if key not in ('kimg', 'seconds')]))
+            metric_curves.append(chart(title, name, distinct_series(table), **best_point(best[title])))
     return tables, curves if stats else [], metric_curves
+
+
+def step_speed(tick: dict) -> float | None:
+    """Seconds per thousand images of a tick without compiling."""
+    if 'sec_per_kimg' not in tick:
+        return None
+    share = tick.get('compile_seconds', 0) / tick['sec_per_tick'] if tick.get('sec_per_tick', 0) > 0 else 0
+    return tick['sec_per_kimg'] * max(1 - share, 0)
+
+
+def distinct_series(table: dict[str, list]) -> list[str]:
+    """The numbers of a metric; of equal ones, such as an average of one level, the last one."""
+    names = [name for name in table if name not in ('kimg', 'seconds')]
+    return [name for index, name in enumerate(names) if all(table[name] != table[later] for later in names[index + 1:])]
+
+
+def best_point(found: Best | None) -> dict[str, Any]:
+    """The arguments of :func:`chart` that show the best snapshot."""
+    if found is None or not is_finite(found.entry.get('kimg')):
+        return {}
+    return {'best': {'kimg': found.entry['kimg'], 'series': found.name},
+            'note': f'best {found.name}: {found.entry.get("snapshot", "snapshot")}'}
 
 
 def chart_figures(charts: list[dict], first_index: int) -> str:
@@ -286,15 +295,19 @@ def section(title: str, content: str) -> str:
 
 
 def html_table(head: Sequence, rows: Iterable[Sequence], foot: Sequence | None = None) -> str:
-    """HTML of a table; cells are text, the first column is a heading."""
-    def row(cells, tag):
-        first = '<th scope="row">%s</th>' if tag == 'td' else '<th>%s</th>'
-        return '<tr>%s</tr>' % ''.join((first if not index else '<%s>%%s</%s>' % (tag, tag)) % html.escape(str(cell))
-                                       for index, cell in enumerate(cells))
+    """HTML of a table; cells are text, the first column is a heading.
 
-    return '<div class="wide"><table><thead>%s</thead><tbody>%s</tbody>%s</table></div>' % (
-        row(head, 'th'), ''.join(row(cells, 'td') for cells in rows),
-        '<tfoot>%s</tfoot>' % row(foot, 'td') if foot else '')
+    On narrow screens each row becomes a block, so the cells carry the headings of their columns.
+    """
+    def row(cells):
+        first, *others = (html.escape(str(cell)) for cell in cells)
+        return f'<tr><th scope="row">{first}</th>' + ''.join(
+            f'<td data-name="{html.escape(str(name))}">{cell}</td>'
+            for name, cell in zip(head[1:], others, strict=True)) + '</tr>'
+
+    return '<div class="wide"><table><thead><tr>%s</tr></thead><tbody>%s</tbody>%s</table></div>' % (
+        ''.join(f'<th scope="col">{html.escape(str(name))}</th>' for name in head), ''.join(map(row, rows)),
+        f'<tfoot>{row(foot)}</tfoot>' if foot else '')
 
 
 def file_blocks(texts: dict[str, str]) -> str:
@@ -303,8 +316,8 @@ def file_blocks(texts: dict[str, str]) -> str:
                    for name, text in texts.items() if text.strip())
 
 
-def summary(run_dir: str, stats: list[dict], config: str) -> str:
-    """The run's state in a line, and its last numbers."""
+def summary(run_dir: str, stats: list[dict], config: str, best: dict[str, Best | None]) -> str:
+    """The run's state in a line, its last numbers, and what it trains on what."""
     if os.path.exists(os.path.join(run_dir, DONE_FILE)):
         state = 'Finished.'
     elif stats:
@@ -313,19 +326,26 @@ def summary(run_dir: str, stats: list[dict], config: str) -> str:
     else:
         state = 'Not finished.'
     last, total = stats[-1] if stats else {}, total_kimg_of(config)
-    facts = []
+    tiles = []
     if stats:
-        facts.append(('kimg', f'{last["kimg"]:.1f}' + (f' of {total:g}' if total else '')))
+        tiles.append(('kimg', f'{last["kimg"]:.1f}' + (f' of {total:g}' if total else '')))
     if 'resolution' in last:
-        facts.append(('resolution', f'{last["resolution"]}x{last["resolution"]}'))
+        tiles.append(('resolution', f'{last["resolution"]}x{last["resolution"]}'))
     if 'lod' in last:
-        facts.append(('lod', f'{last["lod"]:.2f}'))
+        tiles.append(('lod', f'{last["lod"]:.2f}'))
     if 'seconds' in last:
-        facts.append(('time', format_time(last['seconds'])))
-    if 'sec_per_kimg' in last:
-        facts.append(('sec/kimg', digits(last['sec_per_kimg'])))
-    return '<p>%s</p><dl>%s</dl>' % (html.escape(state), ''.join(
-        '<div><dt>%s</dt><dd>%s</dd></div>' % (name, html.escape(value)) for name, value in facts))
+        tiles.append(('time', format_time(last['seconds'])))
+    for title, found in best.items():
+        if found and is_finite(found.entry.get('kimg')):
+            value, kimg = metric_value(found.entry['values'].get(found.name)), found.entry['kimg']
+            tiles.append((f'best {title}' if found.of > 1 else title, f'{value} at kimg {kimg:.1f}'))
+    return '<p>%s</p><dl class="tiles">%s</dl><dl class="facts">%s</dl>' % (
+        html.escape(state), pairs(tiles), pairs(read_facts(run_dir).items()))
+
+
+def pairs(facts: Iterable[tuple[str, str]]) -> str:
+    """HTML of names and values."""
+    return ''.join(f'<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>' for name, value in facts)
 
 
 def class_line(run_dir: str, config: str) -> str:
@@ -334,7 +354,9 @@ def class_line(run_dir: str, config: str) -> str:
     if not names:
         return ''
     arrangement = {'category': 'one column each', 'category-rows': 'one row each'}.get(grid_type_of(config) or '')
-    return f'Classes{f", {arrangement}" if arrangement else ""}: {list_classes(names, len(names))}'
+    are_numbers = names == [str(number) for number in range(len(names))]
+    listed = f'0 to {len(names) - 1}' if are_numbers else list_classes(names, len(names))
+    return f'Classes{f", {arrangement}" if arrangement else ""}: {listed}'
 
 
 def picture_section(pictures: list[dict], reals: str | None, num_fakes: int, classes: str = '') -> str:
@@ -359,57 +381,57 @@ def digits(value: float | None) -> str:
     return '%.*f' % (0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3, value)
 
 
+TIMING_COLUMNS: dict[str, Callable[[Phase], object]] = {       # {heading: function of the phase}
+    'kimg': lambda phase: f'{phase.begin:g} - {phase.end:g}',
+    'minibatch': lambda phase: '-' if phase.minibatch is None else phase.minibatch,
+    'sec/kimg': lambda phase: digits(phase.sec_per_kimg),
+    'compiling': lambda phase: duration(phase.compile_seconds),
+    'metrics': lambda phase: duration(phase.metric_seconds),
+    'time': lambda phase: duration(phase.seconds),
+    'peak memory': lambda phase: '-' if phase.peak_memory_mb is None else f'{phase.peak_memory_mb / 1024:.1f} GB',
+}
+
+
 def timing_section(phases: list[Phase]) -> str:
+    """Bars and a table of the phases, with a row for all of them; without metrics there is no column for them."""
     if not phases:
         return ''
-    rows = []
-    for phase in phases:
-        rows.append([phase.name, f'{phase.begin:g} - {phase.end:g}',
-                     '-' if phase.minibatch is None else f'{phase.minibatch}', *timing_cells(phase)])
-    known = {name: [getattr(phase, name) for phase in phases if getattr(phase, name) is not None]
-             for name in ('seconds', 'compile_seconds', 'peak_memory_mb')}
-    begin, end = phases[0].begin, phases[-1].end
-    seconds, compile_seconds = sum(known['seconds']), sum(known['compile_seconds'])
-    whole = Phase('whole run', fading=False, begin=begin, end=end, minibatch=None, seconds=seconds,
-                  compile_seconds=compile_seconds, peak_memory_mb=max(known['peak_memory_mb'], default=None),
-                  sec_per_kimg=max(seconds - compile_seconds, 0) / (end - begin)
-                  if known['seconds'] and end > begin else None)
-    foot = [whole.name, f'{begin:g} - {end:g}', '', *timing_cells(whole)]
-    head = ['phase', 'kimg', 'minibatch', 'sec/kimg', 'hours', 'compile seconds', 'peak memory']
-    note = '<p><small>sec/kimg without compiling, hours with it. Peak memory is that of the process on the host, ' \
-           'since its start. A phase ends with its last tick.</small></p>'
+    whole = whole_run(phases)
+    columns = {name: cell for name, cell in TIMING_COLUMNS.items()
+               if name != 'metrics' or whole.metric_seconds is not None}
+    rows = [[phase.name, *(cell(phase) for cell in columns.values())] for phase in phases]
+    foot = [whole.name, *('' if name == 'minibatch' else cell(whole) for name, cell in columns.items())]
+    note = '<p><small>sec/kimg: seconds per thousand images, without compiling and metrics. time: all in all. Peak ' \
+           'memory is that of the process on the host, since its start. A phase ends with its last status ' \
+           'line.</small></p>'
     return '<div class="charts">%s%s</div>%s%s' % (
-        bars('sec/kimg', phases, [phase.sec_per_kimg for phase in phases], 1),
-        bars('hours', phases, [phase.seconds for phase in phases], 3600),
-        html_table(head, rows, foot), note)
+        bars('sec/kimg', phases, [phase.sec_per_kimg for phase in phases], digits),
+        bars('time', phases, [phase.seconds for phase in phases], duration),
+        html_table(['phase', *columns], rows, foot), note)
 
 
-def timing_cells(phase: Phase) -> list[str]:
-    memory = phase.peak_memory_mb
-    return [digits(phase.sec_per_kimg), hours(phase.seconds), digits(phase.compile_seconds),
-            '-' if memory is None else f'{memory / 1024:.1f} GB']
+def duration(seconds: float | None) -> str:
+    return '-' if seconds is None else format_time(seconds)
 
 
-def hours(seconds: float | None) -> str:
-    return '-' if seconds is None else digits(seconds / 3600)
-
-
-def bars(title: str, phases: list[Phase], values: list[float | None], unit: float) -> str:
-    """HTML of horizontal bars, one per phase."""
+def bars(title: str, phases: list[Phase], values: list[float | None], text: Callable[[float | None], str]) -> str:
+    """HTML of horizontal bars, one per phase, with their values as `text` writes them."""
     longest = max((value or 0 for value in values), default=0) or 1
     row = '<div class="bar%s"><span>%s</span><span><i style="width:%.2f%%"></i></span><span>%s</span></div>'
     rows = ''.join(row % (
         ' fading' if phase.fading else '', html.escape(phase.name), 100 * (value or 0) / longest,
-        digits(None if value is None else value / unit)) for phase, value in zip(phases, values, strict=True))
+        text(value)) for phase, value in zip(phases, values, strict=True))
     return f'<figure class="bars"><figcaption>{html.escape(title)}</figcaption>{rows}</figure>'
 
 
-def metric_section(run_dir: str, metrics: dict[str, list[dict]], figures: str) -> str:
-    """Tables of ``metrics.jsonl``, and of other metrics the text file."""
+def metric_section(run_dir: str, metrics: dict[str, list[dict]], best: dict[str, Best | None], figures: str) -> str:
+    """Tables of ``metrics.jsonl``, and of other metrics the text file; `best` has the best entry of each."""
     content = f'<div class="charts">{figures}</div>' if figures else ''
     for title, entries in metrics.items():
-        names = list(dict.fromkeys(name for entry in entries for name in entry['values']))
-        rows = [[f'{entry.get("snapshot", "-")}{" (best)" if entry.get("best") is True else ""}',
+        marked = marked_entries(entries, best[title])
+        names = distinct_series({name: [entry['values'].get(name) for entry in entries] for name in dict.fromkeys(
+            name for entry in entries for name in entry['values'])})
+        rows = [[f'{entry.get("snapshot", "-")}{" (best)" if entry in marked else ""}',
                  f'{entry["kimg"]:.1f}' if is_finite(entry.get('kimg')) else '-',
                  format_time(entry['seconds']) if is_finite(entry.get('seconds')) else '-',
                  *(metric_value(entry['values'].get(name)) for name in names)] for entry in entries]
@@ -417,6 +439,13 @@ def metric_section(run_dir: str, metrics: dict[str, list[dict]], figures: str) -
     in_tables = {f'metric-{entries[0]["metric"]}.txt' for entries in metrics.values()}
     names = sorted(name for name in os.listdir(run_dir) if re.fullmatch(r'metric-.*\.txt', name))
     return content + file_blocks({name: read_text(run_dir, name) for name in names if name not in in_tables})
+
+
+def marked_entries(entries: list[dict], found: Best | None) -> list[dict]:
+    """Those that the table calls the best: of several one, or whichever the training has marked."""
+    if found is None:
+        return [entry for entry in entries if entry.get('best') is True]
+    return [found.entry] if found.of > 1 else []
 
 
 def metric_value(value: Any) -> str:

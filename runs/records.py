@@ -138,11 +138,16 @@ def load_picture(source: str | IO[bytes]) -> Image.Image | None:
 
 
 def caption_of(kimg: int, stats: list[dict]) -> str:
-    """``kimg 120   lod 1.50   time 2h 03m 07s`` for the picture of so many thousands of images."""
+    """``kimg 120   64x64   lod 1.50   time 2h 03m 07s`` for the picture of so many thousands of images.
+
+    The resolution is that of the layers that have come in or fade in; it stands there where the status lines tell it.
+    """
     past = [line for line in stats if int(line['kimg']) <= kimg and 'lod' in line and 'seconds' in line]
     if not past:
         return f'kimg {kimg}'
-    return f'kimg {kimg:<6d}  lod {past[-1]["lod"]:.2f}   time {format_time(past[-1]["seconds"])}'
+    last = past[-1]
+    resolution = f'{last["resolution"]:g}x{last["resolution"]:g}   ' if 'resolution' in last else ''
+    return f'kimg {kimg}   {resolution}lod {last["lod"]:.2f}   time {format_time(last["seconds"])}'
 
 
 def read_text(run_dir: str, name: str) -> str:

@@ -19,6 +19,8 @@ from common.files import publish, temporary_path
 from common.images import (
     convert_to_pil_image,
     create_image_grid,
+    zoom_to_see,
+    zoomed,
 )
 from common.options import (
     BatchNorm,
@@ -35,9 +37,10 @@ from common.options import (
     checked,
 )
 from runs.folder import locate_run_dir
-from runs.images import classes_in_turn, generate, load_generator, one_hot, zoomed
+from runs.images import classes_in_turn, generate, load_generator, one_hot
 from runs.records import caption_of, list_fakes, load_picture, read_stats
 
+VIDEO_PIXELS = 720                  # About the longer side of a video of small images that are enlarged to be seen.
 VIDEO_QUALITY = 18                  # H.264's constant rate factor: 0 is lossless, 18 looks so.
 
 
@@ -130,12 +133,12 @@ def generate_interpolation_video(
     run_dir,                                         # Folder to write into.
     run: Run,                                        # Run or network pickle.
     snapshot: Snapshot | None          = None,       # Of a run: thousands of images. None = the latest.
-    duration_seconds: Seconds          = 60.0,       # The video goes round: it ends where it began.
-    fps: FramesPerSecond               = 60,         # Frames per second.
+    duration_seconds: Seconds          = 10.0,       # The video goes round: it ends where it began.
+    fps: FramesPerSecond               = 30,         # Frames per second; the paper: 60.
     smoothing_seconds: Seconds         = 0.75,       # Deviation of the blur over time; the paper: 45 frames at 60 Hz.
     grid_size: GridSize                = (1, 1),     # (columns, rows) of images side by side.
     classes: Classes | None            = None,       # Numbers or names of classes. None = one after the other.
-    image_zoom: Zoom                   = 1,          # Enlarge every pixel to so many.
+    image_zoom: Zoom | None            = None,       # Enlarge every pixel. None = to about 720 pixels.
     random_seed: Seed                  = 1000,
     net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = those of the last step.
     minibatch_size: PositiveInt | None = None,       # Images generated at once. None = by resolution.
@@ -160,11 +163,12 @@ def generate_interpolation_video(
     labels = one_hot(G, classes_in_turn(G, classes, num_cells) * num_frames)
     images = generate(G, latents.reshape(-1, G.input_shape[1]), labels, 'Generating', minibatch_size,
                       batchnorm)
+    zoom = image_zoom or zoom_to_see(grid_size[1] * G.output_shape[-2], grid_size[0] * G.output_shape[-1], VIDEO_PIXELS)
     path = os.path.join(run_dir, 'interpolation.mp4')
     with video_writer(path, fps) as write:
         for _frame in range(num_frames):
             cells = np.stack(list(itertools.islice(images, num_cells)))
-            grid = create_image_grid(zoomed(cells, image_zoom), grid_size)
+            grid = create_image_grid(zoomed(cells, zoom), grid_size)
             write(convert_to_pil_image(grid, (0, 255)))
     print('Wrote', path)
     return path
@@ -188,7 +192,7 @@ def generate_training_video(
     duration_seconds: Seconds = 20.0,       # Without the end.
     hold_seconds: Seconds     = 2.0,        # For how long the last picture stays.
     fps: FramesPerSecond      = 30,         # Frames per second.
-    captions: bool            = True,       # Thousands of images shown, lod and time below each picture.
+    captions: bool            = True,       # Kimg, resolution, lod and time below each picture.
     result_dir: FileName      = 'results',
 ) -> str:
     """Write ``training.mp4``: how the images of a run's fixed latents develop.

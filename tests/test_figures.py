@@ -253,10 +253,17 @@ def test_captions_have_metrics_beside_the_paper(runs):
 
 
 def missing_lines(text):
-    """[(what, figures, command)] of the lines below 'Missing:', without data sets that are there."""
-    lines = text.partition('\nMissing:\n')[2].strip().split('\n')
-    found = [re.fullmatch(r' *(.*) \(for (.*?)\): (.*)', line).groups() for line in lines]
-    return [line for line in found if line[2] != 'is there']
+    """[(what, figures, command)] of the groups below 'Missing'; each name of a group makes a command of its own."""
+    found = []
+    for group in text.partition('\nMissing, by the command that makes it:\n')[2].strip().split('\n\n'):
+        command, *lines = re.sub(r'\n {6}', ' ', group).split('\n')
+        what = lines.pop(0).strip() if not lines[0].startswith('  for ') else 'data set' if '.h5' in command else 'run'
+        for line in lines:
+            figures_, _colon, names = re.fullmatch('  for ([^:]+)(: )?(.*)', line).groups()
+            for name in names.split(', '):
+                own = re.sub(r'\bNAME\b', name, command).replace('random_seed=N', 'random_seed=1000')
+                found.append((re.sub(r'\bNAME\b', name, what), figures_, own))
+    return found
 
 
 def check_command(command):
@@ -276,7 +283,10 @@ def check_command(command):
 
 def test_without_runs_everything_else_is_listed_with_its_command(tmp_path, capsys):
     assert run_main('all', '--out', tmp_path) == 0
-    missing = missing_lines(capsys.readouterr().out)
+    out = capsys.readouterr().out
+    missing = missing_lines(out)
+    assert out.count('python train.py --experiment') == 3 and out.count('create_lsun') < 5       # Grouped.
+    assert all(len(line) <= 80 for line in out.partition('Missing')[2].split('\n') if line.startswith(' '))
     listed = {name for _what, names, _command in missing for name in names.split(', ')}
     assert listed == set(figures.FIGURES) - {'table2', 'figure2'}
     assert {path.stem for path in tmp_path.iterdir()} == set(NOTHING_NEEDED)
@@ -323,11 +333,13 @@ def test_missing_dataset_and_stages_are_listed(runs, tmp_path, capsys, monkeypat
     (face / 'config.txt').write_text(repr({**read_config(face), 'run': {}}))     # It does not say where its data were.
     assert run_main('figure10', 'figure8', '--out', tmp_path, '--run', face, '--data-dir', tmp_path,
                     '--stages', tmp_path / 'none', OTHER) == 1
-    (hq, _names, _command), (steps, _names, second), (data, _names, first) = missing_lines(capsys.readouterr().out)
-    assert 'digits-16x16.h5' in data and 'none' in steps and 'celeba-hq' in hq
-    for command in (first, second):
+    missing = {(what, command.split()[2]): command for what, _names, command in missing_lines(capsys.readouterr().out)}
+    for command in missing.values():
         check_command(command)
-    assert second.endswith(f'--save_stages {tmp_path / "none"}')
+    assert [key for key in missing if key[0] == 'data set'] == [
+        ('data set', 'create_digits'), ('data set', 'create_celebahq')]
+    stages = f'--stages {tmp_path / "none"}: has no PNG files, the steps of an image'
+    assert missing[stages, 'create_celebahq'].endswith(f'--save_stages {tmp_path / "none"}')
 
 
 def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
@@ -439,7 +451,7 @@ def test_networks_of_another_loss_are_no_stand_in(runs, trained, tmp_path, capsy
     """Figure 1 shows networks of the LSGAN loss: others only with --allow-other, and the drawing without any."""
     arguments = ['figure1', '--run', runs / '006-face', '--out', tmp_path, '--data-dir', trained[1]]
     assert run_main(*arguments) == 0
-    assert 'a run of celebahq-1024-lsgan' in capsys.readouterr().out
+    assert 'python train.py --experiment celebahq-1024-lsgan' in capsys.readouterr().out
     assert json.loads((tmp_path / 'figure1.json').read_text())['entries'] == []
     assert run_main(*arguments, OTHER) == 0
     entry, = json.loads((tmp_path / 'figure1.json').read_text())['entries']

@@ -165,8 +165,8 @@ def test_images_of_classes(results, tmp_path):
     assert [path[-5] for path in paths] == ['0', '1', '2', '0']
 
 
-def test_grids(results, tmp_path):
-    """One row per class, more than one grid, empty cells black."""
+def test_grids(results, tmp_path, capsys):
+    """One row per class, more than one grid; rows without images are left out, other empty places white, and told."""
     paths = generate_fake_images(tmp_path, 3, seeds=[1, 2], classes=[0, 1, 2], grid_size=(2, 2),
                                  image_zoom=2, result_dir=results)
     assert [os.path.basename(path) for path in paths] == ['grid000.png', 'grid001.png']
@@ -174,11 +174,25 @@ def test_grids(results, tmp_path):
     for number in range(6):
         grid = pixels(paths[number // 4])
         y, x = number % 4 // 2 * 32, number % 2 * 32
-        assert grid.shape == (64, 64, 3)
+        assert grid.shape == ((64, 64, 3) if number < 4 else (32, 64, 3))
         np.testing.assert_allclose(grid[y:y + 32:2, x + 1:x + 32:2].astype(int), expected[number], rtol=0, atol=1)
-    assert not pixels(paths[1])[32:].any()
-    paths = generate_fake_images(tmp_path, 3, grid_size=(3, 2), result_dir=results)
-    assert len(paths) == 1 and pixels(paths[0]).shape == (32, 48, 3)
+    out = capsys.readouterr().out
+    assert f'Wrote {paths[0]}, 4 images of 16x16\n' in out
+    assert f'Wrote {paths[1]}, 2 images of 16x16, of 4 places 2 are empty\n' in out
+    path, = generate_fake_images(tmp_path, 3, seeds=[1, 2, 3, 4], grid_size=(3, 2), image_zoom=1, result_dir=results)
+    assert (pixels(path)[16:, 16:] == 255).all() and not (pixels(path)[16:, :16] == 255).all()
+
+
+def test_grids_that_a_person_can_see(results, tmp_path, capsys):
+    """Filled, and enlarged to about a thousand pixels; single images keep their size."""
+    path, = generate_fake_images(tmp_path, 3, grid_size=(3, 2), result_dir=results)
+    assert pixels(path).shape == (32 * 21, 48 * 21, 3)
+    path, = generate_fake_images(tmp_path, 3, classes=[0, 2], grid_size=(4, 2), result_dir=results)
+    expected = images_of(load(results, 3), [0, 1, 2, 3] * 2, np.eye(3)[[0] * 4 + [2] * 4]).astype(int)
+    grid = pixels(path)[::16, ::16].astype(int).reshape(2, 16, 4, 16, 3).swapaxes(1, 2).reshape(8, 16, 16, 3)
+    np.testing.assert_allclose(grid, expected, rtol=0, atol=1)
+    path, = generate_fake_images(tmp_path, 0, seeds=[3], result_dir=results)
+    assert pixels(path).shape == (16, 16, 3) and f'Wrote {path}\n' in capsys.readouterr().out
 
 
 def test_classes_by_name(fresh_results, tmp_path, capsys):
@@ -195,13 +209,13 @@ def test_classes_by_name(fresh_results, tmp_path, capsys):
     grids = {}
     for titles in (True, False):
         path, = generate_fake_images(out, 3, seeds=[1, 2], classes=['eel', 'cat'], grid_size=(2, 2), titles=titles,
-                                     result_dir=fresh_results)
+                                     image_zoom=1, result_dir=fresh_results)
         grids[titles] = pixels(path)
     assert grids[False].shape == (32, 32, 3) and grids[True].shape[0] == 32
     np.testing.assert_array_equal(grids[True][:, -32:], grids[False])
     left = grids[True][:, :-32]
     assert left[:16].min() < 100 and left[16:].min() < 100 and (left[:16] != left[16:]).any()
-    path, = generate_fake_images(out, 3, grid_size=(3, 2), result_dir=fresh_results)
+    path, = generate_fake_images(out, 3, grid_size=(3, 2), image_zoom=1, result_dir=fresh_results)
     assert pixels(path).shape == (32, 48, 3), 'rows of several classes have no name'
 
 
@@ -292,8 +306,9 @@ def test_captions(results):
     stats = read_stats(results / '000-plain')
     assert [line['tick'] for line in stats] == [1, 2]       # Not the line that is being written.
     assert caption_of(0, stats) == 'kimg 0'
-    assert caption_of(1, stats) == 'kimg 1       lod 1.50   time 1m 40s'
-    assert caption_of(7, stats) == 'kimg 7       lod 1.00   time 3m 20s'
+    assert caption_of(1, stats) == 'kimg 1   lod 1.50   time 1m 40s'
+    assert caption_of(7, stats) == 'kimg 7   lod 1.00   time 3m 20s'
+    assert caption_of(2, [{**stats[-1], 'resolution': 64}]) == 'kimg 2   64x64   lod 1.00   time 3m 20s'
     assert read_stats(results) == []
 
 

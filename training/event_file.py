@@ -10,10 +10,24 @@ from common.files import GrowingFile
 from runs.folder import EVENTS_FILE
 
 MAX_PICTURE_PIXELS = 1024   # Width and height.
+TAGS = {                    # Of the numbers of a status line; TensorBoard groups by the part before the slash.
+    'Gloss': 'Loss/G', 'Dloss': 'Loss/D', 'Dreal': 'Scores/real', 'Dfake': 'Scores/fake', 'Dgdrop': 'Scores/gdrop',
+    'tick': 'Progress/tick', 'kimg': 'Progress/kimg', 'lod': 'Progress/lod', 'resolution': 'Progress/resolution',
+    'minibatch': 'Progress/minibatch', 'seconds': 'Timing/sec', 'sec_per_tick': 'Timing/sec per tick',
+    'sec_per_kimg': 'Timing/sec per kimg', 'compile_seconds': 'Timing/compile sec',
+    'metric_seconds': 'Timing/metric sec', 'peak_memory_mb': 'Memory/peak MB',
+    # The number by which a metric tells the best networks has the metric's name.
+    'SWDx1e3_avg': 'Metrics/swd', 'FID': 'Metrics/fid', 'IS_mean': 'Metrics/inception_score',
+    'MS-SSIM': 'Metrics/ms_ssim', 'modes_mean': 'Metrics/mnist_modes'}
+
+
+def tag_of(name: str) -> str:
+    """The name in TensorBoard of a number of a status line; those without one of their own are of metrics."""
+    return TAGS.get(name, f'Metrics/{name}')
 
 
 class EventFile:
-    """Scalars and pictures of one run for ``tensorboard --logdir results``; does nothing without that package.
+    """Scalars, pictures and texts of one run for ``tensorboard --logdir results``; does nothing without that package.
 
     All that a run writes, resumed or not, is in one file, so that it can be cut where the run goes on.
 
@@ -26,22 +40,26 @@ class EventFile:
         self.file = GrowingFile(os.path.join(run_dir, EVENTS_FILE))
         try:
             from tensorboard.compat.proto import event_pb2, summary_pb2
+            from tensorboard.plugins.text import metadata
             from tensorboard.summary.writer.record_writer import RecordWriter
+            from tensorboard.util.tensor_util import make_tensor_proto
         except ImportError:
             self.available = False
             return
         self.available = True
         self.Event, self.Summary, self.RecordWriter = event_pb2.Event, summary_pb2.Summary, RecordWriter
+        self.make_tensor, self.text_metadata = make_tensor_proto, metadata.create_summary_metadata
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Append {tag: number}; `step` is the number of real images shown.
+        """Append numbers of a status line, {name: number}, under their tags; `step`: real images shown.
 
         Raises
         ------
         WriteError
         """
         if self.available:
-            self._append(step, [self.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+            self._append(step, [self.Summary.Value(tag=tag_of(name), simple_value=value)
+                                for name, value in values.items()])
 
     def picture(self, step: int, tag: str, image: Image.Image) -> None:
         """Append a Pillow image; a large one becomes smaller, lest the events outgrow all else.
@@ -57,6 +75,19 @@ class EventFile:
             summary = self.Summary.Image(height=image.height, width=image.width,
                                          encoded_image_string=encoded.getvalue())
             self._append(step, [self.Summary.Value(tag=tag, image=summary)])
+
+    def text(self, step: int, tag: str, text: str) -> None:
+        """Append a text, which is shown as it is.
+
+        Raises
+        ------
+        WriteError
+        """
+        if self.available:
+            markdown = ''.join(f'    {line}\n' for line in text.splitlines())       # Four spaces: a block of code.
+            metadata = self.text_metadata(display_name=None, description=None)
+            self._append(step, [self.Summary.Value(tag=tag, metadata=metadata, tensor=self.make_tensor(
+                [markdown.encode()]))])
 
     def _append(self, step, values):
         events = [self.Event(wall_time=time.time(), step=step, summary=self.Summary(value=values))]

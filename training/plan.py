@@ -19,7 +19,7 @@ import numpy as np
 import theano_env
 from common.console import format_time
 from common.errors import UserError
-from common.images import snapshot_grid_size
+from common.images import class_grid_size, snapshot_grid_size
 from common.objects import defaults_of
 from data import hdf5_format
 from nets import costs
@@ -156,7 +156,8 @@ def writes(ticks: int, options: dict, G: Network, D: Network) -> Writes:
     channels, height, width = G.output_shape[1:]
     columns, rows = options['image_grid_size'] or snapshot_grid_size(height, width)
     if not options['image_grid_size'] and options['image_grid_type'] != 'default' and len(G.input_shapes) > 1:
-        columns = rows = G.input_shapes[1][1]
+        columns, rows = class_grid_size(G.input_shapes[1][1], height, width,
+                                        options['image_grid_type'] == 'category-rows')
     of_G, of_D = costs.num_trainable(G), costs.num_trainable(D)
     return Writes(pickles + 1, 4 * (2 * of_G + of_D), every('image_snapshot_ticks') + 2,
                   columns * rows * height * width * channels * options['image_grid_zoom'] ** 2,

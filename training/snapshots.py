@@ -10,7 +10,13 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import link_or_copy, save_pkl
-from common.images import convert_to_pil_image, create_image_grid, save_pil_image, snapshot_grid_size
+from common.images import (
+    class_grid_size,
+    convert_to_pil_image,
+    create_image_grid,
+    save_pil_image,
+    snapshot_grid_size,
+)
 from common.options import BatchNorm
 from data.dataset import Dataset
 from data.hdf5_format import labels_path
@@ -36,7 +42,7 @@ class SnapshotGrid(NamedTuple):
 
 def setup_snapshot_grid(
     G: Network, dataset: Dataset,
-    grid_size = None,       # (columns, rows); None = as many images as fit on a Full HD screen, or one row a class.
+    grid_size = None,       # (columns, rows); None = what fits on a Full HD screen, or see class_grid_size.
     grid_type = 'default',  # 'default': random reals. 'category': column k holds class k. 'category-rows': row k does.
 ) -> SnapshotGrid:
     """Draw what :class:`SnapshotGrid` holds, from NumPy's global generator."""
@@ -49,7 +55,7 @@ def setup_snapshot_grid(
         if not num_classes:
             raise UserError(f"train.image_grid_type={grid_type!r}: the dataset has no labels; bring "
                             f"{labels_path(dataset.h5_path)}, or use 'default'")
-        columns, rows = grid_size or (num_classes, num_classes)
+        columns, rows = grid_size or class_grid_size(num_classes, *dataset.shape[1:], grid_type == 'category-rows')
         latents = random_latents(columns * rows, G)
         indices = np.empty((rows, columns), dtype=np.int64)
         by_class = indices.T if grid_type == 'category' else indices    # A view: one class per row of it.
@@ -98,7 +104,7 @@ class SnapshotWriter:
 
     def save_reals(self) -> None:
         """Save the reals as ``reals.png``."""
-        self._save_grid('reals.png', self.grid.reals, DYNAMIC_RANGE_IMAGES)
+        self.events.picture(0, 'Images/reals', self._save_grid('reals.png', self.grid.reals, DYNAMIC_RANGE_IMAGES))
 
     def save_fakes(self, cur_nimg: int) -> None:
         """Save the images of the fixed latents as ``fakesNNNNNN.png``, NNNNNN in thousands of images.
@@ -115,7 +121,7 @@ class SnapshotWriter:
                        file=sys.stdout)
             return
         picture = self._save_grid(name, images, DYNAMIC_RANGE_NETS)
-        self.events.picture(cur_nimg, 'fakes', picture)
+        self.events.picture(cur_nimg, 'Images/fakes', picture)
 
     def save_networks(self, cur_nimg: int, keep: int | None = None, ticks: int = 1) -> None:
         """Save (G, D, Gs) as ``network-snapshot-NNNNNN.pkl``, NNNNNN in thousands of images.

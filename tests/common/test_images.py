@@ -9,11 +9,14 @@ from PIL import Image
 from common.errors import UserError
 from common.images import (
     adjust_dynamic_range,
+    class_grid_size,
     convert_to_pil_image,
     create_image_grid,
     save_image,
     save_image_grid,
     snapshot_grid_size,
+    zoom_to_see,
+    zoomed,
 )
 from tests.helpers import load_golden
 
@@ -80,3 +83,17 @@ def test_shapes_that_are_no_images():
 def test_an_image_format_that_does_not_exist(tmp_path):
     with pytest.raises(UserError, match=r"grid.pong: no image format has the suffix '.pong'"):
         save_image(np.zeros((4, 4)), tmp_path / 'grid.pong')
+
+
+def test_grids_of_classes():
+    """As many images as classes, as in 2017; of fewer than five classes as many as fit on a screen."""
+    assert class_grid_size(10, 32, 32, True) == class_grid_size(10, 32, 32, False) == (10, 10)
+    assert class_grid_size(5, 32, 32, True) == (5, 5)
+    assert class_grid_size(2, 32, 32, True) == (16, 2) and class_grid_size(2, 32, 32, False) == (2, 16)
+    assert class_grid_size(4, 1024, 1024, True) == (4, 4)
+
+
+def test_pictures_that_a_person_can_see():
+    assert [zoom_to_see(*size) for size in ((16, 16), (32, 160), (600, 700), (2000, 3000))] == [62, 6, 1, 1]
+    assert zoom_to_see(100, 100, 720) == 7
+    np.testing.assert_array_equal(zoomed(np.array([[[1, 2]]]), 2), [[[1, 1, 2, 2], [1, 1, 2, 2]]])

@@ -11,6 +11,7 @@ from PIL import Image
 from common.errors import UserError
 from data import inspection
 from data.hdf5_writer import HDF5Writer
+from data.sheets import PAPER
 from tests.helpers import load_golden, run_tool
 
 ARRAYS, META = load_golden('h5tool_custom')
@@ -157,36 +158,66 @@ def test_many_images_are_counted_and_ten_listed():
 # Pictures.
 
 
+def cells_of(path, side, zoom):
+    """uint8 (rows, columns, side, side, 3) of a sheet without titles: the images as they were, without the gaps."""
+    sheet, gap = np.asarray(Image.open(path)), max(round(side * zoom / 32), 1)
+    step = side * zoom + gap
+    rows, columns = (sheet.shape[0] - gap) // step, (sheet.shape[1] - gap) // step
+    assert sheet.shape == (rows * step + gap, columns * step + gap, 3)
+    assert (sheet[::step] == PAPER).all() and (sheet[:, ::step] == PAPER).all()      # Between the images.
+    inner = sheet[gap:, gap:].reshape(rows, step, columns, step, 3).swapaxes(1, 2)[:, :, :-gap, :-gap]
+    np.testing.assert_array_equal(inner, inner[:, :, ::zoom, ::zoom].repeat(zoom, 2).repeat(zoom, 3))
+    return inner[:, :, ::zoom, ::zoom]
+
+
 def test_a_sheet_has_images_from_all_over_the_dataset(tmp_path, capsys):
     images = np.arange(1000, dtype=np.float32)[:, np.newaxis, np.newaxis, np.newaxis] / 4 * np.ones((1, 8, 8))
     path = write(tmp_path / 'a.h5', images)
     assert run_tool(capsys, 'inspect', path, '--sheet', tmp_path / 'a.png')[0] == 0
-    sheet = np.asarray(Image.open(tmp_path / 'a.png'))
-    assert sheet.shape == (16 * 8, 16 * 8)      # As many as fit on a screen, at most 16 in a row.
-    cells = sheet[::8, ::8].ravel().astype(int)
-    assert cells[0] == 0 and cells[-1] == 250 and set(np.diff(cells)) <= {0, 1, 2}
-    np.testing.assert_array_equal(sheet, np.kron(sheet[::8, ::8], np.ones((8, 8), np.uint8)))
+    cells = cells_of(tmp_path / 'a.png', 8, 8)
+    assert cells.shape[:2] == (16, 16)      # At most 16 in a row, enlarged to about a thousand pixels.
+    levels = cells[:, :, 0, 0, 0].ravel().astype(int)
+    assert levels[0] == 0 and levels[-1] == 250 and set(np.diff(levels)) <= {0, 1, 2}
 
 
 def test_a_sheet_of_few_images(rgb_h5, capsys):
     run_tool(capsys, 'inspect', rgb_h5, '--sheet', rgb_h5.parent / 'a.png')
-    sheet = np.asarray(Image.open(rgb_h5.parent / 'a.png'))
-    np.testing.assert_array_equal(sheet.reshape(32, 12, 32, 3).transpose(1, 3, 0, 2), RGB)
+    cells = cells_of(rgb_h5.parent / 'a.png', 32, 8)
+    np.testing.assert_array_equal(cells.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2), RGB)
+    assert cells.shape[:2] == (3, 4)        # Of twelve none is missing in the last row.
 
 
 def test_a_sheet_with_a_row_for_each_class(tmp_path, capsys):
+    """Two of three classes have images, 3 and 2; the numbers of the classes stand to the left."""
     classes = np.array([2, 0, 0, 2, 0])
     images = np.repeat(10 * np.arange(1, 6, dtype=np.uint8), 16).reshape(5, 1, 4, 4)
     path = write(tmp_path / 'a.h5', images, np.eye(3)[classes])
-    run_tool(capsys, 'inspect', path, '--sheet', tmp_path / 'a.png')
-    sheet = np.asarray(Image.open(tmp_path / 'a.png'))[::4, ::4]
-    assert sheet[:, :4].tolist() == [[20, 30, 50, 0], [10, 40, 0, 0]] and not sheet[:, 4:].any()
+    out = run_tool(capsys, 'inspect', path, '--sheet', tmp_path / 'a.png')[1]
+    assert 'Wrote 5 images of 2 classes at 4x4' in out
+    sheet = np.asarray(Image.open(tmp_path / 'a.png')).astype(int)
+    assert abs(max(sheet.shape) - 1000) < 200
+    rows = [[level for level in np.unique(row) if level % 10 == 0 and (row == level).mean() > 0.1]
+            for row in np.array_split(sheet[..., 0], 2)]
+    assert rows == [[20, 30, 50], [10, 40]]
+    names = sheet[:, :36]       # There is a gap between them and the images.
+    assert sheet[:, 35:42].min() > 200 and all((part < 100).any() for part in np.array_split(names, 2))
+
+
+@pytest.mark.parametrize('num_classes', [40, 300])
+def test_a_sheet_shows_all_classes(num_classes, tmp_path, capsys):
+    """In several blocks side by side."""
+    path = write(tmp_path / 'a.h5', np.full((num_classes, 1, 16, 16), 7, np.uint8), np.eye(num_classes))
+    assert f'of {num_classes} classes' in run_tool(capsys, 'inspect', path, '--sheet', tmp_path / 'a.png')[1]
+    sheet = np.asarray(Image.open(tmp_path / 'a.png'))
+    zoom = round((np.sum((sheet == 7).all(axis=2)) / num_classes) ** 0.5 / 16)
+    assert np.sum((sheet == 7).all(axis=2)) == num_classes * (16 * zoom) ** 2
+    assert 0.4 < sheet.shape[0] / sheet.shape[1] < 2.5
 
 
 def test_a_sheet_of_large_images_shows_them_smaller(tmp_path, capsys):
     path = write(tmp_path / 'a.h5', np.full((2, 1, 256, 256), 9, np.uint8))
-    assert run_tool(capsys, 'inspect', path, '--sheet', tmp_path / 'a.png')[0] == 0
-    assert Image.open(tmp_path / 'a.png').size == (256, 128)
+    assert 'at 128x128' in run_tool(capsys, 'inspect', path, '--sheet', tmp_path / 'a.png')[1]
+    assert cells_of(tmp_path / 'a.png', 128, 4).shape[:2] == (1, 2)
 
 
 def test_sheets_that_cannot_be_written(rgb_h5, capsys):
@@ -200,13 +231,13 @@ def test_display_without_a_display(rgb_h5, capsys, monkeypatch):
     monkeypatch.chdir(rgb_h5.parent)
     status, out, err = run_tool(capsys, 'display', rgb_h5)
     assert (status, err) == (0, '') and 'Wrote 12 images at 32x32 to rgb-images.png' in out
-    assert Image.open('rgb-images.png').size == (12 * 32, 32)
+    assert Image.open('rgb-images.png').size == (4 * 264 + 8, 3 * 264 + 8)
 
 
 def test_display_into_a_file(rgb_h5, capsys, monkeypatch):
     monkeypatch.setattr(inspection, 'open_window', lambda: pytest.fail('a window'))
     assert run_tool(capsys, 'display', rgb_h5, '--output', rgb_h5.parent / 'b.png')[0] == 0
-    assert Image.open(rgb_h5.parent / 'b.png').size == (12 * 32, 32)
+    assert Image.open(rgb_h5.parent / 'b.png').size == (4 * 264 + 8, 3 * 264 + 8)
 
 
 @pytest.mark.skipif(os.name != 'posix' or os.uname().sysname == 'Darwin', reason='X11 only')

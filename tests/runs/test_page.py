@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import metrics
 import util_scripts
 from common.class_names import write_class_names
 from common.errors import UserError
@@ -102,7 +103,8 @@ def run_dir(tmp_path):
                            metric_line('swd', 6.0, 'network-final', avg=float('nan'), level16=4.0)])
     (folder / 'metric-swd.txt').write_text('the same as in metrics.jsonl', encoding='utf-8')
     (folder / 'metric-digits.txt').write_text('digits: 99.6 %\n', encoding='utf-8')
-    (folder / 'config.txt').write_text("{'desc': 'faces', 'train': {'total_kimg': 12}}\n", encoding='utf-8')
+    (folder / 'config.txt').write_text("{'desc': 'faces', 'dataset': {'h5_path': 'faces.h5'}, "
+                                       "'train': {'total_kimg': 12}}\n", encoding='utf-8')
     (folder / 'run.txt').write_text('command: train.py\n', encoding='utf-8')
     return folder
 
@@ -127,9 +129,10 @@ def test_numbers_of_a_run(run_dir):
     ticks = page.data['tables']['ticks']
     for name in run_page.TICK_COLUMNS:
         assert ticks[name] == [line[name] for line in TICKS]
+    assert ticks['sec/kimg'] == [16, 20, 12, 20, 20, 20]        # Without compiling.
     shown = {chart['title']: chart['series'] for chart in page.data['charts']}
     assert shown == {'Losses': ['Gloss', 'Dloss'], 'Scores of the discriminator': ['Dreal', 'Dfake'],
-                     'sec/kimg': ['sec_per_kimg'], 'Strength of GDrop': ['Dgdrop'],
+                     'Seconds per thousand images': ['sec/kimg'], 'Strength of GDrop': ['Dgdrop'],
                      'swd, 64 images': ['avg', 'level16']}         # FID has one snapshot: no curve.
     assert page.data['tables'][page.data['charts'][-1]['table']] == {
         'kimg': [2, 6], 'seconds': [40, 120], 'avg': [9.5, None], 'level16': [8, 4]}
@@ -137,13 +140,13 @@ def test_numbers_of_a_run(run_dir):
         (0, 2, '4x4', False), (2, 3, '8x8 fading in', True), (3, 4, '8x8', False), (4, 5, '16x16 fading in', True),
         (5, 6, '16x16', False)]
     assert page.tables[0] == [
-        ['phase', 'kimg', 'minibatch', 'sec/kimg', 'hours', 'compile seconds', 'peak memory'],
-        ['4x4', '0 - 2', '16', '18.0', '0.011', '4.00', '1.0 GB'],        # (40 s - 4 s) / 2 kimg; 40 s = 0.011 h.
-        ['8x8 fading in', '2 - 3', '16', '12.0', '0.006', '8.00', '1.5 GB'],
-        ['8x8', '3 - 4', '16', '20.0', '0.006', '0', '2.0 GB'],
-        ['16x16 fading in', '4 - 5', '16', '20.0', '0.006', '0', '2.5 GB'],
-        ['16x16', '5 - 6', '16', '20.0', '0.006', '0', '3.0 GB'],
-        ['whole run', '0 - 6', '', '18.0', '0.033', '12.0', '3.0 GB']]
+        ['phase', 'kimg', 'minibatch', 'sec/kimg', 'compiling', 'time', 'peak memory'],
+        ['4x4', '0 - 2', '16', '18.0', '4s', '40s', '1.0 GB'],        # (40 s - 4 s) / 2 kimg.
+        ['8x8 fading in', '2 - 3', '16', '12.0', '8s', '20s', '1.5 GB'],
+        ['8x8', '3 - 4', '16', '20.0', '0s', '20s', '2.0 GB'],
+        ['16x16 fading in', '4 - 5', '16', '20.0', '0s', '20s', '2.5 GB'],
+        ['16x16', '5 - 6', '16', '20.0', '0s', '20s', '3.0 GB'],
+        ['whole run', '0 - 6', '', '18.0', '12s', '2m 00s', '3.0 GB']]
     assert page.tables[1:] == [
         [['snapshot', 'kimg', 'time', 'avg', 'level16'], ['network-snapshot-000002', '2.0', '40s', '9.5000', '8.0000'],
          ['network-final', '6.0', '2m 00s', 'nan', '4.0000']],
@@ -167,8 +170,8 @@ def picture_of(source):
 def test_pictures_of_a_run(run_dir):
     page = Page(run_page.write_report(run_dir))
     assert [(picture['kimg'], picture['caption']) for picture in page.data['pictures']] == [
-        (0, 'kimg 0'), (2, 'kimg 2       lod 2.00   time 40s'), (4, 'kimg 4       lod 1.00   time 1m 20s'),
-        (6, 'kimg 6       lod 0.00   time 2m 00s')]
+        (0, 'kimg 0'), (2, 'kimg 2   4x4   lod 2.00   time 40s'), (4, 'kimg 4   8x8   lod 1.00   time 1m 20s'),
+        (6, 'kimg 6   16x16   lod 0.00   time 2m 00s')]
     for picture in page.data['pictures']:
         kind, pixels = picture_of(picture['src'])
         assert kind == 'png' and pixels.shape == (20, 30) and (pixels == LEVELS[picture['kimg']]).all()
@@ -181,6 +184,38 @@ def test_page_needs_no_other_file(run_dir):
     assert all(value.startswith('data:') for name, value in page.attributes if name in ('src', 'href', 'srcset'))
     assert 'url(' not in page.texts['style'][0] and '@import' not in page.texts['style'][0]
     assert re.findall(r'https?://[^\'"]*', page.source) == ['http://www.w3.org/2000/svg'] * 2      # A name, no address.
+
+
+def test_times_add_up(run_dir):
+    """Time spent in metrics at the end of a tick lies before the next one; all phases make the time of the header."""
+    lines, seconds = [], 0.0
+    for number, line in enumerate(TICKS, 1):
+        seconds += 20.0
+        lines.append(dict(line, seconds=seconds, metric_seconds=5.0) if number % 2 else dict(line, seconds=seconds))
+        seconds += lines[-1].get('metric_seconds', 0.0)
+    write_stats(run_dir, lines)
+    head, *phases, whole = Page(run_page.write_report(run_dir)).tables[0]
+    assert [row[head.index('metrics')] for row in phases] == ['5s', '-', '5s', '-', '5s'] and whole[5] == '15s'
+    assert [row[head.index('time')] for row in phases] == ['45s', '20s', '25s', '20s', '25s']
+    assert whole[6] == '2m 15s' and '2m 15s' in Page(run_dir / 'report.html').text
+
+
+def test_best_snapshots(run_dir):
+    """By the number that decides, lower or higher; metrics that nobody knows have none."""
+    names = {'swd': 'SWDx1e3_avg', 'inception_score': 'IS_mean', 'mine': 'x'}
+    write_metrics(run_dir, [metric_line(name, kimg, **{number: value, 'other': value}) for name, number in names.items()
+                            for kimg, value in ((1.0, 5.0), (2.0, 9.0), (3.0, 7.0))])
+    page = Page(run_page.write_report(run_dir, better=metrics.decision))
+    best = {chart['title']: (chart['best'] or {}).get('kimg') for chart in page.data['charts'][4:]}
+    assert best == {'swd, 64 images': 1, 'inception_score, 64 images': 2, 'mine, 64 images': None}
+    assert [[row[0] for row in table if '(best)' in row[0]] for table in page.tables[1:]] == [
+        ['network-snapshot-000001 (best)'], ['network-snapshot-000002 (best)'], []]
+    assert 'best swd, 64 images\n5.0000 at kimg 1.0' in page.text
+    write_metrics(run_dir, [metric_line('swd', 1.0, SWDx1e3_avg=5.0)])      # Of one, nothing is the best.
+    text = Page(run_page.write_report(run_dir, better=metrics.decision)).text
+    assert 'swd, 64 images\n5.0000 at kimg 1.0' in text and 'best' not in text
+    # 'other' is the same number: it stands there once.
+    assert {len(chart['series']) for chart in page.data['charts'][4:]} == {1}
 
 
 def test_long_runs_and_large_pictures(run_dir, monkeypatch):
@@ -230,11 +265,11 @@ def test_files_that_are_missing(run_dir):
     assert 'No status line has been written yet.' in page.text and 'No picture has been written yet.' in page.text
     assert page.tables == [] and page.data['charts'] == []
     os.rename(run_dir / 'config.txt', run_dir / 'other.txt')
-    with pytest.raises(UserError, match=r'has no stats.jsonl, config.txt or fakes.*give a run folder'):
+    with pytest.raises(UserError, match=r'no training wrote this folder, it has no stats.jsonl, no fakes'):
         run_page.write_report(run_dir)
     write_stats(run_dir, TICKS[:1])
     page = Page(run_page.write_report(run_dir))
-    assert page.tables[0][1] == ['4x4', '0 - 1', '16', '16.0', '0.006', '4.00', '0.5 GB']
+    assert page.tables[0][1] == ['4x4', '0 - 1', '16', '16.0', '4s', '20s', '0.5 GB']
 
 
 def test_resumed_runs(run_dir):
@@ -269,9 +304,12 @@ def test_command(run_dir, tmp_path, capsys):
                      for path in (run_dir / 'report.html', tmp_path / 'page.html')]
     assert first == second
     assert sorted(os.listdir(tmp_path)) == ['004-faces', 'page.html']      # No new run folder.
-    nowhere = str(tmp_path / 'no' / 'x.html')
-    for arguments, message in [(['report', '5', '--result-dir', results], 'run 5: no such run'),
-                               (['report', results], 'give a run folder'),
+    nowhere, images = str(tmp_path / 'no' / 'x.html'), tmp_path / '005-fake-images'
+    images.mkdir()
+    (images / 'config.txt').write_text("{'train': {'func': 'util_scripts.generate_fake_images'}}", encoding='utf-8')
+    for arguments, message in [(['report', '6', '--result-dir', results], 'run 6: no such run'),
+                               (['report', results], 'no training wrote this folder'),
+                               (['report', str(images)], 'no training wrote this folder'),
                                (['report', str(run_dir), '--out', nowhere], 'cannot be written')]:
         assert util_scripts.main(arguments) == 1
         error = capsys.readouterr().err
@@ -333,7 +371,8 @@ def test_page_in_a_browser(run_dir, open_page):
 
     # The slider begins with the last picture; keys, buttons and the slider itself move it.
     caption = page.locator('#caption')
-    assert caption.text_content() == 'kimg 6       lod 0.00   time 2m 00s' and level_of_picture(page) == [230] * 3
+    assert caption.text_content() == 'kimg 6   16x16   lod 0.00   time 2m 00s'
+    assert level_of_picture(page) == [230] * 3
     page.keyboard.press('ArrowLeft')
     assert caption.text_content().startswith('kimg 4 ') and level_of_picture(page) == [160] * 3
     page.locator('#back').click()
@@ -363,7 +402,9 @@ def test_page_in_a_browser(run_dir, open_page):
     beside, reals = width(), page.locator('#reals').bounding_box()
     assert beside == reals['width'] and beside % 30 == 0 and 500 < beside < 620
     page.locator('#size').click()
-    assert width() % 30 == 0 and width() > 1.5 * beside
+    assert width() == page.locator('main').bounding_box()['width']
+    page.locator('#fakes').click()
+    assert width() == beside
 
 
 def test_curves_in_a_browser(run_dir, open_page):
@@ -401,6 +442,22 @@ def test_curves_in_a_browser(run_dir, open_page):
         assert (abs(pixels - colour).max(axis=2) < 12).sum() > 50
 
 
+def test_curves_side_by_side_are_aligned(run_dir, open_page):
+    """Left and right have their axes at one height, and all have the training's kimg, whatever is said above them."""
+    run_page.write_report(run_dir, better=lambda metric: ('level16', True))
+    page = open_page(run_dir / 'report.html')
+    boxes = [svg.bounding_box() for svg in page.locator('.chart svg').all()]
+    assert boxes[0]['y'] == boxes[1]['y'] and boxes[2]['y'] == boxes[3]['y']
+    assert {box['height'] for box in boxes} == {260}
+    axes = page.locator('.axis').all_text_contents()
+    assert axes == ['linear axis'] * 5      # All speeds are within a factor of 5.
+    swd = page.locator('.chart').nth(4)
+    ring, last = swd.locator('path.best').bounding_box(), swd.locator('circle').last.bounding_box()
+    for side, length in (('x', 'width'), ('y', 'height')):
+        assert abs(ring[side] + ring[length] / 2 - last[side] - last[length] / 2) < 1
+    assert [label.text_content() for label in swd.locator('.resolution').all()] == ['16x16', '8x8', '4x4']
+
+
 def test_spikes_do_not_flatten_a_curve(run_dir, open_page):
     random = np.random.RandomState(1)
     lines = [tick(number, float(number), 0.0, Gloss=random.randn(), Dloss=1e6 if number == 50 else random.randn())
@@ -409,7 +466,7 @@ def test_spikes_do_not_flatten_a_curve(run_dir, open_page):
     run_page.write_report(run_dir)
     page = open_page(run_dir / 'report.html')
     losses, scores = page.locator('.chart').nth(0), page.locator('.chart').nth(1)
-    assert 'Spikes are cut off.' in losses.text_content() and 'Spikes' not in scores.text_content()
+    assert 'linear axis, spikes cut off' in losses.text_content() and 'spikes' not in scores.text_content()
     heights = [float(y) for y in re.findall(r'[ML][-.\d]+ ([-.\d]+)',
                                             losses.locator('path.curve').first.get_attribute('d'))]
     assert len(heights) == 100 and max(heights) - min(heights) > 60
@@ -425,6 +482,11 @@ def test_page_on_a_phone_in_the_dark(run_dir, open_page):
     assert svg.bounding_box()['width'] > 300
     svg.tap()
     assert page.locator('.chart .tip').first.is_visible()
+    # Each number of a table is on the screen, with the heading of its column.
+    cells = page.locator('table').first.locator('tbody tr').first.locator('td')
+    assert all(0 <= box['x'] and box['x'] + box['width'] <= 400 for box in map(lambda cell: cell.bounding_box(),
+                                                                               cells.all()))
+    assert cells.first.evaluate("cell => getComputedStyle(cell, '::before').content") == '"kimg"'
     # After turning the phone, curves have the new width.
     page.set_viewport_size({'width': 700, 'height': 400})
     page.locator('.chart svg[viewBox^="0 0 642 "]').first.wait_for()

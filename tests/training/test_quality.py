@@ -97,7 +97,7 @@ def test_values_are_in_stats_events_and_report(measured):
         stats[-1]['kimg'], stats[-1]['MS-SSIM'])
     assert entries[-1]['snapshot'] == 'network-final' and all(entry['training'] for entry in entries)
     events = EventAccumulator(str(run_dir)).Reload()
-    assert [event.step for event in events.Scalars('SWDx1e3_avg')] == [round(1000 * line['kimg']) for line in stats]
+    assert [event.step for event in events.Scalars('Metrics/swd')] == [round(1000 * line['kimg']) for line in stats]
     page = pathlib.Path(write_report(str(run_dir))).read_text()
     assert 'swd, 8 images' in page and page.count('(best)') == 1 and 'MS-SSIM' in page
     assert 'best so far' in (run_dir / 'log.txt').read_text()

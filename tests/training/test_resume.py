@@ -35,6 +35,7 @@ from runs.folder import DONE_FILE, in_use, state_paths
 from tests.helpers import ROOT
 from tests.training import kill_resume
 from training import experiment, recorded, stopping
+from training.event_file import tag_of
 from training.options import resolve_config
 from training.recorded import differing_options
 from training.resume import Start, check_data, check_length, others_than, resume_in
@@ -392,10 +393,11 @@ def test_signals_save_first_and_what_they_print_goes_on(alone):
     events.Reload()
     rows = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
     for tag in ('Gloss', 'Dloss', 'Dreal', 'Dfake', 'lod', 'sec_per_kimg', 'minibatch'):
-        scalars = events.Scalars(tag)
+        scalars = events.Scalars(tag_of(tag))
         assert [scalar.step for scalar in scalars] == [round(row['kimg'] * 1000) for row in rows]
         np.testing.assert_allclose([scalar.value for scalar in scalars], [row[tag] for row in rows], rtol=1e-6)
-    fakes = events.Images('fakes')
+    assert len(events.Images('Images/reals')) == 1 and events.Tags()['tensors'] == ['Configuration/config.txt']
+    fakes = events.Images('Images/fakes')
     assert [image.step // 1000 for image in fakes][0] == 0 and len({image.step for image in fakes}) == len(fakes)
     shown, saved = [Image.open(io.BytesIO(png)) for png in (fakes[-1].encoded_image_string,
                                                             (run_dir / 'fakes000000.png').read_bytes())]
