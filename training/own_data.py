@@ -56,12 +56,13 @@ DIVISORS = 1, 2, 4, 8, 16   # Of the paper's numbers of maps, all of them alike.
 LEAST_MAPS = 32, 8          # ...as long as so many are left in the widest layer and at the full resolution.
 MEMORY_SHARE = 0.8      # Of the memory that a training may fill by the estimate of `plan`.
 
-# For CPUs. The speed is that of two cores of an AMD EPYC, where a thousand images took 14.1 seconds at 32x32 with 64
-# maps and 4.5 at 16x16 in the demo. More cores than some do not help networks as small as these.
-CPU_SPEED = plan.Speed(flops=324e9, launch=134e-6)
+# For CPUs. The speed is that of two cores of an AMD EPYC (Zen 3), where a thousand images took 29 seconds at 32x32 with
+# 64 maps (benchmarks/README.md) and 4.5 at 16x16 in the demo. It is a constant, so that the same command chooses the
+# same networks, whatever else the machine is doing. More cores than some do not help networks as small as these.
+CPU_SPEED = plan.Speed(flops=115e9, launch=42e-6)
 USEFUL_CORES = 16
-CPU_HOURS = 4
-LEAST_KIMG = 75         # At each resolution. Shorter phases leave the networks in outlines and colours.
+CPU_HOURS = 6
+LEAST_KIMG = 60         # At each resolution. Networks trained for less show outlines and colours.
 LAST_PHASES = 4         # The full resolution is trained for so many phases beyond its fade-in, as in the paper.
 
 SAMPLE = 64             # Pictures whose sizes are looked at.

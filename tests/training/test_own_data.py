@@ -171,11 +171,11 @@ def test_more_cores_bear_more():
     found = [own_data.sizes_for(32, Machine('cpu', 16.0, cores)) for cores in (1, 2, 8)]
     for fewer, more in itertools.pairwise((sizes.fmap_max, sizes.schedule['total_kimg']) for sizes in found):
         assert more > fewer
-    # The measurement that the speed is from: 14.1 seconds for a thousand images on two cores, with 64 maps.
+    # The measurement that the speed is from: 29 seconds for a thousand images on two cores, with 64 maps.
     G, D = own_data.networks(32, 2)[2:]
     speed = own_data.CPU_SPEED._replace(flops=2 * own_data.CPU_SPEED.flops)
     needs = own_data.plan.estimate(own_data.plan.Phase(0, 1, 32, False, 16), G, D, 1, speed)
-    assert needs.seconds_per_kimg == pytest.approx(14.1, rel=0.05)
+    assert needs.seconds_per_kimg == pytest.approx(29, rel=0.05)
 
 
 def test_a_gpu_gets_the_networks_of_the_paper():
