@@ -123,6 +123,8 @@ def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan
     environment = theano_env.configure(*recorded.environment_options(config, args, {}, ranks)[:2],
                                        ranks.local_rank if ranks.size > 1 else None)
     experiment, lines = make_experiment(args.data, args.resolution, args.labels, data_dir, machine_of(environment))
+    if args.overrides:
+        lines.append(f'Changed by --set: {", ".join(args.overrides)}')
     if ranks.rank == 0:
         print('\n'.join(lines))
     with_entry = ModuleType(config.__name__)

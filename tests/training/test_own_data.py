@@ -9,10 +9,12 @@ import types
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import config
 import dataset_tool
+import theano_env
 import train
 from common.errors import UserError
 from runs.records import read_config
@@ -52,7 +54,7 @@ def test_the_printed_entry_is_the_experiment(pictures, tmp_path, capsys):
     status, out, err = run(tmp_path, capsys, '--data', pictures, '--resolution', 16, '--dry-run', *arguments)
     assert (status, err) == (0, '') and not (tmp_path / 'data').exists()
     pasted = ast.literal_eval('{' + out.partition('in config.py:\n')[2] + '}')
-    expected = make(pictures, tmp_path, 16, machine=own_data.machine_of(train.theano_env.configure(
+    expected = make(pictures, tmp_path, 16, machine=own_data.machine_of(theano_env.configure(
         'auto', {'device': 'cpu'})))[0]
     expected['train'].update(total_kimg=7, minibatch_overrides={8: 4})
     assert pasted == {'mine': {**expected, 'desc': 'mine'}}
@@ -191,6 +193,12 @@ def test_a_gpu_gets_the_networks_of_the_paper():
     narrow = own_data.sizes_for(32, Machine('cuda:0', 0.66, 2))
     assert narrow.fmap_max < 128
     assert own_data.sizes_for(32, Machine('cuda:0', 0.1, 2)) is None
+
+
+def test_the_memory_is_that_of_the_gpu(cuda):
+    machine = own_data.machine_of(theano_env.configure('torch', {'device': 'cuda0'}))
+    assert machine.device == 'cuda:0'
+    assert machine.memory_gb == torch.cuda.get_device_properties(0).total_memory / 2 ** 30
 
 
 def test_the_table_is_that_of_the_experiments():
