@@ -1,7 +1,7 @@
 """Progressive Growing of GANs (Karras et al. 2017): the training loop.
 
-``python train.py`` runs the experiment chosen in `config.py`; ``--list`` names the others, and ``--data PICTURES`` trains on
-pictures that no experiment is made for, see `training/own_data.py`. With ``torchrun --nproc_per_node=N train.py`` N
+``python train.py`` runs the experiment chosen in `config.py`; ``--list`` names the others. ``--data PICTURES`` trains
+on pictures that no experiment is made for, see `training/own_data.py`. With ``torchrun --nproc_per_node=N train.py`` N
 processes share the work, see `training/processes.py`.
 """
 
