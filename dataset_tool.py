@@ -82,7 +82,7 @@ def create_celeba(h5_path: FilePath, celeba_dir: FilePath, cx: NonNegativeInt = 
 
 def create_celebahq(h5_path: FilePath, celeba_dir: FilePath, delta_dir: FilePath, force: bool = False,
                     shard: Shard | None = None, **options: Any) -> None:
-    """Make CelebA-HQ, 30 000 faces in 1024x1024, bit for bit the published images.
+    """Make CelebA-HQ, 30 000 faces in 1024x1024, each with its published MD5.
 
     Parameters
     ----------
@@ -268,7 +268,7 @@ def add_creating_commands(commands: Commands) -> None:
         ('--cy', {'type': int, 'default': 121, 'help': 'centre of the crop, from the top; default: %(default)s'}),
         expected('202599'), *WRITING)
     add_command(
-        commands, 'create_celebahq', 'Make CelebA-HQ, 30 000 faces in 1024x1024, bit for bit the published images.',
+        commands, 'create_celebahq', 'Make CelebA-HQ, 30 000 faces in 1024x1024, each with its published MD5.',
         'create_celebahq datasets/celeba-hq-1024x1024.h5 ~/celeba ~/celeba-hq-deltas', H5,
         ('celeba_dir', {'metavar': 'CELEBA_DIR', 'help': 'CelebA "in the wild", with img_celeba and Anno in it'}),
         ('delta_dir', {'metavar': 'DELTA_DIR', 'help': 'CelebA-HQ deltas: image_list.txt and deltas*.zip'}),

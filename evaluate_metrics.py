@@ -30,7 +30,7 @@ def parse_arguments(config: ModuleType, argv: list[str] | None) -> argparse.Name
     parser = argparse.ArgumentParser(
         description='Evaluate metrics on all network snapshots of a run.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='metrics, and how many generated images they take in the paper:\n%s\n\nexamples:\n'
+        epilog='metrics, and how many generated images they take by default:\n%s\n\nexamples:\n'
                '  python evaluate_metrics.py results/000-digits --metrics swd ms_ssim --num-images 2000\n'
                '  python evaluate_metrics.py results/003-celeba --metrics fid --inception-weights weights.pth\n'
                '  python evaluate_metrics.py results/004-mnistrgb --metrics mnist_modes --classifier classifier.npz\n'

@@ -1,7 +1,8 @@
 """Progressive Growing of GANs (Karras et al. 2017): the training loop.
 
-``python train.py`` runs the experiment chosen in `config.py`; ``python train.py --help`` lists the others. With
-``torchrun --nproc_per_node=N train.py`` N processes share the work, see `training/processes.py`.
+``python train.py`` runs the experiment chosen in `config.py`; ``--list`` names the others. ``--data PICTURES`` trains
+on pictures that no experiment is made for, see `training/own_data.py`. With ``torchrun --nproc_per_node=N train.py`` N
+processes share the work, see `training/processes.py`.
 """
 
 from common.starting import begin_work
@@ -46,7 +47,7 @@ from nets import updates
 from nets.network import Network, random_latents
 from nets.ranks import SINGLE
 from runs.records import read_text
-from training import experiment, fingerprint, plan, processes, recorded
+from training import catalogue, experiment, fingerprint, own_data, plan, processes
 from training.divergence import check_start, check_weights
 from training.event_file import EventFile
 from training.functions_ahead import FunctionsAhead
@@ -57,7 +58,7 @@ from training.old_scripts import (  # noqa: F401  (names of 2017 and 2018)
     imgapi_load_net,
     process_reals,
 )
-from training.options import describe_experiment, naming_minibatch
+from training.options import naming_minibatch
 from training.quality import TrainingMetrics
 from training.reporting import ProgressBar, StatusLines, Tick
 from training.resume import restore_state, state_arrays
@@ -377,29 +378,25 @@ def set_lod(lod: float, *networks: Network) -> None:
 
 
 def parse_arguments(config: Any, argv: Sequence[str] | None) -> argparse.Namespace:
-    names = '\n'.join(f'  {name:<50} {describe_experiment(entry)}' for name, entry in config.experiments.items())
-    names += '\n\nto be added to any of them:\n  -' + ', -'.join(config.variants)
     parser = argparse.ArgumentParser(
-        description='Train a progressively grown GAN. Everything is set in config.py; options here override it.',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f'experiments:\n{names}\n\nexamples:\n  python train.py\n  python train.py --experiment '
-               'celebahq-1024\n  python train.py --experiment celebahq-1024-nopixelnorm-VERBOSE --dry-run\n  python '
-               'train.py --set train.total_kimg=2 --result-dir /tmp/results\n  python train.py --resume latest\n  '
-               'torchrun --nproc_per_node=8 train.py --experiment celebahq-v2-8gpus')
-    parser.add_argument('--experiment', metavar='NAME', help=f'default: {config.experiment}, or that of the run to '
-                        'resume')
-    theano_env.add_arguments(parser, config)
-    parser.add_argument('--precision', action=RememberOrigin, help='auto, float32, tf32, bfloat16 or float16; default: '
-                        f'{config.precision}')
-    parser.add_argument('--data-dir', metavar='DIR', help=f'default: {config.data_dir}')
-    parser.set_defaults(engine=None)        # What is not given is that of the run to resume, else that of config.py.
-    parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
-    parser.add_argument('--resume', metavar='RUN', help="go on, exactly, with a run that was stopped or killed, or "
-                        "make it longer: its number, folder, or 'latest'; experiment and all else are those of the run")
+        usage='python train.py [--data PICTURES | --experiment NAME] [options]',
+        description='Train a progressively grown GAN, by default what config.py chooses.',
+        formatter_class=catalogue.HelpFormatter, epilog=catalogue.overview(config))
+    parser.add_argument('--data', metavar='PICTURES', help='train on a folder or .zip of pictures, or an .h5')
+    parser.add_argument('--resolution', type=int, metavar='N', help='of --data; default: what fits the machine')
+    parser.add_argument('--labels', action='store_true', help='of --data: sub-folders are classes')
+    parser.add_argument('--experiment', metavar='NAME', help=f'of config.py; default: {config.experiment}')
+    parser.add_argument('--list', action='store_true', help='print all experiments and variants, and stop')
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', dest='overrides',
-                        help='change one option of the experiment; may be given several times')
-    parser.add_argument('--dry-run', action='store_true',
-                        help='print the experiment, its schedule and estimates of memory and time, and stop')
+                        help='change one option; may be repeated')
+    parser.add_argument('--dry-run', action='store_true', help='print the plan with time and memory, and stop')
+    parser.add_argument('--resume', metavar='RUN', help="go on with a run: its number, folder, or 'latest'")
+    parser.add_argument('--precision', action=RememberOrigin, help='auto, float32, tf32, bfloat16 or float16')
+    parser.add_argument('--data-dir', metavar='DIR', help=f'data sets are here; default: {config.data_dir}')
+    parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='runs are here; default: '
+                        '%(default)s')
+    theano_env.add_arguments(parser, config)
+    parser.set_defaults(engine=None)        # What is not given is that of the run to resume, else that of config.py.
     return parser.parse_args(argv)
 
 
@@ -413,15 +410,20 @@ def run_command(argv: Sequence[str] | None) -> int:
         import config
         check_settings(config)
     args = parse_arguments(config, argv)
+    if args.list:
+        print(catalogue.listing(config))
+        return 0
     ranks, chosen = SINGLE, None
     try:
         begin_work()
         ranks = processes.from_environment()
-        chosen = recorded.choose(config, args, ranks, train_gan)
+        chosen = own_data.choose(config, args, ranks, train_gan)
         if args.dry_run:
             if ranks.rank == 0:
                 plan.describe(chosen.experiment, chosen.data_dir, chosen.engine, chosen.theano_flags, chosen.precision,
                               train_gan=train_gan)
+                if args.data:
+                    print(f'\nFor the table of experiments in config.py:\n{own_data.entry_text(chosen.experiment)}')
             return 0
         if ranks.size == 1:
             plan.check_duration(chosen.experiment, chosen.data_dir, chosen.engine, chosen.theano_flags,

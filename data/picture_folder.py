@@ -36,7 +36,7 @@ UNREADABLE = 'folders that cannot be read'
 
 @dataclasses.dataclass(frozen=True)
 class PictureFolder:
-    """What :func:`list_pictures` finds.
+    """What :func:`find_pictures` finds.
 
     Attributes
     ----------
@@ -60,7 +60,15 @@ class PictureFolder:
 
 
 def list_pictures(image_dir: AnyPath) -> PictureFolder:
-    """The pictures of a folder or .zip file; prints what is left out.
+    """The pictures of a folder or .zip file, see :func:`find_pictures`; prints what is left out."""
+    folder = find_pictures(image_dir)
+    for reason, names in folder.left_out.items():
+        print(f'Left out: {len(names)} {reason}: {list_names(names)}')
+    return folder
+
+
+def find_pictures(image_dir: AnyPath) -> PictureFolder:
+    """The pictures of a folder or .zip file.
 
     If there are pictures in the folder itself, those in its sub-folders are left out, unless there is a
     ``dataset.json``. One rule holds at every depth: hidden files and folders are left out; links are followed but where
@@ -78,8 +86,6 @@ def list_pictures(image_dir: AnyPath) -> PictureFolder:
         raise UserError(f'IMAGE_DIR={image_dir!r}: has no images ({files} other files, '
                         f'{len(folder.left_out.get(SUB_FOLDERS, ()))} sub-folders without images); give the folder '
                         f'that holds them{described(folder.left_out, "; left out: ")}')
-    for reason, names in folder.left_out.items():
-        print(f'Left out: {len(names)} {reason}: {list_names(names)}')
     return folder
 
 

@@ -4,18 +4,20 @@
 """
 
 import importlib
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from common.errors import UserError, did_you_mean
+
+Direction = Literal['lower', 'higher']     # Which values of a number are better.
 
 
 class Metric(NamedTuple):
     """What is known of a metric before it is imported."""
 
     class_path: str         # 'module.Class'
-    num_images: int         # Generated images in the paper's setting.
+    num_images: int         # Generated images in the setting of the paper, this one or that of the metric.
     needs: tuple[str, ...] = ()     # Of 'reals', 'inception', 'classifier'.
 
 
@@ -24,6 +26,8 @@ METRICS = {
     'ms_ssim': Metric('metrics.ms_ssim.MultiScaleSSIM', 20000),
     'inception_score': Metric('metrics.inception_score.InceptionScore', 50000, ('inception',)),
     'fid': Metric('metrics.frechet_inception_distance.FrechetInceptionDistance', 50000, ('reals', 'inception')),
+    'kid': Metric('metrics.fidelity.KernelInceptionDistance', 50000, ('reals', 'inception')),
+    'precision_recall': Metric('metrics.fidelity.PrecisionRecall', 50000, ('reals', 'inception')),
     'mnist_modes': Metric('metrics.mnist_modes.MnistModes', 256000, ('classifier',)),
 }
 
@@ -31,8 +35,11 @@ METRICS = {
 class Meter(Protocol):
     """The calls that all metrics have."""
 
-    decides: str                # Which of its numbers tells the best of several networks...
-    lower_is_better: bool       # ...and in which direction.
+    decides: str                # Which of its numbers tells the best of several networks.
+
+    @property
+    def better(self) -> dict[str, Direction]:
+        """Which values are better, of each of its numbers but deviations."""
 
     def names(self) -> list[str]:
         """Names of the numbers that :meth:`end` returns."""

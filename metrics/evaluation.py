@@ -236,7 +236,8 @@ class Evaluator:
             if results.is_finite_result(values[name]):
                 entries.append({
                     **self.key(name, snapshot.snapshot, network), 'kimg': snapshot.kimg, 'seconds': snapshot.seconds,
-                    'values': values[name], 'evaluated': time.strftime('%Y-%m-%d %H:%M:%S')})
+                    'values': values[name], 'better': self.made[name].better,
+                    'evaluated': time.strftime('%Y-%m-%d %H:%M:%S')})
             else:
                 tell(f'{name} of {snapshot.snapshot} is not finite and not kept: '
                      f'{results.format_values(values[name])}')
@@ -404,7 +405,7 @@ def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, n
     data, weights : str
         Digests of the data set and of the network that the metric sees images with.
     """
-    if name == 'fid':           # The distance does not need equal numbers.
+    if 'inception' in metrics.METRICS[name].needs:      # These do not need equal numbers, and some no image twice.
         num_images = min(num_images, dataset.num_images)
     path = os.path.join(cache_dir, '%s-%d-%s.npz' % (
         name, num_images, identity.of_json([data, weights, name, num_images, random_seed])))

@@ -112,7 +112,7 @@ def evaluate_reals(run_dir: AnyPath, names: Sequence[str], open_dataset: Callabl
             values = feed_noise(metric, dataset.shape, count, random_seed) if images == NOISE else feed_reals(
                 metric, dataset, count, random_seed, 'fakes', skipped)
             entry = {**evaluator.key(name, images, images), 'kimg': None, 'seconds': None,
-                     'values': dict(zip(metric.names(), values, strict=True)),
+                     'values': dict(zip(metric.names(), values, strict=True)), 'better': metric.better,
                      'evaluated': time.strftime('%Y-%m-%d %H:%M:%S')}
             if not results.is_finite_result(entry['values']):
                 tqdm.write(f'{name} of the {images} is not finite and not kept: '

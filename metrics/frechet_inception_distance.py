@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from metrics import check_finite
+from metrics import Direction, check_finite
 from metrics.inception import Features, InceptionFeatures
 
 
@@ -80,7 +80,8 @@ class FrechetInceptionDistance:
         images -> (features, probabilities); default: a new :class:`metrics.inception.InceptionFeatures`.
     """
 
-    decides, lower_is_better = 'FID', True
+    decides = 'FID'
+    better: dict[str, Direction] = {'FID': 'lower'}
 
     def __init__(self, features: Features | None = None) -> None:
         self.features = features or InceptionFeatures()

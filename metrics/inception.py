@@ -146,24 +146,46 @@ def _import_torch():
     try:
         import torch
     except ImportError as error:
-        raise UserError('inception features: need PyTorch; pip install torch, or leave out the metrics fid and '
-                        'inception_score') from error
+        raise UserError('inception features: need PyTorch; pip install torch, or leave out the metrics that '
+                        'take them') from error
     return torch
 
 
 def _import_extractor():
-    """torch-fidelity's extractor without the rest of the package, which imports torchvision; this does not need it."""
+    return fidelity_module('feature_extractor_inceptionv3').FeatureExtractorInceptionV3
+
+
+def fidelity_module(name: str, use: str = 'inception features') -> types.ModuleType:
+    """A module of torch-fidelity without the rest of the package.
+
+    The rest imports torchvision, whose builds fit one build of PyTorch each, and which nothing here needs.
+
+    Parameters
+    ----------
+    name : str
+        'metric_kid' and the like.
+    use : str
+        What needs it, for the error message.
+
+    Raises
+    ------
+    UserError
+        The package is missing.
+    """
     spec = importlib.util.find_spec('torch_fidelity')
     if spec is None:
-        raise UserError('inception features: need the package torch-fidelity; '
-                        'pip install --no-deps torch-fidelity')
-    module_name = 'torch_fidelity.feature_extractor_inceptionv3'
+        raise UserError(f'{use}: need the package torch-fidelity; pip install --no-deps torch-fidelity')
+    module_name = f'torch_fidelity.{name}'
     if 'torch_fidelity' in sys.modules:
-        return importlib.import_module(module_name).FeatureExtractorInceptionV3
-    # Stands in for the package while its module is imported.
-    sys.modules['torch_fidelity'] = package = types.ModuleType('torch_fidelity')
-    package.__path__ = list(spec.submodule_search_locations)
+        return importlib.import_module(module_name)
+    # They stand in for the package and its reader of images while the module is imported.
+    package, readers = types.ModuleType('torch_fidelity'), types.ModuleType('torch_fidelity.utils')
+    package.__path__ = list(spec.submodule_search_locations or ())
+    readers.__dict__['__getattr__'] = lambda _name: None        # Whatever is imported from there.
+    stand_ins = {'torch_fidelity': package, 'torch_fidelity.utils': readers}
+    sys.modules.update(stand_ins)
     try:
-        return importlib.import_module(module_name).FeatureExtractorInceptionV3
+        return importlib.import_module(module_name)
     finally:
-        del sys.modules['torch_fidelity']
+        for stand_in in (*stand_ins, module_name):      # It knows the stand-ins: whoever imports it gets another one.
+            sys.modules.pop(stand_in, None)

@@ -6,7 +6,7 @@ Salimans et al., "Improved Techniques for Training GANs" (2016). High where imag
 import numpy as np
 
 from common.options import PositiveInt, checked
-from metrics import check_finite
+from metrics import Direction, check_finite
 from metrics.inception import Features, InceptionFeatures
 
 
@@ -59,7 +59,8 @@ class InceptionScore:
         images -> (features, probabilities); default: a new :class:`metrics.inception.InceptionFeatures`.
     """
 
-    decides, lower_is_better = 'IS_mean', False
+    decides = 'IS_mean'
+    better: dict[str, Direction] = {'IS_mean': 'higher'}
 
     @checked
     def __init__(self, num_images: PositiveInt, num_splits: PositiveInt = 10, features: Features | None = None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from common.options import PositiveInt, checked
-from metrics import check_finite
+from metrics import Direction, check_finite
 
 
 def mode_statistics(digits: np.ndarray, divisor: int | None = None) -> tuple[int, float]:
@@ -47,7 +47,8 @@ class MnistModes:
         See :func:`mode_statistics`.
     """
 
-    decides, lower_is_better = 'modes_mean', False
+    decides = 'modes_mean'
+    better: dict[str, Direction] = {'modes_mean': 'higher', 'KL_mean': 'lower'}
 
     @checked
     def __init__(self, classify: Callable[[np.ndarray], np.ndarray], images_per_draw: PositiveInt = 25600,

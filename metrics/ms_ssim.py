@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from metrics import check_finite
+from metrics import Direction, check_finite
 from metrics.filters import bands, filtered
 from metrics.threads import blocks, map_threads
 
@@ -118,7 +118,8 @@ class MultiScaleSSIM:
     Feed minibatches of independently drawn images, in even numbers. Keeps only a sum.
     """
 
-    decides, lower_is_better = 'MS-SSIM', True
+    decides = 'MS-SSIM'
+    better: dict[str, Direction] = {'MS-SSIM': 'lower'}
 
     def __init__(self) -> None:
         self.total, self.num_pairs = 0.0, 0

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import AnyPath
 from common.options import PositiveInt, Seed, checked
-from metrics import check_finite
+from metrics import Direction, check_finite
 from metrics.filters import bands, filtered
 from metrics.threads import blocks, map_threads
 
@@ -368,7 +368,7 @@ class SlicedWasserstein:
         Keep the descriptors in temporary files in this folder instead of in memory.
     """
 
-    decides, lower_is_better = 'SWDx1e3_avg', True
+    decides = 'SWDx1e3_avg'
 
     @checked
     def __init__(self, nhood_size: PositiveInt = 7, nhoods_per_image: PositiveInt = 128, dir_repeats: PositiveInt = 4,
@@ -388,6 +388,11 @@ class SlicedWasserstein:
     def names(self) -> list[str]:
         """Names of the numbers that :meth:`end` returns, known once images were fed."""
         return [f'SWDx1e3_{resolution}' for resolution in self.resolutions] + ['SWDx1e3_avg']
+
+    @property
+    def better(self) -> dict[str, Direction]:
+        """Lower distances, at all levels."""
+        return dict.fromkeys(self.names(), 'lower')
 
     def begin(self, mode: str) -> None:
         """Start with `mode` 'warmup', 'reals' or 'fakes'."""

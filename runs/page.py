@@ -435,7 +435,9 @@ def metric_section(run_dir: str, metrics: dict[str, list[dict]], best: dict[str,
                  f'{entry["kimg"]:.1f}' if is_finite(entry.get('kimg')) else '-',
                  format_time(entry['seconds']) if is_finite(entry.get('seconds')) else '-',
                  *(metric_value(entry['values'].get(name)) for name in names)] for entry in entries]
-        content += f'<h3>{html.escape(title)}</h3>{html_table(["snapshot", "kimg", "time", *names], rows)}'
+        better = {name: end for entry in entries for name, end in entry.get('better', {}).items()}
+        titles = [f'{name} ({better[name]} is better)' if name in better else name for name in names]
+        content += f'<h3>{html.escape(title)}</h3>{html_table(["snapshot", "kimg", "time", *titles], rows)}'
     in_tables = {f'metric-{entries[0]["metric"]}.txt' for entries in metrics.values()}
     names = sorted(name for name in os.listdir(run_dir) if re.fullmatch(r'metric-.*\.txt', name))
     return content + file_blocks({name: read_text(run_dir, name) for name in names if name not in in_tables})

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from typing import IO, Annotated, Any, NamedTuple
+from typing import IO, Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Le, MinLen
 from PIL import Image
@@ -27,7 +27,8 @@ Values = Annotated[dict[str, Any], MinLen(1)]
 RESULT_TYPES: dict[str, Any] = {    # Of the lines of ``metrics.jsonl``; those of earlier versions have fewer of them.
     'metric': str, 'snapshot': str, 'num_images': Annotated[PositiveInt, Le(10 ** 12)], 'random_seed': Seed,
     'kimg': NonNegative | None, 'seconds': NonNegative | None, 'values': Values, 'network': str | None,
-    'data': str | None,    'weights': str | None, 'training': bool, 'best': bool}
+    'data': str | None,    'weights': str | None, 'training': bool, 'best': bool,
+    'better': dict[str, Literal['lower', 'higher']]}    # {name of a number: its good end}.
 CONFIG_TYPES: dict[str, Any] = {'desc': str, 'random_seed': Seed, 'metrics': Names}     # All others are dicts.
 
 
@@ -253,7 +254,10 @@ def read_command(run_dir: str) -> str:
 
 
 def best_snapshots(run_dir: str) -> set[str]:
-    """Names of the snapshots that a metric in ``metrics.jsonl`` puts first or last, whichever is the good end."""
+    """Names of the snapshots that are the best by some number of a metric in ``metrics.jsonl``.
+
+    Entries of earlier versions do not tell the good end of a number: then the snapshots at both ends.
+    """
     values: dict[tuple, dict[str, float]] = {}
     best = set()
     for entry in read_entries(run_dir):
@@ -261,10 +265,12 @@ def best_snapshots(run_dir: str) -> set[str]:
         if entry.get('best'):
             best.add(name)
         for key, value in entry.get('values', {}).items():
+            end = entry['better'].get(key, 'neither') if 'better' in entry else None
             if is_finite(value):
-                values.setdefault((entry['metric'], entry.get('num_images'), key), {})[name] = value
-    for by_name in values.values():
-        best |= {min(by_name, key=by_name.__getitem__), max(by_name, key=by_name.__getitem__)}
+                values.setdefault((entry['metric'], entry.get('num_images'), key, end), {})[name] = value
+    for (*_number, end), by_name in values.items():
+        best |= {function(by_name, key=by_name.__getitem__) for function, of_end in ((min, 'lower'), (max, 'higher'))
+                 if end in (None, of_end)}
     return best
 
 

@@ -195,10 +195,14 @@ def test_inception_metrics(digits_run, data_dir, tmp_path, monkeypatch):
             return vectors, exponentials / exponentials.sum(axis=1, keepdims=True)
 
     monkeypatch.setattr('metrics.inception.InceptionFeatures', Features)
-    results = evaluate_run(digits_run, ['fid', 'inception_score'], data_dir, tmp_path, num_images=40,
-                           inception_weights='given.pth')
-    assert [list(entry['values']) for entry in results] == [['FID'], ['IS_mean', 'IS_std']]
-    assert results[0]['values']['FID'] > 0 and results[1]['values']['IS_mean'] > 1
+    names = ['fid', 'inception_score', 'kid', 'precision_recall']
+    results = evaluate_run(digits_run, names, data_dir, tmp_path, num_images=40, inception_weights='given.pth')
+    assert [list(entry['values']) for entry in results] == [
+        ['FID'], ['IS_mean', 'IS_std'], ['KIDx1e3_mean', 'KIDx1e3_std'], ['precision', 'recall', 'f_score']]
+    fid, score, kid, precision_recall = [entry['values'] for entry in results]
+    assert fid['FID'] > 0 and score['IS_mean'] > 1 and kid['KIDx1e3_mean'] > 0
+    assert 0 <= precision_recall['precision'] < 1 and 0 <= precision_recall['recall'] <= 1
+    assert [entry['better'] for entry in results[:2]] == [{'FID': 'lower'}, {'IS_mean': 'higher'}]
 
 
 def test_modes_with_a_classifier(tmp_path, data_dir):

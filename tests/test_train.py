@@ -415,12 +415,11 @@ def test_training_works_on_theanos_own_c_code(folders, tmp_path, capsys):
     assert (tmp_path / 'results' / '000-digits' / '_training-done.txt').exists()
 
 
-def test_help_lists_the_experiments(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        train.main(['--help'])
-    assert stopped.value.code == 0
-    out = capsys.readouterr().out
-    assert all(name in out for name in config.experiments)
+def test_list_has_a_line_on_each_experiment(capsys):
+    assert train.main(['--list']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:len(config.experiments)]] == list(config.experiments)
+    assert all(f'-{name}' in lines[-1] for name in config.variants)
 
 
 def test_dry_run_prints_the_resolved_experiment_and_writes_nothing(folders, tmp_path, capsys):
@@ -432,6 +431,9 @@ def test_dry_run_prints_the_resolved_experiment_and_writes_nothing(folders, tmp_
 
 @pytest.mark.parametrize('argv, message', [
     (['--experiment', 'digit'], r"experiment='digit': .*did you mean 'digits'\?"),
+    (['--experiment', 'celebhq-v2-1gpu-nopixlnorm-verbose'], "did you mean 'celebahq-v2-1gpu-nopixelnorm-VERBOSE' or"),
+    (['--experiment', 'table1-celeba-e'], "-estar-minibatch-discrimination' or 'table1-celeba-e-minibatch-stddev'"),
+    (['--experiment', 'something'], 'no such experiment; `python train.py --list` names all'),
     (['--set', 'train.totalkimg=3'], r"train.totalkimg: no such option; did you mean 'total_kimg'\?"),
     (['--set', 'G.fmapmax=3'], r"G.fmapmax: no such option; did you mean 'fmap_max'\?"),
     (['--set', 'loss.lambda=3'], r"loss.lambda: no such option; did you mean 'iwass_lambda'\?"),

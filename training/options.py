@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import difflib
 import importlib.util
 import inspect
 import os
@@ -37,6 +38,7 @@ ABSENT = ('use_gdrop', 'use_batchnorm', 'use_layernorm', 'use_pixelnorm')    # N
 RESUME_TYPES: dict[str, Any] = {'resume_run_id': Run | None, 'resume_snapshot': Snapshot, 'resume_with_changes': bool}
 TOP_LEVEL_TYPES: dict[str, Any] = {'desc': RunName, 'random_seed': Seed, 'metrics': Names}
 FUNC_EXAMPLES = {'G': 'networks.G_paper', 'D': 'networks.D_paper', 'create_dataset': 'dataset_tool.create_digits'}
+NEAREST = 3     # So many names are suggested for one that is not there.
 SECTIONS = ('desc', 'random_seed', 'dataset', 'create_dataset', 'G', 'D', 'loss', 'train', 'metrics')
 
 
@@ -128,8 +130,7 @@ def with_variants(config: Any, name: str) -> dict:
     while base not in config.experiments:
         base, _, variant = base.rpartition('-')
         if variant not in config.variants:
-            raise UserError(f'experiment={name!r}: config.py has no such '
-                            f'experiment{nearest(name, [*config.experiments, *config.variants])}')
+            raise UserError(f'experiment={name!r}: config.py has no such experiment{nearest_names(name, config)}')
         chosen.insert(0, variant)
     check_sections(f'experiments[{base!r}]', config.experiments[base])
     experiment = copy.deepcopy(config.experiments[base])
@@ -239,6 +240,27 @@ def check_keys(section: str, given: Iterable[str], valid: Iterable[str]) -> None
 def nearest(word: object, candidates: Iterable) -> str:
     """'; did you mean ...?' for an error message, or the list of what there is."""
     return did_you_mean(word, candidates, cutoff=0.5) or '; choose from ' + ', '.join(sorted(map(str, candidates)))
+
+
+def nearest_names(name: str, config: Any) -> str:
+    """'; did you mean ...?' with experiments of `config`, variants included; how to list them where none is near."""
+    def near(word: str, words: Iterable[str]) -> list[str]:
+        of_lower = {word.lower(): word for word in words}
+        return [of_lower[found] for found in difflib.get_close_matches(word.lower(), of_lower, n=NEAREST, cutoff=0.6)]
+
+    words = name.split('-')
+    candidates = dict.fromkeys(near(name, config.experiments))
+    for first in range(1, len(words)):      # The words from there on may be variants.
+        variants = [near(word, config.variants)[:1] for word in words[first:]]
+        if all(variants):
+            base = '-'.join(words[:first])
+            candidates |= dict.fromkeys('-'.join([found, *(word for [word] in variants)])
+                                        for found in near(base, config.experiments))
+    matches = [found for found in config.experiments if name and found.startswith(name)] or near(name, candidates)
+    matches = matches[:NEAREST]
+    if not matches:
+        return '; `python train.py --list` names all'
+    return f'; did you mean {" or ".join(map(repr, matches))}?'
 
 
 def training_function(experiment: dict, train_gan: Callable | None) -> Callable:

@@ -225,4 +225,4 @@ class TrainingMetrics:
     def _score(self, entry):
         """By the first metric; lower is better."""
         meter = self.evaluator.made[self.names[0]]
-        return entry['values'][meter.decides] * (1 if meter.lower_is_better else -1)
+        return entry['values'][meter.decides] * (1 if meter.better[meter.decides] == 'lower' else -1)

@@ -30,7 +30,8 @@ def lines_of(run_dir):
 class Recorder:
     """Stands in for a metric that compares; its number says how many fakes were reals, too."""
 
-    decides, lower_is_better = 'common', True
+    decides = 'common'
+    better = {'common': 'lower'}
 
     def __init__(self, **_options):
         self.fed = {}

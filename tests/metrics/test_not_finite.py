@@ -16,7 +16,7 @@ def features_of(images):
 
 def metric_named(name):
     options = {'inception_score': {'num_images': 4, 'num_splits': 1, 'features': features_of},
-               'fid': {'features': features_of},
+               **dict.fromkeys(['fid', 'kid', 'precision_recall'], {'features': features_of}),
                'mnist_modes': {'classify': lambda images: np.zeros(len(images), int), 'images_per_draw': 4}}
     metric = make_metric(name, **options.get(name, {}))
     metric.begin('reals')
@@ -24,7 +24,7 @@ def metric_named(name):
 
 
 @pytest.mark.parametrize('bad', BAD)
-@pytest.mark.parametrize('name', ['swd', 'ms_ssim', 'inception_score', 'fid', 'mnist_modes'])
+@pytest.mark.parametrize('name', ['swd', 'ms_ssim', 'inception_score', 'fid', 'kid', 'precision_recall', 'mnist_modes'])
 def test_images_or_features(name, bad):
     images = np.random.RandomState(0).rand(4, 3, 16, 16).astype(np.float32)
     metric_named(name).feed('reals', images)

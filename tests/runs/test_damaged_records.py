@@ -22,11 +22,14 @@ from training import quality, recorded
 matplotlib.use('agg')
 
 NUMBERS = {'swd': ['SWDx1e3_16', 'SWDx1e3_avg'], 'ms_ssim': ['MS-SSIM'], 'fid': ['FID'],
-           'inception_score': ['IS_mean', 'IS_std'], 'mnist_modes': ['modes_mean', 'modes_std', 'KL_mean', 'KL_std']}
+           'inception_score': ['IS_mean', 'IS_std'], 'kid': ['KIDx1e3_mean', 'KIDx1e3_std'],
+           'precision_recall': ['precision', 'recall', 'f_score'],
+           'mnist_modes': ['modes_mean', 'modes_std', 'KL_mean', 'KL_std']}
 SNAPSHOTS = {1.0: 'network-snapshot-000001', 3.5: 'network-snapshot-000003', 6.0: 'network-final'}
 RESULTS = [{'metric': metric, 'snapshot': snapshot, 'num_images': 64, 'random_seed': 1000, 'network': 'n', 'data': 'd',
             'weights': None, 'kimg': kimg, 'seconds': 20 * kimg, 'values': dict.fromkeys(names, kimg + 0.5),
-            'training': True, 'best': kimg == 3.5, 'evaluated': '2026-01-01 00:00:00'}
+            'better': dict.fromkeys(names, 'lower'), 'training': True,
+            'best': kimg == 3.5, 'evaluated': '2026-01-01 00:00:00'}
            for metric, names in NUMBERS.items() for kimg, snapshot in SNAPSHOTS.items()]
 CONFIG = repr({**config.experiments['digits'], 'desc': 'table1-celeba-a-gulrajani', 'run': {
     'experiment': 'digits', 'set': ['train.total_kimg=2'], 'engine': 'torch', 'device': 'cpu',

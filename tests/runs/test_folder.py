@@ -141,11 +141,14 @@ def test_snapshots_are_thinned_out(tmp_path):
     entries = [{'metric': 'swd', 'num_images': 4, 'snapshot': f'network-snapshot-{kimg:06d}', 'values': {'avg': value}}
                for kimg, value in [(2, 3.0), (4, 1.0), (6, 2.0), (8, float('nan')), (10, 4.0)]]
     entries.append({'metric': 'fid', 'snapshot': 'network-snapshot-000012', 'best': True})
+    # Where the good end is known, the other one is not kept, nor are deviations.
+    entries += [{'metric': 'inception_score', 'snapshot': f'network-snapshot-{kimg:06d}', 'better': {'mean': 'higher'},
+                 'values': {'mean': value, 'std': kimg / 9}} for kimg, value in [(14, 3.0), (16, 5.0), (18, 4.0)]]
     (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(entry) + '\n' for entry in entries))
     for _twice in range(2):
         thin_out(str(tmp_path), 2, 4)
         kept = [os.path.basename(path) for path in list_network_pkls(tmp_path)]
-        assert kept == [f'network-snapshot-{kimg:06d}.pkl' for kimg in (4, 10, 12, 20, 33, 40, 48, 50)] + [
+        assert kept == [f'network-snapshot-{kimg:06d}.pkl' for kimg in (4, 10, 12, 16, 20, 33, 40, 48, 50)] + [
             'network-final.pkl']
     thin_out(str(tmp_path), 0, 4)
     assert (tmp_path / 'network-snapshot-000050.pkl').exists() and (tmp_path / 'mine.pkl').exists()

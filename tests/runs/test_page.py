@@ -122,6 +122,13 @@ def test_names_of_classes(grid_type, text, run_dir):
     assert text in Page(run_page.write_report(run_dir)).text
 
 
+def test_the_good_end_of_a_number_is_told(run_dir):
+    write_metrics(run_dir, [{**metric_line('precision_recall', 2.0, precision=0.5, recall=0.25, spread=0.1),
+                             'better': {'precision': 'higher', 'recall': 'higher'}}])
+    assert Page(run_page.write_report(run_dir)).tables[1][0][3:] == [
+        'precision (higher is better)', 'recall (higher is better)', 'spread']
+
+
 def test_numbers_of_a_run(run_dir):
     path = run_page.write_report(run_dir)
     assert path == os.path.join(run_dir, 'report.html')

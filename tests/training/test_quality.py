@@ -124,7 +124,8 @@ class Scripted:
     """Gives the values of a list, one after the other, and draws from all random generators."""
 
     values: list = []
-    lower_is_better, decides = True, 'score'
+    decides = 'score'
+    better = {'score': 'lower'}
     dataset = None
 
     def names(self):
@@ -164,15 +165,15 @@ def test_no_metric_can_touch_the_random_generators(plain, scripted, tmp_path):
     check_same(plain, trained(tmp_path, metrics=['scripted']))
 
 
-@pytest.mark.parametrize('values, lower_is_better, best, saved', [
-    ([5.0, 3.0, 4.0, 3.0, 6.0], True, 1, [0, 1]),
-    ([5.0, 3.0, 4.0, 7.0, 6.0], False, 3, [0, 3]),
-    ([float('nan'), 3.0, float('inf'), 4.0, 2.0], True, 4, [1]),
+@pytest.mark.parametrize('values, better, best, saved', [
+    ([5.0, 3.0, 4.0, 3.0, 6.0], 'lower', 1, [0, 1]),
+    ([5.0, 3.0, 4.0, 7.0, 6.0], 'higher', 3, [0, 3]),
+    ([float('nan'), 3.0, float('inf'), 4.0, 2.0], 'lower', 4, [1]),
 ])
 def test_the_best_networks_are_saved_and_marked(
-        plain, scripted, tmp_path, capsys, values, lower_is_better, best, saved):
+        plain, scripted, tmp_path, capsys, values, better, best, saved):
     Scripted.values += values
-    scripted.setattr(Scripted, 'lower_is_better', lower_is_better)
+    scripted.setattr(Scripted, 'better', {'score': better})
     theano_env.configure('torch', {'device': 'cpu'})
     networks = {'Gs': Network('Gs', 'networks.G_paper', num_channels=1, resolution=16, fmap_base=8, fmap_max=2)}
     snapshots = SnapshotWriter(str(tmp_path), EventFile(str(tmp_path)), {**networks, 'G': None, 'D': None}, None, 1)
@@ -305,9 +306,12 @@ def test_what_metrics_do_not_bear_is_found_before_the_training(tmp_path):
 
 
 def test_every_metric_says_which_of_its_numbers_decides():
-    directions = {'swd': True, 'ms_ssim': True, 'fid': True, 'inception_score': False, 'mnist_modes': False}
-    for name, lower_is_better in directions.items():
-        module_name, _, class_name = metrics.METRICS[name].class_path.rpartition('.')
-        metric_class = getattr(__import__(module_name, fromlist=[class_name]), class_name)
-        assert metric_class.lower_is_better is lower_is_better and isinstance(metric_class.decides, str)
-    assert set(directions) == set(metrics.METRICS)
+    options = {'inception_score': {'num_images': 4, 'features': print}, 'mnist_modes': {'classify': print},
+               **dict.fromkeys(['fid', 'kid', 'precision_recall'], {'features': print})}
+    ends = {'swd': 'lower', 'ms_ssim': 'lower', 'fid': 'lower', 'kid': 'lower', 'inception_score': 'higher',
+            'precision_recall': 'higher', 'mnist_modes': 'higher'}
+    for name, end in ends.items():
+        metric = metrics.make_metric(name, **options.get(name, {}))
+        assert metric.better[metric.decides] == end
+        assert {*metric.better} == {number for number in metric.names() if not number.endswith('_std')}
+    assert set(ends) == set(metrics.METRICS)
