@@ -35,11 +35,8 @@ METRICS = {
 class Meter(Protocol):
     """The calls that all metrics have."""
 
-    decides: str                # Which of its numbers tells the best of several networks.
-
-    @property
-    def better(self) -> dict[str, Direction]:
-        """Which values are better, of each of its numbers but deviations."""
+    decides: str                # The number that selects the best of several networks.
+    better: dict[str, Direction]    # {number: which values are better}, for all numbers but deviations.
 
     def names(self) -> list[str]:
         """Names of the numbers that :meth:`end` returns."""
@@ -89,8 +86,8 @@ def make_metric(name: str, **options: Any) -> Any:
 
 
 def decision(name: str) -> tuple[str, bool] | None:
-    """(Which number of a metric tells the best of several networks, whether lower is better); None: no such metric."""
+    """(number that selects the best of several networks, whether lower is better); None: there is no such metric."""
     if name not in METRICS:
         return None
     meter = _class_of(name)
-    return meter.decides, meter.lower_is_better
+    return meter.decides, meter.better[meter.decides] == 'lower'

@@ -369,6 +369,7 @@ class SlicedWasserstein:
     """
 
     decides = 'SWDx1e3_avg'
+    better: dict[str, Direction] = {'SWDx1e3_avg': 'lower'}     # Of an instance: of all its levels, too.
 
     @checked
     def __init__(self, nhood_size: PositiveInt = 7, nhoods_per_image: PositiveInt = 128, dir_repeats: PositiveInt = 4,
@@ -388,11 +389,6 @@ class SlicedWasserstein:
     def names(self) -> list[str]:
         """Names of the numbers that :meth:`end` returns, known once images were fed."""
         return [f'SWDx1e3_{resolution}' for resolution in self.resolutions] + ['SWDx1e3_avg']
-
-    @property
-    def better(self) -> dict[str, Direction]:
-        """Lower distances, at all levels."""
-        return dict.fromkeys(self.names(), 'lower')
 
     def begin(self, mode: str) -> None:
         """Start with `mode` 'warmup', 'reals' or 'fakes'."""
@@ -433,6 +429,7 @@ class SlicedWasserstein:
     def _start(self, channels, resolution):
         sizes = [1 << k for k in range(resolution.bit_length() - 1, 0, -1)]
         self.resolutions = [size for size in sizes if size >= self.resolution_min]
+        self.better = dict.fromkeys(self.names(), 'lower')
         if not self.resolutions or resolution & (resolution - 1):
             raise UserError(f'swd: images of {resolution}x{resolution}; needs a power of two, '
                             f'{self.resolution_min} or more')
@@ -480,6 +477,7 @@ class SlicedWasserstein:
             descriptors.append(rows, *sums)
             real_sets.append(descriptors)
         self.resolutions, self.real_sets = resolutions, real_sets
+        self.better = dict.fromkeys(self.names(), 'lower')
 
 
 def _channel_sums(rows, channels):
