@@ -34,6 +34,8 @@ class EveryOp(TorchDispatchMode):
             with self:
                 # `func.decompose` would prefer Python's own decompositions, which no GPU sees.
                 return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **(kwargs or {}))
+        if GpuTensor not in types and not (kwargs and kwargs.get('device')):     # Most ops: no need to look closer.
+            return on_host(self.gpu, func, args, kwargs or {})
         return dispatch(self.gpu, func, args, kwargs or {})
 
 
@@ -126,6 +128,8 @@ def run(gpu, func, args, kwargs):
 def compute(gpu, func, args, kwargs, inputs):
     if gpu.backing == 'meta' and func._schema.name in WITHOUT_META:
         return None
+    if gpu.here.graph is not None and not func._schema.returns:
+        return None         # It only changes values, which nobody sees before the graph is replayed.
     if gpu.backing == 'cpu':
         return func(*args, **kwargs)
 
