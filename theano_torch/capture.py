@@ -56,7 +56,8 @@ class CudaGraphs:
 
     def record(self, function: Callable, inputs: list) -> tuple[Any, list]:
         """Record a call of `function`, which computes nothing yet; returns (what has a method `replay`, the result)."""
-        gc.collect()        # Dead Theano functions, whose graphs hold memory, wait in reference cycles.
+        if self.recorded:
+            gc.collect()        # Dead Theano functions, whose graphs hold memory, wait in reference cycles.
         graph = torch.cuda.CUDAGraph()
         try:
             # The outer context brings the stream back where the inner one, which also sets it, ends in an error.

@@ -79,18 +79,19 @@ class Graph:
             raise GpuError('CUDA error: operation failed due to a previous error during capture')
         self.is_complete = True
         gpu.pools[self.pool_id].add(self)
-        for real in self.new:
-            fill_with_garbage(real)
+        with no_dispatch():
+            for real in self.new:
+                fill_with_garbage(real)
 
     def replay(self):
         if not self.is_complete or self.gpu.here.graph is not None:
             raise GpuError('a graph can be replayed once it is recorded, and while none is being recorded')
         self.replays += 1
-        for other in self.gpu.pools[self.pool_id]:
-            if other is not self:
-                other.lose_memory()
         if self.gpu.backing == 'cpu':
             with no_dispatch():
+                for other in self.gpu.pools[self.pool_id]:
+                    if other is not self:
+                        other.lose_memory()
                 for node in self.nodes:
                     self.run_again(node)
 

@@ -6,7 +6,7 @@ import torch
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.standin import transfers
+from tests.standin import meta, transfers
 from tests.standin.gpu import GpuError
 from tests.standin.tensors import GpuTensor, fill_with_garbage, mapped, storage_id, tensors_in, unwrapped, wrapped
 
@@ -34,6 +34,8 @@ class EveryOp(TorchDispatchMode):
             with self:
                 # `func.decompose` would prefer Python's own decompositions, which no GPU sees.
                 return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **(kwargs or {}))
+        if GpuTensor not in types and not (kwargs and kwargs.get('device')):     # Most ops: no need to look closer.
+            return on_host(self.gpu, func, args, kwargs or {})
         return dispatch(self.gpu, func, args, kwargs or {})
 
 
@@ -126,10 +128,15 @@ def run(gpu, func, args, kwargs):
 def compute(gpu, func, args, kwargs, inputs):
     if gpu.backing == 'meta' and func._schema.name in WITHOUT_META:
         return None
-    outputs = func(*args, **kwargs)
-    if gpu.backing == 'meta' and func in CONVOLUTIONS:
-        return mapped(lambda output: as_cudnn_lays_it(output, inputs), outputs)
-    return outputs
+    if gpu.here.graph is not None and not func._schema.returns:
+        return None         # It only changes values, which nobody sees before the graph is replayed.
+    if gpu.backing == 'cpu':
+        return func(*args, **kwargs)
+
+    def on_meta(*args, **kwargs):
+        outputs = func(*args, **kwargs)
+        return mapped(lambda output: as_cudnn_lays_it(output, inputs), outputs) if func in CONVOLUTIONS else outputs
+    return meta.computed(func, args, kwargs, on_meta)
 
 
 def as_cudnn_lays_it(output, inputs):

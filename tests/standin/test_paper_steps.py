@@ -1,6 +1,7 @@
-"""The steps of the paper's 1024x1024 networks, as they would run on a GPU: recorded, replayed, and no kernel too many.
+"""The steps of 1024x1024 networks, as they would run on a GPU: recorded, replayed, and no kernel too many.
 
-On tensors without values, which may have any size; so it is the stand-in that they run on, also where there is a GPU.
+They are the networks of the paper and of the 2018 release as the presets have them, on tensors without values, which
+may have any size; so it is the stand-in that they run on, also where there is a GPU.
 """
 
 import gc
@@ -9,17 +10,20 @@ from typing import NamedTuple
 import theano_torch
 from theano_torch.capture import WARM_UP_CALLS, CapturedProgram
 
+import lasagne
 import numpy as np
 import pytest
 import theano
 
+import config
 import theano_env
 from nets import updates
-from nets.network import Network
+from tests.helpers import Ones
 from tests.standin.engine import a_gpu
 from tests.standin.kernels import Trace
 from tests.standin.transfers import ASYNCHRONOUS, DOWNLOAD
 from training import steps
+from training.experiment import build_network
 from training.schedule import Schedule
 
 pytestmark = pytest.mark.standin
@@ -31,19 +35,27 @@ class Case(NamedTuple):
     lod: float
     precision: str
     minibatch: int
-    kernels: tuple[int, int]        # Of D's and G's steps.
-    gb: tuple[float, float]         # That the kernels read and write.
+    kernels: tuple[int, ...]        # Of D's and G's steps, or of the one that is both.
+    gb: tuple[float, ...]           # That the kernels read and write.
     memory_gb: float                # Peak of both, cuDNN's workspaces apart; what other tests have left is in it.
+    preset: str = 'celebahq-1024'
     labels: int = 0
     loss: str = 'iwass'
-    gdrop: bool = False
+    nets: dict = {}                 # noqa: RUF012  # Options of G and D beside the preset's.
+    joint: bool = False             # D's function updates G, too.
 
 
 CASES = {
     'highest, stable': Case(0.0, 'tf32', 3, (896, 437), (77.4, 31.3), 4.3),
     'fading, labels, bfloat16': Case(6.5, 'bfloat16', 16, (438, 208), (3.4, 2.7), 0.72, labels=10),
-    'lowest, GDrop, float16': Case(8.0, 'float16', 16, (360, 155), (1.3, 1.2), 0.52, gdrop=True),
+    'lowest, GDrop, float16': Case(8.0, 'float16', 16, (360, 155), (1.3, 1.2), 0.52, nets={'D': {'use_gdrop': True}}),
     'LSGAN': Case(7.0, 'tf32', 16, (188, 133), (1.9, 1.9), 0.6, loss='lsgan'),
+    'one function, GDrop, bfloat16': Case(7.5, 'bfloat16', 16, (622,), (3.2,), 0.62, nets={'D': {'use_gdrop': True}},
+                                          joint=True),
+    '2018, fading': Case(7.5, 'tf32', 128, (336, 152), (5.6, 3.0), 0.75, 'celebahq-v2-1gpu'),
+    '2018, one function, labels, float16': Case(
+        8.0, 'float16', 128, (375,), (2.7,), 0.5, 'celebahq-v2-1gpu', labels=10,
+        nets={'G': {'dtype': 'float16'}, 'D': {'dtype': 'float16'}}, joint=True),
 }
 
 
@@ -55,14 +67,16 @@ def gpu():
         yield stand_in
         theano_torch.install('cpu')
         theano.config.mode, theano.config.floatX, constructors[:] = before
+        gc.unfreeze()
         gc.collect()
+        gc.freeze()
 
 
 def compiled(case, gpu):
     """The step functions of a case, compiled without fetching a single value from the GPU."""
-    kwargs = {'num_channels': 3, 'resolution': 1024, 'fmap_base': 8192, 'fmap_max': 512, 'label_size': case.labels}
-    G = Network('G', func='networks.G_paper', latent_size=512, **kwargs)
-    D = Network('D', func='networks.D_paper', use_gdrop=case.gdrop, **kwargs)
+    experiment = config.experiments[case.preset]
+    G, D = [build_network(name, {**experiment, name: {**experiment[name], **case.nets.get(name, {})}}, 3, 1024,
+                          case.labels) for name in 'GD']
     Gs = G.clone(share_nontrainables=True)
     for net in (G, D):
         net.toplevel_params['cur_lod'].set_value(np.float32(case.lod))
@@ -72,7 +86,7 @@ def compiled(case, gpu):
     gpu.reset_notes()
     functions = steps.compile_training_functions(
         G, D, Gs, schedule, rate, rate, 0.999, {'type': case.loss}, {'beta1': 0.0, 'beta2': 0.99, 'epsilon': 1e-8},
-        True, False, loss_scaling=exponents)
+        not case.joint, False, loss_scaling=exponents)
     steps.seed_streams(functions)
     assert not [place for kind, _op, place in gpu.notes if kind == DOWNLOAD]
     return functions
@@ -91,9 +105,15 @@ def inputs_of(case):
 def test_steps_of_the_paper(name, gpu):
     case = CASES[name]
     theano_env.configure('torch', {'device': 'cuda0', 'floatX': 'float32'}, precision=case.precision)
+    lasagne.random.set_rng(Ones())
     functions = compiled(case, gpu)
+    gc.collect()
+    gc.freeze()         # What is there stays: collecting garbage takes a second each time otherwise.
     costs = []
     for function, inputs in zip((functions.train_d, functions.train_g), inputs_of(case), strict=True):
+        if function is None:
+            assert case.joint
+            continue
         for _ in range(1 + WARM_UP_CALLS):      # Make the program, and warm it up.
             function(*inputs)
         gc.collect()

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gc
 import re
+from typing import NamedTuple
 
 import theano_torch
 from theano_torch import capture
@@ -95,12 +96,43 @@ class Trainer:
         return sum(isinstance(program, capture.CapturedProgram) and program.graph is not None for program in programs)
 
 
-@functools.cache
+class Results(NamedTuple):
+    """Of some steps."""
+
+    outputs: list           # Of each step of D.
+    parameters: list        # At the end.
+    graphs: int             # How many there are.
+    memory: tuple           # In use, and in use after more steps.
+
+
 def results(device, precision='float32', deterministic=False, captures=True, size=None, run=1):
-    """(outputs of the steps, parameters at the end, number of CUDA graphs); another `run` is done anew."""
+    """`Results` of training; another `run` is done anew."""
+    if precision == 'tf32' and not HAS_GPU:
+        precision = 'float32'       # The stand-in computes in float32; the steps of test_paper_steps.py are in TF32.
+    return computed(device, precision, deterministic, captures, size or SIZE[device], run)
+
+
+@functools.cache
+def computed(device, precision, deterministic, captures, size, run):
     trainer = Trainer(device, precision, deterministic, captures, size)
     outputs = [trainer.step() for _ in range(capture.WARM_UP_CALLS + 4)]
-    return outputs, trainer.parameters(), trainer.graphs()
+    parameters, graphs, memory = trainer.parameters(), trainer.graphs(), ()
+    if precision == 'float32' and not deterministic:
+        before = memory_in_use(device)
+        for _ in range(200 if HAS_GPU else 5):
+            trainer.step()
+            trainer.D.toplevel_params['cur_lod'].set_value(np.float32(0.25))
+        memory = before, memory_in_use(device)
+    return Results(outputs, parameters, graphs, memory)
+
+
+def memory_in_use(device):
+    """Bytes of all tensors on a GPU; on the CPU, how many tensors there are."""
+    gc.collect()
+    if device == 'cpu':
+        return sum(issubclass(type(value), torch.Tensor) for value in gc.get_objects())
+    torch.cuda.synchronize()
+    return torch.cuda.memory_allocated()
 
 
 def assert_same_bits(ours, theirs):
@@ -112,8 +144,8 @@ def assert_same_bits(ours, theirs):
 @pytest.mark.slow
 @ON_ALL_DEVICES
 def test_training_steps_as_on_the_cpu(device):
-    outputs, parameters, _ = results(device)
-    expected_outputs, expected_parameters, _ = results('cpu', size=SIZE[device])
+    outputs, parameters, *_ = results(device)
+    expected_outputs, expected_parameters, *_ = results('cpu', size=SIZE[device])
     for step, expected in zip(outputs, expected_outputs, strict=True):
         for value, reference in zip(step, expected, strict=True):
             np.testing.assert_allclose(value, reference, rtol=1e-3, atol=1e-3)
@@ -126,7 +158,7 @@ def test_training_steps_as_on_the_cpu(device):
 def test_graphs_give_the_same_bits_as_single_steps(device):
     recorded = results(device, deterministic=True)
     single = results(device, deterministic=True, captures=False)
-    assert (recorded[2], single[2]) == (2 if device != 'cpu' else 0, 0)
+    assert (recorded.graphs, single.graphs) == (2 if device != 'cpu' else 0, 0)
     assert_same_bits(recorded, single)
 
 
@@ -143,7 +175,7 @@ def test_precisions_run_and_stay_finite(device, precision):
         with pytest.raises(theano_env.EnvironmentProblem, match='needs a GPU'):
             Trainer(device, precision)
         return
-    outputs, parameters, _ = results(device, precision)
+    outputs, parameters, *_ = results(device, precision)
     assert all(np.isfinite(value).all() for step in outputs for value in step)
     assert all(np.isfinite(value).all() for value in parameters)
     expected = results('cpu', size=SIZE[device])[0][0]
@@ -151,25 +183,10 @@ def test_precisions_run_and_stay_finite(device, precision):
         np.testing.assert_allclose(value, reference, rtol=0.1, atol=0.1)
 
 
-def memory_in_use(device):
-    """Bytes of all tensors on a GPU; on the CPU, how many tensors there are."""
-    gc.collect()
-    if device == 'cpu':
-        return sum(issubclass(type(value), torch.Tensor) for value in gc.get_objects())
-    torch.cuda.synchronize()
-    return torch.cuda.memory_allocated()
-
-
 @ON_ALL_DEVICES
 def test_memory_stays_constant(device):
-    trainer = Trainer(device)
-    for _ in range(capture.WARM_UP_CALLS + 3):
-        trainer.step()
-    before = memory_in_use(device)
-    for _ in range(200 if HAS_GPU else 5):
-        trainer.step()
-        trainer.D.toplevel_params['cur_lod'].set_value(np.float32(0.25))
-    assert memory_in_use(device) == before
+    before, after = results(device).memory
+    assert after == before
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import pickle
 import warnings
 
 import theano_torch
+from theano_torch.lowerings import random as random_lowerings
 from theano_torch.lowerings.random import M1, M2, step
 from theano_torch.shared import DeviceCell, DeviceConstructor, TorchSharedVariable
 
@@ -302,8 +303,9 @@ def test_uniform_streams_bit_for_bit(python_mode, size, streams):
         np.testing.assert_array_equal(state, reference)
 
 
-@pytest.mark.parametrize('size, streams', [((7,), 7), ((3,), 7), ((41, 11), 7), ((320,), 3)])
-def test_uniform_streams_on_a_gpu(size, streams, cuda):
+@pytest.mark.parametrize('size, streams', [((7,), 7), ((3,), 7), ((6, 11), 7), ((41,), 3)])
+def test_uniform_streams_on_a_gpu(size, streams, cuda, monkeypatch):
+    monkeypatch.setattr(random_lowerings, 'LONGEST', 4)     # Short chains: the stand-in takes a second for 32 steps.
     results = []
     for device in ('cpu', 'cuda:0'):
         random = MRG_RandomStreams(123)

@@ -12,6 +12,7 @@ import os
 import pathlib
 import random
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -63,10 +64,59 @@ def live(folder, options, arguments, *output_paths):
 
     import train
     torch.set_num_threads(1)
-    for descriptor, path in ((1, output_paths[0]), (2, output_paths[-1])):
+    redirect(output_paths)
+    sys.exit(train.main(command(folder, options, *arguments)[2:]))
+
+
+class Script:
+    """A script in a process that has imported everything already; it looks like a `subprocess.Popen`.
+
+    Parameters
+    ----------
+    command : list of str
+        The script and its arguments.
+    environment : dict
+    folder : path
+        For what it prints.
+    """
+
+    def __init__(self, command, environment, folder):
+        self.paths = [pathlib.Path(folder, name) for name in ('out.txt', 'err.txt')]
+        self.process = processes().Process(target=run_script, args=(command, environment, *self.paths), daemon=True)
+        self.process.start()
+        self.kill, self.terminate = self.process.kill, self.process.terminate
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+    poll = returncode.fget
+
+    def communicate(self, timeout=None):
+        """(stdout, stderr) when it has ended."""
+        self.process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired('a script', timeout)
+        return tuple(path.read_text(encoding='utf-8') for path in self.paths)
+
+
+def run_script(command, environment, *output_paths):
+    import torch
+
+    from training import stopping
+    torch.set_num_threads(1)
+    stopping.LAUNCHER = os.getppid()        # It was imported before this process was forked.
+    os.environ.update(environment)
+    redirect(output_paths)
+    sys.argv = list(command)
+    runpy.run_path(command[0], run_name='__main__')
+
+
+def redirect(paths):
+    """Stdout and stderr of this process go to files, or to one."""
+    for descriptor, path in ((1, paths[0]), (2, paths[-1])):
         with open(path, 'a', encoding='utf-8') as file:
             os.dup2(file.fileno(), descriptor)
-    sys.exit(train.main(command(folder, options, *arguments)[2:]))
 
 
 def finish(folder, options, *arguments):

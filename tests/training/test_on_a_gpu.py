@@ -1,5 +1,9 @@
 """A short training on a GPU: several ranges of lods, the next one compiled beside replays, stopped and resumed."""
 
+import itertools
+import shutil
+import threading
+
 import numpy as np
 import pytest
 import theano
@@ -8,7 +12,10 @@ import config
 import train
 from data.dataset import Dataset
 from nets.pickles import load_pkl
+from tests.standin.graphs import Graph
 from tests.training import kill_resume
+from training import functions_ahead
+from training.saving import StateSaver
 
 # Ten iterations in each of two lod ranges: made, warmed up, recorded, replayed.
 OPTIONS = {**kill_resume.OPTIONS, 'train.lod_training_kimg': 0.04, 'train.lod_transition_kimg': 0.04,
@@ -33,8 +40,40 @@ def trained(cuda, tmp_path, monkeypatch):
     theano.config.dnn.conv.algo_bwd_filter = flag
 
 
+def watched(monkeypatch):
+    """A list that gets, for each compilation in a thread, how many graphs are replayed on the stand-in meanwhile."""
+    counts, ahead = itertools.count(), []
+    compile_functions, replay = functions_ahead.compile_training_functions, Graph.replay
+
+    def compile_and_count(*args, **kwargs):
+        before = next(counts)
+        functions = compile_functions(*args, **kwargs)
+        if threading.current_thread() is not threading.main_thread():
+            ahead.append(next(counts) - before - 1)
+        return functions
+
+    def replay_and_count(graph):
+        next(counts)
+        replay(graph)
+    monkeypatch.setattr(functions_ahead, 'compile_training_functions', compile_and_count)
+    monkeypatch.setattr(Graph, 'replay', replay_and_count)
+    return ahead
+
+
+def copy_after(iterations, folder, copy, monkeypatch):
+    """Let a training save its state after so many iterations, and copy its folder then."""
+    calls, save = itertools.count(1), StateSaver.try_to_save
+
+    def save_and_copy(saver):
+        save(saver)
+        if not copy.exists():       # At the end it is saved again.
+            shutil.copytree(folder, copy)
+    monkeypatch.setattr(StateSaver, 'is_due', lambda saver, networks_follow: next(calls) == iterations)
+    monkeypatch.setattr(StateSaver, 'try_to_save', save_and_copy)
+
+
 @pytest.mark.slow
-def test_a_training_goes_on_as_if_it_had_not_been_stopped(trained, cuda, monkeypatch):
+def test_a_training_goes_on_as_if_it_had_not_been_stopped(trained, cuda, tmp_path, monkeypatch):
     waits, read = [], Dataset.next_minibatch
 
     def next_minibatch(dataset, *args, **kwargs):
@@ -42,12 +81,14 @@ def test_a_training_goes_on_as_if_it_had_not_been_stopped(trained, cuda, monkeyp
             waits.append(cuda.here.waits)
         return read(dataset, *args, **kwargs)
     monkeypatch.setattr(Dataset, 'next_minibatch', next_minibatch)
+    ahead = watched(monkeypatch)
+    copy_after(15, tmp_path / 'alone', tmp_path / 'stopped', monkeypatch)       # While it fades in.
     alone = trained('alone')
     if cuda:
+        assert [replays > 0 for replays in ahead] == [True], 'compiled beside replays'
         # In an iteration the thread that trains waits for D's results only: it reads and blends the next images while
         # the GPU still has G's step to do.
         steps = np.diff(waits)
         assert steps.min() == RESULTS and (steps == RESULTS).sum() >= 15, steps
-    trained('stopped', **{'train.total_kimg': 0.06})       # While it fades in.
     resumed = trained('stopped', '--resume', 'latest')
     assert [value.tobytes() for value in resumed] == [value.tobytes() for value in alone]

@@ -6,6 +6,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import h5py
@@ -30,24 +31,23 @@ TINY = [word for option in (
     for word in ('--set', option)] + ['--engine', 'torch']
 
 
-def start_ranks(*command, size=2):
+def start_ranks(folder, *command, size=2):
     """Some processes as torchrun starts them, without torchrun, which would add to their output and end them itself."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    environments = [dict(os.environ, RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank),
-                         MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), OMP_NUM_THREADS='1') for rank in range(size)]
-    return [subprocess.Popen([sys.executable, *command], env=env, text=True, stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE) for env in environments]
+    return [kill_resume.Script(command, {'RANK': str(rank), 'WORLD_SIZE': str(size), 'LOCAL_RANK': str(rank),
+                                         'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)},
+                               tempfile.mkdtemp(dir=folder)) for rank in range(size)]
 
 
 @pytest.fixture
-def ranks():
+def ranks(tmp_path_factory):
     """Function that starts processes, which do not outlive the test."""
-    started = []
+    started, folder = [], tmp_path_factory.mktemp('printed')
 
     def start(*command, size=2):
-        started.extend(start_ranks(*command, size=size))
+        started.extend(start_ranks(folder, *command, size=size))
         return started
 
     yield start
@@ -100,12 +100,17 @@ def write_dataset(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('scenario', distributed_worker.SCENARIOS)
-def test_two_ranks_train_like_one_process(scenario, tmp_path, float64):
+def test_two_ranks_train_like_one_process(scenario, ranks, tmp_path, float64):
     write_dataset(tmp_path / 'tiny.h5')
-    with subprocess.Popen([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', WORKER,
-                           scenario, str(tmp_path)], env=dict(os.environ, OMP_NUM_THREADS='1')) as torchrun:
-        distributed_worker.run(scenario, tmp_path, mbstat_groups=2)
-        assert torchrun.wait(timeout=120) == 0
+    if scenario == 'joint':
+        pair = [subprocess.Popen([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+                                  WORKER, scenario, str(tmp_path)], env=dict(os.environ, OMP_NUM_THREADS='1'))]
+    else:
+        pair = ranks(WORKER, scenario, str(tmp_path))
+    distributed_worker.run(scenario, tmp_path, mbstat_groups=2)
+    for process in pair:
+        process.communicate(timeout=120)
+    assert not any(process.returncode for process in pair)
     single, *pair = [dict(np.load(tmp_path / f'{scenario}-{name}.npz')) for name in ('1-0', '2-0', '2-1')]
     lods = single['lods']
     assert scenario == 'joint' or lods[0] == 1 and 0 < lods[-1] < 1, 'before and while the new layers fade in'

@@ -8,6 +8,7 @@ tiles of pixels and repeating pixels cost nothing.
 import hashlib
 import itertools
 import math
+import re
 from typing import NamedTuple
 
 from theano_torch.fuser.elements import POOL, SUM, UPSCALE, Element, Shape
@@ -19,6 +20,8 @@ import torch
 
 FLAT_SIZE = 1024        # Elements of the base that a program goes over.
 TILE_SIZE = 2048        # The same with rows and columns.
+
+NAME = re.compile(r'\b[a-z]\w*')
 
 HEADER = '''"""Made by theano_torch.fuser."""
 
@@ -87,6 +90,8 @@ class Writer:
                         and element.version not in {summed.element.version for summed in self.sums}]
         self.inputs: dict[Version, Operand] = {}
         self.lines: list[str] = []
+        self.indices: dict[str, str] = {}       # Name -> expression, in an order in which they can be computed.
+        self.offsets: dict[str, str] = {}       # Expression -> name.
         self.registers: dict[tuple[Version, Shape], str] = {}
         self.loads: dict[tuple[int, str], str] = {}
         self.names = (f'v{index}' for index in itertools.count())
@@ -111,21 +116,31 @@ class Writer:
     # ------------------------------------------------------------------------------------------------------------------
     # Places in memory.
 
-    def write_indices(self) -> None:
+    def set_indices(self) -> None:
         """The index along each dimension, and which of the program's places lie inside."""
         is_tiled = self.group.is_tiled
         wide = 'tl.program_id(0).to(tl.int64)' if self.is_large() else 'tl.program_id(0)'
-        self.say(f'row = {wide} * {self.rows} + tl.arange(0, {self.rows}){"[:, None]" if is_tiled else ""}')
-        self.say(f'row_inside = row < {self.num_rows}')
+        self.indices['row'] = f'{wide} * {self.rows} + tl.arange(0, {self.rows}){"[:, None]" if is_tiled else ""}'
+        self.indices['row_inside'] = f'row < {self.num_rows}'
         if is_tiled:
-            self.say(f'd{self.group.order[-1]} = tl.arange(0, {self.width_of_tile})[None, :]')
-            self.say(f'column_inside = d{self.group.order[-1]} < {self.columns}')
+            self.indices[f'd{self.group.order[-1]}'] = f'tl.arange(0, {self.width_of_tile})[None, :]'
+            self.indices['column_inside'] = f'd{self.group.order[-1]} < {self.columns}'
         after = self.num_rows
         for place, axis in enumerate(self.row_axes):
             size = self.space.base[axis]
             after //= size
             index = 'row' if after == 1 else f'row // {after}'
-            self.say(f'd{axis} = {index}' if place == 0 else f'd{axis} = ({index}) % {size}')
+            self.indices[f'd{axis}'] = index if place == 0 else f'({index}) % {size}'
+
+    def index_lines(self) -> list[str]:
+        """Lines that compute the indices which the kernel uses."""
+        lines: list[str] = []
+        used = set(NAME.findall('\n'.join(self.lines)))
+        for name, expression in reversed(self.indices.items()):
+            if name in used:
+                used.update(NAME.findall(expression))
+                lines.insert(0, f'    {name} = {expression}')
+        return lines
 
     def is_large(self) -> bool:
         """Whether indices need 64 bits."""
@@ -135,20 +150,43 @@ class Writer:
 
     def place(self, operand: Operand, level: int, sub: Shape) -> tuple[str, str | None]:
         """(offset of an element in memory, mask of the places inside, or None if there is one place only)"""
-        terms, used = [], set()
-        offset = operand.offset
+        steps, offset = {}, operand.offset
         for axis, step in enumerate(operand.strides):
             if not step or operand.shape[axis] == 1:
                 continue
-            factor = self.space.factors[axis] if level else 1
             offset += step * sub[axis] if level else 0
             if self.space.base[axis] > 1:
-                terms.append(f'd{axis} * {step * factor}')
-                used.add(axis)
-        is_in_columns = self.group.is_tiled and self.group.order[-1] in used
-        masks = (['row_inside'] if used - ({self.group.order[-1]} if self.group.is_tiled else set()) else []) + \
-            (['column_inside'] if is_in_columns else [])
-        return ' + '.join([*terms, str(offset)]), ' & '.join(masks) or None
+                steps[axis] = step * (self.space.factors[axis] if level else 1)
+        column = self.group.order[-1] if self.group.is_tiled else None
+        masks = ['row_inside'] if set(steps) - {column} else []
+        masks += ['column_inside'] if column in steps else []
+        named = {f'd{axis}': step for axis, step in steps.items()}
+        row_step = self.row_step(steps)
+        if row_step is not None:
+            named = {'row': row_step, **{f'd{axis}': step for axis, step in steps.items() if axis == column}}
+        terms = [name if step == 1 else f'{name} * {step}' for name, step in named.items()]
+        return ' + '.join([*terms, str(offset)] if offset or not terms else terms), ' & '.join(masks) or None
+
+    def row_step(self, steps: dict[int, int]) -> int | None:
+        """How far rows are apart in memory, where these are its steps along each dimension; None: it differs."""
+        axes = [axis for axis in self.row_axes if self.space.base[axis] > 1]
+        if not axes or not steps.keys() >= set(axes):
+            return None
+        step = wanted = steps[axes[-1]]
+        for axis in reversed(axes):
+            if steps[axis] != wanted:
+                return None
+            wanted *= self.space.base[axis]
+        return step
+
+    def offset(self, place: str) -> str:
+        """A name for an offset of :meth:`place`."""
+        if ' ' not in place:
+            return place
+        if place not in self.offsets:
+            self.offsets[place] = f'p{len(self.offsets)}'
+            self.say(f'{self.offsets[place]} = {place}')
+        return self.offsets[place]
 
     def load(self, operand: Operand, level: int, sub: Shape) -> str:
         """The name of a register with an element of `operand`."""
@@ -158,7 +196,7 @@ class Writer:
         if (number, place) not in self.loads:
             name = next(self.names)
             rest = '' if mask is None else f', {mask}, other=0'
-            self.say(f'{name} = tl.load(i{number} + ({place}){rest})')
+            self.say(f'{name} = tl.load(i{number} + {self.offset(place)}{rest})')
             if first.dtype == torch.bool:
                 self.say(f'{name} = {name} != 0')
             self.loads[number, place] = name
@@ -244,7 +282,7 @@ class Writer:
                     value = f'{value}.to(tl.int8)'
                 shape = 'row * 0' if not self.group.is_tiled else f'row * 0 + d{self.group.order[-1]} * 0'
                 spread = bool(repeated) or mask is None
-                self.say(f'tl.store(o{number} + ({place}{" + " + shape if spread else ""}), {value}, '
+                self.say(f'tl.store(o{number} + {self.offset(place)}{" + " + shape if spread else ""}, {value}, '
                          f'{" & ".join(masks) or "row_inside"})')
 
     def places(self) -> dict[int, list[int]]:
@@ -273,13 +311,13 @@ class Writer:
 
     def source(self) -> Source:
         """The whole kernel."""
-        self.write_indices()
+        self.set_indices()
         for element in self.group.elements:
             self.write_element(element)
         self.write_stores()
         parameters = [f'i{n}' for n in range(len(self.inputs))] + \
             [f'o{n}' for n in range(len(self.outputs) + len(self.sums))]
-        text = HEADER.format(parameters=', '.join(parameters)) + '\n'.join(self.lines) + '\n'
+        text = HEADER.format(parameters=', '.join(parameters)) + '\n'.join([*self.index_lines(), *self.lines]) + '\n'
         return Source(text, list(self.inputs.values()), self.outputs, self.sums, self.num_programs, self.places())
 
 
