@@ -59,7 +59,7 @@ def average(ranks):
         values = [T.constant(np.float32(1 + 2 * ranks.rank)), T.constant(np.full((2, 3), ranks.rank, 'float64'))]
         means = collective.all_reduce_mean(values) + collective.all_reduce_mean(values)
         function = theano.function([], means)
-        nodes = [node for node in function.maker.fgraph.apply_nodes if isinstance(node.op, collective.AllReduceMean)]
+        nodes = [node for node in function.maker.fgraph.apply_nodes if isinstance(node.op, collective.FinishMean)]
         assert len(nodes) == 2
         for _call in range(2):
             first, second, *_rest = function()
