@@ -115,6 +115,8 @@ class StartSum(_Collective):
     :class:`FinishMean` has waited for them; nothing else may use them.
     """
 
+    starts = True
+
     def __init__(self, dtype: str, is_chained: bool) -> None:
         self.dtype, self.is_chained = dtype, is_chained
 

@@ -62,7 +62,7 @@ class TorchLinker(LocalLinker):
     def make_all(self, input_storage: list | None = None, output_storage: list | None = None,
                  storage_map: dict | None = None) -> tuple:
         """What Theano asks of a linker: (callable, input containers, output containers, thunks, order of nodes)."""
-        order = last_destroyers_last(self.schedule(self.fgraph))
+        order = starts_first(last_destroyers_last(self.schedule(self.fgraph)))
         for node in order:
             check_supported(node)
         prepared = {node: prepare(node.op, node, self) for node in order}
@@ -88,6 +88,22 @@ def last_destroyers_last(order: list) -> list:
         if getattr(node.op, 'destroy_map', None) or any(var.owner in late for var in node.inputs):
             late.add(node)
     return [node for node in order if node not in late] + [node for node in order if node in late]
+
+
+def starts_first(order: list) -> list:
+    """`order` with what nodes need that start something, see `registry.lower`, before what they do not need."""
+    kept, done = [], set()
+    fixed = next((index for index, node in enumerate(order) if getattr(node.op, 'destroy_map', None)), len(order))
+    places = {node: index for index, node in enumerate(order[:fixed])}     # Of those that may move.
+    for start in (node for node in places if getattr(node.op, 'starts', False)):
+        needed, waiting = {start}, [start]
+        while waiting:
+            owners = {var.owner for var in waiting.pop().inputs} - done - needed - {None}
+            needed |= owners
+            waiting += owners
+        kept += sorted(needed, key=places.__getitem__)
+        done |= needed
+    return kept + [node for node in order if node not in done]
 
 
 def check_supported(node: Any) -> None:
