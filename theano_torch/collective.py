@@ -36,7 +36,7 @@ class ConnectionLost(RuntimeError):
     """A collective operation failed: another process has ended or cannot be reached, or it took too long."""
 
 
-def all_reduce_mean(tensors: Sequence, sizes: Sequence[int] | None = None, bucket_bytes: int = BUCKET_BYTES) -> list:
+def all_reduce_mean(tensors: Sequence, sizes: Sequence[int] | None = None, bucket_bytes: int | None = None) -> list:
     """Means of `tensors` over all processes.
 
     The tensors travel in buckets, in one collective operation each, from the last tensor to the first: the gradients of
@@ -50,8 +50,8 @@ def all_reduce_mean(tensors: Sequence, sizes: Sequence[int] | None = None, bucke
         Of the same types and shapes in all processes.
     sizes : list of int, optional
         How many numbers each tensor has, at least about. Without them all travel in one bucket.
-    bucket_bytes : int
-        A bucket that has reached this size is full.
+    bucket_bytes : int, optional
+        A bucket that has reached this size is full; `BUCKET_BYTES` by default.
 
     Returns
     -------
@@ -68,7 +68,8 @@ def all_reduce_mean(tensors: Sequence, sizes: Sequence[int] | None = None, bucke
     buckets: list = []
     parts: list = []
     order = []
-    for indices in in_buckets(sizes or [0] * len(tensors), bucket_bytes // np.dtype(dtype).itemsize):
+    for indices in in_buckets(sizes or [0] * len(tensors),
+                              (bucket_bytes or BUCKET_BYTES) // np.dtype(dtype).itemsize):
         bucket, *places = StartSum(dtype, bool(buckets))(*buckets[-1:], *[tensors[index] for index in indices],
                                                          return_list=True)
         buckets.append(bucket)

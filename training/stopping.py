@@ -199,11 +199,11 @@ def _never_waiting(ranks, run_dir):
 
     The values on the GPU are out of reach then, so that nothing can be saved.
     """
-    limit, finished = processes.timeout_seconds(), threading.Event()
+    finished = threading.Event()
 
     def watch():
         while not finished.wait(WATCH_SECONDS):
-            if waits.longest() > limit:
+            if waits.longest() > processes.timeout_seconds():
                 _end(ranks, run_dir)
 
     threading.Thread(target=watch, name='ending a wait for the GPU', daemon=True).start()

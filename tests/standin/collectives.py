@@ -10,6 +10,7 @@ import torch
 
 from tests.standin.gpu import GpuError
 from tests.standin.streams import Stream, current_stream, forbid_while_recording
+from tests.standin.tensors import storage_id
 
 START, FINISH = 'theano_torch::start_sum', 'theano_torch::finish_sum'
 
@@ -30,7 +31,7 @@ class Nccl:
     def __init__(self, gpu):
         self.gpu = gpu
         self.is_chosen = self.is_warm = self.hangs = False
-        self.running = {}           # Address of a bucket -> the moments at which its sum is done.
+        self.running = {}           # Storage of a bucket -> the moments at which its sum is done.
 
     @functools.cached_property
     def stream(self):
@@ -48,7 +49,7 @@ class Nccl:
 
     def call(self, op, args):
         """One of the two ops, on the real tensors, perhaps as a part of a graph."""
-        graph, key = self.gpu.here.graph, args[0].data_ptr()
+        graph, key = self.gpu.here.graph, storage_id(args[0])
         if not self.is_chosen:
             self.wait_for_host(op)
         elif graph is not None:
@@ -70,7 +71,7 @@ class Nccl:
 
     def run(self, op, args):
         """The op as it happens, also in a replay."""
-        clocks, bucket, key = self.gpu.clocks, args[0], args[0].data_ptr()
+        clocks, bucket, key = self.gpu.clocks, args[0], storage_id(args[0])
         if op._schema.name == START:
             self.stream.wait(clocks.current().moments())
             with current_stream(self.gpu, self.stream):

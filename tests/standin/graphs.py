@@ -41,7 +41,7 @@ class Graph:
         self.gpu, self.pool_id = gpu, None
         self.nodes, self.new = [], []       # Recorded ops; tensors that they made.
         self.own, self.kept = set(), {}     # Memory of these; values from before the recording.
-        self.running = set()                # Addresses of the sums over processes that nobody has waited for.
+        self.running = set()                # Storages of the sums over processes that nobody has waited for.
         self.is_broken = self.is_complete = False
         self.replays = 0
 
