@@ -9,14 +9,14 @@ Every process builds the same function, feeds it with its own share of the minib
 The ops run on all engines. PyTorch is imported when they run, not before.
 """
 
-import contextlib
 import functools
 import math
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from theano_torch.connection import ConnectionLost, translating_errors
 from theano_torch.registry import lower
 
 import numpy as np
@@ -27,13 +27,11 @@ from theano import gof
 if TYPE_CHECKING:
     import torch
 
+__all__ = ['ConnectionLost', 'FinishMean', 'StartSum', 'all_reduce_mean', 'mean_over_processes', 'translating_errors']
+
 # With 8 MiB, what a collective takes beside the transfer is small (20 to 100 microseconds; a ring of GPUs in a machine
 # takes 40 for 8 MiB, one over 100 Gb/s 1300), and little is left to transfer when the last gradient is there.
 BUCKET_BYTES = 8 << 20
-
-
-class ConnectionLost(RuntimeError):
-    """A collective operation failed: another process has ended or cannot be reached, or it took too long."""
 
 
 def all_reduce_mean(tensors: Sequence, sizes: Sequence[int] | None = None, bucket_bytes: int | None = None) -> list:
@@ -241,15 +239,3 @@ def mean_over_processes(tensors: Sequence['torch.Tensor']) -> list['torch.Tensor
     dtype = functools.reduce(torch.promote_types, [tensor.dtype for tensor in tensors])
     bucket, *places = start_sum(tensors, dtype)
     return finish_mean(bucket, [tuple(place.shape) for place in places], [tensor.dtype for tensor in tensors])
-
-
-@contextlib.contextmanager
-def translating_errors(device_type: str) -> Iterator[None]:
-    """Around a collective on tensors of the torch device type `device_type`: errors become :class:`ConnectionLost`."""
-    import torch.distributed as dist
-    # Gloo raises nothing more specific than RuntimeError; beside NCCL that may be any error of CUDA.
-    lost = RuntimeError if device_type == 'cpu' else dist.DistError
-    try:
-        yield
-    except lost as error:
-        raise ConnectionLost(' '.join(str(error).split())) from error

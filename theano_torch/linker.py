@@ -92,7 +92,8 @@ def last_destroyers_last(order: list) -> list:
 
 def starts_first(order: list) -> list:
     """`order` with what nodes need that start something, see `registry.lower`, before what they do not need."""
-    kept, done = [], set()
+    kept: list = []
+    done: set = set()
     fixed = next((index for index, node in enumerate(order) if getattr(node.op, 'destroy_map', None)), len(order))
     places = {node: index for index, node in enumerate(order[:fixed])}     # Of those that may move.
     for start in (node for node in places if getattr(node.op, 'starts', False)):

@@ -8,7 +8,7 @@ processes have to start their sums in the same order. On meta tensors, which hav
 
 from typing import Any, ClassVar
 
-from theano_torch.collective import translating_errors
+from theano_torch.connection import translating_errors
 
 import torch
 import torch.distributed as dist

@@ -33,4 +33,5 @@ def noted() -> Iterator[None]:
 
 def longest() -> float:
     """Seconds since the thread that has waited for longest began to; 0 if none waits."""
-    return time.monotonic() - min(list(_Waiting.since.values()), default=time.monotonic())
+    now = time.monotonic()
+    return now - min(list(_Waiting.since.values()), default=now)

@@ -12,8 +12,8 @@ import pathlib
 import signal
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / 'benchmarks'))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from theano_torch import capture, collective
 
@@ -27,8 +27,8 @@ from tests.standin.engine import a_gpu
 from training import processes
 
 # Of small networks, as benchmarks/train_step.py takes them.
-NETWORKS = {'engine': 'torch', 'resolution': 8, 'channels': 3, 'fmap_base': 32, 'fmap_max': 8, 'minibatch': 4}
-CALLS = 6                   # Three of them before the steps are recorded.
+NETWORKS = {'engine': 'torch', 'resolution': 4, 'channels': 3, 'fmap_base': 32, 'fmap_max': 4, 'minibatch': 4}
+CALLS = 5                   # Three of them before the steps are recorded.
 LAST = 8                    # Minibatches that a process sees before it is killed.
 
 
@@ -49,7 +49,8 @@ def steps(device, bucket_bytes, ranks):
                 sent.append(0)
                 function(*inputs, latents[rows], labels)
     replays = [captured.graph.replays for graphs in capture.CudaGraphs.known for captured in graphs.recorded]
-    weights = {f'{net.name} {name}': var.get_value() for net in (trainer.G, trainer.D) for name, var in net.vars.items()}
+    weights = {f'{net.name} {name}': var.get_value()
+               for net in (trainer.G, trainer.D) for name, var in net.vars.items()}
     capture.release_graphs()
     return weights, sent, replays
 

@@ -15,10 +15,10 @@ from tests.training.test_processes import TINY, data_dir, finished, ranks  # noq
 
 pytestmark = pytest.mark.standin
 WORKER = str(ROOT / 'tests' / 'training' / 'gpu_worker.py')
-SMALL, LARGE = 1 << 10, 1 << 20     # Bytes of a bucket: several of them, one.
+SMALL, LARGE = 1 << 9, 1 << 20      # Bytes of a bucket: several of them, one.
 
 
-def run(ranks, device, folder, *bucket_bytes):  # noqa: F811
+def trained(ranks, device, folder, *bucket_bytes):  # noqa: F811
     """[[(weights, bytes of each step, replays) of each rank] of each size of a bucket]"""
     for process in ranks(WORKER, device, 'buckets', str(folder), *map(str, bucket_bytes)):
         status, _out, err = finished(process, 300)
@@ -30,19 +30,23 @@ def run(ranks, device, folder, *bucket_bytes):  # noqa: F811
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_recorded_steps_of_two_processes(ranks, tmp_path):  # noqa: F811
-    small, large = run(ranks, 'cuda0', tmp_path, SMALL, LARGE)
+def test_recorded_steps_and_their_bytes(ranks, scaling, tmp_path):  # noqa: F811
+    small, large = trained(ranks, 'cuda0', tmp_path, SMALL, LARGE)
     assert [facts[1:] for facts in small + large] == [small[0][1:]] * 4
     weights, sent, replays = small[0]
     assert replays == [gpu_worker.CALLS - 3] * 2        # Of D's and G's step.
     for other, *_facts in (*small, *large):
         assert [value.tobytes() for value in other.values()] == [value.tobytes() for value in weights.values()]
-    (on_cpu, _), = run(ranks, 'cpu', tmp_path, SMALL)
-    assert on_cpu[1] == sent
+    (on_cpu, same_on_cpu), = trained(ranks, 'cpu', tmp_path, SMALL)
     for name, value in on_cpu[0].items():
         # Sums in another order; Adam divides by roots of squares, some of which are all but zero.
         np.testing.assert_allclose(weights[name], value, rtol=0, atol=2e-3, err_msg=name)
         assert np.mean(np.abs(weights[name] - value)) < 1e-4
+    # What the model of scaling takes is what the processes send.
+    args = argparse.Namespace(**gpu_worker.NETWORKS, precision='float32')
+    estimated = [scaling.gradient_bytes(parts) for parts in scaling.steps_of(args, args.minibatch)]
+    assert min(estimated) > 1000
+    assert sent == on_cpu[1] == same_on_cpu[1] == estimated * gpu_worker.CALLS
 
 
 @pytest.fixture
@@ -52,15 +56,6 @@ def scaling(monkeypatch, restore_theano_config):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.mark.slow
-def test_the_bytes_that_the_model_of_scaling_takes(ranks, scaling, tmp_path):  # noqa: F811
-    (first, second), = run(ranks, 'cpu', tmp_path, SMALL)
-    args = argparse.Namespace(**gpu_worker.NETWORKS, precision='float32')
-    estimated = [scaling.gradient_bytes(parts) for parts in scaling.steps_of(args, args.minibatch)]
-    assert min(estimated) > 4000
-    assert first[1] == second[1] == estimated * gpu_worker.CALLS
 
 
 def test_what_overlaps(scaling):
