@@ -89,7 +89,7 @@ graphs_on = functools.cache(CudaGraphs)
 
 def release_graphs() -> None:
     """Give up all graphs, before what they use is taken down: NCCL waits until no graph has a call of it."""
-    for graphs in CudaGraphs.known:
+    for graphs in list(CudaGraphs.known):
         for captured in list(graphs.recorded):
             captured.release()
 

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ['ConnectionLost', 'FinishMean', 'StartSum', 'all_reduce_mean', 'mean_over_processes', 'translating_errors']
 
-# With 8 MiB, what a collective takes beside the transfer is small (20 to 100 microseconds; a ring of GPUs in a machine
-# takes 40 for 8 MiB, one over 100 Gb/s 1300), and little is left to transfer when the last gradient is there.
+# A collective takes tens of microseconds beside the transfer. The transfer of 8 MiB takes 40 in a ring of GPUs in a
+# machine and 700 to 1200 between machines with 100 Gb/s, so larger buckets gain little there. With larger ones, more is
+# left to transfer when the last gradient is there. See the table in docs/gpus.md.
 BUCKET_BYTES = 8 << 20
 
 

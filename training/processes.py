@@ -113,7 +113,8 @@ def process_group(ranks: Ranks, device: str) -> Iterator[None]:
         raise UserError(f'cannot connect to the other {ranks.size - 1} processes '
                         f'({str(error).strip().splitlines()[0]}); start with torchrun') from error
     try:
-        yield
+        with _without_graphs_at_the_end():
+            yield
     except collective.ConnectionLost as error:
         raise EndedElsewhere('another process of the run has ended before the training began',
                              tells_the_end(ranks)) from error
@@ -121,9 +122,17 @@ def process_group(ranks: Ranks, device: str) -> Iterator[None]:
         if ranks.rank == 0:
             tells_the_end(ranks)        # Whatever it is, rank 0 tells it.
         raise
-    from theano_torch import capture
-    capture.release_graphs()
     dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _without_graphs_at_the_end():
+    """NCCL ends its part of the group only when no CUDA graph has a call of it any more."""
+    from theano_torch import capture
+    try:
+        yield
+    finally:
+        capture.release_graphs()
 
 
 @functools.cache
