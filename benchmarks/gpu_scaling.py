@@ -148,11 +148,11 @@ def images_per_gpu():
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     train_step.add_network_options(parser)
-    parser.set_defaults(resolution=1024, fmap_max=512, fmap_base=8192, engine='torch')
+    parser.set_defaults(resolution=1024, fmap_max=512, fmap_base=8192, engine='torch', minibatch=None)
     parser.add_argument('--precision', default='bfloat16', help='float32, tf32, bfloat16 or float16; default: '
                         '%(default)s')
     args = parser.parse_args(argv)
-    args.minibatch = images_per_gpu()
+    args.minibatch = args.minibatch or images_per_gpu()
     steps = steps_of(args, args.minibatch)
     for name, parts in zip('DG', steps, strict=True):
         buckets = [part.starts for part in parts if part.starts]

@@ -55,7 +55,8 @@ def all_reduce_mean(tensors: Sequence, sizes: Sequence[int] | None = None, bucke
     Returns
     -------
     list of expressions
-        Of the same types, with the same bits in all processes.
+        Of the same types, with the same bits in all processes. For two processes they do not depend on the buckets; of
+        more, the order in which a ring adds depends on the place of a number in its bucket.
     """
     tensors = [T.as_tensor_variable(tensor) for tensor in tensors]
     for tensor in tensors:

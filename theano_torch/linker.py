@@ -91,20 +91,36 @@ def last_destroyers_last(order: list) -> list:
 
 
 def starts_first(order: list) -> list:
-    """`order` with what nodes need that start something, see `registry.lower`, before what they do not need."""
-    kept: list = []
+    """`order` with what only one node needs that starts something, see `registry.lower`, as early as it can be.
+
+    All else stays in its order, and so within its memory. Nodes from the first one on that destroys its inputs stay.
+    """
+    last = next((index for index, node in enumerate(order) if getattr(node.op, 'destroy_map', None)), len(order))
+    clients: dict = {node: [] for node in order}
+    missing: dict = {}      # Node -> how many of those that it needs are still to come.
+    for node in order:
+        owners = {var.owner for var in node.inputs} - {None}
+        missing[node] = len(owners)
+        for owner in owners:
+            clients[owner].append(node)
+    needed_by: dict = {node: {None} for node in order[last:]}   # None: something else.
+    for node in reversed(order[:last]):
+        starting = getattr(node.op, 'starts', False)
+        needed_by[node] = {node} if starting else set().union(*(needed_by[client] for client in clients[node])) or {None}
+    result: list = []
     done: set = set()
-    fixed = next((index for index, node in enumerate(order) if getattr(node.op, 'destroy_map', None)), len(order))
-    places = {node: index for index, node in enumerate(order[:fixed])}     # Of those that may move.
-    for start in (node for node in places if getattr(node.op, 'starts', False)):
-        needed, waiting = {start}, [start]
-        while waiting:
-            owners = {var.owner for var in waiting.pop().inputs} - done - needed - {None}
-            needed |= owners
-            waiting += owners
-        kept += sorted(needed, key=places.__getitem__)
-        done |= needed
-    return kept + [node for node in order if node not in done]
+    for node in order[:last]:
+        is_early = len(needed_by[node]) == 1 and None not in needed_by[node]
+        ready = [node] if node not in done and not (is_early and missing[node]) else []
+        while ready:
+            node = ready.pop()
+            result.append(node)
+            done.add(node)
+            for client in reversed(clients[node]):
+                missing[client] -= 1
+                if not missing[client] and len(needed_by[client]) == 1 and None not in needed_by[client]:
+                    ready.append(client)
+    return result + order[last:]
 
 
 def check_supported(node: Any) -> None:

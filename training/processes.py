@@ -105,6 +105,8 @@ def process_group(ranks: Ranks, device: str) -> Iterator[None]:
         # By default a thread of PyTorch's ends the process after an error of NCCL, with pages of stack. Here the host
         # notices that it waits for too long, see `stopping.ending_together`.
         os.environ.setdefault('TORCH_NCCL_ASYNC_ERROR_HANDLING', '0')
+        # One rank may still run step by step what another replays: NCCL must do both in the same way.
+        os.environ.setdefault('NCCL_GRAPH_REGISTER', '0')
     try:
         dist.init_process_group('cpu:gloo,cuda:nccl' if device.startswith('cuda') else 'gloo', timeout=timeout,
                                 rank=ranks.rank, world_size=ranks.size,
