@@ -105,20 +105,20 @@ def starts_first(order: list) -> list:
             clients[owner].append(node)
     needed_by: dict = {node: {None} for node in order[last:]}   # None: something else.
     for node in reversed(order[:last]):
-        starting = getattr(node.op, 'starts', False)
-        needed_by[node] = {node} if starting else set().union(*(needed_by[client] for client in clients[node])) or {None}
+        needed_by[node] = {node} if getattr(node.op, 'starts', False) else \
+            set().union(*(needed_by[client] for client in clients[node])) or {None}
+    early = {node for node, starts in needed_by.items() if len(starts) == 1 and None not in starts}
     result: list = []
     done: set = set()
     for node in order[:last]:
-        is_early = len(needed_by[node]) == 1 and None not in needed_by[node]
-        ready = [node] if node not in done and not (is_early and missing[node]) else []
+        ready = [node] if node not in done and not (node in early and missing[node]) else []
         while ready:
-            node = ready.pop()
-            result.append(node)
-            done.add(node)
-            for client in reversed(clients[node]):
+            current = ready.pop()
+            result.append(current)
+            done.add(current)
+            for client in reversed(clients[current]):
                 missing[client] -= 1
-                if not missing[client] and len(needed_by[client]) == 1 and None not in needed_by[client]:
+                if client in early and not missing[client]:
                     ready.append(client)
     return result + order[last:]
 
