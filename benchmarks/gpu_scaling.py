@@ -1,83 +1,165 @@
-"""Estimate how the presets for many GPUs scale, out of the rows of benchmarks/gpu_model.py.
+"""Estimate how the presets for many GPUs scale: the time of a D and a G step at 1024x1024, gradients included.
 
-    python benchmarks/gpu_model.py --precision bfloat16 --json rows.json
-    python benchmarks/gpu_scaling.py rows.json
+    python benchmarks/gpu_scaling.py --precision bfloat16
 
-A step takes what its share of the minibatch takes on one GPU. Then the gradients of both networks travel around a ring,
-after all else: nothing overlaps today. GPUs of a machine are connected by NVLink. A ring over machines is as fast as
-its slowest link, which the GPUs of a machine share. Latencies of the network are not in the model.
+The real program of one process runs on the stand-in of tests/standin, on tensors without values, with a process group
+that sends nothing. So each kernel and each bucket of gradients is seen in its order. Kernels take what
+benchmarks/gpu_model.py says. The sum of a bucket starts when its gradients are there and the sum before it is over,
+beside the kernels that follow. What it takes is that of a ring: GPUs of a machine are connected by NVLink, and a ring
+over machines is as fast as its slowest link, which the GPUs of a machine share. The model leaves out that NCCL's
+kernels take a few of the GPU's processors.
 """
 
 import argparse
 import json
 import pathlib
 import sys
+from typing import NamedTuple
 
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parent.parent)]
 
 import gpu_model
+import train_step
 
 NVLINK = 360e9              # Bytes a second in each direction between neighbours in a ring of H200s.
+START = 15e-6               # Seconds that a collective operation takes beside the transfer...
+HOP = 10e-6                 # ...and each of its hops from machine to machine.
 GPUS_PER_MACHINE = 8
 LINKS = (25, 100, 400)      # Gigabits a second between machines.
-BYTES = {'float32': 4, 'bfloat16': 2}
+CLUSTERS = ((1, 1), (2, 1), (4, 1), (8, 1), (16, 2), (32, 4), (64, 8))      # GPUs, machines.
+
+
+class Part(NamedTuple):
+    """What a step does next: kernels for some seconds, or start a sum over the processes, or wait for the oldest."""
+
+    seconds: float = 0
+    starts: int = 0         # Bytes of a bucket.
+    waits: bool = False
+
+
+def parts_of(kernels):
+    """The parts of a step, of the `tests.standin.kernels.Kernel` that it launches."""
+    for kernel in kernels:
+        if kernel.kind == 'sum over processes':
+            yield Part(starts=kernel.bytes)
+        elif kernel.kind == 'wait for processes':
+            yield Part(waits=True)
+        else:
+            yield Part(seconds=gpu_model.seconds(kernel))
+
+
+def gradient_bytes(parts):
+    """How many bytes a process gives to the sums of a step: its gradients and, of D, its outputs."""
+    return sum(part.starts for part in parts)
 
 
 def ring_seconds(size, gpus, machines, link):
-    """How long the mean of `size` bytes over all GPUs takes; `link` in gigabits a second."""
+    """How long the sum of `size` bytes over all GPUs takes; `link` in gigabits a second."""
     per_machine = gpus // machines
-    seconds = 2 * (per_machine - 1) / per_machine * size / NVLINK
+    seconds = START + 2 * (per_machine - 1) / per_machine * size / NVLINK
     if machines > 1:
-        seconds += 2 * (machines - 1) / machines * size / (link * 1e9 / 8)
+        seconds += 2 * (machines - 1) * (HOP + size / machines / (link * 1e9 / 8))
     return seconds
 
 
-def step_seconds(rows, per_gpu):
-    """How long a D and a G step take at the full resolution with `per_gpu` images.
+def step_seconds(parts, sum_seconds):
+    """(seconds of a step, seconds of it in which the GPU only waits); ``sum_seconds(bytes)`` is that of a bucket."""
+    now, waited, ends = 0.0, 0.0, []
+    for part in parts:
+        now += part.seconds
+        if part.starts:
+            ends.append(max([now, *ends]) + sum_seconds(part.starts))
+        if part.waits:
+            pause = max(0.0, ends.pop(0) - now)
+            waited += pause
+            now += pause
+    return now, waited
 
-    In proportion to the images, but no less than the launches of all kernels.
+
+def in_one_bucket(parts):
+    """The same step with one sum after all kernels before the first wait."""
+    parts = list(parts)
+    first = next(index for index, part in enumerate(parts) if part.waits)
+    kernels = [Part(seconds=part.seconds) for part in parts]
+    return [*kernels[:first], Part(starts=gradient_bytes(parts)), Part(waits=True), *kernels[first:]]
+
+
+def observed_steps(gpu, trainer, lod, minibatch, ranks):
+    """The parts of a D and a G step of one of the `ranks`, with `minibatch` images."""
+    import numpy as np
+    args = trainer.args
+    resolution = args.resolution >> int(lod)
+    functions = trainer.functions(lod, ranks=ranks)
+    latents = np.zeros((minibatch, trainer.latent_size), np.float32)
+    labels = np.zeros((minibatch, 0), np.float32)
+    images = np.zeros((minibatch, args.channels, resolution, resolution), np.uint8)
+    return [list(parts_of(gpu_model.observed(gpu, function, inputs)[0])) for function, inputs in (
+        (functions.train_d, (images, labels, latents, labels)), (functions.train_g, (latents, labels)))]
+
+
+def steps_of(args, minibatch):
+    """The parts of a D and a G step of networks with the options `args`, on the stand-in, in one process of two."""
+    import torch.distributed as dist
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from nets.ranks import Ranks
+    from tests import standin
+    with standin.installed('meta') as gpu:
+        dist.init_process_group('fake', rank=0, world_size=2, store=FakeStore())
+        try:
+            trainer = train_step.Trainer(args, 'cuda0', args.precision)
+            return observed_steps(gpu, trainer, 0.0, minibatch, Ranks(0, 2))
+        finally:
+            dist.destroy_process_group()
+
+
+def table(steps, per_gpu):
+    """The lines of a table: seconds per kimg and the share of them in which GPUs only wait for gradients.
+
+    Parameters
+    ----------
+    steps : list of lists of Part
+        D's and G's.
+    per_gpu : int
+        Images in a step.
     """
-    return sum(max(row.ms / 1e3 * per_gpu / row.minibatch, row.kernels * gpu_model.LAUNCH)
-               for row in rows if row.lod == 0)
-
-
-def gradient_numbers():
-    """How many numbers travel after a D and a G step of the 1024x1024 networks."""
-    from nets import costs
-    from nets.network import Network
-    kwargs = {'num_channels': 3, 'resolution': 1024, 'fmap_base': 8192, 'fmap_max': 512}
-    return sum(costs.num_trainable(net) for net in (Network('G', func='networks.G_paper', latent_size=512, **kwargs),
-                                                    Network('D', func='networks.D_paper', **kwargs)))
-
-
-def table(rows, numbers):
-    """The lines of a table: seconds per kimg and the network's share of them, by type of the gradients."""
-    import config
-    columns = [f'sec/kimg, {dtype} gradients (network)' for dtype in BYTES]
-    lines = [f'| GPUs | machines | link, Gb/s | images per GPU | {" | ".join(columns)} |',
-             '|' + ' ---: |' * (4 + len(BYTES))]
-    for gpus, machines in ((1, 1), (2, 1), (4, 1), (8, 1), (16, 2), (32, 4), (64, 8)):
-        preset = min(gpus, GPUS_PER_MACHINE)
-        name = f'celebahq-v2-{preset}gpu{"s" * (preset > 1)}'
-        per_gpu = config.experiments[name]['train']['minibatch_default'] // preset
+    columns = [f'sec/kimg, {name} (waiting)' for name in ('one bucket', 'buckets', 'buckets of bfloat16')]
+    lines = [f'| GPUs | machines | link, Gb/s | {" | ".join(columns)} |', '|' + ' ---: |' * (3 + len(columns))]
+    for gpus, machines in CLUSTERS:
         for link in LINKS if machines > 1 else (None,):
             cells = []
-            for size in BYTES.values():
-                network = ring_seconds(numbers * size, gpus, machines, link) if gpus > 1 else 0
-                step = step_seconds(rows, per_gpu) + network
-                cells.append(f'{step / per_gpu / gpus * 1e3:.2f} ({100 * network / step:.0f} %)')
-            lines.append(f'| {gpus} | {machines} | {link or "NVLink"} | {per_gpu} | {" | ".join(cells)} |')
+            for arranged, share in ((in_one_bucket, 1), (list, 1), (list, 0.5)):
+                times = [step_seconds(arranged(parts), lambda size, share=share, where=(gpus, machines, link):
+                                      ring_seconds(share * size, *where) if where[0] > 1 else 0) for parts in steps]
+                total, waited = map(sum, zip(*times, strict=True))
+                cells.append(f'{total / per_gpu / gpus * 1e3:.2f} ({100 * waited / total:.0f} %)')
+            lines.append(f'| {gpus} | {machines} | {link or "NVLink"} | {" | ".join(cells)} |')
     return lines
+
+
+def images_per_gpu():
+    """How many images each GPU of the presets has in a step at 1024x1024, the same number in all of them."""
+    import config
+    number, = {config.experiments[f'celebahq-v2-{gpus}gpu{"s" * (gpus > 1)}']['train']['minibatch_default'] // gpus
+               for gpus in (1, 2, 4, 8)}
+    return number
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('rows', metavar='JSON', help='rows of gpu_model.py')
+    train_step.add_network_options(parser)
+    parser.set_defaults(resolution=1024, fmap_max=512, fmap_base=8192, engine='torch', minibatch=None)
+    parser.add_argument('--precision', default='bfloat16', help='float32, tf32, bfloat16 or float16; default: '
+                        '%(default)s')
     args = parser.parse_args(argv)
-    rows = [gpu_model.Row(**row) for row in json.loads(pathlib.Path(args.rows).read_text())]
-    import theano_env
-    theano_env.configure('auto', {'device': 'cpu'})
-    print('\n'.join(table(rows, gradient_numbers())))
+    args.minibatch = args.minibatch or images_per_gpu()
+    steps = steps_of(args, args.minibatch)
+    for name, parts in zip('DG', steps, strict=True):
+        buckets = [part.starts for part in parts if part.starts]
+        print(f'{name}: {gradient_bytes(parts) / 1e6:.1f} MB in {len(buckets)} buckets')
+    print('\n'.join(table(steps, args.minibatch)))
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps([[part._asdict() for part in parts] for parts in steps]) + '\n')
 
 
 if __name__ == '__main__':

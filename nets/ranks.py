@@ -25,10 +25,18 @@ class Ranks(NamedTuple):
 SINGLE = Ranks()
 
 
-def mean_over_ranks(ranks: Ranks, *lists: list) -> list[list]:
-    """Average the expressions in `lists` over all ranks, in one collective operation.
+def mean_over_ranks(ranks: Ranks, *lists: list, sizes: dict | None = None) -> list[list]:
+    """Average the expressions in `lists` over all ranks, in buckets that start as soon as they are full.
 
     Constants, which are the same everywhere, stay as they are, and so does everything for a single process.
+
+    Parameters
+    ----------
+    ranks : Ranks
+    *lists : lists of expressions
+        The last ones are ready first.
+    sizes : dict, optional
+        Expression -> how many numbers it has; those that are not there have few.
 
     Returns
     -------
@@ -38,7 +46,8 @@ def mean_over_ranks(ranks: Ranks, *lists: list) -> list[list]:
     if ranks.size == 1:
         return [list(expressions) for expressions in lists]
     varying = [var for expressions in lists for var in expressions if not isinstance(var, theano.Constant)]
-    means = iter(collective.all_reduce_mean(varying))
+    numbers = [(sizes or {}).get(var, 0) for var in varying]
+    means = iter(collective.all_reduce_mean(varying, numbers))
     return [[var if isinstance(var, theano.Constant) else next(means) for var in expressions] for expressions in lists]
 
 

@@ -15,9 +15,9 @@ import itertools
 import re
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
-from theano_torch import memory
+from theano_torch import memory, waits
 from theano_torch.errors import warn_once
 from theano_torch.fuser import kernels
 from theano_torch.fuser.program import FusedProgram
@@ -38,10 +38,13 @@ class CudaGraphs:
     values of shared variables into their own tensors.
     """
 
+    known: 'ClassVar[weakref.WeakSet[CudaGraphs]]' = weakref.WeakSet()
+
     def __init__(self, device: torch.device) -> None:
         self.stream, self.pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
         self.recorded: weakref.WeakSet[CapturedProgram] = weakref.WeakSet()
         self.clock = itertools.count()
+        CudaGraphs.known.add(self)
 
     def warm_up(self, function: Callable, inputs: list) -> list:
         """Call `function` on the stream that records: libraries prepare there what they must not while recording."""
@@ -58,6 +61,8 @@ class CudaGraphs:
         """Record a call of `function`, which computes nothing yet; returns (what has a method `replay`, the result)."""
         if self.recorded:
             gc.collect()        # Dead Theano functions, whose graphs hold memory, wait in reference cycles.
+        with waits.noted():
+            torch.cuda.synchronize(self.stream.device)      # As a recording does first.
         graph = torch.cuda.CUDAGraph()
         try:
             # The outer context brings the stream back where the inner one, which also sets it, ends in an error.
@@ -81,6 +86,13 @@ class CudaGraphs:
 
 
 graphs_on = functools.cache(CudaGraphs)
+
+
+def release_graphs() -> None:
+    """Give up all graphs, before what they use is taken down: NCCL waits until no graph has a call of it."""
+    for graphs in list(CudaGraphs.known):
+        for captured in list(graphs.recorded):
+            captured.release()
 
 
 def can_be_captured(program: Any) -> bool:
@@ -122,8 +134,9 @@ class CapturedProgram:
         self.put(inputs)
         self.graph.replay()
         # The next replay overwrites results: they are wanted on the host anyway.
-        return [value.to('cpu', copy=True) for value in self.outputs[:self.num_returned]] + \
-            self.outputs[self.num_returned:]
+        with waits.noted():
+            returned = [value.to('cpu', copy=True) for value in self.outputs[:self.num_returned]]
+        return returned + self.outputs[self.num_returned:]
 
     def fuse(self, inputs: list) -> list:
         """Call the program, and from now on run the same with fewer kernels."""

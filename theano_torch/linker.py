@@ -62,7 +62,7 @@ class TorchLinker(LocalLinker):
     def make_all(self, input_storage: list | None = None, output_storage: list | None = None,
                  storage_map: dict | None = None) -> tuple:
         """What Theano asks of a linker: (callable, input containers, output containers, thunks, order of nodes)."""
-        order = last_destroyers_last(self.schedule(self.fgraph))
+        order = starts_first(last_destroyers_last(self.schedule(self.fgraph)))
         for node in order:
             check_supported(node)
         prepared = {node: prepare(node.op, node, self) for node in order}
@@ -88,6 +88,39 @@ def last_destroyers_last(order: list) -> list:
         if getattr(node.op, 'destroy_map', None) or any(var.owner in late for var in node.inputs):
             late.add(node)
     return [node for node in order if node not in late] + [node for node in order if node in late]
+
+
+def starts_first(order: list) -> list:
+    """`order` with what only one node needs that starts something, see `registry.lower`, as early as it can be.
+
+    All else stays in its order, and so within its memory. Nodes from the first one on that destroys its inputs stay.
+    """
+    last = next((index for index, node in enumerate(order) if getattr(node.op, 'destroy_map', None)), len(order))
+    clients: dict = {node: [] for node in order}
+    missing: dict = {}      # Node -> how many of those that it needs are still to come.
+    for node in order:
+        owners = {var.owner for var in node.inputs} - {None}
+        missing[node] = len(owners)
+        for owner in owners:
+            clients[owner].append(node)
+    needed_by: dict = {node: {None} for node in order[last:]}   # None: something else.
+    for node in reversed(order[:last]):
+        needed_by[node] = {node} if getattr(node.op, 'starts', False) else \
+            set().union(*(needed_by[client] for client in clients[node])) or {None}
+    early = {node for node, starts in needed_by.items() if len(starts) == 1 and None not in starts}
+    result: list = []
+    done: set = set()
+    for node in order[:last]:
+        ready = [node] if node not in done and not (node in early and missing[node]) else []
+        while ready:
+            current = ready.pop()
+            result.append(current)
+            done.add(current)
+            for client in reversed(clients[current]):
+                missing[client] -= 1
+                if client in early and not missing[client]:
+                    ready.append(client)
+    return result + order[last:]
 
 
 def check_supported(node: Any) -> None:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
-from theano_torch import capture, destroying, host_steps, hosts, memory
+from theano_torch import capture, destroying, host_steps, hosts, memory, waits
 from theano_torch.convert import to_numpy
 from theano_torch.errors import WrongShapes, is_about_values
 from theano_torch.scheduler import Scheduler
@@ -243,7 +243,8 @@ class Runner:
                 elif not destroying.is_memory_of(cell[0], value) and not (
                         index in self.overwritten and storage_of(value) == storage_of(inputs[index])):
                     cell[0] = to_numpy(value)
-            returned = [to_numpy(value) for value in outputs[:self.num_returned]]
+            with waits.noted():
+                returned = [to_numpy(value) for value in outputs[:self.num_returned]]
         for cell, value in zip(self.result_cells, returned, strict=True):
             if cell is not None:
                 cell[0] = value

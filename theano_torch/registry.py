@@ -49,7 +49,8 @@ def lower(op: Any, node: Any, build: Any) -> Callable | tuple[Callable, Sequence
 
     On the CPU, callables may run in two threads, at the same time as others of the same function, and twice in the
     first call. A function with an op that has a class attribute ``in_order = True``, because it does more than compute
-    its outputs, runs one by one in Theano's order.
+    its outputs, runs one by one in Theano's order. An op with ``starts = True`` begins what goes on beside the
+    function; what it needs is computed before what it does not need.
     """
     raise UnsupportedOp(
         f'theano_torch cannot run the op {op} (class {type(op).__module__}.{type(op).__name__}) of the node {node}. '

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from theano_torch import memory
+from theano_torch import memory, waits
 
 import numpy as np
 import theano
@@ -48,7 +48,7 @@ class DeviceCell(list):
             return super().__getitem__(index)
         if _making.a_function:
             return None     # Theano looks at the values of all shared variables, and does nothing with them.
-        with memory.DEVICE:
+        with memory.DEVICE, waits.noted():
             return None if self.tensor is None else self.tensor.to('cpu', copy=True).numpy()
 
     def __setitem__(self, index: Any, value: Any) -> None:

@@ -4,6 +4,7 @@ import collections
 import functools
 from typing import Any
 
+from theano_torch import waits
 from theano_torch.convert import from_numpy
 
 import torch
@@ -51,7 +52,8 @@ class Uploads:
         known = self.buffers[size]
         if known and (len(known) >= MAX_BUFFERS or known[0][1].query()):
             memory, event = known.popleft()
-            event.synchronize()
+            with waits.noted():
+                event.synchronize()
             return memory, event
         return torch.empty(size, dtype=torch.uint8, pin_memory=True), torch.cuda.Event()
 

@@ -79,6 +79,11 @@ def check_minibatches(ranks: Ranks, resolutions: Iterable[int], minibatch_defaul
 # Between the processes.
 
 
+def timeout_seconds() -> int:
+    """How long ranks wait for each other in a step."""
+    return _integer_variable(TIMEOUT_VARIABLE, TIMEOUT_SECONDS)
+
+
 @contextlib.contextmanager
 def process_group(ranks: Ranks, device: str) -> Iterator[None]:
     """``with process_group(ranks, device): ...``: connected to the other ranks; `device` is what Theano runs on.
@@ -95,10 +100,13 @@ def process_group(ranks: Ranks, device: str) -> Iterator[None]:
         return
     import torch
     import torch.distributed as dist
-    timeout = timedelta(seconds=_integer_variable(TIMEOUT_VARIABLE, TIMEOUT_SECONDS))
+    timeout = timedelta(seconds=timeout_seconds())
     if device.startswith('cuda'):
-        # Errors of NCCL as exceptions here; by default a thread of its own ends the process, with pages of stack.
-        os.environ.setdefault('TORCH_NCCL_BLOCKING_WAIT', '1')
+        # By default a thread of PyTorch's ends the process after an error of NCCL, with pages of stack. Here the host
+        # notices that it waits for too long, see `stopping.ending_together`.
+        os.environ.setdefault('TORCH_NCCL_ASYNC_ERROR_HANDLING', '0')
+        # One rank may still run step by step what another replays: NCCL must do both in the same way.
+        os.environ.setdefault('NCCL_GRAPH_REGISTER', '0')
     try:
         dist.init_process_group('cpu:gloo,cuda:nccl' if device.startswith('cuda') else 'gloo', timeout=timeout,
                                 rank=ranks.rank, world_size=ranks.size,
@@ -107,7 +115,8 @@ def process_group(ranks: Ranks, device: str) -> Iterator[None]:
         raise UserError(f'cannot connect to the other {ranks.size - 1} processes '
                         f'({str(error).strip().splitlines()[0]}); start with torchrun') from error
     try:
-        yield
+        with _without_graphs_at_the_end():
+            yield
     except collective.ConnectionLost as error:
         raise EndedElsewhere('another process of the run has ended before the training began',
                              tells_the_end(ranks)) from error
@@ -116,6 +125,16 @@ def process_group(ranks: Ranks, device: str) -> Iterator[None]:
             tells_the_end(ranks)        # Whatever it is, rank 0 tells it.
         raise
     dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _without_graphs_at_the_end():
+    """NCCL ends its part of the group only when no CUDA graph has a call of it any more."""
+    from theano_torch import capture
+    try:
+        yield
+    finally:
+        capture.release_graphs()
 
 
 @functools.cache

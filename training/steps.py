@@ -17,6 +17,7 @@ from data.dataset import Dataset
 from nets import layers, ops, updates
 from nets.network import Network
 from nets.ranks import SINGLE, mean_over_ranks, own_rows
+from nets.variables import shape_of
 
 DYNAMIC_RANGE_IMAGES = (0, 255)     # Of the uint8 images in the dataset.
 DYNAMIC_RANGE_NETS = (-1, 1)        # Of the images between G and D.
@@ -76,11 +77,13 @@ def compile_training_functions(
 
     d_grads, d_params = gradients(updates.scaled(losses.D_loss, loss_scaling[0]), D)
     g_grads, g_params = gradients(updates.scaled(losses.G_loss, loss_scaling[1]), G)
+    sizes = {grad: shape_of(param).num_elements()
+             for grad, param in zip(d_grads + g_grads, d_params + g_params, strict=True)}
     if separate_funcs:
-        d_grads, outputs = mean_over_ranks(ranks, d_grads, outputs)
-        g_grads, = mean_over_ranks(ranks, g_grads)
+        d_grads, outputs = mean_over_ranks(ranks, d_grads, outputs, sizes=sizes)
+        g_grads, = mean_over_ranks(ranks, g_grads, sizes=sizes)
     else:
-        d_grads, g_grads, outputs = mean_over_ranks(ranks, d_grads, g_grads, outputs)
+        d_grads, g_grads, outputs = mean_over_ranks(ranks, d_grads, g_grads, outputs, sizes=sizes)
     d_updates = updates.adam(d_grads, d_params, D_lrate, **adam_kwargs, loss_scaling=loss_scaling[0],
                              state=adam_states[0])
     g_updates = updates.adam(g_grads, g_params, G_lrate, **adam_kwargs, loss_scaling=loss_scaling[1],

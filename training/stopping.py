@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from theano_torch import collective
+from theano_torch import collective, waits
 
 from common.files import process_exists
 from nets.ranks import Ranks
@@ -19,7 +19,7 @@ from training import processes
 
 GRACE_SECONDS = 3.0         # From SIGTERM to the end of a process whose main thread hangs in a collective operation...
 SAVING_SECONDS = 25.0       # ...and of one that has a training state to save; torchrun waits 30 s.
-WATCH_SECONDS = 1.0         # How often to look whether torchrun is still there.
+WATCH_SECONDS = 1.0         # How often to look whether torchrun is still there, and how long the host has waited.
 LAUNCHER = os.getppid()
 
 
@@ -95,7 +95,9 @@ class StopRequest:
 def ending_together(ranks: Ranks, run_dir: str) -> Iterator[None]:
     """Around the training: when another rank has ended, end with one line that says so and names the last snapshot.
 
-    A rank that has died shows in an error of the next collective operation, or in SIGTERM, which torchrun sends.
+    A rank that has died shows in an error of the next collective operation on the host, in SIGTERM, which torchrun
+    sends, or in a wait for the GPU that takes longer than ranks wait for each other: NCCL's operations in a CUDA graph
+    raise no errors, and never end then.
 
     Raises
     ------
@@ -115,7 +117,7 @@ def ending_together(ranks: Ranks, run_dir: str) -> Iterator[None]:
 
     previous = signal.signal(signal.SIGTERM, terminate)
     try:
-        with _never_hanging(ranks, run_dir):
+        with _never_hanging(ranks, run_dir), _never_waiting(ranks, run_dir):
             yield
     except (collective.ConnectionLost, _Terminated) as error:
         is_ending = True
@@ -175,10 +177,7 @@ def _never_hanging(ranks, run_dir):
             pass
         handler = signal.getsignal(signal.SIGTERM)
         if received and not finished.wait(SAVING_SECONDS if isinstance(handler, StopRequest) else GRACE_SECONDS):
-            if processes.tells_the_end(ranks):
-                print(f'{os.path.basename(sys.argv[0])}: error: {_farewell(run_dir)}', file=sys.stderr)
-                sys.stderr.flush()
-            os._exit(1)
+            _end(ranks, run_dir)
 
     # Python's own handlers wait until the main thread runs Python code again; the bytes written here do not.
     previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
@@ -192,3 +191,31 @@ def _never_hanging(ranks, run_dir):
         sender.close()
         thread.join()
         receiver.close()
+
+
+@contextlib.contextmanager
+def _never_waiting(ranks, run_dir):
+    """End the process if the host waits for the GPU for longer than ranks wait for each other.
+
+    The values on the GPU are out of reach then, so that nothing can be saved.
+    """
+    finished = threading.Event()
+
+    def watch():
+        while not finished.wait(WATCH_SECONDS):
+            if waits.longest() > processes.timeout_seconds():
+                _end(ranks, run_dir)
+
+    threading.Thread(target=watch, name='ending a wait for the GPU', daemon=True).start()
+    try:
+        yield
+    finally:
+        finished.set()
+
+
+def _end(ranks, run_dir):
+    """End the process at once while its main thread hangs."""
+    if processes.tells_the_end(ranks):
+        print(f'{os.path.basename(sys.argv[0])}: error: {_farewell(run_dir)}', file=sys.stderr)
+        sys.stderr.flush()
+    os._exit(1)

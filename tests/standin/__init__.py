@@ -10,6 +10,7 @@ have shapes only and thus any size. While a stand-in is installed (`installing.i
   memory that they share (`graphs`).
 - An op that touches memory while another stream may still work on it is an error (`streams`).
 - Memory is counted, and may have a limit (`gpu`).
+- Sums over processes go beside all else on a stream of their own, recorded or not (`collectives`).
 
 It knows the rules that its authors knew and measures no time. What a real GPU takes is estimated by
 benchmarks/gpu_model.py.

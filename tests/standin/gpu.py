@@ -78,7 +78,7 @@ class Gpu:
         self.notes, self.waits = collections.Counter(), 0
         self.pool_numbers = itertools.count(1)
         self.pools = collections.defaultdict(weakref.WeakSet)       # pool -> recorded graphs
-        self.clocks = self.pinned = None        # See `installing.installed`.
+        self.clocks = self.pinned = self.nccl = None        # See `installing.installed`.
         self.broken_pools = set()       # Into which the allocator goes on recording, after a recording that failed.
 
     def reset_notes(self):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch.utils._mode_utils import no_dispatch
 
+from tests.standin.collectives import FINISH, START
 from tests.standin.gpu import GpuError
 from tests.standin.ops import UNINITIALIZED
 from tests.standin.streams import current_stream
@@ -40,6 +41,7 @@ class Graph:
         self.gpu, self.pool_id = gpu, None
         self.nodes, self.new = [], []       # Recorded ops; tensors that they made.
         self.own, self.kept = set(), {}     # Memory of these; values from before the recording.
+        self.running = set()                # Storages of the sums over processes that nobody has waited for.
         self.is_broken = self.is_complete = False
         self.replays = 0
 
@@ -74,9 +76,10 @@ class Graph:
         for whole, value in self.kept.values():
             whole.copy_(value)
         self.kept.clear()
-        if self.is_broken:
+        if self.is_broken or self.running:
             gpu.broken_pools.add(self.pool_id)      # PyTorch raises before it tells its allocator.
-            raise GpuError('CUDA error: operation failed due to a previous error during capture')
+            raise GpuError('CUDA error: operation failed due to a previous error during capture' if self.is_broken else
+                           'CUDA error: capturing stream has unjoined work')
         self.is_complete = True
         gpu.pools[self.pool_id].add(self)
         with no_dispatch():
@@ -97,6 +100,9 @@ class Graph:
 
     def run_again(self, node):
         """Compute a recorded op, into the tensors that it made when it was recorded."""
+        if node.op._schema.name in (START, FINISH):
+            self.gpu.nccl.run(node.op, node.args)
+            return
         if node.op in UNINITIALIZED:
             for real in node.places:
                 fill_with_garbage(real)

@@ -7,6 +7,7 @@ import types
 
 import torch
 
+from tests.standin.collectives import Nccl
 from tests.standin.gpu import Gpu
 from tests.standin.graphs import Graph, Recording
 from tests.standin.ops import EveryOp
@@ -28,6 +29,7 @@ def installed(backing='cpu', **facts):
     """
     gpu = Gpu(backing, **facts)
     gpu.clocks, gpu.pinned = Clocks(gpu), Pinned()
+    gpu.nccl = Nccl(gpu)
     missing, threads = object(), torch.get_num_threads()
     before = []
     for owner, name, value in replacements(gpu):
@@ -58,6 +60,7 @@ def replacements(gpu):
 
     return [*((torch.cuda, name, value) for name, value in functions.items()),
             (torch._C, '_cuda_endAllocateToPool', lambda device, pool: gpu.broken_pools.discard(pool)),
+            (torch.distributed, 'init_process_group', gpu.nccl.init_process_group),
             (torch, 'tensor', tensor), (torch.version, 'cuda', CUDA_VERSION), (threading.Thread, 'run', run)]
 
 

@@ -31,7 +31,8 @@ class Kernel:
     name : str
         Of the op, or of its part.
     kind : str
-        conv, matmul, pointwise, reduce, move (copies, casts, layout), resample, optimizer, or h2d (from the host).
+        conv, matmul, pointwise, reduce, move (copies, casts, layout), resample, optimizer, h2d (from the host), 'sum
+        over processes', which others run beside, or 'wait for processes', which is none.
     reads, writes : list of (int, int)
         (storage, bytes), a tensor each.
     shape, dtype
@@ -75,6 +76,10 @@ def kernels_of(func, args, kwargs, outputs):
     is_view = all(storage_id(x.behind) in known for x in outs) and not func._schema.is_mutable
     if func in FREE or is_view:
         return []
+    if name == 'start_sum':
+        return [Kernel(name, 'sum over processes', [], [args[0]], args[0])]
+    if name == 'finish_sum':
+        return [Kernel(name, 'wait for processes', [], [], args[0])]
     if name == 'convolution':
         return convolution(args, outs[0])
     if name == 'convolution_backward':

@@ -7,7 +7,9 @@ from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.standin import meta, transfers
+from tests.standin.collectives import FINISH, START
 from tests.standin.gpu import GpuError
+from tests.standin.streams import forbid_while_recording
 from tests.standin.tensors import GpuTensor, fill_with_garbage, mapped, storage_id, tensors_in, unwrapped, wrapped
 
 aten = torch.ops.aten
@@ -76,6 +78,8 @@ def on_host(gpu, func, args, kwargs):
     """An op on the CPU. Its memory may be pinned, which a CPU build does not have."""
     if func is aten.is_pinned.default:
         return gpu.pinned.has(args[0])
+    if func.namespace == 'c10d':
+        forbid_while_recording(gpu, 'a collective on the host', func)
     if func is aten._pin_memory.default:
         return gpu.pinned.add(args[0].clone())
     if not kwargs.get('pin_memory'):
@@ -109,6 +113,8 @@ def check_fused_adam(func, args, kwargs):
 
 def run(gpu, func, args, kwargs):
     """An op on the real tensors, as part of the graph that is being recorded if there is one."""
+    if func._schema.name in (START, FINISH):
+        return gpu.nccl.call(func, args)
     written, inputs, graph = written_arguments(func, args, kwargs), tensors_in((args, kwargs)), gpu.here.graph
     if graph is not None:
         graph.keep(written)

@@ -87,6 +87,7 @@ class Clocks:
 
     def host_waits_for(self, seen):
         """The host has waited until the times `seen`: later work of any stream comes after that."""
+        self.gpu.nccl.host_waits()
         with self.gpu.lock:
             for number, time in seen.items():
                 self.known_to_host[number] = max(self.known_to_host[number], time)

@@ -237,7 +237,7 @@ def test_gradients_that_overflow_change_nothing_but_the_exponent():
 
 def test_an_overflow_on_another_rank_counts_here(monkeypatch):
     of_others = theano.shared(np.float32(0))
-    monkeypatch.setattr(processes.collective, 'all_reduce_mean', lambda tensors: [
+    monkeypatch.setattr(processes.collective, 'all_reduce_mean', lambda tensors, sizes: [
         x + T.cast(of_others, x.dtype) for x in tensors])
     exponents = [updates.loss_scaling_exponent() for _ in 'DG']
     steps = Steps(exponents, Ranks(0, 2))

@@ -290,9 +290,13 @@ def test_every_process_takes_its_own_gpu():
 def test_nccl_is_told_which_gpu_it_has(monkeypatch):
     import torch
     asked = []
+    for name in ('TORCH_NCCL_ASYNC_ERROR_HANDLING', 'TORCH_NCCL_BLOCKING_WAIT'):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch.distributed, 'init_process_group', lambda backend, **kwargs: asked.append(kwargs))
     monkeypatch.setattr(torch.distributed, 'destroy_process_group', lambda: None)
     for device in ('cuda:1', 'cpu'):
         with processes.process_group(Ranks(1, 2, 1), device):
             pass
     assert [kwargs['device_id'] for kwargs in asked] == [torch.device('cuda:1'), None]
+    # Errors neither end the process nor are waited for in the calling thread: steps can be recorded.
+    assert os.environ['TORCH_NCCL_ASYNC_ERROR_HANDLING'] == '0' and 'TORCH_NCCL_BLOCKING_WAIT' not in os.environ

@@ -1,0 +1,20 @@
+"""The connection between processes, and what its loss looks like. Importable without PyTorch."""
+
+import contextlib
+from collections.abc import Iterator
+
+
+class ConnectionLost(RuntimeError):
+    """A collective operation failed: another process has ended or cannot be reached, or it took too long."""
+
+
+@contextlib.contextmanager
+def translating_errors(device_type: str) -> Iterator[None]:
+    """Around a collective on tensors of the torch device type `device_type`: errors become :class:`ConnectionLost`."""
+    import torch.distributed as dist
+    # Gloo raises nothing more specific than RuntimeError; beside NCCL that may be any error of CUDA.
+    lost = RuntimeError if device_type == 'cpu' else dist.DistError
+    try:
+        yield
+    except lost as error:
+        raise ConnectionLost(' '.join(str(error).split())) from error
