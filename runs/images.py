@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from common.class_names import ClassChoice, class_number, read_class_names
+from common.console import Progress
 from common.errors import UserError
 from common.images import convert_to_pil_image, create_image_grid, save_image, save_pil_image, with_row_titles
 from common.options import BatchNorm, Classes, FileName, GridSize, PositiveInt, Run, Seeds, Snapshot, Zoom, checked
@@ -117,7 +117,7 @@ def generate(G: Network, latents: np.ndarray, labels: np.ndarray, desc: str,
     see :func:`finite_images`.
     """
     minibatch_size = minibatch_size or int(np.clip(MINIBATCH_PIXELS // G.output_shape[-1] ** 2, 1, 64))
-    with tqdm(total=len(latents), desc=desc, unit='image') as progress:
+    with Progress(desc, len(latents)) as progress:
         for begin in range(0, len(latents), minibatch_size):
             rows = slice(begin, begin + minibatch_size)
             inputs = [latents[rows], labels[rows] if len(labels) else np.zeros((len(latents[rows]), 0))]

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 
 import lasagne
 import numpy as np
-from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import AnyPath, link_or_copy
@@ -182,7 +181,7 @@ class TrainingMetrics:
             snapshots.save_networks(cur_nimg)
         results.update(self.run_dir, lambda before: self._marked(results.merged(before, entries)))
         for entry in entries:
-            tqdm.write(f'{entry["metric"]:<16} {entry["snapshot"]}  {results.format_values(entry["values"])}'
+            print(f'{entry["metric"]:<16} {entry["snapshot"]}  {results.format_values(entry["values"])}'
                        f'{"  best so far" if is_best and entry["metric"] == self.names[0] else ""}', file=sys.stdout)
 
     def _is_worse(self, entries, before):

@@ -16,7 +16,8 @@ from data.hdf5_writer import HDF5Writer
 from nets import costs
 from tests.helpers import GOLDEN
 from training import plan
-from training.experiment import build_network, open_dataset
+from training.building import build_network
+from training.experiment import open_dataset
 from training.options import check_options, is_training, resolve_config
 from training.schedule import training_schedule
 
