@@ -148,10 +148,10 @@ def describe_parts(parts: list[Part], place: Place, target: str, scale: str) -> 
                     | {'resolution': part.experiment['dataset'].get('resolution')})
         if same not in known:
             known[same] = plan.whole_run(part.experiment, place.data_dir, speed, train.train_gan)
-        share = campaign.remaining_share(part, place.out_dir)
+        words, share = campaign.progress_of(part, place.out_dir)
         seconds, size = (share * value for value in known[same])
         total_seconds, total_size = total_seconds + seconds, total_size + size
-        print(f'{number:5d}  {part.folder:<{width}}  {campaign.progress_of(part, place.out_dir)}'
+        print(f'{number:5d}  {part.folder:<{width}}  {words}'
               f'{f", {rough_time(seconds)} to go" if seconds else ""}')
     print(f'In all {rough_time(total_seconds)} of training one after the other on this machine (within a factor '
           f'of 2), without metrics, and up to {plan.format_size(total_size)} of disk in {place.out_dir}')
@@ -207,7 +207,7 @@ def stopping_all() -> Iterator[None]:
 
 def make_all(parts: list[Part], place: Place, workers: int) -> list[str]:
     """Make parts, several at a time with one thread each; return what failed."""
-    parts = [part for part in parts if campaign.progress_of(part, place.out_dir) != 'done']
+    parts = [part for part in parts if campaign.progress_of(part, place.out_dir)[0] != 'done']
     failures: list[str] = []
     if workers == 1:
         for part in parts:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from numbers import Integral
 from types import TracebackType
 from typing import Any, TypeVar
@@ -116,7 +116,7 @@ class Progress:
         self.desc, self.total, self.unit, self.n, self.show = desc, total, unit, start, show
         self.start_time = self.last_time = time.monotonic()
         self.start_time -= seconds
-        self.pace, self.remark = Pace(), ''
+        self.pace, self.step_seconds, self.remark = Pace(), 0.0, ''
         self.lock = threading.Lock()
         self.line: _ProgressLine | None = None
 
@@ -139,7 +139,8 @@ class Progress:
         with self.lock:
             now = time.monotonic()
             self.n += n
-            self.pace.add(n, now - self.last_time)
+            self.step_seconds = now - self.last_time
+            self.pace.add(n, self.step_seconds)
             self.last_time = now
 
     def note(self, remark: str) -> None:
@@ -150,8 +151,11 @@ class Progress:
         """Estimated seconds until the work is done; NaN before that is known."""
         if self.total is None:
             return math.nan
-        left = (self.total - self.n) * self.pace.seconds_per_work
-        return max(left - (time.monotonic() - self.last_time), 0.0)
+        return self.less_than((self.total - self.n) * self.pace.seconds_per_work)
+
+    def less_than(self, seconds: float) -> float:
+        """Seconds that were left at the last update, less those since; never less than what the next one leaves."""
+        return max(seconds - min(time.monotonic() - self.last_time, self.step_seconds), 0.0)
 
     def share(self) -> float:
         """The share that is done, from 0 to 1; NaN if nobody knows."""
@@ -310,7 +314,7 @@ class _AboveLine:
 
 def progress(iterable: Iterable[Any], desc: str, total: int | None = None, unit: str = 'images') -> Iterator[Any]:
     """Yield what is in `iterable`; a :class:`Progress` tells how far that is."""
-    if total is None and hasattr(iterable, '__len__'):
+    if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     with Progress(desc, total, unit) as bar:
         for item in iterable:

@@ -12,7 +12,7 @@ import numpy as np
 
 import metrics
 from common.arrays import DamagedArrays, read_arrays, save_arrays
-from common.console import Progress
+from common.console import Progress, progress
 from common.errors import UserError
 from common.files import AnyPath
 from common.options import BatchNorm, FilePath, Names, PositiveInt, Seed, checked
@@ -319,9 +319,8 @@ def evaluate_run(run_dir: FilePath, names: Names, open_dataset: Callable[[], Abs
             snapshot.snapshot, networks[snapshot.snapshot], name) not in done] for snapshot in snapshots}
         evaluator.prepare([name for name in names if any(name in of_one for of_one in missing.values())])
         errors: list[str] = []
-        for snapshot in snapshots:
-            if not missing[snapshot.snapshot]:
-                continue
+        pending = [snapshot for snapshot in snapshots if missing[snapshot.snapshot]]
+        for snapshot in progress(pending, 'Evaluating', unit='snapshots') if len(pending) > 1 else pending:
             networks[snapshot.snapshot] = network = identity.of_file(snapshot.path)     # As it is by now.
             Gs = loaded.pop(snapshot.snapshot, None) or load_generator(snapshot.path)
             check_network(Gs, snapshot.path, dataset)

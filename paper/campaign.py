@@ -103,23 +103,20 @@ def missing_metrics(part: Part, run_dir: str) -> list[str]:
     return [name for name in part.metrics if name not in found]
 
 
-def progress_of(part: Part, out_dir: str) -> str:
-    """How far a part is, in words: 'done', 'trained', 'at 120 of 400 kimg' or 'missing'."""
+def progress_of(part: Part, out_dir: str) -> tuple[str, float]:
+    """How far a part is: in words, and the share of its images that its training has still to show, from 0 to 1.
+
+    The words are 'done', 'trained', 'at 120 of 400 kimg' or 'missing'.
+    """
     run_dir = finished_run(part, out_dir)
     if run_dir:
-        return 'trained' if missing_metrics(part, run_dir) else 'done'
+        return 'trained' if missing_metrics(part, run_dir) else 'done', 0.0
     run_dir = find_run(part, out_dir)
     stats = read_stats(run_dir) if run_dir else []
-    return f'at {stats[-1]["kimg"]:.4g} of {part.total_kimg:g} kimg' if stats else 'missing'
-
-
-def remaining_share(part: Part, out_dir: str) -> float:
-    """The share of its images that the training of a part has still to show, from 0 to 1."""
-    if finished_run(part, out_dir):
-        return 0.0
-    run_dir = find_run(part, out_dir)
-    stats = read_stats(run_dir) if run_dir else []
-    return 1 - min(stats[-1]['kimg'] / part.total_kimg, 1) if stats else 1.0
+    if not stats:
+        return 'missing', 1.0
+    kimg = stats[-1]['kimg']
+    return f'at {kimg:.4g} of {part.total_kimg:g} kimg', 1 - min(kimg / part.total_kimg, 1)
 
 
 def missing_data(parts: Iterable[Part], data_dir: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ no training has to be compiled. On Theano's own engines, whose compiling takes l
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import theano
@@ -48,7 +49,7 @@ def gradient_seconds(D: Network, resolution: int, num_images: int, seconds: floa
     lod = int(np.log2(D.input_shape[-1] // resolution))
     grows = 'cur_lod' in D.toplevel_params
     images = T.TensorType('float32', (False,) * 4)('images')
-    lods = {'min_lod': lod, 'max_lod': lod, 'image_lod': lod} if grows else {}
+    lods: Any = {'min_lod': lod, 'max_lod': lod, 'image_lod': lod} if grows else {}
     scores = D.get_output_for(images, **lods)
     loss = sum(T.sum(output) for output in (scores if isinstance(scores, (list, tuple)) else [scores]))
     gradients = theano.grad(loss, list(D.trainables.values()), disconnected_inputs='ignore')

@@ -125,15 +125,15 @@ def estimate(phase: Phase, G: Network, D: Network, repeats: int, speed: Speed, p
     values = 5.0 * costs.num_trainable(G) + 4.0 * costs.num_trainable(D)
     values += VALUES_PER_ACTIVATION * minibatch * costs.activations(D, phase.resolution)
     on_gpus = speed.launch > 0
-    per_step = step_traffic(phase._replace(minibatch=minibatch), G, D, repeats) / speed.bandwidth + \
+    per_step = step_traffic(phase, G, D, repeats, processes) / speed.bandwidth + \
         step_launches(phase, G, D, repeats) * speed.launch
     seconds = 2 * work / (speed.flops * (SHARE_OF_PEAK if on_gpus else CPU_SHARE_OF_PEAK)) + per_step / minibatch
     return Estimate(1000 * seconds / (processes if on_gpus else 1), BASE_MEMORY_GB + values * 4 / 2 ** 30)
 
 
-def step_traffic(phase: Phase, G: Network, D: Network, repeats: int) -> float:
+def step_traffic(phase: Phase, G: Network, D: Network, repeats: int, processes: int = 1) -> float:
     """About how many bytes the kernels of a D step and of its share of a G step read and write on a GPU."""
-    values = phase.minibatch * sum(costs.activations(net, phase.resolution) for net in (G, D))
+    values = phase.minibatch / processes * sum(costs.activations(net, phase.resolution) for net in (G, D))
     weights = sum(map(costs.num_trainable, (G, D)))
     return sum(4 * (moves * values + weight_moves * weights) / times for moves, weight_moves, times in
                zip(MOVES, WEIGHT_MOVES, (1, repeats), strict=True))

@@ -194,7 +194,8 @@ class TrainingProgress(Progress):
             if self.warming_up:
                 self.warming_up -= 1
             else:
-                self.pace.add(self.cost(self.n, kimg), now - self.last_time)
+                self.step_seconds = now - self.last_time
+                self.pace.add(self.cost(self.n, kimg), self.step_seconds)
             self.n, self.last_time = kimg, now
 
     @contextlib.contextmanager
@@ -230,4 +231,4 @@ class TrainingProgress(Progress):
         done = self.ticks(self.start_kimg, self.n)
         left = self.cost(self.n, end) * self.pace.seconds_per_work
         left += self.seconds_apart * self.ticks(self.n, end) / max(done, 1)
-        return max(left - (time.monotonic() - self.last_time), 0.0)
+        return self.less_than(left)

@@ -75,8 +75,10 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signum = int(signum)
         if self.ranks.rank == 0 and sys.stderr.isatty():
-            with contextlib.suppress(OSError):      # The terminal may be gone.
-                os.write(sys.stderr.fileno(), b'\nstopping and saving after this step; Ctrl-C again stops at once\n')
+            with contextlib.suppress(OSError):      # The terminal may be gone. Printing might be what is interrupted.
+                width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+                text = 'stopping and saving after this step; Ctrl-C again stops at once'.ljust(width - 1)
+                os.write(sys.stderr.fileno(), f'\r{text}\n'.encode())
 
     def asked(self, is_due: bool = False) -> tuple[int, bool]:
         """The number of the signal, or 0, and whether a state is due; the same on all ranks, also if only one says so.
