@@ -270,7 +270,8 @@ def train_gan(
         # Go on from a training state.
         if start:
             restore_time = time.monotonic()
-            grid, functions = restore_state(start, networks, exponents, compiler, dataset, schedule)
+            with progress.apart('compiling', compiling=True):
+                grid, functions = restore_state(start, networks, exponents, compiler, dataset, schedule)
             check_start(networks, 'the training state')
             if functions:
                 upcoming = next_lod_range(cur_nimg, resolution, schedule_kwargs)

@@ -28,6 +28,7 @@ from common.files import AnyPath, GrowingFile
 DRAW_SECONDS = 0.25         # Between two looks at the work, on a terminal...
 PLAIN_SECONDS = 30.0        # ...and between two lines elsewhere.
 PACE_SECONDS = 30.0         # How long ago work counts 1/e in the running mean of the speed.
+ERASE = '\x1b[K'            # What stands right of the cursor, on terminals other than those of Windows.
 BAR_WIDTHS = 8, 30          # A bar of fewer columns is left out, one of more is not made.
 
 Progressing = TypeVar('Progressing', bound='Progress')
@@ -226,12 +227,12 @@ class _ProgressLine:
             width = self.width()
             text = self.text(width)
             if self.works and not self.unfinished and (end or text != self.drawn):
-                self.write('\r' + text + ' ' * (width - disp_len(text)) + end)
+                self.write('\r' + text + (' ' * (width - disp_len(text)) if os.name == 'nt' else ERASE) + end)
                 self.drawn = text
 
     def hide(self):
         if self.drawn:
-            self.write('\r' + ' ' * self.width() + '\r')
+            self.write('\r' + ' ' * self.width() + '\r' if os.name == 'nt' else '\r' + ERASE)
             self.drawn = ''
 
     def print_plainly(self):

@@ -25,20 +25,12 @@ class Shown(NamedTuple):
     lines: list[str]                # At the end: all of them, with those that were scrolled away.
 
 
-def set_columns(fd: int, columns: int) -> None:
-    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', ROWS, columns, 0, 0))
-
-
-def run_in_terminal(arguments: Sequence[str], columns: int = 80, env: Mapping[str, str] | None = None,
-                    narrowed_at: str = '', narrowed_to: int = 0) -> Shown:
-    """Run Python with these arguments in a terminal of so many columns.
-
-    When it shows the text `narrowed_at`, it gets as narrow as `narrowed_to`.
-    """
+def run_in_terminal(arguments: Sequence[str], columns: int = 80, env: Mapping[str, str] | None = None) -> Shown:
+    """Run Python with these arguments in a terminal of so many columns."""
     pid, fd = pty.fork()
     if not pid:
         try:
-            set_columns(0, columns)
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack('HHHH', ROWS, columns, 0, 0))
             os.chdir(ROOT)
             os.execve(sys.executable, [sys.executable, *arguments],
                       {**os.environ, 'TERM': 'xterm', 'PYTHONPATH': str(ROOT), **(env or {})})
@@ -50,10 +42,6 @@ def run_in_terminal(arguments: Sequence[str], columns: int = 80, env: Mapping[st
         while data := os.read(fd, 65536):
             stream.feed(data)
             screens.append([line.rstrip() for line in screen.display if line.strip()])
-            if narrowed_at and any(narrowed_at in line for line in screens[-1]):
-                narrowed_at = ''
-                set_columns(fd, narrowed_to)
-                screen.resize(ROWS, narrowed_to)
     os.close(fd)
     gone = [''.join(line[column].data for column in range(screen.columns)).rstrip() for line in screen.history.top]
     return Shown(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), screens, gone + (screens[-1] if screens else []))

@@ -20,16 +20,18 @@ WARM_UP_CALLS = 2           # The first ones compile kernels and choose algorith
 
 def median_seconds(function: Callable[[], object], seconds: float) -> float:
     """The median duration of a call, of calls that take `seconds` together, or of one."""
+    def duration() -> float:
+        start = time.perf_counter()
+        function()
+        return time.perf_counter() - start
+
     for _call in range(WARM_UP_CALLS):
-        start = begin = time.perf_counter()
-        function()
-        if time.perf_counter() - begin > seconds:       # It will not be called often enough for that to matter.
-            return time.perf_counter() - begin
-    durations: list[float] = []
-    while not durations or time.perf_counter() - start < seconds:
-        begin = time.perf_counter()
-        function()
-        durations.append(time.perf_counter() - begin)
+        first = duration()
+        if first > seconds:     # Then compiling is a small part of it.
+            return first
+    durations = [duration()]
+    while sum(durations) < seconds:
+        durations.append(duration())
     return float(np.median(durations))
 
 

@@ -74,10 +74,11 @@ class Speed(NamedTuple):
     flops: float                    # Operations a second.
     bandwidth: float = np.inf       # Bytes a second.
     launch: float = 0.0             # Seconds that a kernel takes at least.
+    share: float = SHARE_OF_PEAK    # Of `flops` that training steps reach.
 
 
 # To compare the phases of a schedule by, on a GPU and on a CPU.
-USUAL_SPEEDS = Speed(1e14, 2e12, LAUNCH_SECONDS), Speed(1e11)
+USUAL_SPEEDS = Speed(1e14, 2e12, LAUNCH_SECONDS), Speed(1e11, share=CPU_SHARE_OF_PEAK)
 
 
 class Estimate(NamedTuple):
@@ -127,7 +128,7 @@ def estimate(phase: Phase, G: Network, D: Network, repeats: int, speed: Speed, p
     on_gpus = speed.launch > 0
     per_step = step_traffic(phase, G, D, repeats, processes) / speed.bandwidth + \
         step_launches(phase, G, D, repeats) * speed.launch
-    seconds = 2 * work / (speed.flops * (SHARE_OF_PEAK if on_gpus else CPU_SHARE_OF_PEAK)) + per_step / minibatch
+    seconds = 2 * work / (speed.flops * speed.share) + per_step / minibatch
     return Estimate(1000 * seconds / (processes if on_gpus else 1), BASE_MEMORY_GB + values * 4 / 2 ** 30)
 
 
@@ -226,7 +227,7 @@ def measured_speed(device: str, precision: str = 'float32', size: int = 2048, se
         return best
 
     if device == 'cpu':
-        return Speed(2 * size ** 3 / least(lambda a: torch.mm(a, a), torch.randn(size, size)))
+        return Speed(2 * size ** 3 / least(lambda a: torch.mm(a, a), torch.randn(size, size)), share=CPU_SHARE_OF_PEAK)
     size *= 4       # Else it would be done before the host has seen it.
     dtype = {'float16': torch.float16, 'bfloat16': torch.bfloat16}.get(precision, torch.float32)
     a = torch.randn(size, size, device=device, dtype=dtype)
@@ -237,7 +238,7 @@ def speed_of(environment: theano_env.Environment) -> Speed:
     """The :class:`Speed` of the engine and device in use, whether or not PyTorch is there."""
     if environment.engine == 'torch':
         return measured_speed(environment.device, environment.precision)
-    return Speed(measuring.convolution_flops() / CPU_SHARE_OF_PEAK)
+    return Speed(measuring.convolution_flops(), share=1.0)
 
 
 def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]:

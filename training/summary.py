@@ -1,6 +1,7 @@
 """What a person wants to know when a training begins, in some ten lines; the log has the tables of the networks."""
 
 import os
+import re
 
 import numpy as np
 
@@ -41,12 +42,13 @@ def summary(run_dir: str, dataset: Dataset, G: Network, D: Network, environment:
     """The lines of :func:`tell_summary` as (name, text); a text is empty where nothing can be said."""
     training = plan.Training(G, D, True, options, plan.phases(dataset.resolution, **plan.schedule_options(options)),
                              ranks.size)
-    device, _, precision = str(environment).removeprefix('Engine: ').rpartition(', ')
+    words = re.fullmatch(r'Engine: (.*?), (float\d+(, products in \w+)?)', str(environment))
+    engine, precision = words.group(1, 2) if words else (str(environment), environment.precision)
     return [
         ('Run', run_dir), ('Data set', of_data_set(dataset)),
         *((net.name, f'{net.func_name}, {costs.num_trainable(net):,} trainable parameters')
           for net in (G, D)),
-        ('Engine', device + (f', {ranks.size} processes' if ranks.size > 1 else '')), ('Precision', precision),
+        ('Engine', engine + (f', {ranks.size} processes' if ranks.size > 1 else '')), ('Precision', precision),
         ('Phases', of_phases(training.schedule, kimg)),
         ('Time', of_time(training, environment, kimg)),
         ('Memory', of_memory(training, environment)),

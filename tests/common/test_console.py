@@ -53,25 +53,24 @@ with OutputLogger(sys.argv[1]), Progress('Working', 60, start=20, seconds=3600) 
         bar.update()
         if step % 10 == 5:
             print('in two', end=' ', flush=True)
-            time.sleep(0.5)
+            time.sleep(0.3)
             print(f'parts {step}')
             print('warning', file=sys.stderr)
         if step == 20:
             tell('short', 'for the log')
             for _item in progress(range(4), 'inner'):
                 time.sleep(0.1)
-            time.sleep(2.5)
+            time.sleep(1.3)
 '''
 MESSAGES = ['in two parts 5', 'warning', 'in two parts 15', 'warning', 'short', 'in two parts 25', 'warning',
             'in two parts 35', 'warning']
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='no pseudo-terminals')
-@pytest.mark.parametrize('columns, narrowed', [(80, 0), (30, 0), (80, 40)])
-def test_one_line_in_a_terminal(columns, narrowed, tmp_path):
+@pytest.mark.parametrize('columns', [80, 30])
+def test_one_line_in_a_terminal(columns, tmp_path):
     from tests.terminal import run_in_terminal
-    shown = run_in_terminal(['-c', WORK, str(tmp_path / 'log.txt')], columns, narrowed_at='short' if narrowed else '',
-                            narrowed_to=narrowed)
+    shown = run_in_terminal(['-c', WORK, str(tmp_path / 'log.txt')], columns)
     assert shown.status == 0 and shown.lines[:-1] == MESSAGES
     assert shown.lines[-1].startswith('Working 100% ') and '60/60 images' in shown.lines[-1]
     lines = {line for screen in shown.screens for line in screen if '%' in line}
@@ -82,10 +81,28 @@ def test_one_line_in_a_terminal(columns, narrowed, tmp_path):
     shares = [int(re.search(r'(\d+)%', line)[1]) for screen in shown.screens for line in screen if line in lines]
     assert shares == sorted(shares) and shares[0] == 33
     # It goes on while the work is silent.
-    if columns == 80 and not narrowed:
-        assert len({line for line in lines if '41/60' in line}) >= 3 and any('inner 50%' in line for line in lines)
+    if columns == 80:
+        assert len({line for line in lines if '41/60' in line}) >= 3 and any(', inner ' in line for line in lines)
     assert (tmp_path / 'log.txt').read_text().splitlines() == [
         line.replace('short', 'for the log') for line in MESSAGES]
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='no pseudo-terminals')
+def test_a_terminal_that_gets_narrow():
+    from tests.terminal import run_in_terminal
+    shown = run_in_terminal(['-c', """
+import fcntl, struct, termios, time
+from common.console import Progress
+with Progress('Working', 60) as bar:
+    bar.update(10)
+    time.sleep(0.6)
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 30, 0, 0))
+    bar.update(10)
+    time.sleep(0.6)
+"""])
+    before = [line for screen in shown.screens for line in screen if '10/60' in line]
+    after = [line for screen in shown.screens for line in screen if '20/60' in line]
+    assert before and after and max(map(len, before)) > 40 and max(map(len, after)) < 30
 
 
 def test_plain_lines_elsewhere(tmp_path):
