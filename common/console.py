@@ -152,9 +152,9 @@ class Progress:
         """Estimated seconds until the work is done; NaN before that is known."""
         if self.total is None:
             return math.nan
-        return self.less_than((self.total - self.n) * self.pace.seconds_per_work)
+        return self.counted_down((self.total - self.n) * self.pace.seconds_per_work)
 
-    def less_than(self, seconds: float) -> float:
+    def counted_down(self, seconds: float) -> float:
         """Seconds that were left at the last update, less those since; never less than what the next one leaves."""
         return max(seconds - min(time.monotonic() - self.last_time, self.step_seconds), 0.0)
 
@@ -219,7 +219,10 @@ class _ProgressLine:
 
     def tell_again_and_again(self):
         while not self.finished.wait(DRAW_SECONDS if self.is_terminal else PLAIN_SECONDS):
-            self.draw() if self.is_terminal else self.print_plainly()
+            if self.is_terminal:
+                self.draw()
+            else:
+                self.print_plainly()
 
     def draw(self, end=''):
         """Write the line over what stands there, unless a line of somebody else is not finished."""
@@ -242,8 +245,9 @@ class _ProgressLine:
 
     def write(self, text):
         with contextlib.suppress(OSError, ValueError):      # Nobody can read it any more.
-            self.screen.write(text)
-            self.screen.flush()
+            if self.screen is not None:
+                self.screen.write(text)
+                self.screen.flush()
 
     def width(self):
         """Columns that can be written without the terminal's going on to the next line."""

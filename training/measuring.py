@@ -18,8 +18,11 @@ GRADIENT_FORWARDS = 3       # What a network's forward pass and the gradients of
 WARM_UP_CALLS = 2           # The first ones compile kernels and choose algorithms.
 
 
-def median_seconds(function: Callable[[], object], seconds: float) -> float:
-    """The median duration of a call, of calls that take `seconds` together, or of one."""
+def mean_seconds(function: Callable[[], object], seconds: float) -> float:
+    """The mean duration of a call, of calls that take `seconds` together, or of one.
+
+    It counts how long the calls wait for a busy machine, as a training will.
+    """
     def duration() -> float:
         start = time.perf_counter()
         function()
@@ -32,7 +35,7 @@ def median_seconds(function: Callable[[], object], seconds: float) -> float:
     durations = [duration()]
     while sum(durations) < seconds:
         durations.append(duration())
-    return float(np.median(durations))
+    return sum(durations) / len(durations)
 
 
 def gradient_seconds(D: Network, resolution: int, num_images: int, seconds: float = 0.5) -> float:
@@ -58,7 +61,7 @@ def gradient_seconds(D: Network, resolution: int, num_images: int, seconds: floa
     function = theano.function([images], [T.sum(gradient) for gradient in gradients])
     height = resolution if grows else D.input_shape[-1]
     values = np.random.RandomState(0).randn(num_images, D.input_shape[1], height, height).astype(np.float32)
-    return median_seconds(lambda: function(values), seconds)
+    return mean_seconds(lambda: function(values), seconds)
 
 
 def convolution_flops(num_images: int = 4, channels: int = 32, size: int = 32, seconds: float = 0.3) -> float:
@@ -70,4 +73,4 @@ def convolution_flops(num_images: int = 4, channels: int = 32, size: int = 32, s
     function = theano.function([images], [T.sum(grad) for grad in theano.grad(output, [images, weights])])
     values = random.randn(num_images, channels, size, size).astype(np.float32)
     operations = 2 * GRADIENT_FORWARDS * num_images * channels ** 2 * 9 * size ** 2
-    return operations / median_seconds(lambda: function(values), seconds)
+    return operations / mean_seconds(lambda: function(values), seconds)

@@ -12,7 +12,6 @@ import pprint
 import re
 import shlex
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -214,24 +213,21 @@ def format_size(size: float) -> str:
     return f'{size / 1e6:.3g} MB' if size < 1e9 else f'{size / 1e9:.1f} GB'
 
 
-def measured_speed(device: str, precision: str = 'float32', size: int = 2048, seconds: float = 0.3) -> Speed:
+def measured_speed(device: str, precision: str = 'float32', size: int = 1024, seconds: float = 0.3) -> Speed:
     """The :class:`Speed` of a torch device in matrix products of a `precision` of `theano_env`."""
     import torch  # Which the other engines do without.
 
-    def least(function: Callable, a: torch.Tensor) -> float:
-        best, end = np.inf, time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            start = time.perf_counter()
-            float(function(a)[0, 0])        # Waits for the device.
-            best = min(best, time.perf_counter() - start)
-        return best
+    def duration(function: Callable, a: torch.Tensor) -> float:
+        return measuring.mean_seconds(lambda: float(function(a)[0, 0]), seconds)      # Waits for the device.
 
     if device == 'cpu':
-        return Speed(2 * size ** 3 / least(lambda a: torch.mm(a, a), torch.randn(size, size)), share=CPU_SHARE_OF_PEAK)
-    size *= 4       # Else it would be done before the host has seen it.
+        a = torch.randn(size, size)
+        return Speed(2 * size ** 3 / duration(lambda a: torch.mm(a, a), a), share=CPU_SHARE_OF_PEAK)
+    size *= 8       # Else it would be done before the host has seen it.
     dtype = {'float16': torch.float16, 'bfloat16': torch.bfloat16}.get(precision, torch.float32)
     a = torch.randn(size, size, device=device, dtype=dtype)
-    return Speed(2 * size ** 3 / least(lambda a: torch.mm(a, a), a), 2 * a.nbytes / least(torch.neg, a), LAUNCH_SECONDS)
+    return Speed(2 * size ** 3 / duration(lambda a: torch.mm(a, a), a), 2 * a.nbytes / duration(torch.neg, a),
+                 LAUNCH_SECONDS)
 
 
 def speed_of(environment: theano_env.Environment) -> Speed:

@@ -231,4 +231,4 @@ class TrainingProgress(Progress):
         done = self.ticks(self.start_kimg, self.n)
         left = self.cost(self.n, end) * self.pace.seconds_per_work
         left += self.seconds_apart * self.ticks(self.n, end) / max(done, 1)
-        return self.less_than(left)
+        return self.counted_down(left)
