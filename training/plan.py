@@ -42,7 +42,8 @@ WEIGHT_MOVES = 13, 8        # ...and each weight.
 LAUNCHES = 14, 6.5          # Kernels for each layer with weights.
 LAUNCH_SECONDS = 2e-6       # Least time of a kernel inside of a CUDA graph.
 SHARE_OF_PEAK = 0.6         # Of the matrix product's speed that training steps reach; benchmarks/README.md...
-CPU_SHARE_OF_PEAK = 1.3     # ...and on a CPU, where convolutions take fewer multiplications than they have (Winograd).
+CPU_SHARE_OF_PEAK = 1.7     # ...and on a CPU, where convolutions take fewer multiplications than they have (Winograd).
+CPU_LAUNCH_SECONDS = 5e-5   # What there stands for a kernel takes at least; both fitted to steps at 4x4 to 64x64.
 STEP_GRADIENTS = 6          # A D and a G step in gradients of D, see training.measuring.
 CPU_PIXELS = 2 ** 16        # In the minibatch that is measured on a CPU.
 LONG_SECONDS = 2.0          # A measurement that would take longer is left out...
@@ -68,7 +69,7 @@ class Phase(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """What a device can do. On the CPU the operations stand for everything."""
+    """What a device can do. On a CPU the operations stand for the bytes, too."""
 
     flops: float                    # Operations a second.
     bandwidth: float = np.inf       # Bytes a second.
@@ -77,7 +78,8 @@ class Speed(NamedTuple):
 
 
 # To compare the phases of a schedule by, on a GPU and on a CPU.
-USUAL_SPEEDS = Speed(1e14, 2e12, LAUNCH_SECONDS), Speed(1e11, share=CPU_SHARE_OF_PEAK)
+USUAL_SPEEDS = Speed(1e14, 2e12, LAUNCH_SECONDS), Speed(
+    1e11, launch=CPU_LAUNCH_SECONDS, share=CPU_SHARE_OF_PEAK)
 
 
 class Estimate(NamedTuple):
@@ -124,7 +126,7 @@ def estimate(phase: Phase, G: Network, D: Network, repeats: int, speed: Speed, p
     # Both networks with their gradients and the two moments of Adam, and Gs.
     values = 5.0 * costs.num_trainable(G) + 4.0 * costs.num_trainable(D)
     values += VALUES_PER_ACTIVATION * minibatch * costs.activations(D, phase.resolution)
-    on_gpus = speed.launch > 0
+    on_gpus = np.isfinite(speed.bandwidth)
     per_step = step_traffic(phase, G, D, repeats, processes) / speed.bandwidth + \
         step_launches(phase, G, D, repeats) * speed.launch
     seconds = 2 * work / (speed.flops * speed.share) + per_step / minibatch
@@ -222,7 +224,8 @@ def measured_speed(device: str, precision: str = 'float32', size: int = 1024, se
 
     if device == 'cpu':
         a = torch.randn(size, size)
-        return Speed(2 * size ** 3 / duration(lambda a: torch.mm(a, a), a), share=CPU_SHARE_OF_PEAK)
+        return Speed(2 * size ** 3 / duration(lambda a: torch.mm(a, a), a), launch=CPU_LAUNCH_SECONDS,
+                     share=CPU_SHARE_OF_PEAK)
     size *= 8       # Else it would be done before the host has seen it.
     dtype = {'float16': torch.float16, 'bfloat16': torch.bfloat16}.get(precision, torch.float32)
     a = torch.randn(size, size, device=device, dtype=dtype)
@@ -234,7 +237,7 @@ def speed_of(environment: theano_env.Environment) -> Speed:
     """The :class:`Speed` of the engine and device in use, whether or not PyTorch is there."""
     if environment.engine == 'torch':
         return measured_speed(environment.device, environment.precision)
-    return Speed(measuring.convolution_flops(), share=1.0)
+    return Speed(measuring.convolution_flops(), launch=CPU_LAUNCH_SECONDS, share=1.0)
 
 
 def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]:
