@@ -230,7 +230,8 @@ class _ProgressLine:
             width = self.width()
             text = self.text(width)
             if self.works and not self.unfinished and (end or text != self.drawn):
-                self.write('\r' + text + (' ' * (width - disp_len(text)) if os.name == 'nt' else ERASE) + end)
+                # The cursor returns, so that the terminal's ^C does not lead to the next line.
+                self.write('\r' + text + (' ' * (width - disp_len(text)) if os.name == 'nt' else ERASE) + (end or '\r'))
                 self.drawn = text
 
     def hide(self):
