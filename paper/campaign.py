@@ -135,12 +135,17 @@ def missing_data(parts: Iterable[Part], data_dir: str) -> dict[str, str]:
 
 def make_floor(part: Part, place: Place, images: str = REALS) -> None:
     """Evaluate the metrics of a finished part on its reals, or on noise, see :mod:`metrics.floor`."""
+    _evaluate(evaluate_reals, part, place, images=images)
+
+
+def _evaluate(evaluate: Callable[..., object], part: Part, place: Place, **options: Any) -> None:
+    """Evaluate the metrics of a part with `evaluate_run` or `evaluate_reals`, if it is finished and has any."""
     run_dir = finished_run(part, place.out_dir)
     if run_dir and part.metrics:
         theano_env.configure(place.engine, place.theano_flags, precision=place.precision)
-        evaluate_reals(run_dir, list(part.metrics), lambda: experiment.open_dataset(part.experiment, place.data_dir),
-                       os.path.join(place.data_dir, 'metric-cache'), part.num_images, images=images,
-                       classifier=place.classifier, inception_weights=place.inception_weights)
+        evaluate(run_dir, list(part.metrics), lambda: experiment.open_dataset(part.experiment, place.data_dir),
+                 os.path.join(place.data_dir, 'metric-cache'), part.num_images, classifier=place.classifier,
+                 inception_weights=place.inception_weights, **options)
 
 
 def make_part(part: Part, place: Place, train_gan: Callable) -> None:
@@ -167,10 +172,4 @@ def make_part(part: Part, place: Place, train_gan: Callable) -> None:
                 chosen = {**chosen, 'train': {**chosen['train'], 'resume_run_id': unfinished}}
             experiment.run_experiment(chosen, place.data_dir, result_dir, place.engine, place.theano_flags,
                                       precision=place.precision, train_gan=train_gan)
-        run_dir = finished_run(part, place.out_dir)
-        if run_dir and part.metrics:
-            theano_env.configure(place.engine, place.theano_flags, precision=place.precision)
-            evaluation.evaluate_run(
-                run_dir, list(part.metrics), lambda: experiment.open_dataset(part.experiment, place.data_dir),
-                os.path.join(place.data_dir, 'metric-cache'), part.num_images, only_final=not part.all_snapshots,
-                classifier=place.classifier, inception_weights=place.inception_weights)
+        _evaluate(evaluation.evaluate_run, part, place, only_final=not part.all_snapshots)
