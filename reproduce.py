@@ -27,13 +27,11 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 import figures
 import theano_env
 import train
 import train_classifier
-from common.console import format_time
+from common.console import progress, rough_time
 from common.errors import UserError, did_you_mean, exit_status
 from common.files import one_at_a_time
 from common.options import PositiveInt, check_settings, check_value, reading_config
@@ -140,7 +138,7 @@ def describe_parts(parts: list[Part], place: Place, target: str, scale: str) -> 
     print(environment)
     for path, command in missing_data(parts, place, scale).items():
         print(f'missing data: {path}: {command}')
-    speed = plan.measured_speed(environment.device, environment.precision)
+    speed = plan.speed_of(environment)
     known: dict[str, tuple[float, float]] = {}
     total_seconds, total_size = 0.0, 0.0
     width = max(len(part.folder) for part in parts)
@@ -150,12 +148,12 @@ def describe_parts(parts: list[Part], place: Place, target: str, scale: str) -> 
                     | {'resolution': part.experiment['dataset'].get('resolution')})
         if same not in known:
             known[same] = plan.whole_run(part.experiment, place.data_dir, speed, train.train_gan)
-        share = campaign.remaining_share(part, place.out_dir)
+        words, share = campaign.progress_of(part, place.out_dir)
         seconds, size = (share * value for value in known[same])
         total_seconds, total_size = total_seconds + seconds, total_size + size
-        print(f'{number:5d}  {part.folder:<{width}}  {campaign.progress_of(part, place.out_dir)}'
-              f'{f", about {format_time(seconds)} to go" if seconds else ""}')
-    print(f'In all about {format_time(total_seconds)} of training one after the other on this machine (within a factor '
+        print(f'{number:5d}  {part.folder:<{width}}  {words}'
+              f'{f", {rough_time(seconds)} to go" if seconds else ""}')
+    print(f'In all {rough_time(total_seconds)} of training one after the other on this machine (within a factor '
           f'of 2), without metrics, and up to {plan.format_size(total_size)} of disk in {place.out_dir}')
 
 
@@ -209,7 +207,7 @@ def stopping_all() -> Iterator[None]:
 
 def make_all(parts: list[Part], place: Place, workers: int) -> list[str]:
     """Make parts, several at a time with one thread each; return what failed."""
-    parts = [part for part in parts if campaign.progress_of(part, place.out_dir) != 'done']
+    parts = [part for part in parts if campaign.progress_of(part, place.out_dir)[0] != 'done']
     failures: list[str] = []
     if workers == 1:
         for part in parts:
@@ -221,10 +219,10 @@ def make_all(parts: list[Part], place: Place, workers: int) -> list[str]:
     with stopping_all(), concurrent.futures.ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
         futures = {pool.submit(make_in_background, part, place): part for part in parts}
         try:
-            for future in tqdm(concurrent.futures.as_completed(futures), total=len(futures), unit='run'):
+            for future in progress(concurrent.futures.as_completed(futures), 'Training', len(futures), 'runs'):
                 failure = outcome(futures[future], future.result)
                 if failure:
-                    tqdm.write(failure)
+                    print(failure)
                     failures.append(failure)
         except BaseException:
             pool.shutdown(cancel_futures=True)

@@ -47,7 +47,7 @@ setup(
     extras_require={
         **EXTRAS,
         'all': sorted({package for packages in EXTRAS.values() for package in packages}) + [
-            'mypy', 'onnxruntime', 'playwright', 'pytest', 'pytest-timeout', 'pytest-xdist', 'ruff',
+            'mypy', 'onnxruntime', 'playwright', 'pyte', 'pytest', 'pytest-timeout', 'pytest-xdist', 'ruff',
             'scipy-openblas32',
             # Its interpreter runs the kernels of theano_torch.fuser. Elsewhere they run on no GPU either.
             'triton; sys_platform == "linux"'],

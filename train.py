@@ -60,7 +60,7 @@ from training.old_scripts import (  # noqa: F401  (names of 2017 and 2018)
 )
 from training.options import naming_minibatch
 from training.quality import TrainingMetrics
-from training.reporting import ProgressBar, StatusLines, Tick
+from training.reporting import StatusLines, Tick, TrainingProgress
 from training.resume import restore_state, state_arrays
 from training.saving import StateSaver, Unwritten
 from training.schedule import Schedule, learning_rate, lod_range_of, next_lod_range, training_schedule
@@ -235,7 +235,6 @@ def train_gan(
         statistics.update(quality.measure(tick.number, cur_nimg, done, statistics['seconds'], snapshots))
         if is_first:
             status_lines.report(statistics)
-        progress.calibrate(schedule.resolution, tick.steps_sec_per_kimg(statistics))
         if is_first and images:
             save_fakes()
         if is_first and pickle and quality.makes_way(cur_nimg):
@@ -264,22 +263,24 @@ def train_gan(
 
     saver = StateSaver(run_states, state_minutes, collect_state, unwritten)
 
-    with ProgressBar(G, D, resolution, total_kimg, lambda kimg: schedule_at(kimg * 1000).resolution,
-                     show_progress and is_first) as progress, \
+    device = getattr(getattr(theano.config.mode, 'linker', None), 'device', 'cpu')
+    with TrainingProgress(plan.stretches(G, D, D_training_repeats, device, schedule_kwargs), cur_nimg / 1000,
+                          start.document['seconds'] if start else resume_time, show_progress and is_first
+                          ) as progress, \
             compiler, naming_minibatch(lambda: schedule, minibatch_overrides, ranks), StopRequest(ranks) as stop, \
             saver.rescuing(turn, dataset, stop):
 
         # Go on from a training state.
         if start:
             restore_time = time.monotonic()
-            grid, functions = restore_state(start, networks, exponents, compiler, dataset, schedule)
+            with progress.apart('compiling', compiling=True):
+                grid, functions = restore_state(start, networks, exponents, compiler, dataset, schedule)
             check_start(networks, 'the training state')
             if functions:
                 upcoming = next_lod_range(cur_nimg, resolution, schedule_kwargs)
             snapshots = SnapshotWriter(run_dir, events, networks, grid, image_grid_zoom, batchnorm)
             gdrop.average = start.document['gdrop_average']
             tick = Tick.from_state(start.document, restore_time)
-            progress.update(cur_nimg)
             if is_first:
                 run_states.rewind()
             # The state came before the end of the tick.
@@ -302,7 +303,7 @@ def train_gan(
             # New layers come in or have come in: build the graph for them.
             if compiler.lod_range != lod_range_of(schedule):
                 print('Compiling training funcs...')
-                with tick.compiling():
+                with tick.compiling(), progress.apart('compiling', compiling=True):
                     functions = compiler.take(schedule)
                     upcoming = next_lod_range(cur_nimg, resolution, schedule_kwargs)
             assert functions
@@ -332,7 +333,7 @@ def train_gan(
                         on_step(StepReport('G', cur_nimg, schedule, None, None, latents, fake_labels, None, networks))
                 # The release feeds GDrop back with output number 2 of the last D step, which is D's loss.
                 gdrop.update(turn.D_loss, D)
-            progress.update(cur_nimg)
+            progress.advance(cur_nimg)
             if upcoming:    # Now that the first step is made.
                 compiler.prepare(upcoming)
                 upcoming = None
@@ -346,12 +347,14 @@ def train_gan(
             if signum:
                 raise saver.save_and_stop(stop, signum, save_networks, cur_nimg / 1000)
             if is_first and due:
-                saver.try_to_save()
+                with progress.apart('saving the state'):
+                    saver.try_to_save()
 
             # Once per tick: status line, images, networks.
             if tick.is_over(cur_nimg, schedule):
-                tick = end_tick(images=tick.is_every(image_snapshot_ticks),
-                                pickle=tick.is_every(network_snapshot_ticks) and not done)
+                with progress.apart():
+                    tick = end_tick(images=tick.is_every(image_snapshot_ticks),
+                                    pickle=tick.is_every(network_snapshot_ticks) and not done)
 
         # The last tick is cut short. A longer run goes on from the state before that.
         if tick.start_nimg < cur_nimg:
@@ -421,7 +424,7 @@ def run_command(argv: Sequence[str] | None) -> int:
         if args.dry_run:
             if ranks.rank == 0:
                 plan.describe(chosen.experiment, chosen.data_dir, chosen.engine, chosen.theano_flags, chosen.precision,
-                              train_gan=train_gan)
+                              train_gan=train_gan, ranks=ranks)
                 if args.data:
                     print(f'\nFor the table of experiments in config.py:\n{own_data.entry_text(chosen.experiment)}')
             return 0

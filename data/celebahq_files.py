@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from common.arguments import number_ranges
-from common.console import progress
+from common.console import Progress
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX, AnyPath, atomic_write, check_regular, open_input
 from common.images import save_image
@@ -268,7 +268,7 @@ def read_images(entries: list[celebahq.ListEntry], celeba_dir: AnyPath, delta_di
     UserError
         It cannot be made again.
     """
-    with concurrent.futures.ThreadPoolExecutor() as executor, progress(None, 'Writing', len(entries)) as bar:
+    with concurrent.futures.ThreadPoolExecutor() as executor, Progress('Writing', len(entries)) as bar:
         for start in range(0, len(entries), READ_AHEAD):
             group = entries[start:start + READ_AHEAD]
             for entry, image in zip(group, executor.map(lambda entry: read_part(entry, work_dir), group), strict=True):
@@ -338,7 +338,7 @@ def make_images(entries: list[celebahq.ListEntry], celeba_dir: AnyPath, delta_di
     executor = concurrent.futures.ProcessPoolExecutor(
         min(num_processes, len(pending)), multiprocessing.get_context('spawn'), initializer=start_worker)
     try:
-        with progress(None, 'Making', len(pending)) as bar:
+        with Progress('Making', len(pending)) as bar:
             futures = {executor.submit(make_part, entry, celeba_dir, delta_dir, work_dir): entry for entry in pending}
             num_exact = 0
             for future in concurrent.futures.as_completed(futures):
@@ -347,8 +347,7 @@ def make_images(entries: list[celebahq.ListEntry], celeba_dir: AnyPath, delta_di
                 num_exact += exact
                 if reason:
                     bad[futures[future].idx] = reason
-                    # tqdm's own would draw the bar where nobody looks at it.
-                    (bar.write if sys.stderr.isatty() else print)('Bad image: ' + reason, file=sys.stderr)
+                    print('Bad image: ' + reason, file=sys.stderr)
                 finished += reason is None
                 if not finished and len(bad) >= HOPELESS_IMAGES:
                     raise UserError(f'the first {len(bad)} images all failed, the last one: {reason}')

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from common.console import progress
+from common.console import Progress
 from common.errors import UserError
 from common.files import AnyPath
 from common.machine import num_cores
@@ -90,7 +90,7 @@ def write_dataset(source: ImageSource, h5_path: AnyPath, force: bool = False,
     labels = None if source.labels is None else source.labels[wanted.start:wanted.stop]
     with HDF5Writer(h5_path, source.resolution, source.channels, labels, force, shard,
                     class_names=names) as writer, \
-            progress(None, 'Writing', len(wanted)) as bar:
+            Progress('Writing', len(wanted)) as bar:
         for images in source.images(wanted.start, wanted.stop):
             writer.add_images(images)
             bar.update(len(images))

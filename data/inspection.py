@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from common.console import progress
+from common.console import Progress, progress
 from common.errors import UserError
 from common.files import AnyPath
 from common.images import convert_to_pil_image, save_image, save_pil_image
@@ -109,7 +109,7 @@ def verify_levels(h5_path: AnyPath, readers: list[Reader], levels: Levels) -> No
     hashes = [hashlib.sha256() for _ in levels]
     unreadable: list[list[int]] = [[] for _ in levels]
     differences = [np.zeros(num, dtype=np.uint8) for _ in levels]
-    with progress(None, 'Verifying', num) as bar:
+    with Progress('Verifying', num) as bar:
         check = functools.partial(check_images, readers, (channels, resolution))
         for results in map_in_order(check, groups_of_images(num, channels, resolution)):
             for lod, (indices, pixels, bad, difference) in enumerate(results):
@@ -391,7 +391,7 @@ def compare_levels(readers: list[list[Reader]], num: int, shape: tuple[int, int]
             results.append(([np.bincount(part.ravel(), minlength=256) for part in pixels], difference))
         return results
 
-    with progress(None, 'Comparing', num) as bar:
+    with Progress('Comparing', num) as bar:
         groups = groups_of_images(num, *shape)
         for indices, results in zip(groups, map_in_order(read, groups), strict=True):
             for lod, (counts, difference) in enumerate(results):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from common.console import progress
+from common.console import Progress
 from common.errors import UserError
 from common.files import AnyPath, temporary_path
 from data.chunk_reader import Reader, open_readers
@@ -181,7 +181,7 @@ def write_copy(h5_path: str, parts: list[Part], labels: np.ndarray | None, class
         sources = [(stack.enter_context(open_readers(h5, list(levels.values()))), num_images(levels))
                    for _path, h5, levels in parts]
         places = ((readers, index) for readers, num in sources for index in range(num))
-        bar = stack.enter_context(progress(None, 'Copying', sum(num for _readers, num in sources)))
+        bar = stack.enter_context(Progress('Copying', sum(num for _readers, num in sources)))
         writer = stack.enter_context(HDF5Writer(h5_path, resolution, channels, labels, force,
                                                 class_names=class_names))
         chunk_images = [level.chunk_images for level in writer.levels]

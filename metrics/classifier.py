@@ -18,10 +18,10 @@ import lasagne
 import numpy as np
 import theano
 import theano.tensor as T
-from tqdm import tqdm
 
 from common import safe_pickle
 from common.arrays import read_arrays, save_arrays
+from common.console import Progress
 from common.errors import UserError
 from common.files import AnyPath
 from common.images import adjust_dynamic_range
@@ -77,7 +77,7 @@ def train_classifier(images: np.ndarray, labels: np.ndarray, num_epochs: Positiv
         raise UserError(f'{len(images)} images: a classifier needs {int(MINIBATCH_SIZE / (1 - TEST_SHARE)) + 1} '
                         'or more')
     margin = images.shape[2] // 8
-    with tqdm(total=num_steps, desc='classifier', unit='steps', disable=not show_progress) as bar:
+    with Progress('classifier', num_steps, 'steps', show=show_progress) as bar:
         shown = np.concatenate([random.permutation(train)[:num_steps // num_epochs * MINIBATCH_SIZE]
                                 for _epoch in range(num_epochs)])
         for number, rows in enumerate(shown.reshape(num_steps, MINIBATCH_SIZE)):

@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 import metrics
 from common.arrays import DamagedArrays, read_arrays, save_arrays
+from common.console import Progress, progress
 from common.errors import UserError
 from common.files import AnyPath
 from common.options import BatchNorm, FilePath, Names, PositiveInt, Seed, checked
@@ -52,7 +52,7 @@ def feed_reals(metric: metrics.Meter, dataset: Dataset, num_images: int, random_
     order = np.concatenate([random.permutation(dataset.num_images) for _repeat in range(repeats)])[skip:][:num_images]
     mirrored = random.rand(skip + num_images)[skip:] < (0.5 if dataset.mirror_augment else 0)
     metric.begin(mode)
-    with tqdm(total=num_images, desc='reals', unit='images', leave=False) as bar:
+    with Progress('reals', num_images) as bar:
         for begin in range(0, num_images, FEED_IMAGES):
             rows = slice(begin, min(begin + FEED_IMAGES, num_images))
             images = dataset.get_images(order[rows])[0]
@@ -95,7 +95,7 @@ def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, datase
     total = max(num_images for _metric, num_images in wanted.values())
     for metric, _num_images in wanted.values():
         metric.begin('fakes')
-    with tqdm(total=total, desc=desc, unit='images', leave=False) as bar:
+    with Progress(desc, total) as bar:
         for begin in range(0, total, FEED_IMAGES):
             num = min(FEED_IMAGES, total - begin)
             latents = random.randn(num, *Gs.input_shapes[0][1:]).astype(np.float32)
@@ -203,7 +203,7 @@ class Evaluator:
                 self.weights[name] is not None or not {'inception', 'classifier'} & {*metrics.METRICS[name].needs})
 
     def evaluate(self, names: Sequence[str], Gs: Network, snapshot: Snapshot, network: str,
-                 tell: Callable[[str], object] = lambda line: tqdm.write(line, file=sys.stderr)) -> list[Entry]:
+                 tell: Callable[[str], object] = lambda line: print(line, file=sys.stderr)) -> list[Entry]:
         """Evaluate metrics on a generator.
 
         Parameters
@@ -320,9 +320,8 @@ def evaluate_run(run_dir: FilePath, names: Names, open_dataset: Callable[[], Abs
             snapshot.snapshot, networks[snapshot.snapshot], name) not in done] for snapshot in snapshots}
         evaluator.prepare([name for name in names if any(name in of_one for of_one in missing.values())])
         errors: list[str] = []
-        for snapshot in snapshots:
-            if not missing[snapshot.snapshot]:
-                continue
+        pending = [snapshot for snapshot in snapshots if missing[snapshot.snapshot]]
+        for snapshot in progress(pending, 'Evaluating', unit='snapshots') if len(pending) > 1 else pending:
             networks[snapshot.snapshot] = network = identity.of_file(snapshot.path)     # As it is by now.
             Gs = loaded.pop(snapshot.snapshot, None) or load_generator(snapshot.path)
             check_network(Gs, snapshot.path, dataset)
@@ -337,7 +336,7 @@ def evaluate_run(run_dir: FilePath, names: Names, open_dataset: Callable[[], Abs
                 errors.append(f'{os.path.join(run_dir, "")}{error}')
                 continue
             for entry in new:
-                tqdm.write(f'{entry["metric"]:<16} {snapshot.snapshot}  {results.format_values(entry["values"])}')
+                print(f'{entry["metric"]:<16} {snapshot.snapshot}  {results.format_values(entry["values"])}')
             results.update(run_dir, functools.partial(results.merged, new=new))
         wanted = {(snapshot, networks[snapshot], name) for snapshot in networks for name in names}
         if errors:
@@ -418,9 +417,9 @@ def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, n
             metric.set_reals(kept)
             return
         except DamagedArrays as error:
-            tqdm.write(str(error), file=sys.stderr)
+            print(str(error), file=sys.stderr)
         except (ValueError, KeyError) as error:
-            tqdm.write(f'{path}: does not hold the statistics of reals ({error}); it is made again', file=sys.stderr)
+            print(f'{path}: does not hold the statistics of reals ({error}); it is made again', file=sys.stderr)
     feed_reals(metric, dataset, num_images, random_seed)
     arrays = metric.get_reals()
     if arrays is not None and has_key and all(np.isfinite(array).all() for array in arrays.values()):

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 import metrics
 from common.errors import UserError
@@ -115,10 +114,10 @@ def evaluate_reals(run_dir: AnyPath, names: Sequence[str], open_dataset: Callabl
                      'values': dict(zip(metric.names(), values, strict=True)), 'better': metric.better,
                      'evaluated': time.strftime('%Y-%m-%d %H:%M:%S')}
             if not results.is_finite_result(entry['values']):
-                tqdm.write(f'{name} of the {images} is not finite and not kept: '
+                print(f'{name} of the {images} is not finite and not kept: '
                            f'{results.format_values(entry["values"])}', file=sys.stderr)
                 continue
-            tqdm.write(f'{name:<16} {images}  {results.format_values(entry["values"])}')
+            print(f'{name:<16} {images}  {results.format_values(entry["values"])}')
             done.append(entry)
             results.update(run_dir, functools.partial(results.merged, new=[entry]), REALS_NAME)
         return results.update(run_dir, lambda before: [

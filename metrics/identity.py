@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from common.console import progress
+from common.console import Progress
 from common.errors import UserError, WriteError
 from common.files import AnyPath, atomic_write, open_input
 from data.dataset import Dataset
@@ -173,7 +173,7 @@ def _digest(dataset, rows_of_levels):
                  for number, begin in enumerate(range(0, len(rows), block))]
     digests: list[bytes] = [b''] * len(jobs)
     is_large = _is_large(dataset, _rows(dataset))
-    with progress(None, 'Reading all images', sum(map(len, rows_of_levels))) if is_large else \
+    with Progress('Reading all images', sum(map(len, rows_of_levels))) if is_large else \
             contextlib.nullcontext() as bar:
         def add(job):
             number, lod, level, part = job

@@ -11,8 +11,8 @@ from types import ModuleType
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from tqdm import tqdm
 
+from common.console import Progress
 from common.errors import UserError
 from common.files import AnyPath
 from common.options import PositiveInt, Seed, checked
@@ -446,7 +446,7 @@ class SlicedWasserstein:
                     draw_directions(descriptors.length, self.dirs_per_repeat, self.random)
             distances = [0.0] * len(self.sets)
         else:
-            with tqdm(total=len(self.sets) * self.dir_repeats, desc='swd', leave=False) as bar:
+            with Progress('swd', len(self.sets) * self.dir_repeats, 'comparisons') as bar:
                 distances = [1e3 * sliced_wasserstein(fakes, reals, self.dir_repeats, self.dirs_per_repeat, self.random,
                                                       bar.update)
                              for fakes, reals in zip(self.sets, self.real_sets, strict=True)]

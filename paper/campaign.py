@@ -106,23 +106,20 @@ def missing_metrics(part: Part, run_dir: str) -> list[str]:
     return [name for name in part.metrics if name not in found]
 
 
-def progress_of(part: Part, out_dir: str) -> str:
-    """How far a part is, in words: 'done', 'trained', 'at 120 of 400 kimg' or 'missing'."""
+def progress_of(part: Part, out_dir: str) -> tuple[str, float]:
+    """How far a part is: in words, and the share of its images that its training has still to show, from 0 to 1.
+
+    The words are 'done', 'trained', 'at 120 of 400 kimg' or 'missing'.
+    """
     run_dir = finished_run(part, out_dir)
     if run_dir:
-        return 'trained' if missing_metrics(part, run_dir) else 'done'
+        return 'trained' if missing_metrics(part, run_dir) else 'done', 0.0
     run_dir = find_run(part, out_dir)
     stats = read_stats(run_dir) if run_dir else []
-    return f'at {stats[-1]["kimg"]:.4g} of {part.total_kimg:g} kimg' if stats else 'missing'
-
-
-def remaining_share(part: Part, out_dir: str) -> float:
-    """The share of its images that the training of a part has still to show, from 0 to 1."""
-    if finished_run(part, out_dir):
-        return 0.0
-    run_dir = find_run(part, out_dir)
-    stats = read_stats(run_dir) if run_dir else []
-    return 1 - min(stats[-1]['kimg'] / part.total_kimg, 1) if stats else 1.0
+    if not stats:
+        return 'missing', 1.0
+    kimg = stats[-1]['kimg']
+    return f'at {kimg:.4g} of {part.total_kimg:g} kimg', 1 - min(kimg / part.total_kimg, 1)
 
 
 def missing_data(parts: Iterable[Part], data_dir: str) -> dict[str, str]:
@@ -141,12 +138,17 @@ def missing_data(parts: Iterable[Part], data_dir: str) -> dict[str, str]:
 
 def make_floor(part: Part, place: Place, images: str = REALS) -> None:
     """Evaluate the metrics of a finished part on its reals, or on noise, see :mod:`metrics.floor`."""
+    _evaluate(evaluate_reals, part, place, images=images)
+
+
+def _evaluate(evaluate: Callable[..., object], part: Part, place: Place, **options: Any) -> None:
+    """Evaluate the metrics of a part with `evaluate_run` or `evaluate_reals`, if it is finished and has any."""
     run_dir = finished_run(part, place.out_dir)
     if run_dir and part.metrics:
         theano_env.configure(place.engine, place.theano_flags, precision=place.precision)
-        evaluate_reals(run_dir, list(part.metrics), lambda: experiment.open_dataset(part.experiment, place.data_dir),
-                       os.path.join(place.data_dir, 'metric-cache'), part.num_images, images=images,
-                       classifier=place.classifier, inception_weights=place.inception_weights)
+        evaluate(run_dir, list(part.metrics), lambda: experiment.open_dataset(part.experiment, place.data_dir),
+                 os.path.join(place.data_dir, 'metric-cache'), part.num_images, classifier=place.classifier,
+                 inception_weights=place.inception_weights, **options)
 
 
 def make_part(part: Part, place: Place, train_gan: Callable) -> None:
@@ -173,10 +175,4 @@ def make_part(part: Part, place: Place, train_gan: Callable) -> None:
                 chosen = {**chosen, 'train': {**chosen['train'], 'resume_run_id': unfinished}}
             experiment.run_experiment(chosen, place.data_dir, result_dir, place.engine, place.theano_flags,
                                       precision=part.precision or place.precision, train_gan=train_gan)
-        run_dir = finished_run(part, place.out_dir)
-        if run_dir and part.metrics:
-            theano_env.configure(place.engine, place.theano_flags, precision=place.precision)
-            evaluation.evaluate_run(
-                run_dir, list(part.metrics), lambda: experiment.open_dataset(part.experiment, place.data_dir),
-                os.path.join(place.data_dir, 'metric-cache'), part.num_images, only_final=not part.all_snapshots,
-                classifier=place.classifier, inception_weights=place.inception_weights)
+        _evaluate(evaluation.evaluate_run, part, place, only_final=not part.all_snapshots)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from common.console import Progress
 from common.errors import UserError
 from common.files import AnyPath
 from data import chunk_reader, hdf5_format
@@ -196,7 +196,7 @@ def nearest_neighbours(images: np.ndarray, h5_path: str, count: int,
         queries = describe(images if features else shrunk(images, compared))
         best = np.full((len(images), count), np.inf)
         indices = np.full((len(images), count), -1)
-        with tqdm(total=num, desc='Comparing', unit='image') as progress:
+        with Progress('Comparing', num) as progress:
             for begin in range(0, num, step):
                 rows = describe(np.stack([small.read(index) for index in range(begin, min(begin + step, num))]))
                 distances = np.square(queries).sum(1)[:, None] + np.square(rows).sum(1) - 2 * queries @ rows.T

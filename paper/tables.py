@@ -14,7 +14,7 @@ from paper import numbers, output
 from paper.entries import Entry
 from paper.material import Material, Run, swd_by_level
 from paper.numbers import Number
-from training.experiment import build_network
+from training.building import build_network
 from training.options import resolve_config
 
 

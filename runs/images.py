@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from common.class_names import ClassChoice, class_number, read_class_names
+from common.console import Progress
 from common.errors import UserError
 from common.images import (
     convert_to_pil_image,
@@ -126,7 +126,7 @@ def generate(G: Network, latents: np.ndarray, labels: np.ndarray, desc: str,
     see :func:`finite_images`.
     """
     minibatch_size = minibatch_size or int(np.clip(MINIBATCH_PIXELS // G.output_shape[-1] ** 2, 1, 64))
-    with tqdm(total=len(latents), desc=desc, unit='image') as progress:
+    with Progress(desc, len(latents)) as progress:
         for begin in range(0, len(latents), minibatch_size):
             rows = slice(begin, begin + minibatch_size)
             inputs = [latents[rows], labels[rows] if len(labels) else np.zeros((len(latents[rows]), 0))]

@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from common.class_names import list_classes, read_class_names
-from common.console import format_time
+from common.console import format_time, progress
 from common.errors import UserError
 from common.files import atomic_write, open_input
 from runs.facts import read_facts
@@ -169,7 +168,7 @@ def embed_pictures(run_dir: str, fakes: list[tuple[int, str]], stats: list[dict]
         fakes = [fakes[index] for index in np.linspace(0, len(fakes) - 1, MAX_PICTURES).round().astype(int)]
     max_bytes = PICTURE_BYTES // (len(fakes) + 1)
     pictures = []
-    for kimg, path in tqdm(fakes, desc='Pictures', unit='picture', leave=False):
+    for kimg, path in progress(fakes, 'Pictures', unit='pictures'):
         source = embed_picture(path, max_bytes)
         if source:
             pictures.append({'src': source, 'kimg': kimg, 'caption': caption_of(kimg, stats)})

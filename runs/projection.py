@@ -8,10 +8,10 @@ import theano_torch
 import numpy as np
 import theano
 import theano.tensor as T
-from tqdm import tqdm
 
 import theano_env
 from common.arrays import save_array
+from common.console import Progress
 from common.errors import UserError
 from common.images import (
     adjust_dynamic_range,
@@ -100,7 +100,7 @@ class _Search:
             self.learning_rate.set_value(np.float32(learning_rate * (0.5 + 0.5 * np.cos(np.pi * step / num_steps))))
             trace.append(self.latents.get_value())
             distances.append(np.asarray(self.step()))
-            progress.set_postfix(distance=f'{np.nanmin(distances):.5f}', refresh=False)
+            progress.note(f'distance {np.nanmin(distances):.5f}')
             progress.update()
         return np.stack(trace), np.stack(distances)
 
@@ -152,7 +152,7 @@ def project_image(
     print('Compiling...')
     search = _Search(G, target, batch_size, prior_weight)
     best: tuple = (np.inf,)
-    with tqdm(total=num_batches * num_steps, desc='Projecting', unit='step') as progress:
+    with Progress('Projecting', num_batches * num_steps, 'steps') as progress:
         for begin in range(0, len(starts), batch_size):
             rows = slice(begin, begin + batch_size)
             trace, distances = search.run(starts[rows], labels[rows], num_steps, learning_rate, progress)

@@ -12,8 +12,8 @@ from typing import IO, Any, Literal
 import numpy as np
 import scipy.ndimage
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
+from common.console import progress
 from common.errors import UserError, one_line
 from common.files import publish, temporary_path
 from common.images import (
@@ -220,7 +220,7 @@ def generate_training_video(
     with video_writer(path, fps) as write:
         frame: Any = None
         previous = None
-        for index in tqdm(shown, desc='Encoding', unit='frame'):
+        for index in progress(shown, 'Encoding', unit='frames'):
             if index != previous:
                 image = load_picture(fakes[index][1])
                 assert image, 'it was read before'

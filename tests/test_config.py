@@ -6,7 +6,7 @@ import pytest
 
 import config
 from nets import costs
-from training.experiment import build_network
+from training.building import build_network
 from training.options import is_training
 
 # Where a number comes from.

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 
 import h5py
@@ -358,6 +359,29 @@ def folders(tmp_path):
     return ['--data-dir', str(tmp_path / 'data'), '--result-dir', str(tmp_path / 'results')]
 
 
+@pytest.mark.skipif(os.name == 'nt', reason='no pseudo-terminals')
+def test_a_training_in_a_terminal_shows_one_line_of_progress_also_when_it_goes_on(folders, tmp_path):
+    from tests.terminal import run_in_terminal
+    words = [*TINY, '--set', 'train.show_progress=True', '--set', 'train.lod_training_kimg=1', *folders]
+    first = run_in_terminal(['train.py', *words, '--set', 'train.total_kimg=0.024'])
+    log = (tmp_path / 'results' / '000-digits' / 'log.txt').read_text()
+    second = run_in_terminal(['train.py', '--resume', 'latest', '--set', 'train.total_kimg=0.04', *folders])
+    for shown, start, end in [(first, 0, '0.0240/0.024 kimg'), (second, 60, '0.0400/0.04 kimg')]:
+        assert shown.status == 0
+        assert all(sum(line.startswith('Training ') for line in screen) <= 1 for screen in shown.screens)
+        bars = [line for screen in shown.screens for line in screen if line.startswith('Training ')]
+        assert re.match(rf'Training {start}% ', bars[0]) and end in bars[-1]
+        assert any(', compiling' in bar for bar in bars)
+        summary = [line.split()[0] for line in shown.lines]
+        assert [name for name in ('Run', 'Data', 'G', 'D', 'Engine', 'Precision', 'Phases', 'Memory')
+                if name not in summary] == []
+        assert not any('LayerName' in line or 'Dgdrop' in line for line in shown.lines)
+        ticks = [line for line in shown.lines if line.startswith('tick ')]
+        form = r'tick \d+ +kimg 0.0 +4x4 +\d+s +[\d.]+ sec/kimg  G \S+ D \S+'
+        assert ticks and all(re.fullmatch(form, line) for line in ticks)
+    assert 'Training' not in log.replace('training', '') and log.count('LayerName') == 2 and 'Dgdrop 0.0000' in log
+
+
 @pytest.mark.slow
 def test_the_default_experiment_builds_its_dataset_and_leaves_a_complete_run_folder(folders, tmp_path, capsys):
     status, out, err = run_main(capsys, *folders, *TINY, '--set', 'train.total_kimg=0.05')
@@ -368,7 +392,9 @@ def test_the_default_experiment_builds_its_dataset_and_leaves_a_complete_run_fol
             'network-final.pkl', '_training-done.txt', 'stats.jsonl', 'class-names.json',
             'training-state-000000012.npz', 'training-state-000000052.npz'
             } == written - {'events.out.tfevents.training'}
-    assert (run_dir / 'log.txt').read_text() in out or out in (run_dir / 'log.txt').read_text()
+    log = (run_dir / 'log.txt').read_text()
+    assert 'LayerName' in log and 'Dgdrop 0.0000' in log and 'Dgdrop' not in out and 'trainable parameters' not in log
+    assert max(map(len, out.splitlines())) <= 80 or str(run_dir) in out
     stats = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
     assert [row['tick'] for row in stats] == list(range(1, len(stats) + 1))
     assert {row['resolution'] for row in stats} == {4, 8, 16}

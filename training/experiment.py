@@ -17,7 +17,7 @@ import numpy as np
 
 import theano_env
 from common.class_names import write_class_names
-from common.console import OutputLogger, command_line
+from common.console import OutputLogger, command_line, tell
 from common.errors import UserError
 from common.files import append_bytes, atomic_write, one_at_a_time
 from common.objects import defaults_of, import_obj
@@ -31,10 +31,10 @@ from nets.ranks import SINGLE, Ranks
 from runs import states
 from runs.folder import create_result_subdir, in_use, mark_as_done, sizes_of_growing_files
 from training import fingerprint, processes, stopping
+from training.building import build_and_verify
 from training.data_sets import check_data_set, count_note, data_path
 from training.divergence import check_start
 from training.options import (
-    NETWORK_SHAPE,
     check_arguments,
     check_labels,
     check_minibatches,
@@ -42,11 +42,11 @@ from training.options import (
     check_utility,
     final_metrics,
     is_training,
-    network_options,
 )
 from training.recorded import RECORD, make_record
 from training.resume import Start, check_data, find_start, resume_in
 from training.saving import until_written
+from training.summary import tell_summary
 
 
 def open_dataset(experiment: dict, data_dir: str, make: bool = True) -> Dataset:
@@ -76,36 +76,6 @@ def open_dataset(experiment: dict, data_dir: str, make: bool = True) -> Dataset:
         training_set.close()
         raise
     return training_set
-
-
-def build_network(name: str, experiment: dict, num_channels: int, resolution: int, label_size: int) -> Network:
-    """Build the network `name`, 'G' or 'D', of an experiment."""
-    kwargs = network_options(experiment, name)
-    func = kwargs.pop('func')
-    check_arguments(name, kwargs, import_obj(func), given=NETWORK_SHAPE)
-    try:
-        net = Network(name, func=func, num_channels=num_channels, resolution=resolution, label_size=label_size,
-                      **kwargs)
-    except UserError as error:
-        raise UserError(f'{name}.{error}') from error
-    except ValueError as error:     # Layers raise it for options that do not fit together.
-        raise UserError(f'{name}: {" ".join(str(error).split())}') from error
-    is_right = [len(shape) for shape in (net.input_shape, net.output_shape)] == ([2, 4] if name == 'G' else [4, 2])
-    if not is_right or name == 'D' and net.output_shape[1] != 1:
-        raise UserError(f'{name}.func={func!r}: builds no {"generator" if name == "G" else "discriminator"}')
-    return net
-
-
-def build_and_verify(name: str, experiment: dict, training_set: Dataset) -> Network:
-    """Build the network `name` for a data set, make sure that its pickle could rebuild it, and print its layers.
-
-    The second building draws from NumPy's generator, as in the release: one network is verified before the next one is
-    built.
-    """
-    net = build_network(name, experiment, training_set.shape[0], training_set.resolution, training_set.label_size)
-    net.verify_rebuild()    # Better found out now than after two weeks.
-    net.print_topology()
-    return net
 
 
 def run_experiment(
@@ -153,7 +123,7 @@ def run_experiment(
             return start.run_dir
         sizes = sizes_of_growing_files(start.run_dir)
         with logging(start.run_dir, ranks), stopping.ending_together(ranks, start.run_dir):
-            print(environment)
+            tell(None, str(environment))
             if ranks.rank == 0 and start.is_new:
                 write_run_files(start.run_dir, experiment, environment, start, record)
             try:
@@ -192,6 +162,9 @@ def run_experiment(
             if 'run_states' in inspect.signature(train_func).parameters:
                 train_kwargs['run_states'] = run_states
             with training_set:
+                tell_summary(start.run_dir, training_set, G, D, environment, all_options,
+                             start.state.document['cur_nimg'] / 1000 if start.state else
+                             options.get('resume_kimg') or 0.0, ranks)
                 Gs = train_func(start.run_dir, training_set, G, D, loss_kwargs, **options, **train_kwargs)
                 finish(metrics_at_end, start.run_dir, training_set, Gs, data_dir, ranks,
                        all_options.get('batchnorm', 'minibatch'))

@@ -2,13 +2,16 @@
 
 ``python train.py --experiment NAME --dry-run`` prints it. Memory and time are estimates: the step's activations,
 weights and optimizer state; the multiplications of its convolutions at the speed of a plain matrix product measured on
-this machine just now, and on a GPU also the bytes that its kernels move and their number.
+this machine just now, and on a GPU also the bytes that its kernels move and their number. A dry run measures the
+networks themselves, too.
 """
 
 import inspect
 import os
 import pprint
-import time
+import re
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,15 +20,17 @@ from theano_torch import gpus
 import numpy as np
 
 import theano_env
-from common.console import format_time
+from common.console import rough_time
 from common.errors import UserError
 from common.images import class_grid_size, snapshot_grid_size
 from common.objects import defaults_of
 from data import hdf5_format
 from nets import costs
 from nets.network import Network
+from nets.ranks import SINGLE, Ranks
+from training import measuring
+from training.building import build_network
 from training.data_sets import check_data_set, data_path
-from training.experiment import build_network
 from training.options import check_options, check_utility, is_training
 from training.schedule import training_schedule
 
@@ -36,7 +41,13 @@ MOVES = 11, 4.5             # How often they read or write each activation of bo
 WEIGHT_MOVES = 13, 8        # ...and each weight.
 LAUNCHES = 14, 6.5          # Kernels for each layer with weights.
 LAUNCH_SECONDS = 2e-6       # Least time of a kernel inside of a CUDA graph.
-SHARE_OF_PEAK = 0.6         # Of the matrix product's speed that training steps reach; benchmarks/README.md.
+SHARE_OF_PEAK = 0.6         # Of the matrix product's speed that training steps reach; benchmarks/README.md...
+CPU_SHARE_OF_PEAK = 1.7     # ...and on a CPU, where convolutions take fewer multiplications than they have (Winograd).
+CPU_LAUNCH_SECONDS = 5e-5   # What there stands for a kernel takes at least; both fitted to steps at 4x4 to 64x64.
+STEP_GRADIENTS = 6          # A D and a G step in gradients of D, see training.measuring.
+CPU_PIXELS = 2 ** 16        # In the minibatch that is measured on a CPU.
+LONG_SECONDS = 2.0          # A measurement that would take longer is left out...
+SMALL_SHARE = 0.05          # ...and one of so small a share of the training.
 VALUES_PER_ACTIVATION = 3.0     # Float32 values that a D step holds at its peak for each of D's activations; measured.
 SHORT_KIMG = 100            # A training up to this length is started without an estimate.
 LONGEST_SECONDS = 30 * 86400    # A training that is estimated longer is not started on a CPU that nobody asked for.
@@ -52,13 +63,23 @@ class Phase(NamedTuple):
     fading: bool
     minibatch: int
 
+    def size(self) -> str:
+        """'16x16 fading in'."""
+        return f'{self.resolution}x{self.resolution}{" fading in" if self.fading else ""}'
+
 
 class Speed(NamedTuple):
-    """What a device can do. On the CPU the operations stand for everything."""
+    """What a device can do. On a CPU the operations stand for the bytes, too."""
 
     flops: float                    # Operations a second.
     bandwidth: float = np.inf       # Bytes a second.
     launch: float = 0.0             # Seconds that a kernel takes at least.
+    share: float = SHARE_OF_PEAK    # Of `flops` that training steps reach.
+
+
+# To compare the phases of a schedule by, on a GPU and on a CPU.
+USUAL_SPEEDS = Speed(1e14, 2e12, LAUNCH_SECONDS), Speed(
+    1e11, launch=CPU_LAUNCH_SECONDS, share=CPU_SHARE_OF_PEAK)
 
 
 class Estimate(NamedTuple):
@@ -89,24 +110,32 @@ def phases(resolution: int, **schedule_kwargs: Any) -> list[Phase]:
     return result
 
 
-def estimate(phase: Phase, G: Network, D: Network, repeats: int, speed: Speed) -> Estimate:
-    """The :class:`Estimate` of a phase: `repeats` D steps per G step, on a device of the given speed."""
+def step_work(G: Network, D: Network, resolution: int, repeats: int) -> float:
+    """Multiplications of a D step and its share of a G step, per image: `repeats` D steps per G step."""
     forwards_d = D_STEP_FORWARDS + G_STEP_FORWARDS / 2 / repeats
     forwards_g = 1 + G_STEP_FORWARDS / 2 / repeats      # A D step generates, too.
-    work = forwards_d * costs.multiplications(D, phase.resolution) + \
-        forwards_g * costs.multiplications(G, phase.resolution)
+    return forwards_d * costs.multiplications(D, resolution) + forwards_g * costs.multiplications(G, resolution)
+
+
+def estimate(phase: Phase, G: Network, D: Network, repeats: int, speed: Speed, processes: int = 1) -> Estimate:
+    """The :class:`Estimate` of a phase: `repeats` D steps per G step, on a device of the given speed.
+
+    With several `processes` the memory is that of one. On GPUs, of which each has its own, they divide the time.
+    """
+    work, minibatch = step_work(G, D, phase.resolution, repeats), phase.minibatch / processes
     # Both networks with their gradients and the two moments of Adam, and Gs.
     values = 5.0 * costs.num_trainable(G) + 4.0 * costs.num_trainable(D)
-    values += VALUES_PER_ACTIVATION * phase.minibatch * costs.activations(D, phase.resolution)
-    per_step = step_traffic(phase, G, D, repeats) / speed.bandwidth + \
+    values += VALUES_PER_ACTIVATION * minibatch * costs.activations(D, phase.resolution)
+    on_gpus = np.isfinite(speed.bandwidth)
+    per_step = step_traffic(phase, G, D, repeats, processes) / speed.bandwidth + \
         step_launches(phase, G, D, repeats) * speed.launch
-    return Estimate(1000 * (2 * work / (speed.flops * SHARE_OF_PEAK) + per_step / phase.minibatch),
-                    BASE_MEMORY_GB + values * 4 / 2 ** 30)
+    seconds = 2 * work / (speed.flops * speed.share) + per_step / minibatch
+    return Estimate(1000 * seconds / (processes if on_gpus else 1), BASE_MEMORY_GB + values * 4 / 2 ** 30)
 
 
-def step_traffic(phase: Phase, G: Network, D: Network, repeats: int) -> float:
+def step_traffic(phase: Phase, G: Network, D: Network, repeats: int, processes: int = 1) -> float:
     """About how many bytes the kernels of a D step and of its share of a G step read and write on a GPU."""
-    values = phase.minibatch * sum(costs.activations(net, phase.resolution) for net in (G, D))
+    values = phase.minibatch / processes * sum(costs.activations(net, phase.resolution) for net in (G, D))
     weights = sum(map(costs.num_trainable, (G, D)))
     return sum(4 * (moves * values + weight_moves * weights) / times for moves, weight_moves, times in
                zip(MOVES, WEIGHT_MOVES, (1, repeats), strict=True))
@@ -119,10 +148,27 @@ def step_launches(phase: Phase, G: Network, D: Network, repeats: int) -> float:
     return layers * (LAUNCHES[0] + LAUNCHES[1] / repeats)
 
 
-def total_time(schedule: list[Phase], G: Network, D: Network, repeats: int, speed: Speed) -> float:
-    """The estimated seconds of a whole schedule, see :func:`estimate`."""
-    return sum(estimate(phase, G, D, repeats, speed).seconds_per_kimg * (phase.end_kimg - phase.start_kimg)
-               for phase in schedule)
+def total_time(schedule: list[Phase], estimates: list[Estimate]) -> float:
+    """The estimated seconds of a whole schedule."""
+    return sum(needs.seconds_per_kimg * (phase.end_kimg - phase.start_kimg)
+               for phase, needs in zip(schedule, estimates, strict=True))
+
+
+class Stretch(NamedTuple):
+    """What a stretch of a schedule costs, as far as comparing stretches goes."""
+
+    start_kimg: float
+    end_kimg: float
+    seconds_per_kimg: float
+    tick_kimg: float
+
+
+def stretches(G: Network, D: Network, repeats: int, device: str, schedule_kwargs: dict) -> list[Stretch]:
+    """The :class:`Stretch` list of a whole schedule, for a usual device of this kind; nothing is measured."""
+    speed, resolution = USUAL_SPEEDS[device == 'cpu'], D.input_shape[-1]
+    return [Stretch(phase.start_kimg, phase.end_kimg, estimate(phase, G, D, repeats, speed).seconds_per_kimg,
+                    training_schedule(phase.start_kimg * 1000 + 1, resolution, **schedule_kwargs).tick_kimg)
+            for phase in phases(resolution, **schedule_kwargs)]
 
 
 class Writes(NamedTuple):
@@ -169,24 +215,29 @@ def format_size(size: float) -> str:
     return f'{size / 1e6:.3g} MB' if size < 1e9 else f'{size / 1e9:.1f} GB'
 
 
-def measured_speed(device: str, precision: str = 'float32', size: int = 2048, seconds: float = 0.3) -> Speed:
+def measured_speed(device: str, precision: str = 'float32', size: int = 1024, seconds: float = 0.3) -> Speed:
     """The :class:`Speed` of a torch device in matrix products of a `precision` of `theano_env`."""
     import torch  # Which the other engines do without.
 
-    def least(function: Callable, a: torch.Tensor) -> float:
-        best, end = np.inf, time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            start = time.perf_counter()
-            float(function(a)[0, 0])        # Waits for the device.
-            best = min(best, time.perf_counter() - start)
-        return best
+    def duration(function: Callable, a: torch.Tensor) -> float:
+        return measuring.mean_seconds(lambda: float(function(a)[0, 0]), seconds)      # Waits for the device.
 
     if device == 'cpu':
-        return Speed(2 * size ** 3 / least(lambda a: torch.mm(a, a), torch.randn(size, size)))
-    size *= 4       # Else it would be done before the host has seen it.
+        a = torch.randn(size, size)
+        return Speed(2 * size ** 3 / duration(lambda a: torch.mm(a, a), a), launch=CPU_LAUNCH_SECONDS,
+                     share=CPU_SHARE_OF_PEAK)
+    size *= 8       # Else it would be done before the host has seen it.
     dtype = {'float16': torch.float16, 'bfloat16': torch.bfloat16}.get(precision, torch.float32)
     a = torch.randn(size, size, device=device, dtype=dtype)
-    return Speed(2 * size ** 3 / least(lambda a: torch.mm(a, a), a), 2 * a.nbytes / least(torch.neg, a), LAUNCH_SECONDS)
+    return Speed(2 * size ** 3 / duration(lambda a: torch.mm(a, a), a), 2 * a.nbytes / duration(torch.neg, a),
+                 LAUNCH_SECONDS)
+
+
+def speed_of(environment: theano_env.Environment) -> Speed:
+    """The :class:`Speed` of the engine and device in use, whether or not PyTorch is there."""
+    if environment.engine == 'torch':
+        return measured_speed(environment.device, environment.precision)
+    return Speed(measuring.convolution_flops(), launch=CPU_LAUNCH_SECONDS, share=1.0)
 
 
 def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]:
@@ -217,6 +268,38 @@ def schedule_options(options: dict) -> dict:
     return {name: options[name] for name in inspect.signature(training_schedule).parameters if name in options}
 
 
+class Training(NamedTuple):
+    """What is known of a training before it begins."""
+
+    G: Network
+    D: Network
+    is_there: bool              # Whether its data set is there.
+    options: dict               # Of the training function, those that are not given as well.
+    schedule: list[Phase]
+    processes: int = 1          # Which share the minibatches.
+
+    @property
+    def repeats(self) -> int:
+        return self.options.get('D_training_repeats', 1)
+
+    def estimates(self, speed: Speed) -> list[Estimate]:
+        """What each phase takes, see :func:`estimate`."""
+        return [estimate(phase, self.G, self.D, self.repeats, speed, self.processes) for phase in self.schedule]
+
+    def writes(self) -> Writes:
+        """What it leaves on the disk."""
+        ticks = number_of_ticks(self.D.input_shape[-1], **schedule_options(self.options))
+        return writes(ticks, self.options, self.G, self.D)
+
+
+def planned(chosen: dict, data_dir: str, train_gan: Callable) -> Training:
+    """The :class:`Training` of a resolved experiment; `train_gan` trains experiments that name no function."""
+    train_func, options, _ = check_options(chosen, train_gan)
+    options = {**defaults_of(train_func), **options}
+    G, D, there = build_networks(chosen, data_dir)
+    return Training(G, D, there, options, phases(D.input_shape[-1], **schedule_options(options)))
+
+
 def whole_run(chosen: dict, data_dir: str, speed: Speed, train_gan: Callable) -> tuple[float, float]:
     """What the whole training of a resolved experiment takes: estimated seconds, and bytes on the disk.
 
@@ -225,19 +308,56 @@ def whole_run(chosen: dict, data_dir: str, speed: Speed, train_gan: Callable) ->
     chosen : dict
     data_dir : str
     speed : Speed
-        See :func:`measured_speed`.
+        See :func:`speed_of`.
     train_gan : callable
         The training function of experiments that name none.
     """
-    train_func, options, _ = check_options(chosen, train_gan)
-    G, D, _there = build_networks(chosen, data_dir)
-    options = {**defaults_of(train_func), **options}
-    schedule_kwargs = schedule_options(options)
-    resolution = D.input_shape[-1]
-    seconds = total_time(phases(resolution, **schedule_kwargs), G, D, options.get('D_training_repeats', 1), speed)
-    written = writes(number_of_ticks(resolution, **schedule_kwargs), options, G, D)
-    return seconds, (written.pickles * written.pickle_size + written.pictures * written.picture_size
-                     + 2 * written.state_size)
+    training = planned(chosen, data_dir, train_gan)
+    written = training.writes()
+    return total_time(training.schedule, training.estimates(speed)), (
+        written.pickles * written.pickle_size + written.pictures * written.picture_size + 2 * written.state_size)
+
+
+def wanted_gpus(chosen: dict) -> int:
+    """How many GPUs an experiment is made for: its name says so, as that of 'celebahq-v2-8gpus'; else one."""
+    named = re.search(r'(?<![0-9])([1-9][0-9]?)gpus\b', str(chosen.get('desc', '')))
+    return int(named[1]) if named else 1
+
+
+def measured_estimates(training: Training, environment: theano_env.Environment) -> list[Estimate]:
+    """What each phase takes, corrected by what the gradient of D takes on this machine at the moment.
+
+    It is measured at the resolutions that make up most of the training. Those at which that would take long count with
+    the correction of smaller ones. On Theano's own engines, :func:`speed_of` has to do.
+    """
+    estimates = training.estimates(speed_of(environment))
+    if environment.engine != 'torch':
+        return estimates
+    total, factors = total_time(training.schedule, estimates), dict[int, float]()
+    for resolution in sorted({phase.resolution for phase in training.schedule}):
+        stretch = [(phase, needs) for phase, needs in zip(training.schedule, estimates, strict=True)
+                   if phase.resolution == resolution]
+        if total_time(*map(list, zip(*stretch, strict=True))) < SMALL_SHARE * total:
+            continue
+        (phase, needs), *_ = stretch
+        num = max(phase.minibatch // training.processes, 1)
+        if environment.device == 'cpu':     # There, an image takes about the same in a small minibatch.
+            num = min(num, max(CPU_PIXELS // resolution ** 2, 1))
+        expected = needs.seconds_per_kimg / 1000 * num / STEP_GRADIENTS * max(factors.values(), default=1.0)
+        if not factors or expected < LONG_SECONDS:
+            gradient = measuring.gradient_seconds(training.D, resolution, num)
+            step = gradient / num * step_work(training.G, training.D, resolution, training.repeats) / (
+                measuring.GRADIENT_FORWARDS * costs.multiplications(training.D, resolution))
+            if environment.device != 'cpu':
+                step /= training.processes
+            factors[resolution] = 1000 * step / needs.seconds_per_kimg
+    return [needs._replace(seconds_per_kimg=needs.seconds_per_kimg * _nearest(factors, phase.resolution))
+            for phase, needs in zip(training.schedule, estimates, strict=True)]
+
+
+def _nearest(factors, resolution):
+    """The value of the resolution that differs by the fewest powers of two."""
+    return factors[min(factors, key=lambda other: abs(np.log2(other / resolution)))] if factors else 1.0
 
 
 def check_duration(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: Mapping[str, Any] | None = None,
@@ -269,45 +389,54 @@ def check_duration(chosen: dict, data_dir: str, engine: str = 'auto', theano_fla
         return
     seconds, _size = whole_run(chosen, data_dir, measured_speed('cpu'), train_gan)
     if seconds > LONGEST_SECONDS:
-        raise UserError(f'no GPU is seen, and on this CPU the training would take about {seconds / 86400:.0f} days; '
+        raise UserError(f'no GPU is seen, and on this CPU the training would take {rough_time(seconds)}; '
                         "to do so all the same, name the device: --device cpu, or theano_flags['device'] = 'cpu' in "
                         f'config.py; {gpus.why_none()}')
 
 
 def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: dict | None = None,
-             precision: str = 'auto', *, train_gan: Callable) -> None:
-    """Print the resolved experiment `chosen`, its schedule, and estimates of memory and time."""
+             precision: str = 'auto', *, train_gan: Callable, ranks: Ranks = SINGLE) -> None:
+    """Print the resolved experiment `chosen`, its schedule, and estimates of memory and time.
+
+    `ranks` are the processes that share the work; with one only, as many as the experiment is made for.
+    """
     if not is_training(chosen):
         check_utility(chosen)
         pprint.pprint(chosen, width=120, sort_dicts=False)
         return
-    train_func, options, _ = check_options(chosen, train_gan)
     environment = theano_env.configure(engine, theano_flags, precision=precision)
+    training = planned(chosen, data_dir, train_gan)
     pprint.pprint(chosen, width=120, sort_dicts=False)
-    G, D, there = build_networks(chosen, data_dir)
-    print('\n%s: %s' % (data_path(chosen['dataset']['h5_path'], data_dir), 'there' if there else
+    print('\n%s: %s' % (data_path(chosen['dataset']['h5_path'], data_dir), 'there' if training.is_there else
                         'not there; planned for RGB images without labels'))
-    for net in (G, D):
+    for net in (training.G, training.D):
         print(f'{net.name}: {chosen[net.name]["func"]}, {costs.num_trainable(net)} trainable parameters')
-    options = {**defaults_of(train_func), **options}
-    schedule_kwargs = schedule_options(options)
-    print('\n' + str(environment))
-    speed = measured_speed(environment.device, environment.precision)
-    resolution = D.input_shape[-1]
-    schedule = phases(resolution, **schedule_kwargs)
-    total_seconds = total_time(schedule, G, D, options['D_training_repeats'], speed)
-    print(f'\n{"kimg":>15}  {"resolution":<22} {"minibatch":>9} {"sec/kimg ~":>12} {"memory ~":>10}')
-    for phase in schedule:
-        needs = estimate(phase, G, D, options['D_training_repeats'], speed)
-        print('%7g - %5g  %-22s %9d %12.1f %7.1f GB' % (
-            phase.start_kimg, phase.end_kimg,
-            '%dx%d%s' % (phase.resolution, phase.resolution, ' fading in' if phase.fading else ''), phase.minibatch,
-            *needs))
-    written = writes(number_of_ticks(resolution, **schedule_kwargs), options, G, D)
-    thinned = '' if options.get('keep_snapshots') is not None else '; train.keep_snapshots=N thins them out'
+    print(f'\n{environment}')
+    num_processes = ranks.size if ranks.size > 1 else wanted_gpus(chosen)
+    shared = training._replace(processes=num_processes)
+    estimates = measured_estimates(shared, environment)
+    each = '' if num_processes == 1 else ' per GPU' if environment.device != 'cpu' else ' per process'
+    print(f'\n{"kimg":>15}  {"resolution":<22} {"minibatch":>9} {"sec/kimg ~":>12}    memory{each} ~')
+    for phase, needs in zip(training.schedule, estimates, strict=True):
+        rate = needs.seconds_per_kimg
+        print(f'{phase.start_kimg:7g} - {phase.end_kimg:5g}  {phase.size():<22} {phase.minibatch:9d} '
+              f'{f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}":>12} {needs.memory_gb:7.1f} GB')
+    print_writes(training)
+    if num_processes > 1 and ranks.size == 1:
+        print(f'\nThe experiment is made for {num_processes} GPUs: torchrun --nproc_per_node={num_processes} '
+              f'train.py {shlex.join(argument for argument in sys.argv[1:] if argument != "--dry-run")}')
+    where = 'on this machine'
+    if num_processes > 1 and environment.device != 'cpu':
+        where = f'on {num_processes} GPUs like this one'
+    print(f'\nEstimated time of the whole run: {rough_time(total_time(training.schedule, estimates))} {where} '
+          '(within a factor of 2)')
+
+
+def print_writes(training: Training) -> None:
+    """Print how much a training writes."""
+    written = training.writes()
+    thinned = '' if training.options.get('keep_snapshots') is not None else '; train.keep_snapshots=N thins them out'
     print(f'\nIt will write some {written.pickles} network pickles of {format_size(written.pickle_size)} each, '
           f'{format_size(written.pickles * written.pickle_size)} together{thinned};\n'
           f'some {written.pictures} pictures of up to {format_size(written.picture_size)}; 2 training states of '
           f'{format_size(written.state_size)}.')
-    print(f'\nEstimated time of the whole run on this machine: {format_time(total_seconds)}, between half of it '
-          'and twice')

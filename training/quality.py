@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
 import lasagne
 import numpy as np
-from tqdm import tqdm
 
+from common.console import tell
 from common.errors import UserError
 from common.files import AnyPath, link_or_copy
 from common.options import BatchNorm
@@ -182,8 +181,10 @@ class TrainingMetrics:
             snapshots.save_networks(cur_nimg)
         results.update(self.run_dir, lambda before: self._marked(results.merged(before, entries)))
         for entry in entries:
-            tqdm.write(f'{entry["metric"]:<16} {entry["snapshot"]}  {results.format_values(entry["values"])}'
-                       f'{"  best so far" if is_best and entry["metric"] == self.names[0] else ""}', file=sys.stdout)
+            name, praise = entry['metric'], '  best so far' if is_best and entry['metric'] == self.names[0] else ''
+            decides = self.evaluator.made[name].decides
+            tell(f'{name}  {decides} {entry["values"][decides]:.4f}{praise}',
+                 f'{name:<16} {entry["snapshot"]}  {results.format_values(entry["values"])}{praise}')
 
     def _is_worse(self, entries, before):
         """Whether there are results of better networks of the same name, by the first metric."""

@@ -1,24 +1,24 @@
-"""What a training run tells: status lines, statistics as data, warnings, a progress bar that knows the schedule."""
+"""What a training run tells: status lines, statistics as data, and how far it is."""
 
 import contextlib
 import json
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
-from common.console import format_time
+from common.console import Pace, Progress, format_time, tell
 from common.files import GrowingFile
 from common.machine import peak_memory
-from nets import costs
 from nets.network import Network
 from training.divergence import TrainingDiverged, cause
 from training.event_file import EventFile
+from training.plan import Stretch
 from training.saving import Unwritten
 from training.schedule import Schedule
+
+WARM_UP_UPDATES = 3     # What the first steps take says nothing about the others.
 
 
 class Tick:
@@ -96,10 +96,6 @@ class Tick:
                 'peak_memory_mb': peak_memory() / 2 ** 20, 'Dgdrop': gdrop_strength,
                 **dict(zip(self.names, self.sums / self.counts, strict=True))}
 
-    def steps_sec_per_kimg(self, statistics: dict) -> float:
-        """Seconds per thousand images without compiling."""
-        return statistics['sec_per_kimg'] * (1 - self.compile_seconds / statistics['sec_per_tick'])
-
     def get_state(self) -> dict:
         """Plain data for :meth:`from_state`."""
         cur_time = time.monotonic()
@@ -119,7 +115,8 @@ class Tick:
 
 
 class StatusLines:
-    """The status lines of a run: printed, and as data in ``stats.jsonl`` and in TensorBoard's events.
+    """The status lines of a run: short ones on the screen, those of the release in the log, and as data in
+    ``stats.jsonl`` and in TensorBoard's events.
 
     Parameters
     ----------
@@ -135,11 +132,7 @@ class StatusLines:
 
     def report(self, statistics: dict) -> None:
         """Print the values of a tick and append them to the files."""
-        tqdm.write(
-            'tick {tick:<5d} kimg {kimg:<8.1f} lod {lod:<5.2f} minibatch {minibatch:<4d} time {time:<12} '
-            'sec/tick {sec_per_tick:<9.1f} sec/kimg {sec_per_kimg:<6.1f} Dgdrop {Dgdrop:<8.4f} Gloss {Gloss:<8.4f} '
-            'Dloss {Dloss:<8.4f} Dreal {Dreal:<8.4f} Dfake {Dfake:<8.4f}'.format(
-                time=format_time(statistics['seconds']), **statistics), file=sys.stdout)
+        tell(short_line(statistics), full_line(statistics))
         with self.unwritten.tolerated('stats.jsonl'):
             self.stats.append((json.dumps(statistics) + '\n').encode())
         with self.unwritten.tolerated('events'):
@@ -153,40 +146,89 @@ class StatusLines:
             self.events.file.append()
 
 
-class ProgressBar:
-    """A tqdm bar over the kimg of the training whose ETA knows that high resolutions take longer.
+def full_line(statistics: dict) -> str:
+    """The status line of the release."""
+    return ('tick {tick:<5d} kimg {kimg:<8.1f} lod {lod:<5.2f} minibatch {minibatch:<4d} time {time:<12} '
+            'sec/tick {sec_per_tick:<9.1f} sec/kimg {sec_per_kimg:<6.1f} Dgdrop {Dgdrop:<8.4f} Gloss {Gloss:<8.4f} '
+            'Dloss {Dloss:<8.4f} Dreal {Dreal:<8.4f} Dfake {Dfake:<8.4f}'.format(
+                time=format_time(statistics['seconds']), **statistics))
 
-    The time still to come is the convolutions' multiplications in the rest of the schedule, at the rate measured in
-    the last tick.
+
+def short_line(statistics: dict) -> str:
+    """The same for a screen of 80 columns."""
+    size = '{resolution}x{resolution}'.format(**statistics)
+    if statistics['lod'] % 1:
+        size += f' {int((1 - statistics["lod"] % 1) * 100):d}%'     # So far its layers have faded in.
+    kimg, rate = (f'{value:.{digits}f}' if value < 1000 else f'{value:.0f}'
+                  for value, digits in [(statistics['kimg'], 1), (statistics['sec_per_kimg'], 1)])
+    return 'tick {tick:<4d} kimg {kimg:<6} {size:<9} {time:<11} {rate} sec/kimg  G {Gloss:.3g} D {Dloss:.3g}'.format(
+        **{**statistics, 'kimg': kimg}, size=size, time=format_time(statistics['seconds']), rate=rate)
+
+
+class TrainingProgress(Progress):
+    """How far a training is; its ETA knows that high resolutions take longer.
+
+    The time still to come is what the rest of the schedule costs, at the pace of the last minute's steps, and what
+    pictures, snapshots and metrics have taken in each tick so far.
+
+    Parameters
+    ----------
+    stretches : list of Stretch
+        The whole schedule.
+    kimg, seconds : float
+        How much was done before, and how long that took.
+    show : bool
     """
 
-    def __init__(self, G: Network, D: Network, resolution: int, total_kimg: float,
-                 resolution_at: Callable[[float], int], show: bool) -> None:
-        self.total_kimg = total_kimg
-        self.resolution_at = resolution_at      # Function: kimg -> resolution of the images then.
-        per_layer = costs.layer_multiplications(G) + costs.layer_multiplications(D)
-        self.work = {2 ** stage: sum(count for height, count in per_layer if height <= 2 ** stage)
-                     for stage in range(2, int(np.log2(resolution)) + 1)}
-        self.seconds_per_work = np.nan      # Until the first tick has ended.
-        self.bar = tqdm(total=self.total_kimg, disable=not show, mininterval=1 if sys.stderr.isatty() else 30,
-                        bar_format='{percentage:3.0f}%|{bar:30}| {n:.1f}/{total:.0f} kimg, {elapsed} gone{postfix}')
-        self.bar.set_postfix_str('ETA after the first tick', refresh=False)
+    def __init__(self, stretches: list[Stretch], kimg: float, seconds: float, show: bool) -> None:
+        super().__init__('Training', stretches[-1].end_kimg, 'kimg', kimg, seconds, show)
+        self.stretches, self.start_kimg = stretches, kimg
+        self.pace = Pace(60.0)
+        self.warming_up = WARM_UP_UPDATES
+        self.seconds_apart = 0.0
 
-    def __enter__(self):
-        return self
+    def advance(self, cur_nimg: int) -> None:
+        """A step has led to so many images."""
+        now, kimg = time.monotonic(), min(cur_nimg / 1000, self.stretches[-1].end_kimg)
+        with self.lock:
+            if self.warming_up:
+                self.warming_up -= 1
+            else:
+                self.step_seconds = now - self.last_time
+                self.pace.add(self.cost(self.n, kimg), self.step_seconds)
+            self.n, self.last_time = kimg, now
 
-    def __exit__(self, *exception):
-        self.bar.close()
+    @contextlib.contextmanager
+    def apart(self, remark: str = '', compiling: bool = False) -> Iterator[None]:
+        """Around what is no step: compiling, or what ends a tick."""
+        start_time = time.monotonic()
+        self.note(remark)
+        try:
+            yield
+        finally:
+            self.note('')
+            self.last_time = time.monotonic()
+            if compiling:
+                self.warming_up = WARM_UP_UPDATES
+            else:
+                self.seconds_apart += self.last_time - start_time
 
-    def update(self, cur_nimg: int) -> None:
-        self.bar.update(min(cur_nimg / 1000.0, self.total_kimg) - self.bar.n)
+    def cost(self, start_kimg: float, end_kimg: float) -> float:
+        """What the model of the steps says about a part of the schedule."""
+        return self._sum(start_kimg, end_kimg, lambda stretch: stretch.seconds_per_kimg)
 
-    def calibrate(self, resolution: int, seconds_per_kimg: float) -> None:
-        """Take the rate of a finished tick."""
-        self.seconds_per_work = seconds_per_kimg / self.work[resolution]
-        self.bar.set_postfix_str('ETA ' + format_time(self.remaining_seconds(self.bar.n)), refresh=False)
+    def ticks(self, start_kimg: float, end_kimg: float) -> float:
+        """How many ticks are in a part of the schedule."""
+        return self._sum(start_kimg, end_kimg, lambda stretch: 1 / max(stretch.tick_kimg, 1e-3))
 
-    def remaining_seconds(self, kimg: float) -> float:
-        """Estimated seconds from `kimg` to the end."""
-        points, step = np.linspace(kimg, self.total_kimg, 200, endpoint=False, retstep=True)
-        return float(step) * self.seconds_per_work * sum(self.work[self.resolution_at(point)] for point in points)
+    def _sum(self, start_kimg, end_kimg, density):
+        return sum(max(min(end_kimg, stretch.end_kimg) - max(start_kimg, stretch.start_kimg), 0) * density(stretch)
+                   for stretch in self.stretches)
+
+    def remaining(self) -> float:
+        """Estimated seconds to the end; NaN before the first steps."""
+        end = self.stretches[-1].end_kimg
+        done = self.ticks(self.start_kimg, self.n)
+        left = self.cost(self.n, end) * self.pace.seconds_per_work
+        left += self.seconds_apart * self.ticks(self.n, end) / max(done, 1)
+        return self.counted_down(left)

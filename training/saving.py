@@ -3,13 +3,10 @@
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 
 from theano_torch import collective
-
-from tqdm import tqdm
 
 from common.errors import UserError, WriteError
 from data.dataset import Dataset, ReadError
@@ -58,7 +55,7 @@ def until_written(write: Callable[[], None], advice: str) -> None:
 
 def say(line: str) -> None:
     """Print a line above the progress bar."""
-    tqdm.write(line, file=sys.stdout)
+    print(line)
 
 
 class StateSaver:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import link_or_copy, save_pkl
@@ -117,7 +116,7 @@ class SnapshotWriter:
         self.fakes_nimg = cur_nimg
         name = f'fakes{cur_nimg // 1000:06d}.png'
         if not np.isfinite(images).all():
-            tqdm.write(f'warning: {name} is not written: the generator makes images of NaN or infinity',
+            print(f'warning: {name} is not written: the generator makes images of NaN or infinity',
                        file=sys.stdout)
             return
         picture = self._save_grid(name, images, DYNAMIC_RANGE_NETS)

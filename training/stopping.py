@@ -13,6 +13,7 @@ from typing import Any
 
 from theano_torch import collective, waits
 
+from common.console import ERASE
 from common.files import process_exists
 from nets.ranks import Ranks
 from training import processes
@@ -75,8 +76,9 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signum = int(signum)
         if self.ranks.rank == 0 and sys.stderr.isatty():
-            with contextlib.suppress(OSError):      # The terminal may be gone.
-                os.write(sys.stderr.fileno(), b'\nstopping and saving after this step; Ctrl-C again stops at once\n')
+            with contextlib.suppress(OSError):      # The terminal may be gone. Printing might be what is interrupted.
+                text = 'stopping and saving after this step; Ctrl-C again stops at once'
+                os.write(sys.stderr.fileno(), f'\r{text}{"" if os.name == "nt" else ERASE}\n'.encode())
 
     def asked(self, is_due: bool = False) -> tuple[int, bool]:
         """The number of the signal, or 0, and whether a state is due; the same on all ranks, also if only one says so.

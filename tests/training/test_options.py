@@ -11,7 +11,7 @@ import train
 from common.errors import UserError
 from common.options import check_settings
 from nets.network import Network
-from training.experiment import build_network
+from training.building import build_network
 from training.options import check_options, describe_experiment, final_metrics, resolve_config
 
 DIGITS = config.experiments['digits']

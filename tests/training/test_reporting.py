@@ -1,4 +1,4 @@
-"""reporting: averages of a tick, the status line and its data, a full disk, and how long the rest will take."""
+"""reporting: averages of a tick, the status lines and their data, a full disk, and how long the rest will take."""
 
 import json
 import types
@@ -6,8 +6,9 @@ import types
 import numpy as np
 import pytest
 
-from nets import costs
+from common.console import OutputLogger
 from training import reporting
+from training.plan import Stretch
 from training.saving import Unwritten
 
 SCHEDULE = types.SimpleNamespace(lod=1.5, minibatch_size=16, resolution=8)
@@ -39,8 +40,10 @@ def test_scores_count_image_by_image(tmp_path, capsys):
     tick.add([1.0, 2.0, np.array([0.0, 1.0]), np.array([1.0, 1.0])])
     tick.add([3.0, 4.0, np.array([2.0, 3.0, 4.0, 8.0]), np.array([1.0] * 3 + [-5.0])])
     tick.compile_seconds = 1.5
-    report(tick, tmp_path, events)
-    line = capsys.readouterr().out
+    with OutputLogger(tmp_path / 'log.txt'):
+        report(tick, tmp_path, events)
+    assert capsys.readouterr().out == 'tick 3    kimg 12.0   8x8 50%   1m 40s      5.0 sec/kimg  G 2 D 3\n'
+    line = (tmp_path / 'log.txt').read_text()
     assert line.startswith('tick 3     kimg 12.0     lod 1.50  minibatch 16 ') and line.count('\n') == 1
     assert 'sec/kimg 5.0 ' in line and 'Gloss 2.0000   Dloss 3.0000   Dreal 3.0000   Dfake 0.0000' in line
     stats = json.loads((tmp_path / 'stats.jsonl').read_text())
@@ -95,12 +98,58 @@ def test_a_full_disk_is_one_warning_and_the_lines_are_written_later(tmp_path, ca
     assert [row['tick'] for row in rows] == [3, 4, 5]
 
 
-def test_the_time_that_is_left_counts_the_work(monkeypatch):
-    """Half of 8 kimg at 4x4, half at 8x8, where an image is five times the work."""
-    monkeypatch.setattr(costs, 'layer_multiplications', {'G': [(4, 100), (8, 400)], 'D': [(8, 400), (4, 100)]}.get)
-    with reporting.ProgressBar('G', 'D', 8, 8.0, lambda kimg: 4 if kimg < 4 else 8, show=False) as progress:
-        assert progress.work == {4: 200, 8: 1000}
-        progress.calibrate(4, seconds_per_kimg=2.0)
-        assert progress.remaining_seconds(0) == pytest.approx(4 * 2 + 4 * 10)
-        assert progress.remaining_seconds(6) == pytest.approx(2 * 10)
-        progress.update(9000)
+def test_the_short_line_fits_80_columns():
+    assert len(reporting.short_line({
+        'tick': 8000, 'kimg': 12345.6, 'lod': 0.41, 'resolution': 1024, 'seconds': 86400 * 12.9, 'sec_per_kimg': 1234.5,
+        'Gloss': -123.456, 'Dloss': -0.0123456})) < 80
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(reporting.time, 'monotonic', lambda: clock.now)
+    return clock
+
+
+def training_progress(kimg=0.0, seconds=0.0):
+    """Half of 8 kimg at 4x4, half at 8x8, where an image costs five times as much."""
+    return reporting.TrainingProgress([Stretch(0, 4, 10, 2), Stretch(4, 8, 50, 1)], kimg, seconds, show=False)
+
+
+def advance(progress, clock, seconds, *nimg):
+    for cur_nimg in nimg:
+        clock.now += seconds
+        progress.advance(cur_nimg)
+
+
+def test_the_time_that_is_left_counts_the_costs_ahead(clock):
+    with training_progress() as progress:
+        advance(progress, clock, 60, *[250] * reporting.WARM_UP_UPDATES)       # Says nothing about the others.
+        assert np.isnan(progress.remaining()) and progress.count() == '0.25/8 kimg'
+        advance(progress, clock, 0.5, 500, 750, 1000)
+        assert progress.remaining() == pytest.approx(3 * 2 + 4 * 10)
+        assert progress.times() == ('3m 02s gone', 'ETA 46s')
+
+
+def test_what_ends_a_tick_counts_by_ticks_and_compiling_not(clock):
+    with training_progress() as progress:
+        advance(progress, clock, 0.5, 250, 500, 750, 1000, 1250, 1500, 1750)
+        with progress.apart('compiling', compiling=True):
+            clock.now += 100
+            assert progress.remark == 'compiling'
+        with progress.apart():
+            clock.now += 3
+        advance(progress, clock, 0.5, 2000, 2250, 2500)
+        # A tick has been, five and three quarters are left; steps that warm up do not count.
+        assert progress.remark == '' and progress.remaining() == pytest.approx(
+            1.5 * 2 + 4 * 10 + 3 / 1.25 * (0.75 + 4), rel=1e-6)
+
+
+def test_a_training_goes_on_where_it_was(clock):
+    clock.now = 50.0
+    with training_progress(6.0, seconds=3600.0) as progress:
+        assert progress.percent() == '75%' and progress.times() == ('1h 00m 00s gone', '')
+        advance(progress, clock, 1, 6100, 6200, 6300, 6400)
+        assert progress.remaining() == pytest.approx(1.6 * 10)
+        advance(progress, clock, 1, 9000)
+        assert progress.percent() == '100%' and progress.times()[1] == ''
