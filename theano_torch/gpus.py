@@ -1,7 +1,7 @@
 """GPUs: whether PyTorch and those of this machine fit together, and what the engine chooses by the card.
 
-The choices are the memory format of images (`image_format`), who chooses the algorithms of cuDNN (`set_algorithms`), and
-which of several ways of ours to compute the same is taken (`Fastest`).
+The choices are the memory format of images (`image_format`), who chooses the algorithms of cuDNN (`set_algorithms`),
+and which of several ways of ours to compute the same is taken (`Fastest`).
 """
 
 import functools
@@ -99,7 +99,7 @@ def image_format(device: 'torch.device', dtype: 'torch.dtype') -> 'torch.memory_
     return torch.contiguous_format
 
 
-WARM_UPS, ROUNDS = 2, 5         # Calls of each way that are not timed, because libraries prepare in them; and timed ones.
+WARM_UPS, ROUNDS = 2, 5         # Calls that are not timed, because libraries prepare in them, and calls that are.
 HEAD_START = 1000000            # Cycles of the GPU, about half a millisecond.
 
 
@@ -123,8 +123,8 @@ def seconds_of(function: Callable[[], Any], device: 'torch.device') -> float:
 
 
 @functools.cache
-def fastest_on(device: 'torch.device') -> dict[Hashable, int]:
-    """What `Fastest` has found out on a GPU: key -> index of the fastest way."""
+def timed_on(device: 'torch.device') -> dict[Hashable, list[float]]:
+    """What `Fastest` has found out on a GPU: key -> seconds of each way."""
     return {}
 
 
@@ -165,8 +165,8 @@ class Fastest:
             return 0
         if not torch.backends.cudnn.benchmark:
             return self.expected
-        known = fastest_on(self.device)
-        if self.key not in known:
-            seconds = [seconds_of(functools.partial(way, *arguments), self.device) for way in self.ways]
-            known[self.key] = min(range(len(seconds)), key=lambda index: (seconds[index], index != self.expected))
-        return known[self.key]
+        timed = timed_on(self.device)
+        if self.key not in timed:
+            timed[self.key] = [seconds_of(functools.partial(way, *arguments), self.device) for way in self.ways]
+        seconds = timed[self.key]
+        return min(range(len(seconds)), key=lambda index: (seconds[index], index != self.expected))

@@ -1,4 +1,4 @@
-"""theano_torch.gpus: why there is no GPU, or none that this PyTorch can use, and what to install; choices by the card."""
+"""theano_torch.gpus: why there is no GPU, or none that PyTorch can use, what to install; what the card decides."""
 
 import theano_torch
 from theano_torch import gpus

@@ -5,8 +5,8 @@ three ops name their inputs image, filters and top gradient (the one of the outp
 the tensor whose gradient is asked for.
 
 Images in two dimensions are handled in the channels-last memory format, but for old GPUs, see `gpus.image_format`:
-element-wise ops, pooling and resampling keep the format that they get, so that a whole network runs in it once its first
-convolution has put the images there.
+element-wise ops, pooling and resampling keep the format that they get, so that a whole network runs in it once its
+first convolution has put the images there.
 
 On the CPU those of 3x3 filters with many channels are computed in tiles, see `winograd`.
 
