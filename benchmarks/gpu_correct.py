@@ -15,7 +15,8 @@ MINIBATCH = 4
 ADAM_EPSILON = 1e-2         # With a small one, the sign of a tiny gradient decides on a whole step.
 # Of the largest value. The first is for sums in another order, the others for inputs rounded to 11 or 8 bits.
 TOLERANCES = {'float32': 2e-3, 'tf32': 0.1, 'bfloat16': 0.2, 'float16': 0.1}
-SPARE_BYTES = 2 ** 21       # That there are when memory has ended.
+SPARE_BYTES = 2 ** 21       # That there are when memory has ended...
+TOO_MANY = 8                # ...and how many times that the images of a minibatch have.
 
 
 class Outcome(NamedTuple):
@@ -192,7 +193,7 @@ def out_of_memory(subject, precision):
     import numpy as np
     _trainer, functions = subject.trainer(subject.device, precision)
     for_d, _ = subject.inputs(np.random.RandomState(2))
-    repetitions = -(-64 * SPARE_BYTES // for_d[0].nbytes)
+    repetitions = -(-TOO_MANY * SPARE_BYTES // for_d[0].nbytes)
     with no_more_memory():
         try:
             functions.train_d(*[np.repeat(value, repetitions, axis=0) for value in for_d])
