@@ -37,7 +37,6 @@ CHECK_COLUMNS = (('check', '%s'), ('precision', '%s'), ('found', '%s'), ('passed
                  ('error', '%s'))
 WAY_COLUMNS = (('key', '%s'), ('seconds', '%s'))
 AGAIN = 3                   # Exit status.
-MAX_PROCESSES = 8           # For one part.
 # They are about the stand-in, or about programs for this machine.
 LEFT_OUT = ('tests/standin', 'tests/benchmarks')
 STANDIN = {'resolution': 4, 'fmap_max': 4, 'fmap_base': 16, 'check_resolution': 4, 'check_fmap_max': 4,
@@ -73,6 +72,14 @@ class Report:
         for name, text in (('json', json.dumps(found, indent=1)), ('md', '\n'.join(lines))):
             with atomic_write(os.path.join(self.folder, f'gpu_check.{name}'), 'w', encoding='utf-8') as file:
                 file.write(text + '\n')
+
+    def note_end(self, part, error):
+        """Add a row for a part that has not begun."""
+        self.found['checks'].append({'check': part, 'passed': False, 'error': error})
+        self.save()
+
+    def num_rows(self):
+        return len(self.found['checks']) + len(self.found['rows'])
 
     def has_failed(self):
         """Whether anything is wrong; that large minibatches need more memory than there is, is not."""
@@ -153,7 +160,12 @@ def run_part(args):
     import torch
     report = Report(args.out)
     report.found['facts'] = facts(args)
-    for row in PARTS[args.part](args, report).run():
+    try:
+        part = PARTS[args.part](args, report)
+    except Exception as error:      # Also a bug: the other part is worth having.
+        report.note_end(args.part, gpu.one_line(error))
+        return 0
+    for row in part.run():
         if 'error' in row:
             try:
                 torch.cuda.synchronize()
@@ -166,17 +178,14 @@ def run_part(args):
 
 def run_all(args, argv):
     """Run both parts, and the tests beside the checks, in processes of their own; returns the exit status."""
+    if not args.standin:
+        need_gpu()
     args.until = min(args.until, time.time() + args.budget)
     for path in pathlib.Path(args.out).glob('gpu_check.*'):
         path.unlink()
     tests = Tests(args) if args.tests else None
     for part in PARTS:
-        for _ in range(MAX_PROCESSES):
-            left = args.until - time.time()
-            if left <= 0 or not subprocess.run([
-                    sys.executable, __file__, *argv, '--part', part, '--until', str(args.until), '--budget', str(left)],
-                    check=False).returncode:
-                break
+        run_in_processes(part, args, argv)
         if tests is not None:       # Nothing else may run while times are measured.
             report = Report(args.out)
             report.found['tests'], report.found['failures'] = tests.results()
@@ -186,6 +195,19 @@ def run_all(args, argv):
     report = Report(args.out)
     print(f'written: {os.path.join(args.out, "gpu_check.json")} and gpu_check.md beside it')
     return int(report.has_failed())
+
+
+def run_in_processes(part, args, argv):
+    """Run one part in a new process, and what it has left out in another one, as long as that adds rows."""
+    status, before = None, -1
+    while status != 0 and time.time() < args.until:
+        if Report(args.out).num_rows() == before:
+            Report(args.out).note_end(part, f'its process ended with status {status} before its first row')
+            return
+        before = Report(args.out).num_rows()
+        command = [sys.executable, __file__, *argv, '--part', part, '--until', str(args.until), '--budget',
+                   str(args.until - time.time())]
+        status = subprocess.run(command, check=False).returncode
 
 
 class Tests:
@@ -262,11 +284,16 @@ def a_gpu(is_standin):
         with a_gpu(capability=(9, 0)):
             yield
         return
-    import torch
-    if not torch.cuda.is_available():
-        from theano_torch import gpus
-        raise SystemExit(f'no GPU: {gpus.why_none()}; --standin does without one')
+    need_gpu()
     yield
+
+
+def need_gpu():
+    """End here if there is no GPU."""
+    from theano_torch import gpus
+    reason = gpus.why_none()
+    if reason:
+        raise SystemExit(f'no GPU: {reason}; --standin does without one')
 
 
 def parser():

@@ -36,7 +36,7 @@ def test_the_parts_on_the_stand_in(check, tmp_path, monkeypatch, capsys):
         ('bug', with_a_bug, True), ('memory ends', check.gpu_correct.out_of_memory, False)))
     (tmp_path / 'estimates.json').write_text(json.dumps([
         {'precision': 'tf32', 'lod': 0.0, 'minibatch': 16, 'net': net, 'ms': 8.0, 'peak_gb': 2.0} for net in 'DG']))
-    options = ['--standin', '--precisions', 'tf32', '--carry', str(tmp_path), '--out', str(tmp_path)]
+    options = ['--standin', '--precisions', 'tf32', '--how', 'eager', '--carry', str(tmp_path), '--out', str(tmp_path)]
     assert [check.main([*options, '--part', part]) for part in ('checks', 'timing')] == [0, 0]
     found = json.loads((tmp_path / 'gpu_check.json').read_text())
     assert [(row['check'], row['precision'], row['passed'], row.get('error')) for row in found['checks']] == [
@@ -47,7 +47,7 @@ def test_the_parts_on_the_stand_in(check, tmp_path, monkeypatch, capsys):
     assert row['estimated'] == 1.0 and row['estimated_mb'] == 2048 and row['sec_per_kimg'] > 0
     assert len(found['projections']) == 2 and found['ways']
     text = (tmp_path / 'gpu_check.md').read_text()
-    assert '| bug | tf32 | - | False |' in text and '| 0.0 | 4 | tf32 | captured | 16 |' in text
+    assert '| bug | tf32 | - | False |' in text and '| 0.0 | 4 | tf32 | eager | 16 |' in text
     # Nothing is done twice.
     assert [check.main([*options, '--part', part]) for part in ('checks', 'timing')] == [0, 0]
     again = json.loads((tmp_path / 'gpu_check.json').read_text())
@@ -56,18 +56,34 @@ def test_the_parts_on_the_stand_in(check, tmp_path, monkeypatch, capsys):
 
 def test_a_part_goes_on_in_a_new_process(check, tmp_path, monkeypatch):
     """After one that ended within a row, or left the GPU unusable; pytest has ended before times are taken."""
-    called = []
+    called, module = [], check
 
     def run(command, check):
         part = command[command.index('--part') + 1]
         called.append(part)
+        if part == 'checks':
+            report = module.Report(tmp_path)
+            report.found['checks'].append({'check': 'a', 'passed': True})
+            report.save()
         return types.SimpleNamespace(returncode=0 if called.count(part) == 2 else -11)
     monkeypatch.setattr(check.subprocess, 'run', run)
     monkeypatch.setattr(check, 'Tests', lambda args: types.SimpleNamespace(
         results=lambda: (called.append('tests') or '1 passed, 1 failed', [{'test': 'tests/a.py::b', 'error': 'c'}])))
-    assert check.main(['--out', str(tmp_path)]) == 1
-    assert called == ['checks', 'checks', 'tests', 'timing', 'timing']
-    assert '| tests/a.py::b | c |' in (tmp_path / 'gpu_check.md').read_text()
+    assert check.main(['--standin', '--out', str(tmp_path)]) == 1
+    assert called == ['checks', 'checks', 'tests', 'timing']
+    text = (tmp_path / 'gpu_check.md').read_text()
+    assert '| tests/a.py::b | c |' in text and text.count('| a | - | - | True |') == 2
+    assert '| timing | - | - | False | - | its process ended with status -11 before its first row |' in text
+
+
+def test_a_part_that_cannot_begin(check, tmp_path, monkeypatch):
+    def fails(args, report):
+        raise MemoryError('no\nmore')
+    monkeypatch.setattr(check, 'facts', lambda args: {})
+    monkeypatch.setitem(check.PARTS, 'timing', fails)
+    assert check.run_part(check.parser().parse_args(['--part', 'timing', '--out', str(tmp_path)])) == 0
+    assert check.Report(tmp_path).found['checks'] == [
+        {'check': 'timing', 'passed': False, 'error': 'MemoryError: no'}]
 
 
 def test_a_gpu_that_is_of_no_more_use(check, tmp_path, monkeypatch):
@@ -155,5 +171,6 @@ def test_without_wheels_or_a_gpu(check, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match='--carry: .* has no wheels'):
         check.main(['--carry', str(tmp_path), '--out', str(tmp_path)])
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
-    with pytest.raises(SystemExit, match='no GPU: this PyTorch.*; --standin does without one'):
-        check.main(['--part', 'checks', '--out', str(tmp_path)])
+    for options in ([], ['--part', 'checks']):
+        with pytest.raises(SystemExit, match='no GPU: this PyTorch.*; --standin does without one'):
+            check.main([*options, '--out', str(tmp_path)])
