@@ -268,8 +268,10 @@ def carried(folder):
         paths = sorted(pathlib.Path(folder, 'wheels').glob('*.whl'))
         if not paths:
             raise SystemExit(f'--carry: {folder} has no wheels; make them with benchmarks/gpu_carry.py')
-        subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--no-index', '--no-deps', '--target', site,
-                        *paths], check=True)
+        if subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--no-index', '--no-deps', '--target',
+                           site, *paths], check=False).returncode:
+            raise SystemExit(f'--carry: pip cannot install what is in {folder} for Python {platform.python_version()}; '
+                             "make it anew with gpu_carry.py --python")
         sys.path.insert(0, site)
         os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [site, os.environ.get('PYTHONPATH')]))
         yield
