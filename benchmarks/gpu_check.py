@@ -14,6 +14,7 @@ The stand-in of tests/standin computes on the CPU: with --standin, times mean no
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import math
 import os
@@ -292,6 +293,8 @@ def a_gpu(is_standin):
 
 def need_gpu():
     """End here if there is no GPU."""
+    if importlib.util.find_spec('torch') is None:
+        raise SystemExit(f'{sys.executable} has no PyTorch: install it, or use another Python')
     from theano_torch import gpus
     reason = gpus.why_none()
     if reason:
