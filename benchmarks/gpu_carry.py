@@ -50,9 +50,11 @@ def make_wheels(folder, python, there):
 def estimates(args):
     """Rows of gpu_model.py for all that gpu.py will measure, as dicts with the precision."""
     from tests import standin
+    from tests.standin.engine import forget
     found = []
     for precision in args.precisions:
         args.precision, args.minibatch = precision, None
+        forget()        # What the engine knows of the stand-in before.
         with standin.installed('meta') as device:
             model = gpu_model.Model(args, device)
             for lod in gpu.lods_by_importance(args.resolution) if args.lods is None else args.lods:

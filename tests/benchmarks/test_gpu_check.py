@@ -161,10 +161,12 @@ def test_what_is_carried(check, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_estimates_are_those_of_the_rows(check, tmp_path):
     carry = importlib.import_module('gpu_carry')
-    carry.main([str(tmp_path), '--estimates-only', '--resolution', '4', '--fmap-max', '4', '--precisions', 'bfloat16',
-                '--paper-only'])
-    (key, row), = check.gpu.read_estimates(tmp_path / 'estimates.json').items()
-    assert key == ('bfloat16', 0.0, 16) and row['estimated'] > 0 and row['estimated_mb'] > 0
+    carry.main([str(tmp_path), '--estimates-only', '--resolution', '4', '--fmap-max', '4', '--paper-only'])
+    rows = json.loads((tmp_path / 'estimates.json').read_text())
+    assert [row['waits'] for row in rows] == [4, 0, 4, 0]       # The second stand-in starts anew.
+    found = check.gpu.read_estimates(tmp_path / 'estimates.json')
+    assert list(found) == [('bfloat16', 0.0, 16), ('tf32', 0.0, 16)]
+    assert all(row['estimated'] > 0 and row['estimated_mb'] > 0 for row in found.values())
 
 
 def test_without_wheels_or_a_gpu(check, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import torch
 from theano import function
 
 import theano_env
+from nets.ops import flip_filters
 from tests.standin.engine import a_gpu
 from tests.theano_torch.helpers import numbers
 
@@ -118,6 +119,22 @@ def test_channels_last_on_tensor_cores_only(capability, precision, dtype, is_las
     assert gpus.image_format(torch.device('cuda:0'), dtype) == (
         torch.channels_last if is_last else torch.contiguous_format)
     assert gpus.image_format(torch.device('cpu'), dtype) == torch.channels_last
+
+
+@pytest.mark.parametrize('precision, is_last', [('tf32', True), ('float32', False)])
+def test_formats_of_what_is_convolved(precision, is_last, cuda, monkeypatch):
+    """Of images and filters, which `nets` flips by an op of its own."""
+    formats, convolution = [], conv.convolution
+
+    def noted(*args):
+        formats.extend(x.is_contiguous(memory_format=torch.channels_last) for x in args[:2])
+        return convolution(*args)
+    monkeypatch.setattr(conv, 'convolution', noted)
+    mode = theano_torch.install('cuda:0', precision=precision, capture=False)
+    x, w = T.ftensor4s(2)
+    compiled = function([x, w], T.nnet.conv2d(x, flip_filters(w), filter_flip=False), mode=mode)
+    compiled(numbers(2, 3, 4, 4), numbers(5, 3, 3, 3))
+    assert formats == [is_last, is_last]
 
 
 class Gradient:
