@@ -121,7 +121,7 @@ def test_channels_last_on_tensor_cores_only(capability, precision, dtype, is_las
     assert gpus.image_format(torch.device('cpu'), dtype) == torch.channels_last
 
 
-@pytest.mark.parametrize('precision, is_last', [('tf32', True), ('float32', False)])
+@pytest.mark.parametrize('precision, is_last', [('float16', True), ('float32', False)])
 def test_formats_of_what_is_convolved(precision, is_last, cuda, monkeypatch):
     """Of images and filters, which `nets` flips by an op of its own."""
     formats, convolution = [], conv.convolution
@@ -186,13 +186,13 @@ def timer(monkeypatch):
     ({'deterministic': True}, [2.0, 1.0], False, 0), ({'benchmark': False}, [1.0, 2.0], True, 0)])
 def test_the_fastest_gradient_of_filters(options, seconds, is_folded, uses, cuda, timer):
     timer.seconds = seconds
-    gradient = Gradient(precision='tf32', capture=False, **options)
+    gradient = Gradient(precision='float16', capture=False, **options)
     images, grads = map(torch.from_numpy, gradient.arguments)
     wanted = torch.nn.grad.conv2d_weight(images, gradient.SHAPE, grads, padding=1).flip(2, 3)
-    # Sums in another order, relative to the largest; TF32 on a real GPU.
+    # Inputs rounded to 11 bits, relative to the largest.
     np.testing.assert_allclose(gradient(), wanted.numpy(), rtol=0, atol=1e-2 * wanted.abs().max().item())
     assert gradient.is_folded() == is_folded and timer.uses == uses
-    again = Gradient(precision='tf32', capture=False, **options)      # The same shapes: known.
+    again = Gradient(precision='float16', capture=False, **options)      # The same shapes: known.
     again()
     assert again.is_folded() == is_folded and timer.uses == uses
 
@@ -205,7 +205,7 @@ def test_no_folding_without_tensor_cores(cuda, timer):
 
 def test_choices_are_made_before_the_recording(cuda, timer):
     """The stand-in ends a recording in which the host waits; so does CUDA."""
-    gradient = Gradient(precision='tf32')
+    gradient = Gradient(precision='float16')
     first = gradient()
     assert timer.uses == 2
     for _ in range(WARM_UP_CALLS + 2):
