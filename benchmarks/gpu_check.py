@@ -42,7 +42,7 @@ AGAIN = 3                   # Exit status.
 LEFT_OUT = ('tests/standin', 'tests/benchmarks')
 STANDIN = {'resolution': 4, 'fmap_max': 4, 'fmap_base': 16, 'check_resolution': 4, 'check_fmap_max': 4,
            'check_fmap_base': 16, 'long_steps': 3, 'seconds': 0.01, 'paper_only': True,
-           'tests': ['tests/theano_torch/test_gpus.py'], 'budget': 3600, 'tests_seconds': 900}     # Processors are slow.
+           'tests': ['tests/theano_torch/test_gpus.py'], 'budget': 3600, 'tests_seconds': 900}
 
 
 class Report:
