@@ -1,26 +1,19 @@
-r"""Time the training of the paper's 1024x1024 networks on a GPU at every lod, and project how long a whole run takes.
+"""Time the training of the paper's 1024x1024 networks on a GPU at every lod, and project how long a whole run takes.
 
     python benchmarks/gpu.py --out OUT --precisions tf32 bfloat16
     python benchmarks/gpu.py --device cpu --resolution 32 --fmap-max 16 --budget 60 --out OUT       # to try it out
 
-For each lod, the most expensive first, and each precision: the paper's minibatch, then twice as many images and so on
-until memory ends or the speed no longer grows. OUT/gpu.json and OUT/gpu.md are written anew after every row, so that
-what was measured is there when the time budget or the machine ends.
+First the paper's minibatch at every lod, the most expensive lod first, in each precision. Then twice as many images and
+so on, until memory ends or the speed no longer grows. OUT/gpu.json and OUT/gpu.md are written anew after every row, so
+that what was measured is there when the time budget or the machine ends.
 
-On a machine without internet, whose Python is 3.12 and has PyTorch with CUDA: make wheels of what it lacks elsewhere.
-Theano and Lasagne are pure Python, but only a Python below 3.12 builds them; the others must be those of that Python:
-
-    pip wheel --no-deps --wheel-dir wheels theano==1.0.5 lasagne==0.1
-    pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 --dest wheels \
-        numpy==1.26.4 h5py isal
-
-Carry them along and begin there with ``pip install --no-index --no-deps --target site wheels/*.whl && export
-PYTHONPATH=$PWD/site``. SciPy, six, Pillow and tqdm must be there, or travel likewise, made for
-NumPy 1.26. ``python -m pytest -m gpu`` (pytest travels, too) is worth the first minute.
+`gpu_check.py` does this and checks that results are right, on a machine without internet.
 """
 
 import argparse
+import collections
 import gc
+import json
 import os
 import pathlib
 import sys
@@ -33,16 +26,46 @@ import train_step
 PROJECTED = ('celebahq-1024', 'celebahq-v2-1gpu')       # Of config.experiments.
 MIN_GAIN = 0.03             # Larger minibatches are tried while each doubling takes that much off the time per image.
 MAX_MINIBATCH = 512
-MAX_SHARE = 0.1             # Of the budget for the minibatches of one lod.
+UNFINISHED = 'the program ended here'       # Error of a row that is being measured.
 POINTS = 1000               # Of the schedule that a projection looks at.
 COLUMNS = (('lod', '%.1f'), ('resolution', '%d'), ('precision', '%s'), ('how', '%s'), ('minibatch', '%d'),
-           ('sec_per_kimg', '%.2f'), ('memory_mb', '%d'), ('compile_seconds', '%.1f'), ('prepare_seconds', '%.1f'))
+           ('sec_per_kimg', '%.2f'), ('estimated', '%.2f'), ('memory_mb', '%d'), ('estimated_mb', '%d'),
+           ('compile_seconds', '%.1f'), ('prepare_seconds', '%.1f'), ('error', '%s'))
+PROJECTION_COLUMNS = (('experiment', '%s'), ('precision', '%s'), ('how', '%s'), ('hours', '%.1f'),
+                      ('estimated', '%.1f'), ('measured', '%d %%'))
 
 
 def lods_by_importance(resolution):
     """Whole lods, the finest and most expensive first, then half ones."""
     coarsest = resolution.bit_length() - 3
     return [float(lod) for lod in range(coarsest + 1)] + [lod + 0.5 for lod in range(coarsest)]
+
+
+def words(row, columns):
+    """The cells of a row of a table, '-' for what is not known."""
+    return ['-' if row.get(name) is None else template % row[name] for name, template in columns]
+
+
+def table(rows, columns):
+    """Lines of Markdown."""
+    lines = ['| ' + ' | '.join(name for name, _ in columns) + ' |', '|' + ' --- |' * len(columns)]
+    return lines + ['| ' + ' | '.join(words(row, columns)).replace('\n', ' ') + ' |' for row in rows]
+
+
+def tables(rows, projections):
+    """What was measured, lines of Markdown."""
+    return ['Seconds per kimg are medians of three. Estimates are those of gpu_model.py, for an H200.', '',
+            *table(rows, COLUMNS), '', 'Hours of that part of the kimg whose resolution was measured:', '',
+            *table(projections, PROJECTION_COLUMNS)]
+
+
+def read_estimates(path):
+    """What gpu_model.py expects: {(precision, lod, minibatch): facts of a row}, from a file of `gpu_carry.py`."""
+    found = collections.defaultdict(dict)
+    for row in json.loads(pathlib.Path(path).read_text()):
+        found[row['precision'], row['lod'], row['minibatch']][row['net']] = row
+    return {key: {'estimated': sum(row['ms'] for row in nets.values()) / key[2],
+                  'estimated_mb': max(row['peak_gb'] for row in nets.values()) * 1024} for key, nets in found.items()}
 
 
 class Bench:
@@ -52,33 +75,84 @@ class Bench:
     ----------
     args : argparse.Namespace
         Options of :func:`main`.
+    save : function
+        Called without arguments before and after every row is measured.
+    rows : list of dict
+        What was measured before, to which more is added.
     """
 
-    def __init__(self, args):
+    def __init__(self, args, save, rows=()):
         import config
-        self.args, self.rows, self.start = args, [], time.monotonic()
+        self.args, self.save, self.rows, self.start = args, save, list(rows), time.monotonic()
         self.trainer = train_step.Trainer(args, args.device, args.precisions[0])
         self.device = self.trainer.environment.device
         options = config.experiments['celebahq-1024']['train']
         self.minibatches = {2 ** k: options['minibatch_overrides'].get(2 ** k, options['minibatch_default'])
                             for k in range(2, args.resolution.bit_length())}
+        self.estimates = read_estimates(args.estimates) if args.estimates else {}
 
     def out_of_time(self):
         return time.monotonic() - self.start > self.args.budget
 
-    def run(self):
+    def jobs(self):
+        """(lod, precision, how), the most important ones first."""
         lods = lods_by_importance(self.args.resolution) if self.args.lods is None else self.args.lods
-        jobs = [(lod, precision, how) for lod in lods
+        return [(lod, precision, how) for lod in lods
                 for precision in (self.args.precisions if lod == int(lod) else self.args.precisions[:1])
                 for how in self.args.how]
-        for job in jobs:
-            if self.out_of_time():
-                print(f'the time is up; {job} and what follows is left out')
-                break
-            self.measure(*job)
 
-    def measure(self, lod, precision, how):
-        """One lod, with growing minibatches."""
+    def run(self):
+        """The paper's minibatches, then larger ones."""
+        for _ in self.steps():
+            pass
+
+    def steps(self):
+        """Does what `run` does; a generator that stops after every row. What has a row already is left out."""
+        for is_larger in [False] if self.args.paper_only else [False, True]:
+            for job in self.jobs():
+                for row in self.rows_of(*job, is_larger):
+                    self.save()
+                    print('  '.join(words(row, COLUMNS)), flush=True)
+                    yield row
+                    if self.out_of_time():
+                        print('the time is up; what would follow is left out')
+                        return
+
+    def rows_of(self, lod, precision, how, is_larger):
+        """The row of the paper's minibatch, or those of larger ones for as long as they are faster; a generator."""
+        resolution = self.args.resolution >> int(lod)
+        facts = {'lod': lod, 'resolution': resolution, 'precision': precision, 'how': how}
+        known = [row for row in self.rows if facts.items() <= row.items()]
+        minibatch, before = self.minibatches[resolution], None
+        if len(known) > is_larger or is_larger and 'error' in known[0]:
+            return
+        if is_larger:
+            minibatch, before = 2 * minibatch, known[0]['sec_per_kimg']
+        functions = None
+        while minibatch <= MAX_MINIBATCH:
+            row = {**facts, 'minibatch': minibatch, **self.estimates.get((precision, lod, minibatch), {}),
+                   'error': UNFINISHED}
+            self.rows.append(row)
+            self.save()
+            try:
+                if functions is None:
+                    start = time.perf_counter()
+                    functions = self.compiled(lod, precision, how)
+                    facts['compile_seconds'] = time.perf_counter() - start
+                self.free_memory()
+                row.update(facts, **self.time(functions, lod, minibatch))
+                del row['error']
+            except Exception as error:      # Also a bug: the other rows are worth having.
+                row['error'] = one_line(error)
+            for function in functions[:2] if functions else ():
+                function.fn.programs.clear()    # Those of one minibatch are of no use to the next.
+            yield row
+            if not is_larger or 'error' in row or row['sec_per_kimg'] > before * (1 - MIN_GAIN):
+                return
+            minibatch, before = 2 * minibatch, row['sec_per_kimg']
+
+    def compiled(self, lod, precision, how):
+        """The step functions."""
         import theano_torch
 
         import theano
@@ -88,30 +162,8 @@ class Bench:
         theano_env.configure('torch', {'floatX': 'float32', 'device': self.device}, precision=precision,
                              flush_denormals=True)
         theano.config.mode = theano_torch.mode(self.device, precision, capture=how == 'captured')
-        start = time.perf_counter()
         exponents = [updates.loss_scaling_exponent() if precision == 'float16' else None for _ in 'DG']
-        functions = self.trainer.functions(lod, exponents)
-        facts = {'lod': lod, 'resolution': self.args.resolution >> int(lod), 'precision': precision, 'how': how,
-                 'compile_seconds': time.perf_counter() - start}
-        minibatch, before = self.minibatches[facts['resolution']], None
-        while minibatch <= MAX_MINIBATCH and not self.out_of_time():
-            try:
-                row = {**facts, 'minibatch': minibatch, **self.time(functions, lod, minibatch)}
-            except theano_torch.OutOfMemory as error:
-                print(f'lod {lod:.1f}, {precision}, minibatch {minibatch}: {error}')
-                break
-            finally:
-                for function in functions[:2]:  # Graphs and programs of one minibatch are of no use to the next.
-                    function.fn.programs.clear()
-                self.free_memory()
-            self.rows.append(row)
-            self.save()
-            print('  '.join(template % row[name] for name, template in COLUMNS), flush=True)
-            if self.args.paper_only or before and row['sec_per_kimg'] > before * (1 - MIN_GAIN) or \
-                    time.perf_counter() - start > self.args.budget * MAX_SHARE:
-                break
-            before = row['sec_per_kimg']
-            minibatch *= 2
+        return self.trainer.functions(lod, exponents)
 
     def time(self, functions, lod, minibatch):
         """Seconds per kimg, peak memory and the seconds of the first calls, in which graphs are recorded."""
@@ -149,28 +201,28 @@ class Bench:
         import torch
         return torch.cuda.max_memory_allocated() / 2 ** 20
 
-    def save(self):
-        projections = self.projections()
-        train_step.write_json(self.args, self.rows, engine=str(self.trainer.environment), projections=projections)
-        lines = [f'{str(self.trainer.environment)}; seconds per kimg are medians of three.', '',
-                 '| ' + ' | '.join(name for name, _ in COLUMNS) + ' |', '|' + ' --- |' * len(COLUMNS)]
-        lines += ['| ' + ' | '.join(template % row[name] for name, template in COLUMNS) + ' |' for row in self.rows]
-        lines += ['', '| experiment | precision | how | days | of the kimg, measured |', '|' + ' --- |' * 5]
-        lines += ['| %(experiment)s | %(precision)s | %(how)s | %(days).2f | %(measured)d %% |' % projection
-                  for projection in projections]
-        pathlib.Path(self.args.out, 'gpu.md').write_text('\n'.join(lines) + '\n')
-
     def projections(self):
         """How long whole runs take, for each way that has been measured."""
         import config
         results = []
-        for precision, how in dict.fromkeys((row['precision'], row['how']) for row in self.rows):
-            rows = [row for row in self.rows if (row['precision'], row['how']) == (precision, how)]
+        timed = [row for row in self.rows if 'sec_per_kimg' in row]
+        for precision, how in dict.fromkeys((row['precision'], row['how']) for row in timed):
+            rows = [row for row in timed if (row['precision'], row['how']) == (precision, how)]
+            estimates = [{**row, 'sec_per_kimg': row['estimated']} for row in rows if 'estimated' in row]
             for name in PROJECTED:
-                seconds, measured = project(rows, self.args.resolution, config.experiments[name]['train'])
-                results.append({'experiment': name, 'precision': precision, 'how': how, 'days': seconds / 86400,
+                options = config.experiments[name]['train']
+                seconds, measured = project(rows, self.args.resolution, options)
+                of_model, known = project(estimates, self.args.resolution, options)
+                results.append({'experiment': name, 'precision': precision, 'how': how, 'hours': seconds / 3600,
+                                'estimated': of_model / 3600 if known == measured else None,
                                 'measured': 100 * measured})
         return results
+
+
+def one_line(error):
+    """The first line of an error that says something, and its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f'{type(error).__name__}: {lines[0] if lines else "no message"}'
 
 
 def project(rows, resolution, options):
@@ -199,12 +251,11 @@ def project(rows, resolution, options):
     return seconds, known / POINTS
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_options(parser):
+    """Options of the networks and of what is timed; returns `parser`."""
     train_step.add_network_options(parser)
     # Its --minibatch, --repetitions and --json have no meaning here.
     parser.set_defaults(resolution=1024, fmap_max=512, fmap_base=8192, engine='torch')
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda0, ...; default: %(default)s')
     parser.add_argument('--precisions', nargs='+', default=['auto'], metavar='PRECISION',
                         help='float32, tf32, bfloat16, float16; half lods are timed in the first one only')
     parser.add_argument('--how', nargs='+', default=['captured'], choices=['captured', 'eager'],
@@ -212,11 +263,25 @@ def main(argv=None):
     parser.add_argument('--paper-only', action='store_true', help='leave out larger minibatches')
     parser.add_argument('--seconds', type=float, default=3, help='of timing per row; default: %(default)s')
     parser.add_argument('--budget', type=float, default=540, help='seconds for everything; default: %(default)s')
+    parser.add_argument('--estimates', metavar='FILE', help='of gpu_carry.py, to be shown beside the measurements')
+    return parser
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda0, ...; default: %(default)s')
     parser.add_argument('--out', default='.', metavar='DIR', help='where gpu.json and gpu.md go')
     args = parser.parse_args(argv)
     os.makedirs(args.out, exist_ok=True)
     args.json = os.path.join(args.out, 'gpu.json')
-    bench = Bench(args)
+
+    def save():
+        engine = str(bench.trainer.environment)
+        projections = bench.projections()
+        train_step.write_json(args, bench.rows, engine=engine, projections=projections)
+        pathlib.Path(args.out, 'gpu.md').write_text('\n'.join([engine, '', *tables(bench.rows, projections)]) + '\n')
+    bench = Bench(args, save)
     args.precisions[0] = bench.trainer.environment.precision        # What 'auto' is here.
     print(bench.trainer.environment)
     print('  '.join(name for name, _ in COLUMNS))

@@ -62,8 +62,8 @@ class Trainer:
         """The D + G step at `lod` as a function without arguments."""
         return self.step(self.functions(lod), lod, self.args.minibatch)
 
-    def functions(self, lod, loss_scaling=(None, None), **options):
-        """`training.steps.TrainingFunctions` at `lod`; further `options` are those of what compiles them."""
+    def functions(self, lod, loss_scaling=(None, None), epsilon=1e-8, **options):
+        """`training.steps.TrainingFunctions` at `lod`; `epsilon` is Adam's, `options` go to the compiling function."""
         import numpy as np
         import theano
 
@@ -76,7 +76,7 @@ class Trainer:
         rate = theano.shared(np.float32(1e-4))
         functions = steps.compile_training_functions(
             self.G, self.D, self.Gs, schedule, rate, rate, 0.999, {},
-            {'beta1': 0.0, 'beta2': 0.99, 'epsilon': 1e-8}, True, False, loss_scaling=loss_scaling, **options)
+            {'beta1': 0.0, 'beta2': 0.99, 'epsilon': epsilon}, True, False, loss_scaling=loss_scaling, **options)
         steps.seed_streams(functions)
         return functions
 

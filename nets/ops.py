@@ -284,7 +284,8 @@ def _(op):
 @theano_torch.lower.register(FlipFilters)
 def _(op, node, build):
     import torch
-    return lambda W: W.flip(2, 3).contiguous(memory_format=torch.channels_last)
+    memory_format = build.image_format(torch.float32)
+    return lambda W: W.flip(2, 3).contiguous(memory_format=memory_format)
 
 
 @theano_torch.lower.register(AveragePool2D)

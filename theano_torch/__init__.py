@@ -73,7 +73,8 @@ def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False
         has not). Call this before anything else uses the GPU: cuBLAS reads its part of it once. Overrules `benchmark`.
         Functions run without the kernels of `fuser`, which add up in another order than their first calls.
     benchmark : bool
-        Let cuDNN time its algorithms in the first call with new shapes, and take the fastest.
+        Let cuDNN time its algorithms in the first call with new shapes, and take the fastest. The engine does so, too,
+        where it has several ways, see `gpus.Fastest`.
     precision : str
         What convolutions and matrix products of float32 tensors compute in. They take and give float32 in any case;
         everything else stays as it is, and so does float64. ``'float32'``; ``'tf32'``: float32 with inputs rounded
@@ -91,7 +92,7 @@ def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False
     """
     import os
 
-    from theano_torch import lanes, memory, shared
+    from theano_torch import gpus, lanes, memory, shared
 
     import numpy as np
     import torch
@@ -101,8 +102,7 @@ def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False
     if device.startswith('cuda'):
         torch.cuda.set_device(device)       # That of everything that just says 'cuda'.
     torch.backends.cudnn.enabled = cudnn
-    torch.backends.cudnn.benchmark = benchmark and not deterministic     # The fastest one may be another next time.
-    torch.backends.cudnn.deterministic = deterministic
+    gpus.set_algorithms(deterministic, benchmark)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == 'tf32'
     if deterministic:
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')     # cuBLAS asks for it in deterministic mode.

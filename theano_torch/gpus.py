@@ -1,6 +1,16 @@
-"""Whether PyTorch and the GPUs of this machine fit together, and what to install where they do not."""
+"""GPUs: whether PyTorch and those of this machine fit together, and what the engine chooses by the card.
 
+The choices are the memory format of images (`image_format`), who chooses the algorithms of cuDNN (`set_algorithms`),
+and which of several ways of ours to compute the same is taken (`Fastest`).
+"""
+
+import functools
 import re
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 # The oldest NVIDIA driver for PyTorch builds of each major version of CUDA.
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
@@ -48,3 +58,115 @@ def missing_kernels(device: str) -> str:
         return ''       # It does not say.
     return f'{torch.cuda.get_device_name(device)} has compute capability {capability[0]}.{capability[1]}, and this ' \
         f'PyTorch has kernels for {", ".join(names)} only: {OTHER_BUILD}'
+
+
+def set_algorithms(deterministic: bool, benchmark: bool) -> None:
+    """Say who chooses the algorithms of cuDNN, and the ways of `Fastest`.
+
+    Parameters
+    ----------
+    deterministic : bool
+        Only those that give the same bits in every call and in every run: nothing is timed.
+    benchmark : bool
+        Time them in the first call with new shapes and take the fastest. Otherwise heuristics choose.
+    """
+    import torch
+    torch.backends.cudnn.benchmark = benchmark and not deterministic     # The fastest one may be another next time.
+    torch.backends.cudnn.deterministic = deterministic
+
+
+def has_tensor_cores(device: 'torch.device', dtype: 'torch.dtype') -> bool:
+    """Whether the GPU `device` computes convolutions of tensors of type `dtype` on tensor cores.
+
+    Those of float32 do as TF32 only, if that is allowed.
+    """
+    import torch
+    capability = torch.cuda.get_device_capability(device)
+    if dtype == torch.float16:
+        return capability >= (7, 0)
+    return capability >= (8, 0) and (
+        dtype == torch.bfloat16 or dtype == torch.float32 and torch.backends.cudnn.allow_tf32)
+
+
+def image_format(device: 'torch.device', dtype: 'torch.dtype') -> 'torch.memory_format':
+    """The memory format in which convolutions on `device` that compute in the type `dtype` are fastest.
+
+    Channels-last on the CPU and on tensor cores. Other kernels of cuDNN are slower with it.
+    """
+    import torch
+    if device.type != 'cuda' or has_tensor_cores(device, dtype):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+WARM_UPS, ROUNDS = 2, 5         # Calls that are not timed, because libraries prepare in them, and calls that are.
+HEAD_START = 1000000            # Cycles of the GPU, about half a millisecond.
+
+
+def seconds_of(function: Callable[[], Any], device: 'torch.device') -> float:
+    """How long the GPU `device` takes for the kernels of a call of `function`; the host waits for that.
+
+    The GPU sleeps before, so that the host has launched all kernels when the first one starts, as in a CUDA graph.
+    """
+    import torch
+    with torch.cuda.device(device):
+        for _ in range(WARM_UPS):
+            function()
+        rounds = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(ROUNDS)]
+        for start, end in rounds:
+            torch.cuda._sleep(HEAD_START)
+            start.record()
+            function()
+            end.record()
+        torch.cuda.synchronize()
+        return min(start.elapsed_time(end) for start, end in rounds) / 1e3
+
+
+@functools.cache
+def timed_on(device: 'torch.device') -> dict[Hashable, list[float]]:
+    """What `Fastest` has found out on a GPU: key -> seconds of each way."""
+    return {}
+
+
+class Fastest:
+    """A function on a GPU that can be computed in several ways: it takes the fastest one.
+
+    The first call times all ways with its arguments, unless that was done for the same `key` before. It is not part of
+    a CUDA graph, because programs are recorded after some calls.
+
+    Parameters
+    ----------
+    ways : list of functions
+        They compute the same up to rounding. With deterministic algorithms the first one is taken.
+    expected : int
+        Index of the way that is fastest as far as is known without timing. It is taken where heuristics choose cuDNN's
+        algorithms, too, and where no way is faster.
+    key : hashable
+        What the times depend on: name of the function, shapes, types.
+    device : torch.device
+    """
+
+    def __init__(self, ways: Sequence[Callable], expected: int, key: Hashable, device: 'torch.device') -> None:
+        self.ways, self.expected, self.key, self.device = ways, expected, key, device
+        self.way: Callable | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        import torch
+        if self.way is None:
+            if torch.cuda.is_current_stream_capturing():
+                return self.ways[self.expected](*arguments)
+            self.way = self.ways[self.choice(arguments)]
+        return self.way(*arguments)
+
+    def choice(self, arguments: Sequence) -> int:
+        """Index of the way to take."""
+        import torch
+        if torch.are_deterministic_algorithms_enabled():
+            return 0
+        if not torch.backends.cudnn.benchmark:
+            return self.expected
+        timed = timed_on(self.device)
+        if self.key not in timed:
+            timed[self.key] = [seconds_of(functools.partial(way, *arguments), self.device) for way in self.ways]
+        seconds = timed[self.key]
+        return min(range(len(seconds)), key=lambda index: (seconds[index], index != self.expected))

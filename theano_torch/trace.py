@@ -16,7 +16,7 @@ Of an IfElse only one branch is traced, and the steps check that the condition i
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from theano_torch import destroying, hosts, kernels
+from theano_torch import destroying, gpus, hosts, kernels
 from theano_torch.convert import from_numpy, to_numpy
 from theano_torch.errors import WrongShapes, naming
 from theano_torch.registry import UnsupportedOp, is_registered, lower, on_host
@@ -90,6 +90,10 @@ class Build:
     def computing(self, dtype: torch.dtype) -> torch.dtype:
         """The type in which a convolution or matrix product computes if its result has the type `dtype`."""
         return self.facts.product_dtype if dtype == torch.float32 else dtype
+
+    def image_format(self, dtype: torch.dtype) -> torch.memory_format:
+        """The memory format of images for convolutions whose result has the type `dtype`, see `gpus.image_format`."""
+        return gpus.image_format(self.device, self.computing(dtype))
 
     def prepared(self, node: Any) -> Any:
         """What `registry.prepare` has made for `node`."""

@@ -2,7 +2,7 @@
 
 import contextlib
 
-from theano_torch import capture, uploads
+from theano_torch import capture, gpus, uploads
 from theano_torch.fuser.kernels import loaded
 
 import pytest
@@ -32,5 +32,6 @@ def a_gpu(backing='cpu', **facts):
 def forget():
     """Clear the engine's notes on devices: streams and pools are those of one stand-in, kernels for the interpreter."""
     capture.graphs_on.cache_clear()
+    gpus.timed_on.cache_clear()
     loaded.cache_clear()
     uploads.uploads_to.cache_clear()

@@ -2,7 +2,7 @@
 
 
 from theano_torch.lowerings import conv
-from theano_torch.lowerings.conv import WeightProducts
+from theano_torch.lowerings.conv import FoldedGradient, WeightProducts
 
 import pytest
 import theano
@@ -69,6 +69,21 @@ def test_what_is_one_product_and_what_are_blocks(monkeypatch):
     products = WeightProducts(*shapes)
     assert not products.is_whole and products.images == 2       # And the fifth by itself.
     assert_close(products(image, top_grad), wanted)
+
+
+@pytest.mark.parametrize('filters, image_shape, pad, fold', [
+    ((16, 16, 3, 3), (2, 16, 5, 8), (1, 1), 4), ((3, 16, 1, 1), (2, 16, 4, 4), (0, 0), 4),
+    ((16, 3, 3, 5), (1, 3, 5, 8), (1, 2), 4), ((32, 32, 1, 3), (2, 32, 3, 6), (0, 1), 2)])
+def test_folded_gradient(filters, image_shape, pad, fold):
+    image, top_grad, wanted = tensors(filters, image_shape, pad)
+    folded = FoldedGradient(filters, top_grad.shape, pad)
+    assert folded.fold == fold and folded.may_be_faster() and folded.is_faster()
+    assert_close(folded(image, top_grad), wanted)
+
+
+@pytest.mark.parametrize('filters, width', [((64, 64, 3, 3), 8), ((16, 16, 3, 3), 7), ((16, 16, 3, 2), 8)])
+def test_gradients_that_are_not_folded(filters, width):
+    assert not FoldedGradient(filters, (2, filters[0], 4, width), (1, 1)).may_be_faster()
 
 
 def test_weight_products_of_no_images():

@@ -4,8 +4,9 @@ Theano's `filter_flip` is a convolution proper; torch computes correlations, so 
 three ops name their inputs image, filters and top gradient (the one of the output); torch needs only the shape of
 the tensor whose gradient is asked for.
 
-Images in two dimensions are handled in the channels-last memory format: element-wise ops, pooling and resampling keep
-the format that they get, so that a whole network runs in it once its first convolution has put the images there.
+Images in two dimensions are handled in the channels-last memory format, but for old GPUs, see `gpus.image_format`:
+element-wise ops, pooling and resampling keep the format that they get, so that a whole network runs in it once its
+first convolution has put the images there.
 
 On the CPU those of 3x3 filters with many channels are computed in tiles, see `winograd`.
 
@@ -18,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from theano_torch.convert import torch_dtype
+from theano_torch.gpus import Fastest
 from theano_torch.lowerings import winograd
 from theano_torch.registry import UnsupportedOp, lower
 from theano_torch.trace import Build
@@ -48,6 +50,7 @@ class Geometry:
         self.flip_axes = tuple(range(2, 2 + self.ndim)) if flips else None
         self.dtype = torch_dtype(node.outputs[0].type.dtype)    # Of the result.
         self.compute = build.computing(self.dtype)
+        self.format = build.image_format(self.dtype) if self.ndim == 2 else torch.contiguous_format
 
     def is_plain(self) -> bool:
         """Whether this is a convolution of stride 1 with nothing unusual about it."""
@@ -88,7 +91,7 @@ class Geometry:
     def image(self, x: Tensor) -> Tensor:
         """`x` in the type and memory format to compute in."""
         x = x.to(self.compute)
-        return x.contiguous(memory_format=torch.channels_last) if self.ndim == 2 else x
+        return x.contiguous(memory_format=self.format) if self.ndim == 2 else x
 
     def is_exact(self) -> bool:
         """Whether it computes in the type of its result."""
@@ -224,29 +227,36 @@ def _(op, node, build):
         geometry.stride, geometry.pad, geometry.dilation, geometry.groups, [0] * geometry.ndim)
     shape = [build.shape(node.inputs[1])[1], build.shape(node.inputs[0])[1] // groups, *kernel_size]
 
-    def grad_weights(image: Tensor, top_grad: Tensor) -> Tensor:
-        like = top_grad.new_empty(shape, dtype=geometry.compute)
-        gradient = convolution_backward(
-            geometry.image(top_grad), geometry.image(geometry.padded(image)), like, None, stride, pad, dilation,
-            False, zeros, groups, [False, True, False])[1]
-        return geometry.flip(gradient.to(geometry.dtype))
+    def gradient(image: Tensor, top_grad: Tensor) -> Tensor:
+        like = top_grad.new_empty(shape)
+        return convolution_backward(top_grad, image, like, None, stride, pad, dilation, False, zeros, groups,
+                                    [False, True, False])[1]
 
     if geometry.is_small_product(build, node.inputs[0]):
         def multiply(image: Tensor, top_grad: Tensor) -> Tensor:
             grads, pixels = pixels_of(top_grad.to(geometry.compute)), pixels_of(image.to(geometry.compute))
             return torch.mm(grads.t(), pixels).view(shape).to(geometry.dtype)
         return multiply, node.inputs[:2]
-    if build.device.type == 'cuda':
-        folded = FoldedGradient(shape, build.shape(node.inputs[1]), geometry.pad)
-        if geometry.is_plain() and folded.is_faster():
-            return lambda image, top_grad: geometry.flip(
-                folded(geometry.image(image), geometry.image(top_grad)).to(geometry.dtype)), node.inputs[:2]
     faster = geometry.faster([winograd.FilterGradient, WeightProducts], build, shape, build.shape(node.inputs[0]),
                              geometry.pad)
-    if faster is not None:
-        return lambda image, top_grad: geometry.flip(faster(geometry.image(image), geometry.image(top_grad))), \
-            node.inputs[:2]
-    return grad_weights, node.inputs[:2]
+    if faster is None and build.device.type == 'cuda' and geometry.is_plain():
+        faster = with_folding(gradient, geometry, build.device, shape, build.shape(node.inputs[1]))
+    compute = gradient if faster is None else faster
+    return lambda image, top_grad: geometry.flip(compute(
+        geometry.image(geometry.padded(image)), geometry.image(top_grad)).to(geometry.dtype)), node.inputs[:2]
+
+
+def with_folding(gradient: Callable, geometry: Geometry, device: torch.device, shape: Sequence[int],
+                 top_shape: Sequence[int]) -> Callable | None:
+    """The faster one of `gradient`, a function of images and gradients, and `FoldedGradient`; None without the latter.
+
+    For the other parameters see `FoldedGradient`.
+    """
+    folded = FoldedGradient(shape, top_shape, geometry.pad)
+    if geometry.format != torch.channels_last or not folded.may_be_faster():
+        return None
+    key = 'gradient of filters', tuple(shape), tuple(top_shape), tuple(geometry.pad), geometry.compute
+    return Fastest([gradient, folded], int(folded.is_faster()), key, device)
 
 
 class FoldedGradient:
@@ -280,8 +290,13 @@ class FoldedGradient:
                          for times in (1, fold))
         return after / before / fold
 
+    def may_be_faster(self) -> bool:
+        """Whether it is worth timing."""
+        return self.keeps_width and self.gain(self.fold) > 1
+
     def is_faster(self) -> bool:
-        return self.keeps_width and self.fold > 1 and self.gain(self.fold) >= 1.5
+        """Whether it probably is faster than cuDNN's own gradient."""
+        return self.keeps_width and self.gain(self.fold) >= 1.5
 
     def __call__(self, image: Tensor, top_grad: Tensor) -> Tensor:
         """(N, C, H, W) and (N, K, H, W), channels-last -> (K, C, height, width)"""
