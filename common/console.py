@@ -1,4 +1,4 @@
-"""What a person reads: progress bars, durations, the log of a run."""
+"""Terminal output: progress bars, durations, the log of a run."""
 
 import contextlib
 import os
@@ -19,13 +19,13 @@ from common.files import AnyPath, GrowingFile
 
 
 def progress(iterable: Iterable[Any] | None, desc: str, total: int | None = None) -> tqdm:
-    """A progress bar with ETA. Not on a terminal it stays silent for half a minute and is rare after that."""
+    """Progress bar with ETA. Off a terminal: nothing for 30 s, then one update every 30 s."""
     seconds = 0 if sys.stderr.isatty() else 30
     return tqdm(iterable, desc=desc, total=total, unit='img', delay=seconds, mininterval=max(seconds, 0.1))
 
 
 def command_line() -> str:
-    """How this program was started, for messages."""
+    """The command that started this program, for messages."""
     return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
@@ -44,7 +44,7 @@ def format_time(seconds: float) -> str:
 
 
 class _LastingStream:
-    """Stands in for sys.stdout or sys.stderr: writing to a terminal, pipe or full disk that is gone is no error."""
+    """Stands in for sys.stdout or sys.stderr, and ignores errors if the terminal, pipe or full disk is gone."""
 
     def __init__(self, stream):
         self.stream = stream
@@ -64,7 +64,7 @@ class _LastingStream:
         return bool(self._try(self.stream.isatty))
 
     def _try(self, method, *args):
-        with contextlib.suppress(OSError, ValueError):      # ValueError: it is closed.
+        with contextlib.suppress(OSError, ValueError):      # ValueError: the stream is closed.
             return method(*args)
 
     def __getattr__(self, name):
@@ -72,16 +72,16 @@ class _LastingStream:
 
 
 def _lasting(stream):
-    if stream is None:      # Closed before the program began.
+    if stream is None:      # It was closed before the program started.
         stream = open(os.devnull, 'w', encoding='utf-8')
     return stream if isinstance(stream, (_LastingStream, _LoggedStream)) else _LastingStream(stream)
 
 
 @contextlib.contextmanager
 def lasting_output() -> Iterator[None]:
-    """Around work that goes on when nobody can read any more what it prints.
+    """Let work continue when its output can no longer be written.
 
-    Within the block and at the end of the interpreter, errors of writing to stdout and stderr are ignored.
+    Within the block and at the interpreter's exit, write errors of stdout and stderr are ignored.
     """
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(_lasting, streams)
@@ -95,7 +95,7 @@ def lasting_output() -> Iterator[None]:
 
 
 def _forget_unwritten(stream):
-    """Let the interpreter find nothing at its end that cannot be written."""
+    """Discard buffered output that cannot be written, which would fail at the interpreter's exit."""
     try:
         stream.flush()
     except (OSError, ValueError):
@@ -105,11 +105,11 @@ def _forget_unwritten(stream):
 
 
 class OutputLogger:
-    """Copies what is printed, on stdout and stderr, into a file: ``with OutputLogger('log.txt'): ...``.
+    """Copies everything printed to stdout and stderr to a file: ``with OutputLogger('log.txt'): ...``.
 
-    The file gets finished lines only, as they stand on the screen when the line ends: of a progress bar the last state
-    only. An exception that leaves the block is written into the file, too. Errors of writing end nothing: see
-    :func:`lasting_output` for the streams; what the file does not take is told once, and written when it takes it.
+    The file receives complete lines as a terminal shows them, so that only the last state of a progress bar is kept. An
+    exception that leaves the block is logged, too. Write errors never stop the program: :func:`lasting_output` ignores
+    those of the streams; the file's are reported once, and the lines are written later, when that is possible.
 
     Raises
     ------
@@ -126,7 +126,7 @@ class OutputLogger:
         self.start(GrowingFile(path))
 
     def start(self, file: GrowingFile) -> None:
-        """Choose the file, before anything is copied into it."""
+        """Set the log's file; call it before anything is logged."""
         self.file, self.is_open, self.is_failing = file, True, False
         self.lock = threading.Lock()
         self.streams: tuple[Any, Any] = sys.stdout, sys.stderr
@@ -159,12 +159,12 @@ class OutputLogger:
                 self.is_failing = False
             except WriteError as error:
                 if not self.is_failing:
-                    _lasting(self.streams[1]).write(f'warning: {error}; its lines are written when that is possible\n')
+                    _lasting(self.streams[1]).write(f'warning: {error}; the log gets its lines when that succeeds\n')
                 self.is_failing = True
 
 
 def is_logged() -> OutputLogger | None:
-    """The logger that copies what is printed at present; None if there is none."""
+    """The active logger, or None."""
     return sys.stdout.logger if isinstance(sys.stdout, _LoggedStream) else None
 
 
@@ -183,12 +183,12 @@ class _LoggedStream:
         *lines, self.pending = (self.pending + text).split('\n')
         for line in lines:
             self.logger.log(self.visible(line) + '\n')
-        # Progress bars return to the start of their line a few times a second: keep the last state only.
+        # Progress bars return to the start of the line a few times per second: keep only the last state.
         self.pending = self.pending[max(self.pending.rfind('\r', 0, -1), 0):]
         return len(text)
 
     def visible(self, line):
-        """What a terminal shows of a line with carriage returns and control sequences."""
+        """The text that a terminal shows for a line with carriage returns and control sequences."""
         if '\r' not in line and '\x1b' not in line:
             return line
         shown = ''

@@ -1,6 +1,6 @@
-"""Metrics, one per file, all with the same calls: ``begin(mode)``, ``feed(mode, images, ...)``, ``end(mode)``.
+"""Metrics, one per file, with a common interface: ``begin(mode)``, ``feed(mode, images, ...)``, ``end(mode)``.
 
-`METRICS` is what `evaluate_metrics.py` and the experiments of `config.py` call them by.
+`METRICS` maps the names that `evaluate_metrics.py` and the experiments of `config.py` use to the metrics.
 """
 
 import importlib
@@ -12,11 +12,11 @@ from common.errors import UserError, did_you_mean
 
 
 class Metric(NamedTuple):
-    """What is known of a metric before it is imported."""
+    """Properties of a metric that are needed before it is imported."""
 
     class_path: str         # 'module.Class'
-    num_images: int         # Generated images in the paper's setting.
-    needs: tuple[str, ...] = ()     # Of 'reals', 'inception', 'classifier'.
+    num_images: int         # Number of generated images in the paper.
+    needs: tuple[str, ...] = ()     # Subset of 'reals', 'inception', 'classifier'.
 
 
 METRICS = {
@@ -29,13 +29,13 @@ METRICS = {
 
 
 class Meter(Protocol):
-    """The calls that all metrics have."""
+    """The interface of all metrics."""
 
-    decides: str                # Which of its numbers tells the best of several networks...
-    lower_is_better: bool       # ...and in which direction.
+    decides: str                # Name of the value that selects the best of several networks.
+    lower_is_better: bool       # Whether smaller is better for this value.
 
     def names(self) -> list[str]:
-        """Names of the numbers that :meth:`end` returns."""
+        """Names of the values that :meth:`end` returns."""
 
     def begin(self, mode: str) -> None:
         """Start with `mode` 'reals' or 'fakes'."""
@@ -44,34 +44,34 @@ class Meter(Protocol):
         """Add uint8 images (N, C, H, W)."""
 
     def end(self, mode: str) -> list[float]:
-        """The numbers for the images that were fed."""
+        """Values for the images that were fed."""
 
 
 class ComparingMeter(Meter, Protocol):
-    """The calls of metrics that need reals."""
+    """The interface of metrics that compare fakes with reals."""
 
     def get_reals(self) -> dict[str, Any] | None:
-        """Statistics of the reals as {name: array}, for :meth:`set_reals`; None if they are too large."""
+        """Statistics of the reals, {name: array}, for :meth:`set_reals`; None if they are too large to store."""
 
     def set_reals(self, arrays: dict[str, Any]) -> None:
-        """Take the statistics of reals that were fed earlier."""
+        """Use the statistics of reals from an earlier :meth:`get_reals`."""
 
 
 def check_finite(what: str, values: np.ndarray) -> None:
-    """Raise a `UserError` if there are NaN or infinity among `values`: a metric would make a number of them."""
+    """Raise UserError if `values` contain NaN or infinity, which a metric might turn into an ordinary number."""
     if values.dtype.kind == 'f' and not np.isfinite(values).all():
-        raise UserError(f'{what}: there are NaN or infinity among them, of which no metric is made')
+        raise UserError(f'{what}: contain NaN or infinity, so no metric can be computed')
 
 
 def check_name(name: str, section: str = '') -> None:
-    """Raise a `UserError` unless there is a metric `name`; `section` comes before the option in the message."""
+    """Raise UserError if there is no metric `name`; `section` is a prefix of the option in the message."""
     if name not in METRICS:
         raise UserError('%smetrics: there is no %r%s' % (
             section, name, did_you_mean(name, METRICS) or '; choose from ' + ', '.join(METRICS)))
 
 
 def make_metric(name: str, **options: Any) -> Any:
-    """A new metric `name` of `METRICS`; `options` are the arguments of its class."""
+    """Make the metric `name` of `METRICS`; `options` are the arguments of its class."""
     check_name(name)
     module_name, _, class_name = METRICS[name].class_path.rpartition('.')
     return getattr(importlib.import_module(module_name), class_name)(**options)
