@@ -109,7 +109,7 @@ class OutputLogger:
 
     The file receives complete lines as a terminal shows them, so that only the last state of a progress bar is kept. An
     exception that leaves the block is logged, too. Write errors never stop the program: :func:`lasting_output` ignores
-    those of the streams; the file's are reported once, and the lines are written later, when that is possible.
+    errors of the streams; errors of the file are reported once, and its lines are written when that is possible.
 
     Raises
     ------

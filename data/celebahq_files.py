@@ -30,7 +30,7 @@ from data.shards import shard_range
 
 FIRST_PHOTO = '000001.jpg'
 WORK_BYTES = 5 << 20        # Largest disk space per image: its PNG file and all its levels in the HDF5 file.
-HOPELESS_IMAGES = 20        # Give up when the first so many images all fail.
+HOPELESS_IMAGES = 20        # Give up if this many images fail before the first success.
 READ_AHEAD = 16             # PNG files decoded at the same time.
 
 
@@ -55,7 +55,7 @@ def read_lines(path: AnyPath, cure: str) -> list[str]:
         with open_input(path, 'r', encoding='ascii') as list_file:
             return list_file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{path}: cannot be read ({getattr(error, "strerror", None) or "is no text"}); '
+        raise UserError(f'{path}: cannot be read ({getattr(error, "strerror", None) or "is not text"}); '
                         f'{cure}') from error
 
 
@@ -348,7 +348,7 @@ def make_images(entries: list[celebahq.ListEntry], celeba_dir: AnyPath, delta_di
                 num_exact += exact
                 if reason:
                     bad[futures[future].idx] = reason
-                    # Off a terminal, tqdm's own write would redraw the bar for nobody.
+                    # Off a terminal, tqdm's write would print the bar again.
                     (bar.write if sys.stderr.isatty() else print)('Bad image: ' + reason, file=sys.stderr)
                 finished += reason is None
                 if not finished and len(bad) >= HOPELESS_IMAGES:

@@ -34,7 +34,7 @@ class ImageSource:
         1 or 3.
     images : callable
         ``images(start, stop)`` yields the images start to stop - 1 in order, as groups (n, channels, resolution,
-        resolution), uint8 or float in [0, 255]. Every call starts to read anew, and reads only these images. Some
+        resolution), uint8 or float in [0, 255]. Every call reads again, and only these images. Some
         importers skip and report images that cannot be decoded; if there are labels, they are in `left_out`.
     labels : ndarray, shape (num_images, label_size), float32, optional
         One-hot.

@@ -110,7 +110,7 @@ def mat_arrays(path: str, names: list[str]) -> Iterator[tuple[bytes | memoryview
         content = scipy.io.loadmat(path, variable_names=names)
         arrays = [content[name] for name in names]
         if not all(isinstance(array, np.ndarray) and array.dtype.kind in 'iuf' for array in arrays):
-            raise ValueError(f'{" and ".join(names)} are no arrays of numbers')
+            raise ValueError(f'{" and ".join(names)} are not arrays of numbers')
     except (UserError, MemoryError):
         raise
     except Exception as error:      # SciPy's reader may raise anything for a damaged file.

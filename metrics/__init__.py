@@ -57,10 +57,10 @@ class ComparingMeter(Meter, Protocol):
         """Use the statistics of reals from an earlier :meth:`get_reals`."""
 
 
-def check_finite(what: str, values: np.ndarray) -> None:
+def check_finite(name: str, values: np.ndarray) -> None:
     """Raise UserError if `values` contain NaN or infinity, which a metric might turn into an ordinary number."""
     if values.dtype.kind == 'f' and not np.isfinite(values).all():
-        raise UserError(f'{what}: contain NaN or infinity, so no metric can be computed')
+        raise UserError(f'{name} contain NaN or infinity, so no metric can be computed')
 
 
 def check_name(name: str, section: str = '') -> None:

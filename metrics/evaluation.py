@@ -189,7 +189,7 @@ class Evaluator:
             self.made[name] = made[name]
 
     def key(self, name: str, snapshot: str, network: str) -> Entry:
-        """The fields of an entry of ``metrics.jsonl`` that identify what its values depend on."""
+        """The fields of an entry of ``metrics.jsonl`` that identify everything its values depend on."""
         key = {'metric': name, 'snapshot': snapshot, 'num_images': self.counts[name],
                'random_seed': self.random_seed, 'network': network, 'data': self.data,
                'weights': self.weights[name]}
@@ -203,7 +203,7 @@ class Evaluator:
                 self.weights[name] is not None or not {'inception', 'classifier'} & {*metrics.METRICS[name].needs})
 
     def evaluate(self, names: Sequence[str], Gs: Network, snapshot: Snapshot, network: str,
-                 tell: Callable[[str], object] = lambda line: tqdm.write(line, file=sys.stderr)) -> list[Entry]:
+                 report: Callable[[str], object] = lambda line: tqdm.write(line, file=sys.stderr)) -> list[Entry]:
         """Evaluate metrics on a generator.
 
         Parameters
@@ -214,7 +214,7 @@ class Evaluator:
             Its name and time.
         network : str
             Digest of the network.
-        tell : callable
+        report : callable
             Called with a line about each result that is not finite.
 
         Returns
@@ -238,8 +238,8 @@ class Evaluator:
                     **self.key(name, snapshot.snapshot, network), 'kimg': snapshot.kimg, 'seconds': snapshot.seconds,
                     'values': values[name], 'evaluated': time.strftime('%Y-%m-%d %H:%M:%S')})
             else:
-                tell(f'{name} of {snapshot.snapshot} is not finite and not stored: '
-                     f'{results.format_values(values[name])}')
+                report(f'{name} of {snapshot.snapshot} is not finite and not stored: '
+                       f'{results.format_values(values[name])}')
         return entries
 
 
@@ -341,7 +341,7 @@ def evaluate_run(run_dir: FilePath, names: Names, open_dataset: Callable[[], Abs
         wanted = {(snapshot, networks[snapshot], name) for snapshot in networks for name in names}
         if errors:
             raise UserError('; '.join(errors))
-        return results.update(run_dir, lambda before: _asked_for_last(before, lambda entry: evaluator.is_done(
+        return results.update(run_dir, lambda before: _requested_last(before, lambda entry: evaluator.is_done(
             entry) and (entry['snapshot'], entry['network'], entry['metric']) in wanted))
 
 
@@ -354,13 +354,13 @@ def check_network(G: Network, path: AnyPath, dataset: Dataset) -> None:
                         'that it was trained on')
 
 
-def _asked_for_last(entries, is_asked_for):
+def _requested_last(entries, is_requested):
     """The entries, with requested ones moved to the end if another entry of the same place hides one of them."""
-    asked_for = [entry for entry in entries if is_asked_for(entry)]
+    requested = [entry for entry in entries if is_requested(entry)]
     last = {place_of_result(entry): entry for entry in entries}
-    if all(last[place_of_result(entry)] == entry for entry in asked_for):
+    if all(last[place_of_result(entry)] == entry for entry in requested):
         return entries
-    return [entry for entry in entries if not is_asked_for(entry)] + asked_for
+    return [entry for entry in entries if not is_requested(entry)] + requested
 
 
 def make_metrics(names: list[str], counts: dict[str, int], random_seed: int, inception_weights: AnyPath | None,

@@ -39,7 +39,7 @@ def is_finite_result(values: dict[str, float]) -> bool:
 def merged(entries: list[Entry], new: Iterable[Entry]) -> list[Entry]:
     """Append the `new` entries to `entries`, and remove those that they replace.
 
-    Replaced are entries with the same key, and at the same place those of another or unknown network.
+    These are entries with the same key, and entries of the same snapshot and metric with another or no network.
     """
     for entry in new:
         entries = [old for old in entries if place_of_result(old) != place_of_result(entry)

@@ -457,8 +457,8 @@ class MinibatchStatConcatLayer(Layer):
     func : str
         ``'Tstdeps'`` (section 3, with an epsilon) or ``'Tstd'``.
     averaging : str
-        What is averaged after computing the statistic over N for each activation: ``'all'`` everything (one map, the
-        paper's choice), ``'spatial'`` H and W (C maps), ``'none'`` nothing (C maps), ``'groupG'`` H, W and C / G
+        The axes over which the statistic over N of each activation is averaged: ``'all'`` all axes (one map, the
+        paper's choice), ``'spatial'`` H and W (C maps), ``'none'`` no axes (C maps), ``'groupG'`` H, W and C / G
         channels (G maps). ``'gpool'`` computes the statistic over N, H, W (C maps), ``'flat'`` over all axes (one map).
     num_parts : int
         The minibatch is divided into this many equal consecutive parts, each with its own statistic; its size must be

@@ -2,7 +2,6 @@
 
 The text is parsed, never executed. Sources with equal names and shapes can define different functions; the facts below
 distinguish them. This module knows nothing of pickles and builds no networks.
-tell them apart. This module knows nothing of pickles and builds no networks.
 """
 
 import ast
@@ -239,7 +238,6 @@ def meaning_2018(source: object, func: str, kwargs: dict[str, Any], is_generator
     func : str
         Name of the build function in the text.
     kwargs : dict
-        The stored arguments.
         The stored arguments.
     is_generator : bool
 

@@ -53,7 +53,7 @@ def test_command_trains_to_95_percent_on_unseen_digits(digits_path, tmp_path, ca
     with np.load(output) as arrays:
         damaged = {**arrays, 'param_000': np.zeros((1, 1, 3, 3), np.float32)}
     np.savez(tmp_path / 'damaged.npz', **damaged)
-    with pytest.raises(UserError, match='damaged.npz: .* is of shape'):
+    with pytest.raises(UserError, match='damaged.npz: .* has the shape'):
         classifier.load_classifier(str(tmp_path / 'damaged.npz'), 32)
 
 
