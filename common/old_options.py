@@ -191,8 +191,8 @@ def markdown() -> str:
     rows = sorted(releases.items(), key=lambda row: ('.' in row[0][0], row[0][0].partition('.')[0], row[0][0].lower()))
     lines = ['# Options of the 2017 and 2018 releases', '',
              '<!-- Printed by `python legacy.py options` from common/old_options.py; a test compares. -->', '',
-             '`python legacy.py config OLD_CONFIG.py` prints the entry for the table of experiments in `config.py`. The',
-             'error about an unknown option of a release shows the last two columns of its row.', '',
+             '`python legacy.py config OLD_CONFIG.py` prints the entry for the table of experiments in `config.py`.',
+             'The error about an unknown option of a release shows the last two columns of its row.', '',
              '| option | release | here | |', '| --- | --- | --- | --- |']
     lines += [f'| `{name}` | {" and ".join(found)} | {f"`{ours}`" if ours else "none"} | {note} |'
               for (name, ours, note), found in rows]

@@ -187,7 +187,7 @@ def part_path(work_dir: AnyPath, idx: int) -> str:
 
 
 def prepare_work_dir(work_dir: AnyPath, num_images: int, resume: bool, force: bool) -> None:
-    """Make the work folder, and report how many finished images it holds.
+    """Make the work folder, keep or delete finished images in it, and warn if disk space is short.
 
     Raises
     ------

@@ -99,7 +99,7 @@ def _open_levels(h5_path, above):
                             'system has no locks; close that program, or set HDF5_USE_FILE_LOCKING=FALSE in the '
                             'environment') from error
         if isinstance(error, PermissionError):
-            raise UserError(f'h5_path={h5_path!r}: cannot be read: you have no permission; change it') from error
+            raise UserError(f'h5_path={h5_path!r}: cannot be read: you have no permission; change that') from error
         raise UserError(f'h5_path={h5_path!r}: is not a complete HDF5 file ({str(error).splitlines()[0]}); make '
                         'or copy the file again') from error
     try:

@@ -45,8 +45,8 @@ def image_folder(image_dir: AnyPath, resize: int | None = None, crop: Crop | Non
     """Import the images of a folder, sorted by name, or of its sub-folders, each of which is a class.
 
     Images become 8 bit RGB, or grey if all are grey, see :func:`data.pictures.read_picture`: 16 bits are scaled down,
-    transparent images are placed on white, colours with a profile become sRGB, and images are turned upright as their
-    EXIF data state.
+    transparent images are placed on white, colours with a profile become sRGB, and images are turned upright according
+    to their EXIF data.
 
     Parameters
     ----------

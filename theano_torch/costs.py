@@ -50,7 +50,7 @@ def multiplications(node: Any, shapes: Shapes) -> int:
 
 
 def multiplications_per_kernel_element(node: Any, shapes: Shapes) -> int:
-    """Upper bound of the multiplications per kernel element of a convolution or matrix product, from its inputs' shapes."""
+    """Upper bound of a convolution's or matrix product's multiplications per kernel element, from its input shapes."""
     first, second = (shapes[var] for var in node.inputs[:2])
     op = unfused(node.op)
     if isinstance(op, theano.tensor.Dot):

@@ -489,7 +489,8 @@ def test_hopeless_runs_end(folders, tmp_path, capsys, monkeypatch):
     assert status == 1 and 'error: the first 2 images all failed, the last one: ' in stderr
     shutil.rmtree(folders[0] / 'img_celeba')
     status, _, stderr = run(capsys, tmp_path / 'a.h5', **options)
-    assert status == 1 and '000005.jpg: is missing; image 0 needs it; the files of all other images are missing, too' in stderr
+    assert status == 1
+    assert '000005.jpg: is missing; image 0 needs it; the files of all other images are missing, too' in stderr
 
 
 @needs_libjpeg_8d

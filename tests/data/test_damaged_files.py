@@ -124,7 +124,7 @@ def without_chunks(h5):
 @pytest.mark.parametrize('change, message', [
     (without_chunks, 'at 8x8 some images were never written, such as image 1'),
     (replace_chunk(zlib.compress(bytes(100))), r'image 1 at 8x8 cannot be read \(100 bytes, expected 192\)'),
-    (replace_chunk(zlib.compress(bytes(1 << 17))), 'image 1 at 8x8 cannot be read .decompresses to more than 196 bytes'),
+    (replace_chunk(zlib.compress(bytes(1 << 17))), 'image 1 at 8x8 cannot be read .decompresses to more than 196'),
     (replace_chunk(zlib.compress(IMAGES[1].tobytes())[:-3]), r'image 1 at 8x8 cannot be read \(.*\)'),
     (replace_chunk(zlib.compress(bytes(1 << 22))), 'is damaged .at 8x8 1 chunks of 192 bytes have a wrong size'),
 ], ids=['never written', 'short', 'long', 'cut off', 'a bomb'])
@@ -272,8 +272,10 @@ def idx(shape, pixels):
 
 @pytest.mark.parametrize('content, message', [
     (gzip.compress(idx((2, 28, 28), bytes(1 << 26))), 'has more bytes, but its header claims 1584'),
-    (gzip.compress(idx((1 << 31, 28, 28), bytes(100))), r'claims 2147483648x28x28 = 1683627180032 bytes; a file of this size may hold at most \d+'),
-    (idx((1 << 20, 28, 28), bytes(100)), r'claims 1048576x28x28 = 822083584 bytes; a file of this size may hold at most 116'),
+    (gzip.compress(idx((1 << 31, 28, 28), bytes(100))),
+     r'claims 2147483648x28x28 = 1683627180032 bytes; a file of this size may hold at most \d+'),
+    (idx((1 << 20, 28, 28), bytes(100)),
+     r'claims 1048576x28x28 = 822083584 bytes; a file of this size may hold at most 116'),
     (gzip.compress(idx((2, 28, 28), bytes(1568)))[:-4], 'is damaged or cut off'),
 ], ids=['bomb', 'claim in gzip', 'claim', 'cut off'])      # Gzip notes the time: two processes would name other tests.
 def test_idx_files(content, message, tmp_path):
@@ -316,7 +318,8 @@ ZEROS = [bytes(1 << 20)] * 80
 
 
 @pytest.mark.parametrize('make, message', [
-    (lambda path: pack(path, a_png=ZEROS), r'a.png \(cannot be read: too large: claims 83886080 bytes, compressed to \d+;'),
+    (lambda path: pack(path, a_png=ZEROS),
+     r'a.png \(cannot be read: too large: claims 83886080 bytes, compressed to \d+;'),
     (lambda path: pack(path, a_png=png(), dataset_json=ZEROS), 'cannot be read .too large: claims 83886080 bytes'),
     (lambda path: pack(path, a_png=png(), dataset_json=b'[' * 10 ** 5), 'dataset.json: is not a JSON file'),
     (lambda path: pack(path, a_png=png(), dataset_json=json.dumps({'labels': [['a.png', 10 ** 9]]}).encode()),

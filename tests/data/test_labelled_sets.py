@@ -113,12 +113,12 @@ def test_numbers_of_images_that_are_not_mnist(tmp_path, capsys):
 @pytest.mark.parametrize('name, damage, message', [
     ('train-images-idx3-ubyte.gz', lambda data: data[:len(data) // 2], 'is damaged or cut off'),
     ('train-images-idx3-ubyte.gz', lambda data: data[:40] + b'spoilt' + data[46:], 'is damaged or cut off'),
-    ('train-images-idx3-ubyte.gz', lambda data: gzip.decompress(data)[:-1], 'has 15695 bytes, but its header claims 15696'),
+    ('train-images-idx3-ubyte.gz', lambda data: gzip.decompress(data)[:-1], 'has 15695 bytes, but its header'),
     ('train-images-idx3-ubyte.gz', lambda data: b'<html>', 'is not an IDX file of bytes with 3 axes'),
     ('train-images-idx3-ubyte.gz', lambda data: bytes([0, 0, 8, 3, 0, 0]), 'is not an IDX file of bytes with 3 axes'),
     ('train-images-idx3-ubyte.gz', lambda data: idx_bytes(np.zeros((20, 32, 32), np.uint8)), 'are 32x32, but those of'),
-    ('train-labels-idx1-ubyte.gz', lambda data: idx_bytes(np.zeros(19, np.uint8)), 'must hold a class from 0 to 9 for each of'),
-    ('train-labels-idx1-ubyte.gz', lambda data: idx_bytes(np.full(20, 10, np.uint8)), 'must hold a class from 0 to 9 for each'),
+    ('train-labels-idx1-ubyte.gz', lambda data: idx_bytes(np.zeros(19, np.uint8)), 'must hold a class from 0 to 9'),
+    ('train-labels-idx1-ubyte.gz', lambda data: idx_bytes(np.full(20, 10, np.uint8)), 'must hold a class from 0 to 9'),
     ('train-labels-idx1-ubyte.gz', lambda data: b'', 'is not an IDX file'),
 ])
 def test_damaged_files_of_mnist(name, damage, message, tmp_path, capsys):
