@@ -159,7 +159,7 @@ class OutputLogger:
                 self.is_failing = False
             except WriteError as error:
                 if not self.is_failing:
-                    _lasting(self.streams[1]).write(f'warning: {error}; the log gets its lines when that succeeds\n')
+                    _lasting(self.streams[1]).write(f'warning: {error}; the missing lines follow when the log can be written\n')
                 self.is_failing = True
 
 

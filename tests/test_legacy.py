@@ -425,8 +425,8 @@ def states_that_do_not_fit():
     yield 'tfutil', kwargs_of(new, latent_size=2 ** 30), 'a larger network than the stored arrays'
     yield 'tfutil', kwargs_of(new, latent_size=-3), 'a network cannot be built'
     yield 'tfutil', kwargs_of(new, fmap_base=2 ** 30, fmap_max=2 ** 30), 'a larger network than the stored arrays'
-    yield 'tfutil', kwargs_of(new, fmap_max=float('nan')), 'fmap_max has a value that is not plain'
-    yield 'tfutil', kwargs_of(new, func='os.system'), "'func' is no name of an argument"
+    yield 'tfutil', kwargs_of(new, fmap_max=float('nan')), 'the value of the argument fmap_max is not plain'
+    yield 'tfutil', kwargs_of(new, func='os.system'), "'func' is not an argument name"
     yield 'network', dict(old, build_func_spec={'func': 'os.system'}), "no network 'system'"
     yield 'network', dict(old, param_values=old['param_values'][:-1]), 'arrays'
     yield 'network', dict(old, toplevel_params={}), "missing or repeated variable 'cur_lod'"
@@ -441,7 +441,7 @@ def states_that_do_not_fit():
     yield 'tfutil_shim', ours, 'a larger network than the stored arrays'
     yield 'tfutil_shim', dict(ours, param_values=[1, 2]), 'a network cannot be built'
     yield 'tfutil_shim', {'version': 3}, "no str 'func'"
-    yield 'tfutil_shim', {}, 'class tfutil_shim.Network without a state'
+    yield 'tfutil_shim', {}, 'class tfutil_shim.Network has no state'
 
 
 def test_states_that_do_not_fit(tmp_path):
