@@ -395,7 +395,7 @@ def _operations(data: bytes) -> Iterator[tuple[str, Any]]:
 
 
 def _finished(value, done, depth=0):
-    """Replace _Array and _Instance in `value` by arrays and objects. `done`: {id: result} of repeated values."""
+    """Replace _Array and _Instance in `value` by arrays and objects. `done` caches results: {id: result}."""
     if isinstance(value, ATOMS):
         return value
     if id(value) in done:

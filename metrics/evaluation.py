@@ -355,7 +355,7 @@ def check_network(G: Network, path: AnyPath, dataset: Dataset) -> None:
 
 
 def _requested_last(entries, is_requested):
-    """The entries, with requested ones moved to the end if another entry of the same place hides one of them."""
+    """Move requested entries to the end, unless each is already the last one of its snapshot and metric."""
     requested = [entry for entry in entries if is_requested(entry)]
     last = {place_of_result(entry): entry for entry in entries}
     if all(last[place_of_result(entry)] == entry for entry in requested):

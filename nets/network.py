@@ -78,7 +78,7 @@ class Network(NetworkOf2017):
         self._adopt(self._func(**static_kwargs))
 
     def _adopt(self, built, local_names=None):
-        """Store the result of the build function. `local_names` replaces the names of the parameters, if given."""
+        """Store the build function's result. `local_names`, if given, replace the parameters' own names."""
         toplevel = dict(built)
         self.input_layers = list(toplevel.pop('input_layers'))
         self.output_layers = list(toplevel.pop('output_layers'))

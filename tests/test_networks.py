@@ -370,7 +370,7 @@ def test_no_tanh(func):
     small = dict(resolution=8, label_size=0, fmap_base=64, fmap_max=8, latent_size=4)
     assert layer_names(func, tanh_at_end=False, **small) == layer_names(func, tanh_at_end=None, **small)
     assert layer_names(func, tanh_at_end=True, **small)[-1] == 'Gtanh'
-    with pytest.raises(UserError, match='tanh_at_end=0.0: every image would be the same'):
+    with pytest.raises(UserError, match='tanh_at_end=0.0: makes all images equal'):
         getattr(networks, func)(tanh_at_end=0.0, **small)
 
 

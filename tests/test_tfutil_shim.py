@@ -532,7 +532,7 @@ def test_loading_and_verifying_draw_as_a_construction():
 def test_networks_that_cannot_be_rebuilt_are_found():
     with pytest.raises(ValueError, match='build_random now builds a network with other variables: out.W'):
         Network('R', build_random).verify_rebuild()
-    with pytest.raises(ValueError, match='build_renamed, called again with {}, builds a network with other layers'):
+    with pytest.raises(ValueError, match='build_renamed, called again with {}, builds a network with different layers'):
         Network('R', build_renamed).verify_rebuild()
     with pytest.raises(UserError, match='no .<lambda>|MODULE.NAME'):
         Network('L', lambda: build_dense()).verify_rebuild()

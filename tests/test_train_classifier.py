@@ -66,7 +66,7 @@ def test_mistakes(digits_path, tmp_path, capsys):
     np.savez(tmp_path / 'other.npz', x=np.zeros(3))
     with pytest.raises(UserError, match='other.npz: is not a file of weights'):
         classifier.load_classifier(str(tmp_path / 'other.npz'), 32)
-    with pytest.raises(UserError, match='10 images: a classifier needs 21 or more'):
+    with pytest.raises(UserError, match='10 images: a classifier needs at least 21'):
         classifier.train_classifier(np.zeros((10, 1, 32, 32), np.uint8), np.eye(10), show_progress=False)
     for argv, message in [(['nowhere.h5', 'x.npz'], 'nowhere.h5'),
                           ([str(digits_path), 'x.npz', '--epochs', '0'], '--epochs 0: must be a whole number from 1')]:
