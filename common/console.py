@@ -159,7 +159,8 @@ class OutputLogger:
                 self.is_failing = False
             except WriteError as error:
                 if not self.is_failing:
-                    _lasting(self.streams[1]).write(f'warning: {error}; the missing lines follow when the log can be written\n')
+                    _lasting(self.streams[1]).write(
+                        f'warning: {error}; the missing lines follow when the log can be written\n')
                 self.is_failing = True
 
 

@@ -390,7 +390,7 @@ def test_blending_is_the_plain_formula_in_float64(block_pixels, shape, weight, m
     ({'read_threads': 1.5}, 'read_threads=1.5: must be a whole number from 1'),
     ({'mirror_augment': 'false'}, "mirror_augment='false': must be True or False"),
     ({'shuffle': 1}, 'shuffle=1: must be True or False'),
-    ({'cache_gb': -1}, 'cache_gb=-1: must be a number from 0 on'),
+    ({'cache_gb': -1}, 'cache_gb=-1: must be a number of at least 0'),
 ])
 def test_arguments_that_do_not_fit(kwargs, message, h5_path):
     with pytest.raises(UserError, match=message) as raised:

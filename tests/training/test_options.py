@@ -116,7 +116,7 @@ def test_the_type_is_that_of_the_function_given_with_it():
     (['D.mbstat_groups=3'], r'D.mbstat_groups=3: must divide the minibatch, which is 16 at 4x4'),
     (['D.mbstat_groups=4', 'train.minibatch_overrides={8: 6}'], 'which is 6 at 8x8'),
     (['dataset.max_labels=0'], "train.image_grid_type='category-rows': the dataset has no labels"),
-    (['dataset.resolution=2'], 'dataset.resolution=2: must be a power of two from 4'),
+    (['dataset.resolution=2'], 'dataset.resolution=2: must be a power of two of at least 4'),
     (['G.fmap_base=2'], 'G.fmap_base=2: gives no feature maps'),
     (['D.fmap_base=2'], 'D.fmap_base=2: gives no feature maps'),
     (['train.minibatch_overrides={4:'], 'do all brackets and quotes match'),
