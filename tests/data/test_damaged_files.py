@@ -253,7 +253,7 @@ def test_a_virtual_file_that_crashes_hdf5(tmp_path, monkeypatch):
     assert read_all(tmp_path / 'a.h5') == EXPECTED
     os.utime(tmp_path / 'a.h5', ns=(1, 1))
     monkeypatch.setattr('data.hdf5_format.try_hdf5', crash)
-    check_refused(lambda: open_levels(tmp_path / 'a.h5'), 'a.h5: is damaged: the process that read it ended by SIG')
+    check_refused(lambda: open_levels(tmp_path / 'a.h5'), 'a.h5: is damaged: the process that reads it ended by SIG')
     assert open_levels(tmp_path / 'b.h5')[1].keys() == set(SIZES)       # It has no list of parts, nor another process.
 
 
@@ -407,7 +407,7 @@ def test_sockets_devices_and_names_with_line_breaks(tmp_path, capsys, monkeypatc
     monkeypatch.chdir(tmp_path)     # The name of a socket has at most 108 bytes.
     with socket.socket(socket.AF_UNIX) as server:
         server.bind('a.h5')
-        for path, message in (('a.h5', 'a.h5: is a socket, and only'), ('/dev/zero', 'is a device, and only files'),
+        for path, message in (('a.h5', 'a.h5: is a socket, which cannot'), ('/dev/zero', 'is a device, which cannot'),
                               ('two\nlines.h5', 'two\\nlines.h5')):
             status, _out, err = run_tool(capsys, 'inspect', path)
             assert status == 1 and message in err and err.count('\n') == 1
