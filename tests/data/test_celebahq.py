@@ -293,7 +293,7 @@ def test_damaged_lists(folders):
     image_list.write_text(text.replace('orig_file', 'file'))
     assert 'must name the columns idx orig_idx orig_file proc_md5 final_md5' in list_error(folders)
     image_list.write_bytes(b'\xff')
-    assert f'{image_list}: cannot be read (is no text); DELTA_DIR must be' in list_error(folders)
+    assert f'{image_list}: cannot be read (is not text); DELTA_DIR must be' in list_error(folders)
 
 
 def test_columns_are_found_by_name(folders):
@@ -312,7 +312,7 @@ def test_choice_of_images():
             ({'indices': '0-9'}, "--indices 0-9: '0-9' is not a number or range within 0-8; example: 0-99,205"),
             ({'indices': '3-1'}, "--indices 3-1: '3-1' is not a number"),
             ({'indices': '1,'}, "--indices 1,: '' is not a number"),
-            ({'indices': '-1'}, "--indices -1: '-1' is no number"),
+            ({'indices': '-1'}, "--indices -1: '-1' is not a number"),
             ({'num_images': 10}, '--num_images 10: must be from 1 to 9'),
             ({'num_images': 0}, '--num_images 0: must be'),
             ({'num_images': 1, 'indices': '1'}, '--indices and --num_images: both select images')]:
