@@ -1,12 +1,12 @@
-"""Metrics of all network snapshots of a run, into ``metric-NAME.txt`` and ``metrics.jsonl`` of its folder.
+"""Compute metrics of all network snapshots of a run, and write them to its ``metric-NAME.txt`` and ``metrics.jsonl``.
 
     python evaluate_metrics.py results/000-digits --metrics swd ms_ssim
 
-What is in ``metrics.jsonl`` already is not computed again, so an interrupted evaluation can be repeated, and a run that
-goes on can be evaluated from time to time. Networks, data set and weights are told apart by their content.
+Results that ``metrics.jsonl`` already has are not computed again: an interrupted evaluation can be repeated, and a run
+in progress can be evaluated from time to time. Networks, dataset and weights are identified by their content.
 """
 
-import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
+import common.starting  # noqa: F401  (handles Ctrl-C during the imports)
 
 import argparse
 import os
@@ -28,7 +28,7 @@ from training import experiment, recorded
 
 def parse_arguments(config: ModuleType, argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Evaluate metrics on all network snapshots of a run.',
+        description='Compute metrics of all network snapshots of a run.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='metrics, and how many generated images they take by default:\n%s\n\nexamples:\n'
                '  python evaluate_metrics.py results/000-digits --metrics swd ms_ssim --num-images 2000\n'
@@ -40,26 +40,27 @@ def parse_arguments(config: ModuleType, argv: list[str] | None) -> argparse.Name
     parser.add_argument('--metrics', nargs='+', default=['swd', 'ms_ssim'], metavar='NAME',
                         help='default: swd ms_ssim')
     parser.add_argument('--num-images', type=int, metavar='N', help='generated images per snapshot')
-    parser.add_argument('--only-final', action='store_true', help='the last snapshot only')
+    parser.add_argument('--only-final', action='store_true', help='only the last snapshot')
     parser.add_argument('--snapshot', metavar='KIMG', help="one snapshot: thousands of images, 'final' or 'latest'")
     parser.add_argument('--reals', action='store_true', help='evaluate the reals of the run instead of its networks: '
-                        'the values that perfect networks would have')
-    parser.add_argument('--seed', type=int, default=1000, help='of latents and random numbers (default: %(default)s)')
+                        'the values of perfect networks')
+    parser.add_argument('--seed', type=int, default=1000, help='seed of latents and samples (default: %(default)s)')
     parser.add_argument('--minibatch', type=int, default=64, metavar='N', help='images generated at a time')
     parser.add_argument('--batchnorm', choices=['minibatch', 'running'], default='minibatch', help='statistics that '
-                        'batch norm uses, of the images made at a time or of the training (default: %(default)s)')
+                        'batch norm uses: of the images made at a time, or of training (default: %(default)s)')
     parser.add_argument('--inception-weights', metavar='FILE', help='weights of torch-fidelity')
-    parser.add_argument('--classifier', metavar='FILE', help='of train_classifier.py, or that of the release')
-    parser.add_argument('--data-dir', metavar='DIR', help=f'default: that of the run, or {config.data_dir}')
-    parser.add_argument('--cache-dir', metavar='DIR', help='statistics of reals (default: DATA_DIR/metric-cache)')
-    parser.add_argument('--spill-dir', metavar='DIR', help='temporary files instead of memory for swd')
+    parser.add_argument('--classifier', metavar='FILE', help='file of train_classifier.py or of the 2017 release')
+    parser.add_argument('--data-dir', metavar='DIR', help=f"default: the run's, or {config.data_dir}")
+    parser.add_argument('--cache-dir', metavar='DIR', help='folder for statistics of reals (default: '
+                        'DATA_DIR/metric-cache)')
+    parser.add_argument('--spill-dir', metavar='DIR', help='folder for temporary files of swd, to save memory')
     parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
     theano_env.add_arguments(parser, config)
     return parser.parse_args(argv)
 
 
 def run_command(args: argparse.Namespace, config: ModuleType) -> None:
-    """Evaluate with the options that :func:`parse_arguments` returned."""
+    """Evaluate with the options from :func:`parse_arguments`."""
     if args.num_images is not None and args.num_images < 2:
         raise UserError(f'--num-images {args.num_images}: must be at least 2')
     for name, annotation in (('minibatch', PositiveInt), ('seed', Seed)):
@@ -69,7 +70,7 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
     run_dir = locate_run_dir(args.run, args.result_dir, is_trained)
     snapshot = None
     if args.reals and (args.snapshot is not None or args.only_final):
-        raise UserError('--reals: evaluates no networks; leave out '
+        raise UserError('--reals: evaluates no networks; omit '
                         f'{"--only-final" if args.only_final else "--snapshot"}')
     if args.snapshot is not None:
         snapshot = os.path.splitext(os.path.basename(locate_network_pkl(run_dir, args.snapshot)))[0]
@@ -95,14 +96,14 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return the exit status."""
+    """Run the command and return the exit status."""
     with reading_config('evaluate_metrics.py'):
         import config
         check_settings(config)
     args = parse_arguments(config, argv)
     return exit_status('evaluate_metrics.py', lambda: run_command(args, config),
                        (UserError, theano_env.EnvironmentProblem),
-                       f'interrupted; what is in {RESULTS_NAME} is kept')
+                       f'interrupted; {RESULTS_NAME} keeps the finished results')
 
 
 if __name__ == '__main__':

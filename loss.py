@@ -1,8 +1,8 @@
-"""The losses of "Progressive Growing of GANs" (Karras et al. 2017): sections 6.4 and appendices A, B, D."""
+"""The losses of "Progressive Growing of GANs" (Karras et al. 2017): section 6.4 and appendices A, B, D."""
 
 from typing import Literal, NamedTuple
 
-import theano_torch  # noqa: F401  (lets Theano be imported)
+import theano_torch  # noqa: F401  (makes Theano importable)
 
 import lasagne
 import theano
@@ -22,9 +22,9 @@ class Losses(NamedTuple):
 
     G_loss: object              # Scalar.
     D_loss: object              # Scalar.
-    real_scores_out: object     # To report: D's scores of the reals (N, 1); iwass: the constant 0.
-    fake_scores_out: object     # To report: D's scores of the fakes (N, 1); iwass: fake minus real.
-    mixing_factors: object      # (N, 1, 1, 1) float32, uniform: the share of the fake in the images of iwass's penalty.
+    real_scores_out: object     # For reports: D's scores of the reals (N, 1); iwass: the constant 0.
+    fake_scores_out: object     # For reports: D's scores of the fakes (N, 1); iwass: fake minus real.
+    mixing_factors: object      # (N, 1, 1, 1) float32, uniform: weight of the fake in the images of iwass's penalty.
 
 
 def evaluate_loss(
@@ -36,20 +36,20 @@ def evaluate_loss(
     fake_labels,                                # (N, label_size) one-hot.
     type: Literal['iwass', 'lsgan'] = 'iwass',  # WGAN-GP (Gulrajani et al. 2017), or least squares; 0 means real.
     iwass_lambda: NonNegative       = 10.0,     # Weight of the gradient penalty.
-    iwass_epsilon: NonNegative      = 0.001,    # Weight of the squared real scores, which keeps them from drifting.
-    iwass_target: Positive          = 1.0,      # Norm that the gradient is pulled to.
+    iwass_epsilon: NonNegative      = 0.001,    # Weight of the squared real scores, which limits their drift.
+    iwass_target: Positive          = 1.0,      # Target norm of the gradient.
     L2_fake_weight: NonNegative     = 0.1,      # Weight of the fakes in D's least squares.
-    cond_type: Literal['acgan']     = 'acgan',  # Loss of D's label outputs, if it has any: 'acgan' (Odena et al. 2016).
+    cond_type: Literal['acgan']     = 'acgan',  # Loss of D's label outputs, if any: 'acgan' (Odena et al. 2016).
     cond_weight: NonNegative        = 1.0,
-    image_lod: NonNegativeInt       = 0,        # Resolution of the images; min_lod makes the fewest computations.
-    random                          = None,     # MRG_RandomStreams of the mixing factors. None: from Lasagne's.
-    ranks                           = SINGLE,   # Of data-parallel training: the images are the share of one rank.
+    image_lod: NonNegativeInt       = 0,        # Resolution of the images; min_lod needs the least computation.
+    random                          = None,     # MRG_RandomStreams for mixing factors; default: seeded by Lasagne's.
+    ranks                           = SINGLE,   # Data-parallel training: the images are the share of one rank.
 ) -> Losses:
     """Losses of both networks, evaluated in training mode.
 
-    Any `image_lod` up to `min_lod` gives the same values: D sees its images only after average pooling, which leaves
-    repeated pixels as they are. A pixel at lod k stands for 4^k pixels of which each has 1 / 4^k of its gradient, so
-    that iwass divides its gradient norm by 2^k.
+    The values are the same for any `image_lod` up to `min_lod`: D uses its images only after average pooling, which
+    does not change repeated pixels. A pixel at lod k stands for 4^k pixels, each with 1 / 4^k of its gradient;
+    therefore iwass divides its gradient norm by 2^k.
 
     Returns
     -------
@@ -58,17 +58,17 @@ def evaluate_loss(
     Raises
     ------
     UserError
-        Unknown `type` or `cond_type`.
+        `type` or `cond_type` is unknown.
     """
     check_choices(type, cond_type)
     lods = dict(deterministic=False, min_lod=min_lod, max_lod=max_lod, image_lod=image_lod, ranks=ranks)
 
     fake_images = G.get_output_for(*[fake_latents, fake_labels][:len(G.input_layers)], **lods)
-    # D's batch norm, if it has any, follows one evaluation: of the mixed images if there are such, else of the reals.
+    # Batch norm in D updates its statistics in one evaluation only: of the mixed images if any, else of the reals.
     real_scores, *real_logits = _outputs(D, real_images, **lods, batch_norm_update_averages=type != 'iwass')
     fake_scores, *fake_logits = _outputs(D, fake_images, **lods, batch_norm_update_averages=False)
 
-    # Seeded for every type, so that the draws from NumPy's generator do not depend on it.
+    # Seeded for every type, so that the number of draws from NumPy's generator is always the same.
     if random is None:
         random = MRG_RandomStreams(lasagne.random.get_rng().randint(1, 2147462579))
     mixing_factors = own_rows(lambda num: random.uniform((num, 1, 1, 1), dtype='float32'),
@@ -96,21 +96,21 @@ def evaluate_loss(
 
 
 def _outputs(D, images, **kwargs):
-    """The outputs of `D` that have columns (networks of the 2018 release may have empty labels), not in float16."""
+    """Outputs of `D` with at least one column, not in float16; networks of the 2018 release may have empty labels."""
     outputs = D.get_output_for(images, return_as_list=True, **kwargs)
     outputs = [output for output, layer in zip(outputs, D.output_layers, strict=True) if layer.output_shape[1]]
     return [T.cast(output, 'float32') if output.dtype == 'float16' else output for output in outputs]
 
 
 def cross_entropy(logits, labels):
-    """Softmax cross-entropy, mean over N, of `logits` and one-hot `labels` (N, label_size)."""
+    """Mean softmax cross-entropy of `logits` and one-hot `labels`, (N, label_size)."""
     shifted = logits - theano.gradient.disconnected_grad(T.max(logits, axis=1, keepdims=True))
     log_probs = shifted - T.log(T.sum(T.exp(shifted), axis=1, keepdims=True))
     return -T.mean(T.sum(labels * log_probs, axis=1))
 
 
 def check_choices(type: str = 'iwass', cond_type: str = 'acgan') -> None:
-    """Raise `UserError` unless :func:`evaluate_loss` knows `type` and `cond_type`."""
+    """Raise UserError unless :func:`evaluate_loss` supports `type` and `cond_type`."""
     for name, value, choices in (('type', type, TYPES), ('cond_type', cond_type, COND_TYPES)):
         if value not in choices:
             raise UserError(f'loss.{name}={value!r}: use {" or ".join(repr(choice) for choice in choices)}')

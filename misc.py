@@ -1,4 +1,4 @@
-"""The helpers that scripts of the 2017 and 2018 releases know as `misc`; the rooms below the scripts do not use it."""
+"""The helpers that scripts of the 2017 and 2018 releases import as `misc`. Our own modules do not import it."""
 
 from common.console import OutputLogger, format_time, progress
 from common.errors import UserError, WriteError, did_you_mean, exit_status

@@ -1,33 +1,33 @@
 """The networks of "Progressive Growing of GANs" (Karras et al. 2017): Table 2, section 6.2 and appendices A, B, D.
 
-A build function returns a dict: `input_layers`, `output_layers` and, by name, the shared float32 scalars that steer the
-network from outside: `cur_lod` (0: full resolution, k: resolution / 2^k, fractions blend) and for discriminators
-`gdrop_strength`. Layers draw their initial weights from Lasagne's generator in the order in which they are made.
+A build function returns a dict: `input_layers`, `output_layers`, and shared float32 scalars that control the network,
+by name: `cur_lod` (0: full resolution, k: resolution / 2^k, fractions blend) and, for discriminators, `gdrop_strength`.
+Layers draw their initial weights from Lasagne's generator in the order of their construction.
 
-Arguments that the functions share (those that a function does not know are ignored):
+Common arguments of the build functions (each ignores those that it does not use):
 
 =================== ====================================================================================================
 num_channels        channels of the images
 resolution          width and height of the images: a power of two, at least 4
-label_size          length of the one-hot labels, 0: no labels
-fmap_base,          stage s has ``min(int(fmap_base / 2 ** (s * fmap_decay)), fmap_max)`` feature maps; stage 1 works on
-fmap_decay,         4x4 pixels, stage 2 on 8x8, and so on
+label_size          length of the one-hot labels; 0: no labels
+fmap_base,          stage s has ``min(int(fmap_base / 2 ** (s * fmap_decay)), fmap_max)`` feature maps; stage 1 has 4x4
+fmap_decay,         pixels, stage 2 has 8x8, and so on
 fmap_max
-latent_size         length of the latent vectors; None: as many as stage 0 has feature maps
+latent_size         length of the latent vectors; None: the number of feature maps of stage 0
 use_wscale          equalized learning rate (section 4.1)
 use_pixelnorm       pixelwise feature vector normalization (section 4.2)
-use_batchnorm,      the normalizations of the baselines instead
+use_batchnorm,      normalizations of the baselines, instead
 use_layernorm
-use_gdrop           multiplicative Gaussian noise in front of D's convolutions (appendix B), in the network for MNIST
-                    also in front of its dense layer
+use_gdrop           multiplicative Gaussian noise before D's convolutions (appendix B), and before the dense layer of
+                    the network for MNIST
 mbstat_avg          minibatch standard deviation (section 3): see `nets.layers.MinibatchStatConcatLayer`; None: none
-mbstat_groups       it is taken within so many equal parts of the minibatch; 1: the whole
+mbstat_groups       number of equal parts of the minibatch with separate statistics; 1: one statistic
 =================== ====================================================================================================
 """
 
 from typing import Literal
 
-import theano_torch  # noqa: F401  (lets Theano be imported)
+import theano_torch  # noqa: F401  (makes Theano importable)
 
 import numpy as np
 import theano
@@ -50,22 +50,22 @@ from common.options import (
 )
 from nets import layers
 
-RELU_GAIN = np.sqrt(2)      # He et al. 2015, for layers followed by a (leaky) rectifier. 1 for linear layers.
+RELU_GAIN = np.sqrt(2)      # He et al. 2015; for layers followed by a (leaky) rectifier. Linear layers: 1.
 
 
 class FeatureMaps:
-    """Numbers of feature maps: ``maps(stage)``, and the number of the finest stage, ``maps.last_stage``."""
+    """Numbers of feature maps, ``maps(stage)``, and the index of the finest stage, ``maps.last_stage``."""
 
     def __init__(self, resolution: int, base: float, decay: float, maximum: int, section: str = '') -> None:
         if resolution < 4 or resolution & (resolution - 1):
-            raise UserError(f'resolution={resolution!r}: the networks need a power of two, at least 4')
+            raise UserError(f'resolution={resolution!r}: must be a power of two, at least 4')
         self.last_stage = int(resolution).bit_length() - 2
         self.base, self.decay, self.maximum, self.section = base, decay, maximum, section
 
     def __call__(self, stage: int) -> int:
         maps = min(int(self.base / 2.0 ** (stage * self.decay)), self.maximum)
         if maps < 1:
-            raise UserError(f'{self.section}fmap_base={self.base!r}: no feature maps are left at '
+            raise UserError(f'{self.section}fmap_base={self.base!r}: gives no feature maps at '
                             f'{2 ** (stage + 1)}x{2 ** (stage + 1)} pixels (fmap_decay={self.decay!r}, '
                             f'fmap_max={self.maximum!r}); use a larger fmap_base')
         return maps
@@ -76,7 +76,7 @@ def _shared_scalar(name):
 
 
 def _suffixed(layer, wscale='', batchnorm=False, layernorm=False, pixelnorm=False):
-    """Put the wanted normalizations on top of `layer`, in this order, each with its suffix to the name."""
+    """Add the requested normalizations to `layer`, in this order, each with its suffix to the name."""
     if wscale:
         layer = layers.WScaleLayer(layer, name=layer.name + wscale)
     if layernorm:
@@ -95,7 +95,7 @@ def _conv(layer, name, num_maps, filter_size, activation, pad='same', **suffixes
 
 
 def _latent_inputs(latent_size, label_size, normalize_latents):
-    """(input layers, layer (N, latent_size + label_size, 1, 1))."""
+    """(input layers, layer of shape (N, latent_size + label_size, 1, 1))."""
     inputs = [InputLayer((None, latent_size), name='Glatents')]
     layer = inputs[0]
     if normalize_latents:
@@ -107,10 +107,10 @@ def _latent_inputs(latent_size, label_size, normalize_latents):
 
 
 def _tanh(layer, tanh_at_end):
-    """Optional tanh times a constant."""
+    """Optionally add tanh times a constant."""
     if tanh_at_end is not None and tanh_at_end is not False:
         if not tanh_at_end > 0:
-            raise UserError(f'tanh_at_end={tanh_at_end!r}: every image would be the same; use a number above 0, or '
+            raise UserError(f'tanh_at_end={tanh_at_end!r}: makes all images equal; use a number above 0, or '
                             'None for no tanh')
         layer = NonlinearityLayer(layer, tanh, name='Gtanh')
         if tanh_at_end != 1.0:
@@ -119,7 +119,7 @@ def _tanh(layer, tanh_at_end):
 
 
 def _faded_input(layer, images, name_stage, lod, num_maps, activation, cur_lod, **suffixes):
-    """Fade `layer`, which belongs to `lod`, against features made from the image at lod + 1 (Figure 2)."""
+    """Blend `layer`, at `lod`, with features computed from the image at lod + 1 (Figure 2)."""
     shrunk = layers.Pool2DLayer(images, 2 ** (lod + 1), image_lod=lod + 1, name=f'D{name_stage}xs')
     features = layers.NINLayer(shrunk, num_maps, W=HeNormal(RELU_GAIN), nonlinearity=activation,
                                name=f'D{name_stage}x')
@@ -128,7 +128,7 @@ def _faded_input(layer, images, name_stage, lod, num_maps, activation, cur_lod, 
 
 
 def _classifier_outputs(layer, label_size, **suffixes):
-    """Linear scores (N, 1), and the logits of the labels (N, label_size) if there are labels."""
+    """Linear scores (N, 1) and, if there are labels, their logits (N, label_size)."""
     outputs = []
     for name, size in [('Dscores', 1), ('Dlabels', label_size)]:
         if size:
@@ -149,12 +149,12 @@ def G_paper(
     fmap_decay: MapDecay         = 1.0,
     fmap_max: Size               = 256,
     latent_size: Size | None     = None,
-    normalize_latents: bool      = True,   # Put the latents on the unit hypersphere.
+    normalize_latents: bool      = True,   # Normalize the latents to the unit hypersphere.
     use_wscale: bool             = True,
     use_pixelnorm: bool          = True,
     use_leakyrelu: bool          = True,   # False: ReLU.
     use_batchnorm: bool          = False,
-    tanh_at_end: Factor | None   = None,   # Factor of a tanh after the last layer; None, False: linear.
+    tanh_at_end: Factor | None   = None,   # Factor of a final tanh; None, False: linear.
     **_unknown,
 ) -> dict:
     """The generator: latents (N, latent_size) [, labels (N, label_size)] -> images (N, C, resolution, resolution)."""
@@ -192,7 +192,7 @@ def D_paper(
     mbstat_func: MinibatchStat          = 'Tstdeps',
     mbstat_avg: MinibatchAverage | None = 'all',
     mbstat_groups: PositiveInt          = 1,
-    mbdisc_kernels: Kernels | None      = None,       # Of minibatch discrimination (Salimans et al. 2016); None: none.
+    mbdisc_kernels: Kernels | None      = None,       # Minibatch discrimination (Salimans et al. 2016); None: off.
     use_wscale: bool                    = True,
     use_gdrop: bool                     = True,
     use_layernorm: bool                 = False,
@@ -231,7 +231,7 @@ def D_paper(
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The crippled networks that count modes of stacked MNIST digits (appendix D), and their judge.
+# The reduced networks for the mode-recovery experiment on stacked MNIST digits (appendix D), and its classifier.
 
 
 def G_mnist_mode_recovery(
@@ -247,10 +247,10 @@ def G_mnist_mode_recovery(
     use_pixelnorm: bool          = False,
     use_batchnorm: bool          = True,
     tanh_at_end: Factor | None   = 1.0,
-    progressive: bool            = False,  # Grow, with one image output per resolution.
+    progressive: bool            = False,  # Grow; has an image output per resolution.
     **_unknown,
 ) -> dict:
-    """One convolution per stage, 64 maps in the first. Inputs and output as of :func:`G_paper`."""
+    """One convolution per stage, 64 maps in the first. Inputs and output as in :func:`G_paper`."""
     maps = FeatureMaps(resolution, fmap_base, fmap_decay, fmap_max)
     cur_lod = _shared_scalar('cur_lod')
     activation = layers.LeakyRectify(0.3)
@@ -291,16 +291,16 @@ def D_mnist_mode_recovery(
     use_gdrop: bool                     = False,
     use_layernorm: bool                 = False,
     use_batchnorm: bool                 = True,
-    progressive: bool                   = False,      # Grow, with one image input per resolution.
+    progressive: bool                   = False,      # Grow; has an image input per resolution.
     **_unknown,
 ) -> dict:
-    """One convolution per stage, dense layers on the flattened 4x4 maps. Input and outputs as of :func:`D_paper`."""
+    """One convolution per stage, dense layers on the flattened 4x4 maps. Input and outputs as in :func:`D_paper`."""
     maps = FeatureMaps(resolution, fmap_base, fmap_decay, fmap_max)
     cur_lod, gdrop_strength = _shared_scalar('cur_lod'), _shared_scalar('gdrop_strength')
     activation = layers.LeakyRectify(0.2)
     wscale = 'ws' if use_wscale else ''
     if maps(maps.last_stage - 1) < X:
-        raise UserError(f'X={X!r}: no feature maps are left of {maps(maps.last_stage - 1)} at full resolution; '
+        raise UserError(f'X={X!r}: leaves none of {maps(maps.last_stage - 1)} feature maps at full resolution; '
                         'use a smaller X or a larger fmap_base')
 
     images = layer = InputLayer((None, num_channels, resolution, resolution), name='Dimages')

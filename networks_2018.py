@@ -1,30 +1,29 @@
-"""The networks of the 2018 TensorFlow release as Lasagne layer graphs, for networks that were trained there.
+"""The networks of the 2018 TensorFlow release as Lasagne graphs, for networks that were trained with it.
 
-New networks are better made with `networks.py`: these have its topology, but are other functions.
+For new networks, use `networks.py`: the topology is the same, but the functions differ.
 
 =================== ============================================================================================
-equalized learning  weights are drawn from N(0, 1) and used times the constant gain / sqrt(fan_in) of He et al. 2015
+equalized learning  weights are initialised from N(0, 1) and multiplied by gain / sqrt(fan_in) of He et al. 2015
 rate
-latents             are normalized together with the labels: the vector [latents, labels] is put on the hypersphere
-fused scaling       D averages before bias and activation, by a convolution of stride 2; in G it is the same function
-minibatch standard  within groups of `mbstd_group_size`; the members of a group are N / mbstd_group_size apart
+latents             the vector [latents, labels] is normalized to the hypersphere
+fused scaling       D averages before bias and activation, by a convolution of stride 2; in G the function is the same
+minibatch standard  computed in groups of `mbstd_group_size`; the members of a group are N / mbstd_group_size apart
 deviation
-outputs             D's scores and labels are columns of one dense layer; both are always there, and so are both inputs
-                    of G, with zero columns when label_size is 0. There is no tanh
-float16             with ``dtype='float16'`` inputs, weights, activations and outputs are rounded to float16. What lies
-                    between is computed in float32, as GPUs accumulate. Parameters stay float32
+outputs             D's scores and labels are columns of one dense layer; D always has both outputs and G both inputs,
+                    with zero columns if label_size is 0. There is no tanh
+float16             with ``dtype='float16'`` inputs, weights, activations and outputs are rounded to float16; operations
+                    compute in float32, as GPUs accumulate. Parameters stay float32
 =================== ============================================================================================
 
-Variables have the names and layouts of that release: convolutions (height, width, in, out), fused upscaling ones
-(height, width, out, in), dense layers (in, out), not flipped; ``lod`` is our `cur_lod`. Arguments that a function does
-not know are ignored, as they were there: `structure`, whose two values are the same function, and `tanh_at_end` among
-them.
+Variables have the names and layouts of the 2018 release: (height, width, in, out) for convolutions, (height, width,
+out, in) for fused upscaling, (in, out) for dense layers, all unflipped; ``lod`` is our `cur_lod`. Unknown arguments are
+ignored, as in the release; among them are `structure`, whose two values give the same function, and `tanh_at_end`.
 """
 
 from collections.abc import Callable
 from typing import Any, Literal
 
-import theano_torch  # noqa: F401  (lets Theano be imported)
+import theano_torch  # noqa: F401  (makes Theano importable)
 
 import numpy as np
 import theano
@@ -43,12 +42,12 @@ from networks import RELU_GAIN, FeatureMaps
 
 
 def as_float16(x):
-    """`x` rounded to float16, in its own type."""
+    """Round `x` to float16, but keep its dtype."""
     return T.cast(T.cast(x, 'float16'), x.dtype)
 
 
 def unrounded(x):
-    """`x`: what :func:`as_float16` is for other networks."""
+    """Return `x`; replaces :func:`as_float16` in float32 networks."""
     return x
 
 
@@ -64,28 +63,28 @@ class RoundLayer(Layer):
 
 
 class Float16Layer(Layer):
-    """Convert to float16."""
+    """Cast to float16."""
 
     def get_output_for(self, input, **kwargs: Any):
         return T.cast(input, 'float16')
 
 
 class WeightLayer(Layer):
-    """A weight ``NAME/weight``, used times gain / sqrt(fan_in), a bias ``NAME/bias`` per feature map, an activation.
+    """A weight ``NAME/weight``, multiplied by gain / sqrt(fan_in), a bias ``NAME/bias`` per map, an activation.
 
     Parameters
     ----------
     incoming : Layer
     shape : tuple of int
-        Of the weight.
+        Shape of the weight.
     num_units : int
-        Feature maps, or units.
+        Number of feature maps or units.
     fan_in : int
-        Numbers that go into one output.
+        Number of inputs of each output.
     gain : float
-        Sqrt(2) in front of a rectifier.
+        Sqrt(2) for layers followed by a rectifier.
     use_wscale : bool
-        False: the factor is part of the initial weights instead.
+        False: the factor is applied to the initial weights instead.
     activation, rounding : callable
     """
 
@@ -100,12 +99,12 @@ class WeightLayer(Layer):
         self.scale = np.float32(gain / np.sqrt(fan_in))
         self.weight = self.add_param(Normal(1.0 if use_wscale else float(self.scale)), shape, 'weight')
         self.bias = self.add_param(Constant(0.), (num_units,), 'bias', regularizable=False)
-        # One expression each, so that gradients of several evaluations add up before it.
+        # Single expressions, so that the gradients of several evaluations are added before them.
         self.scaled_weight = rounding(self.weight * self.scale if use_wscale else self.weight)
         self.rounded_bias = rounding(self.bias)
 
     def add_param(self, spec: Callable, shape: tuple[int, ...], name: str, **tags: bool):
-        """As in Lasagne, but with the names of the 2018 release."""
+        """Like Lasagne's method, but with the names of the 2018 release."""
         param = super().add_param(spec, shape, None, **tags)
         param.name = f'{self.name}/{name}'
         return param
@@ -117,7 +116,7 @@ class WeightLayer(Layer):
 
 
 class ConvLayer(WeightLayer):
-    """Convolution with size x size filters, which are not flipped, and the padding that keeps the image size."""
+    """Convolution with unflipped size x size filters, padded to keep the image size."""
 
     def __init__(self, incoming, num_units: int, size: int = 3, **kwargs: Any) -> None:
         channels = incoming.output_shape[1]
@@ -134,7 +133,7 @@ class ConvLayer(WeightLayer):
 
 
 class UpscaleConvLayer(WeightLayer):
-    """Nearest-neighbour upscaling to twice the size, then a 3x3 convolution; `fused` tells the layout of the weight."""
+    """Nearest-neighbour upscaling by 2, then a 3x3 convolution; `fused` determines the layout of the weight."""
 
     def __init__(self, incoming, num_units: int, fused: bool, **kwargs: Any) -> None:
         channels = incoming.output_shape[1]
@@ -144,8 +143,8 @@ class UpscaleConvLayer(WeightLayer):
         self.filters = ops.upscale2x_filters(self.flipped())
 
     def flipped(self):
-        """The filters (num_units, C, 3, 3) of a convolution that flips them."""
-        if self.fused:      # The weight of a transposed convolution, which is a flipped one.
+        """Filters (num_units, C, 3, 3) for a convolution that flips them."""
+        if self.fused:      # The weight belongs to a transposed convolution, which is already flipped.
             return self.scaled_weight.dimshuffle(2, 3, 0, 1)
         return ops.flip_filters(self.scaled_weight.dimshuffle(3, 2, 0, 1))
 
@@ -165,7 +164,7 @@ class ConvDownscaleLayer(WeightLayer):
     def __init__(self, incoming, num_units: int, **kwargs: Any) -> None:
         channels = incoming.output_shape[1]
         super().__init__(incoming, (3, 3, channels, num_units), num_units, 9 * channels, **kwargs)
-        # Of the taps of the upscaling convolution, each sums those of the filter that meet one pixel of the 2x2.
+        # Each of these taps sums the filter taps that meet the same pixel of a 2x2 box.
         taps = ops.upscale2x_filters(self.scaled_weight.dimshuffle(3, 2, 0, 1)).dimshuffle(1, 0, 2, 3)
         self.filters = taps * np.float32(0.25)
 
@@ -179,7 +178,7 @@ class ConvDownscaleLayer(WeightLayer):
 
 
 class DenseLayer(WeightLayer):
-    """Dense layer on the input flattened in the order C, H, W."""
+    """Dense layer; the input is flattened in the order C, H, W."""
 
     def __init__(self, incoming, num_units: int, **kwargs: Any) -> None:
         num_inputs = int(np.prod(incoming.output_shape[1:]))
@@ -193,7 +192,7 @@ class DenseLayer(WeightLayer):
 
 
 class DenseTo4x4Layer(WeightLayer):
-    """Dense layer that makes feature maps of 4x4 pixels, with one bias per map."""
+    """Dense layer whose outputs are feature maps of 4x4 pixels, with one bias per map."""
 
     def __init__(self, incoming, num_units: int, gain: float, **kwargs: Any) -> None:
         num_inputs = incoming.output_shape[1]
@@ -207,10 +206,10 @@ class DenseTo4x4Layer(WeightLayer):
 
 
 class StridedImagesLayer(layers.Pool2DLayer):
-    """Images at a lower lod as the first TensorFlow version of D made them: every so many-th pixel.
+    """Images at a lower lod, as in D of the first TensorFlow version: every 2^lod-th pixel.
 
-    While `image_lod` fades in as the coarser of two, it is the 2x2 average of the finer one instead. `cur_lod` is a
-    Theano shared scalar.
+    While `image_lod` fades in as the coarser of two, it is the 2x2 average of the finer one. `cur_lod` is a Theano
+    shared scalar.
     """
 
     def __init__(self, incoming, cur_lod, image_lod: int, **kwargs: Any) -> None:
@@ -228,8 +227,8 @@ class StridedImagesLayer(layers.Pool2DLayer):
 class GroupStdConcatLayer(Layer):
     """Minibatch standard deviation within groups, appended as one feature map.
 
-    The N samples form M = N / min(group_size, N) groups; sample n belongs to group n mod M. An N that is no multiple of
-    the group size is an error.
+    The N samples form M = N / min(group_size, N) groups; sample n belongs to group n mod M. N must be a multiple of the
+    group size, or smaller.
     """
 
     def __init__(self, incoming, group_size: int, **kwargs: Any) -> None:
@@ -242,8 +241,8 @@ class GroupStdConcatLayer(Layer):
     def get_output_for(self, input, **kwargs: Any):
         n, c, h, w = [input.shape[i] for i in range(4)]
         size = T.minimum(n, self.group_size)
-        is_whole = T.opt.Assert(f'mbstd_group_size={self.group_size}: the size of the minibatch must be a multiple of '
-                                'it, or smaller')
+        is_whole = T.opt.Assert(f'mbstd_group_size={self.group_size}: the minibatch size must be a multiple of it, or '
+                                'smaller')
         num_groups = is_whole(n // size, T.eq(n % size, 0))
         groups = input.reshape((size, num_groups, c, h, w))
         std = T.mean(layers.Tstdeps(groups, axis=0)[0], axis=(1, 2, 3))         # One number per group.
@@ -262,7 +261,7 @@ def _rounding(dtype):
 
 
 def _rounded(layer, rounding, pixelnorm_epsilon=None):
-    """Put pixelwise normalization on top of `layer`, if wanted, and round."""
+    """Add pixelwise normalization to `layer`, if requested, and round."""
     if pixelnorm_epsilon is not None:
         layer = layers.PixelNormLayer(layer, pixelnorm_epsilon, name=layer.name.rpartition('/')[0] + '/PixelNorm')
     return layer if rounding is unrounded else RoundLayer(layer, rounding, name=layer.name + '/Round')
@@ -287,12 +286,12 @@ def G_paper(
     fmap_decay: MapDecay                 = 1.0,
     fmap_max: Size                       = 512,
     latent_size: Size | None             = None,
-    normalize_latents: bool              = True,       # Put latents and labels together on the unit hypersphere.
+    normalize_latents: bool              = True,       # Normalize [latents, labels] to the unit hypersphere.
     use_wscale: bool                     = True,
     use_pixelnorm: bool                  = True,
     pixelnorm_epsilon: Positive          = 1e-8,
     use_leakyrelu: bool                  = True,       # False: ReLU.
-    dense_gain: Positive                 = RELU_GAIN / 4,   # Of the 4x4 dense layer; first TensorFlow version: sqrt(2).
+    dense_gain: Positive                 = RELU_GAIN / 4,   # Gain of the 4x4 layer; first TensorFlow version: sqrt(2).
     fused_scale: bool                    = True,       # Layout of the weights of the upscaling convolutions.
     dtype: Literal['float32', 'float16'] = 'float32',
     **_unknown,
@@ -336,8 +335,8 @@ def D_paper(
     fmap_decay: MapDecay                 = 1.0,
     fmap_max: Size                       = 512,
     use_wscale: bool                     = True,
-    mbstd_group_size: NonNegativeInt     = 4,          # Samples per group of the minibatch deviation; 0, 1: none.
-    image_shrinking: Literal['average', 'stride'] = 'average',     # 'stride': as in the first TensorFlow version.
+    mbstd_group_size: NonNegativeInt     = 4,          # Samples per group of the minibatch deviation; 0, 1: off.
+    image_shrinking: Literal['average', 'stride'] = 'average',     # 'stride': first TensorFlow version.
     fused_scale: bool                    = True,       # Average before bias and activation, not after.
     dtype: Literal['float32', 'float16'] = 'float32',
     **_unknown,

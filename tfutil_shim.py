@@ -1,27 +1,27 @@
-"""The interface of the 2018 release's `tfutil` on Theano: networks as objects, and evaluating and training them.
+"""The interface of the 2018 release's `tfutil` on Theano: networks as objects, their evaluation and training.
 
-A script that keeps to it works after ``import tfutil_shim as tfutil``; what it did with TensorFlow itself has to be
-written for Theano. The module knows nothing of images or GANs. All public names of `tfutil` and what they mean here:
+Scripts that use only this interface work after ``import tfutil_shim as tfutil``; direct uses of TensorFlow must be
+rewritten for Theano. The module knows nothing of images or GANs. All public names of `tfutil` and their meaning here:
 
 ========================================== ============================================================================
 `run`                                      evaluate expressions and carry out updates; compiles once per fetches
-`is_tf_expression`, `shape_to_list`,       small expressions, on Theano expressions or arrays
+`is_tf_expression`, `shape_to_list`,       small functions of Theano expressions or arrays
 `flatten`, `log2`, `exp2`, `lerp`,
 `lerp_clip`
 `absolute_name_scope`                      does nothing: there are no name scopes
-`init_tf`                                  choose engine and Theano flags: `theano_env.configure`
+`init_tf`                                  configure engine and Theano flags: `theano_env.configure`
 `init_uninited_vars`                       does nothing: shared variables always hold a value
 `set_vars`                                 assign {shared variable: array}
-`import_module`, `find_obj_in_module`,     ``'module.name'`` -> module and rest, object; call it
+`import_module`, `find_obj_in_module`,     find modules and objects by dotted names, and call them
 `import_obj`, `call_func_by_name`
-`autosummary`, `finalize_autosummaries`,   averages of values between two saves, written as JSON lines or to a
+`autosummary`, `finalize_autosummaries`,   averages of values between two saves, written as lines of JSON or to a
 `save_summaries`                           TensorBoard `SummaryWriter`
 `create_session`                           an error: there are no sessions
-`network_import_handlers`                  an error: old pickles are read by `load_pkl`
+`network_import_handlers`                  an error: `load_pkl` reads old pickles
 ------------------------------------------ ----------------------------------------------------------------------------
 `Optimizer`                                gradients and updates of one network, see `nets.tf_training`
 `.register_gradients`, `.apply_updates`    updates are a dict for `run` or `theano.function`
-`.reset_optimizer_state`                   moments and step count anew
+`.reset_optimizer_state`                   reset moments and step count
 `.get_loss_scaling_var`,                   loss scaling; one exponent for all devices
 `.apply_loss_scaling`,
 `.undo_loss_scaling`
@@ -42,16 +42,16 @@ written for Theano. The module knows nothing of images or GANs. All public names
 `.copy_trainables_from`
 `.clone`, `.convert`, pickling             copies
 `.setup_as_moving_average_of`              updates
-`.list_layers`, `.print_layers`            the layers
+`.list_layers`, `.print_layers`            tables of the layers
 `.setup_weight_histograms`                 histograms at every `save_summaries` to a TensorBoard `SummaryWriter`
 ========================================== ============================================================================
 
-Of our own: `get_autosummaries`, `Autosummaries`, `Updates`, and what the docstrings of `Network` and `Optimizer`
-mention.
+Additional names: `get_autosummaries`, `Autosummaries`, `Updates`, and those in the docstrings of `Network` and
+`Optimizer`.
 
-There are no sessions: variables are Theano shared variables, which always hold a value. What TensorFlow calls an update
-op is here `Updates`, a dict {shared variable: new value} as `theano.function` takes in `updates`; any other dict is a
-structure of expressions that `run` evaluates.
+There are no sessions: variables are Theano shared variables, which always hold a value. `Updates`, a dict {shared
+variable: new value} like the argument `updates` of `theano.function`, replaces TensorFlow's update ops; `run` treats
+any other dict as a structure of expressions.
 """
 
 from common.objects import call_func_by_name, find_obj_in_module, import_module, import_obj
@@ -81,10 +81,10 @@ from nets.tf_training import (
     save_summaries,
 )
 
-WITHOUT_MEANING = {     # Names of `tfutil` without a counterpart here.
+WITHOUT_MEANING = {     # Names of `tfutil` that have no counterpart here.
     'create_session': 'there are no sessions: leave the call out',
-    'network_import_handlers': 'pickles of the 2017 and 2018 releases are read by misc.load_pkl',
-    'tf': 'there is no TensorFlow: expressions are those of theano.tensor, evaluated by tfutil.run',
+    'network_import_handlers': 'misc.load_pkl reads pickles of the 2017 and 2018 releases',
+    'tf': 'there is no TensorFlow: use expressions of theano.tensor, and tfutil.run to evaluate them',
     'get_default_session': 'there are no sessions: write tfutil.run(expressions, feeds)',
     'get_collection': 'there are no collections: net.vars and net.trainables have the variables of a network',
 }

@@ -1,4 +1,4 @@
-"""Values of command line options: numbers and ranges, classes, sizes of grids."""
+"""Parsers for command line values: numbers and ranges, classes, grid sizes."""
 
 import argparse
 import re
@@ -9,18 +9,18 @@ from common.options import option_name, short_repr, shortened
 
 
 def number_ranges(text: str, spaces: bool = False) -> Iterator[tuple[str, range | None]]:
-    """The parts of a list of numbers and ranges such as '0-3,7', and the numbers that each stands for.
+    """Parse a list of numbers and ranges such as '0-3,7'.
 
     Parameters
     ----------
     text : str
     spaces : bool
-        Allow white space around the numbers, and digits of ASCII only.
+        Allow white space around the numbers, and only ASCII digits.
 
     Yields
     ------
     (str, range or None)
-        The part as written and its numbers, none if the range descends; None if it is no number or range.
+        Each item as written and its numbers: an empty range if it descends, None if it is not a number or range.
     """
     pattern = (re.compile(r'\s*(\d+)\s*(?:-\s*(\d+)\s*)?', re.ASCII) if spaces
                else re.compile(r'(\d+)(?:-(\d+))?'))
@@ -30,12 +30,12 @@ def number_ranges(text: str, spaces: bool = False) -> Iterator[tuple[str, range 
 
 
 def number_list(text: str) -> list[int]:
-    """'0-3,7' -> [0, 1, 2, 3, 7], for the ``type`` of an option.
+    """'0-3,7' -> [0, 1, 2, 3, 7]; for the ``type`` of an option.
 
     Raises
     ------
     argparse.ArgumentTypeError
-        Not numbers and ascending ranges.
+        An item is not a number or ascending range.
     """
     numbers: list[int] = []
     for _part, part_numbers in number_ranges(text):
@@ -46,12 +46,12 @@ def number_list(text: str) -> list[int]:
 
 
 def class_list(text: str) -> list[int | str]:
-    """'0-2,cat' -> [0, 1, 2, 'cat'], for the ``type`` of an option.
+    """'0-2,cat' -> [0, 1, 2, 'cat']; for the ``type`` of an option.
 
     Raises
     ------
     argparse.ArgumentTypeError
-        An empty name.
+        A name is empty.
     """
     classes: list[int | str] = []
     for part, part_numbers in number_ranges(text):
@@ -62,12 +62,12 @@ def class_list(text: str) -> list[int | str]:
 
 
 def grid(text: str) -> tuple[int, int]:
-    """'8x4' -> (8, 4), for the ``type`` of an option.
+    """'8x4' -> (8, 4); for the ``type`` of an option.
 
     Raises
     ------
     argparse.ArgumentTypeError
-        Not two positive numbers.
+        The text is not two positive numbers.
     """
     match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
     if not match:
@@ -76,11 +76,11 @@ def grid(text: str) -> tuple[int, int]:
 
 
 class FromCommandLine(str):
-    """A value of the command line that is checked further down, where it could also have come from `config.py`."""
+    """A value from the command line. Marks it for later checks, which also see values from `config.py`."""
 
 
 class RememberOrigin(argparse.Action):
-    """``action=RememberOrigin``: what the user gives is a :class:`FromCommandLine`; the default stays as it is."""
+    """``action=RememberOrigin`` turns values from the user into :class:`FromCommandLine`, but not the default."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
                  option_string: str | None = None) -> None:
@@ -88,15 +88,15 @@ class RememberOrigin(argparse.Action):
 
 
 def said(parameter: str, value: object, elsewhere: str | None = None) -> str:
-    """How the user gave a value, for messages: '--device gpu9' on the command line, else "device='gpu9'".
+    """How the user wrote a value, for messages: '--device gpu9' on the command line, else "device='gpu9'".
 
     Parameters
     ----------
     parameter : str
-        'device' for the option ``--device``.
+        For example 'device' for the option ``--device``.
     value : object
     elsewhere : str, optional
-        What it is called where it does not come from the command line. Default: `parameter`.
+        Name of the parameter outside the command line. Default: `parameter`.
     """
     if isinstance(value, FromCommandLine):
         return f'{option_name(parameter)} {shortened(value)}'

@@ -1,7 +1,7 @@
-"""NumPy's files, ``.npy`` and ``.npz``: the only readers and writers of them.
+"""Read and write NumPy's file formats ``.npy`` and ``.npz``. All of the project's arrays in files pass through here.
 
-Nothing in a file is trusted. It is never unpickled, and the sizes that it claims are compared with the size of the file
-before memory is taken. Arrays come in the byte order of this machine and can be written to.
+Files are not trusted: nothing is unpickled, and claimed sizes are compared with the size of the file before memory is
+allocated. The arrays are writable and in this machine's byte order.
 """
 
 import io
@@ -20,18 +20,18 @@ from numpy.typing import ArrayLike
 from common.errors import UserError
 from common.files import AnyPath, atomic_write
 
-MAX_HEADER = 10000      # Bytes of the description of an array, as in NumPy.
-BLOCK = 2 ** 20         # Read at a time. The table of contents of an archive may be as long, which are 15 000 arrays.
-INFLATION = 10          # Compressed members may be so many times larger than their archive, small ones any size.
+MAX_HEADER = 10000      # Bytes of an array's header, as in NumPy.
+BLOCK = 2 ** 20         # Bytes read at a time. Also limits an archive's table of contents, to about 15 000 arrays.
+INFLATION = 10          # Largest ratio of decompressed to archive size, except for small members.
 SMALL = 2 ** 20
 SUFFIX = '.npy'
-# What NumPy and zipfile raise for a damaged file.
+# Raised by NumPy and zipfile for damaged files.
 DAMAGES = (ValueError, LookupError, TypeError, ArithmeticError, SyntaxError, RuntimeError, OSError, EOFError,
            AttributeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
 
 class DamagedArrays(UserError):
-    """A file of arrays that cannot be read."""
+    """A file of arrays cannot be read."""
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ class DamagedArrays(UserError):
 
 
 def read_array(path: AnyPath, cure: str) -> np.ndarray:
-    """Read the array in a ``.npy`` file, of any type but objects.
+    """Read the array in a ``.npy`` file; any dtype except objects.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def read_array(path: AnyPath, cure: str) -> np.ndarray:
     Raises
     ------
     DamagedArrays
-        The file is missing, damaged or something else.
+        The file is missing, damaged, or not a ``.npy`` file.
     """
     return _guarded(path, 'a NumPy array', cure, _read_member)
 
@@ -61,37 +61,37 @@ def read_arrays(path: AnyPath, cure: str) -> dict[str, np.ndarray]:
 
 
 def read_archive(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
-    """The arrays in the archive that the first `size` bytes of an open file are.
+    """Read the archive in the first `size` bytes of an open file.
 
     Raises
     ------
     any of `DAMAGES`
-        It is damaged, or no such archive.
+        The archive is damaged, or is not an archive of arrays.
     """
     arrays: dict[str, np.ndarray] = {}
-    # zipfile asks for nothing but these methods.
+    # zipfile needs only the methods of _Window.
     with zipfile.ZipFile(_Window(file, size)) as archive:       # type: ignore[arg-type]
         members = archive.infolist()
         claimed = sum(member.file_size for member in members)
         is_stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
         if claimed > (size if is_stored else max(INFLATION * size, SMALL)):
-            raise ValueError(f'it claims to hold {claimed} bytes, and has {size}')
+            raise ValueError(f'claims to hold {claimed} bytes, but has {size}')
         for member in members:
             name = member.filename.removesuffix(SUFFIX)
             if name == member.filename or name in arrays:
-                raise ValueError(f'it holds {member.filename!r:.80} twice, or as something else than an array')
+                raise ValueError(f'holds {member.filename!r:.80} twice, or it is not an array')
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f'{name!r:.80} is compressed in another way than by NumPy')
+                raise ValueError(f'{name!r:.80} is compressed by a method that NumPy does not use')
             with archive.open(member) as stream:
                 arrays[name] = _read_member(stream, member.file_size)
-                if stream.read(1):      # At the end, zipfile compares the checksum.
+                if stream.read(1):      # Reading to the end makes zipfile verify the checksum.
                     raise ValueError(f'{name!r:.80} is longer than it claims to be')
     return arrays
 
 
 def _guarded(path, kind, cure, read):
     path = os.fspath(path)
-    if not os.path.isfile(path):        # To open a pipe would wait for its other end.
+    if not os.path.isfile(path):        # Opening a pipe would wait for its other end.
         raise DamagedArrays(f'{path}: there is no such file; {cure}')
     try:
         with open(path, 'rb') as file:
@@ -102,49 +102,49 @@ def _guarded(path, kind, cure, read):
 
 
 def _read_member(stream, size):
-    """The array that an open ``.npy`` file of `size` bytes holds."""
+    """Read the array of an open ``.npy`` file of `size` bytes."""
     shape, is_fortran, dtype, header_size = _read_header(stream)
     if dtype.hasobject or not dtype.itemsize:
-        raise ValueError(f'it holds an array of type {dtype!s:.40}')
+        raise ValueError(f'holds an array of type {dtype!s:.40}')
     if any(length < 0 for length in shape):
-        raise ValueError(f'it holds an array of the shape {shape!s:.80}')
+        raise ValueError(f'holds an array of the shape {shape!s:.80}')
     num_bytes = math.prod(shape) * dtype.itemsize
     if num_bytes != size - header_size:
-        raise ValueError(f'it claims to hold {dtype!s:.40} {shape!s:.80}, and has {size - header_size} bytes')
+        raise ValueError(f'claims to hold {dtype!s:.40} {shape!s:.80}, but has {size - header_size} bytes')
     memory = np.empty(num_bytes, np.uint8)
     for begin in range(0, num_bytes, BLOCK):
         block = memoryview(memory)[begin:begin + BLOCK]
         while len(block):
             count = stream.readinto(block)
             if not count:
-                raise EOFError('it is cut off')
+                raise EOFError('is cut off')
             block = block[count:]
     array = memory.view(dtype).reshape(shape[::-1] if is_fortran else shape)
     return (array.T if is_fortran else array).astype(dtype.newbyteorder('='), copy=False)
 
 
 def _read_header(stream):
-    """(shape, whether in Fortran's order, type, bytes that the header took) of an open ``.npy`` file."""
+    """Read the header of an open ``.npy`` file: (shape, is Fortran order, dtype, size of the header in bytes)."""
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): (2, np.lib.format.read_array_header_1_0), (2, 0): (4, np.lib.format.read_array_header_2_0)}
     if version not in readers:
-        raise ValueError(f'a .npy file of version {version}')
+        raise ValueError(f'is a .npy file of version {version}')
     width, read = readers[version]
     length = stream.read(width)
     if int.from_bytes(length, 'little') > MAX_HEADER:
-        raise ValueError('its header is too long')
+        raise ValueError('the header is too long')
     header = length + stream.read(int.from_bytes(length, 'little'))
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')     # Of files that NumPy wrote on Python 2, of strange escapes in damaged ones.
+        warnings.simplefilter('ignore')     # For files written on Python 2, and strange escapes in damaged ones.
         try:
             shape, is_fortran, dtype = read(io.BytesIO(header))
-        except MemoryError as error:        # Python's parser raises it for brackets in brackets.
-            raise ValueError('its header is nonsense') from error
+        except MemoryError as error:        # Python's parser raises it for deeply nested brackets.
+            raise ValueError('the header is damaged') from error
     return shape, is_fortran, dtype, np.lib.format.MAGIC_LEN + len(header)
 
 
 class _Window:
-    """The first `size` bytes of a file for `zipfile`, which otherwise believes any length of the table of contents."""
+    """The first `size` bytes of a file, for `zipfile`, which itself would accept a table of contents of any length."""
 
     def __init__(self, file, size):
         self.file, self.size, self.position = file, size, 0
@@ -158,7 +158,7 @@ class _Window:
     def seek(self, offset, whence=io.SEEK_SET):
         position = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence] + offset
         if position < 0:
-            raise OSError('a place before the beginning of the file')
+            raise OSError('a position before the start of the file')
         self.position = position
         return position
 
@@ -166,7 +166,7 @@ class _Window:
         left = max(self.size - self.position, 0)
         num = left if num is None or num < 0 else min(num, left)
         if num > BLOCK:
-            raise ValueError('its table of contents is too long')
+            raise ValueError('the table of contents is too long')
         self.file.seek(self.position)
         data = self.file.read(num)
         self.position += len(data)
@@ -178,12 +178,12 @@ class _Window:
 
 
 def write_array(file: IO[bytes], array: ArrayLike) -> None:
-    """Write an array of numbers or text into an open file, as ``.npy``; objects are a ValueError."""
+    """Write an array of numbers or text to an open file as ``.npy``; arrays of objects raise ValueError."""
     np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
 
 
 def write_archive(file: Any, arrays: Iterable[tuple[str, ArrayLike]]) -> None:
-    """Write [(name, array)] into an open file, as ``.npz``. The file needs no `seek`."""
+    """Write (name, array) pairs to an open file as ``.npz``. The file needs no `seek`."""
     with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
         for name, array in arrays:
             with archive.open(name + SUFFIX, 'w', force_zip64=True) as member:
@@ -191,12 +191,12 @@ def write_archive(file: Any, arrays: Iterable[tuple[str, ArrayLike]]) -> None:
 
 
 def save_array(path: AnyPath, array: ArrayLike) -> None:
-    """Write an array as ``.npy``; the file is complete or not there."""
+    """Write an array as ``.npy``, atomically."""
     with atomic_write(path) as file:
         write_array(file, array)
 
 
 def save_arrays(path: AnyPath, arrays: Mapping[str, ArrayLike]) -> None:
-    """Write {name: array} as ``.npz``; the file is complete or not there."""
+    """Write {name: array} as ``.npz``, atomically."""
     with atomic_write(path) as file:
         write_archive(file, arrays.items())

@@ -1,7 +1,7 @@
-"""Reads files of strangers in a process of its own, for libraries in C that a damaged file can crash.
+"""Read untrusted files in a child process, for C libraries that a damaged file can crash.
 
-The child runs one generator and streams what it yields, so that a database of millions of records costs one process.
-It is started with nothing of this process but the paths of its modules: no threads, locks or devices are shared.
+The child runs one generator and streams the items, so that a database of millions of records needs only one process. It
+is a fresh interpreter that shares no threads, locks or devices with this process.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from common.files import AnyPath
 
 Record = tuple[bytes, ...]
 
-HEADER = struct.Struct('<cQ')       # Kind of a message and number of its parts; ...
-LENGTH = struct.Struct('<Q')        # ... the length of each comes before it.
+HEADER = struct.Struct('<cQ')       # Kind of a message, and the number of its parts.
+LENGTH = struct.Struct('<Q')        # Length of a part, in front of it.
 DATA, MISTAKE, BUG, END = b'd', b'e', b'x', b'.'
 BUFFER_BYTES = 1 << 20              # Records are sent in batches of about this size.
 START = 'import sys; sys.path[:] = {path!r}; from common.child import serve; from {module} import {name}; serve({name})'
@@ -30,29 +30,29 @@ START = 'import sys; sys.path[:] = {path!r}; from common.child import serve; fro
 
 def read_in_child(path: AnyPath, read: Callable[..., Iterable[tuple[Any, ...]]], *args: Any,
                   max_memory: int | None = None, max_seconds: float | None = None) -> Iterator[Record]:
-    """What ``read(*args)`` yields, computed by another process; its end, too, is the end of this generator.
+    """Yield the items of ``read(*args)``, computed in a child process, which ends with this generator.
 
     Parameters
     ----------
     path : str
         The file, for messages.
     read : callable
-        A generator function at the top of a module that is quick to import. It yields tuples of bytes.
+        A top-level generator function that yields tuples of bytes; its module should be quick to import.
     *args
-        Texts, numbers, None, or lists of them.
+        Texts, numbers, None, or lists of these.
     max_memory : int, optional
-        Bytes that the process may take at most, where the system can limit that.
+        Largest memory of the child in bytes, if the system can limit it.
     max_seconds : float, optional
-        After which it is ended.
+        The child is ended after this time.
 
     Raises
     ------
     UserError
-        That of `read`, or: the process crashed, ran out of memory or took too long.
+        `read` raised it, or the child crashed, ran out of memory or took too long.
     """
     start = START.format(path=[os.path.abspath(folder) for folder in sys.path], module=read.__module__,
                          name=read.__name__)
-    # One thread: the child only reads.
+    # One thread is enough for reading.
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
     process = subprocess.Popen([sys.executable, '-c', start], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                stderr=subprocess.DEVNULL, bufsize=BUFFER_BYTES, env=environment)
@@ -61,12 +61,12 @@ def read_in_child(path: AnyPath, read: Callable[..., Iterable[tuple[Any, ...]]],
     try:
         if max_seconds:
             clock.start()
-        with contextlib.suppress(BrokenPipeError):      # It ended at once: said below.
+        with contextlib.suppress(BrokenPipeError):      # The child ended at once, which is reported below.
             process.stdin.write(json.dumps({'args': args, 'max_memory': max_memory}).encode())
             process.stdin.close()
         with contextlib.suppress(EOFError):
             yield from _records(process.stdout)
-            process.stdout.read()       # Memory that was spoilt may end the process only now.
+            process.stdout.read()       # Corrupted memory may crash the child only now.
         process.wait()
     finally:
         is_late = bool(max_seconds) and clock.finished.is_set()
@@ -76,7 +76,7 @@ def read_in_child(path: AnyPath, read: Callable[..., Iterable[tuple[Any, ...]]],
         process.wait()
     if process.returncode:
         how = f'took more than {max_seconds:g} seconds' if is_late else f'ended by {_end_of(process)}'
-        raise UserError(f'{os.fspath(path)}: is damaged: the process that read it {how}; copy or download it again')
+        raise UserError(f'{os.fspath(path)}: is damaged: the process that reads it {how}; copy or download it again')
 
 
 def _records(stream: IO[bytes]) -> Iterator[Record]:
@@ -90,7 +90,7 @@ def _records(stream: IO[bytes]) -> Iterator[Record]:
         elif kind == MISTAKE:
             raise UserError(parts[0].decode('utf-8', 'surrogateescape'))
         else:
-            raise RuntimeError(f'in the process that reads: {parts[0].decode("utf-8", "surrogateescape")}')
+            raise RuntimeError(f'in the child process: {parts[0].decode("utf-8", "surrogateescape")}')
 
 
 def _exactly(stream, length):
@@ -108,19 +108,19 @@ def _end_of(process):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# In the child.
+# In the child process.
 
 
 def serve(read: Callable[..., Iterable[tuple[Any, ...]]]) -> None:
-    """Call `read` with what the parent writes to stdin, and write the records to stdout."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)        # The parent ends it.
+    """Call `read` with the arguments from stdin, and write its records to stdout."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)        # The parent ends the child.
     order = json.loads(sys.stdin.buffer.read())
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         with open(os.dup(1), 'wb', BUFFER_BYTES) as stream:
-            os.dup2(nowhere, 1)     # Nothing that a library prints gets between the records.
+            os.dup2(nowhere, 1)     # Keeps output of libraries out of the records.
             _serve(read, order['args'], order['max_memory'], stream)
-    except BrokenPipeError:         # The parent needs no more, or is gone.
+    except BrokenPipeError:         # The parent needs no more records, or has ended.
         os._exit(0)
 
 
@@ -133,7 +133,7 @@ def _serve(read, args, max_memory, stream):
     except UserError as error:
         _send(stream, MISTAKE, (_encoded(error),))
     except MemoryError:
-        limit = f'the {max_memory} bytes that a process may take for it' if max_memory else 'the memory that is free'
+        limit = f'the {max_memory} bytes that a process may use for it' if max_memory else 'the free memory'
         _send(stream, MISTAKE, (_encoded(f'{args[0]}: needs more than {limit}'),))
     except BrokenPipeError:
         raise
@@ -150,7 +150,7 @@ def _limit_memory(limit):
         return
     try:
         import resource
-    except ImportError:     # Windows.
+    except ImportError:     # On Windows.
         return
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -35,7 +35,7 @@ Progressing = TypeVar('Progressing', bound='Progress')
 
 
 def command_line() -> str:
-    """How this program was started, for messages."""
+    """The command that started this program, for messages."""
     return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
@@ -333,7 +333,7 @@ def progress(iterable: Iterable[Any], desc: str, total: int | None = None, unit:
 
 
 class _LastingStream:
-    """Stands in for sys.stdout or sys.stderr: writing to a terminal, pipe or full disk that is gone is no error."""
+    """Stands in for sys.stdout or sys.stderr, and ignores errors if the terminal, pipe or full disk is gone."""
 
     def __init__(self, stream):
         self.stream = stream
@@ -353,7 +353,7 @@ class _LastingStream:
         return bool(self._try(self.stream.isatty))
 
     def _try(self, method, *args):
-        with contextlib.suppress(OSError, ValueError):      # ValueError: it is closed.
+        with contextlib.suppress(OSError, ValueError):      # ValueError: the stream is closed.
             return method(*args)
 
     def __getattr__(self, name):
@@ -361,16 +361,16 @@ class _LastingStream:
 
 
 def _lasting(stream):
-    if stream is None:      # Closed before the program began.
+    if stream is None:      # It was closed before the program started.
         stream = open(os.devnull, 'w', encoding='utf-8')
     return stream if isinstance(stream, (_LastingStream, _LoggedStream)) else _LastingStream(stream)
 
 
 @contextlib.contextmanager
 def lasting_output() -> Iterator[None]:
-    """Around work that goes on when nobody can read any more what it prints.
+    """Let work continue when its output can no longer be written.
 
-    Within the block and at the end of the interpreter, errors of writing to stdout and stderr are ignored.
+    Within the block and at the interpreter's exit, write errors of stdout and stderr are ignored.
     """
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(_lasting, streams)
@@ -384,7 +384,7 @@ def lasting_output() -> Iterator[None]:
 
 
 def _forget_unwritten(stream):
-    """Let the interpreter find nothing at its end that cannot be written."""
+    """Discard buffered output that cannot be written, which would fail at the interpreter's exit."""
     try:
         stream.flush()
     except (OSError, ValueError):
@@ -394,7 +394,7 @@ def _forget_unwritten(stream):
 
 
 class OutputLogger:
-    """Copies what is printed, on stdout and stderr, into a file: ``with OutputLogger('log.txt'): ...``.
+    """Copies everything printed to stdout and stderr to a file: ``with OutputLogger('log.txt'): ...``.
 
     The file gets finished lines only, as they stand on the screen when the line ends: of a progress bar of somebody
     else's the last state only, of :class:`Progress` nothing. An exception that leaves the block is written into the
@@ -416,7 +416,7 @@ class OutputLogger:
         self.start(GrowingFile(path))
 
     def start(self, file: GrowingFile) -> None:
-        """Choose the file, before anything is copied into it."""
+        """Set the log's file; call it before anything is logged."""
         self.file, self.is_open, self.is_failing = file, True, False
         self.lock = threading.Lock()
         self.silent_thread: int | None = None
@@ -451,7 +451,8 @@ class OutputLogger:
                 self.is_failing = False
             except WriteError as error:
                 if not self.is_failing:
-                    _lasting(self.streams[1]).write(f'warning: {error}; its lines are written when that is possible\n')
+                    _lasting(self.streams[1]).write(
+                        f'warning: {error}; the missing lines follow when the log can be written\n')
                 self.is_failing = True
 
 
@@ -500,7 +501,7 @@ class _LoggedStream:
         return len(text)
 
     def visible(self, line):
-        """What a terminal shows of a line with carriage returns and control sequences."""
+        """The text that a terminal shows for a line with carriage returns and control sequences."""
         if '\r' not in line and '\x1b' not in line:
             return line
         shown = ''

@@ -1,7 +1,7 @@
-"""Defaults that have changed, and what files mean that were written before.
+"""Changed defaults, and how to interpret files that were written before the change.
 
-Files hold the options that were given, not the defaults. Where a default changes, new pickles of networks spell the
-option out, and new folders of runs say that they know of the change; a file that does neither means the earlier value.
+Files store the options that were given, not the defaults. When a default changes, new network pickles store the option
+explicitly, and new run folders record that they know the change. Files with neither use the earlier default.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -20,9 +20,9 @@ CHANGED = sorted(f'{func}.{option}' for func, options in EARLIER.items() for opt
 
 
 def as_written(func_name: str, options: Mapping[str, Any], known: Collection[str] = ()) -> dict[str, Any]:
-    """The options of a function out of a file, with the earlier defaults of those that it lacks.
+    """Options of a function as stored in a file, completed by the earlier defaults.
 
-    `known` are those of :data:`CHANGED` that had changed when it was written.
+    `known` lists the entries of :data:`CHANGED` that had already changed when the file was written.
     """
     earlier = {option: default for option, default in EARLIER.get(func_name, {}).items()
                if f'{func_name}.{option}' not in known}
@@ -30,7 +30,7 @@ def as_written(func_name: str, options: Mapping[str, Any], known: Collection[str
 
 
 def spelled_out(func_name: str, func: Callable, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a function for a file: with the present value of those whose default has changed."""
+    """Options of a function to store in a file, including the present values of options with changed defaults."""
     changed = EARLIER.get(func_name)
     if not changed:
         return dict(options)

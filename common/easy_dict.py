@@ -1,10 +1,10 @@
-"""The dict of the 2018 release's `config.py`, whose entries are attributes, too."""
+"""The dict of the 2018 release's `config.py`, with attribute access."""
 
 from typing import Any
 
 
 class EasyDict(dict):
-    """``options.name`` is ``options['name']``, to read, to assign and to delete."""
+    """Dict in which ``options.name`` reads, sets and deletes ``options['name']``."""
 
     def __getattr__(self, name: str) -> Any:
         if name not in self:

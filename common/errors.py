@@ -1,4 +1,4 @@
-"""Mistakes of the user: one line that names the option, its value and the cure, without a traceback."""
+"""User errors: one line that names the option, its value and the cure, without a traceback."""
 
 from common.starting import begin_work
 
@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(ValueError):
-    """A mistake of the user, in one line that names the option, its value and the cure; shown without a traceback."""
+    """A mistake of the user: one line that names the option, its value and the cure, shown without a traceback."""
 
 
 class WriteError(UserError):
-    """A file cannot be written: disk full, no permission, no such folder."""
+    """A file cannot be written: the disk is full, permission is missing, or the folder does not exist."""
 
 
 def one_line(text: object) -> str:
-    """A text, or the name of a file, on one line: line breaks and what else cannot be printed are escaped.
+    """Escape line breaks and unprintable characters, so that a text or file name takes one line.
 
-    Bytes are decoded; names of files with bytes that are not UTF-8 keep them as ``\\xNN``.
+    Bytes are decoded. File names that are not UTF-8 keep the invalid bytes as ``\\xNN``.
     """
     text = text.decode(errors='surrogateescape') if isinstance(text, bytes) else str(text)
     return ''.join(char if char.isprintable() else f'\\x{ord(char) - 0xdc00:02x}' if 0xdc80 <= ord(char) <= 0xdcff
@@ -27,7 +27,7 @@ def one_line(text: object) -> str:
 
 
 def did_you_mean(word: object, candidates: Iterable[object], cutoff: float = 0.6) -> str:
-    """``"; did you mean 'nearest candidate'?"`` for the end of an error message, '' where nothing is near."""
+    """End of an error message, ``"; did you mean 'nearest candidate'?"``; '' if no candidate is similar."""
     matches = difflib.get_close_matches(str(word), [str(candidate) for candidate in candidates], n=1, cutoff=cutoff)
     return f'; did you mean {matches[0]!r}?' if matches else ''
 
@@ -35,12 +35,12 @@ def did_you_mean(word: object, candidates: Iterable[object], cutoff: float = 0.6
 def exit_status(script: str, work: Callable[[], int | None],
                 mistakes: type[BaseException] | tuple[type[BaseException], ...] = UserError,
                 interrupted: str = 'interrupted') -> int:
-    """Call ``work()`` and return the exit status of `script`; mistakes of the user and Ctrl-C become one line.
+    """Call ``work()`` and return the script's exit status; user errors and Ctrl-C print one line.
 
     Parameters
     ----------
     script : str
-        Its name, for the line.
+        Name of the script, for the line.
     work : callable
         Returns an exit status, or None for success.
     mistakes : exception type or tuple of them
@@ -53,16 +53,16 @@ def exit_status(script: str, work: Callable[[], int | None],
     int
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors='backslashreplace')       # Names of files need not be UTF-8.
+        sys.stdout.reconfigure(errors='backslashreplace')       # File names need not be UTF-8.
     try:
         begin_work()
         return work() or 0
     except mistakes as error:
-        # Names of files can have line breaks.
+        # File names may contain line breaks.
         print(f'{script}: error: {one_line(error)}', file=sys.stderr)
         return 1
     except MemoryError as error:
-        print(f'{script}: error: out of memory{f" ({error})" if str(error) else ""}; ask for less at once',
+        print(f'{script}: error: out of memory{f" ({error})" if str(error) else ""}; process less at a time',
               file=sys.stderr)
         return 1
     except KeyboardInterrupt:

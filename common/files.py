@@ -1,4 +1,4 @@
-"""Files that are either complete or not there."""
+"""Write files atomically, lock them, and check paths that users name."""
 
 import contextlib
 import errno
@@ -23,10 +23,10 @@ _temporary_counter = itertools.count()
 
 
 def check_regular(path: AnyPath) -> None:
-    """Raise UserError if `path` is a pipe, a socket or a device: to read it can wait for ever, or never end.
+    """Raise UserError if `path` is a pipe, a socket or a device, because reading it may wait or continue forever.
 
-    Call it before a library opens a file that the user names, or a stranger packed. Whether there is such a file at
-    all, and whether it is a folder, opening it tells.
+    Call it before a library opens a path from a user or an archive. Missing files and folders are not errors here;
+    opening them reports those.
     """
     try:
         mode = os.stat(path).st_mode
@@ -34,7 +34,7 @@ def check_regular(path: AnyPath) -> None:
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         kind = 'a pipe' if stat.S_ISFIFO(mode) else 'a socket' if stat.S_ISSOCK(mode) else 'a device'
-        raise UserError(f'{os.fspath(path)}: is {kind}, and only files are read; give a file')
+        raise UserError(f'{os.fspath(path)}: is {kind}, which cannot be read; give a file')
 
 
 def open_input(path: AnyPath, mode: str = 'rb', **open_kwargs: Any) -> IO[Any]:
@@ -44,17 +44,17 @@ def open_input(path: AnyPath, mode: str = 'rb', **open_kwargs: Any) -> IO[Any]:
 
 
 def temporary_path(path: AnyPath) -> str:
-    """A name beside `path` that no other writer uses; says who writes it, so that leftovers can be told."""
+    """A unique name beside `path`. It contains the writer's host and process, so that leftovers can be recognised."""
     return f'{path}.{socket.gethostname()}-{os.getpid()}-{next(_temporary_counter)}{TEMPORARY_SUFFIX}'
 
 
 def remove_stale_temporaries(path: AnyPath) -> list[str]:
-    """Delete what writers of `path` on this machine that were killed have left behind.
+    """Delete leftovers of killed writers of `path` on this machine.
 
     Returns
     -------
     list of str
-        The files deleted.
+        The deleted files.
     """
     folder, name = os.path.split(path)
     owned = re.compile(re.escape(f'{name}.{socket.gethostname()}-') + r'(\d+)-\d+' + re.escape(TEMPORARY_SUFFIX))
@@ -63,15 +63,15 @@ def remove_stale_temporaries(path: AnyPath) -> list[str]:
         match = owned.fullmatch(entry)
         if match and not process_exists(int(match[1])):
             stale_path = os.path.join(folder, entry)
-            with contextlib.suppress(FileNotFoundError):    # Another writer tidies up at the same time.
+            with contextlib.suppress(FileNotFoundError):    # Another writer may delete them at the same time.
                 os.remove(stale_path)
                 removed.append(stale_path)
     return removed
 
 
 def process_exists(pid: int) -> bool:
-    """Whether a process of this number runs on this machine."""
-    if os.name == 'nt':     # There, os.kill ends the process.
+    """Whether a process with this number exists on this machine."""
+    if os.name == 'nt':     # On Windows, os.kill would end the process.
         import psutil
         return psutil.pid_exists(pid)
     try:
@@ -82,19 +82,19 @@ def process_exists(pid: int) -> bool:
 
 
 def publish(temporary: AnyPath, path: AnyPath, and_folder: bool = True) -> None:
-    """Give the finished file `temporary` its real name, its content safely on the disk first, and the name after.
+    """Rename the finished file `temporary` to `path`, after flushing its content to disk; then flush the folder.
 
-    Without `and_folder` the name gets there some time later.
+    Without `and_folder`, the new name reaches the disk some time later.
     """
     _fsync(temporary)
     os.replace(temporary, path)
     if and_folder:
-        with contextlib.suppress(OSError):      # Not all file systems let a folder be opened.
+        with contextlib.suppress(OSError):      # Some file systems cannot open folders.
             _fsync(os.path.dirname(path) or '.')
 
 
 def _fsync(path):
-    # Windows wants a file that may be written.
+    # Windows requires a writable file.
     descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -106,12 +106,12 @@ def _fsync(path):
 def atomic_write(path: AnyPath, mode: str = 'wb', **open_kwargs: Any) -> Iterator[IO[Any]]:
     """Open a file for writing that gets its name when it is complete: ``with atomic_write(path) as file: ...``.
 
-    After an exception, or a kill, `path` is what it was before: the old file or none.
+    After an exception or a kill, `path` is unchanged: the old file, or none.
 
     Raises
     ------
     WriteError
-        The file cannot be written: no permission, no such folder, disk full.
+        The file cannot be written: permission is missing, the folder does not exist, or the disk is full.
     """
     path = os.fspath(path)
     temporary = temporary_path(path)
@@ -129,19 +129,19 @@ def atomic_write(path: AnyPath, mode: str = 'wb', **open_kwargs: Any) -> Iterato
 @contextlib.contextmanager
 def locked(path: AnyPath, busy: Callable[[filelock.BaseFileLock], None], timeout: float = 0,
            remove: bool = True) -> Iterator[None]:
-    """Around what one process at a time may do; `path` is the lock. It is gone when the process is, however it ends.
+    """Hold a lock during the block; `path` is the lock file. The lock ends with the process, however that ends.
 
-    On a file system without locks, or one that is read-only, nobody is kept out.
+    On a read-only file system or one without locks, the block runs without a lock.
 
     Parameters
     ----------
     path : str or path
-        File of the lock.
+        The lock file.
     busy : callable
-        Gets the lock if another process has kept it for `timeout` seconds: raises an error, or waits on.
+        Called with the lock if another process still holds it after `timeout` seconds: raises an error, or waits.
     timeout : float
     remove : bool
-        Delete the file afterwards.
+        Delete the lock file afterwards.
     """
     lock = filelock.FileLock(path, timeout=timeout, fallback_to_soft=False)     # A soft lock outlives a killed process.
     try:
@@ -155,7 +155,7 @@ def locked(path: AnyPath, busy: Callable[[filelock.BaseFileLock], None], timeout
         yield
     finally:
         if lock.is_locked and remove:
-            # Before the lock is given up, so that it is not the lock of the next process. Windows keeps an open file.
+            # Delete it before releasing the lock; later, it might be the next process's lock. Windows keeps open files.
             with contextlib.suppress(OSError):
                 os.remove(path)
         lock.release()
@@ -163,18 +163,18 @@ def locked(path: AnyPath, busy: Callable[[filelock.BaseFileLock], None], timeout
 
 @contextlib.contextmanager
 def one_at_a_time(path: AnyPath) -> Iterator[None]:
-    """Around making the file `path` if it is not there: other processes that are about to do the same wait."""
+    """Let one process at a time make the file `path`; other processes that are about to make it wait."""
     def wait(lock: filelock.BaseFileLock) -> None:
-        print(f'Another process is making {path}: waiting for it')
+        print(f'Another process is making {path}; waiting for it')
         lock.acquire(timeout=-1)
 
-    # Whoever waits for the deleted file of the lock goes on at once, and finds what has been made.
+    # A process that waited for the deleted lock file continues at once, and finds the finished file.
     with locked(f'{os.fspath(path)}.lock', wait):
         yield
 
 
 def append_bytes(path: AnyPath, data: bytes) -> None:
-    """Append bytes to a file, all of them or, with a `WriteError`, none."""
+    """Append all of `data` to a file, or nothing if that raises `WriteError`."""
     try:
         with open(path, 'ab', buffering=0) as file:
             size = file.tell()
@@ -189,25 +189,25 @@ def append_bytes(path: AnyPath, data: bytes) -> None:
 
 
 class GrowingFile:
-    """A file that is appended to; what cannot be written waits for the next time.
+    """A file that is appended to. Data that cannot be written are kept and written with the next call.
 
     Parameters
     ----------
     path : str or path
     """
 
-    MOST_WAITING = 1 << 24      # Bytes. What comes then is lost.
+    MOST_WAITING = 1 << 24      # Bytes that are kept; further data are dropped.
 
     def __init__(self, path: AnyPath) -> None:
         self.path, self.waiting = path, b''
 
     def append(self, data: bytes = b'') -> None:
-        """Append what waits, and then `data`.
+        """Append the data that were kept, then `data`.
 
         Raises
         ------
         WriteError
-            All of it waits now.
+            Nothing was written; all of it is kept for the next call.
         """
         if len(self.waiting) + len(data) <= self.MOST_WAITING:
             self.waiting += data
@@ -217,23 +217,24 @@ class GrowingFile:
 
 
 def is_full(error: OSError | WriteError) -> bool:
-    """Whether a file could not be written because the disk, or the user's share of it, is full."""
+    """Whether writing failed because the disk, or the user's quota, is full."""
     cause = error if isinstance(error, OSError) else error.__cause__
     return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _write_error(path, error):
-    return WriteError(f'{path}: cannot be written ({error.strerror or error}); choose another folder or make room')
+    return WriteError(f'{path}: cannot be written ({error.strerror or error}); choose another folder or free some '
+                      'space')
 
 
 def save_pkl(obj: object, path: AnyPath) -> None:
-    """Pickle `obj` into a file that is either complete or not there."""
+    """Pickle `obj` to a file, atomically."""
     with atomic_write(path) as file:
         pickle.dump(obj, file, protocol=4)
 
 
 def link_or_copy(source: AnyPath, path: AnyPath) -> None:
-    """Give a finished file a second name, which takes no room; where the file system has no links, a copy.
+    """Make a second name for a finished file (a hard link), or a copy if the file system has no links.
 
     Raises
     ------
@@ -247,5 +248,5 @@ def link_or_copy(source: AnyPath, path: AnyPath) -> None:
         with open(source, 'rb') as file, atomic_write(path) as copy:
             shutil.copyfileobj(file, copy)
     finally:
-        with contextlib.suppress(FileNotFoundError):    # It stays where `path` was the same file before.
+        with contextlib.suppress(FileNotFoundError):    # os.replace does nothing if both names were the same file.
             os.remove(temporary)

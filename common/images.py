@@ -1,4 +1,4 @@
-"""Images as arrays and as files: dynamic ranges, grids, PNG and JPEG."""
+"""Images as arrays and files: dynamic ranges, grids, PNG and JPEG."""
 
 import math
 import os
@@ -18,7 +18,7 @@ FEW_CLASSES = 5                     # Of fewer classes a grid of as many images 
 
 
 def adjust_dynamic_range(data: Any, drange_in: DynamicRange, drange_out: DynamicRange) -> Any:
-    """Map values linearly so that `drange_in` becomes `drange_out`.
+    """Map values linearly from `drange_in` to `drange_out`.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def adjust_dynamic_range(data: Any, drange_in: DynamicRange, drange_out: Dynamic
     Returns
     -------
     ndarray or Theano expression
-        `data` itself when the ranges are equal. Otherwise scale and offset are float32, integers become float32 and
+        `data` itself if the ranges are equal. Otherwise scale and offset are float32, integers become float32 and
         float64 stays float64. Values outside the range are not clipped.
     """
     if tuple(drange_in) == tuple(drange_out):
@@ -42,33 +42,33 @@ def adjust_dynamic_range(data: Any, drange_in: DynamicRange, drange_out: Dynamic
 
 
 def create_image_grid(images: np.ndarray, grid_size: tuple[int, int] | None = None) -> np.ndarray:
-    """Lay images out row by row in one image.
+    """Arrange images in a grid, row by row.
 
     Parameters
     ----------
     images : ndarray, shape (N, C, H, W) or (N, H, W)
     grid_size : (columns, rows), optional
-        Default: the smallest nearly square grid that holds them.
+        Default: the smallest nearly square grid.
 
     Returns
     -------
     ndarray, shape (C, rows * H, columns * W) or (rows * H, columns * W), dtype of `images`
-        Cells without an image are 0.
+        Empty cells are 0.
 
     Raises
     ------
     ValueError
-        The images have other axes, or are more than the grid holds.
+        The images have other axes, or do not fit into the grid.
     """
     if images.ndim not in (3, 4):
-        raise ValueError(f'images of shape {images.shape}: need [N, C, H, W] or [N, H, W]')
+        raise ValueError(f'images of shape {images.shape}: must be [N, C, H, W] or [N, H, W]')
     num, (height, width) = len(images), images.shape[-2:]
     if grid_size is None:
         columns = max(math.ceil(math.sqrt(num)), 1)
         grid_size = columns, max(math.ceil(num / columns), 1)
     columns, rows = grid_size
     if num > columns * rows:
-        raise ValueError(f'grid_size={tuple(grid_size)}: holds {columns * rows} images, got {num}')
+        raise ValueError(f'grid_size={tuple(grid_size)}: holds {columns * rows} images, but there are {num}')
     grid = np.zeros(images.shape[1:-2] + (rows * height, columns * width), dtype=images.dtype)
     for index, image in enumerate(images):
         y, x = index // columns * height, index % columns * width
@@ -77,13 +77,13 @@ def create_image_grid(images: np.ndarray, grid_size: tuple[int, int] | None = No
 
 
 def convert_to_pil_image(image: np.ndarray, drange: DynamicRange | None = None) -> Image.Image:
-    """A Pillow image of mode L or RGB.
+    """Convert an array to a Pillow image of mode L or RGB.
 
     Parameters
     ----------
     image : ndarray, shape (1, H, W), (3, H, W) or (H, W)
     drange : (float, float), optional
-        The values shown as black and white. Values are rounded half to even, then clipped. Default: (0, 255) for uint8,
+        Values of black and white. Values are rounded half to even, then clipped. Default: (0, 255) for uint8,
         else (0, 1).
 
     Raises
@@ -91,14 +91,14 @@ def convert_to_pil_image(image: np.ndarray, drange: DynamicRange | None = None) 
     ValueError
         `image` has another shape.
     UserError
-        There are NaN or infinity among the pixels, which would be black or white.
+        Some pixels are NaN or infinite, which would show as black or white.
     """
     if image.dtype.kind == 'f' and not np.isfinite(image).all():
-        raise UserError('an image holds NaN or infinity and cannot be shown; the network that made it has diverged')
+        raise UserError('an image contains NaN or infinity and cannot be shown; the network that made it has diverged')
     if image.ndim == 3 and image.shape[0] == 1:
         image = image[0]
     if image.ndim != 2 and not (image.ndim == 3 and image.shape[0] == 3):
-        raise ValueError(f'image of shape {image.shape}: need [1, H, W], [3, H, W] or [H, W]')
+        raise ValueError(f'image of shape {image.shape}: must be [1, H, W], [3, H, W] or [H, W]')
     if drange is None:
         drange = (0, 255) if image.dtype == np.uint8 else (0, 1)
     image = np.rint(adjust_dynamic_range(image, drange, (0, 255))).clip(0, 255).astype(np.uint8)
@@ -106,18 +106,18 @@ def convert_to_pil_image(image: np.ndarray, drange: DynamicRange | None = None) 
 
 
 def save_image(image: np.ndarray, path: AnyPath, drange: DynamicRange | None = None, quality: int = 95) -> None:
-    """Write one image, (C, H, W) or (H, W); the suffix of `path` tells the format. `quality` is for JPEG."""
+    """Write one image, (C, H, W) or (H, W); the suffix of `path` selects the format. `quality` is for JPEG."""
     save_pil_image(convert_to_pil_image(image, drange), path, quality)
 
 
 def save_image_grid(images: np.ndarray, path: AnyPath, drange: DynamicRange | None = None,
                     grid_size: tuple[int, int] | None = None) -> None:
-    """Write images (N, C, H, W) or (N, H, W) as one image file; see :func:`create_image_grid`."""
+    """Write images (N, C, H, W) or (N, H, W) as a grid in one file; see :func:`create_image_grid`."""
     save_image(create_image_grid(images, grid_size), path, drange)
 
 
 def save_pil_image(image: Image.Image, path: AnyPath, quality: int = 95) -> None:
-    """Write a Pillow image; `path` is never seen half-written."""
+    """Write a Pillow image to `path`, atomically."""
     extensions = Image.registered_extensions()
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in extensions:
@@ -127,15 +127,15 @@ def save_pil_image(image: Image.Image, path: AnyPath, quality: int = 95) -> None
 
 
 def with_row_titles(image: Image.Image, titles: Sequence[str], num_rows: int | None = None) -> Image.Image:
-    """A picture of rows of equal height with one line of text to the left of each.
+    """Add a line of text to the left of each row of an image with rows of equal height.
 
     Parameters
     ----------
     image : Pillow image
     titles : sequence of str
-        Of the first rows. Characters that the built-in font lacks are replaced.
+        Titles of the first rows. Characters that the built-in font lacks are replaced.
     num_rows : int, optional
-        Default: as many as `titles`.
+        Default: the number of `titles`.
     """
     row_height = image.height / (num_rows or len(titles))
     size = int(np.clip(row_height / 3, 9, 24))
@@ -171,5 +171,5 @@ def class_grid_size(num_classes: int, height: int, width: int, in_rows: bool) ->
 
 
 def snapshot_grid_size(height: int, width: int) -> tuple[int, int]:
-    """(columns, rows) of the image grids of a training run: what fits on a Full HD screen, within limits."""
+    """(columns, rows) of a run's image grids: as many as fit on a Full HD screen, within limits."""
     return int(np.clip(1920 // width, 3, 16)), int(np.clip(1080 // height, 2, 16))

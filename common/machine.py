@@ -5,7 +5,7 @@ import sys
 
 
 def num_cores() -> int:
-    """Number of processor cores that this process may use; those of the machine where the system cannot tell."""
+    """Number of processor cores that this process may use; all of the machine if the system cannot tell."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
@@ -13,7 +13,7 @@ def peak_memory() -> int:
     """Largest resident memory of this process so far, in bytes."""
     try:
         import resource
-    except ImportError:     # Windows.
+    except ImportError:     # On Windows.
         import psutil
         memory = psutil.Process().memory_info()
         return getattr(memory, 'peak_wset', memory.rss)

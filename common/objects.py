@@ -1,4 +1,4 @@
-"""From the dotted name of a function, as configs and files store it, to the function."""
+"""Find functions by dotted names, which configurations and files store."""
 
 import importlib
 import inspect
@@ -10,22 +10,22 @@ from typing import Any
 
 from common.errors import UserError, did_you_mean
 
-MODULE_ALIASES = {'np': 'numpy'}        # Short names of modules that the release's configurations use.
+MODULE_ALIASES = {'np': 'numpy'}        # Abbreviated module names in the releases' configurations.
 
 
 def import_module(module_or_obj_name: str) -> tuple[ModuleType, str]:
-    """Import the module in a dotted name: ``'networks.G_paper'`` -> (module `networks`, ``'G_paper'``).
+    """Import the module of a dotted name: ``'networks.G_paper'`` -> (module `networks`, ``'G_paper'``).
 
     Returns
     -------
     module
     str
-        The rest of the name, '' where the name is that of a module.
+        The rest of the name; '' if the name is only a module.
 
     Raises
     ------
     UserError
-        There is no such module.
+        The module does not exist.
     """
     parts = str(module_or_obj_name).split('.')
     if not all(part.isidentifier() for part in parts):
@@ -36,7 +36,7 @@ def import_module(module_or_obj_name: str) -> tuple[ModuleType, str]:
         try:
             return _import_once(module_name), '.'.join(parts[num_modules:])
         except ModuleNotFoundError as error:
-            # Only the named module itself may be missing, not something that it imports.
+            # Only the module itself may be missing, not one that it imports.
             if error.name is None or not (module_name + '.').startswith(error.name + '.'):
                 raise
     raise UserError(f'{module_or_obj_name!r}: there is no module {parts[0]!r}; write MODULE.NAME, for example '
@@ -44,7 +44,7 @@ def import_module(module_or_obj_name: str) -> tuple[ModuleType, str]:
 
 
 def _import_once(module_name):
-    """Import a module; the script that is running, if it is that one, so that it is not loaded a second time."""
+    """Import a module. For the running script, return ``__main__`` instead of loading it a second time."""
     main = sys.modules['__main__']
     if pathlib.Path(getattr(main, '__file__', None) or '').stem == module_name and main.__spec__ is None:
         return main
@@ -52,12 +52,12 @@ def _import_once(module_name):
 
 
 def find_obj_in_module(module: ModuleType, relative_obj_name: str) -> Any:
-    """The object with the dotted name `relative_obj_name` in a module; the module itself for ''.
+    """Find an object by its dotted name within a module; '' is the module itself.
 
     Raises
     ------
     UserError
-        There is no such object; the message has the nearest name.
+        The object does not exist; the message suggests the most similar name.
     """
     obj, name = module, module.__name__
     for part in relative_obj_name.split('.') if relative_obj_name else []:
@@ -69,12 +69,12 @@ def find_obj_in_module(module: ModuleType, relative_obj_name: str) -> Any:
 
 
 def import_obj(name: str) -> Any:
-    """The object with the dotted name `name`, for example ``'networks.G_paper'``.
+    """Import an object by its dotted name, for example ``'networks.G_paper'``.
 
     Raises
     ------
     UserError
-        There is no such module or object; the message has the nearest name.
+        The module or object does not exist; the message suggests the most similar name.
     """
     if '.' not in str(name):
         raise UserError(f"{name!r}: write MODULE.NAME, for example 'networks.G_paper'")
@@ -82,12 +82,12 @@ def import_obj(name: str) -> Any:
 
 
 def call_func_by_name(*args: Any, func: str | Callable[..., Any] | None = None, **kwargs: Any) -> Any:
-    """Call `func`, a dotted name or a callable, with the other arguments; returns what it returns."""
+    """Call `func`, a callable or its dotted name, with the other arguments, and return its result."""
     if func is None:
         raise UserError("func=None: give the function to call, for example func='networks.G_paper'")
     return (func if callable(func) else import_obj(func))(*args, **kwargs)
 
 
 def defaults_of(func: Callable) -> dict[str, Any]:
-    """{parameter: default} of a function; a parameter without one has `inspect.Parameter.empty`."""
+    """{parameter: default} of a function; `inspect.Parameter.empty` for parameters without a default."""
     return {name: parameter.default for name, parameter in inspect.signature(func).parameters.items()}

@@ -1,7 +1,8 @@
-"""The options of the 2017 and 2018 releases: what each is called here, or why there is none.
+"""Options of the 2017 and 2018 releases: their names here, or the reason why there is no such option.
 
-One table for everyone: errors about unknown options, ``python legacy.py config OLD_CONFIG.py``, and
-``docs/old-options.md``, which ``python legacy.py options`` prints. Names of options only, no text of the releases.
+This one table serves errors about unknown options, ``python legacy.py config OLD_CONFIG.py``, and
+``docs/old-options.md``, which ``python legacy.py options`` prints. It holds names of options, but no text of the
+releases.
 """
 
 from typing import Any, NamedTuple
@@ -12,11 +13,11 @@ class OldOption(NamedTuple):
 
     release: str            # '2017', '2018' or '2017 and 2018'
     name: str               # 'SECTION.NAME', or 'NAME' at the top of the old config.py.
-    ours: str | None        # The same for our experiments and config.py; None: there is none.
-    note: str = ''          # What is different, or why there is none and what to do.
+    ours: str | None        # Name here, in the same form; None: there is no such option.
+    note: str = ''          # The difference, or why there is no such option and what to do.
 
 
-# Options that are the same here: {release: {section: names}}.
+# Options with the same name here: {release: {section: names}}.
 _SAME = {
     '2017': {
         '': 'random_seed data_dir result_dir',
@@ -44,18 +45,18 @@ _SAME = {
     },
 }
 
-_FUNC = 'networks and losses are found by their names in the releases; the entry has ours'
-_RANGE = 'networks always take and make images of -1 to 1: leave it out'
-_PRECISION = "losses are scaled with precision = 'float16' in config.py, and only then"
+_FUNC = 'the releases name functions of their own; the printed entry has ours'
+_RANGE = 'networks always use images in the range -1 to 1: leave it out'
+_PRECISION = "losses are scaled if and only if precision = 'float16' in config.py"
 _OPTIMIZER = 'one for both networks'
-_READING = 'how images are read ahead is chosen by itself: leave it out'
+_READING = 'reading ahead needs no options: leave it out'
 _VIDEO = 'videos are H.264 in .mp4 files: leave it out'
 
 _OTHER = [
     # Top level and sections.
     OldOption('2017', 'run_desc', 'desc'),
     OldOption('2018', 'num_gpus', None,
-              'start with torchrun --nproc_per_node=N train.py; minibatches are those of all'),
+              'start with torchrun --nproc_per_node=N train.py; minibatch sizes are totals over all GPUs'),
     OldOption('2018', 'tf_config', None, 'there is no TensorFlow: leave it out'),
     OldOption('2018', 'env', None, 'there is no TensorFlow: leave it out'),
     OldOption('2018', 'sched', 'train', 'the schedule is part of the training'),
@@ -64,17 +65,17 @@ _OTHER = [
     OldOption('2018', 'D_opt', 'train', 'adam_beta1, adam_beta2, adam_epsilon'),
     OldOption('2018', 'G_loss', 'loss', 'one section for both networks'),
     OldOption('2018', 'D_loss', 'loss', 'one section for both networks'),
-    # Data sets.
-    OldOption('2017', 'dataset.label_path', None, 'labels lie beside the data set in NAME-labels.npy; rename the file'),
+    # Datasets.
+    OldOption('2017', 'dataset.label_path', None, 'labels are in NAME-labels.npy beside the dataset; rename the file'),
     OldOption('2017', 'dataset.max_gb_to_load_right_away', 'dataset.cache_gb',
               'levels of the file up to this size, in GB, stay in memory once read'),
     OldOption('2018', 'dataset.tfrecord_dir', 'dataset.h5_path',
               'make the file with: python dataset_tool.py create_from_tfrecords TFRECORD_DIR H5'),
     OldOption('2018', 'dataset.max_label_size', 'dataset.max_labels', "'full' is 'all'; the default was 0"),
     OldOption('2018', 'dataset.label_file', None,
-              'labels lie beside the data set in NAME-labels.npy; create_from_tfrecords brings them along'),
-    OldOption('2018', 'dataset.repeat', None, 'training always repeats the data set: leave it out'),
-    OldOption('2018', 'dataset.shuffle_mb', None, 'the order is that of dataset.shuffle and dataset.prefetch_images'),
+              'labels are in NAME-labels.npy beside the dataset; create_from_tfrecords copies them'),
+    OldOption('2018', 'dataset.repeat', None, 'training always repeats the dataset: leave it out'),
+    OldOption('2018', 'dataset.shuffle_mb', None, 'dataset.shuffle and dataset.prefetch_images determine the order'),
     OldOption('2018', 'dataset.prefetch_mb', None, _READING),
     OldOption('2018', 'dataset.buffer_mb', None, _READING),
     OldOption('2018', 'dataset.num_threads', 'dataset.read_threads'),
@@ -82,11 +83,11 @@ _OTHER = [
     OldOption('2017 and 2018', 'G.func', 'G.func', _FUNC),
     OldOption('2017 and 2018', 'D.func', 'D.func', _FUNC),
     OldOption('2018', 'D.mbstd_group_size', 'D.mbstd_group_size',
-              'an option of networks_2018.D_paper; networks.D_paper takes the whole minibatch as one group, or '
+              'an option of networks_2018.D_paper; networks.D_paper uses one group per minibatch, or '
               'D.mbstat_groups of them'),
-    OldOption('2018', 'G.structure', None, 'what is not needed at a lod is never computed: leave it out'),
-    OldOption('2018', 'D.structure', None, 'what is not needed at a lod is never computed: leave it out'),
-    OldOption('2018', 'G.tanh_at_end', None, 'that release ignored it; networks.G_paper, of 2017, has it'),
+    OldOption('2018', 'G.structure', None, 'layers that a lod does not need are never computed: leave it out'),
+    OldOption('2018', 'D.structure', None, 'layers that a lod does not need are never computed: leave it out'),
+    OldOption('2018', 'G.tanh_at_end', None, 'the 2018 release ignored it; networks.G_paper, of 2017, has it'),
     # Losses.
     OldOption('2018', 'G_loss.func', 'loss.type', _FUNC),
     OldOption('2018', 'D_loss.func', 'loss.type', _FUNC),
@@ -103,23 +104,23 @@ _OTHER = [
     *(OldOption('2018', f'{net}_opt.{name}', None, _PRECISION) for net in 'GD' for name in (
         'use_loss_scaling', 'loss_scaling_init', 'loss_scaling_inc', 'loss_scaling_dec')),
     # Training.
-    OldOption('2017 and 2018', 'train.func', 'train.func', 'without it: train.train_gan'),
+    OldOption('2017 and 2018', 'train.func', 'train.func', 'default: train.train_gan'),
     OldOption('2017 and 2018', 'train.drange_net', None, _RANGE),
-    OldOption('2017', 'train.drange_viz', None, 'pictures show -1 to 1, the range of the networks: leave it out'),
+    OldOption('2017', 'train.drange_viz', None, 'images are saved in the range -1 to 1 of the networks: leave it out'),
     OldOption('2017', 'train.resume_network_pkl', 'train.resume_run_id'),
     OldOption('2018', 'train.D_repeats', 'train.D_training_repeats'),
     OldOption('2018', 'train.reset_opt_for_new_lod', 'train.reset_optimizer'),
     OldOption('2018', 'train.mirror_augment', 'dataset.mirror_augment'),
     OldOption('2018', 'train.save_tf_graph', None, 'there is no TensorFlow: leave it out'),
     OldOption('2018', 'train.save_weight_histograms', None,
-              'not in the training; Network.setup_weight_histograms writes them in a script of your own'),
+              'training does not write them; call Network.setup_weight_histograms in a script'),
     OldOption('2018', 'sched.lod_initial_resolution', 'train.lod_initial_resolution'),
     OldOption('2018', 'sched.lod_training_kimg', 'train.lod_training_kimg'),
     OldOption('2018', 'sched.lod_transition_kimg', 'train.lod_transition_kimg'),
     OldOption('2018', 'sched.minibatch_base', 'train.minibatch_default'),
     OldOption('2018', 'sched.minibatch_dict', 'train.minibatch_overrides'),
     OldOption('2018', 'sched.max_minibatch_per_gpu', None,
-              'where memory is too small, lower train.minibatch_overrides at that resolution'),
+              'if memory is too small, lower train.minibatch_overrides at that resolution'),
     *(OldOption('2018', f'sched.{net}_lrate_base', f'train.{net}_learning_rate_max') for net in 'GD'),
     *(OldOption('2018', f'sched.{net}_lrate_dict', f'train.{net}_learning_rate_overrides') for net in 'GD'),
     OldOption('2018', 'sched.tick_kimg_base', 'train.tick_kimg_default'),
@@ -127,12 +128,12 @@ _OTHER = [
     OldOption('2018', 'grid.size', 'train.image_grid_size', "(columns, rows); '1080p' is None"),
     OldOption('2018', 'grid.layout', 'train.image_grid_type',
               "'random' is 'default', 'col_per_class' is 'category', 'row_per_class' is 'category-rows'"),
-    # Utilities, which are trainings by name.
+    # Utilities, which the releases started like trainings.
     OldOption('2017 and 2018', 'train.run_id', 'train.run'),
-    OldOption('2017 and 2018', 'train.num_pngs', None, 'choose train.seeds, a list: one random image or cell each'),
+    OldOption('2017 and 2018', 'train.num_pngs', None, 'use train.seeds, a list: one random image or cell for each'),
     OldOption('2017 and 2018', 'train.png_prefix', None, 'files are named after their seeds: leave it out'),
     OldOption('2017 and 2018', 'train.image_shrink', None,
-              'pictures have the size of the network: shrink in a script of your own, with out_shrink of Network.run'),
+              'images have the size of the network: shrink them in a script, with out_shrink of Network.run'),
     OldOption('2017 and 2018', 'train.duration_sec', 'train.duration_seconds'),
     OldOption('2017 and 2018', 'train.smoothing_sec', 'train.smoothing_seconds'),
     OldOption('2017 and 2018', 'train.mp4_fps', 'train.fps'),
@@ -140,7 +141,7 @@ _OTHER = [
     # Flags of Theano.
     *(OldOption('2017', f'theano_flags.{name}', f'theano_flags.{name}') for name in (
         'device', 'floatX', 'dnn.enabled', 'dnn.conv.algo_fwd', 'dnn.conv.algo_bwd_filter', 'dnn.conv.algo_bwd_data')),
-    *(OldOption('2017', f'theano_flags.{name}', None, "it belongs to Theano's old GPU code: leave it out") for name in (
+    *(OldOption('2017', f'theano_flags.{name}', None, "a flag of Theano's old GPU code: leave it out") for name in (
         'lib.cnmem', 'nvcc.fastmath')),
 ]
 
@@ -148,7 +149,7 @@ OLD_OPTIONS = [*_OTHER, *(OldOption(release, name := f'{section}.{option}'.lstri
                           for release, sections in _SAME.items() for section, options in sections.items()
                           for option in options.split())]
 
-# What the 2018 release did where its config said nothing, as far as it differs from our defaults.
+# Defaults of the 2018 release that differ from ours.
 DEFAULTS_2018: dict[str, dict[str, Any]] = {
     'dataset': {'max_labels': 0},
     'train': {'minibatch_repeats': 4, 'rampup_kimg': 0, 'image_snapshot_ticks': 1, 'network_snapshot_ticks': 10,
@@ -158,21 +159,21 @@ DEFAULTS_2018: dict[str, dict[str, Any]] = {
 
 
 def find(option: str, release: str = '') -> OldOption | None:
-    """The entry of an option ``'SECTION.NAME'`` of a release; '': of whichever has it."""
+    """Entry of an option ``'SECTION.NAME'`` of a release; '': of any release."""
     return next((old for old in OLD_OPTIONS if old.name == option and release in old.release), None)
 
 
 def advice(option: str) -> str:
-    """What to write for an option that does not exist here, for the end of an error message; '' if no release had it.
+    """End of an error message about an unknown option: the replacement for an option of a release, else ''.
 
     Parameters
     ----------
     option : str
-        ``'SECTION.NAME'`` or ``'NAME'``. An option of a release is also known in a section where it never was.
+        ``'SECTION.NAME'`` or ``'NAME'``. Options of a release are also recognised in a wrong section.
     """
     section, _, name = option.rpartition('.')
     elsewhere = (old for old in OLD_OPTIONS if old.name.rpartition('.')[2] == name and old.ours != old.name)
-    # Plain words, such as 'epsilon', mean something else in another section.
+    # Simple names, such as 'epsilon', have other meanings in other sections.
     old = find(option) or next((old for old in elsewhere if old.ours is None or '.' not in old.name or '_' in name
                                 or old.ours.partition('.')[0] == section), None)
     if old is None:
@@ -183,15 +184,15 @@ def advice(option: str) -> str:
 
 
 def markdown() -> str:
-    """The table as a page for docs/."""
+    """The table as a Markdown page for docs/."""
     releases: dict[tuple, list[str]] = {}
     for old in OLD_OPTIONS:
         releases.setdefault((old.name, old.ours, old.note), []).append(old.release)
     rows = sorted(releases.items(), key=lambda row: ('.' in row[0][0], row[0][0].partition('.')[0], row[0][0].lower()))
     lines = ['# Options of the 2017 and 2018 releases', '',
              '<!-- Printed by `python legacy.py options` from common/old_options.py; a test compares. -->', '',
-             '`python legacy.py config OLD_CONFIG.py` prints the entry for the table of experiments in `config.py`. An '
-             'unknown option', 'that a release had is an error with the last two columns of its row.', '',
+             '`python legacy.py config OLD_CONFIG.py` prints the entry for the table of experiments in `config.py`.',
+             'The error about an unknown option of a release shows the last two columns of its row.', '',
              '| option | release | here | |', '| --- | --- | --- | --- |']
     lines += [f'| `{name}` | {" and ".join(found)} | {f"`{ours}`" if ours else "none"} | {note} |'
               for (name, ours, note), found in rows]

@@ -1,8 +1,8 @@
-"""What values an option can have: types for signatures, and the one check of a value against them.
+"""Types for option values, and the one function that checks a value against its type.
 
-Every function that a configuration or a command line calls annotates its options with a plain type, a ``Literal`` or
-one of the types below. :func:`check_options` and :func:`parse_text` read the signature and let pydantic compare.
-Nothing is converted: 'false' is no boolean, 15.5 and True are no whole numbers.
+Functions that are called from a configuration or a command line annotate their options with a plain type, a ``Literal``
+or one of the types below. :func:`check_options` and :func:`parse_text` read the signature, and pydantic compares.
+Nothing is converted: 'false' is not a boolean, 15.5 and True are not whole numbers.
 """
 
 import ast
@@ -38,58 +38,58 @@ Func = TypeVar('Func', bound=Callable)
 
 
 class Allowed(NamedTuple):
-    """The words for a type in messages: "must be ..."."""
+    """Description of a type in messages: "must be ..."."""
 
     words: str
 
 
 def _power_of_two(value: int) -> int:
     if value < 1 or value & (value - 1):
-        raise ValueError('no power of two')
+        raise ValueError('not a power of two')
     return value
 
 
 def _all_different(values: list) -> list:
     if len(set(values)) < len(values):
-        raise ValueError('one of them twice')
+        raise ValueError('duplicates')
     return values
 
 
 def _group_name(name: str) -> str:
     if not re.fullmatch('group[1-9][0-9]{0,5}', name):
-        raise ValueError('no such average')
+        raise ValueError('unknown average')
     return name
 
 
 def _file_name(text: str) -> str:
     if len(text) > 200 or any(character in '/\\' or ord(character) < 32 for character in text):
-        raise ValueError('no name of a file')
+        raise ValueError('not a file name')
     return text
 
 
 def _ordered(values: object) -> object:
-    if not isinstance(values, list):    # What a tuple, a range or an array has become.
-        raise ValueError('no list')
+    if not isinstance(values, list):    # _plain has turned tuples, ranges and arrays into lists.
+        raise ValueError('not a list')
     return values
 
 
 def _path_text(text: Any) -> str:
-    # Names that are not UTF-8 have surrogates, which pydantic's own text does not.
+    # Names that are not UTF-8 contain surrogates, which pydantic's own text type rejects.
     if not isinstance(text, str) or not text:
-        raise ValueError('no name')
+        raise ValueError('not a name')
     return _plain_text(text)
 
 
 def _plain_text(text: str) -> str:
     if '\0' in text:
-        raise ValueError('a NUL character')
+        raise ValueError('contains a NUL character')
     return text
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Types.
 
-IN_ORDER = BeforeValidator(_ordered)    # Of sequences.
+IN_ORDER = BeforeValidator(_ordered)    # For sequences.
 
 PositiveInt = Annotated[int, Ge(1), Allowed('a whole number from 1')]
 NonNegativeInt = Annotated[int, Ge(0), Allowed('a whole number from 0')]
@@ -100,21 +100,21 @@ Threads = Annotated[int, Ge(1), Le(1024), Allowed('a whole number from 1 to 1024
 PowerOfTwo = Annotated[int, Ge(1), Le(2 ** 20), AfterValidator(_power_of_two),
                        Allowed('a power of two, for example 64')]
 NetResolution = Annotated[int, Ge(4), Le(2 ** 20), AfterValidator(_power_of_two),
-                          Allowed('a power of two from 4 on, for example 64')]
+                          Allowed('a power of two of at least 4, for example 64')]
 Seed = Annotated[int, Ge(0), Le(2 ** 32 - 1), Allowed('a whole number from 0 to 4294967295')]
 Ticks = Annotated[int, Ge(0), Allowed('a whole number of ticks, 0 for never')]
 
 Number = Annotated[float, Ge(-1e30), Le(1e30), Allowed('a number')]
 Positive = Annotated[float, Gt(0), Le(1e30), Allowed('a number above 0')]
 Factor = Annotated[bool | Positive, Allowed('a number above 0, True for 1 or False for none')]
-NonNegative = Annotated[float, Ge(0), Le(1e30), Allowed('a number from 0 on')]
+NonNegative = Annotated[float, Ge(0), Le(1e30), Allowed('a number of at least 0')]
 Probability = Annotated[float, Ge(0), Le(1), Allowed('a number from 0 to 1')]
 MapDecay = Annotated[float, Ge(0), Le(100), Allowed('a number from 0 to 100')]
-Decay = Annotated[float, Ge(0), Lt(1), Allowed('a number from 0 to below 1')]
+Decay = Annotated[float, Ge(0), Lt(1), Allowed('a number from 0 to less than 1')]
 Seconds = Annotated[float, Ge(0), Le(86400), Allowed('a number of seconds from 0 to 86400')]
 
 Text = Annotated[str, AfterValidator(_plain_text), Allowed('a text')]
-RunName = Annotated[str, AfterValidator(_file_name), Allowed('a text that can be part of the name of a folder')]
+RunName = Annotated[str, AfterValidator(_file_name), Allowed('a text that can be part of a folder name')]
 FileName = Annotated[str, PlainValidator(_path_text), Allowed('the name of a file or folder')]
 FilePath = Annotated[FileName | os.PathLike, Allowed('the name of a file or folder')]
 Run = Annotated[NonNegativeInt | FileName, Allowed("the number or folder of a run, or a network pickle")]
@@ -123,7 +123,7 @@ Snapshot = Annotated[NonNegativeInt | FileName,
 GridSize = Annotated[tuple[PositiveInt, PositiveInt], Strict(False), IN_ORDER,
                      Allowed('two whole numbers from 1, (columns, rows), for example (8, 4)')]
 Shard = Annotated[tuple[PositiveInt, PositiveInt], Strict(False), IN_ORDER,
-                  Allowed('two whole numbers, (part, number of parts), for example (1, 4)')]
+                  Allowed('two whole numbers, (shard, number of shards), for example (1, 4)')]
 ClassChoice = NonNegativeInt | Annotated[str, MinLen(1), AfterValidator(_plain_text)]
 Classes = Annotated[list[ClassChoice], IN_ORDER, MinLen(1),
                     Allowed("a list of one or more class numbers from 0 or class names, for example [0, 3] or ['cat']")]
@@ -134,20 +134,20 @@ Seeds = Annotated[list[Seed], IN_ORDER, MinLen(1),
                   Allowed('a list of one or more whole numbers from 0 to 4294967295, for example [0, 1, 2]')]
 Names = Annotated[list[Text], IN_ORDER, Allowed("a list of names, for example ['swd']")]
 RateTable = Annotated[dict[PowerOfTwo, NonNegative], Allowed(
-    '{resolution: number from 0 on}, for example {512: 0.002, 1024: 0.003}')]
+    '{resolution: number of at least 0}, for example {512: 0.002, 1024: 0.003}')]
 CountTable = Annotated[dict[PowerOfTwo, PositiveInt], Allowed(
     '{resolution: whole number from 1}, for example {256: 14, 512: 6}')]
 NumberTable = Annotated[dict[PowerOfTwo, Positive], Allowed(
     '{resolution: number above 0}, for example {256: 5, 512: 2}')]
 
 MinibatchStat = Literal['Tstdeps', 'Tstd']
-BatchNorm = Literal['minibatch', 'running']     # By which statistics batch norm normalizes in images.
+BatchNorm = Literal['minibatch', 'running']     # Statistics that batch norm uses for generated images.
 MinibatchAverage = Annotated[
     Literal['all', 'flat', 'spatial', 'none', 'gpool'] | Annotated[str, AfterValidator(_group_name)],
     Allowed("'all', 'flat', 'spatial', 'none', 'gpool' or 'groupG', for example 'group4'")]
 Kernels = Annotated[int, Ge(0), Le(4096), Allowed('a whole number from 0 to 4096')]
 
-SETTINGS: dict[str, Any] = {    # What stands at the top of config.py.
+SETTINGS: dict[str, Any] = {    # Top-level values of config.py.
     'experiment': Annotated[str, MinLen(1), Allowed('the name of an experiment')],
     'data_dir': FileName,
     'result_dir': FileName,
@@ -159,12 +159,12 @@ SETTINGS: dict[str, Any] = {    # What stands at the top of config.py.
 }
 
 
-DEFAULT_SETTINGS: dict[str, Any] = {    # Those that config.py may leave out.
+DEFAULT_SETTINGS: dict[str, Any] = {    # Settings that config.py may omit.
     'experiment': None, 'data_dir': 'datasets', 'result_dir': 'results', 'engine': 'auto', 'precision': 'auto',
     'theano_flags': None, 'variants': {},
 }
 
-OLD_SECTIONS = ('dataset', 'train')     # At the top of each config.py of the 2017 and 2018 releases.
+OLD_SECTIONS = ('dataset', 'train')     # Top-level names of each config.py of the 2017 and 2018 releases.
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ OLD_SECTIONS = ('dataset', 'train')     # At the top of each config.py of the 20
 
 @contextlib.contextmanager
 def reading_config(script: str) -> Iterator[None]:
-    """Around the import and :func:`check_settings` of `config.py`: what is wrong there ends `script` with one line."""
+    """Context for importing and checking `config.py`: errors in it end `script` with one line."""
     try:
         yield
     except SyntaxError as error:
@@ -183,7 +183,7 @@ def reading_config(script: str) -> Iterator[None]:
 
 
 def check_settings(config: types.ModuleType) -> None:
-    """Check the top-level values of `config.py`, and fill in what it may leave out; what is None is not chosen.
+    """Check the top-level values of `config.py`, and set those that it omits; None means not chosen.
 
     Raises
     ------
@@ -191,8 +191,8 @@ def check_settings(config: types.ModuleType) -> None:
     """
     if not hasattr(config, 'experiments') and all(
             isinstance(getattr(config, name, None), dict) for name in OLD_SECTIONS):
-        raise UserError('config.py: is one of the 2017 or 2018 release; rename it to old_config.py, bring ours back '
-                        'with `git checkout config.py`, and paste in the entry that `python legacy.py config '
+        raise UserError('config.py: is from the 2017 or 2018 release; rename it to old_config.py, restore ours '
+                        'with `git checkout config.py`, and paste the entry that `python legacy.py config '
                         'old_config.py` prints')
     for name, annotation in SETTINGS.items():
         if name not in DEFAULT_SETTINGS and not hasattr(config, name):
@@ -209,16 +209,16 @@ def check_value(option: str, value: object, annotation: Any, equals: str = '=') 
     Parameters
     ----------
     option : str
-        For the message, for example ``'train.total_kimg'``.
+        Name in the message, for example ``'train.total_kimg'``.
     value : object
     annotation : type
     equals : str
-        What stands between option and value in the message.
+        Text between option and value in the message.
 
     Raises
     ------
     UserError
-        One line with the option, its value and what is allowed.
+        The value is not allowed. The message is one line with the option, its value and the allowed values.
     """
     adapter = _adapter(annotation)
     if adapter is None:
@@ -230,24 +230,24 @@ def check_value(option: str, value: object, annotation: Any, equals: str = '=') 
         near = did_you_mean(value, choices) if isinstance(value, str) else ''
         if equals == '=':
             raise UserError(f'{option}={short_repr(value)}: must be {allowed(annotation)}{near}') from None
-        words = allowed(annotation).removesuffix(' or None')    # Which no command line can say.
+        words = allowed(annotation).removesuffix(' or None')    # A command line cannot give None.
         raise UserError(f'{option}{equals}{shortened(str(value))}: must be {words}{near}') from None
 
 
 def check_options(values: Mapping[str, object], func: Callable, naming: Callable[[str], str],
                   equals: str = '=', more: Mapping[str, Any] = types.MappingProxyType({})) -> None:
-    """Check values against the signature of the function that gets them; unknown names pass.
+    """Check values against the signature of a function; unknown names are ignored.
 
     Parameters
     ----------
     values : dict
     func : callable
     naming : callable
-        From the name of a parameter to that of the option.
+        Maps a parameter's name to the option's name.
     equals : str
         See :func:`check_value`.
     more : dict
-        {name: annotation} of options that are no parameters.
+        {name: annotation} of further options, which are not parameters.
     """
     annotations = {**more, **annotations_of(func)}
     for name, value in values.items():
@@ -256,7 +256,7 @@ def check_options(values: Mapping[str, object], func: Callable, naming: Callable
 
 
 def checked(func: Func) -> Func:
-    """Decorator: calls from Python are checked against the signature, too, see :func:`check_options`."""
+    """Decorator that checks calls from Python against the signature, see :func:`check_options`."""
     signature = inspect.signature(func)
 
     @functools.wraps(func)
@@ -264,7 +264,7 @@ def checked(func: Func) -> Func:
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:
-            return func(*args, **kwargs)    # Python says what is missing or too much.
+            return func(*args, **kwargs)    # Python reports missing and surplus arguments.
         check_options({name: os.fspath(value) if isinstance(value, os.PathLike) else value
                        for name, value in given.items()}, func, str)
         return func(*args, **kwargs)
@@ -273,44 +273,44 @@ def checked(func: Func) -> Func:
 
 
 def option_name(parameter: str) -> str:
-    """The option of a command line for a parameter: '--num-images' for 'num_images'."""
+    """Command line option of a parameter: '--num-images' for 'num_images'."""
     return '--' + parameter.replace('_', '-')
 
 
 def check_command_line(values: Mapping[str, object], func: Callable) -> None:
-    """:func:`check_options` for the options of a command line, whose names begin with ``--``."""
+    """:func:`check_options` for command line options, which begin with ``--``."""
     check_options(values, func, option_name, ' ')
 
 
 @functools.cache
 def annotations_of(func: Callable) -> dict[str, Any]:
-    """{parameter: annotation} of a function or class, ``Annotated`` included; {} where they cannot be read."""
+    """{parameter: annotation} of a function or class, ``Annotated`` included; {} if they cannot be read."""
     try:
         hints = typing.get_type_hints(func.__init__ if inspect.isclass(func) else func, include_extras=True)
-    except (NameError, TypeError, AttributeError):     # A function of the user's own.
+    except (NameError, TypeError, AttributeError):     # For example of a user's own function.
         return {}
-    # The type of ``**kwargs`` is that of their values, not that of an option.
+    # The annotation of ``**kwargs`` applies to each value, not to an option.
     kinds = {name: parameter.kind for name, parameter in inspect.signature(func).parameters.items()}
     return {name: hint for name, hint in hints.items()
             if kinds.get(name) in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)}
 
 
 def parse_text(option: str, text: str, annotation: Any = Any) -> object:
-    """The value that a text of the command line stands for, by the type of its option.
+    """Parse the text of a command line option according to its type.
 
     Parameters
     ----------
     option : str
         For messages.
     text : str
-        ``true``, ``yes``, ``on`` and their opposites are booleans where the option is one, ``none`` is None; else what
-        Python's literals say, else the text itself.
+        ``true``, ``yes``, ``on`` and their opposites are booleans if the option is one, ``none`` is None; otherwise
+        Python literals are evaluated, and any other text is kept.
     annotation : type
 
     Raises
     ------
     UserError
-        Brackets or quotes that do not match.
+        Brackets or quotes do not match.
     """
     text, kinds = text.strip(), set(_leaves(annotation))
     if text in [choice for choice in _choices(annotation) if isinstance(choice, str)]:
@@ -326,7 +326,7 @@ def parse_text(option: str, text: str, annotation: Any = Any) -> object:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         if str not in kinds and (text[:1] in tuple('([{\'"') or text[-1:] in tuple(')]}\'"')):
-            raise UserError(f'{option}={shortened(text)}: must be {allowed(annotation)}; do brackets and quotes '
+            raise UserError(f'{option}={shortened(text)}: must be {allowed(annotation)}; do all brackets and quotes '
                             'match?') from None
         return text
     if str in kinds and not isinstance(value, str) and not _fits(value, annotation):
@@ -335,7 +335,7 @@ def parse_text(option: str, text: str, annotation: Any = Any) -> object:
 
 
 def allowed(annotation: Any) -> str:
-    """What a type allows, in words."""
+    """Description of the values that a type allows."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         words = [extra.words for extra in annotation.__metadata__ if isinstance(extra, Allowed)]
@@ -343,7 +343,7 @@ def allowed(annotation: Any) -> str:
     if origin is Literal:
         return ' or '.join(map(repr, arguments))
     if origin in (Union, types.UnionType):
-        # None comes last.
+        # None is last.
         return ' or '.join(map(allowed, sorted(arguments, key=lambda argument: argument is type(None))))
     if origin is collections.abc.Callable or annotation is collections.abc.Callable:
         return 'a function'
@@ -353,12 +353,12 @@ def allowed(annotation: Any) -> str:
 
 
 def short_repr(value: object) -> str:
-    """``repr(value)`` in one line that is not too long."""
+    """``repr(value)`` shortened to one line."""
     return shortened(_SHORT.repr(value))
 
 
 def shortened(text: str, length: int = 100) -> str:
-    """`text` in one line of at most `length` characters."""
+    """`text` shortened to one line of at most `length` characters."""
     line = ' '.join(text.split())
     return line if len(line) <= length else f'{line[:length - 4]} ...'
 
@@ -368,7 +368,7 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 90
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple = 4, 12, 12, 12
 
 
-# An annotation is hashable unless a Literal or a metadata in it is not; all of ours are.
+# Annotations are hashable, except those with unhashable metadata or Literals, which the project does not use.
 @functools.cache
 def _adapter(annotation: Any) -> TypeAdapter | None:
     if annotation in (Any, inspect.Parameter.empty, np.ndarray):
@@ -376,7 +376,7 @@ def _adapter(annotation: Any) -> TypeAdapter | None:
     try:
         return TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True,
                                                          allow_inf_nan=False))
-    except (PydanticUserError, TypeError):      # A type of the user's own that pydantic does not know.
+    except (PydanticUserError, TypeError):      # A user's own type, unknown to pydantic.
         return None
 
 
@@ -389,7 +389,7 @@ def _fits(value: object, annotation: Any) -> bool:
 
 
 def _plain(value: object) -> object:
-    """The value with NumPy's scalars and arrays, ranges and tuples as Python's numbers and lists."""
+    """Convert NumPy scalars and arrays, ranges and tuples to Python numbers and lists."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -402,7 +402,7 @@ def _plain(value: object) -> object:
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:
-    """The plain types that a value itself may have: ``bool | None`` has bool and NoneType."""
+    """Plain types of an annotation: ``bool | None`` has bool and NoneType."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         yield from _leaves(arguments[0])

@@ -1,12 +1,12 @@
-"""Reading pickles without running anything that is in them.
+"""Read pickles without executing anything in them.
 
-Python's `pickle` calls whatever a file names. This reader knows plain data (None, bool, int, float, str, bytes, list,
-tuple, dict), NumPy arrays and numbers, and those classes for which the caller gives a function of their state. Nothing
-is imported, and no method of an object is called. Protocols 0 to 5; strings of Python 2 are read as latin1.
+Python's `pickle` calls every function that a file names. This reader accepts plain data (None, bool, int, float, str,
+bytes, list, tuple, dict), NumPy arrays and numbers, and classes for which the caller provides a function of the state.
+It imports nothing and calls no methods of objects. It reads protocols 0 to 5; strings of Python 2 are latin1.
 
-Memory is counted before it is taken. Text and numbers as they stand in the file are bounded by its size. What is made
-of them, bytes of text and arrays, may take `COPIES` times as much: strings of Python 2 become bytes and then an array,
-perhaps in another byte order. All objects, places in containers and copies of containers together may take `MEMORY`.
+Memory is counted before it is allocated. Text and numbers are limited by the file's size. Data derived from them, bytes
+from text and arrays, may take `COPIES` times as much: strings of Python 2 become bytes, then an array, perhaps with
+swapped byte order. All objects, container slots and copies of containers together may take `MEMORY`.
 """
 
 import codecs
@@ -24,17 +24,17 @@ from common.errors import UserError
 from common.files import AnyPath
 
 COPIES = 4
-MEMORY = 2 ** 24            # Bytes. Three networks of the paper take 3 MB.
-MAX_FILE = 2 ** 32          # Bytes. Published networks are 0.3 GB.
-# Bytes that CPython takes at most, with what `_finished` adds: its copy of a container, and its table.
-PLACE = 32                  # Of an object on the stack and in a list or tuple.
-CONTAINER = 400             # An empty one.
-ITEM = 240                  # Of a dict.
-NOTE = 160                  # Of the memo.
-LITERAL = 64                # Beside its content.
-OBJECT = 500                # An array, a type, a name, an instance.
-MAX_DEPTH = 100             # Of nested containers.
-MAX_KEY = 2 ** 31           # Of integers as keys of dicts.
+MEMORY = 2 ** 24            # Bytes. The paper's three networks take 3 MB.
+MAX_FILE = 2 ** 32          # Bytes. Published networks take 0.3 GB.
+# Upper bounds of the bytes that CPython uses, including those of `_finished`: copies of containers, and its table.
+PLACE = 32                  # An object on the stack or in a list or tuple.
+CONTAINER = 400             # An empty container.
+ITEM = 240                  # An item of a dict.
+NOTE = 160                  # An entry of the memo.
+LITERAL = 64                # Text or a number, in addition to its content.
+OBJECT = 500                # An array, dtype, name or instance.
+MAX_DEPTH = 100             # Nesting depth of containers.
+MAX_KEY = 2 ** 31           # Largest integer key of a dict.
 
 LITERALS = {
     'INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT', 'STRING', 'BINSTRING',
@@ -42,12 +42,12 @@ LITERALS = {
     'BINUNICODE8'}
 CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
 ATOMS = (type(None), bool, int, float, str, bytes, np.ndarray, np.generic)
-MAX_ARGS = 5                # Of what NumPy's pickles call.
+MAX_ARGS = 5                # Largest number of arguments of calls in NumPy's pickles.
 ITEM_SIZES = {'b': (1,), 'i': (1, 2, 4, 8), 'u': (1, 2, 4, 8), 'f': (2, 4, 8), 'c': (8, 16)}
 
 
 class Refused(ValueError):
-    """The pickle is malformed, or wants something that is not admitted."""
+    """The pickle is malformed, or uses something that is not allowed."""
 
 
 class _Global:
@@ -60,7 +60,7 @@ class _Global:
 
 
 class _Instance:
-    """An object of an admitted class: the function that makes it, and its state."""
+    """An object of an allowed class: the function that makes it, and its state."""
 
     __slots__ = ('make', 'name', 'state')
 
@@ -69,37 +69,37 @@ class _Instance:
 
     def set_state(self, state, machine):
         if self.state is not None or type(state) is not dict:
-            raise Refused(f'{self.name} must get one state, a dict')
+            raise Refused(f'{self.name} must have one state, a dict')
         self.state = state
 
 
 class _Dtype:
-    """The type of an array's numbers: Boolean, integer, floating point or complex."""
+    """The dtype of an array: boolean, integer, floating point or complex."""
 
     def __init__(self, name):
         if type(name) is not str:
             raise Refused('arrays of an unknown type')
         match = re.fullmatch(r'[<>=|]?([biufc])(\d{1,2})', name)
         if not match or int(match[2]) not in ITEM_SIZES[match[1]]:
-            raise Refused(f'arrays of type {name!r:.40} are not admitted')
+            raise Refused(f'arrays of type {name!r:.40} are not allowed')
         self.dtype = np.dtype(name)
 
     def set_state(self, state, machine):
-        """NumPy's own is (version, byte order, subarray, names, fields, size, alignment, flags)."""
+        """NumPy's state is (version, byte order, subarray, names, fields, size, alignment, flags)."""
         if type(state) is not tuple or len(state) < 5 or type(state[1]) is not str \
                 or state[1] not in ('<', '>', '=', '|') \
                 or any(item is not None for item in state[2:5]):
-            raise Refused('a type of numbers with an unknown state')
+            raise Refused('a dtype with an unknown state')
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
 class _Array:
-    """An array that gets its shape, type and numbers later."""
+    """An array whose shape, dtype and data come later."""
 
     value = None
 
     def set_state(self, state, machine):
-        """NumPy's own is (version, shape, dtype, whether in Fortran's order, bytes)."""
+        """NumPy's state is (version, shape, dtype, is Fortran order, bytes)."""
         if self.value is not None or type(state) is not tuple or len(state) != 5:
             raise Refused('an array with an unknown state')
         _version, shape, dtype, is_fortran, data = state
@@ -107,7 +107,7 @@ class _Array:
 
 
 class _Machine:
-    """The stack and the memo of a pickle that is being read; every method named as an opcode carries it out."""
+    """Executes a pickle: holds its stack and memo; each method with an opcode's name carries it out."""
 
     def __init__(self, data, classes):
         self.data = data
@@ -116,7 +116,7 @@ class _Machine:
         self.memory_left, self.bytes_left = MEMORY, COPIES * len(data) + 4096
 
     def run(self):
-        """The object that the pickle describes, still with _Array and _Instance in it."""
+        """Execute the pickle and return its object, which may still contain _Array and _Instance."""
         for name, arg in _operations(self.data):
             if name in LITERALS:
                 self.push(arg, LITERAL)
@@ -127,21 +127,21 @@ class _Machine:
             else:
                 carry_out = getattr(self, name, None)
                 if carry_out is None:
-                    raise Refused(f'the opcode {name} is not admitted')
+                    raise Refused(f'the opcode {name} is not allowed')
                 carry_out(arg)
-        raise Refused('it ends too early')
+        raise Refused('the pickle ends too early')
 
     def spend(self, num_bytes):
         """Count memory for objects."""
         self.memory_left -= num_bytes
         if self.memory_left < 0:
-            raise Refused(f'its objects take more than {MEMORY >> 20} MB')
+            raise Refused(f'the objects take more than {MEMORY >> 20} MB')
 
     def copy(self, num_bytes):
-        """Count memory for what is made of the file's content."""
+        """Count memory for data derived from the file's content."""
         self.bytes_left -= num_bytes
         if self.bytes_left < 0:
-            raise Refused('it claims more memory than the file has')
+            raise Refused('the pickle claims more memory than its file has')
 
     def push(self, value, num_bytes=0):
         self.spend(PLACE + num_bytes)
@@ -195,7 +195,7 @@ class _Machine:
 
     # Containers.
 
-    # The places of what they hold were counted when that was put on the stack.
+    # The slots of items were counted when the items were pushed on the stack.
 
     def EMPTY_LIST(self, arg):
         self.push([], CONTAINER)
@@ -221,7 +221,7 @@ class _Machine:
 
     def tuple_of(self, num):
         if len(self.stack) < num:
-            raise Refused('a tuple without members')
+            raise Refused('a tuple lacks members')
         self.spend(CONTAINER)
         self.stack[-num:] = [tuple(self.stack[-num:])]
 
@@ -236,7 +236,7 @@ class _Machine:
 
     def append_items(self, items):
         if type(self.stack[-1]) is not list:
-            raise Refused('something else than a list is appended to')
+            raise Refused('the target of an append is not a list')
         self.stack[-1].extend(items)
 
     def APPEND(self, arg):
@@ -248,7 +248,7 @@ class _Machine:
     def set_items(self, items):
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
-            raise Refused('something else than a dict gets items')
+            raise Refused('the target of item assignment is not a dict')
         self.spend(ITEM * (len(items) // 2))
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in (str, bytes, int, bool, type(None)) or type(key) is int and abs(key) > MAX_KEY:
@@ -267,60 +267,60 @@ class _Machine:
     def GLOBAL(self, arg):
         name = arg.replace(' ', '.')
         if name not in self.classes and name not in REDUCERS and name not in NAMES:
-            raise Refused(f'the name {name!r:.80} is not admitted')
+            raise Refused(f'the name {name!r:.80} is not allowed')
         self.push(_Global(name), OBJECT)
 
     def STACK_GLOBAL(self, arg):
         name, module = self.stack.pop(), self.stack.pop()
         if type(name) is not str or type(module) is not str:
-            raise Refused('a name that is no text')
+            raise Refused('a name is not a text')
         self.GLOBAL(module + ' ' + name)
 
     def new(self, cls):
         if type(cls) is not _Global or cls.name not in self.classes:
-            raise Refused('an object of a class that is not admitted')
+            raise Refused('an object has a class that is not allowed')
         return _Instance(cls.name, self.classes[cls.name])
 
     def NEWOBJ(self, arg):
         args, cls = self.stack.pop(), self.stack.pop()
         if type(args) is not tuple or args:
-            raise Refused('an object with arguments')
+            raise Refused('an object has arguments')
         self.push(self.new(cls), OBJECT)
 
     def REDUCE(self, arg):
         args, func = self.stack.pop(), self.stack.pop()
         if type(func) is not _Global or func.name not in REDUCERS or type(args) is not tuple:
-            raise Refused('a call of something that is not admitted')
+            raise Refused('a call is not allowed')
         if len(args) > MAX_ARGS:
-            raise Refused('a call with too many arguments')
+            raise Refused('a call has too many arguments')
         self.push(REDUCERS[func.name](self, *args), OBJECT)
 
     def BUILD(self, arg):
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) not in (_Array, _Dtype, _Instance):
-            raise Refused('a state for something that has none')
+            raise Refused('a state belongs to an object without state')
         target.set_state(state, self)
 
-    # What NumPy's pickles call.
+    # Functions that NumPy's pickles call.
 
     def array(self, shape, dtype, data, order='C'):
-        """The array, read-only, in the byte order of this machine: where that is the file's, a view of its bytes."""
+        """A read-only array in this machine's byte order; a view of the file's bytes if they already have it."""
         if type(data) is str:
             data = self.encode(data)
         if type(shape) is not tuple or len(shape) > 32 or any(type(size) is not int or not 0 <= size < 2 ** 40
                                                               for size in shape):
-            raise Refused('an array of a strange shape')
+            raise Refused('an array has an invalid shape')
         if type(data) is not bytes or type(dtype) is not _Dtype or type(order) is not str or order not in ('C', 'F'):
-            raise Refused('an array of something else than numbers')
+            raise Refused('an array does not consist of numbers')
         size, wanted = math.prod(shape), len(data) // dtype.dtype.itemsize
         if size != wanted or len(data) % dtype.dtype.itemsize:
-            raise Refused(f'an array of {size} numbers, for which there are {len(data)} bytes')
+            raise Refused(f'an array of {size} numbers has {len(data)} bytes')
         self.copy(len(data))
         values = np.frombuffer(data, dtype.dtype) if data else np.empty(0, dtype.dtype)
         return values.astype(dtype.dtype.newbyteorder('='), copy=False).reshape(shape, order=order)
 
     def encode(self, text, encoding='latin1'):
-        """How Python 3 writes bytes in protocol 2, and what Python 2 meant by its strings."""
+        """Convert text to bytes: Python 3 writes bytes so in protocol 2, and strings of Python 2 are bytes."""
         if type(text) is not str or type(encoding) is not str or encoding not in ('latin1', 'latin-1'):
             raise Refused('bytes in an unknown encoding')
         self.copy(len(text))
@@ -361,11 +361,11 @@ class _Machine:
 
     def make_instance(self, cls, base, state):
         if type(base) is not _Global or base.name not in NAMES or state is not None:
-            raise Refused('an object of a class that is not admitted')
+            raise Refused('an object has a class that is not allowed')
         return self.new(cls)
 
 
-# Functions by the names under which Python 2 and 3, NumPy 1 and 2 have them, and what is only referred to.
+# Functions under the names that Python 2 and 3, NumPy 1 and 2 use, and names that are only referred to.
 REDUCERS = {'numpy.dtype': _Machine.make_dtype, '_codecs.encode': _Machine.encode,
             'collections.OrderedDict': _Machine.make_dict}
 for _core in ('numpy.core', 'numpy._core'):
@@ -382,25 +382,25 @@ OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 
 
 def _operations(data: bytes) -> Iterator[tuple[str, Any]]:
-    """The name and argument of each opcode of a pickle."""
+    """Names and arguments of the opcodes of a pickle."""
     stream = io.BytesIO(data)
     while code := stream.read(1).decode('latin1'):
         if code not in OPCODES:
-            raise Refused(f'damaged or no pickle (it has {code!r} at byte {stream.tell() - 1})')
+            raise Refused(f'damaged or not a pickle (it has {code!r} at byte {stream.tell() - 1})')
         opcode = OPCODES[code]
-        if opcode.name == 'STRING':     # Of Python 2, of which pickletools reads ASCII only.
+        if opcode.name == 'STRING':     # A string of Python 2; pickletools reads ASCII only.
             yield opcode.name, codecs.escape_decode(pickletools.read_stringnl(stream, decode=False))[0].decode('latin1')
         else:
             yield opcode.name, opcode.arg.reader(stream) if opcode.arg else None
 
 
 def _finished(value, done, depth=0):
-    """`value` with arrays and objects in their places. `done`: {id: result} of what occurs several times."""
+    """Replace _Array and _Instance in `value` by arrays and objects. `done` caches results: {id: result}."""
     if isinstance(value, ATOMS):
         return value
     if id(value) in done:
         if done[id(value)] is done:
-            raise Refused('something contains itself')
+            raise Refused('a container contains itself')
         return done[id(value)]
     if depth > MAX_DEPTH:
         raise Refused(f'containers are nested more than {MAX_DEPTH} deep')
@@ -414,9 +414,9 @@ def _finished(value, done, depth=0):
     elif type(value) is _Instance and value.state is not None:
         result = value.make(_finished(value.state, done, depth + 1))
     elif type(value) is _Instance:
-        raise Refused(f'an object of class {value.name} without a state')
+        raise Refused(f'an object of class {value.name} has no state')
     else:
-        raise Refused('an array, a type or a name in an unusual place')
+        raise Refused('an array, a dtype or a name is in an unexpected place')
     done[id(value)] = result
     return result
 
@@ -430,7 +430,7 @@ def load(path: AnyPath, classes: dict[str, Callable[[dict], Any]], kind: str = '
     classes : dict
         {``'module.name'``: function of the object's state, a dict of plain data and arrays, that returns the object}.
     kind : str
-        Of the file, for messages.
+        Description of the file's content, for messages.
 
     Returns
     -------
@@ -440,14 +440,14 @@ def load(path: AnyPath, classes: dict[str, Callable[[dict], Any]], kind: str = '
     Raises
     ------
     UserError
-        There is no such file, it is no pickle, or it wants more than is admitted; the message says what.
+        The file is missing, not a pickle, or uses something that is not allowed; the message names it.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise UserError(f'{path}: there is no such file')
     try:
         if os.path.getsize(path) > MAX_FILE:
-            raise UserError(f'{path}: is larger than {MAX_FILE >> 30} GB, which no {kind} are')
+            raise UserError(f'{path}: is larger than {MAX_FILE >> 30} GB, too large for {kind}')
         with open(path, 'rb') as pickle_file:
             data = pickle_file.read()
     except OSError as error:
@@ -462,5 +462,5 @@ def load(path: AnyPath, classes: dict[str, Callable[[dict], Any]], kind: str = '
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
     except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
-        reason = str(error) if isinstance(error, Refused) else f'damaged or no pickle ({error!s:.100})'
+        reason = str(error) if isinstance(error, Refused) else f'damaged or not a pickle ({error!s:.100})'
         raise UserError(f'{path}: cannot be read as {kind}: {" ".join(reason.split())}') from error

@@ -1,1 +1,1 @@
-"""Data sets: the HDF5 format, reading minibatches, and the sources that data sets are made of."""
+"""Datasets: the HDF5 format, minibatch reading, and importers for image folders and published datasets."""

@@ -1,9 +1,9 @@
-"""CelebA-HQ (paper, Appendix C) bit for bit: from a CelebA photo and its published difference to a 1024x1024 image.
+"""Make CelebA-HQ images (paper, Appendix C) from CelebA photos and the published deltas, bit for bit.
 
-The published images were made with Pillow 3.1.1, libjpeg 8d and NumPy 1, and their differences ("deltas") only fit
-what those computed, to the last bit. So this module says explicitly what is float32, what is float64 and where it is
-rounded. Two steps have a fast form that is not exact by construction: the MD5 of the result is the judge, and the exact
-form runs where it differs. Images are (H, W, 3) uint8 unless said otherwise; sizes are (width, height), points (x, y).
+The published images were made with Pillow 3.1.1, libjpeg 8d and NumPy 1, and the deltas fit only their exact output.
+Every dtype and every rounding step here is therefore explicit. Two steps have a fast form that may round differently:
+if the MD5 of the result is wrong, the exact form runs. Images are (H, W, 3) uint8 unless stated otherwise; sizes are
+(width, height), points (x, y).
 """
 
 import base64
@@ -30,16 +30,16 @@ Record = Callable[[str, np.ndarray], None]
 Region = tuple[slice, slice]    # Rows and columns.
 
 SIZE = 1024                 # Side of the finished images.
-SUPERSAMPLING = 4           # The face is cut out this much larger, then reduced.
-MAX_TOKEN_BYTES = 1 << 24   # The differences of the release have 1 to 4 MB.
-MAX_PHOTO_BYTES = 1 << 28   # Of a photo's file; CelebA's have up to 10 MB.
-MIN_ZOOM, MAX_ZOOM = 2.0 ** -8, 2.0 ** 6    # Of a face's square: photos have 16 to 260000 pixels along a side.
-MAX_COORDINATE = 1 << 20    # Of its corners, in pixels.
-BLUR_TRUNCATE = 4.0         # Standard deviations after which scipy.ndimage cuts a Gaussian off.
+SUPERSAMPLING = 4           # The face is cut out at this multiple of SIZE, then reduced.
+MAX_TOKEN_BYTES = 1 << 24   # The published deltas take 1 to 4 MB.
+MAX_PHOTO_BYTES = 1 << 28   # Photo files of CelebA take up to 10 MB.
+MIN_ZOOM, MAX_ZOOM = 2.0 ** -8, 2.0 ** 6    # Finished pixels per pixel: face squares of 16 to 260000 pixels a side.
+MAX_COORDINATE = 1 << 20    # Largest coordinate of a face square's corner, in pixels.
+BLUR_TRUNCATE = 4.0         # scipy.ndimage truncates a Gaussian after this many standard deviations.
 
 
 class BadImage(ValueError):
-    """An image that cannot be made: one line that names the file, what was expected and the likely cause."""
+    """An image cannot be made. The message is one line: the file, what was expected, and the likely cause."""
 
 
 class ListEntry(NamedTuple):
@@ -48,8 +48,8 @@ class ListEntry(NamedTuple):
     idx: int                # Number within CelebA-HQ.
     orig_idx: int           # Row in CelebA's list of landmarks.
     orig_file: str          # The photo's file name.
-    proc_md5: str           # Of the aligned photo, (3, 1024, 1024) uint8.
-    final_md5: str          # Of the finished image, likewise.
+    proc_md5: str           # MD5 of the aligned photo, (3, 1024, 1024) uint8.
+    final_md5: str          # MD5 of the finished image, (3, 1024, 1024) uint8.
     landmarks: np.ndarray   # (5, 2) float32: left eye, right eye, nose, left and right corner of the mouth.
 
 
@@ -58,7 +58,7 @@ class ListEntry(NamedTuple):
 
 
 def check_packages() -> None:
-    """Raise ImportError, whose message is one line with the cure, if decoding or decryption is not possible here."""
+    """Raise ImportError, with the cure in its one-line message, if a package for decoding or decryption is missing."""
     try:
         import cryptography.fernet  # noqa: F401
     except ImportError as error:
@@ -68,20 +68,20 @@ def check_packages() -> None:
         jpeglib.version.set('8d')
     except (ImportError, OSError, NotImplementedError, RuntimeError) as error:
         raise ImportError(f'CelebA-HQ needs the package jpeglib, which has libjpeg 8d ({str(error).splitlines()[0]}); '
-                          'pip install jpeglib; where that fails: it has wheels for Linux on x86-64, macOS on Apple '
-                          'silicon and Windows only, so use such a machine') from error
+                          'pip install jpeglib. It has wheels only for Linux on x86-64, macOS on Apple silicon and '
+                          'Windows; use one of these platforms') from error
 
 
 def decode_jpeg(path: AnyPath) -> np.ndarray:
-    """Decode a JPEG file with libjpeg 8d, whose pixels differ from those of today's libjpeg-turbo: (H, W, 3) uint8."""
+    """Decode a JPEG file to (H, W, 3) uint8 with libjpeg 8d; today's libjpeg-turbo gives other pixels."""
     import jpeglib
     if jpeglib.version.get() != '8d':
         jpeglib.version.set('8d')
     try:
-        # That it is a picture, and of how many pixels, before it is decoded by a library without limits.
+        # Check format and size first: jpeglib has no limits of its own.
         with Image.open(path, formats=['JPEG']):
             pass
-    except Exception as error:      # Pillow's decoders raise whatever they stumble over.
+    except Exception as error:      # Pillow's decoders may raise anything.
         raise BadImage(f'{path}: cannot be decoded as JPEG ({one_line(error)})') from error
     try:
         pixels = jpeglib.read_spatial(os.fspath(path)).spatial
@@ -101,41 +101,41 @@ def zip_path(delta_dir: AnyPath, idx: int) -> str:
 
 
 def check_files(entry: ListEntry, celeba_dir: AnyPath, delta_dir: AnyPath) -> None:
-    """Raise BadImage if a file that `entry` needs is not there."""
+    """Raise BadImage if a file that `entry` needs is missing."""
     for path in (photo_path(celeba_dir, entry.orig_file), zip_path(delta_dir, entry.idx)):
         if not os.path.isfile(path):
             raise BadImage(f'{path}: is missing; image {entry.idx} needs it')
 
 
 def read_token(delta_dir: AnyPath, idx: int) -> bytes:
-    """The encrypted difference of image `idx`, bytes, out of its zip file."""
+    """Read the encrypted delta of image `idx` from its zip file."""
     path = zip_path(delta_dir, idx)
     member = f'delta{idx:05d}.dat'
     try:
         with open_archive(path) as archive:
             return read_member(archive, member, MAX_TOKEN_BYTES)
     except KeyError as error:
-        raise BadImage(f'{path}: has no {member}, which image {idx} needs; download it again') from error
+        raise BadImage(f'{path}: lacks {member}, which image {idx} needs; download it again') from error
     except UserError as error:
         raise BadImage(f'{path}: {member} cannot be read ({error}); download it again') from error
 
 
 def decrypt_delta(token: bytes, jpeg_bytes: bytes, name: str) -> np.ndarray | None:
-    """The difference that makes the finished image out of the aligned one.
+    """Decrypt the delta that turns an aligned photo into the finished image.
 
     Parameters
     ----------
     token : bytes
         Fernet token.
     jpeg_bytes : bytes
-        The photo's file: the password.
+        Content of the photo's file; serves as the password.
     name : str
-        The photo's file name: the salt.
+        File name of the photo; serves as the salt.
 
     Returns
     -------
     ndarray, shape (3, 1024, 1024), uint8, or None
-        None if the token was not made with these bytes and this name.
+        None if the token was made with another photo or name.
     """
     from cryptography.fernet import Fernet, InvalidToken
     key = hashlib.pbkdf2_hmac('sha256', jpeg_bytes, name.encode('ascii'), 100000, 32)
@@ -146,16 +146,16 @@ def decrypt_delta(token: bytes, jpeg_bytes: bytes, name: str) -> np.ndarray | No
     try:
         pixels = bz2.BZ2Decompressor().decompress(compressed, 3 * SIZE * SIZE + 1)
     except (OSError, ValueError, EOFError) as error:
-        raise BadImage(f'the difference of {name} cannot be decompressed ({error}); download the deltas '
+        raise BadImage(f'the delta of {name} cannot be decompressed ({error}); download the deltas '
                        'again') from error
     if len(pixels) != 3 * SIZE * SIZE:
-        raise BadImage(f'the difference of {name} has another number of bytes than {3 * SIZE * SIZE}; download the '
+        raise BadImage(f'the delta of {name} does not have {3 * SIZE * SIZE} bytes; download the '
                        'deltas again')
     return np.frombuffer(pixels, np.uint8).reshape(3, SIZE, SIZE)
 
 
 def image_md5(image: np.ndarray) -> str:
-    """MD5 of an array's bytes, hexadecimal."""
+    """Hexadecimal MD5 of an array's bytes."""
     return hashlib.md5(np.ascontiguousarray(image).data, usedforsecurity=False).hexdigest()
 
 
@@ -173,12 +173,12 @@ def make_image(entry: ListEntry, celeba_dir: AnyPath, delta_dir: AnyPath) -> tup
     Returns
     -------
     (ndarray, bool)
-        The image, (3, 1024, 1024) uint8, whose MD5 is that of the list, and whether it took the exact path.
+        The image, (3, 1024, 1024) uint8, verified by its MD5, and whether the exact path was needed.
 
     Raises
     ------
     BadImage
-        A file is missing or not the one that was used.
+        A file is missing, or is not the one that the published images were made from.
     """
     check_files(entry, celeba_dir, delta_dir)
     path = photo_path(celeba_dir, entry.orig_file)
@@ -189,7 +189,7 @@ def make_image(entry: ListEntry, celeba_dir: AnyPath, delta_dir: AnyPath) -> tup
         raise BadImage(f'{path}: cannot be read ({error.strerror})') from error
     if len(jpeg_bytes) > MAX_PHOTO_BYTES:
         raise BadImage(f'{path}: has more than {MAX_PHOTO_BYTES} bytes; need the photo of CelebA')
-    # The token is sealed with the bytes of the right photo: a wrong one is found before any work is done.
+    # Only the bytes of the right photo decrypt the token, so a wrong photo is found before any work is done.
     delta = decrypt_delta(read_token(delta_dir, entry.idx), jpeg_bytes, entry.orig_file)
     if delta is None:
         raise BadImage(explain_wrong_photo(path, entry))
@@ -201,8 +201,8 @@ def make_image(entry: ListEntry, celeba_dir: AnyPath, delta_dir: AnyPath) -> tup
         if md5 == entry.proc_md5:
             break
     else:
-        raise BadImage(f'{path}: is the right photo, but aligned it has the MD5 {md5}, expected {entry.proc_md5}: '
-                       'another list_landmarks_celeba.txt, or arithmetic of this machine that rounds in another way')
+        raise BadImage(f'{path}: is the right photo, but its aligned image has the MD5 {md5}, expected '
+                       f'{entry.proc_md5}: list_landmarks_celeba.txt differs, or this machine rounds differently')
     final = aligned + delta
     if image_md5(final) != entry.final_md5:
         raise BadImage(f'{path}: image {entry.idx} made from it has the MD5 {image_md5(final)}, expected '
@@ -211,51 +211,51 @@ def make_image(entry: ListEntry, celeba_dir: AnyPath, delta_dir: AnyPath) -> tup
 
 
 def explain_wrong_photo(path: AnyPath, entry: ListEntry) -> str:
-    """Why the delta of `entry` could not be decrypted with the photo at `path`: one line."""
+    """One line on why the photo at `path` does not decrypt the delta of `entry`."""
     try:
         with Image.open(path, formats=formats()) as image:
             image.load()
             (width, height), is_jpeg = image.size, image.format == 'JPEG'
-    except Exception as error:      # Pillow's decoders raise whatever they stumble over.
+    except Exception as error:      # Pillow's decoders may raise anything.
         return f'{path}: is damaged ({str(error).splitlines()[0]}); download or unpack it again'
     if not is_jpeg:
-        return f'{path}: is no JPEG file; need the original photo of CelebA "in the wild"'
+        return f'{path}: is not a JPEG file; need the original photo of CelebA "in the wild"'
     if (width, height) == (178, 218):
-        return (f'{path}: is one of the aligned 178x218 images (img_align_celeba); need the photo of that name from '
-                'CelebA "in the wild" (img_celeba)')
+        return (f'{path}: is one of the aligned 178x218 images (img_align_celeba); need the photo of the same name '
+                'from CelebA "in the wild" (img_celeba)')
     photo = decode_jpeg(path)
     md5 = image_md5(align(photo, plan_alignment(entry.landmarks, (width, height))).transpose(2, 0, 1))
     if md5 == entry.proc_md5:
-        return (f'{path}: has the right pixels but is not byte for byte the original file, the key to the delta of '
-                f'image {entry.idx}: its metadata were changed; unpack the original again')
-    return (f'{path}: is not the photo that image {entry.idx} was made from: aligned it has the MD5 {md5}, expected '
-            f'{entry.proc_md5}; likely from another version of CelebA, or saved again by a program: download CelebA '
-            '"in the wild" (img_celeba.7z) again')
+        return (f'{path}: has the right pixels but other bytes than the original file, which is the key to the delta '
+                f'of image {entry.idx}: its metadata were changed; unpack the original again')
+    return (f'{path}: is not the photo that image {entry.idx} was made from: its aligned image has the MD5 {md5}, '
+            f'expected {entry.proc_md5}; it is likely from another version of CelebA or was saved again by a program; '
+            'download CelebA "in the wild" (img_celeba.7z) again')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Where the face is.
+# Alignment.
 
 
 @dataclasses.dataclass
 class Plan:
-    """The steps that a photo goes through, in this order: shrink, crop, enlarge, pad, cut out.
+    """The steps of aligning a photo, in this order: shrink, crop, enlarge, pad, cut out.
 
     Attributes
     ----------
     quads : dict of str to ndarray, shape (4, 2), float32
-        Corners of the face's square (upper left, lower left, lower right, upper right) in the pixels of the photo as it
-        is after each step: 'start', 'shrink', 'crop', 'superres', 'pad'.
+        Corners of the face's square (upper left, lower left, lower right, upper right) after each step, in pixels of
+        the photo as it is then: 'start', 'shrink', 'crop', 'superres', 'pad'.
     zooms : dict of str to float
         Finished pixels per pixel after each step.
     """
 
-    shrink: int             # The photo is made smaller by this factor, if it is larger than 1.
+    shrink: int             # The photo is reduced by this factor if it is larger than 1.
     shrunk_size: tuple[int, int]        # (width, height).
     border: int             # Pixels kept around the square.
     crop: tuple[int, int, int, int]     # (left, upper, right, lower).
     crop_done: bool
-    superres: int           # The photo is enlarged by this factor, if it is larger than 1.
+    superres: int           # The photo is enlarged by this factor if it is larger than 1.
     superres_size: tuple[int, int]      # (width, height).
     pad: tuple[int, int, int, int]      # Pixels to add: (left, top, right, bottom).
     pad_done: bool
@@ -269,12 +269,12 @@ def length(vector: np.ndarray) -> float:
 
 
 def rotated(vector: np.ndarray) -> np.ndarray:
-    """A vector turned by 90 degrees."""
+    """The vector rotated by 90 degrees."""
     return np.array([-vector[1], vector[0]], np.float32)
 
 
 def face_square(landmarks: np.ndarray) -> tuple[np.ndarray, float]:
-    """(corners (4, 2) float32, finished pixels per pixel float) of the square around a face, float32 (5, 2)."""
+    """Square around a face, given (5, 2) float32 landmarks: corners (4, 2) float32, finished pixels per pixel."""
     landmarks = np.asarray(landmarks, np.float32)
     half = np.float32(0.5)
     eye_center = (landmarks[0] + landmarks[1]) * half + half
@@ -283,7 +283,7 @@ def face_square(landmarks: np.ndarray) -> tuple[np.ndarray, float]:
     eye_to_mouth = mouth_center - eye_center
     x = eye_to_eye - rotated(eye_to_mouth)
     if not length(x) > 0:
-        raise BadImage(f'landmarks {landmarks.tolist()}: eyes and mouth lie on one point')
+        raise BadImage(f'landmarks {landmarks.tolist()}: eyes and mouth coincide')
     x = x / np.float32(length(x))
     x = x * np.float32(max(length(eye_to_eye) * 2.0, length(eye_to_mouth) * 1.8))
     y = rotated(x)
@@ -292,7 +292,7 @@ def face_square(landmarks: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def plan_alignment(landmarks: np.ndarray, size: tuple[int, int]) -> Plan:
-    """Decide what is done with a photo.
+    """Plan how to align a photo.
 
     Parameters
     ----------
@@ -307,21 +307,21 @@ def plan_alignment(landmarks: np.ndarray, size: tuple[int, int]) -> Plan:
     """
     quad, zoom = face_square(landmarks)
     if not (np.isfinite(quad).all() and np.abs(quad).max() < MAX_COORDINATE and MIN_ZOOM < zoom < MAX_ZOOM):
-        raise BadImage(f'landmarks {np.asarray(landmarks).tolist()}: are not those of a face in a photo of {size[0]}x'
+        raise BadImage(f'landmarks {np.asarray(landmarks).tolist()}: do not fit a face in a photo of {size[0]}x'
                        f'{size[1]} pixels')
     quads, zooms = {'start': quad}, {'start': zoom}
 
-    # Shrink a photo that is much too large.
+    # Shrink a photo that is far too large.
     shrink = math.floor(0.5 / zoom)
     if shrink > 1:
         size = round(size[0] / shrink), round(size[1] / shrink)
         quad, zoom = quad / np.float32(shrink), zoom * shrink
         if min(size) < 1:
-            raise BadImage(f'landmarks {np.asarray(landmarks).tolist()}: are those of another, larger photo')
+            raise BadImage(f'landmarks {np.asarray(landmarks).tolist()}: belong to another, larger photo')
     shrunk_size = size
     quads['shrink'], zooms['shrink'] = quad, zoom
 
-    # Crop to the square and a border.
+    # Crop to the square plus a border.
     border = max(round(SIZE * 0.1 / zoom), 3)
     low, high = bounds(quad)
     crop = (max(low[0] - border, 0), max(low[1] - border, 0),
@@ -332,14 +332,14 @@ def plan_alignment(landmarks: np.ndarray, size: tuple[int, int]) -> Plan:
         size = crop[2] - crop[0], crop[3] - crop[1]
     quads['crop'], zooms['crop'] = quad, zoom
 
-    # Enlarge a small one.
+    # Enlarge a photo that is too small.
     superres = int(2 ** math.ceil(np.log2(zoom)))
     if superres > 1:
         size = size[0] * superres, size[1] * superres
         quad, zoom = quad * np.float32(superres), zoom / superres
     quads['superres'], zooms['superres'] = quad, zoom
 
-    # Pad one whose square reaches beyond the photo. The border keeps the size it had before enlarging.
+    # Pad a photo whose square reaches beyond it. The border keeps its size from before the enlargement.
     low, high = bounds(quad)
     pad = (max(border - low[0], 0), max(border - low[1], 0),
            max(high[0] - size[0] + border, 0), max(high[1] - size[1] + border, 0))
@@ -358,16 +358,16 @@ def bounds(quad: np.ndarray) -> tuple[list[int], list[int]]:
 
 
 def align(photo: np.ndarray, plan: Plan, exact: bool = False, record: Record | None = None) -> np.ndarray:
-    """Cut the face out of a photo, upright and in 1024x1024 pixels.
+    """Cut the face out of a photo, upright, at 1024x1024 pixels.
 
     Parameters
     ----------
     photo : ndarray, shape (H, W, 3), uint8
     plan : Plan
     exact : bool
-        Blur and cut out in the slow way that is exact by construction.
+        Blur and cut out by the slow methods that are exact by construction.
     record : callable, optional
-        Called as ``record(step, image)`` with what each step gave: 'decoded', 'shrink', 'crop', 'superres', 'padraw',
+        Called as ``record(step, image)`` with each step's result: 'decoded', 'shrink', 'crop', 'superres', 'padraw',
         'mask', 'padblur', 'padmed' (float32, overwritten later), 'pad', 'transform', 'final'.
 
     Returns
@@ -384,7 +384,7 @@ def align(photo: np.ndarray, plan: Plan, exact: bool = False, record: Record | N
         left, upper, right, lower = plan.crop
         if left >= right or upper >= lower:
             raise BadImage(f'the face lies outside the photo of {image.shape[1]}x{image.shape[0]} pixels: the '
-                           'landmarks belong to another one')
+                           'landmarks belong to another photo')
         image = image[upper:lower, left:right]
         record('crop', image)
     if plan.superres > 1:
@@ -404,11 +404,11 @@ def align(photo: np.ndarray, plan: Plan, exact: bool = False, record: Record | N
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Padding: the photo is mirrored beyond its edges, blurred there and faded to its median colour.
+# Padding: the photo is mirrored beyond its edges, blurred there, and faded to its median colour.
 
 
 def edge_mask(num: int, before: int, after: int) -> np.ndarray:
-    """1 at both ends of an axis, falling to 0 where the padding ends and below that further in: (num,) float32."""
+    """(num,) float32 mask of an axis: 1 at both ends, 0 where the padding ends, negative further in."""
     place = np.arange(num, dtype=np.float32)
     return np.float32(1) - np.minimum(place / np.float32(before), (np.float32(num - 1) - place) / np.float32(after))
 
@@ -457,7 +457,7 @@ def pad_photo(image: np.ndarray, pad: tuple[int, int, int, int], blur: float, ex
 
 
 def frame_regions(mask_y: np.ndarray, mask_x: np.ndarray) -> list[Region]:
-    """Rectangles, (rows, columns) slices, that together hold all pixels whose mask is above -1/3."""
+    """Rectangles, as (rows, columns) slices, that together cover all pixels whose mask is above -1/3."""
     (y0, y1), (x0, x1) = (inner_range(mask) for mask in (mask_y, mask_x))
     if y0 == y1 or x0 == x1:
         return [(slice(0, len(mask_y)), slice(0, len(mask_x)))]
@@ -467,15 +467,15 @@ def frame_regions(mask_y: np.ndarray, mask_x: np.ndarray) -> list[Region]:
 
 
 def inner_range(mask: np.ndarray) -> tuple[int, int]:
-    """First and end of where blurring has no weight along an axis; equal if it has weight everywhere."""
+    """Start and end of the range along an axis where the blur has no weight; equal if it has weight everywhere."""
     inner = np.flatnonzero(mask * np.float32(3) + np.float32(1) <= 0)
     return (inner[0], inner[-1] + 1) if len(inner) else (0, 0)
 
 
 def blur_region(plane: np.ndarray, region: Region, sigma: float, exact: bool = False) -> np.ndarray:
-    """The part in `region` of a Gaussian blur of `plane`, (H, W) float32; float32, rounded after each axis.
+    """`region` of a Gaussian blur of `plane`, (H, W) float32. The result is float32, rounded after each axis.
 
-    The fast form uses Fourier transforms in float64, whose error of about 1e-13 rarely shows in a float32 value.
+    The fast form uses Fourier transforms in float64; its error of about 1e-13 rarely changes a float32 value.
     """
     radius = int(BLUR_TRUNCATE * sigma + 0.5)
     reach, missing, within = [], [], []
@@ -494,12 +494,12 @@ def blur_region(plane: np.ndarray, region: Region, sigma: float, exact: bool = F
 
 
 def convolve_rows(rows: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolve the rows of an array (n, k) with a symmetric kernel, only where it fits in: float32 (n, k - len + 1)."""
+    """Convolve the rows of (n, k) with a symmetric kernel, without padding: float32 (n, k - len + 1)."""
     radius, num = len(kernel) // 2, rows.shape[1]
     padded = scipy.fft.next_fast_len(num, real=True)
     centered = np.zeros(padded)
     centered[:len(kernel)] = kernel
-    response = scipy.fft.rfft(np.roll(centered, -radius)).real      # A symmetric kernel's is real.
+    response = scipy.fft.rfft(np.roll(centered, -radius)).real      # Real, because the kernel is symmetric.
     result = np.empty((len(rows), num - 2 * radius), np.float32)
     block = np.zeros((ROWS_PER_BLOCK, padded))
     for start in range(0, len(rows), ROWS_PER_BLOCK):

@@ -1,7 +1,7 @@
-"""Making CelebA-HQ out of folders of files: lists, checks, many processes, and continuing an interrupted run.
+"""Make CelebA-HQ from folders of files: lists, checks, worker processes, resuming after an interruption.
 
-Each finished image is kept as a PNG file in a folder beside the dataset until that is complete: :func:`make_celebahq`
-makes them, :func:`read_images` reads them back. `data.celebahq` has the arithmetic.
+:func:`make_celebahq` stores each finished image as a PNG file in a work folder beside the dataset; :func:`read_images`
+reads them back. `data.celebahq` does the arithmetic.
 """
 
 import concurrent.futures
@@ -29,17 +29,17 @@ from data import celebahq
 from data.shards import shard_range
 
 FIRST_PHOTO = '000001.jpg'
-WORK_BYTES = 5 << 20        # Disk space that an image takes up at most: its PNG file and all levels in the HDF5 file.
-HOPELESS_IMAGES = 20        # A run that fails for so many images and has made none ends.
-READ_AHEAD = 16             # PNG files decoded at a time.
+WORK_BYTES = 5 << 20        # Largest disk space per image: its PNG file and all its levels in the HDF5 file.
+HOPELESS_IMAGES = 20        # Give up if this many images fail before the first success.
+READ_AHEAD = 16             # PNG files decoded at the same time.
 
 
 class Expected(NamedTuple):
-    """What the real data sets are like. Anything else gets a warning: the MD5s of the images decide."""
+    """Properties of the published files. Others only cause a warning, because each image is checked by its MD5."""
 
     num_photos: int = 202599
     num_images: int = 30000
-    first_photo_md5: str = '9cad8178d6cb0196b36f7b34bc5eb6d3'     # Of 000001.jpg, decoded to (H, W, 3) uint8.
+    first_photo_md5: str = '9cad8178d6cb0196b36f7b34bc5eb6d3'     # MD5 of 000001.jpg, decoded to (H, W, 3) uint8.
 
 
 def warn(text: str) -> None:
@@ -55,13 +55,13 @@ def read_lines(path: AnyPath, cure: str) -> list[str]:
         with open_input(path, 'r', encoding='ascii') as list_file:
             return list_file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{path}: cannot be read ({getattr(error, "strerror", None) or "is no text"}); '
+        raise UserError(f'{path}: cannot be read ({getattr(error, "strerror", None) or "is not text"}); '
                         f'{cure}') from error
 
 
 def read_lists(celeba_dir: AnyPath, delta_dir: AnyPath, indices: str | None = None, num_images: int | None = None,
                expected: Expected | None = None, shard: tuple[int, int] | None = None) -> list[celebahq.ListEntry]:
-    """The images to make, in the order of their numbers.
+    """List the images to make, in the order of their numbers.
 
     Parameters
     ----------
@@ -70,12 +70,12 @@ def read_lists(celeba_dir: AnyPath, delta_dir: AnyPath, indices: str | None = No
     delta_dir : str
         Folder with ``image_list.txt``.
     indices : str, optional
-        Which images, for example '0-99,205'.
+        Numbers of the images to make, for example '0-99,205'.
     num_images : int, optional
-        The first so many. Default: all.
+        Make only the first `num_images` images. Default: all.
     expected : Expected, optional
     shard : (int, int), optional
-        Of all these images only part I of N.
+        Make only shard I of N of these images.
 
     Returns
     -------
@@ -84,32 +84,32 @@ def read_lists(celeba_dir: AnyPath, delta_dir: AnyPath, indices: str | None = No
     Raises
     ------
     UserError
-        A list is missing or damaged, or has not what is asked for.
+        A list is missing or damaged, or lacks images that were requested.
     """
     expected = expected or Expected()
     list_path = os.path.join(delta_dir, 'image_list.txt')
     cure = 'DELTA_DIR must be the folder of the CelebA-HQ deltas, with image_list.txt and the deltas*.zip files'
     rows = parse_image_list(list_path, read_lines(list_path, cure))
     if len(rows) != expected.num_images:
-        warn(f'{list_path}: has {len(rows)} images, expected {expected.num_images}; going on')
+        warn(f'{list_path}: has {len(rows)} images, expected {expected.num_images}; continuing')
     chosen = choose_indices(len(rows), indices, num_images)
     part = shard_range(len(chosen), shard)
     if not part:
-        raise UserError('--shard %d/%d: there are only %d images; use fewer parts' % (
+        raise UserError('--shard %d/%d: there are only %d images; use fewer shards' % (
             *(shard or (1, 1)), len(chosen)))
     chosen = chosen[part.start:part.stop]
     landmarks_path = os.path.join(celeba_dir, 'Anno', 'list_landmarks_celeba.txt')
     cure = 'CELEBA_DIR must be the folder of CelebA, with img_celeba and Anno (the landmarks "in the wild") in it'
     lines = read_lines(landmarks_path, cure)
     if not lines or not lines[0].strip().isdecimal() or int(lines[0]) != len(lines) - 2:
-        raise UserError(f'{landmarks_path}: does not have as many rows as its first line says; download it again')
+        raise UserError(f'{landmarks_path}: does not have as many rows as its first line claims; download it again')
     if len(lines) - 2 != expected.num_photos:
-        warn(f'{landmarks_path}: has {len(lines) - 2} photos, expected {expected.num_photos}; going on')
+        warn(f'{landmarks_path}: has {len(lines) - 2} photos, expected {expected.num_photos}; continuing')
     return [rows[idx]._replace(landmarks=find_landmarks(landmarks_path, lines, rows[idx])) for idx in chosen]
 
 
 def parse_image_list(path: AnyPath, lines: list[str]) -> list[celebahq.ListEntry]:
-    """The rows of ``image_list.txt``, without landmarks; columns are found by their names in the first line."""
+    """Parse ``image_list.txt``, without landmarks; its first line names the columns."""
     names = lines[0].split() if lines else []
     wanted = celebahq.ListEntry._fields[:-1]
     if not set(wanted) <= set(names):
@@ -131,22 +131,23 @@ def parse_image_list(path: AnyPath, lines: list[str]) -> list[celebahq.ListEntry
 
 
 def find_landmarks(path: AnyPath, lines: list[str], row: celebahq.ListEntry) -> np.ndarray:
-    """(5, 2) float32 out of the row of CelebA's list that belongs to an image."""
+    """Landmarks of an image, (5, 2) float32, from CelebA's list."""
     cells = lines[row.orig_idx + 2].split() if 0 <= row.orig_idx < len(lines) - 2 else []
     if not cells or cells[0] != row.orig_file:
         raise UserError(f'{path}: row {row.orig_idx} is {cells[0] if cells else "missing"}, expected '
-                        f'{row.orig_file} (image {row.idx} of CelebA-HQ); likely of another version of CelebA')
+                        f'{row.orig_file} (image {row.idx} of CelebA-HQ); the list is likely of another version of '
+                        'CelebA')
     try:
         return np.array(cells[1:], np.float32).reshape(5, 2)
     except ValueError as error:
-        raise UserError(f'{path}: the row of {row.orig_file} is damaged, need ten numbers: '
+        raise UserError(f'{path}: the row of {row.orig_file} is damaged: need ten numbers, not '
                         f'{" ".join(cells[1:])[:100]}; download the file again') from error
 
 
 def choose_indices(num: int, indices: str | None = None, num_images: int | None = None) -> Sequence[int]:
-    """Numbers of images, ascending; see :func:`read_lists`."""
+    """Numbers of the images to make, ascending; see :func:`read_lists`."""
     if indices is not None and num_images is not None:
-        raise UserError('--indices and --num_images: both choose images; give one of them')
+        raise UserError('--indices and --num_images: both select images; give only one of them')
     if num_images is not None:
         if not 1 <= num_images <= num:
             raise UserError(f'--num_images {num_images}: must be from 1 to {num}')
@@ -156,14 +157,14 @@ def choose_indices(num: int, indices: str | None = None, num_images: int | None 
     chosen: set[int] = set()
     for part, numbers in number_ranges(indices, spaces=True):
         if not numbers or numbers[-1] >= num:
-            raise UserError(f'--indices {indices}: {part!r} is no number or range within 0-{num - 1}; example: '
+            raise UserError(f'--indices {indices}: {part!r} is not a number or range within 0-{num - 1}; example: '
                             '0-99,205')
         chosen.update(numbers)
     return sorted(chosen)
 
 
 def check_decoder(celeba_dir: AnyPath, expected: Expected | None = None) -> None:
-    """Decode the first photo, if it is there, and warn if it does not give what libjpeg 8d makes of the real one."""
+    """Decode the first photo, if it exists, and warn if the pixels are not those of the real photo and libjpeg 8d."""
     path = celebahq.photo_path(celeba_dir, FIRST_PHOTO)
     if not os.path.isfile(path):
         return
@@ -173,8 +174,8 @@ def check_decoder(celeba_dir: AnyPath, expected: Expected | None = None) -> None
     except celebahq.BadImage as error:
         found = str(error)[len(path) + 2:]
     if expected_md5 not in found:
-        warn(f'{path}: {found}, expected the MD5 {expected_md5}: another version of CelebA, or another decoder than '
-             'libjpeg 8d; going on, as every image is checked by its own MD5')
+        warn(f'{path}: {found}, expected the MD5 {expected_md5}: this is another version of CelebA, or the JPEG '
+             'decoder is not libjpeg 8d; continuing, because each image is checked by its own MD5')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -186,12 +187,12 @@ def part_path(work_dir: AnyPath, idx: int) -> str:
 
 
 def prepare_work_dir(work_dir: AnyPath, num_images: int, resume: bool, force: bool) -> None:
-    """Make the folder of finished images; say what is in it.
+    """Make the work folder, keep or delete finished images in it, and warn if disk space is short.
 
     Raises
     ------
     UserError
-        It holds images and neither `resume` nor `force` says what to do with them, or it cannot be made.
+        It holds images and neither `resume` nor `force` is set, or it cannot be made.
     """
     try:
         os.makedirs(work_dir, exist_ok=True)
@@ -203,7 +204,7 @@ def prepare_work_dir(work_dir: AnyPath, num_images: int, resume: bool, force: bo
     if finished and not resume:
         if not force:
             raise UserError(f'{work_dir}: holds {len(finished)} finished images of an interrupted run; add '
-                            '--resume to go on from there, or --force to start over')
+                            '--resume to continue it, or --force to start over')
         remove_work_dir(work_dir)
         os.makedirs(work_dir, exist_ok=True)
     for name in names:
@@ -216,7 +217,7 @@ def prepare_work_dir(work_dir: AnyPath, num_images: int, resume: bool, force: bo
 
 
 def remove_work_dir(work_dir: AnyPath) -> None:
-    """Delete the folder of finished images; files that are no such images stay, and the folder with them."""
+    """Delete the finished images, and the work folder unless it holds other files."""
     for name in os.listdir(work_dir):
         if re.fullmatch(r'image\d{5}\.png(\..*)?', name):
             os.remove(os.path.join(work_dir, name))
@@ -226,12 +227,12 @@ def remove_work_dir(work_dir: AnyPath) -> None:
 
 def make_part(entry: celebahq.ListEntry, celeba_dir: AnyPath, delta_dir: AnyPath,
               work_dir: AnyPath) -> tuple[str | None, bool]:
-    """Make one image and keep it.
+    """Make one image and store it.
 
     Returns
     -------
     (str or None, bool)
-        Why it could not be made, and whether it took the exact path.
+        The reason if it could not be made, and whether the exact path was needed.
     """
     try:
         final, exact = celebahq.make_image(entry, celeba_dir, delta_dir)
@@ -242,9 +243,9 @@ def make_part(entry: celebahq.ListEntry, celeba_dir: AnyPath, delta_dir: AnyPath
 
 
 def write_part(image: np.ndarray, path: AnyPath) -> None:
-    """Keep an image, (3, 1024, 1024) uint8."""
+    """Store an image, (3, 1024, 1024) uint8."""
     with atomic_write(path) as png_file:
-        # Smaller files would take more time than they are worth: they are deleted in the end.
+        # Stronger compression would cost time for files that are deleted in the end.
         Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(png_file, 'PNG', compress_level=1)
 
 
@@ -261,12 +262,12 @@ def read_part(entry: celebahq.ListEntry, work_dir: AnyPath) -> np.ndarray | None
 
 def read_images(entries: list[celebahq.ListEntry], celeba_dir: AnyPath, delta_dir: AnyPath,
                 work_dir: AnyPath) -> Iterator[np.ndarray]:
-    """Generate the finished images, (3, 1024, 1024) uint8, in order. One whose file is damaged is made again.
+    """Generate the finished images, (3, 1024, 1024) uint8, in order. Images with damaged files are made again.
 
     Raises
     ------
     UserError
-        It cannot be made again.
+        An image cannot be made again.
     """
     with concurrent.futures.ThreadPoolExecutor() as executor, Progress('Writing', len(entries)) as bar:
         for start in range(0, len(entries), READ_AHEAD):
@@ -283,11 +284,11 @@ def read_images(entries: list[celebahq.ListEntry], celeba_dir: AnyPath, delta_di
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Many processes.
+# Worker processes.
 
 
 def start_worker() -> None:
-    """First call of each process: leave Ctrl-C to its parent, and end when the parent is killed."""
+    """Initialise a worker process: leave Ctrl-C to the parent, and end when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end_with_parent():
@@ -299,29 +300,29 @@ def start_worker() -> None:
 
 def make_images(entries: list[celebahq.ListEntry], celeba_dir: AnyPath, delta_dir: AnyPath, work_dir: AnyPath,
                 num_processes: int) -> dict[int, str]:
-    """Make all images that are not finished yet, in many processes, and keep each in `work_dir` at once.
+    """Make all images that are not finished yet in parallel processes, and store each in `work_dir` at once.
 
     Parameters
     ----------
     entries : list of celebahq.ListEntry
     celeba_dir, delta_dir, work_dir : str
     num_processes : int
-        Each takes up to 0.8 GB of memory.
+        Each process takes up to 0.8 GB of memory.
 
     Returns
     -------
     dict of int to str
-        Number and reason of the images that cannot be made.
+        Numbers of the images that cannot be made, and the reasons.
 
     Raises
     ------
     UserError
-        The disk is full, a process was killed, or nothing but bad images was seen.
+        The disk is full, a process was killed, or all of the first images failed.
     """
     pending = [entry for entry in entries if not os.path.exists(part_path(work_dir, entry.idx))]
     finished = len(entries) - len(pending)
     if finished:
-        print(f'{finished} of {len(entries)} images were finished before')
+        print(f'{finished} of {len(entries)} images are already finished')
     bad = {}
     for entry in pending:
         try:
@@ -329,7 +330,7 @@ def make_images(entries: list[celebahq.ListEntry], celeba_dir: AnyPath, delta_di
         except celebahq.BadImage as error:
             bad[entry.idx] = str(error)
     if len(bad) == len(entries):
-        raise UserError(f'{next(iter(bad.values()))}; nor are the files of the others there')
+        raise UserError(f'{next(iter(bad.values()))}; the files of all other images are missing, too')
     for text in bad.values():
         print('Bad image: ' + text, file=sys.stderr)
     pending = [entry for entry in pending if entry.idx not in bad]
@@ -352,13 +353,13 @@ def make_images(entries: list[celebahq.ListEntry], celeba_dir: AnyPath, delta_di
                 if not finished and len(bad) >= HOPELESS_IMAGES:
                     raise UserError(f'the first {len(bad)} images all failed, the last one: {reason}')
     except KeyboardInterrupt:
-        print(f'\nInterrupted; finished images are kept in {work_dir}, --resume goes on from there', file=sys.stderr)
+        print(f'\nInterrupted; {work_dir} keeps the finished images; add --resume to continue', file=sys.stderr)
         raise
     except concurrent.futures.process.BrokenProcessPool as error:
         raise UserError(f'a process was killed, likely for lack of memory: each of the {num_processes} takes up '
-                        'to 0.8 GB; lower --num_processes and add --resume to go on') from error
+                        'to 0.8 GB; lower --num_processes and add --resume to continue') from error
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)   # What is being made is finished and kept.
+        executor.shutdown(wait=True, cancel_futures=True)   # Images in progress are finished and stored.
     if num_exact:
         print(f'{num_exact} images took the slow exact path')
     return bad
@@ -368,7 +369,7 @@ def make_celebahq(celeba_dir: AnyPath, delta_dir: AnyPath, work_dir: AnyPath, in
                   num_images: int | None = None, num_processes: int | None = None, resume: bool = False,
                   skip_bad: bool = False, save_stages: AnyPath | None = None, force: bool = False,
                   expected: Expected | None = None, shard: tuple[int, int] | None = None) -> list[celebahq.ListEntry]:
-    """Make images of CelebA-HQ and keep them in a folder, for :func:`read_images`.
+    """Make images of CelebA-HQ and store them in a folder for :func:`read_images`.
 
     Parameters
     ----------
@@ -379,11 +380,11 @@ def make_celebahq(celeba_dir: AnyPath, delta_dir: AnyPath, work_dir: AnyPath, in
     num_processes : int, optional
         Default: one per core.
     resume, force : bool
-        Go on with, or delete, the images that `work_dir` holds.
+        Keep, or delete, the images that `work_dir` already holds.
     skip_bad : bool
         Leave out images that cannot be made.
     save_stages : str, optional
-        Write the steps of the first image into this folder, see :func:`write_stages`.
+        Write the steps of making the first image to this folder, see :func:`write_stages`.
 
     Returns
     -------
@@ -393,7 +394,7 @@ def make_celebahq(celeba_dir: AnyPath, delta_dir: AnyPath, work_dir: AnyPath, in
     Raises
     ------
     UserError
-        Nothing can be made, or an image cannot and `skip_bad` is not set; the others are finished then and kept.
+        No image can be made, or some cannot and `skip_bad` is not set; the others are then finished and stored.
     """
     if num_processes is not None and num_processes < 1:
         raise UserError(f'--num_processes {num_processes}: must be at least 1')
@@ -418,8 +419,8 @@ def make_celebahq(celeba_dir: AnyPath, delta_dir: AnyPath, work_dir: AnyPath, in
         text = '%d of %d images cannot be made, for the reasons above: %s' % (
             len(bad), len(entries), ', '.join(entry.orig_file for entry in entries if entry.idx in bad))
         if not good or not skip_bad:
-            raise UserError(f'{text}; the others are kept in {work_dir}; put the files right and add --resume, or '
-                            '--resume --skip-bad to make a dataset without these')
+            raise UserError(f'{text}; {work_dir} keeps the others; correct the files and add --resume, or add '
+                            '--resume --skip-bad to make a dataset without these images')
         print('Left out: ' + text)
     return good
 
@@ -429,10 +430,10 @@ def make_celebahq(celeba_dir: AnyPath, delta_dir: AnyPath, work_dir: AnyPath, in
 
 
 def write_stages(entry: celebahq.ListEntry, celeba_dir: AnyPath, delta_dir: AnyPath, stages_dir: AnyPath) -> None:
-    """Write what each step makes of a photo as ``00-decoded.png`` and so on.
+    """Write the result of each step for one photo as ``00-decoded.png`` and so on.
 
-    'region' is the photo with the square that is cut out, and 'delta' the finished image. Steps that the photo does not
-    need are missing; a face near an edge of a small photo takes most of them.
+    'region' is the photo with the outline of the face's square, 'delta' the finished image. Steps that the photo does
+    not need are absent; a face near an edge of a small photo needs most of them.
     """
     number, previous = 0, None
 
@@ -458,7 +459,7 @@ def write_stages(entry: celebahq.ListEntry, celeba_dir: AnyPath, delta_dir: AnyP
 
 
 def draw_region(image: np.ndarray, quad: np.ndarray) -> np.ndarray:
-    """A copy of an image with the square drawn."""
+    """Copy an image and draw the square's outline on it."""
     picture = Image.fromarray(image)
     corners = [tuple(corner) for corner in quad.tolist()]
     ImageDraw.Draw(picture).line(corners + corners[:2], fill=(255, 255, 0), width=max(max(picture.size) // 300, 1))

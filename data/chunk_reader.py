@@ -1,7 +1,7 @@
-"""Reads images out of an HDF5 file in many threads at once, past the lock of the HDF5 library.
+"""Read images from an HDF5 file in many threads at once, without the HDF5 library's lock.
 
-HDF5 lets one thread in at a time, decompression included. Here it only says where the chunks of a level lie, which is
-checked before anything is read; they are then read and decompressed without it, to their own size and no further.
+HDF5 admits one thread at a time, decompression included. Here it only locates the chunks of a level. The locations are
+checked, then chunks are read and decompressed without HDF5, and never to more than their proper size.
 """
 
 import bisect
@@ -37,20 +37,20 @@ except ImportError:
 
 
 class DamagedChunk(ValueError):
-    """A chunk that is not the data of a whole one: a few words on why."""
+    """A chunk does not hold the data of a whole chunk; the message is a short reason."""
 
 
 class ChunkReader:
     """Reads the images of one level; any number of threads may call :meth:`read`.
 
-    Chunks of whole images that have passed gzip or nothing are decoded here. Other layouts HDF5 reads, after their
-    chunks were found to have the right size: it would not notice.
+    Chunks that hold whole images and use gzip or no filter are decoded here. HDF5 reads the other layouts, after a
+    check of the chunk's size, because HDF5 does not notice a wrong size.
 
     Parameters
     ----------
     level : h5py.Dataset, shape (N, C, r, r), uint8
     raw_file : file or None
-        The file of `level`, see :func:`open_raw`. None: HDF5 reads what is stored.
+        The file of `level`, see :func:`open_raw`. None: HDF5 reads everything.
     """
 
     def __init__(self, level: h5py.Dataset, raw_file: io.FileIO | None) -> None:
@@ -61,16 +61,16 @@ class ChunkReader:
         self.filters = filters_of(level)
         self.is_direct = self.chunk_shape is not None and self.chunk_shape[1:] == level.shape[1:] and set(
             self.filters) <= {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}
-        self.table: np.ndarray | None = None    # See find_chunks; None until then, and where there are no chunks.
+        self.table: np.ndarray | None = None    # Result of find_chunks; None before that and for levels without chunks.
         self.lock = threading.Lock()            # Guards the table.
 
     def read(self, index: int) -> np.ndarray:
-        """One image, (C, r, r) uint8; not to be written to.
+        """Read one image, (C, r, r) uint8; do not write to it.
 
         Raises
         ------
         UserError
-            The file is damaged there.
+            The file is damaged at this image.
         """
         chunks = self.find_chunks()
         if chunks is None:
@@ -86,16 +86,16 @@ class ChunkReader:
             return read_image(self.level, index)
         offset = place * math.prod(self.chunk_shape[1:])
         image: np.ndarray = np.ndarray(self.chunk_shape[1:], np.uint8, data, offset=offset)
-        # A copy, lest one image keep all of a chunk in memory.
+        # Copy, so that one image does not keep a whole chunk in memory.
         return image if self.chunk_shape[0] == 1 else image.copy()
 
     def read_compressed(self, index: int) -> bytes | None:
-        """The compressed bytes of one image, found to be whole; None where it is not in a chunk of its own, or no gzip.
+        """Read the compressed bytes of one image, verified; None if it has no chunk of its own or does not use gzip.
 
         Raises
         ------
         UserError
-            The file is damaged there.
+            The file is damaged at this image.
         """
         chunks = self.find_chunks()
         if chunks is None or not self.is_direct or self.chunk_shape[0] != 1 or self.filters.count(
@@ -112,14 +112,14 @@ class ChunkReader:
         return data
 
     def find_chunks(self) -> np.ndarray | None:
-        """Where all chunks are, see :func:`data.hdf5_checks.find_chunks`; found when it is first asked for."""
+        """Locations of all chunks, see :func:`data.hdf5_checks.find_chunks`; located on first use."""
         with self.lock:
             if self.table is None and self.chunk_shape is not None:
                 self.table = find_chunks(self.level)
             return self.table
 
     def stored(self, number: int) -> bytes:
-        """The bytes of a chunk as they are in the file."""
+        """Read a chunk as it is stored."""
         assert self.table is not None
         offset, size, mask = self.table[number].tolist()
         if not size:
@@ -128,47 +128,47 @@ class ChunkReader:
         if data is None or not self.is_direct:
             place = tuple(int(step) * length for step, length in zip(
                 np.unravel_index(number, self.grid), self.chunk_shape, strict=True))
-            # HDF5 searches in the index, and can find another chunk there, or none, if it is damaged.
+            # If its index is damaged, HDF5 may find another chunk here, or none.
             found_mask, found = self.level.id.read_direct_chunk(place)
             if found_mask != mask or data not in (None, found):
                 raise DamagedChunk('the index of the file is damaged')
             data = found
         if len(data) != size:
-            raise DamagedChunk(f'{len(data)} of {size} bytes are there')
+            raise DamagedChunk(f'only {len(data)} of {size} bytes exist')
         return data
 
     def decode(self, data: bytes, mask: int) -> bytes:
-        """The pixels of a chunk; where :attr:`is_direct` is not set, so many bytes.
+        """Decode a chunk to pixels; if :attr:`is_direct` is false, only to bytes of the right number.
 
         Raises
         ------
         DamagedChunk
-            They are more or fewer than a chunk has, or cannot be decompressed.
+            The chunk has a wrong size or cannot be decompressed.
         """
         wanted = math.prod(self.chunk_shape)
         for number, code in reversed(list(enumerate(self.filters))):
-            if mask >> number & 1 or code == h5py.h5z.FILTER_SHUFFLE:      # It leaves single bytes where they are.
+            if mask >> number & 1 or code == h5py.h5z.FILTER_SHUFFLE:      # Shuffling has no effect on single bytes.
                 continue
             if code == h5py.h5z.FILTER_DEFLATE:
                 data = inflate(data, wanted + CHECKSUM_BYTES)
-            elif code == h5py.h5z.FILTER_FLETCHER32:        # HDF5 compares it.
+            elif code == h5py.h5z.FILTER_FLETCHER32:        # HDF5 verifies the checksum.
                 data = data[:-CHECKSUM_BYTES]
             elif lzf_length(data, wanted) == wanted:
                 data = bytes(wanted)
             else:
-                raise DamagedChunk(f'lzf does not give {wanted} bytes')
+                raise DamagedChunk(f'lzf does not decompress to {wanted} bytes')
         if len(data) != wanted:
-            raise DamagedChunk(f'{len(data)} bytes where a chunk has {wanted}')
+            raise DamagedChunk(f'{len(data)} bytes, expected {wanted}')
         return data
 
 
 def inflate(data: bytes, most: int) -> bytes:
-    """Decompress what zlib's format holds, to at most so many bytes.
+    """Decompress zlib data to at most `most` bytes.
 
     Raises
     ------
     DamagedChunk
-        There are more, it is cut off, or its checksum is another.
+        There are more bytes, the data are cut off, or the checksum is wrong.
     """
     stream = inflater.decompressobj()
     try:
@@ -176,21 +176,21 @@ def inflate(data: bytes, most: int) -> bytes:
     except inflater.error as error:
         raise DamagedChunk(str(error)) from error
     if len(pixels) > most:
-        raise DamagedChunk(f'more than {most} bytes where a chunk has no more')
+        raise DamagedChunk(f'decompresses to more than {most} bytes')
     if not stream.eof:
         raise DamagedChunk('is cut off')
     return pixels
 
 
 def lzf_length(data: bytes, most: int) -> int:
-    """How many bytes LZF data stand for, or some number above `most`."""
+    """Decompressed length of LZF data; any number above `most` if it is larger than that."""
     position = length = 0
     while position < len(data) and length <= most:
         control = data[position]
-        if control < 32:            # So many bytes as they are, and one.
+        if control < 32:            # A literal run: control + 1 bytes.
             length += control + 1
             position += control + 2
-        else:                       # A copy of earlier ones; its length can take one more byte, its distance takes one.
+        else:                       # A copy of earlier bytes: its length may take one more byte, its offset takes one.
             is_long = control >= 224
             length += (control >> 5) + 2 + (data[position + 1] if is_long and position + 1 < len(data) else 0)
             position += 2 + is_long
@@ -198,12 +198,12 @@ def lzf_length(data: bytes, most: int) -> int:
 
 
 class JoinedReader:
-    """Reads the images of one level of a virtual dataset out of the files of which it consists, like ChunkReader.
+    """Reads the images of one level of a virtual dataset from the files of its parts; same interface as ChunkReader.
 
     Parameters
     ----------
     starts : list of int
-        Ascending: which image is the first of each part.
+        Index of the first image of each part, ascending.
     readers : list of ChunkReader or JoinedReader
     """
 
@@ -220,7 +220,7 @@ class JoinedReader:
         return reader.read_compressed(place)
 
     def find(self, index: int) -> 'tuple[Reader, int]':
-        """The reader of an image, and its place there."""
+        """The reader of the part that holds an image, and the image's index there."""
         part = bisect.bisect_right(self.starts, index) - 1
         return self.readers[part], index - self.starts[part]
 
@@ -230,10 +230,9 @@ Reader = ChunkReader | JoinedReader
 
 @contextlib.contextmanager
 def open_readers(h5: h5py.File, levels: list[h5py.Dataset]) -> Iterator[list[Reader]]:
-    """Readers of some levels of an open file; what they open beside it is closed at the end of the block.
+    """Open readers of some levels of a file; all other files that they open are closed at the end of the block.
 
-    That all chunks are there, in the file and apart from each other, is checked here, see
-    :func:`data.hdf5_checks.check_places`.
+    Checks that all chunks exist within the file and do not overlap, see :func:`data.hdf5_checks.check_places`.
 
     Parameters
     ----------
@@ -259,7 +258,7 @@ def _open_readers(h5, levels, stack):
         raw_file = open_raw(h5)
         if raw_file is not None:
             stack.enter_context(raw_file)
-        readers = {level.shape[2]: ChunkReader(level, raw_file) for level in levels}     # One may be asked for twice.
+        readers = {level.shape[2]: ChunkReader(level, raw_file) for level in levels}     # `levels` may repeat a level.
         try:
             check_places([reader.level for reader in readers.values()],
                          [reader.find_chunks() for reader in readers.values()])
@@ -276,7 +275,7 @@ def _open_readers(h5, levels, stack):
 
 
 def open_raw(h5: h5py.File) -> io.FileIO | None:
-    """The file that `h5` has open, as a Python file of its own; None if HDF5 does not read it in the plain way."""
+    """Open the file of `h5` as a separate Python file; None if HDF5 reads it through a special driver."""
     if h5.driver != 'sec2' or h5.userblock_size or not hasattr(os, 'pread'):
         return None
     return open(os.dup(h5.id.get_vfd_handle()), 'rb', buffering=0)

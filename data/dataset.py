@@ -1,4 +1,4 @@
-"""Minibatches of real images, streamed out of a multi-resolution HDF5 file in the order of the 2017 release."""
+"""Minibatches of real images from a multi-resolution HDF5 file, in the order of the 2017 release."""
 
 import os
 import weakref
@@ -30,72 +30,74 @@ from data.hdf5_format import (
 )
 from data.read_ahead import ReadAhead
 
-PREFETCH_BYTES = 1 << 28    # Images read ahead take at most this much memory.
-PARALLEL_BYTES = 1 << 20    # From here on a minibatch is worth several threads.
-BLEND_PIXELS = 1 << 18      # Blended at a time, so that the float64 values stay in the processor's cache.
+PREFETCH_BYTES = 1 << 28    # Most memory for images that are read ahead.
+PARALLEL_BYTES = 1 << 20    # Minibatches of at least this size are put together by several threads.
+BLEND_PIXELS = 1 << 18      # Pixels blended at a time, so that the float64 values fit the processor's cache.
 LISTED_CLASSES = 10
-MAX_READ_THREADS = 4        # More by request only: read_threads.
+MAX_READ_THREADS = 4        # Default limit; `read_threads` may be larger.
 
 
 class ReadError(UserError):
-    """Images of a data set that is open cannot be read: the file is damaged, or its disk or network is gone."""
+    """Images of an open dataset cannot be read: the file is damaged, or its disk or network is gone."""
 
 
 class Dataset:
     """Shuffled, optionally mirrored minibatches at any level of detail, with labels.
 
-    All random draws come from NumPy's global generator, in the order of the release: one shuffle here; per minibatch
-    ``randint(window, size=n)`` and, with `mirror_augment`, ``rand(n)``. Caching and prefetching do not change them.
+    All random draws use NumPy's global generator, in the order of the 2017 release: one shuffle on opening, then per
+    minibatch ``randint(window, size=n)`` and, with `mirror_augment`, ``rand(n)``. Caching and prefetching do not change
+    them.
 
     Parameters
     ----------
     h5_path : str
-        File in the format of data/hdf5_format.py, with ``NAME-labels.npy`` beside it if there are labels.
+        File in the format of data/hdf5_format.py. Labels, if any, are in ``NAME-labels.npy`` beside it.
     resolution : int, optional
-        Which resolution of the file lod 0 is; default: its highest.
+        Resolution of the file that becomes lod 0. Default: the highest.
     max_labels : 'all' or int
-        How many columns of the labels to use; 0 for none. The paper trains with labels on CIFAR-10 and MNIST-RGB only.
+        Number of label columns to use; 0: no labels. The paper uses labels for CIFAR-10 and MNIST-RGB only.
     max_images : int, optional
-        Use the first so many images only. Random labels still come from all rows.
+        Use only the first `max_images` images. Random labels still come from all rows.
     expected_images : int, optional
-        How many images the paper's training has; a training with more or fewer says so in one line.
+        Number of images in the paper's training; training reports any other number in one line.
     mirror_augment : bool
-        Mirror each image with a probability of one half; the paper: CelebA, CelebA-HQ and LSUN but bedroom and dog.
+        Mirror each image with probability 1/2. The paper does this for CelebA, CelebA-HQ and LSUN, except LSUN bedroom
+        and dog.
     classes : sequence of int or str, optional
-        Use the images of these classes only, as if the file had no others: those with a label in one of these columns.
-        Labels then have these columns, in this order. ``[3]`` with ``max_labels=0`` is an ordinary network for class 3.
-        Names, such as ``['cat', 'dog']``, are understood where the file knows them.
+        Use only the images of these classes, as if the file had no others: images with a label in one of these columns.
+        The labels then have these columns, in this order. ``[3]`` with ``max_labels=0`` trains an unconditional network
+        on class 3. Names such as ``['cat', 'dog']`` are accepted if the file stores class names.
     shuffle : bool
-        False: the order of the file.
+        False: keep the order of the file.
     prefetch_images : int
-        Read so many images ahead. The length of the shuffled order depends on it, hence the sequence of images.
+        Number of images to read ahead. It determines the length of the shuffled order, hence the sequence of images.
     cache_gb : float
-        Levels of the file up to this size, in GB uncompressed, stay in memory once read.
+        Levels of at most this uncompressed size, in GB, stay in memory once read.
     read_threads : int, optional
-        So many threads read ahead and help to put large minibatches together; they sleep when there is nothing to do.
+        Number of threads that read ahead and help to put large minibatches together. Idle threads sleep.
         Default: one per processor core, at most 4.
     require_labels : bool
-        A data set without labels is an error: for conditional training.
+        Raise an error if the dataset has no labels; for conditional training.
 
     Attributes
     ----------
     shape : (C, H, W)
-        Of one image at lod 0.
+        Shape of an image at lod 0.
     dtype : numpy dtype
         uint8.
     dynamic_range : (0, 255)
     num_images : int
     labels : ndarray, shape (rows, label_size), float32
-        One row for each image of the file, or of the chosen `classes`; beyond `max_images`, too.
+        One row for each image of the file, or of the chosen `classes`, including those beyond `max_images`.
     label_size : int
         0 without labels.
     class_names : list of str or None
-        Names of the columns of `labels`, if the file knows them.
+        Names of the columns of `labels`; None: the file stores no names.
 
     Raises
     ------
     UserError
-        The file is missing, incomplete or of another layout, or an argument does not fit it.
+        The file is missing, incomplete or has another layout, or an argument does not fit it.
     """
 
     dtype = np.dtype(np.uint8)
@@ -107,7 +109,7 @@ class Dataset:
                  cache_gb: NonNegative = 1.0, read_threads: Threads | None = None,
                  classes: DifferentClasses | None = None, require_labels: bool = False,
                  expected_images: PositiveInt | None = None) -> None:
-        # But for the classes, which the file decides about.
+        # Without `classes`, which can only be checked against the file.
         check_options({
             'h5_path': h5_path, 'resolution': resolution, 'max_labels': max_labels, 'max_images': max_images,
             'mirror_augment': mirror_augment, 'shuffle': shuffle, 'prefetch_images': prefetch_images,
@@ -137,21 +139,21 @@ class Dataset:
         self.expected_images = expected_images
         self.prefetch_images = prefetch_images
 
-        # Long enough that a reshuffle never touches what is being read ahead.
+        # So long that a reshuffle never changes images that are being read ahead.
         repeats = max(-(-4 * prefetch_images // self.num_images), 1)
         self.order = np.tile(np.arange(self.num_images), repeats)
         self.position = 0
-        self._swapped: list[tuple[np.integer, np.integer]] = []     # Places in the order, by the last minibatch.
+        self._swapped: list[tuple[np.integer, np.integer]] = []     # Positions that the last minibatch swapped.
         self.reshuffle_window = 1
         if shuffle:
             np.random.shuffle(self.order)
             self.reshuffle_window = max(min(len(self.order) // 2, len(self.order) - 2 * prefetch_images - 1), 1)
 
         read_threads = int(read_threads or min(num_cores(), MAX_READ_THREADS))
-        self.levels = {res: level for res, level in levels.items() if res <= self.resolution}   # The finest first.
+        self.levels = {res: level for res, level in levels.items() if res <= self.resolution}   # Finest first.
         self.reader = ReadAhead(self.h5, list(self.levels.values()),
                                 cache_gb * 2 ** 30, read_threads)
-        # Stops the threads also where nobody calls close().
+        # Stops the threads even if close() is never called.
         self._finalizer = weakref.finalize(self, _close, self.reader, self.h5)
 
     def close(self) -> None:
@@ -165,17 +167,17 @@ class Dataset:
         self.close()
 
     def check_labels(self) -> None:
-        """Print which classes have no image.
+        """Print which classes have no images.
 
         Raises
         ------
         UserError
-            Labels of the file are not one-hot, as training takes them to be: the line says which.
+            Labels of the file are not one-hot, as training requires; the message lists the rows.
         """
         if self._labels_of_file is not None:
             labels, path, names = self._labels_of_file
             check_one_hot(labels, path)
-            _tell_empty_classes(labels, path, names)
+            _report_empty_classes(labels, path, names)
 
     def next_minibatch(self, minibatch_size: int, lod: float = 0.0, shrink_based_on_lod: bool = False,
                        rows: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
@@ -185,12 +187,12 @@ class Dataset:
         ----------
         minibatch_size : int
         lod : float
-            Level of detail: 0 is full resolution, each 1 more halves it. In between, images are blended with their own
-            averages over 2x2 pixels.
+            Level of detail: 0 is full resolution, and each further 1 halves the resolution. Images at fractional values
+            are blended with their own averages over 2x2 pixels.
         shrink_based_on_lod : bool
-            Return images of the resolution at ``floor(lod)``; otherwise pixels are repeated to full resolution.
+            Return images at the resolution of ``floor(lod)``; otherwise repeat pixels to full resolution.
         rows : slice
-            Read and return these of the `minibatch_size` images only; the random draws are made for all.
+            Read and return only these of the `minibatch_size` images; random numbers are drawn for all.
 
         Returns
         -------
@@ -202,7 +204,7 @@ class Dataset:
         ValueError
             `minibatch_size` is less than 1 or `lod` is not from 0 to log2(resolution).
         ReadError
-            :meth:`take_back` makes it possible to go on with the same images.
+            Reading failed. After :meth:`take_back`, the next call returns the same images.
         """
         max_lod = self.resolution.bit_length() - 1
         if not 0 <= lod <= max_lod:
@@ -224,7 +226,7 @@ class Dataset:
         return images, self.labels[indices]
 
     def take_back(self) -> None:
-        """Let the images of the last :meth:`next_minibatch` come again; NumPy's generator must be set back as well."""
+        """Undo the last :meth:`next_minibatch`: its images come again. The caller must restore NumPy's generator."""
         for position, earlier in reversed(self._swapped):
             self.order[[position, earlier]] = self.order[[earlier, position]]
         if self._swapped:
@@ -232,16 +234,16 @@ class Dataset:
         self._swapped = []
 
     def random_labels(self, num: int) -> np.ndarray:
-        """Labels of random reals, (num, label_size) float32. Draws ``randint(rows, size=num)`` also without labels."""
+        """Labels of random images, (num, label_size) float32. Draws ``randint(rows, size=num)`` even without labels."""
         return self.labels[np.random.randint(len(self.labels), size=num)]
 
     def get_images(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Given images of the file at full resolution, as they are, and their labels. Draws nothing.
+        """Read given images at full resolution, and their labels. Draws no random numbers.
 
         Parameters
         ----------
         indices : sequence of int
-            Positions in the file, from 0; with `classes`, among the images of these.
+            Positions in the file, from 0; with `classes`, positions among the images of these classes.
 
         Returns
         -------
@@ -254,16 +256,16 @@ class Dataset:
         return self._read(0, indices, np.zeros(len(indices), dtype=bool), 0.0), self.labels[indices]
 
     def get_state(self) -> dict[str, Any]:
-        """What :meth:`set_state` needs to go on with the same images: a dict of plain arrays and numbers."""
+        """State for :meth:`set_state` to continue with the same images: a dict of plain arrays and numbers."""
         return {'order': self.order.copy(), 'position': self.position}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where the reader stood that gave `state`; NumPy's generator must be set as well.
+        """Continue from a state of :meth:`get_state`; the caller must restore NumPy's generator.
 
         Raises
         ------
         UserError
-            The state is that of another dataset or of other arguments.
+            The state belongs to another dataset or other arguments.
         """
         order, position = np.asarray(state['order']), int(state['position'])
         if order.shape != self.order.shape or order.dtype.kind not in 'iu' or not np.array_equal(
@@ -274,7 +276,7 @@ class Dataset:
         self.order, self.position = order.astype(np.int64), position
 
     def _advance(self, num):
-        """Indices of the next `num` images. Their places in the order are reshuffled for the next time round."""
+        """Indices of the next `num` images. Reshuffles their positions for the next pass."""
         positions = (self.position + np.arange(num)) % len(self.order)
         indices = self.order[positions]
         distances = np.random.randint(self.reshuffle_window, size=num)
@@ -285,11 +287,11 @@ class Dataset:
         return indices
 
     def _read(self, lod, indices, mirrored, blend_weight):
-        """Images (N, C, H, W) uint8 of a level, some mirrored, all blended by `blend_weight`; a new array."""
+        """Read images (N, C, H, W) uint8 of a level, mirror some, blend all by `blend_weight`; a new array."""
         indices = self._in_file(indices)
         result = np.empty((len(indices), self.shape[0]) + (self.resolution >> lod,) * 2, dtype=np.uint8)
 
-        reader = self.reader    # Lest a thread keep the dataset from being closed.
+        reader = self.reader    # A thread must not refer to self, which would keep the dataset from being closed.
 
         def fill(rows):
             for row in rows:
@@ -311,30 +313,30 @@ class Dataset:
         return self._in_file(self.order[(self.position + ahead) % len(self.order)])
 
     def _in_file(self, indices):
-        """Where images are in the file."""
+        """Positions of images in the file."""
         return indices if self.chosen is None else self.chosen[indices]
 
 
 def copy_image(image: np.ndarray, out: np.ndarray, mirrored: bool) -> None:
-    """Copy an image, uint8 (C, H, W), into `out`, from right to left if `mirrored`."""
+    """Copy an image, uint8 (C, H, W), into `out`, mirrored left to right if `mirrored`."""
     if not mirrored:
         out[:] = image
     elif image.shape[-1] % 8:
         out[:] = image[:, :, ::-1]
     else:
-        # Eight pixels at a time, seven times as fast: the numbers in reverse order, and the bytes within each.
+        # Seven times as fast as single bytes: reverses numbers of eight pixels, and the bytes within each.
         out.view('<u8')[:] = image.view('>u8')[:, :, ::-1]
 
 
 def blend_with_average(images: np.ndarray, weight: float) -> None:
     """Blend images, uint8 (N, C, H, W) and contiguous, with their own averages over 2x2 pixels, in place.
 
-    The blend is made in float64 and truncated, as in the release, not rounded.
+    As in the 2017 release, the blend is computed in float64 and truncated, not rounded.
     """
     width = images.shape[-1]
     row_pairs = images.reshape(-1, 2, width)
     step = min(max(BLEND_PIXELS // (2 * width), 1), len(row_pairs))
-    # Scratch memory that is used again for every step: to get new memory would take longer than the arithmetic.
+    # Every step reuses this scratch memory, because allocation would take longer than the arithmetic.
     shorts: np.ndarray = np.empty((step, 2, width), dtype=np.uint16)
     sums: np.ndarray = np.empty((step, width // 2), dtype=np.uint32)
     averages: np.ndarray = np.empty((step, 1, width))
@@ -344,11 +346,11 @@ def blend_with_average(images: np.ndarray, weight: float) -> None:
         if len(block) < step:
             shorts, sums, averages, pixels, blend = (
                 scratch[:len(block)] for scratch in (shorts, sums, averages, pixels, blend))
-        # Sums of 2x2 pixels are at most 1020: two neighbours of 16 bits are added as one number of 32, ...
+        # Sums of 2x2 pixels are at most 1020, so that one 32 bit addition adds two neighbours of 16 bits, ...
         shorts[:] = block
         pairs = shorts.view(np.uint32)
         np.add(pairs[:, 0], pairs[:, 1], out=sums)
-        # ... then to each other, and the sum is put in both places.
+        # ... then the neighbours are added to each other, which leaves the sum in both positions.
         sums *= np.uint32(0x10001)
         sums >>= np.uint32(16)
         sums *= np.uint32(0x10001)
@@ -366,13 +368,13 @@ def _is_count(value, minimum):
 
 
 def _choose_labels(h5, h5_path, file_images, max_labels, classes, require_labels):
-    """What to use of the labels, and where from.
+    """Choose the labels and images to use.
 
     Returns
     -------
     (ndarray, ndarray or None, list or None, (ndarray, str, list or None) or None)
-        Labels (N, label_size) float32; positions of their images in the file, None: they are all; names of the columns,
-        None: unknown; labels, path and names of classes of the whole file, None: labels are not used.
+        Labels (N, label_size) float32; positions of their images in the file, or None if all are used; names of the
+        columns, or None if unknown; labels, path and class names of the whole file, or None if labels are not used.
     """
     if require_labels and max_labels == 0:
         raise UserError("max_labels=0: this training is conditional on labels; use 'all', or require_labels=False")
@@ -401,7 +403,7 @@ def _choose_labels(h5, h5_path, file_images, max_labels, classes, require_labels
     return labels[:, :max_labels], chosen, names and names[:max_labels] or None, of_file
 
 
-def _tell_empty_classes(labels, path, names):
+def _report_empty_classes(labels, path, names):
     empty = np.flatnonzero(~labels.any(axis=0))
     if len(empty):
         listed = [f'{number} {names[number]}' if names and number < len(names) else str(number) for number in empty]
@@ -410,7 +412,7 @@ def _tell_empty_classes(labels, path, names):
 
 
 def _choose_columns(path, num_classes, names, classes):
-    """The columns of the labels that `classes` stand for, a list of int."""
+    """Columns of the labels for `classes`: a list of int."""
     if isinstance(classes, (list, tuple, range, np.ndarray)) and len(classes) and all(
             isinstance(choice, str) or _is_count(choice, 0) and choice < num_classes for choice in classes):
         columns = [class_number(choice, names, num_classes, path) for choice in classes]
@@ -421,11 +423,11 @@ def _choose_columns(path, num_classes, names, classes):
 
 
 def _choose_classes(path, labels, columns):
-    """`columns` of the labels of all images that have one of them, and the positions of these images."""
+    """Select the images that have a label in one of `columns`: labels of these columns, positions of the images."""
     labels = labels[:, columns]
     chosen = np.flatnonzero(labels.any(axis=1))
     if not len(chosen):
-        raise UserError(f'classes={columns!r}: no image of {path} has one of these labels')
+        raise UserError(f'classes={columns!r}: {path} has no image with one of these labels')
     return labels[chosen], chosen
 
 

@@ -1,9 +1,9 @@
-"""The multi-resolution HDF5 file that networks are trained on: opening, checking, reading.
+"""The multi-resolution HDF5 files that networks are trained on: opening, checking, reading.
 
-A file holds one dataset ``data{r}x{r}`` (N, C, r, r) uint8 per power of two, from the full resolution down to 1x1;
-one-hot labels lie beside it in ``NAME-labels.npy``. Everything is written under a temporary name and renamed when it is
-complete, the labels first: a file that has its name is complete and has its labels. Attributes of the file say that it
-has labels, and which; files of the release have none.
+A file holds one HDF5 dataset ``data{r}x{r}`` (N, C, r, r) uint8, a *level*, per power of two from the full resolution
+down to 1x1. One-hot labels are beside it in ``NAME-labels.npy``. Writers use a temporary name and rename the complete
+file, labels first, so that a file under its final name is complete and has its labels. Attributes state whether a file
+has labels and identify them; files of the 2017 release lack these attributes.
 """
 
 import functools
@@ -22,25 +22,32 @@ from common.child import read_in_child
 from common.errors import UserError, one_line
 from common.files import TEMPORARY_SUFFIX, AnyPath, check_regular
 from common.options import short_repr
-from data.hdf5_checks import HDF5_ERRORS, check_claims, has_global_heap, open_object, read_attribute, told_damage
+from data.hdf5_checks import (
+    HDF5_ERRORS,
+    check_claims,
+    damage_as_user_error,
+    has_global_heap,
+    open_object,
+    read_attribute,
+)
 from data.native_readers import try_hdf5
 
-Levels = dict[int, h5py.Dataset]    # By resolution, finest first.
+Levels = dict[int, h5py.Dataset]    # Keys are resolutions, finest first.
 
-SHARD_ATTRIBUTE = 'shard'   # Of a file that is a part of a dataset: its number, from 1, and the number of parts.
-LABEL_SIZE_ATTRIBUTE = 'label_size'         # Of a file with labels: the number of classes, ...
-LABELS_ATTRIBUTE = 'labels_sha256'          # ... what tells its labels from others (labels_digest), ...
-CLASS_NAMES_ATTRIBUTE = 'class_names'       # ... and, where known, the names of the classes, as JSON.
+SHARD_ATTRIBUTE = 'shard'                   # (I, N) of a file that is shard I of N of a dataset.
+LABEL_SIZE_ATTRIBUTE = 'label_size'         # Number of classes of a file with labels.
+LABELS_ATTRIBUTE = 'labels_sha256'          # Identifies its labels, see labels_digest.
+CLASS_NAMES_ATTRIBUTE = 'class_names'       # Names of the classes as JSON, if known.
 LABEL_ATTRIBUTES = (LABEL_SIZE_ATTRIBUTE, LABELS_ATTRIBUTE, CLASS_NAMES_ATTRIBUTE)
-# Of a file without labels that replaced one with labels: what tells those. They are deleted after it got its name.
+# Identifies the old labels when a file without labels replaces one with labels. They are deleted after the renaming.
 REPLACED_ATTRIBUTE = 'replaced_labels_sha256'
-MAX_ATTRIBUTE_BYTES = 60000                 # HDF5 stores no more than 64 KB.
-LABELS_PATTERN = r'-labels\.npy(\..*\.tmp)?$'      # Also those that a killed writer has not renamed yet.
+MAX_ATTRIBUTE_BYTES = 60000                 # HDF5 stores at most 64 KB.
+LABELS_PATTERN = r'-labels\.npy(\..*\.tmp)?$'      # Includes temporary names that a killed writer left.
 LISTED_ROWS = 10
-TRY_SECONDS = 20            # For opening a small file, which takes less than one. There are files that take for ever.
-MAX_DEPTH = 8               # Of virtual datasets that consist of virtual ones.
-OTHER_VIRTUAL = 'is a virtual dataset of another kind than `python dataset_tool.py merge` makes'
-LISTED_NAMES = 10           # At most this many wrong names in a file are listed.
+TRY_SECONDS = 20            # Time limit to open a small file, which takes less than one; some files never return.
+MAX_DEPTH = 8               # Nesting depth of virtual datasets.
+OTHER_VIRTUAL = 'is a virtual dataset that `python dataset_tool.py merge` did not make'
+LISTED_NAMES = 10           # Largest number of wrong names that a message lists.
 
 
 def labels_path(h5_path: AnyPath) -> str:
@@ -53,7 +60,7 @@ def is_power_of_two(value: int) -> bool:
 
 
 def open_levels(h5_path: AnyPath) -> tuple[h5py.File, Levels]:
-    """Open a multi-resolution HDF5 file and check that it is a complete one.
+    """Open a multi-resolution HDF5 file and check that it is complete.
 
     Parameters
     ----------
@@ -62,23 +69,23 @@ def open_levels(h5_path: AnyPath) -> tuple[h5py.File, Levels]:
     Returns
     -------
     (h5py.File, dict)
-        The open file and its datasets by resolution, finest first: each (N, C, r, r) uint8, N and C the same for all.
+        The open file and its levels by resolution, finest first: each (N, C, r, r) uint8 with the same N and C.
 
     Raises
     ------
     UserError
-        No such file, not HDF5, cut off, or of another layout.
+        The file is missing, cut off, not HDF5, or has another layout.
     """
     return _open_levels(os.fspath(h5_path), ())
 
 
 def _open_levels(h5_path, above):
-    """`above`: the files that consist of this one."""
+    """`above`: paths of the virtual datasets that contain this file."""
     if not os.path.exists(h5_path):
         raise UserError(f'h5_path={h5_path!r}: no such file; check the name and the data folder, or make it with '
                         f'`python dataset_tool.py create_from_images IMAGE_DIR {h5_path}`')
     if h5_path.endswith(TEMPORARY_SUFFIX):
-        raise UserError(f'h5_path={h5_path!r}: is the unfinished file of a writer that runs or was killed; make '
+        raise UserError(f'h5_path={h5_path!r}: is the unfinished file of a writer that is running or was killed; make '
                         'it again')
     check_regular(h5_path)
     if has_global_heap(h5_path):
@@ -92,11 +99,11 @@ def _open_levels(h5_path, above):
                             'system has no locks; close that program, or set HDF5_USE_FILE_LOCKING=FALSE in the '
                             'environment') from error
         if isinstance(error, PermissionError):
-            raise UserError(f'h5_path={h5_path!r}: cannot be read: you have no permission to; change that') from error
+            raise UserError(f'h5_path={h5_path!r}: cannot be read: you have no permission; change that') from error
         raise UserError(f'h5_path={h5_path!r}: is not a complete HDF5 file ({str(error).splitlines()[0]}); make '
-                        'or copy it again') from error
+                        'or copy the file again') from error
     try:
-        with told_damage():
+        with damage_as_user_error():
             levels = check_levels(h5)
     except UserError as error:
         h5.close()
@@ -111,24 +118,24 @@ def _open_levels(h5_path, above):
 
 @functools.lru_cache
 def _try_in_child(h5_path, *_version):
-    """Raise UserError if HDF5 crashes when it opens this version of a file."""
+    """Raise UserError if HDF5 crashes when it opens the file; `_version` makes the cache distinguish its versions."""
     for _record in read_in_child(h5_path, try_hdf5, h5_path, max_seconds=TRY_SECONDS):
         pass
 
 
 def is_locked(error: Exception) -> bool:
-    """Whether HDF5 could not open a file because it got no lock: another program writes, or there are no locks."""
+    """Whether HDF5 could not lock a file: another program is writing it, or the file system has no locks."""
     return 'unable to lock file' in str(error)
 
 
 def check_levels(h5: h5py.File) -> Levels:
-    """The datasets of an open file by resolution, finest first, see :func:`open_levels`."""
-    with told_damage():
+    """Levels of an open file by resolution, finest first, see :func:`open_levels`."""
+    with damage_as_user_error():
         names = list(h5)
     odd = [name for name in names if not isinstance(name, str)]
     if odd:
-        raise UserError(f'is damaged (holds {short_repr(odd[0])}, which is no name)')
-    # No resolution has more digits than these.
+        raise UserError(f'is damaged (holds {short_repr(odd[0])}, which is not a valid name)')
+    # No resolution has more than nine digits.
     matches = [re.fullmatch(r'data([1-9][0-9]{0,8})x([1-9][0-9]{0,8})', name) for name in names]
     levels = {int(match[1]): _open_level(h5, match[0]) for match in matches if match and match[1] == match[2]}
     if not levels:
@@ -146,25 +153,25 @@ def check_levels(h5: h5py.File) -> Levels:
             raise UserError(f'data{res}x{res}: must hold [N, C, {res}, {res}] uint8, is '
                             f'{getattr(level, "shape", "a group")} {getattr(level, "dtype", "")}')
         if level.shape != finest.shape[:2] + (res, res):
-            raise UserError(f'data{res}x{res}: has the shape {level.shape} where data{resolution}x{resolution} '
+            raise UserError(f'data{res}x{res}: has the shape {level.shape}, but data{resolution}x{resolution} '
                             f'has {finest.shape}; N and C must be the same')
     if finest.shape[1] not in (1, 3):
         raise UserError(f'data{resolution}x{resolution}: has {finest.shape[1]} channels; must have 1 (grey) or 3 '
                         '(RGB)')
     for res in expected:
         check_claims(levels[res])
-    # One byte of the name of the finest level is wrong, and the next one would be taken for it.
+    # If one byte of the finest level's name is damaged, the next level would pass for the finest.
     larger = finest.shape[:2] + (2 * resolution,) * 2
     for name in [name for name in names if name not in {f'data{res}x{res}' for res in expected}][:LISTED_NAMES]:
         if _shape_of(h5, name) == larger:
-            raise UserError(f'{short_repr(name)}: has images of data{larger[2]}x{larger[2]}, which is missing')
+            raise UserError(f'{short_repr(name)}: has the shape of data{larger[2]}x{larger[2]}, which is missing')
     return {res: levels[res] for res in expected}
 
 
 def _open_level(h5, name):
     try:
         level = open_object(h5, name)
-        getattr(level, 'dtype', None)       # There are types that NumPy has not.
+        getattr(level, 'dtype', None)       # Raises for types that NumPy lacks.
         return level
     except HDF5_ERRORS as error:
         if isinstance(error, UserError):
@@ -173,7 +180,7 @@ def _open_level(h5, name):
 
 
 def _shape_of(h5, name):
-    """The shape of a dataset, None if it is something else that does not matter."""
+    """Shape of an HDF5 dataset; None for all other objects."""
     try:
         return getattr(_open_level(h5, name), 'shape', None)
     except UserError:
@@ -181,7 +188,7 @@ def _shape_of(h5, name):
 
 
 def read_shard(h5: h5py.File) -> tuple[int, int] | None:
-    """(I, N) if an open file is part I of N of a dataset, else None."""
+    """(I, N) if an open file is shard I of N of a dataset, else None."""
     shard = read_attribute(h5, SHARD_ATTRIBUTE)
     if shard is None or shard.shape != (2,) or shard.dtype.kind not in 'iu':
         return None
@@ -190,7 +197,7 @@ def read_shard(h5: h5py.File) -> tuple[int, int] | None:
 
 
 def virtual_parts(level: h5py.Dataset) -> list[tuple[int, int, str, str]] | None:
-    """The files that a level of a virtual dataset consists of.
+    """Files that a level of a virtual dataset consists of.
 
     Parameters
     ----------
@@ -199,17 +206,17 @@ def virtual_parts(level: h5py.Dataset) -> list[tuple[int, int, str, str]] | None
     Returns
     -------
     list of (int, int, str, str) or None
-        First image, image to stop before, path of the file and name of the dataset in it that holds these images; None
-        where the dataset is not virtual.
+        For each part: first image, index after the last image, path of the file, name of the HDF5 dataset in it. None
+        if the level is not virtual.
 
     Raises
     ------
     UserError
-        It is not one that ``merge --virtual`` makes: whole images in a row, of files with relative paths.
+        ``merge --virtual`` did not make the level: it would use whole consecutive images and relative paths.
     """
     if not level.is_virtual:
         return None
-    # HDF5 looks for relative paths in the folder of the file itself, wherever a link to it is.
+    # HDF5 resolves relative paths against the folder of the file itself, not of a link to it.
     folder = os.path.dirname(os.path.realpath(level.file.filename))
     parts = []
     for source in level.virtual_sources():
@@ -223,22 +230,22 @@ def virtual_parts(level: h5py.Dataset) -> list[tuple[int, int, str, str]] | None
 
 
 def check_parts(levels: Levels, above: tuple[str, ...] = ()) -> None:
-    """Check that the files of a virtual dataset are there; HDF5 would silently take black for the missing images.
+    """Check that the files of a virtual dataset exist; HDF5 would silently return black for missing images.
 
     Parameters
     ----------
     levels : dict
     above : tuple of str
-        The real paths of the files that consist of this one.
+        Real paths of the virtual datasets that contain this one.
     """
     finest = next(iter(levels.values()))
     h5_path = finest.file.filename
     try:
-        with told_damage():
+        with damage_as_user_error():
             listings = [virtual_parts(level) for level in levels.values()]
             names = [level.name.strip('/') for level in levels.values()]
     except UserError as error:
-        raise UserError(f'h5_path={h5_path!r}: {error}; copy it into a plain one') from error
+        raise UserError(f'h5_path={h5_path!r}: {error}; copy it to a plain one') from error
     if not any(listings):
         return
     above = (*above, os.path.realpath(h5_path))
@@ -251,35 +258,35 @@ def check_parts(levels: Levels, above: tuple[str, ...] = ()) -> None:
         with part_h5:
             shapes = [part_levels[res].shape for res in levels if res in part_levels]
         if shapes != [(stop - start,) + level.shape[1:] for level in levels.values()]:
-            raise UserError(f'h5_path={h5_path!r}: {path}, of which it consists, has changed; join the parts '
+            raise UserError(f'h5_path={h5_path!r}: its part {path} has changed; join the parts '
                             'again with `python dataset_tool.py merge`')
     expected = [[(*part[:3], name) for part in listings[0] or ()] for name in names]
     if position != len(finest) or listings != expected:
-        raise UserError(f'h5_path={h5_path!r}: {OTHER_VIRTUAL}; copy it into a plain one')
+        raise UserError(f'h5_path={h5_path!r}: {OTHER_VIRTUAL}; copy it to a plain one')
 
 
 def open_part(h5_path: AnyPath, part_path: str, above: tuple[str, ...] = ()) -> tuple[h5py.File, Levels]:
-    """:func:`open_levels` of one of the files of which a virtual dataset consists; see :func:`check_parts`."""
+    """:func:`open_levels` for one of the files of a virtual dataset; see :func:`check_parts`."""
     if os.path.realpath(part_path) in above:
-        raise UserError(f'h5_path={h5_path!r}: consists of {part_path}, which consists of it; join the parts again '
+        raise UserError(f'h5_path={h5_path!r}: its part {part_path} contains the dataset itself; join the parts again '
                         'with `python dataset_tool.py merge`')
     if len(above) > MAX_DEPTH:
-        raise UserError(f'h5_path={h5_path!r}: virtual datasets of virtual datasets, more than {MAX_DEPTH} deep; copy '
-                        'it into a plain one')
+        raise UserError(f'h5_path={h5_path!r}: virtual datasets are nested more than {MAX_DEPTH} deep; copy '
+                        'it to a plain one')
     try:
         return _open_levels(part_path, above)
     except UserError as error:
-        raise UserError(f'h5_path={h5_path!r}: consists of several files, of which one is missing or damaged: '
+        raise UserError(f'h5_path={h5_path!r}: one of the files it consists of is missing or damaged: '
                         f'{error}') from error
 
 
 def read_image(level: h5py.Dataset, index: int) -> np.ndarray:
-    """One image of a level, (C, r, r) uint8, by HDF5: call it for chunks that were checked, see data.chunk_reader.
+    """Read one image of a level, (C, r, r) uint8, by HDF5. Its chunks must have been checked, see data.chunk_reader.
 
     Raises
     ------
     UserError
-        The file is damaged there.
+        The file is damaged at this image.
     """
     try:
         return level[index]
@@ -298,7 +305,7 @@ def unreadable_image(level: h5py.Dataset, index: int, reason: object) -> UserErr
 
 def set_label_attributes(h5: h5py.File, h5_path: AnyPath, labels: np.ndarray | None,
                          class_names: Sequence[str] | None = None) -> None:
-    """Note in an open file, which will be `h5_path`, that it has `labels`, and the names of the classes if they fit."""
+    """Store in an open file, whose final name is `h5_path`, the digest of `labels` and the class names if they fit."""
     if labels is None:
         replaced = _digest(labels_path(h5_path))
         if replaced:
@@ -310,7 +317,7 @@ def set_label_attributes(h5: h5py.File, h5_path: AnyPath, labels: np.ndarray | N
     if class_names and len(text) <= MAX_ATTRIBUTE_BYTES:
         h5.attrs[CLASS_NAMES_ATTRIBUTE] = np.bytes_(text)
     elif class_names:
-        print(f'The names of the {len(class_names)} classes are too long, and are not kept')
+        print(f'The names of the {len(class_names)} classes are too long and are not stored')
 
 
 def labels_digest(labels: np.ndarray) -> str:
@@ -319,7 +326,7 @@ def labels_digest(labels: np.ndarray) -> str:
 
 
 def read_class_names(h5: h5py.File) -> list[str] | None:
-    """The names of the classes, if the open file has them."""
+    """Class names of an open file; None if it has none."""
     content = read_attribute(h5, CLASS_NAMES_ATTRIBUTE)
     try:
         names = json.loads(content.tobytes().rstrip(b'\0')) if content is not None else None
@@ -329,35 +336,35 @@ def read_class_names(h5: h5py.File) -> list[str] | None:
 
 
 def find_labels(h5: h5py.File, h5_path: AnyPath, required: bool = False) -> str | None:
-    """Path of the labels of an open file, also where it was linked or renamed; None: it has none.
+    """Find the labels of an open file, even if it was linked or renamed; None if it has no labels.
 
     Raises
     ------
     UserError
-        The file says that it has labels, or they are `required`, and they are not there.
+        The labels are missing, though the file states that it has labels, or `required` is set.
     """
     paths = dict.fromkeys([labels_path(h5_path), labels_path(os.path.realpath(h5_path))])
     wanted, replaced = (_text_attribute(h5, name) for name in (LABELS_ATTRIBUTE, REPLACED_ATTRIBUTE))
     there = next((path for path in paths if os.path.exists(path)), None)
-    # A writer that was killed between its last two steps leaves the labels of the file that it has replaced.
+    # A writer that was killed between its last two steps leaves the labels of the file that it replaced.
     if there is not None and (not wanted or wanted == _digest(there)) and not (replaced and replaced == _digest(there)):
         return there
     label_size = read_attribute(h5, LABEL_SIZE_ATTRIBUTE)
     if label_size is None and required:
-        raise UserError(f'{labels_path(h5_path)}: is missing, and this training is conditional on labels; bring it '
-                        'along, make the data set with labels, or choose an experiment without -cond')
+        raise UserError(f'{labels_path(h5_path)}: is missing, and this training is conditional on labels; copy it '
+                        'here, make the dataset with labels, or choose an experiment without -cond')
     if label_size is None:
         return None
     for folder in dict.fromkeys(os.path.dirname(path) or '.' for path in paths):
         for name in sorted(os.listdir(folder)):
             path = os.path.join(folder, name)
             if re.search(LABELS_PATTERN, name) and _digest(path) == wanted:
-                print(f'{one_line(h5_path)}: its labels are those in {one_line(path)}')
+                print(f'{one_line(h5_path)}: uses the labels in {one_line(path)}')
                 return path
-    if there is not None:       # Somebody changed them.
+    if there is not None:       # Its labels were edited.
         return there
-    raise UserError(f'{labels_path(h5_path)}: is missing, with the labels ({label_size} classes) of {h5_path}; bring '
-                    'it along, or train without labels: dataset.max_labels=0')
+    raise UserError(f'{labels_path(h5_path)}: is missing; it holds the labels ({label_size} classes) of {h5_path}; '
+                    'copy it here, or train without labels: dataset.max_labels=0')
 
 
 def _text_attribute(h5, name):
@@ -366,7 +373,7 @@ def _text_attribute(h5, name):
 
 
 def _digest(path):
-    """:func:`labels_digest` of a file, '' where there is none or it cannot be read."""
+    """:func:`labels_digest` of a file; '' if it is missing or cannot be read."""
     try:
         return labels_digest(read_array(path, ''))
     except (DamagedArrays, ValueError, TypeError):
@@ -380,7 +387,7 @@ def read_labels(h5: h5py.File, h5_path: AnyPath, num: int, required: bool = Fals
 
 
 def as_labels(array: np.ndarray) -> np.ndarray:
-    """float32 labels out of an array of numbers; those that are too large become infinite."""
+    """Convert an array of numbers to float32 labels; values that are too large become infinite."""
     with np.errstate(over='ignore'):
         return array.astype(np.float32)
 
@@ -391,7 +398,7 @@ def is_one_hot(labels: np.ndarray) -> np.ndarray:
 
 
 def check_one_hot(labels: np.ndarray, path: AnyPath) -> None:
-    """Raise UserError that names the rows of `labels`, (N, label_size), that are not one-hot, and what they hold."""
+    """Raise UserError if rows of `labels`, (N, label_size), are not one-hot; lists the rows and their values."""
     if not labels.shape[1]:
         return
     bad = ~is_one_hot(labels)
@@ -399,15 +406,15 @@ def check_one_hot(labels: np.ndarray, path: AnyPath) -> None:
         return
     text = f'{path}: {np.count_nonzero(bad)} of {len(labels)} rows are not one-hot: '
     if labels.shape[1] == 1 and (labels == np.rint(labels)).all():
-        raise UserError(f'{text}they are numbers of classes, from {labels.min():.0f} to {labels.max():.0f}, in one '
+        raise UserError(f'{text}the file holds class numbers from {labels.min():.0f} to {labels.max():.0f} in one '
                         f'column ({_rows(bad)}); make them one-hot with numpy.eye(CLASSES)[numbers]')
     kinds, rest = [], bad
     for text_of_kind, found in (
             ('with values that are not finite', ~np.isfinite(labels).all(axis=1)),
-            ('with negative values, as of attributes that are -1 or 1', (labels < 0).any(axis=1)),
+            ('with negative values, such as attributes of -1 or 1', (labels < 0).any(axis=1)),
             ('without a class', ~labels.any(axis=1)),
             ('with several classes', np.count_nonzero(labels, axis=1) > 1),
-            ('with another value than 1', bad)):
+            ('with a value other than 1', bad)):
         kind, rest = rest & found, rest & ~found
         if kind.any():
             kinds.append(f'{np.count_nonzero(kind)} {text_of_kind} ({_rows(kind)})')
@@ -425,13 +432,13 @@ def load_labels(path: AnyPath, num: int) -> np.ndarray:
     Raises
     ------
     UserError
-        The file is no array of numbers with one row per image.
+        The file does not hold an array of numbers with one row per image.
     """
     labels = read_array(path, 'delete it or make the dataset again')
     if labels.ndim != 2 or labels.dtype.kind not in 'fiub':
         raise UserError(f'{path}: must hold one-hot labels, [N, label_size] float32, not {labels.shape!s:.80} '
                         f'{labels.dtype!s:.40}; delete it or make the dataset again')
     if len(labels) != num:
-        raise UserError(f'{path}: has {len(labels)} rows, the dataset has {num} images; the labels belong to '
+        raise UserError(f'{path}: has {len(labels)} rows, but the dataset has {num} images; the labels belong to '
                         'another dataset')
     return as_labels(labels)

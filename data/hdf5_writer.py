@@ -1,4 +1,4 @@
-"""Write a multi-resolution HDF5 file, see `hdf5_format`; it gets its name when it is complete, the labels first."""
+"""Write a multi-resolution HDF5 file, see `hdf5_format`; it gets its final name when complete, after its labels."""
 
 import collections
 import concurrent.futures
@@ -19,55 +19,55 @@ from common.files import AnyPath, publish, remove_stale_temporaries, temporary_p
 from common.machine import num_cores
 from data import hdf5_format
 
-Contents = list[list[bytes | bytearray] | np.ndarray]      # Of some images: see make_levels.
+Contents = list[list[bytes | bytearray] | np.ndarray]      # Levels of some images, see make_levels.
 
 zlib_compress: Callable[[Any, int], bytes | bytearray] = zlib.compress
 with contextlib.suppress(ImportError):
-    # libdeflate takes a quarter to a half of zlib's time, for 0.5 to 1 % larger files.
+    # libdeflate takes a quarter to half the time of zlib, for files that are 0.5 to 1 % larger.
     from deflate import zlib_compress as libdeflate_compress
     zlib_compress = libdeflate_compress
 
-COMPRESSION_LEVEL = 4       # Of gzip, as in the release; what reads it does not ask.
+COMPRESSION_LEVEL = 4       # gzip level, as in the 2017 release; readers do not depend on it.
 GROUP_BYTES = 1 << 20       # Images are averaged, compressed and written in groups of about this size.
 
 
 def compress(pixels: np.ndarray) -> bytes | bytearray:
-    """A chunk, (..., r, r) uint8 and contiguous, as HDF5's gzip filter stores it; holds up no other thread."""
+    """Compress a contiguous chunk, (..., r, r) uint8, as HDF5's gzip filter does; other threads keep running."""
     return zlib_compress(pixels, COMPRESSION_LEVEL)
 
 
 class HDF5Writer:
     """Writes a multi-resolution HDF5 file; use it as ``with HDF5Writer(...) as writer: writer.add_images(...)``.
 
-    The file gets its name at the end of the block. After an exception, Ctrl-C included, nothing is left; after a kill,
-    a file whose name ends in ``.tmp``, which the next writer of the same file removes.
+    The file gets its final name at the end of the block. An exception, including Ctrl-C, leaves nothing behind; a kill
+    leaves a file whose name ends in ``.tmp``, which the next writer of the same file removes.
 
-    Images are averaged and compressed in threads and written in order, so that the same images make the same bytes,
-    however many threads there are and however the images are divided among the calls.
+    Threads average and compress the images, which are written in order: the same images give the same bytes for any
+    number of threads and any division of the images into calls.
 
     Parameters
     ----------
     h5_path : str
-        Missing folders are made.
+        Missing folders are created.
     resolution : int
         A power of two.
     channels : int
         1 or 3.
     labels : ndarray, shape (N, label_size), optional
-        One-hot labels of all the images that will be added; stored as float32.
+        One-hot labels of all images that will be added; stored as float32.
     force : bool
-        Replace an existing file, and its labels.
+        Replace an existing file and its labels.
     shard : (int, int), optional
-        The file is part I of N of a dataset: noted in the file for data.shards.merge.
+        The file is shard I of N of a dataset; stored in the file for data.shards.merge.
     num_threads : int, optional
         Default: one per processor core. Each takes about 40 MB at 1024x1024, 10 MB below 512x512.
     class_names : list of str, optional
-        One for each column of `labels`.
+        Names of the columns of `labels`.
 
     Raises
     ------
     UserError
-        The file exists or cannot be written; `resolution` or `channels` is not possible.
+        The file exists or cannot be written, or `resolution` or `channels` is invalid.
     """
 
     def __init__(self, h5_path: AnyPath, resolution: int, channels: int, labels: np.ndarray | None = None,
@@ -79,8 +79,8 @@ class HDF5Writer:
         self.num_images = 0
         self.labels = None if labels is None else np.asarray(labels, dtype=np.float32)
         self.class_names = class_names
-        self.pending: list[np.ndarray] = []     # Images not yet handed to a thread, (n, C, H, H) each.
-        # What the threads make of groups of images, in order.
+        self.pending: list[np.ndarray] = []     # Images not yet submitted to a thread, (n, C, H, H) each.
+        # Levels of groups of images, computed in threads, in order.
         self.groups: collections.deque[concurrent.futures.Future[Contents]] = collections.deque()
         if not hdf5_format.is_power_of_two(resolution):
             raise UserError(f'resolution={resolution!r}: must be a power of two')
@@ -111,7 +111,7 @@ class HDF5Writer:
                 raise self.file.error
         except OSError as error:
             raise UserError(f'h5_path={self.h5_path!r}: cannot be written ({error.strerror or error}); choose '
-                            'another folder or make room') from error
+                            'another folder or free some space') from error
 
     def __enter__(self) -> 'HDF5Writer':
         return self
@@ -130,14 +130,14 @@ class HDF5Writer:
         Parameters
         ----------
         images : ndarray, shape (N, C, H, W), uint8 or float in [0, 255]
-            H = W is the resolution, or a larger power of two: then they are averaged down.
+            H = W is the resolution or a larger power of two, which is averaged down.
         """
         if images.ndim != 4 or images.shape[1] != self.channels or images.shape[2] != images.shape[3] \
                 or not hdf5_format.is_power_of_two(images.shape[2]) or images.shape[2] < self.resolution:
             raise ValueError(f'images of shape {images.shape}: need [N, {self.channels}, {self.resolution}, '
                              f'{self.resolution}] or a larger power of two')
         while len(images):
-            # Always so many, lest the order of the file depend on the calls.
+            # Fixed group sizes, so that the file does not depend on how images are divided into calls.
             head, images = np.split(images, [self.group_images - self.num_images % self.group_images])
             self.pending.append(head.copy())
             self.num_images += len(head)
@@ -150,13 +150,13 @@ class HDF5Writer:
             self.pending = []
 
     def add_group(self, num_images: int, function: Callable[..., Contents], *args: Any) -> None:
-        """Append `group_images` images, fewer at the end only, of which a thread makes the levels.
+        """Append `group_images` images, or fewer at the end only, whose levels a thread computes.
 
         Parameters
         ----------
         num_images : int
         function : callable
-            ``function(*args)`` returns what :func:`make_levels` returns.
+            ``function(*args)`` returns levels like :func:`make_levels`.
         """
         self.num_images += num_images
         self.submit(function, *args)
@@ -173,7 +173,7 @@ class HDF5Writer:
                 level.append(content)
 
     def finish(self) -> None:
-        """Complete the files and give them their names."""
+        """Complete the files and rename them to their final names."""
         self.submit_pending()
         while self.groups:
             self.write_group()
@@ -193,7 +193,7 @@ class HDF5Writer:
         print(f'Wrote {self.num_images} images to {self.h5_path}')
 
     def discard(self) -> None:
-        """Close and delete what is not finished."""
+        """Close and delete the unfinished file."""
         self.executor.shutdown(cancel_futures=True)
         self.h5.close()
         self.file.close()
@@ -202,20 +202,20 @@ class HDF5Writer:
 
 
 class _LevelWriter:
-    """Appends to one level, chunk by chunk, past HDF5's own filter."""
+    """Appends to one level, chunk by chunk, bypassing HDF5's own filter."""
 
     def __init__(self, h5, channels, res):
         shape = (channels, res, res)
-        # Chunks of at least 128 bytes: fewer would cost more in the index than in the data.
+        # Smaller chunks than 128 bytes would cost more in the index than in the data.
         self.chunk_images = -(-128 // (channels * res * res))
         self.level = h5.create_dataset(f'data{res}x{res}', shape=(0,) + shape, dtype=np.uint8,
                                        maxshape=(None,) + shape, chunks=(self.chunk_images,) + shape,
                                        compression='gzip', compression_opts=COMPRESSION_LEVEL, track_times=False)
         self.num_images = 0
-        self.pending = np.zeros((0,) + shape, dtype=np.uint8)   # Of a chunk that is not full yet.
+        self.pending = np.zeros((0,) + shape, dtype=np.uint8)   # Images of a chunk that is not full yet.
 
     def append(self, content):
-        """Write chunks, or images (n, C, r, r) uint8 where chunks have several."""
+        """Write chunks, or images (n, C, r, r) uint8 if chunks hold several images."""
         if self.chunk_images == 1:
             self.write_chunks(content, len(content))
             return
@@ -232,7 +232,7 @@ class _LevelWriter:
             self.level.id.write_direct_chunk((start + number * self.chunk_images, 0, 0, 0), chunk)
 
     def finish(self):
-        """Write the last chunk, with zeros where it has no images."""
+        """Write the last chunk, padded with zeros."""
         if len(self.pending):
             chunk = np.zeros(self.level.chunks, dtype=np.uint8)
             chunk[:len(self.pending)] = self.pending
@@ -241,19 +241,19 @@ class _LevelWriter:
 
 
 def make_levels(groups: list[np.ndarray], chunk_images: list[int]) -> Contents:
-    """All levels of some images: each is averaged from the unrounded one above and rounded, half to even.
+    """All levels of some images: each is the average of the unrounded finer level, rounded half to even.
 
     Parameters
     ----------
     groups : list of ndarray, (n, C, H, H) each, uint8 or float
         H may differ.
     chunk_images : list of int
-        How many images are in a chunk of each level, finest first.
+        Number of images in a chunk of each level, finest first.
 
     Returns
     -------
     list of (list of bytes or ndarray)
-        For each level the compressed chunks, one per image, or (N, C, r, r) uint8 where chunks have several images.
+        For each level the compressed chunks, one per image, or (N, C, r, r) uint8 if chunks hold several images.
     """
     resolution = 1 << (len(chunk_images) - 1)
     images = np.concatenate([shrink(images.astype(np.float32), resolution) for images in groups])
@@ -268,10 +268,10 @@ def make_levels(groups: list[np.ndarray], chunk_images: list[int]) -> Contents:
 
 
 def publish_dataset(temporary: str, h5_path: AnyPath, labels: np.ndarray | None) -> None:
-    """Give a finished file its name, in place of an old one, and its labels theirs, or delete those of the old file.
+    """Rename a finished file and its labels to their final names, replacing an old file and its labels.
 
-    At every moment there is the old file or the new one, and its attributes tell which labels are its own, see
-    :func:`data.hdf5_format.find_labels`: the labels of the new one wait under a name that is found by them.
+    At every moment either the old or the new file exists, and its attributes identify its labels, see
+    :func:`data.hdf5_format.find_labels`, which also finds the new file's labels under their temporary name.
     """
     labels_path = hdf5_format.labels_path(h5_path)
     temporary_labels, is_published = temporary_path(labels_path), False
@@ -289,13 +289,13 @@ def publish_dataset(temporary: str, h5_path: AnyPath, labels: np.ndarray | None)
             with contextlib.suppress(FileNotFoundError):
                 os.remove(labels_path)
     finally:
-        if not is_published:    # Else they are those of the new file.
+        if not is_published:    # Otherwise they belong to the new file.
             with contextlib.suppress(FileNotFoundError):
                 os.remove(temporary_labels)
 
 
 def finish_publishing(h5_path: AnyPath) -> None:
-    """Do the last step of a writer that was killed before it: give labels their name, before they count as stale."""
+    """Complete the last step of a killed writer: rename the labels, before they count as stale."""
     if not os.path.isfile(h5_path):
         return
     with contextlib.suppress(UserError):
@@ -308,12 +308,12 @@ def finish_publishing(h5_path: AnyPath) -> None:
 
 
 class _OutputFile(io.FileIO):
-    """The file under HDF5, which crashes the process if it cannot write when closing: it is never told of an error.
+    """The file that HDF5 writes to. It hides errors from HDF5, which crashes the process if it cannot write on closing.
 
     Attributes
     ----------
     error : OSError or None
-        The first error; nothing is written after it.
+        The first error; later writes do nothing.
     """
 
     error = None
@@ -337,16 +337,16 @@ class _OutputFile(io.FileIO):
 
 
 def refuse_existing(h5_path: AnyPath, with_labels: bool = False, force: bool = False) -> None:
-    """Raise UserError if writing `h5_path`, with or without labels, needs `force`."""
+    """Raise UserError if `h5_path`, with or without labels, exists and `force` is not set."""
     if os.path.exists(h5_path) and not force:
-        raise UserError(f'{h5_path}: exists; choose another name, or --force to replace it and its labels')
+        raise UserError(f'{h5_path}: exists; choose another name, or add --force to replace it and its labels')
     if os.path.exists(hdf5_format.labels_path(h5_path)) and not with_labels and not force:
-        raise UserError(f'{hdf5_format.labels_path(h5_path)}: exists and would be taken for the labels of the new '
-                        'dataset; move it, or --force to delete it')
+        raise UserError(f'{hdf5_format.labels_path(h5_path)}: exists and would pass for the labels of the new '
+                        'dataset; move it, or add --force to delete it')
 
 
 def shrink(images: np.ndarray, resolution: int) -> np.ndarray:
-    """Halve float images until they have a resolution."""
+    """Halve float images down to a resolution."""
     while images.shape[2] > resolution:
         images = halve(images)
     return images

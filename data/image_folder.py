@@ -1,4 +1,4 @@
-"""Folders of image files as sources of datasets: any images, one folder per class or not, and the aligned CelebA."""
+"""Import folders of image files: any images, with one sub-folder per class or without classes, and aligned CelebA."""
 
 import dataclasses
 import functools
@@ -22,8 +22,8 @@ from data.pictures import (
     PictureError,
     Source,
     as_array,
+    collected_warnings,
     formats,
-    noted_warnings,
     picture_kind,
     printable,
     read_picture,
@@ -42,26 +42,26 @@ CELEBA_IMAGES = 202599
 
 def image_folder(image_dir: AnyPath, resize: int | None = None, crop: Crop | None = None, skip_bad: bool = False,
                  labels: bool = True) -> ImageSource:
-    """The images of a folder in the order of their names, or of its sub-folders, each of them a class.
+    """Import the images of a folder, sorted by name, or of its sub-folders, each of which is a class.
 
-    All become 8 bit RGB, or grey if all are grey, see :func:`data.pictures.read_picture`: 16 bits are scaled down,
-    transparency is laid on white, colours with a profile become sRGB, and images are turned upright as their EXIF data
-    say.
+    Images become 8 bit RGB, or grey if all are grey, see :func:`data.pictures.read_picture`: 16 bits are scaled down,
+    transparent images are placed on white, colours with a profile become sRGB, and images are turned upright according
+    to their EXIF data.
 
     Parameters
     ----------
     image_dir : str
-        Folder or .zip file, see :func:`data.picture_folder.list_pictures`. If it has no images itself, those in its
-        sub-folders, at any depth, are taken, sorted by path.
+        Folder or .zip file, see :func:`data.picture_folder.list_pictures`. If it has no images itself, the images in
+        its sub-folders at any depth are used, sorted by path.
     resize : int, optional
-        Resize the images to this power of two (Lanczos). Without it they must be equal in size, a power of two.
+        Resize the images to this power of two (Lanczos). Without it, all must have the same size, a power of two.
     crop : {'center', 'none'}, optional
-        Cut the largest centred square out of each image, or take all of it: then `resize` squeezes what is not square.
-        Default: 'center' with `resize`, else 'none'.
+        Crop each image to its largest centred square, or use all of it; `resize` then distorts images that are not
+        square. Default: 'center' with `resize`, else 'none'.
     skip_bad : bool
-        Leave out images that are broken or differ in size from most of the others.
+        Leave out images that are broken or differ in size from the majority.
     labels : bool
-        Number the sub-folders by name and make them one-hot labels, or take those of a ``dataset.json`` of StyleGAN.
+        Make one-hot labels from the sub-folders, sorted by name, or from a ``dataset.json`` of StyleGAN.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def image_folder(image_dir: AnyPath, resize: int | None = None, crop: Crop | Non
     Raises
     ------
     UserError
-        No images, or images that do not fit together: all of them are found here, before anything is written.
+        There are no images, or they do not fit together. All problems are found before anything is written.
     """
     if resize is not None and not is_power_of_two(resize):
         raise UserError(f'--resize {resize}: must be a power of two, for example '
@@ -92,13 +92,13 @@ def image_folder(image_dir: AnyPath, resize: int | None = None, crop: Crop | Non
         name = names[index]
         try:
             return load_image(folder.source(name), resolution, crop, mode)
-        except PictureError as error:       # It could be read when it was checked.
+        except PictureError as error:       # It was readable during the check.
             if skip_bad:
-                print(f'Left out: {printable(name)} cannot be read any more ({error})')
+                print(f'Left out: {printable(name)} can no longer be read ({error})')
                 left_out.append(index)
                 return None
-            raise UserError(f'{printable(os.path.join(image_dir, name))}: cannot be read any more ({error}); was it '
-                            'changed? start again') from error
+            raise UserError(f'{printable(os.path.join(image_dir, name))}: can no longer be read ({error}); it may have '
+                            'changed; start again') from error
 
     label_rows, class_names = None, None
     if labels and folder.labels_file is not None:
@@ -112,18 +112,18 @@ def image_folder(image_dir: AnyPath, resize: int | None = None, crop: Crop | Non
 
 
 def report_kinds(names: list[str], kinds: list[ImageKind], mode: Mode) -> None:
-    """Print what pictures have that the 8 bit `mode` has not, and what may not be meant."""
+    """Print which properties the images lose in the 8 bit `mode`, and which ones may be mistakes."""
     converted = Counter(kind.name for kind in kinds if kind.mode != mode)
     if converted:
         print('Converted to 8 bit %s: %s' % (
             'grey' if mode == 'L' else mode, ', '.join('%d %s' % (num, name) for name, num in converted.items())))
     pairs = list(zip(names, kinds, strict=True))
     remarks: list[tuple[str, list[tuple[str, object]]]] = [
-        ('have several frames or pages, of which the first is taken',
+        ('have several frames or pages; the first one is used',
          [(name, kind.frames) for name, kind in pairs if kind.frames > 1]),
-        ('have other colours than sRGB, and were converted',
+        ('have a colour profile other than sRGB, and were converted',
          [(name, kind.profile) for name, kind in pairs if kind.profile]),
-        ('use less than 1/25 of the range of their values',
+        ('use less than 1/25 of their range of values',
          [(name, kind.name) for name, kind in pairs if kind.is_narrow])]
     for text, found in remarks:
         if found:
@@ -132,17 +132,17 @@ def report_kinds(names: list[str], kinds: list[ImageKind], mode: Mode) -> None:
     for line in warned[:LISTED_FILES]:
         print(f'Warning: {line}')
     if len(warned) > LISTED_FILES:
-        print(f'Warnings of {len(warned) - LISTED_FILES} more images are not listed')
+        print(f'Warnings for {len(warned) - LISTED_FILES} more images are not listed')
 
 
 def choose_images(image_dir: AnyPath, names: list[str], kinds: list[ImageKind | str], resize: int | None,
                   skip_bad: bool) -> tuple[list[int], int]:
-    """Decide which images make the dataset.
+    """Choose the images for the dataset.
 
     Returns
     -------
     (list of int, int)
-        Their places in `names`, and the resolution of the dataset.
+        Indices of these images in `names`, and the resolution of the dataset.
     """
     readable = [kind for kind in kinds if isinstance(kind, ImageKind)]
     if not readable:
@@ -153,8 +153,8 @@ def choose_images(image_dir: AnyPath, names: list[str], kinds: list[ImageKind | 
     if not resize and (width != height or not is_power_of_two(width)):
         raise UserError(
             f'IMAGE_DIR={image_dir!r}: the images are {common}; need squares with a power of two as side: add --resize '
-            f'{1 << (min(width, height).bit_length() - 1)}, and --crop none if the whole image is to be squeezed into '
-            'the square')
+            f'{1 << (min(width, height).bit_length() - 1)}, and --crop none to squeeze the whole image into the '
+            'square')
     good = [isinstance(kind, ImageKind) and (bool(resize) or kind.size == common) for kind in kinds]
     bad = [(name, kind if isinstance(kind, str) else kind.size)
            for name, kind, is_good in zip(names, kinds, good, strict=True) if not is_good]
@@ -166,7 +166,7 @@ def choose_images(image_dir: AnyPath, names: list[str], kinds: list[ImageKind | 
         if not skip_bad:
             cure = '--skip-bad to leave them out'
             if not resize:
-                cure = f'--resize {width} to make them alike (broken ones need --skip-bad), or {cure}'
+                cure = f'--resize {width} to resize them (broken ones need --skip-bad), or {cure}'
             raise UserError(f'{text}: {list_files(bad)}; nothing was written; add {cure}')
         print('Left out: %s:\n%s' % (text, '\n'.join(f'  {printable(name)} ({reason})' for name, reason in bad)))
     return [index for index, is_good in enumerate(good) if is_good], resize or width
@@ -179,7 +179,7 @@ def list_files(names_and_reasons: Iterable[tuple[str, object]]) -> str:
 
 
 def class_labels(folders: list[str]) -> tuple[np.ndarray, list[str]]:
-    """One-hot labels of images by the folders they lie in, and the folders; prints which column is which."""
+    """One-hot labels from the folders of images, and the names of the folders; prints which column is which."""
     names = sorted(set(folders))
     counts = Counter(folders)
     print('Labels: ' + ', '.join(f'{column} {printable(name)} ({counts[name]} images)'
@@ -190,7 +190,7 @@ def class_labels(folders: list[str]) -> tuple[np.ndarray, list[str]]:
 
 
 def load_image(path: Source, size: int, crop: Crop, mode: Mode) -> np.ndarray:
-    """(C, size, size) uint8 of one file."""
+    """Read one file as (C, size, size) uint8."""
     return as_array(read_picture(path, mode, crop, size)[0])
 
 
@@ -199,16 +199,16 @@ def load_image(path: Source, size: int, crop: Crop, mode: Mode) -> np.ndarray:
 
 
 def celeba(celeba_dir: AnyPath, cx: int = 89, cy: int = 121, expected_images: int | None = None) -> ImageSource:
-    """The aligned CelebA images, of which 128x128 pixels are cut out.
+    """Import the aligned CelebA images, cropped to 128x128 pixels.
 
     Parameters
     ----------
     celeba_dir : str
-        Folder ``img_align_celeba_png``, or the one that holds it.
+        Folder ``img_align_celeba_png``, or its parent folder.
     cx, cy : int
-        Centre of the crop in the 178x218 pixels: the crop begins 64 pixels left of it and above it.
+        Centre of the crop in the 178x218 pixels: the crop starts 64 pixels to the left of it and above it.
     expected_images : int, optional
-        So many must be there; 0: any number. Default: 202599, all of CelebA.
+        Required number of images; 0: any number. Default: 202599, all of CelebA.
 
     Returns
     -------
@@ -217,13 +217,13 @@ def celeba(celeba_dir: AnyPath, cx: int = 89, cy: int = 121, expected_images: in
     Raises
     ------
     UserError
-        Another number of images, or a crop that leaves the image. An image of another size when it is read.
+        Wrong number of images, or a crop beyond the image. An image of a wrong size raises when it is read.
     """
     half = CELEBA_CROP // 2
     for option, value, extent in (('cx', cx, CELEBA_SIZE[0]), ('cy', cy, CELEBA_SIZE[1])):
         if not half <= value <= extent - half:
             raise UserError(f'--{option} {value}: must be from {half} to {extent - half}, so that {CELEBA_CROP} '
-                            'pixels around it lie in the image')
+                            'pixels around it are within the image')
     folder, names = find_celeba(celeba_dir)
     check_count(folder, len(names), CELEBA_IMAGES if expected_images is None else expected_images,
                 'unpack img_align_celeba_png.7z completely')
@@ -233,29 +233,29 @@ def celeba(celeba_dir: AnyPath, cx: int = 89, cy: int = 121, expected_images: in
 
 
 def find_celeba(celeba_dir: AnyPath) -> tuple[AnyPath, list[str]]:
-    """The folder of the aligned images and the names in it, sorted."""
+    """Find the folder of the aligned images: its path and the sorted names in it."""
     for suffix, subdir in (('.png', 'img_align_celeba_png'), ('.jpg', 'img_align_celeba')):
         for folder in (os.path.join(celeba_dir, subdir), os.path.join(celeba_dir, 'Img', subdir), celeba_dir):
             names = os.listdir(folder) if os.path.isdir(folder) else []
             names = sorted(name for name in names if name.endswith(suffix) and not name.startswith('.'))
             if names:
                 if suffix == '.jpg':
-                    print(f'{folder}: these are the JPEG files; the paper used the PNG files')
+                    print(f'{folder}: holds the JPEG files; the paper used the PNG files')
                 return folder, names
     raise UserError(f'CELEBA_DIR={celeba_dir!r}: has no folder img_align_celeba_png with images; give the folder '
-                    'into which img_align_celeba_png.7z of CelebA was unpacked')
+                    'where img_align_celeba_png.7z of CelebA was unpacked')
 
 
 def load_celeba(path: AnyPath, box: tuple[int, int, int, int]) -> np.ndarray:
     check_regular(path)
     try:
-        with noted_warnings() as notes, Image.open(path, formats=formats()) as image:
+        with collected_warnings() as notes, Image.open(path, formats=formats()) as image:
             size, pixels = image.size, np.asarray(image.convert('RGB').crop(box))
-    except Exception as error:      # Pillow's decoders raise whatever they stumble over.
+    except Exception as error:      # Pillow's decoders may raise anything.
         raise UserError(f'{path}: is broken ({one_line(error)}); unpack it again') from error
     for note in dict.fromkeys(notes):
         print(f'Warning: {path}: {note}')
     if size != CELEBA_SIZE:
-        raise UserError('%s: has %dx%d pixels where the aligned images of CelebA have %dx%d; take those, not the '
-                        'images in the wild' % (path, *size, *CELEBA_SIZE))
+        raise UserError('%s: has %dx%d pixels, but the aligned images of CelebA have %dx%d; use those, not the images '
+                        'in the wild' % (path, *size, *CELEBA_SIZE))
     return pixels.transpose(2, 0, 1)

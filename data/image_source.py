@@ -1,4 +1,4 @@
-"""The common part of the create commands of dataset_tool.py: a source of images is read in order and written once."""
+"""Common part of the create commands of dataset_tool.py: read a source of images in order and write a dataset."""
 
 import collections
 import concurrent.futures
@@ -23,7 +23,7 @@ GROUP_BYTES = 1 << 20       # Images are handed to the writer in groups of about
 
 @dataclasses.dataclass(frozen=True)
 class ImageSource:
-    """Images, all of one size, that a dataset can be made of; the readers of source files return one.
+    """Images of one size that a dataset can be made from; each importer returns one.
 
     Attributes
     ----------
@@ -34,14 +34,14 @@ class ImageSource:
         1 or 3.
     images : callable
         ``images(start, stop)`` yields the images start to stop - 1 in order, as groups (n, channels, resolution,
-        resolution), uint8 or float in [0, 255]. Every call reads anew, and only what it needs. Some readers
-        leave out and report images that cannot be decoded; if there are labels, they are in `left_out`.
+        resolution), uint8 or float in [0, 255]. Every call reads again, and only these images. Some
+        importers skip and report images that cannot be decoded; if there are labels, they are in `left_out`.
     labels : ndarray, shape (num_images, label_size), float32, optional
         One-hot.
     class_names : list of str, optional
-        One for each column of `labels`.
+        Names of the columns of `labels`.
     left_out : list of int
-        Numbers of the images that `images` has left out.
+        Indices of the images that `images` skipped.
     """
 
     num_images: int
@@ -54,16 +54,16 @@ class ImageSource:
 
 
 def create(h5_path: AnyPath, read_source: Callable[..., ImageSource], *source_args: Any, **writing: Any) -> None:
-    """Make a dataset of ``read_source(*source_args)``; `writing` are options of :func:`write_dataset`."""
-    # Before the source is read, which can take long. Only the source knows whether there are labels: the writer asks
-    # again.
+    """Make a dataset from ``read_source(*source_args)``; `writing` are options of :func:`write_dataset`."""
+    # Check early, because reading the source can take long. Whether there are labels is known only after reading; the
+    # writer checks again then.
     refuse_existing(h5_path, with_labels=True, force=writing.get('force', False))
     write_dataset(read_source(*source_args), h5_path, **writing)
 
 
 def write_dataset(source: ImageSource, h5_path: AnyPath, force: bool = False,
                   shard: tuple[int, int] | None = None, class_names: AnyPath | None = None) -> None:
-    """Write the images of an :class:`ImageSource`, and its labels, with a progress bar.
+    """Write the images and labels of an :class:`ImageSource`, with a progress bar.
 
     Parameters
     ----------
@@ -73,9 +73,9 @@ def write_dataset(source: ImageSource, h5_path: AnyPath, force: bool = False,
     force : bool
         Replace an existing file and its labels.
     shard : (int, int), optional
-        Part I of N of the images only, to be joined with the others by data.shards.merge.
+        Write only shard I of N of the images; data.shards.merge joins the shards.
     class_names : str, optional
-        Text file with the names of the classes, one a line. Default: the names that the source knows.
+        Text file with the names of the classes, one per line. Default: the names that the source provides.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def write_dataset(source: ImageSource, h5_path: AnyPath, force: bool = False,
     names = source.class_names if class_names is None else names_in_file(class_names, source.labels)
     wanted = shard_range(source.num_images, shard)
     if not wanted:
-        raise UserError('--shard %d/%d: there are only %d images; use fewer parts' % (
+        raise UserError('--shard %d/%d: there are only %d images; use fewer shards' % (
             *(shard or (1, 1)), source.num_images))
     labels = None if source.labels is None else source.labels[wanted.start:wanted.stop]
     with HDF5Writer(h5_path, source.resolution, source.channels, labels, force, shard,
@@ -99,27 +99,28 @@ def write_dataset(source: ImageSource, h5_path: AnyPath, force: bool = False,
 
 
 def names_in_file(path: AnyPath, labels: np.ndarray | None) -> list[str]:
-    """The names of classes in a text file, one a line, which must be as many as the columns of `labels`."""
+    """Read class names from a text file, one per line, and check that there is one for each column of `labels`."""
     try:
         with open(path, encoding='utf-8-sig') as file:
             names = [line.strip() for line in file if line.strip()]
     except (OSError, ValueError) as error:
-        raise UserError(f'--class-names {path}: cannot be read as text ({error}); give a file with one name a '
+        raise UserError(f'--class-names {path}: cannot be read as text ({error}); give a file with one name per '
                         'line') from error
     if labels is None:
-        raise UserError(f'--class-names {path}: these images have no labels; leave it out')
+        raise UserError(f'--class-names {path}: these images have no labels; omit the option')
     if len(names) != labels.shape[1]:
-        raise UserError(f'--class-names {path}: has {len(names)} names for {labels.shape[1]} classes; write one a line')
+        raise UserError(f'--class-names {path}: has {len(names)} names for {labels.shape[1]} classes; '
+                        'write one per line')
     return names
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# For readers.
+# Tools for importers.
 
 
 def array_source(parts: Sequence[np.ndarray], labels: np.ndarray | None = None,
                  class_names: Sequence[str] | None = None) -> ImageSource:
-    """The :class:`ImageSource` of arrays (N, C, H, W), one after the other."""
+    """:class:`ImageSource` of arrays (N, C, H, W), one after the other."""
     _, channels, resolution, _ = parts[0].shape
     step = group_size(channels, resolution)
 
@@ -136,9 +137,9 @@ def array_source(parts: Sequence[np.ndarray], labels: np.ndarray | None = None,
 
 def decoded_source(items: Sequence[Item], decode: Callable[[Item], np.ndarray | None], resolution: int, channels: int,
                    labels: np.ndarray | None = None, class_names: Sequence[str] | None = None) -> ImageSource:
-    """The :class:`ImageSource` of a sequence of which ``decode(item)`` makes images (C, H, W), in threads.
+    """:class:`ImageSource` of items that ``decode(item)`` turns into images (C, H, W), in threads.
 
-    An item of which it makes None is left out.
+    Items for which it returns None are left out.
     """
     def read(start, stop):
         return grouped(image for image in map_in_order(decode, items[start:stop]) if image is not None)
@@ -150,11 +151,11 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item],
                  num_threads: int | None = None) -> Iterator[Result]:
     """``map(function, items)``, computed in threads.
 
-    Only a few results per thread exist at a time, and `items` is read no further ahead than that, here.
+    Only a few results per thread exist at any time. The calling thread reads `items`, and no further ahead than that.
 
     Yields
     ------
-    Results in the order of `items`; an exception comes in its place.
+        Results in the order of `items`; an exception is raised in place of its result.
     """
     num_threads = num_threads or num_cores()
     pending: collections.deque[concurrent.futures.Future[Result]] = collections.deque()
@@ -172,7 +173,7 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item],
 
 
 def grouped(images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Images (C, H, W), one after the other, in groups (n, C, H, W)."""
+    """Collect single images (C, H, W) into groups (n, C, H, W)."""
     group = []
     for image in images:
         group.append(image)
@@ -188,14 +189,14 @@ def group_size(channels: int, resolution: int) -> int:
 
 
 def one_hot(classes: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:
-    """(N,) integers from 0 to num_classes - 1 -> (N, num_classes) float32."""
+    """One-hot labels (N, num_classes) float32 of N integers from 0 to num_classes - 1."""
     labels = np.zeros((len(classes), num_classes), dtype=np.float32)
     labels[np.arange(len(classes)), classes] = 1
     return labels
 
 
 def check_count(place: AnyPath, found: int, expected: int, cure: str) -> None:
-    """Raise UserError unless `expected` images were found; 0 stands for any number."""
+    """Raise UserError unless `expected` images were found; 0: any number."""
     if found != expected and expected:
         raise UserError(f'{place}: has {found} images, expected {expected}; {cure}, or --expected-images {found} '
                         'if that is meant')

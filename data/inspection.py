@@ -1,4 +1,4 @@
-"""Looking into datasets: what is in a file and whether it is in order, pictures of it, and how two files differ."""
+"""Inspect datasets: print and verify the content of a file, show its images, compare two files."""
 
 import contextlib
 import functools
@@ -30,11 +30,11 @@ from data.hdf5_writer import halve
 from data.image_source import group_size, map_in_order
 from data.sheets import draw_sheet, grid_of, rows_of_classes
 
-LISTED_IMAGES = 10          # At most this many numbers of images are listed.
-LISTED_COLUMNS = 16         # Images are counted for at most this many columns of the labels.
-SHEET_RESOLUTION = 128      # Images on a sheet are at most this large.
-WINDOW_PIXELS = 512         # Images in a window are at least this large.
-PAGE = 100                  # Images that Page Up and Page Down skip.
+LISTED_IMAGES = 10          # Largest number of image indices in a message.
+LISTED_COLUMNS = 16         # Largest number of label columns for which images are counted.
+SHEET_RESOLUTION = 128      # Largest side of the images on a sheet.
+WINDOW_PIXELS = 512         # Smallest side of the images in a window.
+PAGE = 100                  # Number of images that Page Up and Page Down skip.
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -42,21 +42,21 @@ PAGE = 100                  # Images that Page Up and Page Down skip.
 
 
 def inspect(h5_path: AnyPath, verify: bool = False, sheet: AnyPath | None = None) -> None:
-    """Print what is in a dataset and whether it is complete.
+    """Print the content of a dataset and whether it is complete.
 
     Parameters
     ----------
     h5_path : str
     verify : bool
-        Read every image of every level: print a SHA-256 checksum per level, of the pixels of all images in order, that
-        does not depend on how the file is compressed; check that each level is the average of the finer one.
+        Read every image of every level: print a SHA-256 checksum per level of the pixels of all images in order, which
+        does not depend on the compression; check that each level is the average of the finer one.
     sheet : str, optional
-        Write a PNG with images from all over the dataset, in rows by class if there are labels.
+        Write a PNG of images from the whole dataset; if there are labels, one class per row.
 
     Raises
     ------
     UserError
-        The file is not complete or, with `verify`, not in order.
+        The file is not complete or, with `verify`, has errors.
     """
     h5, levels = open_levels(h5_path)
     with h5, open_readers(h5, list(levels.values())) as readers:
@@ -71,7 +71,7 @@ def inspect(h5_path: AnyPath, verify: bool = False, sheet: AnyPath | None = None
             print(f'{"Joined of":<20}{", ".join(paths)}')
         shard = read_shard(h5)
         if shard:
-            print('%-20s%d of %d; join them with merge' % ('Part', *shard))
+            print('%-20s%d of %d; join the shards with merge' % ('Shard', *shard))
         print(f'{"Total size":<20}{size / 2 ** 30:.2f} GB')
         print(f'{"Total images":<20}{num}')
         print(f'{"Resolution":<20}{resolution}x{resolution}')
@@ -88,7 +88,7 @@ def inspect(h5_path: AnyPath, verify: bool = False, sheet: AnyPath | None = None
                 level.name[1:], level.shape, level.dtype, level.chunks or ('joined' if paths else 'none'),
                 '%s %s' % (level.compression, level.compression_opts) if level.compression else 'none',
                 level.id.get_storage_size() / 2 ** 20))
-        print(f'\nComplete: all levels from {resolution}x{resolution} to 1x1 are there')
+        print(f'\nComplete: has all levels from {resolution}x{resolution} to 1x1')
         if sheet is not None:
             write_sheet(levels, readers, labels, sheet, names)
         if verify:
@@ -104,7 +104,7 @@ def describe_labels(labels: np.ndarray) -> str:
 
 
 def verify_levels(h5_path: AnyPath, readers: list[Reader], levels: Levels) -> None:
-    """Read everything; print a checksum per level and raise UserError where something is not in order."""
+    """Read everything; print a checksum per level, and raise UserError if there are errors."""
     num, channels, resolution, _ = next(iter(levels.values())).shape
     hashes = [hashlib.sha256() for _ in levels]
     unreadable: list[list[int]] = [[] for _ in levels]
@@ -133,7 +133,7 @@ def verify_levels(h5_path: AnyPath, readers: list[Reader], levels: Levels) -> No
             average if lod else '-'))
     if problems:
         raise UserError(f'{h5_path}: {"; ".join(problems)}; make or copy the file again')
-    print('\nVerified: all images of all levels can be read and belong together')
+    print('\nVerified: all images of all levels can be read and match')
 
 
 def groups_of_images(num: int, channels: int, resolution: int) -> list[range]:
@@ -151,13 +151,13 @@ def list_numbers(indices: Sequence[int] | np.ndarray) -> str:
 
 def check_images(readers: list[Reader], shape: tuple[int, int],
                  indices: range) -> list[tuple[range, np.ndarray, list[int], np.ndarray]]:
-    """Read some images of all levels and compare each level with the averages of the finest one.
+    """Read some images at all levels and compare each level with the averages of the finest one.
 
     Returns
     -------
     list of (range, ndarray, list of int, ndarray)
-        For each level: `indices`; the pixels (n, C, r, r) uint8; which images cannot be read; for each image the
-        largest difference, 0 where it cannot be told.
+        For each level: `indices`; the pixels (n, C, r, r) uint8; the images that cannot be read; for each image the
+        largest difference, 0 if it is unknown.
     """
     expected: np.ndarray = np.empty(0)
     results, usable = [], np.ones(len(indices), dtype=bool)
@@ -179,7 +179,7 @@ def check_images(readers: list[Reader], shape: tuple[int, int],
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Pictures.
+# Showing images.
 
 
 def write_sheet(levels: Levels, readers: list[Reader], labels: np.ndarray | None, path: AnyPath,
@@ -211,27 +211,28 @@ def write_sheet(levels: Levels, readers: list[Reader], labels: np.ndarray | None
 
 
 def spread(indices: np.ndarray, num: int) -> np.ndarray:
-    """At most `num` of some indices, from the first to the last at equal distances."""
+    """At most `num` of the indices, evenly spaced from the first to the last."""
     return indices[np.unique(np.linspace(0, len(indices) - 1, min(num, len(indices))).round().astype(int))]
 
 
 def display(h5_path: AnyPath, start: int = 0, output: AnyPath | None = None) -> None:
-    """Show the images of a dataset in a window; without a display, write a sheet of them and say where.
+    """Show the images of a dataset in a window; without a display, write a sheet and print its path.
 
-    Keys: right or space and left for the next and the last image, Page Up and Down for a hundred, Home, End; Escape.
+    Keys: right or space for the next image, left for the previous one, Page Up and Down for a hundred, Home and End,
+    Escape to close.
 
     Parameters
     ----------
     h5_path : str
     start : int
-        Image to begin with.
+        Index of the first image.
     output : str, optional
-        Do not open a window; write the sheet to this PNG file.
+        Write the sheet to this PNG file instead of opening a window.
 
     Raises
     ------
     UserError
-        The file is not complete, or has fewer images.
+        The file is not complete, or has no image `start`.
     """
     h5, levels = open_levels(h5_path)
     with h5, open_readers(h5, list(levels.values())) as readers:
@@ -245,7 +246,7 @@ def display(h5_path: AnyPath, start: int = 0, output: AnyPath | None = None) -> 
         if window is None:
             if output is None:
                 output = os.path.splitext(os.path.basename(h5_path))[0] + '-images.png'
-                print('No display to open a window on')
+                print('There is no display to open a window on')
             write_sheet(levels, readers, labels, output, names)
         else:
             _Viewer(window, readers[0], num, labels, start, names)
@@ -253,10 +254,10 @@ def display(h5_path: AnyPath, start: int = 0, output: AnyPath | None = None) -> 
 
 
 def open_window() -> Any:
-    """A Tk window, or None where there is no display or no Tk."""
+    """A Tk window, or None without a display or without Tk."""
     try:
         import tkinter
-    except ImportError:     # Many systems have it as a package of its own.
+    except ImportError:     # Many systems package it separately.
         return None
     try:
         return tkinter.Tk()
@@ -265,7 +266,7 @@ def open_window() -> Any:
 
 
 class _Viewer:
-    """One image of a level in a window, enlarged if small, another at each key."""
+    """Shows one image of a level in a window, enlarged if small; keys switch to other images."""
 
     STEPS = {'<Right>': 1, '<space>': 1, '<Return>': 1, '<Left>': -1, '<Next>': PAGE, '<Prior>': -PAGE}
 
@@ -273,7 +274,7 @@ class _Viewer:
         from tkinter import Label
         self.window, self.reader, self.num, self.labels, self.names = window, reader, num, labels, names
         self.index = start
-        self.photo = None       # Tk keeps no reference to what it shows.
+        self.photo = None       # Tk keeps no reference to the image that it shows.
         self.widget = Label(window, borderwidth=0)
         self.widget.pack()
         for key, step in self.STEPS.items():
@@ -306,7 +307,7 @@ def extract(h5_path: AnyPath, output_dir: AnyPath, start: int = 0, stop: int | N
     Raises
     ------
     UserError
-        The range is empty, the folder cannot be written or, without `force`, holds such images already.
+        The range is empty, or the folder cannot be written or, without `force`, already holds such images.
     """
     h5, levels = open_levels(h5_path)
     finest = next(iter(levels.values()))
@@ -324,8 +325,8 @@ def extract(h5_path: AnyPath, output_dir: AnyPath, start: int = 0, stop: int | N
             raise UserError(f'DIR={output_dir!r}: cannot be written ({error.strerror}); choose another '
                             'folder') from error
         if existing and not force:
-            raise UserError(f'{os.path.join(output_dir, existing[0])}: exists; choose another folder, or --force '
-                            'to replace images there')
+            raise UserError(f'{os.path.join(output_dir, existing[0])}: exists; choose another folder, or add --force '
+                            'to replace images in it')
         for index, name in progress(names.items(), 'Extracting'):
             save_image(reader.read(index), os.path.join(output_dir, name), (0, 255))
     print(f'Extracted {len(names)} images to {output_dir}')
@@ -336,17 +337,17 @@ def extract(h5_path: AnyPath, output_dir: AnyPath, start: int = 0, stop: int | N
 
 
 def compare(h5_path: AnyPath, other_path: AnyPath) -> int:
-    """Print which images of two datasets differ, and how each level is distributed.
+    """Print which images of two datasets differ, and statistics of each level.
 
     Returns
     -------
     int
-        Exit status of the command: 0 if images and labels are the same, else 1.
+        Exit status of the command: 0 if all images and labels are the same, else 1.
 
     Raises
     ------
     UserError
-        One of them is not complete, or damaged.
+        One of the files is incomplete or damaged.
     """
     paths = [h5_path, other_path]
     with contextlib.ExitStack() as stack:
@@ -377,7 +378,7 @@ def compare(h5_path: AnyPath, other_path: AnyPath) -> int:
 
 
 def compare_levels(readers: list[list[Reader]], num: int, shape: tuple[int, int]) -> list[int]:
-    """Print a table of the first `num` images of two files; return which of them differ at any level."""
+    """Print a table of all levels of the first `num` images of two files; return the images that differ anywhere."""
     num_levels = len(readers[0])
     histograms = np.zeros((2, num_levels, 256), dtype=np.int64)
     differences = np.zeros((num_levels, num), dtype=np.uint8)
@@ -411,7 +412,7 @@ def compare_levels(readers: list[list[Reader]], num: int, shape: tuple[int, int]
 
 
 def compare_labels(labels: np.ndarray | None, other_labels: np.ndarray | None, num: int) -> bool:
-    """Print whether labels are the same for the first `num` images, and return it."""
+    """Compare the labels of the first `num` images, print the result, and return whether they are the same."""
     if labels is None and other_labels is None:
         return True
     if labels is None or other_labels is None:

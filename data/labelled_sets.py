@@ -1,6 +1,6 @@
-"""The small labelled sets as sources of datasets: MNIST, MNIST-RGB, CIFAR-10 and -100, SVHN, scikit-learn's digits.
+"""Import the small labelled datasets: MNIST, MNIST-RGB, CIFAR-10 and -100, SVHN, scikit-learn's digits.
 
-Each reads the files that the set is distributed as and gives one-hot labels with the images.
+Each importer reads the dataset's published files and returns images with one-hot labels.
 """
 
 import contextlib
@@ -29,25 +29,25 @@ from data.native_readers import MAT_MEMORY, mat_arrays
 MNIST_IMAGES = {'train': 60000, 'test': 10000}
 CIFAR_IMAGES = {'train': 50000, 'test': 10000}
 SVHN_IMAGES = {'train': 73257, 'test': 26032, 'extra': 531131}
-MAX_IDX_BYTES = 1 << 32     # EMNIST, the largest set in this format, has 0.6 GB.
-DIGITS = tuple('0123456789')        # Names of the classes.
+MAX_IDX_BYTES = 1 << 32     # EMNIST, the largest dataset in this format, has 0.6 GB.
+DIGITS = tuple('0123456789')        # Class names.
 CIFAR10_CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
-CIFAR100_NAMES = 'meta'              # The file of its class names.
+CIFAR100_NAMES = 'meta'              # The file of the class names.
 CIFAR10_FILES = {'train': [f'data_batch_{number}' for number in range(1, 6)], 'test': ['test_batch']}
 
 
 def choose_splits(split: str, images_of_splits: dict[str, int], expected_images: int | None) -> tuple[list[str], int]:
-    """The parts named by `split`, such as 'train' or 'train+test', and how many images they have together."""
+    """Names of the splits in `split`, such as 'train' or 'train+test', and their total number of images."""
     splits = split.split('+')
     if not set(splits) <= set(images_of_splits) or len(set(splits)) < len(splits):
-        raise UserError(f'--split {split}: must be {" or ".join(images_of_splits)}, or several of them joined by '
+        raise UserError(f'--split {split}: must be {" or ".join(images_of_splits)}, or several of these joined by '
                         '+')
     default = sum(images_of_splits[name] for name in splits)
     return splits, default if expected_images is None else expected_images
 
 
 def find_file(folder: AnyPath, subdirs: tuple[str, ...], names: list[str], cure: str) -> str:
-    """Path of the first of `names` that is in a folder or in one of its `subdirs`."""
+    """Path of the first of `names` that exists in a folder or in one of its `subdirs`."""
     for subdir in ('',) + subdirs:
         for name in names:
             path = os.path.join(folder, subdir, name)
@@ -57,11 +57,11 @@ def find_file(folder: AnyPath, subdirs: tuple[str, ...], names: list[str], cure:
 
 
 def check_classes(path: AnyPath, classes: Any, num_images: int, num_classes: int) -> np.ndarray:
-    """Classes as an array of integers, one for each image."""
+    """Check class numbers, one for each image, and return them as an array of integers."""
     classes = np.asarray(classes)
     if classes.shape != (num_images,) or classes.dtype.kind not in 'iu' or not num_images \
             or classes.min() < 0 or classes.max() >= num_classes:
-        raise UserError(f'{path}: must hold one class from 0 to {num_classes - 1} for each of {num_images} '
+        raise UserError(f'{path}: must hold a class from 0 to {num_classes - 1} for each of {num_images} '
                         'images; download it again')
     return classes.astype(np.int64)
 
@@ -71,16 +71,16 @@ def check_classes(path: AnyPath, classes: Any, num_images: int, num_classes: int
 
 
 def mnist(mnist_dir: AnyPath, split: str = 'train', expected_images: int | None = None) -> ImageSource:
-    """Handwritten digits, 28x28 grey, with 2 black pixels on each side: 32x32, 10 labels.
+    """Import MNIST: handwritten digits, 28x28 grey, with a black border of 2 pixels: 32x32, 10 classes.
 
     Parameters
     ----------
     mnist_dir : str
-        Folder of ``train-images-idx3-ubyte`` and so on, compressed by gzip or not.
+        Folder of ``train-images-idx3-ubyte`` and so on, gzipped or not.
     split : str
         'train' (60000 images), 'test' (10000) or 'train+test'.
     expected_images : int, optional
-        So many must be there; 0: any number. Default: what the set has.
+        Required number of images; 0: any number. Default: the size of the published splits.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def mnist(mnist_dir: AnyPath, split: str = 'train', expected_images: int | None 
     Raises
     ------
     UserError
-        A file is missing, cut off or another one, or the number of images is not the expected one.
+        A file is missing, cut off or of another kind, or the number of images is wrong.
     """
     splits, expected_images = choose_splits(split, MNIST_IMAGES, expected_images)
     parts, labels = zip(*[read_mnist(mnist_dir, {'test': 't10k'}.get(name, name), expected_images)
@@ -100,15 +100,17 @@ def mnist(mnist_dir: AnyPath, split: str = 'train', expected_images: int | None 
 
 def mnist_rgb(mnist_dir: AnyPath, num_images: int = 1000000, seed: int = 123,
               expected_images: int | None = None) -> ImageSource:
-    """Three random digits of MNIST as the colour channels of each image, for the mode-recovery test; no labels.
+    """Import MNIST-RGB: three random digits of MNIST as the colour channels of an image, without labels.
+
+    Used for the mode-recovery experiment of the paper.
 
     Parameters
     ----------
     mnist_dir, expected_images
-        As in :func:`mnist`; the digits are those of its training set.
+        See :func:`mnist`; the digits come from its training images.
     num_images : int
     seed : int
-        Of NumPy's generator, which draws the three digits of an image one after the other.
+        Seed of NumPy's generator, which draws the three digits of one image after the other.
 
     References
     ----------
@@ -132,30 +134,30 @@ def mnist_rgb(mnist_dir: AnyPath, num_images: int = 1000000, seed: int = 123,
 
 
 def read_mnist(mnist_dir: AnyPath, prefix: str, expected_images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 1, 32, 32) uint8 and one-hot labels of a part of MNIST, 'train' or 't10k'.
+    """Read one split of MNIST, 'train' or 't10k': images (N, 1, 32, 32) uint8 and one-hot labels.
 
-    No more than `expected_images` are read; 0: any number.
+    Reads at most `expected_images`; 0: any number.
     """
     arrays = {}
     for kind, ndim in (('images', 3), ('labels', 1)):
-        # The usual names, and those that some archives have.
+        # The usual names, and those used in some archives.
         names = [f'{prefix}-{kind}{dash}idx{ndim}-ubyte{suffix}' for dash in '-.' for suffix in ('', '.gz')]
         path = find_file(mnist_dir, ('raw', os.path.join('MNIST', 'raw')), names,
                          'give the folder of the four files of MNIST')
         arrays[kind] = read_idx(path, ndim, expected_images)
     images = arrays['images']
     if images.shape[1:] != (28, 28):
-        raise UserError(f'{mnist_dir}: the images of {prefix} are {images.shape[1]}x{images.shape[2]}, those of MNIST '
-                        '28x28')
+        raise UserError(f'{mnist_dir}: the images of {prefix} are {images.shape[1]}x{images.shape[2]}, but those of '
+                        'MNIST are 28x28')
     classes = check_classes(path, arrays['labels'], len(images), 10)
     return np.pad(images, ((0, 0), (2, 2), (2, 2)))[:, np.newaxis], one_hot(classes, 10)
 
 
 def read_idx(path: AnyPath, ndim: int, most_rows: int = 0) -> np.ndarray:
-    """An array of bytes out of an IDX file, compressed by gzip or not, whatever its name says.
+    """Read an array of bytes from an IDX file, gzipped or not, regardless of its name.
 
-    No more is decompressed than its header claims, and no more is claimed than can be in the file, nor more than
-    `most_rows`, unless that is 0.
+    Decompresses at most the size that the header claims. The claim is limited by the size of the file and by
+    `most_rows` (0: no limit).
     """
     header_bytes = 4 + 4 * ndim
     try:
@@ -166,20 +168,20 @@ def read_idx(path: AnyPath, ndim: int, most_rows: int = 0) -> np.ndarray:
             with gzip.GzipFile(fileobj=file) if is_gzip else contextlib.nullcontext(file) as stream:
                 header = stream.read(header_bytes)
                 if header[:4] != bytes([0, 0, 8, ndim]) or len(header) < header_bytes:
-                    raise UserError(f'{path}: is no IDX file of bytes with {ndim} axes; download it again')
+                    raise UserError(f'{path}: is not an IDX file of bytes with {ndim} axes; download it again')
                 shape = [int(length) for length in np.frombuffer(header, '>u4', ndim, offset=4)]
                 if shape[0] > most_rows:
                     check_count(path, shape[0], most_rows, 'download it again')
                 claimed = math.prod(shape)
                 if claimed > most:
-                    raise UserError(f'{path}: claims {"x".join(map(str, shape))} = {claimed} bytes; at most {most} are '
-                                    'read of so large a file; download it again')
-                data = stream.read(claimed + 1)     # At the end, gzip compares its checksum.
+                    raise UserError(f'{path}: claims {"x".join(map(str, shape))} = {claimed} bytes; a file of this '
+                                    f'size may hold at most {most}; download it again')
+                data = stream.read(claimed + 1)     # gzip verifies its checksum at the end.
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f'{path}: is damaged or cut off ({error}); download it again') from error
     if len(data) != claimed:
-        raise UserError(f'{path}: has {"more" if len(data) > claimed else header_bytes + len(data)} bytes, its header '
-                        f'says {header_bytes + claimed}; download it again')
+        raise UserError(f'{path}: has {"more" if len(data) > claimed else header_bytes + len(data)} bytes, but its '
+                        f'header claims {header_bytes + claimed}; download it again')
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
@@ -188,14 +190,14 @@ def read_idx(path: AnyPath, ndim: int, most_rows: int = 0) -> np.ndarray:
 
 
 def cifar10(cifar_dir: AnyPath, split: str = 'train', expected_images: int | None = None) -> ImageSource:
-    """CIFAR-10: 32x32 RGB, 10 labels.
+    """Import CIFAR-10: 32x32 RGB, 10 classes.
 
     Parameters
     ----------
     cifar_dir : str
-        Folder ``cifar-10-batches-py``, or the one that holds it.
+        Folder ``cifar-10-batches-py``, or its parent folder.
     split, expected_images
-        As in :func:`mnist`; 50000 images for training, 10000 for testing.
+        See :func:`mnist`; 50000 images for training, 10000 for testing.
     """
     splits, expected_images = choose_splits(split, CIFAR_IMAGES, expected_images)
     return cifar(cifar_dir, 'cifar-10-batches-py', sum([CIFAR10_FILES[name] for name in splits], []), 'labels', 10,
@@ -204,9 +206,9 @@ def cifar10(cifar_dir: AnyPath, split: str = 'train', expected_images: int | Non
 
 def cifar100(cifar_dir: AnyPath, split: str = 'train', coarse: bool = False,
              expected_images: int | None = None) -> ImageSource:
-    """CIFAR-100: 32x32 RGB, 100 labels, or the 20 groups of classes with `coarse`; otherwise like :func:`cifar10`.
+    """Import CIFAR-100: 32x32 RGB, 100 classes, or 20 with `coarse`; otherwise like :func:`cifar10`.
 
-    The file ``meta`` in the folder names the classes.
+    The class names come from the file ``meta`` in the folder.
     """
     splits, expected_images = choose_splits(split, CIFAR_IMAGES, expected_images)
     key, num_classes = ('coarse_labels', 20) if coarse else ('fine_labels', 100)
@@ -215,16 +217,16 @@ def cifar100(cifar_dir: AnyPath, split: str = 'train', coarse: bool = False,
 
 
 def cifar100_class_names(cifar_dir: AnyPath, key: str, num_classes: int) -> list[str] | None:
-    """Names of the classes of CIFAR-100; None, and a line of warning, where its file ``meta`` does not tell them."""
+    """Class names of CIFAR-100; None, after a warning, if the file ``meta`` lacks them."""
     try:
         path = find_file(cifar_dir, ('cifar-100-python',), [CIFAR100_NAMES], 'it has the names of the classes')
         names = load_cifar_pickle(path).get(key)
         if isinstance(names, list) and len(names) == num_classes:
             return [_text(name) for name in names]
-        problem = f'{path}: has no {num_classes} {key}'
+        problem = f'{path}: lacks {num_classes} {key}'
     except (UserError, ValueError) as error:
         problem = str(error)
-    print(f'The classes stay without names ({problem})')
+    print(f'The classes have no names ({problem})')
     return None
 
 
@@ -245,12 +247,12 @@ def cifar(cifar_dir: AnyPath, subdir: str, names: list[str], label_key: str, num
 
 
 def load_cifar_pickle(path: AnyPath) -> dict[str, Any]:
-    """The dict in a pickle of arrays, lists, dicts, strings and numbers; one of anything else is never executed.
+    """Read a dict from a pickle of arrays, lists, dicts, strings and numbers, without executing anything else.
 
     Raises
     ------
     UserError
-        Anything else is in the file, or it is cut off.
+        The file holds anything else, or is cut off.
     """
     try:
         with open(path, 'rb') as file:
@@ -258,16 +260,16 @@ def load_cifar_pickle(path: AnyPath) -> dict[str, Any]:
             content = _ArrayUnpickler(file, encoding='bytes').load()
             items = {_text(key): value for key, value in content.items()}
             return {key: value.array() if isinstance(value, _PickledArray) else value for key, value in items.items()}
-    # What Unpickler, and the calls below, raise for files that are damaged, or made to do damage.
+    # Raised by Unpickler and the calls below for damaged or malicious files.
     except (pickle.UnpicklingError, OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ImportError,
             MemoryError, OverflowError) as error:
-        raise UserError(f'{path}: is no pickle of CIFAR '
+        raise UserError(f'{path}: is not a pickle of CIFAR '
                         f'({(str(error).splitlines() or [type(error).__name__])[0]}); download it '
                         'again') from error
 
 
 def check_memo(file: BinaryIO) -> None:
-    """Raise pickle.UnpicklingError if the number of a stored object is absurd: Unpickler makes a table that long."""
+    """Raise pickle.UnpicklingError if an object number is absurdly large: Unpickler allocates a table of that size."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     for opcode, argument, position in pickletools.genops(file):
@@ -277,20 +279,20 @@ def check_memo(file: BinaryIO) -> None:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Instead of what builds arrays in NumPy, which trusts its arguments, it calls the classes below."""
+    """Replaces NumPy's functions that build arrays, which trust their arguments, by the classes below."""
 
     def find_class(self, module, name):
         if module in ('numpy.core.multiarray', 'numpy._core.multiarray') and name == '_reconstruct':
             return _PickledArray
         if (module, name) in (('numpy', 'ndarray'), ('numpy', 'dtype')):
             return _PickledType
-        if (module, name) == ('_codecs', 'encode'):     # So Python 3 writes bytes for Python 2.
+        if (module, name) == ('_codecs', 'encode'):     # Python 3's way to write bytes for Python 2.
             return _PickledBytes
-        raise pickle.UnpicklingError(f'it asks for {module}.{name}, which data never needs')
+        raise pickle.UnpicklingError(f'refers to {module}.{name}, which data never needs')
 
 
 class _Pickled:
-    """`__setstate__` is there for all, lest a pickle set attributes of these classes themselves."""
+    """Base class. It has `__setstate__` so that a pickle cannot set attributes of the classes below."""
 
     def __init__(self, *args):
         self.args = args
@@ -301,12 +303,12 @@ class _Pickled:
 
 
 class _PickledType(_Pickled):
-    """Stands for numpy.ndarray, and for a dtype: arguments (name, align, copy), state (version, byte order, ...)."""
+    """Stands for numpy.ndarray and for a dtype: arguments (name, align, copy), state (version, byte order, ...)."""
 
     def dtype(self):
         name = _text(self.args[0])
         if not re.fullmatch('[iu][1248]', name):
-            raise ValueError(f'an array of {name!r}')
+            raise ValueError(f'an array of type {name!r}')
         return np.dtype(name).newbyteorder(_text(self.state[1]))
 
 
@@ -319,7 +321,7 @@ class _PickledBytes(bytes):
 
 
 class _PickledArray(_Pickled):
-    """An array of integers: its state is (version, shape, dtype, in Fortran order, bytes)."""
+    """An array of integers; its state is (version, shape, dtype, is Fortran order, bytes)."""
 
     def array(self):
         _version, shape, dtype, fortran, data = self.state
@@ -329,7 +331,7 @@ class _PickledArray(_Pickled):
 
 
 def _text(value):
-    """Strings of Python 2 come as bytes."""
+    """Decode a string; strings of Python 2 are bytes."""
     if isinstance(value, bytes):
         return value.decode('latin1')
     if not isinstance(value, str):
@@ -342,9 +344,9 @@ def _text(value):
 
 
 def svhn(svhn_dir: AnyPath, split: str = 'train', expected_images: int | None = None) -> ImageSource:
-    """Street View House Numbers, cropped digits: 32x32 RGB, 10 labels, of which number 0 is the digit 0.
+    """Import Street View House Numbers, cropped digits: 32x32 RGB, 10 classes; class 0 is the digit 0.
 
-    All images are in memory; the extra ones need 2 to 4 GB.
+    Keeps all images in memory; the split 'extra' needs 2 to 4 GB.
 
     Parameters
     ----------
@@ -353,7 +355,7 @@ def svhn(svhn_dir: AnyPath, split: str = 'train', expected_images: int | None = 
     split : str
         'train' (73257 images), 'test' (26032), 'extra' (531131, easier), or for example 'train+extra'.
     expected_images : int, optional
-        As in :func:`mnist`.
+        See :func:`mnist`.
     """
     splits, expected_images = choose_splits(split, SVHN_IMAGES, expected_images)
     parts, classes = zip(*[read_svhn(svhn_dir, name) for name in splits], strict=True)
@@ -365,21 +367,21 @@ def read_svhn(svhn_dir: AnyPath, split: str) -> tuple[np.ndarray, np.ndarray]:
     path = find_file(svhn_dir, (), [split + '_32x32.mat'], 'give the folder of the cropped digits (format 2) of SVHN')
     images, classes = load_mat(path, ['X', 'y'])
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
-        raise UserError(f'{path}: X must hold (32, 32, 3, N) uint8, is {images.shape} {images.dtype}; download it '
+        raise UserError(f'{path}: X must hold (32, 32, 3, N) uint8, not {images.shape} {images.dtype}; download it '
                         'again')
     images = images.transpose(3, 2, 0, 1)
     classes = check_classes(path, np.ravel(classes), len(images), 11)
-    return images, classes % 10     # The file has 10 for the digit 0.
+    return images, classes % 10     # The file stores the digit 0 as class 10.
 
 
 def load_mat(path: str, names: list[str]) -> list[np.ndarray]:
-    """Arrays of a MATLAB file, read by another process: a damaged file can crash SciPy's reader."""
+    """Read arrays of a MATLAB file in another process, because a damaged file can crash SciPy's reader."""
     check_regular(path)
     arrays = []
     records = read_in_child(path, mat_arrays, path, names, max_memory=MAT_MEMORY)
     for (kind,) in records:
         dtype, shape = json.loads(bytes(kind))
-        # Grows by slices: what was claimed is not allocated.
+        # Grows slice by slice, so that a false claim of size allocates nothing.
         content = bytearray()
         while slices := next(records):
             content += slices[0]
@@ -392,7 +394,7 @@ def load_mat(path: str, names: list[str]) -> list[np.ndarray]:
 
 
 def digits(resolution: int = 16, margin: int | None = None) -> ImageSource:
-    """The 1797 handwritten digits (8x8) in scikit-learn, smoothly enlarged, with one-hot labels.
+    """Import the 1797 handwritten digits (8x8) of scikit-learn, smoothly enlarged, with one-hot labels.
 
     Deterministic: white on black, one channel, values 0 to 255.
 
@@ -401,12 +403,12 @@ def digits(resolution: int = 16, margin: int | None = None) -> ImageSource:
     resolution : int
         16, 32 or a larger power of two.
     margin : int, optional
-        Pixels left free on each side; default: an eighth of the resolution, which keeps strokes off the edge.
+        Empty pixels on each side. Default: an eighth of the resolution, which keeps strokes off the edge.
 
     Raises
     ------
     UserError
-        `resolution` or `margin` is not possible, or scikit-learn is missing.
+        `resolution` or `margin` is invalid, or scikit-learn is missing.
 
     References
     ----------
@@ -421,7 +423,7 @@ def digits(resolution: int = 16, margin: int | None = None) -> ImageSource:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise UserError('create_digits: needs scikit-learn, which holds the digits; '
+        raise UserError('create_digits: needs scikit-learn, which contains the digits; '
                         'pip install scikit-learn') from error
     bundle = load_digits()
 
@@ -433,12 +435,12 @@ def digits(resolution: int = 16, margin: int | None = None) -> ImageSource:
 
 
 def enlarge_digit(digit: np.ndarray, resolution: int, margin: int) -> np.ndarray:
-    """One digit, (8, 8) with values 0 to 16, as (resolution, resolution) float with values 0 to 255."""
+    """Enlarge one digit, (8, 8) with values 0 to 16, to (resolution, resolution) float with values 0 to 255."""
     scale = (resolution - 2 * margin) / 8.0
     centers = (np.arange(resolution) + 0.5 - resolution / 2.0) / scale + 3.5
     grid = np.meshgrid(centers, centers, indexing='ij')
     # The spline continues into zeros, so that strokes at the edge of the 8x8 digit end softly in the margin.
     ink = scipy.ndimage.map_coordinates(digit / 16.0, grid, order=3, mode='grid-constant', cval=0.0)
-    # More contrast: undoes some of the blur (a value of the 8x8 digit is the share of ink in 4x4 binary pixels) and
-    # cuts off the ripples that the spline has beside strokes.
+    # More contrast removes some of the blur (each value of the 8x8 digit is the share of ink in 4x4 binary pixels) and
+    # the ripples of the spline beside strokes.
     return ((ink - 1 / 6) * 1.5).clip(0, 1) * 255

@@ -1,4 +1,4 @@
-"""LSUN's LMDB folders as sources of datasets."""
+"""Import LSUN's LMDB folders."""
 
 import functools
 import os
@@ -20,10 +20,10 @@ Record = tuple[bytes, bytes]    # Key and value.
 
 
 def lsun(lmdb_dir: AnyPath, resolution: int = 256, max_images: int | None = None) -> ImageSource:
-    """A category of LSUN: the largest centred square of each image, resized (Lanczos), in the order of the keys.
+    """Import a category of LSUN: the largest centred square of each image, resized (Lanczos), in the order of the keys.
 
-    The database is read once, from front to back; no list of its keys is made. Records that cannot be decoded are left
-    out and counted.
+    Reads the database once from front to back, without a list of its keys. Records that cannot be decoded are left out
+    and counted.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def lsun(lmdb_dir: AnyPath, resolution: int = 256, max_images: int | None = None
     resolution : int
         A power of two.
     max_images : int, optional
-        Take the first records only. Default: all.
+        Use only the first `max_images` records. Default: all.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def lsun(lmdb_dir: AnyPath, resolution: int = 256, max_images: int | None = None
     Raises
     ------
     UserError
-        No such folder, a database that is empty, damaged or cut off, or the package lmdb is missing.
+        The folder is missing, the database is empty, damaged or cut off, or the package lmdb is missing.
     """
     if not is_power_of_two(resolution):
         raise UserError(f'--resolution {resolution}: must be a power of two, for example 256')
@@ -60,11 +60,11 @@ def lsun(lmdb_dir: AnyPath, resolution: int = 256, max_images: int | None = None
 
 
 def check_lmdb(lmdb_dir: AnyPath) -> None:
-    """Raise UserError where there is no database in a folder, or no package to read it."""
+    """Raise UserError if a folder has no database, or the package to read it is missing."""
     try:
         import lmdb  # noqa: F401
     except ImportError as error:
-        raise UserError('create_lsun: needs the package that reads LMDB files; pip install lmdb') from error
+        raise UserError('create_lsun: needs the package lmdb; pip install lmdb') from error
     check_regular(data_path(lmdb_dir))
     if not os.path.isfile(data_path(lmdb_dir)):
         entries = sorted(os.scandir(lmdb_dir), key=lambda entry: entry.name) if os.path.isdir(lmdb_dir) else []
@@ -74,7 +74,7 @@ def check_lmdb(lmdb_dir: AnyPath) -> None:
 
 
 def read_records(lmdb_dir: AnyPath, start: int, stop: int) -> Iterator[Record]:
-    """Keys and values number `start` to `stop` - 1 of a database, in the order of the keys."""
+    """Yield the records `start` to `stop` - 1 of a database, (key, value), in the order of the keys."""
     if start >= stop:
         return iter(())
     records = read_in_child(data_path(lmdb_dir), lmdb_records, os.fspath(lmdb_dir), start, stop)
@@ -82,7 +82,7 @@ def read_records(lmdb_dir: AnyPath, start: int, stop: int) -> Iterator[Record]:
 
 
 def decode_records(records: Iterable[Record], resolution: int) -> Iterator[np.ndarray]:
-    """The images of those records that can be decoded, (3, resolution, resolution) uint8; the others are counted."""
+    """Decode records to images, (3, resolution, resolution) uint8; records that cannot be decoded are only counted."""
     num_records, bad = 0, []
     warned: list[tuple[str, str]] = []
     decode = functools.partial(decode_record, resolution=resolution, warned=warned)
@@ -95,14 +95,14 @@ def decode_records(records: Iterable[Record], resolution: int) -> Iterator[np.nd
     if bad:
         print(f'Left out: {len(bad)} of {num_records} records cannot be decoded: {list_files(bad)}')
     if warned:
-        print(f'Warnings of {len(warned)} records: {list_files(sorted(warned))}')
+        print(f'Warnings for {len(warned)} records: {list_files(sorted(warned))}')
 
 
 def decode_record(record: Record, resolution: int,
                   warned: list[tuple[str, str]] | None = None) -> np.ndarray | tuple[str, str]:
-    """(3, resolution, resolution) uint8, or (key, reason) if that is not possible.
+    """Decode a record to (3, resolution, resolution) uint8, or return (key, reason) if that is impossible.
 
-    As in the release, alpha is dropped and profiles of colours are not used. Keys and warnings are added to `warned`.
+    As in the 2017 release, alpha is dropped and colour profiles are ignored. Adds (key, warning) pairs to `warned`.
     """
     key, value = record
     name = key.decode('ascii', 'backslashreplace')
@@ -116,16 +116,16 @@ def decode_record(record: Record, resolution: int,
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The Lanczos filter of Pillow 3.1.1, with which the release was run, bit for bit.
+# The Lanczos filter of Pillow 3.1.1, which the 2017 release used, bit for bit.
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """As :func:`data.pillow_2015.resize`, (H, W, 3) uint8 to (width, height), but ten times as fast if small."""
+    """Equals :func:`data.pillow_2015.resize`, (H, W, 3) uint8 to (width, height); ten times as fast on small images."""
     return pillow_2015.resize(image, size, filter_rows)
 
 
 def filter_rows(rows: np.ndarray, num: int) -> np.ndarray:
-    """An array (n, k) uint8, filtered along its first axis to (num, k): all rows at a time, tap by tap."""
+    """Filter an array (n, k) uint8 along its first axis to (num, k): all rows at once, one tap after the other."""
     rows = rows.astype(np.float32)
     total = np.full((num, rows.shape[1]), 0.5, np.float32)
     product = np.empty_like(total)
@@ -138,9 +138,9 @@ def filter_rows(rows: np.ndarray, num: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def lanczos_taps(num_in: int, num_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places, (taps, num_out) int, and weights, (taps, num_out, 1) float32, of the inputs of each output.
+    """Input rows, (taps, num_out) int, and their weights, (taps, num_out, 1) float32, for each output row.
 
-    Outputs with fewer taps than others get weights of 0, which change nothing.
+    Outputs with fewer taps are padded with weights of 0, which change nothing.
     """
     first, ragged = pillow_2015.lanczos_weights(num_in, num_out)
     weights = np.zeros((max(map(len, ragged)), num_out, 1), np.float32)

@@ -1,6 +1,6 @@
-"""What common.child runs in a process of its own: readers in C of LMDB, MATLAB and virtual HDF5 files.
+"""Functions that common.child runs in a separate process: C readers of LMDB, MATLAB and virtual HDF5 files.
 
-Damaged files end them by signals. The libraries are imported where they are used.
+Damaged files can crash these readers. Each library is imported where it is used.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from common.errors import UserError, one_line
 from common.files import AnyPath
 from data.archives import MAX_DEFLATION
 
-MIN_RECORD_BYTES = 10           # That LMDB takes for an entry: a node's header of 8, a pointer of 2.
-MAX_MAT_BYTES = 4 << 30         # SVHN's extra images have 1.6 GB.
-MAT_MEMORY = 3 * MAX_MAT_BYTES  # The array, the bytes it is made of, and room for the libraries.
-MAX_OBJECTS = 100              # Of an HDF5 file that are tried.
-SLICE_BYTES = 1 << 24           # An array is sent in slices.
+MIN_RECORD_BYTES = 10           # Smallest record in LMDB: a node header of 8 bytes and a pointer of 2.
+MAX_MAT_BYTES = 4 << 30         # SVHN's extra images take 1.6 GB.
+MAT_MEMORY = 3 * MAX_MAT_BYTES  # The array, the bytes it is made from, and the libraries.
+MAX_OBJECTS = 100              # Largest number of objects of an HDF5 file that are tried.
+SLICE_BYTES = 1 << 24           # Arrays are sent in slices of this size.
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -28,7 +28,7 @@ SLICE_BYTES = 1 << 24           # An array is sent in slices.
 
 
 def data_path(lmdb_dir: AnyPath) -> str:
-    """The file of a database."""
+    """Path of a database's file."""
     return os.path.join(lmdb_dir, 'data.mdb')
 
 
@@ -38,10 +38,10 @@ def _lmdb_transaction(lmdb_dir):
     path = data_path(lmdb_dir)
     try:
         with lmdb.open(lmdb_dir, readonly=True, lock=False, create=False) as env:
-            # LMDB maps the file into memory: to read a page behind its end would end the process.
+            # LMDB maps the file into memory: reading a page beyond its end would kill the process.
             needed = (env.info()['last_pgno'] + 1) * env.stat()['psize']
             if os.path.getsize(path) < needed:
-                raise UserError(f'{path}: is cut off: has {os.path.getsize(path)} bytes of {needed}; unpack or '
+                raise UserError(f'{path}: is cut off: has {os.path.getsize(path)} of {needed} bytes; unpack or '
                                 'download it again')
             with env.begin() as transaction:
                 yield transaction, env.stat()['entries']
@@ -50,24 +50,24 @@ def _lmdb_transaction(lmdb_dir):
 
 
 def lmdb_entries(lmdb_dir: str) -> Iterator[tuple[bytes]]:
-    """How many records a database claims to have, if so many can be in so large a file: one text of digits."""
+    """Number of records that a database claims, as a text of digits, if a file of its size can hold them."""
     path = data_path(lmdb_dir)
     with _lmdb_transaction(lmdb_dir) as (_transaction, entries):
         pass
     most = os.path.getsize(path) // MIN_RECORD_BYTES
     if entries > most:
-        raise UserError(f'{path}: is damaged: it claims {entries} records, in so small a file there are at most '
+        raise UserError(f'{path}: is damaged: it claims {entries} records, but a file of its size can hold at most '
                         f'{most}; unpack or download it again')
     yield (str(entries).encode(),)
 
 
 def lmdb_records(lmdb_dir: str, start: int, stop: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values number `start` to `stop` - 1 of a database, in the order of the keys.
+    """Yield the records `start` to `stop` - 1 of a database, (key, value), in the order of the keys.
 
     Raises
     ------
     UserError
-        There are fewer, or a key does not follow the one before it: pages are missing or there twice.
+        There are fewer records, or keys are out of order: pages are missing or duplicated.
     """
     path, number, last = data_path(lmdb_dir), 0, b''
 
@@ -79,7 +79,7 @@ def lmdb_records(lmdb_dir: str, start: int, stop: int) -> Iterator[tuple[bytes, 
 
     with _lmdb_transaction(lmdb_dir) as (transaction, _entries):
         cursor = transaction.cursor()
-        # By their keys alone: the images in front of a shard are not read.
+        # Iterate over keys only: the images before a shard are not read.
         for key in itertools.islice(cursor.iternext(values=False), start):
             follow(key)
         if number == start and (not start or cursor.next()):
@@ -87,7 +87,7 @@ def lmdb_records(lmdb_dir: str, start: int, stop: int) -> Iterator[tuple[bytes, 
                 follow(key)
                 yield key, value
     if number < stop:
-        raise UserError(f'{path}: is damaged: it has {number} records and claims to have more; unpack or download it '
+        raise UserError(f'{path}: is damaged: it has {number} records but claims more; unpack or download it '
                         'again')
 
 
@@ -96,12 +96,12 @@ def lmdb_records(lmdb_dir: str, start: int, stop: int) -> Iterator[tuple[bytes, 
 
 
 def mat_arrays(path: str, names: list[str]) -> Iterator[tuple[bytes | memoryview, ...]]:
-    """Arrays of a MATLAB file by name: for each its type and shape as JSON, then its bytes in Fortran order, in slices.
+    """Read arrays of a MATLAB file by name: for each the type and shape as JSON, then the bytes in Fortran order.
 
     Raises
     ------
     UserError
-        One is missing or no array of numbers, or claims more bytes than can be in the file or than are read.
+        An array is missing, not numeric, or claims more bytes than the file can hold or than the limit.
     """
     import scipy.io
     try:
@@ -110,10 +110,10 @@ def mat_arrays(path: str, names: list[str]) -> Iterator[tuple[bytes | memoryview
         content = scipy.io.loadmat(path, variable_names=names)
         arrays = [content[name] for name in names]
         if not all(isinstance(array, np.ndarray) and array.dtype.kind in 'iuf' for array in arrays):
-            raise ValueError(f'{" and ".join(names)} are no arrays of numbers')
+            raise ValueError(f'{" and ".join(names)} are not arrays of numbers')
     except (UserError, MemoryError):
         raise
-    except Exception as error:      # SciPy's reader raises whatever it stumbles over in a damaged file.
+    except Exception as error:      # SciPy's reader may raise anything for a damaged file.
         raise UserError(f'{path}: cannot be read as a MATLAB file with {" and ".join(names)} '
                         f'({one_line((str(error).splitlines() or [type(error).__name__])[0])}); download it '
                         'again') from error
@@ -129,7 +129,7 @@ def _check_mat_claims(path, shapes):
     claimed = sum(math.prod(map(abs, shape)) for shape in shapes)
     most = min(os.path.getsize(path) * MAX_DEFLATION, MAX_MAT_BYTES)
     if claimed > most:
-        raise UserError(f'{path}: claims arrays of {claimed} numbers; at most {most} are read of so large a file; '
+        raise UserError(f'{path}: claims arrays of {claimed} numbers; a file of this size may hold at most {most}; '
                         'download it again')
 
 
@@ -138,7 +138,7 @@ def _check_mat_claims(path, shapes):
 
 
 def try_hdf5(path: str) -> Iterator[tuple[bytes, ...]]:
-    """Open all that opening a data set opens, and close it: yields nothing."""
+    """Open and close everything that :func:`data.hdf5_format.open_levels` opens; yields nothing."""
     import h5py
 
     from data.hdf5_checks import HDF5_ERRORS, open_object

@@ -1,4 +1,4 @@
-"""Which pictures a folder or a .zip file holds, what of it is left out, and the labels of its ``dataset.json``."""
+"""List the images of a folder or .zip file, report what is left out, and read labels from ``dataset.json``."""
 
 import dataclasses
 import functools
@@ -18,20 +18,20 @@ from data.archives import ZIP_ERRORS, open_archive, read_member
 from data.image_source import one_hot
 from data.pictures import Source, is_image_name, printable
 
-LABELS_FILE = 'dataset.json'        # Of StyleGAN2-ADA and StyleGAN3.
-MAX_CLASSES = 1 << 17               # All of ImageNet has 21841.
-MAX_ONE_HOT_BYTES = 1 << 34         # Of float32 labels in memory; ImageNet's 1.3 million of 1000 classes have 5 GB.
-LISTED_FILES = 10                   # At most this many names are listed in a message about files.
-MAX_LABELS_BYTES = 1 << 28          # Of dataset.json: some 50 bytes for each of 5 million images.
+LABELS_FILE = 'dataset.json'        # Labels in the format of StyleGAN2-ADA and StyleGAN3.
+MAX_CLASSES = 1 << 17               # The full ImageNet has 21841 classes.
+MAX_ONE_HOT_BYTES = 1 << 34         # float32 labels in memory; those of ImageNet (1.3 million, 1000 classes) take 5 GB.
+LISTED_FILES = 10                   # Largest number of files that a message lists.
+MAX_LABELS_BYTES = 1 << 28          # Size of dataset.json: about 50 bytes for each of 5 million images.
 
 HIDDEN = 'hidden files and folders'
-NO_IMAGES = 'files that are no images by name'
+NO_IMAGES = 'files without the suffix of an image'
 SUB_FOLDERS = 'sub-folders'
-DANGLING = 'links that lead nowhere'
-CIRCLES = 'links to folders around them'
+DANGLING = 'broken links'
+CIRCLES = 'links to parent folders'
 LINKS = 'links within the .zip file'
 NO_FILES = 'neither files nor folders'
-UNREADABLE = 'folders that cannot be read'
+UNREADABLE = 'unreadable folders'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +41,13 @@ class PictureFolder:
     Attributes
     ----------
     names : list of str
-        Paths of the pictures below the folder, sorted.
+        Paths of the images relative to the folder, sorted.
     source : callable
-        ``source(name)`` is what :func:`data.pictures.read_picture` reads.
+        ``source(name)`` returns an input of :func:`data.pictures.read_picture`.
     classes : list of str or None
-        The sub-folder of each picture; None if the folder itself has pictures, or a ``dataset.json``.
+        Sub-folder of each image; None if the folder itself has images or a ``dataset.json``.
     left_out : dict
-        The names of all that is left out, by reason.
+        Names of everything that is left out, by reason.
     labels_file : bytes or None
         Content of ``dataset.json``.
     """
@@ -70,14 +70,14 @@ def list_pictures(image_dir: AnyPath) -> PictureFolder:
 def find_pictures(image_dir: AnyPath) -> PictureFolder:
     """The pictures of a folder or .zip file.
 
-    If there are pictures in the folder itself, those in its sub-folders are left out, unless there is a
-    ``dataset.json``. One rule holds at every depth: hidden files and folders are left out; links are followed but where
-    they lead nowhere or in a circle; all else that is no picture by its name is left out.
+    If the folder itself has images, its sub-folders are left out, unless there is a ``dataset.json``. The same rules
+    hold at every depth: hidden files and folders are left out; links are followed, except broken and circular ones;
+    files without the suffix of an image are left out.
 
     Raises
     ------
     UserError
-        It cannot be read, or has no pictures.
+        The folder cannot be read or has no images.
     """
     check_regular(image_dir)
     folder = _zip_file(image_dir) if os.path.isfile(image_dir) and _is_zip(image_dir) else _folder(image_dir)
@@ -95,14 +95,14 @@ def described(left_out: dict[str, list[str]], before: str) -> str:
 
 
 def list_names(names: Iterable[str]) -> str:
-    """The first names and the number of the others."""
+    """The first names, and the number of further ones."""
     listed = list(map(printable, names))
     more = len(listed) - LISTED_FILES
     return ', '.join(listed[:LISTED_FILES]) + (f' and {more} more' if more > 0 else '')
 
 
 def _in_order(names):
-    """Sorted by the first folder, then by the whole path."""
+    """Sort by the first folder, then by the whole path."""
     return sorted(names, key=lambda name: (os.path.dirname(name) and name.split(os.sep)[0], name))
 
 
@@ -127,9 +127,9 @@ def _folder(image_dir):
             with open_input(path) as file:
                 content = file.read(MAX_LABELS_BYTES + 1)
         except OSError as error:
-            raise UserError(f'{path}: cannot be read ({error.strerror}); bring it again') from error
+            raise UserError(f'{path}: cannot be read ({error.strerror}); copy it again') from error
         if len(content) > MAX_LABELS_BYTES:
-            raise UserError(f'{path}: has more than {MAX_LABELS_BYTES} bytes; make it smaller, or --no-labels')
+            raise UserError(f'{path}: has more than {MAX_LABELS_BYTES} bytes; make it smaller, or add --no-labels')
         labels_file = _if_labels(content, path)
     if labels_file is not None:
         top.leave_in(NO_IMAGES, LABELS_FILE)
@@ -146,7 +146,7 @@ def _folder(image_dir):
 
 
 class _Scan:
-    """The entries of a folder, and after :meth:`descend` of those in it, sorted into names, folders and `left_out`."""
+    """Sorts the entries of a folder, and with :meth:`descend` of its sub-folders, into names, folders, `left_out`."""
 
     def __init__(self, top):
         self.top = top
@@ -165,7 +165,7 @@ class _Scan:
 
     @staticmethod
     def kind(entry):
-        """Why an entry is left out; None: it is a picture or a folder."""
+        """Reason to leave out an entry; None for images and folders."""
         if entry.name.startswith('.'):
             return HIDDEN
         try:
@@ -173,7 +173,7 @@ class _Scan:
                 return None
             if entry.is_file():
                 return None if is_image_name(entry.name) else NO_IMAGES
-        except OSError:     # A link to itself.
+        except OSError:     # The link refers to itself.
             return DANGLING
         return DANGLING if entry.is_symlink() else NO_FILES
 
@@ -214,7 +214,7 @@ def _zip_file(path):
         archive = open_archive(path)
         members = {member.filename.replace('/', os.sep): member for member in archive.infolist() if not member.is_dir()}
         labels_file = read_member(archive, members[LABELS_FILE], MAX_LABELS_BYTES) if LABELS_FILE in members else None
-    except ZIP_ERRORS as error:     # MemberError is one; and there are members without a name.
+    except ZIP_ERRORS as error:     # Includes MemberError; some archives have members without a name.
         raise UserError(f'IMAGE_DIR={path!r}: this .zip file cannot be read ({one_line(error)}); make it '
                         'again') from error
     labels_file = labels_file and _if_labels(labels_file, f'{path}: {LABELS_FILE}')
@@ -222,7 +222,7 @@ def _zip_file(path):
         del members[LABELS_FILE]
     tops = {name.split(os.sep)[0] for name in members if not _is_hidden(name)}
     if labels_file is None and len(tops) == 1 and not any(top in members for top in tops):
-        # The folder that was packed.
+        # The archive contains a single folder, as packing a folder does.
         members = {name.split(os.sep, 1)[1]: member for name, member in members.items()
                    if name.split(os.sep)[0] in tops}
     left_out, names = {}, []
@@ -260,39 +260,39 @@ def _member_kind(name, member):
 
 
 def _if_labels(content, path):
-    """`content` if it is a file of labels, None if it is another JSON file of that name."""
+    """Return `content` if it is a file of labels, None if it is another JSON file of the same name."""
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise UserError(f'{path}: is no JSON file ({one_line(error)}); bring it again, or delete it if it holds no '
+        raise UserError(f'{path}: is not a JSON file ({one_line(error)}); copy it again, or delete it if it holds no '
                         'labels') from error
     return content if isinstance(document, dict) and 'labels' in document else None
 
 
 def json_labels(content: bytes, names: list[str]) -> np.ndarray | None:
-    """The labels that ``dataset.json`` gives to pictures.
+    """Labels of images according to ``dataset.json``.
 
     Parameters
     ----------
     content : bytes
-        ``{"labels": [["00000/img00000000.png", 6], ...]}``, a number of a class or a one-hot vector each; or null.
+        ``{"labels": [["00000/img00000000.png", 6], ...]}`` with a class number or one-hot vector each; or null.
     names : list of str
-        Of the pictures, relative to the folder of the file.
+        Paths of the images relative to the folder of ``dataset.json``.
 
     Returns
     -------
     ndarray, shape (N, label_size), float32, or None
-        None: the data set has no labels.
+        None if the dataset has no labels.
 
     Raises
     ------
     UserError
-        A picture has no label, or the labels are no numbers or vectors of one length.
+        An image has no label, or the labels are not class numbers or vectors of equal length.
     """
     entries: Any = json.loads(content)['labels']
     if entries is None:
         return None
-    cure = 'correct it, or --no-labels'
+    cure = 'correct it, or add --no-labels'
     try:
         by_name = {os.path.normpath(name): label for name, label in entries}
     except (TypeError, ValueError, AttributeError) as error:
@@ -308,13 +308,13 @@ def json_labels(content: bytes, names: list[str]) -> np.ndarray | None:
     if all(isinstance(label, int) and not isinstance(label, bool) and label >= 0 for label in labels):
         if max(labels) >= MAX_CLASSES or (max(labels) + 1) * len(labels) * 4 > MAX_ONE_HOT_BYTES:
             raise UserError(f'{LABELS_FILE}: has the class {short_repr(max(labels))} for one of {len(labels)} images; '
-                            f'at most {MAX_CLASSES - 1}, and {MAX_ONE_HOT_BYTES} bytes of one-hot labels; {cure}')
+                            f'the limits are {MAX_CLASSES - 1} and {MAX_ONE_HOT_BYTES} bytes of one-hot labels; {cure}')
         return one_hot(labels, max(labels) + 1)
     try:
         array = np.array(labels, np.float32)
     except (TypeError, ValueError):
         array = np.zeros(0, np.float32)
     if array.ndim != 2:
-        raise UserError(f'{LABELS_FILE}: its labels must be numbers of classes from 0, or vectors of one length; '
+        raise UserError(f'{LABELS_FILE}: its labels must be class numbers from 0, or vectors of equal length; '
                         f'{cure}')
     return array

@@ -1,6 +1,6 @@
 """Resizing with the Lanczos filter and the QUAD transform of Pillow 3.1.1, bit for bit.
 
-Pillow has since changed both: it filters with integer weights, and evaluates a transform at the centres of pixels.
+Pillow has since changed both: it filters with integer weights, and evaluates transforms at the centres of pixels.
 Images are (H, W, 3) uint8, sizes (width, height).
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-ROWS_PER_BLOCK = 16         # Rows that are worked on at a time, to stay in the cache.
+ROWS_PER_BLOCK = 16         # Rows filtered at a time, to fit the cache.
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -21,7 +21,7 @@ ROWS_PER_BLOCK = 16         # Rows that are worked on at a time, to stay in the 
 def filter_rows(rows: np.ndarray, num: int) -> np.ndarray:
     """Lanczos-filter an array (n, k) uint8 along its first axis to (num, k) uint8.
 
-    Each value is 0.5 plus the products in their order, every one rounded to float32, truncated in the end.
+    Each value is 0.5 plus the products in order, with every partial sum rounded to float32, truncated at the end.
     """
     first, weights = lanczos_weights(len(rows), num)
     result = np.empty((num, rows.shape[1]), np.uint8)
@@ -41,7 +41,7 @@ def filter_rows(rows: np.ndarray, num: int) -> np.ndarray:
 
 def resize(image: np.ndarray, size: tuple[int, int],
            filter_rows: Callable[[np.ndarray, int], np.ndarray] = filter_rows) -> np.ndarray:
-    """Resize as Pillow 3.1.1 does: first the rows, rounded to 8 bits, then the columns.
+    """Resize like Pillow 3.1.1: first the rows, rounded to 8 bits, then the columns.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def resize(image: np.ndarray, size: tuple[int, int],
     size : (int, int)
         New width and height.
     filter_rows : callable, optional
-        Filters the rows. Default: :func:`filter_rows`, which is best for large images.
+        Filter for the rows. Default: :func:`filter_rows`, which is best for large images.
     """
     width, height = size
     if (image.shape[1], image.shape[0]) == (width, height):
@@ -60,7 +60,7 @@ def resize(image: np.ndarray, size: tuple[int, int],
 
 
 def swap_axes(image: np.ndarray) -> np.ndarray:
-    """Mirror an image at its diagonal: (H, W, 3) -> (W, H, 3), contiguous."""
+    """Transpose an image: (H, W, 3) -> (W, H, 3), contiguous."""
     return np.asarray(Image.fromarray(image).transpose(Image.Transpose.TRANSPOSE))
 
 
@@ -71,7 +71,7 @@ def lanczos_weights(num_in: int, num_out: int) -> tuple[list[int], list[np.ndarr
     Returns
     -------
     (list of int, list of ndarray)
-        Per output the first input and the weights, float32, of the inputs from there on.
+        For each output the index of its first input, and the float32 weights of the consecutive inputs.
     """
     scale = np.float32(num_in) / np.float32(num_out)
     filter_scale = max(scale, np.float32(1))
@@ -83,7 +83,7 @@ def lanczos_weights(num_in: int, num_out: int) -> tuple[list[int], list[np.ndarr
     taps = first[:, np.newaxis] + np.arange((end - first).max())
     arguments = taps.astype(np.float32) - centers[:, np.newaxis]
     arguments = ((arguments + np.float64(0.5)) * np.float64(inverse)).astype(np.float32)
-    # Few arguments differ from each other: the sine can be the C library's, which rounds better than vectorised ones.
+    # Few arguments differ, so the C library's sine is affordable; it rounds better than vectorised ones.
     values, places = np.unique(arguments, return_inverse=True)
     kernel = np.array([lanczos(value) for value in values], np.float32) * inverse
     weights = kernel[places.reshape(arguments.shape)]
@@ -130,10 +130,10 @@ def quad_coefficients(quad: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def transform_fast(image: np.ndarray, quad: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The same as :func:`transform_exactly` up to a rare last bit, by the present Pillow.
+    """Approximates :func:`transform_exactly` with the installed Pillow; rarely, a last bit differs.
 
-    Pillow now evaluates the position at pixel centres, 3.1.1 did at their upper left corners: the quad is moved by half
-    a pixel of the output.
+    Today's Pillow evaluates positions at pixel centres, 3.1.1 at their upper left corners; therefore the quad is moved
+    by half an output pixel.
     """
     width, height = size
     a0, a1, a2, a3 = quad_coefficients(quad, size)

@@ -1,4 +1,4 @@
-"""Read images ahead of the training, in the order in which it is going to take them."""
+"""Read images ahead of training, in the order in which training will use them."""
 
 import collections
 import concurrent.futures
@@ -13,46 +13,46 @@ import numpy as np
 from common.errors import UserError
 from data.chunk_reader import open_readers
 
-Job = tuple[Callable[[Any], None], Any, concurrent.futures.Future[None]]     # Function, item, end.
+Job = tuple[Callable[[Any], None], Any, concurrent.futures.Future[None]]     # Function, its argument, completion.
 
 
 class ReadAhead:
-    """Reads images and, in threads, those that come next.
+    """Reads images on request and, in threads, the images that will be requested next.
 
-    What is read ahead is looked up by image, never by its place in the order, so that a reshuffle in the meantime can
-    cost a read but never gives a wrong image.
+    Images that were read ahead are looked up by their index, not by their position in the order. A reshuffle in between
+    can therefore waste a read, but never gives a wrong image.
     """
 
     def __init__(self, h5: h5py.File, levels: list[h5py.Dataset], cache_bytes: float, num_threads: int) -> None:
         self.files = contextlib.ExitStack()
-        self.levels = self.files.enter_context(open_readers(h5, levels))    # By lod.
+        self.levels = self.files.enter_context(open_readers(h5, levels))    # Indexed by lod.
         self.kept = [level.size <= cache_bytes for level in levels]
         self.num_threads = num_threads
         self.threads: list[threading.Thread] = []
-        self.images: list[dict[int, np.ndarray]] = [{} for _level in levels]    # By lod: index -> (C, H, W) uint8.
-        self.jobs: collections.deque[Job] = collections.deque()     # Of for_each; done first.
-        # (lod, index) to be read ahead, as its keys.
+        self.images: list[dict[int, np.ndarray]] = [{} for _level in levels]    # Per lod: index -> (C, H, W) uint8.
+        self.jobs: collections.deque[Job] = collections.deque()     # Jobs of for_each; they have priority.
+        # Keys (lod, index) to read ahead, in order.
         self.wanted: collections.OrderedDict[tuple[int, int], None] = collections.OrderedDict()
-        self.reading: set[tuple[int, int]] = set()  # (lod, index) that some thread is reading.
+        self.reading: set[tuple[int, int]] = set()  # Keys (lod, index) that a thread is reading.
         self.closed = False
-        self.lock = threading.RLock()               # Guards the five above; garbage collection may call close() inside.
+        self.lock = threading.RLock()               # Guards the five above. Garbage collection may call close() inside.
         self.work_came = threading.Condition(self.lock)
         self.reading_ended = threading.Condition(self.lock)
 
     def read(self, lod: int, index: int) -> np.ndarray:
-        """One image, (C, H, W) uint8, not to be written to. Any thread may call this."""
+        """Read one image, (C, H, W) uint8; do not write to it. Any thread may call this."""
         key = lod, index
         with self.lock:
             self.reading_ended.wait_for(lambda: key not in self.reading)
             image = self.images[lod].get(index)
             if image is not None:
                 return image
-            self.wanted.pop(key, None)      # Lest a thread read it once more.
+            self.wanted.pop(key, None)      # Otherwise a thread would read it again.
             self.reading.add(key)
         return self.load(key, self.kept[lod])
 
     def load(self, key: tuple[int, int], keep: bool) -> np.ndarray:
-        """Read an image that is marked in `reading`."""
+        """Read an image that is already marked in `reading`."""
         lod, index = key
         image = None
         try:
@@ -66,7 +66,7 @@ class ReadAhead:
         return image
 
     def read_ahead(self, lod: int, indices: np.ndarray) -> None:
-        """Ask for these images; others are forgotten unless their level stays in memory."""
+        """Request images to be read ahead; earlier ones are dropped, unless their level stays in memory."""
         indices = indices.tolist()
         with self.lock:
             for level, images in enumerate(self.images):
@@ -76,7 +76,7 @@ class ReadAhead:
             self.wake_threads(len(self.wanted))
 
     def for_each(self, function: Callable[[Any], None], items: Iterable[Any]) -> None:
-        """Call `function` with every item, in the threads and here; raises the error of the first item that has one."""
+        """Call `function` with every item, in the threads and here; raise the first failing item's error."""
         jobs: list[Job] = [(function, item, concurrent.futures.Future()) for item in items]
         with self.lock:
             self.jobs.extend(jobs)
@@ -84,12 +84,12 @@ class ReadAhead:
         while self.run_job():
             pass
         for _function, _item, future in jobs:
-            future.exception()      # Waits: nothing is left running.
+            future.exception()      # Wait, so that nothing is left running.
         for _function, _item, future in jobs:
             future.result()
 
     def wake_threads(self, num_tasks: int) -> None:
-        """The threads start when they are first needed."""
+        """Wake up to `num_tasks` threads; they are started on first use."""
         if num_tasks > 0 and not self.threads and not self.closed:
             self.threads = [threading.Thread(target=self.run, name='dataset read-ahead', daemon=True)
                             for _ in range(self.num_threads)]
@@ -98,14 +98,14 @@ class ReadAhead:
         self.work_came.notify(max(num_tasks, 0))
 
     def run_job(self) -> bool:
-        """Do what :meth:`for_each` left to do; False if that is nothing."""
+        """Run one pending job of :meth:`for_each`; False if there is none."""
         with self.lock:
             if not self.jobs:
                 return False
             function, item, future = self.jobs.popleft()
         try:
             function(item)
-        except BaseException as error:      # Raised again by for_each.
+        except BaseException as error:      # for_each raises it again.
             future.set_exception(error)
         else:
             future.set_result(None)
@@ -126,7 +126,7 @@ class ReadAhead:
                 if key[1] in self.images[key[0]] or key in self.reading:
                     continue
                 self.reading.add(key)
-            # Whoever needs an image that is damaged will read it again and report the error.
+            # The caller that needs a damaged image reads it again and reports the error.
             with contextlib.suppress(UserError, OSError):
                 self.load(key, True)
 

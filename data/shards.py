@@ -1,4 +1,4 @@
-"""Datasets made in parts, by many machines: which images are in a part, and joining the parts' files to one file."""
+"""Datasets made as shards, by many machines: which images belong to a shard, and joining files to one dataset."""
 
 import argparse
 import contextlib
@@ -28,11 +28,11 @@ from data.hdf5_format import (
 )
 from data.hdf5_writer import Contents, HDF5Writer, compress, publish_dataset, refuse_existing
 
-LISTED_PARTS = 10       # At most this many missing parts are listed in a message.
+LISTED_PARTS = 10       # Largest number of missing shards that a message lists.
 
 
 class Part(NamedTuple):
-    """One of the files that are joined."""
+    """One of the files to join."""
 
     path: str
     h5: h5py.File
@@ -40,36 +40,36 @@ class Part(NamedTuple):
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Read 'I/N' of the command line: (I, N), from 1/N to N/N."""
+    """Parse 'I/N' from the command line: (I, N), from 1/N to N/N."""
     match = re.fullmatch(r'(\d+)/(\d+)', text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise argparse.ArgumentTypeError(f'{text!r}: must be I/N, part I of N, from 1/N to N/N; for example 2/8')
+        raise argparse.ArgumentTypeError(f'{text!r}: must be I/N, shard I of N, from 1/N to N/N; for example 2/8')
     return int(match[1]), int(match[2])
 
 
 def shard_range(num_images: int, shard: tuple[int, int] | None) -> range:
-    """The images of part I of N. The parts follow each other; their lengths differ by at most one.
+    """Indices of the images in shard I of N. Shards are consecutive; their sizes differ by at most one.
 
     Parameters
     ----------
     num_images : int
-        Of the whole dataset.
+        Number of images of the whole dataset.
     shard : (int, int) or None
         (I, N), I from 1; None: all images.
 
     Returns
     -------
     range
-        Empty only where there are fewer images than parts.
+        Empty only if there are fewer images than shards.
     """
     number, count = shard or (1, 1)
     return range(num_images * (number - 1) // count, num_images * number // count)
 
 
 def merge(h5_path: AnyPath, part_paths: Sequence[AnyPath], virtual: bool = False, force: bool = False) -> None:
-    """Join datasets, with their labels, to one.
+    """Join datasets, with their labels, into one.
 
-    Parts made with ``--shard`` are put in order and must all be there; others are joined in the order given.
+    Files made with ``--shard`` are sorted and must be complete; others are joined in the given order.
 
     Parameters
     ----------
@@ -77,15 +77,15 @@ def merge(h5_path: AnyPath, part_paths: Sequence[AnyPath], virtual: bool = False
         File to write.
     part_paths : list of str
     virtual : bool
-        Write an HDF5 virtual dataset: a small file that refers to those of the parts by their relative paths. Otherwise
-        the images are copied, compressed as they are, to the very file that one writer of all images would make.
+        Write an HDF5 virtual dataset: a small file that refers to the joined files by relative paths. Otherwise copy
+        the images without recompression; the result equals a file that was written without shards, byte for byte.
     force : bool
         Replace an existing file.
 
     Raises
     ------
     UserError
-        The parts do not fit together or some are missing, one is no dataset, or the file exists or cannot be written.
+        Files are missing, damaged or do not fit together, or the result exists or cannot be written.
     """
     with contextlib.ExitStack() as stack:
         parts = []
@@ -94,7 +94,7 @@ def merge(h5_path: AnyPath, part_paths: Sequence[AnyPath], virtual: bool = False
             stack.enter_context(h5)
             parts.append(Part(path, h5, levels))
             if os.path.exists(h5_path) and os.path.samefile(h5_path, path):
-                raise UserError(f'{path}: is one of the parts; choose another name for the joined dataset')
+                raise UserError(f'{path}: is one of the files to join; choose another name for the joined dataset')
         parts = ordered_parts(parts)
         labels = joined_labels(parts)
         class_names = joined_class_names(parts)
@@ -103,13 +103,13 @@ def merge(h5_path: AnyPath, part_paths: Sequence[AnyPath], virtual: bool = False
 
 
 def ordered_parts(parts: list[Part]) -> list[Part]:
-    """Parts in the order of their numbers, if they have numbers; checks that they fit."""
+    """Sort the parts by shard number, if they have numbers, and check that they fit together."""
     first_path, _h5, first_levels = parts[0]
     for path, _h5, levels in parts:
         if image_shape(levels) != image_shape(first_levels):
-            raise UserError(f'{path}: has images of {image_shape(levels)}, {first_path} of '
-                            f'{image_shape(first_levels)} (channels, height, width); only equal ones can be '
-                            'joined')
+            raise UserError(f'{path}: has images of {image_shape(levels)}, but {first_path} of '
+                            f'{image_shape(first_levels)} (channels, height, width); the shapes must be '
+                            'equal')
     shards = [read_shard(h5) for _path, h5, _levels in parts]
     if all(shard is None for shard in shards):
         return parts
@@ -119,45 +119,45 @@ def ordered_parts(parts: list[Part]) -> list[Part]:
         if not by_number:
             first_count = count
         if count != first_count:
-            raise UserError(f'{part.path}: is part {number} of {count}, {first_path} is one of {first_count}; make '
-                            'all parts with the same --shard I/N')
+            raise UserError(f'{part.path}: is shard {number} of {count}, but {first_path} is one of {first_count}; '
+                            'make all shards with the same N of --shard I/N')
         if number in by_number:
-            raise UserError(f'{by_number[number].path} and {part.path}: are both part {number} of {count}; give each '
-                            'part once')
+            raise UserError(f'{by_number[number].path} and {part.path}: are both shard {number} of {count}; give each '
+                            'shard once')
         by_number[number] = part
     missing = [f'{number}/{first_count}' for number in range(1, first_count + 1) if number not in by_number]
     if missing:
-        raise UserError(f'{len(missing)} of {first_count} parts are missing: --shard '
+        raise UserError(f'{len(missing)} of {first_count} shards are missing: --shard '
                         f'{", ".join(missing[:LISTED_PARTS])}{", ..." * (len(missing) > LISTED_PARTS)}; make them '
-                        'and give all parts')
+                        'and give all shards')
     return [by_number[number] for number in sorted(by_number)]
 
 
 def joined_labels(parts: list[Part]) -> np.ndarray | None:
-    """Labels of all parts, (N, label_size) float32, or None."""
+    """Labels of all parts, (N, label_size) float32, or None if no part has labels."""
     found = [find_labels(h5, path) for path, h5, _levels in parts]
     paths = [path for path in found if path is not None]
     if not paths:
         return None
     if len(paths) < len(parts):
-        raise UserError(f'{labels_path(parts[found.index(None)].path)}: is missing, while other parts have labels; '
-                        'bring it or make the part again')
+        raise UserError(f'{labels_path(parts[found.index(None)].path)}: is missing, while other files have labels; '
+                        'copy it here, or make the file again')
     labels = [load_labels(path, num_images(levels)) for path, (_path, _h5, levels) in zip(paths, parts, strict=True)]
     for path, array in zip(paths, labels, strict=True):
         if array.shape[1] != labels[0].shape[1]:
-            raise UserError(f'{path}: has {array.shape[1]} columns, {paths[0]} has {labels[0].shape[1]}; all '
+            raise UserError(f'{path}: has {array.shape[1]} columns, but {paths[0]} has {labels[0].shape[1]}; all '
                             'parts must have the same classes')
     return np.concatenate(labels)
 
 
 def joined_class_names(parts: list[Part]) -> list[str] | None:
-    """The names of the classes, which must be the same in all parts that have some."""
+    """Class names, which must be the same in all parts that have some."""
     named = [(path, names) for path, h5, _levels in parts if (names := read_class_names(h5))]
     for path, names in named:
         if names != named[0][1]:
             first, second = next(pair for pair in itertools.zip_longest(named[0][1], names) if pair[0] != pair[1])
-            raise UserError(f'{path}: its classes have other names than those of {named[0][0]} ({second!r} where that '
-                            f'has {first!r}); all parts must have the same classes')
+            raise UserError(f'{path}: has other class names than {named[0][0]} ({second!r} instead of {first!r}); '
+                            'all files must have the same classes')
     return named[0][1] if named else None
 
 
@@ -170,12 +170,12 @@ def image_shape(levels: Levels) -> tuple[int, int, int]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The two ways to join.
+# The two ways of joining.
 
 
 def write_copy(h5_path: str, parts: list[Part], labels: np.ndarray | None, class_names: list[str] | None,
                force: bool) -> None:
-    """Copy the images of parts into one file."""
+    """Copy the images of all parts to one file."""
     channels, resolution, _ = image_shape(parts[0].levels)
     with contextlib.ExitStack() as stack:
         sources = [(stack.enter_context(open_readers(h5, list(levels.values()))), num_images(levels))
@@ -191,14 +191,14 @@ def write_copy(h5_path: str, parts: list[Part], labels: np.ndarray | None, class
 
 
 def read_group(places: list[tuple[list[Reader], int]], chunk_images: list[int]) -> Contents:
-    """Read the levels of some images from files, in the form that :func:`data.hdf5_writer.make_levels` returns.
+    """Read the levels of some images from their files, in the form that :func:`data.hdf5_writer.make_levels` returns.
 
     Parameters
     ----------
     places : list of (list of ChunkReader, int)
-        For each image the readers of its file's levels, finest first, and its place in the file.
+        For each image the readers of its file's levels, finest first, and its index in the file.
     chunk_images : list of int
-        How many images are in a chunk of each level.
+        Number of images in a chunk of each level.
     """
     contents: Contents = []
     for lod, chunk_size in enumerate(chunk_images):
@@ -212,7 +212,7 @@ def read_group(places: list[tuple[list[Reader], int]], chunk_images: list[int]) 
 
 def write_virtual(h5_path: str, parts: list[Part], labels: np.ndarray | None, class_names: list[str] | None,
                   force: bool) -> None:
-    """Write a file that refers to those of the parts."""
+    """Write a file that refers to the files of the parts."""
     refuse_existing(h5_path, labels is not None, force)
     folder = os.path.realpath(os.path.dirname(h5_path) or '.')
     total = sum(num_images(levels) for _path, _h5, levels in parts)
@@ -236,9 +236,9 @@ def write_virtual(h5_path: str, parts: list[Part], labels: np.ndarray | None, cl
         publish_dataset(temporary, h5_path, labels)
     except OSError as error:
         raise UserError(f'h5_path={h5_path!r}: cannot be written ({error.strerror or error}); choose another '
-                        'folder or make room') from error
+                        'folder or free some space') from error
     finally:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.remove(temporary)
-    print(f'Joined {total} images of {len(parts)} files in {h5_path}, which refers to them: keep them, and move all '
-          'together')
+    print(f'Joined {total} images of {len(parts)} files in {h5_path}. It refers to these files: keep them, and move '
+          'them only together')

@@ -1,4 +1,4 @@
-"""Random images of any size, for measurements of speed, which depend on the size of the images alone."""
+"""Random images of any size, for speed measurements, which depend only on the size of the images."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from common.errors import UserError
 from data.hdf5_format import is_power_of_two
 from data.image_source import ImageSource
 
-BLOT_GRID = 8           # Random values a side, which are enlarged smoothly.
+BLOT_GRID = 8           # Random values per side, enlarged smoothly.
 
 
 def synthetic(resolution: int = 1024, num_images: int = 64, grey: bool = False, seed: int = 123) -> ImageSource:
-    """Soft blots of random colour; each image depends on `seed` and its number only.
+    """Make soft blots of random colour; each image depends only on `seed` and its index.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Metrics, one per file, all with the same calls: ``begin(mode)``, ``feed(mode, images, ...)``, ``end(mode)``.
+"""Metrics, one per file, with a common interface: ``begin(mode)``, ``feed(mode, images, ...)``, ``end(mode)``.
 
-`METRICS` is what `evaluate_metrics.py` and the experiments of `config.py` call them by.
+`METRICS` maps the names that `evaluate_metrics.py` and the experiments of `config.py` use to the metrics.
 """
 
 import importlib
@@ -14,7 +14,7 @@ Direction = Literal['lower', 'higher']     # Which values of a number are better
 
 
 class Metric(NamedTuple):
-    """What is known of a metric before it is imported."""
+    """Properties of a metric that are needed before it is imported."""
 
     class_path: str         # 'module.Class'
     num_images: int         # Generated images in the setting of the paper, this one or that of the metric.
@@ -33,13 +33,13 @@ METRICS = {
 
 
 class Meter(Protocol):
-    """The calls that all metrics have."""
+    """The interface of all metrics."""
 
     decides: str                # The number that selects the best of several networks.
     better: dict[str, Direction]    # {number: which values are better}, for all numbers but deviations.
 
     def names(self) -> list[str]:
-        """Names of the numbers that :meth:`end` returns."""
+        """Names of the values that :meth:`end` returns."""
 
     def begin(self, mode: str) -> None:
         """Start with `mode` 'reals' or 'fakes'."""
@@ -48,27 +48,27 @@ class Meter(Protocol):
         """Add uint8 images (N, C, H, W)."""
 
     def end(self, mode: str) -> list[float]:
-        """The numbers for the images that were fed."""
+        """Values for the images that were fed."""
 
 
 class ComparingMeter(Meter, Protocol):
-    """The calls of metrics that need reals."""
+    """The interface of metrics that compare fakes with reals."""
 
     def get_reals(self) -> dict[str, Any] | None:
-        """Statistics of the reals as {name: array}, for :meth:`set_reals`; None if they are too large."""
+        """Statistics of the reals, {name: array}, for :meth:`set_reals`; None if they are too large to store."""
 
     def set_reals(self, arrays: dict[str, Any]) -> None:
-        """Take the statistics of reals that were fed earlier."""
+        """Use the statistics of reals from an earlier :meth:`get_reals`."""
 
 
-def check_finite(what: str, values: np.ndarray) -> None:
-    """Raise a `UserError` if there are NaN or infinity among `values`: a metric would make a number of them."""
+def check_finite(name: str, values: np.ndarray) -> None:
+    """Raise UserError if `values` contain NaN or infinity, which a metric might turn into an ordinary number."""
     if values.dtype.kind == 'f' and not np.isfinite(values).all():
-        raise UserError(f'{what}: there are NaN or infinity among them, of which no metric is made')
+        raise UserError(f'{name} contain NaN or infinity, so no metric can be computed')
 
 
 def check_name(name: str, section: str = '') -> None:
-    """Raise a `UserError` unless there is a metric `name`; `section` comes before the option in the message."""
+    """Raise UserError if there is no metric `name`; `section` is a prefix of the option in the message."""
     if name not in METRICS:
         raise UserError('%smetrics: there is no %r%s' % (
             section, name, did_you_mean(name, METRICS) or '; choose from ' + ', '.join(METRICS)))
@@ -80,7 +80,7 @@ def _class_of(name):
 
 
 def make_metric(name: str, **options: Any) -> Any:
-    """A new metric `name` of `METRICS`; `options` are the arguments of its class."""
+    """Make the metric `name` of `METRICS`; `options` are the arguments of its class."""
     check_name(name)
     return _class_of(name)(**options)
 

@@ -1,4 +1,4 @@
-"""How often a classifier trained on the real digits reads a generated digit as the class that was asked for."""
+"""Recognition rate: how often a classifier of real digits assigns the requested class to a generated digit."""
 
 import os
 from typing import Any
@@ -10,19 +10,19 @@ from common.files import atomic_write
 from metrics import check_finite
 from runs.images import finite_images
 
-TEST_SHARE = 0.2    # Of the real images, kept from the classifier to measure how far it can be trusted.
+TEST_SHARE = 0.2    # Fraction of the reals that is held out to measure the classifier's accuracy.
 
 
 class DigitRecognition:
     """Recognition rate of conditional generators.
 
-    Feed all reals with their labels first: they train a support vector machine on the pixels, and every fifth of them
-    measures its accuracy. Then feed fakes with the labels that were asked for.
+    First feed all reals with their labels: they train a support vector machine on the pixels; every fifth one is held
+    out to measure its accuracy. Then feed fakes with the labels they were generated for.
 
     Raises
     ------
     UserError
-        scikit-learn is missing or the data have no labels.
+        scikit-learn is missing, or the dataset has no labels.
     """
 
     def __init__(self) -> None:
@@ -33,20 +33,20 @@ class DigitRecognition:
     def begin(self, mode: str) -> None:
         """Start with `mode` 'reals' or 'fakes'."""
         if mode == 'fakes' and self.classifier is None:
-            raise ValueError("begin('fakes'): the classifier is trained by feeding 'reals' first")
+            raise ValueError("begin('fakes'): feed 'reals' first, which train the classifier")
         self.images, self.classes = [], []
 
     def feed(self, mode: str, images: np.ndarray, labels: np.ndarray) -> None:
         """Add uint8 images (N, C, H, W) and one-hot labels (N, classes)."""
         if labels.shape[1] < 2:
-            raise UserError('digit_recognition: the data have no labels')
+            raise UserError('digit_recognition: the dataset has no labels')
         check_finite('digit_recognition: images', images)
         check_finite('digit_recognition: labels', labels)
         self.images.append(images.reshape(len(images), -1).astype(np.float32) / 255)
         self.classes.append(np.argmax(labels, axis=1))
 
     def end(self, mode: str) -> float:
-        """Return the share of images read correctly: of the held-out reals, or of the fakes, in [0, 1]."""
+        """Fraction of images that are recognised, of the held-out reals or of the fakes: from 0 to 1."""
         images, classes = np.concatenate(self.images), np.concatenate(self.classes)
         if mode == 'fakes':
             return float(np.mean(self.classifier.predict(images) == classes))
@@ -62,9 +62,9 @@ class DigitRecognition:
 
 
 def report(run_dir, training_set, Gs, num_images=1000, seed=2000, batchnorm='minibatch'):
-    """Write the share of generated digits that are read as the class asked for into a run's folder; return that line.
+    """Write the fraction of recognised generated digits to a run's folder, as one line, and return the line.
 
-    The classifier is trained on the real digits. For `batchnorm` see `runs.images.finite_images`.
+    The classifier is trained on the reals. See `runs.images.finite_images` for `batchnorm`.
     """
     metric = DigitRecognition()
     metric.begin('reals')
@@ -76,8 +76,8 @@ def report(run_dir, training_set, Gs, num_images=1000, seed=2000, batchnorm='min
                            batchnorm=batchnorm)
     metric.begin('fakes')
     metric.feed('fakes', images, labels)
-    line = (f'digit_recognition: {100 * metric.end("fakes"):.1f} % of {num_images} generated digits are read as the '
-            f'class asked for, by a classifier that reads {100 * accuracy:.1f} % of unseen real digits')
+    line = (f'digit_recognition: {100 * metric.end("fakes"):.1f} % of {num_images} generated digits are recognised as '
+            f'the requested class, by a classifier that recognises {100 * accuracy:.1f} % of unseen real digits')
     with atomic_write(os.path.join(run_dir, 'metric-digit_recognition.txt'), 'w', encoding='utf-8') as metric_file:
         metric_file.write(line + '\n')
     return line

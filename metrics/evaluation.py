@@ -25,12 +25,12 @@ from nets.network import Network
 from runs.images import DivergedNetwork, finite_images, load_generator
 from runs.records import Snapshot, find_snapshots, place_of_result, read_entries, twin_of_final
 
-FEED_IMAGES = 256       # Images handed to the metrics at a time; even, as MS-SSIM compares pairs.
+FEED_IMAGES = 256       # Images fed to the metrics at a time; even, because MS-SSIM compares pairs.
 
 
 def feed_reals(metric: metrics.Meter, dataset: Dataset, num_images: int, random_seed: int, mode: str = 'reals',
                skip: int = 0) -> list[float]:
-    """Give `metric` reals in random order, mirrored at random if the training's were; all of them before any twice.
+    """Feed reals to `metric` in random order, mirrored as in training. No image is repeated before all were used.
 
     Parameters
     ----------
@@ -38,14 +38,14 @@ def feed_reals(metric: metrics.Meter, dataset: Dataset, num_images: int, random_
     dataset : Dataset
     num_images, random_seed : int
     mode : str
-        What `metric` is to take them for.
+        The mode for `metric`.
     skip : int
-        Leave out so many at the beginning of the random order: with a multiple of `num_images`, other reals.
+        Number of images to skip at the start of the random order. A multiple of `num_images` gives different reals.
 
     Returns
     -------
     list of float
-        What ``metric.end`` returns.
+        Result of ``metric.end``.
     """
     random = np.random.RandomState(random_seed)
     repeats = -(-(skip + num_images) // dataset.num_images)
@@ -64,7 +64,7 @@ def feed_reals(metric: metrics.Meter, dataset: Dataset, num_images: int, random_
 
 def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, dataset: Dataset, minibatch_size: int,
                random_seed: int, desc: str, batchnorm: BatchNorm = 'minibatch') -> dict[str, dict[str, float]]:
-    """Give the first n images of a generator to each metric.
+    """Feed the first n images of a generator to each metric.
 
     Parameters
     ----------
@@ -72,24 +72,24 @@ def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, datase
         {name: (metric, n)}.
     Gs : Network
     dataset : Dataset
-        Labels are those of random reals.
+        Provides the labels, which are those of random reals.
     minibatch_size : int
         Images generated at a time.
     random_seed : int
     desc : str
-        Which generator it is, for the progress bar and errors.
+        Name of the generator, for the progress bar and errors.
     batchnorm : str
         See `runs.images.finite_images`.
 
     Returns
     -------
     dict
-        {name: {name of the number: value}}.
+        {metric: {name of the value: value}}.
 
     Raises
     ------
     UserError
-        The generator makes NaN or infinity.
+        The generator produces NaN or infinity.
     """
     random = np.random.RandomState(random_seed)
     total = max(num_images for _metric, num_images in wanted.values())
@@ -110,9 +110,9 @@ def feed_fakes(wanted: dict[str, tuple[metrics.Meter, int]], Gs: Network, datase
 
 
 def check_settings(names: Sequence[str], num_images: int | None, section: str = '') -> None:
-    """Raise a `UserError` unless these are metrics that can be evaluated on so many images.
+    """Raise UserError unless these metrics exist and can be evaluated on this number of images.
 
-    `section` comes before the names of options in the message.
+    `section` is a prefix of the options in the message.
     """
     option = f'{section}{"metric_" if section else ""}num_images={num_images!r}'
     if num_images is not None and (type(num_images) is not int or num_images < 2):
@@ -126,20 +126,20 @@ def check_settings(names: Sequence[str], num_images: int | None, section: str = 
 
 
 class Evaluator:
-    """Metrics with all that they need, ready for one generator after the other.
+    """Metrics with everything they need, to evaluate several generators one after the other.
 
     Parameters
     ----------
     names : list of str
-        Of `metrics.METRICS`.
+        Keys of `metrics.METRICS`.
     dataset : Dataset
-        The reals; open until the last evaluation.
+        The reals; must stay open until the last evaluation.
     cache_dir : str
-        Where statistics of the reals are kept.
+        Folder for statistics of the reals.
     num_images, random_seed, minibatch_size, inception_weights, classifier, spill_dir, batchnorm
         See :func:`evaluate_run`.
     like : Network, optional
-        A generator like those to be evaluated: whether results depend on `batchnorm`.
+        A generator of the kind to evaluate; determines whether results depend on `batchnorm`.
     """
 
     def __init__(self, names: Sequence[str], dataset: Dataset, cache_dir: AnyPath, num_images: int | None = None,
@@ -160,7 +160,7 @@ class Evaluator:
             self.look_at(like)
 
     def look_at(self, Gs: Network) -> None:
-        """Note whether results of this generator depend on its minibatches."""
+        """Note whether this generator's images depend on their minibatch."""
         depends = self.batchnorm == 'minibatch' and layers.has_batch_norm(Gs.output_layers)
         self.batchnorm_minibatch = self.minibatch_size if depends else None
 
@@ -171,32 +171,32 @@ class Evaluator:
         return identity.of_weights(self.classifier) if 'classifier' in metrics.METRICS[name].needs else None
 
     def prepare(self, names: Sequence[str]) -> None:
-        """Make these metrics and read the reals, unless that was done before.
+        """Make these metrics and feed the reals, unless that is already done.
 
         Raises
         ------
         UserError
-            Something is missing.
+            Something that a metric needs is missing.
         """
         new = [name for name in names if name not in self.made]
         made = make_metrics(new, self.counts, self.random_seed, self.inception_weights, self.classifier,
                             self.spill_dir, self.dataset)
         for name in new:
-            self.weights[name] = self._digest_of_weights(name)      # They may have been fetched just now.
+            self.weights[name] = self._digest_of_weights(name)      # Making the metric may have downloaded them.
             if 'reals' in metrics.METRICS[name].needs:
                 prepare_reals(name, made[name], self.dataset, self.counts[name], self.random_seed, self.cache_dir,
                               self.data, self.weights[name])
             self.made[name] = made[name]
 
     def key(self, name: str, snapshot: str, network: str) -> Entry:
-        """The part of an entry of ``metrics.jsonl`` that its values depend on."""
+        """The fields of an entry of ``metrics.jsonl`` that identify everything its values depend on."""
         key = {'metric': name, 'snapshot': snapshot, 'num_images': self.counts[name],
                'random_seed': self.random_seed, 'network': network, 'data': self.data,
                'weights': self.weights[name]}
         return key if self.batchnorm_minibatch is None else {**key, 'batchnorm_minibatch': self.batchnorm_minibatch}
 
     def is_done(self, entry: Entry) -> bool:
-        """Whether an entry of ``metrics.jsonl`` is that of its snapshot and metric with the present settings."""
+        """Whether an entry of ``metrics.jsonl`` belongs to its snapshot and metric with the current settings."""
         name = entry.get('metric')
         return name in self.counts and bool(entry.get('network')) and results.key_of(entry) == results.key_of(
             self.key(name, entry.get('snapshot', ''), entry['network'])) and (
@@ -211,11 +211,11 @@ class Evaluator:
         names : list of str
         Gs : Network
         snapshot : Snapshot
-            What it is called, and when that was.
+            Its name and time.
         network : str
-            Its digest.
-        tell : callable
-            Gets a line on each result that is not finite.
+            Digest of the network.
+        report : callable
+            Called with a line about each result that is not finite.
 
         Returns
         -------
@@ -225,7 +225,7 @@ class Evaluator:
         Raises
         ------
         UserError
-            Something is missing, or the generator makes NaN.
+            Something that a metric needs is missing, or the generator produces NaN.
         """
         self.prepare(names)
         self.look_at(Gs)
@@ -239,8 +239,8 @@ class Evaluator:
                     'values': values[name], 'better': self.made[name].better,
                     'evaluated': time.strftime('%Y-%m-%d %H:%M:%S')})
             else:
-                tell(f'{name} of {snapshot.snapshot} is not finite and not kept: '
-                     f'{results.format_values(values[name])}')
+                report(f'{name} of {snapshot.snapshot} is not finite and not stored: '
+                       f'{results.format_values(values[name])}')
         return entries
 
 
@@ -253,52 +253,52 @@ def evaluate_run(run_dir: FilePath, names: Names, open_dataset: Callable[[], Abs
                  batchnorm: BatchNorm = 'minibatch') -> list[Entry]:
     """Evaluate metrics on the snapshots of a run.
 
-    What is in ``metrics.jsonl`` already is not evaluated again, as far as network, reals, weights and settings are the
-    same by content.
+    Results that ``metrics.jsonl`` already has are not computed again if the contents of network, reals and weights and
+    the settings are the same.
 
     Parameters
     ----------
     run_dir : str
     names : list of str
-        Of `metrics.METRICS`.
+        Keys of `metrics.METRICS`.
     open_dataset : callable
-        Returns the data set of the run as a context manager.
+        Returns the run's dataset as a context manager.
     cache_dir : str
-        Where statistics of the reals are kept.
+        Folder for statistics of the reals.
     num_images : int, optional
-        Generated images per snapshot. Default: as many as in the paper, see `metrics.METRICS`.
+        Generated images per snapshot. Default: as in the paper, see `metrics.METRICS`.
     random_seed : int
-        All snapshots get the same latents.
+        All snapshots use the same latents.
     minibatch_size : int
         Images generated at a time.
     inception_weights, classifier : str, optional
         Files that some metrics need, see `metrics.inception` and `train_classifier`.
     only_final : bool
-        Leave out all snapshots but the last.
+        Evaluate only the last snapshot.
     spill_dir : str, optional
         Folder for temporary files of `swd`, which otherwise keeps its descriptors in memory.
     final_Gs : Network, optional
-        The averaged generator of ``network-final.pkl``, where it is at hand.
+        The averaged generator of ``network-final.pkl``, if it is already in memory.
     only_snapshot : str, optional
-        File name without suffix: leave out all other snapshots. The last snapshot of a finished run is
-        ``network-final``, by whichever of its two names.
+        Evaluate only this snapshot, a file name without suffix. The last snapshot of a finished run is
+        ``network-final`` under both of its names.
     batchnorm : str
-        By which statistics batch norm normalizes, see `runs.images.finite_images`.
+        Statistics that batch norm uses, see `runs.images.finite_images`.
 
     Returns
     -------
     list of dict
-        The results of the run, as in ``metrics.jsonl``: 'metric', 'snapshot', 'kimg', 'seconds' (of training),
-        'num_images', 'random_seed', 'values' and digests; those that were asked for come last.
+        All results of the run, as in ``metrics.jsonl``: 'metric', 'snapshot', 'kimg', 'seconds' (of training),
+        'num_images', 'random_seed', 'values' and digests; the requested ones come last.
 
     Raises
     ------
     UserError
-        Something is missing, or a network makes NaN; what was done is kept.
+        Something that a metric needs is missing, or a network produces NaN. Finished results are stored.
     """
     check_settings(names, num_images)
     snapshots = find_snapshots(os.fspath(run_dir))
-    if twin := twin_of_final(snapshots):       # One file under two names is evaluated once.
+    if twin := twin_of_final(snapshots):       # A file with two names is evaluated once.
         snapshots.remove(twin)
         only_snapshot = 'network-final' if only_snapshot == twin.snapshot else only_snapshot
     snapshots = snapshots[-1 if only_final else 0:]
@@ -325,7 +325,7 @@ def evaluate_run(run_dir: FilePath, names: Names, open_dataset: Callable[[], Abs
             networks[snapshot.snapshot] = network = identity.of_file(snapshot.path)     # As it is by now.
             Gs = loaded.pop(snapshot.snapshot, None) or load_generator(snapshot.path)
             check_network(Gs, snapshot.path, dataset)
-            values = identity.of_network(Gs)        # By which a training tells its networks apart.
+            values = identity.of_network(Gs)        # The digest that a training writes.
             known = [done[snapshot.snapshot, values, name] for name in missing[snapshot.snapshot]
                      if (snapshot.snapshot, values, name) in done]
             unknown = [name for name in missing[snapshot.snapshot] if name not in {item['metric'] for item in known}]
@@ -341,31 +341,31 @@ def evaluate_run(run_dir: FilePath, names: Names, open_dataset: Callable[[], Abs
         wanted = {(snapshot, networks[snapshot], name) for snapshot in networks for name in names}
         if errors:
             raise UserError('; '.join(errors))
-        return results.update(run_dir, lambda before: _asked_for_last(before, lambda entry: evaluator.is_done(
+        return results.update(run_dir, lambda before: _requested_last(before, lambda entry: evaluator.is_done(
             entry) and (entry['snapshot'], entry['network'], entry['metric']) in wanted))
 
 
 def check_network(G: Network, path: AnyPath, dataset: Dataset) -> None:
-    """Raise `UserError` unless a generator makes images of the shape of the reals, and takes labels like theirs."""
+    """Raise UserError unless a generator's image shape and number of classes match the dataset."""
     label_size = G.input_shapes[1][1] if len(G.input_shapes) > 1 else 0
     if list(G.output_shape[1:]) != list(dataset.shape) or label_size not in (0, dataset.label_size):
-        raise UserError(f'{path}: makes images of the shape {G.output_shape[1:]} with {label_size} classes, those of '
-                        f'{dataset.h5_path} have {list(dataset.shape)} and {dataset.label_size}; choose the data set '
+        raise UserError(f'{path}: makes images of the shape {G.output_shape[1:]} with {label_size} classes, but those '
+                        f'of {dataset.h5_path} have {list(dataset.shape)} and {dataset.label_size}; choose the dataset '
                         'that it was trained on')
 
 
-def _asked_for_last(entries, is_asked_for):
-    """The entries; those asked for at the end, if another of the same place hides one of them."""
-    asked_for = [entry for entry in entries if is_asked_for(entry)]
+def _requested_last(entries, is_requested):
+    """Move requested entries to the end, unless each is already the last one of its snapshot and metric."""
+    requested = [entry for entry in entries if is_requested(entry)]
     last = {place_of_result(entry): entry for entry in entries}
-    if all(last[place_of_result(entry)] == entry for entry in asked_for):
+    if all(last[place_of_result(entry)] == entry for entry in requested):
         return entries
-    return [entry for entry in entries if not is_asked_for(entry)] + asked_for
+    return [entry for entry in entries if not is_requested(entry)] + requested
 
 
 def make_metrics(names: list[str], counts: dict[str, int], random_seed: int, inception_weights: AnyPath | None,
                  classifier: AnyPath | None, spill_dir: AnyPath | None, dataset: Dataset) -> dict[str, Any]:
-    """{name: metric} with what they need."""
+    """Make metrics with everything they need: {name: metric}."""
     features = None
     made = {}
     for name in names:
@@ -377,8 +377,8 @@ def make_metrics(names: list[str], counts: dict[str, int], random_seed: int, inc
             options['features'] = features
         if 'classifier' in needs:
             if dataset.shape[0] != 3:
-                raise UserError(f'mnist_modes: {dataset.h5_path} has {dataset.shape[0]} colour channels; needs 3 '
-                                'with a digit each')
+                raise UserError(f'mnist_modes: {dataset.h5_path} has {dataset.shape[0]} colour channels; needs 3, '
+                                'each with a digit')
             options['classify'] = load_classifier(classifier, dataset.resolution)
             options['images_per_draw'] = min(counts[name], 25600)
         if name == 'inception_score':
@@ -391,7 +391,7 @@ def make_metrics(names: list[str], counts: dict[str, int], random_seed: int, inc
 
 def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, num_images: int, random_seed: int,
                   cache_dir: AnyPath, data: str, weights: str | None) -> None:
-    """Feed the reals to `metric`, or take their statistics from an earlier evaluation.
+    """Feed the reals to `metric`, or use their statistics from an earlier evaluation.
 
     Parameters
     ----------
@@ -402,7 +402,7 @@ def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, n
     random_seed : int
     cache_dir : str
     data, weights : str
-        Digests of the data set and of the network that the metric sees images with.
+        Digests of the dataset and of the network that the metric uses.
     """
     if 'inception' in metrics.METRICS[name].needs:      # These do not need equal numbers, and some no image twice.
         num_images = min(num_images, dataset.num_images)
@@ -411,7 +411,7 @@ def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, n
     has_key = weights is not None or 'inception' not in metrics.METRICS[name].needs
     if has_key and os.path.exists(path):
         try:
-            kept = read_arrays(path, 'it is made again')
+            kept = read_arrays(path, 'making it again')
             if not all(array.dtype.kind in 'fiu' and np.isfinite(array).all() for array in kept.values()):
                 raise ValueError('not finite')
             metric.set_reals(kept)

@@ -1,4 +1,4 @@
-"""Separable filters of images as products with banded matrices, which is faster than adding up shifted images."""
+"""Separable image filters as products with banded matrices, which is faster than adding shifted images."""
 
 import numpy as np
 
@@ -6,16 +6,16 @@ from metrics.threads import blocks
 
 Band = tuple[slice, slice, np.ndarray]      # See bands.
 
-BAND_ROWS = 32      # Outputs computed in one product: more would multiply with more zeros.
+BAND_ROWS = 32      # Outputs per product; more would multiply more zeros.
 
 
 def bands(matrix: np.ndarray) -> list[Band]:
-    """What :func:`filtered` needs of a matrix (outputs, inputs) whose rows are zero except near the diagonal.
+    """Split a matrix (outputs, inputs), whose rows are zero except near the diagonal, for :func:`filtered`.
 
     Returns
     -------
     list of (slice, slice, ndarray)
-        Outputs, the inputs that they depend on, and that part of the matrix.
+        Output range, the range of inputs that it depends on, and the submatrix.
     """
     result = []
     for outputs in blocks(len(matrix), BAND_ROWS):
@@ -26,7 +26,7 @@ def bands(matrix: np.ndarray) -> list[Band]:
 
 
 def filtered(x: np.ndarray, row_bands: list[Band], column_bands: list[Band]) -> np.ndarray:
-    """`x` (..., H, W) multiplied by one banded matrix along H and by another one along W; a new array."""
+    """Multiply `x` (..., H, W) by one banded matrix along H and by another one along W; a new array."""
     y = np.empty(x.shape[:-1] + (column_bands[-1][0].stop,), x.dtype)
     for outputs, inputs, part in column_bands:
         np.matmul(x[..., inputs], part.T, out=y[..., outputs])

@@ -1,7 +1,7 @@
-"""Metrics of the reals themselves, the values of a generator that makes nothing but other reals; and of noise.
+"""Metrics of the reals, which are the values of a generator that draws new reals; and metrics of noise.
 
-A distance is measured between two samples without a common image, as large as the paper's, or both half of the data
-set where it is smaller. The other metrics take one sample, or the whole data set.
+Distances compare two disjoint samples of reals, each as large as in the paper, or half the dataset if it is smaller.
+The other metrics use one sample, or the whole dataset.
 """
 
 import functools
@@ -22,37 +22,37 @@ from metrics.evaluation import FEED_IMAGES, Evaluator, check_settings, feed_real
 from metrics.results import Entry
 from runs.records import REALS_NAME, read_entries
 
-REALS, NOISE = 'reals', 'noise'     # They stand in for the names of snapshot and network in the entries.
+REALS, NOISE = 'reals', 'noise'     # Used as names of snapshot and network in the entries.
 
 
 def sample_size(name: str, wanted: int, num_reals: int) -> int:
-    """How many reals a metric takes in each sample.
+    """Number of reals in each sample for a metric.
 
     Parameters
     ----------
     name : str
-        Of `metrics.METRICS`.
+        Key of `metrics.METRICS`.
     wanted : int
-        How many of a generator it would take.
+        Number of images of a generator that the metric would use.
     num_reals : int
-        Size of the data set.
+        Size of the dataset.
 
     Raises
     ------
     UserError
-        The data set is too small.
+        The dataset is too small.
     """
     is_distance = 'reals' in metrics.METRICS[name].needs
     size = min(wanted, num_reals // 2 if is_distance else num_reals)
     size -= size % 2 if name == 'ms_ssim' else 0
     if size < 2:
-        raise UserError(f'{name}: {num_reals} reals are too few to compare with each other; needs '
+        raise UserError(f'{name}: {num_reals} reals are too few to compare with each other; need at least '
                         f'{4 if is_distance else 2}')
     return size
 
 
 def feed_noise(metric: metrics.Meter, shape: tuple[int, ...], num_images: int, random_seed: int) -> list[float]:
-    """Give a metric images (C, H, W) of independent pixels in the place of generated ones; return its values."""
+    """Feed a metric images (C, H, W) of independent random pixels, and return its values."""
     random = np.random.RandomState(random_seed)
     metric.begin('fakes')
     for begin in range(0, num_images, FEED_IMAGES):
@@ -68,33 +68,32 @@ def evaluate_reals(run_dir: AnyPath, names: Sequence[str], open_dataset: Callabl
     Parameters
     ----------
     run_dir : str
-        The results are kept in its ``metrics-reals.jsonl``; what is in there already is not evaluated again, as far as
-        reals, weights and settings are the same by content.
+        Its ``metrics-reals.jsonl`` stores the results. Those that it already has are not computed again if the contents
+        of reals and weights and the settings are the same.
     names : list of str
-        Of `metrics.METRICS`.
+        Keys of `metrics.METRICS`.
     open_dataset : callable
-        Returns the data set of the run as a context manager.
+        Returns the run's dataset as a context manager.
     cache_dir : str
-        Where statistics of the reals are kept.
+        Folder for statistics of the reals.
     num_images : int, optional
-        In each sample. Default: as many as of a generator in the paper.
+        Size of each sample. Default: the number of generated images in the paper.
     random_seed : int
-        Of the choice of reals.
+        Seed for the choice of reals.
     images : {'reals', 'noise'}
-        Noise: independent pixels, all values equally frequent.
+        Noise: independent pixels, uniform over all values.
     **needs
         inception_weights, classifier, spill_dir: see :func:`metrics.evaluation.evaluate_run`.
 
     Returns
     -------
     list of dict
-        As of :func:`metrics.evaluation.evaluate_run`, with `images` as the snapshot; those that were asked for come
-        last.
+        As in :func:`metrics.evaluation.evaluate_run`, with `images` as the snapshot; the requested ones come last.
 
     Raises
     ------
     UserError
-        Something is missing, or the data set is too small.
+        Something that a metric needs is missing, or the dataset is too small.
     """
     check_settings(names, num_images)
     with open_dataset() as dataset:

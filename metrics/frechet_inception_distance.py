@@ -1,4 +1,4 @@
-"""Frechet inception distance: between Gaussians fitted to the Inception features of reals and of fakes.
+"""Frechet inception distance, between Gaussians fitted to the Inception features of reals and of fakes.
 
 Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium" (2017):
 |m1 - m2|^2 + trace(S1 + S2 - 2 sqrt(S1 S2)).
@@ -30,7 +30,7 @@ class GaussianStatistics:
         self.scatter: np.ndarray = np.zeros(())
 
     def add(self, features: np.ndarray) -> None:
-        """Add (N, features), merged with what is there by Chan's formula."""
+        """Add features (N, features), merged by Chan's formula."""
         check_finite('fid: features', features)
         x = features.astype(np.float64)
         mean = x.mean(axis=0)
@@ -50,8 +50,8 @@ def frechet_distance(mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.nd
                      covariance_b: np.ndarray) -> float:
     """Squared Frechet distance of two Gaussians.
 
-    The trace of sqrt(S1 S2) is that of sqrt(R S2 R) with R = sqrt(S1): symmetric, so that its eigenvalues are real and
-    not negative also where a covariance is singular, as it is with fewer images than features.
+    The trace of sqrt(S1 S2) equals that of sqrt(R S2 R) with R = sqrt(S1). R S2 R is symmetric, so its eigenvalues are
+    real and not negative even if a covariance is singular, as with fewer images than features.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def frechet_distance(mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.nd
     Returns
     -------
     float
-        0 for equal Gaussians, up to rounding on either side.
+        0 for equal Gaussians, up to rounding errors of either sign.
     """
     values, vectors = scipy.linalg.eigh(covariance_a)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -72,12 +72,12 @@ def frechet_distance(mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.nd
 
 
 class FrechetInceptionDistance:
-    """FID: feed reals first, then fakes as often as there are generators. Keeps one matrix per set.
+    """FID: feed reals first, then fakes of any number of generators. Stores one matrix per set.
 
     Parameters
     ----------
     features : callable, optional
-        images -> (features, probabilities); default: a new :class:`metrics.inception.InceptionFeatures`.
+        images -> (features, probabilities). Default: a new :class:`metrics.inception.InceptionFeatures`.
     """
 
     decides = 'FID'
@@ -89,7 +89,7 @@ class FrechetInceptionDistance:
         self.reals: dict[str, Any] = {}
 
     def names(self) -> list[str]:
-        """Names of the numbers that :meth:`end` returns."""
+        """Names of the values that :meth:`end` returns."""
         return ['FID']
 
     def begin(self, mode: str) -> None:
@@ -103,7 +103,7 @@ class FrechetInceptionDistance:
         self.statistics.add(self.features(images)[0])
 
     def end(self, mode: str) -> list[float]:
-        """[FID]; of the reals to themselves 0."""
+        """[FID]; 0 for the reals."""
         if mode == 'reals':
             self.reals = {'num': self.statistics.num, 'mean': self.statistics.mean,
                           'covariance': self.statistics.covariance()}
@@ -112,13 +112,13 @@ class FrechetInceptionDistance:
                                  self.reals['covariance'])]
 
     def get_reals(self) -> dict[str, Any]:
-        """Statistics of the reals as {name: array}, for :meth:`set_reals` of another evaluation."""
+        """Statistics of the reals, {name: array}, for :meth:`set_reals` of another evaluation."""
         return self.reals
 
     def set_reals(self, arrays: dict[str, Any]) -> None:
-        """Take the statistics of reals that were fed earlier; a ValueError or KeyError if they are no such."""
+        """Use statistics of reals from an earlier :meth:`get_reals`; ValueError or KeyError if they are invalid."""
         mean, covariance = arrays['mean'], arrays['covariance']
         if mean.ndim != 1 or covariance.shape != 2 * mean.shape or not len(mean) or any(
                 array.dtype.kind != 'f' or not np.isfinite(array).all() for array in (mean, covariance)):
-            raise ValueError(f'a mean {mean.shape} and a covariance {covariance.shape}')
+            raise ValueError(f'a mean {mean.shape} with a covariance {covariance.shape}')
         self.reals = arrays

@@ -1,4 +1,4 @@
-"""What a result of a metric depends on, as digests of contents: files, networks, the reals."""
+"""Digests of the contents that a metric's result depends on: files, networks, the reals."""
 
 import contextlib
 import hashlib
@@ -16,31 +16,31 @@ from data.dataset import Dataset
 from data.hdf5_format import open_part, virtual_parts
 from nets.network import Network
 
-DIGITS = 16                     # Hexadecimal, of a digest.
-DIGEST_VERSION = 1              # Of those that are kept.
-KEPT_FROM_BYTES = 1 << 27       # Less is read in a second.
-QUICK_BYTES = 1 << 32           # A training reads no more than this much, uncompressed, before it starts, ...
-SAMPLE_IMAGES = 64              # ...and so many images of the levels that are larger.
-BLOCK_BYTES = 1 << 20           # Of images digested at once.
-SMALL_BYTES = 1 << 12           # HDF5 is as fast with smaller images as many threads are.
-CLOCK_SECONDS = 2               # A file that was written so lately may change once more and keep its times.
-OF_VALUES = 'values-'           # Begins the digest of a network that is in no file.
+DIGITS = 16                     # Hexadecimal digits of a digest.
+DIGEST_VERSION = 1              # Version of stored digests.
+KEPT_FROM_BYTES = 1 << 27       # Digests of smaller datasets are not stored; they take a second.
+QUICK_BYTES = 1 << 32           # Before a training starts, this much uncompressed data is read at most, ...
+SAMPLE_IMAGES = 64              # ... and only this many images of each larger level.
+BLOCK_BYTES = 1 << 20           # Size of the blocks of images that are hashed.
+SMALL_BYTES = 1 << 12           # For images of at most this size, HDF5 is as fast as many threads.
+CLOCK_SECONDS = 2               # A file modified this recently may change again without a change of its times.
+OF_VALUES = 'values-'           # Prefix of the digest of a network that is not in a file.
 
 
 def of_json(document: Any) -> str:
-    """The digest of plain data."""
+    """Digest of plain data."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
 def of_array(array: np.ndarray) -> str:
-    """The digest of an array: type, shape and values."""
+    """Digest of an array: dtype, shape and values."""
     digest = hashlib.sha256()
     _add_array(digest, '', array)
     return digest.hexdigest()[:DIGITS]
 
 
 def of_file(path: AnyPath) -> str:
-    """The digest of a file's content."""
+    """Digest of a file's content."""
     digest = hashlib.sha256()
     with open_input(path) as file:
         while block := file.read(1 << 20):
@@ -49,7 +49,7 @@ def of_file(path: AnyPath) -> str:
 
 
 def of_network(network: Network) -> str:
-    """The digest of a network's build function and values."""
+    """Digest of a network's build function and values."""
     digest = hashlib.sha256(json.dumps([network.func_name, network.static_kwargs], sort_keys=True,
                                        default=str).encode())
     for name, var in network.vars.items():
@@ -58,7 +58,7 @@ def of_network(network: Network) -> str:
 
 
 def of_dataset(dataset: Dataset, cache_dir: AnyPath | None = None) -> str:
-    """The digest of the reals that a data set gives, and of their labels; see :func:`of_images`."""
+    """Digest of a dataset's images, as it provides them, and of their labels; see :func:`of_images`."""
     facts = [list(dataset.shape), int(dataset.num_images), bool(dataset.mirror_augment)]
     digest = hashlib.sha256(json.dumps(facts).encode())
     _add_array(digest, 'labels', dataset.labels)
@@ -67,9 +67,9 @@ def of_dataset(dataset: Dataset, cache_dir: AnyPath | None = None) -> str:
 
 
 def of_images_quickly(dataset: Dataset) -> bytes:
-    """:func:`of_images`, or of a data set that takes minutes to read: small copies of all images, and some images.
+    """:func:`of_images`; for datasets that take minutes to read, a digest of the low-resolution levels and a sample.
 
-    The copies at low resolution are averages of the others, so that another image nearly always has other ones.
+    Low-resolution images are averages of the others, so a changed image almost always changes them.
     """
     rows = _rows(dataset)
     if len(rows) * int(np.prod(dataset.shape)) <= QUICK_BYTES:
@@ -83,16 +83,16 @@ def of_images_quickly(dataset: Dataset) -> bytes:
 
 
 def of_images(dataset: Dataset, cache_dir: AnyPath | None = None) -> bytes:
-    """SHA-256 of all images that a data set gives, at every resolution up to its own.
+    """SHA-256 of all images that a dataset provides, at all its resolutions.
 
-    Where the file lies does not count, nor how it is compressed, nor when it was written. The digest of many images is
-    kept as long as size, times and inode of all files of the data set stay the same.
+    Path, compression and date of the file do not matter. The digest of a large dataset is stored, and remains valid as
+    long as size, times and inode of all its files are the same.
 
     Parameters
     ----------
     dataset : Dataset
     cache_dir : str, optional
-        Where it is kept. Default: the folder ``metric-cache`` beside the file.
+        Folder for the stored digest. Default: ``metric-cache`` beside the file.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def of_images(dataset: Dataset, cache_dir: AnyPath | None = None) -> bytes:
 
 
 def _rows(dataset):
-    """Positions in the file of the images that a data set gives."""
+    """Positions in the file of the images that a dataset provides."""
     return np.arange(dataset.num_images) if dataset.chosen is None else dataset.chosen[:dataset.num_images]
 
 
@@ -127,7 +127,7 @@ def _is_large(dataset, rows):
 
 
 def _state_of_files(dataset, path):
-    """{path: [size, time of change, time of change of that or of its name, inode]} of the files of a data set."""
+    """{path: [size, modification time, status change time, inode]} of the files of a dataset."""
     paths = [path]
     files: dict[str, list[int]] = {}
     while paths:
@@ -144,7 +144,7 @@ def _state_of_files(dataset, path):
 
 
 def _read_kept(kept, files):
-    """The digest in a file of an earlier call; None if there is none, or if it is that of other files."""
+    """Read the digest that an earlier call stored; None if there is none or the files have changed."""
     try:
         with open(kept, encoding='utf-8') as file:
             document = json.load(file)
@@ -154,7 +154,7 @@ def _read_kept(kept, files):
 
 
 def _keep(kept, files, digest):
-    # Without a place for it, it is made again the next time.
+    # If it cannot be stored, it is computed again next time.
     with contextlib.suppress(OSError, WriteError):
         os.makedirs(os.path.dirname(kept), exist_ok=True)
         with atomic_write(kept, 'w', encoding='utf-8') as file:
@@ -162,9 +162,9 @@ def _keep(kept, files, digest):
 
 
 def _digest(dataset, rows_of_levels):
-    """SHA-256 over those of blocks of images, level after level: many threads can work on them.
+    """SHA-256 of the hashes of blocks of images, level by level, which many threads compute.
 
-    `rows_of_levels` are the positions of the images, one array for each level of the data set.
+    `rows_of_levels` are the positions of the images, an array for each level of the dataset.
     """
     jobs: list[tuple] = []
     for lod, (level, rows) in enumerate(zip(dataset.levels.values(), rows_of_levels, strict=True)):
@@ -187,9 +187,9 @@ def _digest(dataset, rows_of_levels):
 
 
 def _read_block(level, reader, rows):
-    """Images (N, C, r, r) of a level; `rows` rise, as HDF5 wants it."""
+    """Read images (N, C, r, r) of a level; `rows` are ascending, as HDF5 requires."""
     if _image_bytes(level) >= SMALL_BYTES and level.chunks and level.chunks[0] == 1:
-        return np.stack([reader.read(int(row)) for row in rows])        # Past the lock of HDF5.
+        return np.stack([reader.read(int(row)) for row in rows])        # Without HDF5's lock.
     try:
         return level[rows[0]:rows[-1] + 1] if rows[-1] - rows[0] + 1 == len(rows) else level[rows]
     except OSError as error:
@@ -198,7 +198,7 @@ def _read_block(level, reader, rows):
 
 
 def of_weights(path: AnyPath | None) -> str | None:
-    """The digest of a file of weights; None if there is no such file."""
+    """Digest of a file of weights; None if there is no such file."""
     return of_file(path) if path is not None and os.path.isfile(path) else None
 
 

@@ -1,6 +1,6 @@
-"""Features and class probabilities of images from the Inception-v3 network of 2015, by the package torch-fidelity.
+"""Features and class probabilities from the Inception-v3 network of 2015, by the package torch-fidelity.
 
-Its network and weights are a conversion of the original one that the inception score and FID are defined with.
+Its weights are converted from the original network that defines the inception score and FID.
 """
 
 import importlib.util
@@ -23,24 +23,24 @@ Features = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]    # See Incept
 WEIGHTS_URL = ('https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
                'weights-inception-2015-12-05-6726825d.pth')
 WEIGHTS_NAME = WEIGHTS_URL.rpartition('/')[2]
-MAX_WEIGHTS_BYTES = 1 << 30     # Ten times as much as they have.
-WEIGHTS_HASH = '6726825d'       # Beginning of its SHA-256.
+MAX_WEIGHTS_BYTES = 1 << 30     # Ten times their size.
+WEIGHTS_HASH = '6726825d'       # First digits of their SHA-256.
 
 
 def weights_path(path: AnyPath | None = None) -> AnyPath | None:
-    """Path of the file of weights, there or not: `path`, or where PyTorch keeps downloads; None without PyTorch."""
+    """Path of the weights, which need not exist: `path`, or PyTorch's download folder; None without PyTorch."""
     if path is None and importlib.util.find_spec('torch'):
         path = os.path.join(_import_torch().hub.get_dir(), 'checkpoints', WEIGHTS_NAME)
     return path
 
 
 def find_weights(path: AnyPath | None = None) -> AnyPath:
-    """Path of the file of weights: `path`, or where PyTorch keeps downloads, fetched if it is not there.
+    """Path of the weights: `path`, or PyTorch's download folder, to which they are downloaded if missing.
 
     Raises
     ------
     UserError
-        There is no such file, or it cannot be fetched.
+        The file does not exist or cannot be downloaded.
     """
     if path is not None:
         if not os.path.isfile(path):
@@ -53,13 +53,13 @@ def find_weights(path: AnyPath | None = None) -> AnyPath:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             torch.hub.download_url_to_file(WEIGHTS_URL, path, hash_prefix=WEIGHTS_HASH)
         except (OSError, RuntimeError) as error:
-            raise UserError(f'inception weights: cannot fetch {WEIGHTS_URL} ({error}); download it to {path} or '
-                            'name the file with --inception-weights') from error
+            raise UserError(f'inception weights: cannot download {WEIGHTS_URL} ({error}); download it to {path} or '
+                            'give the file with --inception-weights') from error
     return path
 
 
 class InceptionFeatures:
-    """The network, on a GPU if there is one.
+    """The network, on the GPU if there is one.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class InceptionFeatures:
     Raises
     ------
     UserError
-        PyTorch, torch-fidelity or the weights are missing, or the file holds something else.
+        PyTorch, torch-fidelity or the weights are missing, or the file is of another kind.
     """
 
     @checked
@@ -79,17 +79,17 @@ class InceptionFeatures:
         self.torch = _import_torch()
         path = find_weights(weights_path)
         extractor_class = _import_extractor()
-        # The package would read the file without restrictions: it gets the arrays only.
+        # The package would unpickle the file without restrictions, so it gets a copy of the arrays only.
         weights = io.BytesIO()
         self.torch.save(_read_weights(self.torch, path), weights)
         weights.seek(0)
         try:
             network = extractor_class('inception-v3-compat', ['2048', 'logits_unbiased'],
                                       feature_extractor_weights_path=weights)
-        except RuntimeError as error:       # Other names or shapes.
-            raise _not_weights(path, 'it holds another network') from error
+        except RuntimeError as error:       # The names or shapes differ.
+            raise _not_weights(path, 'holds another network') from error
         if not all(self.torch.isfinite(value).all() for value in network.state_dict().values()):
-            raise _not_weights(path, 'there are NaN or infinity among them')
+            raise _not_weights(path, 'contains NaN or infinity')
         self.device = 'cuda' if self.torch.cuda.is_available() else 'cpu'
         self.network = network.to(self.device)
         self.minibatch_size = minibatch_size
@@ -97,11 +97,11 @@ class InceptionFeatures:
         self.last_result: tuple[np.ndarray, np.ndarray] | None = None
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(features (N, 2048), class probabilities (N, 1008)), float32, of uint8 images (N, 1 or 3, H, W)."""
-        if images is self.last_images and self.last_result is not None:     # Another metric was fed them just now.
+        """Features (N, 2048) and class probabilities (N, 1008), float32, of uint8 images (N, 1 or 3, H, W)."""
+        if images is self.last_images and self.last_result is not None:     # Another metric has just used them.
             return self.last_result
         if images.dtype != np.uint8:
-            raise ValueError(f'images of type {images.dtype}: need uint8')
+            raise ValueError(f'images of type {images.dtype}: must be uint8')
         self.last_images = images
         if images.shape[1] == 1:
             images = np.repeat(images, 3, axis=1)
@@ -117,28 +117,28 @@ class InceptionFeatures:
 
 
 def _read_weights(torch, path):
-    """{name: tensor} out of a file of PyTorch, of which nothing can run."""
+    """Read {name: tensor} from a file of PyTorch without executing anything in it."""
     try:
         size = os.path.getsize(path)
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())
         if size > MAX_WEIGHTS_BYTES:
-            raise ValueError(f'{size} bytes')
+            raise ValueError(f'has {size} bytes')
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             weights = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:      # PyTorch's readers raise whatever they stumble over.
-        raise _not_weights(path, 'it cannot be read') from error
+    except Exception as error:      # PyTorch's readers may raise anything.
+        raise _not_weights(path, 'cannot be read') from error
     if not isinstance(weights, dict) or not all(
             isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
             and not value.is_quantized for name, value in weights.items()):
-        raise _not_weights(path, 'it holds something else')
+        raise _not_weights(path, 'holds something else')
     return dict(weights)
 
 
 def _not_weights(path, reason):
-    return UserError(f'inception weights {path}: not a file of weights of torch-fidelity ({reason}); download '
+    return UserError(f'inception weights {path}: is not a file of weights of torch-fidelity ({reason}); download '
                      f'{WEIGHTS_URL}')
 
 

@@ -1,6 +1,6 @@
 """Inception score: exp of the mean KL divergence between an image's class probabilities and those of its split.
 
-Salimans et al., "Improved Techniques for Training GANs" (2016). High where images are clear and classes many.
+Salimans et al., "Improved Techniques for Training GANs" (2016). High if images are clear and their classes varied.
 """
 
 import numpy as np
@@ -16,13 +16,13 @@ class ScoreStatistics:
     def __init__(self, num_images: int, num_splits: int = 10) -> None:
         self.edges = [split * num_images // num_splits for split in range(num_splits + 1)]
         self.num = 0
-        self.sums: np.ndarray | None = None         # Of probabilities per split.
+        self.sums: np.ndarray | None = None         # Sums of probabilities per split.
         self.negative_entropies = np.zeros(num_splits)
 
     def add(self, probabilities: np.ndarray) -> None:
-        """Add (N, classes), each row adding up to 1."""
+        """Add probabilities (N, classes), whose rows sum to 1."""
         if self.num + len(probabilities) > self.edges[-1]:
-            raise ValueError(f'{self.edges[-1]} images announced, {self.num + len(probabilities)} fed')
+            raise ValueError(f'{self.edges[-1]} images announced, but {self.num + len(probabilities)} fed')
         check_finite('inception_score: class probabilities', probabilities)
         p = probabilities.astype(np.float64)
         if self.sums is None:
@@ -34,9 +34,9 @@ class ScoreStatistics:
         self.num += len(p)
 
     def mean_std(self) -> tuple[float, float]:
-        """(mean, standard deviation) of the splits' scores; ValueError unless all images were added."""
+        """(mean, standard deviation) of the splits' scores; ValueError if images are missing."""
         if self.num != self.edges[-1] or self.sums is None:
-            raise ValueError(f'{self.edges[-1]} images announced, {self.num} fed')
+            raise ValueError(f'{self.edges[-1]} images announced, but only {self.num} fed')
         scores = []
         for total, negative_entropy, count in zip(self.sums, self.negative_entropies, np.diff(self.edges), strict=True):
             scores.append(np.exp(negative_entropy / count - _sum_p_log_p(total / count)))
@@ -48,15 +48,15 @@ def _sum_p_log_p(p):
 
 
 class InceptionScore:
-    """Inception score over splits of the images fed, in the order in which they are fed.
+    """Inception score over splits of the images, in the order in which they are fed.
 
     Parameters
     ----------
     num_images : int
-        How many images will be fed; known beforehand, so that only sums need to be kept.
+        Number of images that will be fed. It is needed in advance so that only sums are stored.
     num_splits : int
     features : callable, optional
-        images -> (features, probabilities); default: a new :class:`metrics.inception.InceptionFeatures`.
+        images -> (features, probabilities). Default: a new :class:`metrics.inception.InceptionFeatures`.
     """
 
     decides = 'IS_mean'
@@ -69,11 +69,11 @@ class InceptionScore:
         self.statistics = ScoreStatistics(num_images, num_splits)
 
     def names(self) -> list[str]:
-        """Names of the numbers that :meth:`end` returns."""
+        """Names of the values that :meth:`end` returns."""
         return ['IS_mean', 'IS_std']
 
     def begin(self, mode: str) -> None:
-        """Start anew; `mode` is any name."""
+        """Start a new evaluation; `mode` may be any name."""
         self.statistics = ScoreStatistics(self.num_images, self.num_splits)
 
     def feed(self, mode: str, images: np.ndarray) -> None:

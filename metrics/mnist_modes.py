@@ -1,7 +1,7 @@
-"""How many of the 1000 colour combinations of digits a generator makes, and how evenly (MNIST-RGB).
+"""Number of the 1000 colour combinations of digits that a generator makes, and their distribution (MNIST-RGB).
 
-Appendix E of the paper, after Metz et al., "Unrolled Generative Adversarial Networks" (2016): each colour channel of an
-image holds a digit that a classifier reads, three digits make one of 1000 modes. 25600 images, averaged over 10 draws.
+Appendix E of the paper, after Metz et al., "Unrolled Generative Adversarial Networks" (2016): a classifier reads a
+digit in each colour channel, and three digits are one of 1000 modes. The paper averages 10 draws of 25600 images.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,15 @@ def mode_statistics(digits: np.ndarray, divisor: int | None = None) -> tuple[int
     Parameters
     ----------
     digits : int array, shape (N, 3)
-        0..9.
+        Digits from 0 to 9.
     divisor : int, optional
-        Shares of modes are counts divided by this. Default: N. The release divides by 25600 whatever N is; with
-        another N its shares do not add up to 1, and its divergence may be negative.
+        Divisor that turns counts of modes into shares. Default: N. The 2017 release always divides by 25600; for
+        another N its shares do not sum to 1, and its divergence may be negative.
 
     Returns
     -------
     (int, float)
-        Modes that were found at least once; sum over these of share * log(share * 1000).
+        Number of modes found at least once; sum over these of share * log(share * 1000).
     """
     modes = digits.astype(np.int64) @ [100, 10, 1]
     counts = np.bincount(modes, minlength=1000)
@@ -40,9 +40,9 @@ class MnistModes:
     Parameters
     ----------
     classify : callable
-        uint8 images of one channel (N, 1, H, W) -> digits (N,), for example of `classifier.load_classifier`.
+        uint8 images of one channel (N, 1, H, W) -> digits (N,), for example from `classifier.load_classifier`.
     images_per_draw : int
-        So many images make one evaluation; what was fed is cut into as many as it holds, remaining images make none.
+        Number of images of one draw; the images fed are divided into draws, and remaining images are ignored.
     divisor : int, optional
         See :func:`mode_statistics`.
     """
@@ -59,18 +59,18 @@ class MnistModes:
         self.results: list[tuple[int, float]] = []
 
     def names(self) -> list[str]:
-        """Names of the numbers that :meth:`end` returns."""
+        """Names of the values that :meth:`end` returns."""
         return ['modes_mean', 'modes_std', 'KL_mean', 'KL_std']
 
     def begin(self, mode: str) -> None:
-        """Start anew; `mode` is any name."""
+        """Start a new evaluation; `mode` may be any name."""
         self.digits, self.results = np.zeros((0, 3), np.uint8), []
 
     def feed(self, mode: str, images: np.ndarray) -> None:
         """Add uint8 images (N, 3, H, W)."""
         num, channels, height, width = images.shape
         if channels != 3:
-            raise ValueError(f'images of {channels} channels: need 3, one digit each')
+            raise ValueError(f'images of {channels} channels: must have 3, one for each digit')
         check_finite('mnist_modes: images', images)
         digits = np.asarray(self.classify(images.reshape(num * 3, 1, height, width))).reshape(num, 3)
         self.digits = np.concatenate([self.digits, digits.astype(np.uint8)])
@@ -79,8 +79,8 @@ class MnistModes:
             self.digits = self.digits[self.images_per_draw:]
 
     def end(self, mode: str) -> list[float]:
-        """[mean and deviation of the number of modes, mean and deviation of the divergence] over the draws."""
+        """[mean, deviation of the number of modes; mean, deviation of the divergence] over the draws."""
         if not self.results:
-            raise ValueError(f'{len(self.digits)} images fed: a draw needs {self.images_per_draw}')
+            raise ValueError(f'{len(self.digits)} images fed, but a draw needs {self.images_per_draw}')
         modes, divergences = np.array(self.results, np.float64).T
         return [float(x) for x in (modes.mean(), modes.std(), divergences.mean(), divergences.std())]

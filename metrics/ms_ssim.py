@@ -1,7 +1,7 @@
-"""Multi-scale structural similarity between pairs of images: how alike the images of a set are.
+"""Multi-scale structural similarity between pairs of images: how similar the images of a set are.
 
 Wang, Simoncelli, Bovik, "Multi-scale structural similarity for image quality assessment" (2003). The paper averages it
-over 10 000 pairs of generated images; low values mean variation.
+over 10 000 pairs of generated images; low values mean high variation.
 """
 
 import functools
@@ -15,10 +15,10 @@ from metrics import Direction, check_finite
 from metrics.filters import bands, filtered
 from metrics.threads import blocks, map_threads
 
-WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)      # Of the scales, finest first.
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)      # Weights of the scales, finest first.
 FILTER_SIZE, FILTER_SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03
-BLOCK_PIXELS = 1 << 16      # Of pairs compared at a time by one thread.
+BLOCK_PIXELS = 1 << 16      # Pixels of the pairs that a thread compares at a time.
 
 
 def gaussian_window(size: int, sigma: float) -> np.ndarray:
@@ -30,7 +30,7 @@ def gaussian_window(size: int, sigma: float) -> np.ndarray:
 
 @functools.cache
 def _gaussian_bands(side, size, sigma):
-    """The window along an axis of `side` pixels, wherever it lies within the image; see `metrics.filters`."""
+    """The window at each position along an axis of `side` pixels; see `metrics.filters`."""
     matrix = np.zeros((side - size + 1, side))
     for position, row in enumerate(matrix):
         row[position:position + size] = gaussian_window(size, sigma)
@@ -39,7 +39,7 @@ def _gaussian_bands(side, size, sigma):
 
 def ssim_per_pair(a: np.ndarray, b: np.ndarray, max_val: float = 255, filter_size: int = FILTER_SIZE,
                   filter_sigma: float = FILTER_SIGMA, k1: float = K1, k2: float = K2) -> tuple[np.ndarray, np.ndarray]:
-    """Structural similarity and its contrast-structure part, averaged over each pair.
+    """Structural similarity and its contrast-structure factor, averaged over each pair.
 
     Parameters
     ----------
@@ -47,14 +47,14 @@ def ssim_per_pair(a: np.ndarray, b: np.ndarray, max_val: float = 255, filter_siz
     max_val : float
         Largest value of a pixel.
     filter_size, filter_sigma : int, float
-        Of the Gaussian window; both shrink alike where the images are smaller than it.
+        Size and deviation of the Gaussian window; for smaller images, both are reduced by the same factor.
     k1, k2 : float
-        Relative size of the constants that keep the quotients stable.
+        Relative size of the constants that stabilise the quotients.
 
     Returns
     -------
     (ndarray, ndarray), shape (N,), float64
-        The similarity, and its part without the comparison of brightness.
+        The similarity, and its factor without the luminance comparison.
     """
     size = min(filter_size, *a.shape[2:])
     windows = [_gaussian_bands(side, size, filter_sigma * size / filter_size) for side in a.shape[2:]]
@@ -76,17 +76,17 @@ def ssim_per_pair(a: np.ndarray, b: np.ndarray, max_val: float = 255, filter_siz
 
 def ms_ssim_per_pair(a: np.ndarray, b: np.ndarray, max_val: float = 255, weights: Sequence[float] = WEIGHTS,
                      **ssim_kwargs: Any) -> np.ndarray:
-    """Multi-scale structural similarity of each pair: the product over scales of the parts raised to `weights`.
+    """Multi-scale structural similarity of each pair: the product of the scales' factors, raised to `weights`.
 
     Parameters
     ----------
     a, b : ndarray, shape (N, C, H, W)
-        Sides divisible by 2^(number of weights - 1). Negative parts count as 0.
+        Sides must be divisible by 2^(number of weights - 1). Negative factors count as 0.
     max_val : float
     weights : sequence of float
-        One per scale, each half as large as the one before.
+        One per scale; each scale has half the resolution of the one before.
     **ssim_kwargs
-        Of :func:`ssim_per_pair`.
+        Arguments of :func:`ssim_per_pair`.
 
     Returns
     -------
@@ -95,11 +95,11 @@ def ms_ssim_per_pair(a: np.ndarray, b: np.ndarray, max_val: float = 255, weights
     Raises
     ------
     UserError
-        The images are too small, or cannot be halved often enough.
+        The images are too small, or cannot be halved for all scales.
     """
     factor = 2 ** (len(weights) - 1)
     if a.shape != b.shape or a.ndim != 4:
-        raise ValueError(f'pairs of shapes {a.shape} and {b.shape}: need two arrays [N, C, H, W]')
+        raise ValueError(f'pairs of shapes {a.shape} and {b.shape}: must be two equal arrays [N, C, H, W]')
     if a.shape[2] % factor or a.shape[3] % factor:
         raise UserError('ms_ssim: images of %dx%d; sides must be multiples of %d' % (*a.shape[2:], factor))
     a, b = a.astype(np.float64), b.astype(np.float64)
@@ -113,9 +113,9 @@ def ms_ssim_per_pair(a: np.ndarray, b: np.ndarray, max_val: float = 255, weights
 
 
 class MultiScaleSSIM:
-    """Mean similarity over neighbouring images: the first with the second, the third with the fourth, and so on.
+    """Mean similarity of consecutive images: the first with the second, the third with the fourth, and so on.
 
-    Feed minibatches of independently drawn images, in even numbers. Keeps only a sum.
+    Feed minibatches of independently drawn images, of even size. Stores only a sum.
     """
 
     decides = 'MS-SSIM'
@@ -125,17 +125,17 @@ class MultiScaleSSIM:
         self.total, self.num_pairs = 0.0, 0
 
     def names(self) -> list[str]:
-        """Names of the numbers that :meth:`end` returns."""
+        """Names of the values that :meth:`end` returns."""
         return ['MS-SSIM']
 
     def begin(self, mode: str) -> None:
-        """Start anew; `mode` is any name."""
+        """Start a new evaluation; `mode` may be any name."""
         self.total, self.num_pairs = 0.0, 0
 
     def feed(self, mode: str, images: np.ndarray) -> None:
-        """Add images (N, C, H, W) with values in 0..255, N even."""
+        """Add images (N, C, H, W) with values from 0 to 255; N must be even."""
         if len(images) % 2:
-            raise ValueError(f'{len(images)} images: are compared in pairs, feed an even number')
+            raise ValueError(f'{len(images)} images: pairs are compared, so feed an even number')
         check_finite('ms_ssim: images', images)
         first, second = images[0::2], images[1::2]
         parts = blocks(len(first), max(BLOCK_PIXELS // images[0].size, 1))
@@ -144,5 +144,5 @@ class MultiScaleSSIM:
             self.num_pairs += len(result)
 
     def end(self, mode: str) -> list[float]:
-        """[mean similarity], from 0 to 1."""
+        """[mean similarity], between 0 and 1."""
         return [self.total / self.num_pairs]

@@ -1,8 +1,8 @@
-"""What is known of the quality of a run's networks: ``metrics.jsonl``, and ``metric-NAME.txt`` to be read by people.
+"""Metric results of a run: ``metrics.jsonl``, and ``metric-NAME.txt`` for people.
 
-A line has the digests of all that its values depend on: 'network', 'data', and 'weights' where the metric needs some.
-Lines of earlier versions lack them; they can be read, but do not count as done. 'batchnorm_minibatch' is the size of
-the minibatches whose statistics batch norm used; without it, every image was made by itself.
+Each line has digests of everything that its values depend on: 'network', 'data', and 'weights' if the metric has any.
+Lines of earlier versions lack them; they can be read, but are computed again. 'batchnorm_minibatch' is the size of the
+minibatches whose statistics batch norm used; without it, each image was made independently.
 """
 
 import contextlib
@@ -21,25 +21,25 @@ from runs.records import RESULTS_NAME, place_of_result, read_entries
 Entry = dict[str, Any]
 
 LOCK_NAME = '.metrics.lock'
-LOCK_SECONDS = 60           # Whoever has it writes some small files.
-FILE_PART = re.compile('[A-Za-z0-9_.-]{1,100}')    # Names of metrics that become names of files.
+LOCK_SECONDS = 60           # The lock is held only while small files are written.
+FILE_PART = re.compile('[A-Za-z0-9_.-]{1,100}')    # Metric names that may be part of a file name.
 KEY = ('metric', 'snapshot', 'num_images', 'random_seed', 'network', 'data', 'weights', 'batchnorm_minibatch')
 
 
 def key_of(entry: Entry) -> tuple:
-    """All that the values of an entry depend on."""
+    """Everything that the values of an entry depend on."""
     return tuple(entry.get(name) for name in KEY)
 
 
 def is_finite_result(values: dict[str, float]) -> bool:
-    """Whether there is neither NaN nor infinity among the values of a metric."""
+    """Whether all values of a metric are finite."""
     return all(math.isfinite(value) for value in values.values())
 
 
 def merged(entries: list[Entry], new: Iterable[Entry]) -> list[Entry]:
-    """`entries` and the `new` ones at their end, which displace what they make obsolete.
+    """Append the `new` entries to `entries`, and remove those that they replace.
 
-    That are those of the same key, and of the same place those of another network, or that do not say of which.
+    These are entries with the same key, and entries of the same snapshot and metric with another or no network.
     """
     for entry in new:
         entries = [old for old in entries if place_of_result(old) != place_of_result(entry)
@@ -50,20 +50,20 @@ def merged(entries: list[Entry], new: Iterable[Entry]) -> list[Entry]:
 
 def update(run_dir: AnyPath, change: Callable[[list[Entry]], list[Entry]],
            file_name: str = RESULTS_NAME) -> list[Entry]:
-    """Change the results of a run; several processes can do that at once.
+    """Change the results of a run; safe for several processes at the same time.
 
     Parameters
     ----------
     run_dir : str
     change : callable
-        Gets the list of entries and returns the new one.
+        Receives the list of entries and returns the new one.
     file_name : str
-        Where they are; only those of ``metrics.jsonl`` are written as text, too.
+        File of the results; only those of ``metrics.jsonl`` are also written as text.
 
     Returns
     -------
     list of dict
-        The entries as they are now.
+        The new entries.
     """
     path = os.path.join(run_dir, file_name)
     with _locked(run_dir):
@@ -87,18 +87,18 @@ def update(run_dir: AnyPath, change: Callable[[list[Entry]], list[Entry]],
 
 @contextlib.contextmanager
 def _locked(run_dir: AnyPath) -> Iterator[None]:
-    """Around reading and writing. The lock is gone when the process is, however it ends."""
+    """Hold the lock while results are read and written. It ends with the process, however that ends."""
     def refuse(_lock: object) -> None:
-        raise UserError(f'{run_dir}: another process has kept {LOCK_NAME} for {LOCK_SECONDS} seconds; repeat the '
+        raise UserError(f'{run_dir}: another process has held {LOCK_NAME} for {LOCK_SECONDS} seconds; repeat the '
                         'command when it has ended')
 
-    # The file stays: whoever waits for the lock has it open.
+    # The file is not removed, because processes that wait for the lock have it open.
     with locked(os.path.join(run_dir, LOCK_NAME), refuse, LOCK_SECONDS, remove=False):
         yield
 
 
 def lines_of(entries: Iterable[Entry], name: str) -> list[str]:
-    """Lines of text on the results of the metric `name`, in the order of training."""
+    """Lines of text with the results of the metric `name`, in the order of training."""
     newest = {place_of_result(entry): entry for entry in entries if entry.get('metric') == name and _is_complete(entry)}
     ordered = sorted(newest.values(), key=lambda entry: (
         entry['num_images'], entry['snapshot'] == 'network-final', entry['snapshot']))
@@ -109,7 +109,7 @@ def lines_of(entries: Iterable[Entry], name: str) -> list[str]:
 
 
 def table(entries: Iterable[Entry], names: Iterable[str]) -> str:
-    """The results of some metrics as text."""
+    """Results of some metrics as text."""
     entries = list(entries)
     return '\n'.join(line for name in names for line in [f'{name}:', *lines_of(entries, name)])
 

@@ -1,7 +1,7 @@
-"""Sliced Wasserstein distance between the patches of two sets of images, per level of a Laplacian pyramid.
+"""Sliced Wasserstein distance between patches of two sets of images, at each level of a Laplacian pyramid.
 
-Section 5 of the paper: 16384 images, 128 patches of 7x7 pixels per image and level, 512 random directions; low values
-at a level mean that the images have the same structure at that scale.
+Section 5 of the paper: 16384 images, 128 patches of 7x7 pixels per image and level, 512 random directions. A low value
+at a level means that the sets have similar structure at this scale.
 """
 
 import functools
@@ -22,13 +22,13 @@ from metrics.threads import blocks, map_threads
 
 RandomNumbers = np.random.RandomState | ModuleType     # The module is `numpy.random`.
 
-FILTER_BITS = 8             # The binomial filter 1 4 6 4 1 has weights of 1/16 along each axis: 8 more bits.
-BLOCK_PIXELS = 1 << 18      # Of images worked on at a time by one thread, so that they stay in its cache.
-PROJECTION_BYTES = 1 << 30  # Of projections kept at a time.
+FILTER_BITS = 8             # The binomial filter 1 4 6 4 1 has weights in units of 1/16 along each axis: 8 more bits.
+BLOCK_PIXELS = 1 << 18      # Pixels that a thread processes at a time, to fit its cache.
+PROJECTION_BYTES = 1 << 30  # Size of the projections in memory at a time.
 HISTOGRAM_ROWS = 1 << 16    # Values sorted into bins at a time.
-MAX_BINS = 1 << 16          # Their numbers are kept in 16 bits.
-MAX_SAVED_BYTES = 1 << 30   # Larger descriptors are made anew rather than read.
-MIN_BINNED = 1 << 14        # Fewer values are sorted at once.
+MAX_BINS = 1 << 16          # Bin numbers are stored in 16 bits.
+MAX_SAVED_BYTES = 1 << 30   # Larger sets of descriptors are recomputed rather than stored.
+MIN_BINNED = 1 << 14        # Fewer values are simply sorted.
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ MIN_BINNED = 1 << 14        # Fewer values are sorted at once.
 def _binomial(size, up, dtype):
     """The filter 1 4 6 4 1 along an axis of `size` pixels, see `metrics.filters`.
 
-    Down: at every second pixel. Up: between as many zeros as pixels.
+    Down: evaluated at every second pixel. Up: applied to the pixels with zeros between them.
     """
     grid = 2 * size if up else size
     matrix = np.zeros((grid, grid), dtype)
@@ -51,7 +51,7 @@ def _binomial(size, up, dtype):
 
 
 def _filtered(images, up, bits, factor):
-    """`images` filtered along both axes, times `factor`, float32."""
+    """Filter `images` along both axes and multiply by `factor`; float32."""
     x = images.astype(np.float32 if bits + FILTER_BITS <= 24 else np.float64, copy=False)
     y = filtered(x, *(_binomial(size, up, x.dtype) for size in x.shape[-2:]))
     y *= factor
@@ -59,15 +59,15 @@ def _filtered(images, up, bits, factor):
 
 
 def pyr_down(images: np.ndarray, bits: int = 24) -> np.ndarray:
-    """Half the resolution: 5x5 binomial filter, then every second pixel.
+    """Halve the resolution: 5x5 binomial filter, then every second pixel.
 
     Parameters
     ----------
     images : ndarray, shape (..., H, W)
         H and W even, 4 or more.
     bits : int
-        The values are multiples of some unit and less than 2^bits times it: 8 for uint8. Up to 16 bits the work is
-        done in float32, which is then exact, else in float64.
+        The values are multiples of a unit and less than 2^bits times the unit: 8 for uint8. Up to 16 bits, float32
+        arithmetic is exact and used; otherwise float64.
 
     Returns
     -------
@@ -77,12 +77,12 @@ def pyr_down(images: np.ndarray, bits: int = 24) -> np.ndarray:
 
 
 def pyr_up(images: np.ndarray, bits: int = 24) -> np.ndarray:
-    """Twice the resolution: zeros between the pixels, then the 5x5 filter with gain 4; see :func:`pyr_down`."""
+    """Double the resolution: zeros between the pixels, then the 5x5 filter with gain 4; see :func:`pyr_down`."""
     return _filtered(images, True, bits, 1 / 64)
 
 
 def laplacian_pyramid(images: np.ndarray, num_levels: int) -> list[np.ndarray]:
-    """Differences between an image and its blurred self at `num_levels` scales; the last level is the rest.
+    """Differences between an image and its blurred version at `num_levels` scales; the last level is the remainder.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def laplacian_pyramid(images: np.ndarray, num_levels: int) -> list[np.ndarray]:
     Returns
     -------
     list of ndarray, shapes (N, C, H / 2^level, W / 2^level), float32
-        Level k plus `pyr_up` of the sum of the levels above it is the image at that scale.
+        Level k plus `pyr_up` of the sum of the coarser levels is the image at scale k.
     """
     bits = 8 if images.dtype == np.uint8 else 24
     current, levels = images.astype(np.float32), []
@@ -105,7 +105,7 @@ def laplacian_pyramid(images: np.ndarray, num_levels: int) -> list[np.ndarray]:
 
 
 def downscale(images: np.ndarray, factor: int) -> np.ndarray:
-    """Averages over boxes of `factor` x `factor` pixels; integer types are rounded half to even."""
+    """Average boxes of `factor` x `factor` pixels; integer types are rounded half to even."""
     if factor == 1:
         return images
     num, channels, height, width = images.shape
@@ -120,7 +120,7 @@ def downscale(images: np.ndarray, factor: int) -> np.ndarray:
 
 def draw_centers(num_images: int, nhoods_per_image: int, nhood_size: int, height: int, width: int,
                  random: RandomNumbers) -> tuple[np.ndarray, np.ndarray]:
-    """Random centres (x, y) of patches, each (num_images, nhoods_per_image), drawn in the order of the release."""
+    """Random centres (x, y) of patches, each (num_images, nhoods_per_image), drawn in the order of the 2017 release."""
     radius = nhood_size // 2
     shape = num_images * nhoods_per_image, 1, 1, 1
     x = random.randint(radius, width - radius, size=shape)
@@ -141,21 +141,21 @@ def extract_descriptors(images: np.ndarray, x: np.ndarray, y: np.ndarray, nhood_
     Returns
     -------
     ndarray, shape (N * nhoods_per_image, C, nhood_size, nhood_size)
-        With the axes colour, x, y: transposed in space, as in the release.
+        The axes are colour, x, y: transposed in space, as in the 2017 release.
     """
     radius = nhood_size // 2
     transposed = np.ascontiguousarray(images.swapaxes(2, 3))
-    # NumPy's stub knows one axis only.
+    # NumPy's type stub allows only one axis.
     windows = sliding_window_view(transposed, (nhood_size,) * 2, axis=(2, 3))  # type: ignore[call-overload]
     image = np.broadcast_to(np.arange(len(images))[:, np.newaxis], x.shape)
     return windows[image.ravel(), :, x.ravel() - radius, y.ravel() - radius]
 
 
 class DescriptorSet:
-    """All descriptors of one level, with the mean and standard deviation of each colour channel.
+    """All descriptors of one level, and the mean and standard deviation of each colour channel.
 
-    They are kept as they were extracted, 4 bytes per number; the normalisation is part of the projection. In memory,
-    or with `spill_dir` in a temporary file there, of which the system keeps in memory what it has room for.
+    Descriptors are stored unnormalised, 4 bytes per number; the projection normalises them. They are in memory or, with
+    `spill_dir`, in a temporary file in that folder, which the system caches if it has free memory.
     """
 
     def __init__(self, channels: int, spill_dir: AnyPath | None = None) -> None:
@@ -165,11 +165,11 @@ class DescriptorSet:
         try:
             self.file = tempfile.TemporaryFile(dir=spill_dir) if spill_dir else None
         except OSError as error:
-            raise UserError(f'spill_dir={spill_dir!r}: no file can be made there ({error.strerror}); choose '
+            raise UserError(f'spill_dir={spill_dir!r}: cannot make a file in it ({error.strerror}); choose '
                             'another folder') from error
 
     def append(self, descriptors: np.ndarray, sums: np.ndarray, square_sums: np.ndarray) -> None:
-        """Add (N, C * size * size) float32, with the sums of each channel and of its squares."""
+        """Add descriptors (N, C * size * size) float32, with the sums and the sums of squares of each channel."""
         self.num += len(descriptors)
         self.sums += sums
         self.square_sums += square_sums
@@ -180,7 +180,7 @@ class DescriptorSet:
             self.parts.append(descriptors)
 
     def arrays(self) -> list[np.ndarray]:
-        """The descriptors, as a few arrays (n, C * size * size)."""
+        """The descriptors as a few arrays (n, C * size * size)."""
         if not self.file:
             return [part[rows] for part in self.parts for rows in blocks(len(part), 1 << 13)]
         self.file.flush()
@@ -213,7 +213,7 @@ class DescriptorSet:
 
 
 def draw_directions(length: int, num: int, random: RandomNumbers) -> np.ndarray:
-    """Random unit vectors (length, num) float32, drawn in the order of the release."""
+    """Random unit vectors (length, num) float32, drawn in the order of the 2017 release."""
     directions = random.randn(length, num)
     directions /= np.sqrt(np.sum(np.square(directions), axis=0, keepdims=True))
     return directions.astype(np.float32)
@@ -222,11 +222,11 @@ def draw_directions(length: int, num: int, random: RandomNumbers) -> np.ndarray:
 def wasserstein_1d(a: np.ndarray, b: np.ndarray) -> float:
     """Mean absolute difference between the sorted values of `a` and `b`.
 
-    This is the integral over x of the difference between the shares of `a` and of `b` below x. Nothing needs to be
-    sorted where the difference has the same sign throughout an interval: there its integral follows from how many
-    values lie in the interval and from their sum. So values are counted and summed in many narrow bins, and only the
-    bins in which the sign could change, usually a few per cent, are sorted. The result is that of sorting all, in about
-    a tenth of the time for millions of values.
+    This is the integral over x of the difference between the shares of `a` and of `b` below x. In an interval where the
+    difference has the same sign throughout, the integral follows from the number and the sum of the values in it,
+    without sorting. Values are therefore counted and summed in many narrow bins, and only the bins in which the sign
+    could change, usually a few per cent, are sorted. The result equals that of sorting everything, and takes about a
+    tenth of the time for millions of values.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def wasserstein_1d(a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < MIN_BINNED or not high - low > 1e-6 * max(abs(low), abs(high)):
         return float(np.mean(np.abs(np.sort(a) - np.sort(b)), dtype=np.float64))
 
-    # From here on in units of bins, 0 in the middle. The first and the last bin take all that lies beyond.
+    # From here on in units of bins, with 0 in the middle. The first and last bins include all values beyond them.
     scale = np.float32(num_bins / (high - low))
     for x in (a, b):
         x -= (low + high) / 2
@@ -260,7 +260,7 @@ def wasserstein_1d(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _bins(positions, num_bins):
-    """(position within its bin, from 0 to 1; number of the bin); the outermost bins take what lies beyond."""
+    """(position within the bin, from 0 to 1; number of the bin); the outermost bins include all values beyond them."""
     inside = np.maximum(positions, np.float32(-num_bins // 2))
     np.minimum(inside, np.float32(num_bins // 2 - 0.5), out=inside)
     bins = np.floor(inside)
@@ -270,9 +270,9 @@ def _bins(positions, num_bins):
 
 
 def _histogram(positions, num_bins):
-    """How many values lie in each bin, how many lie below x, integrated over each bin, and each value's bin, uint16.
+    """Number of values in each bin; number of values below x, integrated over each bin; each value's bin, uint16.
 
-    The first two come from one sum: of the number 1 plus a tiny multiple of the position in the bin.
+    A single sum gives the first two: each value adds 1 plus a tiny multiple of its position in the bin.
     """
     tiny = 0.5 ** (len(positions).bit_length() + 1)
     sums, bin_of_value = np.zeros(num_bins), np.empty(len(positions), np.uint16)
@@ -289,21 +289,21 @@ def _histogram(positions, num_bins):
 
 
 def _within(positions, bin_of_value, chosen):
-    """Those of `positions` that lie in the chosen bins, sorted."""
+    """The `positions` in the chosen bins, sorted."""
     return np.sort(np.concatenate([positions[rows][chosen.take(bin_of_value[rows])]
                                    for rows in blocks(len(positions), HISTOGRAM_ROWS)]))
 
 
 def _sorted_integral(a, b, difference):
-    """Integral of |number of `a` below x - number of `b` below x| over the bins that `a` and `b` lie in.
+    """Integral of |number of `a` below x - number of `b` below x| over the bins of the values `a` and `b`.
 
-    `a` and `b` are sorted, `difference` is that number at the lower end of each bin.
+    `a` and `b` are sorted; `difference` is the difference of these numbers at the lower end of each bin.
     """
-    order = np.argsort(np.concatenate([a, b]), kind='stable')       # Merges what is sorted already.
+    order = np.argsort(np.concatenate([a, b]), kind='stable')       # Merges two sorted runs.
     signs = np.where(order < len(a), 1.0, -1.0)
     x = np.concatenate([a, b])[order].astype(np.float64)
     bins = _bins(x, len(difference))[1].astype(np.intp)
-    first = np.flatnonzero(np.diff(bins, prepend=-1))       # Of each bin.
+    first = np.flatnonzero(np.diff(bins, prepend=-1))       # First value of each bin.
     last = np.append(first[1:], len(x)) - 1
     heights = np.cumsum(signs)
     heights += np.repeat(difference[bins[first]] - heights[first] + signs[first], last - first + 1)
@@ -320,11 +320,11 @@ def sliced_wasserstein(a: DescriptorSet, b: DescriptorSet, dir_repeats: int, dir
     Parameters
     ----------
     a, b : DescriptorSet
-        With the same number of descriptors.
+        Must have the same number of descriptors.
     dir_repeats, dirs_per_repeat : int
-        The average is over `dir_repeats` times `dirs_per_repeat` random directions.
+        Averages over `dir_repeats` times `dirs_per_repeat` random directions.
     random : numpy.random.RandomState or the module
-        One ``randn(length, dirs_per_repeat)`` per repeat.
+        Used for one ``randn(length, dirs_per_repeat)`` per repeat.
     progress : callable
         Called after every repeat.
 
@@ -333,7 +333,7 @@ def sliced_wasserstein(a: DescriptorSet, b: DescriptorSet, dir_repeats: int, dir
     float
     """
     if a.num != b.num:
-        raise ValueError(f'{a.num} descriptors against {b.num}: both sets need the same number of images')
+        raise ValueError(f'{a.num} and {b.num} descriptors: both sets need the same number of images')
     distances = []
     for _repeat in range(dir_repeats):
         directions = draw_directions(a.length, dirs_per_repeat, random)
@@ -347,9 +347,9 @@ def sliced_wasserstein(a: DescriptorSet, b: DescriptorSet, dir_repeats: int, dir
 class SlicedWasserstein:
     """Sliced Wasserstein distance times 1000 per pyramid level.
 
-    ``begin('reals')``, feed the real images, ``end('reals')``; then the same with ``'fakes'`` as often as there are
-    generators. Needs, for each of the two sets, ``4 * nhoods_per_image * C * nhood_size^2`` bytes per image and level
-    (4.9 GB for the paper's setting at 128x128), because the distance is defined on whole sets; images are not kept.
+    ``begin('reals')``, feed the real images, ``end('reals')``; then the same with ``'fakes'`` for each generator. Takes
+    ``4 * nhoods_per_image * C * nhood_size^2`` bytes per image and level for each of the two sets (4.9 GB for the
+    paper's setting at 128x128), because the distance is defined on whole sets; images are not stored.
 
     Parameters
     ----------
@@ -362,10 +362,10 @@ class SlicedWasserstein:
     resolution_max, resolution_min : int
         Finest and coarsest level. Larger images are averaged down to `resolution_max`.
     random_seed : int, optional
-        Every `begin` starts the random numbers anew: one sequence for the reals, another one for all fakes. Default:
-        NumPy's global generator, drawn from in the order of the release.
+        Every `begin` restarts the random numbers, with one sequence for the reals and another one for all fakes.
+        Default: NumPy's global generator, in the order of the 2017 release.
     spill_dir : str, optional
-        Keep the descriptors in temporary files in this folder instead of in memory.
+        Store the descriptors in temporary files in this folder instead of in memory.
     """
 
     decides = 'SWDx1e3_avg'
@@ -387,7 +387,7 @@ class SlicedWasserstein:
         self.real_sets: list[DescriptorSet] = []
 
     def names(self) -> list[str]:
-        """Names of the numbers that :meth:`end` returns, known once images were fed."""
+        """Names of the values that :meth:`end` returns; known after the first images."""
         return [f'SWDx1e3_{resolution}' for resolution in self.resolutions] + ['SWDx1e3_avg']
 
     def begin(self, mode: str) -> None:
@@ -399,14 +399,14 @@ class SlicedWasserstein:
             self.random = np.random.RandomState((self.random_seed + (mode == 'fakes')) % 2 ** 32)
 
     def feed(self, mode: str, images: np.ndarray) -> None:
-        """Add images (N, C, H, W), uint8 in 0..255 (or floats of that range); H = W a power of two."""
+        """Add images (N, C, H, W), uint8 or floats from 0 to 255; H = W must be a power of two."""
         check_finite('swd: images', images)
         images = downscale(images, max(images.shape[2] // self.resolution_max, 1))
         channels, resolution = images.shape[1:3]
         if not self.sets:
             self._start(channels, resolution)
         elif resolution != self.resolutions[0]:
-            raise ValueError('images of %dx%d after %dx%d' % ((resolution,) * 2 + (self.resolutions[0],) * 2))
+            raise ValueError('images of %dx%d after images of %dx%d' % ((resolution,) * 2 + (self.resolutions[0],) * 2))
         centers = [draw_centers(len(images), self.nhoods_per_image, self.nhood_size, size, size, self.random)
                    for size in self.resolutions]
         parts = blocks(len(images), max(BLOCK_PIXELS // images[0].size, 1))
@@ -436,13 +436,13 @@ class SlicedWasserstein:
         self.sets = [DescriptorSet(channels, self.spill_dir) for _size in self.resolutions]
 
     def end(self, mode: str) -> list[float]:
-        """Distances to the reals, one per level, then their mean; all times 1000. 0 for 'reals' and 'warmup'."""
+        """Distances to the reals, one per level, and their mean, all times 1000; 0 for 'reals' and 'warmup'."""
         if not self.sets:
             raise ValueError(f'end({mode!r}): no images were fed')
         if mode in ('warmup', 'reals'):
             self.real_sets = self.sets
             for descriptors in self.sets:
-                for _repeat in range(self.dir_repeats):     # The release compares the reals with themselves.
+                for _repeat in range(self.dir_repeats):     # The 2017 release compares the reals with themselves.
                     draw_directions(descriptors.length, self.dirs_per_repeat, self.random)
             distances = [0.0] * len(self.sets)
         else:
@@ -454,7 +454,7 @@ class SlicedWasserstein:
         return distances + [float(np.mean(distances))]
 
     def get_reals(self) -> dict[str, np.ndarray] | None:
-        """The reals' descriptors as {name: array} for :meth:`set_reals`; None if they take more than 1 GB."""
+        """Descriptors of the reals, {name: array}, for :meth:`set_reals`; None if they take more than 1 GB."""
         if sum(4 * descriptors.num * descriptors.length for descriptors in self.real_sets) > MAX_SAVED_BYTES:
             return None
         arrays = {'resolutions': np.array(self.resolutions)}
@@ -464,15 +464,15 @@ class SlicedWasserstein:
         return arrays
 
     def set_reals(self, arrays: dict[str, np.ndarray]) -> None:
-        """Take the descriptors of reals that were fed earlier; a ValueError or KeyError if they are no such."""
+        """Use descriptors of reals from an earlier :meth:`get_reals`; ValueError or KeyError if they are invalid."""
         if arrays['resolutions'].ndim != 1 or arrays['resolutions'].dtype.kind != 'i' or not len(arrays['resolutions']):
-            raise ValueError('no list of resolutions')
+            raise ValueError('the list of resolutions is invalid')
         resolutions, real_sets = arrays['resolutions'].tolist(), []
         for size in resolutions:
             rows, sums = arrays[f'descriptors_{size}'], arrays[f'sums_{size}']
             if rows.ndim != 2 or rows.dtype != np.float32 or not len(rows) or sums.ndim != 2 or len(sums) != 2 \
                     or rows.shape[1] != sums.shape[1] * self.nhood_size ** 2 or sums.dtype != np.float64:
-                raise ValueError(f'descriptors {rows.shape} and sums {sums.shape} at {size}x{size}')
+                raise ValueError(f'descriptors {rows.shape} with sums {sums.shape} at {size}x{size}')
             descriptors = DescriptorSet(sums.shape[1], self.spill_dir)
             descriptors.append(rows, *sums)
             real_sets.append(descriptors)
@@ -481,6 +481,6 @@ class SlicedWasserstein:
 
 
 def _channel_sums(rows, channels):
-    """Sum of each channel of descriptors (N, C * size * size), float64; float32 adds up some hundred rows only."""
+    """Sums of each channel of descriptors (N, C * size * size), float64; float32 adds only some hundred rows."""
     sums = sum(rows[part].sum(axis=0).astype(np.float64) for part in blocks(len(rows), 256))
     return sums.reshape(channels, -1).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Run a function over items on all processor cores; NumPy and SciPy release Python's lock in their inner loops."""
+"""Run a function on items in threads on all cores; NumPy and SciPy release Python's lock in their inner loops."""
 
 import concurrent.futures
 import functools
@@ -18,7 +18,7 @@ def _libraries():
 
 
 def map_threads(function: Callable[..., Result], *items: Iterable[Any]) -> list[Result]:
-    """``list(map(function, *items))``, one thread per core; matrix products within `function` get one thread each."""
+    """``list(map(function, *items))`` with one thread per core; matrix products within `function` use one thread."""
     arguments = list(zip(*items, strict=True))
     if len(arguments) < 2 or num_cores() == 1:
         return [function(*each) for each in arguments]
@@ -27,5 +27,5 @@ def map_threads(function: Callable[..., Result], *items: Iterable[Any]) -> list[
 
 
 def blocks(num: int, size: int) -> list[slice]:
-    """Slices that cut `num` rows into blocks of at most `size`."""
+    """Slices that divide `num` rows into blocks of at most `size`."""
     return [slice(begin, min(begin + size, num)) for begin in range(0, num, size)]

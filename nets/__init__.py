@@ -1,3 +1,3 @@
-"""Networks: the class `Network`, layers, Theano ops, optimizers, and networks out of files."""
+"""Networks: the class `Network`, layers, Theano ops, optimizers, and reading networks from files."""
 
-import theano_torch  # noqa: F401  (lets Theano be imported)
+import theano_torch  # noqa: F401  (makes Theano importable)

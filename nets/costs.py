@@ -9,12 +9,12 @@ from nets.variables import shape_of
 
 
 def multiplications(net: Network, resolution: int) -> int:
-    """Multiplications of one forward pass of the convolutions of `net` at and below `resolution`, per image."""
+    """Multiplications per image in the convolutions of `net` at and below `resolution`, forward pass."""
     return sum(count for height, count in layer_multiplications(net) if height <= resolution)
 
 
 def layer_multiplications(net: Network) -> list[tuple[int, int]]:
-    """[(height of the output, multiplications per image)] of every layer of `net`."""
+    """(output height, multiplications per image) of every layer of `net`."""
     counts = []
     for layer in lasagne.layers.get_all_layers(net.output_layers):
         height = layer.output_shape[2] if len(layer.output_shape) == 4 else 1
@@ -24,11 +24,11 @@ def layer_multiplications(net: Network) -> list[tuple[int, int]]:
 
 
 def activations(net: Network, resolution: int) -> int:
-    """Values that the layers of `net` at and below `resolution` put out for one image."""
+    """Number of output values per image of the layers of `net` at and below `resolution`."""
     shapes = [layer.output_shape[1:] for layer in lasagne.layers.get_all_layers(net.output_layers)]
     return sum(int(np.prod(shape)) for shape in shapes if len(shape) < 3 or shape[1] <= resolution)
 
 
 def num_trainable(net: Network) -> int:
-    """Number of trainable parameters of a network, all its toRGB or fromRGB layers included."""
+    """Number of trainable parameters of a network, including all its toRGB or fromRGB layers."""
     return sum(shape_of(var).num_elements() for var in net.trainables.values())

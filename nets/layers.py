@@ -1,14 +1,14 @@
 """The layers of "Progressive Growing of GANs" (Karras et al. 2017, arXiv 1710.10196) as Lasagne layers.
 
-Activations are (N, C, H, W). Lasagne 0.1 pads convolutions by hand and has neither nearest upscaling nor batch
-normalization: both are here. These keyword arguments of `lasagne.layers.get_output` mean something to the layers below:
+Activations are (N, C, H, W). Lasagne 0.1 pads convolutions by hand and lacks nearest-neighbour upscaling and batch
+normalization: all are here. The layers below use these keyword arguments of `lasagne.layers.get_output`:
 
 ================ =======================================================================================================
-deterministic    False (default) while training: noise is drawn, batch norm uses and moves its statistics; see there
-min_lod, max_lod floor and ceil of `cur_lod`, static ints: only these levels of detail are computed. None: all of them
-image_lod        static int k, default 0: the images that the network reads or makes are at resolution / 2^k instead of
-                 being repeated to the full resolution; the same values for less work. Needs min_lod >= k
-ranks            Ranks: the minibatch is one rank's share; noise is drawn for that of all ranks
+deterministic    False (default): training mode, with noise; batch norm uses and updates its statistics, see there
+min_lod, max_lod floor and ceil of `cur_lod`, static ints: only these levels of detail are computed. None: all levels
+image_lod        static int k, default 0: images enter and leave the network at resolution / 2^k instead of being
+                 repeated to the full resolution; same values for less work. Requires min_lod >= k
+ranks            Ranks: the minibatch is one rank's share; noise is drawn for all ranks
 ================ =======================================================================================================
 """
 
@@ -51,7 +51,7 @@ def rectify(x):
 def resize_activations(x, from_shape: tuple, to_shape: tuple):
     """Resize `x` from the static shape `from_shape` to `to_shape`, tuples (N or None, C, H, W).
 
-    Surplus channels are dropped, missing ones are zero; sizes are averaged down or repeated up by whole factors.
+    Extra channels are dropped, missing ones are zero; images are averaged down or repeated up by whole factors.
     """
     if to_shape[1] < from_shape[1]:
         x = x[:, :to_shape[1]]
@@ -83,10 +83,10 @@ class Upscale2DLayer(Layer):
 
 
 class Pool2DLayer(lasagne.layers.Pool2DLayer):
-    """Pooling without overlap: the average (default) or the maximum of pool_size x pool_size pixels.
+    """Pooling without overlap: the average (default) or maximum of pool_size x pool_size pixels.
 
-    A layer that pools the network's own images is told the `image_lod` of its output, so that it pools by less where
-    the images already come at a lower resolution.
+    `image_lod` is given to a layer that pools the network's own images: it is the lod of the layer's output. If the
+    images already have a lower resolution, the layer pools by a smaller factor.
     """
 
     def __init__(self, incoming, pool_size: int = 2, mode: str = 'average', image_lod: int | None = None,
@@ -104,16 +104,16 @@ class Pool2DLayer(lasagne.layers.Pool2DLayer):
             return pool_2d(input, ws=self.pool_size, ignore_border=True, mode='max')
         if self.image_lod is None:
             return ops.downscale2d(input, self.pool_size[0])
-        # An image below the wanted resolution is passed on: no level of detail at or above image_lod uses it.
+        # Images below the wanted resolution pass unchanged: no lod at or above image_lod uses them.
         return ops.downscale2d(input, self.pool_size[0] // 2 ** min(image_lod, self.image_lod))
 
 
 class LODSelectLayer(MergeLayer):
     """Fade between levels of detail (section 2 and Figure 2 of the paper).
 
-    Input i of `incomings` belongs to lod `first_incoming_lod` + i. The output has the shape of the first input. Given
-    the static `min_lod` and `max_lod`, only the inputs between them are used; the blend between two neighbours is
-    ``(1 - t) * finer + t * coarser`` with t = clip(cur_lod - lod of the finer, 0, 1).
+    Input i of `incomings` belongs to lod `first_incoming_lod` + i. The output has the shape of the first input. With
+    static `min_lod` and `max_lod`, only the inputs of these lods are computed. Two neighbours are blended as
+    ``(1 - t) * finer + t * coarser`` with t = clip(cur_lod - lod of the finer one, 0, 1).
 
     Parameters
     ----------
@@ -137,11 +137,11 @@ class LODSelectLayer(MergeLayer):
     def get_output_for(self, inputs, min_lod: int | None = None, max_lod: int | None = None, image_lod: int = 0,
                        **kwargs: Any):
         if image_lod and (min_lod is None or min_lod < image_lod):
-            raise ValueError(f'image_lod={image_lod!r} needs min_lod >= image_lod, got min_lod={min_lod!r}: images at '
+            raise ValueError(f'image_lod={image_lod!r} needs min_lod >= image_lod, but min_lod={min_lod!r}: images at '
                              'a lower resolution than that of min_lod would lose detail')
         first = 0 if min_lod is None else self._index(min_lod)
         last = len(inputs) - 1 if max_lod is None else self._index(max_lod)
-        # In G the inputs are images of lod 0, 1, ...; in D they all have the same shape.
+        # The inputs are images of lod 0, 1, ... in G; in D they all have the same shape.
         shape = self.input_shapes[self._index(image_lod)]
         output = resize_activations(inputs[first], self.input_shapes[first], shape)
         for i in range(first + 1, last + 1):
@@ -159,7 +159,7 @@ def _per_channel(b):
 
 
 class _WeightLayer(Layer):
-    """W, a bias per output channel (None once a layer above took it over) and a nonlinearity."""
+    """Base of layers with W, a bias per output channel (None after another layer took it over), a nonlinearity."""
 
     def __init__(self, incoming, num_units, W_shape, W, nonlinearity=None, **kwargs):
         super().__init__(incoming, **kwargs)
@@ -170,7 +170,7 @@ class _WeightLayer(Layer):
         self._filters = {}
 
     def filters(self, form):
-        """``form(W)``: the same expression each time, so that gradients of several evaluations add up before it."""
+        """``form(W)``, always the same expression, so that the gradients of several evaluations are added before it."""
         if self._filters.get('W') is not self.W:
             self._filters = {'W': self.W}
         if form not in self._filters:
@@ -182,20 +182,20 @@ class _WeightLayer(Layer):
 
 
 class Conv2DLayer(_WeightLayer):
-    """2D convolution (filters flipped, as Lasagne does), stride 1, with Theano's own padding.
+    """2D convolution of stride 1 (filters flipped, as in Lasagne), padded by Theano.
 
     Parameters
     ----------
     incoming : Layer
     num_units, filter_size : int
-        Feature maps and size of the square filters. W has the shape (num_units, C, filter_size, filter_size).
+        Number of feature maps, and size of the square filters. W is (num_units, C, filter_size, filter_size).
     pad : str or int
         ``'same'``, ``'full'``, ``'valid'`` or a number of pixels.
     """
 
     def __init__(self, incoming, num_units: int, filter_size: int, pad: str | int = 'same', **kwargs: Any) -> None:
         if pad == 'same' and filter_size % 2 == 0:
-            raise ValueError(f"pad='same' needs an odd filter_size, got {filter_size!r}")
+            raise ValueError(f"pad='same' needs an odd filter_size, not {filter_size!r}")
         self.filter_size = filter_size
         named_pads: dict[Any, int] = {'same': filter_size // 2, 'full': filter_size - 1, 'valid': 0}
         self.pad = named_pads.get(pad, pad)
@@ -209,11 +209,11 @@ class Conv2DLayer(_WeightLayer):
     def get_output_for(self, input, **kwargs: Any):
         size = self.filter_size
         if self.input_shape[2:] == (1, 1) and self.pad == size - 1:
-            # Full padding of a single pixel is a matrix product; as a convolution nearly all its factors are zeros.
+            # With a single input pixel this is a matrix product; a convolution would mostly multiply by zero.
             x = T.dot(input.flatten(2), self.filters(filters_to_outputs))
             return self.activate(x.reshape((-1, self.num_units, size, size)))
         if self.output_shape[2:] == (1, 1) and self.pad == 0:
-            # So is a filter as large as the image.
+            # With filters as large as the image, this is a matrix product, too.
             x = T.dot(input.flatten(2), self.filters(filters_to_inputs))
             return self.activate(x.dimshuffle(0, 1, 'x', 'x'))
         x = as_type_of(self.W, input)
@@ -224,12 +224,12 @@ class Conv2DLayer(_WeightLayer):
 
 
 def filters_to_outputs(W):
-    """W (K, C, height, width) as the matrix (C, K height width) from one pixel to all output pixels."""
+    """W (K, C, height, width) as a matrix (C, K height width) that maps one pixel to all output pixels."""
     return W.dimshuffle(1, 0, 2, 3).flatten(2)
 
 
 def filters_to_inputs(W):
-    """W (K, C, height, width) as the matrix (C height width, K) from all input pixels to one."""
+    """W (K, C, height, width) as a matrix (C height width, K) that maps all input pixels to one."""
     return ops.flip_filters(W).flatten(2).T
 
 
@@ -248,18 +248,18 @@ class NINLayer(_WeightLayer):
 
 
 def filters_of_size_1(W):
-    """The matrix W (C, K) as filters (K, C, 1, 1)."""
+    """W (C, K) as filters (K, C, 1, 1)."""
     return W.dimshuffle(1, 0, 'x', 'x')
 
 
 def as_type_of(W, x):
-    """`x` in the dtype of `W`: training feeds float32 images also when floatX is float64, and convolution takes no
-    mixture."""
+    """Cast `x` to the dtype of `W`. Training inputs are float32 even if floatX is float64, and convolutions do not mix
+    dtypes."""
     return x if x.dtype == W.dtype else T.cast(x, W.dtype)
 
 
 class ScaleLayer(Layer):
-    """Multiply by a constant, kept per channel as the parameter `scales`, neither trainable nor regularizable."""
+    """Multiply by a constant, stored per channel in the parameter `scales`, neither trainable nor regularizable."""
 
     def __init__(self, incoming, scale: float, **kwargs: Any) -> None:
         super().__init__(incoming, **kwargs)
@@ -271,7 +271,7 @@ class ScaleLayer(Layer):
 
 
 def _take_over(layer):
-    """Remove the bias and the nonlinearity from `layer`; returns the nonlinearity."""
+    """Remove the bias and the nonlinearity of `layer`, and return the nonlinearity."""
     nonlinearity = layer.nonlinearity
     layer.nonlinearity = identity
     if layer.b is not None:
@@ -281,10 +281,10 @@ def _take_over(layer):
 
 
 class WScaleLayer(Layer):
-    """Equalized learning rate (section 4.1): the weights W of the layer below are used as ``W * scale``.
+    """Equalized learning rate (section 4.1): the layer below uses ``W * scale`` in place of its weights W.
 
-    `scale` is the root mean square of the freshly drawn W, and W is divided by it. This layer takes over the bias and
-    the nonlinearity of the layer below, whose output it gets.
+    `scale` is the root mean square of the initial W, which is divided by it. This layer takes over the bias and the
+    nonlinearity of the layer below.
     """
 
     def __init__(self, incoming, **kwargs: Any) -> None:
@@ -293,7 +293,7 @@ class WScaleLayer(Layer):
         scale = np.sqrt(np.mean(W ** 2))
         incoming.W.set_value(W / scale)
         self.scale = self.add_param(np.asarray(scale), (), name='scale', trainable=False)
-        # Scaling W is the same as scaling the output below, without the two extra passes over the activations.
+        # Scaling W equals scaling the output, but avoids two passes over the activations.
         incoming.W = incoming.W * self.scale
         self.nonlinearity = _take_over(incoming)
         self.b = self.add_param(Constant(0.), (incoming.output_shape[1],), name='b', regularizable=False)
@@ -316,13 +316,13 @@ class PixelNormLayer(Layer):
         self.epsilon = epsilon
 
     def get_output_for(self, input, **kwargs: Any):
-        # The dtype matters for float32 latents when floatX is float64.
+        # The dtype matters for float32 latents if floatX is float64.
         mean_square = T.mean(T.sqr(input), axis=1, dtype=theano.config.floatX, keepdims=True)
         return input / T.sqrt(mean_square + self.epsilon)
 
 
 class LayerNormLayer(Layer):
-    """Layer normalization over C, H, W of each sample, with one scalar gain and a bias per channel.
+    """Layer normalization over C, H, W of each sample, with a scalar gain and a bias per channel.
 
     Takes over the bias and the nonlinearity of the layer below (Ba et al. 2016; baseline (a) of Table 1).
     """
@@ -331,7 +331,7 @@ class LayerNormLayer(Layer):
         super().__init__(incoming, **kwargs)
         self.epsilon = epsilon
         self.nonlinearity = _take_over(incoming)
-        # Float32 whatever floatX is, as in the release.
+        # Always float32, whatever floatX is, as in the 2017 release.
         self.gain = self.add_param(np.asarray(1.0, dtype='float32'), (), name='gain')
         self.b = self.add_param(Constant(0.), (self.input_shape[1],), name='b', regularizable=False)
 
@@ -346,11 +346,11 @@ class LayerNormLayer(Layer):
 class BatchNormLayer(Layer):
     """Batch normalization over N, H, W (Ioffe and Szegedy 2015), as in Lasagne 0.2.
 
-    Parameters beta, gamma, mean, inv_std. A nondeterministic evaluation normalizes by the statistics of the minibatch
-    and moves the running ones by `alpha`, as default updates of the compiled function; a deterministic one uses the
-    running ones. Two arguments, by their names in Lasagne, choose otherwise: ``batch_norm_use_averages``, and
-    ``batch_norm_update_averages``: a function that evaluates the layer several times moves the running statistics once,
-    and has False in all evaluations but one. A deterministic evaluation never moves them.
+    The parameters are beta, gamma, mean, inv_std. By default, training mode normalizes by the minibatch's statistics
+    and moves the running statistics by `alpha`, as default updates of the compiled function; deterministic mode uses
+    the running statistics. Lasagne's argument ``batch_norm_use_averages`` overrides the choice of statistics.
+    ``batch_norm_update_averages=False`` disables the updates: a function that evaluates the layer several times passes
+    it in all evaluations but one. Deterministic evaluations never move the running statistics.
     """
 
     def __init__(self, incoming, epsilon: float = 1e-4, alpha: float = 0.1, **kwargs: Any) -> None:
@@ -378,9 +378,9 @@ class BatchNormLayer(Layer):
         return (input - _per_channel(mean)) * _per_channel(self.gamma * inv_std) + _per_channel(self.beta)
 
     def _moving(self, param, value):
-        """Zeros, through which a function finds the default update of a stand-in that shares the value of `param`.
+        """Return zeros that carry the default update to `value`, on a stand-in that shares the value of `param`.
 
-        The parameter itself must not have a default update: deterministic functions use it too.
+        The parameter itself must not have a default update, because deterministic functions use it, too.
         """
         running = theano.clone(param, share_inputs=False)
         running.default_update = (1 - self.alpha) * running + self.alpha * value
@@ -388,7 +388,7 @@ class BatchNormLayer(Layer):
 
 
 def batch_norm(layer):
-    """Put batch normalization between `layer` and its nonlinearity; names as in Lasagne: ``_bn``, ``_bn_nonlin``."""
+    """Insert batch normalization between `layer` and its nonlinearity; names as in Lasagne: ``_bn``, ``_bn_nonlin``."""
     nonlinearity = _take_over(layer)
     normalized = BatchNormLayer(layer, name=layer.name + '_bn')
     return lasagne.layers.NonlinearityLayer(normalized, nonlinearity, name=normalized.name + '_nonlin')
@@ -404,7 +404,7 @@ def has_batch_norm(output_layers: list) -> bool:
 
 
 class GDropLayer(Layer):
-    """Multiplicative noise per sample and channel (appendix A.1); identity when deterministic.
+    """Multiplicative noise per sample and channel (appendix A.1); the identity in deterministic mode.
 
     Parameters
     ----------
@@ -439,17 +439,17 @@ class GDropLayer(Layer):
 
 
 def Tstdeps(x, axis: int | tuple[int, ...], epsilon: float = 1e-8):
-    """Standard deviation along `axis`, kept as broadcastable, with a gradient at zero: sqrt(variance + 1e-8)."""
+    """Standard deviation along `axis` (broadcastable), with a finite gradient at zero: sqrt(variance + 1e-8)."""
     return T.sqrt(T.mean(T.sqr(x - T.mean(x, axis=axis, keepdims=True)), axis=axis, keepdims=True) + epsilon)
 
 
 def Tstd(x, axis: int | tuple[int, ...]):
-    """Standard deviation along `axis`, kept as broadcastable."""
+    """Standard deviation along `axis` (broadcastable)."""
     return Tstdeps(x, axis, epsilon=0.0)
 
 
 class MinibatchStatConcatLayer(Layer):
-    """Minibatch standard deviation (section 3): append statistics of the minibatch as constant feature maps.
+    """Minibatch standard deviation (section 3): append statistics over the minibatch as constant feature maps.
 
     Parameters
     ----------
@@ -457,12 +457,12 @@ class MinibatchStatConcatLayer(Layer):
     func : str
         ``'Tstdeps'`` (section 3, with an epsilon) or ``'Tstd'``.
     averaging : str
-        What is averaged after taking the statistic over N of each activation: ``'all'`` everything (one map, the
-        paper's choice), ``'spatial'`` H and W (C maps), ``'none'`` nothing (C maps), ``'groupG'`` H, W and C / G
-        channels (G maps). ``'gpool'`` takes the statistic over N, H, W (C maps), ``'flat'`` over everything (one map).
+        The axes over which the statistic over N of each activation is averaged: ``'all'`` all axes (one map, the
+        paper's choice), ``'spatial'`` H and W (C maps), ``'none'`` no axes (C maps), ``'groupG'`` H, W and C / G
+        channels (G maps). ``'gpool'`` computes the statistic over N, H, W (C maps), ``'flat'`` over all axes (one map).
     num_parts : int
-        The statistic is taken within so many equal consecutive parts of the minibatch, whose size it must divide. 1:
-        the whole minibatch, as in the 2017 release; N: what N ranks of data-parallel training do.
+        The minibatch is divided into this many equal consecutive parts, each with its own statistic; its size must be
+        a multiple. 1: one statistic, as in the 2017 release; N: like data-parallel training on N ranks.
     """
 
     FUNCS = {'Tstdeps': Tstdeps, 'Tstd': Tstd}
@@ -472,14 +472,14 @@ class MinibatchStatConcatLayer(Layer):
         super().__init__(incoming, **kwargs)
         if not isinstance(num_parts, int) or num_parts < 1:
             raise ValueError(f'MinibatchStatConcatLayer num_parts={num_parts!r}: use 1 for the whole minibatch, or a '
-                             'number that divides its size')
+                             'divisor of its size')
         channels = self.input_shape[1]
         maps = {'all': 1, 'flat': 1, 'spatial': channels, 'none': channels, 'gpool': channels}
         if averaging not in maps:
             groups = averaging[len('group'):] if str(averaging).startswith('group') else ''
             if not groups.isdigit() or int(groups) < 1 or channels % int(groups):
                 raise ValueError(f'MinibatchStatConcatLayer averaging={averaging!r}: use one of {", ".join(maps)}, or '
-                                 f'groupG with a G that divides the {channels} channels')
+                                 f'groupG where G divides the {channels} channels')
             maps[averaging] = int(groups)
         if func not in self.FUNCS:
             raise ValueError(f'MinibatchStatConcatLayer func={func!r}: use one of {", ".join(self.FUNCS)}')
@@ -492,7 +492,7 @@ class MinibatchStatConcatLayer(Layer):
         return (input_shape[0], input_shape[1] + self.num_maps) + tuple(input_shape[2:])
 
     def statistic(self, x):
-        """(1, num_maps, 1 or H, 1 or W) of `x` (N, C, H, W)."""
+        """Statistic of `x` (N, C, H, W): (1, num_maps, 1 or H, 1 or W)."""
         if self.averaging == 'flat':
             return self.func(x, axis=(0, 1, 2, 3))
         if self.averaging == 'gpool':
@@ -523,7 +523,7 @@ class MinibatchStatConcatLayer(Layer):
 class MinibatchLayer(Layer):
     """Minibatch discrimination (Salimans et al. 2016, section 3.2), row e* of Table 1.
 
-    Appends `num_kernels` features to the flattened input. Weights are normalized per output; :func:`initialize_mbdisc`
+    Appends `num_kernels` features to the flattened input. Weights are normalized per output. :func:`initialize_mbdisc`
     sets their scale and the bias from the activations of real images.
     """
 
@@ -539,7 +539,7 @@ class MinibatchLayer(Layer):
         return input_shape[0], self.num_inputs + self.num_kernels
 
     def distances(self, x):
-        """L1 distances (N, num_kernels, N) between the samples of `x` (N, num_inputs); huge to itself."""
+        """L1 distances (N, num_kernels, N) between the samples of `x` (N, num_inputs); huge on the diagonal."""
         W = self.theta * (T.exp(self.log_weight_scale) / T.sqrt(T.sum(T.sqr(self.theta), axis=0)))
         projected = T.dot(x, W.flatten(2)).reshape((x.shape[0],) + shape_of(self.theta)[1:])
         differences = projected.dimshuffle(0, 1, 2, 'x') - projected.dimshuffle('x', 1, 2, 0)
@@ -550,7 +550,7 @@ class MinibatchLayer(Layer):
         return T.concatenate([x, T.sum(T.exp(-self.distances(x)), axis=2) + self.b], axis=1)
 
     def initial_values(self, input) -> list[tuple]:
-        """[(parameter, expression)]: mean distance to the nearest sample becomes 2, the mean feature 0."""
+        """(parameter, expression) pairs: the mean distance to the nearest sample becomes 2, the mean feature 0."""
         distances = self.distances(input.flatten(2))
         nearest = 0.5 * T.mean(T.min(distances, axis=2), axis=0)
         features = T.sum(T.exp(-distances / nearest.dimshuffle('x', 0, 'x')), axis=2)
@@ -569,11 +569,11 @@ def initialize_mbdisc(input_layer, output_layers: list, images: np.ndarray, **kw
     Parameters
     ----------
     input_layer, output_layers : Layer, list of Layer
-        Of the discriminator.
+        Layers of the discriminator.
     images : array (N, C, H, W) float32
-        Real images, 500 in the release.
+        Real images; the 2017 release uses 500.
     **kwargs
-        For `lasagne.layers.get_output`: min_lod, max_lod, image_lod.
+        Passed to `lasagne.layers.get_output`: min_lod, max_lod, image_lod.
     """
     variable = T.TensorType(images.dtype, (False,) * 4)('images')
     layers = [layer for layer in lasagne.layers.get_all_layers(output_layers) if isinstance(layer, MinibatchLayer)]

@@ -1,4 +1,4 @@
-"""Networks as objects: a Lasagne graph made by a build function, to be evaluated, copied and pickled."""
+"""The class `Network`: a Lasagne graph made by a build function, which can be evaluated, copied and pickled."""
 
 import copy
 import copyreg
@@ -27,23 +27,22 @@ from nets.tf_functions import Updates, is_tf_expression, set_vars, shape_to_list
 from nets.tf_training import histogram
 from nets.variables import Variables, fix_shape, shape_of
 
-STATE_VERSION = 3       # Of pickled networks. The 2017 release wrote none, the 2018 release 2: see legacy.py.
+STATE_VERSION = 3       # Version of our pickles. The 2017 release has none, the 2018 release has 2: see legacy.py.
 
 
 class Network(NetworkOf2017):
-    """A network made by a build function: its layers, its variables, and ways to evaluate, copy and pickle it.
+    """A network made by a build function. It holds layers and variables, and can be evaluated, copied and pickled.
 
     Parameters
     ----------
     name : str or None
-        None: the name of the build function.
+        Default: the name of the build function.
     func : str or callable
-        The build function, best by its dotted name (``'networks.G_paper'``); it must be importable to be unpickled. A
-        name without a dot is one of `networks`, as in 2017. It is called once, with `static_kwargs`, and returns a
-        dict: `input_layers` and `output_layers` are lists of Lasagne layers, every further entry is a named shared
-        variable.
+        The build function, preferably as a dotted name (``'networks.G_paper'``); unpickling imports it. A name without
+        a dot is looked up in `networks`, as in 2017. It is called once, with `static_kwargs`, and returns a dict:
+        `input_layers` and `output_layers` are lists of Lasagne layers, all other entries are named shared variables.
     **static_kwargs
-        Arguments of the build function, plain data. They are also defaults of the dynamic arguments below.
+        Arguments of the build function, plain data. They are also the defaults of dynamic arguments, see Notes.
 
     Attributes
     ----------
@@ -51,21 +50,21 @@ class Network(NetworkOf2017):
     static_kwargs : dict
     input_layers, output_layers : list of lasagne.layers.Layer
     toplevel_params : OrderedDict
-        {name: shared variable} of the further entries.
+        {name: shared variable} of the other entries.
     vars : Variables
-        {local name: shared variable} of all variables: the layers' in the order of `lasagne.layers.get_all_params`,
-        then the top-level ones. A local name is what Lasagne calls the parameter, for example ``'G1a.W'``.
+        {local name: shared variable} of all variables: first those of the layers, in the order of
+        `lasagne.layers.get_all_params`, then the top-level ones. Local names are Lasagne's, for example ``'G1a.W'``.
     trainables : Variables
-        The part of `vars` that is trained.
+        The variables in `vars` that are trained.
 
     Notes
     -----
-    Dynamic arguments go to `get_output_for` of all layers: ``deterministic``, ``min_lod`` and so on. Those that no
-    layer knows are ignored, as in the 2018 release.
+    Dynamic arguments are passed to `get_output_for` of all layers: ``deterministic``, ``min_lod`` and so on. Unknown
+    arguments are ignored, as in the 2018 release.
     """
 
-    __module__ = 'tfutil_shim'      # By which pickles name the class, wherever it lives.
-    source: str | None = None       # File that it was read from, for messages.
+    __module__ = 'tfutil_shim'      # Pickles refer to the class by this name, wherever it is defined.
+    source: str | None = None       # The file that the network was read from, for messages.
 
     def __init__(self, name: str | None = None, func: str | Callable | None = None, **static_kwargs: Any) -> None:
         if func is None:
@@ -79,7 +78,7 @@ class Network(NetworkOf2017):
         self._adopt(self._func(**static_kwargs))
 
     def _adopt(self, built, local_names=None):
-        """Take the result of the build function. `local_names` are those of the parameters; None: their own."""
+        """Store the build function's result. `local_names`, if given, replace the parameters' own names."""
         toplevel = dict(built)
         self.input_layers = list(toplevel.pop('input_layers'))
         self.output_layers = list(toplevel.pop('output_layers'))
@@ -105,7 +104,7 @@ class Network(NetworkOf2017):
 
     @property
     def name(self) -> str:
-        """The name, which the variables know as their scope."""
+        """Name of the network, and prefix of its variables' names."""
         return self._name
 
     @name.setter
@@ -115,24 +114,24 @@ class Network(NetworkOf2017):
             if variables is not None:
                 variables.scope = name
 
-    scope = property(lambda self: self.name, doc='The name, as prefix of what belongs to the network.')
+    scope = property(lambda self: self.name, doc='The name, as a prefix of names of variables.')
     num_inputs = property(lambda self: len(self.input_layers))
     num_outputs = property(lambda self: len(self.output_layers))
     input_names = property(lambda self: [layer.name for layer in self.input_layers])
     output_names = property(lambda self: [layer.name for layer in self.output_layers])
     output_shapes = property(lambda self: [shape_to_list(layer.output_shape) for layer in self.output_layers],
-                             doc='Lists of sizes, None for the minibatch.')
-    input_shape = property(lambda self: self.input_shapes[0], doc='Of the first input.')
-    output_shape = property(lambda self: self.output_shapes[0], doc='Of the first output.')
+                             doc='Lists of sizes; the minibatch size is None.')
+    input_shape = property(lambda self: self.input_shapes[0], doc='Shape of the first input.')
+    output_shape = property(lambda self: self.output_shapes[0], doc='Shape of the first output.')
     input_templates = property(lambda self: [layer.input_var for layer in self.input_layers],
-                               doc='Symbolic variables of the types of the inputs.')
+                               doc='Symbolic variables with the types of the inputs.')
 
     @property
     def input_shapes(self) -> list[list]:
-        """Lists of sizes, None for the minibatch.
+        """Lists of sizes; the minibatch size is None.
 
-        A generator without classes has [None, 0] for labels at the end, as in the 2018 release, whose scripts ask for
-        that shape; `run` takes such labels and does without.
+        A generator without classes has [None, 0] at the end, for empty labels, because scripts of the 2018 release
+        expect this shape; `run` accepts and ignores such labels.
         """
         shapes = [shape_to_list(layer.output_shape) for layer in self.input_layers]
         if len(shapes) == 1 and len(shapes[0]) == 2 and 'label_size' in defaults_of(self._func):
@@ -141,7 +140,7 @@ class Network(NetworkOf2017):
 
     @property
     def output_templates(self) -> list:
-        """Symbolic outputs for `input_templates`, the same expressions every time; dropout and noise are off."""
+        """Symbolic outputs for `input_templates`, always the same expressions, in deterministic mode."""
         if self._output_templates is None:
             self._output_templates = self.get_output_for(*self.input_templates, return_as_list=True, deterministic=True)
         return list(self._output_templates)
@@ -149,7 +148,7 @@ class Network(NetworkOf2017):
     # Variables.
 
     def find_var(self, name_or_var):
-        """The shared variable with this name, see `nets.variables.Variables`; shared variables pass through."""
+        """Shared variable with this name, see `nets.variables.Variables`; shared variables are returned unchanged."""
         if is_tf_expression(name_or_var):
             return name_or_var
         if str(name_or_var) not in self.vars:
@@ -158,7 +157,7 @@ class Network(NetworkOf2017):
         return self.vars[str(name_or_var)]
 
     def get_var_localname(self, name_or_var) -> str:
-        """The local name of a variable of this network."""
+        """Local name of a variable of this network."""
         var = self.find_var(name_or_var)
         for name, known in self.vars.items():
             if known is var:
@@ -166,7 +165,7 @@ class Network(NetworkOf2017):
         raise UserError(f'{self.name} has no variable {var!r}')
 
     def get_var(self, name_or_var) -> np.ndarray:
-        """The value of a variable as an array."""
+        """Value of a variable as an array."""
         return self.find_var(name_or_var).get_value()
 
     def set_var(self, name_or_var, value: ArrayLike) -> None:
@@ -174,34 +173,34 @@ class Network(NetworkOf2017):
         set_vars({self.find_var(name_or_var): value})
 
     def reset_vars(self) -> None:
-        """Give all variables fresh initial values, which draws from the random generators as a construction does."""
+        """Reinitialise all variables, with the same random draws as a construction."""
         self.copy_vars_from(Network(self.name, self._func, **self.static_kwargs))
 
     def reset_trainables(self) -> None:
-        """Give the trainable variables fresh initial values; draws like `reset_vars`."""
+        """Reinitialise the trainable variables, with the same random draws as `reset_vars`."""
         self.copy_trainables_from(Network(self.name, self._func, **self.static_kwargs))
 
     def copy_vars_from(self, src_net: 'Network') -> None:
-        """Assign the values of the variables with the same local names in another network to all of this one's."""
+        """Copy the values of all variables from those with the same local names in another network."""
         set_vars({var: src_net.get_var(name) for name, var in self.vars.items()})
 
     def copy_trainables_from(self, src_net: 'Network') -> None:
-        """`copy_vars_from` for the trainable variables only."""
+        """`copy_vars_from` for trainable variables only."""
         set_vars({var: src_net.get_var(name) for name, var in self.trainables.items()})
 
     # Copies.
 
     def clone(self, name: str | None = None, share_nontrainables: bool = False) -> 'Network':
-        """A copy of the network, made without drawing from any random generator.
+        """Copy the network without drawing random numbers.
 
         Parameters
         ----------
         name : str or None
-            None: the same name.
+            Default: the same name.
         share_nontrainables : bool
-            For a smoothed copy as the 2017 release makes it: only trainable variables are copied, and have no name of
-            their own (local names stay); the others (batch-norm averages, weight scales, top-level variables) are the
-            very objects of this network.
+            Make a smoothed copy as in the 2017 release: only trainable variables are copied, and the copies have no
+            names of their own (local names stay). All others (batch-norm averages, weight scales, top-level variables)
+            are shared with this network.
         """
         memo = {}
         if share_nontrainables:
@@ -214,21 +213,21 @@ class Network(NetworkOf2017):
         return net
 
     def convert(self, name: str | None = None, func: str | Callable | None = None, **static_kwargs: Any) -> 'Network':
-        """A new network made by another build function, or with other arguments, with the values of this one.
+        """Make a network with another build function or other arguments, and copy the values of this one.
 
         Parameters
         ----------
         name : str or None
-            None: the name of the build function.
+            Default: the name of the build function.
         func : str or callable or None
-            None: the build function of this network.
+            Default: the build function of this network.
         **static_kwargs
-            Those of this network count for nothing.
+            Arguments of the build function; those of this network are not used.
 
         Raises
         ------
         UserError
-            The new network has a variable that this one has not.
+            The new network has a variable that this one lacks.
         """
         net = Network(name, self._func if func is None else func, **static_kwargs)
         net.copy_vars_from(self)
@@ -245,20 +244,20 @@ class Network(NetworkOf2017):
     __deepcopy__ = _copy
 
     def setup_as_moving_average_of(self, src_net: 'Network', beta=0.99, beta_nontrainable=0.0) -> Updates:
-        """Updates that make this network follow `src_net`: ``new = src + (old - src) * beta``.
+        """Updates that make this network a moving average of `src_net`: ``new = src + (old - src) * beta``.
 
         Parameters
         ----------
         src_net : Network
-            With the same local names. In one function with the updates of `src_net` itself, its values from before the
-            step are used, since Theano's updates are simultaneous.
+            Network with the same local names. If one function also updates `src_net`, its values from before the step
+            are used, because Theano applies all updates simultaneously.
         beta, beta_nontrainable : float or scalar expression
-            For trainable and other variables. 0 copies.
+            Decay of trainable and of other variables; 0 copies the value.
 
         Returns
         -------
         Updates
-            {shared variable: expression}; variables that both networks share are not in it.
+            {shared variable: expression}, without the variables that both networks share.
         """
         new_values = Updates()
         for is_trainable, decay in ((True, beta), (False, beta_nontrainable)):
@@ -272,13 +271,13 @@ class Network(NetworkOf2017):
                 new_values.update(updates.moving_average(averages, sources, decay))
         return new_values
 
-    # Pickling: plain data, no source text, no Theano objects.
+    # Pickling stores plain data, no source text and no Theano objects.
 
     def __reduce__(self):
         return copyreg.__newobj__, (type(self),), self._state()
 
     def __getstate__(self) -> dict:
-        """What is pickled, and as 'variables' all (name, array) in the words of the 2018 release."""
+        """State to pickle, plus 'variables': all (name, array) pairs, as in the 2018 release."""
         state = self._state()
         values = [*state['param_values'], *state['toplevel_values'].items()]
         return {**state, 'variables': [('lod' if name == 'cur_lod' else name, value) for name, value in values],
@@ -286,18 +285,18 @@ class Network(NetworkOf2017):
 
     def _state(self):
         if import_obj(self.func_name) is not self._func:
-            raise UserError(f'{self.name}: the build function {self.func_name} cannot be pickled, its name leads '
-                            'to another object')
+            raise UserError(f'{self.name}: the build function {self.func_name} cannot be pickled, because its name '
+                            'refers to another object')
         values = [(name, var.get_value()) for name, var in self.vars.items()]
         return {'version': STATE_VERSION, 'name': self.name, 'func': self.func_name,
                 'static_kwargs': copy.deepcopy(self.static_kwargs), 'param_values': values[:self.num_layer_params],
                 'toplevel_values': dict(values[self.num_layer_params:])}
 
     def __setstate__(self, state):
-        """Build the network again, with the random draws of a construction, then assign the stored values."""
+        """Rebuild the network, with the random draws of a construction, then assign the stored values."""
         if state.get('version') != STATE_VERSION:
             raise UserError(f'network pickle of version {state.get("version", 1)!r}: this class reads version '
-                            f'{STATE_VERSION}; networks of the 2017 and 2018 releases are read by legacy.py')
+                            f'{STATE_VERSION}; use legacy.py for networks of the 2017 and 2018 releases')
         self.__init__(state['name'], state['func'], **as_written(state['func'], state['static_kwargs']))
         stored = list(state['param_values']) + list(state['toplevel_values'].items())
         ours = [f'{name} {tuple(shape_of(var))}' for name, var in self.vars.items()]
@@ -312,19 +311,19 @@ class Network(NetworkOf2017):
     def verify_rebuild(self) -> None:
         """Check that pickling will work: rebuild the network from its pickle, compare, and discard the result.
 
-        This makes all random draws of a construction once more, as the 2017 release does after every construction.
+        This repeats all random draws of a construction, as the 2017 release does after every construction.
 
         Raises
         ------
         ValueError
-            The build function makes another network when it is called again.
+            The build function makes a different network on the second call.
         """
         rebuilt = pickle.loads(pickle.dumps(self))
         for what, ours, theirs in zip(('layers', 'trainable variables', 'values'), self._structure(),
                                       rebuilt._structure(), strict=True):
             if ours != theirs:
                 raise ValueError(f'{self.name}: {self.func_name}, called again with {self.static_kwargs!r}, builds a '
-                                 f'network with other {what}')
+                                 f'network with different {what}')
 
     def _structure(self):
         layers = [(layer.name, type(layer), layer.output_shape)
@@ -340,25 +339,25 @@ class Network(NetworkOf2017):
         Parameters
         ----------
         *in_expr : expressions
-            One per input layer. The labels of a generator without classes may be given or left out.
+            One per input layer. The labels of a generator without classes may be given or omitted.
         return_as_list : bool
-            Always return a list; else a single output is returned as such and several as a tuple.
+            Always return a list. Otherwise a single output is returned itself, and several as a tuple.
         **dynamic_kwargs
-            For the layers; they come before `static_kwargs`.
+            Arguments of the layers; they override `static_kwargs`.
         """
         theano_env.ensure_configured()
         if self.num_inputs < len(in_expr) == len(self.input_shapes):
             in_expr = in_expr[:self.num_inputs]
         if len(in_expr) != self.num_inputs:
             raise ValueError(f'{self.name} takes {self.num_inputs} inputs ({", ".join(map(str, self.input_names))}), '
-                             f'got {len(in_expr)}')
+                             f'but was given {len(in_expr)}')
         kwargs = {**self.static_kwargs, **dynamic_kwargs}
         outputs = lasagne.layers.get_output(self.output_layers, dict(zip(self.input_layers, in_expr, strict=True)),
                                             **kwargs)
         return _as_outputs(outputs, return_as_list)
 
     def present_lods(self) -> dict[str, int]:
-        """Dynamic arguments: layers compute what the value of ``cur_lod`` needs only. {} if there is no such."""
+        """Dynamic arguments that limit computation to the current ``cur_lod``; {} if there is no ``cur_lod``."""
         if 'cur_lod' not in self.toplevel_params:
             return {}
         cur_lod = float(self.get_var('cur_lod'))
@@ -369,31 +368,31 @@ class Network(NetworkOf2017):
             out_shrink: int = 1, out_dtype: DTypeLike | None = None, **dynamic_kwargs: Any) -> Any:
         """Evaluate the network on arrays.
 
-        The operations on the outputs are carried out in this order: multiply, add, average over boxes of pixels, for
-        integer types round half to even and clip to the type's range, convert.
+        Outputs are multiplied, shifted, averaged over boxes of pixels, for integer types rounded half to even and
+        clipped to the type's range, and converted, in this order.
 
         Parameters
         ----------
         *in_arrays : arrays
-            One per input layer, with the same number of rows, which may be 0. A surplus array [N, 0], the empty labels
-            of a 2018 script, is ignored; a last input without columns may be left out.
+            One per input layer, with equal numbers of rows, which may be 0. An additional array [N, 0] is ignored: it
+            is the empty labels of a 2018 script. A last input without columns may be omitted.
         return_as_list : bool
-            Always return a list; else a single output is returned as such and several as a tuple.
+            Always return a list. Otherwise a single output is returned itself, and several as a tuple.
         print_progress : bool
-            Print how many rows are done.
+            Print the number of finished rows.
         minibatch_size : int or None
-            Rows per evaluation, the last one may have fewer. None: all at once.
+            Rows per evaluation; the last one may have fewer. Default: all rows.
         num_gpus : int
-            Accepted and ignored: everything runs on the one device that theano_env chose.
+            Ignored: everything runs on the one device that theano_env selected.
         out_mul, out_add : float
         out_shrink : int
-            Size of the boxes; a rest at the border is dropped.
+            Size of the boxes; remaining pixels at the border are dropped.
         out_dtype : dtype or None
-            None: as computed.
+            Default: the dtype of the computation.
         **dynamic_kwargs
-            For the layers; they come before `static_kwargs`. ``deterministic`` is True unless given; without it layers
-            may draw noise and move their statistics. If the network has a top-level ``cur_lod``, ``min_lod`` and
-            ``max_lod`` are by default its floor and ceil: the same outputs for less work.
+            Arguments of the layers; they override `static_kwargs`. ``deterministic`` defaults to True; if it is False,
+            layers may draw noise and update their statistics. If the network has a top-level ``cur_lod``, ``min_lod``
+            and ``max_lod`` default to its floor and ceil, which saves work but does not change the outputs.
         """
         theano_env.ensure_configured()
         arrays = self._check_inputs(in_arrays)
@@ -401,7 +400,7 @@ class Network(NetworkOf2017):
             raise UserError(f'minibatch_size={minibatch_size!r}: must be at least 1')
         num_rows = len(arrays[0])
         if num_rows == 0:
-            # Evaluate one row to learn shapes and types, in a way that has no side effects.
+            # Evaluate one row to find shapes and types, without side effects.
             arrays = [np.zeros((1,) + array.shape[1:], array.dtype) for array in arrays]
             dynamic_kwargs = dict(dynamic_kwargs, deterministic=True)
         function = self._compile([array.dtype.name for array in arrays], float(out_mul), float(out_add), out_shrink,
@@ -419,9 +418,9 @@ class Network(NetworkOf2017):
         return _as_outputs(outputs, return_as_list)
 
     def _check_inputs(self, in_arrays):
-        """The inputs of `run`, converted to the types of the input layers.
+        """Convert the inputs of `run` to the types of the input layers.
 
-        Float32 arrays stay what they are also when floatX is float64, as in the 2017 release.
+        Float32 arrays stay float32 even if floatX is float64, as in the 2017 release.
         """
         arrays = [np.asarray(array) for array in in_arrays]
         if len(arrays) == self.num_inputs + 1 and arrays[-1].ndim == 2 and arrays[-1].shape[1] == 0:
@@ -430,25 +429,25 @@ class Network(NetworkOf2017):
             arrays.append(np.zeros((len(arrays[0]), 0), np.float32))
         if len(arrays) != self.num_inputs:
             raise UserError(f'{self.name}.run takes {self.num_inputs} arrays '
-                            f'({", ".join(map(str, self.input_names))}), got {len(arrays)}')
+                            f'({", ".join(map(str, self.input_names))}), but was given {len(arrays)}')
         for array, name, shape in zip(arrays, self.input_names, self.input_shapes[:self.num_inputs], strict=True):
             if array.ndim != len(shape) or any(size not in (None, got)
                                                for size, got in zip(shape[1:], array.shape[1:], strict=True)):
-                raise UserError(f'{self.name}.run: input {name} must have the shape {[None] + shape[1:]}, got '
+                raise UserError(f'{self.name}.run: input {name} must have the shape {[None] + shape[1:]}, not '
                                 f'{list(array.shape)}')
             if len(array) != len(arrays[0]):
-                raise UserError(f'{self.name}.run: inputs must have the same number of rows, got '
+                raise UserError(f'{self.name}.run: inputs must have the same number of rows, not '
                                 f'{", ".join(str(len(other)) for other in arrays)}')
         return [array if array.dtype == np.float32 else array.astype(layer.input_var.dtype)
                 for array, layer in zip(arrays, self.input_layers, strict=True)]
 
     def _compile(self, in_dtypes, out_mul, out_add, out_shrink, out_dtype, dynamic_kwargs):
-        """The compiled function for these settings and the present engine; made once."""
+        """Compiled function for these settings and the current engine, cached."""
         kwargs = {'deterministic': True, **self.static_kwargs, **dynamic_kwargs}
         if 'min_lod' not in kwargs and 'max_lod' not in kwargs:
             kwargs.update(self.present_lods())
         out_dtype = None if out_dtype is None else np.dtype(out_dtype).name
-        # Static arguments never change, so they are no part of the key.
+        # Static arguments never change, so the key needs only the others.
         key = (*in_dtypes, out_mul, out_add, out_shrink, out_dtype, theano.config.mode, theano.config.floatX) + tuple(
             (name, value) for name, value in sorted(kwargs.items()) if name not in self.static_kwargs
             or name in dynamic_kwargs)
@@ -472,7 +471,7 @@ class Network(NetworkOf2017):
                 for layer, output in zip(layers, outputs, strict=True)]
 
     def topology_lines(self, title: str = 'LayerName', hide_layers_with_no_params: bool = False) -> list[str]:
-        """Table of the layers as the 2017 release prints it: list of str. Only trainable parameters are counted."""
+        """Table of the layers in the format of the 2017 release: list of str. Counts only trainable parameters."""
         local_names = {var: name for name, var in self.vars.items()}
         rows = [(title, 'LayerType', 'Params', 'OutputShape', 'WeightShape', 'Activation'), ('---',) * 6]
         for layer in lasagne.layers.get_all_layers(self.output_layers):
@@ -488,7 +487,7 @@ class Network(NetworkOf2017):
         return [''] + ['%-16s%-28s%-10s%-20s%-20s%s' % row for row in rows] + ['']
 
     def print_layers(self, title: str | None = None, hide_layers_with_no_params: bool = False) -> None:
-        """Print the table of layers; `title` heads the first column, None: the network's name."""
+        """Print the table of layers. `title` heads the first column; default: the network's name."""
         print('\n'.join(self.topology_lines(title or self.name, hide_layers_with_no_params)))
 
     def print_topology(self) -> None:
@@ -497,9 +496,9 @@ class Network(NetworkOf2017):
 
 
     def setup_weight_histograms(self, title: str | None = None) -> None:
-        """From now on `save_summaries` writes a histogram of each trainable variable to a TensorBoard `SummaryWriter`.
+        """Make `save_summaries` write histograms of the trainable variables to a TensorBoard `SummaryWriter`.
 
-        They are named ``TITLE_W/LAYER``; `title` None: the network's name.
+        They are named ``TITLE_W/LAYER``; `title` defaults to the network's name.
         """
         for local_name, var in self.trainables.items():
             layer, _, kind = local_name.replace('/', '.').rpartition('.')
@@ -527,7 +526,7 @@ def _convert_output(x, mul, add, shrink, dtype):
         return x
     if np.issubdtype(dtype, np.integer) and not np.issubdtype(x.dtype, np.integer):
         info = np.iinfo(dtype)
-        # The largest int32 and int64 are no floats: go to the next one below.
+        # The largest int32 and int64 are not floats: use the next smaller float.
         high = np.asarray(info.max, x.dtype)
         if int(high) > info.max:
             high = np.nextafter(high, np.asarray(0, x.dtype))
@@ -545,9 +544,9 @@ def _format_shape(shape):
 
 def random_latents(num_latents: int, G: Network | Sequence,
                    random_state: np.random.RandomState | None = None) -> np.ndarray:
-    """(num_latents, latent_size) float32 standard normal latents for a generator, or for its input shape as in 2017.
+    """Standard normal latents, (num_latents, latent_size) float32, for a generator, or its input shape as in 2017.
 
-    `random_state` is a NumPy generator with a method ``randn``; None: NumPy's global one.
+    `random_state` has a method ``randn``, like NumPy's RandomState; default: NumPy's global generator.
     """
     shape = G if isinstance(G, Sequence) else G.input_shapes[0]
     return (random_state or np.random).randn(num_latents, *shape[1:]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What scripts of the 2017 release ask of a network beside what `nets.network` has."""
+"""Methods of the 2017 release's networks that `nets.network` lacks, for old scripts."""
 
 from collections import OrderedDict
 from typing import Any
@@ -10,7 +10,7 @@ from common.errors import UserError, did_you_mean
 
 
 class NetworkOf2017:
-    """Methods of the release's `network.Network`; mixed into `nets.network.Network`.
+    """Methods of the 2017 release's `network.Network`; mixed into `nets.network.Network`.
 
     Top-level variables are attributes: ``G.cur_lod.set_value(1.5)``.
     """
@@ -22,16 +22,16 @@ class NetworkOf2017:
         return toplevel[name]
 
     def eval(self: Any, *inputs: Any, ignore_unused_inputs: bool = False, **dynamic_kwargs: Any) -> Any:
-        """The first symbolic output for symbolic inputs; layers are not deterministic unless told so.
+        """First symbolic output for symbolic inputs; not deterministic unless requested.
 
         Parameters
         ----------
         *inputs : expressions
             One per input layer.
         ignore_unused_inputs : bool
-            More of them, such as the labels of a network without classes, are left out.
+            Ignore additional inputs, such as the labels of a network without classes.
         **dynamic_kwargs
-            For the layers, for example `min_lod` and `max_lod`.
+            Arguments of the layers, for example `min_lod` and `max_lod`.
         """
         return self.eval_multi(*inputs, ignore_unused_inputs=ignore_unused_inputs, **dynamic_kwargs)[0]
 
@@ -40,11 +40,11 @@ class NetworkOf2017:
         return self.eval(*inputs, deterministic=True, **kwargs)
 
     def eval_nd(self: Any, *inputs: Any, **kwargs: Any) -> Any:
-        """:meth:`eval`, not deterministic: with noise and batch statistics, as in training."""
+        """:meth:`eval` with ``deterministic=False``: with noise and batch statistics, as in training."""
         return self.eval(*inputs, deterministic=False, **kwargs)
 
     def eval_multi(self: Any, *inputs: Any, ignore_unused_inputs: bool = False, **dynamic_kwargs: Any) -> list:
-        """:meth:`eval` for a list of all outputs."""
+        """Like :meth:`eval`, but returns a list of all outputs."""
         used = inputs[:self.num_inputs] if ignore_unused_inputs else inputs
         return self.get_output_for(*used, return_as_list=True, **dynamic_kwargs)
 
@@ -53,16 +53,16 @@ class NetworkOf2017:
         return self.eval_multi(*inputs, deterministic=True, **kwargs)
 
     def eval_multi_nd(self: Any, *inputs: Any, **kwargs: Any) -> list:
-        """:meth:`eval_multi`, not deterministic."""
+        """:meth:`eval_multi` with ``deterministic=False``."""
         return self.eval_multi(*inputs, deterministic=False, **kwargs)
 
     def find_layer(self: Any, name: str) -> lasagne.layers.Layer:
-        """The Lasagne layer with this name.
+        """Find a Lasagne layer by its name.
 
         Raises
         ------
         UserError
-            There is none; the message has the nearest name.
+            There is no such layer; the message suggests the most similar name.
         """
         theano_env.ensure_configured()
         layers = {layer.name: layer for layer in lasagne.layers.get_all_layers(self.output_layers)}
@@ -71,18 +71,18 @@ class NetworkOf2017:
         return layers[name]
 
     def trainable_params(self: Any) -> list:
-        """The shared variables that are trained, in Lasagne's order."""
+        """Trainable shared variables, in Lasagne's order."""
         return list(self.trainables.values())
 
     def create_temporally_smoothed_version(self: Any, beta: Any = 0.99, explicit_updates: bool = False) -> Any:
-        """A copy whose trainable variables follow this network's: the generator Gs.
+        """Make a copy whose trainable variables are moving averages of this network's: the generator Gs.
 
         Parameters
         ----------
         beta : float or scalar expression
             Decay per step.
         explicit_updates : bool
-            False: functions that update the variables of this network update the copy, too, by default updates.
+            False: the copy is updated by default updates, whenever a function updates the variables of this network.
 
         Returns
         -------

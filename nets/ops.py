@@ -1,7 +1,7 @@
-"""Theano ops of our own: leaky ReLU and resampling by whole factors, for all engines, differentiable twice.
+"""Theano ops of the project, for all engines and twice differentiable: leaky ReLU, and resampling by whole factors.
 
-Each has Python code, C code and a lowering to PyTorch. They replace what Theano would make out of several passes over
-memory and, for the resampling, out of about ten nodes of the graph.
+Each has Python code, C code and a lowering to PyTorch. Each replaces several passes over memory in Theano's version;
+the resampling ops also replace about ten graph nodes.
 """
 
 from typing import Any
@@ -15,11 +15,11 @@ from theano import gof, scalar
 from theano.tensor.nnet import abstract_conv
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Leaky ReLU: one pass over memory, where Lasagne's a * x + b * abs(x) takes three.
+# Leaky ReLU: one pass over memory; Lasagne's a * x + b * abs(x) takes three.
 
 
 class _Leaky:
-    """Common base of :class:`LeakyReLU` and its gradient."""
+    """Base of :class:`LeakyReLU` and its gradient."""
 
     __props__ = ('slope',)
 
@@ -28,7 +28,7 @@ class _Leaky:
         super().__init__(output_types)
 
     def make_new_inplace(self, output_types=scalar.upgrade_to_float, name=None):
-        """Called by Theano's inplace rewrite, which does not know that the constructor needs a slope."""
+        """Theano's inplace rewrite calls this, because it cannot pass the slope to the constructor."""
         return type(self)(self.slope, output_types)
 
     def c_code(self, node, name, inputs, outputs, sub):
@@ -43,7 +43,7 @@ class _Leaky:
 class LeakyReLU(_Leaky, scalar.UnaryScalarOp):
     """``x if x > 0 else slope * x``.
 
-    At zero the derivative is `slope`, as in PyTorch and cuDNN (Theano's ``a * x + b * abs(x)`` takes (1 + slope) / 2).
+    At zero the derivative is `slope`, as in PyTorch and cuDNN; Theano's ``a * x + b * abs(x)`` has (1 + slope) / 2.
     """
 
     __props__ = ('slope',)
@@ -76,9 +76,9 @@ def leaky_relu(x, slope: float):
 @T.opt.register_specialize
 @gof.local_optimizer([T.Elemwise])
 def local_leaky_relu_grad_of_output(node):
-    """Let the gradient look at the output of the leaky ReLU, which has the sign of its input.
+    """Rewrite the gradient to use the output of the leaky ReLU, which has the same sign as its input.
 
-    The input is then needed no longer than until the output is there.
+    The memory of the input can then be freed as soon as the output exists.
     """
     if not isinstance(node.op.scalar_op, LeakyReLUGrad) or node.op.scalar_op.slope < 0:
         return None
@@ -91,11 +91,11 @@ def local_leaky_relu_grad_of_output(node):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Resampling. Averaging and repeating pixels are each other's gradients up to a factor.
+# Resampling. Averaging and repeating pixels are each other's gradients, up to a factor.
 
 
 class _Resample2D(gof.Op):
-    """Common base of :class:`AveragePool2D` and :class:`Repeat2D`."""
+    """Base of :class:`AveragePool2D` and :class:`Repeat2D`."""
 
     __props__ = ('factor',)
 
@@ -162,7 +162,7 @@ class AveragePool2D(_Resample2D):
         x, f = inputs[0], self.factor
         if x.shape[2] % f or x.shape[3] % f:
             raise ValueError('%s: %dx%d is not a multiple of the factor' % ((self,) + x.shape[2:]))
-        # Row by row, as the C code, so that float32 sums are the same to the last bit.
+        # Row by row, as in the C code, so that float32 sums are bitwise equal.
         total: Any = sum(x[:, :, i::f, j::f] for i in range(f) for j in range(f))
         output_storage[0][0] = (total / f ** 2).astype(x.dtype)
 
@@ -206,10 +206,10 @@ def is_upscaled(x, factor: int) -> bool:
 
 
 def upscale2x_conv2d(x, filters):
-    """Convolution of x, repeated to twice its size, with 3x3 filters W and one pixel of padding.
+    """Convolve x, repeated to twice its size, with 3x3 filters W and one pixel of padding.
 
-    Takes 16 multiplications for each pixel of x instead of 36: three filter taps that fall on repeated pixels in one or
-    two places are added up beforehand, which makes it a transposed convolution of stride 2 with 4x4 filters.
+    Takes 16 multiplications per pixel of x instead of 36. Filter taps that multiply the same repeated pixel are added
+    beforehand, which gives a transposed convolution of stride 2 with 4x4 filters.
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ def upscale2x_conv2d(x, filters):
 
 
 def upscale2x_filters(W):
-    """The filters for :func:`upscale2x_conv2d` from W (K, C, 3, 3); along each axis W0, W0 + W1, W1 + W2, W2."""
+    """Filters for :func:`upscale2x_conv2d` from W (K, C, 3, 3); along each axis W0, W0 + W1, W1 + W2, W2."""
     taps = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
     taps = T.constant(np.kron(taps, taps).astype(W.dtype))
     k, c = W.shape[0], W.shape[1]
@@ -234,7 +234,7 @@ def upscale2x_filters(W):
 
 
 class FlipFilters(gof.Op):
-    """Filters (K, C, height, width) read backwards along height and width: turns correlation into convolution."""
+    """Reverse filters (K, C, height, width) along height and width, which turns correlation into convolution."""
 
     __props__ = ()
     view_map = {0: [0]}
@@ -254,12 +254,12 @@ class FlipFilters(gof.Op):
 
 
 def flip_filters(W):
-    """``W[:, :, ::-1, ::-1]`` of 4D filters, whose gradient is as simple."""
+    """``W[:, :, ::-1, ::-1]`` for 4D filters, as a single op whose gradient is the same op."""
     return FlipFilters()(W)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Lowerings of the ops to PyTorch, for `theano_torch`.
+# Lowerings to PyTorch for `theano_torch`.
 
 
 @theano_torch.lower_scalar.register(LeakyReLU)
@@ -277,7 +277,7 @@ def _(op, node):
 @theano_torch.lower_activation.register(LeakyReLU)
 def _(op):
     import torch
-    # With slope 0 oneDNN makes zeros of NaN, which would hide that a training run has failed.
+    # With slope 0, oneDNN turns NaN into zero, which would hide a diverged training.
     return 'leaky_relu' if op.slope else '', [op.slope], lambda x: torch.nn.functional.leaky_relu_(x, op.slope)
 
 

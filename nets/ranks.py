@@ -1,4 +1,4 @@
-"""Data parallelism: the share of a minibatch of each process, and averages over all processes in the graph."""
+"""Data parallelism: each process's share of a minibatch, and averages over all processes within a graph."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,16 +9,16 @@ import theano
 
 
 class Ranks(NamedTuple):
-    """The place of this process among all processes of a training."""
+    """Identifies this process among all processes of a training."""
 
-    rank: int = 0           # Number of this process.
-    size: int = 1           # How many there are.
-    local_rank: int = 0     # Number of this process on its machine.
+    rank: int = 0           # Number of this process, from 0.
+    size: int = 1           # Number of processes.
+    local_rank: int = 0     # Number of this process on its machine, from 0.
 
     def share(self, num: int) -> slice:
-        """The slice of `num` rows that this rank works on."""
+        """Slice of `num` rows that belongs to this rank."""
         if num % self.size:
-            raise ValueError(f'{num} rows cannot be divided among {self.size} processes')
+            raise ValueError(f'{num} rows cannot be divided evenly among {self.size} processes')
         return slice(self.rank * num // self.size, (self.rank + 1) * num // self.size)
 
 
@@ -28,7 +28,7 @@ SINGLE = Ranks()
 def mean_over_ranks(ranks: Ranks, *lists: list, sizes: dict | None = None) -> list[list]:
     """Average the expressions in `lists` over all ranks, in buckets that start as soon as they are full.
 
-    Constants, which are the same everywhere, stay as they are, and so does everything for a single process.
+    Constants are equal on all ranks and are returned unchanged, as is everything for a single process.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def mean_over_ranks(ranks: Ranks, *lists: list, sizes: dict | None = None) -> li
     Returns
     -------
     list of lists of expressions
-        Like `lists`.
+        Same structure as `lists`.
     """
     if ranks.size == 1:
         return [list(expressions) for expressions in lists]
@@ -52,7 +52,7 @@ def mean_over_ranks(ranks: Ranks, *lists: list, sizes: dict | None = None) -> li
 
 
 def own_rows(draw: Callable, num, ranks: Ranks):
-    """This rank's `num` rows of random numbers ``draw(number of rows)`` that are drawn for all ranks alike."""
+    """Draw random numbers for all ranks, ``draw(number of rows)``, and return this rank's `num` rows."""
     if ranks.size == 1:
         return draw(num)
     return draw(num * ranks.size)[ranks.rank * num:(ranks.rank + 1) * num]

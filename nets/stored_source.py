@@ -1,7 +1,7 @@
-"""The meaning of a network, read from the source text that a published pickle stores beside its weights.
+"""Read the definition of a network from the source text that published pickles store beside the weights.
 
-The text is parsed, never executed. Sources with the same names and shapes can mean different functions; the facts below
-tell them apart. This module knows nothing of pickles and builds no networks.
+The text is parsed, never executed. Sources with equal names and shapes can define different functions; the facts below
+distinguish them. This module knows nothing of pickles and builds no networks.
 """
 
 import ast
@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-MAX_SOURCE_CHARACTERS = 1 << 17     # The releases' modules have some 20 000; parsing takes 250 times as much memory.
-MAX_DEPTH = 50                      # Of an expression of constants.
-MAX_MAGNITUDE = 1e100               # Of numbers in it.
+MAX_SOURCE_CHARACTERS = 1 << 17     # The releases' modules have about 20 000; parsing takes 250 times as much memory.
+MAX_DEPTH = 50                      # Depth of a constant expression.
+MAX_MAGNITUDE = 1e100               # Magnitude of numbers in it.
 
 RELEASED_GAIN = math.sqrt(2) / 4
 RELEASED_EPSILON = 1e-8
@@ -23,7 +23,7 @@ RELEASED_GROUP = 4
 SLOPES_2017 = {'G_mnist_mode_recovery': 0.3, 'mnist_classifier': 0.1}
 LASAGNE_SLOPES = {'leaky_rectify': 0.01, 'very_leaky_rectify': 1 / 3}
 
-# SHA-256 of public sources, see `normalised_digest`.
+# SHA-256 of published sources, see `normalised_digest`.
 PUBLIC_2017 = '76173aae58c4a97a87768a2c61c18587d902cb2e99986a20c05b213eb5e9c88f'
 PUBLIC_2018_02 = '3461ac76826af710e3276c4d5240fde1920ba3573813b60fae00b758ad883d38'
 PUBLIC_2018_04 = '08fe0d239a20dd5bc5ebf5e04a0f6c8f31090e4ee2a591e498fca077c7bcf4b8'
@@ -38,13 +38,13 @@ class Meaning(NamedTuple):
     Attributes
     ----------
     kwargs : dict
-        Arguments of our build function beside the stored ones.
+        Arguments of our build function in addition to the stored ones.
     deviations : list of str
-        Facts that differ from the release of 2018-04, and are built.
+        Facts that differ from the release of 2018-04, and are reproduced.
     unread : list of str
-        Facts that the source does not tell.
+        Facts that the source does not define.
     unbuildable : list of str
-        Facts that our layers cannot follow, with both values.
+        Facts that our layers cannot reproduce, with both values.
     """
 
     kwargs: dict[str, Any]
@@ -54,20 +54,20 @@ class Meaning(NamedTuple):
 
 
 def normalised_digest(source: str) -> str:
-    """SHA-256 of a source without white space at line ends, empty lines and carriage returns."""
+    """SHA-256 of a source without trailing white space, empty lines and carriage returns."""
     lines = (line.rstrip() for line in source.replace('\r\n', '\n').split('\n'))
     return hashlib.sha256('\n'.join(line for line in lines if line).encode()).hexdigest()
 
 
 def as_text(source: object) -> str:
-    """A stored source as text; '' where there is none, or one that no module would have."""
+    """A stored source as text; '' if it is missing or not plausible."""
     if isinstance(source, bytes):
         source = source.decode('utf-8', 'replace')
     return source if isinstance(source, str) and len(source) <= MAX_SOURCE_CHARACTERS else ''
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Reading a syntax tree.
+# Reading the syntax tree.
 
 
 OPERATORS: dict[type[ast.AST], Callable] = {
@@ -82,16 +82,16 @@ class _Module:
     def __init__(self, source: str) -> None:
         try:
             body = ast.parse(source).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):      # Python 2, or nothing at all.
+        except (SyntaxError, ValueError, RecursionError, MemoryError):      # Python 2, or not Python.
             body = []
         self.functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
         self.assigned = {node.targets[0].id: node.value for node in body if isinstance(node, ast.Assign)
                          and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)}
 
     def number(self, node, names: Mapping[str, Any] = MappingProxyType({}), depth: int = 0):
-        """The value of an expression of constants, such as ``np.sqrt(2) / 4``; None where it is something else.
+        """Evaluate a constant expression, such as ``np.sqrt(2) / 4``; None if it is not constant.
 
-        `names` are the values of the parameters around it.
+        `names` are the values of the parameters of the function around it.
         """
         if depth > MAX_DEPTH or node is None:
             return None
@@ -115,7 +115,7 @@ class _Module:
             return None
 
     def parameters(self, function: str | None) -> list[tuple[str, Any]]:
-        """[(name, syntax tree of the default or None)] of a function, [] of one that is not there."""
+        """(name, syntax tree of the default or None) for each parameter of a function; [] if there is no function."""
         if function not in self.functions:
             return []
         arguments = self.functions[function].args
@@ -126,9 +126,9 @@ class _Module:
         return [(argument.arg, default) for argument, default in pairs]
 
     def numbers_passed(self, caller: str, callee: str | None, parameter: str, kwargs: Mapping[str, Any]) -> list:
-        """The values of a parameter in all calls of a function by another one; None among them: not a constant.
+        """Values of a parameter in all calls of a function by another one; None for each that is not constant.
 
-        A function that is handed on by its name gets its default. `kwargs` are those of the caller.
+        If the function is only passed by name, the value is its default. `kwargs` are arguments of the caller.
         """
         outer = {name: _bounded(kwargs[name]) if name in kwargs else self.number(default)
                  for name, default in self.parameters(caller)}
@@ -159,7 +159,7 @@ def _walk(node: ast.AST | None) -> Iterator[ast.AST]:
 
 
 def _last_name(node):
-    """``sqrt`` of ``np.sqrt`` and of ``sqrt``."""
+    """``sqrt`` for both ``np.sqrt`` and ``sqrt``."""
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ''
 
 
@@ -168,23 +168,23 @@ def _keyword(call, name):
 
 
 def _only(values):
-    """The value that all of `values` are; None if there are several, or none."""
+    """The value that all of `values` share; None if they differ or there are none."""
     return values[0] if values and all(value == values[0] for value in values) else None
 
 
 def _added_constant(module, nodes):
-    """The constant that is added to something in these parts of a tree, or None."""
+    """The constant that is added to something in these nodes, or None."""
     sums = [node for node in nodes if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add)]
     constants = [module.number(side) for node in sums for side in (node.left, node.right)]
     return _only([value for value in constants if value is not None])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The facts. None: the source does not tell it.
+# Facts; None if the source does not define them.
 
 
 def _image_shrinking(module, func):
-    """How D makes smaller images."""
+    """How D reduces images."""
     if module.calls(func, 'downscale2d_stride'):
         return STRIDE
     return AVERAGE if module.calls(func, 'downscale2d') else None
@@ -196,12 +196,12 @@ def _pixelnorm_epsilon(module, func, kwargs):
 
 
 def _leaky_slope(module, func, kwargs):
-    """The slope of the leaky ReLU for negative values."""
+    """Slope of the leaky ReLU for negative inputs."""
     return _only(module.numbers_passed(func, 'leaky_relu', 'alpha', kwargs))
 
 
 def _statistic_function(module):
-    """The name of the function that appends the statistic of the minibatch."""
+    """Name of the function that appends the minibatch statistic."""
     names = [name for name in module.functions if 'group_size' in dict(module.parameters(name))]
     return names[0] if len(names) == 1 else None
 
@@ -218,7 +218,7 @@ def _statistic_epsilon(module):
 
 
 def _statistic_mean(module):
-    """What the statistic of the minibatch is averaged over."""
+    """The axes over which the minibatch statistic is averaged."""
     function = module.functions.get(_statistic_function(module))
     axes = [_keyword(node, 'axis') for node in _walk(function)
             if isinstance(node, ast.Call) and _last_name(node.func) in ('reduce_mean', 'mean')]
@@ -229,14 +229,14 @@ def _statistic_mean(module):
 
 
 def meaning_2018(source: object, func: str, kwargs: dict[str, Any], is_generator: bool) -> Meaning:
-    """What a network of the 2018 format means by its source.
+    """Definition of a network of the 2018 format according to its source.
 
     Parameters
     ----------
     source : object
-        The stored text; None or '' where there is none, and so nothing to follow.
+        The stored text; None or '' if there is none.
     func : str
-        Name of the build function in it.
+        Name of the build function in the text.
     kwargs : dict
         The stored arguments.
     is_generator : bool
@@ -263,7 +263,7 @@ def meaning_2018(source: object, func: str, kwargs: dict[str, Any], is_generator
 class _Fact(NamedTuple):
     words: str
     released: Any
-    argument: str | None        # Of our build function; None: our layers know one value.
+    argument: str | None        # Argument of our build function; None: our layers support only `released`.
 
 
 GAIN = _Fact('the gain of the 4x4 dense layer', RELEASED_GAIN, 'dense_gain')
@@ -276,7 +276,7 @@ STATISTIC_MEAN = _Fact('the mean of the minibatch statistic', MAPS_AND_PIXELS, N
 
 
 def _shrinking_by(kwargs, shrinking):
-    """The linear structure, which is not the default in training, averages in every version."""
+    """The linear structure, which is not the training default, averages in every version."""
     return AVERAGE if kwargs.get('structure') == 'linear' else shrinking
 
 
@@ -298,7 +298,7 @@ def _discriminator_facts(module, func, kwargs):
 
 
 def _judge(meaning, fact, value, kwargs):
-    """Note what follows from a fact, beside the arguments that are stored."""
+    """Add the consequences of a fact to `meaning`, unless the stored arguments already define it."""
     ours = kwargs.get(fact.argument, fact.released)
     if value is None:
         meaning.unread.append(fact.words)
@@ -317,9 +317,9 @@ def _short(value):
 
 
 def differences_2017(source: object, func: str) -> list[str]:
-    """The slopes of leaky ReLUs of a 2017 network's source that are not ours, with both values.
+    """Slopes of leaky ReLUs in the source of a 2017 network that differ from ours, with both values.
 
-    A source that names no slope, or is not Python 3, has none.
+    Empty for sources that define no slope or are not Python 3.
     """
     text = as_text(source)
     if normalised_digest(text) == PUBLIC_2017:

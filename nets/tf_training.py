@@ -1,6 +1,6 @@
-"""The training half of `tfutil_shim`: optimizers with loss scaling, and averages of what happens between two saves.
+"""Training functions of `tfutil_shim`: optimizers with loss scaling, and averages over the time between two saves.
 
-Everything here is imported by `tfutil_shim`, which is the name that other modules use.
+`tfutil_shim` imports everything here; other modules import it from there.
 """
 
 import json
@@ -21,14 +21,15 @@ from nets.updates import any_not_finite
 
 
 class Autosummaries:
-    """Averages, by name, of everything that was fed since the last save: numbers, arrays and Theano expressions.
+    """Averages, by name, of all values fed since the last save: numbers, arrays and Theano expressions.
 
-    All components count alike: a vector of three weighs three, a number one; several places that feed one name are
-    pooled. A value whose sum is not finite is dropped as a whole. A name to which nothing was fed averages to NaN.
+    All components have equal weight: a vector of three counts three times as much as a number. Values fed to the same
+    name in several places are pooled. A value whose sum is not finite is dropped. A name without values averages to
+    NaN.
     """
 
     def __init__(self) -> None:
-        self._accumulators: OrderedDict[str, list] = OrderedDict()      # Shared vectors (sum, count), one per place.
+        self._accumulators: OrderedDict[str, list] = OrderedDict()      # Shared vectors (sum, count), one per call.
         self._immediate: OrderedDict[str, np.ndarray] = OrderedDict()   # (sum, count)
         self._finalized = False
         self._histograms: OrderedDict = OrderedDict()   # {name: shared variable}
@@ -40,16 +41,16 @@ class Autosummaries:
         ----------
         name : str
         value : number, array or Theano expression
-            An expression is fed whenever a function computes what this method returns: an expression of the same value
-            and type. It carries a default update, so functions compiled with ``no_default_updates`` feed nothing.
+            An expression is fed whenever a function computes the returned expression, which has the same value and
+            type. It carries a default update, so functions compiled with ``no_default_updates`` feed nothing.
 
         Raises
         ------
         AssertionError
-            A name that was not known when `finalize` was called.
+            The name was first used after `finalize`.
         """
         if self._finalized and name not in self._accumulators:
-            raise AssertionError(f'autosummary {name!r}: new names must be fed before finalize_autosummaries or the '
+            raise AssertionError(f'autosummary {name!r}: feed new names before finalize_autosummaries or the '
                                  'first save_summaries')
         places = self._accumulators.setdefault(name, [])
         if isinstance(value, theano.gof.Variable):
@@ -64,30 +65,30 @@ class Autosummaries:
         return value
 
     def add_histogram(self, name: str, var) -> None:
-        """From now on, write a histogram of the shared variable `var` at every save to a TensorBoard writer."""
+        """Write a histogram of the shared variable `var` at every future save to a TensorBoard writer."""
         self._histograms[name] = var
 
     @staticmethod
     def _feed_from_graph(place, value):
         total = T.sum(T.cast(value, 'float32'), dtype='float64', acc_dtype='float64')
         fed = T.stack([total, T.cast(T.prod(value.shape) if value.ndim else 1, 'float64')])
-        # Infinity and NaN both fail the comparison.
+        # The comparison is false for infinity and NaN.
         place.default_update = place + T.switch(T.lt(abs(total), np.inf), fed, 0.0)
-        # Zero, but it makes a function that computes the result find the default update.
+        # Adding zero makes functions that compute the result find the default update.
         nothing = T.cast(0 * place[0], value.dtype)
         return T.or_(value, nothing) if value.dtype == 'bool' else value + nothing
 
     def finalize(self) -> None:
-        """From now on, a new name is an error."""
+        """Make new names an error from now on."""
         self._finalized = True
 
     def averages(self, reset: bool = False) -> OrderedDict[str, float]:
-        """OrderedDict {name: float} in the order in which the names came up, in float32 precision as in the release.
+        """Averages in order of first use, with float32 precision as in the 2018 release: OrderedDict {name: float}.
 
         Parameters
         ----------
         reset : bool
-            Start the averages anew.
+            Start new averages.
         """
         result = OrderedDict()
         for name, places in self._accumulators.items():
@@ -106,9 +107,9 @@ class Autosummaries:
         Parameters
         ----------
         filewriter : text file, SummaryWriter or None
-            Anything with a ``write`` method gets one JSON line, NaN as null. A TensorBoard writer, with the methods
-            ``add_scalar`` and ``add_histogram``, gets the averages and the histograms of `add_histogram`. None:
-            nothing is written.
+            An object with a ``write`` method receives one line of JSON, with null for NaN. A TensorBoard writer, with
+            the methods ``add_scalar`` and ``add_histogram``, receives the averages and the histograms of
+            `add_histogram`. None: nothing is written.
         global_step : number or None
             Written as ``"step"``.
 
@@ -144,7 +145,7 @@ histogram = _default_summaries.add_histogram
 
 
 def _adam(optimizer, params, grads, learning_rate, beta1=0.9, beta2=0.999, epsilon=1e-8):
-    """Adam (Kingma and Ba 2014) with epsilon outside the bias correction, operation by operation as in Lasagne."""
+    """Adam (Kingma and Ba 2014) with epsilon outside the bias correction, with the same operations as in Lasagne."""
     t_prev = optimizer.slot('t', np.asarray(0, theano.config.floatX))
     t = t_prev + 1
     a_t = learning_rate * T.sqrt(1 - beta2 ** t) / (1 - beta1 ** t)
@@ -163,7 +164,7 @@ def _gradient_descent(optimizer, params, grads, learning_rate):
 
 
 def _momentum(optimizer, params, grads, learning_rate, momentum, use_nesterov=False):
-    """``velocity = momentum * velocity + grad``, the learning rate applied afterwards (Sutskever et al. 2013)."""
+    """``velocity = momentum * velocity + grad``; the learning rate is applied afterwards (Sutskever et al. 2013)."""
     updates = OrderedDict()
     for param, grad in zip(params, grads, strict=True):
         previous = optimizer.slot('velocity', param)
@@ -173,33 +174,33 @@ def _momentum(optimizer, params, grads, learning_rate, momentum, use_nesterov=Fa
 
 
 class Optimizer:
-    """Gradients of registered losses and the updates that minimise their mean.
+    """Computes gradients of registered losses, and the updates that minimise the mean of these losses.
 
     Parameters
     ----------
     name : str
-        Prefix of the summaries, '/' becomes '.'.
+        Prefix of the summaries; '/' becomes '.'.
     tf_optimizer : str
         ``'tf.train.AdamOptimizer'``, ``'tf.train.GradientDescentOptimizer'`` or ``'tf.train.MomentumOptimizer'``.
     learning_rate : number, shared variable or scalar expression
     use_loss_scaling : bool
-        Multiply losses by a power of two before differentiating and gradients by its inverse, against underflow in low
-        precision (Micikevicius et al. 2017). The exponent adapts itself.
+        Multiply losses by a power of two before differentiation and gradients by its inverse, against underflow in low
+        precision (Micikevicius et al. 2017). The exponent is adapted automatically.
     loss_scaling_init, loss_scaling_inc, loss_scaling_dec : float
-        Exponent at the start; what it grows by after a step; what it shrinks by when gradients overflowed.
+        Initial exponent; its increase after a step; its decrease after an overflow of gradients.
     skip_nonfinite : bool
-        A step with a NaN or infinity in any gradient changes nothing at all but the exponent, as in the 2018 release.
-        False: such a step goes through, the updates are those of `lasagne.updates.adam` (2017 release).
+        Skip steps with NaN or infinity in any gradient: they change only the exponent, as in the 2018 release. False:
+        such steps are taken, and the updates are those of `lasagne.updates.adam` (2017 release).
     summaries : bool
-        Feed `autosummary` with ``NAME/learning_rate``, ``NAME/overflow_frequency`` (0 or 1) and, with loss scaling,
-        ``NAME/loss_scaling_log2`` at every step.
+        At every step, feed `autosummary` with ``NAME/learning_rate``, ``NAME/overflow_frequency`` (0 or 1) and, with
+        loss scaling, ``NAME/loss_scaling_log2``.
     **kwargs
         For Adam: beta1 (0.9), beta2 (0.999), epsilon (1e-8). For momentum: momentum, use_nesterov (False).
 
     Notes
     -----
-    The state of the optimizer belongs to this object: it survives when functions are compiled again, after registering
-    the gradients again. A new Optimizer starts with a new state.
+    The state belongs to this object. It is kept when functions are compiled again, for which the gradients must be
+    registered again. A new Optimizer starts with a new state.
     """
 
     RULES: dict[str, tuple[Callable, set[str]]] = {
@@ -218,11 +219,11 @@ class Optimizer:
         for key in kwargs:
             if key not in known:
                 raise UserError(f'Optimizer({key}={kwargs[key]!r}): {tf_optimizer} takes '
-                                f'{", ".join(sorted(known)) or "nothing but a learning rate"}')
+                                f'{", ".join(sorted(known)) or "only a learning rate"}')
         if self._rule is _momentum and 'momentum' not in kwargs:
             raise UserError(f'Optimizer: {tf_optimizer} needs momentum=..., for example 0.9')
         if use_loss_scaling and not skip_nonfinite:
-            raise UserError('use_loss_scaling=True: needs skip_nonfinite=True, overflows are part of it')
+            raise UserError('use_loss_scaling=True: needs skip_nonfinite=True, because it causes overflows')
         self.name = name
         self.id = name.replace('/', '.')
         self.learning_rate = learning_rate
@@ -232,54 +233,54 @@ class Optimizer:
         self.summaries = summaries
         self._kwargs = kwargs
         self._slots: OrderedDict = OrderedDict()
-        self._registered: list[list[tuple]] = []    # One list of (gradient, variable) per loss.
+        self._registered: list[list[tuple]] = []    # Lists of (gradient, variable), one per loss.
         self._loss_scaling = theano.shared(np.float32(loss_scaling_init), name=self.id + '/loss_scaling_log2')
 
     # Loss scaling.
 
     def get_loss_scaling_var(self, device: str | None = None):
-        """The exponent (shared float32), or None without loss scaling. `device` is ignored: one exponent serves all."""
+        """The exponent (shared float32), or None without loss scaling. `device` is ignored: there is one exponent."""
         return self._loss_scaling if self.use_loss_scaling else None
 
     def apply_loss_scaling(self, value):
-        """`value` times the present power of two; `value` itself without loss scaling."""
+        """`value` times the current power of two; `value` itself without loss scaling."""
         return value * exp2(self._loss_scaling) if self.use_loss_scaling else value
 
     def undo_loss_scaling(self, value):
-        """Inverse of `apply_loss_scaling`."""
+        """Undo `apply_loss_scaling`."""
         return value * exp2(-self._loss_scaling) if self.use_loss_scaling else value
 
     # Gradients and updates.
 
     def register_gradients(self, loss, vars: list | dict) -> None:
-        """Differentiate a loss. Several losses may be registered: their mean is minimised.
+        """Differentiate a loss. The mean of all registered losses is minimised.
 
         Parameters
         ----------
         loss : scalar expression
         vars : list of shared variables, or dict of them by name
-            Those that the loss does not depend on are left out: neither they nor their state change.
+            Variables on which the loss does not depend are left out; neither they nor their state change.
         """
         if loss.ndim != 0:
-            raise ValueError(f'register_gradients: the loss must be a scalar, got {loss.ndim} axes: take its mean')
+            raise ValueError(f'register_gradients: the loss must be a scalar, but has {loss.ndim} axes; use its mean')
         variables = list(vars.values()) if isinstance(vars, dict) else list(vars)
         grads = theano.grad(self.apply_loss_scaling(loss), variables, disconnected_inputs='ignore',
                             return_disconnected='None')
         connected = [(grad, var) for grad, var in zip(grads, variables, strict=True) if grad is not None]
         if not connected:
-            raise ValueError(f'register_gradients: the loss depends on none of the {len(variables)} variables')
+            raise ValueError(f'register_gradients: the loss does not depend on any of the {len(variables)} variables')
         self._registered.append(connected)
 
     def apply_updates(self) -> Updates:
-        """The updates of one step for all losses registered since the last call.
+        """Updates of one step for all losses registered since the last call.
 
         Returns
         -------
         Updates
-            {shared variable: expression}: variables, state of the optimizer and the loss scaling exponent.
+            {shared variable: expression} of the variables, the optimizer's state and the loss scaling exponent.
         """
         if not self._registered:
-            raise ValueError('apply_updates: register_gradients must come first')
+            raise ValueError('apply_updates: call register_gradients first')
         scaled, grads = self._mean_gradients()
         params = list(grads)
         self._registered = []
@@ -300,7 +301,7 @@ class Optimizer:
         return autosummary(self.id + '/' + name, value) if self.summaries else value
 
     def _mean_gradients(self):
-        """Gradients of the sum of the losses as they are, and {variable: mean gradient, loss scaling undone}."""
+        """Gradients of the sum of the scaled losses, and {variable: mean gradient without loss scaling}."""
         sums = OrderedDict()
         for connected in self._registered:
             for grad, var in connected:
@@ -314,7 +315,7 @@ class Optimizer:
     # State.
 
     def slot(self, name: str, like):
-        """The shared variable of the state with this name for `like`: a parameter, or an array for a single one."""
+        """Shared variable of the state by name: one for each parameter `like`, or a single one shaped like an array."""
         key = (name, like) if isinstance(like, theano.gof.Variable) else name
         if key not in self._slots:
             value = like.get_value() if isinstance(like, theano.gof.Variable) else like
@@ -324,10 +325,10 @@ class Optimizer:
         return self._slots[key]
 
     def get_optimizer_state(self) -> OrderedDict:
-        """OrderedDict {(slot name, variable) or slot name: array} of moments and step count."""
+        """Moments and step count: OrderedDict {(slot name, variable) or slot name: array}."""
         return OrderedDict((key, var.get_value()) for key, var in self._slots.items())
 
     def reset_optimizer_state(self) -> None:
-        """Start moments and step count anew; the loss scaling exponent stays."""
+        """Reset moments and step count; the loss scaling exponent is kept."""
         for var in self._slots.values():
             var.set_value(np.zeros_like(var.get_value()))

@@ -1,7 +1,7 @@
-"""Adam and moving averages of all parameters at once: what happens to the weights after the gradients are known.
+"""Adam and moving averages of all parameters at once.
 
-As single Theano ops that work in place, on all engines: a training step updates hundreds of tensors, most of them
-small, and going over each of them several times would cost as much as a convolution.
+Each is a single Theano op that works in place, on all engines. A training step updates hundreds of tensors, most of
+them small; several ops for each would cost as much as a convolution.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from nets.variables import shape_of
 
 
 class _Step(gof.Op):
-    """An op whose last inputs, `num_sets` times `num` tensors behind `num_before` others, become its outputs.
+    """Base of ops whose last `num_sets` * `num` inputs, after `num_before` others, become the outputs.
 
-    Graphs are built with ``inplace=False``; the rewrite below lets the outputs take the memory of the inputs.
+    Graphs are built with ``inplace=False``; the rewrite below lets outputs reuse the memory of these inputs.
     """
 
     def __init__(self, num, num_sets, num_before, inplace):
@@ -41,7 +41,7 @@ class _Step(gof.Op):
             cell[0] = value
 
     def lowered(self, step):
-        """`step`, a function that changes the tensors of its argument, a list, for `theano_torch`."""
+        """`step`, a function that modifies a list of tensors, for `theano_torch`."""
         def run(*values):
             changed = [x if self.inplace else x.clone() for x in values[-self.num_changed:]]
             step([*values[:-self.num_changed], *changed])
@@ -50,24 +50,24 @@ class _Step(gof.Op):
 
 
 class WorkInPlace(gof.Optimizer):
-    """Let every :class:`_Step` work in place that may destroy its inputs."""
+    """Make each :class:`_Step` work in place if it may overwrite its inputs."""
 
     def add_requirements(self, fgraph) -> None:
         if not hasattr(fgraph, 'destroyers'):
             fgraph.attach_feature(DestroyHandler())
 
     def apply(self, fgraph) -> None:
-        returned = {root_of(var) for var in fgraph.outputs}     # Old values that somebody wants.
+        returned = {root_of(var) for var in fgraph.outputs}     # Old values that the caller needs.
         for node in fgraph.toposort():
             if isinstance(node.op, _Step) and not node.op.inplace and \
                     not returned.intersection(map(root_of, node.inputs[-node.op.num_changed:])):
                 outputs = node.op.in_place()(*node.inputs, return_list=True)
-                with contextlib.suppress(gof.InconsistencyError):       # It may not.
+                with contextlib.suppress(gof.InconsistencyError):       # Others still need the inputs.
                     fgraph.replace_all_validate(list(zip(node.outputs, outputs, strict=True)), reason='updates')
 
 
 def root_of(var):
-    """The variable in whose memory `var` is, as far as it is a view."""
+    """The variable that owns the memory of `var`, following views."""
     while var.owner is not None and getattr(var.owner.op, 'view_map', None):
         source = var.owner.op.view_map.get(var.owner.outputs.index(var))
         if source is None:
@@ -82,7 +82,7 @@ theano.compile.optdb.register('updates_in_place', WorkInPlace(), 75, 'fast_run')
 class AdamStep(_Step):
     """``m <- beta1 m + (1 - beta1) g``, ``v <- beta2 v + (1 - beta2) g^2``, ``p <- p - rate m / (sqrt(v) + epsilon)``.
 
-    Inputs: rate, overflow (scalars; a step with overflow 1, not 0, changes nothing), then `num` each of gradients g,
+    Inputs: rate, overflow (scalars; if overflow is 1, the step changes nothing), then `num` each of gradients g,
     parameters p, moments m and v, all of one dtype. Outputs: p, m and v, in the memory of the inputs.
     """
 
@@ -100,7 +100,7 @@ class AdamStep(_Step):
         return gof.Apply(self, inputs, [x.type() for x in inputs[-self.num_changed:]])
 
     def sets(self, values: Sequence) -> list[list]:
-        """Gradients, parameters, first and second moments."""
+        """Split inputs into gradients, parameters, first and second moments."""
         return [list(values[2 + i * self.num:2 + (i + 1) * self.num]) for i in range(4)]
 
     def step(self, values: Sequence) -> None:
@@ -116,12 +116,12 @@ class AdamStep(_Step):
 @theano_torch.lower.register(AdamStep)
 def _(op, node, build):
     import torch
-    # The fused kernel corrects its moments for the number of steps, which is in `rate` already: let it be infinite.
+    # The fused kernel corrects the moments for the number of steps, but `rate` already does; infinity disables it.
     steps = [torch.tensor(torch.inf, dtype=torch.float32, device=build.device)] * op.num
     on_cpu = build.device.type == 'cpu'
 
     def step_in_float64(values):
-        """CUDA's fused kernel has the rate, and so the step, in float32 only."""
+        """For float64: CUDA's fused kernel stores the rate, and so the step, as float32."""
         rate, overflow = values[:2]
         for g, p, m, v in zip(*op.sets(values), strict=True):
             mean, square = torch.lerp(g, m, op.beta1), torch.lerp(g ** 2, v, op.beta2)
@@ -141,31 +141,30 @@ def _(op, node, build):
     return op.lowered(step)
 
 
-# As in the 2018 release: two to the power of this, how much more after a step, how much less when gradients overflowed.
+# As in the 2018 release: initial exponent of two, increase after a step, decrease after an overflow.
 LOSS_SCALING_START, LOSS_SCALING_INCREASE, LOSS_SCALING_DECREASE = np.array([64, 0.0005, 1], np.float32)
 
 
 def loss_scaling_exponent():
-    """The shared variable that :func:`scaled` and :func:`adam` take as `loss_scaling`."""
+    """The shared variable for the argument `loss_scaling` of :func:`scaled` and :func:`adam`."""
     return theano.shared(LOSS_SCALING_START)
 
 
 def scaled(loss, loss_scaling):
-    """`loss` times a power of two, so that its gradients do not vanish in float16; as it is with None."""
+    """`loss` times a power of two, so that its gradients do not vanish in float16; unchanged without `loss_scaling`."""
     return loss if loss_scaling is None else loss * T.cast(np.float32(2) ** loss_scaling, loss.dtype)
 
 
 def any_not_finite(tensors: Iterable):
-    """Whether any element is NaN or infinite: both fail the comparison.
+    """Whether any element is NaN or infinite.
 
-    Gradients are checked before loss scaling is undone, because Theano may cancel the two factors and so hide an
-    overflow.
+    Call it before loss scaling is undone: Theano may cancel the two factors, which would hide an overflow.
     """
     return T.invert(T.all(T.stack([T.all(T.le(abs(x), np.finfo(x.dtype).max)) for x in tensors])))
 
 
 class AdamState:
-    """The moments of parameters and the number of steps, in shared variables that start at zero."""
+    """Moments of parameters and the number of steps: shared variables that start at zero."""
 
     def __init__(self, params: Iterable) -> None:
         self.steps = theano.shared(np.asarray(0, theano.config.floatX))
@@ -173,13 +172,13 @@ class AdamState:
                         for param in params}
 
     def variables(self) -> list:
-        """All shared variables, in an order that is the same in every process."""
+        """All shared variables, in the same order in every process."""
         return [self.steps, *(moment for moments in self.moments.values() for moment in moments)]
 
 
 def adam(grads: Sequence, params: Sequence, learning_rate, beta1: float = 0.9, beta2: float = 0.999,
          epsilon: float = 1e-8, overflow=None, loss_scaling=None, state: AdamState | None = None) -> OrderedDict:
-    """The updates of `lasagne.updates.adam` (Kingma and Ba 2014).
+    """Updates of `lasagne.updates.adam` (Kingma and Ba 2014).
 
     Parameters
     ----------
@@ -188,12 +187,12 @@ def adam(grads: Sequence, params: Sequence, learning_rate, beta1: float = 0.9, b
     learning_rate : scalar expression
     beta1, beta2, epsilon : float
     overflow : scalar expression, optional
-        Where it is true, the step is left out: parameters, moments and the number of steps stay as they are.
+        If true, the step is skipped: parameters, moments and the number of steps keep their values.
     loss_scaling : shared variable, optional
-        Exponent by which the loss was scaled, see :func:`scaled`. The scaling is undone; a step with gradients that
-        are not finite changes the exponent alone.
+        Exponent by which the loss was scaled, see :func:`scaled`. The scaling is undone. A step with gradients that
+        are not finite changes only the exponent.
     state : AdamState, optional
-        Of `params` at least. Default: a new one.
+        State for at least `params`. Default: a new one.
 
     Returns
     -------
@@ -222,9 +221,9 @@ def adam(grads: Sequence, params: Sequence, learning_rate, beta1: float = 0.9, b
 
 
 class MovingAverageStep(_Step):
-    """``average <- source + (average - source) * decay`` of `num` averages and sources.
+    """``average <- source + (average - source) * decay`` for `num` averages and sources.
 
-    Inputs: decay (scalar), `num` sources, `num` averages of one dtype. Outputs: the averages, in their old memory.
+    Inputs: decay (scalar), `num` sources, `num` averages of one dtype. Outputs: the averages, in the same memory.
     """
 
     __props__ = ('num', 'inplace')
@@ -260,7 +259,7 @@ def _(op, node, build):
 
 
 def moving_average(averages: Sequence, sources: Sequence, decay) -> OrderedDict:
-    """The updates ``average <- source + (average - source) * decay``.
+    """Updates ``average <- source + (average - source) * decay``.
 
     Parameters
     ----------

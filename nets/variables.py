@@ -1,4 +1,4 @@
-"""A network's variables as scripts of the 2018 release know them: with static shapes, by any of their names."""
+"""A network's variables with the interface of the 2018 release: static shapes, and several names each."""
 
 import functools
 from collections import OrderedDict
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-SESSION_WORDS = {       # What TensorFlow's variables have beside their value, and what to write instead.
-    'op': 'there are no op attributes: networks know their variables by name, net.vars[NAME] and '
+SESSION_WORDS = {       # Attributes of TensorFlow's variables that do not exist here, and what to use instead.
+    'op': 'there are no op attributes: networks store their variables by name, net.vars[NAME] and '
           'net.get_var_localname(var)',
     'initializer': 'shared variables always hold a value: net.reset_vars() draws new ones',
     'assign': 'write net.set_var(var, value), tfutil.set_vars({var: value}), or var.set_value(value)',
@@ -16,12 +16,12 @@ SESSION_WORDS = {       # What TensorFlow's variables have beside their value, a
     'assign_sub': 'write var.set_value(var.get_value() - value)',
     'load': 'there are no sessions: write var.set_value(value)',
     'read_value': 'write var.get_value(), or use the variable itself in expressions',
-    'graph': 'there are no graphs to choose from',
+    'graph': 'there are no graphs to select',
 }
 
 
 class Shape(tuple):
-    """The sizes of a variable, equal to a tuple or list of them."""
+    """Shape of a variable; equals tuples and lists with the same sizes."""
 
     ndims = property(len)
 
@@ -32,7 +32,7 @@ class Shape(tuple):
         return int(np.prod(self, dtype=np.int64))
 
     def eval(self) -> np.ndarray:
-        """As of the symbolic shape of other Theano variables."""
+        """Like the symbolic shape of other Theano variables."""
         return np.array(self, dtype=np.int64)
 
     def __eq__(self, other: object) -> bool:
@@ -45,12 +45,12 @@ class Shape(tuple):
 
 
 def shape_of(variable: Any) -> Shape:
-    """The shape of a shared variable, without fetching its value from a GPU."""
+    """Shape of a shared variable, without transferring its value from a GPU."""
     return Shape(variable.get_value(borrow=True, return_internal_type=True).shape)
 
 
 class _Static:
-    """Gives a shared variable whose shape never changes that shape as numbers."""
+    """Mixin for shared variables of constant shape, which makes the shape static."""
 
     @property
     def shape(self) -> Shape:
@@ -70,21 +70,21 @@ def _static_class(cls):
 
 
 def fix_shape(variable: Any) -> None:
-    """Give a shared variable a static shape from now on; its identity and all else stay."""
+    """Make the shape of a shared variable static; it remains the same object."""
     if not isinstance(variable, _Static):
         variable.__class__ = _static_class(type(variable))      # type: ignore[arg-type]
 
 
 class Variables(OrderedDict):
-    """{local name: shared variable}, in which other names of a variable lead to it, too.
+    """{local name: shared variable}, with lookup by other names, too.
 
-    These are the names of the 2018 release: ``'lod'`` for ``'cur_lod'``, ``'SCOPE/NAME'``, and both with ``':0'``. To
-    list and to count there are the local names only.
+    The other names are those of the 2018 release: ``'lod'`` for ``'cur_lod'``, ``'SCOPE/NAME'``, and both with
+    ``':0'``. Iteration and `len` use only local names.
 
     Parameters
     ----------
     scope : str
-        The name of the network.
+        Name of the network.
     items : iterable of (str, shared variable)
     """
 
@@ -93,7 +93,7 @@ class Variables(OrderedDict):
         super().__init__(items)
 
     def local_name(self, name: object) -> str | None:
-        """The local name of the variable with this name, None if there is none."""
+        """Local name of the variable with the given name; None if there is none."""
         if not isinstance(name, str):
             return None
         for text in (name, name.removesuffix(':0')):

@@ -1,3 +1,3 @@
-"""The name under which scripts of the 2017 release find networks; the rooms do not use it."""
+"""The name under which scripts of the 2017 release import networks. Our own modules do not import it."""
 
 from nets.network import Network, random_latents

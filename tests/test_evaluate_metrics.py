@@ -221,7 +221,7 @@ def test_modes_with_a_classifier(tmp_path, data_dir):
     (['--num-images', '0'], '--num-images 0: must be at least 2'),
     (['--minibatch', '0'], '--minibatch 0: must be a whole number from 1'),
     (['--metrics', 'mnist_modes'], 'has 1 colour channels; needs 3'),
-    (['--num-images', '4', '--spill-dir', 'nowhere'], "spill_dir='nowhere': no file can be made there"),
+    (['--num-images', '4', '--spill-dir', 'nowhere'], "spill_dir='nowhere': cannot make a file in it"),
     (['--num-images', '4', '--cache-dir', __file__], 'choose another folder with --cache-dir'),
     (['--metrics', 'fid', '--inception-weights', 'nowhere.pth'], 'inception weights nowhere.pth: no such file'),
 ])
@@ -392,7 +392,7 @@ def test_results_that_are_not_finite_are_told_and_not_kept(digits_run, data_dir,
     monkeypatch.setattr('metrics.ms_ssim.MultiScaleSSIM.end', lambda self, mode: [float('nan')])
     options = [digits_run, '--data-dir', data_dir, '--num-images', '8', '--metrics', 'ms_ssim', '--only-final']
     status, _out, err = run_main(capsys, *options)
-    assert status == 1 and 'error: ms_ssim of network-final is not finite and not kept: MS-SSIM nan' in err
+    assert status == 1 and 'error: ms_ssim of network-final is not finite and not stored: MS-SSIM nan' in err
     assert not (digits_run / 'metrics.jsonl').exists()
     monkeypatch.undo()
     assert end and run_main(capsys, *options)[0] == 0 and len(read_results(digits_run)) == 1

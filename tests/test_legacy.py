@@ -415,33 +415,33 @@ def states_that_do_not_fit():
     yield 'tfutil', dict(new, variables=new['variables'][:1] + new['variables']), 'missing or repeated'
     yield 'tfutil', dict(new, variables=[*new['variables'], ('x', np.float32(0))]), "unknown variable 'x'"
     flat = [(name, np.reshape(value, (-1, 1))) for name, value in new['variables']]
-    yield 'tfutil', dict(new, variables=flat), 'should have the shape'
-    yield 'tfutil', dict(new, variables=[(name, 'text') for name, _value in new['variables']]), 'are no arrays'
-    yield 'tfutil', dict(new, variables=[name for name, _value in new['variables']]), 'no pairs of name and value'
+    yield 'tfutil', dict(new, variables=flat), 'must have the shape'
+    yield 'tfutil', dict(new, variables=[(name, 'text') for name, _value in new['variables']]), 'are not arrays'
+    yield 'tfutil', dict(new, variables=[name for name, _value in new['variables']]), 'not pairs of name and value'
     yield 'tfutil', kwargs_of(new, dtype='float8'), "dtype='float8'"
     yield 'tfutil', kwargs_of(new, resolution=12), 'resolution=12'
     yield 'tfutil', kwargs_of(new, resolution=2 ** 20), 'resolution=1048576'
     yield 'tfutil', kwargs_of(new, resolution='big'), 'a network cannot be built'
-    yield 'tfutil', kwargs_of(new, latent_size=2 ** 30), 'a larger network than the arrays'
+    yield 'tfutil', kwargs_of(new, latent_size=2 ** 30), 'a larger network than the stored arrays'
     yield 'tfutil', kwargs_of(new, latent_size=-3), 'a network cannot be built'
-    yield 'tfutil', kwargs_of(new, fmap_base=2 ** 30, fmap_max=2 ** 30), 'a larger network than the arrays'
-    yield 'tfutil', kwargs_of(new, fmap_max=float('nan')), 'fmap_max has a value that is not plain'
-    yield 'tfutil', kwargs_of(new, func='os.system'), "'func' is no name of an argument"
+    yield 'tfutil', kwargs_of(new, fmap_base=2 ** 30, fmap_max=2 ** 30), 'a larger network than the stored arrays'
+    yield 'tfutil', kwargs_of(new, fmap_max=float('nan')), 'the value of the argument fmap_max is not plain'
+    yield 'tfutil', kwargs_of(new, func='os.system'), "'func' is not an argument name"
     yield 'network', dict(old, build_func_spec={'func': 'os.system'}), "no network 'system'"
     yield 'network', dict(old, param_values=old['param_values'][:-1]), 'arrays'
     yield 'network', dict(old, toplevel_params={}), "missing or repeated variable 'cur_lod'"
     yield 'network', dict(old, toplevel_params={'cur_lod': np.float32(0), 'x': 1.0}), "unknown variable 'x'"
-    yield 'network', kwargs_of(old, num_channels=2 ** 30), 'a larger network than the arrays'
-    yield 'network', kwargs_of(old, label_size=2 ** 30), 'a larger network than the arrays'
+    yield 'network', kwargs_of(old, num_channels=2 ** 30), 'a larger network than the stored arrays'
+    yield 'network', kwargs_of(old, label_size=2 ** 30), 'a larger network than the stored arrays'
     yield 'network', {'anything': 1}, "no dict 'build_func_spec'"
     yield 'tfutil_shim', dict(ours, version=4), 'network pickle of version 4'
     yield 'tfutil_shim', dict(ours, func='os.system', static_kwargs={'command': 'true'}), 'not known to be harmless'
     yield 'tfutil_shim', dict(ours, func='networks.misc.save_pkl'), 'not known to be harmless'
     yield 'tfutil_shim', dict(ours, func='legacy.main'), 'not known to be harmless'
-    yield 'tfutil_shim', ours, 'a larger network than the arrays'
+    yield 'tfutil_shim', ours, 'a larger network than the stored arrays'
     yield 'tfutil_shim', dict(ours, param_values=[1, 2]), 'a network cannot be built'
     yield 'tfutil_shim', {'version': 3}, "no str 'func'"
-    yield 'tfutil_shim', {}, 'class tfutil_shim.Network without a state'
+    yield 'tfutil_shim', {}, 'class tfutil_shim.Network has no state'
 
 
 def test_states_that_do_not_fit(tmp_path):

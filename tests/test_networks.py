@@ -370,7 +370,7 @@ def test_no_tanh(func):
     small = dict(resolution=8, label_size=0, fmap_base=64, fmap_max=8, latent_size=4)
     assert layer_names(func, tanh_at_end=False, **small) == layer_names(func, tanh_at_end=None, **small)
     assert layer_names(func, tanh_at_end=True, **small)[-1] == 'Gtanh'
-    with pytest.raises(UserError, match='tanh_at_end=0.0: every image would be the same'):
+    with pytest.raises(UserError, match='tanh_at_end=0.0: makes all images equal'):
         getattr(networks, func)(tanh_at_end=0.0, **small)
 
 
@@ -412,8 +412,8 @@ def test_mnist_classifier(engine):
 @pytest.mark.parametrize('func, spec, message', [
     ('G_paper', dict(resolution=24), 'resolution=24: .* a power of two'),
     ('D_paper', dict(resolution=2), 'resolution=2: .* at least 4'),
-    ('G_paper', dict(fmap_base=8, resolution=64), 'fmap_base=8: no feature maps are left at 32x32'),
-    ('D_mnist_mode_recovery', dict(X=16, fmap_base=64), 'X=16: no feature maps are left of 8'),
+    ('G_paper', dict(fmap_base=8, resolution=64), 'fmap_base=8: gives no feature maps at 32x32'),
+    ('D_mnist_mode_recovery', dict(X=16, fmap_base=64), 'X=16: leaves none of 8 feature maps'),
 ])
 def test_user_mistakes(func, spec, message):
     with pytest.raises(UserError, match=message):

@@ -256,5 +256,5 @@ def test_metrics_of_a_run(capsys):
     assert [entry['metric'] for entry in entries] == ['ms_ssim'] and 0 < entries[0]['values']['MS-SSIM'] < 1
     with open('results/000-cond16/metric.txt', encoding='utf-8') as log_file:
         assert log_file.read() in capsys.readouterr().out
-    with pytest.raises(UserError, match='classifier: no file of weights is named'):
+    with pytest.raises(UserError, match='classifier: no file of weights is given'):
         util_scripts.calc_mnist_histogram(0, num_images=4)

@@ -291,7 +291,7 @@ def test_get_output_for_merges_static_and_dynamic_arguments():
     assert isinstance(net.get_output_for(x, return_as_list=True), list)
     identity = Network('I', build_identity)
     assert tfutil_shim.is_tf_expression(identity.get_output_for(T.ftensor4()))
-    with pytest.raises(ValueError, match=r'takes 1 inputs \(latents\), got 3'):
+    with pytest.raises(ValueError, match=r'takes 1 inputs \(latents\), but was given 3'):
         net.get_output_for(x, x, x)
 
 
@@ -401,10 +401,10 @@ def test_run_prints_progress(capsys):
 
 
 @pytest.mark.parametrize('arrays, kwargs, message', [
-    ([np.zeros((2, 3))], {}, r'takes 2 arrays \(latents, labels\), got 1'),
-    ([np.zeros((2, 3)), np.zeros((2, 5))], {}, r'input labels must have the shape \[None, 2\], got \[2, 5\]'),
+    ([np.zeros((2, 3))], {}, r'takes 2 arrays \(latents, labels\), but was given 1'),
+    ([np.zeros((2, 3)), np.zeros((2, 5))], {}, r'input labels must have the shape \[None, 2\], not \[2, 5\]'),
     ([np.zeros((2, 3)), np.zeros(2)], {}, r'input labels must have the shape'),
-    ([np.zeros((2, 3)), np.zeros((3, 2))], {}, r'same number of rows, got 2, 3'),
+    ([np.zeros((2, 3)), np.zeros((3, 2))], {}, r'same number of rows, not 2, 3'),
     ([np.zeros((2, 3)), np.zeros((2, 2))], {'minibatch_size': 0}, r'minibatch_size=0'),
     ([np.zeros((2, 3)), np.zeros((2, 2))], {'out_shrink': 2}, r'out_shrink=2'),
 ])
@@ -532,7 +532,7 @@ def test_loading_and_verifying_draw_as_a_construction():
 def test_networks_that_cannot_be_rebuilt_are_found():
     with pytest.raises(ValueError, match='build_random now builds a network with other variables: out.W'):
         Network('R', build_random).verify_rebuild()
-    with pytest.raises(ValueError, match='build_renamed, called again with {}, builds a network with other layers'):
+    with pytest.raises(ValueError, match='build_renamed, called again with {}, builds a network with different layers'):
         Network('R', build_renamed).verify_rebuild()
     with pytest.raises(UserError, match='no .<lambda>|MODULE.NAME'):
         Network('L', lambda: build_dense()).verify_rebuild()

@@ -48,12 +48,12 @@ def test_command_trains_to_95_percent_on_unseen_digits(digits_path, tmp_path, ca
     noise = np.random.RandomState(0).randint(256, size=images.shape).astype(np.uint8)
     assert np.mean(classifier.load_classifier(str(output), 32)(noise) == labels.argmax(axis=1)) < 0.3
 
-    with pytest.raises(UserError, match='reads images of 32x32, these are 64x64'):
+    with pytest.raises(UserError, match='is for images of 32x32, but these are 64x64'):
         classifier.load_classifier(str(output), 64)
     with np.load(output) as arrays:
         damaged = {**arrays, 'param_000': np.zeros((1, 1, 3, 3), np.float32)}
     np.savez(tmp_path / 'damaged.npz', **damaged)
-    with pytest.raises(UserError, match='damaged.npz: .* is of shape'):
+    with pytest.raises(UserError, match='damaged.npz: .* has the shape'):
         classifier.load_classifier(str(tmp_path / 'damaged.npz'), 32)
 
 
@@ -61,12 +61,12 @@ def test_mistakes(digits_path, tmp_path, capsys):
     theano_env.configure(ANY_ENGINE, {'device': 'cpu'})
     with pytest.raises(UserError, match='make one with train_classifier.py'):
         classifier.load_classifier(None, 32)
-    with pytest.raises(UserError, match='nowhere.npz: is no file of weights'):
+    with pytest.raises(UserError, match='nowhere.npz: is not a file of weights'):
         classifier.load_classifier(str(tmp_path / 'nowhere.npz'), 32)
     np.savez(tmp_path / 'other.npz', x=np.zeros(3))
-    with pytest.raises(UserError, match='other.npz: is no file of weights'):
+    with pytest.raises(UserError, match='other.npz: is not a file of weights'):
         classifier.load_classifier(str(tmp_path / 'other.npz'), 32)
-    with pytest.raises(UserError, match='10 images: a classifier needs 21 or more'):
+    with pytest.raises(UserError, match='10 images: a classifier needs at least 21'):
         classifier.train_classifier(np.zeros((10, 1, 32, 32), np.uint8), np.eye(10), show_progress=False)
     for argv, message in [(['nowhere.h5', 'x.npz'], 'nowhere.h5'),
                           ([str(digits_path), 'x.npz', '--epochs', '0'], '--epochs 0: must be a whole number from 1')]:
@@ -91,7 +91,7 @@ def test_the_classifier_of_the_release(tmp_path):
     for content in (text_of_python_2(values) + b'.', pickle.dumps(values, 2)):
         path.write_bytes(content)
         np.testing.assert_array_equal(classifier.load_classifier(path, 32)(images), expected)
-    with pytest.raises(UserError, match='reads images of 32x32, these are 64x64'):
+    with pytest.raises(UserError, match='is for images of 32x32, but these are 64x64'):
         classifier.load_classifier(path, 64)
 
 
@@ -119,6 +119,6 @@ def test_descriptions_that_are_wrong(meta, tmp_path):
     classifier.load_classifier(tmp_path / 'c.npz', 32)
     with np.load(tmp_path / 'c.npz') as good:
         save_arrays(tmp_path / 'c.npz', {**good, 'meta': json.dumps(meta)})
-    with pytest.raises(UserError, match='c.npz: is no file of weights') as raised:
+    with pytest.raises(UserError, match='c.npz: is not a file of weights') as raised:
         classifier.load_classifier(tmp_path / 'c.npz', 32)
     assert '\n' not in str(raised.value)

@@ -1,12 +1,12 @@
-"""Keep Theano 1.0.5 and Lasagne 0.1 alive on today's Python, NumPy and SciPy.
+"""Make Theano 1.0.5 and Lasagne 0.1 work with today's Python, NumPy and SciPy.
 
-Importing `theano_torch` imports this module first: ``import theano`` and ``import lasagne`` work from then on. A module
-that is imported before anything else of the project takes them from here, in one sorted block of imports::
+Importing `theano_torch` imports this module first; ``import theano`` and ``import lasagne`` work from then on. Modules
+that may be imported first take both from here, in one sorted block of imports::
 
     from theano_torch.compat import T, lasagne, theano
 
-This is the only module that patches anything. Every patch restores what a newer Python, NumPy or SciPy took away. The
-one thing that worked and is replaced is a loop that took seconds, see `_speed_up_random_streams`.
+Only this module patches anything. Each patch restores something that newer versions of Python, NumPy or SciPy removed;
+the exception is a slow loop that is replaced, see `_speed_up_random_streams`.
 
 Lasagne is optional: without it, `lasagne` is None.
 """
@@ -42,23 +42,23 @@ class _Casts(dict):
 
 
 def _restore_numpy_names() -> None:
-    """Names that NumPy removed in 1.24 and 2.0 and that Theano 1.0.5 and Lasagne 0.1 use."""
+    """Restore names that NumPy 1.24 and 2.0 removed, and that Theano 1.0.5 and Lasagne 0.1 use."""
     removed = dict(bool=bool, int=int, float=float, object=object, complex=complex, str=str, cast=_Casts(),
                    product=np.prod, alltrue=np.all, sometrue=np.any, float_=np.float64, complex_=np.complex128,
                    Inf=np.inf, NaN=np.nan, MAXDIMS=32,
                    sctype2char=lambda dtype: np.dtype(dtype).char,
                    ComplexWarning=getattr(np, 'exceptions', np).ComplexWarning)
-    deprecated = ('product', 'alltrue', 'sometrue')     # Still there before NumPy 2, with a warning at every call.
+    deprecated = ('product', 'alltrue', 'sometrue')     # NumPy 1 has them, but each call warns.
     for name, value in removed.items():
         if name not in np.__dict__ or name in deprecated:
             setattr(np, name, value)
 
 
 def _stub(name: str, **contents: Any) -> None:
-    """Register a module `name` with the given contents unless the real one is already imported."""
+    """Register a module `name` with the given contents, unless the real one is already imported."""
     if name in sys.modules:
         return
-    module = types.ModuleType(name, 'Stand-in made by theano_torch.compat for a module that newer Pythons do not have.')
+    module = types.ModuleType(name, 'Stand-in by theano_torch.compat for a module that newer Pythons do not have.')
     module.__dict__.update(contents)
     sys.modules[name] = module
     parent, _, child = name.rpartition('.')
@@ -68,7 +68,7 @@ def _stub(name: str, **contents: Any) -> None:
 
 @contextlib.contextmanager
 def _temporary_stub(name: str, **contents: Any) -> Iterator[None]:
-    """`_stub` for the duration of one import, so that nobody else takes the stand-in for the real module."""
+    """`_stub` for the duration of an import, so that no other code takes the stand-in for the real module."""
     present = name in sys.modules
     _stub(name, **contents)
     try:
@@ -82,10 +82,10 @@ def _temporary_stub(name: str, **contents: Any) -> Iterator[None]:
 
 
 def _restore_build_modules() -> None:
-    """`numpy.distutils`, `distutils` and `imp`: Theano asks them for include paths and the name of the compiler only.
+    """Replace `numpy.distutils`, `distutils` and `imp`; Theano needs only include paths and the compiler's name.
 
-    `numpy.distutils` is always stood in for: it takes long to import, warns, and does not import at all beside a
-    newer setuptools.
+    `numpy.distutils` is always replaced: its import is slow, prints warnings, and fails with newer versions of
+    setuptools.
     """
     _stub('numpy.distutils')
     _stub('numpy.distutils.__config__', blas_opt_info={})
@@ -106,9 +106,9 @@ def _restore_build_modules() -> None:
 
 
 class _ScanImports:
-    """Finds a module that `theano.scan` imports and that imports two others which are gone.
+    """Import hook for a module of `theano.scan`, which imports two modules that no longer exist.
 
-    Newer setuptools lack `pkg_resources`, newer NumPys `numpy.linalg.linalg`. Both are stood in for during that import.
+    Newer setuptools lack `pkg_resources`, newer NumPys lack `numpy.linalg.linalg`. Both are replaced during the import.
     """
 
     @classmethod
@@ -122,7 +122,7 @@ class _ScanImports:
 
 
 class _WithStandIns(importlib.machinery.SourceFileLoader):
-    """Imports a module that takes an exception from each of two modules."""
+    """Loader that provides the exception classes that a module imports from the two missing modules."""
 
     def exec_module(self, module):
         with _temporary_stub('pkg_resources', DistributionNotFound=importlib.metadata.PackageNotFoundError), \
@@ -131,17 +131,17 @@ class _WithStandIns(importlib.machinery.SourceFileLoader):
 
 
 def _restore_scan() -> None:
-    """Let `theano.scan` be imported, and Theano's own engines run it with the loop in Python.
+    """Make `theano.scan` importable, and make Theano's own engines use the loop in Python.
 
-    The loop in C is a file that Cython generated in 2018, for the Pythons of then. It does not compile with today's.
-    Theano takes its loop in Python instead only where there is no compiler.
+    The loop in C, which Cython generated in 2018, does not compile with today's Python. Theano by itself uses the loop
+    in Python only if there is no compiler.
     """
     sys.meta_path.insert(0, _ScanImports)
     sys.modules['theano.scan_module.scan_perform_ext'] = None   # type: ignore[assignment]  # Importing it fails.
 
 
 def _user_device() -> str | None:
-    """The device in THEANO_FLAGS or else in Theano's configuration files, None if there is none."""
+    """The device in THEANO_FLAGS, or else in Theano's configuration files; None if there is none."""
     flags = [flag.partition('=') for flag in os.environ.get('THEANO_FLAGS', '').split(',')]
     named = [value.strip() for name, _, value in flags if name.strip() == 'device']
     if named:
@@ -154,19 +154,19 @@ def _user_device() -> str | None:
 
 @contextlib.contextmanager
 def _import_flags() -> Iterator[None]:
-    """Set THEANO_FLAGS for the import of Theano; whatever the user put there keeps the last word, but for the device.
+    """Set THEANO_FLAGS for the import of Theano. The user's own flags take precedence, except for the device.
 
-    Theano would start its own GPU code, which no longer builds, or refuse the names of the one before that: a device
-    in the user's flags or in ~/.theanorc becomes `USER_DEVICE`.
+    Theano would start its own GPU code, which no longer compiles, or reject device names of even older GPU code.
+    Therefore a device in the user's flags or in ~/.theanorc becomes `USER_DEVICE`.
 
-    No compiler and no BLAS are looked for yet: a Theano that runs on PyTorch needs neither, and compiling Theano's C
-    helpers at import takes half a minute. Whoever runs Theano's C code sets both.
+    The search for compiler and BLAS is switched off: Theano on PyTorch needs neither, and compiling Theano's C helpers
+    on import takes half a minute. Engines that run Theano's C code set both.
     """
     before = os.environ.get('THEANO_FLAGS')
     ours = 'cxx=,blas.ldflags=,floatX=float32,traceback.limit=0'
     home = os.path.expanduser('~')
     if not os.access(home, os.W_OK):
-        user = f'-{os.getuid()}' if hasattr(os, 'getuid') else ''      # Windows has one such folder for each user.
+        user = f'-{os.getuid()}' if hasattr(os, 'getuid') else ''      # On Windows the folder belongs to the user.
         ours += ',base_compiledir=' + os.path.join(tempfile.gettempdir(), 'theano' + user)
     os.environ['THEANO_FLAGS'] = ','.join(filter(None, [ours, before, 'device=cpu,init_gpu_device=,contexts=']))
     try:
@@ -179,13 +179,13 @@ def _import_flags() -> Iterator[None]:
 
 
 def _pool_2d_of_2015(input, ds, ignore_border=None, st=None, padding=(0, 0), mode='max'):
-    """`theano.tensor.signal.downsample.max_pool_2d`, the name and spelling that Lasagne 0.1 calls."""
+    """`theano.tensor.signal.downsample.max_pool_2d`, with the name and arguments that Lasagne 0.1 uses."""
     from theano.tensor.signal.pool import pool_2d
     return pool_2d(input, ws=ds, ignore_border=ignore_border, stride=st, pad=padding, mode=mode)
 
 
 def _scipy_convolution_of_2015() -> tuple[dict, dict]:
-    """The private SciPy functions behind Theano's Python convolutions, on top of SciPy's public ones."""
+    """Private SciPy functions that Theano's Python convolutions use, implemented with SciPy's public ones."""
     def convolve2d(in1, in2, flip, mode, boundary, fill):
         from scipy import signal
         function = signal.convolve2d if flip else signal.correlate2d
@@ -199,7 +199,7 @@ def _scipy_convolution_of_2015() -> tuple[dict, dict]:
 
 
 class _ListIndexed(np.ndarray):
-    """An array that still takes a list of slices as an index, as arrays did before NumPy 1.23."""
+    """An array that accepts a list of slices as an index, as before NumPy 1.23."""
 
     def __getitem__(self, index):
         return super().__getitem__(tuple(index) if isinstance(index, list) else index)
@@ -209,7 +209,7 @@ class _ListIndexed(np.ndarray):
 
 
 def _restore_python_pooling() -> None:
-    """Let the Python code of Theano's pooling ops, which the `python` engine runs, index with lists of slices."""
+    """Make the Python code of Theano's pooling ops, which the `python` engine runs, index with lists of slices."""
     from theano.tensor.signal import pool
 
     class Numpy:
@@ -230,15 +230,15 @@ def _restore_python_pooling() -> None:
 
 
 def _speed_up_random_streams() -> None:
-    """Compute the start states of Theano's MRG streams with whole arrays: the same numbers in 1/1000 of the time.
+    """Compute the initial states of Theano's MRG streams with whole arrays: same numbers, in 1/1000 of the time.
 
-    Theano steps through the 15360 streams of a minibatch of unknown size one by one with a compiled function, at every
-    compilation of the training functions.
+    For a minibatch of unknown size, Theano makes the states of 15360 streams one by one with a compiled function, each
+    time the training functions are compiled.
     """
     from theano.sandbox import rng_mrg
 
     def modular_product(a, b, modulus):
-        """a @ b modulo `modulus`; the entries fit 31 bits, their products 62."""
+        """a @ b modulo `modulus`; the entries have 31 bits, their products 62."""
         return (a[:, :, np.newaxis] * b[np.newaxis] % modulus).sum(axis=1) % modulus
 
     def multiply_state(state, a, modulus1, b, modulus2):
@@ -247,10 +247,10 @@ def _speed_up_random_streams() -> None:
                                modular_product(b, halves[1], int(modulus2))]).ravel().astype(np.int32)
 
     def get_substream_rstates(self, n_streams, dtype, inc_rstate=True):
-        """States of `n_streams` streams, each 2^72 samples after the one before it; int32 (n_streams, 6)."""
+        """States of `n_streams` streams, each 2^72 samples after the previous one; int32 (n_streams, 6)."""
         states = np.asarray(self.rstate, dtype=np.int64).reshape(1, 6)
         jumps = [(rng_mrg.A1p72, int(rng_mrg.M1)), (rng_mrg.A2p72, int(rng_mrg.M2))]
-        while len(states) < n_streams:      # The second half of the streams is the first half, jumped ahead.
+        while len(states) < n_streams:      # Double the number of streams by jumping ahead.
             ahead = [modular_product(states[:, 3 * i:3 * i + 3], jump.T, modulus)
                      for i, (jump, modulus) in enumerate(jumps)]
             states = np.concatenate([states, np.concatenate(ahead, axis=1)])
@@ -264,13 +264,13 @@ def _speed_up_random_streams() -> None:
 
 
 def _restore_number_rules():
-    """What NumPy 1 did with Python's numbers beside narrower ones of its own, and NumPy 2 does otherwise.
+    """Restore NumPy 1's rules for Python numbers combined with narrower NumPy numbers, which NumPy 2 changed.
 
-    Theano finds the type of a constant by trying the narrow ones and comparing. NumPy 2 says OverflowError to an
-    integer that does not fit, and compares a float in the narrow type, in which it always fits: constants of float64
-    graphs would have the precision of float32. The Python code of reciprocals divides a float32 by Python's floats,
-    that of the MRG streams masks an int32 with 32 bits, and that of multinomial samples multiplies an int8, their
-    number, with the number of rows.
+    Theano determines the type of a constant by comparing it with its value in narrow types. In NumPy 2, integers that
+    do not fit raise OverflowError, and floats are compared in the narrow type, where they always fit: constants of
+    float64 graphs would have the precision of float32. In addition, the Python code of reciprocals divides a float32 by
+    Python floats, that of the MRG streams masks an int32 with 32 bits, and that of multinomial samples multiplies an
+    int8, the number of samples, by the number of rows.
     """
     import theano
     from theano.sandbox import multinomial, rng_mrg
@@ -283,7 +283,7 @@ def _restore_number_rules():
         except OverflowError:
             if not NUMPY_2:
                 raise
-            return asarray(np.asarray(a, dtype=np.int64).astype(dtype), dtype, order)    # Raises beyond 64 bits.
+            return asarray(np.asarray(a, dtype=np.int64).astype(dtype), dtype, order)    # Raises above 64 bits.
 
     def wide_next_value(rstate, new_rstate, NORM, mask, offset):
         return next_value(rstate, new_rstate, NORM, np.int64(mask), offset)
@@ -313,10 +313,10 @@ def _restore_number_rules():
 
 
 def _import_theano() -> tuple[types.ModuleType, types.ModuleType | None]:
-    """Import Theano and Lasagne quietly, with what they miss restored; return both."""
+    """Import Theano and Lasagne without warnings, with everything restored that they need; return both."""
     _restore_numpy_names()
     _restore_build_modules()
-    # Both warn about the C compiler and the BLAS that are not looked for yet.
+    # Both warn about the missing C compiler and BLAS.
     loggers = [logging.getLogger(name) for name in ('theano.configdefaults', 'theano.tensor.blas')]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -324,7 +324,7 @@ def _import_theano() -> tuple[types.ModuleType, types.ModuleType | None]:
     with _import_flags(), warnings.catch_warnings(), \
             _temporary_stub('scipy.signal.signaltools', **signaltools), \
             _temporary_stub('scipy.signal.sigtools', **sigtools), \
-            _temporary_stub('scipy.stats'):     # For one rare op, which finds the real one; half a second, 30 MB.
+            _temporary_stub('scipy.stats'):     # Used by one rare op, which gets the real one; saves 0.5 s and 30 MB.
         warnings.simplefilter('ignore')
         import theano
         import theano.tensor.signal
@@ -340,9 +340,9 @@ def _import_theano() -> tuple[types.ModuleType, types.ModuleType | None]:
 
 
 def _import_lasagne() -> types.ModuleType | None:
-    """Lasagne, or None where it is not installed.
+    """Import Lasagne; None if it is not installed.
 
-    It asks the package resources for its version; newer setuptools no longer have them.
+    Lasagne reads its version by means of `pkg_resources`, which newer setuptools lack.
     """
     if not importlib.util.find_spec('lasagne'):
         return None
@@ -355,7 +355,7 @@ try:
     USER_DEVICE = _user_device()
     theano, lasagne = _import_theano()
 except (ValueError, configparser.Error) as error:
-    # What the user has set; Theano itself raises nothing of this kind.
-    raise SystemExit(f'error: Theano cannot be imported with what stands in THEANO_FLAGS or ~/.theanorc: '
+    # The user's settings are the cause: Theano itself raises no such error.
+    raise SystemExit(f'error: Theano cannot be imported with the settings in THEANO_FLAGS or ~/.theanorc: '
                      f'{" ".join(str(error).split())}') from error
 T = theano.tensor

@@ -1,4 +1,4 @@
-"""The way between NumPy and torch."""
+"""Conversion between NumPy and torch."""
 
 from typing import Any
 
@@ -13,30 +13,30 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def computing_dtype(name: str) -> torch.dtype:
-    """The type to compute in: int64 for the wide unsigned types, with which torch can do little but convert."""
+    """The type to compute in: int64 for the wide unsigned types, with which torch can hardly compute."""
     return torch.int64 if name in ('uint16', 'uint32', 'uint64') else torch_dtype(name)
 
 
 def filled(value: int | float | complex, dtype: torch.dtype, like: Tensor) -> Tensor:
-    """A number as a tensor on the device of `like`, by a kernel there: `torch.tensor` would make the host wait."""
+    """A number as a tensor on the device of `like`, filled by a kernel; `torch.tensor` would make the host wait."""
     return torch.full((), value, dtype=dtype, device=like.device)
 
 
 def from_numpy(value: Any, device: torch.device) -> Tensor:
-    """An ndarray (or number) as a contiguous tensor on `device`; on the CPU it shares the memory where torch can."""
+    """An ndarray or number as a contiguous tensor on `device`; shares memory on the CPU if torch can."""
     value = np.asarray(value)
-    if not (value.flags.carray and value.dtype.isnative):   # Torch warns of those that cannot be written to.
+    if not (value.flags.carray and value.dtype.isnative):   # Torch warns about arrays that are not writable.
         value = np.array(value, dtype=value.dtype.newbyteorder('='), order='C')
     try:
         tensor = torch.from_numpy(value)
-    except ValueError:      # The stride of a dimension of size one may be anything.
+    except ValueError:      # Dimensions of size one may have any stride.
         tensor = torch.from_numpy(value.copy())
     if device.type == 'cuda' and torch.cuda.is_current_stream_capturing():
-        # A CUDA graph would read this memory again in every replay, when it is long something else.
-        raise RuntimeError(f'an array of shape {value.shape} comes from the host in every call')
+        # In every replay, a CUDA graph would read this memory again, which then holds something else.
+        raise RuntimeError(f'an array of shape {value.shape} is copied from the host in every call')
     return tensor if device.type == 'cpu' else tensor.to(device, non_blocking=True)
 
 
 def to_numpy(value: Any) -> Any:
-    """A tensor as ndarray, on the CPU without a copy; anything else as it is."""
+    """A tensor as an ndarray, without a copy on the CPU; anything else unchanged."""
     return value.cpu().numpy() if isinstance(value, torch.Tensor) else value

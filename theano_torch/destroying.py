@@ -1,8 +1,8 @@
-"""Ops that overwrite inputs, as their `destroy_map` says: what a user can see is overwritten where Theano does it.
+"""Ops that overwrite inputs, according to their `destroy_map`. Memory that a user can see is overwritten as in Theano.
 
-A user sees the memory of a function's own inputs: a mutable argument, or a shared variable that is updated. A result
-that overwrites such an input, or a view of it, goes to that memory. All other memory is the engine's: there a result of
-Theano's may be a view of something that Theano has as a tensor of its own, so the op gets a copy to write into.
+A user can see the memory of a function's inputs: of a mutable argument, or of a shared variable that is updated. A
+result that overwrites such an input, or a view of it, is written to that memory. In the engine's own memory, a result
+may be a view where Theano has a separate tensor; there the op overwrites a copy.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,34 +15,34 @@ from torch import Tensor
 
 
 def pairs(node: Any) -> list[tuple[int, int]]:
-    """(index of an output, index of the input that it overwrites) for a node's op."""
+    """(index of an output, index of the input that it overwrites) for each such output of a node."""
     destroy_map = getattr(node.op, 'destroy_map', None) or {}
     return [(output, index) for output, indices in destroy_map.items() for index in indices]
 
 
 def overwritten(order: Sequence) -> set:
-    """The variables that nodes overwrite, and those in whose memory they are."""
+    """Variables that nodes overwrite, and the variables that own their memory."""
     direct = {node.inputs[index] for node in order for _, index in pairs(node)}
     return direct | set(map(alias_root, direct))
 
 
 def is_result_in_place(var: Any) -> bool:
-    """Whether `var` has overwritten an input of its node."""
+    """Whether `var` overwrites an input of its node."""
     return var.owner is not None and any(var is var.owner.outputs[output] for output, _ in pairs(var.owner))
 
 
 class InPlace:
     """A lowered function whose results overwrite arguments.
 
-    The function may have written into them itself, or have made new tensors.
+    `function` may write to them itself, or return new tensors, which are then copied.
 
     Parameters
     ----------
     function : callable
     places : list of (int, int)
-        Which result overwrites which argument.
+        (result, argument that it overwrites).
     copied : list of int
-        Arguments in whose place it overwrites copies.
+        Arguments that are copied first, so that only the copies are overwritten.
     """
 
     def __init__(self, function: Callable, places: Sequence[tuple[int, int]], copied: Sequence[int]) -> None:
@@ -60,7 +60,7 @@ class InPlace:
 
 
 def moved(value: Tensor, place: Tensor) -> Tensor:
-    """`value` in the memory `place`; as it is where it does not fit."""
+    """Copy `value` to the memory `place`, and return that; return `value` if it does not fit."""
     if value.shape != place.shape or value.dtype != place.dtype or \
             (value.data_ptr() == place.data_ptr() and value.stride() == place.stride()):
         return value
@@ -68,7 +68,7 @@ def moved(value: Tensor, place: Tensor) -> Tensor:
 
 
 def through(view: Callable, position: int) -> Callable:
-    """What writes a result that overwrote ``view(*arguments)``, a copy, through to ``arguments[position]``."""
+    """A function that writes a result, which overwrote the copy ``view(*arguments)``, to ``arguments[position]``."""
     def write(result: Tensor, *arguments: Any) -> tuple:
         given = list(arguments)
         seen = given[position]
@@ -82,16 +82,15 @@ def through(view: Callable, position: int) -> Callable:
 
 
 def put_back(array: Any, tensor: Any) -> None:
-    """Write `tensor`, which was made of the argument `array` and overwritten, back to it if it is a copy of it."""
+    """Write the overwritten `tensor` back to the argument `array`, unless they share memory."""
     if isinstance(array, np.ndarray) and array.flags.writeable and not is_memory_of(array, tensor):
         array[...] = tensor.cpu().numpy()
 
 
 def is_memory_of(array: Any, tensor: Any) -> bool:
-    """Whether `tensor` has the memory of `array`: the value was changed in place.
+    """Whether `tensor` shares the memory of `array`, so that the value was changed in place.
 
-    Then `array` is to stay. A new array, made of the tensor, would keep the old one alive, and every call would add a
-    link to that chain.
+    The caller then keeps `array`: storing a new view in each call would nest views ever deeper.
     """
     return isinstance(array, np.ndarray) and isinstance(tensor, torch.Tensor) and array.shape == tensor.shape and \
         array.size > 0 and array.flags.c_contiguous and array.__array_interface__['data'][0] == tensor.data_ptr()

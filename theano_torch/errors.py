@@ -1,6 +1,6 @@
-"""Errors as Theano's: they name the node in which they happened, and shapes that do not fit are a ValueError.
+"""Errors like Theano's: their messages name the node, and mismatched shapes raise ValueError.
 
-Beside these, one that asks for a new try.
+In addition, `WrongShapes` requests another program.
 """
 
 import contextlib
@@ -20,19 +20,19 @@ from theano.gof.link import raise_with_op
 
 logger = logging.getLogger('theano_torch')
 
-# What torch says in a RuntimeError about shapes and values, and what it says about the machine.
+# Words in torch's RuntimeErrors about shapes and values, and in those about the machine.
 ABOUT_VALUES = re.compile('size|shape|dimension|bounds|range|index|elements|channels|negative|must match|broadcast')
 ABOUT_DEVICES = re.compile('CUDA|cuDNN|CUDNN|cuBLAS|CUBLAS|NCCL|gloo|INTERNAL ASSERT|primitive')
 OWN_FOLDERS = tuple(os.path.dirname(file) + os.sep for file in (__file__, torch.__file__))
 
 
 class WrongShapes(Exception):
-    """A shape that depends on values differs from the one that the program was made for: another program is needed.
+    """A shape that depends on values differs from that of the program, so another program is needed.
 
     Parameters
     ----------
     found : dict, optional
-        Node -> shapes of its outputs in this call.
+        Node -> shapes of its outputs in the current call.
     """
 
     def __init__(self, found: dict | None = None) -> None:
@@ -42,26 +42,26 @@ class WrongShapes(Exception):
 
 @contextlib.contextmanager
 def naming(node: Any, arguments: Sequence) -> Iterator[None]:
-    """Add `node` and the shapes of `arguments` to the message of an exception that is raised inside."""
+    """Add `node` and the shapes of `arguments` to the message of any exception in the block."""
     try:
         yield
     except UnsupportedOp:
-        raise               # Names the node already.
+        raise               # The message already names the node.
     except Exception:
         raise_naming(node, arguments)
 
 
 def raise_naming(node: Any, arguments: Sequence) -> NoReturn:     # type: ignore[misc]  # raise_with_op raises.
-    """Raise the exception that is being handled again, with `node` and the shapes of `arguments` in its message."""
+    """Raise the current exception again, with `node` and the shapes of `arguments` in its message."""
     cells = [[types.SimpleNamespace(shape=tuple(value.shape), strides=strides(value))
               if isinstance(value, torch.Tensor | np.ndarray | np.generic) else value] for value in arguments]
     raise_with_op(node, types.SimpleNamespace(inputs=cells, outputs=[]))
 
 
 def is_about_values(error: RuntimeError) -> bool:
-    """Whether torch says in `error` that shapes or values do not fit, for which Theano has the ValueError.
+    """Whether torch's error is about mismatched shapes or values, for which Theano raises ValueError.
 
-    What a user's code has raised is another matter, and so is what torch says about the machine.
+    False for errors about the machine and for errors raised by users' code.
     """
     text, last = str(error), error.__traceback__
     while last is not None and last.tb_next is not None:
@@ -81,5 +81,5 @@ def strides(value: torch.Tensor | np.ndarray | np.generic) -> tuple[int, ...]:
 
 @functools.cache
 def warn_once(message: str) -> None:
-    """Log a warning, but the same one only once."""
+    """Log a warning, but each message only once."""
     logger.warning(message)

@@ -1,7 +1,7 @@
-"""Numbers that a program computes on the host from its arguments, such as the bounds of a minibatch.
+"""Numbers that a program computes on the host from its arguments, for example the bounds of a minibatch.
 
-Each costs as much as a small operation on tensors, and there are dozens of them. Here they become a single step, which
-remembers its results for the latest arguments.
+There are dozens of them, and each costs as much as a small tensor operation. They are joined to a single step, which
+remembers its results for recent arguments.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,34 +14,34 @@ from theano_torch.steps import TracedStep
 import numpy as np
 import theano
 
-MAX_REMEMBERED = 4096       # Combinations of arguments: the minibatches of an epoch.
-FEWEST = 3                  # Steps that are worth joining.
+MAX_REMEMBERED = 4096       # Number of argument combinations; covers the minibatches of an epoch.
+FEWEST = 3                  # Smallest number of steps to join.
 
 
 def is_number(var: Any) -> bool:
-    """Whether values of `var` are single numbers, or arrays of one."""
+    """Whether values of `var` are single numbers, or arrays with one element."""
     if isinstance(var.type, theano.scalar.Scalar):
         return True
     return not hosts.is_host_type(var) and all(var.broadcastable)
 
 
 def is_pure(node: Any) -> bool:
-    """Whether `node` computes numbers from numbers, does nothing else, and leaves its inputs as they are."""
+    """Whether `node` computes numbers from numbers, without side effects, and does not overwrite its inputs."""
     return not hosts.has_effects(node.op) and not getattr(node.op, 'destroy_map', None) and \
         all(map(is_number, node.inputs + node.outputs))
 
 
 def joined(steps: Sequence[TracedStep], inputs: Sequence[tuple], outputs: Sequence[tuple],
            is_static: Callable[[Any], bool]) -> list[TracedStep]:
-    """`steps` with those in one, at the front, that compute numbers on the host from whole numbers among the inputs.
+    """Join the steps that compute numbers on the host from whole numbers among the inputs; put the result in front.
 
     Parameters
     ----------
     steps : list of TracedStep
     inputs, outputs : list of keys
-        Of the program, see `TracedStep`.
+        Keys of the program, see `TracedStep`.
     is_static : callable
-        Of a variable, see `trace.Facts`.
+        Whether a variable is static, see `trace.Facts`.
     """
     roots = [key for key in inputs if key[1] and is_number(key[0]) and
              key[0].type.dtype in theano.tensor.discrete_dtypes]
@@ -64,7 +64,7 @@ def joined(steps: Sequence[TracedStep], inputs: Sequence[tuple], outputs: Sequen
 
 
 class Numbers:
-    """A function of the values of `roots` and `statics`, that runs `steps` and returns the values of `targets`."""
+    """A function of the values of `roots` and `statics` that runs `steps` and returns the values of `targets`."""
 
     def __init__(self, steps: Sequence[TracedStep], roots: list, statics: list, targets: list) -> None:
         self.steps, self.keys, self.num_roots, self.targets = steps, roots + statics, len(roots), targets
@@ -90,7 +90,7 @@ class Numbers:
 
 
 def kept(value: Any) -> Any:
-    """`value`, an array as a copy that nobody can change: whoever passes it on has to copy it."""
+    """`value`; an array is copied and made read-only, so callers that pass it on must copy it."""
     if isinstance(value, np.ndarray):
         value = value.copy()
         value.flags.writeable = False

@@ -1,4 +1,4 @@
-"""Values on the host: shapes, indices and what is computed from them, by the NumPy code of Theano's ops."""
+"""Values on the host: shapes, indices and values derived from them, computed by the NumPy code of Theano's ops."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,46 +14,46 @@ from theano.compile.ops import Shape, Shape_i
 from theano.gof.op import PureOp
 from theano.tensor import basic, elemwise, opt, subtensor, type_other
 
-# Ops that work on small things known on the host with NumPy instead of launching device work.
+# Ops on small values known on the host, which run as NumPy code instead of on the device.
 HOST_OPS = (elemwise.Elemwise, elemwise.DimShuffle, elemwise.CAReduce, opt.MakeVector, opt.Assert, subtensor.Subtensor,
             subtensor.IncSubtensor, subtensor.AdvancedSubtensor1, basic.Join, basic.Split, basic.ScalarFromTensor,
             basic.TensorFromScalar, basic.Reshape, basic.ARange, basic.Alloc, theano.compile.ops.Rebroadcast,
             theano.compile.ops.ViewOp, theano.compile.ops.DeepCopyOp, theano.scalar.ScalarOp, type_other.MakeSlice)
 
-MAX_REMEMBERED = 64     # Results of a node.
+MAX_REMEMBERED = 64     # Number of results remembered per node.
 
 
 def is_host_type(var: Any) -> bool:
-    """Whether values of `var` never are tensors: Theano scalars, slices, random states, None."""
+    """Whether values of `var` are never tensors: Theano scalars, slices, random states, None."""
     return not isinstance(var.type, theano.tensor.TensorType)
 
 
 def is_small(var: Any) -> bool:
-    """Whether `var` is a scalar, a vector, or a scalar in more dimensions: the sizes of shape arithmetic."""
+    """Whether `var` is a scalar, a vector, or has one element: the sizes that occur in shape arithmetic."""
     return is_host_type(var) or var.ndim <= 1 or all(var.broadcastable)
 
 
 def runs_on_host(node: Any) -> bool:
-    """Whether `node` runs with NumPy if all of its inputs are known on the host."""
+    """Whether `node` runs as NumPy code if all its inputs are known on the host."""
     if not isinstance(node.op, theano.gof.Op):
-        return False        # Has no `perform`, as loops have none.
+        return False        # The op has no `perform`, like loops.
     if any(is_host_type(var) for var in node.outputs):
         return True
     return isinstance(node.op, HOST_OPS) and all(is_small(var) for var in node.inputs + node.outputs)
 
 
 def is_foreign(op: Any) -> bool:
-    """Whether the engine knows nothing of `op`: its Python code may do more than compute its outputs."""
+    """Whether the engine does not know `op`, whose Python code may therefore have side effects."""
     return not is_registered(op) and not isinstance(op, (*HOST_OPS, Shape, Shape_i))
 
 
 def has_effects(op: Any) -> bool:
-    """Whether `op` does more than compute its outputs, see `registry.lower`."""
+    """Whether `op` has side effects, see `registry.lower`."""
     return getattr(op, 'in_order', False) or isinstance(op, theano.printing.Print) or is_foreign(op)
 
 
 def has_python_code(op: Any) -> bool:
-    """Whether `op`, or the scalar op that it applies to all elements, is written in Python, too."""
+    """Whether `op`, or the scalar op of an Elemwise, has Python code."""
     if isinstance(op, elemwise.Elemwise):
         return has_python_code(op.scalar_op)
     if isinstance(op, theano.scalar.Composite):
@@ -64,7 +64,7 @@ def has_python_code(op: Any) -> bool:
 
 
 def host_function(node: Any) -> Callable[..., tuple]:
-    """The Python code of the node's op as a function from host values to a tuple of host values."""
+    """The Python code of a node's op, as a function from host values to a tuple of host values."""
     if isinstance(node.op, elemwise.Elemwise) and isinstance(node.op.scalar_op, theano.scalar.Cast):
         return host_cast(node.outputs[0].type.dtype)
     cells = {var: [None] for var in node.inputs + node.outputs}
@@ -86,7 +86,7 @@ def host_function(node: Any) -> Callable[..., tuple]:
 
 
 def host_cast(dtype: str) -> Callable[..., tuple]:
-    """A cast as NumPy does it: Theano's Python code raises an error for infinite numbers, its C code does not."""
+    """A cast like NumPy's: Theano's Python code raises an error for infinite numbers, its C code does not."""
     def run(value: Any) -> tuple:
         with np.errstate(invalid='ignore'):
             return (np.asarray(value).astype(dtype),)
@@ -94,9 +94,9 @@ def host_cast(dtype: str) -> Callable[..., tuple]:
 
 
 def once(node: Any, done: dict, function: Callable[..., tuple]) -> Callable[..., tuple]:
-    """`function`, the Python code of `node`; if it has effects, it runs once in each call of a Theano function.
+    """`function`, the Python code of `node`; if it has side effects, it runs once per call of a Theano function.
 
-    `done` holds its results until the call ends: a call that turns out to need another program starts again.
+    `done` keeps its results until the call ends, because a call that needs another program starts again.
     """
     destroys = any(is_host_type(node.inputs[index]) for _, index in destroying.pairs(node))
     if not has_effects(node.op) and not destroys:
@@ -110,7 +110,7 @@ def once(node: Any, done: dict, function: Callable[..., tuple]) -> Callable[...,
 
 
 def remembering(node: Any, function: Callable[..., tuple]) -> Callable[..., tuple]:
-    """`function`, the Python code of `node`, but between whole numbers it remembers its latest results.
+    """`function`, the Python code of `node`; for whole numbers, its latest results are remembered.
 
     These are bounds of minibatches and shapes: dozens of nodes, with the same few values in all calls.
     """
@@ -125,19 +125,19 @@ def remembering(node: Any, function: Callable[..., tuple]) -> Callable[..., tupl
                 known.clear()
             results = tuple(map(np.array, function(*values)))
             for result in results:
-                result.flags.writeable = False      # Whoever passes it on has to copy it.
+                result.flags.writeable = False      # Callers that pass it on must copy it.
             known[key] = results
         return known[key]
     return run
 
 
 def is_whole_number(var: Any) -> bool:
-    """Whether `var` is a tensor without dimensions, of integers or booleans."""
+    """Whether `var` is a zero-dimensional tensor of integers or booleans."""
     return not is_host_type(var) and var.ndim == 0 and var.dtype in theano.tensor.discrete_dtypes
 
 
 def as_host(var: Any, value: Any) -> Any:
-    """`value` in the form that Theano's NumPy code expects for `var`: an ndarray, a NumPy number, or as it is."""
+    """`value` in the form that Theano's NumPy code expects for `var`: an ndarray, a NumPy number, or unchanged."""
     if value is None:
         return None
     if isinstance(var.type, theano.tensor.TensorType):
@@ -148,7 +148,7 @@ def as_host(var: Any, value: Any) -> Any:
 
 
 class OnHost:
-    """The Python code of a node as a function of tensors; values of other types than tensors stay as they are.
+    """The Python code of a node as a function of tensors; values that are not tensors stay as they are.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class OnHost:
 
     def __call__(self, *arguments: Any) -> Any:
         values = [as_host(var, value) for var, value in zip(self.node.inputs, arguments, strict=True)]
-        if is_foreign(self.node.op):    # It may expect arrays whose memory is NumPy's: SciPy sets their flags.
+        if is_foreign(self.node.op):    # It may need memory that NumPy owns: SciPy sets flags of arrays.
             values = [value.copy() if isinstance(value, np.ndarray) else value for value in values]
         results = tuple(value if is_host_type(var) else from_numpy(value.copy(), self.device)
                         for var, value in zip(self.node.outputs, self.function(*values), strict=True))
@@ -170,28 +170,28 @@ class OnHost:
 
 
 def on_host(node: Any, build: Any) -> OnHost:
-    """See `registry.on_host`. Output shapes may depend on values: they are checked on every call."""
+    """See `registry.on_host`. Output shapes may depend on values, and are checked in every call."""
     build.varying = True
     return OnHost(node, build)
 
 
 def fallback(node: Any, build: Any, error: Exception | None = None) -> Callable:
-    """`on_host` for what has no lowering, or no kernel for its types, with a warning.
+    """`on_host` with a warning, for nodes without a lowering or without a kernel for their types.
 
     Raises
     ------
     Exception
-        `error`, which says so, if the op has no Python code.
+        `error`, if the op has no Python code.
     """
     if error is not None and not has_python_code(node.op):
         raise error
     warn_of_host(node)
-    build.asked.clear()
+    build.requested.clear()
     return on_host(node, build)
 
 
 def warn_of_host(node: Any) -> None:
-    """Warn that the op of `node`, or the scalar op that it applies to all elements, runs on the host."""
+    """Warn that the op of `node`, or the scalar op of an Elemwise, runs on the host."""
     op = node.op.scalar_op if isinstance(node.op, elemwise.Elemwise) else node.op
     types = ', '.join(dict.fromkeys(str(getattr(var.type, 'dtype', var.type)) for var in node.inputs))
     warn_once(f'theano_torch has no lowering of the op {type(op).__module__}.{type(op).__name__} for inputs of the '

@@ -1,8 +1,8 @@
-"""Types of elements for which torch has no kernels, or wrong ones: which nodes have to run as NumPy code for that.
+"""Element types for which torch lacks kernels or has wrong ones, so that nodes must run as NumPy code.
 
-- uint16, uint32, uint64: torch moves their elements, and does little more. Element by element, the engine computes in
-  int64 (`convert.computing_dtype`), which is right for uint64 only where numbers above 2^63 may wrap around.
-- complex numbers: torch does arithmetic, but does not order them, as NumPy does (real parts first).
+- uint16, uint32, uint64: torch can do little more than move their elements. For element-wise ops, the engine computes
+  in int64 (`convert.computing_dtype`), which is right for uint64 only if numbers above 2^63 may wrap around.
+- complex numbers: torch has arithmetic but no order; NumPy compares real parts first.
 - products of booleans.
 """
 
@@ -19,7 +19,7 @@ from theano.tensor.signal import pool
 WIDE_UNSIGNED = {'uint16', 'uint32', 'uint64'}
 COMPLEX = {'complex64', 'complex128'}
 
-# Ops that move elements only, some of them from the host.
+# Ops that only move elements, some of them from the host.
 MOVING = (basic.Reshape, basic.Flatten, basic.Alloc, basic.AllocEmpty, basic.ARange, basic.Eye, basic.Join, basic.Split,
           basic.TensorFromScalar, elemwise.DimShuffle, subtensor.Subtensor, subtensor.AdvancedSubtensor1,
           subtensor.BaseAdvancedSubtensor, opt.Assert, opt.MakeVector, Rebroadcast, ViewOp, DeepCopyOp, OutputGuard,
@@ -34,7 +34,7 @@ PRODUCTS = (basic.Dot, blas.BatchedDot)
 
 
 def are_missing(node: Any) -> bool:
-    """Whether torch cannot compute `node` for the types of its variables."""
+    """Whether torch cannot compute `node` with the types of its variables."""
     types = {getattr(var.type, 'dtype', None) for var in node.inputs + node.outputs}
     if types & WIDE_UNSIGNED and not is_right_for_wide(node.op, 'uint64' in types):
         return True
@@ -44,7 +44,7 @@ def are_missing(node: Any) -> bool:
 
 
 def is_right_for_wide(op: Any, is_uint64: bool) -> bool:
-    """Whether torch computes `op` on the wide unsigned types, among them uint64 if `is_uint64`."""
+    """Whether torch computes `op` correctly for the wide unsigned types, including uint64 if `is_uint64`."""
     if isinstance(op, elemwise.Elemwise | elemwise.CAReduce):
         return not is_uint64 or isinstance(op.scalar_op, WRAPPING)
     if isinstance(op, pool.Pool):
@@ -53,7 +53,7 @@ def is_right_for_wide(op: Any, is_uint64: bool) -> bool:
 
 
 def is_right_for_complex(op: Any) -> bool:
-    """Whether torch computes `op` on complex numbers."""
+    """Whether torch computes `op` correctly for complex numbers."""
     if isinstance(op, elemwise.Elemwise):
         return isinstance(op.scalar_op, OF_COMPLEX)
     if isinstance(op, elemwise.CAReduce):
@@ -62,6 +62,6 @@ def is_right_for_complex(op: Any) -> bool:
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether torch says with `error` that it has no kernel for some type of elements."""
+    """Whether `error` means that torch has no kernel for an element type."""
     return isinstance(error, NotImplementedError) or type(error) in (RuntimeError, TypeError) and bool(
         re.search(r'not implemented|not supported|(does|do) not support|unsupported', str(error)))

@@ -1,9 +1,9 @@
-"""Two lanes on the CPU, in which steps that do not need each other run side by side. Each has half of the threads.
+"""Two lanes on the CPU that run independent steps side by side, each with half of the threads.
 
-If each operation runs with all threads, a training step wakes them and waits for them some hundred times, and each time
-the slowest core decides. Some graphs have two things to do at a time (the D step: reals, fakes and what lies between
-them). There, two Python threads each take the next thing to do, and wait for each other far less often. PyTorch lets go
-of the interpreter while it computes.
+If every operation uses all threads, a training step wakes and joins them hundreds of times, and each time waits for
+the slowest core. Some graphs have independent parts: the D step evaluates D on reals, fakes and their mixtures. For
+these, two Python threads each take the next task, and wait for each other much less often. PyTorch releases the
+interpreter while it computes.
 
 `scheduler` decides which steps run in lanes.
 """
@@ -21,31 +21,31 @@ from theano_torch.steps import Step, emptying, execute
 
 import torch
 
-WAKING_SECONDS = 50e-6      # What it takes to wake a lane that sleeps.
+WAKING_SECONDS = 50e-6      # Time to wake a sleeping lane.
 
 
 class Lanes:
-    """Steps that run in two lanes, the second one in a thread of its own.
+    """Steps that run in two lanes, the second one in a separate thread.
 
-    A lane that is free takes the first task whose sources are there. So tasks keep their order where they need not
-    wait, and memory becomes free in the same order as without lanes. A lane whose core is busy takes fewer tasks.
+    A free lane takes the first task whose sources are ready. Tasks therefore keep their order as far as possible, and
+    memory is freed in the same order as without lanes. A lane on a busy core takes fewer tasks.
 
     Parameters
     ----------
     steps : list of Step
-        None may work in place.
+        No step may work in place.
     seconds : list of float
         Estimated time of each step.
     kept : collection of int
-        Slots that are needed afterwards.
+        Slots that are needed after the steps.
     threads : int
-        How many each lane has.
+        Number of threads of each lane.
     """
 
     def __init__(self, steps: Sequence[Step], seconds: Sequence[float], kept: Collection[int], threads: int) -> None:
         self.threads = threads
         self.tasks = tasks_of(steps, seconds, kept)
-        self.missing = [0] * len(self.tasks)    # For each task, how many others come before it.
+        self.missing = [0] * len(self.tasks)    # For each task, the number of unfinished tasks that it needs.
         for task in self.tasks:
             for follower in task.followers:
                 self.missing[follower] += 1
@@ -57,32 +57,32 @@ class Lanes:
         return [step for task in self.tasks for step in task.steps]
 
     def run(self, values: list) -> None:
-        """Run all steps on the slots `values`, as `execute` does.
+        """Run all steps on the slots `values`, like `execute`.
 
-        If one lane fails, the other one stops after its task, and the error is raised here.
+        If one lane fails, the other one stops after its current task, and the error is raised here.
         """
         work = Work(self, values)
         torch.set_num_threads(self.threads)
-        second_lane().put(functools.partial(self.help, work))
-        work.follow()
+        second_lane().put(functools.partial(self.run_second_lane, work))
+        work.run_lane()
         error, work.error = work.error, None
         if error is not None:
             try:
                 raise error
             finally:
-                del error       # It refers to this frame.
+                del error       # It refers to this frame, which would be a cycle.
 
-    def help(self, work: 'Work') -> None:
-        """What the thread of the second lane does. If it starts too late, there is nothing left to do."""
+    def run_second_lane(self, work: 'Work') -> None:
+        """Run the second lane, in its thread. If the thread starts too late, there is nothing left to do."""
         torch.set_num_threads(self.threads)
         with torch.inference_mode():
-            work.follow()
+            work.run_lane()
 
 
 class Work:
-    """What the lanes share in one call of `Lanes`, on the slots `values`.
+    """State that both lanes share during one call of `Lanes`, on the slots `values`.
 
-    A lane holds the lock while it uses this, except when it reads and fills the values of its own task.
+    A lane holds the lock while it uses this state, except to read and write the slots of its own task.
     """
 
     def __init__(self, lanes: Lanes, values: list) -> None:
@@ -91,11 +91,11 @@ class Work:
         self.missing, self.users = lanes.missing.copy(), lanes.users.copy()
         self.ready = [index for index, count in enumerate(self.missing) if not count]      # A heap.
         self.num_left = len(self.tasks)
-        self.sleeper: threading.Lock | None = None      # The lock that a lane without anything to do waits for.
-        self.error: BaseException | None = None         # Of the lane that failed.
+        self.sleeper: threading.Lock | None = None      # The lock on which an idle lane waits.
+        self.error: BaseException | None = None         # Error of the lane that failed.
 
-    def follow(self) -> None:
-        """What one lane does: run tasks until none is left or a lane fails."""
+    def run_lane(self) -> None:
+        """Run one lane: run tasks until none is left or a lane fails."""
         sleep = threading.Lock()
         sleep.acquire()
         done = None
@@ -103,13 +103,13 @@ class Work:
             while (task := self.next(done, sleep)) is not None:
                 execute(task.steps, self.values)
                 done = task
-        except BaseException as error:      # Ctrl-C, too, ends both lanes.
+        except BaseException as error:      # Ctrl-C ends both lanes, too.
             with self.lock:
                 self.num_left, self.error = 0, error
                 self.wake()
 
     def next(self, done: 'Task | None', sleep: threading.Lock) -> 'Task | None':
-        """The task to run after `done`, perhaps after waiting; None at the end."""
+        """Finish `done`, and return the next task, perhaps after waiting; None at the end."""
         while True:
             with self.lock:
                 if done is not None and self.num_left:
@@ -127,7 +127,7 @@ class Work:
             sleep.acquire()
 
     def finish(self, task: 'Task') -> None:
-        """Note that `task` is done: empty the slots that nobody needs any more, and see which tasks are ready now."""
+        """Mark `task` as done: empty the slots that are no longer needed, and find the tasks that are ready now."""
         self.num_left -= 1
         for slot in task.shared:
             self.users[slot] -= 1
@@ -139,32 +139,32 @@ class Work:
                 heapq.heappush(self.ready, index)
 
     def is_worth_waking(self, task: 'Task') -> bool:
-        """Whether a lane that is about to run `task` leaves the other one enough to do."""
+        """Whether the other lane has enough to do while this lane runs `task`."""
         return bool(self.ready) and (task.seconds >= WAKING_SECONDS or
                                      sum(self.tasks[index].seconds for index in self.ready) >= WAKING_SECONDS)
 
     def wake(self) -> None:
-        """Wake the lane that sleeps, if one does."""
+        """Wake the other lane if it sleeps."""
         if self.sleeper is not None:
-            if self.sleeper.locked():       # It is not if Ctrl-C came between the next two lines before.
+            if self.sleeper.locked():       # Unlocked if Ctrl-C interrupted an earlier call between these lines.
                 self.sleeper.release()
             self.sleeper = None
 
 
 @dataclasses.dataclass
 class Task:
-    """Steps that a lane runs in one go."""
+    """Steps that a lane runs without interruption."""
 
     steps: list[Step]
-    seconds: float              # Estimated.
+    seconds: float              # Estimated time.
     followers: list[int]        # Indices of the tasks that need this one.
-    shared: list[int]           # Slots that other tasks use, too. The last one empties them; steps empty the rest.
+    shared: list[int]           # Slots that other tasks use, too; the last user empties them. Steps empty the others.
 
 
 def tasks_of(steps: Sequence[Step], seconds: Sequence[float], kept: Collection[int]) -> list[Task]:
-    """Steps as a list of tasks, in the same order. Parameters: see `Lanes`.
+    """Divide steps into tasks, in the same order. Parameters: see `Lanes`.
 
-    A step that takes less time than waking the other lane joins the task that makes all that it needs, if there is one.
+    A step that takes less time than waking the other lane joins the task that makes all its sources, if there is one.
     """
     needs = needs_of(steps)
     group_of, groups = grouped(needs, seconds)
@@ -186,7 +186,7 @@ def tasks_of(steps: Sequence[Step], seconds: Sequence[float], kept: Collection[i
 
 
 def grouped(needs: Sequence[set[int]], seconds: Sequence[float]) -> tuple[list[int], list[list[int]]]:
-    """Which steps become one task: the number of each step's task, and for each task the indices of its steps."""
+    """Assign steps to tasks: the task of each step, and the indices of the steps of each task."""
     group_of: list[int] = []
     groups: list[list[int]] = []
     for index, before in enumerate(needs):
@@ -202,17 +202,17 @@ def grouped(needs: Sequence[set[int]], seconds: Sequence[float]) -> tuple[list[i
 
 
 def needs_of(steps: Sequence[Step]) -> list[set[int]]:
-    """For each step, the indices of those that make its sources."""
+    """For each step, the indices of the steps that make its sources."""
     made_by = {slot: index for index, step in enumerate(steps) for slot in step.targets}
     return [{made_by[slot] for slot in step.sources if slot in made_by} for step in steps]
 
 
 @functools.cache
 def second_lane() -> queue.SimpleQueue:
-    """The queue to the thread of the second lanes. The thread calls what it gets, and ends when it gets None.
+    """Queue of the second lane's thread, which calls the functions it receives and ends on None.
 
-    It treats denormal numbers as the thread does that calls this first. The queue is a plain one: those of
-    `concurrent.futures` can stay locked when Ctrl-C comes while something is put in.
+    The thread treats denormal numbers like the thread that calls this first. The queue is a SimpleQueue, because those
+    of `concurrent.futures` may stay locked after Ctrl-C.
     """
     jobs: queue.SimpleQueue = queue.SimpleQueue()
     threading.Thread(target=serve, args=[jobs], daemon=True, name='second lane').start()
@@ -220,17 +220,17 @@ def second_lane() -> queue.SimpleQueue:
 
 
 def serve(jobs: queue.SimpleQueue) -> None:
-    """Call what comes out of `jobs` until that is None."""
+    """Call the functions received from `jobs`, until None."""
     while (job := jobs.get()) is not None:
         job()
-        del job     # It refers to all values of a call.
+        del job     # It refers to all values of the call.
 
 
 def end_second_lane() -> None:
-    """End the thread of the second lanes. The next one starts when it is needed."""
+    """End the thread of the second lane; the next use starts a new one."""
     if second_lane.cache_info().currsize:
         second_lane().put(None)
     second_lane.cache_clear()
 
 
-os.register_at_fork(after_in_child=second_lane.cache_clear)     # The child has no such thread.
+os.register_at_fork(after_in_child=second_lane.cache_clear)     # A forked child does not have the thread.

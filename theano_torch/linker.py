@@ -1,8 +1,8 @@
-"""The Theano linker: from an optimised function graph to a callable that works on Theano's storage cells."""
+"""The Theano linker: turns an optimised function graph into a callable that works on Theano's storage cells."""
 
 from typing import Any
 
-import theano_torch.lowerings  # noqa: F401  (importing it fills the registries)
+import theano_torch.lowerings  # noqa: F401  (fills the registries)
 from theano_torch import hosts, rewrites
 from theano_torch.program import Runner
 from theano_torch.registry import is_registered, lower, lower_scalar, prepare
@@ -13,7 +13,7 @@ from theano.gof.link import Container, LocalLinker, map_storage
 from theano.scalar import Composite
 from theano.tensor import Elemwise
 
-# `precision` -> what convolutions and matrix products of float32 compute in. 'tf32' is a flag of torch's own.
+# `precision` -> type in which convolutions and matrix products of float32 are computed. 'tf32' is a flag of torch.
 PRODUCT_DTYPES = {'float32': torch.float32, 'tf32': torch.float32, 'bfloat16': torch.bfloat16,
                   'float16': torch.float16}
 
@@ -42,13 +42,13 @@ class TorchLinker(LocalLinker):
         self.updated_vars: dict = {}
 
     def accept(self, fgraph: Any, no_recycling: Any = None, profile: Any = None) -> 'TorchLinker':
-        """A linker for `fgraph`: a new one, so that modes, which keep a linker, do not keep graphs alive."""
+        """A new linker for `fgraph`, so that modes, which keep a linker, do not keep graphs alive."""
         linker = self.clone()
         linker.fgraph = fgraph
         return linker
 
     def accept_var_updates(self, updated_vars: dict) -> None:
-        """`updated_vars` maps shared inputs to the outputs that become their new values after each call."""
+        """`updated_vars` maps shared inputs to the outputs that are their new values after each call."""
         self.updated_vars = updated_vars
 
     def clone(self, allow_gc: bool | None = None) -> 'TorchLinker':
@@ -56,7 +56,7 @@ class TorchLinker(LocalLinker):
         return type(self)(self.device, self.precision, self.capture)
 
     def mode(self) -> Mode:
-        """The mode whose functions this linker links."""
+        """The mode for this linker."""
         return Mode(self, 'fast_run').including('torch').excluding(*rewrites.EXCLUDED)
 
     def make_all(self, input_storage: list | None = None, output_storage: list | None = None,
@@ -79,9 +79,9 @@ class TorchLinker(LocalLinker):
 
 
 def last_destroyers_last(order: list) -> list:
-    """`order` with the nodes at its end that destroy their inputs, and those that need their outputs.
+    """Move nodes that destroy their inputs, and nodes that need their outputs, to the end of `order`.
 
-    A run that turns out to need another program (`errors.WrongShapes`) has not destroyed anything then.
+    If a run finds that it needs another program (`errors.WrongShapes`), it has then not destroyed anything.
     """
     late = set()
     for node in order:
@@ -124,17 +124,17 @@ def starts_first(order: list) -> list:
 
 
 def check_supported(node: Any) -> None:
-    """Raise `UnsupportedOp` for a node that nothing can run, while the function is compiled."""
+    """Raise `UnsupportedOp` at compilation for a node that cannot run."""
     if hosts.has_python_code(node.op):
         return
     if isinstance(node.op, Elemwise):
         check_scalar(node.op.scalar_op, node)
     elif not is_registered(node.op):
-        lower(node.op, node, None)      # type: ignore[arg-type]  # It only raises.
+        lower(node.op, node, None)      # type: ignore[arg-type]  # Only raises.
 
 
 def check_scalar(op: Any, node: Any) -> None:
-    """Raise `UnsupportedOp` if `op`, the scalar op of `node` or one inside it, is unknown."""
+    """Raise `UnsupportedOp` if `op`, the scalar op of `node` or one within it, is unknown."""
     if isinstance(op, Composite):
         for inner in op.fgraph.apply_nodes:
             check_scalar(inner.op, inner)

@@ -1,4 +1,4 @@
-"""The runtime: flat lists of steps, one for each combination of input shapes, and what Theano calls to run them."""
+"""Programs, flat lists of steps for given input shapes, and the `Runner` that Theano calls to run them."""
 
 import collections
 import math
@@ -17,8 +17,8 @@ from theano_torch.uploads import to_device
 import theano
 import torch
 
-MAX_SIGNATURES = 32     # Combinations of input shapes for which programs are kept per function.
-MAX_PROGRAMS = 8        # Programs per combination, where shapes inside depend on values.
+MAX_SIGNATURES = 32     # Number of combinations of input shapes with programs, per function.
+MAX_PROGRAMS = 8        # Number of programs per combination; several if inner shapes depend on values.
 
 
 class Program:
@@ -27,20 +27,20 @@ class Program:
     Parameters
     ----------
     parts : list of Part
-        Run one after the other.
+        These run one after the other.
     initial : list
-        What the slots hold at the start: static values and None.
+        Initial values of the slots: static values and None.
     input_slots, output_slots : list of int
     in_place : list of (int or None)
-        For each output, the index of the input whose new value it is: it may be in the old value's memory. Else None.
+        For each output, the index of the input whose new value it is, and whose memory it may have; else None.
     copied : list of int or None
-        Which outputs have to be copied, because they share memory with something else. None: find out in each call.
+        Outputs to copy because they share memory with something else. None: determined in each call.
     is_fixed : bool
-        Whether all steps are the same in every call, and everything is on the device.
+        Whether all steps are the same in every call, and all values are on the device.
     shapes : dict
-        Node -> shapes of its outputs, where these may depend on values. The program fits no others.
+        Node -> shapes of its outputs, if these may depend on values. The program fits only these shapes.
     saved : list of int
-        Inputs that are overwritten before it is known whether the program fits: then they become as they were.
+        Inputs that are overwritten before it is known whether the program fits; they are restored if it does not.
     """
 
     def __init__(self, parts: list[Part], initial: list, input_slots: list[int], output_slots: list[int],
@@ -53,11 +53,11 @@ class Program:
 
     @property
     def nodes(self) -> list:
-        """Theano's nodes behind the steps."""
+        """Theano's nodes of the steps."""
         return [step.node for part in self.parts for step in part.steps if step.node is not None]
 
     def fits(self, found: dict) -> bool:
-        """Whether the program may fit a call in which nodes have outputs of the shapes `found`."""
+        """Whether the program may fit a call in which outputs of nodes have the shapes `found`."""
         return all(self.shapes.get(node, shapes) == shapes for node, shapes in found.items())
 
     def __call__(self, inputs: Sequence) -> list:
@@ -82,25 +82,25 @@ AnyProgram = Program | capture.CapturedProgram
 
 
 def plain(program: AnyProgram) -> Program:
-    """The program itself of one that may be captured."""
+    """The program without its CUDA graph, if it has one."""
     return program.program if isinstance(program, capture.CapturedProgram) else program
 
 
 def copy_outputs(outputs: list, copied: Sequence[int]) -> None:
-    """Replace the outputs at the indices `copied` by copies."""
+    """Replace the outputs with indices in `copied` by copies."""
     for index in copied:
         outputs[index] = outputs[index].clone(memory_format=torch.contiguous_format)
 
 
 def storages_of(values: Iterable) -> set[int]:
-    """Addresses of the memory behind the tensors among `values`."""
+    """Addresses of the memory of all tensors in `values`."""
     return {storage_of(value) for value in values} - {0}
 
 
 def aliases(inputs: Sequence, taken: Set[int], outputs: Sequence, in_place: Sequence[int | None]) -> list[int]:
-    """Indices of the outputs that have no memory of their own or are not contiguous.
+    """Indices of the outputs that share memory or are not contiguous.
 
-    `taken` are the addresses of static values. For `in_place` see `Program`.
+    `taken` are the addresses of static values. See `Program` for `in_place`.
     """
     seen = storages_of(inputs) | taken
     copied = []
@@ -120,7 +120,7 @@ def aliases(inputs: Sequence, taken: Set[int], outputs: Sequence, in_place: Sequ
 
 def assemble(tracer: Tracer, inputs: Sequence, on_host: Sequence[bool], outputs: Sequence,
              in_place: list[int | None], copied: list[int] | None) -> Program:
-    """Make a program of the steps of a walk: leave out those that nothing needs, and give variables their slots."""
+    """Make a program from the steps of a walk: remove steps that nothing needs, and assign slots to variables."""
     output_keys = [(var, hosts.is_host_type(var)) for var in outputs]
     input_keys = list(zip(inputs, on_host, strict=True))
     traced = needed_steps(tracer.schedule.steps, output_keys)
@@ -150,7 +150,7 @@ def assemble(tracer: Tracer, inputs: Sequence, on_host: Sequence[bool], outputs:
 
 
 def needed_steps(steps: Sequence[TracedStep], wanted: Sequence[tuple]) -> list[TracedStep]:
-    """Those of `steps` that compute the keys `wanted`, or what these need, and all that only check something."""
+    """The steps that compute the keys `wanted`, or their sources, and all steps that only check something."""
     needed, kept = set(wanted), []
     for step in reversed(steps):
         if step.is_check or needed.intersection(step.targets):
@@ -161,7 +161,7 @@ def needed_steps(steps: Sequence[TracedStep], wanted: Sequence[tuple]) -> list[T
 
 
 class Runner:
-    """What ``Function.fn`` is: reads Theano's input cells, runs, writes the output cells and the shared variables.
+    """The callable ``Function.fn``: reads Theano's input cells, runs, writes output cells and shared variables.
 
     Parameters
     ----------
@@ -174,17 +174,17 @@ class Runner:
     product_dtype : torch.dtype
         See `trace.Facts`.
     captures : bool
-        Whether programs become CUDA graphs, on devices that have them.
+        Whether programs become CUDA graphs, if the device supports them.
     prepared : dict
         Node -> result of `registry.prepare`.
 
     Attributes
     ----------
     gives_copies : bool
-        Whether outputs have memory of their own and are contiguous. Else they may be views of inputs and constants.
+        Whether outputs own their memory and are contiguous. Otherwise they may be views of inputs and constants.
     """
 
-    need_update_inputs = False      # Tells Theano that the updates are done here.
+    need_update_inputs = False      # Theano need not update the inputs.
     allow_gc = True
 
     def __init__(self, fgraph: Any, order: list, input_storage: list, output_storage: list, updated: list,
@@ -197,7 +197,7 @@ class Runner:
         self.update_cells = [cells[var] for var in updated]
         self.num_returned = len(fgraph.outputs) - len(updated)
         self.in_place = [None] * self.num_returned + [fgraph.inputs.index(var) for var in updated]
-        # An output that is also an input has the input's cell, which must not be written to.
+        # An output that is also an input shares the input's cell, which must not be written to.
         inputs = {id(cell) for cell in input_storage}
         self.result_cells = [None if id(cell) in inputs else cell for cell in output_storage[:self.num_returned]]
         destroyed = destroying.overwritten(order)
@@ -205,17 +205,17 @@ class Runner:
                             if var in destroyed and not hosts.is_host_type(var)]
         self.on_host = [is_host_input(var) and index not in self.overwritten
                         for index, var in enumerate(fgraph.inputs)]
-        # For each input, the cell of the shared variable whose memory it is, or None.
+        # For each input, the cell of the shared variable that owns its memory, or None.
         self.device_cells = [cell if isinstance(cell, DeviceCell) and cell.device == device else None
                              for cell in input_storage]
-        # A CUDA graph works on copies of the arguments.
+        # A CUDA graph works on copies of arguments.
         captures = captures and device.type == 'cuda' and all(self.device_cells[index] for index in self.overwritten)
         self.graphs = capture.graphs_on(device) if captures else None
         self.scheduler = Scheduler(order, device)
-        # shapes and types of the inputs -> programs, the last used one first
+        # shapes and types of the inputs -> programs, most recently used first
         self.programs: collections.OrderedDict[tuple, list[AnyProgram]] = collections.OrderedDict()
         self.constants: dict = {}
-        self.done: dict = {}        # Of the current call, see `hosts.once`.
+        self.done: dict = {}        # Results in the current call, see `hosts.once`.
 
     def __call__(self, output_subset: None = None) -> list:
         try:
@@ -248,26 +248,26 @@ class Runner:
         for cell, value in zip(self.result_cells, returned, strict=True):
             if cell is not None:
                 cell[0] = value
-        return returned + [None] * (len(outputs) - self.num_returned)      # Theano drops the updates.
+        return returned + [None] * (len(outputs) - self.num_returned)      # Theano ignores the updates.
 
     def read(self, cell: list, is_host: bool) -> Any:
-        """The content of an input cell as a contiguous tensor on the device, or as it is where it stays on the host."""
+        """The content of an input cell: a contiguous tensor on the device, or unchanged if it stays on the host."""
         if isinstance(cell, DeviceCell):
             return cell.tensor.to(self.device)      # type: ignore[union-attr]  # It has a value.
         value = cell[0]
-        if is_host or not hasattr(value, 'dtype'):     # The walk over the graph refuses what is no array.
+        if is_host or not hasattr(value, 'dtype'):     # The walk over the graph rejects values that are not arrays.
             return value
         return to_device(value, self.device)
 
     def put_back(self, cell: list, value: torch.Tensor) -> None:
-        """Bring an overwritten input back to its cell, if it was copied from there."""
+        """Write an overwritten input back to its cell, if it is a copy."""
         if isinstance(cell, DeviceCell):
             cell.put(value)
         else:
             destroying.put_back(cell[0], value)
 
     def compute(self, inputs: list) -> list:
-        """The outputs, computed by a program that exists or by a new one."""
+        """Compute the outputs, with an existing program or a new one."""
         signature = tuple([(value.shape, value.dtype) if hasattr(value, 'dtype') else None for value in inputs])
         programs = self.programs.setdefault(signature, [])
         self.programs.move_to_end(signature)
@@ -291,13 +291,13 @@ class Runner:
         return program(inputs) if computed is None else computed
 
     def max_steps(self) -> float:
-        """The largest number of steps of the programs made so far; infinite if not all calls run the same ones."""
+        """Largest number of steps of the programs so far; infinite if calls may run different steps."""
         programs = [plain(program) for kept in self.programs.values() for program in kept]
         return max((sum(len(part.steps) for part in program.parts) if program.is_fixed else math.inf
                     for program in programs), default=0)
 
     def make_program(self, inputs: list) -> tuple[AnyProgram, list | None]:
-        """A program for inputs of these shapes, and the outputs, or None if the program has yet to compute them."""
+        """Make a program for inputs of these shapes; return it and the outputs, or None if it must still run."""
         tracer = Tracer(self.order, self.constants, self.device, self.product_dtype, self.scheduler,
                         self.prepared, self.done)
         outputs = tracer.run(self.fgraph.inputs, self.fgraph.outputs, inputs, self.on_host)
@@ -315,7 +315,7 @@ class Runner:
 
 
 def is_host_input(var: Any) -> bool:
-    """Integer arguments of a function stay on the host, where shapes and indices are computed from them."""
+    """Whether an input stays on the host: integer arguments, from which shapes and indices are computed."""
     if hosts.is_host_type(var):
         return True
     return var.ndim == 0 and var.dtype in theano.tensor.discrete_dtypes and \

@@ -1,16 +1,16 @@
-"""How the steps of a function run: with how many threads, and which of them side by side.
+"""Scheduling of a function's steps: how many threads each uses, and which run side by side.
 
-This is the one interface to threads and lanes. A function has a `Scheduler`. Each of its programs gets a `Schedule`:
+This is the only interface to threads and lanes. A function has a `Scheduler`; each of its programs gets a `Schedule`:
 
-- A walk over the graph makes the program. It calls `begin` before each node, `add` for each step, `arguments` to get
-  the values that a node is computed with, and `end` after the last node.
-- Afterwards `is_final` says whether the walk has computed exactly what the program computes. If not, the program is
-  run as well.
-- `parts` turns the steps into the parts of the program, each with a method `run`.
+- A walk over the graph makes the program. It calls `begin` before each node, `add` for each step, `arguments` for the
+  values to compute a node with, and `end` after the last node.
+- Afterwards `is_final` tells whether the walk computed exactly what the program computes. If not, the program must
+  run, too.
+- `parts` divides the steps into the parts of the program, each with a method `run`.
 
-The number of threads of an operation may change the last bits of its result. Therefore it depends on the graph and on
-shapes alone, and is the same in every call of a function. In the first call, the walk sets the numbers that the program
-will set. It cannot do so for steps that will run in lanes: with such steps it is not final.
+The number of threads of an operation may change the last bits of its result. It therefore depends only on the graph and
+on shapes, and is the same in every call. In the first call, the walk uses the same numbers of threads as the program
+will, except for steps that will run in lanes: with such steps, the walk is not final.
 """
 
 import contextlib
@@ -26,16 +26,16 @@ import torch
 from theano.ifelse import IfElse
 from theano.scan_module.scan_op import Scan
 
-# Outside of lanes, nodes with at least this much work run with all threads. With less, waking the threads costs more
-# than they save.
+# Outside of lanes, nodes with at least this much work use all threads. For less, waking the threads costs more than it
+# saves.
 WIDE_PRODUCT = 3000000      # Multiplications per kernel element.
-WIDE_ELEMENTS = 500000      # Of the largest input of other nodes.
+WIDE_ELEMENTS = 500000      # Elements of the largest input, for other nodes.
 
-SPEED_UP = 1.6              # How much faster products are with all threads than with half of them.
-SMALL_STEP = 1500000        # Multiplications per step: with fewer on average, passing on the interpreter costs more
-                            # than lanes save.
-BIG_PRODUCT = 600000000     # Multiplications per kernel element: next to products this big, the cost of waking threads
-                            # does not matter, and lanes would only take more memory.
+SPEED_UP = 1.6              # Speed of products with all threads relative to half of them.
+SMALL_STEP = 1500000        # Multiplications per step: with fewer on average, switching the interpreter between threads
+                            # costs more than lanes save.
+BIG_PRODUCT = 600000000     # Multiplications per kernel element: for larger products, the cost of waking threads is
+                            # negligible, and lanes would only take more memory.
 
 
 class Scheduler:
@@ -49,12 +49,12 @@ class Scheduler:
 
     def __init__(self, order: list, device: torch.device) -> None:
         self.order, self.device = order, device
-        # Made in the first call, for the number of threads then: it may be another one while the function is compiled.
+        # Made in the first call, with the number of threads then, which may differ from that during compilation.
         self.policy: ThreadPolicy | None = None
 
     @contextlib.contextmanager
     def around_call(self) -> Iterator[None]:
-        """Around a call of the function: restores PyTorch's number of threads afterwards."""
+        """Context of a call of the function; restores PyTorch's number of threads afterwards."""
         before = torch.get_num_threads()
         try:
             yield
@@ -63,21 +63,21 @@ class Scheduler:
                 torch.set_num_threads(before)
 
     def new_schedule(self, shapes: costs.Shapes) -> 'Schedule':
-        """A schedule for a walk that fills `shapes`, which maps variables to tuples."""
+        """A schedule for a walk, which fills `shapes`: variable -> tuple."""
         if self.policy is None and self.device.type == 'cpu' and torch.get_num_threads() > 1:
             self.policy = ThreadPolicy(self.order, torch.get_num_threads())
         return Schedule() if self.policy is None else ThreadedSchedule(self.policy, shapes)
 
 
 class Schedule:
-    """All steps run one after the other, with the threads that PyTorch has.
+    """Runs all steps one after the other, with PyTorch's number of threads.
 
     Attributes
     ----------
     steps : list of TracedStep
-        All steps that were added.
+        All added steps.
     is_final : bool
-        Whether the walk over the graph has computed exactly what the program computes.
+        Whether the walk over the graph computed exactly what the program computes.
     """
 
     is_final = True
@@ -86,42 +86,42 @@ class Schedule:
         self.steps: list[TracedStep] = []
 
     def begin(self, node: Any) -> None:
-        """To be called before `node` is computed."""
+        """Call it before `node` is computed."""
 
     def end(self) -> None:
-        """To be called after the last node."""
+        """Call it after the last node."""
 
     def add(self, step: TracedStep) -> None:
-        """Note what the walk has computed last."""
+        """Add the step that the walk has just computed."""
         self.steps.append(step)
 
     def arguments(self, node: Any, values: Sequence) -> Sequence:
-        """What the walk computes `node` with; `values` are its inputs."""
+        """Arguments with which the walk computes `node`; `values` are the node's inputs."""
         return values
 
     def parts(self, traced: Sequence[TracedStep], steps: Sequence[Step], kept: Collection[int]) -> list[Part]:
-        """The parts of the program that run `steps`.
+        """Divide `steps` into the parts of the program.
 
         Parameters
         ----------
         traced : list of TracedStep
-            Some of the steps that were added.
+            Some of the added steps.
         steps : list of Step
-            Made of `traced`, in the same order.
+            Made from `traced`, in the same order.
         kept : collection of int
-            Slots that are needed afterwards.
+            Slots that are needed after the steps.
         """
         return [Serial(list(steps))]
 
 
 class ThreadedSchedule(Schedule):
-    """Each step runs with the number of threads that `policy` gives it; some steps may run in lanes."""
+    """Runs each step with the number of threads that `policy` selects, and some steps in lanes."""
 
     def __init__(self, policy: 'ThreadPolicy', shapes: costs.Shapes) -> None:
         super().__init__()
         self.policy, self.shapes = policy, shapes
         self.num_begun = 0
-        self.threads: int | None = None     # Of the node that is computed now.
+        self.threads: int | None = None     # Number of threads of the current node.
 
     def begin(self, node: Any) -> None:
         self.decide()
@@ -134,7 +134,7 @@ class ThreadedSchedule(Schedule):
         self.threads = None
 
     def decide(self) -> None:
-        """Decide whether there will be lanes, once all nodes that may run in lanes have been computed."""
+        """Decide whether to use lanes, once all nodes that may run in lanes are computed."""
         if self.num_begun == self.policy.last and \
                 self.policy.has_lanes([step.node for step in self.steps], self.shapes):
             self.is_final = False
@@ -146,13 +146,13 @@ class ThreadedSchedule(Schedule):
         super().add(step)
 
     def arguments(self, node: Any, values: Sequence) -> Sequence:
-        """Copies for a node that destroys its inputs, if the program will be run as well: it needs the inputs again."""
+        """Copies if a node destroys its inputs and the program will run after the walk, because it needs the inputs."""
         if self.is_final or not getattr(node.op, 'destroy_map', None):
             return values
         return [value.clone() if isinstance(value, torch.Tensor) else value for value in values]
 
     def parts(self, traced: Sequence[TracedStep], steps: Sequence[Step], kept: Collection[int]) -> list[Part]:
-        last = sum(step.may_be_in_lanes for step in traced)     # These come first.
+        last = sum(step.may_be_in_lanes for step in traced)     # These steps come first.
         seconds = [costs.seconds(step.node, self.shapes) for step in steps[:last]]
         seconds_alone = [cost / SPEED_UP if step.threads == self.policy.threads else cost
                          for cost, step in zip(seconds, traced[:last], strict=True)]
@@ -166,7 +166,7 @@ class ThreadedSchedule(Schedule):
 
 
 def with_threads(steps: Sequence[Step], traced: Sequence[TracedStep]) -> Serial:
-    """`steps`, and between them further steps that set the number of threads where it changes."""
+    """`steps`, with additional steps that set the number of threads where it changes."""
     result, threads = [], None
     for step, origin in zip(steps, traced, strict=True):
         if origin.threads not in (None, threads):
@@ -177,7 +177,7 @@ def with_threads(steps: Sequence[Step], traced: Sequence[TracedStep]) -> Serial:
 
 
 def set_threads(number: int) -> Step:
-    """A step after which PyTorch uses `number` threads."""
+    """A step that sets PyTorch's number of threads."""
     def change() -> tuple:
         torch.set_num_threads(number)
         return ()
@@ -185,18 +185,18 @@ def set_threads(number: int) -> Step:
 
 
 class ThreadPolicy:
-    """How many threads the nodes of a function run with, and which of them may run in lanes.
+    """Number of threads for each node of a function, and which nodes may run in lanes.
 
     Parameters
     ----------
     order : list of theano.gof.Apply
     threads : int
-        How many there are in all.
+        Total number of threads.
 
     Attributes
     ----------
     last : int
-        Index of the first node that destroys its inputs. From there on nodes run one by one.
+        Index of the first node that destroys its inputs. This and later nodes run one by one.
     """
 
     def __init__(self, order: list, threads: int) -> None:
@@ -206,9 +206,9 @@ class ThreadPolicy:
         self.may_have_lanes = threads % 2 == 0 and not any(is_in_order(node.op) for node in order)
 
     def threads_of(self, node: Any, shapes: costs.Shapes) -> int:
-        """For a node outside of lanes, with inputs of the given shapes."""
+        """Number of threads for a node outside of lanes, with inputs of the given shapes."""
         if isinstance(node.op, Scan):
-            return self.threads     # Its inner function has a scheduler of its own, which divides them.
+            return self.threads     # The scheduler of its inner function divides them.
         if costs.is_product(node):
             is_wide = costs.multiplications_per_kernel_element(node, shapes) >= WIDE_PRODUCT
         else:
@@ -226,22 +226,22 @@ class ThreadPolicy:
 
 
 def is_in_order(op: Any) -> bool:
-    """Whether `op` does more than compute its outputs, see `registry.lower`, decides what is computed, or sets numbers
-    of threads itself."""
+    """Whether `op` has side effects, see `registry.lower`, determines what is computed, or sets numbers of threads
+    itself."""
     return isinstance(op, IfElse | Scan) or hosts.has_effects(op)
 
 
 def first_in_lanes(steps: Sequence[Step], seconds: Sequence[float], seconds_alone: Sequence[float]) -> int:
-    """Index of the step from which on lanes save the most time; ``len(steps)`` if they save none.
+    """Index of the first step to run in lanes so that they save the most time; ``len(steps)`` if they save none.
 
     Parameters
     ----------
     steps : list of Step
     seconds, seconds_alone : lists of float
-        What each step takes in a lane, and outside of lanes.
+        Time of each step in a lane, and outside of lanes.
     """
     needs = needs_of(steps)
-    path = [0.0] * len(steps)       # For each step, the seconds of the longest chain of steps after it.
+    path = [0.0] * len(steps)       # For each step, the time of the longest chain of steps after it.
     best, shortest = len(steps), sum(seconds_alone)
     before, work, longest = shortest, 0.0, 0.0
     for index in reversed(range(len(steps))):

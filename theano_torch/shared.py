@@ -1,6 +1,6 @@
-"""Shared variables whose value lives on a device. Importable without PyTorch, so that their pickles are too.
+"""Shared variables on a device. Importable without PyTorch, so that their pickles can be read without it.
 
-On the CPU none are needed: a tensor and an ndarray share their memory, and Theano's own shared variables do.
+The CPU needs none, because tensors and ndarrays share memory there: Theano's own shared variables work.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Making(threading.local):
-    """Whether this thread makes a function that the torch engine runs."""
+    """Whether this thread is making a function that the torch engine will run."""
 
     a_function = False
 
@@ -30,10 +30,10 @@ _making = _Making()
 
 
 class DeviceCell(list):
-    """A storage cell of Theano, ``[value]``, that keeps a torch tensor and reads and writes as an ndarray.
+    """A storage cell of Theano, ``[value]``, that holds a torch tensor but reads and writes ndarrays.
 
-    Theano, its containers and its Python linkers see the ndarray: ``cell[0]`` copies from the device. The torch engine
-    uses `tensor`, a contiguous tensor on `device`, or None where the cell is empty.
+    Theano, its containers and its Python linkers see an ndarray: ``cell[0]`` copies it from the device. The torch
+    engine uses `tensor`, a contiguous tensor on `device`, or None if the cell is empty.
     """
 
     def __init__(self, value: np.ndarray | None, device: str) -> None:
@@ -73,11 +73,11 @@ class DeviceCell(list):
         return f'<value on {self.device}>'
 
     def put(self, tensor: 'torch.Tensor') -> None:
-        """Store the value of a contiguous tensor, if it fits in the tensor that is there: CUDA graphs know that one."""
+        """Store a contiguous tensor; copy it to the present tensor, which CUDA graphs use, if it fits."""
         if self.tensor is None or self.tensor.shape != tensor.shape or self.tensor.dtype != tensor.dtype:
             self.tensor = tensor.to(self.device)
         elif tensor.dim() == 0 and tensor.device.type == 'cpu':
-            self.tensor.fill_(tensor.item())        # An argument of a kernel; a copy would wait for all work before it.
+            self.tensor.fill_(tensor.item())        # A kernel argument; a copy would wait for all queued work.
         elif self.tensor.data_ptr() != tensor.data_ptr():
             self.tensor.copy_(tensor)
 
@@ -86,7 +86,7 @@ class DeviceCell(list):
 
 
 def _restore_cell(value: np.ndarray | None, device: str) -> list:
-    """The cell that a pickle or a copy holds; one without a device if this machine does not have it."""
+    """Restore a cell from a pickle or copy; without the device, as an ordinary cell."""
     if importlib.util.find_spec('torch'):
         import torch
         if not device.startswith('cuda') or torch.device(device).index in range(torch.cuda.device_count()):
@@ -97,14 +97,14 @@ def _restore_cell(value: np.ndarray | None, device: str) -> list:
 class TorchSharedVariable(TensorSharedVariable):
     """A shared variable with a `DeviceCell`; its Theano type is the ordinary tensor type.
 
-    `get_value` returns an independent ndarray, also with ``borrow=True``; ``return_internal_type=True`` gives the
-    tensor that the variable holds, to be read only.
+    `get_value` returns an independent ndarray, even with ``borrow=True``. With ``return_internal_type=True`` it returns
+    the variable's own tensor, which must only be read.
     """
 
     def get_value(self, borrow: bool = False, return_internal_type: bool = False) -> Any:
         storage = self.container.storage
         if return_internal_type and isinstance(storage, DeviceCell):
-            return storage.tensor       # The value stays where it is.
+            return storage.tensor       # The value stays on the device.
         return np.array(self.container.value)
 
     def set_value(self, new_value: Any, borrow: bool = False) -> None:
@@ -124,7 +124,7 @@ class DeviceConstructor:
                  borrow: bool = False, broadcastable: tuple[bool, ...] | None = None,
                  target: str = 'cpu') -> TorchSharedVariable:
         if not isinstance(value, np.ndarray | np.number | float | int | complex):
-            raise TypeError('not a number or array of numbers')     # How a constructor passes to the next one.
+            raise TypeError('not a number or array of numbers')     # Makes Theano try the next constructor.
         value = np.asarray(value)
         broadcastable = (False,) * value.ndim if broadcastable is None else broadcastable
         type_ = theano.tensor.TensorType(value.dtype, broadcastable)
@@ -134,7 +134,7 @@ class DeviceConstructor:
 
 
 def _create(maker: FunctionMaker, *args: Any, create: Any = FunctionMaker.create, **kwargs: Any) -> Any:
-    """`FunctionMaker.create` without fetching the values of all shared variables from the device."""
+    """`FunctionMaker.create` without copying the values of all shared variables from the device."""
     before, _making.a_function = _making.a_function, getattr(maker.linker, 'runs_on_torch', False)
     try:
         return create(maker, *args, **kwargs)
@@ -146,7 +146,7 @@ FunctionMaker.create = _create
 
 
 def install(device: str) -> None:
-    """Make `theano.shared` create variables on the torch device `device` from now on; those made before stay."""
+    """Make `theano.shared` create variables on the torch device `device`; earlier variables stay where they are."""
     constructors = theano.compile.sharedvalue.shared.constructors
     constructors[:] = [constructor for constructor in constructors if not isinstance(constructor, DeviceConstructor)]
     if not str(device).startswith('cpu'):

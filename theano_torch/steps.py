@@ -1,6 +1,6 @@
-"""Steps, of which programs are lists, and what runs such lists. Most steps compute one node.
+"""Steps, the elements of programs, and functions that run lists of them. Most steps compute one node.
 
-A step reads and fills slots. Slots are places in a list of values.
+A step reads and writes slots, which are positions in a list of values.
 """
 
 import dataclasses
@@ -15,19 +15,19 @@ class Step(NamedTuple):
 
     function: Callable
     sources: tuple[int, ...]            # Slots of the arguments.
-    target: int | tuple[int, ...]       # Slot of the result; a tuple where the function returns a tuple.
-    emptied: tuple[int, ...] = ()       # Slots that are not needed afterwards.
-    node: Any = None                    # Theano's, named in errors. None: a conversion, or what sets the threads.
+    target: int | tuple[int, ...]       # Slot of the result; a tuple of slots if the function returns a tuple.
+    emptied: tuple[int, ...] = ()       # Slots that are not needed after the step.
+    node: Any = None                    # Theano's node, for errors. None: a conversion, or a change of threads.
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """The slots that the step fills."""
+        """The slots that the step writes."""
         return (self.target,) if isinstance(self.target, int) else self.target
 
 
 @dataclasses.dataclass
 class TracedStep:
-    """A step while its program is made, with variables in the place of slots.
+    """A step of an unfinished program, with variables instead of slots.
 
     Sources and targets are keys: pairs of a variable and a bool, which is true for the variable's value on the host.
     """
@@ -36,10 +36,10 @@ class TracedStep:
     sources: list
     targets: list
     node: Any = None
-    is_single: bool = True              # Whether the function returns its only result, not a tuple.
-    is_check: bool = False              # Whether it may raise `WrongShapes`: then it runs even if nothing needs it.
-    # Notes of the schedule:
-    threads: int | None = None          # How many the step runs with outside of lanes. None: as many as before.
+    is_single: bool = True              # Whether the function returns its only result instead of a tuple.
+    is_check: bool = False              # Whether it may raise `WrongShapes`; then it runs even if nothing needs it.
+    # Set by the schedule:
+    threads: int | None = None          # Number of threads outside of lanes. None: unchanged.
     may_be_in_lanes: bool = False
 
 
@@ -55,7 +55,7 @@ class Part(Protocol):
 
 
 class Serial:
-    """The part of a program whose steps run one after the other."""
+    """A part whose steps run one after the other."""
 
     def __init__(self, steps: list[Step]) -> None:
         self.steps = steps
@@ -70,7 +70,7 @@ def execute(steps: Sequence[Step], values: list) -> None:
     target: Any
     node = None
     try:
-        for function, sources, target, emptied, node in steps:     # noqa: B007  (used where it fails)
+        for function, sources, target, emptied, node in steps:     # noqa: B007  (the error handler uses them)
             arguments = [values[slot] for slot in sources]
             result = function(*arguments)
             if type(target) is int:
@@ -89,7 +89,7 @@ def execute(steps: Sequence[Step], values: list) -> None:
 
 
 def emptying(steps: Sequence[Step], own: Collection[int]) -> list[Step]:
-    """Copies of `steps` that empty each slot in `own` after its last use."""
+    """Copies of `steps` that also empty each slot in `own` after its last use."""
     own = set(own)
     last_use = {slot: index for index, step in enumerate(steps) for slot in (*step.sources, *step.targets)}
     result = []

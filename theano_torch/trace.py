@@ -1,16 +1,16 @@
-"""Specialise a function graph to the shapes of its inputs: from Theano's nodes to a flat list of steps.
+"""Specialise a function graph to the shapes of its inputs: turn Theano's nodes into a flat list of steps.
 
-The first call with new input shapes walks the graph node by node and computes it on the way. A variable is one of
+The first call with new input shapes walks the graph node by node and computes it at the same time. Each variable is
 
-- static: depends on shapes and constants alone. Computed with NumPy, once, and baked into the steps.
-- on the host: an integer argument of the function and what is computed from it, such as the bounds of a minibatch;
-  and what is no tensor. Computed with NumPy in each call.
+- static: depends only on shapes and constants. Computed once with NumPy, and stored in the steps.
+- on the host: an integer argument of the function or computed from such arguments, for example the bounds of a
+  minibatch; or not a tensor. Computed with NumPy in each call.
 - on the device: everything else, a tensor.
 
-A lowering may ask for the value of a variable that is not static, such as a shape or index that is computed from data.
-Its step is then dynamic: it is lowered again when that value changes. A step whose output shape may depend on values
-checks the shape in every call. If the shape is not that of the first call, the steps do not fit: `WrongShapes`.
-Of an IfElse only one branch is traced, and the steps check that the condition is the same one.
+A lowering may request the value of a variable that is not static, such as a shape or index computed from data. Its step
+is then dynamic: it is lowered again when the value changes. A step whose output shape may depend on values checks the
+shape in every call. If the shape differs from that of the first call, the program does not fit: `WrongShapes`. Only one
+branch of an IfElse is traced, and the steps check that the condition is the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,19 +31,19 @@ from theano.compile.function_module import alias_root
 from theano.compile.ops import Shape, Shape_i
 from theano.ifelse import IfElse
 
-MAX_LOWERINGS = 64      # Kept per dynamic step.
+MAX_LOWERINGS = 64      # Number of lowerings kept per dynamic step.
 
 
 class Facts:
-    """What is known of the variables of a graph and holds for all calls of one program.
+    """Facts about the variables of a graph that hold in all calls of a program.
 
     Attributes
     ----------
     device : torch.device
     product_dtype : torch.dtype
-        The type in which convolutions and matrix products of float32 compute.
+        The type in which convolutions and matrix products of float32 are computed.
     statics : dict
-        Variable -> value on the host. Constants are static, too, but not in here.
+        Variable -> value on the host. Constants are static, too, but are not included.
     prepared : dict
         Node -> result of `registry.prepare`.
     shapes : dict
@@ -58,11 +58,11 @@ class Facts:
         self.shapes: dict = {}
 
     def is_static(self, var: Any) -> bool:
-        """Whether the value of `var` is known and the same in all calls of this program."""
+        """Whether the value of `var` is known and the same in all calls of the program."""
         return isinstance(var, theano.Constant) or var in self.statics
 
     def static_value(self, var: Any) -> Any:
-        """The value of a static variable: an ndarray, NumPy number, slice or None."""
+        """Value of a static variable: an ndarray, NumPy number, slice or None."""
         return var.data if isinstance(var, theano.Constant) else self.statics[var]
 
     def set_static(self, var: Any, value: Any) -> None:
@@ -71,24 +71,24 @@ class Facts:
 
 
 class Build:
-    """What a lowering can ask about the graph that is being specialised.
+    """The information about the graph that lowerings can query.
 
     Parameters
     ----------
     facts : Facts
     live : dict
-        Variable -> value, in the current call only.
+        Variable -> value in the current call.
     """
 
     def __init__(self, facts: Facts, live: dict) -> None:
         self.facts, self.device = facts, facts.device
         self.is_static = facts.is_static
         self.live = live
-        self.asked: list = []       # Variables whose current value was asked for.
-        self.varying = False        # Set by a lowering whose output shapes depend on values.
+        self.requested: list = []       # Variables whose current value was requested.
+        self.varying = False        # A lowering sets it if its output shapes depend on values.
 
     def computing(self, dtype: torch.dtype) -> torch.dtype:
-        """The type in which a convolution or matrix product computes if its result has the type `dtype`."""
+        """The type in which a convolution or matrix product with results of type `dtype` is computed."""
         return self.facts.product_dtype if dtype == torch.float32 else dtype
 
     def image_format(self, dtype: torch.dtype) -> torch.memory_format:
@@ -96,26 +96,26 @@ class Build:
         return gpus.image_format(self.device, self.computing(dtype))
 
     def prepared(self, node: Any) -> Any:
-        """What `registry.prepare` has made for `node`."""
+        """Result of `registry.prepare` for `node`."""
         return self.facts.prepared[node]
 
     def expect_length(self, var: Any, length: int) -> None:
-        """To be called where the first dimension of the output `var` is known to become `length`.
+        """Call it as soon as the first dimension of the output `var` is known to become `length`.
 
-        It saves computing an output that does not fit this program.
+        It avoids computing an output that does not fit the program.
         """
         if self.facts.shapes.get(var, (length,))[0] != length:
             raise WrongShapes
 
     def shape(self, var: Any) -> tuple[int, ...]:
-        """Shape of `var`. It holds for all calls of this program."""
+        """Shape of `var`, which is the same in all calls of the program."""
         return self.facts.shapes[var]
 
     def host(self, var: Any) -> Any:
-        """The value of `var`: an ndarray, NumPy number, slice or None."""
+        """Value of `var`: an ndarray, NumPy number, slice or None."""
         if self.is_static(var):
             return self.facts.static_value(var)
-        self.asked.append(var)
+        self.requested.append(var)
         return hosts.as_host(var, self.live[var])
 
     def on_host(self, node: Any) -> Callable:
@@ -123,24 +123,24 @@ class Build:
         return hosts.on_host(node, self)
 
     def integers(self, var: Any) -> list[int]:
-        """The value of a vector of integers."""
+        """Value of a vector of integers."""
         return [int(value) for value in self.host(var)]
 
     def number(self, var: Any) -> bool | int | float | complex | None:
-        """`var` as a Python number if it is static and a single element, else None."""
+        """`var` as a Python number if it is static and has a single element, else None."""
         if not hosts.is_host_type(var) and all(var.broadcastable) and self.is_static(var):
             return self.host(var).item()
         return None
 
 
 class Tracer:
-    """One walk over the graph: computes the outputs for the given inputs and collects the steps.
+    """One walk over the graph, which computes the outputs for the given inputs and collects the steps.
 
     Parameters
     ----------
     order : list of theano.gof.Apply
     constants : dict
-        Constant -> tensor on the device. Walks add to it, and later walks use what is there.
+        Constant -> tensor on the device. Walks share it and add to it.
     device : torch.device
     product_dtype : torch.dtype
         See `Facts`.
@@ -151,7 +151,7 @@ class Tracer:
     Attributes
     ----------
     schedule : scheduler.Schedule
-        Holds the steps.
+        Contains the steps.
     """
 
     def __init__(self, order: list, constants: dict, device: torch.device, product_dtype: torch.dtype,
@@ -159,21 +159,21 @@ class Tracer:
         self.order, self.constants = order, constants
         self.facts = Facts(device, product_dtype, prepared, done)
         self.schedule = scheduler.new_schedule(self.facts.shapes)
-        self.static_tensors: dict = {}      # static variable -> its value as a tensor
+        self.static_tensors: dict = {}      # static variable -> value as a tensor
         self.values: dict = {}      # (variable, is_host) -> value in this call
         self.checked_shapes: dict = {}      # node whose output shapes may depend on values -> these shapes
-        self.is_dynamic = False     # Whether values may change what a step does, or whether its result is a view.
+        self.is_dynamic = False     # Whether some step depends on values, or its result may be a view.
         self.destroyed = destroying.overwritten(order)
-        self.has_destroyed = False      # Whether the walk has come to a node that overwrites an input.
-        self.may_fail_late = False      # Whether steps after that may find that their program does not fit.
-        self.inputs: set = set()        # Of the graph.
+        self.has_destroyed = False      # Whether the walk has reached a node that overwrites an input.
+        self.may_fail_late = False      # Whether later steps may find that the program does not fit.
+        self.inputs: set = set()        # Inputs of the graph.
         self.views: dict = {}       # Views of inputs that are overwritten -> (function, keys of its arguments).
-        self.destroyed_storages: set[int] = set()   # Addresses of the memory that steps of this program overwrite.
-        # Whether only those branches are computed that conditions choose. Theano has ordered the nodes so that nothing
-        # reads what is destroyed already; that order would not be kept.
+        self.destroyed_storages: set[int] = set()   # Addresses of the memory that steps of the program overwrite.
+        # Lazy: compute only the branches that conditions select. That changes the order of nodes, so it is not possible
+        # if nodes overwrite inputs: Theano has ordered the nodes so that nothing reads overwritten memory.
         self.is_lazy = not self.destroyed and any(isinstance(node.op, IfElse) for node in order)
         self.visited: set = set()
-        # Variable -> the last node that needs it; empty where that is not known before.
+        # Variable -> the last node that needs it; empty if lazy, because the order is then unknown.
         self.last_use = {} if self.is_lazy else {var: node for node in order for var in node.inputs}
 
     def run(self, inputs: Sequence, outputs: Sequence, values: Sequence, on_host: Sequence[bool]) -> list:
@@ -183,13 +183,13 @@ class Tracer:
         ----------
         inputs, outputs : lists of variables
         values : list
-            Values of the inputs: ndarrays where `on_host`, else tensors or what non-tensor types hold.
+            Values of the inputs: ndarrays if `on_host`, else tensors or values of other types.
         on_host : list of bool
 
         Returns
         -------
         list
-            Tensors (or values of non-tensor types) of the outputs.
+            Outputs: tensors, or values of other types.
         """
         self.inputs = set(inputs)
         for var, value, is_host in zip(inputs, values, on_host, strict=True):
@@ -202,7 +202,7 @@ class Tracer:
         return [self.get(var, hosts.is_host_type(var)) for var in outputs]
 
     def walk(self, nodes: Sequence) -> None:
-        """Compute those of `nodes` that are not computed yet."""
+        """Compute the nodes that are not computed yet."""
         for node in nodes:
             if node in self.visited:
                 continue
@@ -212,10 +212,10 @@ class Tracer:
             self.visit(node)
             for var in set(node.inputs):
                 if self.last_use.get(var) is node and not isinstance(var, theano.Constant):
-                    self.values.pop((var, False), None)     # Free memory as the program will.
+                    self.values.pop((var, False), None)     # Free memory, as the program will.
 
     def needed_for(self, variables: Sequence) -> list:
-        """The nodes, in their order, that `variables` need in any case: not those in the branches of an IfElse."""
+        """The nodes, in order, that `variables` need in any case, without the branches of an IfElse."""
         found: set = set()
         pending = list(variables)
         while pending:
@@ -235,7 +235,7 @@ class Tracer:
     # Values.
 
     def put(self, var: Any, is_host: bool, value: Any) -> None:
-        """Note the value of `var` in one of its two forms."""
+        """Store the value of `var` in one of its two forms."""
         self.values[var, is_host] = value
         if self.destroyed and (var in self.destroyed or destroying.is_result_in_place(var)):
             self.destroyed_storages.add(storage_of(value))
@@ -243,7 +243,7 @@ class Tracer:
             self.facts.shapes[var] = tuple(value.shape)
 
     def get(self, var: Any, is_host: bool) -> Any:
-        """The value of `var` in one of its two forms. A missing form is made, by a step unless `var` is static."""
+        """Value of `var` in one of its two forms. A missing form is converted, by a step unless `var` is static."""
         key = (var, is_host)
         if key in self.values:
             return self.values[key]
@@ -261,7 +261,7 @@ class Tracer:
         return known[var]
 
     def convert(self, var: Any, is_host: bool) -> np.ndarray | torch.Tensor | None:
-        """The value of `var` in one form. A new step makes it from the other form."""
+        """Convert the value of `var` from its other form, in a new step."""
         device = self.facts.device
         function = to_numpy if is_host else lambda value: None if value is None else to_device(value, device)
         self.schedule.add(TracedStep(function, [(var, not is_host)], [(var, is_host)]))
@@ -294,7 +294,7 @@ class Tracer:
         self.facts.set_static(result, hosts.as_host(result, value))
 
     def visit_if(self, node: Any) -> None:
-        """Compute the branch that the condition chooses, in a program for this choice."""
+        """Compute the branch that the condition selects, for a program that fits only this choice."""
         condition, count = node.inputs[0], node.op.n_outs
         is_true = bool(self.get(condition, True))
         if not self.facts.is_static(condition):
@@ -355,22 +355,22 @@ class Tracer:
         is_single = not isinstance(results, tuple)
         values = (results,) if is_single else results
         sources = list(map(argument, variables))
-        asked = list(dict.fromkeys(build.asked))
-        if asked:
-            asked_keys = [(var, (var, True) in self.values) for var in asked]
-            function = Dynamic(node, self.facts, asked, len(variables), function,
-                               [self.values[key] for key in asked_keys])
-            sources += asked_keys
+        requested = list(dict.fromkeys(build.requested))
+        if requested:
+            requested_keys = [(var, (var, True) in self.values) for var in requested]
+            function = Dynamic(node, self.facts, requested, len(variables), function,
+                               [self.values[key] for key in requested_keys])
+            sources += requested_keys
         function = places(function)
         if self.destroyed and any(map(self.is_overwritten_view, node.outputs)):
             self.views[node.outputs[0]] = function, sources
         if is_hidden_view:
             function = cloned(function)
         is_check = False
-        if asked or build.varying:
+        if requested or build.varying:
             self.is_dynamic = True
             function, is_check = self.checked(node, function, values, is_single)
-        build.live = {}         # Lowerings that keep `build` must not keep this call's tensors.
+        build.live = {}         # Lowerings may keep `build`, but must not keep this call's tensors.
         targets = [(var, hosts.is_host_type(var)) for var in node.outputs]
         self.schedule.add(TracedStep(function, sources, targets, node, is_single, is_check))
         for var, value in zip(node.outputs, values, strict=True):
@@ -379,7 +379,7 @@ class Tracer:
             self.write_through(node.outputs[output], node.inputs[index])
 
     def in_place(self, node: Any, variables: Sequence, values: Sequence) -> Callable[[Callable], Callable]:
-        """What makes the results of a function of `variables` overwrite their `values` as `node` does."""
+        """Wrapper that makes a function's results overwrite the `values` of `variables`, like those of `node`."""
         found = [(output, variables.index(node.inputs[index])) for output, index in destroying.pairs(node)
                  if node.inputs[index] in variables]
         places = [(output, position) for output, position in found if isinstance(values[position], torch.Tensor)]
@@ -389,35 +389,35 @@ class Tracer:
         return lambda function: destroying.InPlace(function, places, copied)
 
     def is_overwritten_view(self, var: Any) -> bool:
-        """Whether `var` is a view of an input of the function that is overwritten."""
+        """Whether `var` is a view of an overwritten input of the function."""
         root = alias_root(var)
         return root is not var and root in self.inputs and root in self.destroyed
 
     def write_through(self, result: Any, var: Any) -> None:
-        """Steps that write `result`, which has overwritten `var`, to the input of the function whose view `var` is.
+        """Add steps that write `result`, which overwrote `var`, to the function's input of which `var` is a view.
 
-        There are none where `var` is in the input's memory: a view of Theano's is a copy here if its step is negative.
+        None are needed if `var` shares the input's memory; with a negative step, Theano's view is a copy here.
         """
         while var in self.views and not self.may_be_overwritten(var):
             view, keys = self.views[var]
             position = next(index for index, (source, _) in enumerate(keys) if source is var.owner.inputs[0])
             write = destroying.through(view, position)
-            if self.schedule.is_final:      # Otherwise the program will do so.
+            if self.schedule.is_final:      # Otherwise the program will do it.
                 write(self.get(result, False), *[self.get(*key) for key in keys])
             self.schedule.add(TracedStep(write, [(result, False), *keys], [], var.owner, is_single=False,
                                          is_check=True))
             result = var = keys[position][0]
 
     def may_be_overwritten(self, var: Any) -> bool:
-        """Whether `var` has memory of its own, or that of an input of the function."""
+        """Whether `var` owns its memory or has that of an input of the function."""
         root = alias_root(var)
         return destroying.is_result_in_place(var) or root in self.inputs and \
             storage_of(self.get(var, False)) == storage_of(self.get(root, False))
 
     def checked(self, node: Any, function: Callable, values: Sequence, is_single: bool) -> tuple[Callable, bool]:
-        """`function` of `node`, but it raises `WrongShapes` if its outputs have not the shapes of `values`.
+        """Make `function` of `node` raise `WrongShapes` if its outputs do not have the shapes of `values`.
 
-        Also returns whether it may do so: numbers stay numbers.
+        Also returns whether it can raise; results that are numbers need no check.
         """
         self.may_fail_late = self.may_fail_late or self.has_destroyed
         self.checked_shapes[node] = shapes = [shape_of(value) for value in values]
@@ -433,30 +433,30 @@ class Tracer:
         return run, True
 
     def is_hidden_view(self, node: Any, build: Build, arguments: Sequence, results: Any) -> bool:
-        """Whether `results` may lie in memory that a later step destroys, while for Theano they are new tensors."""
+        """Whether `results` may share memory that a later step destroys, though Theano takes them for new tensors."""
         if not self.destroyed or getattr(node.op, 'view_map', None) or getattr(node.op, 'destroy_map', None):
             return False
-        if build.asked or build.varying:
-            found = arguments       # The next call may give a view of any of them.
+        if build.requested or build.varying:
+            found = arguments       # The next call may return a view of any of them.
         else:
             found = results if isinstance(results, tuple) else (results,)
         return any(storage_of(value) in self.destroyed_storages - {0} for value in found)
 
 
 def clone(results: Any) -> Any:
-    """A copy of a tensor, or of each tensor in a tuple; anything else as it is."""
+    """Copy a tensor, or each tensor in a tuple; return anything else unchanged."""
     if isinstance(results, tuple):
         return tuple(map(clone, results))
     return results.clone() if isinstance(results, torch.Tensor) else results
 
 
 def cloned(function: Callable) -> Callable:
-    """`function` with results in memory of their own."""
+    """`function` with results copied to new memory."""
     return lambda *arguments: clone(function(*arguments))
 
 
 def lowered(node: Any, build: Build) -> tuple[Callable, Sequence]:
-    """(function, variables that it takes) of a node."""
+    """(function, variables that it takes) for a node."""
     try:
         is_missing = kernels.are_missing(node) and lower.dispatch(type(node.op)) is not on_host
         result = hosts.fallback(node, build) if is_missing else lower(node.op, node, build)
@@ -466,33 +466,33 @@ def lowered(node: Any, build: Build) -> tuple[Callable, Sequence]:
 
 
 def shape_of(value: Any) -> tuple[int, ...] | None:
-    """The shape of a tensor or an ndarray; None for other values."""
+    """Shape of a tensor or an ndarray; None for other values."""
     return tuple(value.shape) if hasattr(value, 'shape') else None
 
 
 def check_type(var: Any, value: Any) -> None:
-    """Raise an error for a value that Theano did not check, as it was told to trust the caller."""
+    """Raise an error for a value of a wrong type, which Theano does not check if told to trust the caller."""
     if not hosts.is_host_type(var) and not (value is None or hasattr(value, 'dtype')):
-        raise ValueError(f'{var} has the type {var.type}, and got a {type(value).__name__}, which is no array')
+        raise ValueError(f'{var} has the type {var.type}, but its value is a {type(value).__name__}, not an array')
     if hasattr(var.type, 'broadcastable') and hasattr(value, 'shape') and (
             value.ndim != var.ndim or str(value.dtype).removeprefix('torch.') != var.dtype):
-        raise TypeError(f'{var} has the type {var.type}, and got a value with {value.ndim} dimensions of {value.dtype}')
+        raise TypeError(f'{var} has the type {var.type}, but its value has {value.ndim} dimensions of {value.dtype}')
 
 
 def check_values(variables: Sequence, values: Sequence) -> None:
-    """Raise ValueError if a tensor is missing: arguments of a function may be None, for `theano.tensor.default`."""
+    """Raise ValueError if a tensor is missing: arguments of a function may be None for `theano.tensor.default`."""
     for var, value in zip(variables, values, strict=True):
         if value is None and not hosts.is_host_type(var):
             raise ValueError(f'{var} has no value')
 
 
 def argument(var: Any) -> tuple[Any, bool]:
-    """The key of `var` as an argument of a lowered function: numbers of Theano's scalar types become tensors, too."""
+    """Key of `var` as an argument of a lowered function; numbers of Theano's scalar types become tensors, too."""
     return var, hosts.is_host_type(var) and not isinstance(var.type, theano.scalar.Scalar)
 
 
 def same_choice(is_true: bool) -> Callable:
-    """A function that raises `WrongShapes` if the condition of an IfElse is not `is_true`: another branch is needed."""
+    """A function that raises `WrongShapes` unless the condition of an IfElse is `is_true`."""
     def check(condition: Any) -> tuple:
         if bool(condition) != is_true:
             raise WrongShapes
@@ -501,29 +501,29 @@ def same_choice(is_true: bool) -> Callable:
 
 
 class Dynamic:
-    """A step whose lowering depends on values. It is lowered for each new combination of them; lowerings are kept.
+    """A step whose lowering depends on values. It is lowered for each new combination of values, and cached.
 
-    Called with the tensors of the lowering's variables and then the values that it asked for.
+    Called with the tensors of the lowering's variables, followed by the values that the lowering requested.
 
     Parameters
     ----------
     node : theano.gof.Apply
     facts : Facts
-    asked : list of variables
-        Whose values the lowering asked for.
+    requested : list of variables
+        Variables whose values the lowering requested.
     num_variables : int
-        How many the lowered function takes.
+        Number of arguments of the lowered function.
     function, values
-        The first lowered function, and the values that it was lowered for.
+        The first lowered function, and the values for which it was lowered.
     """
 
-    def __init__(self, node: Any, facts: Facts, asked: list, num_variables: int, function: Callable,
+    def __init__(self, node: Any, facts: Facts, requested: list, num_variables: int, function: Callable,
                  values: Sequence) -> None:
-        self.node, self.facts, self.asked, self.num_variables = node, facts, asked, num_variables
+        self.node, self.facts, self.requested, self.num_variables = node, facts, requested, num_variables
         self.functions = {self.key(values): function}
 
     def key(self, values: Sequence) -> tuple:
-        """`values` as something that can be looked up."""
+        """`values` as a hashable key."""
         return tuple(to_numpy(value).tobytes() if hasattr(value, 'dtype') else repr(value) for value in values)
 
     def __call__(self, *arguments: Any) -> Any:
@@ -538,8 +538,8 @@ class Dynamic:
 
     def lowered_for(self, values: Sequence) -> Callable:
         try:
-            function, variables = lowered(self.node, Build(self.facts, dict(zip(self.asked, values, strict=True))))
-        except KeyError:        # Another value was asked for than the first time.
+            function, variables = lowered(self.node, Build(self.facts, dict(zip(self.requested, values, strict=True))))
+        except KeyError:        # The lowering requested another variable than the first time.
             raise WrongShapes from None
         if len(variables) != self.num_variables:
             raise WrongShapes
@@ -547,5 +547,5 @@ class Dynamic:
 
 
 def storage_of(value: Any) -> int:
-    """Address of the memory behind a tensor; 0 for other values and empty tensors."""
+    """Address of a tensor's memory; 0 for other values and empty tensors."""
     return value.untyped_storage().data_ptr() if isinstance(value, torch.Tensor) and value.numel() else 0

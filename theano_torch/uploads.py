@@ -1,4 +1,4 @@
-"""Arrays on their way to a GPU: out of pinned memory, on a stream of their own, while GPU and host go on working."""
+"""Copy arrays to a GPU through pinned memory on a separate stream, while GPU and host keep working."""
 
 import collections
 import functools
@@ -10,13 +10,13 @@ from theano_torch.convert import from_numpy
 import torch
 from torch import Tensor
 
-MAX_BUFFERS = 4     # Of one size that are under way at the same time; then the host waits for the oldest copy.
+MAX_BUFFERS = 4     # Copies in progress per size; then the host waits for the oldest one.
 
 
 class Uploads:
     """Copies to one GPU.
 
-    Memory that is not pinned would be copied by the host, after waiting for all work that the GPU has been given.
+    The host would copy from memory that is not pinned, after waiting for all work queued on the GPU.
 
     Parameters
     ----------
@@ -25,14 +25,14 @@ class Uploads:
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.stream = device, torch.cuda.Stream(device)
-        # Bytes -> (pinned memory, event after the last copy out of it), the oldest copy first.
+        # Bytes -> (pinned memory, event after the last copy from it), oldest copy first.
         self.buffers: dict[int, collections.deque] = collections.defaultdict(collections.deque)
 
     def __call__(self, value: Any) -> Tensor:
-        """An ndarray (or number) as a contiguous tensor on the device, for use on the current stream."""
+        """Copy an ndarray or number to a contiguous tensor on the device, for use on the current stream."""
         source = from_numpy(value, torch.device('cpu'))
         if source.dim() == 0:
-            return torch.full((), source.item(), dtype=source.dtype, device=self.device)    # An argument of a kernel.
+            return torch.full((), source.item(), dtype=source.dtype, device=self.device)    # A kernel argument.
         if source.numel() == 0:
             return torch.empty(source.shape, dtype=source.dtype, device=self.device)
         memory, event = self.buffer(source.nbytes)
@@ -43,12 +43,12 @@ class Uploads:
             result = pinned.to(self.device, non_blocking=True)
             event.record(self.stream)
         stream.wait_event(event)
-        result.record_stream(stream)        # Else the next copy might get its memory while it is still read there.
+        result.record_stream(stream)        # Otherwise its memory might be reused while the stream still reads it.
         self.buffers[source.nbytes].append((memory, event))
         return result
 
     def buffer(self, size: int) -> tuple[Tensor, Any]:
-        """Pinned memory out of which no copy is under way, and the event to note the next one with."""
+        """Pinned memory that no copy is using, and the event to record after the next copy."""
         known = self.buffers[size]
         if known and (len(known) >= MAX_BUFFERS or known[0][1].query()):
             memory, event = known.popleft()
@@ -62,7 +62,7 @@ uploads_to = functools.cache(Uploads)
 
 
 def to_device(value: Any, device: torch.device) -> Tensor:
-    """An ndarray (or number) as a contiguous tensor on `device`, for a single use; on the CPU it shares the memory."""
+    """An ndarray or number as a contiguous tensor on `device`, for a single use; shares memory on the CPU."""
     if device.type != 'cuda' or torch.cuda.is_current_stream_capturing():
         return from_numpy(value, device)
     return uploads_to(device)(value)

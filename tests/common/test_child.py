@@ -52,14 +52,14 @@ def test_records_are_streamed_and_the_process_ends_with_the_generator():
 @pytest.mark.parametrize('name', ['SIGSEGV', 'SIGABRT', 'SIGKILL'])
 def test_a_crash_is_told(name):
     stream = read_in_child('a\udce4.mdb', crash, 'a', getattr(signal, name, signal.SIGTERM))
-    with pytest.raises(UserError, match=f'a\udce4.mdb: is damaged: the process that read it ended by {name}; copy or'):
+    with pytest.raises(UserError, match=f'a\udce4.mdb: is damaged: the process that reads it ended by {name}; copy or'):
         list(stream)
 
 
 @pytest.mark.parametrize('read, kwargs, error, message', [
     (mistake, {}, UserError, '^a\udce4: is damaged$'), (bug, {}, RuntimeError, "KeyError: 'a bug'"),
     (hungry, {'max_memory': 1 << 32}, UserError, 'a\udce4: needs more than the 4294967296 bytes that a process'),
-    (endless, {'max_seconds': 0.5}, UserError, 'the process that read it took more than 0.5 seconds'),
+    (endless, {'max_seconds': 0.5}, UserError, 'the process that reads it took more than 0.5 seconds'),
 ])
 def test_other_ends(read, kwargs, error, message):
     with pytest.raises(error, match=message):

@@ -18,10 +18,10 @@ def test_class_number(choice, number):
 
 
 @pytest.mark.parametrize('choice, names, message', [
-    (5, NAMES, 'there is no class 5, G has 0 to 4'), (-1, NAMES, 'no class -1'),
+    (5, NAMES, 'there is no class 5; G has 0 to 4'), (-1, NAMES, 'no class -1'),
     ('hors', NAMES, "no class 'hors'; G has 0 cat, 1 Dog, 2 dog, 3 7, 4 Horse; did you mean 'Horse'"),
     ('DOG', NAMES, "'DOG' is the name of the classes 1, 2 of G; give the number"),
-    ('cat', None, "names of the classes of G are not known, so there is no 'cat'; give numbers from 0 to 4")])
+    ('cat', None, "G stores no class names, so 'cat' is unknown; give numbers from 0 to 4")])
 def test_class_that_is_not_there(choice, names, message):
     with pytest.raises(UserError, match=message):
         class_number(choice, names, 5, 'G')

@@ -76,7 +76,7 @@ def test_shapes_that_are_no_images():
         create_image_grid(np.zeros((2, 4)))
     with pytest.raises(ValueError, match=r'shape \(2, 4, 4\)'):
         convert_to_pil_image(np.zeros((2, 4, 4)))
-    with pytest.raises(ValueError, match=r'grid_size=\(2, 2\): holds 4 images, got 5'):
+    with pytest.raises(ValueError, match=r'grid_size=\(2, 2\): holds 4 images, but there are 5'):
         create_image_grid(np.zeros((5, 1, 4, 4)), (2, 2))
 
 

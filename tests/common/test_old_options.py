@@ -65,7 +65,7 @@ def test_the_error_about_an_option_quotes_the_table(old):
 
 
 @pytest.mark.parametrize('option, words', [
-    ('train.drange_net', 'images of -1 to 1'), ('train.drange_viz', 'images|pictures'),
+    ('train.drange_net', 'images in the range -1 to 1'), ('train.drange_viz', 'images|pictures'),
     ('dataset.label_path', 'NAME-labels.npy'), ('dataset.max_gb_to_load_right_away', 'dataset.cache_gb'),
     ('train.minibatch_base', 'train.minibatch_default'), ('train.minibatch_dict', 'train.minibatch_overrides'),
     ('train.G_lrate_dict', 'train.G_learning_rate_overrides'), ('train.loss_scaling_init', "precision = 'float16'"),

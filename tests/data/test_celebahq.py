@@ -120,7 +120,7 @@ def test_recorded_geometry():
 
 
 def test_landmarks_of_no_face():
-    with pytest.raises(celebahq.BadImage, match=r'landmarks \[\[7.0, 7.0\].*lie on one point'):
+    with pytest.raises(celebahq.BadImage, match=r'landmarks \[\[7.0, 7.0\].*coincide'):
         celebahq.plan_alignment(np.full((5, 2), 7, np.float32), (100, 100))
     plan = celebahq.plan_alignment(np.float32([[1, 1], [9, 1], [5, 5], [2, 9], [8, 9]]) + 1000, (50, 50))
     with pytest.raises(celebahq.BadImage, match='outside the photo of 50x50'):
@@ -218,17 +218,17 @@ def test_wrong_photos_are_explained(folders):
     path = folders[0] / 'img_celeba' / '000001.jpg'
     original = path.read_bytes()
     path.write_bytes(original + b'\0')
-    assert reason(folders) == (f'{path}: has the right pixels but is not byte for byte the original file, the key to '
-                               'the delta of image 3: its metadata were changed; unpack the original again')
+    assert reason(folders) == (f'{path}: has the right pixels but other bytes than the original file, which is the '
+                               'key to the delta of image 3: its metadata were changed; unpack the original again')
     with Image.open(path) as image:
         image.save(path, quality=95)
     text = reason(folders)
-    assert '000001.jpg: is not the photo that image 3 was made from: aligned it has the MD5 ' in text
-    assert f', expected {IMAGES[3]["proc_md5"]}; likely from another version of CelebA, or saved again' in text
+    assert '000001.jpg: is not the photo that image 3 was made from: its aligned image has the MD5 ' in text
+    assert f', expected {IMAGES[3]["proc_md5"]}; it is likely from another version of CelebA or was saved again' in text
     Image.new('RGB', (178, 218)).save(path)
     assert '000001.jpg: is one of the aligned 178x218 images' in reason(folders)
     Image.new('RGB', (8, 8)).save(path, 'PNG')
-    assert reason(folders) == f'{path}: is no JPEG file; need the original photo of CelebA "in the wild"'
+    assert reason(folders) == f'{path}: is not a JPEG file; need the original photo of CelebA "in the wild"'
     path.write_bytes(original[:20000])
     assert '000001.jpg: is damaged (' in reason(folders)
     path.unlink()
@@ -247,7 +247,7 @@ def test_wrong_deltas_are_explained(folders):
                                'download it again')
     with zipfile.ZipFile(path, 'w') as archive:
         archive.writestr('delta00000.dat', b'')
-    assert reason(folders) == f'{path}: has no delta00003.dat, which image 3 needs; download it again'
+    assert reason(folders) == f'{path}: lacks delta00003.dat, which image 3 needs; download it again'
     path.write_bytes(b'<html>')
     assert 'deltas00000.zip: delta00003.dat cannot be read (File is not a zip file); download it again' in \
         reason(folders)
@@ -260,8 +260,8 @@ def test_wrong_lists_are_explained(folders, monkeypatch):
     """The photo is the right one, so it is something else that does not belong to it."""
     zeros = np.zeros((1024, 1024, 3), np.uint8)
     monkeypatch.setattr(celebahq, 'align', lambda photo, plan, exact: zeros)
-    assert (f'000001.jpg: is the right photo, but aligned it has the MD5 {celebahq.image_md5(zeros)}, expected '
-            f'{IMAGES[3]["proc_md5"]}: another list_landmarks') in reason(folders)
+    assert (f'000001.jpg: is the right photo, but its aligned image has the MD5 {celebahq.image_md5(zeros)}, expected '
+            f'{IMAGES[3]["proc_md5"]}: list_landmarks') in reason(folders)
     path = folders[1] / 'image_list.txt'
     path.write_text(path.read_text().replace(IMAGES[3]['proc_md5'], celebahq.image_md5(zeros)))
     assert f', expected {IMAGES[3]["final_md5"]}: image_list.txt and the deltas do not belong together' in \
@@ -280,11 +280,11 @@ def test_damaged_lists(folders):
     text = landmarks.read_text()
     landmarks.write_text(text.replace('000005.jpg', '000055.jpg'))
     assert list_error(folders) == (f'{landmarks}: row 4 is 000055.jpg, expected 000005.jpg (image 0 of CelebA-HQ); '
-                                   'likely of another version of CelebA')
+                                   'the list is likely of another version of CelebA')
     landmarks.write_text(text.replace('114  190', '114  x'))
-    assert 'the row of 000005.jpg is damaged, need ten numbers: 114 x 243' in list_error(folders)
+    assert 'the row of 000005.jpg is damaged: need ten numbers, not 114 x 243' in list_error(folders)
     landmarks.write_text(text[:300])
-    assert 'does not have as many rows as its first line says' in list_error(folders)
+    assert 'does not have as many rows as its first line claims' in list_error(folders)
     landmarks.unlink()
     assert f'{landmarks}: cannot be read (No such file or directory); CELEBA_DIR must be' in list_error(folders)
     text = image_list.read_text()
@@ -293,7 +293,7 @@ def test_damaged_lists(folders):
     image_list.write_text(text.replace('orig_file', 'file'))
     assert 'must name the columns idx orig_idx orig_file proc_md5 final_md5' in list_error(folders)
     image_list.write_bytes(b'\xff')
-    assert f'{image_list}: cannot be read (is no text); DELTA_DIR must be' in list_error(folders)
+    assert f'{image_list}: cannot be read (is not text); DELTA_DIR must be' in list_error(folders)
 
 
 def test_columns_are_found_by_name(folders):
@@ -309,13 +309,13 @@ def test_choice_of_images():
     assert [entry.idx for entry in read_entries(indices='7, 0-2,1')] == [0, 1, 2, 7]
     assert [entry.idx for entry in read_entries(num_images=2)] == [0, 1]
     for choice, message in [
-            ({'indices': '0-9'}, "--indices 0-9: '0-9' is no number or range within 0-8; example: 0-99,205"),
-            ({'indices': '3-1'}, "--indices 3-1: '3-1' is no number"),
-            ({'indices': '1,'}, "--indices 1,: '' is no number"),
-            ({'indices': '-1'}, "--indices -1: '-1' is no number"),
+            ({'indices': '0-9'}, "--indices 0-9: '0-9' is not a number or range within 0-8; example: 0-99,205"),
+            ({'indices': '3-1'}, "--indices 3-1: '3-1' is not a number"),
+            ({'indices': '1,'}, "--indices 1,: '' is not a number"),
+            ({'indices': '-1'}, "--indices -1: '-1' is not a number"),
             ({'num_images': 10}, '--num_images 10: must be from 1 to 9'),
             ({'num_images': 0}, '--num_images 0: must be'),
-            ({'num_images': 1, 'indices': '1'}, '--indices and --num_images: both choose images')]:
+            ({'num_images': 1, 'indices': '1'}, '--indices and --num_images: both select images')]:
         with pytest.raises(UserError) as caught:
             read_entries(**choice)
         assert message in str(caught.value)
@@ -405,9 +405,9 @@ def test_bad_files_do_not_stop_the_others(small_file, folders, tmp_path, capsys)
     assert f'Bad image: {missing}: is missing; image 3 needs it\n' in stderr
     assert f'Bad image: {wrong}: is damaged (cannot identify image file' in stderr
     assert stderr.splitlines()[-1] == (
-        'dataset_tool.py: error: 2 of 3 images cannot be made, for the reasons above: 000001.jpg, 000004.jpg; the '
-        f'others are kept in {work_dir}; put the files right and add --resume, or --resume --skip-bad to make a '
-        'dataset without these')
+        'dataset_tool.py: error: 2 of 3 images cannot be made, for the reasons above: 000001.jpg, 000004.jpg; '
+        f'{work_dir} keeps the others; correct the files and add --resume, or add --resume --skip-bad to make a '
+        'dataset without these images')
     assert os.listdir(work_dir) == ['image00001.png'] and not h5_path.exists()
 
     status, _, stderr = run_small()
@@ -430,7 +430,7 @@ def test_bad_files_do_not_stop_the_others(small_file, folders, tmp_path, capsys)
     assert not work_dir.exists()
 
     status, _, stderr = run_small('--resume')
-    assert status == 1 and 'exists; choose another name, or --force' in stderr
+    assert status == 1 and 'exists; choose another name, or add --force' in stderr
     wrong.write_bytes(kept[1])
     assert run_small('--force')[0] == 0
     assert h5_path.read_bytes() == small_file
@@ -462,7 +462,7 @@ def test_a_killed_run_goes_on(small_file, tmp_path, capsys):
     os.utime(finished[0], ns=(before[0], before[0]))
     os.remove(work_dir / 'image00005.png') if len(finished) == 3 else None
     status, stdout, stderr = run(capsys, h5_path, '--indices', SMALL, '--resume')
-    assert status == 0 and f'{len(finished)} of 3 images were finished before\n' in stdout
+    assert status == 0 and f'{len(finished)} of 3 images are already finished\n' in stdout
     assert f'Warning: {finished[0]}: is damaged; making it again' in stderr
     assert h5_path.read_bytes() == small_file
 
@@ -475,7 +475,7 @@ def test_force_starts_over(small_file, tmp_path, capsys):
     (work_dir / 'image00001.png').write_bytes(b'of another run')
     (work_dir / 'notes.txt').write_text('mine')
     status, stdout, _ = run(capsys, h5_path, '--indices', SMALL, '--force')
-    assert status == 0 and 'finished before' not in stdout and h5_path.read_bytes() == small_file
+    assert status == 0 and 'already finished' not in stdout and h5_path.read_bytes() == small_file
     assert os.listdir(work_dir) == ['notes.txt']
 
 
@@ -489,7 +489,8 @@ def test_hopeless_runs_end(folders, tmp_path, capsys, monkeypatch):
     assert status == 1 and 'error: the first 2 images all failed, the last one: ' in stderr
     shutil.rmtree(folders[0] / 'img_celeba')
     status, _, stderr = run(capsys, tmp_path / 'a.h5', **options)
-    assert status == 1 and '000005.jpg: is missing; image 0 needs it; nor are the files of the others there' in stderr
+    assert status == 1
+    assert '000005.jpg: is missing; image 0 needs it; the files of all other images are missing, too' in stderr
 
 
 @needs_libjpeg_8d

@@ -126,7 +126,7 @@ def test_chunks_that_were_never_written(tmp_path):
         assert reader.read(1).max() == 5
         with pytest.raises(UserError, match=r'a.h5: image 2 at 16x16 cannot be read \(was never written\)'):
             reader.read(2)
-        with pytest.raises(UserError, match='a.h5.: at 16x16 image 0 and others were never written; make or copy'), \
+        with pytest.raises(UserError, match='a.h5.: at 16x16 some images were never written, such as image 0; make'), \
                 open_readers(h5, [reader.level]):
             pass
 
@@ -176,7 +176,8 @@ def test_a_chunk_of_another_length(change, filters, tmp_path, inflater):
         level.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(changed), filter_mask=0b10 if len(filters) > 1 else 0)
     h5, reader = open_reader(tmp_path / 'a.h5')
     with h5, reader.raw_file:
-        with pytest.raises(UserError, match=r'a.h5: image 0 at 16x16 cannot be read \(.*bytes where a chunk has '):
+        reason = 'decompresses to more than 772' if change > 0 else '763 bytes, expected 768'
+        with pytest.raises(UserError, match=rf'a.h5: image 0 at 16x16 cannot be read \({reason}'):
             reader.read(0)
         np.testing.assert_array_equal(reader.read(1), images[1])
 

@@ -166,7 +166,7 @@ def test_images_without_a_label_have_a_row_of_zeros(tmp_path):
     ({'classes': 3}, 'classes=3: must be a list of different columns'),
     ({'classes': [0], 'max_labels': 2}, 'max_labels=2: .*faces-labels.npy has 1 columns of these classes'),
     ({'classes': [0], 'max_images': 20}, 'max_images=20: .*faces.h5 has only 5 of these classes'),
-    ({'classes': [4]}, r'classes=\[4\]: no image of .*faces-labels.npy has one of these labels'),
+    ({'classes': [4]}, r'classes=\[4\]: .*faces-labels.npy has no image with one of these labels'),
 ])
 def test_classes_that_do_not_fit(kwargs, message, tmp_path):
     labels = np.eye(5)[np.arange(24) % 5]
@@ -390,7 +390,7 @@ def test_blending_is_the_plain_formula_in_float64(block_pixels, shape, weight, m
     ({'read_threads': 1.5}, 'read_threads=1.5: must be a whole number from 1'),
     ({'mirror_augment': 'false'}, "mirror_augment='false': must be True or False"),
     ({'shuffle': 1}, 'shuffle=1: must be True or False'),
-    ({'cache_gb': -1}, 'cache_gb=-1: must be a number from 0 on'),
+    ({'cache_gb': -1}, 'cache_gb=-1: must be a number of at least 0'),
 ])
 def test_arguments_that_do_not_fit(kwargs, message, h5_path):
     with pytest.raises(UserError, match=message) as raised:
@@ -399,7 +399,7 @@ def test_arguments_that_do_not_fit(kwargs, message, h5_path):
 
 
 @pytest.mark.parametrize('labels, message', [
-    (np.zeros((23, 5), np.float32), 'faces-labels.npy: has 23 rows, the dataset has 24 images'),
+    (np.zeros((23, 5), np.float32), 'faces-labels.npy: has 23 rows, but the dataset has 24 images'),
     (np.zeros(24, np.int64), r'must hold one-hot labels, \[N, label_size\] float32, not \(24,\) int64'),
     (np.full((24, 1), 'cat'), r'faces-labels.npy: must hold one-hot labels'),
     (np.full((24, 1), None), 'faces-labels.npy: cannot be read as a NumPy array'),

@@ -121,7 +121,7 @@ def test_labels_lie_beside_the_file(tmp_path):
 
 def test_an_existing_file_is_replaced_only_by_force_and_then_with_its_labels(tmp_path):
     write(tmp_path / 'a.h5', labels=np.eye(3))
-    with pytest.raises(UserError, match='a.h5: exists; choose another name, or --force'):
+    with pytest.raises(UserError, match='a.h5: exists; choose another name, or add --force'):
         write(tmp_path / 'a.h5', 8, labels=np.eye(3))
     write(tmp_path / 'a.h5', 8, force=True)
     assert os.listdir(tmp_path) == ['a.h5']
@@ -131,7 +131,7 @@ def test_an_existing_file_is_replaced_only_by_force_and_then_with_its_labels(tmp
 
 def test_labels_without_a_dataset(tmp_path):
     np.save(tmp_path / 'a-labels.npy', np.eye(3))
-    with pytest.raises(UserError, match='a-labels.npy: exists and would be taken for the labels'):
+    with pytest.raises(UserError, match='a-labels.npy: exists and would pass for the labels'):
         write(tmp_path / 'a.h5')
     assert os.listdir(tmp_path) == ['a-labels.npy']
     write(tmp_path / 'a.h5', labels=np.eye(3)[::-1])
@@ -261,7 +261,7 @@ def test_a_full_disk(num_groups, tmp_path):
                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert (result.returncode, result.stderr) == (0, '')
     assert result.stdout == (f'h5_path={str(tmp_path / "a.h5")!r}: cannot be written (File too large); choose another '
-                             'folder or make room\n')
+                             'folder or free some space\n')
     assert os.listdir(tmp_path) == []
 
 
@@ -286,7 +286,7 @@ def test_a_disk_that_is_full_when_the_labels_are_written(tmp_path):
                             text=True, capture_output=True,
                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert (result.returncode, result.stderr) == (0, '')
-    message = r"h5_path='.*a.h5': cannot be written \(.*\); choose another folder or make room\n"
+    message = r"h5_path='.*a.h5': cannot be written \(.*\); choose another folder or free some space\n"
     assert re.fullmatch(message, result.stdout)
     assert sorted(os.listdir(tmp_path)) == ['a-labels.npy', 'a.h5']
     assert open_levels(tmp_path / 'a.h5')[1][4].shape == (3, 1, 4, 4)
@@ -328,7 +328,7 @@ def levels(resolution=8, num=2, channels=3, dtype=np.uint8, **changed):
     (levels(dtype=np.float32), r'data8x8: must hold \[N, C, 8, 8\] uint8, is \(2, 3, 8, 8\) float32'),
     (levels(num=0), r'data8x8: must hold \[N, C, 8, 8\] uint8, is \(0, 3, 8, 8\)'),
     (levels(channels=2), 'data8x8: has 2 channels'),
-    (levels(data4x4=np.zeros((1, 3, 4, 4), np.uint8)), r'data4x4: has the shape \(1, 3, 4, 4\) where data8x8 has'),
+    (levels(data4x4=np.zeros((1, 3, 4, 4), np.uint8)), r'data4x4: has the shape \(1, 3, 4, 4\), but data8x8 has'),
     (levels(data4x4=np.zeros((2, 4, 4, 3), np.uint8)), r'data4x4: has the shape \(2, 4, 4, 3\)'),
     (levels(data8x8=np.zeros((2, 64), np.uint8)), r'data8x8: must hold'),
 ])

@@ -112,7 +112,7 @@ def test_skip_bad_leaves_out_what_is_broken_or_of_another_size_and_converts_the_
     status, out, err = run_tool(capsys, *argv, '--skip-bad')
     assert (status, err) == (0, '') and f'Left out: {4 if resize else 5} of 12' in out and 'cut.png' in out
     assert 'Converted to 8 bit RGB: 1 RGB with alpha, 1 16 bit grey, 1 grey, 1 palette\n' in out
-    assert 'Left out: 1 files that are no images by name' in out
+    assert 'Left out: 1 files without the suffix of an image' in out
     names = ['alpha', 'deep', 'good0', 'good1', 'good2', 'grey', *['large'] * resize, 'palette']
     with h5py.File(tmp_path / 'a.h5') as h5:
         images = dict(zip(names, h5['data8x8'][:].transpose(0, 2, 3, 1), strict=True))
@@ -196,7 +196,7 @@ def test_a_file_that_breaks_while_the_dataset_is_made(folder, tmp_path):
     Image.fromarray(pixels()).save(folder / 'a.png')
     source = image_folder.image_folder(folder)
     (folder / 'a.png').write_text('')
-    with pytest.raises(UserError, match='a.png: cannot be read any more .*; was it changed'):
+    with pytest.raises(UserError, match='a.png: can no longer be read .*; it may have changed'):
         list(source.images(0, 1))
 
 
@@ -208,7 +208,7 @@ def test_with_skip_bad_such_a_file_ends_nothing(shard, expected, folder, tmp_pat
     source = image_folder.image_folder(folder, skip_bad=True)
     (folder / 'a' / '1.png').write_text('')
     image_source.write_dataset(source, tmp_path / 'a.h5', shard=shard)
-    lost = 'Left out: a/1.png cannot be read any more (broken: not an image of a format that is read)\n'
+    lost = 'Left out: a/1.png can no longer be read (broken: not in a supported image format)\n'
     assert (lost in capsys.readouterr().out) == (shard != (2, 2))
     np.testing.assert_array_equal(np.load(tmp_path / 'a-labels.npy'), np.eye(2)[expected])
     with h5py.File(tmp_path / 'a.h5') as h5:
@@ -312,7 +312,7 @@ def test_folders_that_are_not_celeba(celeba_dir, tmp_path, capsys):
     create_celeba(tmp_path / 'a.h5', celeba_dir, cx=64, cy=154, expected_images=3)
     images = celeba_dir / 'img_align_celeba_png'
     Image.fromarray(pixels(178)).save(images / '000002.png')
-    for message in ('000002.png: has 178x178 pixels where the aligned images of CelebA have 178x218',
+    for message in ('000002.png: has 178x178 pixels, but the aligned images of CelebA have 178x218',
                     '000002.png: is broken ('):
         status, _out, err = run_tool(capsys, 'create_celeba', celeba_dir, tmp_path / 'b.h5', '--expected-images', 0)
         assert status == 1 and message in err and err.count('\n') == 1

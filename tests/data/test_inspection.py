@@ -63,7 +63,7 @@ def test_inspect(gray_h5, capsys):
     assert re.search(r'Color channels +1\n', out)
     assert re.search(r'Labels .*gray-labels.npy; 3 columns, images per column: 1 1 1; 9 rows are not one-hot\n', out)
     assert re.findall(r'^data(\d+)x', out, re.M) == ['32', '16', '8', '4', '2', '1']
-    assert 'Complete: all levels from 32x32 to 1x1' in out
+    assert 'Complete: has all levels from 32x32 to 1x1' in out
 
 
 def test_the_recorded_inspection(rgb_h5, capsys):
@@ -81,7 +81,7 @@ def test_inspect_of_an_incomplete_file(gray_h5, capsys):
 
 
 @pytest.mark.parametrize('labels, message', [
-    (np.eye(11), 'rgb-labels.npy: has 11 rows, the dataset has 12 images'),
+    (np.eye(11), 'rgb-labels.npy: has 11 rows, but the dataset has 12 images'),
     (np.zeros(12), 'rgb-labels.npy: must hold one-hot labels'),
 ])
 def test_inspect_of_labels_that_do_not_fit(labels, message, rgb_h5, capsys):
@@ -96,7 +96,7 @@ def test_inspect_of_images_that_were_never_written(tmp_path, capsys):
             level = h5.create_dataset(name, (8, 1, size, size), np.uint8, chunks=(2, 1, size, size))
             level[:4 if size == 1 else 8] = 1
     status, _out, err = run_tool(capsys, 'inspect', tmp_path / 'a.h5')
-    assert status == 1 and 'at 1x1 image 4 and others were never written' in err and err.count('\n') == 1
+    assert status == 1 and 'at 1x1 some images were never written, such as image 4' in err and err.count('\n') == 1
 
 
 def test_inspect_of_a_file_that_was_cut_off(rgb_h5, capsys):

@@ -113,13 +113,13 @@ def test_numbers_of_images_that_are_not_mnist(tmp_path, capsys):
 @pytest.mark.parametrize('name, damage, message', [
     ('train-images-idx3-ubyte.gz', lambda data: data[:len(data) // 2], 'is damaged or cut off'),
     ('train-images-idx3-ubyte.gz', lambda data: data[:40] + b'spoilt' + data[46:], 'is damaged or cut off'),
-    ('train-images-idx3-ubyte.gz', lambda data: gzip.decompress(data)[:-1], 'has 15695 bytes, its header says 15696'),
-    ('train-images-idx3-ubyte.gz', lambda data: b'<html>', 'is no IDX file of bytes with 3 axes'),
-    ('train-images-idx3-ubyte.gz', lambda data: bytes([0, 0, 8, 3, 0, 0]), 'is no IDX file of bytes with 3 axes'),
-    ('train-images-idx3-ubyte.gz', lambda data: idx_bytes(np.zeros((20, 32, 32), np.uint8)), 'are 32x32, those of'),
-    ('train-labels-idx1-ubyte.gz', lambda data: idx_bytes(np.zeros(19, np.uint8)), 'one class from 0 to 9 for each of'),
-    ('train-labels-idx1-ubyte.gz', lambda data: idx_bytes(np.full(20, 10, np.uint8)), 'one class from 0 to 9 for each'),
-    ('train-labels-idx1-ubyte.gz', lambda data: b'', 'is no IDX file'),
+    ('train-images-idx3-ubyte.gz', lambda data: gzip.decompress(data)[:-1], 'has 15695 bytes, but its header'),
+    ('train-images-idx3-ubyte.gz', lambda data: b'<html>', 'is not an IDX file of bytes with 3 axes'),
+    ('train-images-idx3-ubyte.gz', lambda data: bytes([0, 0, 8, 3, 0, 0]), 'is not an IDX file of bytes with 3 axes'),
+    ('train-images-idx3-ubyte.gz', lambda data: idx_bytes(np.zeros((20, 32, 32), np.uint8)), 'are 32x32, but those of'),
+    ('train-labels-idx1-ubyte.gz', lambda data: idx_bytes(np.zeros(19, np.uint8)), 'must hold a class from 0 to 9'),
+    ('train-labels-idx1-ubyte.gz', lambda data: idx_bytes(np.full(20, 10, np.uint8)), 'must hold a class from 0 to 9'),
+    ('train-labels-idx1-ubyte.gz', lambda data: b'', 'is not an IDX file'),
 ])
 def test_damaged_files_of_mnist(name, damage, message, tmp_path, capsys):
     path = write_mnist(tmp_path / 'mnist') / name
@@ -189,7 +189,7 @@ def test_cifar100_with_fine_and_coarse_labels(tmp_path, capsys):
                  'coarse_labels': coarse[rows]}
         (tmp_path / name).write_bytes(pickle.dumps(batch, 2))
     argv = ['create_cifar100', tmp_path, tmp_path / 'a.h5', '--expected-images', 0, '--force', '--split', 'train+test']
-    assert 'The classes stay without names' in run_tool(capsys, *argv)[1]
+    assert 'The classes have no names' in run_tool(capsys, *argv)[1]
     names = {'fine': [f'class {number}' for number in range(100)],
              'coarse': [f'group {number}' for number in range(20)]}
     (tmp_path / 'meta').write_bytes(pickle.dumps({f'{kind}_label_names': [name.encode() for name in of_kind]
@@ -211,7 +211,7 @@ def test_numbers_of_images_that_are_not_cifar(tmp_path, capsys):
 
 
 class Malicious:
-    """Its pickle asks for `function` to be called."""
+    """Its pickle refers to `function` to be called."""
 
     def __init__(self, function, *args):
         self.reduced = function, args
@@ -234,35 +234,35 @@ def test_the_array_of_the_hostile_pickles_without_hostility(tmp_path):
 
 
 @pytest.mark.parametrize('data, message', [
-    (pickle.dumps({'data': Malicious(os.mkdir, 'pwned')}), f'asks for {os.mkdir.__module__}.mkdir'),
-    (pickle.dumps({'data': Malicious(eval, '1')}), 'asks for builtins.eval'),
-    (pickle.dumps({'data': collections.OrderedDict()}), 'asks for collections.OrderedDict'),
-    (b'cnumpy.core.multiarray\nfromfile\n.', 'asks for numpy.core.multiarray.fromfile'),
+    (pickle.dumps({'data': Malicious(os.mkdir, 'pwned')}), f'refers to {os.mkdir.__module__}.mkdir'),
+    (pickle.dumps({'data': Malicious(eval, '1')}), 'refers to builtins.eval'),
+    (pickle.dumps({'data': collections.OrderedDict()}), 'refers to collections.OrderedDict'),
+    (b'cnumpy.core.multiarray\nfromfile\n.', 'refers to numpy.core.multiarray.fromfile'),
     (b'Ppersistent\n.', 'persistent'),
-    (b'\x80\x02\x82\x01.', 'is no pickle of CIFAR'),          # An extension code.
+    (b'\x80\x02\x82\x01.', 'is not a pickle of CIFAR'),          # An extension code.
     (b'Nr\xff\xff\xff\xff.', 'object number 4294967295 at byte 1 of 7'),     # Would allocate 64 GB.
     (b'Np4294967295\n.', 'object number 4294967295'),
-    (b'\x80\x04\x8e' + b'\xff' * 8 + b'.', 'is no pickle of CIFAR'),     # A string of 2^64 bytes.
+    (b'\x80\x04\x8e' + b'\xff' * 8 + b'.', 'is not a pickle of CIFAR'),     # A string of 2^64 bytes.
     (b'', 'pickle exhausted before seeing STOP'),
-    (pickle.dumps({'data': np.zeros((1, 3072), np.uint8)})[:-100], 'is no pickle of CIFAR'),
-    (pickle.dumps([1, 2]), 'is no pickle of CIFAR'),
-    (pickle.dumps({1: 2}), 'is no pickle of CIFAR (int instead of a string)'),
-    (array_pickle(dtype=b"(S'O'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI63\ntb"), "an array of 'O'"),
-    (array_pickle(dtype=b"(S'V16'\nI0\nI1\ntR(I3\nS'|'\nNNNI16\nI1\nI0\ntb"), "an array of 'V16'"),
-    (array_pickle(dtype=b"(S'u1'\nI0\nI1\ntR"), 'is no pickle of CIFAR'),
+    (pickle.dumps({'data': np.zeros((1, 3072), np.uint8)})[:-100], 'is not a pickle of CIFAR'),
+    (pickle.dumps([1, 2]), 'is not a pickle of CIFAR'),
+    (pickle.dumps({1: 2}), 'is not a pickle of CIFAR (int instead of a string)'),
+    (array_pickle(dtype=b"(S'O'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI63\ntb"), "an array of type 'O'"),
+    (array_pickle(dtype=b"(S'V16'\nI0\nI1\ntR(I3\nS'|'\nNNNI16\nI1\nI0\ntb"), "an array of type 'V16'"),
+    (array_pickle(dtype=b"(S'u1'\nI0\nI1\ntR"), 'is not a pickle of CIFAR'),
     (array_pickle(shape=b'(I1\nI999999999999\nt'), 'cannot reshape'),
-    (array_pickle(shape=b'(I-5\nI-7\nt'), 'is no pickle of CIFAR'),
+    (array_pickle(shape=b'(I-5\nI-7\nt'), 'is not a pickle of CIFAR'),
     (array_pickle(data=b'(lS\'x\'\na'), 'an array of objects'),
     # State for the classes that stand for NumPy's themselves.
-    (b"cnumpy\ndtype\n(dS'dtype'\nI1\nsb.", 'is no pickle of CIFAR'),
-    (b"c_codecs\nencode\n(N(dS'__new__'\nI1\nstb.", 'is no pickle of CIFAR'),
+    (b"cnumpy\ndtype\n(dS'dtype'\nI1\nsb.", 'is not a pickle of CIFAR'),
+    (b"c_codecs\nencode\n(N(dS'__new__'\nI1\nstb.", 'is not a pickle of CIFAR'),
 ])
 def test_hostile_and_damaged_pickles(data, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = {name: value for name, value in vars(labelled_sets._PickledType).items()}
     folder = write_cifar10(tmp_path / 'cifar')
     (folder / 'data_batch_3').write_bytes(data)
-    check_message(capsys, ['create_cifar10', folder, tmp_path / 'a.h5'], 'data_batch_3: is no pickle of CIFAR (',
+    check_message(capsys, ['create_cifar10', folder, tmp_path / 'a.h5'], 'data_batch_3: is not a pickle of CIFAR (',
                   message, '); download it again')
     assert os.listdir(tmp_path) == ['cifar'] and vars(labelled_sets._PickledType) == before
 
@@ -271,12 +271,12 @@ def test_hostile_and_damaged_pickles(data, message, tmp_path, capsys, monkeypatc
     ({'data': np.zeros((6, 3000), np.uint8)}, 'must hold data, (N, 3072) uint8, and labels'),
     ({'data': np.zeros((6, 3072), np.int16)}, 'must hold data, (N, 3072) uint8, and labels'),
     ({'data': [1, 2]}, 'must hold data, (N, 3072) uint8, and labels'),
-    ({'data': np.zeros((0, 3072), np.uint8), 'labels': []}, 'must hold one class from 0 to 9 for each of 0 images'),
-    ({'labels': [0] * 5}, 'must hold one class from 0 to 9 for each of 6 images'),
-    ({'labels': [0, 1, 2, 3, 4, 10]}, 'must hold one class from 0 to 9'),
-    ({'labels': [0, 1, 2, 3, 4, -1]}, 'must hold one class from 0 to 9'),
-    ({'labels': ['a'] * 6}, 'must hold one class from 0 to 9'),
-    ({'labels': None}, 'must hold one class from 0 to 9'),
+    ({'data': np.zeros((0, 3072), np.uint8), 'labels': []}, 'must hold a class from 0 to 9 for each of 0 images'),
+    ({'labels': [0] * 5}, 'must hold a class from 0 to 9 for each of 6 images'),
+    ({'labels': [0, 1, 2, 3, 4, 10]}, 'must hold a class from 0 to 9'),
+    ({'labels': [0, 1, 2, 3, 4, -1]}, 'must hold a class from 0 to 9'),
+    ({'labels': ['a'] * 6}, 'must hold a class from 0 to 9'),
+    ({'labels': None}, 'must hold a class from 0 to 9'),
 ])
 def test_pickles_of_something_else(change, message, tmp_path, capsys):
     folder = write_cifar10(tmp_path / 'cifar')
@@ -320,9 +320,9 @@ def test_files_that_are_not_svhn(tmp_path, capsys):
     for size in (0, 100, 200, len(whole) // 2, len(whole) - 10):
         path.write_bytes(whole[:size])
         check_message(capsys, argv, 'train_32x32.mat: cannot be read as a MATLAB file with X and y (')
-    for change, message in [({'X': np.zeros((32, 32, 3, 6))}, 'X must hold (32, 32, 3, N) uint8, is'),
-                            ({'X': np.zeros((6, 32, 32, 3), np.uint8)}, 'X must hold (32, 32, 3, N) uint8, is'),
-                            ({'y': np.full((6, 1), 11, np.uint8)}, 'must hold one class from 0 to 10')]:
+    for change, message in [({'X': np.zeros((32, 32, 3, 6))}, 'X must hold (32, 32, 3, N) uint8, not'),
+                            ({'X': np.zeros((6, 32, 32, 3), np.uint8)}, 'X must hold (32, 32, 3, N) uint8, not'),
+                            ({'y': np.full((6, 1), 11, np.uint8)}, 'must hold a class from 0 to 10')]:
         write_svhn(tmp_path, 'train', 1, **change)
         check_message(capsys, argv, 'train_32x32.mat: ' + message)
 

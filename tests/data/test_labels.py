@@ -43,16 +43,16 @@ def with_rows(rows):
 
 @pytest.mark.parametrize('labels, message', [
     (np.arange(12)[:, np.newaxis] % 3,
-     'x: 8 of 12 rows are not one-hot: they are numbers of classes, from 0 to 2, in one column (rows 0, 2, 3, 5, 6, 8, '
+     'x: 8 of 12 rows are not one-hot: the file holds class numbers from 0 to 2 in one column (rows 0, 2, 3, 5, 6, 8, '
      '9, 11); make them one-hot with numpy.eye'),
     (np.where(LABELS, 1, -1),
-     'x: 12 of 12 rows are not one-hot: 12 with negative values, as of attributes that are -1 or 1 (rows 0, 1, 2, 3, '
+     'x: 12 of 12 rows are not one-hot: 12 with negative values, such as attributes of -1 or 1 (rows 0, 1, 2, 3, '
      '4, 5, 6, 7, 8, 9, ...); correct them'),
     (with_rows({3: np.nan, 5: np.inf}), '2 of 12 rows are not one-hot: 2 with values that are not finite (rows 3, 5)'),
     (with_rows({3: 0}), '1 of 12 rows are not one-hot: 1 without a class (row 3)'),
     (with_rows({3: 1, 4: 0, 5: [.5, 0, 0, 0], 6: [.5, .5, 0, 0]}),
-     '4 of 12 rows are not one-hot: 1 without a class (row 4), 2 with several classes (rows 3, 6), 1 with another '
-     'value than 1 (row 5); correct them, or train without labels: dataset.max_labels=0'),
+     '4 of 12 rows are not one-hot: 1 without a class (row 4), 2 with several classes (rows 3, 6), 1 with a value '
+     'other than 1 (row 5); correct them, or train without labels: dataset.max_labels=0'),
 ])
 def test_rows_that_are_not_one_hot_are_named(labels, message):
     with pytest.raises(UserError) as raised:
@@ -127,7 +127,7 @@ def test_labels_that_are_missing_are_an_error(argv, tmp_path, capsys, monkeypatc
     os.remove('a-labels.npy')
     status, _out, err = run_tool(capsys, *argv)
     assert status == 1 and err.count('\n') == 1
-    assert 'a-labels.npy: is missing, with the labels (4 classes) of a.h5; bring it along' in err
+    assert 'a-labels.npy: is missing; it holds the labels (4 classes) of a.h5; copy it here' in err
     with pytest.raises(UserError, match='a-labels.npy: is missing'):
         Dataset('a.h5')
     with Dataset('a.h5', max_labels=0) as reader:
@@ -174,7 +174,7 @@ def test_labels_are_found_where_a_file_is_linked_or_renamed(tmp_path, capsys):
     (tmp_path / 'a.h5').rename(tmp_path / 'c.h5')
     with Dataset(tmp_path / 'c.h5') as reader:
         np.testing.assert_array_equal(reader.labels, LABELS)
-    assert capsys.readouterr().out == f'{tmp_path / "c.h5"}: its labels are those in {tmp_path / "a-labels.npy"}\n'
+    assert capsys.readouterr().out == f'{tmp_path / "c.h5"}: uses the labels in {tmp_path / "a-labels.npy"}\n'
     write(tmp_path / 'd.h5')
     (tmp_path / 'a-labels.npy').unlink()
     (tmp_path / 'd-labels.npy').unlink()
@@ -199,8 +199,8 @@ def test_classes_of_other_names_are_not_merged(tmp_path, capsys):
     write(tmp_path / 'a.h5')
     write(tmp_path / 'b.h5', names=['ant', 'bee', 'dog', 'eel'])
     status, _out, err = run_tool(capsys, 'merge', tmp_path / 'c.h5', tmp_path / 'a.h5', tmp_path / 'b.h5')
-    assert status == 1 and err.count('\n') == 1 and "have other names than those of" in err
-    assert "('bee' where that has 'cat')" in err and not (tmp_path / 'c.h5').exists()
+    assert status == 1 and err.count('\n') == 1 and "has other class names than" in err
+    assert "('bee' instead of 'cat')" in err and not (tmp_path / 'c.h5').exists()
 
 
 def test_names_of_folders_are_kept(tmp_path, capsys):
@@ -215,7 +215,7 @@ def test_names_that_do_not_fit_into_the_file_are_told(tmp_path, capsys):
     labels = np.eye(2000, dtype=np.float32)[:12]
     with h5py.File(write(tmp_path / 'a.h5', labels, ['n' * 40] * 2000)) as h5:
         assert read_class_names(h5) is None and h5.attrs['label_size'] == 2000
-    assert 'The names of the 2000 classes are too long, and are not kept\n' in capsys.readouterr().out
+    assert 'The names of the 2000 classes are too long and are not stored\n' in capsys.readouterr().out
 
 
 def test_labels_of_python_2_are_read_in_silence(tmp_path):
@@ -292,7 +292,7 @@ def test_a_file_names_the_classes(tmp_path, capsys):
         assert read_class_names(h5) == ['red', 'green', 'blue']
     (tmp_path / 'names.txt').write_text('red\ngreen\n', encoding='utf-8')
     status, _out, err = run_tool(capsys, *argv)
-    assert status == 1 and 'names.txt: has 2 names for 3 classes; write one a line' in err
+    assert status == 1 and 'names.txt: has 2 names for 3 classes; write one per line' in err
 
 
 def test_the_sheet_has_the_names_of_its_rows(tmp_path, capsys):

@@ -151,7 +151,7 @@ def test_a_database_that_is_cut_off(lmdb_dir, tmp_path):
     results = read_in_another_process(tmp_path, [whole[:length] for length in lengths])
     for result in results:
         assert 'data.mdb: ' in result and result.endswith('; unpack or download it again')
-    assert f'is cut off: has {len(whole) - 1} bytes of {len(whole)};' in results[-1]
+    assert f'is cut off: has {len(whole) - 1} of {len(whole)} bytes;' in results[-1]
 
 
 def test_a_damaged_database(lmdb_dir, tmp_path):

@@ -51,9 +51,9 @@ def test_one_rule_at_every_depth(depth, folder, capsys):
     assert found.classes == (['one', 'one'] if depth else None)
     assert capsys.readouterr().out.replace(below, '').splitlines() == [
         'Left out: 2 hidden files and folders: .b.png, .hidden',
-        'Left out: 2 links that lead nowhere: bad link.png, self.png',
+        'Left out: 2 broken links: bad link.png, self.png',
         'Left out: 1 neither files nor folders: pipe.png',
-        'Left out: 1 files that are no images by name: set.h5']
+        'Left out: 1 files without the suffix of an image: set.h5']
 
 
 def test_links_to_folders_are_followed_but_not_in_circles(folder, tmp_path, capsys):
@@ -64,7 +64,7 @@ def test_links_to_folders_are_followed_but_not_in_circles(folder, tmp_path, caps
         (parent / 'up').symlink_to(folder)
     found = list_pictures(folder)
     assert found.names == ['class/link/deep/a.png', 'link/deep/a.png'] and found.classes == ['class', 'link']
-    assert capsys.readouterr().out == 'Left out: 2 links to folders around them: up, class/up\n'
+    assert capsys.readouterr().out == 'Left out: 2 links to parent folders: up, class/up\n'
 
 
 def test_names_that_are_not_utf8(folder, tmp_path, capsys):
@@ -76,7 +76,7 @@ def test_names_that_are_not_utf8(folder, tmp_path, capsys):
             pass
     status, out, err = run_tool(capsys, 'create_from_images', folder, tmp_path / 'a.h5')
     assert (status, err) == (0, '') and 'Labels: 0 caf\\xe9 (1 images), 1 dog (1 images)' in out
-    assert 'Left out: 2 files that are no images by name: caf\\xe9/\\xff.txt, dog/\\xff.txt' in out
+    assert 'Left out: 2 files without the suffix of an image: caf\\xe9/\\xff.txt, dog/\\xff.txt' in out
     out.encode('utf-8')
 
 
@@ -98,7 +98,7 @@ def test_what_pillow_only_writes_or_recognises_is_no_picture(name, folder, tmp_p
     save(folder / 'a.png')
     (folder / name).write_bytes(b'some bytes of another kind')
     status, out, err = run_tool(capsys, 'create_from_images', folder, tmp_path / 'a.h5')
-    assert (status, err) == (0, '') and f'Left out: 1 files that are no images by name: {name}\n' in out
+    assert (status, err) == (0, '') and f'Left out: 1 files without the suffix of an image: {name}\n' in out
 
 
 def test_what_a_user_hears_of_odd_pictures(folder, tmp_path, capfd):
@@ -106,8 +106,8 @@ def test_what_a_user_hears_of_odd_pictures(folder, tmp_path, capfd):
     Image.new('RGB', (8, 8), 'red').save(folder / 'photo.jpg', exif=b'Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01')
     status, out, err = run_tool(capfd, 'create_from_images', folder, tmp_path / 'a.h5')
     assert (status, err) == (0, '')
-    assert '1 images have several frames or pages, of which the first is taken: film.gif (2)\n' in out
-    assert '1 images use less than 1/25 of the range of their values: film.gif (palette)\n' in out
+    assert '1 images have several frames or pages; the first one is used: film.gif (2)\n' in out
+    assert '1 images use less than 1/25 of their range of values: film.gif (palette)\n' in out
     assert out.count('Warning: photo.jpg: Corrupt EXIF data. Expecting to read 12 bytes but only got 2.\n') == 1
 
 
@@ -133,7 +133,7 @@ def test_a_zip_file_is_read_like_a_folder(classes, arcname, folder, tmp_path, ca
     (folder / '__MACOSX' / '._a.png').write_text('')
     path = packed(folder, tmp_path / 'photos.zip', arcname)
     status, out, err = run_tool(capsys, 'create_from_images', tmp_path / 'zip.h5', path)
-    assert (status, err) == (0, '') and 'Left out: 1 files that are no images by name: notes.txt\n' in out
+    assert (status, err) == (0, '') and 'Left out: 1 files without the suffix of an image: notes.txt\n' in out
     (folder / '__MACOSX' / '._a.png').unlink()
     assert run_tool(capsys, 'create_from_images', folder, tmp_path / 'folder.h5')[0] == 0
     assert (tmp_path / 'zip.h5').read_bytes() == (tmp_path / 'folder.h5').read_bytes()
@@ -187,9 +187,9 @@ def test_dataset_json_without_labels(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize('labels, message', [
     ([[NAMES[0], 0]], 'has no label for 3 of 4 images: 00000/img1.png, 00001/img2.png, 00001/img3.png'),
-    ([[name, 'cat'] for name in NAMES], 'must be numbers of classes from 0, or vectors of one length'),
-    ([[name, -1] for name in NAMES], 'must be numbers of classes from 0, or vectors of one length'),
-    ([[name, [1] * number] for number, name in enumerate(NAMES)], 'or vectors of one length'),
+    ([[name, 'cat'] for name in NAMES], 'must be class numbers from 0, or vectors of equal length'),
+    ([[name, -1] for name in NAMES], 'must be class numbers from 0, or vectors of equal length'),
+    ([[name, [1] * number] for number, name in enumerate(NAMES)], 'or vectors of equal length'),
     ([1, 2], 'must be a list of [name, label]'),
 ])
 def test_labels_of_dataset_json_that_are_none(labels, message):
@@ -202,10 +202,10 @@ def test_other_files_of_that_name(folder, tmp_path, capsys):
     save(folder / 'a.png')
     (folder / 'dataset.json').write_text('[1]')
     status, out, _err = run_tool(capsys, 'create_from_images', folder, tmp_path / 'a.h5')
-    assert status == 0 and 'Left out: 1 files that are no images by name: dataset.json\n' in out
+    assert status == 0 and 'Left out: 1 files without the suffix of an image: dataset.json\n' in out
     (folder / 'dataset.json').write_text('{"labels": [')
     status, _out, err = run_tool(capsys, 'create_from_images', folder, tmp_path / 'b.h5')
-    assert status == 1 and 'dataset.json: is no JSON file' in err and err.count('\n') == 1
+    assert status == 1 and 'dataset.json: is not a JSON file' in err and err.count('\n') == 1
 
 
 def test_labels_without_an_image_are_counted(capsys):

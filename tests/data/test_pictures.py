@@ -85,11 +85,11 @@ def test_transparency_of_16_bit_colours():
 
 
 @pytest.mark.parametrize('bits, data, sample_format, message', [
-    (32, bytes(4 * SIDE * SIDE), 1, '32 bit integers, whose range is not known'),
-    (32, bytes(4 * SIDE * SIDE), 2, 'signed 32 bit integers, whose range is not known'),
-    (16, bytes(2 * SIDE * SIDE), 2, 'signed 16 bit integers, whose range is not known'),
-    (8, bytes(SIDE * SIDE), 2, 'signed 8 bit integers, whose range is not known'),
-    (32, bytes(4 * SIDE * SIDE), 3, 'floating-point values, whose range is not known'),
+    (32, bytes(4 * SIDE * SIDE), 1, '32 bit integers of unknown range'),
+    (32, bytes(4 * SIDE * SIDE), 2, 'signed 32 bit integers of unknown range'),
+    (16, bytes(2 * SIDE * SIDE), 2, 'signed 16 bit integers of unknown range'),
+    (8, bytes(SIDE * SIDE), 2, 'signed 8 bit integers of unknown range'),
+    (32, bytes(4 * SIDE * SIDE), 3, 'floating-point values of unknown range'),
 ])
 def test_values_whose_range_is_not_known(bits, data, sample_format, message):
     content = tiff(data, bits, sample_format=sample_format)
@@ -108,8 +108,8 @@ IDAT = [(b'zTXt', b'a\0\0' + zlib.compress(bytes(2 << 20)))]
     (tiff(bytes(SIDE * SIDE), 8, compression=50001), 'cannot be read: decoder error -2 (WEBP compression support is'),
     (tiff(bytes(8 * SIDE * SIDE), 64), 'cannot be read: unknown pixel mode'),
     (b'II*\0\xff\xff\xff\xff', 'broken: '),
-    (b'', 'broken: not an image of a format that is read'),
-    (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n', 'broken: not an image of a format that is read'),
+    (b'', 'broken: not in a supported image format'),
+    (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n', 'broken: not in a supported image format'),
     (encoded(Image.new('RGB', (64, 64)))[:60], 'broken: '),
     ('/none/such.png', 'cannot be read: No such file or directory'),
     (os.path.dirname(__file__), 'cannot be read: Is a directory'),
@@ -128,7 +128,7 @@ def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
     (tmp_path / 'cat.jpg').write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n')
     code = f'from data.pictures import picture_kind; print(picture_kind({str(tmp_path / "cat.jpg")!r}))'
     run = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert run.stdout == 'broken: not an image of a format that is read\n' and not (tmp_path / 'started').exists()
+    assert run.stdout == 'broken: not in a supported image format\n' and not (tmp_path / 'started').exists()
 
 
 def test_all_that_opens_pictures_names_their_formats():
@@ -152,7 +152,7 @@ def test_the_formats_of_the_docs_are_read(kind):
     encoded(Image.new('RGB', (8, 8)), 'sgi'), encoded(Image.new('RGB', (8, 8)), 'pcx'),
     encoded(Image.new('RGB', (8, 8)), 'eps'), encoded(Image.new('RGB', (8, 8)), 'im')], ids=['sgi', 'pcx', 'eps', 'im'])
 def test_other_formats_are_not(content):
-    assert picture_kind(content) == 'broken: not an image of a format that is read'
+    assert picture_kind(content) == 'broken: not in a supported image format'
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
@@ -192,7 +192,7 @@ def test_warnings_are_kept_with_the_picture(content, says, capfd):
 
 
 def test_warnings_of_others_are_shown_as_ever():
-    with pytest.warns(UserWarning, match='of mine'), pictures.noted_warnings() as notes:
+    with pytest.warns(UserWarning, match='of mine'), pictures.collected_warnings() as notes:
         thread = threading.Thread(target=warnings.warn, args=('of mine',))
         thread.start()
         thread.join()
@@ -226,7 +226,7 @@ def test_colour_profiles_become_srgb():
 
 def test_a_profile_for_other_colours_is_not_used():
     kind = picture_kind(encoded(Image.new('L', (SIDE, SIDE), 99), icc_profile=wide_profile()))
-    assert kind.profile == '' and kind.warnings == ('its colour profile is for RGB, and is not used',)
+    assert kind.profile == '' and kind.warnings == ('its colour profile is for RGB and is ignored',)
 
 
 @pytest.mark.parametrize('image, is_narrow', [
@@ -240,7 +240,7 @@ def test_pictures_that_use_little_of_their_range(image, is_narrow):
 
 
 def test_large_pictures_are_decoded_one_after_the_other(monkeypatch):
-    monkeypatch.setattr(pictures, '_ROOM', pictures._Room(100))
+    monkeypatch.setattr(pictures, '_PIXEL_BUDGET', pictures._PixelBudget(100))
     at_once, most = [], []
     decode = pictures._decode
 
@@ -287,7 +287,7 @@ def test_memory_that_runs_out_is_named(monkeypatch):
 
     monkeypatch.setattr(pictures, '_in_strips', fail)
     content = encoded(Image.new('RGBA', (8, 8)))
-    assert picture_kind(content) == 'too large for the memory that is free; make it smaller, or free memory'
+    assert picture_kind(content) == 'too large for the free memory; make it smaller, or free some memory'
 
 
 def test_strips_make_no_difference(monkeypatch):

@@ -53,11 +53,11 @@ def test_the_option(capsys):
             parse_shard(text)
     with pytest.raises(SystemExit):
         dataset_tool.main(['create_digits', 'a.h5', '--shard', '9/8'])
-    assert "argument --shard: '9/8': must be I/N, part I of N" in capsys.readouterr().err
+    assert "argument --shard: '9/8': must be I/N, shard I of N" in capsys.readouterr().err
 
 
 def test_more_parts_than_images(tmp_path):
-    with pytest.raises(UserError, match='--shard 1/5: there are only 2 images; use fewer parts'):
+    with pytest.raises(UserError, match='--shard 1/5: there are only 2 images; use fewer shards'):
         write_dataset(array_source([IMAGES[:2]]), tmp_path / 'a.h5', shard=(1, 5))
     assert os.listdir(tmp_path) == []
 
@@ -73,7 +73,7 @@ def test_parts_of_celebahq(tmp_path):
     parts = [[entry.idx for entry in celebahq_files.read_lists(
         tmp_path, tmp_path, '1-7', expected=expected, shard=(number, 3))] for number in (1, 2, 3)]
     assert parts == [[1, 2], [3, 4], [5, 6, 7]]
-    with pytest.raises(UserError, match='--shard 1/9: there are only 8 images; use fewer parts'):
+    with pytest.raises(UserError, match='--shard 1/9: there are only 8 images; use fewer shards'):
         celebahq_files.read_lists(tmp_path, tmp_path, expected=expected, shard=(1, 9))
 
 
@@ -91,7 +91,7 @@ def test_a_part_is_a_dataset_and_says_which(tmp_path, capsys):
     np.testing.assert_array_equal(images, IMAGES[50:100])
     np.testing.assert_array_equal(labels, LABELS[50:100])
     dataset_tool.main(['inspect', str(paths[1])])
-    assert 'Part                2 of 3; join them with merge\n' in capsys.readouterr().out
+    assert 'Shard               2 of 3; join the shards with merge\n' in capsys.readouterr().out
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_the_commands(virtual, tmp_path, capsys):
     assert 'All 21 images are identical.' in out and 'All labels are identical.' in out and 'Verified' in out
     assert (f'Joined of           {", ".join(paths)}' in out) == virtual
     assert dataset_tool.main(join) == 1
-    assert 'joined.h5: exists; choose another name, or --force' in capsys.readouterr().err
+    assert 'joined.h5: exists; choose another name, or add --force' in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -219,19 +219,19 @@ def test_parts_that_do_not_fit_together(virtual, tmp_path):
         write_dataset(array_source([IMAGES], labels), tmp_path / (name + '.h5'), shard=shard)
     before = sorted(os.listdir(tmp_path))
     for names, message in [
-            (['part1', 'part3'], r'1 of 3 parts are missing: --shard 2/3; make them'),
-            (['part1', 'part2', 'part2', 'part3'], r'part2.h5 and .*part2.h5: are both part 2 of 3'),
-            (['part1', 'part2', 'four'], r'four.h5: is part 4 of 4, .*part1.h5 is one of 3'),
-            (['part1', 'part2', 'plain'], r'plain.h5: is part 1 of 1, .*part1.h5 is one of 3'),
+            (['part1', 'part3'], r'1 of 3 shards are missing: --shard 2/3; make them'),
+            (['part1', 'part2', 'part2', 'part3'], r'part2.h5 and .*part2.h5: are both shard 2 of 3'),
+            (['part1', 'part2', 'four'], r'four.h5: is shard 4 of 4, but .*part1.h5 is one of 3'),
+            (['part1', 'part2', 'plain'], r'plain.h5: is shard 1 of 1, but .*part1.h5 is one of 3'),
             (['plain', 'grey'], r'grey.h5: has images of \(1, 16, 16\), .*plain.h5 of \(3, 16, 16\)'),
-            (['part1', 'part2', 'unlabelled'], r'unlabelled-labels.npy: is missing, while other parts have labels'),
+            (['part1', 'part2', 'unlabelled'], r'unlabelled-labels.npy: is missing, while other files have labels'),
             (['part1', 'part2', 'wide'], r'wide-labels.npy: has 150 columns, .*part1-labels.npy has 4'),
             (['part1', 'none'], r'none.h5.: no such file'),
     ]:
         with pytest.raises(UserError, match=message) as raised:
             merge(tmp_path / 'joined.h5', [tmp_path / (name + '.h5') for name in names], virtual)
         assert '\n' not in str(raised.value)
-    with pytest.raises(UserError, match='part1.h5: is one of the parts; choose another name'):
+    with pytest.raises(UserError, match='part1.h5: is one of the files to join; choose another name'):
         merge(parts[0], parts, virtual, force=True)
     with pytest.raises(UserError, match='cannot be written'):
         merge(tmp_path / 'plain.h5' / 'joined.h5', parts, virtual)
@@ -261,7 +261,7 @@ def test_a_part_that_is_gone(tmp_path):
     parts[1].rename(tmp_path / 'elsewhere.h5')
     with h5py.File(tmp_path / 'joined.h5') as h5:
         assert not h5['data16x16'][-1].any()
-    with pytest.raises(UserError, match=r'joined.h5.: consists of several files, of which one is missing or '
+    with pytest.raises(UserError, match=r'joined.h5.: one of the files it consists of is missing or '
                                              r'damaged: h5_path=.*part2.h5.: no such file'):
         dataset.Dataset(tmp_path / 'joined.h5')
 
@@ -271,7 +271,7 @@ def test_a_part_with_other_images_than_before(tmp_path):
     merge(tmp_path / 'joined.h5', parts, virtual=True)
     for changed in (IMAGES[:74], IMAGES[:75, :1], IMAGES[:75, :, ::2, ::2]):
         write_dataset(array_source([changed]), parts[1], force=True)
-        with pytest.raises(UserError, match='joined.h5.: .*part2.h5, of which it consists, has changed; join'):
+        with pytest.raises(UserError, match='joined.h5.: .*part2.h5 has changed; join'):
             open_levels(tmp_path / 'joined.h5')
 
 
@@ -286,7 +286,7 @@ def test_other_virtual_datasets(tmp_path):
                 for start, part in places.items():
                     layout[start:start + 75] = h5py.VirtualSource(part, f'data{res}x{res}', (75, 3, res, res))
                 h5.create_virtual_dataset(f'data{res}x{res}', layout)
-        with pytest.raises(UserError, match='joined.h5.: is a virtual dataset of another kind'):
+        with pytest.raises(UserError, match='joined.h5.: is a virtual dataset that'):
             open_levels(tmp_path / 'joined.h5')
 
 

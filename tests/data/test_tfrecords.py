@@ -94,7 +94,7 @@ def test_any_range_can_be_read(folder):
 def test_one_file_alone_and_several_data_sets_in_a_folder(folder, tmp_path, capsys):
     write_records(folder / 'cats-r03.tfrecords', [image_bytes(np.full((1, 8, 8), 7, np.uint8))])
     status, _out, err = run_tool(capsys, 'create_from_tfrecords', folder, tmp_path / 'a.h5')
-    assert status == 1 and 'has several data sets, cats, faces; give the finest .tfrecords file' in err
+    assert status == 1 and 'has several datasets, cats, faces; give the finest .tfrecords file' in err
     status, out, err = run_tool(capsys, 'create_from_tfrecords', tmp_path / 'a.h5', folder / 'cats-r03.tfrecords')
     assert (status, err) == (0, '') and 'not there' not in out
     with h5py.File(tmp_path / 'a.h5') as h5:
@@ -105,10 +105,10 @@ def test_one_file_alone_and_several_data_sets_in_a_folder(folder, tmp_path, caps
 def test_levels_that_are_missing_and_a_second_file_of_labels(folder, capsys):
     (folder / 'faces-r05.tfrecords').write_bytes(record_bytes(image_bytes(np.zeros((3, 32, 32), np.uint8))) * 5)
     assert tfrecords.tfrecords(folder).resolution == 32
-    assert 'not there, nor needed: r04\n' in capsys.readouterr().out
+    assert 'missing, but not needed: r04\n' in capsys.readouterr().out
     (folder / 'other.labels').write_bytes((folder / 'faces-rxx.labels').read_bytes())
     assert tfrecords.tfrecords(folder / 'faces-r05.tfrecords').labels is not None
-    with pytest.raises(UserError, match='faces-rxx.labels, .*other.labels: which labels'):
+    with pytest.raises(UserError, match='faces-rxx.labels, .*other.labels: several files of labels'):
         tfrecords.tfrecords(folder)
     (folder / 'faces-rxx.labels').unlink()
     np.testing.assert_array_equal(tfrecords.tfrecords(folder).labels, LABELS)
@@ -126,8 +126,8 @@ def test_coarser_levels_that_are_not_averages_are_reported(folder, tmp_path, cap
 
 @pytest.mark.parametrize('messages, error', [
     ([image_bytes(np.zeros((3, 4, 4), np.uint8))] * 4, 'has 4 images, .*faces-r03.tfrecords has 5'),
-    ([image_bytes(np.zeros((1, 4, 4), np.uint8))] * 5, r'the shape \(1, 4, 4\), no fraction of the \(3, 8, 8\)'),
-    ([image_bytes(np.zeros((3, 16, 16), np.uint8))] * 5, r'the shape \(3, 16, 16\), no fraction of the'),
+    ([image_bytes(np.zeros((1, 4, 4), np.uint8))] * 5, r'the shape \(1, 4, 4\), which is not a fraction of the \(3, 8'),
+    ([image_bytes(np.zeros((3, 16, 16), np.uint8))] * 5, r'the shape \(3, 16, 16\), which is not a fraction of the'),
 ])
 def test_coarser_levels_of_something_else(messages, error, folder):
     write_records(folder / 'faces-r02.tfrecords', messages)
@@ -200,7 +200,7 @@ def test_damage_leaves_no_dataset(folder, tmp_path, capsys):
     damaged[-10] ^= 1
     path.write_bytes(damaged)
     status, _out, err = run_tool(capsys, 'create_from_tfrecords', path, tmp_path / 'a.h5')
-    assert status == 1 and 'record 4 is damaged, its checksum is another' in err and err.count('\n') == 1
+    assert status == 1 and 'record 4 is damaged (wrong checksum)' in err and err.count('\n') == 1
     assert os.listdir(tmp_path) == ['faces']
 
 
@@ -208,18 +208,18 @@ GOOD = np.zeros((3, 8, 8), np.uint8)
 
 
 @pytest.mark.parametrize('message, error', [
-    (b'', "holds no image .'shape'"),
-    (example_bytes(shape=field(3, field(1, b'\x03\x08\x08'))), "holds no image .'data'"),
+    (b'', "is not an image .'shape'"),
+    (example_bytes(shape=field(3, field(1, b'\x03\x08\x08'))), "is not an image .'data'"),
     (example_bytes(shape=field(1, field(1, b'a')), data=field(1, field(1, b'a'))), r'has 1 bytes and the shape \(b'),
     (image_bytes(GOOD, (3, 8, 9)), r'has 192 bytes and the shape \(3, 8, 9\)'),
     (image_bytes(GOOD, (3, 64)), r'has 192 bytes and the shape \(3, 64\)'),
     (image_bytes(GOOD, (-3, -8, 8)), r'has 192 bytes and the shape \(-3, -8, 8\)'),
-    (image_bytes(np.zeros((3, 6, 6), np.uint8)), r'the shape \(3, 6, 6\); need bytes of the shape \(C, H, W\)'),
-    (image_bytes(np.zeros((3, 4, 4), np.uint8)), r'need \(1 or 3, 8, 8\) because of the name'),
-    (image_bytes(np.zeros((2, 8, 8), np.uint8)), r'need \(1 or 3, 8, 8\) because of the name'),
+    (image_bytes(np.zeros((3, 6, 6), np.uint8)), r'the shape \(3, 6, 6\); expected bytes of the shape \(C, H, W\)'),
+    (image_bytes(np.zeros((3, 4, 4), np.uint8)), r'the name requires \(1 or 3, 8, 8\)'),
+    (image_bytes(np.zeros((2, 8, 8), np.uint8)), r'the name requires \(1 or 3, 8, 8\)'),
     (image_bytes(GOOD)[:-1], 'a field is longer than its message'),
     (b'\x0b', 'unknown wire type 3'), (b'\x80', 'a number is cut off'), (b'\xff' * 11, 'more than 10 bytes'),
-    (field(1, 5), 'field 1 is a number'), (b'text', 'holds no image'),
+    (field(1, 5), 'field 1 is not length-delimited'), (b'text', 'is not an image'),
 ])
 def test_records_of_something_else(message, error, folder):
     (folder / 'faces-r02.tfrecords').unlink()
@@ -231,7 +231,7 @@ def test_records_of_something_else(message, error, folder):
 def test_images_of_another_shape_further_on(folder):
     write_records(folder / 'faces-r03.tfrecords', [image_bytes(GOOD)] * 4 + [image_bytes(GOOD[:1])])
     source = tfrecords.tfrecords(folder / 'faces-r03.tfrecords')
-    with pytest.raises(UserError, match=r'record 4 has 64 bytes and the shape \(1, 8, 8\); need .* \(3, 8, 8\)'):
+    with pytest.raises(UserError, match=r'record 4 has 64 bytes and the shape \(1, 8, 8\); expected .* \(3, 8, 8\)'):
         list(source.images(0, 5))
 
 

@@ -37,7 +37,7 @@ def test_reads_real_digits_and_tells_wrong_labels(digits):
 
 
 def test_fakes_before_reals_is_an_error(digits):
-    with pytest.raises(ValueError, match="feeding 'reals' first"):
+    with pytest.raises(ValueError, match="feed 'reals' first"):
         DigitRecognition().begin('fakes')
 
 

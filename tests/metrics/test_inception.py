@@ -51,7 +51,7 @@ def test_features_and_probabilities(weights_path):
     gray = images[:1, :1]
     np.testing.assert_array_equal(features(gray)[0], features(np.repeat(gray, 3, axis=1))[0])
     assert features(images) is features(images)     # The second metric does not compute them again.
-    with pytest.raises(ValueError, match='need uint8'):
+    with pytest.raises(ValueError, match='must be uint8'):
         features(images / 255)
 
 
@@ -61,17 +61,17 @@ def test_missing_and_wrong_weights(tmp_path, monkeypatch):
 
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     monkeypatch.setattr(torch.hub, 'download_url_to_file', no_network)
-    with pytest.raises(UserError, match=r'cannot fetch http.*no network.*6726825d\.pth or name the file with'):
+    with pytest.raises(UserError, match=r'cannot download http.*no network.*6726825d\.pth or give the file with'):
         inception.InceptionFeatures()
     with pytest.raises(UserError, match='nowhere.pth: no such file; download http'):
         inception.InceptionFeatures('nowhere.pth')
     text = tmp_path / 'text.pth'
     text.write_text('no weights')
-    with pytest.raises(UserError, match='text.pth: not a file of weights'):
+    with pytest.raises(UserError, match='text.pth: is not a file of weights'):
         inception.InceptionFeatures(str(text))
     other = tmp_path / 'other.pth'
     torch.save({'weight': torch.zeros(3)}, other)
-    with pytest.raises(UserError, match='other.pth: not a file of weights'):
+    with pytest.raises(UserError, match='other.pth: is not a file of weights'):
         inception.InceptionFeatures(str(other))
 
 
@@ -94,13 +94,13 @@ def test_junk_as_weights(weights_path, tmp_path):
             {**state, first: value[:1]}, {**state, first: torch.full_like(value, float('nan'))}, {**state, first: None},
             {**state, first: value.to_sparse()}, {**state, first: torch.zeros(1).expand(10 ** 6, 10 ** 6)}, 5):
         torch.save(junk, path)
-        with pytest.raises(UserError, match=r'junk\.pth: not a file of weights of torch-fidelity \('):
+        with pytest.raises(UserError, match=r'junk\.pth: is not a file of weights of torch-fidelity \('):
             inception.InceptionFeatures(str(path))
     intact, draw = pathlib.Path(weights_path).read_bytes(), random.Random(0)
     for content in (b'', b'PK\3\4', b'\x80\2.', b'(' * 9999, pickle.dumps(Evil(str(victim))), intact[:10 ** 6],
                     draw.randbytes(9999)):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r'junk\.pth: not a file of weights'):
+        with pytest.raises(UserError, match=r'junk\.pth: is not a file of weights'):
             inception.InceptionFeatures(str(path))
     with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr('archive/data/0', bytes(2 << 20))

@@ -36,9 +36,9 @@ def test_feeding_images_and_wrong_numbers_of_them():
     metric.begin('fakes')
     metric.feed('fakes', images)
     np.testing.assert_allclose(metric.end('fakes'), [1.5, 0.5])
-    with pytest.raises(ValueError, match='4 images announced, 8 fed'):
+    with pytest.raises(ValueError, match='4 images announced, but 8 fed'):
         metric.feed('fakes', images)
     metric.begin('fakes')
     metric.feed('fakes', images[:3])
-    with pytest.raises(ValueError, match='4 images announced, 3 fed'):
+    with pytest.raises(ValueError, match='4 images announced, but only 3 fed'):
         metric.end('fakes')

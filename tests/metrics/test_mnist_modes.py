@@ -46,7 +46,7 @@ def test_what_makes_no_draw():
     metric = MnistModes(classify, images_per_draw=4)
     metric.begin('fakes')
     metric.feed('fakes', np.zeros((3, 3, 1, 1), np.uint8))
-    with pytest.raises(ValueError, match='3 images fed: a draw needs 4'):
+    with pytest.raises(ValueError, match='3 images fed, but a draw needs 4'):
         metric.end('fakes')
-    with pytest.raises(ValueError, match='1 channels: need 3'):
+    with pytest.raises(ValueError, match='1 channels: must have 3'):
         metric.feed('fakes', np.zeros((3, 1, 1, 1), np.uint8))

@@ -29,7 +29,7 @@ def test_images_or_features(name, bad):
     images = np.random.RandomState(0).rand(4, 3, 16, 16).astype(np.float32)
     metric_named(name).feed('reals', images)
     images[2, 0, 0, 0] = bad
-    with pytest.raises(UserError, match=f'{name}: .*there are NaN or infinity among them'):
+    with pytest.raises(UserError, match=f'{name}: .*contain NaN or infinity'):
         metric_named(name).feed('reals', images)
 
 
@@ -37,5 +37,5 @@ def test_images_or_features(name, bad):
 def test_labels_of_digits(bad):
     metric = DigitRecognition()
     metric.begin('reals')
-    with pytest.raises(UserError, match='digit_recognition: labels: there are NaN or infinity'):
+    with pytest.raises(UserError, match='digit_recognition: labels contain NaN or infinity'):
         metric.feed('reals', np.zeros((1, 1, 8, 8), np.uint8), np.array([[bad, 0]]))

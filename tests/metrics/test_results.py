@@ -64,7 +64,7 @@ def test_readers_see_the_last_line_of_each_place(tmp_path):
 
 def test_a_lock_that_somebody_keeps_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(results, 'LOCK_SECONDS', 0.1)
-    with results._locked(tmp_path), pytest.raises(ValueError, match='another process has kept'):
+    with results._locked(tmp_path), pytest.raises(ValueError, match='another process has held'):
         results.update(tmp_path, lambda before: [entry()])
     assert not (tmp_path / 'metrics.jsonl').exists()
 

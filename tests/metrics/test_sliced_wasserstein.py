@@ -243,7 +243,7 @@ def test_wrong_use():
     with pytest.raises(UserError, match='images of 8x8; needs a power of two, 16 or more'):
         metric.feed('reals', np.zeros((2, 3, 8, 8), np.uint8))
     metric.feed('reals', np.zeros((2, 3, 32, 32), np.uint8))
-    with pytest.raises(ValueError, match='images of 16x16 after 32x32'):
+    with pytest.raises(ValueError, match='images of 16x16 after images of 32x32'):
         metric.feed('reals', np.zeros((2, 3, 16, 16), np.uint8))
     with pytest.raises(ValueError, match='same number of images'):
         evaluate(TF['swd/reals'], TF['swd/fakes'][:8])

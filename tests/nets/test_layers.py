@@ -212,7 +212,7 @@ def test_convolution_as_a_product(size, pad, engine):
 
 
 def test_same_padding_needs_an_odd_filter():
-    with pytest.raises(ValueError, match="pad='same' needs an odd filter_size, got 4"):
+    with pytest.raises(ValueError, match="pad='same' needs an odd filter_size, not 4"):
         layers.Conv2DLayer(input_layer(3, 8, 8), 4, 4, W=lasagne.init.Normal(1.0))
 
 

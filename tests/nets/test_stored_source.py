@@ -194,7 +194,7 @@ def test_a_released_source_and_an_unknown_one(files, capsys):
     assert capsys.readouterr() == ('', '')
     load_pkl(write_file('raise SystemExit'))
     out, err = capsys.readouterr()
-    assert not out and err.count('\n') == 1 and 'its source does not tell the gain of the 4x4 dense layer, ' in err
+    assert not out and err.count('\n') == 1 and 'its source does not define the gain of the 4x4 dense layer, ' in err
 
 
 def test_a_fork_that_cannot_be_built(files, tmp_path, capsys):

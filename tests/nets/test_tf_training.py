@@ -192,9 +192,9 @@ def test_optimizer_reports_bad_arguments(kwargs, message):
 
 def test_optimizer_reports_wrong_use():
     problem = Problem()
-    with pytest.raises(ValueError, match='register_gradients must come first'):
+    with pytest.raises(ValueError, match='call register_gradients first'):
         Optimizer().apply_updates()
-    with pytest.raises(ValueError, match='must be a scalar, got 1 axes'):
+    with pytest.raises(ValueError, match='must be a scalar, but has 1 axes'):
         Optimizer().register_gradients(problem.p, [problem.p])
     with pytest.raises(ValueError, match='depends on none of the 1 variables'):
         Optimizer().register_gradients(problem.loss(), [problem.unused])

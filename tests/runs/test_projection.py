@@ -54,8 +54,8 @@ def test_colours_that_become_grey_are_told(tmp_path, capsys):
 @pytest.mark.parametrize('content, message', [
     (b'BM' + struct.pack('<IIIIiiHHIIIIII', 54, 0, 54, 40, 100000, 100000, 1, 24, 0, 0, 0, 0, 0, 0), 'too large: '),
     (b'DDS ' + struct.pack('<7I', 124, 0x1007, 8, 8, 0, 0, 0) + bytes(44) + struct.pack('<8I', 32, 8, *[0] * 6)
-     + bytes(20), 'broken: not an image of a format that is read'),
-    (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n', 'broken: not an image of a format that is read'),
+     + bytes(20), 'broken: not in a supported image format'),
+    (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n', 'broken: not in a supported image format'),
 ])
 def test_what_is_no_picture_is_one_line(content, message, tmp_path):
     (tmp_path / 'a.png').write_bytes(content)

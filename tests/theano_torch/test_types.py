@@ -151,7 +151,7 @@ def test_values_that_are_trusted_are_checked():
         assert list(f(np.ones(2, 'float32'))) == [2, 2]
     with pytest.raises(TypeError, match='2 dimensions'):
         f(np.ones((2, 1), 'float32'))
-    with pytest.raises(ValueError, match='no array'):
+    with pytest.raises(ValueError, match='not an array'):
         f([1., 2.])
 
 

@@ -122,7 +122,7 @@ def test_an_old_config_in_place_of_ours_is_one_line(main, monkeypatch, capsys):
         monkeypatch.setattr(config, name, {}, raising=False)
     with pytest.raises(SystemExit) as end:
         main([])
-    assert 'is one of the 2017 or 2018 release;' in str(end.value) and 'legacy.py config' in str(end.value)
+    assert 'is from the 2017 or 2018 release;' in str(end.value) and 'legacy.py config' in str(end.value)
     assert '\n' not in str(end.value)
 
 

@@ -116,10 +116,10 @@ def test_the_type_is_that_of_the_function_given_with_it():
     (['D.mbstat_groups=3'], r'D.mbstat_groups=3: must divide the minibatch, which is 16 at 4x4'),
     (['D.mbstat_groups=4', 'train.minibatch_overrides={8: 6}'], 'which is 6 at 8x8'),
     (['dataset.max_labels=0'], "train.image_grid_type='category-rows': the dataset has no labels"),
-    (['dataset.resolution=2'], 'dataset.resolution=2: must be a power of two from 4'),
-    (['G.fmap_base=2'], 'G.fmap_base=2: no feature maps'),
-    (['D.fmap_base=2'], 'D.fmap_base=2: no feature maps'),
-    (['train.minibatch_overrides={4:'], 'do brackets and quotes match'),
+    (['dataset.resolution=2'], 'dataset.resolution=2: must be a power of two of at least 4'),
+    (['G.fmap_base=2'], 'G.fmap_base=2: gives no feature maps'),
+    (['D.fmap_base=2'], 'D.fmap_base=2: gives no feature maps'),
+    (['train.minibatch_overrides={4:'], 'do all brackets and quotes match'),
     (['desc.x=1'], 'write SECTION.KEY=VALUE'),
     (['train=1'], 'write SECTION.KEY=VALUE'),
     (['G.resolution=8'], 'G.resolution: no such option'),
@@ -135,7 +135,7 @@ def test_mistakes_are_named_before_anything_exists(overrides, message, capsys, t
 
 @pytest.mark.parametrize('overrides, message', [
     (['D.mbstat_avg=group3'], "D: MinibatchStatConcatLayer averaging='group3': use one of"),
-    (['D.func=networks.D_mnist_mode_recovery', 'D.X=999'], 'D.X=999: no feature maps are left'),
+    (['D.func=networks.D_mnist_mode_recovery', 'D.X=999'], 'D.X=999: leaves none of'),
     (['G.func=networks.D_paper', 'G.mbstat_groups=1'], "G.latent_size: no such option"),
     (['D.func=networks.G_paper'], "D.func='networks.G_paper': builds no discriminator"),
     (['D.func=networks.G_paper', 'D.use_gdrop=yes'], 'D.use_gdrop: no such option'),

@@ -189,7 +189,7 @@ def test_the_best_networks_are_saved_and_marked(
     assert best_snapshot(run_dir) == names[best] and sum('best' in entry for entry in entries) == 1
     assert {path.stem for path in run_dir.glob('*.pkl')} == {names[index] for index in saved} | {'network-final'}
     told = sum(not np.isfinite(value) for value in values)
-    assert capsys.readouterr().err.count('is not finite and not kept') == told
+    assert capsys.readouterr().err.count('is not finite and not stored') == told
     assert sum('score' in numbers for numbers in statistics) == len(values) - told
 
 

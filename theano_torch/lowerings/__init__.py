@@ -1,4 +1,4 @@
-"""What Theano's ops are on PyTorch. Importing this package fills the registries."""
+"""Theano's ops on PyTorch. Importing this package fills the registries."""
 
 from theano_torch.lowerings import (
     conv,

@@ -14,14 +14,14 @@ from theano import scalar
 from theano.tensor import elemwise
 from torch import Tensor
 
-# These see to the types themselves.
+# These convert their arguments themselves.
 UNTYPED = (scalar.Cast, scalar.Second, scalar.Switch, scalar.Composite, scalar.Complex, scalar.ComplexFromPolar)
 
 
 def typed(node: Any, op: Any) -> Callable:
-    """A function of tensors for the scalar op of `node`, with Theano's types.
+    """A function of tensors that computes the scalar op of `node` with Theano's types.
 
-    It computes in the common type of inputs and output. Python numbers among its arguments do not change that type.
+    It computes in the common type of inputs and output, which Python numbers among its arguments do not change.
     """
     function = lower_scalar(op, node)
     if isinstance(op, scalar.Composite):
@@ -37,7 +37,7 @@ def typed(node: Any, op: Any) -> Callable:
         arguments = [arg.to(compute) if isinstance(arg, torch.Tensor) else arg for arg in args] if casts else args
         result = function(*arguments)
         if is_whole and result.dtype.is_floating_point:
-            # Such as the sine of an integer as an integer: C computes with doubles, torch with float32.
+            # For example the sine of an integer, as an integer: C computes with doubles, torch with float32.
             result = function(*[arg.double() if isinstance(arg, torch.Tensor) else arg for arg in arguments])
         return result if result.dtype == dtype else result.to(dtype)
     if not casts and dtype == compute and not is_whole and not isinstance(op, UNTYPED):
@@ -47,7 +47,7 @@ def typed(node: Any, op: Any) -> Callable:
 
 @lower_scalar.register(scalar.Composite)
 def _(op, node):
-    """A graph of scalar ops inside one op: run op by op on whole tensors."""
+    """A graph of scalar ops within one op, run op by op on whole tensors."""
     order = op.fgraph.toposort()
     functions = [typed(inner, inner.op) for inner in order]
     outputs, inputs = op.fgraph.outputs, op.fgraph.inputs
@@ -75,7 +75,7 @@ def constant(var: Any, like: Tensor, op: Any) -> Value:
 
 
 def check_shapes(node: Any, build: Build) -> None:
-    """Theano broadcasts only what is known to be of size 1 when the graph is compiled; torch anything of size 1."""
+    """Raise ValueError for sizes of 1 that Theano does not broadcast: those unknown when the graph is compiled."""
     for axis in range(node.outputs[0].ndim):
         sizes = {build.shape(var)[axis] for var in node.inputs if not var.type.broadcastable[axis]}
         if len(sizes) > 1:
@@ -84,7 +84,7 @@ def check_shapes(node: Any, build: Build) -> None:
 
 @lower.register(elemwise.Elemwise)
 def _(op, node, build):
-    """Broadcasting is torch's own; single elements known on the host become Python numbers."""
+    """Torch broadcasts; single elements known on the host become Python numbers."""
     check_shapes(node, build)
     function = typed(node, op.scalar_op)
     if not isinstance(op.scalar_op, TAKE_NUMBERS):
@@ -99,7 +99,7 @@ def _(op, node, build):
 
 
 def with_numbers(function: Callable, numbers: Sequence) -> Callable:
-    """`function` with those arguments fixed that are not None in `numbers`."""
+    """`function` with fixed values for those arguments that are not None in `numbers`."""
     if len(numbers) == 2 and numbers[0] is None:
         number = numbers[1]
         return lambda x: function(x, number)
@@ -132,7 +132,7 @@ def _(op, node, build):
 
 @lower.register(elemwise.CAReduce)
 def _(op, node, build):
-    """Sum, product, extrema and others over some or all axes. Sums and products accumulate in the op's `acc_dtype`."""
+    """Sum, product, extrema and so on over some or all axes. Sums and products accumulate in the op's `acc_dtype`."""
     dtype = torch_dtype(node.outputs[0].type.dtype)
     ndim = node.inputs[0].ndim
     axes = list(range(ndim)) if op.axis is None else sorted(axis % ndim for axis in op.axis)
@@ -165,7 +165,7 @@ def _(op, node, build):
 
 
 def by_halves(op: Any, node: Any, axes: Sequence[int], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """A reduction that torch does not have, such as a bitwise one: combine halves until one element is left."""
+    """A reduction that torch lacks, for example a bitwise one: combine halves until one element is left."""
     function = lower_scalar(op.scalar_op, node)
     identity = getattr(op.scalar_op, 'identity', None)
 

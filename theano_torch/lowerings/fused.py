@@ -1,6 +1,6 @@
-"""Convolution, bias and activation, the op of `rewrites.fusion`.
+"""Lowering of fused convolution, bias and activation, the op of `rewrites.fusion`.
 
-On the CPU oneDNN does all in one kernel. Elsewhere bias and activation are worked into the fresh output in place.
+On the CPU, oneDNN computes all in one kernel. Elsewhere bias and activation are applied to the new output in place.
 """
 
 from typing import Any

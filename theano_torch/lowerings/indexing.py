@@ -1,4 +1,4 @@
-"""Basic and advanced indexing, reading and writing, with NumPy's rules."""
+"""Basic and advanced indexing, for reading and writing, with NumPy's rules."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
@@ -17,7 +17,7 @@ index_tensors = torch.ops.aten.index.Tensor
 
 
 def basic_index(idx_list: Sequence, variables: Sequence, build: Build) -> Index:
-    """The tuple of ints and slices behind a Subtensor op; `variables` are its symbolic indices in order."""
+    """The tuple of ints and slices of a Subtensor op; `variables` are its symbolic indices in order."""
     remaining = list(variables)
 
     def resolve(entry: Any) -> int | None:
@@ -38,7 +38,7 @@ def is_backward(entry: int | slice) -> TypeGuard[slice]:
 
 
 def forward_slice(entry: int | slice, size: int) -> tuple[int | slice, bool]:
-    """(slice with a positive step, whether its result has to be flipped), as torch has no negative steps."""
+    """(slice with a positive step, whether its result must be flipped), because torch has no negative steps."""
     if not is_backward(entry):
         return entry, False
     positions = range(*entry.indices(size))
@@ -85,28 +85,28 @@ def _(op, node, build):
 
 
 def own(x: Tensor, op: Any) -> Tensor:
-    """A contiguous tensor with the values of `x` that `op` may write into."""
+    """A contiguous tensor with the values of `x`, which `op` may overwrite."""
     return x if op.inplace and x.is_contiguous() else x.clone(memory_format=torch.contiguous_format)
 
 
 def wrapping(function: Callable, node: Any) -> Callable:
-    """`function`, which writes into a copy of its first argument, for types with which torch cannot compute, too."""
+    """`function`, which writes to a copy of its first argument, extended to types that torch cannot compute with."""
     name = node.outputs[0].type.dtype
     dtype, compute = torch_dtype(name), computing_dtype(name)
     if name == 'bool' and node.inputs[1].type.dtype != 'bool' and not node.op.set_instead_of_inc:
-        compute = torch.int64       # True is what is not 0 after the addition of a number.
+        compute = torch.int64       # After the addition of numbers, True is anything but 0.
     if dtype == compute:
         return function
     return lambda x, y, *index: function(x.to(compute), y.to(compute), *index).to(dtype)
 
 
 def positions_like(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """The positions in flattened `x` of the elements that `function`, an indexing of a tensor like `x`, takes."""
+    """Positions in flattened `x` of the elements that `function`, an indexing of tensors like `x`, selects."""
     return function(torch.arange(x.numel(), device=x.device).reshape(x.shape))
 
 
 def write_at(x: Tensor, positions: Tensor, y: Tensor, accumulate: bool) -> Tensor:
-    """Set or add `y` at `positions` of flattened `x`, which is contiguous, in place."""
+    """Set or add `y` in place at `positions` of flattened `x`, which must be contiguous."""
     values = y.to(x.dtype).expand(positions.shape)
     x.view(-1).index_put_((positions.reshape(-1),), values.reshape(-1), accumulate=accumulate)
     return x
@@ -132,7 +132,7 @@ def _(op, node, build):
 def advanced(x: Tensor, entries: Sequence) -> tuple[Tensor, list[Tensor | None]]:
     """(`x` with slices and new axes applied, its index tensors, one or None for each dimension).
 
-    Index tensors stay apart from the slices, so that `aten.index` puts the indexed dimensions where NumPy does.
+    Index tensors are not mixed with slices, so that `aten.index` orders the indexed dimensions like NumPy.
     """
     tensors: list[Tensor | None] = []
     flips, axis = [], 0
@@ -149,7 +149,7 @@ def advanced(x: Tensor, entries: Sequence) -> tuple[Tensor, list[Tensor | None]]
                 flips.append(axis)
             tensors.append(None)
             axis += 1
-        elif entry.dtype == torch.bool and entry.dim() == 0:    # A new axis of size one or zero.
+        elif entry.dtype == torch.bool and entry.dim() == 0:    # A new axis of size 1 or 0.
             x = x.unsqueeze(axis)
             tensors.append(torch.nonzero(entry.reshape(1)).reshape(-1))
             axis += 1
@@ -166,9 +166,9 @@ def advanced(x: Tensor, entries: Sequence) -> tuple[Tensor, list[Tensor | None]]
 
 
 def sources(node: Any, first: int) -> tuple[list, list[bool]]:
-    """(variables of an advanced indexing node that the step needs, which indices are None and left out there).
+    """(variables of an advanced indexing node that the step needs, which indices are None and therefore omitted).
 
-    The indices are the inputs from number `first` on.
+    The indices are the inputs from `first` on.
     """
     return [var for var in node.inputs if not is_none(var)], [is_none(var) for var in node.inputs[first:]]
 
@@ -179,13 +179,13 @@ def is_none(var: Any) -> bool:
 
 
 def entries_of(values: Sequence, nones: Sequence[bool]) -> list:
-    """The indices: `values`, with None where `nones` is true."""
+    """The indices: `values`, with None inserted where `nones` is true."""
     rest = iter(values)
     return [None if none else next(rest) for none in nones]
 
 
 def is_varying(node: Any, first: int) -> bool:
-    """Whether the shape of the result depends on values: boolean masks and symbolic slices."""
+    """Whether the result's shape depends on values: of boolean masks or symbolic slices."""
     return any(getattr(var.type, 'dtype', 'bool') == 'bool' for var in node.inputs[first:] if not is_none(var))
 
 
@@ -206,7 +206,7 @@ def _(op, node, build):
     accumulate = not op.set_instead_of_inc
 
     def inc(x: Tensor, y: Tensor, *values: Any) -> Tensor:
-        x = x.clone(memory_format=torch.contiguous_format)      # Theano has none that works in place.
+        x = x.clone(memory_format=torch.contiguous_format)      # In Theano it never works in place.
         entries = entries_of(values, nones)
 
         def take(positions: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ def _(op, node, build):
             return index_tensors(positions, tensors) if any(tensor is not None for tensor in tensors) else positions
         if any(isinstance(entry, slice) or entry is None for entry in entries):
             return write_at(x, positions_like(x, take), y, accumulate)
-        target, tensors = advanced(x, entries)      # A view at most.
+        target, tensors = advanced(x, entries)      # At most a view.
         target.index_put_(tensors, y.to(x.dtype), accumulate=accumulate)
         return x
     return wrapping(inc, node), variables

@@ -11,13 +11,13 @@ import torch
 from theano.tensor import basic, blas
 from torch import Tensor
 
-SHORT_SUM = 32      # Terms. With fewer, converting to a shorter type takes longer than multiplying.
+SHORT_SUM = 32      # For sums of fewer terms, conversion to a shorter type takes longer than multiplication.
 
 
 def product(function: Callable, node: Any, build: Build, first: Any) -> Callable:
-    """`function`, a product of two tensors, in the type to compute in; its result has the type of the node's output.
+    """`function`, a product of two tensors, in the type of the computation; the result has the node's output type.
 
-    `first` is the variable of the first one, whose last axis is summed over.
+    `first` is the variable of the first factor, whose last axis is summed over.
     """
     dtype = torch_dtype(node.outputs[0].type.dtype)
     terms = build.shape(first)[-1] if first.ndim and function is not torch.outer else 1
@@ -28,7 +28,7 @@ def product(function: Callable, node: Any, build: Build, first: Any) -> Callable
 
 
 def check_sum(shape: tuple[int, ...], product_shape: tuple[int, ...]) -> None:
-    """Torch would broadcast what a product is added to."""
+    """Raise ValueError if a product cannot be added to a tensor; torch would broadcast the tensor."""
     if shape != product_shape:
         raise ValueError(f'Shape mismatch: a product of shape {product_shape} cannot be added to one of shape {shape}')
 
@@ -48,7 +48,7 @@ def _(op, node, build):
 @lower.register(blas.Gemm)
 @lower.register(blas.Gemv)
 def _(op, node, build):
-    """``b * z + a * dot(x, y)``; what z holds does not matter where b is 0."""
+    """``b * z + a * dot(x, y)``; z is ignored if b is 0."""
     multiply = product(torch.matmul, node, build, node.inputs[2])
     check_sum(build.shape(node.inputs[0]), (*build.shape(node.inputs[2])[:-1], *build.shape(node.inputs[3])[1:]))
     if build.number(node.inputs[4]) == 0:

@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 def check_bias(node: Any, build: Build) -> None:
-    """Torch would broadcast a bias of one element."""
+    """Raise ValueError for a bias of a wrong size; torch would broadcast a bias of one element."""
     columns, biases = build.shape(node.inputs[0])[1], build.shape(node.inputs[1])[0]
     if columns != biases:
         raise ValueError(f'b must have same number of columns as x: {biases} are not {columns}')
 
 
 def check_rows(build: Build, *variables: Any) -> None:
-    """Torch would go without the rows that the shortest of the variables does not have."""
+    """Raise ValueError if numbers of rows differ; torch would ignore surplus rows."""
     rows = [build.shape(var)[0] for var in variables]
     if len(set(rows)) > 1:
         raise ValueError(f'inputs must have the same number of rows, not {rows}')
@@ -69,7 +69,7 @@ def _(op, node, build):
         dy = dy.expand(sm.shape[0]).unsqueeze(1)
         index = target.long().unsqueeze(1)
         product = dy * sm
-        # Not scatter_add_, which has no deterministic code on GPUs.
+        # scatter_add_ has no deterministic implementation on GPUs.
         return product.scatter_(1, index, product.gather(1, index) - dy)
     return gradient
 

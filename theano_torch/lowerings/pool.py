@@ -1,4 +1,4 @@
-"""Pooling over the last one, two or three dimensions, and its gradients of first and second order."""
+"""Pooling over the last one, two or three dimensions, with first and second order gradients."""
 
 import functools
 import itertools
@@ -27,7 +27,7 @@ class Windows:
     op : Pool, or one of its gradients
     build : theano_torch.trace.Build
     image : variable
-        What is pooled: (..., spatial dimensions).
+        The pooled images: (..., spatial dimensions).
     parameters : list of variables
         Window size, stride and padding.
     """
@@ -45,40 +45,40 @@ class Windows:
         self.is_tiling = self.size == self.stride and not any(self.pad) and \
             all(n % k == 0 for n, k in zip(self.image, self.size, strict=True))
         self.known_counts: dict[torch.dtype, Tensor] = {}
-        # Room for all windows, also those that stick out at the end.
+        # Size that holds all windows, including those that extend beyond the end.
         self.padded = [max(n + 2 * p, (o - 1) * s + k) if o else n + 2 * p for n, p, o, s, k in
                        zip(self.image, self.pad, self.out, self.stride, self.size, strict=True)]
 
     def flat(self, x: Tensor) -> Tensor:
-        """One leading dimension and one channel."""
+        """Reshape `x` to one leading dimension and one channel."""
         return x.reshape(-1, 1, *x.shape[-self.ndim:])
 
     def enlarge(self, x: Tensor, value: float) -> Tensor:
-        """`x` (..., image) surrounded by `value`: (..., padded)."""
+        """Pad `x` (..., image) with `value`: (..., padded)."""
         sides = [(p, full - n - p) for n, p, full in zip(self.image, self.pad, self.padded, strict=True)]
         if not any(map(any, sides)):
             return x
         return F.pad(x, [side for pair in reversed(sides) for side in pair], value=value)
 
     def crop(self, x: Tensor) -> Tensor:
-        """The inverse of `enlarge`."""
+        """Undo `enlarge`."""
         index: tuple = (..., *[slice(p, p + n) for p, n in zip(self.pad, self.image, strict=True)])
         return x[index]
 
     def members(self) -> Iterator[tuple]:
-        """For each position inside a window: the index that takes it from all windows of an enlarged image."""
+        """For each position within a window, the index that selects it in all windows of a padded image."""
         for offset in itertools.product(*map(range, self.size)):
             yield (..., *[slice(first, first + (o - 1) * s + 1, s) for first, o, s in
                           zip(offset, self.out, self.stride, strict=True)])
 
     def spread(self, y: Tensor) -> Tensor:
-        """Every element of y (..., out) repeated over its window; only where windows tile the image."""
+        """Repeat every element of y (..., out) over its window, if windows tile the image."""
         y = y.reshape(*self.lead, *[n for size in self.out for n in (size, 1)])
         return y.expand(*self.lead, *[n for pair in zip(self.out, self.size, strict=True) for n in pair]).reshape(
             *self.lead, *self.image)
 
     def counts(self, dtype: torch.dtype) -> Tensor:
-        """By how much the sum over each window is divided: tensor (out), made in the first call."""
+        """Divisors of the sums over the windows: tensor (out), computed in the first call."""
         if dtype not in self.known_counts:
             self.known_counts[dtype] = self.count(dtype)
         return self.known_counts[dtype]
@@ -115,7 +115,7 @@ class Windows:
         return pooled[index].reshape(*self.lead, *self.out)
 
     def pool_integers(self, x: Tensor) -> Tensor:
-        """As Theano's C code: sums wrap around in the type of the images, averages are cut towards zero."""
+        """Like Theano's C code: sums wrap around in the type of the images, averages are truncated."""
         is_max = self.mode == 'max'
         enlarged = self.enlarge(x.to(torch.int64), torch.iinfo(torch.int64).min if is_max else 0)
         parts = [enlarged[index] for index in self.members()]
@@ -125,7 +125,7 @@ class Windows:
         return torch.div(pooled.to(torch.int64), self.counts(torch.int64), rounding_mode='trunc').to(x.dtype)
 
     def average_grad(self, gz: Tensor) -> Tensor:
-        """The gradient of an average or sum: every element gets its share of the windows that it is in."""
+        """Gradient of an average or sum: every element gets its share of all windows that contain it."""
         if self.is_tiling:
             return self.spread(gz if self.mode == 'sum' else gz * (1 / float(np.prod(self.size))))
         gx = gz.new_zeros(*self.lead, *self.padded)
@@ -137,7 +137,7 @@ class Windows:
         return self.crop(gx)
 
     def max_grad(self, x: Tensor, maximum: Tensor, gz: Tensor) -> Tensor:
-        """Every element that equals its window's maximum gets the whole gradient, as in Theano."""
+        """Every element that equals its window's maximum gets the full gradient, as in Theano."""
         if self.is_tiling:
             return self.spread(gz).mul(x == self.spread(maximum))
         gx = gz.new_zeros(*self.lead, *self.padded)
@@ -154,10 +154,10 @@ class Windows:
             return torch.zeros_like(maximum)
         x, ggx = self.enlarge(x, -torch.inf), self.enlarge(ggx, 0)
         parts = (ggx[index] * (x[index] == maximum) for index in self.members())
-        return sum(parts)       # type: ignore[return-value]  # There is one at least.
+        return sum(parts)       # type: ignore[return-value]  # There is at least one part.
 
     def max_rop(self, x: Tensor, tangent: Tensor) -> Tensor:
-        """For each window, `tangent` where x has its (first) maximum."""
+        """For each window, the element of `tangent` at its first maximum in x."""
         x, tangent = self.enlarge(x, -torch.inf), self.enlarge(tangent, 0)
         best: Any = None
         result: Any = None

@@ -14,30 +14,30 @@ from torch import Tensor
 M1, M2 = 2 ** 31 - 1, 2 ** 31 - 21069
 NORM = {'float16': 3.0458e-05, 'float32': 4.6566126e-10, 'float64': 4.656612873077392578125e-10}
 
-# One step of a stream as matrices that its state is multiplied with: its first three numbers modulo M1, the others M2.
+# One step of a stream as matrices times its state: the first three numbers modulo M1, the other three modulo M2.
 STEP = (((0, 2 ** 22, 129), (1, 0, 0), (0, 1, 0)), M1), (((2 ** 15, 0, 2 ** 15 + 1), (1, 0, 0), (0, 1, 0)), M2)
-LONGEST = 32        # Steps one after the other: streams that need more are cut into chains, which run side by side.
+LONGEST = 32        # Longest sequence of steps; longer streams are cut into chains that run side by side.
 
 lower.register(RandomFunction)(on_host)
 
 
 def remainder(value: Tensor, modulus: int) -> Tensor:
-    """Integers in float64 modulo `modulus`, in place; up to 2^48, so that the rounded quotient has the right floor.
+    """Reduce whole numbers in float64, up to 2^48, modulo `modulus`, in place.
 
-    The half keeps it away from whole numbers, by more than it is off.
+    Adding a half keeps the quotient away from whole numbers by more than its rounding error, so its floor is exact.
     """
     quotient = torch.add(0.5 / modulus, value, alpha=1 / modulus).floor_()
     return value.sub_(quotient, alpha=modulus)
 
 
 def step(state: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """One step of every stream. Returns the new state and samples in 1 ... 2^31 - 1.
+    """One step of every stream: the new state, and samples from 1 to 2^31 - 1.
 
-    All are whole numbers in float64, in which everything here is exact and fast; the six tensors of `state` are below
+    All values are whole numbers in float64, in which this arithmetic is exact and fast. The six tensors of `state` are
     `M1` and `M2`.
     """
     x11, x12, x13, x21, x22, x23 = state
-    first = (x12 * 2. ** 22).sub_((x12 * 2. ** -9).floor_(), alpha=M1)      # Modulo M1, below 2^32.
+    first = (x12 * 2. ** 22).sub_((x12 * 2. ** -9).floor_(), alpha=M1)      # Congruent modulo M1, below 2^32.
     first = remainder(first.add_(x13, alpha=129), M1)
     second = remainder((x21 * 2. ** 15).add_(x23, alpha=2 ** 15 + 1), M2)
     difference = first - second
@@ -46,14 +46,14 @@ def step(state: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
 
 
 def stepped(count: int, streams: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """A function of the streams' states, int32 (streams, 6), that gives their new states and `count` samples."""
+    """A function from the streams' states, int32 (streams, 6), to their new states and `count` samples."""
     def run(rstate: Tensor) -> tuple[Tensor, Tensor]:
         rstate = rstate.clone()
         state: Sequence[Tensor] = rstate[:count].T.double().contiguous().unbind(0)
         samples = []
         for first in range(0, count, streams):
             used = min(count - first, streams)
-            if used < len(state[0]):        # The last streams are done.
+            if used < len(state[0]):        # The last streams have finished.
                 rstate[:len(state[0])] = torch.stack(list(state), dim=1)
                 state = [part[:used] for part in state]
             state, sample = step(state)
@@ -64,8 +64,8 @@ def stepped(count: int, streams: int) -> Callable[[Tensor], tuple[Tensor, Tensor
 
 
 def stepped_on_gpu(count: int, streams: int, device: torch.device) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """As :func:`stepped`, with a quarter of the kernels, in int64, in which the CPU is slow."""
-    # Both halves at once: the states in rows 1 and 3 times these, plus those in rows 2 and 5 times the others.
+    """Like :func:`stepped`, with a quarter of the kernels, in int64, which is slow on the CPU."""
+    # Both halves at once: rows 1 and 3 of the states times these factors, plus rows 2 and 5 times the others.
     left, right, moduli = (torch.tensor(numbers, device=device).unsqueeze(1) for numbers in (
         (2 ** 22, 2 ** 15), (129, 2 ** 15 + 1), (M1, M2)))
 
@@ -74,7 +74,7 @@ def stepped_on_gpu(count: int, streams: int, device: torch.device) -> Callable[[
         state, samples = rstate[:count].T.long(), [rstate.new_empty(0, dtype=torch.int64)]
         for first in range(0, count, streams):
             used = min(count - first, streams)
-            if used < state.shape[1]:       # The last streams are done.
+            if used < state.shape[1]:       # The last streams have finished.
                 rstate[:state.shape[1]] = state.T
                 state = state[:, :used]
             new = (state[1:4:2] * left).addcmul_(state[2:6:3], right).remainder_(moduli)
@@ -100,22 +100,22 @@ def power(matrix: Sequence[Sequence[int]], exponent: int, modulus: int) -> list[
 
 
 def jump(steps: int, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """A function of states, int64 (..., 6), that gives the states `steps` steps later."""
+    """A function that advances states, int64 (..., 6), by `steps` steps."""
     matrices = [(torch.tensor(power(matrix, steps, modulus), device=device), modulus) for matrix, modulus in STEP]
 
     def ahead(states: Tensor) -> Tensor:
-        # The products have 62 bits: each is reduced before they are added.
+        # The products have 62 bits, so each is reduced before the addition.
         return torch.cat([(half.unsqueeze(-2) * matrix % modulus).sum(-1) % modulus for half, (matrix, modulus) in
                           zip(states.split(3, dim=-1), matrices, strict=True)], dim=-1)
     return ahead
 
 
 def chained(count: int, streams: int, device: torch.device) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """A function of the streams' states, int32 (streams, 6), that gives their new states and `count` samples.
+    """A function from the streams' states, int32 (streams, 6), to their new states and `count` samples.
 
-    It cuts streams into chains of `LONGEST` steps, jumps to where these begin, and lets all chains step at once.
+    It cuts streams into chains of `LONGEST` steps, jumps to the start of each, and advances all chains together.
     """
-    steps, last = -(-count // streams), (count - 1) % streams + 1   # The last step is that of the first `last` streams.
+    steps, last = -(-count // streams), (count - 1) % streams + 1   # Only the first `last` streams make the last step.
     chains = -(-steps // LONGEST)
     doublings = [jump(LONGEST << number, device) for number in range((chains - 1).bit_length())]
     before_last = jump(steps - 1, device)
@@ -141,7 +141,7 @@ def _(op, node, build):
     shape = build.integers(node.inputs[1])
     count, streams = math.prod(shape), build.shape(node.inputs[0])[0]
     if count > M1:
-        raise ValueError(f'rng_mrg does not support more than {M1} samples (2^31 - 1), got {count}')
+        raise ValueError(f'rng_mrg does not support more than {M1} samples (2^31 - 1), not {count}')
     name = op.output_type.dtype
     norm = torch.tensor(NORM[name], dtype=torch_dtype(name), device=build.device)
     if count > 2 * LONGEST * streams:

@@ -1,7 +1,7 @@
 """Theano's scalar ops as functions of tensors, for `elemwise`.
 
-All get their arguments in the common type of the op's inputs and output; `elemwise` sees to that and to the type of the
-result. Arguments of the ops in `TAKE_NUMBERS` may be Python numbers, all but one of them.
+Arguments have the common type of the op's inputs and output; `elemwise` converts them, and the result. For the ops in
+`TAKE_NUMBERS`, all arguments but one may be Python numbers.
 """
 
 import functools
@@ -20,27 +20,27 @@ from theano.scalar import basic_scipy as special
 from theano.tensor import nnet, xlogx
 from torch import Tensor
 
-# A tensor or, in ops of `TAKE_NUMBERS`, a number. One argument at least is a tensor: no type can say that.
+# A tensor or, for ops in `TAKE_NUMBERS`, a number. At least one argument is a tensor, which types cannot express.
 Value = Any
 
 
 def fold(function: Callable) -> Callable:
-    """An n-ary function out of a binary one."""
+    """An n-ary function from a binary one."""
     return lambda first, *others: functools.reduce(function, others, first)
 
 
 def add(first: Value, *others: Value) -> Tensor:
-    """Sum of tensors and numbers; partial sums are overwritten where they have the final shape already."""
+    """Sum of tensors and numbers; overwrites partial sums that already have the final shape."""
     return accumulate(torch.add, torch.Tensor.add_, first, others)
 
 
 def mul(first: Value, *others: Value) -> Tensor:
-    """Product of tensors and numbers, as `add`."""
+    """Product of tensors and numbers, like `add`."""
     return accumulate(torch.mul, torch.Tensor.mul_, first, others)
 
 
 def accumulate(function: Callable, in_place: Callable, first: Value, others: Sequence[Value]) -> Tensor:
-    """`function`, a sum or product of two, over all values. `in_place` is the same one, which overwrites its first."""
+    """Fold `function`, a sum or product of two values, over all values; `in_place` overwrites its first argument."""
     arguments = (first, *others)
     tensors = [value for value in arguments if isinstance(value, torch.Tensor)]
     if len(arguments) == 2:
@@ -57,30 +57,30 @@ def accumulate(function: Callable, in_place: Callable, first: Value, others: Seq
 
 
 def is_broadcast_to(shape: Sequence[int], target: Sequence[int]) -> bool:
-    """Whether tensors of `shape` and `target` together have the shape `target`.
+    """Whether broadcasting tensors of `shape` and `target` gives the shape `target`.
 
-    `torch.broadcast_shapes` imports SymPy: 32 MB of memory, and a third of a second before the first result.
+    `torch.broadcast_shapes` would import SymPy: 32 MB of memory, and a third of a second before the first result.
     """
     return shape == target or len(shape) <= len(target) and \
         all(size in (1, other) for size, other in zip(reversed(shape), reversed(target), strict=False))
 
 
 def maximum(x: Value, y: Value) -> Tensor:
-    """NaN wins, as in NumPy."""
+    """Maximum that propagates NaN, as in NumPy."""
     if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
         return torch.maximum(x, y)
     return torch.clamp(x, min=y) if isinstance(x, torch.Tensor) else torch.clamp(y, min=x)
 
 
 def minimum(x: Value, y: Value) -> Tensor:
-    """NaN wins, as in NumPy."""
+    """Minimum that propagates NaN, as in NumPy."""
     if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
         return torch.minimum(x, y)
     return torch.clamp(x, max=y) if isinstance(x, torch.Tensor) else torch.clamp(y, max=x)
 
 
 def clip(x: Value, low: Value, high: Value) -> Tensor:
-    """Theano tests against `low` first, which matters where it is above `high`."""
+    """Clip; like Theano, test against `low` first, which matters if it is above `high`."""
     if isinstance(x, torch.Tensor) and not isinstance(low, torch.Tensor) and not isinstance(high, torch.Tensor) \
             and low <= high:
         return torch.clamp(x, low, high)
@@ -91,29 +91,29 @@ def clip(x: Value, low: Value, high: Value) -> Tensor:
 
 
 def sgn(x: Tensor) -> Tensor:
-    """The sign; NaN stays."""
+    """Sign; propagates NaN."""
     return torch.where(torch.isnan(x), x, torch.sgn(x)) if x.is_floating_point() else torch.sgn(x)
 
 
 def power(x: Value, y: Value) -> Tensor:
-    """Squares and cubes as products: several times faster."""
+    """Power; squares and cubes are computed as products, which is several times faster."""
     if isinstance(y, float) and y in (2.0, 3.0):
         return torch.square(x) if y == 2.0 else torch.square(x).mul_(x)
     return torch.pow(x, y)
 
 
 def int_div(x: Value, y: Value) -> Tensor:
-    """Rounded towards minus infinity."""
+    """Division rounded towards minus infinity."""
     return without_zeros(operator.floordiv, x, y)
 
 
 def mod(x: Value, y: Value) -> Tensor:
-    """The sign is that of the divisor."""
+    """Remainder with the sign of the divisor."""
     return without_zeros(operator.mod, x, y)
 
 
 def without_zeros(function: Callable, x: Value, y: Value) -> Tensor:
-    """A division; integers divided by 0 give 0, as in NumPy."""
+    """A division; for integers, division by 0 gives 0, as in NumPy."""
     like = y if isinstance(y, torch.Tensor) else x
     if like.is_floating_point() or not isinstance(y, torch.Tensor) and y != 0:
         return function(x, y)
@@ -122,18 +122,18 @@ def without_zeros(function: Callable, x: Value, y: Value) -> Tensor:
 
 
 def round_half_away(x: Tensor) -> Tensor:
-    """Rounded, halves away from zero. Exact: the fraction is, while ``x + 0.5`` would be rounded."""
+    """Round half away from zero. The fraction is exact, whereas ``x + 0.5`` would be rounded."""
     whole = torch.trunc(x)
     return torch.where(torch.abs(x - whole) >= 0.5, whole + torch.copysign(torch.ones_like(x), x), whole)
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)); torch's own cut at 20 is too early for float64."""
+    """log(1 + exp(x)); torch's threshold of 20 is too low for float64."""
     return torch.nn.functional.softplus(x, threshold=40)
 
 
 def ultra_fast_sigmoid(x: Tensor) -> Tensor:
-    """Theano's piecewise approximation of the sigmoid; NaN counts as minus infinity."""
+    """Theano's piecewise approximation of the sigmoid; NaN is treated as minus infinity."""
     half = x.abs() * 0.5
     upper = torch.where(half < 1.7, 1.5 * half / (1 + half),
                         torch.where(half < 3, 0.935409070603099 + 0.0458812946797165 * (half - 1.7),
@@ -142,7 +142,7 @@ def ultra_fast_sigmoid(x: Tensor) -> Tensor:
 
 
 def gamma(x: Tensor) -> Tensor:
-    """The gamma function, in float64; NaN at its poles, the negative integers, and exact at the positive ones."""
+    """The gamma function, in float64; NaN at its poles (negative integers), exact at positive integers."""
     value = x.double()
     whole = torch.floor(value)
     sign = torch.where((value < 0) & (torch.remainder(whole, 2) == 1), -1.0, 1.0)
@@ -154,37 +154,37 @@ def gamma(x: Tensor) -> Tensor:
 
 @functools.cache
 def factorials(device: torch.device) -> Tensor:
-    """Factorials of 0, 1, ... 170, the largest one that is a float64."""
+    """Factorials of 0, 1, ... 170; larger ones exceed float64."""
     return torch.tensor([float(math.factorial(number)) for number in range(171)], dtype=torch.float64, device=device)
 
 
 def gamma_upper(k: Tensor, x: Tensor) -> Tensor:
-    """The upper incomplete gamma function, not divided by the complete one."""
+    """Upper incomplete gamma function, not regularised."""
     return torch.special.gammaincc(k, x) * gamma(k)
 
 
 def gamma_lower(k: Tensor, x: Tensor) -> Tensor:
-    """The lower incomplete gamma function, not divided by the complete one."""
+    """Lower incomplete gamma function, not regularised."""
     return torch.special.gammainc(k, x) * gamma(k)
 
 
 def tri_gamma(x: Tensor) -> Tensor:
-    """The second derivative of the logarithm of the gamma function; infinite at 0 and the negative integers."""
+    """Second derivative of the logarithm of the gamma function; infinite at 0 and negative integers."""
     return torch.where((x <= 0) & (x == torch.floor(x)), torch.inf, torch.polygamma(1, x))
 
 
 def chi2_survival(x: Tensor, k: Tensor) -> Tensor:
-    """The probability of values above `x` in a chi-squared distribution with `k` degrees of freedom."""
+    """Probability of values above `x` in a chi-squared distribution with `k` degrees of freedom."""
     return torch.where(k > 0, torch.special.gammaincc(k / 2, torch.clamp(x, min=0) / 2), torch.nan)
 
 
 def erfcinv(x: Tensor) -> Tensor:
-    """The inverse of the complementary error function."""
+    """Inverse of the complementary error function."""
     return torch.special.ndtri(x * 0.5) * -math.sqrt(0.5)
 
 
 def scipy_function(name: str) -> Callable[..., Tensor]:
-    """A function that only SciPy has, computed on the host."""
+    """A function of SciPy that torch lacks, computed on the host."""
     def run(*args: Tensor) -> Tensor:
         import scipy.special
         result = np.asarray(getattr(scipy.special, name)(*[arg.cpu().numpy() for arg in args]))
@@ -193,18 +193,18 @@ def scipy_function(name: str) -> Callable[..., Tensor]:
 
 
 def in_float64(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """`function` computed in float64: torch's overflows where the result still fits float32."""
+    """`function` computed in float64, because torch's overflows for results that still fit float32."""
     return lambda x: function(x.double()).to(x.dtype)
 
 
 def bessel(function: Callable[[Tensor], Tensor], name: str) -> Callable[[Tensor], Tensor]:
-    """A Bessel function: torch's has seven digits, so that float64 needs SciPy's."""
+    """A Bessel function; torch's has seven digits, so float64 uses SciPy's."""
     precise = scipy_function(name)
     return lambda x: precise(x) if x.dtype == torch.float64 else function(x)
 
 
 def imag(x: Tensor) -> Tensor:
-    """The imaginary part, also of real numbers."""
+    """Imaginary part; works for real numbers, too."""
     return torch.imag(x) if x.is_complex() else torch.zeros_like(x)
 
 
@@ -214,7 +214,7 @@ def angle(x: Tensor) -> Tensor:
 
 
 def of_parts(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """`function`, which makes complex numbers of two real ones of one type, for all types."""
+    """Make `function`, which combines two real numbers of one type to a complex number, accept all types."""
     def run(x: Tensor, y: Tensor) -> Tensor:
         dtype = torch.float32 if x.dtype == y.dtype == torch.float32 else torch.float64
         return function(x.to(dtype), y.to(dtype))
@@ -222,7 +222,7 @@ def of_parts(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, 
 
 
 def xlogy0(x: Tensor, y: Tensor) -> Tensor:
-    """x log(y), and 0 where x is 0, also for a y of NaN."""
+    """x log(y), and 0 if x is 0, even if y is NaN."""
     return torch.where(x == 0, 0, torch.special.xlogy(x, y))
 
 
@@ -295,14 +295,14 @@ def _(op, node):
 def _(op, node):
     dtype = torch_dtype(op.o_type.dtype)
     if dtype in (torch.uint16, torch.uint32) and node.inputs[0].type.dtype.startswith('float'):
-        # As C does it: torch's own conversion is right in the range of the type only.
+        # As in C; torch's own conversion is right only within the range of the type.
         return lambda x: x.to(torch.int64).to(dtype)
     return lambda x: x.to(dtype)
 
 
 @lower_scalar.register(scalar.Second)
 def _(op, node):
-    """Theano's fill: the second value in the shape of the first."""
+    """Theano's fill: the second value with the shape of the first."""
     dtype = torch_dtype(node.outputs[0].type.dtype)
 
     def second(like: Value, value: Value) -> Tensor:

@@ -1,6 +1,6 @@
-"""Loops, `theano.scan`: the inner function is a program of its own, and the loop passes tensors around.
+"""Loops, `theano.scan`: the inner function is a separate program, and the loop passes tensors to it.
 
-What an output of the inner function was in each step is kept in a list and becomes one tensor in the end.
+The values of an output in all steps are kept in a list, which becomes one tensor at the end.
 """
 
 import dataclasses
@@ -21,26 +21,26 @@ from theano.compile.mode import Mode
 from theano.scan_module.scan_op import Scan
 from torch import Tensor
 
-MAX_RECORDED = 20000    # Steps of inner programs in one CUDA graph.
+MAX_RECORDED = 20000    # Largest number of steps of inner programs in one CUDA graph.
 
 
 @prepare.register(Scan)
 def _(op, node, linker):
-    """Compile the inner function with the same linker; returns its `Runner`, or a `WatchedLoop`."""
+    """Compile the inner function with the same linker; return its `Runner`, or a `WatchedLoop`."""
     if op.mode is not None and type(op.mode_instance) is not Mode:
         return WatchedLoop(op, node)
     op.validate_inner_graph()
-    # A CUDA graph holds a whole function, with all steps of its loops.
+    # CUDA graphs record whole functions, including all steps of their loops.
     mode = type(linker)(linker.device, linker.precision, capture=False).mode()
     if getattr(op.mode_instance.linker, 'runs_on_torch', False):
         mode = Mode(mode.linker, op.mode_instance.provided_optimizer)
     inputs, outputs = [In(var, borrow=True) for var in op.inputs], [Out(var, borrow=True) for var in op.outputs]
-    op.fn = theano.function(inputs, outputs, mode=mode, on_unused_input='ignore', name=op.name)     # Theano's name.
+    op.fn = theano.function(inputs, outputs, mode=mode, on_unused_input='ignore', name=op.name)     # As in Theano.
     runner = op.fn.fn
     runner.gives_copies = False
     states = {*op.inner_mitmot(op.inputs), *op.inner_mitsot(op.inputs), *op.inner_sitsot(op.inputs),
               *op.inner_shared(op.inputs)}
-    # An integer state stays on the device: the step would have to wait for it, and may not need its value.
+    # Integer states stay on the device: otherwise each step would wait for their values, perhaps without need.
     runner.on_host = [is_host and not (var in states and isinstance(var.type, theano.tensor.TensorType))
                       for var, is_host in zip(op.inputs, runner.on_host, strict=True)]
     return runner
@@ -48,20 +48,20 @@ def _(op, node, linker):
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """Where an output of a scan that has a row for each step, or for the last ones, is read and written.
+    """How a loop reads and writes an output of a scan that has a row for each step, or for the last ones.
 
     Attributes
     ----------
     taps, targets : tuple of int
-        Rows that each step reads and writes, relative to the step's own position.
+        Rows that each step reads and writes, relative to the step's position.
     first : int
         Position of the first step.
     length : int
-        How many rows are kept. Positions beyond them start again at the first row.
+        Number of rows that are kept. Positions beyond the end wrap around to the first row.
     is_state : bool
-        Whether there is an initial value.
+        Whether the output has an initial value.
     is_accumulated : bool
-        Whether the initial value has all rows (mit-mot), and not only those before `first`.
+        Whether the initial value has all rows (mit-mot), not only those before `first`.
     """
 
     taps: tuple[int, ...]
@@ -72,7 +72,7 @@ class Output:
     is_accumulated: bool
 
     def initial_rows(self, initial: Tensor | None) -> list:
-        """A list of `length` rows; those that are not known yet are None."""
+        """A list of `length` rows; unknown rows are None."""
         if initial is None:
             return [None] * self.length
         if self.is_accumulated:
@@ -80,21 +80,21 @@ class Output:
         return [*initial[:self.first].unbind(0), *[None] * (self.length - self.first)]
 
     def final_rows(self, rows: list, steps: int, num_steps: int) -> list:
-        """`rows` in the order of time after `steps` of at most `num_steps` steps."""
+        """Put `rows` into the order of time after `steps` of at most `num_steps` steps."""
         if self.is_accumulated:
             return rows
         written = self.first + steps
         if self.length <= written:
             start = written % self.length
             return rows[start:] + rows[:start]
-        # Rows that truncated gradients never reach are zero; those that a loop has ended before are left out.
+        # Rows that truncated gradients do not reach are zero; rows after the end of a while loop are dropped.
         missing = torch.zeros_like(rows[written - 1])
         rows = rows[:written] + [missing] * (self.length - written)
         return rows[:max(len(rows) - (num_steps - steps), 0)]
 
 
 class Loop:
-    """Runs the inner function step by step; called with the tensors of a scan's inputs, without those that are numbers.
+    """Runs the inner function step by step; called with the tensors of a scan's inputs, without those that are ints.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class Loop:
         The inner function.
     num_steps : int
     lengths : list of int
-        Of the outputs with rows.
+        Lengths of the outputs that have rows.
     """
 
     def __init__(self, op: Scan, runner: Runner, num_steps: int, lengths: Sequence[int]) -> None:
@@ -132,16 +132,16 @@ class Loop:
         return results if len(results) > 1 else results[0]
 
     def rows_of(self, sequence: Tensor, is_host: bool) -> Sequence:
-        """What the steps get of a sequence."""
+        """Rows of a sequence, as the steps need them."""
         sequence = sequence[:self.num_steps]
         return [np.asarray(value) for value in to_numpy(sequence)] if is_host else sequence.unbind(0)
 
     def run(self, sequences: Sequence, initial: Sequence, shared: list, others: list) -> tuple[list, list, int]:
-        """(rows of each output, last values of the shared variables, number of steps) of the loop."""
+        """Run the loop: (rows of each output, last values of the shared variables, number of steps)."""
         outputs, step, as_while = self.outputs, 0, self.op.as_while
         kept = [output.initial_rows(initial[index] if output.is_state else None)
                 for index, output in enumerate(outputs)]
-        large: set[int] = set()     # Outputs that are small parts of something larger, which should not be kept.
+        large: set[int] = set()     # Outputs that are small views of larger tensors, whose memory should not be kept.
         shapes = [initial[index].shape[1:] if output.is_state else None for index, output in enumerate(outputs)]
         is_going_on = True
         while is_going_on and step < self.num_steps:
@@ -151,7 +151,7 @@ class Loop:
                 for tap in output.taps:
                     inputs.append(rows[(position + tap) % output.length])
             values = iter(self.runner.compute(inputs + shared + others))
-            self.runner.done.clear()    # What has effects runs in every step.
+            self.runner.done.clear()    # Side effects happen in every step.
             for index, output in enumerate(outputs):
                 position = (output.first + step) % output.length
                 for target in output.targets:
@@ -168,9 +168,9 @@ class Loop:
 
 
 class WatchedLoop:
-    """Theano's own loop, on the host, for a scan that was given a mode which watches what its steps compute.
+    """Theano's own loop on the host, for scans whose mode watches the values of each step.
 
-    Such are MonitorMode, NanGuardMode and DebugMode.
+    Such modes are MonitorMode, NanGuardMode and DebugMode.
     """
 
     def __init__(self, op: Scan, node: Any) -> None:
@@ -191,7 +191,7 @@ class WatchedLoop:
 
 
 def fitted(value: Tensor, shape: Sequence[int] | None) -> tuple[Tensor, Sequence[int]]:
-    """(`value` in the shape of its row, that shape); None: any shape fits."""
+    """(`value` in the shape of its row, that shape); for None, any shape is accepted."""
     if shape is None:
         return value, value.shape
     try:
@@ -202,7 +202,7 @@ def fitted(value: Tensor, shape: Sequence[int] | None) -> tuple[Tensor, Sequence
 
 
 def stacked(rows: list, kept: list) -> Tensor:
-    """`rows`, some of those that were `kept`, as one tensor. Empties `kept`: the memory may be needed."""
+    """Stack `rows`, some of those in `kept`, to one tensor. Empties `kept` to free memory."""
     result = torch.stack(rows) if rows else kept[0].new_empty((0, *kept[0].shape))
     kept.clear()
     return result
@@ -226,8 +226,8 @@ def _(op, node, build):
 
     def run(*arguments: Any) -> Any:
         results = loop(*arguments)
-        # Looked at after the first call, when it is known. Where all steps are the same ones in every call, and are not
-        # too many, the function may become a CUDA graph as any other.
+        # Known only after the first call. If all calls run the same steps, and not too many, the function may become a
+        # CUDA graph like any other.
         build.varying = op.as_while or num_steps * runner.max_steps() > MAX_RECORDED
         return results
     return run, [*op.outer_seqs(node), *initial, *op.outer_shared(node), *op.outer_non_seqs(node)]

@@ -1,4 +1,4 @@
-"""Making, joining, reshaping, sorting and converting tensors."""
+"""Creation, joining, reshaping, sorting and conversion of tensors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +28,7 @@ from theano.tensor.nnet import conv, neighbours
 from theano.tensor.sort import ArgSortOp, SortOp, TopKOp
 from torch import Tensor
 
-# Rare ops, and those that have to be on the host.
+# Rare ops, and ops that must run on the host.
 for op_class in (extra_ops.Bartlett, extra_ops.FillDiagonal, extra_ops.FillDiagonalOffset, extra_ops.SearchsortedOp,
                  extra_ops.Unique, extra_ops.UnravelIndex, extra_ops.RavelMultiIndex, extra_ops.DiffOp,
                  basic.PermuteRowElements, basic.Choose, basic.Tri, basic.Default,
@@ -96,7 +96,7 @@ def _(op, node, build):
 
 @lower.register(IfElse)
 def _(op, node, build):
-    """Both branches are there already: this is for functions that are not lazy, see `trace.Tracer`."""
+    """For functions that are not lazy, see `trace.Tracer`: both branches are already computed."""
     build.varying = True
     count = op.n_outs
 
@@ -107,7 +107,7 @@ def _(op, node, build):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Shapes and allocation. (`Shape` and `Shape_i` are answered while the graph is specialised.)
+# Shapes and allocation. (`Shape` and `Shape_i` are computed when the graph is specialised.)
 
 
 @lower.register(Shape)
@@ -133,9 +133,9 @@ def _(op, node, build):
 
 @lower.register(basic.Alloc)
 def _(op, node, build):
-    """A view in which all elements of a broadcast dimension are the same one."""
+    """A view that repeats the same elements along broadcast dimensions."""
     shape = [int(build.host(var)) for var in node.inputs[1:]]
-    if min(shape, default=0) < 0:       # For torch, -1 means as it is.
+    if min(shape, default=0) < 0:       # In torch, -1 means unchanged.
         raise ValueError(f'Alloc of shape {shape}: sizes cannot be negative')
     for axis, size in enumerate(reversed(build.shape(node.inputs[0]))):
         if size not in (1, shape[-1 - axis]):
@@ -229,7 +229,7 @@ def _(op, node, build):
 
 
 def last_axis(x: Tensor, axes: Sequence[int] | int | None) -> Tensor:
-    """`x` with `axes` (None: all) moved to the end and flattened into one; booleans, unordered in torch, as bytes."""
+    """Move `axes` of `x` (None: all) to the end and flatten them. Booleans become bytes, which torch can order."""
     axes = list(range(x.dim())) if axes is None else [int(axis) % x.dim() for axis in np.atleast_1d(axes)]
     kept = [axis for axis in range(x.dim()) if axis not in axes]
     x = x.permute(kept + axes).flatten(len(kept)) if axes else x.unsqueeze(-1)
@@ -237,9 +237,9 @@ def last_axis(x: Tensor, axes: Sequence[int] | int | None) -> Tensor:
 
 
 def check_not_empty(op: Any, shape: Sequence[int], axes: Sequence[int] | int | None) -> None:
-    """Raise ValueError if there is nothing along one of `axes` (None: all) of `shape`."""
+    """Raise ValueError if `shape` has no elements along one of `axes` (None: all)."""
     if 0 in (shape if axes is None else [shape[int(axis)] for axis in np.atleast_1d(axes)]):
-        raise ValueError(f'{op} of an array of shape {tuple(shape)}: nothing has no maximum or minimum')
+        raise ValueError(f'{op} of an array of shape {tuple(shape)}: there are no elements')
 
 
 @lower.register(basic.MaxAndArgmax)
@@ -295,7 +295,7 @@ def _(op, node, build):
 
 @lower.register(extra_ops.CumOp)
 def _(op, node, build):
-    """On the CPU by NumPy, which rounds after each element, as Theano's C code does; torch does not."""
+    """NumPy runs it on the CPU, because it rounds after each element, as Theano's C code does; torch does not."""
     name, axis = node.outputs[0].type.dtype, op.axis or 0
     if build.device.type == 'cpu':
         on_arrays = np.cumsum if op.mode == 'add' else np.cumprod

@@ -1,14 +1,13 @@
-"""3x3 convolutions and the gradients of their filters in a quarter of the multiplications, on the CPU.
+"""3x3 convolutions and the gradients of their filters with a quarter of the multiplications, on the CPU.
 
 Winograd's minimal filtering (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016). In one
-dimension: six neighbours d, three weights g and four outputs y become six numbers each, so that the sum of the products
-of these is the sum of ``d[j + t] g[j] y[t]`` over all j and t. The factor that is looked for comes out of the
-transposed transform: outputs out of pixels and weights, the gradient of the weights out of pixels and gradients of the
-outputs. In two dimensions tiles of 6x6 pixels give 4x4 outputs, with 36 products instead of 144. For all channels and
-tiles these are 36 matrix products; the transforms are products, too, with matrices of six rows.
+dimension, six neighbours d, three weights g and four outputs y are transformed to six numbers each, so that the sum of
+the products of these equals the sum of ``d[j + t] g[j] y[t]`` over all j and t. The transposed transform gives the
+unknown factor: outputs from pixels and weights, or the gradient of the weights from pixels and gradients of the
+outputs. In two dimensions, tiles of 6x6 pixels give 4x4 outputs, with 36 products instead of 144. For all channels and
+tiles these are 36 matrix products; the transforms are products with matrices of six rows.
 
-Blocks of the images are transformed at a time, which stay in a cache. Rounding errors are about twice those of
-oneDNN's convolutions.
+Images are transformed in blocks that fit a cache. Rounding errors are about twice those of oneDNN's convolutions.
 """
 
 import functools
@@ -19,16 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TILE, FILTER = 4, 3     # Outputs and weights in one dimension.
+TILE, FILTER = 4, 3     # Outputs and weights along one dimension.
 PIXELS = TILE + FILTER - 1
-POINTS = (0, 0.625, -0.625, 1.5, -1.5)      # With half of the rounding errors of the usual 0, 1, -1, 2, -2.
+POINTS = (0, 0.625, -0.625, 1.5, -1.5)      # Half the rounding errors of the usual 0, 1, -1, 2, -2.
 
 
 @functools.cache
 def transforms(dtype: torch.dtype) -> list[Tensor]:
     """Matrices (6, 6) for pixels, (6, 3) for weights and (6, 4) for outputs.
 
-    The product of two polynomials, with coefficients g and y, is found from its values at five points and at infinity.
+    The product of two polynomials with coefficients g and y is found from its values at five points and at infinity.
     """
     def values(count: int) -> np.ndarray:
         return np.array([[point ** power for power in range(count)] for point in POINTS] + [[0] * (count - 1) + [1]])
@@ -37,7 +36,7 @@ def transforms(dtype: torch.dtype) -> list[Tensor]:
 
 
 class Transform:
-    """Multiplication from the left, along the first two axes of what `values` holds, without taking memory.
+    """Multiplication by a matrix along the first two axes of `values`, without allocating memory.
 
     The first product goes from `buffer` to `spare`, the second one back.
 
@@ -45,11 +44,11 @@ class Transform:
     ----------
     matrix : tensor (n, k)
     shape : (k, k, ...)
-        Of the values.
+        Shape of the values.
     buffer : flat tensor
-        The values are at its beginning. So is the result, afterwards.
+        Holds the values, and afterwards the result, at its start.
     spare : flat tensor
-        What it holds is lost.
+        Scratch memory, overwritten.
 
     Attributes
     ----------
@@ -68,42 +67,42 @@ class Transform:
         self.result = self.flat_result.view(num, num, *shape[2:])
 
     def run(self) -> None:
-        """Overwrite the values by the result."""
+        """Replace the values by the result."""
         torch.mm(self.matrix, self.columns, out=self.products)
         torch.bmm(self.matrices, self.rows, out=self.flat_result)
 
 
 def part_of(buffer: Tensor, shape: Sequence[int]) -> Tensor:
-    """The beginning of a flat tensor, as one of the given shape."""
+    """The beginning of a flat tensor, with the given shape."""
     return buffer[:math.prod(shape)].view(shape)
 
 
 def transformed(matrix: Tensor, values: Tensor) -> Tensor:
-    """`matrix` (n, k) times `values` (k, k, ...) along both of these axes, a new tensor."""
+    """Multiply `values` (k, k, ...) by `matrix` (n, k) along both of these axes; a new tensor."""
     num, size = matrix.shape
     rows = torch.mm(matrix, values.reshape(size, -1)).view(num, size, -1)
     return torch.bmm(matrix.expand(num, num, size), rows).view(num, num, *values.shape[2:])
 
 
 class Tiles:
-    """A convolution of stride one in tiles of 4x4 outputs, a block of them at a time.
+    """A convolution of stride one in tiles of 4x4 outputs, one block of tiles at a time.
 
-    Every call of PyTorch lets go of the interpreter, and it can take longer than some calls to get it back while
-    another thread computes. So what a block needs of them is done beforehand.
+    Every call of PyTorch releases the interpreter, and while another thread computes, getting it back can take longer
+    than the call. Therefore as much as possible is prepared before the loop over blocks.
 
     Parameters
     ----------
     filters : (K, C, height, width)
-        Their shape.
+        Shape of the filters.
     image_shape : (N, C, H, W)
     pad : (int, int)
-        Rows above and below, columns on both sides.
+        Padding rows above and below, padding columns on both sides.
     """
 
-    # Of a block, for each thread: more tiles would only take more memory, more bytes leave the caches.
+    # Tiles per block and thread; more would only take more memory.
     BLOCK_TILES = 128
-    BLOCK_BYTES = 5 << 20       # Of transformed pixels and outputs.
-    # The plain way is faster with fewer filters times channels, smaller outputs, or less of both together for an image.
+    BLOCK_BYTES = 5 << 20       # Size of transformed pixels and outputs; more would not fit the caches.
+    # A direct convolution is faster with fewer filters times channels, smaller outputs, or less work per image.
     MIN_FILTERS = 4096
     MIN_SIZE = 8
     MIN_WORK = 1 << 22
@@ -115,7 +114,7 @@ class Tiles:
         self.num_rows, self.num_columns = (length // TILE for length in self.out_size)
 
     def is_faster(self) -> bool:
-        """Whether tiles are possible, and faster than the plain way."""
+        """Whether tiles are possible and faster than a direct convolution."""
         count = math.prod(self.filters[:2])
         return self.is_possible() and count >= self.MIN_FILTERS and min(self.out_size) >= self.MIN_SIZE and \
             count * math.prod(self.out_size) >= self.MIN_WORK
@@ -126,7 +125,7 @@ class Tiles:
             all(length > 0 and length % TILE == 0 for length in self.out_size)
 
     def block(self, itemsize: int) -> tuple[int, int, int]:
-        """How many images, rows and columns of tiles a block has. All have as many."""
+        """(images, rows, columns) of tiles in a block; the same for all blocks."""
         tile_bytes = PIXELS ** 2 * sum(self.filters[:2]) * itemsize
         tiles = min(self.BLOCK_TILES, self.BLOCK_BYTES // tile_bytes) * torch.get_num_threads()
         rows = largest_divisor(self.num_rows, tiles // self.num_columns)
@@ -134,7 +133,7 @@ class Tiles:
         return images, rows, self.num_columns
 
     def pixels(self, image: Tensor, block: tuple[int, int, int]) -> list[Tensor]:
-        """The pixels of each block out of `image` (N, H, W, C): views (6, 6, images, rows, columns, C)."""
+        """Pixels of each block of `image` (N, H, W, C): views (6, 6, images, rows, columns, C)."""
         (vertical, horizontal), (images, rows, _) = self.pad, block
         if vertical or horizontal:
             image = torch.nn.functional.pad(image, (0, 0, horizontal, horizontal, vertical, vertical))
@@ -142,24 +141,24 @@ class Tiles:
         return unbound(tiles.unflatten(1, (-1, rows)).unflatten(0, (-1, images)).permute(0, 2, 6, 7, 1, 3, 4, 5))
 
     def outputs(self, image: Tensor, block: tuple[int, int, int]) -> list[Tensor]:
-        """The parts of `image` (N, H, W, K), of the output's size: views (4, 4, images, rows, columns, K)."""
+        """Blocks of `image` (N, H, W, K), which has the output's size: views (4, 4, images, rows, columns, K)."""
         images, rows, columns = block
         tiles = image.unflatten(2, (columns, TILE)).unflatten(1, (-1, rows, TILE)).unflatten(0, (-1, images))
         return unbound(tiles.permute(0, 2, 4, 6, 1, 3, 5, 7))
 
 
 def largest_divisor(number: int, limit: int) -> int:
-    """Of `number`, not above `limit` but for 1."""
+    """Largest divisor of `number` up to `limit`; at least 1."""
     return next((divisor for divisor in range(min(number, limit), 1, -1) if not number % divisor), 1)
 
 
 def unbound(blocks: Tensor) -> list[Tensor]:
-    """All along the first two axes as one list."""
+    """Unbind the first two axes: one flat list."""
     return [block for row in blocks.unbind() for block in row.unbind()]
 
 
 class Convolution(Tiles):
-    """``convolution(image, filters, bias)``, where the bias (K,) may be None. Parameters: see `Tiles`."""
+    """``convolution(image, filters, bias)``; the bias (K,) may be None. Parameters: see `Tiles`."""
 
     def __call__(self, image: Tensor, filters: Tensor, bias: Tensor | None = None) -> Tensor:
         image = image.permute(0, 2, 3, 1)
@@ -168,8 +167,8 @@ class Convolution(Tiles):
         weights = transformed(of_weights, filters.permute(2, 3, 1, 0)).flatten(0, 1)
         result = image.new_empty(self.num, *self.out_size, num_filters)
         block = self.block(image.itemsize)
-        # The first buffer takes the pixels of each block, the second one their products with the weights. While one is
-        # transformed, the other one is spare.
+        # The first buffer holds the pixels of a block, the second one their products with the weights. While one is
+        # transformed, the other one is scratch memory.
         first, second = image.new_empty(2, PIXELS ** 2 * math.prod(block) * max(num_filters, channels)).unbind()
         forth = Transform(of_pixels, (PIXELS, PIXELS, *block, channels), buffer=first, spare=second)
         back = Transform(of_outputs.t(), (PIXELS, PIXELS, *block, num_filters), buffer=second, spare=first)

@@ -1,7 +1,7 @@
-"""Convolution, bias and activation as one op, which is one pass over the output instead of three.
+"""Fuse convolution, bias and activation into one op, which makes one pass over the output instead of three.
 
-The rewrite finds ``activation(conv(image, filters) + b)``, b one number per channel, after all others of Theano, where
-nothing else needs what lies between. `lowerings.fused` says what the op is on PyTorch.
+The rewrite runs after all of Theano's. It finds ``activation(conv(image, filters) + b)``, where b has one number per
+channel and nothing else uses the intermediate results. `lowerings.fused` implements the op.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ class ConvBiasActivation(gof.Op):
 
 
 class FuseConvolutions(gof.Optimizer):
-    """Replace convolutions with what follows them by :class:`ConvBiasActivation`."""
+    """Replace convolutions and the ops that follow them by :class:`ConvBiasActivation`."""
 
     def apply(self, fgraph: gof.FunctionGraph) -> None:
         for node in fgraph.toposort():
@@ -44,7 +44,7 @@ class FuseConvolutions(gof.Optimizer):
                 self.fuse(fgraph, node)
 
     def fuse(self, fgraph: gof.FunctionGraph, node: Any) -> None:
-        """Replace the convolution `node` with what follows it, if something fitting does."""
+        """Fuse the convolution `node` with its bias and activation, if possible."""
         adding = only_client(fgraph, node.outputs[0])
         if adding is None or not is_elemwise(adding, scalar.Add) or len(adding.inputs) != 2:
             return
@@ -62,18 +62,18 @@ class FuseConvolutions(gof.Optimizer):
 
 
 def only_client(fgraph: gof.FunctionGraph, var: Any) -> Any:
-    """The one node that uses `var`, or None."""
+    """The only node that uses `var`, or None."""
     clients = fgraph.clients(var) if callable(getattr(fgraph, 'clients', None)) else var.clients
     return clients[0][0] if len(clients) == 1 and clients[0][0] != 'output' else None
 
 
 def is_elemwise(node: Any, kind: type) -> bool:
-    """Whether `node` applies a scalar op of the class `kind` to all elements."""
+    """Whether `node` is an Elemwise of a scalar op of the class `kind`."""
     return isinstance(node.op, elemwise.Elemwise) and isinstance(node.op.scalar_op, kind)
 
 
 def bias_vector(var: Any) -> Any:
-    """The vector that was made (1, C, 1, 1) of, or None if `var` is something else."""
+    """The vector that `var` broadcasts as (1, C, 1, 1); None if `var` is anything else."""
     node = var.owner
     if node is not None and isinstance(node.op, elemwise.DimShuffle) and \
             tuple(node.op.new_order) == ('x', 0, 'x', 'x') and node.inputs[0].ndim == 1:

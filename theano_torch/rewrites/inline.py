@@ -1,7 +1,7 @@
-"""OpFromGraph as the graph that it stands for: it runs on the device, and its parts are rewritten like all others.
+"""Expand OpFromGraph into its inner graph, so that it runs on the device and is rewritten like all other nodes.
 
-Theano expands it only where its user asks for that, and runs a compiled function of its own otherwise. Gradients that
-its user has given are in the graph already: Theano differentiates before it compiles.
+By default Theano runs it as a separate compiled function. Expansion keeps the user's own gradients, because Theano
+differentiates before it compiles.
 """
 
 from typing import Any
@@ -13,11 +13,11 @@ from theano.compile.builders import OpFromGraph
 
 @gof.local_optimizer([OpFromGraph])
 def expand(node: Any) -> list | bool:
-    """The outputs of the inner graph, computed from the inputs of the node."""
+    """Outputs of the inner graph, computed from the inputs of the node."""
     if not isinstance(node.op, OpFromGraph):
         return False
     return theano.clone(node.op.local_outputs, dict(zip(node.op.local_inputs, node.inputs, strict=True)))
 
 
-# Before anything else, as Theano's own expansion.
+# Before all other rewrites, like Theano's own expansion.
 theano.compile.optdb.register('torch_expand_graphs', gof.opt.in2out(expand), -0.01, 'torch')

@@ -1,8 +1,8 @@
-"""Symbolic shapes only of those variables that a rewrite asks for.
+"""Infer symbolic shapes only for variables whose shape a rewrite requests.
 
-Theano infers the shapes of all variables of a graph, and again of all that its rewrites bring in: two thirds of the
-time that compiling a training step takes, most of it for shapes that nobody looks at. `ShapesOnDemand` stands in for
-that feature, gives the same answers, and infers when it is asked.
+Theano infers the shapes of all variables of a graph, and of all that rewrites add. This takes two thirds of the time to
+compile a training step, mostly for unused shapes. `ShapesOnDemand` replaces this feature and gives the same shapes, but
+infers them on first use.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from theano.tensor.opt import ShapeFeature
 
 
 class ShapesOnDemand(ShapeFeature):
-    """Theano's ShapeFeature whose table `shape_of` fills itself."""
+    """Theano's ShapeFeature with a table `shape_of` that fills itself."""
 
     def on_attach(self, fgraph: gof.FunctionGraph) -> None:
         if hasattr(fgraph, 'shape_feature'):
@@ -26,18 +26,18 @@ class ShapesOnDemand(ShapeFeature):
         self.scheduled: dict = {}
 
     def on_import(self, fgraph: gof.FunctionGraph, node: Any, reason: Any) -> None:
-        """Nothing: the shapes of the new node's outputs are inferred when someone asks."""
+        """Do nothing: the shapes of the node's outputs are inferred on first use."""
 
     def on_change_input(self, fgraph: gof.FunctionGraph, node: Any, i: int, r: Any, new_r: Any, reason: Any) -> None:
-        """`new_r` takes the place of `r`: what is known about the shape of one holds for the other."""
-        asked = any(isinstance(getattr(client, 'op', None), Shape_i) for client, _ in [*r.clients, (node, i)])
-        if asked or r in self.shape_of or r in self.shape_of_reverse_index or r in self.scheduled.values():
+        """`new_r` replaces `r`: transfer known shapes between them."""
+        requested = any(isinstance(getattr(client, 'op', None), Shape_i) for client, _ in [*r.clients, (node, i)])
+        if requested or r in self.shape_of or r in self.shape_of_reverse_index or r in self.scheduled.values():
             self.infer(r)
             self.infer(new_r)
             super().on_change_input(fgraph, node, i, r, new_r, reason)
 
     def infer(self, var: Any) -> None:
-        """Enter the shape of `var` into the table, and those of its ancestors that it takes."""
+        """Enter the shape of `var`, and the shapes of ancestors that it needs, into the table."""
         pending = [var]
         while pending:
             node = pending[-1].owner
@@ -55,7 +55,7 @@ class ShapesOnDemand(ShapeFeature):
 
 
 class _ShapeTable(dict):
-    """Variable -> its shape, which is inferred when it is missing."""
+    """Variable -> shape, inferred on first use."""
 
     def __init__(self, feature: ShapesOnDemand) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class _ShapeTable(dict):
 
 
 class InferShapesOnDemand(gof.Optimizer):
-    """Attaches the feature, and rewrites nothing."""
+    """Attaches the feature; rewrites nothing."""
 
     def add_requirements(self, fgraph: gof.FunctionGraph) -> None:
         fgraph.attach_feature(ShapesOnDemand())
@@ -76,5 +76,5 @@ class InferShapesOnDemand(gof.Optimizer):
         pass
 
 
-# Where Theano's own ShapeOpt stands, which the modes of this engine leave out.
+# At the position of Theano's own ShapeOpt, which this engine's modes exclude.
 theano.compile.optdb.register('torch_shapes', InferShapesOnDemand(), 0.1, 'torch')

@@ -1,4 +1,4 @@
-"""Rewrites that decide about values: what sums accumulate in, and a factor of zero beside a matrix product."""
+"""Rewrites that affect values: the accumulation type of sums, and zero factors beside matrix products."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from theano.tensor import basic, elemwise
 
 @gof.local_optimizer([elemwise.Sum])
 def accumulate_in_float32(node: Any) -> list | bool:
-    """Sums of float32 accumulate in float32. PyTorch adds in a tree, which is as good for values of one size."""
+    """Accumulate sums of float32 in float32. PyTorch adds pairwise, which is as accurate for values of similar size."""
     op = node.op
     if not isinstance(op, elemwise.Sum) or op.acc_dtype != 'float64' or \
             {node.inputs[0].dtype, node.outputs[0].dtype} != {'float32'}:
@@ -22,7 +22,7 @@ def accumulate_in_float32(node: Any) -> list | bool:
 
 @gof.local_optimizer([elemwise.Elemwise])
 def zero_times_anything(node: Any) -> list | bool:
-    """``a * y + dot(A, x)`` does not look at y where the scalar a is 0, as in BLAS, which Theano's C code calls."""
+    """Make ``a * y + dot(A, x)`` ignore y if the scalar a is 0, as in BLAS, which Theano's C code calls."""
     if not is_elemwise(node, scalar.Add) or len(node.inputs) != 2:
         return False
     for product, dot in (node.inputs, node.inputs[::-1]):
