@@ -47,7 +47,7 @@ from nets import updates
 from nets.network import Network, random_latents
 from nets.ranks import SINGLE
 from runs.records import read_text
-from training import catalogue, experiment, fingerprint, own_data, plan, processes
+from training import catalogue, experiment, fingerprint, own_data, plan, processes, versions
 from training.divergence import check_start, check_weights
 from training.event_file import EventFile
 from training.functions_ahead import FunctionsAhead
@@ -390,6 +390,7 @@ def parse_arguments(config: Any, argv: Sequence[str] | None) -> argparse.Namespa
     parser.add_argument('--labels', action='store_true', help='of --data: sub-folders are classes')
     parser.add_argument('--experiment', metavar='NAME', help=f'of config.py; default: {config.experiment}')
     parser.add_argument('--list', action='store_true', help='print all experiments and variants, and stop')
+    parser.add_argument('--version', action='store_true', help='print versions, engine, device and commit, and stop')
     parser.add_argument('--set', action='append', default=[], metavar='SECTION.KEY=VALUE', dest='overrides',
                         help='change one option; may be repeated')
     parser.add_argument('--dry-run', action='store_true', help='print the plan with time and memory, and stop')
@@ -415,6 +416,10 @@ def run_command(argv: Sequence[str] | None) -> int:
     args = parse_arguments(config, argv)
     if args.list:
         print(catalogue.listing(config))
+        return 0
+    if args.version:
+        print('\n'.join(versions.describe(args.engine or config.engine, theano_env.with_device(
+            config.theano_flags, args.device), args.precision or config.precision)))
         return 0
     ranks, chosen = SINGLE, None
     try:

@@ -203,7 +203,7 @@ class Evaluator:
                 self.weights[name] is not None or not {'inception', 'classifier'} & {*metrics.METRICS[name].needs})
 
     def evaluate(self, names: Sequence[str], Gs: Network, snapshot: Snapshot, network: str,
-                 tell: Callable[[str], object] = lambda line: print(line, file=sys.stderr)) -> list[Entry]:
+                 report: Callable[[str], object] = lambda line: print(line, file=sys.stderr)) -> list[Entry]:
         """Evaluate metrics on a generator.
 
         Parameters

@@ -106,17 +106,9 @@ def restore_theano_config():
 @pytest.fixture
 def cuda(restore_theano_config):
     """A CUDA GPU: a real one (None), else the stand-in, a `tests.standin.Gpu`."""
-    import theano_torch
-
-    import theano
-
     from tests.standin.engine import a_gpu
-    constructors = theano.compile.sharedvalue.shared.constructors
-    before = list(constructors)
     with a_gpu() as stand_in:
         yield stand_in
-        theano_torch.install('cpu')
-    constructors[:] = before
 
 
 @pytest.fixture(scope='session')

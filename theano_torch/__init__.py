@@ -84,7 +84,6 @@ def install(device: str = 'cpu', cudnn: bool = True, deterministic: bool = False
     flush_denormals : bool
         Treat denormal numbers as zero in this process, NumPy included: processors are up to a hundred times slower with
         them. For training.
-        times slower. For trainings.
 
     Returns
     -------

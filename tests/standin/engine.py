@@ -2,10 +2,12 @@
 
 import contextlib
 
+import theano_torch
 from theano_torch import capture, gpus, uploads
 from theano_torch.fuser.kernels import loaded
 
 import pytest
+import theano
 import torch
 
 from tests.standin.installing import installed
@@ -17,16 +19,29 @@ def a_gpu(backing='cpu', **facts):
 
     Only tensors with values can be on a real one: with ``backing='meta'`` it is the stand-in in any case.
     """
-    if backing == 'cpu' and not facts and torch.cuda.is_available():
-        yield None
-        return
-    forget()
-    try:
-        with pytest.MonkeyPatch.context() as patch, installed(backing, **facts) as gpu:
-            patch.setenv('TRITON_INTERPRET', '1')       # For the kernels of `theano_torch.fuser`.
-            yield gpu
-    finally:
+    with restored_settings():
+        if backing == 'cpu' and not facts and torch.cuda.is_available():
+            yield None
+            return
         forget()
+        try:
+            with pytest.MonkeyPatch.context() as patch, installed(backing, **facts) as gpu:
+                patch.setenv('TRITON_INTERPRET', '1')       # For the kernels of `theano_torch.fuser`.
+                yield gpu
+                theano_torch.install('cpu')
+        finally:
+            forget()
+
+
+@contextlib.contextmanager
+def restored_settings():
+    """Bring Theano's mode, type of floats and kinds of shared variables back at the end."""
+    constructors = theano.compile.sharedvalue.shared.constructors
+    before = theano.config.mode, theano.config.floatX, list(constructors)
+    try:
+        yield
+    finally:
+        theano.config.mode, theano.config.floatX, constructors[:] = before
 
 
 def forget():

@@ -7,7 +7,6 @@ may have any size; so it is the stand-in that they run on, also where there is a
 import gc
 from typing import NamedTuple
 
-import theano_torch
 from theano_torch.capture import WARM_UP_CALLS, CapturedProgram
 
 import lasagne
@@ -23,7 +22,7 @@ from tests.standin.engine import a_gpu
 from tests.standin.kernels import Trace
 from tests.standin.transfers import ASYNCHRONOUS, DOWNLOAD
 from training import steps
-from training.experiment import build_network
+from training.building import build_network
 from training.schedule import Schedule
 
 pytestmark = pytest.mark.standin
@@ -61,12 +60,8 @@ CASES = {
 
 @pytest.fixture
 def gpu():
-    constructors = theano.compile.sharedvalue.shared.constructors
-    before = theano.config.mode, theano.config.floatX, list(constructors)
     with a_gpu('meta') as stand_in:
         yield stand_in
-        theano_torch.install('cpu')
-        theano.config.mode, theano.config.floatX, constructors[:] = before
         gc.unfreeze()
         gc.collect()
         gc.freeze()
