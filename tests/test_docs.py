@@ -128,3 +128,21 @@ def test_python_in_the_docs_is_python():
         for _indent, language, code in BLOCK.findall(page.read_text(encoding='utf-8')):
             if language == 'python':
                 ast.parse(code if not code.lstrip().startswith("'") else '{' + code + '}')
+
+
+# Not printed by us.
+FOREIGN = {'No module named venv', 'ensurepip is not available', '--resume', 'dataset.h5_path'}
+
+
+def test_troubleshooting_quotes_our_messages():
+    text = (ROOT / 'docs' / 'troubleshooting.md').read_text(encoding='utf-8')
+    rows = re.findall(r'^\| ([^|]+) \|', text, re.MULTILINE)
+    quoted = {text for row in rows for text in re.findall(r'`([^`]+)`', row)} - FOREIGN
+    # Messages are broken over lines of source: compare without quotes, f prefixes and spaces.
+    def squeezed(text):
+        return re.sub(r"""['"]\s*f?['"]|\s+""", '', text.replace("'\n", "'"))
+    source = ''.join(squeezed(path.read_text(encoding='utf-8')) for name in MODULES
+                     for path in (ROOT.joinpath(*name.split('.')).with_suffix('.py'),) if path.exists())
+    source += squeezed((ROOT / 'setup.py').read_text())
+    assert len(quoted) > 8
+    assert [text for text in sorted(quoted) if squeezed(text) not in source] == []
