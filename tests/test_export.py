@@ -117,7 +117,7 @@ def test_onnx_has_only_what_the_lod_needs():
 def test_errors(tmp_path, capsys):
     source, target = str(GOLDEN / 'snapshot.pkl'), str(tmp_path / 'target')
     for argv, message in [(['onnx', source, target, '--network', 'D'], 'only generators can be exported'),
-                          (['onnx', source, target, '--lod', '3'], 'lod=3.0: use 0 for full resolution up to 2'),
+                          (['onnx', source, target, '--lod', '3'], 'lod=3.0: use a value from 0 (full'),
                           (['state', str(tmp_path), target], 'has no network snapshots yet'),
                           (['state', source, str(tmp_path / 'none' / 'x')], 'cannot be written')]:
         assert export.main(argv) == 1

@@ -431,7 +431,7 @@ def test_plots_and_tables_say_what_they_show(made):
         if (made / f'{name}.json').exists():
             document = json.loads((made / f'{name}.json').read_text())
             assert bool(document['entries']) == (name not in ('table2', 'figure2', 'figure8')), name
-    assert all('What our numbers are from' in (made / f'table{number}.{suffix}').read_text()
+    assert all('Runs behind our numbers' in (made / f'table{number}.{suffix}').read_text()
                for number in (1, 3, 4) for suffix in ('md', 'tex'))
 
 
@@ -448,7 +448,7 @@ def test_networks_of_another_loss_are_no_stand_in(runs, trained, tmp_path, capsy
 
 def test_the_best_of_several_runs_is_shown(made):
     entry, = json.loads((made / 'figure9.json').read_text())['entries']
-    assert entry['run'].endswith('002-cifar') and 'chosen of 2 runs: ' in entry['notes'][0] and '9.20' in str(
+    assert entry['run'].endswith('002-cifar') and 'chosen from 2 runs: ' in entry['notes'][0] and '9.20' in str(
         entry['notes'])
 
 

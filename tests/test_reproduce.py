@@ -119,13 +119,13 @@ def test_a_part_that_another_process_makes(tmp_path):
     part = Part('a', 0, {'train': {'total_kimg': 1}}, 'a-seed0')
     os.makedirs(tmp_path / 'a-seed0')
     with campaign.locked(str(tmp_path / 'a-seed0' / campaign.LOCK_NAME), lambda lock: None):
-        with pytest.raises(campaign.Busy, match='another process is at it'):
+        with pytest.raises(campaign.Busy, match='another process is making this part'):
             campaign.make_part(part, Place('data', str(tmp_path)), train.train_gan)
 
 
 @pytest.mark.parametrize('argv, message', [
     (['tabel1'], "tabel1: there is no such target; did you mean 'table1'?"),
-    (['table1', '--part', '100'], '--part 100: there are 18; --list tells them'),
+    (['table1', '--part', '100'], '--part 100: there are only 18 parts; --list prints them'),
     (['table1', '--runs', '0'], '--runs 0: must be a whole number from 1'),
     (['figure9', '--scale', 'small'], '--scale small: figure9 has no small version; there are table1, '),
     (['study', '--scale', 'paper'], '--scale paper: the study is at small scale'),

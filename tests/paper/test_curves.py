@@ -67,7 +67,7 @@ def test_figure_4_says_how_many_images_and_runs_and_where_table_1_stops(tmp_path
     assert [entry['seed'] for entry in entries] == [0, 1]
     assert [entry['runs'] for entry in entries] == [2, 2] and [entry['kimg'] for entry in entries] == [10000, 7500]
     assert entries[0]['notes'] == ['5 points']
-    assert entries[1]['notes'] == ['4 points', 'it stops before the 10000 kimg of Table 1']
+    assert entries[1]['notes'] == ['4 points', 'ends before the 10000 kimg of Table 1']
     assert (4.0, 'Table 1 ') in [(round(x, 6), text) for x, text in lines] and '8' in {text for _x, text in lines}
 
 

@@ -39,10 +39,10 @@ def test_nearest_neighbours(digits, features):
 
 
 def test_other_colours_or_too_few_images_are_errors(digits, tmp_path):
-    with pytest.raises(UserError, match='1797 images of 1 channels; needs 4 or more of 3'):
+    with pytest.raises(UserError, match='1797 images with 1 channels; needs at least 4 images with 3'):
         neighbours.nearest_neighbours(np.zeros((1, 3, 16, 16), np.uint8), digits[0], 4)
     dataset_tool.create_synthetic(str(tmp_path / 'few.h5'), resolution=16, num_images=3)
-    with pytest.raises(UserError, match='3 images of 3 channels; needs 4'):
+    with pytest.raises(UserError, match='3 images with 3 channels; needs at least 4'):
         neighbours.nearest_neighbours(np.zeros((1, 3, 16, 16), np.uint8), str(tmp_path / 'few.h5'), 4)
 
 

@@ -27,7 +27,7 @@ def test_a_single_result_has_no_deviation():
 
 
 def test_only_the_marks_in_use_are_explained():
-    assert output.notes_of(TABLE) == ['A note.', f"Marks of the paper's numbers. S1: {MARKS['S1']}."]
+    assert output.notes_of(TABLE) == ['A note.', f"Marks of the paper's numbers: S1: {MARKS['S1']}."]
     assert output.notes_of(Table('', ['a'], [['b']])) == []
 
 
