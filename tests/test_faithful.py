@@ -1,4 +1,4 @@
-"""docs/faithful.md: it names every recording of networks, and nothing that does not exist."""
+"""docs/faithful.md names every recording of networks, and no file that does not exist."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""figures: what can be made is made and looks right, what cannot be made says how to get it."""
+"""figures: figures are made from the given runs; for missing ones, the commands are listed."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from training.options import resolve_config
 
 LEVELS = ('128', '64', '32', '16', 'avg')
 NOTHING_NEEDED = ('table2', 'figure1', 'figure2')
-OTHER = '--allow-other'       # The tiny runs are none of the paper's experiments.
+OTHER = '--allow-other'       # The tiny runs differ from the paper's experiments.
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ OTHER = '--allow-other'       # The tiny runs are none of the paper's experiment
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """(run folder, data folder) of a few steps on the demo's digits."""
+    """(run folder, data folder) of a training of a few steps on the demo's digits."""
     import theano
     root, before = tmp_path_factory.mktemp('trained'), theano.config.mode
     dataset_tool.create_digits(str(root / 'digits-16x16.h5'), resolution=16)
@@ -53,7 +53,7 @@ def trained(tmp_path_factory):
 
 
 def copy_run(trained, folder, desc, results=(), stats=None):
-    """A run that is called `desc`, with `results` [(metric, snapshot, kimg, seconds, num_images, values)]."""
+    """Copy a run with description `desc` and `results` [(metric, snapshot, kimg, seconds, num_images, values)]."""
     shutil.copytree(trained[0], folder)
     chosen = read_config(folder)
     (folder / 'config.txt').write_text(repr({**chosen, 'desc': desc}))
@@ -67,7 +67,7 @@ def copy_run(trained, folder, desc, results=(), stats=None):
 
 
 def swd_results(scale, num_images=16384):
-    """Distances that fall over four snapshots."""
+    """Results of SWD that decrease over four snapshots."""
     return [('swd', 'network-final' if index == 3 else f'network-snapshot-{index:06d}', 2500.0 * index, 7200.0 * index,
              num_images, {'SWDx1e3_' + level: scale * (4 - index) + number for number, level in enumerate(LEVELS)})
             for index in range(4)]
@@ -98,7 +98,7 @@ def runs(trained, tmp_path_factory):
             'mnist_modes', 256000, modes_mean=modes, modes_std=1.0, KL_mean=divergence, KL_std=0.1)])
     copy_run(trained, root / '006-face', 'celeba-hq-1024',
              [*swd_results(2), one_result('fid', 50000, FID=7.89)])
-    # 1, 2, ..., 256 seconds per kimg at 4x4, 8x8, ..., 1024x1024; not growing, at the last of these.
+    # Growing takes 1, 2, ..., 256 sec/kimg at 4x4, 8x8, ..., 1024x1024. Without growing, always 256.
     growing = [(10.0 * (2 ** (stage + 1) - 1), 10.0 * (stage + 1), 4 * 2 ** stage) for stage in range(9)]
     copy_run(trained, root / '007-fast', 'figure4c-growing', stats=growing)
     copy_run(trained, root / '008-slow', 'figure4c-nogrowing', stats=[(2560.0 * k, 10.0 * k, 1024) for k in (1, 2)])
@@ -134,7 +134,7 @@ def made(runs, stages, trained, tmp_path_factory):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is made.
+# Figures that can be made.
 
 PICTURES = ['figure1', 'figure2', 'figure3', 'figure4a', 'figure4b', 'figure4c', 'figure5', 'figure6', 'figure8',
             'figure9', 'figure10', 'figure11', 'figure12', 'appendix-h-celeba-a', 'appendix-h-celeba-b']
@@ -155,7 +155,7 @@ def test_pictures_are_not_blank(made, name):
         pixels = np.asarray(picture.convert('L'))
     assert min(pixels.shape) > 100
     assert pixels.std() > 10
-    # Something in every quarter of the picture.
+    # No quarter of the picture is blank.
     for rows in np.array_split(pixels, 2, axis=0):
         assert all(part.std() > 5 for part in np.array_split(rows, 2, axis=1))
 
@@ -190,7 +190,7 @@ def test_table_2_is_exact(made):
     assert totals == ['23071507', '23079115', '23077137', '23087249']
     assert ['conv 4×4', 'LReLU, pixel norm', '512 × 4 × 4', '4.2M', '4194816'] in [row[:5] for row in rows]
     assert ['toRGB, conv 1×1', 'linear', '3 × 1024 × 1024', '51'] in [row[:4] for row in rows]
-    # In G after each convolution of 3x3 and 4x4 and on the latents; nowhere in D.
+    # G normalizes the latents and after each 3x3 and 4x4 convolution; D never does.
     assert sum('pixel norm' in row[1] for row in rows_of(made / 'table2.md')) == 19
 
 
@@ -249,18 +249,18 @@ def test_captions_have_metrics_beside_the_paper(runs):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is missing.
+# Figures that cannot be made.
 
 
 def missing_lines(text):
-    """[(what, figures, command)] of the lines below 'Missing:', without data sets that are there."""
+    """[(what, figures, command)] of the lines below 'Missing:', without lines about existing data sets."""
     lines = text.partition('\nMissing:\n')[2].strip().split('\n')
     found = [re.fullmatch(r' *(.*) \(for (.*?)\): (.*)', line).groups() for line in lines]
     return [line for line in found if line[2] != 'is there']
 
 
 def check_command(command):
-    """Whether the command line of the script that is called takes it."""
+    """Check that the script accepts a command line."""
     python, script, *arguments = shlex.split(command)
     assert python == 'python'
     if script == 'train.py':
@@ -289,7 +289,7 @@ def test_without_runs_everything_else_is_listed_with_its_command(tmp_path, capsy
 
 
 def test_missing_metrics_are_listed_with_the_command(runs, tmp_path, capsys):
-    # These have stats and snapshots, but no metrics, or not those that are shown.
+    # These runs have status lines and snapshots, but lack the metrics of the figures.
     assert run_main('table1', 'figure4a', 'table3', 'figure12', '--out', tmp_path, OTHER,
                     '--run', f'cifar10={runs / "009-bedroom"}',
                     '--run', f'table1-celeba-a-gulrajani={runs / "002-cifar"}', '--run', runs / '009-bedroom') == 0
@@ -317,10 +317,10 @@ def test_commands_for_metrics_name_what_they_need(runs, tmp_path, capsys):
 
 
 def test_missing_dataset_and_stages_are_listed(runs, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)     # Where there is no folder of data sets.
+    monkeypatch.chdir(tmp_path)     # A folder without data sets.
     face = tmp_path / 'face'
     shutil.copytree(runs / '006-face', face)
-    (face / 'config.txt').write_text(repr({**read_config(face), 'run': {}}))     # It does not say where its data were.
+    (face / 'config.txt').write_text(repr({**read_config(face), 'run': {}}))     # Without the recorded data folder.
     assert run_main('figure10', 'figure8', '--out', tmp_path, '--run', face, '--data-dir', tmp_path,
                     '--stages', tmp_path / 'none', OTHER) == 1
     (hq, _names, _command), (steps, _names, second), (data, _names, first) = missing_lines(capsys.readouterr().out)
@@ -338,7 +338,7 @@ def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Runs.
+# Runs on the command line.
 
 
 def test_runs_are_recognised(runs):
@@ -436,7 +436,7 @@ def test_plots_and_tables_say_what_they_show(made):
 
 
 def test_networks_of_another_loss_are_no_stand_in(runs, trained, tmp_path, capsys):
-    """Figure 1 shows networks of the LSGAN loss: others only with --allow-other, and the drawing without any."""
+    """Figure 1 shows networks of the LSGAN loss; others need --allow-other. Without a run it is only a drawing."""
     arguments = ['figure1', '--run', runs / '006-face', '--out', tmp_path, '--data-dir', trained[1]]
     assert run_main(*arguments) == 0
     assert 'a run of celebahq-1024-lsgan' in capsys.readouterr().out
@@ -459,7 +459,7 @@ def test_a_run_given_twice_is_one(runs):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Parts.
+# Details.
 
 
 def test_pictures_keep_pixels_or_shrink():
@@ -473,7 +473,7 @@ def test_pictures_keep_pixels_or_shrink():
 def test_averages_of_table_1_are_those_of_its_cells():
     for rows in numbers.TABLE1.values():
         for row in rows.values():
-            # Printed with two digits.
+            # The table shows two decimals.
             assert abs(np.mean([row[level].value for level in LEVELS[:4]]) - row['avg'].value) < 0.0051
 
 

@@ -1,4 +1,4 @@
-"""benchmarks/: every one of them imports, and says what it does."""
+"""benchmarks/: every script can be imported and has a help text."""
 
 import importlib.util
 import sys

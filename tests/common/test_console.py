@@ -1,4 +1,4 @@
-"""common/console.py: Durations, and the log of a run."""
+"""common/console.py: durations, and the log of a run."""
 
 import errno
 import io
@@ -25,7 +25,7 @@ def test_format_time(seconds, text):
 
 @pytest.mark.parametrize('seconds, text', json.loads((GOLDEN / 'tf' / 'train_utils.json').read_text())['format_time'])
 def test_format_time_of_the_2018_release(seconds, text):
-    """It writes the hours beside days with two digits, the 2017 release with as many as they have."""
+    """Beside days, the 2018 release pads hours to two digits and the 2017 release does not."""
     assert format_time(seconds) == text.replace('d 0', 'd ')
 
 
@@ -80,7 +80,7 @@ def test_a_log_that_cannot_be_written(tmp_path):
 
 
 class Lost(io.StringIO):
-    """A terminal that is gone."""
+    """A terminal that was closed."""
 
     def write(self, text):
         raise OSError(errno.EIO, 'Input/output error')

@@ -1,4 +1,4 @@
-"""common/errors.py: Mistakes of the user are one line, bugs keep their traceback."""
+"""common/errors.py: user errors are one line, bugs keep their traceback."""
 
 
 import pytest

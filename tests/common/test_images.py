@@ -1,4 +1,4 @@
-"""common/images.py: Images against recorded ones: dynamic ranges, grids, files."""
+"""common/images.py: dynamic ranges, grids and files against recorded images."""
 
 import os
 

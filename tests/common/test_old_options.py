@@ -1,4 +1,4 @@
-"""Options of the releases: everything that the table calls ours is there, and errors quote the table."""
+"""Options of the releases: all options of ours in the table exist, and errors quote the table."""
 
 import inspect
 
@@ -43,7 +43,7 @@ def test_all_that_is_ours_exists():
 def test_every_row_says_something_and_what_is_gone_is_gone():
     for old in OLD_OPTIONS:
         assert old.ours or old.note, old
-        # Nothing is called gone that is an option here, but of the other release's networks.
+        # No option that the table calls removed exists, except in the networks of the other release.
         if old.ours is None:
             assert not exists(old.name) or any(other.ours == old.name for other in OLD_OPTIONS), old
 

@@ -1,4 +1,4 @@
-"""Labels beside data sets: found, named in the file, one-hot or refused, with classes that have no image."""
+"""Labels of data sets: found by the name in the file, one-hot or refused, also with classes that have no images."""
 
 import os
 import struct
@@ -20,7 +20,7 @@ from tests.helpers import run_tool
 from training import snapshots
 
 IMAGES = np.random.RandomState(0).randint(256, size=(12, 1, 8, 8), dtype=np.uint8)
-LABELS = np.eye(4, dtype=np.float32)[np.arange(12) % 3]      # None of class 3.
+LABELS = np.eye(4, dtype=np.float32)[np.arange(12) % 3]      # No image has class 3.
 NAMES = ['ant', 'cat', 'dog', 'eel']
 
 
@@ -83,7 +83,7 @@ def test_training_refuses_them_and_leaves_nothing(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert err.count('\n') == 1 and 'set-labels.npy: 12 of 12 rows are not one-hot: 12 with negative' in err
     assert not list((tmp_path / 'results').iterdir())
-    with Dataset(tmp_path / 'set.h5', max_labels=0) as reader:      # Without labels they do not matter.
+    with Dataset(tmp_path / 'set.h5', max_labels=0) as reader:      # Without labels, they do not matter.
         reader.check_labels()
 
 
@@ -106,7 +106,7 @@ def test_a_class_without_images_is_told_and_has_empty_cells(grid_type, tmp_path,
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Labels that are missing.
+# Missing labels.
 
 
 def test_a_file_says_that_it_has_labels(tmp_path, capsys):
@@ -145,7 +145,7 @@ def test_files_of_the_release_do_not_say_so_and_are_read(tmp_path):
 
 
 def test_a_conditional_experiment_needs_labels(tmp_path, capsys):
-    """Also with a file that does not say that it had some."""
+    """A conditional experiment needs labels even if the data set does not record that it had some."""
     write(tmp_path / 'set.h5', None, None, IMAGES.repeat(3, axis=1)[:, :1])
     assert start(tmp_path, experiment=['--experiment', 'cifar10-cond']) == 1
     err = capsys.readouterr().err
@@ -177,7 +177,7 @@ def test_labels_are_found_where_a_file_is_linked_or_renamed(tmp_path, capsys):
     write(tmp_path / 'd.h5')
     (tmp_path / 'a-labels.npy').unlink()
     (tmp_path / 'd-labels.npy').unlink()
-    with pytest.raises(UserError, match='c-labels.npy: is missing'):     # x-labels.npy are labels of another file.
+    with pytest.raises(UserError, match='c-labels.npy: is missing'):     # x-labels.npy belongs to another file.
         Dataset(tmp_path / 'c.h5')
 
 
@@ -228,7 +228,7 @@ def test_labels_of_python_2_are_read_in_silence(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# HDF5 files with the right names and contents that cannot be read.
+# HDF5 files with the right names and unreadable contents.
 
 
 def typed(kind):
@@ -301,7 +301,7 @@ def test_the_sheet_has_the_names_of_its_rows(tmp_path, capsys):
         assert run_tool(capsys, 'inspect', path, '--sheet', tmp_path / 'sheet.png')[0] == 0
         with Image.open(tmp_path / 'sheet.png') as sheet:
             sizes.append(sheet.size)
-    assert sizes[0][0] > sizes[1][0] + 10 and sizes[0][1] == sizes[1][1] == 3 * 8       # No row without images.
+    assert sizes[0][0] > sizes[1][0] + 10 and sizes[0][1] == sizes[1][1] == 3 * 8       # No empty row.
 
 
 def test_a_run_keeps_the_names_of_its_classes(tmp_path, capsys):

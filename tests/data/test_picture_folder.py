@@ -1,4 +1,4 @@
-"""picture_folder: one rule at every depth for what is left out; .zip files; dataset.json of StyleGAN."""
+"""picture_folder: the same entries are left out at every depth; .zip files; dataset.json of StyleGAN."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 def make_odd_entries(folder, number=0):
-    """A good picture, a link to it, and one of each that is left out."""
+    """A good picture, a link to it, and an entry of each kind that is left out."""
     save(folder / 'a.png', number)
     (folder / '.b.png').write_text('hidden')
     (folder / '.hidden').mkdir()

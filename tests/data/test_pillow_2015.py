@@ -1,4 +1,4 @@
-"""celebahq_resample: weights and corners by their definition; recorded images are compared in test_celebahq.py."""
+"""data/pillow_2015.py: weights and corners against their definition. test_celebahq.py compares recorded images."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_weights_add_up_to_one_and_mirror(num_in, num_out):
     for index, (begin, row) in enumerate(zip(first, weights, strict=True)):
         assert row.dtype == np.float32 and 0 <= begin and begin + len(row) <= num_in
         assert row.sum() == pytest.approx(1, abs=1e-6)
-        # Pillow's ends may differ by a weight of zero.
+        # Pillow may include a weight of zero at the ends.
         whole, mirrored = np.zeros((2, num_in))
         whole[begin:begin + len(row)] = row
         mirrored[first[-1 - index]:first[-1 - index] + len(weights[-1 - index])] = weights[-1 - index]

@@ -1,4 +1,4 @@
-"""data.synthetic: random images of any size, the same ones every time."""
+"""data/synthetic.py: reproducible random images of any size."""
 
 import h5py
 import numpy as np

@@ -1,4 +1,4 @@
-"""metrics.results: lines of metrics.jsonl by content; several writers lose nothing."""
+"""metrics.results: lines of metrics.jsonl are kept by content; concurrent writers lose no lines."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""paper.curves: marks of axes, times, means over runs, and times of whole trainings out of measured speeds."""
+"""paper.curves: marks of axes, training times, means over runs, and times extrapolated from measured speeds."""
 
 import types
 
@@ -80,7 +80,7 @@ FIXED = curves.schedule_of(config.experiments['figure4c-nogrowing'])
 
 
 def ticks_of(schedule, kimg, step=0.5, compile_seconds=0.0):
-    """Status lines of a training that costs `COST`, and while layers fade in a tenth more."""
+    """Status lines of a training that takes `COST`, and 10 % more while layers fade in."""
     ticks, seconds = [], 0.0
     for index in range(int(kimg / step)):
         now = training_schedule(int(index * step * 1000) + 1, 1024, **schedule)

@@ -1,4 +1,4 @@
-"""paper.entries and paper.material: what is shown says what it is, and what is another experiment is refused."""
+"""paper.entries and paper.material: figures describe their runs, and refuse runs of other experiments."""
 
 import json
 
@@ -81,7 +81,7 @@ def test_a_run_of_another_row_or_data_set_is_refused(tmp_path):
     made = material_of(tmp_path, other, fake_run(tmp_path / 'good', ROW, RESULTS))
     tables.table1(made, 'table1')
     assert len(made.refused) == 1 and 'celeba-128x128.h5' in made.refused[0]
-    assert [entry['run'] for entry in entries_of(tmp_path, 'table1')] == [str(tmp_path / 'good')]  # The rest is made.
+    assert [entry['run'] for entry in entries_of(tmp_path, 'table1')] == [str(tmp_path / 'good')]  # The other one.
 
 
 def test_the_file_tells_how_many_images_there_are(tmp_path):
@@ -91,7 +91,7 @@ def test_the_file_tells_how_many_images_there_are(tmp_path):
     assert made.all_runs(ROW) == [] and '3 training images instead of 202599' in made.refused[0]
     made = material_of(tmp_path, run, allow_other=True)
     assert made.show('x', run, ROW).data == 'celeba-128x128.h5, 3 images, 128x128, mirrored'
-    # Any images do where only the time counts.
+    # Any images will do if only the speed is shown.
     timed = fake_run(tmp_path / 'timed', 'figure4c-growing', overrides=['dataset.h5_path=mine.h5'])
     assert material_of(tmp_path, timed).all_runs('figure4c-growing') == [timed]
 
@@ -107,7 +107,7 @@ def test_configurations_that_cannot_be_read_are_other_experiments(tmp_path):
 
 def test_a_pickle_is_known_by_the_config_beside_it_or_by_its_network(tmp_path):
     run = fake_run(tmp_path / 'run', ROW)
-    assert material.Run(str(tmp_path / 'run' / 'karras.pkl'), 'lsun-cat').own_config() is None    # It is not the run's.
+    assert material.Run(str(tmp_path / 'run' / 'karras.pkl'), 'lsun-cat').own_config() is None    # Foreign.
     pickle = material.Run(str(tmp_path / 'run' / 'network-final.pkl'), 'lsun-cat')
     assert pickle.own_config() == run.own_config()
     assert 'celeba-128x128.h5' in material_of(tmp_path, pickle).compared(pickle, 'lsun-cat').other[0]
@@ -124,7 +124,7 @@ def test_a_pickle_is_known_by_the_config_beside_it_or_by_its_network(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Which networks.
+# Choice of networks and results.
 
 
 def test_the_final_networks_count_whatever_else_was_evaluated(tmp_path):
@@ -145,7 +145,7 @@ def test_of_several_evaluations_the_most_images_and_the_last_count(tmp_path):
     run = fake_run(tmp_path / 'run', ROW, [swd(1.0, num_images=100), swd(2.0), swd(3.0, num_images=500),
                                            swd(4.0, seconds=1.0)])
     assert run.swd()['avg'] == 4.0 and run.values('fid') == {} and run.result('fid') is None
-    # A curve has one number of images: the one with the most points.
+    # A curve uses a single number of images: the one with the most points.
     run = fake_run(tmp_path / 'curve', ROW, [swd(1.0), *(
         swd(2.0, f'network-snapshot-{kimg:06d}', float(kimg), 2000) for kimg in (300, 100, 200))])
     assert [entry['kimg'] for entry in run.series('swd')] == [100, 200, 300]
@@ -181,7 +181,7 @@ def test_a_training_that_stopped_has_no_final_networks(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is missing, and the floor.
+# Missing runs, and results of reals.
 
 
 def test_runs_that_are_missing_have_seeds_of_their_own(tmp_path):

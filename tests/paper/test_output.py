@@ -1,4 +1,4 @@
-"""figure_output: cells, tables in Markdown and LaTeX, captions and pictures in rows, units of time."""
+"""paper.output: cells, Markdown and LaTeX tables, captions, pictures in rows, units of time."""
 
 import types
 
@@ -65,7 +65,7 @@ def test_pictures_in_rows_have_gaps():
     arranged = np.asarray(output.arranged(pictures, 2))[:, :, 0]
     assert arranged.shape == (20 + 20 + 3 * GAP, 20 + 30 + 3 * GAP)
     assert (arranged == 0).sum() == 10 * 20 + 30 * 10 + 20 * 20
-    # The first is in the middle of a column that the third makes wide.
+    # The third picture makes the column wide, and the first one is centred in it.
     assert (arranged[GAP:GAP + 20, GAP + 5:GAP + 15] == 0).all()
     for edge in (arranged[:GAP], arranged[-GAP:], arranged[:, :GAP], arranged[:, -GAP:]):
         assert (edge == 255).all()
