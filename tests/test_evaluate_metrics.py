@@ -294,7 +294,7 @@ def test_lines_of_earlier_versions_are_read_but_do_not_count_as_done(digits_run,
     assert kept == other and again['values'] == new['values']
 
 
-def test_other_reals_are_noticed_whatever_their_file_looks_like(tmp_path, monkeypatch):
+def test_other_reals_are_noticed_even_with_the_same_date(tmp_path, monkeypatch):
     images = np.random.RandomState(0).randint(256, size=(24, 1, 16, 16)).astype(np.uint8)
     labels = np.eye(3, dtype=np.float32)[np.arange(24) % 3]
     path = tmp_path / 'set.h5'
@@ -383,7 +383,7 @@ def test_evaluations_at_once_lose_nothing(digits_run, data_dir, tmp_path):
 # NaN and infinity.
 
 
-def test_results_that_are_not_finite_are_told_and_not_kept(digits_run, data_dir, tmp_path, monkeypatch, capsys):
+def test_results_that_are_not_finite_are_reported_and_not_kept(digits_run, data_dir, tmp_path, monkeypatch, capsys):
     end = metrics.make_metric('ms_ssim').end
     monkeypatch.setattr('metrics.ms_ssim.MultiScaleSSIM.end', lambda self, mode: [float('nan')])
     options = [digits_run, '--data-dir', data_dir, '--num-images', '8', '--metrics', 'ms_ssim', '--only-final']

@@ -107,7 +107,7 @@ def test_onnx_of_published_networks(source, tmp_path, capsys):
     np.testing.assert_allclose(images, arrays['Gs_run'], rtol=0, atol=IMAGES)
 
 
-def test_onnx_has_only_what_the_lod_needs():
+def test_onnx_has_only_the_layers_of_the_lod():
     net = Network('Gs', func='networks.G_paper', **SMALL)
     graphs = [export.onnx_model(net, lod).graph for lod in (0, 1, 2)]
     num_values = [sum(np.prod(item.dims) for item in graph.initializer) for graph in graphs]
@@ -230,7 +230,7 @@ def test_networks_of_2018_are_exported_as_they_are(tmp_path, capsys):
     ('networks.D_paper', {'mbstat_avg': 'gpool'}, "mbstat_avg='gpool'"),
     ('networks.D_paper', {'mbstat_groups': 2}, 'mbstat_groups=2'),
     ('networks.G_mnist_mode_recovery', {}, 'the 2018 release has no such network')])
-def test_what_the_2018_release_does_not_have(func, kwargs, message):
+def test_options_that_the_2018_release_lacks(func, kwargs, message):
     with pytest.raises(UserError) as error:
         export.state_2018(Network('net', func=func, **SMALL, **kwargs))
     assert message in str(error.value)

@@ -140,7 +140,7 @@ PICTURES = ['figure1', 'figure2', 'figure3', 'figure4a', 'figure4b', 'figure4c',
             'figure9', 'figure10', 'figure11', 'figure12', 'appendix-h-celeba-a', 'appendix-h-celeba-b']
 
 
-def test_exactly_what_the_runs_suffice_for_is_made(made):
+def test_exactly_the_figures_of_the_given_runs_are_made(made):
     plots = [name for name in PICTURES if name.startswith(('figure1', 'figure2', 'figure4'))]
     expected = {name + '.png' for name in PICTURES}
     expected |= {name + '.pdf' for name in plots if name not in ('figure10', 'figure11', 'figure12')}
@@ -303,7 +303,7 @@ def test_missing_metrics_are_listed_with_the_command(runs, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['figure12.json', 'figure12.png']
 
 
-def test_commands_for_metrics_name_what_they_need(runs, tmp_path, capsys):
+def test_commands_for_metrics_have_all_options(runs, tmp_path, capsys):
     assert run_main('table4', '--out', tmp_path, '--data-dir', 'my data', OTHER,
                     '--run', f'mnist-modes-k2-our-norm={runs / "009-bedroom"}') == 1     # Nothing was made.
     missing = missing_lines(capsys.readouterr().out)
@@ -372,7 +372,7 @@ def test_unknown_figures_are_errors(capsys):
     assert "did you mean 'figure3'?" in capsys.readouterr().err
 
 
-def test_a_nameless_network_stands_for_what_the_figure_shows(runs, tmp_path, capsys):
+def test_a_nameless_network_stands_for_the_experiment_of_the_figure(runs, tmp_path, capsys):
     pkl = runs / '006-face' / 'network-final.pkl'
     assert run_main('figure11', '--run', pkl, '--seeds', '3,5-9', '--out', tmp_path, OTHER) == 0
     assert 'Missing' not in capsys.readouterr().out
@@ -401,7 +401,7 @@ def engine_torch():
     theano.config.mode = before
 
 
-def test_pictures_say_what_they_show_and_refuse_what_is_not_it(runs, trained, tmp_path, capsys, monkeypatch):
+def test_pictures_describe_their_runs_and_refuse_others(runs, trained, tmp_path, capsys, monkeypatch):
     captions = []
     captioned = output.captioned
     monkeypatch.setattr(output, 'captioned', lambda picture, text, *args: (
@@ -426,7 +426,7 @@ def test_pictures_say_what_they_show_and_refuse_what_is_not_it(runs, trained, tm
     assert json.loads((tmp_path / 'figure11.json').read_text())['entries'][0]['images'] == {'swd': 16384, 'fid': 50000}
 
 
-def test_plots_and_tables_say_what_they_show(made):
+def test_plots_and_tables_describe_their_runs(made):
     for name in figures.FIGURES:
         if (made / f'{name}.json').exists():
             document = json.loads((made / f'{name}.json').read_text())
@@ -435,7 +435,7 @@ def test_plots_and_tables_say_what_they_show(made):
                for number in (1, 3, 4) for suffix in ('md', 'tex'))
 
 
-def test_networks_of_another_loss_are_no_stand_in(runs, trained, tmp_path, capsys):
+def test_networks_of_another_loss_do_not_replace_the_figures(runs, trained, tmp_path, capsys):
     """Figure 1 shows networks of the LSGAN loss; others need --allow-other. Without a run it is only a drawing."""
     arguments = ['figure1', '--run', runs / '006-face', '--out', tmp_path, '--data-dir', trained[1]]
     assert run_main(*arguments) == 0

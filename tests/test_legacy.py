@@ -366,7 +366,7 @@ def build_own(size):
 
 
 @pytest.mark.parametrize('source', ['snapshot.pkl', 'tf/pickles/cond16.pkl'])
-def test_training_goes_on(source, tmp_path):
+def test_loaded_networks_can_be_trained(source, tmp_path):
     """A step of the training loop on loaded networks, which are saved and loaded again."""
     nets = G, D, Gs = load_pkl(GOLDEN / source)
     before = {var: var.get_value() for net in nets for var in net.trainables.values()}

@@ -77,7 +77,7 @@ def tiny(tmp_path, monkeypatch):
             str(tmp_path / 'out'), '--report-dir', str(tmp_path / 'report'), '--engine', 'torch']
 
 
-def test_parts_are_made_once_and_gone_on_with(tiny, tmp_path, capsys, monkeypatch, restore_theano_config):
+def test_parts_are_made_once_and_resumed(tiny, tmp_path, capsys, monkeypatch, restore_theano_config):
     assert reproduce.main([*tiny, '--list']) == 0
     listed = capsys.readouterr().out
     assert '    1  ablation-a-gulrajani-seed1000  missing, about' in listed and 'In all about' in listed

@@ -46,7 +46,7 @@ def test_images_of_a_run():
                                                   out_dtype=np.uint8).astype(int), rtol=0, atol=1)
 
 
-def test_training_of_their_own():
+def test_user_training_loop():
     sizes = dict(num_channels=1, resolution=8, label_size=0, fmap_base=32, fmap_max=4)
     G = network.Network(func='G_paper', latent_size=4, **sizes)
     D = network.Network(func='D_paper', mbstat_avg='all', use_gdrop=True, **sizes)

@@ -152,7 +152,7 @@ def test_interpolation_video():
         assert log_file.read() == ''.join(f'frame {frame}\n' for frame in range(6))
 
 
-def test_training_of_their_own():
+def test_user_training_loop():
     """Users write their own config and loop: the step of the 2018 release with other losses."""
     dataset_tool.create_digits('datasets/digits-8x8.h5', resolution=8)
     options = config.EasyDict(tfrecord_dir='datasets/digits', max_label_size='full', prefetch_mb=8, shuffle_mb=16)
@@ -206,7 +206,7 @@ def test_reals_as_in_the_2018_release():
                                   recorded['misc/mirror_augment_np_seed17'])
 
 
-def test_config_of_their_own(capsys, monkeypatch):
+def test_user_config(capsys, monkeypatch):
     """The output of `legacy.py config` for an old config is a valid experiment in our config."""
     with open('old_config.py', 'w', encoding='utf-8') as old_config:
         old_config.write('''

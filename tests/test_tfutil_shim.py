@@ -327,7 +327,7 @@ def test_run_skips_levels_of_detail_that_the_present_one_does_not_need():
     assert counts[2.0] < counts[1.0] < counts[0.5]
 
 
-def test_run_is_deterministic_unless_told_otherwise():
+def test_run_is_deterministic_by_default():
     net = dense()
     latents = np.random.randn(3, 3).astype('f')
     _scores, hidden = net.run(latents)
@@ -538,7 +538,7 @@ def test_networks_that_cannot_be_rebuilt_are_found():
         Network('L', lambda: build_dense()).verify_rebuild()
 
 
-def test_loading_reports_what_does_not_fit():
+def test_loading_reports_mismatches():
     net = dense()
     state = net.__getstate__()
     with pytest.raises(UserError, match='version 2: .* legacy.py'):
@@ -653,7 +653,7 @@ def test_training_loop_of_a_2018_script():
     assert not any(value.any() for value in optimizer.get_optimizer_state().values())
 
 
-def test_names_without_meaning_say_what_to_do():
+def test_names_without_meaning_name_a_replacement():
     with pytest.raises(AttributeError, match='no sessions'):
         tfutil_shim.create_session()
     with pytest.raises(AttributeError, match='misc.load_pkl'):

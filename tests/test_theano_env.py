@@ -81,7 +81,7 @@ print(scipy.stats.chi2.sf(0.0, 3))
 
 
 @pytest.mark.slow
-def test_training_leaves_out_what_takes_long_to_import():
+def test_training_avoids_slow_imports():
     """Training imports neither scipy.stats nor PyTorch's compiler, which would double its time and memory to start."""
     printed = subprocess.check_output([sys.executable, '-c', FIRST_TRAINING_STEP], cwd=ROOT, text=True)
     assert printed.split() == ['set()', '1.0']
@@ -255,7 +255,7 @@ def test_flags_that_theano_refuses_are_one_line(tmp_path):
 
 @pytest.mark.parametrize('asked, words', [('cpu', None), ('cuda97', 'not on device=cuda97'), ('gpu98', 'not on'),
                                           ('opencl0', 'not on device=opencl0'), (None, None)])
-def test_the_device_of_the_users_flags_is_taken_where_it_is_there(asked, words, monkeypatch, restore_theano_config):
+def test_the_device_of_the_users_flags_is_used_if_it_exists(asked, words, monkeypatch, restore_theano_config):
     monkeypatch.setattr(theano_env, 'USER_DEVICE', asked)
     environment = theano_env.configure('torch', {'device': 'auto'})
     assert (words or 'not on') in str(environment) if words else 'not on' not in str(environment)
@@ -264,7 +264,7 @@ def test_the_device_of_the_users_flags_is_taken_where_it_is_there(asked, words, 
     assert 'not on' not in str(theano_env.configure('torch', {'device': 'cpu'}))
 
 
-def test_what_the_user_has_set(monkeypatch, tmp_path):
+def test_settings_of_the_user(monkeypatch, tmp_path):
     from theano_torch.compat import _user_device
     monkeypatch.setenv('HOME', str(tmp_path))
     monkeypatch.delenv('THEANORC', raising=False)

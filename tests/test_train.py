@@ -379,7 +379,7 @@ def test_the_default_experiment_builds_its_dataset_and_leaves_a_complete_run_fol
 
 
 @pytest.mark.slow
-def test_snapshots_and_pictures_as_many_as_asked_for(folders, tmp_path, capsys):
+def test_numbers_of_snapshots_and_pictures(folders, tmp_path, capsys):
     options = ['dataset.resolution=4', 'train.lod_training_kimg=9', 'train.minibatch_default=64',
                'train.tick_kimg_default=1', 'train.total_kimg=4.5', 'train.image_snapshot_ticks=0']
     words = [word for text in options for word in ('--set', text)]

@@ -191,7 +191,7 @@ def test_evaluating_makes_no_data_set(run, tmp_path, capsys):
     assert run.evaluate('--data-dir', str(run.data_dir)) == 0
 
 
-def test_functions_of_ones_own(run, capsys, monkeypatch):
+def test_functions_of_the_user(run, capsys, monkeypatch):
     """Functions that the user's config.py or command line names are called."""
     (run.results / 'own_nets.py').write_text('from networks import G_paper\n'
                                              'def G(fmap_base=16, fmap_max=4, latent_size=4, **kwargs):\n'

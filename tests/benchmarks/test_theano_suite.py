@@ -63,7 +63,7 @@ KINDS = {'test_value': kinds.VALUE, 'test_graph': kinds.REWRITES, 'test_crash': 
 
 @pytest.mark.timeout(900)       # Enough for a busy machine.
 @pytest.mark.parametrize('file', FILES)
-def test_what_fails_is_in_the_list(file, tmp_path, monkeypatch, capsys):
+def test_failing_tests_are_in_the_list(file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('sys.argv', ['theano_suite.py', file, '--engines', 'torch', '--out', str(tmp_path),
                                      '--test-seconds', '400', '--file-seconds', '800'])
     assert theano_suite.main() == 0, capsys.readouterr().out

@@ -152,7 +152,7 @@ def test_hostile_archives(what, tmp_path):
     assert 'cannot be read as an archive of NumPy arrays' in message and message.endswith('; make it again')
 
 
-def test_what_is_no_file(tmp_path):
+def test_paths_that_are_no_files(tmp_path):
     for path in (tmp_path, tmp_path / 'none', '/dev/zero'):
         with pytest.raises(arrays.DamagedArrays, match='there is no such file; copy it'):
             read_array(path, 'copy it')

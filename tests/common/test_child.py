@@ -50,7 +50,7 @@ def test_records_are_streamed_and_the_process_ends_with_the_generator():
 
 
 @pytest.mark.parametrize('name', ['SIGSEGV', 'SIGABRT', 'SIGKILL'])
-def test_a_crash_is_told(name):
+def test_a_crash_is_reported(name):
     stream = read_in_child('a\udce4.mdb', crash, 'a', getattr(signal, name, signal.SIGTERM))
     with pytest.raises(UserError, match=f'a\udce4.mdb: is damaged: the process that read it ended by {name}; copy or'):
         list(stream)

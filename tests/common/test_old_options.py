@@ -40,7 +40,7 @@ def test_all_that_is_ours_exists():
     assert len({(old.release, old.name) for old in OLD_OPTIONS}) == len(OLD_OPTIONS) > 200
 
 
-def test_every_row_says_something_and_what_is_gone_is_gone():
+def test_every_row_has_an_option_or_a_note_and_removed_options_do_not_exist():
     for old in OLD_OPTIONS:
         assert old.ours or old.note, old
         # No option that the table calls removed exists, except in the networks of the other release.

@@ -228,7 +228,7 @@ def test_hostile_pickles(what, tmp_path):
     assert not os.path.exists('/tmp/hostile-pickle-ran')
 
 
-def test_states_that_stand_for_much_more_than_they_are(tmp_path):
+def test_small_states_that_expand_are_refused(tmp_path):
     """The memo makes small files expand: nested lists as an argument, a long name for many variables."""
     lists = b''.join(b'(' + (b'h%c' % (level - 1) if level else b'N') * 900 + b'lq%c0' % level for level in range(3))
     spec = {'func': text('G_paper'), 'x': b'h\2'}

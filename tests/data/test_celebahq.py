@@ -441,7 +441,7 @@ def test_bad_files_do_not_stop_the_others(small_file, folders, tmp_path, capsys)
 @pytest.mark.slow
 @pytest.mark.timeout(900)     # The test waits for processes.
 @needs_libjpeg_8d
-def test_a_killed_run_goes_on(small_file, tmp_path, capsys):
+def test_a_killed_run_can_be_resumed(small_file, tmp_path, capsys):
     """After a kill, no process remains; the next call keeps finished images and writes the same file."""
     h5_path, work_dir = tmp_path / 'a.h5', tmp_path / 'a.h5.images'
     command = [sys.executable, ROOT / 'dataset_tool.py', 'create_celebahq', h5_path, CELEBA, DELTAS]

@@ -233,7 +233,7 @@ def test_claims_and_ways_out_of_the_file(make, message, tmp_path, in_time, capsy
     assert status == 1 and err.count('\n') == 1
 
 
-def test_whole_files_of_other_programs(tmp_path):
+def test_intact_files_of_other_programs(tmp_path):
     """Harmless files: links within the file, a virtual data set of other files, attributes of users."""
     with_links(lambda name: h5py.SoftLink(f'/own{name}'))(tmp_path / 'a.h5')
     with h5py.File(tmp_path / 'a.h5', 'r+') as h5:

@@ -200,7 +200,7 @@ def test_minibatches_that_cannot_be(h5_path):
 # State and reading ahead.
 
 
-def test_a_reader_goes_on_from_a_saved_state(h5_path):
+def test_a_reader_continues_from_a_saved_state(h5_path):
     np.random.seed(1)
     with dataset.Dataset(h5_path, mirror_augment=True, prefetch_images=4) as reader:
         reader.next_minibatch(30)
@@ -218,7 +218,7 @@ def test_a_reader_goes_on_from_a_saved_state(h5_path):
             reader.set_state(state)
 
 
-def test_a_reshuffle_of_what_is_read_ahead_gives_the_right_images(h5_path):
+def test_reshuffling_images_that_are_read_ahead(h5_path):
     """Shuffle window, minibatch and read-ahead overlap in the order of 24 entries, because 2 x 6 + 20 > 24."""
     np.random.seed(2)
     with dataset.Dataset(h5_path, prefetch_images=6, cache_gb=0) as reader:
@@ -230,7 +230,7 @@ def test_a_reshuffle_of_what_is_read_ahead_gives_the_right_images(h5_path):
         assert sorted(reader.order.tolist()) == list(range(24))
 
 
-def test_streaming_reads_ahead_and_forgets_what_is_over(h5_path):
+def test_streaming_reads_ahead_and_drops_used_images(h5_path):
     with dataset.Dataset(h5_path, prefetch_images=4, cache_gb=0) as reader:
         for lod in (0, 0, 0, 1, 1):
             reader.next_minibatch(5, lod=lod)
@@ -272,7 +272,7 @@ def test_nothing_is_read_twice(h5_path, monkeypatch):
     assert sorted(reads) == sorted(set(reads))
 
 
-def test_what_was_read_meanwhile_is_not_read_ahead(h5_path, monkeypatch):
+def test_images_read_meanwhile_are_not_read_ahead(h5_path, monkeypatch):
     reads, read, go_on = [], chunk_reader.ChunkReader.read, threading.Event()
 
     def blocked_read(level, index):

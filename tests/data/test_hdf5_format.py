@@ -225,7 +225,7 @@ def test_kills_at_any_moment_leave_a_complete_file_or_none(tmp_path):
     assert found    # Most kills happen during writing, while the old file exists.
 
 
-def test_the_next_writer_removes_what_a_killed_one_left(tmp_path, capsys):
+def test_the_next_writer_removes_the_files_of_a_killed_one(tmp_path, capsys):
     process = subprocess.Popen([sys.executable, '-c', ''])
     process.wait()
     leftover = temporary_path(str(tmp_path / 'a.h5')).replace(f'-{os.getpid()}-', f'-{process.pid}-')

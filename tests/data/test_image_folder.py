@@ -103,7 +103,7 @@ def test_all_that_are_left_out_are_listed(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('resize', [False, True])
-def test_skip_bad_leaves_out_what_is_broken_or_of_another_size_and_converts_the_rest(resize, folder, tmp_path, capsys):
+def test_skip_bad_leaves_out_broken_images_and_other_sizes_and_converts_the_rest(resize, folder, tmp_path, capsys):
     make_odd_folder(folder)
     argv = ['create_from_images', folder, tmp_path / 'a.h5'] + ['--resize', 8] * resize
     if resize:
@@ -260,7 +260,7 @@ def test_images_beside_sub_folders_are_taken_alone(folder, tmp_path, capsys):
     assert not (tmp_path / 'a-labels.npy').exists()
 
 
-def test_of_many_classes_the_first_and_the_last_are_named(folder, tmp_path, capsys):
+def test_messages_name_the_first_and_last_of_many_classes(folder, tmp_path, capsys):
     for number in range(25):
         (folder / f'class{number:02d}').mkdir()
         Image.fromarray(pixels()).save(folder / f'class{number:02d}' / 'a.png')

@@ -293,7 +293,7 @@ def test_ranges_that_cannot_be_extracted(argv, message, gray_h5, tmp_path, capsy
     assert status == 1 and message in err and not (tmp_path / 'out').exists()
 
 
-def test_extraction_into_what_is_no_folder(gray_h5, capsys):
+def test_extraction_into_a_path_that_is_no_folder(gray_h5, capsys):
     status, _out, err = run_tool(capsys, 'extract', gray_h5, gray_h5)
     assert status == 1 and 'cannot be written (File exists)' in err and err.count('\n') == 1
 

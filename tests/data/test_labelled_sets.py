@@ -173,7 +173,7 @@ def test_the_recorded_cifar10(subdir, kwargs, tmp_path, capsys):
     check_recorded(tmp_path / 'a.h5', 'cifar10')
 
 
-def test_a_pickle_of_python2_is_what_numpy_reads():
+def test_numpy_reads_the_pickle_of_python2():
     """NumPy reads our imitations of the original files."""
     batch = {'data': np.arange(2 * 3072, dtype=np.uint8).reshape(2, 3072), 'labels': [3, 4]}
     read = pickle.loads(pickle_of_python2(batch), encoding='bytes')

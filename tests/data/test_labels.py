@@ -88,7 +88,7 @@ def test_training_refuses_them_and_leaves_nothing(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('grid_type', ['category', 'category-rows'])
-def test_a_class_without_images_is_told_and_has_empty_cells(grid_type, tmp_path, capsys):
+def test_a_class_without_images_is_reported_and_has_empty_cells(grid_type, tmp_path, capsys):
     with Dataset(write(tmp_path / 'a.h5')) as reader:
         reader.check_labels()
         assert 'a-labels.npy: no image has the class 3 eel\n' in capsys.readouterr().out
@@ -133,7 +133,7 @@ def test_labels_that_are_missing_are_an_error(argv, tmp_path, capsys, monkeypatc
         assert reader.label_size == 0
 
 
-def test_files_of_the_release_do_not_say_so_and_are_read(tmp_path):
+def test_files_of_the_release_without_the_attribute_are_read(tmp_path):
     with h5py.File(write(tmp_path / 'a.h5'), 'r+') as h5:
         for name in LABEL_ATTRIBUTES:
             del h5.attrs[name]
@@ -210,7 +210,7 @@ def test_names_of_folders_are_kept(tmp_path, capsys):
     assert 'Classes             0 Käse, 1 ant\n' in run_tool(capsys, 'inspect', tmp_path / 'a.h5')[1]
 
 
-def test_names_that_do_not_fit_into_the_file_are_told(tmp_path, capsys):
+def test_names_that_do_not_fit_into_the_file_are_reported(tmp_path, capsys):
     labels = np.eye(2000, dtype=np.float32)[:12]
     with h5py.File(write(tmp_path / 'a.h5', labels, ['n' * 40] * 2000)) as h5:
         assert read_class_names(h5) is None and h5.attrs['label_size'] == 2000

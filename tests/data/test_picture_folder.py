@@ -94,14 +94,14 @@ def test_paths_that_are_not_utf8(folder, tmp_path):
 
 @pytest.mark.parametrize('name', ['set.h5', 'text.pdf', 'film.mpg', 'film.mpeg', 'x.grib', 'x.bufr', 'x.wmf',
                                   'Makefile.sgi', 'run.fit', 'slides.ps'])
-def test_what_pillow_only_writes_or_recognises_is_no_picture(name, folder, tmp_path, capsys):
+def test_formats_that_pillow_only_writes_or_recognises_are_no_pictures(name, folder, tmp_path, capsys):
     save(folder / 'a.png')
     (folder / name).write_bytes(b'some bytes of another kind')
     status, out, err = run_tool(capsys, 'create_from_images', folder, tmp_path / 'a.h5')
     assert (status, err) == (0, '') and f'Left out: 1 files that are no images by name: {name}\n' in out
 
 
-def test_what_a_user_hears_of_odd_pictures(folder, tmp_path, capfd):
+def test_messages_about_odd_pictures(folder, tmp_path, capfd):
     Image.new('RGB', (8, 8)).save(folder / 'film.gif', save_all=True, append_images=[Image.new('RGB', (8, 8), 'red')])
     Image.new('RGB', (8, 8), 'red').save(folder / 'photo.jpg', exif=b'Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01')
     status, out, err = run_tool(capfd, 'create_from_images', folder, tmp_path / 'a.h5')

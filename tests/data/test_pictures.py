@@ -169,7 +169,7 @@ def test_all_orientations(orientation):
 
 
 @pytest.mark.parametrize('kind', ['gif', 'png', 'webp', 'tiff'])
-def test_of_several_frames_the_first_is_taken_and_the_count_is_told(kind):
+def test_the_first_of_several_frames_is_used_and_the_number_reported(kind):
     frames = [Image.new('RGB', (SIDE, SIDE), (value, 0, 255)) for value in (0, 100, 200)]
     content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
     assert picture_kind(content).frames == 3

@@ -41,7 +41,7 @@ def test_corners_of_a_quad():
         np.testing.assert_allclose(a0 + a1 * i + a2 * j + a3 * i * j, corner, rtol=1e-12)
 
 
-def test_what_lies_outside_is_black():
+def test_pixels_outside_are_black():
     image = np.full((8, 8, 3), 200, np.uint8)
     result = transform_exactly(image, np.float32([[-8, 0], [-8, 8], [8, 8], [8, 0]]), (16, 8))
     assert (result[:, :8] == 0).all() and (result[:, 8:] == 200).all()

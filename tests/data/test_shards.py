@@ -170,7 +170,7 @@ def test_moving_a_virtual_dataset_with_its_parts(tmp_path, monkeypatch):
             np.testing.assert_array_equal(reader.next_minibatch(150)[0], IMAGES)
 
 
-def test_datasets_of_other_layouts_are_compressed_anew(tmp_path):
+def test_datasets_of_other_layouts_are_compressed_again(tmp_path):
     """Uncompressed files without chunks, from another program, are joined in the given order."""
     whole = write_whole(tmp_path, labels=None)
     expected = open_levels(whole)[1]
@@ -255,7 +255,7 @@ def test_a_part_that_is_damaged_where_it_is_copied(tmp_path):
 # Virtual data sets whose files have changed. HDF5 would return black images.
 
 
-def test_a_part_that_is_gone(tmp_path):
+def test_a_missing_part(tmp_path):
     parts = write_parts(tmp_path, 2)
     merge(tmp_path / 'joined.h5', parts, virtual=True)
     parts[1].rename(tmp_path / 'elsewhere.h5')

@@ -25,7 +25,7 @@ def fed(metric, mode, images, labels):
     return metric.end(mode)
 
 
-def test_reads_real_digits_and_tells_wrong_labels(digits):
+def test_reads_real_digits_and_detects_wrong_labels(digits):
     images, labels = digits
     metric = DigitRecognition()
     # A support vector machine classifies about 98 % of unseen digits correctly.

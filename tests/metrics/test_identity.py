@@ -138,7 +138,7 @@ def test_other_labels_are_another_data_set(tmp_path, images, labels):
     assert digest(path) != before
 
 
-def test_networks_are_told_apart_by_their_values(tmp_path):
+def test_networks_are_distinguished_by_their_values(tmp_path):
     theano_env.configure('torch', {'device': 'cpu'})
     net = Network('Gs', func='networks.G_paper', num_channels=1, resolution=8, fmap_base=8, fmap_max=2, latent_size=2)
     before = identity.of_network(net)

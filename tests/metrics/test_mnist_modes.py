@@ -42,7 +42,7 @@ def test_the_default_divides_by_the_number_of_images():
     assert mode_statistics(np.tile(np.uint8([1, 2, 3]), (50, 1))) == (1, pytest.approx(np.log(1000)))
 
 
-def test_what_makes_no_draw():
+def test_images_that_make_no_draw():
     metric = MnistModes(classify, images_per_draw=4)
     metric.begin('fakes')
     metric.feed('fakes', np.zeros((3, 3, 1, 1), np.uint8))

@@ -124,7 +124,7 @@ def test_distances_are_the_recorded_ones(repeats, directions):
 
 @pytest.mark.parametrize('num', [1 << 14, 50001, 300000])
 @pytest.mark.parametrize('kind', ['equal', 'shifted', 'heavy tails', 'few values', 'mostly zero', 'constant'])
-def test_counting_in_bins_gives_what_sorting_gives(kind, num):
+def test_counting_in_bins_equals_sorting(kind, num):
     random = np.random.RandomState(num)
     a, b = {
         'equal': lambda: random.randn(2, num),

@@ -171,7 +171,7 @@ def test_flipped_filters(engine, dtype):
 
 
 @pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)
-def test_flipped_filters_are_independent_of_what_they_were_made_of(engine):
+def test_flipped_filters_share_no_memory_with_the_original(engine):
     W = theano.shared(values((2, 1, 2, 2), 'float64'))
     before = W.get_value()
     function = theano.function([], [ops.flip_filters(W), ops.flip_filters(W).shape], updates=[(W, W * 2)])

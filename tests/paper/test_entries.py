@@ -66,7 +66,7 @@ def test_other_data_networks_or_losses_are_refused_or_marked(tmp_path, override,
     ('train.adam_beta2=0.9', 'train.adam_beta2 0.9 (config.py: 0.99)'),
     ('random_seed=5', None), ('dataset.cache_gb=0', None), ('train.network_snapshot_ticks=3', None),
     ('dataset.max_images=202599', None), ('dataset.h5_path=elsewhere/celeba-128x128.h5', None)])
-def test_other_trainings_are_shown_and_said(tmp_path, override, told):
+def test_other_trainings_are_shown_and_described(tmp_path, override, told):
     made = material_of(tmp_path, fake_run(tmp_path / 'run', ROW, RESULTS, overrides=[override]))
     tables.table1(made, 'table1')
     assert not made.refused
@@ -84,7 +84,7 @@ def test_a_run_of_another_row_or_data_set_is_refused(tmp_path):
     assert [entry['run'] for entry in entries_of(tmp_path, 'table1')] == [str(tmp_path / 'good')]  # The other one.
 
 
-def test_the_file_tells_how_many_images_there_are(tmp_path):
+def test_the_number_of_images_is_read_from_the_file(tmp_path):
     dataset_tool.create_synthetic(str(tmp_path / 'celeba-128x128.h5'), resolution=128, num_images=3)
     run = fake_run(tmp_path / 'run', ROW, RESULTS)
     made = material_of(tmp_path, run)
@@ -127,7 +127,7 @@ def test_a_pickle_is_known_by_the_config_beside_it_or_by_its_network(tmp_path):
 # Choice of networks and results.
 
 
-def test_the_final_networks_count_whatever_else_was_evaluated(tmp_path):
+def test_the_final_networks_count_even_if_others_were_evaluated(tmp_path):
     results = [swd(400.0, 'network-snapshot-000000', 0.64), swd(9.0, num_images=512), ms_ssim(0.4)]
     run = fake_run(tmp_path / 'run', ROW, results, snapshots=('network-snapshot-000000', 'network-final'))
     made = material_of(tmp_path, run)
@@ -141,7 +141,7 @@ def test_the_final_networks_count_whatever_else_was_evaluated(tmp_path):
     assert '0.64 of 10000 kimg' in entry.caption()
 
 
-def test_of_several_evaluations_the_most_images_and_the_last_count(tmp_path):
+def test_the_last_evaluation_with_the_most_images_counts(tmp_path):
     run = fake_run(tmp_path / 'run', ROW, [swd(1.0, num_images=100), swd(2.0), swd(3.0, num_images=500),
                                            swd(4.0, seconds=1.0)])
     assert run.swd()['avg'] == 4.0 and run.values('fid') == {} and run.result('fid') is None
@@ -184,7 +184,7 @@ def test_a_training_that_stopped_has_no_final_networks(tmp_path):
 # Missing runs, and results of reals.
 
 
-def test_runs_that_are_missing_have_seeds_of_their_own(tmp_path):
+def test_missing_runs_have_different_seeds(tmp_path):
     runs = [fake_run(tmp_path / str(seed), 'cifar10', overrides=[f'random_seed={seed}']) for seed in (1000, 1002)]
     made = material_of(tmp_path, *runs, result_dir='my runs')
     assert made.all_runs('cifar10', count=5) == runs

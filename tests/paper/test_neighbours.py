@@ -46,7 +46,7 @@ def test_other_colours_or_too_few_images_are_errors(digits, tmp_path):
         neighbours.nearest_neighbours(np.zeros((1, 3, 16, 16), np.uint8), str(tmp_path / 'few.h5'), 4)
 
 
-def test_the_frame_is_around_what_is_compared():
+def test_the_frame_surrounds_the_compared_centre():
     grid = Image.new('RGB', (3 * 40, 2 * 40), 'black')
     pixels = np.asarray(framed_centre(grid, 3, 2)).any(axis=2)
     left, top, right, bottom = neighbours.centre_box(40, 40)

@@ -13,7 +13,7 @@ def numbers_in(value):
             yield from numbers_in(part)
 
 
-def test_every_number_says_how_sure_it_is():
+def test_every_number_has_a_mark():
     found = list(numbers_in({name: value for name, value in vars(numbers).items() if name.isupper()}))
     assert len(found) > 150 and {number.mark for number in found} <= set(MARKS)
     assert all(number.value > 0 for number in found)

@@ -37,7 +37,7 @@ def test_markdown():
         '| c | 2.00 |', '| none |  |']
 
 
-def test_latex_escapes_what_it_would_read():
+def test_latex_escapes_special_characters():
     lines = output.latex(TABLE, 'tab:one').splitlines()
     assert r'\caption{A \& B, 100\%}' in lines and r'\label{tab:one}' in lines and r'\begin{tabular}{lr}' in lines
     assert r'name\_1 & x \\' in lines and r'a|b* & 1.2 $\pm$ 0.5\textsuperscript{S1} \\' in lines

@@ -133,7 +133,7 @@ def campaign(tmp_path, seed, count):
         yield number, path, name, other
 
 
-def test_what_is_left_out_is_told_and_the_rest_is_read(tmp_path, capsys):
+def test_omitted_entries_are_reported_and_the_rest_is_read(tmp_path, capsys):
     path = make_run(tmp_path / '000-run')
     good = (path / 'metrics.jsonl').read_bytes()
     (path / 'metrics.jsonl').write_bytes(b'{"metric": 5}\n' + good + b'\xff\n{"metric": "swd", "metric": "fid"}\n{"cut')
