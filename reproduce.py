@@ -154,9 +154,9 @@ def describe_parts(parts: list[Part], place: Place, target: str, scale: str) -> 
         seconds, size = (share * value for value in known[same])
         total_seconds, total_size = total_seconds + seconds, total_size + size
         print(f'{number:5d}  {part.folder:<{width}}  {campaign.progress_of(part, place.out_dir)}'
-              f'{f", about {format_time(seconds)} to go" if seconds else ""}')
-    print(f'In all about {format_time(total_seconds)} of training one after the other on this machine (within a factor '
-          f'of 2), without metrics, and up to {plan.format_size(total_size)} of disk in {place.out_dir}')
+              f'{f", about {format_time(seconds)} left" if seconds else ""}')
+    print(f'Total: about {format_time(total_seconds)} of training on this machine, one run after the other (within a '
+          f'factor of 2), without metrics, and up to {plan.format_size(total_size)} of disk space in {place.out_dir}')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def outcome(part: Part, make: Callable[[], None]) -> str | None:
 
 @contextlib.contextmanager
 def stopping_all() -> Iterator[None]:
-    """A context in which SIGTERM also stops the processes of the parts, which save their states first."""
+    """A context in which SIGTERM also stops the processes of the parts. They save their states before they exit."""
     def stop(signum: int, _frame: Any) -> None:
         for process in multiprocessing.active_children():
             process.terminate()

@@ -60,7 +60,7 @@ def beside_paper(value: float, number: Number | None) -> str:
 
 def gallery(material: Material, experiments: Sequence[str], num_images: int, columns: int, size: int, title: str,
             captions: bool = False, with_kimg: bool = False) -> Image.Image | None:
-    """:func:`gallery_of` the first run of the first of `experiments` that has any; None without a run."""
+    """:func:`gallery_of` for the first run that stands for one of `experiments`; None without a run."""
     runs = material.all_runs(*experiments)
     if not runs:
         return None

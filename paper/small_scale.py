@@ -50,7 +50,7 @@ def average(values: dict[str, float]) -> float:
 
 
 def mean_std(numbers: Sequence[float], digits: int = 1) -> str:
-    """'mean ± deviation' of some numbers, '-' of none."""
+    """'mean ± deviation' of the numbers, or '-' if there are none."""
     return text_of((mean_and_deviation(numbers), digits))[0] if numbers else '-'
 
 

@@ -167,7 +167,7 @@ def table3(material: Material, name: str) -> None:
     for column, experiment_name in (('unsupervised', 'cifar10'), ('label conditioned', 'cifar10-cond')):
         rows += [[column, method, (number, 2)] for method, number in numbers.TABLE3[column]]
         given = material.all_runs(experiment_name, folder=True, count=numbers.TABLE3_RUNS)
-        # Runs outside `during` are reported already, and evaluating all their snapshots includes the final one.
+        # The command for all snapshots, which check_metrics records above, also evaluates the final one.
         during = [run for run in given if material.check_metrics(run, 'inception_score', all_snapshots=True)]
         runs = [run for run in given if (material.check_metrics(run, 'inception_score') if run in during else
                                          run.result('inception_score'))]

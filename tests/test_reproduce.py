@@ -80,7 +80,7 @@ def tiny(tmp_path, monkeypatch):
 def test_parts_are_made_once_and_resumed(tiny, tmp_path, capsys, monkeypatch, restore_theano_config):
     assert reproduce.main([*tiny, '--list']) == 0
     listed = capsys.readouterr().out
-    assert '    1  ablation-a-gulrajani-seed1000  missing, about' in listed and 'In all about' in listed
+    assert '    1  ablation-a-gulrajani-seed1000  missing, about' in listed and 'Total: about' in listed
     assert not (tmp_path / 'out').exists()
 
     assert reproduce.main([*tiny, '--part', '2']) == 0
