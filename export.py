@@ -413,7 +413,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('source', metavar='RUN_OR_PKL', help="number or folder of a run, 'latest', or a pickle of "
                         '(G, D, Gs)')
     parser.add_argument('target', help='output file')
-    parser.add_argument('--network', choices=['G', 'D', 'Gs'], default='Gs', help='default: %(default)s')
+    parser.add_argument('--network', choices=['G', 'D', 'Gs'], default='Gs', help='network to export; '
+                        'default: %(default)s')
     parser.add_argument('--lod', type=float, help='level of detail of the ONNX model; default: the current lod of the '
                         'network')
     parser.add_argument('--batchnorm', choices=['running', 'minibatch'], default='running', help='statistics that '

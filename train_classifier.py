@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('h5_path', metavar='H5', help='labelled data set of single-channel images')
     parser.add_argument('output', metavar='NPZ', help='output file for the weights')
-    parser.add_argument('--epochs', type=int, default=4, metavar='N', help='default: %(default)s')
+    parser.add_argument('--epochs', type=int, default=4, metavar='N', help='passes over the data set; '
+                        'default: %(default)s')
     parser.add_argument('--seed', type=int, default=1000, help='random seed; default: %(default)s')
     theano_env.add_arguments(parser, config)
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""The runs that figures show: their experiments in `config.py`, images, metrics and times. Lists missing ones."""
+"""The runs that figures show: their experiments in `config.py`, images, metrics and times, and what is missing."""
 
 import os
 import shlex

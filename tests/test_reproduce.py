@@ -105,7 +105,7 @@ def test_parts_are_made_once_and_resumed(tiny, tmp_path, capsys, monkeypatch, re
     assert reproduce.main(tiny) == 0
     report = (tmp_path / 'report' / 'README.md').read_text()
     assert '| a-gulrajani | 1 |' in report and '| b-growing | 1 |' in report
-    assert '| reals |  | ' in report and '| noise |  | ' in report, 'what perfect networks would have, and none'
+    assert '| reals |  | ' in report and '| noise |  | ' in report, 'the report lacks a floor'
     assert (tmp_path / 'report' / 'small-scale-ablation.png').exists()
     assert os.listdir(folder) == ['000-b-growing'], 'trained once'
     assert os.listdir(tmp_path / 'out' / 'ablation-a-gulrajani-seed1000') == ['000-a-gulrajani'], 'gone on with'
