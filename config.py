@@ -1,34 +1,35 @@
-"""What to run. Data only: the scripts read it and pass plain arguments on.
+"""The experiments and settings. Data only: the scripts read it and pass plain arguments to the library.
 
-Choose an experiment by name below, or run ``python train.py --experiment NAME``. An experiment lists only what differs
-from the defaults in the signatures of `data.dataset.Dataset`, `networks.G_paper`, `networks.D_paper`,
-`loss.evaluate_loss` and `train.train_gan`; an unknown key is an error that names the nearest valid one.
+Choose an experiment by name below, or with ``python train.py --experiment NAME``. An experiment lists only options that
+differ from the defaults of `data.dataset.Dataset`, `networks.G_paper`, `networks.D_paper`, `loss.evaluate_loss` and
+`train.train_gan`. An unknown option is an error that names the nearest valid one.
 """
 
-from common.easy_dict import EasyDict  # noqa: F401  (a name that scripts of 2018 import from here)
+from common.easy_dict import EasyDict  # noqa: F401  (scripts of 2018 import it from here)
 
-experiment = 'digits'       # Which entry of the table below to run.
-data_dir = 'datasets'       # Where the HDF5 files are.
-result_dir = 'results'      # Where run folders 000-digits, 001-... are made.
+experiment = 'digits'       # The experiment to run, a key of `experiments` below.
+data_dir = 'datasets'       # Folder of the data sets.
+result_dir = 'results'      # Folder of the runs: 000-digits, 001-..., ...
 
-engine = 'auto'             # What executes the Theano graphs: 'auto', 'torch', 'theano' or 'python'; see theano_env.py.
-precision = 'auto'          # What convolutions and matrix products compute in, weights and all else being float32:
-                            # 'float32', 'tf32' (GPUs since 2020), 'bfloat16', 'float16' (with loss scaling, as in the
-                            # 2018 release); 'auto': 'tf32' where there is such a GPU, else 'float32'.
-theano_flags = {            # Theano's flags by their names of 2017.
-    'device': 'auto',       # 'auto': the first CUDA GPU, else the CPU. 'cpu', 'cuda0', 'cuda1', ...
+engine = 'auto'             # Engine that runs the Theano graphs: 'auto', 'torch', 'theano' or 'python'; see
+                            # theano_env.py.
+precision = 'auto'          # Precision of convolutions and matrix products: 'float32', 'tf32' (GPUs since 2020),
+                            # 'bfloat16' or 'float16' (with loss scaling, as in the 2018 release). 'auto' is 'tf32' on
+                            # GPUs that support it, else 'float32'. Weights and all other values are float32.
+theano_flags = {            # Theano's flags, named as in 2017.
+    'device': 'auto',       # 'cpu', 'cuda0', 'cuda1', ...; 'auto': the first CUDA GPU if there is one, else the CPU.
     'floatX': 'float32',
     'dnn.enabled': 'auto',
     'dnn.conv.algo_fwd': 'small',
-    'dnn.conv.algo_bwd_filter': 'none',     # 'deterministic' here makes two runs on one GPU bit-identical; without it
-                                            # cuDNN times its algorithms and takes the fastest, 'guess_once': does not.
+    'dnn.conv.algo_bwd_filter': 'none',     # 'deterministic' makes two runs on one GPU bit-identical. Otherwise cuDNN
+                                            # times its algorithms and uses the fastest; 'guess_once' skips the timing.
     'dnn.conv.algo_bwd_data': 'none',
 }
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What experiments share.
+# Options that several experiments share.
 
-# Table 2: the networks for 1024x1024; at lower resolutions, the part of them up to there.
+# Table 2: the networks for 1024x1024. For lower resolutions, the networks lack the layers above.
 _G = {'func': 'networks.G_paper', 'fmap_base': 8192, 'fmap_max': 512, 'latent_size': 512}
 _D = {'func': 'networks.D_paper', 'fmap_base': 8192, 'fmap_max': 512, 'use_gdrop': False}
 
@@ -44,13 +45,13 @@ _train_1024 = {
     'minibatch_default': 16, 'minibatch_overrides': {256: 14, 512: 6, 1024: 3},
 }
 
-# Figure 4c: only its time counts, so any images do; 6400 kimg as there. The paper does not say how it grows; this ends
-# with 400 kimg at 1024x1024 after the fade-in.
+# Figure 4c: only the training time matters, so any images will do. 6400 kimg as in the paper, which does not give the
+# schedule of growing. Ours leaves 400 kimg at 1024x1024 after the last fade-in.
 _figure4c = {'dataset': {'h5_path': 'timing-1024x1024.h5', 'resolution': 1024, 'max_labels': 0, 'mirror_augment': True},
              'G': _G, 'D': _D, 'loss': {'type': 'iwass'}}
 _train_figure4c = {**_train_1024, 'lod_training_kimg': 375, 'lod_transition_kimg': 375, 'total_kimg': 6400}
 
-# Presets of the 2018 release: its own networks. Their minibatches are those of all GPUs together.
+# Presets of the 2018 release, with its networks. The minibatch sizes are totals over all GPUs.
 _G_2018 = {'func': 'networks_2018.G_paper'}
 _D_2018 = {'func': 'networks_2018.D_paper', 'mbstd_group_size': 4}
 _celebahq_2018 = {**_celebahq, 'G': _G_2018, 'D': _D_2018}
@@ -66,11 +67,11 @@ _lsun_categories = [
     'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor',
 ]
 
-# Bedroom and dog have enough images without mirroring and are trained on whole; their sizes are those that LSUN
-# announces. The others: create_lsun --max-images 100000.
+# Bedroom and dog have enough images, so we use all of them, without mirroring; LSUN announces these numbers. For the
+# other categories, run create_lsun with --max-images 100000.
 _lsun_whole = {'bedroom': 3033042, 'dog': 5054817}
 
-# Table 1: networks with a quarter of the feature maps at 128x128, one change after the other.
+# Table 1: 128x128, with a quarter of the feature maps. Each row adds one change to the previous row.
 _table1_datasets = {
     'celeba': {'h5_path': 'celeba-128x128.h5', 'resolution': 128, 'max_labels': 0, 'mirror_augment': True,
                'expected_images': 202599},
@@ -88,7 +89,7 @@ _train_gulrajani = {
     **_train_table1, 'minibatch_default': 64, 'D_training_repeats': 5, 'adam_beta2': 0.9, 'G_learning_rate_max': 0.0001,
     'D_learning_rate_max': 0.0001, 'G_smoothing': 0.999 ** 20,
 }
-_gulrajani = {      # Gulrajani et al. 2017, in our framework.
+_gulrajani = {      # The networks and loss of Gulrajani et al. 2017.
     'G': {**_G_small, 'latent_size': 128, 'normalize_latents': False, 'use_wscale': False, 'use_pixelnorm': False,
           'use_leakyrelu': False, 'use_batchnorm': True, 'tanh_at_end': 1.0},
     'D': {**_D_small, 'use_wscale': False, 'use_layernorm': True, 'mbstat_avg': None},
@@ -97,7 +98,7 @@ _gulrajani = {      # Gulrajani et al. 2017, in our framework.
 _G_revised = {**_G_small, 'latent_size': 512, 'use_wscale': False, 'use_pixelnorm': False}
 _D_revised = {**_D_small, 'use_wscale': False, 'mbstat_avg': None}
 _train_revised = {**_train_table1, 'G_learning_rate_max': 0.0001, 'D_learning_rate_max': 0.0001}
-_snapshots_figure4 = {'network_snapshot_ticks': 10}     # Figures 4a and 4b: several points at every resolution.
+_snapshots_figure4 = {'network_snapshot_ticks': 10}     # Figures 4a and 4b need several snapshots at every resolution.
 table1_rows = {
     'a-gulrajani': {**_gulrajani, 'train': {**_train_gulrajani, **_no_growing, **_snapshots_figure4}},
     'b-growing': {**_gulrajani, 'train': {**_train_gulrajani, **_snapshots_figure4}},
@@ -109,12 +110,12 @@ table1_rows = {
     'e-minibatch-stddev': {'G': _G_revised, 'D': {**_D_revised, 'mbstat_avg': 'all'}, 'train': _train_revised},
     'f-equalized-learning-rate': {'G': {**_G_revised, 'use_wscale': True}, 'D': _D_small, 'train': _train_table1},
     'g-pixelwise-normalization': {'G': {**_G_small, 'latent_size': 512}, 'D': _D_small, 'train': _train_table1},
-    # Its length is not in the paper; twice that of the others here.
+    # The paper does not give its training length; we choose twice the length of the other rows.
     'h-converged': {'G': _G, 'D': _D, 'train': {**_train_table1, 'total_kimg': 20000}},
 }
 
-# Table 4: discrete modes of MNIST, RGB images of three digits, after Metz et al. 2016; each adds to the one before. The
-# networks are tiny; the discriminator has 1 / K of the feature maps.
+# Table 4: discrete modes of MNIST, on RGB images of three digits, after Metz et al. 2016. Each variant adds one change
+# to the previous one. The networks are tiny; the discriminator has 1 / K of the feature maps.
 _mnist_networks = {'fmap_base': 64, 'fmap_max': 256}
 _mnist_train = {'total_kimg': 10000, **_no_growing, 'minibatch_default': 64, 'D_training_repeats': 5}
 _mnist_norm = {'use_batchnorm': False, 'use_wscale': True}
@@ -133,7 +134,7 @@ _mnist: dict[str, tuple[dict, dict, dict]] = {
 # The experiments.
 
 experiments: dict[str, dict] = {
-    # The demo: handwritten digits at 16x16, one row of the final picture per class. Minutes on a laptop CPU.
+    # The demo: handwritten digits at 16x16. Takes minutes on a laptop CPU. Image grids have one row per class.
     'digits': {
         'desc': 'digits',
         'dataset': {'h5_path': 'digits-16x16.h5', 'resolution': 16, 'max_labels': 'all', 'mirror_augment': False},
@@ -151,14 +152,14 @@ experiments: dict[str, dict] = {
         'metrics': ['digit_recognition'],
     },
 
-    # Section 6.3, figures 5, 8, 10, 11: 1024x1024 faces; figure 1 with the least squares loss of appendix B.
+    # Section 6.3, figures 5, 8, 10, 11: faces at 1024x1024. Figure 1: with the least squares loss of appendix B.
     'celebahq-1024': {**_celebahq, 'desc': 'celeba-hq-1024', 'train': _train_1024},
     'celebahq-1024-lsgan': {
         **_celebahq, 'desc': 'celeba-hq-1024-lsgan', 'D': {**_D, 'use_gdrop': True}, 'loss': {'type': 'lsgan'},
         'train': {**_train_1024, 'gdrop_coef': 0.2},
     },
 
-    # Figure 4c: how long it takes with and without growing.
+    # Figure 4c: training time with and without growing.
     'figure4c-growing': {**_figure4c, 'desc': 'figure4c-growing', 'train': _train_figure4c},
     'figure4c-nogrowing': {
         **_figure4c, 'desc': 'figure4c-nogrowing', 'train': {**_train_figure4c, **_no_growing}},
@@ -179,7 +180,7 @@ experiments: dict[str, dict] = {
         'desc': 'table1-%s-%s' % (data, row), 'dataset': dataset, **entry,
     } for data, dataset in _table1_datasets.items() for row, entry in table1_rows.items()},
 
-    # Section 6.5, table 3, figure 9: ten runs, --set random_seed=N. Variant 'cond' for the label-conditioned column.
+    # Section 6.5, table 3, figure 9: ten runs with --set random_seed=N. The label-conditioned column is variant 'cond'.
     'cifar10': {
         'desc': 'cifar10',
         'dataset': {'h5_path': 'cifar10-32x32.h5', 'resolution': 32, 'max_labels': 0, 'mirror_augment': False,
@@ -203,7 +204,7 @@ experiments: dict[str, dict] = {
         'train': train,
     } for divisor in (4, 2) for variant, (G, D, train) in _mnist.items()},
 
-    # The presets of the 2018 release: v1 is the schedule of the paper; start v2-Ngpus with torchrun, see the README.
+    # The presets of the 2018 release. v1 has the schedule of the paper. Start v2-Ngpus with torchrun, see the README.
     'celebahq-v1-1gpu': {
         **_celebahq_2018, 'desc': 'celebahq-v1-1gpu', 'D': {**_D_2018, 'mbstd_group_size': 16},
         'train': {**_train_2018, **_train_1024, 'minibatch_repeats': 4}},
@@ -248,7 +249,7 @@ experiments: dict[str, dict] = {
         },
     },
 
-    # Images and videos, see util_scripts.py; 'run' is a run's number or folder, or a network pickle.
+    # Images and videos, see util_scripts.py. 'run' is the number or folder of a run, or a network pickle.
     'fake-images': {
         'desc': 'fake-images',
         'train': {'func': 'util_scripts.generate_fake_images', 'run': 0, 'grid_size': (10, 10)},
@@ -267,7 +268,7 @@ experiments: dict[str, dict] = {
     },
 }
 
-# What can be added to the name of any experiment, also several: 'celebahq-v2-1gpu-nopixelnorm-VERBOSE'.
+# Suffixes for the name of any experiment. They can be combined: 'celebahq-v2-1gpu-nopixelnorm-VERBOSE'.
 variants: dict[str, dict] = {
     'nogrowing': {'train': _no_growing},
     'nopixelnorm': {'G': {'use_pixelnorm': False}},
@@ -276,8 +277,8 @@ variants: dict[str, dict] = {
     'nosmoothing': {'train': {'G_smoothing': 0.0}},
     'norepeat': {'train': {'minibatch_repeats': 1}},
     'noreset': {'train': {'reset_optimizer': False}},
-    'cond': {'dataset': {'max_labels': 'all', 'require_labels': True}},     # Conditional on the labels of the data set.
-    # Little of everything, to see how fast it is; at full resolution only.
+    'cond': {'dataset': {'max_labels': 'all', 'require_labels': True}},     # Networks conditional on class labels.
+    # Short trainings for timing: BENCHMARK grows quickly, BENCHMARK0 stays at full resolution.
     'BENCHMARK': {'train': {'lod_initial_resolution': 4, 'lod_training_kimg': 3, 'lod_transition_kimg': 3,
                             'total_kimg': 51, 'tick_kimg_default': 1, 'tick_kimg_overrides': {},
                             'image_snapshot_ticks': 1000, 'network_snapshot_ticks': 1000}},

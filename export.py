@@ -1,12 +1,13 @@
-"""Networks for use elsewhere: ``python export.py onnx PKL OUT.onnx`` and ``python export.py state PKL OUT.npz``.
+"""Export networks to other programs: ``python export.py onnx PKL OUT.onnx``, ``python export.py state PKL OUT.npz``.
 
-``onnx`` writes a generator at one lod: inputs ``latents`` [N, latent_size] and, if there are any, ``labels`` [N,
-label_size], output ``images`` [N, C, resolution, resolution], -1 is black and 1 white. N is free. Batch norm normalizes
-by the running averages of the training, so that an image depends on its latents alone, or with ``--batchnorm
-minibatch`` by the statistics of the N images, as where the 2017 release makes images.
+``onnx`` writes a generator at one lod. The inputs are ``latents`` [N, latent_size] and, for conditional networks,
+``labels`` [N, label_size]; the output is ``images`` [N, C, resolution, resolution] from -1 (black) to 1 (white), for
+any N. By default, batch norm uses the running averages of the training, so that an image depends only on its latents.
+With ``--batchnorm minibatch`` it uses the statistics of the N images, like the image generation of the 2017 release.
 
 ``state`` writes a network in the layout of the 2018 release, as an npz file of plain arrays: ``variables/NAME`` for
-every variable, for example ``variables/4x4/Dense/weight``, and ``meta``, a JSON document. There it is loaded with::
+every variable, for example ``variables/4x4/Dense/weight``, and ``meta``, a JSON document. To load it with the 2018
+release::
 
     state = np.load('OUT.npz')
     meta = json.loads(str(state['meta']))
@@ -52,7 +53,7 @@ def state_2018(net: Network) -> tuple[str, dict, dict[str, np.ndarray]]:
     Parameters
     ----------
     net : Network
-        Made by `networks.G_paper` or `networks.D_paper`, or of the 2018 release.
+        Built by `networks.G_paper`, `networks.D_paper` or the functions in `networks_2018`.
 
     Returns
     -------
@@ -64,7 +65,7 @@ def state_2018(net: Network) -> tuple[str, dict, dict[str, np.ndarray]]:
     Raises
     ------
     UserError
-        The network is another function than any that the 2018 release can build; the message names the option.
+        The 2018 release cannot build this network; the message names the option.
     """
     module, _, func_name = net.func_name.rpartition('.')
     if module == 'networks_2018':
@@ -81,7 +82,7 @@ def state_2018(net: Network) -> tuple[str, dict, dict[str, np.ndarray]]:
     common = ['num_channels', 'resolution', 'label_size', 'fmap_base', 'fmap_decay', 'fmap_max', 'use_wscale']
     if func_name == 'G_paper':
         common += ['normalize_latents', 'use_pixelnorm', 'use_leakyrelu']
-    # The minibatch statistic is that of the whole minibatch, which 16 stands for up to 16 images.
+    # Our statistic covers the whole minibatch; for up to 16 images, so do groups of 16.
     group_size = 0 if options.get('mbstat_avg', 'all') is None else 16
     kwargs = {**{name: options[name] for name in common}, 'fused_scale': False, 'mbstd_group_size': group_size}
     if func_name == 'G_paper':
@@ -94,14 +95,14 @@ def _check_expressible(net, options):
                'mbdisc_kernels': [None, 0], 'mbstat_func': ['Tstdeps'], 'mbstat_avg': ['all', None]}
     for name, values in allowed.items():
         if name in options and options[name] not in values:
-            raise UserError(f'{name}={options[name]!r}: the networks of the 2018 release have only {values[0]!r}')
+            raise UserError(f'{name}={options[name]!r}: the networks of the 2018 release support only {values[0]!r}')
     if net.func_name == 'networks.G_paper' and options['label_size'] and options['normalize_latents']:
         raise UserError(f'label_size={options["label_size"]!r}: the 2018 release normalizes latents and labels '
-                        'together, which is another function; export as ONNX instead')
+                        'together, unlike this network; export as ONNX instead')
 
 
 def _weight_and_bias(net, name, suffix, gain, fan_in):
-    """The weight of a layer as it is stored in 2018, still in our layout, and the bias."""
+    """(weight, bias) of a layer, scaled as in the 2018 release, in our layout."""
     W = net.get_var(name + '.W')
     if name + suffix + '.scale' not in net.vars:
         return W, net.get_var(name + '.b')
@@ -110,7 +111,7 @@ def _weight_and_bias(net, name, suffix, gain, fan_in):
 
 
 def _conv_2018(W):
-    """Filters (K, C, height, width), flipped when used, as (height, width, C, K), not flipped."""
+    """Filters for convolution (K, C, height, width) as filters for cross-correlation (height, width, C, K)."""
     return W[:, :, ::-1, ::-1].transpose(2, 3, 1, 0)
 
 
@@ -154,7 +155,7 @@ def _pair(name, weight, bias):
 
 
 def save_state(net: Network, path: str) -> None:
-    """Write :func:`state_2018` of a network as an npz file, see the top of this module."""
+    """Write :func:`state_2018` of a network as an npz file, see the module docstring."""
     func_name, kwargs, variables = state_2018(net)
     meta = {'build_func_name': func_name, 'static_kwargs': kwargs, 'variable_names': list(variables)}
     save_arrays(path, {'meta': json.dumps(meta), **{'variables/' + name: value for name, value in variables.items()}})
@@ -165,7 +166,7 @@ def save_state(net: Network, path: str) -> None:
 
 
 class _Graph:
-    """ONNX nodes and constants under construction, and the name of the output of every layer done so far."""
+    """An ONNX graph under construction, with the output names of the layers that it contains so far."""
 
     def __init__(self, onnx, lod, batchnorm):
         self.onnx, self.lod, self.batchnorm = onnx, lod, batchnorm
@@ -177,14 +178,14 @@ class _Graph:
         return name
 
     def add(self, op, *inputs, **attributes):
-        """The output of a new node; arrays among the inputs become constants."""
+        """Add a node; return the name of its output. Arrays among the inputs become constants."""
         names = [self.constant(item) if isinstance(item, (np.ndarray, np.generic)) else item for item in inputs]
         name = f'{op.lower()}{len(self.nodes)}'
         self.nodes.append(self.onnx.helper.make_node(op, names, [name], **attributes))
         return name
 
     def value(self, layer):
-        """The output of `layer`, with what is below it."""
+        """Name of the output of `layer`; adds the layer and its inputs if necessary."""
         if layer not in self.values:
             self.values[layer] = onnx_of(layer, self)
         return self.values[layer]
@@ -207,11 +208,11 @@ class _Graph:
         return self.add(ops[function], x) if ops[function] else x
 
     def convolution(self, x, filters, pad):
-        """Convolution with filters (K, C, height, width), which are not flipped."""
+        """Cross-correlation with filters (K, C, height, width)."""
         return self.add('Conv', x, np.asarray(filters, np.float32), pads=[pad] * 4)
 
     def rounded(self, x, rounding):
-        """`x`, rounded to float16 as by :func:`networks_2018.as_float16` in networks that round."""
+        """`x`, rounded to float16 in networks that round with :func:`networks_2018.as_float16`."""
         if rounding is networks_2018.unrounded:
             return x
         types = self.onnx.TensorProto
@@ -220,8 +221,8 @@ class _Graph:
 
 @functools.singledispatch
 def onnx_of(layer, graph: _Graph) -> str:
-    """Add `layer`, without noise, to the graph; returns the name of its output."""
-    raise UserError(f'layers of type {type(layer).__name__} cannot be exported as ONNX, which is for generators')
+    """Add `layer`, without noise, to the graph; return the name of its output."""
+    raise UserError(f'layers of type {type(layer).__name__} cannot be exported as ONNX; only generators can')
 
 
 @onnx_of.register(lasagne.layers.ConcatLayer)
@@ -231,7 +232,7 @@ def _(layer, graph):
 
 @onnx_of.register(lasagne.layers.ReshapeLayer)
 def _(layer, graph):
-    # A list names an axis of the input; in all our networks that is the axis at the same place.
+    # A list means the size of an input axis. In all our networks this is the same axis, which ONNX writes as 0.
     return graph.add('Reshape', graph.value(layer.input_layer),
                      np.int64([0 if isinstance(size, list) else size for size in layer.shape]))
 
@@ -293,7 +294,7 @@ def _(layer, graph):
 
 @onnx_of.register(layers.LODSelectLayer)
 def _(layer, graph):
-    """Only what the lod needs."""
+    """Add only the one or two inputs that the lod selects."""
     lod = float(np.clip(graph.lod - layer.first_incoming_lod, 0, len(layer.input_layers) - 1))
     size = layer.output_shape[2]
     parts = []
@@ -307,7 +308,7 @@ def _(layer, graph):
 
 @onnx_of.register(networks_2018.WeightLayer)
 def _(layer, graph):
-    # Without a multiplication in the graph, the values are what they are in it.
+    # Scaling the weight here saves a node in the graph; the values are the same.
     x, round_array = graph.value(layer.input_layer), functools.partial(_rounded_array, layer.rounding)
     weight = round_array(layer.weight.get_value() * (layer.scale if layer.use_wscale else np.float32(1)))
     if isinstance(layer, networks_2018.DenseTo4x4Layer):
@@ -339,15 +340,15 @@ def _(layer, graph):
 
 
 def onnx_model(net: Network, lod: float | None = None, batchnorm: BatchNorm = 'running') -> Any:
-    """A generator as an ONNX model, see the top of this module.
+    """A generator as an ONNX model, see the module docstring.
 
     Parameters
     ----------
     net : Network
     lod : float or None
-        Level of detail that the model has, fractions blend. None: the present one of the network.
+        Level of detail of the model; fractions blend two levels. None: the current lod of the network.
     batchnorm : str
-        ``'running'`` or ``'minibatch'``, see the top of this module.
+        ``'running'`` or ``'minibatch'``, see the module docstring.
 
     Returns
     -------
@@ -357,7 +358,7 @@ def onnx_model(net: Network, lod: float | None = None, batchnorm: BatchNorm = 'r
     Raises
     ------
     UserError
-        The package `onnx` is not installed, or the network is no generator.
+        The package `onnx` is not installed, the network is no generator, or the lod is out of range.
     """
     try:
         import onnx
@@ -369,7 +370,7 @@ def onnx_model(net: Network, lod: float | None = None, batchnorm: BatchNorm = 'r
     if lod is None:
         lod = min(float(net.get_var('cur_lod')), coarsest)
     if not 0 <= lod <= coarsest:
-        raise UserError(f'lod={lod!r}: use 0 for full resolution up to {coarsest} for 4x4 pixels')
+        raise UserError(f'lod={lod!r}: use a value from 0 (full resolution) to {coarsest} (4x4 pixels)')
     graph, types, inputs = _Graph(onnx, lod, batchnorm), onnx.TensorProto, []
     for name, layer in zip(('latents', 'labels'), net.input_layers, strict=False):
         if layer.output_shape[1]:       # Networks of the 2018 release may have empty labels.
@@ -382,7 +383,7 @@ def onnx_model(net: Network, lod: float | None = None, batchnorm: BatchNorm = 'r
     model = onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, net.name, inputs, [images], graph.constants),
         opset_imports=[onnx.helper.make_opsetid('', 17)], ir_version=8,
-        doc_string=f'Images of a progressively grown GAN, -1 is black and 1 white. lod {lod:g}.' + (
+        doc_string=f'Generator of a progressively grown GAN. Images from -1 (black) to 1 (white). lod {lod:g}.' + (
             f' Batch norm: {"running averages" if batchnorm == "running" else "statistics of the N images"}.'
             if layers.has_batch_norm(net.output_layers) else ''))
     onnx.checker.check_model(model)
@@ -405,20 +406,23 @@ def main(argv: list[str] | None = None) -> int:
         import config
         check_settings(config)
     parser = argparse.ArgumentParser(
-        description='Write a network for use elsewhere.', formatter_class=argparse.RawDescriptionHelpFormatter,
+        description='Export a network to other programs.', formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='examples:\n  python export.py onnx 0 digits.onnx\n'
                '  python export.py state results/000-digits/network-final.pkl digits.npz --network G')
-    parser.add_argument('format', choices=['onnx', 'state'], help='ONNX, or the variables of the 2018 release')
+    parser.add_argument('format', choices=['onnx', 'state'], help='ONNX, or npz in the layout of the 2018 release')
     parser.add_argument('source', metavar='RUN_OR_PKL', help="number or folder of a run, 'latest', or a pickle of "
                         '(G, D, Gs)')
-    parser.add_argument('target', help='file to write')
-    parser.add_argument('--network', choices=['G', 'D', 'Gs'], default='Gs', help='default: %(default)s')
-    parser.add_argument('--lod', type=float, help='level of detail of the ONNX model; default: that of the network')
+    parser.add_argument('target', help='output file')
+    parser.add_argument('--network', choices=['G', 'D', 'Gs'], default='Gs', help='network to export; '
+                        'default: %(default)s')
+    parser.add_argument('--lod', type=float, help='level of detail of the ONNX model; default: the current lod of the '
+                        'network')
     parser.add_argument('--batchnorm', choices=['running', 'minibatch'], default='running', help='statistics that '
                         'batch norm uses in the ONNX model; default: %(default)s')
-    parser.add_argument('--snapshot', metavar='KIMG', help="of a run: thousands of images, 'final' or 'latest', the "
-                        'default')
-    parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
+    parser.add_argument('--snapshot', metavar='KIMG', help="snapshot of the run: thousands of images, 'final' or "
+                        "'latest'; default: latest")
+    parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='folder of the runs; default: '
+                        '%(default)s')
     args = parser.parse_args(argv)
 
     def export():
@@ -427,7 +431,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.format == 'onnx':
             save_onnx(net, args.target, args.lod, args.batchnorm)
             if layers.has_batch_norm(net.output_layers):
-                print(f'Batch norm by {args.batchnorm} statistics')
+                print(f'Batch norm uses {args.batchnorm} statistics')
         else:
             save_state(net, args.target)
         print(f'{args.target}: {net}')

@@ -1,15 +1,15 @@
-"""One command for each figure and table of the paper: trains what is missing, evaluates it and draws.
+"""Make a figure or table of the paper with one command: train the missing runs, evaluate them and draw.
 
-    python reproduce.py --list                                  # what can be made
-    python reproduce.py table1 --list                           # its runs, how far they are, data, hours and disk
-    python reproduce.py table1 --runs 3                         # makes them all; interrupt it and call it again
-    python reproduce.py table4 --scale small --workers 2        # at a size for a laptop: into results/README.md
-    python reproduce.py study                                   # all that there is at small scale
-    python reproduce.py table1 --part 7                         # one run, for a cluster's scheduler: docs/reproduce.md
-    python reproduce.py table1 --draw                           # only what is there
+    python reproduce.py --list                                  # list the figures and tables
+    python reproduce.py table1 --list                           # list its runs, their progress, data, hours and disk
+    python reproduce.py table1 --runs 3                         # make all; to continue, repeat the command
+    python reproduce.py table4 --scale small --workers 2        # small enough for a laptop, into results/README.md
+    python reproduce.py study                                   # make everything that exists at small scale
+    python reproduce.py table1 --part 7                         # make one run, on a cluster: docs/reproduce.md
+    python reproduce.py table1 --draw                           # draw the finished runs
 
-Each run has its own folder below ``results/reproduce`` (``results/small-scale``); figures share the runs of an
-experiment.
+Each run has its own folder below ``results/reproduce`` (``results/small-scale``). Figures that show the same experiment
+share its runs.
 """
 
 import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
@@ -45,15 +45,15 @@ from training.stopping import Stopped
 
 ROOT = pathlib.Path(__file__).resolve().parent
 ALIASES = {'figure4': ('figure4a', 'figure4b', 'figure4c')}
-MNIST = 'mnist-32x32.h5'        # What the classifier of Table 4 is trained on.
+MNIST = 'mnist-32x32.h5'        # Training set of the classifier for Table 4.
 
 
 class Evaluation(NamedTuple):
-    """What the runs of a figure are evaluated by, at the scale of the paper."""
+    """Evaluation of the runs of a figure at the scale of the paper."""
 
     metrics: tuple[str, ...]
     all_snapshots: bool = False
-    runs: int = 1               # Of each experiment, in the paper.
+    runs: int = 1               # Number of runs per experiment in the paper.
 
 
 EVALUATIONS = {
@@ -68,11 +68,11 @@ EVALUATIONS = {
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What a target is made of.
+# Targets and their parts.
 
 
 def figures_of(target: str) -> tuple[str, ...]:
-    """The names in `figures.FIGURES` that a target stands for."""
+    """The keys of `figures.FIGURES` that a target stands for."""
     return ALIASES.get(target, (target,))
 
 
@@ -81,17 +81,17 @@ def targets() -> list[str]:
 
 
 def parts_of(config: ModuleType, target: str, scale: str, runs: int | None) -> list[Part]:
-    """The parts of a target in the order in which they are made.
+    """The parts of a target, in the order of training.
 
     Parameters
     ----------
     config : module
         `config.py`.
     target : str
-        Of :func:`targets`.
+        One of :func:`targets`.
     scale : {'small', 'paper'}
     runs : int or None
-        Runs of each kind, with seeds of their own. None: as many as in the paper, or the study.
+        Number of runs per experiment, each with another seed. None: as many as in the paper, or in the study.
     """
     if scale == 'small':
         return [part for name in studies.TARGETS[target] for part in studies.parts_of(config, name, runs)]
@@ -112,7 +112,7 @@ def parts_of(config: ModuleType, target: str, scale: str, runs: int | None) -> l
 
 
 def missing_data(parts: Iterable[Part], place: Place, scale: str) -> dict[str, str]:
-    """{file: command that makes it} of the data that is missing and that this program cannot make."""
+    """{file: command that makes it} of the missing data sets that the user has to make."""
     parts = list(parts)
     if scale == 'small':
         path = os.path.join(place.data_dir, studies.COLOUR_DATA)
@@ -128,11 +128,11 @@ def missing_data(parts: Iterable[Part], place: Place, scale: str) -> dict[str, s
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Telling.
+# Listing.
 
 
 def describe_parts(parts: list[Part], place: Place, target: str, scale: str) -> None:
-    """Print the parts with their numbers and states, the data, and what they take on this machine."""
+    """Print the parts with their numbers and progress, the missing data, and estimates of time and disk space."""
     print(f'{target} at {"the scale of the paper" if scale == "paper" else "small scale"}: {len(parts)} runs')
     environment = theano_env.configure(place.engine, place.theano_flags, precision=place.precision)
     print(environment)
@@ -143,7 +143,7 @@ def describe_parts(parts: list[Part], place: Place, target: str, scale: str) -> 
     total_seconds, total_size = 0.0, 0.0
     width = max(len(part.folder) for part in parts)
     for number, part in enumerate(parts, start=1):
-        # Experiments that differ in data and name only take the same.
+        # Time and disk space do not depend on the name and images of an experiment.
         same = repr({key: value for key, value in part.experiment.items() if key in ('G', 'D', 'train')}
                     | {'resolution': part.experiment['dataset'].get('resolution')})
         if same not in known:
@@ -158,22 +158,22 @@ def describe_parts(parts: list[Part], place: Place, target: str, scale: str) -> 
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Making.
+# Making the parts.
 
 
 def make_classifier(place: Place, scale: str) -> None:
-    """The classifier that reads the digits of the three colour channels."""
+    """Train the classifier that reads the digits of the three colour channels, unless its file exists."""
     data = data_path(MNIST if scale == 'paper' else studies.CLASSIFIER_DATA, place.data_dir)
     path = str(place.classifier)
     flags = place.theano_flags or {}
     arguments = [data, path, '--engine', place.engine, '--device', str(flags.get('device', 'auto'))]
     with one_at_a_time(path):
         if not os.path.exists(path) and train_classifier.main(arguments):
-            raise UserError(f'{path}: could not be made')
+            raise UserError(f'{path}: the classifier could not be trained')
 
 
 def make_in_background(part: Part, place: Place) -> None:
-    """:func:`campaign.make_part` with its output in a file."""
+    """:func:`campaign.make_part` with its output in ``output.txt`` in the folder of the part."""
     os.makedirs(os.path.join(place.out_dir, part.folder), exist_ok=True)
     with open(os.path.join(place.out_dir, part.folder, 'output.txt'), 'a', encoding='utf-8') as output, \
             contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
@@ -181,7 +181,10 @@ def make_in_background(part: Part, place: Place) -> None:
 
 
 def outcome(part: Part, make: Callable[[], None]) -> str | None:
-    """Call ``make()``; return why the part failed, or None. The others go on: a run that diverges is a result, too."""
+    """Call ``make()``; return why the part failed, or None.
+
+    A failure must not stop the other parts: that a run diverges is a result, too.
+    """
     try:
         make()
     except Stopped:
@@ -193,7 +196,7 @@ def outcome(part: Part, make: Callable[[], None]) -> str | None:
 
 @contextlib.contextmanager
 def stopping_all() -> Iterator[None]:
-    """Inside, SIGTERM stops the processes of the parts, too: they save their states first."""
+    """A context in which SIGTERM also stops the processes of the parts. They save their states before they exit."""
     def stop(signum: int, _frame: Any) -> None:
         for process in multiprocessing.active_children():
             process.terminate()
@@ -214,7 +217,7 @@ def make_all(parts: list[Part], place: Place, workers: int) -> list[str]:
             failure = outcome(part, functools.partial(campaign.make_part, part, place, train.train_gan))
             failures += [failure] if failure else []
         return failures
-    os.environ['OMP_NUM_THREADS'] = '1'     # For the processes that are about to start.
+    os.environ['OMP_NUM_THREADS'] = '1'     # The new processes inherit it.
     context = multiprocessing.get_context('spawn')
     with stopping_all(), concurrent.futures.ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
         futures = {pool.submit(make_in_background, part, place): part for part in parts}
@@ -231,7 +234,7 @@ def make_all(parts: list[Part], place: Place, workers: int) -> list[str]:
 
 
 def make_floors(parts: list[Part], place: Place, scale: str) -> None:
-    """The values that perfect networks would have, for each data set; at small scale those of noise, too."""
+    """Evaluate the metrics on the reals of each data set, at small scale also on noise, to compare results with."""
     first: dict[str, Part] = {}
     for part in parts:
         if campaign.finished_run(part, place.out_dir):
@@ -242,7 +245,7 @@ def make_floors(parts: list[Part], place: Place, scale: str) -> None:
 
 
 def draw(parts: list[Part], place: Place, target: str, scale: str, report_dir: str, engine: list[str]) -> int:
-    """Make figures and tables, or the report of the studies, out of the finished runs; return the exit status."""
+    """Draw the figures and tables, or write the report of the studies, from finished runs; return the exit status."""
     done = {part.folder: campaign.finished_run(part, place.out_dir) for part in parts}
     if scale == 'small':
         small_scale.write(studies.TARGETS[target], parts, done, report_dir)
@@ -260,22 +263,25 @@ def parse_arguments(argv: list[str] | None, config: ModuleType) -> argparse.Name
     parser = argparse.ArgumentParser(
         description=__doc__.partition('\n')[0], formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='examples:\n' + '\n'.join(line[2:] for line in __doc__.splitlines() if line.startswith('    ')))
-    parser.add_argument('target', nargs='?', metavar='TARGET', help='a figure or table, figure4, or study; none: '
-                        'print what there is')
-    parser.add_argument('--scale', choices=('paper', 'small'), help="default: paper; of 'study': small")
-    parser.add_argument('--runs', type=int, metavar='N', help='runs of each experiment, with different seeds; default: '
+    parser.add_argument('target', nargs='?', metavar='TARGET', help="name of a figure or table, 'figure4', or 'study'; "
+                        'without a target, list them')
+    parser.add_argument('--scale', choices=('paper', 'small'), help="default: paper; for 'study': small")
+    parser.add_argument('--runs', type=int, metavar='N', help='runs per experiment, each with another seed; default: '
                         'as in the paper, 10 for Table 3, 8 for Table 4, else 1')
-    parser.add_argument('--list', action='store_true', help='print the parts, data, hours and disk, and stop')
+    parser.add_argument('--list', action='store_true', help='print the parts, missing data, hours and disk space, and '
+                        'exit')
     parser.add_argument('--part', type=int, metavar='N', help='make one part of the list, and draw nothing')
-    parser.add_argument('--draw', action='store_true', help='make nothing, draw what is there')
-    parser.add_argument('--workers', type=int, metavar='N', help='runs at a time, with one thread each; default: 1, at '
-                        'small scale one per core')
-    parser.add_argument('--inception-weights', metavar='FILE', help='for Table 3 and FID')
-    parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
-    parser.add_argument('--out-dir', metavar='DIR', help='of the runs; default: reproduce, or small-scale, in the '
-                        'result folder')
-    parser.add_argument('--report-dir', default=str(ROOT / 'results'), metavar='DIR', help='of the report at small '
-                        'scale; default: %(default)s')
+    parser.add_argument('--draw', action='store_true', help='train nothing, draw the finished runs')
+    parser.add_argument('--workers', type=int, metavar='N', help='number of runs trained at the same time, with one '
+                        'thread each if more than 1; default: 1, at small scale one per core')
+    parser.add_argument('--inception-weights', metavar='FILE', help='weights of the Inception network, for Table 3 and '
+                        'FID')
+    parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='folder of the data sets; default: '
+                        '%(default)s')
+    parser.add_argument('--out-dir', metavar='DIR', help="folder of the runs; default: 'reproduce', or 'small-scale', "
+                        'in the result folder')
+    parser.add_argument('--report-dir', default=str(ROOT / 'results'), metavar='DIR', help='folder of the report at '
+                        'small scale; default: %(default)s')
     theano_env.add_arguments(parser, config)
     return parser.parse_args(argv)
 
@@ -284,7 +290,7 @@ def check_arguments(args: argparse.Namespace) -> str:
     """Check a command line with a target, and return the scale."""
     if args.target not in targets():
         raise UserError(f'{args.target}: there is no such target'
-                        f'{did_you_mean(args.target, targets()) or "; --list tells them"}')
+                        f'{did_you_mean(args.target, targets()) or "; --list prints all targets"}')
     for name in ('runs', 'workers', 'part'):
         check_value(f'--{name}', getattr(args, name), PositiveInt | None, ' ')
     scale = args.scale or ('small' if args.target == 'study' else 'paper')
@@ -297,11 +303,11 @@ def check_arguments(args: argparse.Namespace) -> str:
 
 
 def run_command(args: argparse.Namespace, config: ModuleType) -> int:
-    """Carry out the command line; return the exit status."""
+    """Run the parsed command line; return the exit status."""
     if args.target is None:
         for name in targets():
             words = figures.FIGURES[name].shows if name in figures.FIGURES else (
-                'all at small scale' if name == 'study' else ', '.join(ALIASES[name]))
+                'everything at small scale' if name == 'study' else ', '.join(ALIASES[name]))
             print(f'{name:<12} {words}{"; --scale small" if name in studies.TARGETS and name != "study" else ""}')
         return 0
     scale = check_arguments(args)
@@ -311,7 +317,7 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> int:
                   config.precision, os.path.join(out_dir, 'classifier.npz'), args.inception_weights)
     parts = parts_of(config, args.target, scale, args.runs)
     if args.part is not None and args.part > len(parts):
-        raise UserError(f'--part {args.part}: there are {len(parts)}; --list tells them')
+        raise UserError(f'--part {args.part}: there are only {len(parts)} parts; --list prints them')
     if not parts:
         return draw(parts, place, args.target, scale, args.report_dir, [])
     if args.part is None and not args.draw or args.list:
@@ -325,7 +331,7 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> int:
     try:
         failures = make(chosen, place, scale, args, device is not None)
     except Stopped as stopped:
-        print(f'reproduce.py: {stopped}; the same command goes on', file=sys.stderr)
+        print(f'reproduce.py: {stopped}; repeat the command to continue', file=sys.stderr)
         return 128 + stopped.signum
     status = 0
     if args.part is None:
@@ -337,7 +343,10 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> int:
 
 
 def make(parts: list[Part], place: Place, scale: str, args: argparse.Namespace, is_device_named: bool) -> list[str]:
-    """Make data, classifier and parts; return what failed. What lacks data is left out."""
+    """Make data sets, the classifier and parts; return a message for each failure.
+
+    At small scale, parts whose data set is missing are left out; at the scale of the paper they are an error.
+    """
     os.makedirs(place.out_dir, exist_ok=True)
     if scale == 'small':
         studies.make_datasets(studies.TARGETS[args.target], place.data_dir)
@@ -354,7 +363,8 @@ def make(parts: list[Part], place: Place, scale: str, args: argparse.Namespace, 
         make_classifier(place, scale)
     workers = args.workers or (1 if scale == 'paper' else os.cpu_count() or 1)
     failures = make_all(parts, place, min(workers, len(parts)))
-    return failures + [f'left out, as {path} is missing: {command}' for path, command in missing.items()]
+    return failures + [f'some parts were left out because {path} is missing: {command}'
+                       for path, command in missing.items()]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -365,7 +375,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv, config)
     return exit_status('reproduce.py', lambda: run_command(args, config),
                        (UserError, theano_env.EnvironmentProblem),
-                       'interrupted; what is done is kept, the same command goes on')
+                       'interrupted; finished work is kept, repeat the command to continue')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The requirements; everything else that pip and uv want to know stands in pyproject.toml. See docs/installing.md."""
+"""Requirements of the project; pyproject.toml has all other metadata. See docs/installing.md."""
 
 import configparser
 import importlib.metadata
@@ -12,7 +12,7 @@ TORCH = ['torch==2.13.0']
 EXTRAS = {
     'torch': TORCH,
     'demo': [*TORCH, 'scikit-learn'],
-    # Libjpeg 8d and decryption; jpeglib can only be installed where it has a wheel.
+    # jpeglib provides libjpeg 8d and is installable only on platforms with a wheel; cryptography decrypts the deltas.
     'celebahq': ['jpeglib; (sys_platform == "linux" and platform_machine == "x86_64") or '
                  '(sys_platform == "darwin" and platform_machine == "arm64") or sys_platform == "win32"',
                  'cryptography'],
@@ -28,18 +28,18 @@ EXTRAS = {
 
 
 def theano_is_there():
-    """Whether the environment that is installed into has a Theano; pip hides its packages from this script."""
+    """Whether the target environment has Theano. pip builds in isolation, so an import would not find it."""
     folders = [sysconfig.get_path('purelib'), site.getusersitepackages()]
     return any(found.metadata['Name'].lower() == 'theano' for found in importlib.metadata.distributions(path=folders))
 
 
-# pip would find out only after it has downloaded everything.
+# Theano's own build would fail only after pip has downloaded all requirements.
 if not hasattr(configparser, 'SafeConfigParser') and not theano_is_there():
     raise SystemExit("Python %d.%d cannot build Theano 1.0.5; use Python 3.11: uv venv --python 3.11 .venv && uv pip "
                      "install --python .venv '.[demo]' (without uv: docs/installing.md)" % sys.version_info[:2])
 
 setup(
-    # Scripts run from the clone; what other programs import is theano_torch.
+    # The scripts run from the clone; only theano_torch is installed for other programs.
     packages=find_packages(include=['theano_torch', 'theano_torch.*']),
     py_modules=[],
     install_requires=['theano==1.0.5', 'lasagne==0.1', 'numpy', 'scipy', 'h5py', 'deflate', 'isal', 'pillow',
@@ -49,7 +49,7 @@ setup(
         'all': sorted({package for packages in EXTRAS.values() for package in packages}) + [
             'mypy', 'onnxruntime', 'playwright', 'pyte', 'pytest', 'pytest-timeout', 'pytest-xdist', 'ruff',
             'scipy-openblas32',
-            # Its interpreter runs the kernels of theano_torch.fuser. Elsewhere they run on no GPU either.
+            # The tests run the kernels of theano_torch.fuser in its interpreter. Other platforms do not use Triton.
             'triton; sys_platform == "linux"'],
     },
 )

@@ -1,9 +1,9 @@
-"""Train the digit classifier that the mode metric reads images with, and report its accuracy on unseen digits.
+"""Train the digit classifier for the metric mnist_modes, and report its accuracy on unseen digits.
 
     python dataset_tool.py create_mnist MNIST_DIR datasets/mnist-32x32.h5
     python train_classifier.py datasets/mnist-32x32.h5 classifier.npz
 
-Any labelled data set of single-channel images serves. Where MNIST is absent, that of scikit-learn's digits is made by
+Any labelled data set of single-channel images will do. Without MNIST, use the digits of scikit-learn:
 ``python dataset_tool.py create_digits datasets/digits-32x32.h5 --resolution 32``.
 """
 
@@ -26,7 +26,7 @@ from metrics import classifier
 
 
 def run_command(args: argparse.Namespace, config: ModuleType) -> None:
-    """Train, save and tell how well it reads."""
+    """Train and save the classifier, then print its accuracy and confusion table."""
     for name, annotation in (('epochs', PositiveInt), ('seed', Seed)):
         check_value(option_name(name), getattr(args, name), annotation, ' ')
     theano_env.configure(args.engine, theano_env.with_device(config.theano_flags, args.device), None, config.precision)
@@ -34,7 +34,7 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> None:
         dataset.check_labels()
         if dataset.label_size < 2 or dataset.shape[0] != 1:
             raise UserError(f'{args.h5_path}: has {dataset.shape[0]} colour channels and {dataset.label_size} '
-                            'classes; needs one channel and labels')
+                            'classes; the classifier needs one channel and at least two classes')
         images, labels = dataset.get_images(np.arange(dataset.num_images))
     network, confusion = classifier.train_classifier(images, labels, args.epochs, random_seed=args.seed)
     accuracy = float(np.trace(confusion) / np.sum(confusion))
@@ -52,9 +52,10 @@ def main(argv: list[str] | None = None) -> int:
                                      epilog=__doc__.partition('\n\n')[2],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('h5_path', metavar='H5', help='labelled data set of single-channel images')
-    parser.add_argument('output', metavar='NPZ', help='file of weights to write')
-    parser.add_argument('--epochs', type=int, default=4, metavar='N', help='default: %(default)s')
-    parser.add_argument('--seed', type=int, default=1000, help='default: %(default)s')
+    parser.add_argument('output', metavar='NPZ', help='output file for the weights')
+    parser.add_argument('--epochs', type=int, default=4, metavar='N', help='passes over the data set; '
+                        'default: %(default)s')
+    parser.add_argument('--seed', type=int, default=1000, help='random seed; default: %(default)s')
     theano_env.add_arguments(parser, config)
     args = parser.parse_args(argv)
     return exit_status('train_classifier.py', lambda: run_command(args, config),

@@ -1,13 +1,13 @@
-"""Time the steps of making one CelebA-HQ image on one core: the plain exact way beside the optimised one.
+"""Time the stages of making one CelebA-HQ image on one core: straightforward code against our optimised code.
 
-    python benchmarks/data/celebahq.py
-    python benchmarks/data/celebahq.py --files 000003.jpg 000008.jpg --rounds 5
-    python benchmarks/data/celebahq.py --celeba ~/celeba --deltas ~/celeba-hq-deltas --files 000131.jpg
+    python benchmarks/celebahq.py
+    python benchmarks/celebahq.py --files 000003.jpg 000008.jpg --rounds 5
+    python benchmarks/celebahq.py --celeba ~/celeba --deltas ~/celeba-hq-deltas --files 000131.jpg
 
-Both ways are run in turns. `plain` is what one writes down first from the rules of rounding: whole-array NumPy with
-gathers, SciPy's Gaussian filter of the whole padded photo; `ours` is what `dataset_tool.py create_celebahq` runs. Both
-must give the MD5 of the image list. Printed are seconds of processor time, the smallest of the rounds, and how many
-times as long the plain way took, the median of the rounds.
+`plain` implements the rounding rules directly: whole-array NumPy with gathers, and SciPy's Gaussian filter on the whole
+padded photo. `ours` is the code of `dataset_tool.py create_celebahq`. The two take turns, and both must produce the
+image with the MD5 of the image list. The table shows the smallest processor time over the rounds in seconds, and the
+median over the rounds of plain / ours.
 """
 
 import argparse
@@ -30,11 +30,11 @@ from data import (
 from data.hdf5_writer import HDF5Writer
 
 FIXTURE = pathlib.Path(__file__).resolve().parent.parent / 'tests' / 'golden' / 'celebahq'
-BLOCK = 256     # Rows that the plain way works on at a time, to fit into memory.
+BLOCK = 256     # Rows that the plain filter processes at a time, to limit memory.
 
 
 def plain_filter(image, num):
-    """Lanczos along the first axis, all outputs at once, tap by tap."""
+    """Lanczos filter along the first axis, one tap at a time for all outputs."""
     first, weights = pillow_2015.lanczos_weights(len(image), num)
     taps = np.zeros((num, max(map(len, weights))), np.float32)
     for row, values in zip(taps, weights, strict=True):
@@ -73,7 +73,7 @@ WAYS = {
 
 
 def time_image(entry, celeba_dir, delta_dir, way):
-    """Seconds of processor time by step."""
+    """{stage: seconds of processor time} of making one image."""
     resize, pad, transform = WAYS[way]
     seconds = {}
 
@@ -108,7 +108,7 @@ def time_image(entry, celeba_dir, delta_dir, way):
 
 
 def print_table(entry, rounds):
-    """`rounds`: per way the seconds by step of each round."""
+    """Print the stages of one image. `rounds` is {'plain' or 'ours': a dict of :func:`time_image` per round}."""
     print(f'\n{entry.orig_file}')
     print(f'{"step":<12}{"plain":>10}{"ours":>10}{"times as long":>18}')
     for step in rounds['ours'][0]:
@@ -119,7 +119,7 @@ def print_table(entry, rounds):
 
 
 def time_keeping(entry, celeba_dir, delta_dir, folder):
-    """Print what storing costs: the PNG file that allows resuming, and the HDF5 file of all levels."""
+    """Print time and size of the files for an image: the PNG file for resuming, and the HDF5 file with all levels."""
     os.makedirs(folder, exist_ok=True)
     image, _ = celebahq.make_image(entry, celeba_dir, delta_dir)
     start = time.process_time()
@@ -143,7 +143,7 @@ def main():
     parser.add_argument('--files', nargs='+', default=['000001.jpg', '000005.jpg', '000006.jpg', '000008.jpg'],
                         help='photos; default: %(default)s')
     parser.add_argument('--rounds', type=int, default=3, help='default: %(default)s')
-    parser.add_argument('--folder', default='/tmp/celebahq-benchmark', help='for files; default: %(default)s')
+    parser.add_argument('--folder', default='/tmp/celebahq-benchmark', help='output folder; default: %(default)s')
     args = parser.parse_args()
     chosen = [entry for entry in celebahq_files.read_lists(args.celeba, args.deltas) if entry.orig_file in args.files]
     for entry in chosen:

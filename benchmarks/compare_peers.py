@@ -1,22 +1,23 @@
-"""Compare our training step with that of others, interleaved so that a noisy machine treats them alike.
+"""Compare the speed of our training step with other implementations, which take turns so that noise affects all.
 
     pip install --no-deps pro-gan-pth==3.4
     python benchmarks/compare_peers.py --resolution 32 --fmap-max 64
     python benchmarks/compare_peers.py --resolution 128 --fmap-base 2048 --fmap-max 512 --lods 0
     python benchmarks/compare_peers.py --contenders ours theano
 
-Contenders, each in a process of its own, of which only one works at a time:
+Each contender has its own process; only one of them computes at a time:
 
 ======= ===============================================================================================================
 ours    this project on the torch engine
 theano  this project on Theano's own C code
-peer    pro-gan-pth 3.4 (PyTorch, MIT licence), its D and G step with averaged weights. It is made to run on a current
-        PyTorch, and its feature maps follow our rule, by patches below; its own code is not touched
+peer    pro-gan-pth 3.4 (PyTorch, MIT licence): its D and G step with averaged weights. The patches below make it run on
+        a current PyTorch and give it our number of feature maps
 ======= ===============================================================================================================
 
-All get the same widths, minibatch and number of threads, and treat denormal numbers as zero. A round times every
-contender for the same while; what is compared is the median over the rounds of the ratio within a round. `of peak`
-counts the multiplications of the plain algorithm against a matrix product timed in the same round, in one more process.
+All contenders have the same layer widths, minibatch and number of threads, and flush denormal numbers to zero. A round
+times each contender for the same duration. `times as long` is the median over the rounds of the ratio to the first
+contender in the same round. `of peak` is the rate of multiplications, counted for direct convolution, relative to a
+matrix product that another process times in the same round.
 """
 
 import argparse
@@ -29,7 +30,7 @@ import types
 import train_step
 
 CONTENDERS = ('ours', 'peer', 'theano')
-PRODUCT = 'product'     # Not a contender: the matrix product, whose memory is nobody's.
+PRODUCT = 'product'     # The process of the matrix product, so that its memory counts for no contender.
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -37,9 +38,9 @@ PRODUCT = 'product'     # Not a contender: the matrix product, whose memory is n
 
 
 def import_peer(fmap_base, fmap_max):
-    """The modules of pro-gan-pth, made to run on today's PyTorch with our number of feature maps per stage."""
+    """The modules of pro-gan-pth, patched for a current PyTorch and our number of feature maps per stage."""
     import torch
-    # It imports these for its own training script, which is not used here.
+    # The package imports these for its training script, which we do not use.
     for name, contents in [('torchvision', {}), ('torchvision.utils', {'save_image': None}),
                            ('torchvision.transforms', dict.fromkeys(
                                ['Compose', 'RandomHorizontalFlip', 'Resize', 'ToTensor'], lambda *args: None)),
@@ -52,7 +53,7 @@ def import_peer(fmap_base, fmap_max):
     except ImportError as error:
         sys.exit(f'compare_peers.py: error: contender peer: {error}; pip install --no-deps pro-gan-pth==3.4')
 
-    def conv_transpose(self, x, output_size=None):      # Its own calls a private method that changed since.
+    def conv_transpose(self, x, output_size=None):      # The original calls a private method that has changed.
         return torch.conv_transpose2d(x, self.weight * self.scale, self.bias, self.stride, self.padding)
 
     custom_layers.EqualizedConvTranspose2d.forward = conv_transpose
@@ -61,7 +62,7 @@ def import_peer(fmap_base, fmap_max):
 
 
 class Peer:
-    """Networks and training step of the peer; the interface of `train_step.Trainer`."""
+    """Networks and training step of the peer, with the interface of `train_step.Trainer`."""
 
     def __init__(self, args):
         import torch
@@ -73,7 +74,7 @@ class Peer:
         G = networks.Generator(self.depth, args.channels, self.latent_size)
         D = networks.Discriminator(self.depth, args.channels, self.latent_size)
         with open(os.devnull, 'w') as nowhere:
-            stdout, sys.stdout = sys.stdout, nowhere        # It prints the networks.
+            stdout, sys.stdout = sys.stdout, nowhere        # ProGAN prints the networks.
             self.trainer = gan.ProGAN(G, D)
             sys.stdout = stdout
         self.update_average = gan.update_average
@@ -100,7 +101,7 @@ class Peer:
 
 
 def work(args):
-    """A contender's process, or that of the matrix product: one JSON request a line, one JSON answer a line."""
+    """Process of a contender or of the matrix product: answers each JSON request, one per line, with a JSON line."""
     args.engine = 'theano' if args.work == 'theano' else 'torch'
     if args.work == 'peer':
         contender = Peer(args)
@@ -123,7 +124,7 @@ def work(args):
 
 
 class Contender:
-    """The other end of :func:`work`."""
+    """A child process that runs :func:`work`."""
 
     def __init__(self, name):
         self.name = name
@@ -147,7 +148,7 @@ class Contender:
 
 
 def compare(lod, args):
-    """Rounds at one lod in fresh processes; returns a dict for one row."""
+    """Time all contenders at one lod, in new processes; return the row as a dict."""
     from statistics import median
     contenders, product = [Contender(name) for name in args.contenders], Contender(PRODUCT)
     for contender in contenders:
@@ -178,7 +179,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     train_step.add_network_options(parser)
     parser.add_argument('--contenders', nargs='+', default=['ours', 'peer'], choices=CONTENDERS,
-                        help='the first is what the others are compared with; default: ours peer')
+                        help='the others are compared with the first one; default: ours peer')
     parser.add_argument('--seconds', type=float, default=3, help='per contender and round; default: %(default)s')
     parser.add_argument('--work', choices=(*CONTENDERS, PRODUCT), help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -1,7 +1,7 @@
-"""What a 1024x1024 image costs: seconds and memory of loading the paper's generator, compiling and generating.
+"""Measure the time and memory of generating 1024x1024 images: loading the paper's generator, compiling, generating.
 
-``python benchmarks/generate_image.py`` makes a network with random weights, saves it, and measures in a process of its
-own, as `generate_fake_images` does. OMP_NUM_THREADS chooses the number of cores.
+``python benchmarks/generate_image.py`` saves a network with random weights and generates images in a new process, like
+`generate_fake_images`. OMP_NUM_THREADS sets the number of cores.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main():
     parser.add_argument('--resolution', type=int, default=1024)
     parser.add_argument('--engine', default='auto')
     parser.add_argument('--images', type=int, default=5)
-    parser.add_argument('--pkl', help='measure this network in this process')
+    parser.add_argument('--pkl', help='measure this network, in this process')
     args = parser.parse_args()
     if args.pkl:
         measure(args.pkl, args.engine, args.images)

@@ -5,10 +5,10 @@
     python benchmarks/lasagne_suite.py Lasagne-0.1.tar.gz
     python benchmarks/lasagne_suite.py Lasagne-0.1.tar.gz --engine theano
 
-The tests are in Lasagne's source distribution and not in the wheel that pip builds of it. They are unpacked into a
-temporary folder and run on the installed Lasagne. Newer versions of mock cannot stand in for its layers. The last lines
-say which tests fail. One does on every engine, `test_import_without_gpu_or_cudnn_raises`, which looks for cuDNN; those
-of other layers for GPUs are skipped.
+The script unpacks the tests from Lasagne's source distribution, because its wheel lacks them, and runs them on the
+installed Lasagne. Newer versions of mock cannot replace Lasagne's layers. The last lines list the tests that fail.
+`test_import_without_gpu_or_cudnn_raises` fails on every engine because it needs cuDNN. The other tests of GPU layers
+are skipped.
 """
 
 import argparse
@@ -20,18 +20,18 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ENGINE = 'LASAGNE_SUITE_ENGINE'     # The environment variable that tells the plugin below.
+ENGINE = 'LASAGNE_SUITE_ENGINE'     # Environment variable with the engine for the plugin below.
 
 
 def pytest_configure(config):
-    """This file is also a plugin of pytest, which chooses the engine before the tests import Theano."""
+    """Choose the engine before the tests import Theano; this file is also a pytest plugin."""
     if ENGINE in os.environ:
         import theano_env
         theano_env.configure(os.environ[ENGINE], {'device': 'cpu', 'floatX': 'float32'})
 
 
 def unpack(archive, folder):
-    """Put the tests of Lasagne's source distribution into `folder`."""
+    """Extract the tests of Lasagne's source distribution into `folder`."""
     with tarfile.open(archive) as contents:
         for member in contents.getmembers():
             parts = Path(member.name).parts

@@ -1,14 +1,15 @@
-"""Time metrics/ against straightforward NumPy, both in turns in one process.
+"""Time our metrics against straightforward NumPy code; the two take turns in one process.
 
     python benchmarks/metrics.py --images 16384
     python benchmarks/metrics.py --images 2048 --resolution 64 --parts swd ms_ssim
 
-The images are random waves of all sizes with varying contrast, the fakes with a little more of it. `swd` feeds reals
-and fakes and computes one distance in the paper's setting (128 patches, 4 x 128 directions). The plain version was
-written from the formulas: `scipy.ndimage.convolve` with the 5x5 filter, fancy indexing, whole sets as arrays,
-`np.sort`. Printed are seconds, how many times as long the plain version took, in time and in processor time, the latter
-being less disturbed by neighbours, and the results. At 16384 images of 128x128 ours needs about 13 GB of memory, images
-included, the plain version about 20 GB: use `--only ours` and `--only plain` one after the other where that is short.
+The images are random waves of all sizes with varying contrast; the fakes have slightly more contrast. `swd` feeds reals
+and fakes and computes one distance with the paper's settings (128 patches, 4 x 128 directions). The plain version
+follows the formulas: `scipy.ndimage.convolve` with the 5x5 filter, fancy indexing, whole sets as arrays, `np.sort`.
+
+The script prints the results, wall-clock and processor times in seconds, and the ratios plain / ours. Other programs
+disturb the processor time less. With 16384 images of 128x128, ours needs about 13 GB of memory, images included, and
+the plain version about 20 GB. If memory is short, run `--only ours` and `--only plain` one after the other.
 """
 
 import argparse
@@ -31,7 +32,7 @@ FILTER = np.outer(FILTER, FILTER) / 256
 
 
 def waves(num, resolution, contrast, seed):
-    """Random images (num, 3, r, r) uint8 with details of all sizes, some flat and some rich in contrast."""
+    """Random uint8 images (num, 3, r, r) with details of all sizes; the contrast varies between images."""
     random = np.random.RandomState(seed)
     images = np.empty((num, 3, resolution, resolution), np.uint8)
     for image in images:
@@ -79,7 +80,7 @@ def plain_swd(reals, fakes, minibatch_size, random):
             pyramid = plain_pyramid(images[begin:begin + minibatch_size], num_levels)
             for level, kept in zip(pyramid, patches, strict=True):
                 kept.append(plain_patches(level, random))
-        if images is reals:     # As in the release, whose reals are compared with themselves.
+        if images is reals:     # The release draws these while it compares the reals with themselves.
             [random.randn(147, 128) for _draw in range(4 * num_levels)]
         normalized = []
         while patches:
@@ -101,7 +102,7 @@ def plain_swd(reals, fakes, minibatch_size, random):
 
 
 def plain_ms_ssim(a, b):
-    """Of two images sets (N, C, H, W), with two-dimensional Gaussian windows by FFT."""
+    """MS-SSIM of two sets of images (N, C, H, W), with two-dimensional Gaussian windows by FFT."""
     weights, levels = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333]), []
     x, y = (images.transpose(0, 2, 3, 1).astype(np.float32) for images in (a, b))
     for _level in range(5):
@@ -145,7 +146,7 @@ def our_ms_ssim(images, minibatch_size):
 
 
 def compare(name, ours, plain, repeats, only):
-    """Time both in turns and print what they took."""
+    """Time both in turns and print times and results."""
     clocks = time.perf_counter, time.process_time
     seconds = {'ours': [], 'plain': []}
     for _repeat in range(repeats):
@@ -164,7 +165,7 @@ def compare(name, ours, plain, repeats, only):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--images', type=int, default=1024, help='reals, and fakes (default: %(default)s)')
+    parser.add_argument('--images', type=int, default=1024, help='number of reals and of fakes; default: %(default)s')
     parser.add_argument('--resolution', type=int, default=128)
     parser.add_argument('--minibatch', type=int, default=64)
     parser.add_argument('--repeats', type=int, default=1)

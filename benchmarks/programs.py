@@ -1,12 +1,12 @@
-"""Ten programs as users of Theano and Lasagne wrote them: times on the torch engine beside Theano's C code.
+"""Time ten typical programs of Theano and Lasagne users on the torch engine and with Theano's C code.
 
     python -m benchmarks.programs
     python -m benchmarks.programs lstm rbm --seconds 2
 
-Prints a table in Markdown: milliseconds per training step, wall-clock and processor time, medians of rounds in which
-the engines take turns, each in a process of its own. Needs g++ and NumPy 1; the first run compiles C code for minutes.
-Theano's loop in C does not compile on Python 3.11 and newer: there `lstm`, `rbm` and `lasagne_lstm` are measured beside
-Theano's loop in Python, whose ops are C code. `tests/theano_torch/test_programs.py` compares the values.
+The Markdown table shows milliseconds per training step, as wall-clock and processor time: medians over rounds in which
+the engines take turns, each in its own process. Needs g++ and NumPy 1; the first run spends minutes on compiling C
+code. Theano's C loop does not compile on Python 3.11 and newer. There, the reference for `lstm`, `rbm` and
+`lasagne_lstm` is Theano's Python loop, whose ops are C code. `tests/theano_torch/test_programs.py` compares the values.
 """
 
 import argparse
@@ -33,18 +33,18 @@ CLASSES = 10
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What the programs share. Each function makes the parameters and the data, compiles, and returns a function of the
-# step's number that trains once and returns what it printed.
+# Helpers of the programs. Each program makes parameters and data, compiles, and returns a function: it takes the number
+# of a step, trains one step and returns the values that the user's program would print.
 
 
 class Data:
-    """Numbers in the place of MNIST and of parameters' initial values; every program begins with the same ones."""
+    """Random data and initial parameters, the same for every program; they replace MNIST."""
 
     def __init__(self):
         self.random = np.random.RandomState(1)
 
     def images(self, count, size=28):
-        """(count, size * size), in 0...1."""
+        """float32 array (count, size * size) of values from 0 to 1."""
         return self.random.rand(count, size * size).astype('float32')
 
     def classes(self, count):
@@ -54,7 +54,7 @@ class Data:
         return self.random.randn(*shape).astype('float32')
 
     def weights(self, *shape):
-        """A shared variable, uniform as Glorot's."""
+        """A shared variable with Glorot's uniform initialization."""
         bound = np.sqrt(6 / (np.prod(shape[1:]) + shape[0]))
         return theano.shared(self.random.uniform(-bound, bound, shape).astype('float32'))
 
@@ -87,7 +87,7 @@ def streams(seed):
 
 
 def logistic_regression(batch=32, size=28):
-    """Minibatches are slices of a data set in shared variables; the cost is the log likelihood, by index."""
+    """Minibatches are slices of shared variables; the cost indexes the log likelihoods with the classes."""
     data = Data()
     x, y, index = T.fmatrix(), T.ivector(), T.lscalar()
     W, b = zeros(size * size, CLASSES), zeros(CLASSES)
@@ -102,7 +102,7 @@ def logistic_regression(batch=32, size=28):
 
 
 def mlp(batch=128, size=28, units=500):
-    """One hidden layer of tanh, L1 and L2 penalties, momentum."""
+    """One hidden tanh layer, L1 and L2 penalties, momentum."""
     data = Data()
     x, y = T.fmatrix(), T.ivector()
     W, b, V, c = data.weights(size * size, units), zeros(units), data.weights(units, CLASSES), zeros(CLASSES)
@@ -135,7 +135,7 @@ def lenet(batch=128, size=28, filters=(20, 50), units=500):
 
 
 def lstm(batch=128, length=30, inputs=20, units=64):
-    """An LSTM written with scan; the gates are slices of one product. The last state is classified."""
+    """An LSTM written with scan, whose gates are slices of one product; the last state is classified."""
     data = Data()
     x, y = T.ftensor3(), T.ivector()
     W, U, b = data.weights(inputs, 4 * units), data.weights(units, 4 * units), zeros(4 * units)
@@ -156,7 +156,7 @@ def lstm(batch=128, length=30, inputs=20, units=64):
 
 
 def rbm(batch=128, size=28, units=100, steps=5):
-    """A restricted Boltzmann machine, trained by contrastive divergence: Gibbs steps in a scan with random numbers."""
+    """A restricted Boltzmann machine, trained by contrastive divergence; a scan draws the Gibbs samples."""
     data = Data()
     x, rng = T.fmatrix(), streams(7)
     W, visible_bias, hidden_bias = data.weights(size * size, units), zeros(size * size), zeros(units)
@@ -188,7 +188,7 @@ def rbm(batch=128, size=28, units=100, steps=5):
 
 
 def autoencoder(batch=128, size=28, units=256):
-    """A denoising autoencoder with tied weights; NumPy's generator makes the noise, in the graph."""
+    """A denoising autoencoder with tied weights; an op that calls NumPy's generator draws the noise."""
     from theano.tensor.shared_randomstreams import RandomStreams
     data = Data()
     x, rng = T.fmatrix(), RandomStreams(3)
@@ -223,7 +223,7 @@ def lasagne_mnist(batch=128, size=28, filters=32, units=128):
 
 
 def lasagne_lstm(batch=128, length=30, inputs=20, units=64):
-    """Lasagne's LSTM layer, of which the last state is classified, and Adam."""
+    """Lasagne's LSTM layer, whose last state is classified, and Adam."""
     from lasagne import layers
     data = Data()
     lasagne.random.set_rng(data.random)
@@ -254,7 +254,7 @@ def vae(batch=128, size=28, units=400, codes=20):
 
 
 def word_embedding(batch=64, words=5000, context=5, width=50, units=100):
-    """A language model over five words, whose embeddings are changed in their own rows only."""
+    """A language model over five words; updates change only the embedding rows of the words in the minibatch."""
     data = Data()
     indices, targets = T.imatrix(), T.ivector()
     embeddings, W, b = data.weights(words, width), data.weights(context * width, units), zeros(units)
@@ -266,7 +266,7 @@ def word_embedding(batch=64, words=5000, context=5, width=50, units=100):
     updates = [(embeddings, T.inc_subtensor(rows, -0.5 * T.grad(cost, rows))), *descent(cost, [W, b, V], 0.1)]
     train = theano.function([indices, targets], cost, updates=updates)
     read = data.random.randint(0, words, (batch, context)).astype('int32')
-    read[:, 0] = 7      # A word that every text has.
+    read[:, 0] = 7      # All texts share a word, so its row is updated several times.
     follows = data.random.randint(0, words, batch).astype('int32')
     return lambda step: [train(read, follows)]
 
@@ -280,7 +280,7 @@ PROGRAMS = {program.__name__: program for program in (
 
 
 def work(engine, name, seconds):
-    """Compile a program and time it, once for each line of the standard input: one line of JSON for each."""
+    """Compile a program; then, for each line of standard input, time it and print a line of JSON."""
     theano_env.configure(engine, {'device': 'cpu', 'floatX': 'float32'})
     start = time.time()
     step = PROGRAMS[name]()
@@ -299,7 +299,7 @@ def work(engine, name, seconds):
 
 
 class Worker:
-    """A process that runs a program on an engine, when it is told."""
+    """A child process that times a program on an engine on request, see :func:`work`."""
 
     def __init__(self, engine, name, args):
         command = [sys.executable, '-m', 'benchmarks.programs', name, '--seconds', str(args.seconds), '--work', engine]
@@ -324,7 +324,7 @@ class Worker:
 
 
 def compare(name, args):
-    """A row of the table."""
+    """Time a program on both engines; return its row of the table."""
     workers = {engine: Worker(engine, name, args) for engine in ENGINES}
     times = {engine: [] for engine in ENGINES}
     for _ in range(args.rounds):
@@ -343,10 +343,10 @@ def compare(name, args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('names', nargs='*', metavar='NAME', help=f'of {", ".join(PROGRAMS)}; default: all')
+    parser.add_argument('names', nargs='*', metavar='NAME', help=f'programs: {", ".join(PROGRAMS)}; default: all')
     parser.add_argument('--rounds', type=int, default=7, help='default: %(default)s')
     parser.add_argument('--seconds', type=float, default=1, help='per engine and round; default: %(default)s')
-    parser.add_argument('--threads', type=int, default=2, help='of each engine; default: %(default)s')
+    parser.add_argument('--threads', type=int, default=2, help='threads per engine; default: %(default)s')
     parser.add_argument('--work', choices=ENGINES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     unknown = set(args.names) - set(PROGRAMS)

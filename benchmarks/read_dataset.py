@@ -1,12 +1,12 @@
-"""Time reading minibatches from a multi-resolution HDF5 file, against plain h5py and NumPy.
+"""Time reading minibatches from a data set against plain h5py and NumPy.
 
     python benchmarks/read_dataset.py
     python benchmarks/read_dataset.py --images noise --lods 0 --read-threads 1
 
-Makes a temporary file of random images, then reads from it in turns in both ways, from a warm disk cache and without
-keeping images in memory. `photo` images are smooth with a mild grain and compress like photographs; `noise` cannot be
-compressed, so that gzip only copies it. Printed are images per second, the median over the repetitions with the
-smallest and largest in brackets, and the milliseconds of processor time per image, which suffer less from neighbours.
+The two take turns at reading a temporary data set of random images, from a warm disk cache and without a cache of
+images. `photo` images are smooth with a mild grain and compress like photographs. `noise` cannot be compressed, so gzip
+only copies it. The table shows images per second, as median (minimum - maximum) over the repetitions, and milliseconds
+of processor time per image, which other programs disturb less.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from data import chunk_reader
 from data.dataset import Dataset
 from data.hdf5_writer import HDF5Writer
 
-GRAIN = 1.0     # Standard deviation of the noise in photo-like images, of 255.
+GRAIN = 1.0     # Standard deviation of the noise in photo-like images, in uint8 levels.
 
 
 def photo_like(resolution):
-    """Random waves of all sizes from the whole image down to 4 pixels, with grain: (3, r, r) uint8."""
+    """A uint8 image (3, r, r) of random waves of all sizes, from the whole image down to 4 pixels, with grain."""
     image = 128 + GRAIN * np.random.randn(3, resolution, resolution)
     size = 4
     while size <= resolution // 4:
@@ -46,7 +46,7 @@ def noise(resolution):
 
 
 def plain_minibatch(reader, size, lod):
-    """The next images of `reader`, read by h5py one after the other, mirrored and blended by plain NumPy."""
+    """The next images of `reader`, read one by one with h5py, then mirrored and blended with plain NumPy."""
     res = reader.resolution >> int(lod)
     images = np.stack([reader.h5[f'data{res}x{res}'][index] for index in reader._advance(size).tolist()])
     mirrored = np.random.rand(size) < 0.5
@@ -66,7 +66,7 @@ def wait_until_read_ahead(reader):
 def measure(read, size, seconds, reader):
     """Images per second and milliseconds of processor time per image.
 
-    What is read ahead counts: it is complete at the start and at the end of the time.
+    Reading ahead is complete at the start and at the end of the measurement, so its time counts.
     """
     start, processor_start, num = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - start < seconds:
@@ -84,10 +84,10 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--resolution', type=int, default=1024, help='default: %(default)s')
     parser.add_argument('--images', choices=['photo', 'noise'], default='photo', help='default: %(default)s')
-    parser.add_argument('--num-images', type=int, default=32, help='in the file; default: %(default)s')
+    parser.add_argument('--num-images', type=int, default=32, help='images in the file; default: %(default)s')
     parser.add_argument('--minibatch', type=int, default=4, help='images; default: %(default)s')
     parser.add_argument('--lods', type=float, nargs='*', default=[0, 0.5], help='default: 0 0.5')
-    parser.add_argument('--read-threads', type=int, help='default: that of dataset.Dataset')
+    parser.add_argument('--read-threads', type=int, help='default: as in dataset.Dataset')
     parser.add_argument('--repetitions', type=int, default=5, help='default: %(default)s')
     parser.add_argument('--seconds', type=float, default=0.5, help='per measurement; default: %(default)s')
     return parser.parse_args()
@@ -102,7 +102,7 @@ def main():
         with HDF5Writer(h5_path, args.resolution, 3) as writer:
             for _ in range(args.num_images):
                 writer.add_images(make(args.resolution)[np.newaxis])
-        # Four times as many images as are read ahead, so that none is asked for again while it is still in memory.
+        # The data set is four times as large as the read-ahead, so that no image is read again while in memory.
         kwargs = {'mirror_augment': True, 'cache_gb': 0, 'prefetch_images': args.num_images // 4}
         with contextlib.ExitStack() as stack:
             plain = stack.enter_context(Dataset(h5_path, **kwargs))

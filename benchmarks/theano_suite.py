@@ -1,16 +1,16 @@
-"""Run Theano 1.0.5's own tests, which its package contains, on two engines side by side.
+"""Run the tests in the package of Theano 1.0.5 on two engines and compare the results.
 
     python benchmarks/theano_suite.py --out /tmp/suite
     python benchmarks/theano_suite.py tensor/tests/test_subtensor.py scan_module --engines torch theano
     python benchmarks/theano_suite.py --out /tmp/suite --resume
 
-Each file runs in a process of its own. The other engines run the tests that fail on the first one. A test that takes
-too long fails; a process that takes too long, or crashes, is ended, and another one goes on with the next test. Results
-are JSON lines in a folder; `--resume` goes on where an earlier run was stopped.
+Each test file runs in its own process. The other engines run only the tests that fail on the first one. A test fails if
+it takes too long. If a process crashes or takes too long, another process continues with the next test. The results are
+JSON lines in a folder; `--resume` continues an earlier run.
 
-Reported are the tests that fail on the first engine alone, by kind. `benchmarks/suite/known.txt` lists those that stay
-and says why; another one makes the exit status 1. Without a second engine, what the list says of it counts. Theano's
-own engines need NumPy 1.
+The report counts the tests that fail only on the first engine, by kind. `benchmarks/suite/known.txt` lists the accepted
+failures with reasons; any other failure makes the exit status 1. With a single engine, the tests that the list marks
+as failing everywhere do not count. Theano's own engines need NumPy 1.
 """
 
 import argparse
@@ -34,12 +34,12 @@ from benchmarks.suite import kinds
 from benchmarks.suite.plugin import failed_in, read_results
 
 KNOWN = ROOT / 'benchmarks' / 'suite' / 'known.txt'
-# Their tests need a GPU and libgpuarray, or look at Theano's source code.
+# These need a GPU and libgpuarray, or check the style of Theano's source code.
 LEFT_OUT = ('gpuarray/', 'tests/test_flake8.py')
 
 
 def theano_folder() -> pathlib.Path:
-    """Where Theano is installed."""
+    """The folder of the installed Theano."""
     spec = importlib.util.find_spec('theano')
     if spec is None or spec.origin is None:
         raise SystemExit('Theano is not installed')
@@ -47,7 +47,7 @@ def theano_folder() -> pathlib.Path:
 
 
 def files_of(names: Sequence[str]) -> list[str]:
-    """Theano's test files, relative to its folder: all of them, or those whose paths begin with one of `names`."""
+    """Theano's test files, relative to its folder: those whose paths begin with one of `names`, or all without."""
     folder = theano_folder()
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob('test_*.py'))
     files = [file for file in files if not file.startswith(LEFT_OUT)]
@@ -68,7 +68,7 @@ class Group:
     test_seconds, seconds : float
         Limits for each test and for the whole file.
     first : Group or None
-        The same tests on another engine: only those that have failed there are run.
+        The same tests on another engine. Only the tests that failed there are run.
     """
 
     def __init__(self, engine: str, file: str, out: pathlib.Path, test_seconds: float, seconds: float,
@@ -96,9 +96,10 @@ class Group:
         while not self.is_done():
             status = self.run_child(end - time.monotonic())
             running = self.running()
-            if running is None and status in (0, 1, 5):     # Passed, failed, nothing left to do.
+            if running is None and status in (0, 1, 5):     # pytest: passed, failed, no tests left.
                 break
-            reason = 'the time of the file is up' if status is None else f'the process has ended with status {status}'
+            reason = ('the time limit of the file is reached' if status is None
+                      else f'the process ended with status {status}')
             self.note_end(running or self.file, reason)
             if running is None or time.monotonic() > end:
                 self.note_end(self.file, reason)
@@ -106,7 +107,7 @@ class Group:
         self.done_path.touch()
 
     def run_child(self, seconds: float) -> int | None:
-        """The exit status of a process that runs the tests, or None if it had to be ended."""
+        """Run the tests in a new process; return its exit status, or None if it exceeded the time limit."""
         folder = theano_folder()
         command = [sys.executable, '-m', 'pytest', '-c', str(ROOT / 'benchmarks' / 'suite' / 'pytest.ini'),
                    '--rootdir', str(folder), '-p', 'benchmarks.suite.plugin', '-p', 'no:cacheprovider', '-q',
@@ -123,11 +124,11 @@ class Group:
         return None
 
     def results(self) -> dict[str, dict]:
-        """Id of a test -> its result."""
+        """{id of a test: its result}."""
         return read_results(self.results_path)
 
     def running(self) -> str | None:
-        """The test that has begun and has no result."""
+        """The test that was started and has no result yet, or None."""
         if not self.results_path.exists():
             return None
         lines = self.results_path.read_text(encoding='utf-8').splitlines()
@@ -135,14 +136,14 @@ class Group:
         return last['id'] if last['outcome'] == 'started' else None
 
     def note_end(self, test: str, reason: str) -> None:
-        """Enter that the process has ended while `test` ran."""
+        """Record a failure of `test` because its process ended."""
         with self.results_path.open('a', encoding='utf-8') as file:
             file.write(json.dumps(dict(id=test, outcome='failed', seconds=0, error='Ended', statement='',
                                        message=reason)) + '\n')
 
 
 def run_all(files: Sequence[Sequence[Group]], jobs: int) -> None:
-    """Run the groups of each file one after the other, `jobs` files at a time, and say how far it is."""
+    """Run the groups of each file one after the other, `jobs` files at a time, and print the progress."""
     def run(groups: Sequence[Group]) -> None:
         for group in groups:
             group.run()
@@ -158,7 +159,7 @@ def run_all(files: Sequence[Sequence[Group]], jobs: int) -> None:
 
 
 def merged(groups: Iterable[Group], engines: Sequence[str]) -> dict[str, dict]:
-    """Results of all tests that passed or failed on at least one of `engines`; where they differ, a passed one."""
+    """{test: result} of all tests that passed or failed on one of `engines`; a passed result takes precedence."""
     found: dict[str, dict] = {}
     for group in groups:
         if group.engine in engines:
@@ -169,13 +170,13 @@ def merged(groups: Iterable[Group], engines: Sequence[str]) -> dict[str, dict]:
 
 
 class Report:
-    """Which tests fail on the first engine alone, and what the list says about them.
+    """The tests that fail only on the first engine, compared with the list of known failures.
 
     Parameters
     ----------
     groups : list of Group
     engines : list of str
-        The first one is compared with the others.
+        The first engine is compared with the others.
     entries : list of kinds.Known
     """
 
@@ -193,7 +194,7 @@ class Report:
         self.unused = [entry for entry in dict.fromkeys(self.known.values()) if entry not in used and entry is not None]
 
     def is_everywhere(self, test: str) -> bool:
-        """Whether the list says that `test` fails on Theano's own engines, too."""
+        """Whether the list marks `test` as failing on Theano's own engines, too."""
         entry = self.known[test]
         return entry is not None and entry.kind == kinds.EVERYWHERE
 
@@ -202,20 +203,20 @@ class Report:
         return kinds.kind_of(self.ours[test]) if test in self.unlisted or entry is None else entry.kind
 
     def print(self) -> None:
-        """Print everything; the counts are the last line."""
+        """Print unlisted failures, unused lines of the list and, last, the counts."""
         for test in self.unlisted:
             result = self.ours[test]
             print(f'\nNot in the list: {test} ({self.kind(test)})\n    {result["statement"]}\n    {result["error"]}: '
                   f'{" ".join(result["message"].split())[:400]}')
         for entry in self.unused:
-            print(f'\nPasses and is in the list: {entry.pattern}')
-        print('\n%-22s %8s %12s' % ('fail on torch alone', 'listed', 'not listed'))
+            print(f'\nIn the list, but passes: {entry.pattern}')
+        print('\n%-22s %8s %12s' % ('fail only on torch', 'listed', 'not listed'))
         for kind in kinds.KINDS:
             tests = [test for test in self.alone if self.kind(test) == kind]
             outside = sum(test in self.unlisted for test in tests)
             print('%-22s %8d %12d' % (kind, len(tests) - outside, outside))
         passed = sum(result['outcome'] == 'passed' for result in self.ours.values())
-        print(f'\n{len(self.ours)} tests: {passed} passed, {len(self.alone)} fail on torch alone')
+        print(f'\n{len(self.ours)} tests: {passed} passed, {len(self.alone)} fail only on torch')
 
 
 def main() -> int:
@@ -223,13 +224,13 @@ def main() -> int:
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('files', nargs='*', help="test files or folders, as in 'tensor/tests'; default: all")
     parser.add_argument('--engines', nargs='+', default=['torch', 'python'], choices=['torch', 'theano', 'python'],
-                        help='the first one is compared with the others')
+                        help='the first engine is compared with the others')
     parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()) / 'theano-suite',
-                        help='folder for results')
-    parser.add_argument('--resume', action='store_true', help='keep the results that are there')
-    parser.add_argument('--jobs', type=int, default=1, help='processes at a time')
-    parser.add_argument('--test-seconds', type=float, default=60, help='limit for each test')
-    parser.add_argument('--file-seconds', type=float, default=1500, help='limit for each file')
+                        help='folder for the results')
+    parser.add_argument('--resume', action='store_true', help='keep the results of an earlier run')
+    parser.add_argument('--jobs', type=int, default=1, help='number of parallel processes')
+    parser.add_argument('--test-seconds', type=float, default=60, help='time limit for each test')
+    parser.add_argument('--file-seconds', type=float, default=1500, help='time limit for each file')
     args = parser.parse_args()
     files = []
     for file in files_of(args.files):

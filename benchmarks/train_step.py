@@ -1,11 +1,11 @@
-"""Time the D + G training step at every level of detail of a network.
+"""Time the training step of D and G at every lod of a network.
 
     python benchmarks/train_step.py --resolution 32 --fmap-max 64
     python benchmarks/train_step.py --resolution 128 --fmap-base 2048 --fmap-max 512 --lods 0 --json out.json
 
-Each row is one lod range. `sec/kimg` is the median over the repetitions with the smallest and largest in brackets;
-`of peak` compares the multiplications that the convolutions of a step need with what this machine does in a plain
-matrix product, measured in between: the machine's own speed varies, so compare fractions rather than seconds.
+Each row is one lod. `sec/kimg` is the median (minimum - maximum) over the repetitions. `of peak` is the rate of
+multiplications in the convolutions of a step, relative to a matrix product that is timed between the repetitions. The
+speed of a machine varies, so compare `of peak` rather than seconds.
 """
 
 import argparse
@@ -18,12 +18,13 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-D_FORWARDS_PER_STEP = 13    # D step of WGAN-GP in forward passes of D: four evaluations and their derivatives...
-G_FORWARDS_PER_STEP = 5     # ...and the G step, in which G costs about as much as D.
+# Cost of a step in forward passes of D.
+D_FORWARDS_PER_STEP = 13    # The D step of WGAN-GP: four evaluations and their derivatives.
+G_FORWARDS_PER_STEP = 5     # The G step, in which G costs about as much as D.
 
 
 def matrix_product_flops(size=2048, repetitions=3):
-    """Multiplications and additions per second of a float32 matrix product with the threads in use."""
+    """Multiplications and additions per second of a float32 matrix product, with the current number of threads."""
     import torch
     a = torch.randn(size, size)
     best = 0
@@ -35,12 +36,12 @@ def matrix_product_flops(size=2048, repetitions=3):
 
 
 class Trainer:
-    """Our networks and their training step at any lod.
+    """Our networks, with their training step at any lod.
 
     Parameters
     ----------
     args : argparse.Namespace
-        Options of :func:`add_network_options`, and `engine`.
+        Options of :func:`add_network_options` and `engine`.
     device, precision : str
         See `theano_env.configure`.
     """
@@ -59,7 +60,7 @@ class Trainer:
         self.Gs = self.G.clone(share_nontrainables=True)
 
     def compile(self, lod):
-        """The D + G step at `lod` as a function without arguments."""
+        """The training step of D and G at `lod`, as a function without arguments."""
         return self.step(self.functions(lod), lod, self.args.minibatch)
 
     def functions(self, lod, loss_scaling=(None, None), epsilon=1e-8, **options):
@@ -81,7 +82,7 @@ class Trainer:
         return functions
 
     def step(self, functions, lod, minibatch):
-        """One D and one G step with random images as a function without arguments."""
+        """One D step and one G step on random images, as a function without arguments."""
         import numpy as np
         resolution = self.args.resolution >> int(lod)
         images = np.random.randint(0, 256, (minibatch, self.args.channels, resolution, resolution)).astype(np.uint8)
@@ -94,14 +95,14 @@ class Trainer:
         return step
 
     def step_flops(self, lod):
-        """Multiplications and additions that the convolutions of one step need in the plain algorithm."""
+        """Multiplications and additions in the convolutions of one step, counted for direct convolution."""
         from nets import costs
         passes = D_FORWARDS_PER_STEP + G_FORWARDS_PER_STEP
         return 2 * self.args.minibatch * passes * costs.multiplications(self.D, self.args.resolution >> int(lod))
 
 
 def time_steps(step, seconds, minimum=2):
-    """Seconds per call of `step`, over at least `seconds` and at least `minimum` calls."""
+    """Mean seconds per call of `step`, measured for at least `seconds` and at least `minimum` calls."""
     start, count = time.perf_counter(), 0
     while count < minimum or time.perf_counter() - start < seconds:
         step()
@@ -116,7 +117,7 @@ def peak_memory_mb():
 
 
 def time_lod(lod, trainer):
-    """Compile and time the step at one `lod`; returns a dict for one row."""
+    """Compile and time the step at one lod; return the row as a dict."""
     import numpy as np
     args = trainer.args
     start = time.perf_counter()
@@ -137,16 +138,16 @@ def time_lod(lod, trainer):
 
 
 def add_network_options(parser):
-    """Options that all benchmarks of the training step share."""
-    parser.add_argument('--resolution', type=int, default=32, help='of the networks; default: %(default)s')
+    """Add the options that all benchmarks of the training step share."""
+    parser.add_argument('--resolution', type=int, default=32, help='resolution of the networks; default: %(default)s')
     parser.add_argument('--channels', type=int, default=3, help='default: %(default)s')
     parser.add_argument('--fmap-base', type=int, default=8192, help='default: %(default)s')
     parser.add_argument('--fmap-max', type=int, default=64, help='default: %(default)s')
     parser.add_argument('--minibatch', type=int, default=16, help='images per step; default: %(default)s')
-    parser.add_argument('--lods', type=float, nargs='*', help='default: all, whole and half')
+    parser.add_argument('--lods', type=float, nargs='*', help='default: all multiples of 0.5')
     parser.add_argument('--threads', type=int, default=os.cpu_count(), help='default: all cores')
     parser.add_argument('--repetitions', type=int, default=5, help='default: %(default)s')
-    parser.add_argument('--json', metavar='FILE', help='write the rows there, too')
+    parser.add_argument('--json', metavar='FILE', help='also write the rows to this file')
 
 
 def chosen_lods(args):
@@ -156,7 +157,7 @@ def chosen_lods(args):
 
 
 def write_json(args, rows, **facts):
-    """Write what was measured, where and with what options."""
+    """Write the rows to the file of `--json`, with date, machine, options and `facts`."""
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(
             {'date': time.strftime('%Y-%m-%d'), 'machine': platform.platform(), **facts, 'options': vars(args),

@@ -1,12 +1,12 @@
-"""Time writing a multi-resolution HDF5 file, against h5py's own gzip.
+"""Time writing a data set against h5py with its gzip filter.
 
     python benchmarks/write_dataset.py
     python benchmarks/write_dataset.py --resolution 256 --num-images 64 --threads 1 2
 
-Writes the same random images in turns in both ways; both average and round every level. `photo` images are smooth with
-a mild grain and compress like photographs; `noise` cannot be compressed. Printed are images per second, the median over
-the repetitions with the smallest and largest in brackets, the milliseconds of processor time per image, which suffer
-less from neighbours, how many times as fast as h5py that is within a repetition, and the size of the file.
+The two take turns at writing the same random images; both average and round every level. `photo` images are smooth with
+a mild grain and compress like photographs. `noise` cannot be compressed. The table shows images per second and the
+speed relative to h5py in the same repetition, both as median (minimum - maximum) over the repetitions, milliseconds of
+processor time per image, which other programs disturb less, and the relative size of the file.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from data.hdf5_writer import (
 
 
 def write_plainly(h5_path, images):
-    """The same file by h5py alone: each level is compressed by HDF5's gzip filter, in this thread."""
+    """Write the same file with h5py only: HDF5's gzip filter compresses each level, in this thread."""
     resolution = images.shape[2]
     with h5py.File(h5_path, 'w') as h5:
         levels = []
@@ -61,7 +61,7 @@ def write(h5_path, images, num_threads):
 
 
 def measure(function, h5_path, images, *args):
-    """Images per second, milliseconds of processor time per image, size of the file in bytes per pixel and channel."""
+    """(images per second, milliseconds of processor time per image, bytes in the file per byte of the images)."""
     start, processor_start = time.perf_counter(), time.process_time()
     function(h5_path, images, *args)
     seconds, processor_seconds = time.perf_counter() - start, time.process_time() - processor_start

@@ -1,7 +1,7 @@
-"""The training runs behind a figure or table: what they are, how far they are, what they take, and making them.
+"""Trains and evaluates the runs behind a figure, table or study, and reports their progress.
 
-A part is one run with its metrics. Parts share nothing but data sets, so several processes or machines can make
-different ones in one folder at the same time. This room does not choose parts; `reproduce.py` does.
+A part is one run with its metrics. Parts share only data sets, so several processes or machines can make different
+parts in one folder at the same time. This module does not choose the parts; `reproduce.py` does.
 """
 
 import os
@@ -24,7 +24,7 @@ LOCK_NAME = 'part.lock'
 
 
 class Part(NamedTuple):
-    """One training run of a figure or table.
+    """One training run of a figure, table or study.
 
     Attributes
     ----------
@@ -32,17 +32,17 @@ class Part(NamedTuple):
         Experiment of `config.py`, or row of a study at small scale.
     seed : int
     experiment : dict
-        Resolved, with its ``desc`` and ``random_seed``.
+        The resolved experiment, with ``desc`` and ``random_seed``.
     folder : str
-        Where its run folder is made, below the result folder of all parts.
+        Folder that contains its run folders, relative to ``Place.out_dir``.
     metrics : tuple of str
-        Names of `metrics.METRICS`.
+        Keys of `metrics.METRICS`.
     all_snapshots : bool
-        Evaluate all network snapshots, not only the last.
+        Evaluate all network snapshots, not only the last one.
     num_images : int or None
-        Generated for a metric; None: as many as in the paper.
+        Images to generate for each metric. None: as many as in the paper.
     precision : str or None
-        Of the training, see `theano_env.configure`; None: as chosen in :class:`Place`.
+        Precision of the training, see `theano_env.configure`. None: ``Place.precision``.
     """
 
     name: str
@@ -60,29 +60,29 @@ class Part(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where parts are made, and by what."""
+    """Folders, engine and files that all parts use."""
 
     data_dir: str
     out_dir: str
     engine: str = 'auto'
     theano_flags: dict[str, Any] | None = None
     precision: str = 'auto'
-    classifier: str | None = None           # File that the metric mnist_modes reads digits with.
+    classifier: str | None = None           # Weights of the digit classifier for the metric mnist_modes.
     inception_weights: str | None = None
 
 
 class Busy(UserError):
-    """Another process makes this part."""
+    """Another process is making this part."""
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# How far a part is.
+# Progress of a part.
 
 
 def find_run(part: Part, out_dir: str, kind: Callable[[str], bool] = has_begun) -> str | None:
-    """The newest run folder of a part of a kind, see `runs.folder.locate_run_dir`; None without.
+    """The newest run folder of a part for which `kind` is true, or None; see `runs.folder.locate_run_dir`.
 
-    Runs of other networks, of an earlier version of the experiment, do not count.
+    Runs with other networks are ignored; they belong to an earlier version of the experiment.
     """
     def is_of_part(run_dir: str) -> bool:
         recorded = config_or_none(run_dir)
@@ -95,13 +95,13 @@ def find_run(part: Part, out_dir: str, kind: Callable[[str], bool] = has_begun) 
 
 
 def finished_run(part: Part, out_dir: str) -> str | None:
-    """The run folder of a part whose training is done; None without."""
+    """The run folder of a part whose training is complete, or None."""
     run_dir = find_run(part, out_dir, is_trained)
     return run_dir if run_dir and os.path.exists(os.path.join(run_dir, DONE_FILE)) else None
 
 
 def missing_metrics(part: Part, run_dir: str) -> list[str]:
-    """The metrics of a finished run that have no result yet."""
+    """The metrics of a part that have no result in `run_dir` yet."""
     found = {entry['metric'] for entry in read_results(run_dir)}
     return [name for name in part.metrics if name not in found]
 
@@ -123,7 +123,7 @@ def progress_of(part: Part, out_dir: str) -> tuple[str, float]:
 
 
 def missing_data(parts: Iterable[Part], data_dir: str) -> dict[str, str]:
-    """{file: command that makes it} of the data sets that parts need and that are not there."""
+    """{file: command that makes it} of the missing data sets that parts need."""
     commands = {}
     for part in parts:
         path = data_path(part.experiment['dataset']['h5_path'], data_dir)
@@ -152,20 +152,20 @@ def _evaluate(evaluate: Callable[..., object], part: Part, place: Place, **optio
 
 
 def make_part(part: Part, place: Place, train_gan: Callable) -> None:
-    """Train a part, or go on where its training ended, and evaluate its metrics; done things are not done again.
+    """Train a part or resume its training, then evaluate its metrics. Finished work is not repeated.
 
     Raises
     ------
     Busy
-        Another process makes this part.
+        Another process is making this part.
     UserError
-        The training diverged, the data set is missing, ...
+        For example, the training diverged or the data set is missing.
     """
     result_dir = os.path.join(place.out_dir, part.folder)
     os.makedirs(result_dir, exist_ok=True)
 
     def busy(_lock: filelock.BaseFileLock) -> None:
-        raise Busy(f'{result_dir}: another process is at it')
+        raise Busy(f'{result_dir}: another process is making this part')
 
     with locked(os.path.join(result_dir, LOCK_NAME), busy):
         if finished_run(part, place.out_dir) is None:

@@ -1,4 +1,4 @@
-"""Figure 4 of the paper: what growing does to quality (a, b) and to speed (c)."""
+"""Figure 4 of the paper: the effect of growing on quality (a, b) and on speed (c)."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,27 +11,27 @@ from paper.output import COLORS, GREY, new_figure, save_figure, tidy, time_unit
 from training.options import with_variants
 from training.plan import phases
 
-LABEL_GAP = 0.04        # Of the time axis, between two labels above it.
+LABEL_GAP = 0.04        # Smallest distance of two labels above the time axis, as a share of its length.
 
 
 def doublings(stats: list[dict]) -> list[tuple[float, int]]:
-    """[(seconds, new resolution)] where the resolution doubles, from a run's status lines."""
+    """[(seconds, new resolution)] for each doubling of the resolution in a run's status lines."""
     pairs = zip(stats[:-1], stats[1:], strict=True)
     return [(before['seconds'], after['resolution']) for before, after in pairs
             if after['resolution'] != before['resolution']]
 
 
 def tick_marks(low: float, high: float) -> tuple[list[float], list[str]]:
-    """(values, labels) 1, 2, 5, 10, 20, ... between two limits of a logarithmic axis."""
+    """(values, labels) of the marks 1, 2, 5, 10, 20, ... between the limits of a logarithmic axis."""
     values = [digit * 10.0 ** power for power in range(-4, 5) for digit in (1, 2, 5)]
     values = [value for value in values if low <= value <= high]
     return values, [f'{value:g}' for value in values]
 
 
 def seconds_at(entries: Sequence[dict], kimg: float) -> float | None:
-    """When a run had been trained on so many thousands of images; None if it did not get there.
+    """Training time in seconds at which a run reached `kimg`, interpolated; None if the run is shorter.
 
-    `entries` are status lines or results, with 'kimg' and 'seconds'. The last step may lack a few images.
+    `entries` are status lines or results, with 'kimg' and 'seconds'. A run may end up to 0.1 % early.
     """
     points = sorted((entry['kimg'], entry['seconds']) for entry in entries if entry['kimg'] is not None)
     if not points or points[-1][0] < 0.999 * kimg:
@@ -44,7 +44,7 @@ def seconds_at(entries: Sequence[dict], kimg: float) -> float | None:
 
 
 def timed(run: Run) -> list[dict]:
-    """Results of the sliced Wasserstein distance whose time is known."""
+    """The sliced Wasserstein distances of a run's snapshots whose training time is known."""
     return [entry for entry in run.series('swd') if entry['seconds'] is not None]
 
 
@@ -54,7 +54,7 @@ def timed_stats(run: Run) -> list[dict]:
 
 
 def mean_curve(series: Sequence[Sequence[dict]]) -> list[tuple[float, dict[str, float]]]:
-    """[(seconds, {level: distance})]: means over the runs at the numbers of images that all of them have."""
+    """[(seconds, {level: distance})]: means over runs, at each kimg that all of them have."""
     by_kimg = [{round(entry['kimg'] or 0): entry for entry in entries} for entries in series]
     common = sorted(set.intersection(*map(set, by_kimg)))
     points = []
@@ -67,11 +67,11 @@ def mean_curve(series: Sequence[Sequence[dict]]) -> list[tuple[float, dict[str, 
 
 
 def swd_over_time(material: Material, name: str, experiment_name: str, title: str, others: Sequence[str] = ()) -> None:
-    """Write Figure 4a or 4b: sliced Wasserstein distance per level against the time of training.
+    """Write Figure 4a or 4b: sliced Wasserstein distance per level against training time.
 
-    Several runs have thin lines, their mean a thick one. Dashed lines show where the resolution of the first run
-    doubles, a dotted one where Table 1 is measured. The axis reaches as far as the results of the runs of the
-    experiments `others`, which it is to be compared with.
+    With several runs, each has a thin line and their mean a thick one. Dashed lines mark the doublings of the first
+    run's resolution; a dotted line marks the kimg of Table 1. The axes also cover the runs of the experiments
+    `others`, so that the two figures can be compared.
     """
     runs = [run for run in material.all_runs(experiment_name, folder=True)
             if material.check_metrics(run, 'swd', all_snapshots=True)]
@@ -98,7 +98,7 @@ def swd_over_time(material: Material, name: str, experiment_name: str, title: st
     axes.set(xlabel=f'training time ({unit})', ylabel='sliced Wasserstein distance × 10³', yscale='log',
              xlim=(0, 1.04 * max(entry['seconds'] for entry in compared) / unit_seconds),
              ylim=(0.8 * max(min(distances), 1e-3), 1.4 * max(distances)))
-    axes.set_title(title, size=9, pad=14)       # Above the labels of the lines.
+    axes.set_title(title, size=9, pad=14)       # The labels of the vertical lines need space.
     axes.set_yticks(*tick_marks(*axes.get_ylim()))
     axes.minorticks_off()
     axes.legend(title='level', fontsize=7, title_fontsize=7, frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
@@ -106,13 +106,13 @@ def swd_over_time(material: Material, name: str, experiment_name: str, title: st
     for run, entries in zip(runs, series, strict=True):
         notes = [f'{len(entries)} points']
         if seconds_at([*entries, *timed_stats(run)], numbers.TABLE1_KIMG) is None:
-            notes.append(f'it stops before the {numbers.TABLE1_KIMG} kimg of Table 1')
+            notes.append(f'ends before the {numbers.TABLE1_KIMG} kimg of Table 1')
         material.show(title, run, experiment_name, len(runs), entries[-1:], 'all snapshots', entries[-1]['kimg'], notes)
     save_figure(material, name, figure)
 
 
 def draw_times(axes: Any, run: Run, unit_seconds: float) -> None:
-    """Vertical lines where the resolution of a run doubles, and where Table 1 is measured."""
+    """Draw vertical lines at the doublings of a run's resolution and at the kimg of Table 1."""
     stats = timed_stats(run)
     labelled = -np.inf
     for seconds, resolution in doublings([entry for entry in stats if 'resolution' in entry]):
@@ -134,22 +134,22 @@ def draw_times(axes: Any, run: Run, unit_seconds: float) -> None:
 
 
 class Speed(NamedTuple):
-    """How fast a run is, and what follows for a whole training."""
+    """Measured training times of a run, and predicted ones if it is shorter than the whole training."""
 
-    measured: list[tuple[float, float]]     # [(seconds, kimg)] by the run's status lines.
-    predicted: list[tuple[float, float]]    # The same for the schedule, at the ends of its phases; [] if not needed.
-    missing: list[int]                      # Resolutions of the schedule that were not measured.
+    measured: list[tuple[float, float]]     # [(seconds, kimg)] of the status lines.
+    predicted: list[tuple[float, float]]    # [(seconds, kimg)] at the end of each phase; [] if all was measured.
+    missing: list[int]                      # Resolutions of the schedule without a measurement.
 
     @property
     def seconds(self) -> float:
-        """Time of the whole."""
+        """Time of the whole training."""
         return (self.predicted or self.measured)[-1][0]
 
 
 def seconds_per_kimg(stats: Sequence[dict]) -> dict[tuple[int, bool], float]:
-    """{(resolution, whether layers fade in): seconds per 1000 images} of status lines, without compiling.
+    """{(resolution, whether layers fade in): seconds per 1000 images} from status lines, without compile time.
 
-    A tick in which the resolution or the fading changes counts only where there is no other.
+    Ticks in which the resolution or the fading changes are used only if a phase has no other ticks.
     """
     sums: dict[tuple[int, bool], list[tuple[float, float, bool]]] = {}
     before: dict = {'seconds': 0.0, 'kimg': 0.0}
@@ -170,14 +170,14 @@ def seconds_per_kimg(stats: Sequence[dict]) -> dict[tuple[int, bool], float]:
 
 
 def extrapolated(stats: Sequence[dict], resolution: int, schedule: dict, kimg: float) -> Speed:
-    """Time for so many thousands of images: measured if the run has seen them, else by its speed at each resolution.
+    """Training time up to `kimg`: measured if the run is that long, else extrapolated from its speed in each phase.
 
     Parameters
     ----------
     stats : list of dict
         Status lines of the run.
     resolution : int
-        Of the data set.
+        Resolution of the data set.
     schedule : dict
         Options of `training.schedule.training_schedule`.
     kimg : float
@@ -191,7 +191,7 @@ def extrapolated(stats: Sequence[dict], resolution: int, schedule: dict, kimg: f
     points, missing = [(0.0, 0.0)], []
     for phase in phases(resolution, **{**schedule, 'total_kimg': kimg}):
         key = phase.resolution, phase.fading
-        # Fading in costs a little more, but one stands in for the other.
+        # Fading in costs little, so either speed can replace the other.
         speed = speeds.get(key, speeds.get((phase.resolution, not phase.fading)))
         if speed is None:
             missing.append(phase.resolution)
@@ -201,17 +201,17 @@ def extrapolated(stats: Sequence[dict], resolution: int, schedule: dict, kimg: f
 
 
 def schedule_of(experiment: dict) -> dict:
-    """The options of an experiment that its schedule depends on."""
+    """The options of an experiment that determine its phases."""
     return {key: value for key, value in experiment['train'].items() if key in (
         'lod_initial_resolution', 'lod_training_kimg', 'lod_transition_kimg', 'minibatch_default',
         'minibatch_overrides')}
 
 
 def speed(material: Material, name: str, experiment_names: Sequence[str]) -> None:
-    """Write Figure 4c: thousands of images shown against the time of training, with and without growing.
+    """Write Figure 4c: thousands of images shown against training time, with and without growing.
 
-    Both are extrapolated to the number of images of the experiments, by their schedules and the measured seconds per
-    1000 images at each resolution.
+    Runs shorter than their experiment are extrapolated, by its schedule and their seconds per 1000 images in each
+    phase.
     """
     speeds = []
     for experiment_name in experiment_names:
@@ -225,7 +225,7 @@ def speed(material: Material, name: str, experiment_names: Sequence[str]) -> Non
         if found and not complete:
             run, _name, one = found[0]
             sizes = ', '.join(f'{size}x{size}' for size in one.missing)
-            material.need(f'the speed at {sizes} of {run.path}, of which some images are enough; then --run '
+            material.need(f'the speed at {sizes}, which {run.path} has not reached; make a short run and pass --run '
                           f'{experiment_name}=RUN', f'python train.py --experiment {experiment_name}'
                           f'-BENCHMARK{"0" if "nogrowing" in experiment_name else ""}{material.folder_options()}',
                           material.data_of(experiment_name))
@@ -234,7 +234,7 @@ def speed(material: Material, name: str, experiment_names: Sequence[str]) -> Non
 
 
 def draw_speed(material: Material, name: str, speeds: Sequence[tuple[Run, str, Speed]]) -> None:
-    """Draw Figure 4c for (run, experiment, speed) with growing and without."""
+    """Draw Figure 4c from (run, experiment, speed) with growing, then without."""
     kimg = (speeds[0][2].predicted or speeds[0][2].measured)[-1][1]
     unit, unit_seconds = time_unit(max(one.seconds for _run, _experiment, one in speeds))
     figure = new_figure(5.2, 3.2)
@@ -245,7 +245,7 @@ def draw_speed(material: Material, name: str, speeds: Sequence[tuple[Run, str, S
             if points:
                 seconds, shown = np.transpose(points)
                 axes.plot(seconds / unit_seconds, shown, style, color=color, linewidth=width, label=text)
-        # The last one is that without fading in.
+        # In this order, the speed without fading in is set last.
         speed_at = {key[0]: value for key, value in sorted(seconds_per_kimg(run.stats()).items(), reverse=True)}
         how = f'extrapolated to {kimg:g} kimg from measured sec/kimg, ' if one.predicted else ''
         material.show(label, run, experiment, snapshot='status lines', kimg=one.measured[-1][1], notes=[

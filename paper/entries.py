@@ -1,7 +1,7 @@
-"""What each part of a figure or table shows: which run, how far it was trained, on what, and how it differs.
+"""The record of the runs in a figure or table: snapshot, training length, data set, differences from `config.py`.
 
-A part that is said to be an experiment of the paper but was trained on other data, with other networks or another loss
-is refused, or marked where the user asks for it all the same.
+This module compares a run with the experiment that it stands for. If the data set, the networks or the loss differ, the
+figure leaves the run out, or marks it if the user insists.
 """
 
 import dataclasses
@@ -25,45 +25,45 @@ from training.recorded import (
     trusted_functions,
 )
 
-# Options that do not change what is learned; whoever shows runs of other lengths has to say so.
+# Options that do not change the result of a training. Its length does, so it is reported as a difference.
 FREE = (FREE_OPTIONS - {'train.total_kimg', 'dataset.h5_path'}) | {'random_seed', 'dataset.prefetch_images'}
-DATA_SECTIONS = ('dataset', 'G', 'D', 'loss')       # A difference here makes it another experiment.
-ANY_DATA = ('figure4c-growing', 'figure4c-nogrowing')       # Only their time counts.
+DATA_SECTIONS = ('dataset', 'G', 'D', 'loss')       # A run that differs here is a run of another experiment.
+ANY_DATA = ('figure4c-growing', 'figure4c-nogrowing')       # Only their speed is shown, so any images do.
 NETWORK_OPTIONS = ('fmap_base', 'fmap_max', 'latent_size', 'normalize_latents', 'use_wscale', 'use_pixelnorm',
-                   'use_leakyrelu', 'use_batchnorm')        # Of G; those that a published network has are compared.
-TOLERANCE = 0.01            # Some images of a data set may be missing: records that cannot be decoded.
-SHOWN_DIFFERENCES = 4       # In the captions of pictures; tables and JSON have all.
+                   'use_leakyrelu', 'use_batchnorm')        # Options of G that are compared if the pickle has them.
+TOLERANCE = 0.01            # Share of images that may be missing because their records cannot be decoded.
+SHOWN_DIFFERENCES = 4       # In the captions of pictures. Tables and JSON files list all.
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A run beside the experiment of `config.py` that it is shown as."""
+    """A run compared with the experiment of `config.py` that it stands for."""
 
-    data: str               # The data set in words.
+    data: str               # Description of the data set.
     planned_kimg: float | None
     seed: int | None
-    differs: list[str]      # Options of the training that differ.
-    other: list[str]        # Why it is no run of this experiment: data set, networks, loss.
+    differs: list[str]      # Training options that differ.
+    other: list[str]        # Reasons why the run belongs to another experiment: data set, networks, loss.
 
 
 @dataclasses.dataclass
 class Entry:
-    """What a part of a figure or table shows of one run; written as JSON as it is."""
+    """One run in one row, panel or curve of a figure or table. The JSON file beside the figure has these fields."""
 
     part: str               # Row, panel or curve.
     experiment: str
     run: str                # Folder or pickle.
-    snapshot: str           # File name without suffix, or which ones.
-    kimg: float | None      # Thousands of images that it was trained on. None: nobody knows.
-    planned_kimg: float | None      # Length of the experiment.
+    snapshot: str           # File name without suffix, or a description of several snapshots.
+    kimg: float | None      # Thousands of training images; None if unknown.
+    planned_kimg: float | None      # Training length of the experiment.
     data: str
-    runs: int               # How many runs this part shows together.
+    runs: int               # Number of runs in the same row, panel or curve.
     seed: int | None
-    images: dict[str, int]  # {metric: generated images}
+    images: dict[str, int]  # {metric: number of generated images}
     differs: list[str]
     other: list[str]
     notes: list[str] = dataclasses.field(default_factory=list)
-    chosen: bool = False    # The best snapshot of a training, as in the paper.
+    chosen: bool = False    # Whether the snapshot is the best one of its training, as in the paper.
 
     @property
     def trained(self) -> str:
@@ -78,7 +78,7 @@ class Entry:
 
     @property
     def is_exact(self) -> bool:
-        """Whether it is the experiment in all, of a training to the end, measured on as many images as in the paper."""
+        """Whether the run matches the experiment, is fully trained and was measured on the paper's number of images."""
         is_long_enough = bool(self.kimg and self.planned_kimg and self.kimg >= 0.999 * self.planned_kimg)
         return ((is_long_enough or self.chosen) and not self.differs and not self.other
                 and '(paper' not in self.evaluated)
@@ -94,13 +94,13 @@ class Entry:
 
     @property
     def run_name(self) -> str:
-        """The last parts of the path, as far as they tell runs apart."""
+        """Name of the folder; for a pickle, its name and its folder's."""
         folder, name = os.path.split(os.path.normpath(self.run))
         return os.path.join(os.path.basename(folder), name) if name.endswith('.pkl') else name
 
 
 def some(texts: Sequence[str]) -> str:
-    """The first of several texts, and how many more there are."""
+    """The first `SHOWN_DIFFERENCES` texts and the number of the rest."""
     rest = len(texts) - SHOWN_DIFFERENCES
     return ', '.join(texts[:SHOWN_DIFFERENCES]) + (f' and {rest} more' if rest > 0 else '')
 
@@ -112,7 +112,7 @@ def images_text(name: str, num: int) -> str:
 
 
 def table_of(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
-    """(header, rows) of the table that stands below another one."""
+    """(header, rows) of the table that lists the runs behind another table."""
     header = ['shown', 'run', 'snapshot', 'kimg', 'data set', 'runs', 'seed', 'metrics', 'differs from config.py']
     return header, [[
         entry.part + (' (NOT the experiment)' if entry.other else ''), entry.run, entry.snapshot,
@@ -122,7 +122,7 @@ def table_of(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Comparing.
+# Comparison of a run with an experiment.
 
 
 def compare(config: ModuleType, name: str, own: dict | None, path: str, data_dir: str, train_gan: Callable | None,
@@ -135,15 +135,15 @@ def compare(config: ModuleType, name: str, own: dict | None, path: str, data_dir
     name : str
         The experiment.
     own : dict or None
-        ``config.txt`` of the run; None where there is none.
+        ``config.txt`` of the run, None without one.
     path : str
-        The run, for messages.
+        Path of the run, for messages.
     data_dir : str
-        Where data sets are.
+        Folder of the data sets.
     train_gan : callable or None
         The training function of experiments that name none. None: its defaults are not filled in.
     network : (image shape [C, H, W], options), optional
-        Of its generator, where it was read.
+        Of the run's generator, if it has been loaded.
     """
     experiment = with_variants(config, name)
     planned = {**(defaults_of(train_gan) if train_gan else {}), **experiment['train']}.get('total_kimg')
@@ -156,11 +156,11 @@ def compare(config: ModuleType, name: str, own: dict | None, path: str, data_dir
     any_data = name in ANY_DATA
     other = [text for text in differs if text.partition('.')[0] in DATA_SECTIONS and not (
         any_data and text.startswith('dataset.') and not text.startswith('dataset.resolution'))]
-    told = {text.partition(' ')[0] for text in other}
-    if 'dataset.resolution' not in told:
+    different_options = {text.partition(' ')[0] for text in other}
+    if 'dataset.resolution' not in different_options:
         other += _other_shape(experiment, network[0] if network else shape)
     expected_num = experiment['dataset'].get('expected_images')
-    if not {'dataset.h5_path', 'dataset.classes'} & told and num and expected_num and abs(
+    if not {'dataset.h5_path', 'dataset.classes'} & different_options and num and expected_num and abs(
             num - expected_num) > TOLERANCE * expected_num:
         other.append(f'{num} training images instead of {expected_num}')
     record = own.get(RECORD)
@@ -173,7 +173,7 @@ def compare(config: ModuleType, name: str, own: dict | None, path: str, data_dir
 
 
 def _compare_network(experiment, planned, shape, options):
-    """The :class:`Comparison` of a network without a ``config.txt``, by its images [C, H, W] and options."""
+    """The :class:`Comparison` of a pickle without a ``config.txt``, by its image shape [C, H, W] and options."""
     expected = {**defaults_of(function_of('G', experiment)), **experiment['G']}
     other = [f'G.{key} {options[key]} (config.py: {expected[key]})' for key in NETWORK_OPTIONS
              if key in options and key in expected and options[key] != expected[key] and not (
@@ -184,13 +184,13 @@ def _compare_network(experiment, planned, shape, options):
 
 
 def same_task(config: ModuleType, first: str, second: str) -> bool:
-    """Whether two experiments have the same data, networks and loss; they may be trained otherwise."""
+    """Whether two experiments have the same data set, networks and loss. Training options may differ."""
     one, two = (with_variants(config, name) for name in (first, second))
     return all(one.get(section, {}) == two.get(section, {}) for section in DATA_SECTIONS)
 
 
 def _differences(config, experiment, own, path, train_gan, resolution):
-    """['SECTION.KEY X (config.py: Y)']; `resolution` is that of the run's data set, None if unknown."""
+    """['SECTION.KEY X (config.py: Y)'] of a run whose data set has the given resolution (None if unknown)."""
     record = own.get(RECORD)
     known = record.get(CHANGED_DEFAULTS) if isinstance(record, dict) else None
     own = {section: options for section, options in own.items() if section != RECORD}
@@ -206,9 +206,10 @@ def _differences(config, experiment, own, path, train_gan, resolution):
         options['dataset'] = {**options['dataset'], 'h5_path': os.path.basename(str(options['dataset'].get('h5_path')))}
     if own['dataset']['resolution'] is None:
         own['dataset']['resolution'] = resolution or present['dataset']['resolution']
-    counted = {'dataset.max_images'} if present['dataset']['expected_images'] else set()     # By the images themselves.
+    # `compare` counts the images where the experiment expects a number.
+    counted = {'dataset.max_images'} if present['dataset']['expected_images'] else set()
     found = [f'{key} {one} (config.py: {other})' for key, one, other in differences(own, present, FREE | counted)]
-    sections = [*DATA_SECTIONS, 'train']        # The data set first, it tells the most.
+    sections = [*DATA_SECTIONS, 'train']        # Captions show the first differences only; the data set matters most.
     return sorted(found, key=lambda text: sections.index(text.partition('.')[0])
                   if text.partition('.')[0] in sections else len(sections))
 
@@ -221,11 +222,11 @@ def _filled(experiment, train_gan):
 
 
 def _no_training():
-    """Stands in for a training function whose defaults are not known."""
+    """Placeholder for a training function whose defaults are unknown."""
 
 
 def _data_of(config, own, data_dir):
-    """(the data set in words, number of images or None, [channels, height, width] or []) of a run."""
+    """(description of a run's data set, number of images or None, [channels, height, width] or [])."""
     options = own['dataset']
     h5_path = path_of_data(config, own, data_dir)
     num, channels, resolution = _shape_in_file(h5_path)
@@ -241,7 +242,7 @@ def _data_of(config, own, data_dir):
 
 
 def path_of_data(config: ModuleType, own: dict, data_dir: str) -> str:
-    """The file that a run was trained on, in `data_dir` or where the run found it."""
+    """The data set of a run: the file in `data_dir`, or the recorded path if only that exists."""
     name = str(own['dataset'].get('h5_path')) if isinstance(own['dataset'], dict) else ''
     path = data_path(name, data_dir)
     if name and not os.path.exists(path):
@@ -251,7 +252,7 @@ def path_of_data(config: ModuleType, own: dict, data_dir: str) -> str:
 
 
 def _shape_in_file(h5_path):
-    """(images, channels, resolution) of a data set, Nones where it cannot be read."""
+    """(images, channels, resolution) of a data set; three times None if it cannot be read."""
     try:
         h5, levels = hdf5_format.open_levels(h5_path)
     except UserError:
@@ -262,7 +263,7 @@ def _shape_in_file(h5_path):
 
 
 def _other_shape(experiment, shape):
-    """[why it is another experiment] if images of a shape [C, H, W] are not the experiment's; [] is not known."""
+    """[the difference] if an image shape [C, H, W] is not the experiment's, else []. An unknown shape is []."""
     expected = [1 if 'digits' in experiment['dataset']['h5_path'] else 3] + 2 * [experiment['dataset'].get(
         'resolution')]
     if not shape or None in expected or list(shape) == expected:

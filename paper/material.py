@@ -1,4 +1,4 @@
-"""Material of the figures: runs that stand for experiments of `config.py`, their images, metrics and times."""
+"""The runs that figures show: their experiments in `config.py`, images, metrics and times, and what is missing."""
 
 import os
 import shlex
@@ -33,17 +33,17 @@ from training.options import with_variants
 from training.recorded import RECORD
 
 FINAL = 'final'
-NUMBERS = {     # Of the results of metrics; those of swd depend on the resolution.
+NUMBERS = {     # {metric: values that the figures use}; the values of swd depend on the resolution.
     'ms_ssim': ('MS-SSIM',), 'inception_score': ('IS_mean', 'IS_std'), 'fid': ('FID',),
     'mnist_modes': ('modes_mean', 'KL_mean')}
 
 
 class Need(NamedTuple):
-    """Something that a figure lacks."""
+    """Something that a figure lacks, with the command that makes it."""
 
     what: str
     command: str
-    data: str = ''          # The data set that it takes.
+    data: str = ''          # Data set that the command needs.
 
 
 class Run:
@@ -53,11 +53,11 @@ class Run:
     ----------
     path : str
     name : str or None
-        The experiment of `config.py` that it stands for.
+        The experiment of `config.py` that the run stands for.
     snapshot : str or None
-        Of a folder: which networks are shown, see `runs.folder.locate_network_pkl`. None: the final ones.
+        The networks to show of a run folder, see `runs.folder.locate_network_pkl`. None: the final ones.
     batchnorm : str
-        Of its images, see `runs.images.finite_images`.
+        Statistics for generating images, see `runs.images.finite_images`.
     """
 
     def __init__(self, path: str, name: str | None, snapshot: str | None = None,
@@ -66,10 +66,10 @@ class Run:
         self.folder = path if os.path.isdir(path) else None
         self._images: dict[int, np.ndarray] = {}
         self._digests: dict[str, str] = {}
-        self.network: tuple[list[int], dict] | None = None      # (image shape, options) of G, once it was read.
+        self.network: tuple[list[int], dict] | None = None      # (image shape, options) of G, once it is loaded.
 
     def own_config(self) -> dict | None:
-        """What ``config.txt`` says, in the folder or beside the pickle; None without one."""
+        """The parsed ``config.txt`` in the folder or beside the pickle; None without one."""
         if self.folder:
             return config_of(self.folder)
         folder, name = os.path.split(self.path)
@@ -77,7 +77,7 @@ class Run:
         return own if own and 'dataset' in own else None
 
     def pickle(self) -> str | None:
-        """The path of the networks that are shown, None if they are not there."""
+        """The path of the networks to show, None if they are missing."""
         if not self.folder:
             return self.path
         try:
@@ -86,16 +86,16 @@ class Run:
             return None
 
     def snapshot_name(self) -> str:
-        """File name without suffix of the networks that are shown."""
+        """File name, without suffix, of the networks to show."""
         return os.path.splitext(os.path.basename(self.pickle() or 'network-final.pkl'))[0]
 
     def kimg(self) -> float | None:
-        """Thousands of images that the networks shown have seen, None where that is not known."""
+        """Thousands of images that the networks to show were trained on, None if unknown."""
         path = self.pickle()
         return kimg_of_networks(path) if path else None
 
     def load_generator(self):
-        """The averaged generator that is shown."""
+        """The averaged generator of the networks to show."""
         G = load_generator(self.pickle() or self.path)
         self.network = list(G.output_shape[1:]), dict(G.static_kwargs)
         return G
@@ -103,8 +103,8 @@ class Run:
     def images(self, seeds: Iterable[int]) -> list[np.ndarray]:
         """Generated images, list of uint8 (C, H, W).
 
-        As of ``util_scripts.py generate_fake_images``, seed by seed; networks with equal latent size get the same
-        latents, one with a smaller size their beginning. A conditional network makes class ``seed % classes``.
+        Each seed gives the same image as in ``util_scripts.py generate_fake_images``. Networks with equal latent size
+        share latents; smaller ones use a prefix. A conditional network generates class ``seed % classes``.
         """
         new = sorted(set(seeds) - set(self._images))
         if new:
@@ -118,23 +118,23 @@ class Run:
         return [self._images[seed] for seed in seeds]
 
     def stats(self) -> list[dict]:
-        """The status lines that have a time and a resolution, list of dict; [] of a pickle."""
+        """The status lines that have a time and a resolution; [] for a pickle."""
         stats = read_stats(self.folder) if self.folder else []
         return [line for line in stats if {'seconds', 'resolution'} <= line.keys()]
 
     def result(self, name: str) -> dict | None:
-        """The result of a metric for the networks that are shown, as in ``metrics.jsonl``; None without one.
+        """The result of a metric for the networks to show, an entry of ``metrics.jsonl``; None without one.
 
-        Of several evaluations: that of the most images, the last.
+        If there are several, the one with the most images; of these, the last.
         """
         entries = [entry for entry in self._results(name) if entry['snapshot'] == self.snapshot_name()]
         most = max((entry['num_images'] for entry in entries), default=0)
         return next((entry for entry in reversed(entries) if entry['num_images'] == most), None)
 
     def series(self, name: str) -> list[dict]:
-        """Results of a metric in the order of training, one per snapshot, all of equally many images.
+        """Results of a metric, one per snapshot in the order of training, all with the same number of images.
 
-        Of several evaluations: those that cover the most snapshots, among them those of the most images.
+        This number of images is the one that covers the most snapshots; in a tie, the largest.
         """
         series: dict[int, dict] = {}
         for entry in self._results(name):
@@ -144,16 +144,16 @@ class Run:
             entry['snapshot'] == 'network-final', entry['kimg'] or 0, entry['snapshot']))
 
     def values(self, name: str) -> dict[str, float]:
-        """{name of the number: value} of :meth:`result`; {} without one."""
+        """The values in :meth:`result`, {name: value}; {} without a result."""
         result = self.result(name)
         return result['values'] if result else {}
 
     def swd(self) -> dict[str, float]:
-        """:meth:`values` of the sliced Wasserstein distance, by level: '128', ..., 'avg'."""
+        """Sliced Wasserstein distances {level: value} from :meth:`result`; the levels are '128', ..., 'avg'."""
         return swd_by_level(self.values('swd'))
 
     def _results(self, name):
-        """Results of networks that are still in the folder."""
+        """Complete results of a metric, without those of networks that were replaced since."""
         entries = read_results(self.folder) if self.folder else []
         return [{'kimg': None, 'seconds': None, **entry} for entry in entries
                 if entry['metric'] == name and _is_complete(entry)
@@ -169,7 +169,7 @@ class Run:
         return self._digests[path] != digest
 
     def h5_path(self, config: ModuleType, data_dir: str) -> str:
-        """The data set that it was trained on."""
+        """Path of the data set that the networks were trained on."""
         own = self.own_config()
         if own is None:
             return data_path(with_variants(config, self.name or '')['dataset']['h5_path'], data_dir)
@@ -177,13 +177,13 @@ class Run:
 
 
 def config_of(folder: str) -> dict:
-    """What ``config.txt`` of a training says; sections that are damaged make it another experiment, not an error."""
+    """The parsed ``config.txt`` of a run. Damaged sections are no error; they make it a run of another experiment."""
     own = config_or_none(folder)
     return own if own and 'dataset' in own else read_config(folder)
 
 
 def _is_complete(entry):
-    """Whether an entry of ``metrics.jsonl`` has what figures take of it."""
+    """Whether an entry of ``metrics.jsonl`` has all values that figures use."""
     values = entry['values']
     return (isinstance(entry.get('num_images'), int) and isinstance(entry.get('snapshot'), str)
             and all(entry.get(key) is None or is_finite(entry[key]) for key in ('kimg', 'seconds'))
@@ -192,30 +192,30 @@ def _is_complete(entry):
 
 
 def swd_by_level(values: dict[str, float]) -> dict[str, float]:
-    """{'128': ..., 'avg': ...} of the numbers of metric swd."""
+    """{'128': ..., 'avg': ...} from the values of the metric swd."""
     return {name.rpartition('_')[2]: value for name, value in values.items()}
 
 
 def recognise(config: ModuleType, argument: str, result_dir: str = 'results', snapshot: str | None = None,
               batchnorm: BatchNorm = 'minibatch') -> Run:
-    """The :class:`Run` that an argument ``RUN`` or ``EXPERIMENT=RUN`` means.
+    """Parse an argument ``RUN`` or ``EXPERIMENT=RUN``.
 
     Parameters
     ----------
     config : module
         `config.py`.
     argument : str
-        RUN is a run's number, its folder, or a network pickle. Without a name, the ``config.txt`` of the folder tells
-        what it stands for.
+        RUN is a run's number, its folder, or a network pickle. Without EXPERIMENT, the experiment is read from the
+        ``config.txt`` of the folder.
     result_dir : str
-        Where run folders are.
+        Folder of the runs.
     snapshot, batchnorm : str
         See :class:`Run`.
 
     Raises
     ------
     UserError
-        There is no such run or no such experiment.
+        The run or the experiment does not exist.
     """
     name: str | None
     name, equals, run = argument.partition('=')
@@ -232,12 +232,12 @@ def recognise(config: ModuleType, argument: str, result_dir: str = 'results', sn
         name = experiment_called(config, own.get('desc', '')) or experiment_called(
             config, str(record.get('experiment')) if isinstance(record, dict) else '')
     if snapshot not in (None, FINAL):
-        locate_network_pkl(folder, snapshot)        # It is there.
+        locate_network_pkl(folder, snapshot)        # Raises an error if the snapshot is missing.
     return Run(folder, name, snapshot, batchnorm)
 
 
 def experiment_called(config: ModuleType, desc: str) -> str | None:
-    """The experiment, with variants or not, whose runs are called `desc`; None if there is none."""
+    """The experiment, with or without variants, whose runs have the description `desc`; None if there is none."""
     for name, entry in config.experiments.items():
         if desc == entry.get('desc', name):
             return name
@@ -249,7 +249,7 @@ def experiment_called(config: ModuleType, desc: str) -> str | None:
 
 
 class Material:
-    """The runs and files at hand, the files written, and what was found missing.
+    """The given runs, and a record of the current figure: files written, runs shown or refused, needs.
 
     Parameters
     ----------
@@ -259,25 +259,24 @@ class Material:
     out_dir : str
         Folder of the figures.
     seeds : list of int, optional
-        Of the images to show, instead of each figure's own.
+        Seeds of the images to show. Default: each figure's own.
     stages_dir : str, optional
-        What ``create_celebahq --save_stages`` has written.
+        Folder that ``create_celebahq --save_stages`` has written.
     data_dir : str
-        Folder of the HDF5 files.
+        Folder of the data sets.
     description : paper.neighbours.Description
-        What nearest neighbours are compared by.
+        The features that define the nearest neighbours.
     allow_other : bool
-        Show runs that are not the experiment, marked.
+        Show runs that differ from their experiment, with a mark.
     result_dir : str, optional
-        Folder of the runs. Default: that of `config.py`.
+        Folder of the runs. Default: ``result_dir`` of `config.py`.
     train_gan : callable, optional
         The training function of experiments that name none.
 
     Attributes
     ----------
     files, needs, entries, refused : list
-        Of the figure that is being made: files written, what is missing, what it shows, and reasons for which runs
-        are not shown.
+        For the current figure: files written, what it lacks, the runs it shows, and reasons why runs are not shown.
     """
 
     def __init__(self, config: ModuleType, runs: list[Run], out_dir: str, seeds: list[int] | None = None,
@@ -290,23 +289,23 @@ class Material:
         self.begin()
 
     def begin(self) -> None:
-        """Start with another figure."""
+        """Start the record of another figure."""
         self.files: list[str] = []
         self.needs: list[Need] = []
         self.entries: list[Entry] = []
         self.refused: list[str] = []
 
     def path(self, name: str) -> str:
-        """The path of the file `name`, which is noted as written."""
+        """The path of the output file `name`; the file is recorded as written."""
         path = os.path.join(self.out_dir, name)
         self.files.append(path)
         return path
 
     # ------------------------------------------------------------------------------------------------------------------
-    # What is missing.
+    # Needs of the current figure.
 
     def need(self, what: str, command: str, data: str = '') -> None:
-        """Note what is missing, the command that makes it, and the data set that this takes."""
+        """Record that `what` is missing, the command that makes it, and the data set that the command needs."""
         self.needs.append(Need(what, command, data))
 
     def data_of(self, experiment: str) -> str:
@@ -314,7 +313,7 @@ class Material:
         return data_path(with_variants(self.config, experiment)['dataset']['h5_path'], self.data_dir)
 
     def need_runs(self, experiment: str, count: int = 1, there: Sequence[Run] = ()) -> None:
-        """Note that an experiment has fewer runs than the paper's `count`, each with a seed of its own."""
+        """Record the runs that an experiment lacks, if it has fewer than `count`. Each run needs a different seed."""
         lacking = count - len(there)
         if lacking < 1:
             return
@@ -329,15 +328,15 @@ class Material:
                   self.data_of(experiment))
 
     def folder_options(self, results: bool = True) -> str:
-        """The folders as options, where they are not those of `config.py`."""
+        """Command-line options for the folders that differ from `config.py`."""
         pairs = [('--data-dir', self.data_dir, self.config.data_dir)]
         pairs += [('--result-dir', self.result_dir or self.config.result_dir, self.config.result_dir)] * results
         return ''.join(f' {option} {shlex.quote(given)}' for option, given, usual in pairs if given != usual)
 
     def check_metrics(self, run: Run, *names: str, all_snapshots: bool = False) -> bool:
-        """Whether a run has metrics; a note with the command if it has not.
+        """Whether a run has results of metrics. If not, the command that makes them is recorded as a need.
 
-        With `all_snapshots`, there must be results of two or more whose time is known.
+        With `all_snapshots`, each metric needs results of two or more snapshots whose training time is known.
         """
         missing = []
         for name in names:
@@ -368,14 +367,14 @@ class Material:
         return create_command(shlex.quote(path))
 
     # ------------------------------------------------------------------------------------------------------------------
-    # What is there.
+    # Available runs.
 
     def all_runs(self, *names: str, folder: bool = False, count: int = 1) -> list[Run]:
-        """The runs of the first of the experiments `names` that has any; [] and a note if none has.
+        """The runs of the first experiment in `names` that has any. Missing runs are recorded as a need.
 
-        Those that are not the experiment ``names[0]`` are left out and noted in `refused`, unless `allow_other` is set.
-        Others than the first of `names` count only if they have its data set, networks and loss. With `folder`,
-        pickles do not count. `count` is how many the paper has.
+        Unless `allow_other` is set, only experiments with the data set, networks and loss of ``names[0]`` count, and
+        runs that differ from ``names[0]`` are left out and recorded in `refused`. With `folder`, pickles do not count.
+        `count` is the number of runs in the paper.
         """
         for name in names:
             if name != names[0] and not self.allow_other and not same_task(self.config, name, names[0]):
@@ -393,7 +392,7 @@ class Material:
         return next(iter(self.all_runs(*names, folder=folder)), None)
 
     def compared(self, run: Run, experiment: str, by_network: bool = False) -> Comparison:
-        """A run beside an experiment; with `by_network`, also the size of the images that its networks make."""
+        """Compare a run with an experiment; with `by_network`, also compare the image shape of its generator."""
         own = run.own_config()
         by_network = by_network or own is None
         key = run, experiment, by_network
@@ -405,7 +404,10 @@ class Material:
         return self._comparisons[key]
 
     def accepts(self, run: Run, experiment: str, by_network: bool = False) -> bool:
-        """Whether a run may be shown as an experiment; a note in `refused` if not. See :meth:`compared`."""
+        """Whether a run may be shown as an experiment. If not, the reason is recorded in `refused`.
+
+        `by_network` is explained at :meth:`compared`.
+        """
         other = self.compared(run, experiment, by_network).other
         if other and not self.allow_other:
             text = f'{run.path} is not {experiment}: {some(other)}; --allow-other shows it, marked'
@@ -414,7 +416,9 @@ class Material:
         return not other or self.allow_other
 
     def images(self, run: Run, experiment: str, seeds: Sequence[int]) -> list[np.ndarray]:
-        """Images of a run, see :meth:`Run.images`; [] and a note if its networks are missing or not the experiment's.
+        """Images of a run, see :meth:`Run.images`.
+
+        If its networks are missing or differ from the experiment, this is recorded and the result is [].
         """
         if run.pickle() is None:
             stopped = f', which stopped at kimg {run.stats()[-1]["kimg"]:g}' if run.stats() else ''
@@ -427,7 +431,7 @@ class Material:
     def show(self, part: str, run: Run, experiment: str, runs: int = 1, results: Iterable[dict | None] = (),
              snapshot: str | None = None, kimg: float | None = None, notes: Sequence[str] = (),
              by_network: bool = False) -> Entry:
-        """Note what a part of the figure shows; return that.
+        """Record that the current figure shows a run; return the new :class:`~paper.entries.Entry`.
 
         Parameters
         ----------
@@ -435,13 +439,13 @@ class Material:
             Row, panel or curve.
         run : Run
         experiment : str
-            That it stands for.
+            The experiment that the run stands for.
         runs : int
-            How many runs this part shows together.
-        results : list of dict
-            Results of metrics that are shown.
+            Number of runs in the same row, panel or curve.
+        results : iterable of dict or None
+            The results of metrics that the figure shows.
         snapshot, kimg : str, float
-            Which networks, and how far they were trained. Default: those of the results, else of the images.
+            The networks and their training length. Default: the networks to show of the run.
         notes : list of str
         by_network : bool
             See :meth:`compared`.
@@ -459,9 +463,9 @@ class Material:
         return entry
 
     def floor(self, runs: Sequence[Run], name: str) -> dict | None:
-        """The result of a metric for the reals that runs were trained on, None where none of them has it.
+        """The result of a metric for the reals of several runs: the one with the most images, of these the last.
 
-        None, too, where they were measured against different reals.
+        None without a result, or if the results of the runs were measured against different reals.
         """
         wanted = {entry.get('data') for run in runs for entry in [run.result(name)] if entry} - {None}
         if len(wanted) > 1:
@@ -473,7 +477,7 @@ class Material:
         return next((entry for entry in reversed(entries) if entry['num_images'] == most), None)
 
     def check_floor(self, runs: Sequence[Run], *names: str) -> dict[str, dict]:
-        """{metric: its result for the reals of runs}; a note with the command for those that are missing."""
+        """{metric: :meth:`floor`}. Missing results are recorded as a need."""
         found = {name: result for name in names for result in [self.floor(runs, name)] if result}
         missing = [name for name in names if name not in found]
         folders = [run for run in runs if run.folder]
@@ -482,5 +486,5 @@ class Material:
         return found
 
     def seeds_or(self, count: int) -> list[int]:
-        """The seeds asked for, or the first `count`."""
+        """The seeds that the user requested, or 0 to ``count - 1``."""
         return self.seeds or list(range(count))

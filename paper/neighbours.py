@@ -1,4 +1,4 @@
-"""The images of a data set that are nearest to generated ones, by pixels or by features of a network (Figure 10)."""
+"""Finds the nearest neighbours of generated images in a data set, by pixels or by network features (Figure 10)."""
 
 import contextlib
 import os
@@ -14,26 +14,26 @@ from common.errors import UserError
 from common.files import AnyPath
 from data import chunk_reader, hdf5_format
 
-SMALL = 32              # Images are compared by pixels at so many a side.
-CENTRE = 0.75           # The part of width and height that is compared, in the middle: the face rather than background.
+SMALL = 32              # Pixels are compared at this resolution.
+CENTRE = 0.75           # Share of width and height that is compared: the face in the centre, not the background.
 VGG_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))      # VGG16: (channels, convolutions) between poolings.
 VGG_LAYERS = 'conv1_2, conv2_2, conv3_2, conv4_2 and conv5_2'
-VGG_SIZE, VGG_GRID = 224, 14    # Pixels a side of its input; the layers are averaged to so many values a side.
+VGG_SIZE, VGG_GRID = 224, 14    # Side of its input in pixels, and side of the grid that the layers are averaged to.
 VGG_BATCH = 16
 
 
 class Description(NamedTuple):
-    """What images are compared by: the Euclidean distance between such vectors."""
+    """The features whose Euclidean distance defines the nearest neighbours."""
 
-    words: str          # For the caption.
+    words: str          # Name of the features, for the caption.
     describe: Callable[[np.ndarray], np.ndarray] | None     # uint8 (N, C, H, W) -> (N, F); None: pixels.
 
 
-PIXELS = Description(f'the pixels of copies of {SMALL}x{SMALL}', None)
+PIXELS = Description(f'the pixels of {SMALL}x{SMALL} copies', None)
 
 
 def by_inception(weights: AnyPath | None) -> Description:
-    """Compare by the last features of the Inception network that FID uses, see `metrics.inception`."""
+    """The last features of the Inception network that FID uses, see `metrics.inception`."""
     from metrics.inception import InceptionFeatures
     network = InceptionFeatures(weights)
     return Description('features of Inception-v3', lambda images: network(images)[0])
@@ -44,17 +44,17 @@ def by_inception(weights: AnyPath | None) -> Description:
 
 
 def by_vgg(weights: AnyPath) -> Description:
-    """Compare by activations of five layers of VGG16, all layers with equal weight.
+    """Activations of five layers of VGG16; all layers have equal weight.
 
     Parameters
     ----------
     weights : str
-        State dict of torchvision's ``vgg16``, saved by ``torch.save``. Nothing in it is executed.
+        State dict of torchvision's ``vgg16``, saved by ``torch.save``. No code in the file is executed.
 
     Raises
     ------
     UserError
-        PyTorch is missing, or the file is not such a state dict.
+        PyTorch is missing, or the file is no state dict of ``vgg16``.
     """
     return Description(f'activations of {VGG_LAYERS} of VGG16, averaged to {VGG_GRID}x{VGG_GRID}',
                        VGGFeatures(weights))
@@ -97,7 +97,7 @@ class VGGFeatures:
 
 
 def _vgg16(torch):
-    """(the convolutional part of VGG16 with the names of torchvision, numbers of the layers after conv1_2 ... 5_2)."""
+    """(convolutional part of VGG16 with torchvision's names, indices of the ReLUs after conv1_2, ..., conv5_2)."""
     layers, ends, channels = [], [], 3
     for width, count in VGG_STAGES:
         for number in range(count):
@@ -110,43 +110,43 @@ def _vgg16(torch):
 
 
 def _read_state(torch, path, network):
-    """The part 'features.*' of a file's state dict, checked against `network`."""
+    """The entries 'features.*' of a state dict in a file, without this prefix, checked against `network`."""
     if not os.path.isfile(path):
         raise UserError(f'--vgg-weights {path}: no such file; give the state dict of torchvision\'s vgg16')
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
     except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise UserError(f'--vgg-weights {path}: cannot be read as a state dict ({type(error).__name__}); give that '
-                        "of torchvision's vgg16") from error
+        raise UserError(f'--vgg-weights {path}: cannot be read as a state dict ({type(error).__name__}); give the '
+                        "state dict of torchvision's vgg16") from error
     wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: state.get(f'features.{name}') for name in wanted} if isinstance(state, dict) else {}
     wrong = [f'features.{name}' for name, shape in wanted.items()
              if tuple(getattr(found.get(name), 'shape', ())) != shape]
     if wrong:
-        raise UserError(f"--vgg-weights {path}: {wrong[0]} is missing or of another shape; give the state dict of "
+        raise UserError(f"--vgg-weights {path}: {wrong[0]} is missing or has another shape; give the state dict of "
                         "torchvision's vgg16")
     return found
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Looking for neighbours.
+# Nearest neighbours.
 
 
 def centre_box(height: int, width: int) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the part of an image that is compared."""
+    """(left, top, right, bottom) of the centre of an image, which is compared, in pixels."""
     inner_height, inner_width = (max(round(length * CENTRE), 1) for length in (height, width))
     top, left = (height - inner_height) // 2, (width - inner_width) // 2
     return left, top, left + inner_width, top + inner_height
 
 
 def centre(images: np.ndarray) -> np.ndarray:
-    """The part of images (..., H, W) that is compared."""
+    """The centre of images (..., H, W), see :func:`centre_box`."""
     left, top, right, bottom = centre_box(*images.shape[-2:])
     return images[..., top:bottom, left:right]
 
 
 def shrunk(images: np.ndarray, resolution: int) -> np.ndarray:
-    """Images (N, C, H, H) averaged down to `resolution`, float32."""
+    """Images (N, C, H, H) downscaled to `resolution` by averaging, float32."""
     factor = images.shape[-1] // resolution
     shape = (*images.shape[:2], resolution, factor, resolution, factor)
     return images.reshape(shape).mean(axis=(3, 5), dtype=np.float32)
@@ -154,7 +154,7 @@ def shrunk(images: np.ndarray, resolution: int) -> np.ndarray:
 
 def nearest_neighbours(images: np.ndarray, h5_path: str, count: int,
                        features: Callable | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The images of a data set that are nearest to some given ones.
+    """Find the images of a data set that are nearest to the given ones.
 
     Parameters
     ----------
@@ -162,20 +162,20 @@ def nearest_neighbours(images: np.ndarray, h5_path: str, count: int,
     h5_path : str
         Multi-resolution HDF5 file.
     count : int
-        Neighbours of each image.
+        Number of neighbours per image.
     features : callable, optional
         uint8 images (N, C, H, W) -> features (N, F). None: pixels of small copies.
 
     Returns
     -------
     (ndarray, ndarray)
-        Indices (N, count), the nearest first, and those images (N, count, C, H', H'), uint8, at full resolution. The
-        distance is the Euclidean one between the middle parts of the images.
+        Indices (N, count), nearest first, and the images (N, count, C, H', H'), uint8, at full resolution. The
+        distance is the Euclidean distance between the features of the images' centres.
 
     Raises
     ------
     UserError
-        The data set has other colours, or too few images.
+        The data set has another number of channels, or too few images.
     """
     h5, levels = hdf5_format.open_levels(h5_path)
     with h5, contextlib.ExitStack() as stack:
@@ -185,8 +185,8 @@ def nearest_neighbours(images: np.ndarray, h5_path: str, count: int,
         num, channels = levels[full].shape[:2]
         small, large = stack.enter_context(chunk_reader.open_readers(h5, [levels[compared], levels[full]]))
         if channels != images.shape[1] or num < count:
-            raise UserError(f'{h5_path}: has {num} images of {channels} channels; needs {count} or more of '
-                            f'{images.shape[1]}, like the generated ones')
+            raise UserError(f'{h5_path}: has {num} images with {channels} channels; needs at least {count} images with '
+                            f'{images.shape[1]} channels, like the generated images')
 
         def describe(batch):
             batch = centre(batch)

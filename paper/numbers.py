@@ -1,6 +1,6 @@
-"""The numbers of "Progressive Growing of GANs" (Karras et al. 2017) that `figures.py` puts beside ours. Data only.
+"""Numbers from "Progressive Growing of GANs" (Karras et al. 2017), which `figures.py` shows beside ours. Data only.
 
-Each has a mark that says how sure it is, since the paper itself was not at hand: see `MARKS`.
+The paper itself was not at hand, so each number carries a mark for its source, see `MARKS`.
 """
 
 from typing import NamedTuple
@@ -10,13 +10,13 @@ MARKS = {
     'S2': 'found in a reading note that quotes captions and cells',
     'S3': 'found in the results list of paperswithcode.com',
     'C': 'computed from the official networks',
-    'M+': 'recalled; averages and the cells that could be found agree',
+    'M+': 'recalled; consistent with the averages and with the cells that could be found',
     'M': 'recalled, not verified',
 }
 
 
 class Number(NamedTuple):
-    """A number with its standard deviation, where it has one, and its mark, None for our own numbers."""
+    """A number, its standard deviation (None if unknown) and its mark (None for our own numbers)."""
 
     value: float
     deviation: float | None = None
@@ -24,7 +24,7 @@ class Number(NamedTuple):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Table 1: sliced Wasserstein distance x 1000 at 128, 64, 32, 16, on average, and MS-SSIM.
+# Table 1: sliced Wasserstein distance x 1000 at the levels 128, 64, 32 and 16, its average, and MS-SSIM.
 
 
 def _row(*values, **marks):
@@ -32,7 +32,7 @@ def _row(*values, **marks):
     return {name: Number(value, None, marks.get(name, 'M+')) for name, value in zip(names, values, strict=True)}
 
 
-TABLE1_ROWS = {         # By the part of the experiments' names that is the row.
+TABLE1_ROWS = {         # {end of the experiment's name: (row, configuration)}
     'a-gulrajani': ('a', 'Gulrajani et al. 2017'),
     'b-growing': ('b', '+ progressive growing'),
     'c-small-minibatch': ('c', '+ small minibatch'),
@@ -70,19 +70,19 @@ TABLE1 = {
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Table 2: trainable parameters by layer, in the order of the tables, and in all.
+# Table 2: trainable parameters of each layer, in the order of the table, and their totals.
 
-TABLE2 = {      # The paper prints them as `rounded` does: 4.2M, 2.4M, 1.2M, 590k, 295k, 148k, ...
+TABLE2 = {      # The paper prints rounded values, see `rounded`: 4.2M, 2.4M, 1.2M, 590k, 295k, 148k, ...
     'G': [4194816, *7 * [2359808], 1179904, 590080, 295040, 147584, 73792, 36928, 18464, 9248, 4624, 2320, 51],
     'D': [64, 2320, 4640, 9248, 18496, 36928, 73856, 147584, 295168, 590080, 1180160, *6 * [2359808], 2364416, 4194816,
           513],
 }
-TABLE2_TOTAL = {'G': 23071507, 'D': 23077137}           # As in the table: only the last toRGB, the first fromRGB.
-TABLE2_TOTAL_ALL = {'G': 23079115, 'D': 23087249}       # With those of the other resolutions.
+TABLE2_TOTAL = {'G': 23071507, 'D': 23077137}           # Like the table: toRGB and fromRGB at full resolution only.
+TABLE2_TOTAL_ALL = {'G': 23079115, 'D': 23087249}       # With toRGB and fromRGB at all resolutions.
 
 
 def rounded(num: int) -> str:
-    """A number of parameters as the paper prints it: '4.2M', '590k', '9.2k', '513'."""
+    """A parameter count in the paper's format: '4.2M', '590k', '9.2k', '513'."""
     for unit, letter in ((1e6, 'M'), (1e3, 'k')):
         if num >= unit:
             return f'{num / unit:.{0 if 10 <= num / unit and letter == "k" else 1}f}{letter}'
@@ -90,7 +90,7 @@ def rounded(num: int) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Table 3: inception scores of CIFAR-10, the highest during the training of each run.
+# Table 3: inception scores of CIFAR-10; each run counts with its highest score during the training.
 
 TABLE3 = {
     'unsupervised': [
@@ -109,16 +109,17 @@ TABLE3 = {
 }
 
 TABLE3_RUNS = 10
-TABLE3_NOTE = 'The marks are those of the scores; deviations are recalled, that of 8.80 was found second-hand.'
+TABLE3_NOTE = ('The marks apply to the scores. The deviations are recalled, except the deviation of 8.80, which was '
+               'found second-hand.')
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Table 4: modes of MNIST-RGB out of 1000, and divergence from the uniform distribution. {divisor of D: {column: ...}}
+# Table 4: modes of MNIST-RGB found, of 1000, and KL divergence from the uniform distribution.
 
-TABLE4_COLUMNS = {      # By the part of the experiments' names, None where there is no experiment.
+TABLE4_COLUMNS = {      # {column: end of the experiment's name, None without an experiment}
     'GAN': None, '+ unrolling': None, 'WGAN-GP': 'wgan-gp', '+ our norm': 'our-norm', '+ mb stddev': 'mb-stddev',
     '+ progression': 'progression',
 }
-TABLE4 = {
+TABLE4 = {      # {divisor of D's feature maps: {quantity: a number per column}}
     4: {
         'modes': [Number(*pair, 'M') for pair in (
             (30.6, 20.7), (372.2, 20.7), (640.1, 136.3), (856.7, 50.4), (881.3, 39.2), (859.5, 36.2))],
@@ -134,33 +135,32 @@ TABLE4 = {
 }
 
 TABLE4_RUNS = 8
-TABLE4_NOTE = "Of the paper's numbers, the divergences in the last four columns are the least certain."
+TABLE4_NOTE = "The least certain numbers of the paper are the divergences in the last four columns."
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Captions of figures: by experiment.
+# Numbers in the captions of figures, by experiment.
 
-SWD = {         # x 1000 at 1024, 512, ..., 16, and on average.
+SWD = {         # x 1000, at each level and averaged.
     'celebahq-1024': {name: Number(value, None, 'S2') for name, value in zip(
         ('1024', '512', '256', '128', '64', '32', '16', 'avg'), (7.48, 7.24, 6.08, 3.51, 3.55, 3.02, 7.22, 5.44),
         strict=True)},
 }
-FID = {         # Of 50 000 images.
+FID = {         # With 50 000 images.
     'celebahq-1024': Number(7.30, None, 'S2'),
     'lsun-bedroom': Number(8.34, None, 'S3'),
     'lsun-church_outdoor': Number(6.42, None, 'S3'),
     'lsun-cat': Number(37.52, None, 'S3'),
 }
 
-# Table 1 is measured after so many thousands of images.
-TABLE1_KIMG = 10000
-TABLE1_NOTE = 'The length of row h is a guess, twice that of the others: the paper does not give it.'
+TABLE1_KIMG = 10000     # Length of the trainings in Table 1.
+TABLE1_NOTE = ('The length of row h is a guess: the paper does not give it. Our training is twice as long as the '
+               'trainings of the other rows.')
 
-# What the paper does not say and we chose, by the end of the experiments' names.
+# Our guesses where the paper gives no value: {end of the experiment's name: note}.
 GUESSES = {
     '-h-converged': 'its length is a guess, the paper does not give it',
-    'figure4c-growing': 'the schedule of growing is a guess: the paper does not give it',
+    'figure4c-growing': 'the schedule of growing is a guess, the paper does not give it',
 }
 
-# Figure 4c: hours in which so many thousands of images were shown at 1024x1024, on one Tesla P100;
-# without growing extrapolated.
+# Figure 4c: (hours of training, kimg) for 1024x1024 on one Tesla P100. The hours without growing are extrapolated.
 FIGURE4C = {'growing': (Number(96, None, 'S1'), 6400), 'not growing': (Number(520, None, 'S1'), 6400)}

@@ -1,4 +1,4 @@
-"""Layout of figures and tables: Markdown and LaTeX tables, pictures of many images, plots and drawings."""
+"""Layout and files of figures and tables: Markdown and LaTeX tables, pictures of images, plots and drawings."""
 
 import dataclasses
 import json
@@ -17,13 +17,14 @@ from paper.entries import Entry, table_of
 from paper.material import Material
 from paper.numbers import MARKS, Number
 
-TEXT_SIZE = 16          # Pixels.
-SMALL_TEXT = 11         # Of the lines that say which runs a picture shows.
-GAP = 12                # Pixels between the parts of a picture.
-MIN_WIDTH = 600         # Pixels of a picture with such lines.
+# Sizes in pixels.
+TEXT_SIZE = 16
+SMALL_TEXT = 11         # For the lines below a picture that name its runs.
+GAP = 12                # Between pictures in rows and columns.
+MIN_WIDTH = 600         # For a picture with such lines.
 GREY = '#555555'
 COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000', '#7f7f7f')   # Okabe and Ito.
-LATEX = {'±': r'$\pm$', '×': r'$\times$', '^': r'\^{}', '~': r'\~{}', '\\': r'\textbackslash{}'}    # Others: \ before.
+LATEX = {'±': r'$\pm$', '×': r'$\times$', '^': r'\^{}', '~': r'\~{}', '\\': r'\textbackslash{}'}    # Others get a '\'.
 G_COLOR, D_COLOR, RGB_COLOR = '#c6dbef', '#fdd0a2', '#e5e5e5'
 
 
@@ -31,11 +32,11 @@ G_COLOR, D_COLOR, RGB_COLOR = '#c6dbef', '#fdd0a2', '#e5e5e5'
 # Tables.
 
 
-Cell = str | tuple[Number, int] | None      # A text, a number with its digits after the point, or nothing.
+Cell = str | tuple[Number, int] | None      # Text, a number with its number of decimals, or an empty cell.
 
 
 class Table(NamedTuple):
-    """A table in columns, the first `num_labels` of which are words."""
+    """A table whose first `num_labels` columns are text."""
 
     caption: str
     header: list[str]
@@ -58,25 +59,25 @@ def text_of(cell: Cell) -> tuple[str, str | None]:
 
 
 def mean_and_deviation(values: Sequence[float]) -> Number:
-    """The Number of our own results; its deviation, of a sample, only where there are several."""
+    """Mean and sample standard deviation of our results; no deviation for a single value."""
     return Number(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
 def notes_of(table: Table) -> list[str]:
-    """The notes of a table and what the marks in it mean."""
+    """The notes of a table, and a legend of its marks."""
     used = {text_of(cell)[1] for row in table.rows for cell in row} - {None}
     legend = '; '.join(f'{mark}: {meaning}' for mark, meaning in MARKS.items() if mark in used)
-    return [*table.notes, *([f"Marks of the paper's numbers. {legend}."] if legend else [])]
+    return [*table.notes, *([f"Marks of the paper's numbers: {legend}."] if legend else [])]
 
 
 def markdown_lines(header: Sequence[str], rows: Iterable[Iterable], num_labels: int = 1) -> list[str]:
-    """The lines of a table in GitHub's Markdown, the first `num_labels` columns of which are words."""
+    """The lines of a table in GitHub's Markdown. The first `num_labels` columns are text, the rest numbers."""
     alignment = ['---'] * num_labels + ['---:'] * (len(header) - num_labels)
     return [f'| {" | ".join(map(str, cells))} |' for cells in (header, alignment, *rows)]
 
 
 def markdown(table: Table) -> str:
-    """The table as GitHub's Markdown, with its caption and its notes."""
+    """The table in GitHub's Markdown, with caption and notes."""
     def cell_text(cell):
         text, mark = text_of(cell)
         text = text.replace('|', '\\|').replace('*', '\\*')
@@ -90,7 +91,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table, label: str) -> str:
-    """The table as LaTeX; needs the package booktabs."""
+    """The table in LaTeX, with caption and notes; it needs the package booktabs."""
     def escaped(text):
         return re.sub(r'[&%$#_{}~^\\±×]', lambda match: LATEX.get(match[0], '\\' + match[0]), text)
 
@@ -111,11 +112,11 @@ def latex(table: Table, label: str) -> str:
 
 
 def save_tables(material: Material, name: str, tables: list[Table]) -> None:
-    """Write tables as ``NAME.md`` and ``NAME.tex``, and with them what they show."""
+    """Write tables as ``NAME.md`` and ``NAME.tex``, with a table of the runs behind them."""
     entries = save_entries(material, name)
     if entries:
         header, rows = table_of(entries)
-        tables = [*tables, Table('What our numbers are from', header, [list(row) for row in rows], len(header))]
+        tables = [*tables, Table('Runs behind our numbers', header, [list(row) for row in rows], len(header))]
     labels = ['tab:%s%s' % (name, '' if len(tables) == 1 else '-%d' % number) for number in range(1, len(tables) + 1)]
     texts = {'md': '\n'.join(map(markdown, tables)), 'tex': '\n'.join(map(latex, tables, labels))}
     for suffix, text in texts.items():
@@ -124,11 +125,11 @@ def save_tables(material: Material, name: str, tables: list[Table]) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is shown. All figures and tables are written by save_tables, save_picture or save_figure.
+# Files. save_tables, save_picture and save_figure write all figures and tables, each with the record of its runs.
 
 
 def save_entries(material: Material, name: str) -> list[Entry]:
-    """Write what a figure shows as ``NAME.json``; return it, and forget it for the next file."""
+    """Write the record of the runs that a figure shows as ``NAME.json``; return the record and clear it."""
     entries, material.entries = material.entries, []
     document = {'figure': name, 'entries': [dataclasses.asdict(entry) for entry in entries]}
     with atomic_write(material.path(f'{name}.json'), 'w', encoding='utf-8') as file:
@@ -138,7 +139,7 @@ def save_entries(material: Material, name: str) -> list[Entry]:
 
 
 def save_picture(material: Material, name: str, picture: Image.Image) -> None:
-    """Write a picture as ``NAME.png``, with what it shows below it."""
+    """Write a picture as ``NAME.png``, with captions for the runs that it shows."""
     entries = save_entries(material, name)
     if entries and picture.width < MIN_WIDTH:
         wide = Image.new('RGB', (MIN_WIDTH, picture.height), 'white')
@@ -150,7 +151,7 @@ def save_picture(material: Material, name: str, picture: Image.Image) -> None:
 
 
 def save_figure(material: Material, name: str, figure: Any) -> None:
-    """Write a matplotlib figure as ``NAME.png`` and ``NAME.pdf``, with what it shows below it."""
+    """Write a matplotlib figure as ``NAME.png`` and ``NAME.pdf``, with captions for the runs that it shows."""
     texts = [textwrap.fill(entry.caption(), int(21 * figure.get_figwidth())) for entry in save_entries(material, name)]
     if texts:
         lines = sum(text.count('\n') + 1 for text in texts)
@@ -166,7 +167,7 @@ def save_figure(material: Material, name: str, figure: Any) -> None:
 
 
 def sized(image: np.ndarray, size: int) -> Image.Image:
-    """A uint8 image (C, H, W) as an RGB picture about `size` pixels high; small ones keep their pixels visible."""
+    """A uint8 image (C, H, W) as an RGB picture about `size` pixels high. Small images are enlarged by an integer."""
     picture = convert_to_pil_image(image, (0, 255)).convert('RGB')
     if picture.height > size:
         return picture.resize((max(picture.width * size // picture.height, 1), size), Image.Resampling.LANCZOS)
@@ -175,7 +176,7 @@ def sized(image: np.ndarray, size: int) -> Image.Image:
 
 
 def image_grid(images: Iterable[np.ndarray], columns: int, size: int) -> Image.Image:
-    """Images (C, H, W) uint8 side by side as one picture, each about `size` pixels high."""
+    """uint8 images (C, H, W) in a grid, each about `size` pixels high."""
     cells = [np.asarray(sized(image, size)).transpose(2, 0, 1) for image in images]
     columns = min(columns, len(cells))
     return convert_to_pil_image(create_image_grid(np.stack(cells), (columns, -(-len(cells) // columns))),
@@ -183,7 +184,7 @@ def image_grid(images: Iterable[np.ndarray], columns: int, size: int) -> Image.I
 
 
 def wrapped(text: str, font: Any, width: float) -> list[str]:
-    """Lines of a text that are at most `width` pixels wide, as far as words are not longer."""
+    """A text in lines of at most `width` pixels; only a single longer word exceeds this."""
     lines: list[str] = []
     for word in text.split():
         longer = f'{lines[-1]} {word}' if lines else word
@@ -195,7 +196,7 @@ def wrapped(text: str, font: Any, width: float) -> list[str]:
 
 
 def captioned(picture: Image.Image, caption: str, text_size: int = TEXT_SIZE, align: str = 'centre') -> Image.Image:
-    """A picture with text below it, broken into lines of its width; `align` is 'centre' or 'left'."""
+    """A picture with text below it, wrapped to its width; `align` is 'centre' or 'left'."""
     if not caption:
         return picture
     font = ImageFont.load_default(text_size)
@@ -212,7 +213,7 @@ def captioned(picture: Image.Image, caption: str, text_size: int = TEXT_SIZE, al
 
 
 def arranged(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Pictures in rows and columns on white, with gaps between them and around; each column as wide as it needs."""
+    """Pictures in rows and columns on white, with gaps around each; columns may differ in width."""
     rows = [pictures[begin:begin + columns] for begin in range(0, len(pictures), columns)]
     widths = [max(row[column].width for row in rows if column < len(row)) for column in range(len(rows[0]))]
     heights = [max(picture.height for picture in row) for row in rows]
@@ -228,11 +229,11 @@ def arranged(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Plots and drawings. Without pyplot, so that nothing global is touched.
+# Plots and drawings. They avoid pyplot because it has global state.
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A matplotlib figure of so many inches.
+    """An empty matplotlib figure; `width` and `height` are in inches.
 
     Raises
     ------
@@ -247,12 +248,12 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def time_unit(seconds: float) -> tuple[str, int]:
-    """(name, seconds) of the unit in which so many seconds are best told: hours, as in the paper, or minutes."""
+    """(name, seconds) of the unit to show a duration in: hours, as in the paper, or minutes for short ones."""
     return ('hours', 3600) if seconds >= 3600 else ('minutes', 60)
 
 
 def tidy(axes: Any) -> None:
-    """Light grid, no box, small letters."""
+    """Give axes a light grid, no box and small text."""
     axes.grid(True, which='major', color='#dddddd', linewidth=0.6)
     axes.tick_params(labelsize=8)
     for text in (axes.xaxis.label, axes.yaxis.label):
@@ -263,7 +264,7 @@ def tidy(axes: Any) -> None:
 
 
 def box(axes: Any, x: float, y: float, width: float, height: float, text: str, color: str, fontsize: float = 8) -> None:
-    """A rounded box centred at (x, y)."""
+    """Draw a rounded box with text, centred at (x, y)."""
     from matplotlib.patches import FancyBboxPatch
     axes.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, facecolor=color, edgecolor='#444444',
                                   boxstyle='round,pad=0,rounding_size=0.08', linewidth=0.7))
@@ -271,7 +272,7 @@ def box(axes: Any, x: float, y: float, width: float, height: float, text: str, c
 
 
 def arrow(axes: Any, *points: tuple[float, float]) -> None:
-    """An arrow along points (x, y)."""
+    """Draw an arrow along points (x, y)."""
     for (x0, y0), (x1, y1) in zip(points[:-2], points[1:-1], strict=True):
         axes.plot([x0, x1], [y0, y1], color='#444444', linewidth=0.8, solid_capstyle='round')
     axes.annotate('', points[-1], points[-2], arrowprops={
@@ -279,7 +280,7 @@ def arrow(axes: Any, *points: tuple[float, float]) -> None:
 
 
 def blank_axes(figure: Any, *position: Any, x: tuple[float, float], y: tuple[float, float]) -> Any:
-    """Axes without anything, for a drawing, with limits `x` and `y` and equal units."""
+    """Empty axes for a drawing, with limits `x` and `y` and equal units."""
     axes = figure.add_subplot(*position)
     axes.set(xlim=x, ylim=y, aspect='equal')
     axes.axis('off')

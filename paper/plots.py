@@ -14,7 +14,7 @@ from paper.output import D_COLOR, G_COLOR, GREY, RGB_COLOR, arrow, blank_axes, b
 
 
 def growing_column(axes: Any, x: float, resolutions: Sequence[int | None]) -> None:
-    """G above and D below the image, with layers for some resolutions, finest last; None stands for those left out."""
+    """Draw G above and D below the image, with layers for the resolutions, finest last; None draws an ellipsis."""
     axes.text(x, 0, 'image', ha='center', va='center', fontsize=8)
     for sign, color, end in ((1, G_COLOR, 'latent'), (-1, D_COLOR, 'real or fake')):
         def flow(near, far, sign=sign):     # G flows towards the image, D away from it.
@@ -34,7 +34,7 @@ def growing_column(axes: Any, x: float, resolutions: Sequence[int | None]) -> No
 
 
 def growing_scheme(material: Material, name: str, experiments: Sequence[str], num_images: int) -> None:
-    """Write Figure 1: layers come in one resolution after the other; images of a run, if there is one, beside it."""
+    """Write Figure 1: networks that grow layer by layer, beside generated images if there is a run."""
     run = material.run(*experiments)
     images = material.images(run, experiments[0], material.seeds_or(num_images)[:6]) if run else []
     figure = new_figure(10.4 if images else 5, 4.3)
@@ -60,7 +60,7 @@ def growing_scheme(material: Material, name: str, experiments: Sequence[str], nu
 
 
 def stable_panel(axes: Any, higher: bool) -> None:
-    """Figure 2 (a), or with `higher` (c): the networks before and after a doubling of the resolution."""
+    """Draw Figure 2 (a), or (c) if `higher`: the networks before or after a doubling of the resolution."""
     names = ['16×16', *(['2×', '32×32'] if higher else []), 'toRGB']
     names += [{'toRGB': 'fromRGB', '2×': '0.5×'}.get(name, name) for name in reversed(names)]
     ys = [*np.linspace(11, 6.8, len(names) // 2), *np.linspace(4.8, 0.6, len(names) // 2)]
@@ -72,7 +72,7 @@ def stable_panel(axes: Any, higher: bool) -> None:
 
 
 def fading_panel(axes: Any) -> None:
-    """Figure 2 (b): the new layers come in with the weight alpha."""
+    """Draw Figure 2 (b): the new layers fade in with the weight alpha."""
     left, middle, right = 3.1, 5.1, 7.1
     box(axes, middle, 11, 2.1, 0.75, '16×16', G_COLOR)
     box(axes, middle, 9.9, 2.1, 0.6, '2×', RGB_COLOR)
@@ -99,7 +99,7 @@ def fading_panel(axes: Any) -> None:
 
 
 def blended(axes: Any, left: float, middle: float, right: float, y_from: float, y_to: float) -> None:
-    """Two branches that are added with the weights 1 - alpha and alpha."""
+    """Draw the sum of two branches with the weights 1 - alpha and alpha."""
     for x, text, side in ((left, '1 − α', -1), (right, 'α', 1)):
         arrow(axes, (x, y_from), (x, y_to), (middle + 0.3 * side, y_to))
         axes.text(x + 0.15 * side, (y_from + y_to) / 2, text, fontsize=8, ha='right' if side < 0 else 'left',
@@ -109,7 +109,7 @@ def blended(axes: Any, left: float, middle: float, right: float, y_from: float, 
 
 
 def fade_in(material: Material, name: str) -> None:
-    """Write Figure 2."""
+    """Write Figure 2: a doubling of the resolution in three panels."""
     figure = new_figure(7.6, 4.1)
     for number, title in enumerate(('(a) 16×16', '(b) fading in', '(c) 32×32')):
         axes = blank_axes(figure, 1, 3, number + 1, x=(0.4, 9.6), y=(-0.8, 11.6))

@@ -1,4 +1,4 @@
-"""How strong the signals in a network are: they escalate where G and D compete without normalization (section 4.2)."""
+"""Measures signal magnitudes in a network. They escalate if G and D compete without normalization (section 4.2)."""
 
 import theano_torch  # noqa: F401  (lets Theano be imported)
 
@@ -15,18 +15,18 @@ NUM_IMAGES = 64
 
 
 def largest_signal(net: Network, *inputs: np.ndarray) -> float:
-    """The largest root mean square that the activations of a layer with weights have.
+    """The largest root mean square of the activations of any layer with weights.
 
     Parameters
     ----------
     net : Network
     *inputs : arrays
-        One per input of the network, with the same number of rows.
+        One per input of the network, all with the same number of rows.
 
     Returns
     -------
     float
-        Over all inputs, channels and pixels. The output of the network does not count.
+        The mean is over rows, channels and pixels. The output layer is left out.
     """
     theano_env.ensure_configured()
     weighted = [layer for layer in lasagne.layers.get_all_layers(net.output_layers)
@@ -39,7 +39,10 @@ def largest_signal(net: Network, *inputs: np.ndarray) -> float:
 
 
 def signals_of_run(run_dir: str) -> tuple[float, float]:
-    """The largest signals of G and of D at the end of a run without labels; D looks at the fakes of G."""
+    """:func:`largest_signal` of G on random latents and of D on the fakes, for the last networks of a run.
+
+    The run must be trained without labels.
+    """
     path = locate_network_pkl(run_dir)
     loaded = load_pkl(path)
     G, D = pick(loaded, 'G', path), pick(loaded, 'D', path)

@@ -1,6 +1,6 @@
-"""The report of the studies at small scale: ``results/README.md`` with its pictures, out of the runs' own files.
+"""Writes the report of the studies at small scale, ``results/README.md`` and its pictures, from the files of the runs.
 
-Which claims hold is written by the tests, not by hand: see :func:`verdict`.
+Significance tests, not authors, decide which claims of the paper hold: see :func:`verdict`.
 """
 
 import os
@@ -20,13 +20,13 @@ from paper.studies import STUDIES
 from runs.phases import find_phases
 from runs.records import REALS_NAME, are_finite, read_entries, read_results, read_stats
 
-SIGNIFICANT = 0.05      # Largest p of a difference that counts as shown.
+SIGNIFICANT = 0.05      # Largest p value at which a difference counts as shown.
 
 RunDirs = dict[str, str | None]
 
 
 def results_of(run_dir: str | os.PathLike, metric: str) -> list[tuple[float, float, dict[str, float]]]:
-    """[(kimg, seconds of training, {value: number})] of a metric of a run, in the order of the snapshots."""
+    """[(kimg, seconds of training, {name: value})] of a metric of a run, in the order of the snapshots."""
     found = [(entry['kimg'], entry['seconds'], entry['values'])
              for entry in read_results(run_dir)
              if entry['metric'] == metric and None not in (entry['kimg'], entry['seconds'])
@@ -35,7 +35,7 @@ def results_of(run_dir: str | os.PathLike, metric: str) -> list[tuple[float, flo
 
 
 def floors_of(parts: Sequence[Part], run_dirs: RunDirs, metric: str) -> dict[str, dict[str, float]]:
-    """{'reals' or 'noise': {value: number}} of a metric: what perfect networks would have, and none at all."""
+    """{'reals' or 'noise': {name: value}} of a metric for real images and for noise, as bounds for generators."""
     found = {}
     for part in parts:
         for entry in read_entries(str(run_dirs[part.folder]), REALS_NAME):
@@ -45,12 +45,12 @@ def floors_of(parts: Sequence[Part], run_dirs: RunDirs, metric: str) -> dict[str
 
 
 def average(values: dict[str, float]) -> float:
-    """The last of the values of a sliced Wasserstein distance: the mean over its levels."""
+    """The mean over the levels of a sliced Wasserstein distance, which is the last of its values."""
     return list(values.values())[-1]
 
 
 def mean_std(numbers: Sequence[float], digits: int = 1) -> str:
-    """'mean ± deviation' of a few numbers, or a dash."""
+    """'mean ± deviation' of the numbers, or '-' if there are none."""
     return text_of((mean_and_deviation(numbers), digits))[0] if numbers else '-'
 
 
@@ -69,16 +69,16 @@ def save(figure: Any, path: str) -> None:
 
 
 class Comparison(NamedTuple):
-    """Welch's test of two samples: does the first one have the larger mean?
+    """Welch's t-test of the hypothesis that two samples have equal means.
 
     Attributes
     ----------
     difference : float
-        Mean of the first minus mean of the second.
+        Mean of the first sample minus mean of the second.
     low, high : float
-        95 % interval of the difference.
+        95 % confidence interval of the difference.
     p : float
-        Of both sides; NaN where a sample has less than two values or none of them varies.
+        Two-sided p value; NaN if a sample has fewer than two values or if neither sample varies.
     """
 
     difference: float
@@ -88,7 +88,7 @@ class Comparison(NamedTuple):
 
 
 def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
-    """Compare the means of two samples whose deviations may differ (B. L. Welch 1947)."""
+    """Compare the means of two samples whose variances may differ (B. L. Welch 1947)."""
     difference = float(np.mean(first) - np.mean(second))
     variances = [np.var(sample, ddof=1) / len(sample) if len(sample) > 1 else np.nan for sample in (first, second)]
     error = float(np.sqrt(sum(variances)))
@@ -102,7 +102,7 @@ def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
 
 
 def verdict(comparison: Comparison, expected_sign: int) -> str:
-    """'shown', 'the opposite is shown' or 'not shown', for a difference that the paper expects to have a sign."""
+    """'shown', 'the opposite is shown' or 'not shown', for a difference whose sign the paper predicts."""
     if not comparison.p <= SIGNIFICANT:
         return 'not shown'
     return 'shown' if comparison.difference * expected_sign > 0 else 'the opposite is shown'
@@ -110,16 +110,16 @@ def verdict(comparison: Comparison, expected_sign: int) -> str:
 
 def comparison_table(samples: dict[str, list[float]], claims: Sequence[tuple[str, str, str]], digits: int,
                      lower_is_better: bool) -> str:
-    """A table of what the paper says of pairs of rows, and whether these runs show it.
+    """A table of the paper's claims about pairs of rows, with the test of each claim on our runs.
 
     Parameters
     ----------
     samples : dict
         {row: values of its runs}.
     claims : sequence of (str, str, str)
-        The claim, the row that should be better, and the other one.
+        The claim, the row that should be better, and the row that should be worse.
     digits : int
-        After the point.
+        Decimals of the difference.
     lower_is_better : bool
     """
     rows = []
@@ -139,7 +139,7 @@ def comparison_table(samples: dict[str, list[float]], claims: Sequence[tuple[str
 
 
 def growing(parts: list[Part], run_dirs: RunDirs, report_dir: str) -> str:
-    """Quality against time, as in Figure 4, distances by level, and the time of each phase."""
+    """Quality against training time, as in Figure 4, distances by level, and the speed in each phase."""
     figure = new_figure(13, 3.8)
     left, middle, right = figure.subplots(1, 3)
     finals: dict[str, list[float]] = {}
@@ -182,7 +182,7 @@ def growing(parts: list[Part], run_dirs: RunDirs, report_dir: str) -> str:
 
 
 def phase_table(parts: list[Part], run_dirs: RunDirs) -> str:
-    """Seconds per thousand images by phase, without compiling; mean over the runs of each kind."""
+    """Seconds per thousand images in each phase, without compile time: mean over the runs of each kind."""
     found: dict[str, dict[str, list[float]]] = {}
     for part in parts:
         for phase in find_phases(read_stats(str(run_dirs[part.folder]))):
@@ -196,7 +196,7 @@ def phase_table(parts: list[Part], run_dirs: RunDirs) -> str:
 # ----------------------------------------------------------------------------------------------------------------------
 # Table 1.
 
-TABLE1_CLAIMS = (       # (claim, the better row, the worse one); Table 1 of the paper, CelebA, average.
+TABLE1_CLAIMS = (       # (claim, better row, worse row), by the average SWD on CelebA in the paper's Table 1.
     ('b, growing, is better than a', 'b-growing', 'a-gulrajani'),
     ('c, a small minibatch, is worse than b', 'b-growing', 'c-small-minibatch'),
     ('d, revised training, is better than c', 'd-revised-training', 'c-small-minibatch'),
@@ -210,7 +210,7 @@ TABLE1_CLAIMS = (       # (claim, the better row, the worse one); Table 1 of the
 
 def table_of_rows(parts: list[Part], run_dirs: RunDirs, report_dir: str, picture: str, title: str = 'row of Table 1',
                   claims: Sequence[tuple[str, str, str]] = TABLE1_CLAIMS) -> str:
-    """Distances and similarities: mean and deviation over the seeds, row by row, and claims on pairs of rows tested."""
+    """SWD and MS-SSIM of each row, mean and deviation over its seeds, and tests of claims about pairs of rows."""
     names = list(dict.fromkeys(part.name for part in parts))
     distances: dict[str, list[list[float]]] = {}
     similarities: dict[str, list[float]] = {}
@@ -256,7 +256,7 @@ def colour(parts: list[Part], run_dirs: RunDirs, report_dir: str) -> str:
 # ----------------------------------------------------------------------------------------------------------------------
 # One change at a time.
 
-VARIATION_CLAIMS = (    # (claim, the better row, the worse one)
+VARIATION_CLAIMS = (    # (claim, better row, worse row)
     ('gamma 1 is better than gamma 750', 'g', 'gamma-750'),
     ('averaged weights are better than plain ones', 'g', 'plain-weights'),
     ('float32 is better than bfloat16', 'g', 'bfloat16'),
@@ -268,7 +268,7 @@ VARIATION_CLAIMS = (    # (claim, the better row, the worse one)
 
 
 def variations(parts: list[Part], run_dirs: RunDirs, report_dir: str) -> str:
-    """Rows with one change each, and the strength of their networks' signals."""
+    """The rows of the study, and the signal magnitudes of their networks."""
     signals: dict[str, list[tuple[float, float]]] = {}
     for part in parts:
         signals.setdefault(part.name, []).append(signals_of_run(str(run_dirs[part.folder])))
@@ -284,7 +284,7 @@ def variations(parts: list[Part], run_dirs: RunDirs, report_dir: str) -> str:
 
 
 def modes(parts: list[Part], run_dirs: RunDirs, _report_dir: str) -> str:
-    """Table 4: of 1000 modes those found, and the divergence from all being equally frequent."""
+    """Table 4: the number of modes found, of 1000, and the KL divergence from the uniform distribution."""
     found: dict[str, list[float]] = {}
     divergences: dict[str, list[float]] = {}
     for part in parts:
@@ -314,17 +314,18 @@ MARK = '<!-- made by reproduce.py: %s -->\n'
 
 
 def write(names: Sequence[str], parts: list[Part], run_dirs: RunDirs, report_dir: str) -> None:
-    """Bring ``README.md`` in `report_dir` up to date: the tables between two marks per study; the words stay.
+    """Update ``README.md`` in `report_dir`: replace the tables between the two marks of each study, keep other text.
 
     Parameters
     ----------
     names : sequence of str
-        Of the studies, keys of `paper.studies.STUDIES`.
+        Studies, keys of `paper.studies.STUDIES`.
     parts : list of Part
-        Theirs.
+        All parts of these studies.
     run_dirs : dict
-        {folder of a part: its finished run, or None}
+        {folder of a part: run folder of its finished training, or None}
     report_dir : str
+        Folder of the report and its pictures.
     """
     path = pathlib.Path(report_dir, 'README.md')
     text = path.read_text(encoding='utf-8') if path.exists() else '# The paper\'s claims at a size for a laptop\n'

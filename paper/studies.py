@@ -1,4 +1,4 @@
-"""The paper's comparisons at a size for a few hours on two processor cores: experiments of `config.py` made small."""
+"""The studies: the paper's comparisons with small versions of its experiments, for a few hours on two CPU cores."""
 
 import copy
 import os
@@ -15,8 +15,8 @@ from data.hdf5_writer import HDF5Writer
 from data.image_source import create
 from paper.campaign import Part
 
-BFLOAT16 = 'bfloat16'   # The row of `variations` that differs in the precision alone.
-NUM_STACKED = 20000     # RGB images of three digits.
+BFLOAT16 = 'bfloat16'   # The row of `variations` that differs only in precision.
+NUM_STACKED = 20000     # Number of RGB images that consist of three digits each.
 CLASSIFIER_DATA = 'digits-32x32.h5'
 COLOUR_DATA = 'emoji-32x32.h5'
 
@@ -33,7 +33,7 @@ class Study(NamedTuple):
     """A comparison of the paper at small scale."""
 
     title: str
-    name: str               # Begins the names of its folders and pictures.
+    name: str               # Prefix of its folders and pictures.
     seeds: tuple[int, ...]
     metrics: tuple[str, ...]
     num_images: int
@@ -49,7 +49,7 @@ STUDIES = {study.name: study for study in (
     Study('Our normalization and the minibatch standard deviation find more modes (Table 4)', 'modes',
           (0, 1, 2), ('mnist_modes',), 25600),
 )}
-TARGETS = {             # Of reproduce.py: the studies that a figure or table is at small scale.
+TARGETS = {             # {target of reproduce.py: the studies that replace it at small scale}
     'table1': ('ablation', 'colour'), 'table4': ('modes',), 'figure4': ('growing',), 'figure4a': ('growing',),
     'figure4b': ('growing',), 'figure4c': ('growing',), 'study': tuple(STUDIES),
 }
@@ -60,16 +60,16 @@ TARGETS = {             # Of reproduce.py: the studies that a figure or table is
 
 
 def parts_of(config: ModuleType, name: str, num_seeds: int | None = None) -> list[Part]:
-    """The runs of a study, seed by seed, so that each seed is a whole comparison.
+    """The parts of a study, in the order of their seeds, so that each finished seed is a whole comparison.
 
     Parameters
     ----------
     config : module
         `config.py`.
     name : str
-        Of `STUDIES`.
+        Key of `STUDIES`.
     num_seeds : int, optional
-        Runs of each kind. Default: those of the study. More seeds go on from its last one.
+        Number of seeds per row, counted from the first seed of the study. Default: the seeds of the study.
     """
     study = STUDIES[name]
     seeds = [study.seeds[0] + index for index in range(num_seeds or len(study.seeds))]
@@ -80,7 +80,7 @@ def parts_of(config: ModuleType, name: str, num_seeds: int | None = None) -> lis
 
 
 def derived(config: ModuleType, name: str, dataset: dict, networks: dict, **train: Any) -> dict:
-    """An experiment of `config.py` with other data, smaller networks and a shorter training."""
+    """An experiment of `config.py` with another data set, smaller networks and a shorter training."""
     chosen: dict = copy.deepcopy(config.experiments[name])
     growing = chosen['train'].get('lod_training_kimg', 600) > 0
     chosen['dataset'] = dict(dataset)
@@ -94,7 +94,7 @@ def derived(config: ModuleType, name: str, dataset: dict, networks: dict, **trai
 
 
 def growing(config: ModuleType) -> dict[str, dict]:
-    """Figure 4: the networks of row g with and without growing, with a snapshot every few kimg."""
+    """Figure 4: row g of Table 1 with and without growing, with a snapshot at every tick."""
     common: dict[str, Any] = {'total_kimg': 48, 'network_snapshot_ticks': 1, 'minibatch_default': 16,
                               'G_learning_rate_max': 0.003, 'D_learning_rate_max': 0.003}
     grown = derived(config, 'table1-celeba-g-pixelwise-normalization', DIGITS, {**NETWORKS, 'fmap_base': 256},
@@ -105,11 +105,11 @@ def growing(config: ModuleType) -> dict[str, dict]:
 
 
 def table1_rows(config: ModuleType, dataset: dict, networks: dict, **train: Any) -> dict[str, dict]:
-    """Table 1 row by row, with the same changes between rows; half the minibatch, five times the learning rate."""
+    """The rows of Table 1, which differ as in the paper, with half its minibatch and five times its learning rate."""
     rows = {}
     for row in config.table1_rows:
         if row.startswith('h-'):
-            continue    # The networks of row g with more of everything.
+            continue    # Row h is row g with more feature maps and a longer training.
         name = 'table1-celeba-' + row
         original = config.experiments[name]['train']
         rows[row] = derived(config, name, dataset, networks, minibatch_default=original['minibatch_default'] // 2,
@@ -125,13 +125,13 @@ def ablation(config: ModuleType) -> dict[str, dict]:
 
 
 def colour(config: ModuleType) -> dict[str, dict]:
-    """Rows of Table 1 at 32x32, on pictures with coarse and fine structure."""
+    """The rows of Table 1 on colour pictures with coarse and fine structure, at 32x32."""
     return table1_rows(config, COLOUR, {**NETWORKS, 'fmap_base': 256}, total_kimg=40, lod_training_kimg=3,
                        lod_transition_kimg=3)
 
 
 def variations(config: ModuleType) -> dict[str, dict]:
-    """Row g of :func:`ablation` with one change each; appendix B for the least squares loss with its noise."""
+    """Row g of :func:`ablation` and versions with one change each. The rows 'lsgan*' follow appendix B."""
     base = ablation(config)['g-pixelwise-normalization']
     lsgan = changed(base, loss={'type': 'lsgan'})
     unnormalized = {'use_pixelnorm': False}
@@ -148,13 +148,13 @@ def variations(config: ModuleType) -> dict[str, dict]:
 
 
 def changed(experiment: dict, **sections: dict) -> dict:
-    """A copy of an experiment with other options in some sections; the options of the loss are replaced."""
+    """A copy of an experiment with some options changed. The section 'loss' is replaced as a whole."""
     return {**experiment, **{name: options if name == 'loss' else {**experiment[name], **options}
                              for name, options in sections.items()}}
 
 
 def modes(config: ModuleType) -> dict[str, dict]:
-    """Table 4: its networks at their true sizes, on stacked digits of scikit-learn; 400 kimg instead of 10 000."""
+    """Table 4 on stacked digits of scikit-learn, for 400 kimg instead of 10 000. The networks have their full size."""
     rows = {}
     for name in config.experiments:
         match = re.fullmatch(r'mnist-modes-(k\d)-(.+)', name)
@@ -166,11 +166,11 @@ def modes(config: ModuleType) -> dict[str, dict]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Their data.
+# Data sets.
 
 
 def make_datasets(names: Sequence[str], data_dir: str) -> None:
-    """Make the data sets of these studies that need no download: digits at 32x32, and RGB images of three digits."""
+    """Make the missing data sets of studies that need no download: digits, and RGB images of three digits."""
     os.makedirs(data_dir, exist_ok=True)
     digits, stacked = [os.path.join(data_dir, section['h5_path']) for section in (DIGITS, STACKED)]
     if set(names) - {'colour'}:
@@ -184,7 +184,7 @@ def make_datasets(names: Sequence[str], data_dir: str) -> None:
 
 
 def stack_digits(digits: str, stacked: str) -> None:
-    """Write RGB images whose channels are random images of a data set with one channel."""
+    """Write a data set of RGB images whose channels are random images of a data set with one channel."""
     h5, levels = hdf5_format.open_levels(digits)
     with h5:
         images = levels[max(levels)][:, 0]

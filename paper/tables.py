@@ -1,4 +1,4 @@
-"""Tables 1 to 4 of the paper, beside its numbers."""
+"""Tables 1 to 4 of the paper, with our numbers beside the paper's."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -30,20 +30,20 @@ def table4_experiments() -> dict[tuple[int, str], str]:
 
 
 def label_of(entries: Sequence[Entry], text: str = 'ours') -> str:
-    """'ours', with a mark where not all of the runs are the experiment in full."""
+    """`text`, with a warning if a run differs from its experiment."""
     if any(entry.other for entry in entries):
         return f'{text}, NOT the experiment'
     return text if all(entry.is_exact for entry in entries) else f'{text}, differs: see below'
 
 
 def floor_label(floor: dict[str, dict]) -> str:
-    """'reals' with the numbers of images of results for reals."""
+    """Label of the row for the reals, with the number of images of each metric."""
     texts = [f'{metric}: {result["num_images"]}' for metric, result in floor.items()]
     return f'reals ({", ".join(texts)} images)'
 
 
 def table1(material: Material, name: str) -> None:
-    """Sliced Wasserstein distance and MS-SSIM of the ablation, the final networks of each run."""
+    """Sliced Wasserstein distance and MS-SSIM of the ablation, for the final networks of each run."""
     columns = [('128', 2), ('64', 2), ('32', 2), ('16', 2), ('avg', 2), ('ms_ssim', 4)]
     tables, shown = [], []
     for data, title in (('celeba', 'CelebA'), ('lsun-bedroom', 'LSUN bedroom')):
@@ -78,13 +78,13 @@ def table1(material: Material, name: str) -> None:
 
 
 def table2(material: Material, name: str) -> None:
-    """The networks for 1024x1024 from the code, trainable parameters beside the paper's, rounded as there and exact."""
+    """Layers and trainable parameters of our networks for 1024x1024, beside the parameters of the official networks."""
     chosen = resolve_config(material.config, 'celebahq-1024')
     tables = []
     for net, title in (('G', 'generator'), ('D', 'discriminator')):
         network = build_network(net, chosen, 3, chosen['dataset']['resolution'], 0)
         lines = layer_table(network)
-        # Only the image layer of the full resolution is in the paper's table.
+        # The paper's table has toRGB and fromRGB at full resolution only.
         shown = [line for line in lines if line.num == 0 or line.shown]
         counts = iter(numbers.TABLE2[net])
         rows: list[list[output.Cell]] = []
@@ -111,15 +111,15 @@ class LayerRow(NamedTuple):
 
     layer: str
     activation: str
-    shape: str          # Of the output.
+    shape: str          # Output shape.
     num: int            # Trainable parameters.
-    shown: bool         # Whether the paper's table has it.
+    shown: bool         # Whether the paper's table has this layer.
 
 
 def layer_table(network: Network) -> list[LayerRow]:
-    """The layers of G_paper or D_paper.
+    """The rows of Table 2 for a network made by G_paper or D_paper.
 
-    Scaling, bias and activation, which are layers of their own here, count with the layer that they belong to.
+    A convolution and its scaling, bias and activation are separate layers in our networks, but one row in the table.
     """
     lines: list[LayerRow] = []
     for layer in lasagne.layers.get_all_layers(network.output_layers):
@@ -143,7 +143,7 @@ def layer_table(network: Network) -> list[LayerRow]:
             words = {layers.Upscale2DLayer: 'upsample', layers.MinibatchStatConcatLayer: 'minibatch stddev',
                      lasagne.layers.InputLayer: 'latent vector' if network.name == 'G' else 'input image'}
             text = words.get(type(layer), '')
-            if isinstance(layer, layers.Pool2DLayer) and not layer.name.endswith('xs'):     # Those shrink the image.
+            if isinstance(layer, layers.Pool2DLayer) and not layer.name.endswith('xs'):     # 'xs' shrinks the image.
                 text = 'downsample'
             if text:
                 lines.append(LayerRow(text, '-', shape, 0, True))
@@ -151,23 +151,23 @@ def layer_table(network: Network) -> list[LayerRow]:
 
 
 def best_score(run: Run) -> Number | None:
-    """The highest inception score during the training of a run, with its deviation; None without any."""
+    """The highest inception score of a run's snapshots, with its deviation; None without a score."""
     entries = [*run.series('inception_score'), *filter(None, [run.result('inception_score')])]
     scores = [Number(entry['values']['IS_mean'], entry['values']['IS_std']) for entry in entries]
     return max(scores, key=lambda score: score.value, default=None)
 
 
 def table3(material: Material, name: str) -> None:
-    """Inception scores of CIFAR-10: the highest during each training, as the paper, and those of the final networks.
+    """Inception scores of CIFAR-10: the highest score during each training, as in the paper, and the final score.
 
-    Of both, the best run and the mean over the runs.
+    Both are given for the best run and as a mean over the runs.
     """
     rows: list[list[output.Cell]] = []
     shown: list[Run] = []
     for column, experiment_name in (('unsupervised', 'cifar10'), ('label conditioned', 'cifar10-cond')):
         rows += [[column, method, (number, 2)] for method, number in numbers.TABLE3[column]]
         given = material.all_runs(experiment_name, folder=True, count=numbers.TABLE3_RUNS)
-        # Who evaluates all snapshots has the final ones, too.
+        # The command for all snapshots, which check_metrics records above, also evaluates the final one.
         during = [run for run in given if material.check_metrics(run, 'inception_score', all_snapshots=True)]
         runs = [run for run in given if (material.check_metrics(run, 'inception_score') if run in during else
                                          run.result('inception_score'))]
@@ -204,7 +204,7 @@ def table3(material: Material, name: str) -> None:
 
 
 def table4(material: Material, name: str) -> None:
-    """Modes of MNIST-RGB found and their divergence: mean and deviation over runs, the final networks of each."""
+    """Modes of MNIST-RGB found and their KL divergence, for the final networks: mean and deviation over the runs."""
     experiments = table4_experiments()
     rows: list[list[output.Cell]] = []
     shown: list[Run] = []

@@ -9,28 +9,28 @@ import sys
 import numpy as np
 import pytest
 
-# Their assertions say as much as those of tests.
+# pytest explains failed assertions in these helpers as it does in tests.
 pytest.register_assert_rewrite('tests.helpers', 'tests.theano_torch.helpers', 'tests.training.kill_resume')
 
 from tests.helpers import NUMPY_2  # noqa: E402
 
-# No file that a test writes, or a process that it starts, may fill the disk.
+# Limit the size of files, so that no test or child process can fill the disk.
 if importlib.util.find_spec('resource'):
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 ** 30, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
-# With ``pytest -n auto`` every core has a process: threads of more would wait for each other.
+# With ``pytest -n auto`` every core has a process; more threads would only compete for the cores.
 if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-# Before anything imports Theano. The tests of images and data sets run without it, also on NumPy 2. Processes that
-# compile C code ask for the compiler's lock every second, not every five.
+# Set these flags before anything imports Theano. Processes that compile C code poll the compiler's lock every second
+# instead of every five. Tests of images and data sets also run without Theano.
 if importlib.util.find_spec('theano'):
     with pytest.MonkeyPatch.context() as flags:
         flags.setenv('THEANO_FLAGS', 'compile.wait=1,compile.timeout=120', prepend=',')
         import theano_env
 
-# Triton's own functions are for its interpreter or for GPUs, as it was when Triton was imported; torch may import it.
+# Triton chooses between its interpreter and GPUs when it is imported, which torch may do.
 if importlib.util.find_spec('torch') and importlib.util.find_spec('triton'):
     import torch
     if not torch.cuda.is_available():
@@ -38,16 +38,16 @@ if importlib.util.find_spec('torch') and importlib.util.find_spec('triton'):
             flags.setenv('TRITON_INTERPRET', '1')
             import triton  # noqa: F401
 
-# Theano's graphs are many small objects: a seventh of the tests' time would go into looking for cycles among them.
+# Theano's graphs consist of many small objects. At the default, garbage collection takes a seventh of the tests' time.
 gc.set_threshold(20000, 20, 20)
 
 
 def pytest_addoption(parser):
-    parser.addoption('--quick', action='store_true', help='only the first case of each test, and none that is slow')
+    parser.addoption('--quick', action='store_true', help='run only the first case of each test, and no slow tests')
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark the tests of Theano's own engines, and skip them on NumPy 2; with --quick choose some of each file."""
+    """Add markers, skip tests of Theano's own engines on NumPy 2, and deselect tests for --quick."""
     for item in items:
         if hasattr(item, 'callspec') and item.callspec.params.get('engine') in ('python', 'theano'):
             item.add_marker(pytest.mark.own_engines)
@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="Theano's own engines need NumPy 1"))
         if hasattr(item, 'callspec') and 'theano' in map(str, item.callspec.params.values()):
             item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.timeout(900))       # The first time, Theano's C code takes minutes to compile.
+            item.add_marker(pytest.mark.timeout(900))       # The first compilation of Theano's C code takes minutes.
     if config.getoption('--quick'):
         tests, chosen, left_out = set(), [], []
         for item in items:
@@ -89,14 +89,14 @@ def engine(request):
 
 @pytest.fixture(autouse=True)
 def same_generator():
-    """Lasagne draws from NumPy's global generator, whatever the tests and fixtures before chose."""
+    """Make Lasagne draw from NumPy's global generator, regardless of earlier tests."""
     if 'lasagne' in sys.modules:
         sys.modules['lasagne'].random.set_rng(np.random)
 
 
 @pytest.fixture
 def restore_theano_config():
-    """What executes the graphs, and their float type, for the tests after this one."""
+    """Restore Theano's mode and floatX after the test."""
     import theano
     before = theano.config.mode, theano.config.floatX
     yield
@@ -113,7 +113,7 @@ def cuda(restore_theano_config):
 
 @pytest.fixture(scope='session')
 def python_mode():
-    """A Theano mode that runs on Theano's own Python code. Single ops are compared with it, on NumPy 2 as well."""
+    """A Theano mode that runs Theano's own Python code, as the reference for single ops. It works on NumPy 2, too."""
     return theano_env._python_engine('cpu')[0]
 
 

@@ -1,4 +1,4 @@
-"""What tests share beside fixtures: recorded arrays, compiled functions, tools, pickles as the releases made them."""
+"""Helpers for tests: recorded arrays, compiled functions, commands, and pickles in the formats of the releases."""
 
 import json
 import pathlib
@@ -15,8 +15,8 @@ from data.hdf5_format import LABEL_ATTRIBUTES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / 'tests' / 'golden'
-NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= '2.0.0'    # Like theano_env's, where there is no Theano.
-ANY_ENGINE = 'torch' if NUMPY_2 else 'python'    # For tests of what does not depend on the engine.
+NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= '2.0.0'    # theano_env.NUMPY_2 without an import of Theano.
+ANY_ENGINE = 'torch' if NUMPY_2 else 'python'    # For tests that do not depend on the engine.
 
 
 def load_golden(name):
@@ -28,7 +28,7 @@ def load_golden(name):
 
 
 def training_functions(G, D, Gs, schedule):
-    """The compiled and seeded steps of the training loop on these networks."""
+    """The compiled and seeded training functions of these networks."""
     import theano
 
     from training import steps
@@ -56,7 +56,7 @@ def run_tool(capsys, *argv):
 
 
 def check_h5_file(h5_path, recording, key):
-    """The file is the recorded one, `recording` being load_golden's: data, chunks, filters, names of everything."""
+    """Compare data, chunks, filters and names in an HDF5 file with a `recording` of :func:`load_golden`."""
     arrays, meta = recording
     recorded = {name: values for name, values in meta[key].items() if not name.startswith('_')}
     with h5py.File(h5_path) as h5:
@@ -74,12 +74,12 @@ def check_h5_file(h5_path, recording, key):
 
 
 def heed_interrupts():
-    """The `preexec_fn` of a process that gets SIGINT: after ``nohup pytest &`` it would inherit that it is ignored."""
+    """`preexec_fn` for processes that receive SIGINT. After ``nohup pytest &`` they would inherit to ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Pickles, out of plain states.
+# Pickles of networks from plain states.
 
 def class_named(name):
     """A class with the dotted name `name`, importable while :func:`dumps` runs."""
@@ -120,14 +120,14 @@ def state_2017(func, params, toplevel, **spec):
 
 
 def state_2018(func, variables, name='Gs', **static_kwargs):
-    """`variables`: {name: array}; the scalar among them is a NumPy scalar, as in the release's own pickles."""
+    """State of a network of 2018. `variables` is {name: array}; the scalar is a NumPy scalar, as in the release."""
     values = [(key, value if np.ndim(value) else np.float32(value)) for key, value in variables.items()]
     return {'version': 2, 'name': name, 'static_kwargs': static_kwargs, 'build_module_src': 'raise SystemExit',
             'build_func_name': func, 'variables': values}
 
 
 def text_of_python_2(value):
-    """Lines of a pickle of protocol 0 as Python 2.7 writes it; a network of 2017 is a state with 'build_func_spec'."""
+    """`value` pickled in protocol 0 as by Python 2.7. A dict with 'build_func_spec' is the state of a 2017 network."""
     if isinstance(value, (tuple, list)):
         return b'(' + b''.join(map(text_of_python_2, value)) + (b't' if isinstance(value, tuple) else b'l')
     if isinstance(value, dict):
@@ -151,7 +151,7 @@ def text_of_python_2(value):
 
 
 def with_numpy_names(data, core):
-    """The pickle, of protocol 2 or 3, as NumPy 1 (`core` is 'core') or NumPy 2 ('_core') would have written it."""
+    """A pickle of protocol 2 or 3 with the module names of NumPy 1 (`core` is 'core') or NumPy 2 ('_core')."""
     return re.sub(rb'cnumpy\._?core\.', b'cnumpy.%s.' % core.encode(), data)
 
 
@@ -179,7 +179,7 @@ LEGACY_IMPORT = json.loads((GOLDEN / 'tf' / 'legacy_import.json').read_text())['
 
 
 def legacy_import_state(case):
-    """The recorded list of parameters of the 2017 release as the state of a network."""
+    """(recorded arrays, state of the recorded network of the 2017 release)."""
     arrays, _meta = load_golden('tf/legacy_import')
     params = [arrays[f'{case["tag"]}/theano/{param["index"]:03d}']
               if f'{case["tag"]}/theano/{param["index"]:03d}' in arrays

@@ -1,4 +1,4 @@
-"""config.py: the sizes of all experiments' networks, each with its source."""
+"""config.py: the networks of all experiments have the expected numbers of parameters."""
 
 import lasagne
 import numpy as np
@@ -9,7 +9,7 @@ from nets import costs
 from training.building import build_network
 from training.options import is_training
 
-# Where a number comes from.
+# Sources of the expected numbers.
 TABLE_2 = 'Table 2 of the paper, whose sums have the image layers of all resolutions added'
 ROWS_OF_TABLE_2 = 'the rows of Table 2 up to 256x256, with their image layers'
 RELEASE = 'counted in the networks that the 2017 release builds'
@@ -51,7 +51,7 @@ TRAINED = [name for name, experiment in config.experiments.items() if is_trainin
 
 
 class Ones:
-    """Stands in for Lasagne's generator: a network is to be counted, not used."""
+    """Replaces Lasagne's random generator; initial weights do not matter for counting."""
 
     def normal(self, loc=0.0, scale=1.0, size=()):
         return np.ones(size, np.float32)
@@ -79,11 +79,11 @@ def counted(options):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Counting.
+# Expected numbers from a formula.
 
 
 def conv(inputs, outputs, size, more=0):
-    """Weights and biases, and `more` numbers per map: 1 for batch normalization, which has two."""
+    """Weights and biases of a convolution, and `more` parameters per map: batch norm replaces the bias by two."""
     return inputs * outputs * size ** 2 + outputs * (1 + more)
 
 
@@ -92,7 +92,7 @@ def maps_of(options):
 
 
 def stages_of(resolution):
-    """Stage 1 is that of 4x4 pixels."""
+    """The stages after the first, which has 4x4 pixels."""
     return range(2, resolution.bit_length() - 1)
 
 
@@ -165,7 +165,7 @@ def test_sizes_of_networks(names, size_g, size_d, source, no_draws):
 
 
 def test_sums_of_table_2():
-    """Layers as the table prints them."""
+    """The layers in the table add up to its totals."""
     four, wide = 4194816 + 2359808, 2359808
     halves = [1179904 + 590080, 295040 + 147584, 73792 + 36928, 18464 + 9248, 4624 + 2320]
     assert four + 6 * wide + sum(halves) + 51 == 23071507

@@ -1,4 +1,4 @@
-"""dataset_tool: the command line. The commands themselves are tested where the modules are that do the work."""
+"""dataset_tool: the command line. The tests of the modules in data/ cover the commands themselves."""
 
 import os
 import subprocess

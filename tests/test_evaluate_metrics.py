@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
-    """Digits at 16x16, and a labelled-less RGB set at 32x32."""
+    """Digits at 16x16, and an RGB set without labels at 32x32."""
     folder = tmp_path_factory.mktemp('data')
     dataset_tool.create_digits(str(folder / 'digits-16x16.h5'), resolution=16)
     images = np.random.RandomState(0).randint(256, size=(8, 3, 32, 32)).astype(np.uint8)
@@ -42,7 +42,7 @@ def data_dir(tmp_path_factory):
 
 
 def make_run(folder, dataset, channels, resolution, label_size=0, snapshots=('snapshot-000002', 'final')):
-    """A run folder as train.py leaves it, with generators that were never trained."""
+    """A run folder like those of train.py, with untrained generators."""
     theano_env.configure('torch', {'device': 'cpu'})
     folder.mkdir()
     config = {'desc': 'test', 'dataset': dataset, 'G': {}, 'D': {}, 'train': {'total_kimg': 4}}
@@ -94,7 +94,7 @@ def test_all_snapshots_are_evaluated_once(digits_run, data_dir, tmp_path, capsys
                                                     ['network-final', 'kimg', '3.5']]
     assert f'SWDx1e3_16 {results[0]["values"]["SWDx1e3_16"]:.4f}' in lines[0]
 
-    # What is there is kept; a new metric is computed for all snapshots, a new snapshot by all metrics.
+    # Existing results are kept. A new metric covers all snapshots, and a new snapshot gets all metrics.
     fed = []
     feed_fakes = evaluation.feed_fakes
     monkeypatch.setattr(evaluation, 'feed_fakes', lambda wanted, *args: (
@@ -108,7 +108,7 @@ def test_all_snapshots_are_evaluated_once(digits_run, data_dir, tmp_path, capsys
     assert fed[2:] == [(['ms_ssim', 'swd'], 'network-snapshot-000001')]
     by_name = {(entry['snapshot'], entry['metric']): entry['values'] for entry in read_results(digits_run)}
     assert len(by_name) == 6
-    # The same generator gets the same values whatever was evaluated before it, with reals from the cache.
+    # The values of a generator do not depend on earlier evaluations or on the cache of reals.
     for metric in ('swd', 'ms_ssim'):
         assert by_name['network-snapshot-000001', metric] == by_name['network-final', metric]
 
@@ -132,7 +132,7 @@ def test_reals_are_read_once_per_dataset(digits_run, data_dir, tmp_path, monkeyp
 
 
 class Recorder:
-    """A metric that keeps what it is fed."""
+    """A metric that records the images that it is fed."""
 
     def begin(self, mode):
         self.images = []
@@ -227,7 +227,7 @@ def test_modes_with_a_classifier(tmp_path, data_dir):
 ])
 def test_a_mistake_is_one_line_and_exit_status_1(argv, message, digits_run, data_dir, capsys):
     status, _out, err = run_main(capsys, digits_run, '--data-dir', data_dir, *argv)
-    err = err.rpartition('\r')[2]     # A progress bar was there.
+    err = err.rpartition('\r')[2]     # Without the progress bar.
     assert status == 1 and message in err and err.startswith('evaluate_metrics.py: error: ') and err.count('\n') == 1
     assert not (digits_run / 'metrics.jsonl').exists()
 
@@ -250,11 +250,11 @@ def test_every_metric_of_the_table_can_be_imported():
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What counts as done.
+# Results that are not computed again.
 
 
 def counting(monkeypatch):
-    """[(metrics, snapshot)] of the evaluations from now on."""
+    """A list to which each further evaluation adds (metrics, snapshot)."""
     fed = []
     feed_fakes = evaluation.feed_fakes
     monkeypatch.setattr(evaluation, 'feed_fakes', lambda wanted, *args: (
@@ -272,7 +272,7 @@ def test_a_longer_run_is_evaluated_again(digits_run, data_dir, tmp_path, monkeyp
 
 
 def test_results_of_batch_norm_depend_on_the_minibatch(digits_run, data_dir, tmp_path, monkeypatch):
-    """And those of other generators do not: what is known of them stays known."""
+    """Results of generators without batch norm are kept when the minibatch changes."""
     def evaluate(**kwargs):
         return evaluate_run(digits_run, ['ms_ssim'], data_dir, tmp_path, num_images=8, **kwargs)[-1]
 
@@ -298,7 +298,7 @@ def test_lines_of_earlier_versions_are_read_but_do_not_count_as_done(digits_run,
     assert kept == other and again['values'] == new['values']
 
 
-def test_other_reals_are_noticed_whatever_their_file_looks_like(tmp_path, monkeypatch):
+def test_other_reals_are_noticed_even_with_the_same_date(tmp_path, monkeypatch):
     images = np.random.RandomState(0).randint(256, size=(24, 1, 16, 16)).astype(np.uint8)
     labels = np.eye(3, dtype=np.float32)[np.arange(24) % 3]
     path = tmp_path / 'set.h5'
@@ -319,10 +319,10 @@ def test_other_reals_are_noticed_whatever_their_file_looks_like(tmp_path, monkey
     assert evaluate() == first and len(fed) == 1 and len(list(cache.iterdir())) == 1
     write(255 - images)
     assert evaluate() != first and len(fed) == 2 and len(list(cache.iterdir())) == 2
-    # Both are kept; what is asked for comes last.
+    # Both results are kept; the requested one is last.
     write(images)
     assert evaluate() == first and len(fed) == 2 and len(read_results(run_dir)) == 2
-    # Other classes; a place elsewhere.
+    # Other classes are other reals; another path is not.
     config_text = (run_dir / 'config.txt').read_text()
     (run_dir / 'config.txt').write_text(config_text.replace('[1]', '[2]'))
     assert evaluate() != first and len(fed) == 3 and len(list(cache.iterdir())) == 3
@@ -330,7 +330,7 @@ def test_other_reals_are_noticed_whatever_their_file_looks_like(tmp_path, monkey
         os.rename(tmp_path / f'set{suffix}', tmp_path / f'moved{suffix}')
     (run_dir / 'config.txt').write_text(config_text.replace('set.h5', 'moved.h5'))
     assert evaluate() == first and len(fed) == 3 and len(list(cache.iterdir())) == 3
-    # Damaged statistics are made again.
+    # Damaged statistics are computed again.
     for statistics in cache.iterdir():
         statistics.write_bytes(b'PK' + statistics.read_bytes()[:100])
     (run_dir / 'metrics.jsonl').unlink()
@@ -384,10 +384,10 @@ def test_evaluations_at_once_lose_nothing(digits_run, data_dir, tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is not a number.
+# NaN and infinity.
 
 
-def test_results_that_are_not_finite_are_told_and_not_kept(digits_run, data_dir, tmp_path, monkeypatch, capsys):
+def test_results_that_are_not_finite_are_reported_and_not_kept(digits_run, data_dir, tmp_path, monkeypatch, capsys):
     end = metrics.make_metric('ms_ssim').end
     monkeypatch.setattr('metrics.ms_ssim.MultiScaleSSIM.end', lambda self, mode: [float('nan')])
     options = [digits_run, '--data-dir', data_dir, '--num-images', '8', '--metrics', 'ms_ssim', '--only-final']
@@ -441,7 +441,7 @@ def test_runs_go_by_number_or_name_and_snapshots_by_kimg(digits_run, data_dir, t
 
 
 def test_the_data_set_and_the_functions_of_a_run(digits_run, data_dir, tmp_path, capsys, monkeypatch):
-    """It is found where the run found it; nothing is imported that the folder alone names."""
+    """The recorded path of the data set is used; functions that only the run folder names are not imported."""
     run = read_config(digits_run)
     monkeypatch.chdir(tmp_path)
     arguments = [digits_run, '--num-images', '4', '--metrics', 'ms_ssim', '--cache-dir', tmp_path, '--snapshot', '2']

@@ -1,4 +1,4 @@
-"""export.py: ONNX models by onnxruntime against our images, the 2018 layout against the 2018 release's conversion."""
+"""export.py: ONNX models against our images, the 2018 layout against the conversion of the 2018 release."""
 
 import json
 
@@ -14,8 +14,8 @@ from nets.pickles import load_pkl
 from tests.helpers import GOLDEN, LEGACY_IMPORT, dumps, legacy_import_state, load_golden, write
 
 SMALL = {'num_channels': 3, 'resolution': 16, 'fmap_base': 64, 'fmap_max': 8, 'latent_size': 8}
-# Absolute: two implementations of float32 convolutions, amplified by pixelwise normalization. Images are between -1
-# and 1, those of random networks up to 4.
+# Absolute: pixelwise normalization amplifies the rounding differences of two float32 convolutions. Images are between
+# -1 and 1, images of random networks up to 4.
 IMAGES = 5e-5
 
 
@@ -26,7 +26,7 @@ def torch_engine(restore_theano_config):
 
 
 def perturbed(net, sigma=0.1):
-    """`net` with biases and other parameters that matter."""
+    """`net` with random biases and other parameters that would be constant initially."""
     for name, var in net.vars.items():
         value = var.get_value()
         if name not in net.toplevel_params and not name.endswith('scale'):
@@ -57,14 +57,14 @@ GENERATORS = {
         'networks.G_mnist_mode_recovery', {'label_size': 0, 'progressive': True, 'use_wscale': True}, IMAGES),
     '2018': ('networks_2018.G_paper', {}, IMAGES),
     '2018 labels': ('networks_2018.G_paper', {'label_size': 3, 'fused_scale': False, 'use_wscale': False}, IMAGES),
-    # Rounded to float16 after every layer, at other places.
+    # ONNX rounds to float16 at other places than our layers.
     '2018 float16': ('networks_2018.G_paper', {'dtype': 'float16', 'pixelnorm_epsilon': 1e-4}, 2e-2),
 }
 
 
 @pytest.mark.parametrize('name', GENERATORS)
 def test_onnx(name, tmp_path):
-    """The images of all kinds of generators at several lods, for any size of the minibatch."""
+    """Images of all kinds of generators at several lods and minibatch sizes agree."""
     func, kwargs, tolerance = GENERATORS[name]
     net = perturbed(Network('Gs', func=func, **SMALL, **kwargs))
     inputs = [np.random.randn(5, 8).astype(np.float32)]
@@ -93,7 +93,7 @@ def test_onnx_with_the_statistics_of_the_minibatch(tmp_path):
 
 @pytest.mark.parametrize('source', ['snapshot.pkl', 'tf/pickles/cond16.pkl', 'tf/pickles/uncond32.pkl'])
 def test_onnx_of_published_networks(source, tmp_path, capsys):
-    """From the command line, at the network's own lod; against the images that the releases made."""
+    """Models exported on the command line at the current lod make the images of the releases."""
     path = str(tmp_path / 'Gs.onnx')
     assert export.main(['onnx', str(GOLDEN / source), path]) == 0
     assert path in capsys.readouterr().out
@@ -107,7 +107,7 @@ def test_onnx_of_published_networks(source, tmp_path, capsys):
     np.testing.assert_allclose(images, arrays['Gs_run'], rtol=0, atol=IMAGES)
 
 
-def test_onnx_has_only_what_the_lod_needs():
+def test_onnx_has_only_the_layers_of_the_lod():
     net = Network('Gs', func='networks.G_paper', **SMALL)
     graphs = [export.onnx_model(net, lod).graph for lod in (0, 1, 2)]
     num_values = [sum(np.prod(item.dims) for item in graph.initializer) for graph in graphs]
@@ -117,7 +117,7 @@ def test_onnx_has_only_what_the_lod_needs():
 def test_errors(tmp_path, capsys):
     source, target = str(GOLDEN / 'snapshot.pkl'), str(tmp_path / 'target')
     for argv, message in [(['onnx', source, target, '--network', 'D'], 'only generators can be exported'),
-                          (['onnx', source, target, '--lod', '3'], 'lod=3.0: use 0 for full resolution up to 2'),
+                          (['onnx', source, target, '--lod', '3'], 'lod=3.0: use a value from 0 (full'),
                           (['state', str(tmp_path), target], 'has no network snapshots yet'),
                           (['state', source, str(tmp_path / 'none' / 'x')], 'cannot be written')]:
         assert export.main(argv) == 1
@@ -160,7 +160,7 @@ def test_without_onnx(monkeypatch):
 
 
 def load_state(path):
-    """As the 2018 release would, with our networks in the place of its own."""
+    """Load an exported npz file like the 2018 release, with our networks."""
     state = np.load(path)
     meta = json.loads(str(state['meta']))
     net = Network('Gs', func='networks_2018.' + meta['build_func_name'], **meta['static_kwargs'])
@@ -172,14 +172,14 @@ def load_state(path):
 
 @pytest.mark.parametrize('case', LEGACY_IMPORT, ids=lambda case: case['tag'])
 def test_the_conversion_of_the_2018_release(case, tmp_path):
-    """Variables and arguments as it made them of the same networks of 2017, and the outputs."""
+    """Variables, arguments and outputs equal the release's own conversion of the same 2017 networks."""
     arrays, state = legacy_import_state(case)
     net, = load_pkl(write(tmp_path, dumps([('network.Network', state)])))
     func, kwargs, variables = export.state_2018(net)
     assert func == case['tf_build_func_name']
     assert {key: value for key, value in kwargs.items() if key in case['tf_static_kwargs_after_import']} == {
         key: value for key, value in case['tf_static_kwargs_after_import'].items() if key in kwargs}
-    # The release's own D did not use this one, nor ours.
+    # Neither the release's D nor ours uses this variable.
     assert set(case['tf_static_kwargs_after_import']) <= set(kwargs) | {'latent_size'}
     assert set(variables) == set(case['tf_variables_in_import_order'])
     for name, value in variables.items():
@@ -200,7 +200,7 @@ def test_the_conversion_of_the_2018_release(case, tmp_path):
     ('networks.G_paper', {'use_leakyrelu': False, 'use_pixelnorm': False, 'fmap_decay': 0.5}),
     ('networks.D_paper', {'label_size': 3}), ('networks.D_paper', {'mbstat_avg': None, 'use_wscale': False})])
 def test_more_options(func, kwargs, tmp_path):
-    """Also where the release's own import gives up."""
+    """The export supports options that the import of the 2018 release refuses."""
     net = perturbed(Network('net', func=func, **SMALL, **kwargs))
     net.set_var('cur_lod', 0.5)
     export.save_state(net, str(tmp_path / 'state.npz'))
@@ -230,7 +230,7 @@ def test_networks_of_2018_are_exported_as_they_are(tmp_path, capsys):
     ('networks.D_paper', {'mbstat_avg': 'gpool'}, "mbstat_avg='gpool'"),
     ('networks.D_paper', {'mbstat_groups': 2}, 'mbstat_groups=2'),
     ('networks.G_mnist_mode_recovery', {}, 'the 2018 release has no such network')])
-def test_what_the_2018_release_does_not_have(func, kwargs, message):
+def test_options_that_the_2018_release_lacks(func, kwargs, message):
     with pytest.raises(UserError) as error:
         export.state_2018(Network('net', func=func, **SMALL, **kwargs))
     assert message in str(error.value)

@@ -1,4 +1,4 @@
-"""docs/faithful.md: it names every recording of networks, and nothing that does not exist."""
+"""docs/faithful.md names every recording of networks, and no file that does not exist."""
 
 import re
 
@@ -14,7 +14,7 @@ def test_every_recording_of_a_network_is_named():
     assert len(recorded) > 50 and not [name for name in recorded if name not in NAMED]
 
 
-def test_what_is_named_exists():
+def test_named_files_exist():
     assert len(NAMED) > 55
     for name in NAMED:
         assert list(GOLDEN.rglob(f'{name}.npz')), name

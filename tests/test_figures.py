@@ -1,4 +1,4 @@
-"""figures: what can be made is made and looks right, what cannot be made says how to get it."""
+"""figures: figures are made from the given runs; for missing ones, the commands are listed."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from training.options import resolve_config
 
 LEVELS = ('128', '64', '32', '16', 'avg')
 NOTHING_NEEDED = ('table2', 'figure1', 'figure2')
-OTHER = '--allow-other'       # The tiny runs are none of the paper's experiments.
+OTHER = '--allow-other'       # The tiny runs differ from the paper's experiments.
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ OTHER = '--allow-other'       # The tiny runs are none of the paper's experiment
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """(run folder, data folder) of a few steps on the demo's digits."""
+    """(run folder, data folder) of a training of a few steps on the demo's digits."""
     import theano
     root, before = tmp_path_factory.mktemp('trained'), theano.config.mode
     dataset_tool.create_digits(str(root / 'digits-16x16.h5'), resolution=16)
@@ -53,7 +53,7 @@ def trained(tmp_path_factory):
 
 
 def copy_run(trained, folder, desc, results=(), stats=None):
-    """A run that is called `desc`, with `results` [(metric, snapshot, kimg, seconds, num_images, values)]."""
+    """Copy a run with description `desc` and `results` [(metric, snapshot, kimg, seconds, num_images, values)]."""
     shutil.copytree(trained[0], folder)
     chosen = read_config(folder)
     (folder / 'config.txt').write_text(repr({**chosen, 'desc': desc}))
@@ -67,7 +67,7 @@ def copy_run(trained, folder, desc, results=(), stats=None):
 
 
 def swd_results(scale, num_images=16384):
-    """Distances that fall over four snapshots."""
+    """Results of SWD that decrease over four snapshots."""
     return [('swd', 'network-final' if index == 3 else f'network-snapshot-{index:06d}', 2500.0 * index, 7200.0 * index,
              num_images, {'SWDx1e3_' + level: scale * (4 - index) + number for number, level in enumerate(LEVELS)})
             for index in range(4)]
@@ -98,7 +98,7 @@ def runs(trained, tmp_path_factory):
             'mnist_modes', 256000, modes_mean=modes, modes_std=1.0, KL_mean=divergence, KL_std=0.1)])
     copy_run(trained, root / '006-face', 'celeba-hq-1024',
              [*swd_results(2), one_result('fid', 50000, FID=7.89)])
-    # 1, 2, ..., 256 seconds per kimg at 4x4, 8x8, ..., 1024x1024; not growing, at the last of these.
+    # Growing takes 1, 2, ..., 256 sec/kimg at 4x4, 8x8, ..., 1024x1024. Without growing, always 256.
     growing = [(10.0 * (2 ** (stage + 1) - 1), 10.0 * (stage + 1), 4 * 2 ** stage) for stage in range(9)]
     copy_run(trained, root / '007-fast', 'figure4c-growing', stats=growing)
     copy_run(trained, root / '008-slow', 'figure4c-nogrowing', stats=[(2560.0 * k, 10.0 * k, 1024) for k in (1, 2)])
@@ -134,13 +134,13 @@ def made(runs, stages, trained, tmp_path_factory):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is made.
+# Figures that can be made.
 
 PICTURES = ['figure1', 'figure2', 'figure3', 'figure4a', 'figure4b', 'figure4c', 'figure5', 'figure6', 'figure8',
             'figure9', 'figure10', 'figure11', 'figure12', 'appendix-h-celeba-a', 'appendix-h-celeba-b']
 
 
-def test_exactly_what_the_runs_suffice_for_is_made(made):
+def test_exactly_the_figures_of_the_given_runs_are_made(made):
     plots = [name for name in PICTURES if name.startswith(('figure1', 'figure2', 'figure4'))]
     expected = {name + '.png' for name in PICTURES}
     expected |= {name + '.pdf' for name in plots if name not in ('figure10', 'figure11', 'figure12')}
@@ -155,7 +155,7 @@ def test_pictures_are_not_blank(made, name):
         pixels = np.asarray(picture.convert('L'))
     assert min(pixels.shape) > 100
     assert pixels.std() > 10
-    # Something in every quarter of the picture.
+    # No quarter of the picture is blank.
     for rows in np.array_split(pixels, 2, axis=0):
         assert all(part.std() > 5 for part in np.array_split(rows, 2, axis=1))
 
@@ -190,7 +190,7 @@ def test_table_2_is_exact(made):
     assert totals == ['23071507', '23079115', '23077137', '23087249']
     assert ['conv 4×4', 'LReLU, pixel norm', '512 × 4 × 4', '4.2M', '4194816'] in [row[:5] for row in rows]
     assert ['toRGB, conv 1×1', 'linear', '3 × 1024 × 1024', '51'] in [row[:4] for row in rows]
-    # In G after each convolution of 3x3 and 4x4 and on the latents; nowhere in D.
+    # G normalizes the latents and after each 3x3 and 4x4 convolution; D never does.
     assert sum('pixel norm' in row[1] for row in rows_of(made / 'table2.md')) == 19
 
 
@@ -249,7 +249,7 @@ def test_captions_have_metrics_beside_the_paper(runs):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is missing.
+# Figures that cannot be made.
 
 
 def missing_lines(text):
@@ -267,7 +267,7 @@ def missing_lines(text):
 
 
 def check_command(command):
-    """Whether the command line of the script that is called takes it."""
+    """Check that the script accepts a command line."""
     python, script, *arguments = shlex.split(command)
     assert python == 'python'
     if script == 'train.py':
@@ -299,7 +299,7 @@ def test_without_runs_everything_else_is_listed_with_its_command(tmp_path, capsy
 
 
 def test_missing_metrics_are_listed_with_the_command(runs, tmp_path, capsys):
-    # These have stats and snapshots, but no metrics, or not those that are shown.
+    # These runs have status lines and snapshots, but lack the metrics of the figures.
     assert run_main('table1', 'figure4a', 'table3', 'figure12', '--out', tmp_path, OTHER,
                     '--run', f'cifar10={runs / "009-bedroom"}',
                     '--run', f'table1-celeba-a-gulrajani={runs / "002-cifar"}', '--run', runs / '009-bedroom') == 0
@@ -313,7 +313,7 @@ def test_missing_metrics_are_listed_with_the_command(runs, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['figure12.json', 'figure12.png']
 
 
-def test_commands_for_metrics_name_what_they_need(runs, tmp_path, capsys):
+def test_commands_for_metrics_have_all_options(runs, tmp_path, capsys):
     assert run_main('table4', '--out', tmp_path, '--data-dir', 'my data', OTHER,
                     '--run', f'mnist-modes-k2-our-norm={runs / "009-bedroom"}') == 1     # Nothing was made.
     missing = missing_lines(capsys.readouterr().out)
@@ -327,10 +327,10 @@ def test_commands_for_metrics_name_what_they_need(runs, tmp_path, capsys):
 
 
 def test_missing_dataset_and_stages_are_listed(runs, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)     # Where there is no folder of data sets.
+    monkeypatch.chdir(tmp_path)     # A folder without data sets.
     face = tmp_path / 'face'
     shutil.copytree(runs / '006-face', face)
-    (face / 'config.txt').write_text(repr({**read_config(face), 'run': {}}))     # It does not say where its data were.
+    (face / 'config.txt').write_text(repr({**read_config(face), 'run': {}}))     # Without the recorded data folder.
     assert run_main('figure10', 'figure8', '--out', tmp_path, '--run', face, '--data-dir', tmp_path,
                     '--stages', tmp_path / 'none', OTHER) == 1
     missing = {(what, command.split()[2]): command for what, _names, command in missing_lines(capsys.readouterr().out)}
@@ -350,7 +350,7 @@ def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Runs.
+# Runs on the command line.
 
 
 def test_runs_are_recognised(runs):
@@ -384,7 +384,7 @@ def test_unknown_figures_are_errors(capsys):
     assert "did you mean 'figure3'?" in capsys.readouterr().err
 
 
-def test_a_nameless_network_stands_for_what_the_figure_shows(runs, tmp_path, capsys):
+def test_a_nameless_network_stands_for_the_experiment_of_the_figure(runs, tmp_path, capsys):
     pkl = runs / '006-face' / 'network-final.pkl'
     assert run_main('figure11', '--run', pkl, '--seeds', '3,5-9', '--out', tmp_path, OTHER) == 0
     assert 'Missing' not in capsys.readouterr().out
@@ -413,7 +413,7 @@ def engine_torch():
     theano.config.mode = before
 
 
-def test_pictures_say_what_they_show_and_refuse_what_is_not_it(runs, trained, tmp_path, capsys, monkeypatch):
+def test_pictures_describe_their_runs_and_refuse_others(runs, trained, tmp_path, capsys, monkeypatch):
     captions = []
     captioned = output.captioned
     monkeypatch.setattr(output, 'captioned', lambda picture, text, *args: (
@@ -438,17 +438,17 @@ def test_pictures_say_what_they_show_and_refuse_what_is_not_it(runs, trained, tm
     assert json.loads((tmp_path / 'figure11.json').read_text())['entries'][0]['images'] == {'swd': 16384, 'fid': 50000}
 
 
-def test_plots_and_tables_say_what_they_show(made):
+def test_plots_and_tables_describe_their_runs(made):
     for name in figures.FIGURES:
         if (made / f'{name}.json').exists():
             document = json.loads((made / f'{name}.json').read_text())
             assert bool(document['entries']) == (name not in ('table2', 'figure2', 'figure8')), name
-    assert all('What our numbers are from' in (made / f'table{number}.{suffix}').read_text()
+    assert all('Runs behind our numbers' in (made / f'table{number}.{suffix}').read_text()
                for number in (1, 3, 4) for suffix in ('md', 'tex'))
 
 
-def test_networks_of_another_loss_are_no_stand_in(runs, trained, tmp_path, capsys):
-    """Figure 1 shows networks of the LSGAN loss: others only with --allow-other, and the drawing without any."""
+def test_networks_of_another_loss_do_not_replace_the_figures(runs, trained, tmp_path, capsys):
+    """Figure 1 shows networks of the LSGAN loss; others need --allow-other. Without a run it is only a drawing."""
     arguments = ['figure1', '--run', runs / '006-face', '--out', tmp_path, '--data-dir', trained[1]]
     assert run_main(*arguments) == 0
     assert 'python train.py --experiment celebahq-1024-lsgan' in capsys.readouterr().out
@@ -460,7 +460,7 @@ def test_networks_of_another_loss_are_no_stand_in(runs, trained, tmp_path, capsy
 
 def test_the_best_of_several_runs_is_shown(made):
     entry, = json.loads((made / 'figure9.json').read_text())['entries']
-    assert entry['run'].endswith('002-cifar') and 'chosen of 2 runs: ' in entry['notes'][0] and '9.20' in str(
+    assert entry['run'].endswith('002-cifar') and 'chosen from 2 runs: ' in entry['notes'][0] and '9.20' in str(
         entry['notes'])
 
 
@@ -471,7 +471,7 @@ def test_a_run_given_twice_is_one(runs):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Parts.
+# Details.
 
 
 def test_pictures_keep_pixels_or_shrink():
@@ -485,7 +485,7 @@ def test_pictures_keep_pixels_or_shrink():
 def test_averages_of_table_1_are_those_of_its_cells():
     for rows in numbers.TABLE1.values():
         for row in rows.values():
-            # Printed with two digits.
+            # The table shows two decimals.
             assert abs(np.mean([row[level].value for level in LEVELS[:4]]) - row['avg'].value) < 0.0051
 
 

@@ -1,4 +1,4 @@
-"""The plan of the house: imports point down only, in circles nowhere, and few files lie at the top."""
+"""The plan of the house: imports point only to lower layers, there are no import cycles, and few top-level files."""
 
 import ast
 
@@ -6,11 +6,11 @@ import pytest
 
 from tests.helpers import ROOT
 
-# From the top down. A module imports from its own layer or from those below it.
+# Layers from top to bottom. A module imports only from its own layer and the layers below.
 LAYERS = [
-    ['reproduce'],      # Trains and evaluates by means of other scripts.
+    ['reproduce'],      # It calls other scripts.
     ['train', 'dataset_tool', 'util_scripts', 'figures', 'evaluate_metrics', 'train_classifier', 'export', 'legacy'],
-    ['misc', 'tfutil_shim', 'dataset', 'network'],      # Faces of the 2017 and 2018 releases.
+    ['misc', 'tfutil_shim', 'dataset', 'network'],      # Modules with the names of the 2017 and 2018 releases.
     ['paper'],
     ['training'],
     ['metrics'],
@@ -26,13 +26,13 @@ LAYERS = [
 SCRIPTS = [name for layer in LAYERS[:2] for name in layer]
 FACES = LAYERS[2]
 MAX_TOP_LEVEL = 16
-# They import modules by names in strings: the resolver of names in configs and files; the table of metrics, whose
-# modules are imported when they are needed; the reader of the Inception network, which another package has.
+# These import modules by name: the resolver of function names in configs and files, the table of metrics (imported when
+# needed), and the reader of the Inception network (in another package).
 IMPORT_BY_NAME = {'common.objects', 'metrics', 'metrics.inception'}
 
 
 def modules():
-    """{name: syntax tree} of all modules but tests and benchmarks."""
+    """{name: syntax tree} of all modules except tests and benchmarks."""
     found = {}
     for path in sorted(ROOT.rglob('*.py')):
         parts = path.relative_to(ROOT).with_suffix('').parts
@@ -47,7 +47,7 @@ MODULES = modules()
 
 
 def imported(tree):
-    """Names of the modules of the house that a module imports, inside of functions and for type checkers, too."""
+    """The project's modules that a module imports, including imports in functions and for type checkers."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -67,7 +67,7 @@ def layer_of(module):
 
 
 def circle_from(module, path=()):
-    """The modules of a circle of imports that `module` leads into, or None."""
+    """The modules of an import cycle reachable from `module`, or None."""
     if module in path:
         return path[path.index(module):]
     for other in sorted(IMPORTS[module]):
@@ -95,7 +95,7 @@ def test_no_circle():
 
 
 def test_config_is_data_for_scripts():
-    assert IMPORTS['config'] == {'common.easy_dict'}       # A kind of dict that scripts of 2018 find there.
+    assert IMPORTS['config'] == {'common.easy_dict'}       # Scripts of 2018 import EasyDict from config.
     assert {name for name, others in IMPORTS.items() if 'config' in others} <= set(SCRIPTS)
 
 

@@ -34,8 +34,8 @@ from training.schedule import Schedule
 
 NETS_2017 = sorted(path.stem for path in GOLDEN.glob('nets_*.npz') if path.stem != 'nets_float64')
 NETS_2018 = json.loads((GOLDEN / 'tf' / 'networks' / 'index.json').read_text())['networks']
-# Absolute, for images between -1 and 1 (which these random networks exceed): float32 rounding, amplified by pixelwise
-# normalization, as the golden README suggests.
+# Absolute, for images between -1 and 1: float32 rounding, amplified by pixelwise normalization. The golden README
+# suggests these values.
 IMAGES, SCORES = 2e-5, 5e-6
 
 
@@ -46,7 +46,7 @@ def torch_engine(restore_theano_config):
 
 
 def states(path):
-    """What is stored in a pickle of the releases."""
+    """The states of the networks in a pickle of a release."""
     return safe_pickle.load(path, {name: dict for name in ('network.Network', 'tfutil.Network')})
 
 
@@ -62,7 +62,7 @@ def assert_same_network(ours, other):
 
 
 def test_snapshot_of_2017():
-    """All recorded values, images and scores of the pickle that Python 2.7 wrote."""
+    """A pickle written by Python 2.7 yields all recorded values, images and scores."""
     arrays, meta = load_golden('snapshot')
     G, D, Gs = load_pkl(GOLDEN / 'snapshot.pkl')
     for key, net in (('G', G), ('D', D), ('Gs', Gs)):
@@ -83,13 +83,13 @@ def test_snapshot_of_2017():
             np.testing.assert_allclose(net.run(arrays['latents'], **to_255), arrays[key], rtol=0, atol=IMAGES * 127.5)
         else:
             images = net.run(arrays['latents'], out_dtype=np.uint8, **to_255).astype(int)
-            # A value may lie so near to one half that rounding decides.
+            # Values close to one half may be rounded differently.
             assert abs(images - arrays[key]).max() <= 1 and (images != arrays[key]).sum() <= 3
 
 
 @pytest.mark.parametrize('case', NETS_2017)
 def test_every_network_of_2017(case, tmp_path):
-    """Every combination of options that was recorded; their outputs are compared in test_networks.py."""
+    """Networks with every recorded combination of options load; test_networks.py compares their outputs."""
     arrays, meta = load_golden(case)
     params = [arrays[key] for key in sorted(key for key in arrays if key.startswith('param_'))]
     toplevel = dict.fromkeys(meta['toplevel_params'], np.float32(0.5))
@@ -106,7 +106,7 @@ MNIST = {'func': 'G_mnist_mode_recovery', 'num_channels': 3, 'resolution': 8}
 
 
 def test_defaults_of_2017(tmp_path):
-    """A pickle that says neither how many feature maps nor how many labels there are."""
+    """A pickle without the numbers of feature maps and labels gets the defaults of 2017."""
     shapes = [(64, 74, 4, 4), (64,), (64,), (64,), (64,), (32, 64, 3, 3), (32,), (32,), (32,), (32,), (3, 32, 3, 3),
               (3,)]
     params = [np.random.rand(*shape).astype(np.float32) for shape in shapes]
@@ -120,7 +120,7 @@ def test_defaults_of_2017(tmp_path):
 
 
 def test_our_pickles_keep_the_defaults_that_they_were_made_with(tmp_path):
-    """Before they were those of 2017, the networks for MNIST had more feature maps and no labels."""
+    """Older versions of our networks for MNIST had more feature maps and no labels by default."""
     options = {'num_channels': 3, 'resolution': 8}
     net = Network('G', func='networks.G_mnist_mode_recovery', fmap_base=4096, label_size=0, **options)
     state = {**net.__getstate__(), 'static_kwargs': options}
@@ -146,7 +146,7 @@ def test_outputs_of_imported_networks_of_2017(case, tmp_path):
 @pytest.mark.parametrize('old_name', [False, True])
 @pytest.mark.parametrize('case', LEGACY_IMPORT, ids=lambda case: case['tag'])
 def test_networks_of_2017_that_the_2018_release_imported(case, old_name, tmp_path):
-    """Its outputs after its own import: 16 images are one group of the minibatch statistic, as in 2017."""
+    """Outputs equal those of the release after its import. 16 images form one group of the minibatch statistic."""
     arrays, state = legacy_import_state(case)
     if old_name:
         state['build_func_spec']['func'] = state['build_func_spec']['func'].replace('paper', 'progressive_8')
@@ -156,8 +156,8 @@ def test_networks_of_2017_that_the_2018_release_imported(case, old_name, tmp_pat
         net.set_var('cur_lod', lod)
         np.testing.assert_allclose(net.run(inputs, min_lod=None, max_lod=None),
                                    arrays[f'{case["tag"]}/out/lod{lod:.2f}'], rtol=0,
-                                   # Without wscale the images go up to 3.6. In float64 the release is off by 8e-6,
-                                   # float32 here by 1.6e-5, in opposite directions.
+                                   # Without wscale, values reach 3.6. Compared with float64, the release is off
+                                   # by 8e-6 and our float32 by 1.6e-5, in opposite directions.
                                    atol=5e-5 if case['tag'].startswith('G') else SCORES)
 
 
@@ -168,7 +168,7 @@ def test_networks_of_2017_that_the_2018_release_imported(case, old_name, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['uncond32', 'cond16'])
 def test_pickles_of_2018(name):
-    """Every recorded result of `run` on the loaded networks, and what they are made of."""
+    """Loaded networks have the recorded variables and give the recorded results of `run`."""
     expected, _meta = load_golden(f'tf/pickles/{name}.expected')
     infos, = [info for info in json.loads((GOLDEN / 'tf' / 'pickles' / 'pickles.json').read_text())
               if info['file'] == name + '.pkl']
@@ -206,12 +206,13 @@ def test_pickles_of_2018(name):
         if result.dtype.kind == 'f':
             assert deviation.max(initial=0) <= {'D': SCORES}.get(key[0], IMAGES) * (127.5 if 'mul' in key else 1), key
         else:
-            assert deviation.max() <= 1 and (deviation > 0).sum() <= 3, key     # Near to one half, rounding decides.
+            # Values close to one half may be rounded differently.
+            assert deviation.max() <= 1 and (deviation > 0).sum() <= 3, key
 
 
 @pytest.mark.parametrize('name', NETS_2018)
 def test_every_network_of_2018(name, tmp_path):
-    """Every combination of options that was recorded; their outputs are compared in test_networks_2018.py."""
+    """Networks with every recorded combination of options load; test_networks_2018.py compares their outputs."""
     info = json.loads((GOLDEN / 'tf' / 'networks' / (name + '.json')).read_text())
     arrays, _meta = load_golden('tf/networks/' + name)
     variables = {var['name']: arrays['var/' + var['name']] for var in info['variables']}
@@ -223,7 +224,7 @@ def test_every_network_of_2018(name, tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# All forms of pickles.
+# Pickle protocols and NumPy versions.
 
 
 def assert_same_data(ours, other):
@@ -246,7 +247,7 @@ def assert_same_data(ours, other):
 @pytest.mark.parametrize('protocol', range(6))
 @pytest.mark.parametrize('source', ['snapshot.pkl', 'tf/pickles/cond16.pkl'])
 def test_protocols_and_numpy_versions(source, protocol, core, tmp_path):
-    """Written again by Python 3 with every protocol, under the names that NumPy 1 and NumPy 2 have."""
+    """Pickles written by Python 3 in every protocol, with the module names of NumPy 1 and NumPy 2, load."""
     name = 'network.Network' if source.startswith('snapshot') else 'tfutil.Network'
     stored = states(GOLDEN / source)
     data = dumps([(name, state) for state in stored], protocol)
@@ -257,14 +258,14 @@ def test_protocols_and_numpy_versions(source, protocol, core, tmp_path):
 
 
 def test_pickle_of_protocol_5():
-    """The same networks, which NumPy restores by another function."""
+    """In protocol 5, NumPy restores arrays by another function."""
     folder = GOLDEN / 'tf' / 'pickles'
     assert_same_data(states(folder / 'cond16-protocol5.pkl'), states(folder / 'cond16.pkl'))
     assert load_pkl(folder / 'cond16-protocol5.pkl')[0].get_var('lod') == np.float32(0.4)
 
 
 def test_text_of_python_2(tmp_path):
-    """The snapshot of the 2017 release in protocol 0, in which its trainings could have been told to write it."""
+    """The snapshot of the 2017 release loads in protocol 0, which users of the release could choose."""
     data = text_of_python_2(tuple(states(GOLDEN / 'snapshot.pkl'))) + b'.'
     assert data.isascii() and b'\\xff' in data
     path = write(tmp_path, data)
@@ -283,7 +284,7 @@ def test_a_network_of_2017_without_toplevel_params(tmp_path):
 
 
 def test_numpy_2_names_in_protocol_5(tmp_path):
-    """Where names have lengths; the frame's length, which a file of ours leaves wrong here, does not matter."""
+    """Protocol 5 stores the lengths of names. The test leaves the length of the frame wrong, which does not matter."""
     data = (GOLDEN / 'tf' / 'pickles' / 'cond16-protocol5.pkl').read_bytes()
     for module in (b'numpy.core.multiarray', b'numpy.core.numeric'):
         renamed = module.replace(b'core', b'_core')
@@ -308,7 +309,7 @@ def test_arrays_in_other_forms(order, tmp_path):
 
 @pytest.mark.parametrize('source', ['snapshot.pkl', 'tf/pickles/cond16.pkl'])
 def test_our_own_format(source, tmp_path):
-    """What is loaded can be saved and loaded again, safely and by Python's pickle, and be copied."""
+    """Loaded networks can be copied, saved and loaded again, with our loader and with Python's pickle."""
     nets = load_pkl(GOLDEN / source)
     path = str(tmp_path / 'ours.pkl')
     save_pkl(nets, path)
@@ -316,7 +317,7 @@ def test_our_own_format(source, tmp_path):
     for net, again in zip(nets, load_pkl(path), strict=True):
         assert_same_network(net, again)
         assert_same_network(net, net.clone())
-    if source.startswith('tf'):     # The 2017 networks have noise layers, which draw their seeds.
+    if source.startswith('tf'):     # The noise layers of the 2017 networks draw new seeds.
         assert np.random.get_state()[1].tobytes() == state
     with open(path, 'rb') as pkl_file:
         for net, again in zip(nets, pickle.load(pkl_file), strict=True):
@@ -346,7 +347,7 @@ def test_other_data_and_single_networks(tmp_path):
 
 
 def test_own_build_functions(tmp_path):
-    """Only those that the caller names are called."""
+    """Only build functions that the caller names are called."""
     net = Network('mine', func=build_own, size=3)
     save_pkl(net, str(tmp_path / 'own.pkl'))
     with pytest.raises(UserError, match="'tests.test_legacy.build_own' is not known to be harmless"):
@@ -365,7 +366,7 @@ def build_own(size):
 
 
 @pytest.mark.parametrize('source', ['snapshot.pkl', 'tf/pickles/cond16.pkl'])
-def test_training_goes_on(source, tmp_path):
+def test_loaded_networks_can_be_trained(source, tmp_path):
     """A step of the training loop on loaded networks, which are saved and loaded again."""
     nets = G, D, Gs = load_pkl(GOLDEN / source)
     before = {var: var.get_value() for net in nets for var in net.trainables.values()}
@@ -376,7 +377,7 @@ def test_training_goes_on(source, tmp_path):
     outputs = functions.train_d(reals, labels, train.random_latents(4, G), labels)
     assert all(np.isfinite(output).all() for output in outputs)
     for net in nets:
-        # What works on 4x4 pixels.
+        # Networks of 4x4 pixels.
         assert sum((var.get_value() != before[var]).any() for var in net.trainables.values()) >= 6
     save_pkl(nets, str(tmp_path / 'trained.pkl'))
     for net, again in zip(nets, load_pkl(str(tmp_path / 'trained.pkl')), strict=True):
@@ -404,7 +405,7 @@ def kwargs_of(state, **changes):
 
 
 def states_that_do_not_fit():
-    """(module, state, what the message says)."""
+    """(module, state, expected message)."""
     new, old = small_state_2018(), small_state_2017()
     ours = {'version': 3, 'name': 'G', 'func': 'networks.G_paper', 'static_kwargs': {}, 'param_values': [],
             'toplevel_values': {}}
@@ -445,7 +446,7 @@ def states_that_do_not_fit():
 
 
 def test_states_that_do_not_fit(tmp_path):
-    """Wrong versions, names, shapes and arguments: one line that says what is wrong."""
+    """Wrong versions, names, shapes and arguments are one-line errors that name the problem."""
     for module, state, message in states_that_do_not_fit():
         path = write(tmp_path, dumps([(module + '.Network', state)], 4))
         with pytest.raises(UserError) as error:
@@ -454,14 +455,14 @@ def test_states_that_do_not_fit(tmp_path):
 
 
 def test_small_states_fit(tmp_path):
-    """What the cases above change one thing of is right."""
+    """The state that each case above changes is valid by itself."""
     data = dumps([('tfutil.Network', small_state_2018()), ('network.Network', small_state_2017())], 4)
     assert [net.func_name for net in load_pkl(write(tmp_path, data))] == ['networks_2018.G_paper',
                                                                               'networks.G_paper']
 
 
 def test_one_array_for_many_networks(tmp_path):
-    """Each of them would hold a copy, so that a small file could fill the memory."""
+    """Each network would copy the array, so a small file could fill the memory; it is refused."""
     state = small_state_2018()
     data = dumps([('tfutil.Network', dict(state)) for _index in range(1000)], 4)
     with pytest.raises(UserError, match='its networks have more numbers than the file'):
@@ -469,5 +470,5 @@ def test_one_array_for_many_networks(tmp_path):
 
 
 def test_source_text_is_not_run(tmp_path):
-    """The states of these tests all have a source text that would end the program."""
+    """All states of these tests contain source text that would exit the program if it ran."""
     assert small_state_2018()['build_module_src'] == small_state_2017()['build_module_src'] == 'raise SystemExit'

@@ -16,13 +16,13 @@ CASES = sorted(path.stem for path in GOLDEN.glob('loss_*.npz'))
 LOW_RESOLUTION_CASES = [case for case in CASES if load_golden(case)[1]['min_lod'] > 0]
 PYTHON_CASES = [case for case in CASES if 'label10' in case or 'mnist' in case or 'mbdisc' in case]
 TOLERANCES = {
-    'float32': 1e-4,    # Of the largest value in an array.
+    'float32': 1e-4,    # Relative to the largest value in an array.
     'float64': 1e-9,
 }
 
 
 class FixedGenerator:
-    """Stands in for NumPy's generator: gives the recorded seed of the mixing factors and notes the arguments."""
+    """Replaces NumPy's generator: returns the recorded seed of the mixing factors and records the arguments."""
 
     def __init__(self, seed):
         self.seed = seed
@@ -45,7 +45,7 @@ class Case:
             self.nets[key] = Network(key, func='networks.' + spec.pop('func'), **spec)
             self.nets[key].set_var('cur_lod', self.meta['cur_lod'])
         self.params = {key: lasagne.layers.get_all_params(net.output_layers) for key, net in self.nets.items()}
-        # The release feeds float32 images, latents and labels also when floatX is float64.
+        # The release feeds float32 images, latents and labels even if floatX is float64.
         dtype = input_dtype or self.meta['input_dtype']
         self.inputs = [T.TensorType(dtype, (False,) * 4)('real_images'), T.fmatrix('real_labels'),
                        T.TensorType(dtype, (False,) * 2)('fake_latents'), T.fmatrix('fake_labels')]
@@ -66,7 +66,7 @@ class Case:
                 param.set_value(self.arrays[f'param_{key}_{index:03d}'].astype(param.dtype))
 
     def input_values(self):
-        """Recorded inputs, images shrunk to image_lod."""
+        """The recorded inputs, with images downscaled to image_lod."""
         arrays = [self.arrays['in_' + key] for key in ('reals', 'real_labels', 'latents', 'fake_labels')]
         factor = 2 ** self.image_lod
         n, c, h, w = arrays[0].shape
@@ -74,7 +74,7 @@ class Case:
         return [array.astype(var.dtype) for array, var in zip(arrays, self.inputs, strict=True)]
 
     def gradients(self):
-        """{name in the golden file: expression}; checks which parameters have a gradient."""
+        """{name in the golden file: expression of a gradient}; checks which parameters have one."""
         expressions = {}
         for key, cost in [('G', self.losses.G_loss), ('D', self.losses.D_loss)]:
             trainables = list(self.nets[key].trainables.values())
@@ -86,7 +86,7 @@ class Case:
         return expressions
 
     def check_side_effects(self, tolerance):
-        """Evaluating moves the averages of batch norm and nothing else."""
+        """Check that an evaluation changes the averages of batch norm and nothing else."""
         for key, params in self.params.items():
             for index, param in enumerate(params):
                 suffix = f'{key}_{index:03d}'
@@ -96,7 +96,7 @@ class Case:
                     assert np.array_equal(param.get_value(), self.arrays['param_' + suffix].astype(param.dtype)), suffix
 
     def compile(self, outputs, **kwargs):
-        """A function that returns {name: value}. Python code that fuses operations forgets to round to float32."""
+        """A function that returns {name: value}, without fusion: Theano's fused Python code skips float32 rounding."""
         mode = theano.config.mode
         if not isinstance(mode, str) and 'c_thunks' in vars(mode.linker) and not mode.linker.c_thunks:
             mode = mode.excluding('fusion')
@@ -104,9 +104,9 @@ class Case:
 
 
 def assert_close(actual, desired, tolerance, what):
-    """Within `tolerance` of the largest value, or four times the rounding of 1.
+    """Compare within `tolerance` of the largest value, or within four times the rounding of 1.
 
-    The latter for the bias of iwass's scores: the two parts +1 and -1 of its gradient cancel, which leaves little.
+The bias of the scores needs the latter with iwass: the parts +1 and -1 of its gradient cancel.
     """
     scale = np.abs(desired).max(initial=0)
     deviation = np.abs(np.asarray(actual, dtype='float64') - desired).max(initial=0)
@@ -116,7 +116,7 @@ def assert_close(actual, desired, tolerance, what):
 
 
 def check_case(name, tolerance=None, **options):
-    """Compare everything in a golden file but the mixing factors, which are given."""
+    """Compare everything in a golden file except the mixing factors, which are inputs."""
     dtype = load_golden(name)[1]['floatX']
     tolerance = tolerance or TOLERANCES[dtype]
     with change_flags(floatX=dtype):
@@ -152,18 +152,18 @@ def test_losses_and_gradients_in_python(name, engine):
 
 @pytest.mark.parametrize('engine', ['theano'], indirect=True)
 def test_losses_in_c(engine):
-    """Without gradients, which take minutes to compile for the first time."""
+    """Losses only: the gradients would take minutes to compile."""
     case = Case('loss_lsgan_label10_lod1.5')
     values = case.compile(case.losses._asdict())(*case.input_values())
     for key, value in values.items():
-        # 1e-6 for the mixing factors as well: the last bit of float32.
+        # 1e-6 allows for the last bit of the float32 mixing factors.
         assert_close(value, case.arrays[key], 1e-6 if key == 'mixing_factors' else TOLERANCES['float32'], key)
 
 
 @pytest.mark.parametrize('name, engine', [(name, 'torch') for name in CASES] + [(CASES[0], 'python')],
                          indirect=['engine'])
 def test_mixing_factors(name, engine):
-    """Two calls, two draws of the stream; 1e-6: the last bit of float32, which Theano's Python code gets wrong."""
+    """Two calls draw twice from the stream. 1e-6 allows for the last bit, which Theano's Python code gets wrong."""
     case = Case(name)
     function = theano.function(case.inputs[:1], case.losses.mixing_factors)
     for prefix in ('', 'second_call_'):
@@ -176,7 +176,8 @@ def test_loss_draws_its_own_mixing_factors(engine):
     function = case.compile(dict(D_loss=case.losses.D_loss))
     for prefix in ('', 'second_call_'):
         value = function(*case.input_values())['D_loss']
-        assert_close(value, case.arrays[prefix + 'D_loss'], 1e-6, prefix + 'D_loss')    # The draws differ by 1 %.
+        # Mixing factors of another draw change the loss by 1 %.
+        assert_close(value, case.arrays[prefix + 'D_loss'], 1e-6, prefix + 'D_loss')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -186,7 +187,7 @@ def test_loss_draws_its_own_mixing_factors(engine):
 @pytest.mark.parametrize('engine', ['torch'], indirect=True)
 @pytest.mark.parametrize('name', LOW_RESOLUTION_CASES)
 def test_recorded_losses_from_small_images(name, engine):
-    # 1e-6 also in float64: the averages of the recorded float32 images are rounded to float32.
+    # 1e-6 also in float64, because the averages of the recorded float32 images are rounded to float32.
     check_case(name, tolerance=1e-6 if name.endswith('float64') else None, image_lod=1)
 
 
@@ -204,12 +205,12 @@ def test_image_lod_changes_no_value(name, engine):
     plain, small = results
     assert plain.keys() == small.keys()
     for key, value in plain.items():
-        # Rounding of float64. The mixing factors agree, so these are exactly the same.
+        # Rounding of float64. The mixing factors are equal.
         assert_close(small[key], value, 1e-12, key)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Pieces.
+# Helper functions.
 
 
 @pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)
@@ -228,7 +229,7 @@ def test_cross_entropy(engine):
 
 
 def test_weight_of_the_fakes_in_least_squares():
-    """D_loss is linear in it: 0.1, the release's, lies between 0 and 1."""
+    """D_loss is linear in the weight, so the value for the release's 0.1 is between those for 0 and 1."""
     G, D = (Network(name, func=f'networks.{name}_paper', resolution=4, fmap_base=8, fmap_max=2) for name in 'GD')
     images, latents, labels = (np.random.randn(*shape).astype('f') for shape in ((3, 1, 4, 4), (3, 2), (3, 0)))
     losses = []

@@ -1,4 +1,4 @@
-"""misc.py: the helpers that scripts of 2017 and 2018 call by this name, against recorded values."""
+"""misc.py: helpers for scripts of 2017 and 2018, against recorded values."""
 
 import types
 

@@ -20,7 +20,7 @@ CASES = sorted(path.stem for path in GOLDEN.glob('nets_*.npz') if path.stem != '
 FLOAT64_KEYS = list(load_golden('nets_float64')[0])
 FLOAT64_CASES = [case for case in CASES if any(key.startswith(case[5:] + '__') for key in FLOAT64_KEYS)]
 TOLERANCES = {
-    'float32': 1e-4,    # Of the largest value: rounding, which pixelwise normalization amplifies to 2e-5.
+    'float32': 1e-4,    # Relative to the largest value. Pixelwise normalization amplifies rounding to 2e-5.
     'float64': 1e-9,
 }
 
@@ -48,27 +48,27 @@ class Net:
             self.built[name].set_value(np.float32(value))
 
     def expressions(self, cur_lod, static=True, **kwargs):
-        """The outputs for the lod range of `cur_lod` if `static`, else for all."""
+        """The outputs for the lod range of `cur_lod`, or for all lods if not `static`."""
         if static:
             kwargs.update(min_lod=int(np.floor(cur_lod)), max_lod=int(np.ceil(cur_lod)))
         return lasagne.layers.get_output(self.outputs, **kwargs)
 
     def call(self, function, arrays):
-        """Values of a function for the inputs in `arrays`."""
+        """Call a compiled function on the inputs in `arrays`."""
         inputs = [arrays[key] for key in ('in_latents', 'in_labels', 'in_images') if key in arrays]
         inputs = [array.astype(var.dtype) for array, var in zip(inputs, self.inputs, strict=True)]
         return function(*inputs)
 
     def evaluate(self, arrays, cur_lod, static=True, **kwargs):
         self.set(cur_lod=cur_lod)
-        # Compiled once for all lods of a range, or with static=False for all.
+        # Compile once per lod range, or once for all lods with static=False.
         key = static and (np.floor(cur_lod), np.ceil(cur_lod)), *sorted(kwargs.items())
         if key not in self.functions:
             self.functions[key] = theano.function(self.inputs, self.expressions(cur_lod, static, **kwargs))
         return self.call(self.functions[key], arrays)
 
     def evaluate_lods(self, arrays, lods, **kwargs):
-        """`evaluate` for several lods, in one function that shares what they have in common."""
+        """`evaluate` for several lods with one function, which shares common computations."""
         outputs = [theano.clone(output, {self.built['cur_lod']: theano.tensor.constant(np.float32(lod))})
                    for lod in lods for output in self.expressions(lod, **kwargs)]
         values = self.call(theano.function(self.inputs, outputs), arrays)
@@ -76,7 +76,7 @@ class Net:
 
 
 def recorded_evaluations(keys):
-    """{(kind, lod): {what: key}} of the arrays called ``out_<kind>_lod<lod>_<what>``."""
+    """{(kind, lod): {output: key}} for the arrays named ``out_<kind>_lod<lod>_<output>``."""
     found = {}
     for key in keys:
         match = re.fullmatch(r'out_(det|nd|detfull)_lod([\d.]+)_(\w+)', key)
@@ -120,7 +120,7 @@ def test_structure(case):
 
 
 def recorder(name, draw, draws):
-    """`draw`, noting name, arguments and result of every call in `draws`."""
+    """`draw`, wrapped to record name, arguments and result of every call in `draws`."""
     def spy(*args, **kwargs):
         result = draw(*args, **kwargs)
         draws.append((name, list(args), {key: list(value) for key, value in kwargs.items()}, result))
@@ -145,10 +145,10 @@ def test_random_draws_and_initial_weights(case, monkeypatch):
     initial = [param.get_value() for param in net.params]
     recorded = [key for key in arrays if key.startswith('init_')]
     for key in recorded:
-        # 1e-6: the equalized learning rate divides by a float32 root mean square, summed as the machine likes.
+        # 1e-6: wscale divides by a float32 root mean square, whose order of summation depends on the machine.
         np.testing.assert_allclose(initial[int(key[5:])], arrays[key], rtol=1e-6, atol=1e-6, err_msg=key)
     if not recorded:
-        # The other files have checksums. Whatever is not drawn at random has the same bits on every machine.
+        # The other files have checksums. Only values that are not random have the same bits on every machine.
         for value, param in zip(initial, meta['params'], strict=True):
             if not param['name'].endswith(('.W', '.theta', 'S.scale', 'ws.scale')):
                 assert zlib.crc32(np.ascontiguousarray(value).tobytes()) == param['init_crc32'], param['name']
@@ -213,7 +213,7 @@ def test_float64_outputs(case, engine):
         for evaluation, keys in evaluations.items():
             for what, key in keys.items():
                 desired = recorded[key]
-                actual = pick(results[evaluation], what)[:len(desired)]     # Of generators the first image only.
+                actual = pick(results[evaluation], what)[:len(desired)]    # G has one image.
                 assert_close(actual, desired, TOLERANCES['float64'], key)
 
 
@@ -276,7 +276,7 @@ def test_image_lod_needs_min_lod():
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Options that no file records.
+# Options that no golden file has.
 
 
 def layer_names(func, **spec):
@@ -290,7 +290,7 @@ def count_trainable(func, **spec):
 
 def test_parameter_counts_of_table_2():
     paper = dict(num_channels=3, resolution=1024, fmap_base=8192, fmap_max=512)
-    # 23 071 507 and 23 077 137 in the table, plus the eight image layers of the lower resolutions.
+    # The totals in the table, 23 071 507 and 23 077 137, plus the image layers of the eight lower resolutions.
     assert count_trainable('G_paper', **paper) == 23079115
     assert count_trainable('D_paper', **paper) == 23087249
 
@@ -314,7 +314,7 @@ def test_combinations_of_normalizations():
 
 
 def conv_3x3(x, W):
-    """Convolution, by SciPy, of images (N, C, H, W) with filters (K, C, 3, 3), padded by zeros."""
+    """SciPy's convolution of images (N, C, H, W), padded with zeros, with filters (K, C, 3, 3)."""
     return np.stack([[sum(map(lambda channel, taps: convolve2d(channel, taps, 'same'), image, filters))
                       for filters in W] for image in x])
 
@@ -326,7 +326,7 @@ def standardized(x, axes):
 
 @pytest.mark.parametrize('engine', ['torch'], indirect=True)
 def test_mnist_discriminator_with_both_normalizations(engine):
-    """BN(LN(WS(conv))), against NumPy and SciPy: each takes over what is left of bias and nonlinearity."""
+    """BN(LN(WS(conv))), against NumPy and SciPy: each layer takes bias and nonlinearity from the one before."""
     spec = dict(func='D_mnist_mode_recovery', num_channels=3, resolution=8, label_size=0, X=2, fmap_base=16,
                 use_wscale=True, use_layernorm=True)
     assert layer_names(**spec) == ['Dimages', 'D2a', 'D2aws', 'D2awsln', 'D2awsln_bn', 'D2awsln_bn_nonlin', 'D2dn',

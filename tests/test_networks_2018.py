@@ -22,8 +22,8 @@ from training.schedule import Schedule
 
 NAMES = json.loads((GOLDEN / 'tf' / 'networks' / 'index.json').read_text())['networks']
 INPUTS, _ = load_golden('tf/networks/inputs')
-# Absolute, as the golden README suggests: float32 rounding, amplified by pixelwise normalization in G. In float16 the
-# recorded networks round after every operation of their own.
+# Absolute, as the golden README suggests: pixelwise normalization in G amplifies float32 rounding. In float16, the
+# recorded networks round after every operation of TensorFlow.
 TOLERANCES = {'images_out': 2e-5, 'scores_out': 5e-6, 'labels_out': 5e-6}
 FLOAT16_TOLERANCE = 2e-2
 SMALL = {'num_channels': 3, 'resolution': 16, 'fmap_base': 64, 'fmap_max': 8}
@@ -36,7 +36,7 @@ def torch_engine(restore_theano_config):
 
 
 def recorded_network(name):
-    """(network with the recorded values, description, arrays)."""
+    """(network with the recorded values, its description, recorded arrays)."""
     info = json.loads((GOLDEN / 'tf' / 'networks' / (name + '.json')).read_text())
     arrays, _meta = load_golden('tf/networks/' + name)
     net = Network(name, func='networks_2018.' + info['func'], **info['static_kwargs'])
@@ -69,7 +69,7 @@ def test_structure(name):
 
 @pytest.mark.parametrize('name', ['G00_default_32', 'G02_no_wscale', 'D01_label10', 'D02_no_wscale'])
 def test_initial_values(name):
-    """Weights are standard normal, or have the recorded standard deviation; the factor is the recorded one."""
+    """Weights are standard normal or have the recorded standard deviation; scales are the recorded ones."""
     info = json.loads((GOLDEN / 'tf' / 'networks' / (name + '.json')).read_text())
     net = Network(func='networks_2018.' + info['func'], **info['static_kwargs'])
     for var in info['variables']:
@@ -90,7 +90,7 @@ def _layers(net):
 
 
 def test_defaults():
-    """Those of the 2018 release, which are not those of 2017."""
+    """Defaults are those of the 2018 release, which differ from 2017."""
     G, D = Network(func='networks_2018.G_paper'), Network(func='networks_2018.D_paper')
     assert G.input_shapes == [[None, 512], [None, 0]] and G.output_shape == [None, 1, 32, 32]
     assert G.get_var('4x4/Dense/weight').shape == (512, 512 * 16)
@@ -113,7 +113,7 @@ def test_an_unknown_dtype_is_an_error():
 
 
 def evaluate(net, runs, **kwargs):
-    """[{output name: value}] for the minibatch sizes and lods of `runs`."""
+    """[{name of an output: value}] for the minibatch sizes and lods in `runs`."""
     results = []
     for run in runs:
         net.set_var('lod', run['lod'])
@@ -124,10 +124,10 @@ def evaluate(net, runs, **kwargs):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_outputs(name):
-    """What `run` gives for all recorded lods and minibatch sizes, in value and type."""
+    """`run` returns the recorded values and types for all recorded lods and minibatch sizes."""
     net, info, arrays = recorded_network(name)
     runs = {(run['lod'], run['minibatch']): run for run in info['runs']}
-    # One function for all lods saves time; by default there is one for each range of lods.
+    # One function for all lods saves time; by default there is one per lod range.
     kwargs = {} if 'label10' in name else {'min_lod': None, 'max_lod': None}
     results = dict(zip(runs, evaluate(net, runs.values(), **kwargs), strict=True))
     for run in info['runs']:
@@ -141,7 +141,7 @@ def test_outputs(name):
 @pytest.mark.own_engines
 @pytest.mark.parametrize('name', ['G00_default_32', 'D01_label10', 'D04_mbstd0'])
 def test_outputs_on_theano(name):
-    """The same graphs on Theano's own Python code."""
+    """Theano's own Python code gives the recorded outputs, too."""
     theano_env.configure('python')
     net, info, arrays = recorded_network(name)
     run = info['runs'][0 if name.startswith('G') else -2]
@@ -151,7 +151,7 @@ def test_outputs_on_theano(name):
 
 @pytest.mark.parametrize('name', ['G00_default_32', 'D00_default_32', 'D06_no_fused_scale'])
 def test_work_at_a_low_resolution(name):
-    """`image_lod`, with which training works: the same values from smaller images."""
+    """With `image_lod`, which training uses, smaller images give the same values."""
     net, info, arrays = recorded_network(name)
     net.set_var('lod', 1.5)
     lods = dict(min_lod=1, max_lod=2, image_lod=1)
@@ -162,7 +162,7 @@ def test_work_at_a_low_resolution(name):
                                    atol=TOLERANCES['images_out'])
         return
     images = T.tensor4('images')
-    # The input layer of D wants the full size, its graph does not.
+    # D's input layer requires full resolution, but its graph does not.
     scores = theano.function([images], net.get_output_for(images, **lods)[0])
     half = info['static_kwargs']['resolution'] // 2
     shrunk = recorded_inputs(net, 16)[0].reshape(16, 3, half, 2, half, 2).mean(axis=(3, 5))
@@ -193,7 +193,7 @@ def test_empty_labels_may_be_left_out():
 
 
 class FixedMixing:
-    """Stands in for the random stream of the mixing factors."""
+    """Replaces the random stream of the mixing factors by recorded values."""
 
     def __init__(self, factors):
         self.factors = factors
@@ -202,7 +202,7 @@ class FixedMixing:
         return T.constant(self.factors.astype(dtype))
 
 
-# Their names and defaults in the 2018 release.
+# {loss argument of the 2018 release: (our name, the default of the release)}
 LOSS_ARGUMENTS = {'wgan_lambda': ('iwass_lambda', 10.0), 'wgan_epsilon': ('iwass_epsilon', 0.001),
                   'wgan_target': ('iwass_target', 1.0), 'cond_weight': ('cond_weight', 1.0)}
 
@@ -221,7 +221,7 @@ class LossCase:
             self.nets[key] = net
 
     def function(self, min_lod, max_lod, image_lod):
-        """[loss, what it reports as score of the fakes (D), gradients] for each net, of the arguments of the losses."""
+        """A function of lod and loss arguments: {net: [loss, scores of the fakes (D only), gradients]}."""
         arguments = {ours: T.fscalar(ours) for ours, _default in LOSS_ARGUMENTS.values()}
         reals = self.arrays['reals']
         n, c, h, w = reals.shape
@@ -236,7 +236,7 @@ class LossCase:
             expression = losses.G_loss if key == 'G' else losses.D_loss
             outputs += [expression, losses.fake_scores_out] if key == 'D' else [expression]
             outputs += theano.grad(expression, list(self.nets[key].trainables.values()), disconnected_inputs='ignore')
-        # TensorFlow summed in float32, as training does.
+        # TensorFlow sums in float32, as our training does.
         function = theano.function(list(arguments.values()), outputs, on_unused_input='ignore',
                                    mode=theano_torch.float32_sums(theano.config.mode))
 
@@ -252,7 +252,7 @@ class LossCase:
 @pytest.mark.slow
 @pytest.mark.parametrize('label_size, min_lod, image_lod', [(0, None, 0), (10, None, 0), (10, 1, 1)])
 def test_losses_and_gradients(label_size, min_lod, image_lod):
-    """Means of the recorded losses, whose gradients are recorded; with all images at a lower resolution, too."""
+    """Losses and gradients equal the means of the recorded ones, also for images at a lower resolution."""
     case = LossCase(label_size)
     evaluate = case.function(min_lod, min_lod, image_lod)
     for record in case.info['cases']:
@@ -276,7 +276,7 @@ def test_losses_and_gradients(label_size, min_lod, image_lod):
 
 @pytest.mark.parametrize('label_size', [0, 10])
 def test_statistics_of_the_losses(label_size):
-    """Scores, gradient norms, penalties and cross-entropies that the release reported, sample by sample."""
+    """Scores, gradient norms, penalties and cross-entropies of each sample equal the release's reports."""
     case = LossCase(label_size)
     G, D = case.nets['G'], case.nets['D']
     reals, labels = [T.constant(case.arrays[key]) for key in ('reals', 'labels_reals')]
@@ -309,7 +309,7 @@ def test_statistics_of_the_losses(label_size):
 
 @pytest.mark.parametrize('kwargs', [{'label_size': 3, 'fused_scale': False}, {'dtype': 'float16'}])
 def test_training(kwargs):
-    """Steps of the training loop on these networks: losses are finite, weights and averages move."""
+    """Training steps on these networks give finite losses and change weights and averages."""
     G, D = [Network(func=f'networks_2018.{key}_paper', **SMALL, **kwargs) for key in 'GD']
     Gs = G.clone(share_nontrainables=True)
     before = {name: value.get_value() for name, value in Gs.trainables.items()}
@@ -317,7 +317,7 @@ def test_training(kwargs):
     functions = training_functions(G, D, Gs, schedule)
     labels = np.eye(3, dtype=np.float32)[np.arange(4) % 3][:, :G.input_shapes[1][1]]
     reals = np.random.randint(256, size=(4, 3, 8, 8)).astype(np.uint8)
-    for _step in range(2):      # Gs follows the weights from before a step.
+    for _step in range(2):  # Gs averages the weights before each step.
         latents = train.random_latents(4, G)
         outputs = functions.train_d(reals, labels, latents, labels)
     assert all(np.isfinite(output).all() for output in outputs)
@@ -327,7 +327,7 @@ def test_training(kwargs):
 
 
 def test_multiplications_of_fused_downscaling():
-    """One 4x4 convolution of stride 2, for each pixel that it puts out."""
+    """Fused downscaling counts as one 4x4 convolution with stride 2 per output pixel."""
     D = Network('D', func='networks_2018.D_paper', **SMALL)
     counts = [count for layer, (_height, count) in zip(lasagne.layers.get_all_layers(D.output_layers),
                                                        costs.layer_multiplications(D), strict=True)

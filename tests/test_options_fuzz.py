@@ -1,6 +1,6 @@
-"""Every option of every function that config.py or a command line can name, with values of all kinds.
+"""Tries values of all kinds for every option of config.py and the command lines.
 
-Wrong ones are one line that names the option, before anything exists; both ends of what is allowed are accepted.
+Wrong values are one-line errors that name the option and leave no files; both ends of each range are accepted.
 """
 
 import collections.abc
@@ -43,7 +43,7 @@ FUNCTIONS = [
 NO_OPTIONS = {'self', 'run_dir', 'dataset', 'G', 'D', 'Gs', 'loss_kwargs', 'ranks', 'loss_scaling', 'run_states',
               *options.LOSS_INPUTS, *options.NETWORK_SHAPE} - {'resolution'}
 SEED = 16
-# Whole numbers, numbers, texts, containers, and what no option takes.
+# Integers, floats, strings, containers, and objects that no option accepts.
 POOL = [0, 1, -1, 3, 10 ** 400, 15.5, -0.5, 1e300, float('nan'), float('inf'), True, False, None, '', 'abc', '256',
         'false', 'None', 'a\0b', [], [1], [1, 2], [-1], ['x'], (1, 2), (0, 1), (1.5, 2), {}, {4: 1}, {5: 1}, {4: 0},
         {'4': 1}, {4: 'x'}, {True: 1}, {1, 2}, b'abc', object(), print, np.int64(-1), np.float32(0.5), np.zeros(3),
@@ -51,7 +51,7 @@ POOL = [0, 1, -1, 3, 10 ** 400, 15.5, -0.5, 1e300, float('nan'), float('inf'), T
 
 
 def all_options():
-    """(section, function, option, annotation) of everything."""
+    """(section, function, option, annotation) of all options."""
     for section, func in FUNCTIONS:
         for name, parameter in inspect.signature(func).parameters.items():
             if name not in NO_OPTIONS and parameter.kind == parameter.POSITIONAL_OR_KEYWORD and not (
@@ -63,7 +63,7 @@ OPTIONS = list(all_options())
 
 
 def leaves(annotation):
-    """The plain types of an annotation with the bounds of numbers: what :mod:`common.options` does, told anew."""
+    """The plain types of an annotation with numeric bounds, independent of :mod:`common.options`."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         for leaf, extras in leaves(arguments[0]):
@@ -78,7 +78,7 @@ def leaves(annotation):
 
 
 def ends(annotation):
-    """Values at the ends of what an annotation allows."""
+    """Values at the ends of the range that an annotation allows."""
     for leaf, extras in leaves(annotation):
         limits = {kind.__name__: next((getattr(extra, kind.__name__.lower()) for extra in extras if isinstance(
             extra, kind)), None) for kind in (annotated_types.Ge, annotated_types.Gt, annotated_types.Le,
@@ -98,7 +98,7 @@ def ends(annotation):
 
 
 def fits_roughly(value, annotation):
-    """Whether the type of a value is one that the annotation names, and numbers are within its bounds."""
+    """Whether a value has a type of the annotation, with numbers within its bounds."""
     for leaf, extras in leaves(annotation):
         if 'literal' in extras:
             if type(value) is type(leaf) and value == leaf:
@@ -157,7 +157,7 @@ TEXTS = ['abc', '-3', '0', '15.5', 'nan', '1e999', '{4:', '[1', '"a', 'None', 't
 
 
 def wrong_texts(count):
-    """Random (option of the experiment 'digits', text) of which the text is no value that the option can have."""
+    """Random pairs (option of the experiment 'digits', text) whose text is no valid value of the option."""
     rng = random.Random(SEED)
     digits = config.experiments['digits']
     known = {('dataset', Dataset), ('loss', loss.evaluate_loss), ('train', train.train_gan), ('G', networks.G_paper),
@@ -173,7 +173,7 @@ def wrong_texts(count):
             except UserError:
                 pairs.append((option, text))
     assert {option for option, _text in pairs} >= {option for option, _annotation in mine if option != 'desc'}
-    # One of every option, and others by chance.
+    # One pair for every option, and random further pairs.
     first = {option: (option, text) for option, text in rng.sample(pairs, len(pairs))}
     return [*first.values(), *rng.sample(pairs, count)]
 
@@ -221,7 +221,7 @@ def test_wrong_values_of_utilities(func, tmp_path, capsys):
                     assert err.startswith(f'util_scripts.py: error: {option_name(name)} {value}: must be'), err
                     assert err.count('\n') == 1
                 except ValueError:
-                    pass    # Not a whole number: argparse says so.
+                    pass    # Not an integer: argparse reports it.
     assert not list(tmp_path.iterdir())
 
 
@@ -239,7 +239,7 @@ def test_wrong_values_of_other_scripts(main, argv, capsys, tmp_path, monkeypatch
 
 
 def whole_numbers_of_commands():
-    """(command, its positional arguments, option) of dataset_tool.py."""
+    """(command, its positional arguments, option) for all integer options of dataset_tool.py."""
     parser = dataset_tool.argparse.ArgumentParser()
     commands = parser.add_subparsers()
     dataset_tool.add_viewing_commands(commands)
@@ -294,7 +294,7 @@ def test_calls_from_python_are_checked_like_options(func):
         func(no_such_option=1)
 
 
-# Values at the ends of ranges that a run of a few images can have.
+# Values at the ends of ranges with which a run of a few images is possible.
 BOUNDARY_RUNS = [
     {'train.minibatch_default': 1, 'train.image_snapshot_ticks': 0, 'train.network_snapshot_ticks': 0,
      'train.lod_training_kimg': 0, 'train.lod_transition_kimg': 0, 'train.state_minutes': 0, 'train.adam_beta2': 0,
@@ -318,5 +318,5 @@ def test_a_tiny_run_with_values_at_the_ends(values, tmp_path, capsys):
     run, = (tmp_path / 'results').iterdir()
     assert (run / 'network-final.pkl').exists()
     if 'train.image_snapshot_ticks' in values:
-        assert [path.name for path in run.glob('network-snapshot-*')] == ['network-snapshot-000000.pkl']    # The end's.
+        assert [path.name for path in run.glob('network-snapshot-*')] == ['network-snapshot-000000.pkl']    # The end.
         assert [path.name for path in run.glob('fakes*')] == ['fakes000000.png']

@@ -1,4 +1,4 @@
-"""reproduce.py: the parts of a target, made once and gone on with, and drawn; a report whose words stay."""
+"""reproduce.py: parts are made once, resumed and drawn; an update of the report keeps its text."""
 
 import json
 import multiprocessing
@@ -59,7 +59,7 @@ def test_the_numbers_of_runs_of_the_paper():
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """Table 1 at small scale is two rows of a few images; the arguments that make it."""
+    """Arguments for Table 1 at small scale, reduced to two rows of a few images."""
     def rows(_config):
         train_options = {**studies.TRAIN, 'total_kimg': 0.032, 'minibatch_default': 8, 'tick_kimg_default': 0.016,
                          'lod_initial_resolution': 16, 'network_snapshot_ticks': 1}
@@ -77,10 +77,10 @@ def tiny(tmp_path, monkeypatch):
             str(tmp_path / 'out'), '--report-dir', str(tmp_path / 'report'), '--engine', 'torch']
 
 
-def test_parts_are_made_once_and_gone_on_with(tiny, tmp_path, capsys, monkeypatch, restore_theano_config):
+def test_parts_are_made_once_and_resumed(tiny, tmp_path, capsys, monkeypatch, restore_theano_config):
     assert reproduce.main([*tiny, '--list']) == 0
     listed = capsys.readouterr().out
-    assert '    1  ablation-a-gulrajani-seed1000  missing, about' in listed and 'In all about' in listed
+    assert '    1  ablation-a-gulrajani-seed1000  missing, about' in listed and 'Total: about' in listed
     assert not (tmp_path / 'out').exists()
 
     assert reproduce.main([*tiny, '--part', '2']) == 0
@@ -88,7 +88,7 @@ def test_parts_are_made_once_and_gone_on_with(tiny, tmp_path, capsys, monkeypatc
     assert os.listdir(folder) == ['000-b-growing'] and not (tmp_path / 'report').exists()
     assert [json.loads(line)['metric'] for line in open(folder / '000-b-growing' / 'metrics.jsonl')] == ['swd']
 
-    # Interrupted in the middle of the other part.
+    # Interrupt the other part in the middle.
     def interrupt(step):
         if step.cur_nimg >= 24:
             raise KeyboardInterrupt
@@ -105,13 +105,13 @@ def test_parts_are_made_once_and_gone_on_with(tiny, tmp_path, capsys, monkeypatc
     assert reproduce.main(tiny) == 0
     report = (tmp_path / 'report' / 'README.md').read_text()
     assert '| a-gulrajani | 1 |' in report and '| b-growing | 1 |' in report
-    assert '| reals |  | ' in report and '| noise |  | ' in report, 'what perfect networks would have, and none'
+    assert '| reals |  | ' in report and '| noise |  | ' in report, 'the report lacks a floor'
     assert (tmp_path / 'report' / 'small-scale-ablation.png').exists()
     assert os.listdir(folder) == ['000-b-growing'], 'trained once'
     assert os.listdir(tmp_path / 'out' / 'ablation-a-gulrajani-seed1000') == ['000-a-gulrajani'], 'gone on with'
 
     capsys.readouterr()
-    monkeypatch.setattr(campaign.experiment, 'run_experiment', None)      # Nothing is left to train.
+    monkeypatch.setattr(campaign.experiment, 'run_experiment', None)  # No training is left to do.
     assert reproduce.main(tiny) == 0
 
 
@@ -119,13 +119,13 @@ def test_a_part_that_another_process_makes(tmp_path):
     part = Part('a', 0, {'train': {'total_kimg': 1}}, 'a-seed0')
     os.makedirs(tmp_path / 'a-seed0')
     with campaign.locked(str(tmp_path / 'a-seed0' / campaign.LOCK_NAME), lambda lock: None):
-        with pytest.raises(campaign.Busy, match='another process is at it'):
+        with pytest.raises(campaign.Busy, match='another process is making this part'):
             campaign.make_part(part, Place('data', str(tmp_path)), train.train_gan)
 
 
 @pytest.mark.parametrize('argv, message', [
     (['tabel1'], "tabel1: there is no such target; did you mean 'table1'?"),
-    (['table1', '--part', '100'], '--part 100: there are 18; --list tells them'),
+    (['table1', '--part', '100'], '--part 100: there are only 18 parts; --list prints them'),
     (['table1', '--runs', '0'], '--runs 0: must be a whole number from 1'),
     (['figure9', '--scale', 'small'], '--scale small: figure9 has no small version; there are table1, '),
     (['study', '--scale', 'paper'], '--scale paper: the study is at small scale'),
@@ -156,7 +156,7 @@ def test_verdicts(first, second, words):
 
 @pytest.fixture
 def runs(tmp_path):
-    """(parts of two studies, {folder: run folder}): distances 10, 20 and 40 of the rows' three seeds."""
+    """(parts of two studies, {folder: run folder}); the three seeds of each row have distances 10, 20 and 40."""
     parts = [part for part in studies.parts_of(config, 'ablation') if part.name in ('a-gulrajani', 'b-growing')]
     parts += studies.parts_of(config, 'growing', 1)
     for part in parts:
@@ -179,7 +179,7 @@ def test_report(runs, tmp_path):
     report_dir = tmp_path / 'report'
     small_scale.write(['growing', 'ablation', 'modes'], *runs, report_dir)
     text = (report_dir / 'README.md').read_text()
-    # The last snapshot counts: distances 20, 40 and 80.
+    # The report uses the last snapshots, with distances 20, 40 and 80.
     assert '| a-gulrajani | 3 | 1.0 ± 0.0 | 46.7 ± 30.6 | 0.250 ± 0.000 |' in text
     assert '| growing | 1 | 2.00 | 20.0 |' in text and '| 32x32 | 60.00 | 60.00 |' in text
     assert '| b, growing, is better than a | 3, 3 | 0.0 (-69.3, 69.3) | 1.000 | not shown |' in text

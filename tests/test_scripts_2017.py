@@ -1,4 +1,4 @@
-"""Scripts of the kinds that people wrote for the 2017 release, in its words; nothing is configured before."""
+"""Typical user scripts for the 2017 release, with its names and without a call of theano_env.configure."""
 
 import os
 import shutil
@@ -46,7 +46,7 @@ def test_images_of_a_run():
                                                   out_dtype=np.uint8).astype(int), rtol=0, atol=1)
 
 
-def test_training_of_their_own():
+def test_user_training_loop():
     sizes = dict(num_channels=1, resolution=8, label_size=0, fmap_base=32, fmap_max=4)
     G = network.Network(func='G_paper', latent_size=4, **sizes)
     D = network.Network(func='D_paper', mbstat_avg='all', use_gdrop=True, **sizes)
@@ -62,7 +62,7 @@ def test_training_of_their_own():
         losses.append(float(step(train.random_latents(4, G.input_shape))[0]))
         before.append(Gs.get_var('G1a.W'))
     assert np.isfinite(losses).all() and len(set(losses)) == 3
-    # Gs follows the weights from before the step, which are its own in the first.
+    # Gs averages the weights before each step; before the first step, these equal its own.
     np.testing.assert_allclose(before[1], before[0], rtol=1e-6)
     assert abs(before[3] - before[0]).max() > 1e-3
     layer = G.find_layer('G2b')
@@ -82,4 +82,4 @@ def test_smoothed_version_with_default_updates():
     theano.function([], smoothed, updates=[(W, W + 4)])()
     np.testing.assert_allclose(W.get_value(), before + 4, rtol=1e-6)
     theano.function([], smoothed)()
-    np.testing.assert_allclose(smoothed.get_value(), before + 1, rtol=1e-5)     # A quarter of the way; rounding.
+    np.testing.assert_allclose(smoothed.get_value(), before + 1, rtol=1e-5)    # 1/4 of the new value.

@@ -1,6 +1,6 @@
-"""Scripts of the kinds that people wrote for the 2018 release, in its words, on small networks that it saved.
+"""Typical user scripts for the 2018 release, with its names, on small networks that it saved.
 
-Each test is a script after ``import tfutil_shim as tfutil``. Nothing is configured before: the first use does.
+Each test is a script that follows ``import tfutil_shim as tfutil``. The first use configures the engine.
 """
 
 import ast
@@ -31,7 +31,7 @@ from training.options import check_options
 
 @pytest.fixture(autouse=True)
 def folder_of_a_user(tmp_path, monkeypatch, restore_theano_config):
-    """Nothing is configured; run 0 is conditional and has 10 classes, run 1 is not."""
+    """A working folder with run 0, conditional on 10 classes, and run 1, unconditional. No engine is configured."""
     theano.config.mode = theano_env.THEANOS_OWN_MODE
     monkeypatch.chdir(tmp_path)
     np.random.seed(1)
@@ -77,7 +77,7 @@ def test_weight_averaging():
         assert tfutil.shape_to_list(var.shape) == var.shape.as_list() == list(var.get_value().shape)
     values = [tfutil.run(net.trainables) for net in (Gs, other)]
     tfutil.set_vars({var: (values[0][name] + values[1][name]) / 2 for name, var in average.trainables.items()})
-    np.testing.assert_array_equal(average.get_var('4x4/Conv/bias'), values[0]['4x4/Conv/bias'] / 2)   # Fresh ones: 0.
+    np.testing.assert_array_equal(average.get_var('4x4/Conv/bias'), values[0]['4x4/Conv/bias'] / 2)  # Initially 0.
     assert tfutil.run({Gs.vars['lod']: Gs.vars['lod']}) == {Gs.vars['lod']: np.float32(0.4)}
     state = average.__getstate__()
     stored = dict(state['variables'])
@@ -152,8 +152,8 @@ def test_interpolation_video():
         assert log_file.read() == ''.join(f'frame {frame}\n' for frame in range(6))
 
 
-def test_training_of_their_own():
-    """A config and a loop of their own: the step of the 2018 release with other losses."""
+def test_user_training_loop():
+    """Users write their own config and loop: the step of the 2018 release with other losses."""
     dataset_tool.create_digits('datasets/digits-8x8.h5', resolution=8)
     options = config.EasyDict(tfrecord_dir='datasets/digits', max_label_size='full', prefetch_mb=8, shuffle_mb=16)
     options.resolution = 4
@@ -193,7 +193,7 @@ def test_training_of_their_own():
 
 
 def test_reals_as_in_the_2018_release():
-    """`train.process_reals`, whose lod is symbolic, against recorded values."""
+    """`train.process_reals` with a symbolic lod, against recorded values."""
     recorded = load_golden('tf/train_utils')[0]
     images, lod = T.TensorType('uint8', [False] * 4)('images'), T.fscalar('lod')
     reals = train.process_reals(images, lod, False, [0, 255], [-1, 1])
@@ -206,8 +206,8 @@ def test_reals_as_in_the_2018_release():
                                   recorded['misc/mirror_augment_np_seed17'])
 
 
-def test_config_of_their_own(capsys, monkeypatch):
-    """An old config, read by `legacy.py config` and pasted into ours, is an experiment."""
+def test_user_config(capsys, monkeypatch):
+    """The output of `legacy.py config` for an old config is a valid experiment in our config."""
     with open('old_config.py', 'w', encoding='utf-8') as old_config:
         old_config.write('''
 class EasyDict(dict):
@@ -229,7 +229,7 @@ G.latent_size = 4; num_gpus = 1
     printed = capsys.readouterr().out
     assert 'num_gpus = 1: no counterpart: start with torchrun' in printed
     assert 'line 14 is not read: for net in (G, D):' in printed
-    experiments = ast.literal_eval('{' + printed + '}')     # As when it is pasted into the table.
+    experiments = ast.literal_eval('{' + printed + '}')     # Like pasting it into the table of experiments.
     entry = experiments['pgan-digits']
     assert entry['loss'] == {'type': 'iwass', 'iwass_lambda': 5.0} and entry['G']['func'] == 'networks_2018.G_paper'
     assert entry['train']['minibatch_overrides'] == {4: 8} and entry['random_seed'] == 3

@@ -1,4 +1,4 @@
-"""tfutil_shim: networks as objects; moving average and operations on outputs against the 2018 release's numbers."""
+"""tfutil_shim: networks as objects; moving averages and output operations against numbers of the 2018 release."""
 
 import copy
 import json
@@ -26,7 +26,7 @@ SMALL = {'num_channels': 3, 'resolution': 16, 'fmap_base': 64, 'fmap_max': 8, 'l
 
 @pytest.fixture(autouse=True)
 def quick_engine():
-    """Theano's Python linker, on NumPy 2 PyTorch, unless a test chooses one; tests see a fixed random stream."""
+    """By default, use Theano's Python linker (on NumPy 2 PyTorch), which starts quickly, and a fixed random seed."""
     before = theano.config.mode
     theano_env.configure(ANY_ENGINE)
     np.random.seed(1)
@@ -39,7 +39,7 @@ def quick_engine():
 
 
 class NoiseLayer(Layer):
-    """Counts its nondeterministic evaluations in a parameter, as batch norm moves averages, and shifts by `shift`."""
+    """Adds `shift`, and counts nondeterministic evaluations in a parameter, like the averages of batch norm."""
 
     def __init__(self, incoming, **kwargs):
         super().__init__(incoming, **kwargs)
@@ -54,7 +54,7 @@ class NoiseLayer(Layer):
 
 
 def build_dense(num_inputs=3, num_outputs=2, label_size=0, **_kwargs):
-    """Two outputs, one parameter of each kind, a top-level variable; weights are drawn."""
+    """Two outputs, one parameter of each kind, a top-level variable; weights are random."""
     latents = InputLayer((None, num_inputs), name='latents')
     inputs = [latents] + ([InputLayer((None, label_size), name='labels')] if label_size else [])
     net = lasagne.layers.ConcatLayer(inputs, name='concat') if label_size else latents
@@ -70,7 +70,7 @@ def build_identity(num_channels=3, resolution=16):
 
 
 def build_random():
-    """Another network at every call."""
+    """A build function that makes another network in every call."""
     images = InputLayer((None, 2), name='images')
     return {'input_layers': [images], 'output_layers': [DenseLayer(images, np.random.randint(1000), name='out')]}
 
@@ -90,7 +90,7 @@ class BagLayer(Layer):
 
 
 def build_bag(which):
-    """All variables recorded for the moving average, with the values of `which`."""
+    """A network with all variables recorded for the moving average; `which` selects their values."""
     prefix = f'ema/{which}/'
     arrays = {key[len(prefix):]: TRAIN_UTILS[key] for key in TRAIN_UTILS if key.startswith(prefix)}
     latents = InputLayer((None, 4), name='latents')
@@ -231,7 +231,7 @@ def test_convert_makes_another_network_with_the_same_values():
     assert (converted.name, converted.static_kwargs) == ('C', {'shift': 5.0})
     assert_same_values(values(net), values(converted))
     latents = np.zeros((1, 3))
-    np.testing.assert_allclose(converted.run(latents)[1], net.run(latents)[1] + 4, rtol=1e-6)   # One rounding.
+    np.testing.assert_allclose(converted.run(latents)[1], net.run(latents)[1] + 4, rtol=1e-6)   # float32.
     assert net.convert(func=build_dense).name == 'build_dense'
     with pytest.raises(UserError, match='no variable'):
         net.convert(label_size=2, func='networks.G_paper')
@@ -306,7 +306,7 @@ def test_run_equals_direct_evaluation(engine):
         direct = theano.function([x, y], net.get_output_for(x, y, deterministic=True))(latents, labels)
         for minibatch_size in (None, 5, 2, 1, 8):
             images = net.run(latents, labels, minibatch_size=minibatch_size)
-            # Another order of summation, amplified by pixel norm: golden/README.md saw 2e-5 between precisions.
+            # Pixel norm amplifies another order of summation. golden/README.md reports 2e-5 between precisions.
             np.testing.assert_allclose(images, direct, rtol=0, atol=2e-5 * np.abs(direct).max())
             assert images.dtype == np.float32
 
@@ -327,7 +327,7 @@ def test_run_skips_levels_of_detail_that_the_present_one_does_not_need():
     assert counts[2.0] < counts[1.0] < counts[0.5]
 
 
-def test_run_is_deterministic_unless_told_otherwise():
+def test_run_is_deterministic_by_default():
     net = dense()
     latents = np.random.randn(3, 3).astype('f')
     _scores, hidden = net.run(latents)
@@ -341,7 +341,7 @@ def test_run_is_deterministic_unless_told_otherwise():
 
 @pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)
 def test_run_as_in_the_2017_snapshots(engine, monkeypatch):
-    """The first images of a recorded run: floatX is float64, the latents float32, batch norm in training mode."""
+    """Reproduce the first images of a recorded run: floatX float64, float32 latents, batch norm in training mode."""
     monkeypatch.setattr(theano.config, 'floatX', 'float64')
     golden, meta = load_golden('trajectory_labels_float64')
     G = topology_of(meta['config'], 'G', label_size=5)
@@ -354,7 +354,7 @@ def test_run_as_in_the_2017_snapshots(engine, monkeypatch):
     # Float64 rounding.
     np.testing.assert_allclose(images[:4], golden['gen_images_first4'][0], rtol=0, atol=1e-12)
     for name in names:
-        # Parameters were recorded after this evaluation, which moved the averages.
+        # Parameters were recorded after this evaluation, which updates the averages of batch norm.
         np.testing.assert_allclose(G.get_var(name), recorded[name], rtol=0, atol=1e-13, err_msg=name)
 
 
@@ -427,10 +427,10 @@ def test_operations_on_outputs_are_those_of_the_2018_release(engine, key, kwargs
     images = Network('I', build_identity).run(golden['Gs_run'], minibatch_size=3, **kwargs)
     assert images.dtype == golden[key].dtype
     if images.dtype.kind == 'f':
-        # Order of summation in the boxes.
+        # The order of summation within the boxes differs.
         np.testing.assert_allclose(images, golden[key], atol=2e-7 * np.abs(golden[key]).max())
     else:
-        # A value beside a half may be rounded to the other side: seen in at most one pixel.
+        # Values close to one half may be rounded differently; at most one pixel is affected.
         difference = np.abs(images.astype(int) - golden[key])
         assert difference.max() <= 1 and np.sum(difference) <= 1
 
@@ -440,7 +440,7 @@ def test_conversion_to_integers_rounds_half_to_even_and_saturates(dtype):
     info = np.iinfo(dtype)
     array = np.array([-0.5, 0.5, 1.5, 2.5, 3.49, -1e12, 1e12, 126.5], 'f').reshape(1, 2, 2, 2)
     result = Network('I', build_identity, num_channels=2, resolution=2).run(array, out_dtype=dtype).ravel()
-    # The largest int32 is no float32: the largest float32 below it stands for it.
+    # The largest int32 is not a float32 number, so the largest smaller float32 replaces it.
     top = info.max if info.bits < 32 else info.max - 127
     assert list(result) == [0, 0, 2, 2, 3, info.min, top, 126]
 
@@ -487,10 +487,10 @@ def test_smoothed_copy_owns_its_trainables_only(engine):
         assert (var is net.vars[name]) == (name not in net.trainables)
     assert {var.name for var in smoothed.trainables.values()} == {None}
     assert smoothed.topology_lines() == net.topology_lines()
-    # Values are what is pickled; names come back with the build function.
+    # The pickle contains values; the build function restores the names.
     assert_same_values(values(pickle.loads(pickle.dumps(smoothed))), values(net))
 
-    # In training mode the copy moves the averages of the original.
+    # In training mode, the copy updates the averages of the original.
     name = next(name for name in net.vars if name.endswith('.mean'))
     smoothed.run(np.random.randn(4, 8), deterministic=False)
     assert np.abs(net.get_var(name)).max() > 0
@@ -538,7 +538,7 @@ def test_networks_that_cannot_be_rebuilt_are_found():
         Network('L', lambda: build_dense()).verify_rebuild()
 
 
-def test_loading_reports_what_does_not_fit():
+def test_loading_reports_mismatches():
     net = dense()
     state = net.__getstate__()
     with pytest.raises(UserError, match='version 2: .* legacy.py'):
@@ -625,7 +625,7 @@ def test_moving_average(engine, case):
 
 
 def test_training_loop_of_a_2018_script():
-    """Least squares: optimizer, averaged network and summaries are used as the release's training script does."""
+    """Least squares with optimizer, averaged network and summaries, used as in the release's training script."""
     tfutil = tfutil_shim
     with tfutil.absolute_name_scope('Inputs'):
         x, y, learning_rate = T.fmatrix('x'), T.fmatrix('y'), T.fscalar('learning_rate')
@@ -645,7 +645,7 @@ def test_training_loop_of_a_2018_script():
         before = net.get_var('scores.W')
         old_average = average.get_var('scores.W')
         tfutil.run([train_op, update_average], {x: inputs, y: targets, learning_rate: 0.02})
-        # As everywhere here, the average follows the weights from before the step. One rounding.
+        # The average uses the weights before the step, as everywhere in this project. One float32 rounding.
         np.testing.assert_allclose(average.get_var('scores.W'), (before + old_average) / 2, rtol=1e-5, atol=1e-6)
         losses.append(tfutil.get_autosummaries(reset=True)['Loss/squares'])
     assert losses[-1] < losses[0] / 5
@@ -653,7 +653,7 @@ def test_training_loop_of_a_2018_script():
     assert not any(value.any() for value in optimizer.get_optimizer_state().values())
 
 
-def test_names_without_meaning_say_what_to_do():
+def test_names_without_meaning_name_a_replacement():
     with pytest.raises(AttributeError, match='no sessions'):
         tfutil_shim.create_session()
     with pytest.raises(AttributeError, match='misc.load_pkl'):
@@ -672,6 +672,6 @@ def test_every_name_in_the_docstring_is_there():
             owner = tfutil_shim if name[0] != '.' else Network if network else Optimizer
             if name in tfutil_shim.WITHOUT_MEANING:
                 assert 'an error' in line
-            elif name[1:] not in ('name', 'static_kwargs', 'vars', 'trainables'):     # Set by the constructor.
+            elif name[1:] not in ('name', 'static_kwargs', 'vars', 'trainables'):     # The constructor sets these.
                 assert hasattr(owner, name.lstrip('.')), name
     assert num_names >= 60

@@ -1,4 +1,4 @@
-"""theano_env: Theano imports silently on a Python that lacks its old friends, and the engine is what was asked for."""
+"""theano_env: Theano imports without warnings on current Python and NumPy versions, with the requested engine."""
 
 import importlib
 import os
@@ -81,8 +81,8 @@ print(scipy.stats.chi2.sf(0.0, 3))
 
 
 @pytest.mark.slow
-def test_training_leaves_out_what_takes_long_to_import():
-    """SciPy's statistics, which one op of Theano needs, and PyTorch's compiler: half of the time and memory."""
+def test_training_avoids_slow_imports():
+    """Training imports neither scipy.stats nor PyTorch's compiler, which would double its time and memory to start."""
     printed = subprocess.check_output([sys.executable, '-c', FIRST_TRAINING_STEP], cwd=ROOT, text=True)
     assert printed.split() == ['set()', '1.0']
 
@@ -139,7 +139,7 @@ def test_flags_are_set():
 ])
 def test_a_bad_flag_is_one_line_that_names_it(flags, message):
     with pytest.raises(theano_env.EnvironmentProblem, match=message) as caught:
-        theano_env.configure('python', flags)       # Also on NumPy 2: flags come first.
+        theano_env.configure('python', flags)       # Also an error on NumPy 2, because flags are checked first.
     assert '\n' not in str(caught.value)
 
 
@@ -248,14 +248,14 @@ def test_flags_that_theano_refuses_are_one_line(tmp_path):
     done = run_script(['train.py', '--help'], THEANO_FLAGS='floatX=float99')
     assert done.returncode == 1 and done.stderr.count('\n') == 1
     assert 'THEANO_FLAGS or ~/.theanorc: Invalid value ("float99")' in done.stderr
-    (tmp_path / '.theanorc').write_text('device = cuda\n')      # Without a section.
+    (tmp_path / '.theanorc').write_text('device = cuda\n')      # Options need a section.
     done = run_script(['train.py', '--help'], HOME=tmp_path, THEANO_FLAGS='')
     assert done.returncode == 1 and done.stderr.count('\n') == 1 and 'THEANO_FLAGS or ~/.theanorc:' in done.stderr
 
 
 @pytest.mark.parametrize('asked, words', [('cpu', None), ('cuda97', 'not on device=cuda97'), ('gpu98', 'not on'),
                                           ('opencl0', 'not on device=opencl0'), (None, None)])
-def test_the_device_of_the_users_flags_is_taken_where_it_is_there(asked, words, monkeypatch, restore_theano_config):
+def test_the_device_of_the_users_flags_is_used_if_it_exists(asked, words, monkeypatch, restore_theano_config):
     monkeypatch.setattr(theano_env, 'USER_DEVICE', asked)
     environment = theano_env.configure('torch', {'device': 'auto'})
     assert (words or 'not on') in str(environment) if words else 'not on' not in str(environment)
@@ -264,7 +264,7 @@ def test_the_device_of_the_users_flags_is_taken_where_it_is_there(asked, words, 
     assert 'not on' not in str(theano_env.configure('torch', {'device': 'cpu'}))
 
 
-def test_what_the_user_has_set(monkeypatch, tmp_path):
+def test_settings_of_the_user(monkeypatch, tmp_path):
     from theano_torch.compat import _user_device
     monkeypatch.setenv('HOME', str(tmp_path))
     monkeypatch.delenv('THEANORC', raising=False)

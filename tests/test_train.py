@@ -1,4 +1,4 @@
-"""train: the recorded runs of the 2017 release are replayed from the seed alone."""
+"""train: replays the recorded runs of the 2017 release from their seeds."""
 
 import inspect
 import json
@@ -70,7 +70,7 @@ DEFAULTS_2018 = {'minibatch_base': 16, 'minibatch_dict': {}, 'max_minibatch_per_
 
 
 def options_of_2018(case):
-    """Our options for those of a recorded case. That release fits the minibatch to the GPUs, where ours is an error."""
+    """Our options for a recorded case. The 2018 release adapts the minibatch to the GPUs; ours raises an error."""
     theirs = {**DEFAULTS_2018, **case['kwargs']}
     tables = {key: integer_keys(value) for key, value in theirs.items() if isinstance(value, dict)}
     minibatches = {}
@@ -92,7 +92,7 @@ def check_schedule_of_2018(case, options):
     for row in case['rows']:
         cur_nimg, _kimg, lod, resolution, minibatch, G_lrate, D_lrate, tick_kimg = row
         schedule = training_schedule(cur_nimg, 2 ** case['resolution_log2'], **schedule_options)
-        # The two releases round differently, by the last bits of float64.
+        # The two releases differ in the last bits of float64.
         assert schedule.lod == pytest.approx(lod, rel=0, abs=1e-12), row
         assert schedule[3:6] == (resolution, minibatch, tick_kimg), row
         for net, wanted in (('G', G_lrate), ('D', D_lrate)):
@@ -123,7 +123,7 @@ def test_modes_of_2018(variant):
 
 
 class Replay:
-    """One recorded run, made again by our training loop, with everything that can be compared kept."""
+    """A recorded run, repeated with our training loop, which keeps everything for comparison."""
 
     def __init__(self, name, folder, monkeypatch, engine='torch', floatx='float32', max_d_steps=None, **train_kwargs):
         self.golden, self.meta = load_golden(name)
@@ -190,7 +190,7 @@ class Replay:
                 self.params[when, name] = [param.get_value() for param in params]
 
     def check_params(self, tolerance):
-        """Parameters at every recorded moment, relative to the largest value of each (at least 0.01)."""
+        """Compare parameters at all recorded moments, relative to the largest value of each (at least 0.01)."""
         assert {'params_%s_%s' % key for key in self.params} == {
             key[:-4] for key in self.golden if key.startswith('params_')}
         for (when, name), values in self.params.items():
@@ -199,7 +199,7 @@ class Replay:
                 assert_close(value, recorded, tolerance, f'parameter {index} of {name}, {when}', floor=0.01)
 
     def check_inputs(self):
-        """What the random generator decides: exact."""
+        """Compare random inputs, exactly."""
         for index, step in enumerate(self.d_steps):
             golden_reals = self.golden[f'reals_{index + 1:03d}']
             assert step.reals.dtype == np.uint8
@@ -241,21 +241,21 @@ class Replay:
             assert_close(images[:4], recorded, tolerance, 'generator snapshot')
 
     def check_pictures(self):
-        """Names of all files; the picture of the reals exactly, that of the last fakes as far as float32 allows."""
+        """Compare the names of all files and the picture of reals, exactly, and the last fakes, as float32 allows."""
         assert set(self.meta['result_files']) <= {path.name for path in self.run_dir.iterdir()}
         np.testing.assert_array_equal(np.array(Image.open(self.run_dir / 'reals.png')), self.golden['png_reals'])
         fakes = np.array(Image.open(self.run_dir / 'fakes000000.png'))[:16].astype(int)
-        # The recorded picture is of the float32 run, which is 1e-2 of [-1, 1] away by then: 1.3 of 255 grey levels.
+        # The picture was recorded in float32. At this point, it deviates by 1e-2 in [-1, 1]: 1.3 of 255 grey levels.
         assert np.mean(np.abs(fakes - self.golden['png_fakes000000_first_row'])) < 1.3
 
     def check_random_state(self):
-        """The same state of NumPy's generator at the end: every draw was made, none was added."""
+        """Compare the final state of NumPy's generator: all draws were made, and no others."""
         _name, keys, position = np.random.get_state()[:3]
         np.testing.assert_array_equal(keys, self.golden['final_rng_state_keys'])
         assert position == self.golden['final_rng_state_pos']
 
     def check_log(self):
-        """Topology tables, messages and status lines, less the times."""
+        """Compare topology tables, messages and status lines, except times."""
         def comparable(lines):
             lines = [re.sub(r'(time|sec/tick|sec/kimg) .*? (?=sec|Dgdrop)', r'\1 ', line.rstrip()) for line in lines]
             return [line for line in lines if line and not line.startswith(('Saving', 'Setting', 'Engine'))]
@@ -278,8 +278,8 @@ def test_growing_run_in_float64(tmp_path, monkeypatch):
     replay.check_random_state()
     replay.check_inputs()
     replay.check_schedule_of_compiles_and_grids()
-    # Float64 but for the images: the release averaged its float32 images down to the current resolution (rounding
-    # 6e-8), ours arrive there. Where nothing is averaged, in the last steps, the deviation is 1e-10.
+    # All but the images is float64. The release downscales float32 images to the current resolution (rounding 6e-8);
+    # ours have this resolution. In the last steps, which need no downscaling, the deviation is 1e-10.
     replay.check_outputs(1e-7)
     replay.check_snapshots(1e-7)
     replay.check_params(1e-7)
@@ -289,7 +289,7 @@ def test_growing_run_in_float64(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_growing_run_in_float32(tmp_path, monkeypatch):
-    """Until chaos takes over, after 30 steps, float32 follows to 1e-4; all that is not floating point exactly."""
+    """float32 agrees to 1e-4 for 30 steps, before chaos dominates. Integers and text agree exactly."""
     replay = Replay('trajectory', tmp_path, monkeypatch, max_d_steps=30)
     replay.check_inputs()
     replay.check_outputs(1e-4)
@@ -297,7 +297,7 @@ def test_growing_run_in_float32(tmp_path, monkeypatch):
 
 
 def test_mixing_factors_of_every_lod_range(engine_torch):
-    """The images between reals and fakes at which WGAN-GP looks, exactly; the random stream starts anew each time."""
+    """WGAN-GP mixes reals and fakes with the recorded factors, exactly; each lod range restarts the random stream."""
     golden, meta = load_golden('trajectory')
     images = T.ftensor4()
     starts = [compiled['iteration'] for compiled in meta['compiles']] + [len(golden['minibatch'])]
@@ -311,11 +311,11 @@ def test_mixing_factors_of_every_lod_range(engine_torch):
 
 
 def test_growing_run_of_joint_steps_in_float64(tmp_path, monkeypatch):
-    """One latent batch and one function for both networks. Not recorded in this repository: compared with itself."""
+    """Joint steps use one batch of latents and one function for both networks. There is no recording of them."""
     replay = Replay('trajectory_float64', tmp_path, monkeypatch, floatx='float64', max_d_steps=3, separate_funcs=False)
     assert not replay.g_steps
     assert [step.net for step in replay.d_steps] == ['D'] * 3
-    # The generator moves in the first step, and Gs, which follows the weights from before a step, in the second.
+    # G changes in the first step. Gs averages the weights before each step, so it changes in the second.
     start = replay.params['init', 'G']
     assert np.max(np.abs(replay.params['it001', 'G'][0] - start[0])) > 0
     np.testing.assert_allclose(replay.params['it001', 'Gs'][0], start[0], rtol=1e-12)
@@ -331,14 +331,14 @@ def test_labels_gdrop_minibatch_discrimination_run(tmp_path, monkeypatch):
     replay.check_inputs()
     replay.check_schedule_of_compiles_and_grids()
     replay.check_log()
-    # The noise that dequantises the reals is float32.
+    # The dequantisation noise of the reals is float32.
     replay.check_outputs(1e-7)
     replay.check_params(1e-7)
     replay.check_snapshots(1e-7)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Command line, configuration, user mistakes.
+# Command line, configuration, user errors.
 
 
 def run_main(capsys, *argv):
@@ -405,7 +405,7 @@ def test_the_default_experiment_builds_its_dataset_and_leaves_a_complete_run_fol
 
 
 @pytest.mark.slow
-def test_snapshots_and_pictures_as_many_as_asked_for(folders, tmp_path, capsys):
+def test_numbers_of_snapshots_and_pictures(folders, tmp_path, capsys):
     options = ['dataset.resolution=4', 'train.lod_training_kimg=9', 'train.minibatch_default=64',
                'train.tick_kimg_default=1', 'train.total_kimg=4.5', 'train.image_snapshot_ticks=0']
     words = [word for text in options for word in ('--set', text)]
@@ -423,7 +423,7 @@ def test_snapshots_and_pictures_as_many_as_asked_for(folders, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_minibatch_repeats(folders, tmp_path, capsys):
-    """Four steps of four images belong together, though the training could end after the first."""
+    """With minibatch_repeats=4, the training ends only after a group of four steps, here of four images each."""
     status, _out, err = run_main(capsys, *folders, *TINY, '--set', 'train.minibatch_repeats=4', '--set',
                                  'train.total_kimg=0.004', '--set', 'dataset.resolution=4')
     assert (status, err) == (0, '')
@@ -511,7 +511,7 @@ def test_nan_stops_the_run_and_keeps_the_snapshots(folders, tmp_path, capsys):
 
 
 def test_multiplications_count_the_paper_networks():
-    """Table 2: G's 4x4 layer has 4x4x512x512 weights, each used once per output position."""
+    """The count agrees with Table 2: the 4x4 layer of G uses each of its 4x4x512x512 weights once."""
     net = Network('G', func='networks.G_paper', num_channels=3, resolution=8, fmap_base=64, fmap_max=8,
                   latent_size=8)
     full = 8 * 8 * 16 * 16 + 8 * 8 * 9 * 16 + 2 * 8 * 8 * 9 * 64 + 8 * 3 * 64 + 8 * 3 * 16

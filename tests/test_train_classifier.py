@@ -1,4 +1,4 @@
-"""train_classifier: reads digits, and its files of weights."""
+"""train_classifier: accuracy on digits, and files of weights."""
 
 import json
 import pickle
@@ -40,7 +40,7 @@ def test_command_trains_to_95_percent_on_unseen_digits(digits_path, tmp_path, ca
     assert 0.95 < meta['accuracy'] <= 1
     assert meta['num_images'] == 1797
 
-    # What was saved reads as well as what was trained.
+    # The saved classifier is as accurate as the trained one.
     with Dataset(str(digits_path), shuffle=False) as dataset:
         images, labels = dataset.get_images(np.arange(300))
     read = classifier.load_classifier(str(output), 32)(images)
@@ -76,7 +76,7 @@ def test_mistakes(digits_path, tmp_path, capsys):
 
 
 def test_the_classifier_of_the_release(tmp_path):
-    """A pickle of the values in Lasagne's order, nothing else: it reads what the network does that they are of."""
+    """The release's pickle, a list of values in Lasagne's order, gives a classifier with the same outputs."""
     theano_env.configure(ANY_ENGINE, {'device': 'cpu'})
     random = np.random.RandomState(3)
     network = Network('classifier', func='networks.mnist_classifier')

@@ -1,4 +1,4 @@
-"""util_scripts: a script of the 2018 release, images, videos and projections, from the command line and config.py."""
+"""util_scripts: images, videos and projections, from a 2018 script, the command line and config.py."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def torch_engine(restore_theano_config):
 
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
-    """A result folder with the runs 0, without classes, and 3, with three."""
+    """A result folder with run 0, without classes, and run 3, with three classes."""
     np.random.seed(1)
     result_dir = tmp_path_factory.mktemp('results')
     for folder, label_size in (('000-plain', 0), ('003-classes', 3)):
@@ -59,13 +59,13 @@ def results(tmp_path_factory):
 
 
 def pixels(path):
-    """uint8 (H, W, C) or (H, W)."""
+    """Pixels of an image file, uint8 (H, W, C) or (H, W)."""
     with Image.open(path) as image:
         return np.asarray(image)
 
 
 def images_of(G, seeds, labels):
-    """What the images of some seeds should be, as files hold them."""
+    """The expected pixels of images of some seeds, in the layout of files."""
     latents = np.concatenate([np.random.RandomState(seed).randn(1, 8) for seed in seeds])
     images = G.run(latents, labels, out_mul=127.5, out_add=127.5, out_dtype=np.uint8)
     return images.transpose(0, 2, 3, 1)
@@ -110,7 +110,7 @@ def test_a_script_for_the_2018_release(results, tmp_path):
     images = load(results, 0).run(latents, np.zeros((10, 0)))
     for index in range(10):
         written = pixels(tmp_path / f'img{index}.png').astype(float)
-        # Rounding to whole grey levels, and the engines' roundings before it.
+        # Rounding to integer grey levels after float32 rounding.
         expected = np.clip((images[index].transpose(1, 2, 0) + 1) * 127.5, 0, 255)
         np.testing.assert_allclose(written, expected, rtol=0, atol=0.51)
 
@@ -124,13 +124,13 @@ def test_single_images(results, tmp_path):
     assert [os.path.basename(path) for path in paths] == ['seed0005.png', 'seed0007.png', 'seed1234.png']
     expected = images_of(load(results, 0), [5, 7, 1234], np.zeros((3, 0)))
     for path, image in zip(paths, expected, strict=True):
-        # Another minibatch may be computed in another order.
+        # The minibatch size may change the order of summation.
         np.testing.assert_allclose(pixels(path).astype(int), image, rtol=0, atol=1)
     assert len(generate_fake_images(tmp_path, 0, result_dir=results)) == 16
 
 
 def test_batch_norm_of_images(tmp_path):
-    """Against images that the 2017 release made in training mode; the network stays as it is."""
+    """Images with batch norm equal those of the 2017 release in training mode; the network does not change."""
     arrays, meta = load_golden('nets_G_batchnorm')
     G = Network('G', **{**meta['spec'], 'func': 'networks.' + meta['spec']['func']})
     for index, var in enumerate(lasagne.layers.get_all_params(G.output_layers)):
@@ -196,7 +196,7 @@ def test_grids_that_a_person_can_see(results, tmp_path, capsys):
 
 
 def test_classes_by_name(fresh_results, tmp_path, capsys):
-    """The names of the run's data set stand beside its pickles; they choose classes and name the rows of grids."""
+    """Class names, stored in the run folder, select classes on the command line and label the rows of grids."""
     out = tmp_path / 'out'
     arguments = ['--result-dir', str(fresh_results), '--engine', 'torch', '--out', str(out), '--seeds', '1']
     assert util_scripts.main(['generate_fake_images', '3', '--classes', 'cat', *arguments]) == 1
@@ -247,7 +247,7 @@ def test_a_pickle_without_a_generator(results, tmp_path):
 
 
 def decode(path):
-    """(frames, uint8 (N, H, W, 3); what the file says about itself)."""
+    """(frames, uint8 (N, H, W, 3); metadata of the file)."""
     reader = imageio_ffmpeg.read_frames(str(path))
     meta = next(reader)
     width, height = meta['size']
@@ -262,7 +262,7 @@ def test_latents_wander_smoothly_round_the_sphere():
     blurred = scipy.ndimage.gaussian_filter(noise, [5, 0, 0], mode='wrap')
     np.testing.assert_allclose(latents, blurred / np.sqrt(np.mean(blurred ** 2, axis=-1, keepdims=True)), atol=1e-5)
     steps = np.sqrt(np.sum((latents - np.roll(latents, 1, axis=0)) ** 2, axis=-1))
-    # The first step, from the last frame, is like all others. Independent latents would be 11 apart.
+    # The step from the last frame to the first is as small as all others. Independent latents are 11 apart.
     assert steps.max() < 2.5 and steps[0].max() < 2.5
 
 
@@ -277,7 +277,7 @@ def test_interpolation_video(results, tmp_path):
     for index in (0, 11, 29):
         images = G.run(latents[index], np.eye(3), out_mul=127.5, out_add=127.5, out_dtype=np.uint8)
         expected = np.concatenate(list(images.repeat(4, 2).repeat(4, 3)), axis=2).transpose(1, 2, 0)
-        # Of compression and of colours at half the resolution.
+        # Tolerance for compression and colours at half the resolution.
         assert np.abs(frames[index].astype(int) - expected).mean() < 12
         others = np.abs(frames.astype(int) - expected).mean(axis=(1, 2, 3))
         assert np.argmin(others) == index
@@ -290,7 +290,7 @@ def test_training_video(results, tmp_path):
     frames, _meta = decode(path)
     assert len(frames) == 14
     pictures = frames[:, :33, frames.shape[2] // 2]
-    # Each picture for a third of the time, the last one for half a second more.
+    # Each picture fills a third of the time; the last one stays for half a second more.
     np.testing.assert_allclose(pictures.mean(axis=(1, 2)), [20] * 3 + [110] * 3 + [220] * 8, atol=4)
     captions = frames[[0, 3, 6], 33:].max(axis=3) > 128
     assert captions.any(axis=(1, 2)).all() and (captions[1] != captions[2]).any()
@@ -298,13 +298,13 @@ def test_training_video(results, tmp_path):
     path = generate_training_video(tmp_path, results / '000-plain', captions=False, duration_seconds=0.3,
                                    hold_seconds=0, fps=10, result_dir=results)
     frames, _meta = decode(path)
-    # H.264 needs even numbers: a black row and column more.
+    # H.264 needs even sizes, so a black row and a black column are added.
     assert frames.shape == (3, 34, 48, 3) and frames[2, 33, :40].max() < 60 < frames[2, :32, :46].min()
 
 
 def test_captions(results):
     stats = read_stats(results / '000-plain')
-    assert [line['tick'] for line in stats] == [1, 2]       # Not the line that is being written.
+    assert [line['tick'] for line in stats] == [1, 2]       # Without the last line, which is incomplete.
     assert caption_of(0, stats) == 'kimg 0'
     assert caption_of(1, stats) == 'kimg 1   lod 1.50   time 1m 40s'
     assert caption_of(7, stats) == 'kimg 7   lod 1.00   time 3m 20s'
@@ -348,11 +348,11 @@ def test_the_latents_of_a_generated_image_are_found(results, tmp_path):
     found, labels, distance = project_image(
         tmp_path, 3, str(tmp_path / 'target.png'), num_steps=150, num_starts=14, video=True, minibatch_size=8,
         result_dir=results)
-    # Normalised latents are what the network sees. Rounding to grey levels leaves some freedom.
+    # The network normalizes its latents, so only directions count. Rounding to grey levels leaves some freedom.
     cosine = np.sum(found * latents) / np.linalg.norm(found) / np.linalg.norm(latents)
     assert cosine > 0.99 and distance < 1e-3
     np.testing.assert_array_equal(labels, label)
-    assert abs(np.mean(found ** 2) - 1) < 0.3       # The prior.
+    assert abs(np.mean(found ** 2) - 1) < 0.3   # The length agrees with the prior.
     np.testing.assert_array_equal(np.load(tmp_path / 'projected-latents.npy'), found)
     np.testing.assert_array_equal(np.load(tmp_path / 'projected-labels.npy'), labels)
     picture = pixels(tmp_path / 'projected.png')
@@ -407,7 +407,7 @@ def run_dirs(folder):
 
 @pytest.fixture
 def fresh_results(results, tmp_path):
-    """A result folder of its own, with the two runs."""
+    """A copy of the result folder with the two runs."""
     for name in run_dirs(results)[:2]:
         (tmp_path / name).symlink_to(results / name)
     return tmp_path
@@ -431,7 +431,7 @@ def test_from_config(fresh_results, capsys):
     assert "train.seed: no such option; did you mean 'seeds'" in capsys.readouterr().err
     assert train.main(['--experiment', 'fake-images', '--set', 'train.run=9', *arguments]) == 1
     assert 'run 9: no such run' in capsys.readouterr().err
-    assert len(run_dirs(fresh_results)) == 6        # Nothing is left of runs that did not begin.
+    assert len(run_dirs(fresh_results)) == 6        # Runs that do not begin leave no folder.
 
 
 def test_an_experiment_that_lacks_something():
@@ -448,7 +448,7 @@ def test_command_line(fresh_results, capsys):
     run_dir = fresh_results / '004-generate-fake-images'
     assert sorted(os.listdir(run_dir)) == ['config.txt', 'run.txt', 'seed0000-class1.png', 'seed0001-class1.png',
                                            'seed0007-class1.png']
-    # A folder that is there keeps what it has.
+    # Files in an existing folder are kept.
     assert util_scripts.main(['generate_fake_images', str(fresh_results / '000-plain' / 'network-snapshot-000002.pkl'),
                               '--seeds', '3', '--out', str(run_dir), *arguments]) == 0
     assert 'seed0003.png' in os.listdir(run_dir) and len(os.listdir(run_dir)) == 6

@@ -1,9 +1,9 @@
-"""The pytest plugin of the processes that run Theano's tests: chooses the engine, and notes each result at once.
+"""The pytest plugin of the processes that run Theano's tests: chooses the engine and records each result at once.
 
-A line of the file of results is a JSON object: ``{"id": ..., "outcome": "started"}`` before each test and, after it,
-``{"id", "outcome": "passed", "failed" or "skipped", "seconds", "error", "statement", "message"}``. Tests with a result
-there are left out, so that a process that was ended can be continued. With `--suite-failed-in` only those tests run
-that have failed in another file of results.
+Each line of the results file is a JSON object: ``{"id": ..., "outcome": "started"}`` before a test and ``{"id",
+"outcome": "passed", "failed" or "skipped", "seconds", "error", "statement", "message"}`` after it. Tests that have a
+result in the file are skipped, so that another process can continue. With `--suite-failed-in`, only tests that failed
+in another results file run.
 """
 
 import inspect
@@ -38,21 +38,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def read_results(path: pathlib.Path) -> dict[str, dict]:
-    """Id of a test -> its result, of the file `path` if it is there."""
+    """{id of a test: its result} in a results file; {} if the file does not exist."""
     lines = map(json.loads, path.read_text(encoding='utf-8').splitlines()) if path.exists() else ()
     return {line['id']: line for line in lines if line['outcome'] != 'started'}
 
 
 def failed_in(path: pathlib.Path) -> set[str]:
-    """Ids of the tests that have failed in the file of results `path`."""
+    """Ids of the tests that failed in a results file."""
     return {test for test, result in read_results(path).items() if result['outcome'] == 'failed'}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makeitem(collector: Any, name: str, obj: Any) -> list | None:
-    """Tests that yield their parts, which pytest no longer has, as tests that run all of them."""
+    """Collect generator tests, which pytest no longer supports, as tests that run all yielded calls."""
     if isinstance(obj, type) and getattr(obj, 'check_name', False):
-        obj.check_name = False      # Whether the class has the name that it has with nose.
+        obj.check_name = False      # The check expects the class name that nose gives.
     if not name.startswith('test') or not inspect.isgeneratorfunction(obj) or isinstance(collector.obj, type) and \
             issubclass(collector.obj, unittest.TestCase):
         return None
@@ -61,7 +61,7 @@ def pytest_pycollect_makeitem(collector: Any, name: str, obj: Any) -> list | Non
 
 
 def running_all(function: Callable, is_method: bool) -> Callable:
-    """A test that runs all parts that `function` yields and then fails if some have failed."""
+    """A test that runs all calls that `function` yields and fails at the end if any of them failed."""
     def run(parts: Iterator) -> None:
         failures = []
         for call, *arguments in parts:
@@ -83,14 +83,14 @@ def running_all(function: Callable, is_method: bool) -> Callable:
 
 
 class Log:
-    """Writes the results.
+    """Writes the results file.
 
     Parameters
     ----------
     path : pathlib.Path
-        Is made if it is not there.
+        The results file; created if it does not exist.
     wanted : set of str or None
-        Ids of the tests to be run; None: all.
+        Ids of the tests to run. None: all.
     """
 
     def __init__(self, path: pathlib.Path, wanted: set[str] | None) -> None:
@@ -135,6 +135,6 @@ class Log:
 
 
 def failing_statement(error: pytest.ExceptionInfo) -> str:
-    """The last statement of a test file that an exception has come through, in one line."""
+    """The last statement of a test file in the traceback of an exception, as one line."""
     entries = [entry for entry in error.traceback if os.path.basename(entry.path).startswith('test_')]
     return ' '.join(str(entries[-1].statement).split()) if entries else ''

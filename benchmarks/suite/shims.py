@@ -1,6 +1,6 @@
-"""The few names of nose, parameterized, older NumPys and older Pythons that Theano's tests import.
+"""Replacements for the names of nose, parameterized, and older NumPy and Python versions that Theano's tests import.
 
-`install` makes them importable in the process that runs the tests.
+:func:`install` makes them importable.
 """
 
 import inspect
@@ -21,18 +21,18 @@ class Param(NamedTuple):
 
 
 def without_signature(run: Callable, function: Callable) -> Callable:
-    """`run` with the name of `function`; pytest takes parameters of its own for fixtures."""
+    """`run` with the name of `function`, without its signature: pytest would take the parameters for fixtures."""
     run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, function.__module__
     return run
 
 
 def expand(values: Iterable, name_func: Callable | None = None, testcase_func_name: Callable | None = None) -> Callable:
-    """``parameterized.expand``: one test for each of `values`, in the class or module of the decorated function."""
+    """``parameterized.expand``: add a test per value to the class or module of the decorated function."""
     naming = name_func or testcase_func_name or (lambda function, number, param: f'{function.__name__}_{number}')
 
     def decorate(function: Callable) -> None:
         namespace = sys._getframe(1).f_locals
-        is_method = '__qualname__' in namespace     # The body of a class.
+        is_method = '__qualname__' in namespace     # Only class bodies define it.
         for number, value in enumerate(values):
             arguments = tuple(value) if isinstance(value, tuple | list) else (value,)
             test = called_with(function, arguments, is_method)
@@ -42,7 +42,7 @@ def expand(values: Iterable, name_func: Callable | None = None, testcase_func_na
 
 
 def called_with(function: Callable, arguments: tuple, is_method: bool) -> Callable:
-    """A test that calls `function` with `arguments`."""
+    """A test without parameters that calls `function` with `arguments`."""
     def method(self: Any) -> None:
         function(self, *arguments)
 
@@ -52,7 +52,7 @@ def called_with(function: Callable, arguments: tuple, is_method: bool) -> Callab
 
 
 def raises(*kinds: type[Exception]) -> Callable:
-    """``nose.tools.raises``: the decorated test has to raise one of `kinds`."""
+    """``nose.tools.raises``: the decorated test must raise one of `kinds`."""
     def decorate(function: Callable) -> Callable:
         def method(self: Any) -> None:
             with unittest.TestCase().assertRaises(kinds):
@@ -72,7 +72,7 @@ def getargspec(function: Callable) -> tuple:
 
 
 def install() -> None:
-    """Make the names importable."""
+    """Make the replacements importable in this process."""
     check = unittest.TestCase()
     tools = dict(assert_raises=check.assertRaises, assert_true=check.assertTrue, assert_equal=check.assertEqual,
                  assert_equals=check.assertEqual, raises=raises)

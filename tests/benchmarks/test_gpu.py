@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py: it runs, on the CPU, and its projection adds up."""
+"""benchmarks/gpu.py: the script runs on the CPU, and its projection adds up."""
 
 import importlib.util
 import json
@@ -40,7 +40,7 @@ def test_projection(gpu):
             for k in range(2, 11) for minibatch, seconds in ((8, 2.0), (128, 1.0))]
     seconds, measured = gpu.project(rows, 1024, options)
     assert (measured, seconds) == (1, pytest.approx(2 * 19000))
-    # The second half of each phase fades in, towards the next resolution.
+    # The second half of each phase fades in the next resolution.
     rows.append({'resolution': 1024, 'lod': 0.5, 'minibatch': 8, 'sec_per_kimg': 12.0})
     fading_kimg = (gpu.project(rows, 1024, options)[0] - 2 * 19000) / 10
     assert fading_kimg == pytest.approx(800, abs=2 * 19000 / gpu.POINTS)

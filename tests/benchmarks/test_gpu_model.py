@@ -1,4 +1,4 @@
-"""benchmarks/gpu_model.py: its table and its last line, of small networks; what it takes a kernel to cost."""
+"""benchmarks/gpu_model.py: table and last line for small networks; the estimated cost of a kernel."""
 
 import importlib.util
 import json
@@ -33,7 +33,7 @@ def test_table_and_last_line(model, capsys, tmp_path):
     assert lines[1] == model.HEAD and [line.split('|')[1:5] for line in lines[3:5]] == [
         [' 0.0 ', ' 4 ', ' 16 ', f' {net} '] for net in 'DG']
     rows = json.loads((tmp_path / 'rows.json').read_text())
-    # Kernels that are this small take as long as their launches.
+    # The time of such small kernels is the time to launch them.
     assert all(row['ms'] == pytest.approx(row['kernels'] * model.LAUNCH * 1e3, rel=0.1) for row in rows)
     assert [row['waits'] for row in rows] == [4, 0]
     assert lines[-2].startswith('T4: ')
@@ -60,7 +60,7 @@ def test_what_a_kernel_takes(model):
 def test_hours_of_a_schedule(model):
     rows = [model.Row(lod, 1024 >> lod, 10, net, 0, 0, 0, 1.0 + lod, 0, 0, 0) for lod in range(9) for net in 'DG']
     options = config.experiments['celebahq-1024']['train']
-    # Each lod fades in for 800 kimg and stays for 800, the first one only stays, the last one to the end.
+    # Each lod fades in and stays for 800 kimg each, but the first one does not fade in, and the last one stays longer.
     wanted = sum(kimg * 2 * (1 + lod) / 10 for lod, kimg in enumerate([7000, *[1600] * 7, 800])) / 3600
     assert model.hours(rows, 1024, options) == pytest.approx(wanted, rel=5e-3)
     faded = [row._replace(lod=0.5, ms=100.0) for row in rows[:2]]

@@ -1,4 +1,4 @@
-"""Theano's own tests: the runner, and a part of them on the engine torch."""
+"""benchmarks/theano_suite.py: the runner, and some of Theano's own tests on the torch engine."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from benchmarks import theano_suite
 from benchmarks.suite import kinds
 
-# All that fail on the engine torch are in the list.
+# The list has all tests in these files that fail on the torch engine.
 FILES = [
     'compile/tests/test_builders.py', 'compile/tests/test_function.py', 'gof/tests/test_vm.py',
     'scan_module/tests/test_scan_opt.py', 'sparse/tests/test_sp2.py', 'tensor/tests/test_complex.py',
@@ -61,9 +61,9 @@ KINDS = {'test_value': kinds.VALUE, 'test_graph': kinds.REWRITES, 'test_crash': 
          'test_pairs_1': kinds.VALUE, 'test_parts': kinds.VALUE}
 
 
-@pytest.mark.timeout(900)       # On a busy machine.
+@pytest.mark.timeout(900)       # Enough for a busy machine.
 @pytest.mark.parametrize('file', FILES)
-def test_what_fails_is_in_the_list(file, tmp_path, monkeypatch, capsys):
+def test_failing_tests_are_in_the_list(file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('sys.argv', ['theano_suite.py', file, '--engines', 'torch', '--out', str(tmp_path),
                                      '--test-seconds', '400', '--file-seconds', '800'])
     assert theano_suite.main() == 0, capsys.readouterr().out
@@ -108,9 +108,9 @@ def test_report(tmp_path, capsys):
     assert (report.alone, report.unlisted) == (['t.py::b', 't.py::d'], ['t.py::b'])
     report.print()
     printed = capsys.readouterr().out
-    assert 'Not in the list: t.py::b (wrong value)' in printed and 'Passes and is in the list: t.py::a' in printed
-    assert printed.splitlines()[-1] == '4 tests: 1 passed, 2 fail on torch alone'
-    # Without another engine, the list says of which tests these fail, too.
+    assert 'Not in the list: t.py::b (wrong value)' in printed and 'In the list, but passes: t.py::a' in printed
+    assert printed.splitlines()[-1] == '4 tests: 1 passed, 2 fail only on torch'
+    # Without another engine, the list decides which tests also fail elsewhere.
     entries.append(kinds.Known('t.py::c', kinds.EVERYWHERE, 'why'))
     report = theano_suite.Report([first], ['torch'], entries)
     assert (report.alone, report.unlisted) == (['t.py::b', 't.py::d'], ['t.py::b'])

@@ -1,4 +1,4 @@
-"""common/arrays.py: NumPy's files in all forms are read; damaged and hostile ones are one line."""
+"""common/arrays.py: all forms of NumPy's files are read; damaged and hostile files are one-line errors."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def npy(array, **options):
 
 
 def with_header(text, data=b''):
-    """A ``.npy`` file with any text as its header."""
+    """A ``.npy`` file with an arbitrary header."""
     text = text.encode() + b'\n'
     return b'\x93NUMPY\x01\x00' + len(text).to_bytes(2, 'little') + text + data
 
@@ -39,14 +39,14 @@ def described(shape='(3, 4)', dtype="'<f4'", order='False', data=BYTES):
 def npz(members, compression=zipfile.ZIP_STORED):
     file = io.BytesIO()
     with zipfile.ZipFile(file, 'w', compression) as archive, warnings.catch_warnings():
-        warnings.simplefilter('ignore')     # Of two members of one name.
+        warnings.simplefilter('ignore')     # zipfile warns of two members with one name.
         for name, data in members:
             archive.writestr(name, data)
     return file.getvalue()
 
 
 def refused(read, path, content, limit=8 * MEGABYTE):
-    """The one line that a file is refused with; reading it takes little memory."""
+    """The one-line error for a file; checks that reading it takes little memory."""
     path.write_bytes(content)
     tracemalloc.start()
     try:
@@ -61,7 +61,7 @@ def refused(read, path, content, limit=8 * MEGABYTE):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is read.
+# Files that are read.
 
 
 @pytest.mark.parametrize('array', [
@@ -76,7 +76,7 @@ def test_arrays_come_back(array, tmp_path):
                   read_arrays(tmp_path / 'b.npz', '')['x/y']):
         np.testing.assert_array_equal(found, array)
         assert found.shape == array.shape and found.dtype == array.dtype.newbyteorder('=') and found.flags.writeable
-    # And to others.
+    # NumPy reads them, too.
     for found in (np.load(tmp_path / 'a.npy'), np.load(tmp_path / 'a.npz')['x/y']):
         np.testing.assert_array_equal(found, array)
 
@@ -99,7 +99,7 @@ def test_objects_are_not_written(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is refused.
+# Files that are refused.
 
 
 HOSTILE_ARRAYS = {
@@ -124,7 +124,7 @@ def test_hostile_arrays(what, tmp_path):
 
 
 def patched(offset, value, signature=b'PK\1\2'):
-    """A good archive, a byte changed in its table of contents or in the header of its member."""
+    """A good archive with a byte changed in its table of contents or in the header of its member."""
     content = bytearray(npz([('x.npy', npy(NUMBERS))]))
     content[content.index(signature) + offset] = value
     return bytes(content)
@@ -152,18 +152,18 @@ def test_hostile_archives(what, tmp_path):
     assert 'cannot be read as an archive of NumPy arrays' in message and message.endswith('; make it again')
 
 
-def test_what_is_no_file(tmp_path):
+def test_paths_that_are_no_files(tmp_path):
     for path in (tmp_path, tmp_path / 'none', '/dev/zero'):
         with pytest.raises(arrays.DamagedArrays, match='there is no such file; copy it'):
             read_array(path, 'copy it')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Whoever reads them, files that are damaged at random.
+# All readers, with randomly damaged files.
 
 
 def mutated(data, random):
-    """`data`, cut off, or with up to three bytes, most of them near its ends, changed, put in or left out."""
+    """`data`, truncated or with up to three bytes changed, inserted or removed, mostly near its ends."""
     if random.randint(6) == 0:
         return data[:random.randint(len(data))]
     data = bytearray(data)
@@ -194,7 +194,7 @@ READERS = {
 
 @pytest.mark.parametrize('kind', READERS)
 def test_files_damaged_at_random(kind, tmp_path):
-    """A clear error, or arrays."""
+    """Randomly damaged files give a clear error or arrays."""
     save, read = READERS[kind]
     path = tmp_path / 'file'
     save(path)
@@ -212,7 +212,7 @@ def test_files_damaged_at_random(kind, tmp_path):
 
 @pytest.mark.parametrize('document', [b'[]', b'{}', b'nonsense', b'\xff', b'[' * 10 ** 5, b'7'])
 def test_documents_of_training_states(document, tmp_path, monkeypatch):
-    """With the right checksum."""
+    """Damaged documents of training states, with the right checksum."""
     monkeypatch.setattr(states.json, 'dumps', lambda _document: document.decode('latin1'))
     states.write(tmp_path / 'state.npz', states.State({}, {}))
     with pytest.raises(states.DamagedState, match='state.npz is damaged: '):

@@ -1,4 +1,4 @@
-"""common.child: records are streamed; crashes, mistakes, bugs and lack of memory are told in one line."""
+"""common.child: records are streamed; crashes, user errors, bugs and lack of memory are one-line errors."""
 
 import os
 import signal
@@ -44,13 +44,13 @@ def test_records_are_streamed_and_the_process_ends_with_the_generator():
     found = list(read_in_child('a', records, 'a', 3000, 1000))
     assert [record[0] for record in found] == [str(number).encode() for number in range(3000)]
     assert {len(record[1]) for record in found} == {1000}
-    stream = read_in_child('a', records, 'a', 10 ** 9, 1000)    # All of them would take hours.
+    stream = read_in_child('a', records, 'a', 10 ** 9, 1000)    # Reading all records would take hours.
     assert next(stream)[0] == b'0'
     stream.close()
 
 
 @pytest.mark.parametrize('name', ['SIGSEGV', 'SIGABRT', 'SIGKILL'])
-def test_a_crash_is_told(name):
+def test_a_crash_is_reported(name):
     stream = read_in_child('a\udce4.mdb', crash, 'a', getattr(signal, name, signal.SIGTERM))
     with pytest.raises(UserError, match=f'a\udce4.mdb: is damaged: the process that reads it ended by {name}; copy or'):
         list(stream)

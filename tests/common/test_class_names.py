@@ -1,4 +1,4 @@
-"""Classes chosen by number and by name, and the file of names in a run folder."""
+"""Choosing classes by number and by name, and the file of class names in a run folder."""
 
 import argparse
 

@@ -29,7 +29,7 @@ def test_format_time(seconds, text):
 
 @pytest.mark.parametrize('seconds, text', json.loads((GOLDEN / 'tf' / 'train_utils.json').read_text())['format_time'])
 def test_format_time_of_the_2018_release(seconds, text):
-    """It writes the hours beside days with two digits, the 2017 release with as many as they have."""
+    """Beside days, the 2018 release pads hours to two digits and the 2017 release does not."""
     assert format_time(seconds) == text.replace('d 0', 'd ')
 
 
@@ -209,7 +209,7 @@ def test_the_log_gets_both_streams_and_they_are_restored(capsys, tmp_path):
     assert (tmp_path / 'log.txt').read_text() == 'warning\ncolumns   more  \nno newline\n'
 
 
-def test_of_a_progress_bar_the_log_gets_the_last_state_only(capsys, tmp_path):
+def test_the_log_gets_only_the_last_state_of_a_progress_bar(capsys, tmp_path):
     with OutputLogger(tmp_path / 'log.txt'):
         with tqdm(range(100), desc='kimg', mininterval=0, miniters=1, ascii=True, ncols=60) as bar:
             for step in bar:
@@ -221,7 +221,7 @@ def test_of_a_progress_bar_the_log_gets_the_last_state_only(capsys, tmp_path):
     assert last.startswith('kimg: 100%|') and '100/100' in last and '\x1b' not in last
 
 
-def test_the_log_says_what_ended_the_run(capsys, tmp_path):
+def test_the_log_has_the_reason_for_the_end_of_the_run(capsys, tmp_path):
     with pytest.raises(ZeroDivisionError), OutputLogger(tmp_path / 'log.txt'):
         print(1 / 0)
     log = (tmp_path / 'log.txt').read_text()
@@ -248,7 +248,7 @@ def test_a_log_that_cannot_be_written(tmp_path):
 
 
 class Lost(io.StringIO):
-    """A terminal that is gone."""
+    """A terminal that was closed."""
 
     def write(self, text):
         raise OSError(errno.EIO, 'Input/output error')
@@ -258,7 +258,7 @@ class Lost(io.StringIO):
 
 
 @pytest.mark.parametrize('stream', [Lost(), None])
-def test_work_goes_on_without_a_terminal(stream, monkeypatch, tmp_path):
+def test_work_continues_without_a_terminal(stream, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, 'stdout', stream)
     monkeypatch.setattr(sys, 'stderr', stream)
     with lasting_output():
@@ -286,7 +286,7 @@ sys.exit(3)
 
 @pytest.mark.skipif(os.name == 'nt', reason='no /dev/full')
 @pytest.mark.parametrize('redirection', ['>/dev/full', '>/dev/full 2>&1', '2>&1 | head -n 1 >&2', '>&- 2>&-'])
-def test_the_interpreter_ends_well_whatever_became_of_its_output(redirection):
+def test_the_interpreter_exits_normally_if_output_cannot_be_written(redirection):
     result = subprocess.run(
         ['bash', '-c', f'"$0" -c "$1" {redirection}; exit ${{PIPESTATUS[0]}}', sys.executable, LONG_WORK], cwd=ROOT,
         capture_output=True, text=True, check=False)
@@ -294,7 +294,7 @@ def test_the_interpreter_ends_well_whatever_became_of_its_output(redirection):
     assert not [line for line in result.stderr.splitlines() if not line.startswith('line ')]
 
 
-def test_a_log_on_a_full_disk_is_told_once_and_completed_later(capsys, monkeypatch, tmp_path):
+def test_a_full_disk_is_reported_once_and_the_log_completed_later(capsys, monkeypatch, tmp_path):
     append_bytes, full = files.append_bytes, True
 
     def append(path, data):

@@ -1,4 +1,4 @@
-"""common/errors.py: Mistakes of the user are one line, bugs keep their traceback."""
+"""common/errors.py: user errors are one line, bugs keep their traceback."""
 
 
 import pytest
@@ -12,12 +12,12 @@ def raising(error):
     return work
 
 
-def test_exit_status_of_what_went_well(capsys):
+def test_exit_status_of_success(capsys):
     assert (exit_status('x.py', lambda: None), exit_status('x.py', lambda: 3)) == (0, 3)
     assert capsys.readouterr() == ('', '')
 
 
-def test_exit_status_tells_mistakes_and_interruptions_in_one_line(capsys):
+def test_user_errors_and_interruptions_are_one_line(capsys):
     assert exit_status('x.py', raising(UserError('n=0: must be 1 or more'))) == 1
     assert exit_status('x.py', raising(LookupError('gone')), (UserError, LookupError)) == 1
     assert exit_status('x.py', raising(KeyboardInterrupt), interrupted='interrupted; all is kept') == 130

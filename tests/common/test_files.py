@@ -1,4 +1,4 @@
-"""common/files.py: Files are complete or not there."""
+"""common/files.py: files are complete or absent."""
 
 import os
 import pickle

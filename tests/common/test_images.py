@@ -1,4 +1,4 @@
-"""common/images.py: Images against recorded ones: dynamic ranges, grids, files."""
+"""common/images.py: dynamic ranges, grids and files against recorded images."""
 
 import os
 
@@ -62,7 +62,7 @@ def test_a_saved_grid_is_the_image(tmp_path):
 
 @pytest.mark.parametrize('save', [save_image_grid, lambda images, path: save_image(images[0], path)])
 @pytest.mark.parametrize('dtype, white', [(np.uint8, 255), (np.float32, 1), (np.float64, 1)])
-def test_the_type_tells_the_range(dtype, white, save, tmp_path):
+def test_the_type_determines_the_range(dtype, white, save, tmp_path):
     images = np.zeros((1, 3, 4, 4), dtype)
     images[:, 1], images[:, 2] = white, dtype(white * 0.4)
     save(images, tmp_path / 'a.png')

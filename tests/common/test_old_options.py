@@ -1,4 +1,4 @@
-"""Options of the releases: everything that the table calls ours is there, and errors quote the table."""
+"""Options of the releases: all options of ours in the table exist, and errors quote the table."""
 
 import inspect
 
@@ -40,10 +40,10 @@ def test_all_that_is_ours_exists():
     assert len({(old.release, old.name) for old in OLD_OPTIONS}) == len(OLD_OPTIONS) > 200
 
 
-def test_every_row_says_something_and_what_is_gone_is_gone():
+def test_every_row_has_an_option_or_a_note_and_removed_options_do_not_exist():
     for old in OLD_OPTIONS:
         assert old.ours or old.note, old
-        # Nothing is called gone that is an option here, but of the other release's networks.
+        # No option that the table calls removed exists, except in the networks of the other release.
         if old.ours is None:
             assert not exists(old.name) or any(other.ours == old.name for other in OLD_OPTIONS), old
 

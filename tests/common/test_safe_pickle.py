@@ -1,4 +1,4 @@
-"""Hostile, damaged and other pickles end in one clear error or are read as data; nothing in them runs."""
+"""Hostile, damaged and foreign pickles give a clear error or plain data; no code in them runs."""
 
 import copyreg
 import os
@@ -19,15 +19,15 @@ from common.files import save_pkl
 from nets.pickles import load_pkl
 from tests.helpers import GOLDEN, dumps, small_state_2017, small_state_2018, write
 
-# Texts in damaged files may have strange escape sequences.
+# Strings in damaged files may have invalid escape sequences.
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')
 
-# What Python reports when code is run or looked up; watched while a file is read.
+# Audit events for running or looking up code. They are recorded while a file is read.
 WATCHED = {'os.system', 'os.exec', 'os.posix_spawn', 'subprocess.Popen', 'exec', 'compile', 'import', 'marshal.loads',
            'code.__new__', 'function.__new__', 'pickle.find_class', 'socket.connect', 'os.remove', 'shutil.rmtree',
            'ctypes.dlopen'}
 MEGABYTE = 2 ** 20
-b'\\u0041'.decode('raw_unicode_escape')       # Imports the codec, which is no event that the file causes.
+b'\\u0041'.decode('raw_unicode_escape')       # Import the codec before files are watched.
 watching, seen = [], []
 
 
@@ -40,7 +40,7 @@ sys.addaudithook(watch)
 
 
 def read(path):
-    """Load networks from a file and watch what happens; the loaded object, or the message of the permitted error."""
+    """Load networks from a file and check events and memory; return the object or the message of the UserError."""
     size = os.path.getsize(path)
     seen.clear()
     watching.append(True)
@@ -54,9 +54,9 @@ def read(path):
         watching.clear()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        # Source text is parsed, which Python reports as a compilation of a file without a name.
+        # Source texts are parsed, which Python reports as compilation of an unnamed file.
         assert all(event == 'compile' and args[1] == '<unknown>' for event, args in seen), seen
-        # Small files may need some memory for messages and tables, large ones a few copies of what they hold.
+        # Small files may need some memory for messages and tables, large files a few copies of their contents.
         assert peak < 32 * MEGABYTE + 8 * size, f'{peak} bytes for a file of {size}'
 
 
@@ -65,7 +65,7 @@ def read(path):
 
 
 class Call:
-    """Pickles as a call of `func`."""
+    """An object whose pickle calls `func`."""
 
     def __init__(self, func, *args, state=None, items=None):
         self.result = (func, args, state, items)
@@ -75,7 +75,7 @@ class Call:
 
 
 def call(name, *args):
-    """A pickle of protocol 2 that calls what is named ``'module name'``."""
+    """A pickle of protocol 2 that calls the function ``'module name'``."""
     return b'\x80\x02c' + name.replace(' ', '\n').encode() + b'\n' + pickle.dumps(args, 2)[2:-1] + b'R.'
 
 
@@ -88,7 +88,7 @@ def text(value):
 
 
 def array(shape=(2,), dtype='f4', data=b'\0' * 8, dtype_state=None):
-    """A pickle of protocol 2 of one array, piece by piece."""
+    """A pickle of an array in protocol 2, with replaceable pieces."""
     made = global_name('numpy dtype') + pickle.dumps((dtype, 0, 1), 2)[2:-1] + b'R'
     made += pickle.dumps(dtype_state or (3, '<', None, None, None, -1, -1, 0), 2)[2:-1] + b'b'
     shape_and_data = [pickle.dumps(part, 3)[2:-1] for part in (shape, data)]
@@ -101,7 +101,7 @@ def network(state, name='tfutil Network'):
 
 
 def hostile():
-    """{what: pickle}: each must be refused."""
+    """{description: pickle} of pickles that must be refused."""
     touch = 'touch /tmp/hostile-pickle-ran'
     return {
         'os.system': pickle.dumps(Call(os.system, touch)),
@@ -198,7 +198,7 @@ def hostile():
         'arrays again and again': b'B\xa0\x86\1\0' + b'\0' * 100000 + b'q\0' + (
             global_name('numpy.core.numeric _frombuffer') + b'(h\0' + global_name('numpy dtype') + text('f4')
             + b'\x85RM\xa8\x61\x85' + text('C') + b'tR0') * 1000 + b'.',
-        # Small files that would take gigabytes, or minutes.
+        # Small files that would take gigabytes or minutes to read.
         'ordered dicts again and again': b'](' + b''.join(text(str(i)) + b'N\x86' for i in range(2000)) + b'eq\0' + (
             global_name('collections OrderedDict') + b'h\0\x85R') * 2000 + b'.',
         'networks again and again': b'](' + network(b'}')[2:-1] * 10 ** 5 + b'e.',
@@ -228,8 +228,8 @@ def test_hostile_pickles(what, tmp_path):
     assert not os.path.exists('/tmp/hostile-pickle-ran')
 
 
-def test_states_that_stand_for_much_more_than_they_are(tmp_path):
-    """By means of the memo: lists in lists as an argument, a long name for many variables."""
+def test_small_states_that_expand_are_refused(tmp_path):
+    """The memo makes small files expand: nested lists as an argument, a long name for many variables."""
     lists = b''.join(b'(' + (b'h%c' % (level - 1) if level else b'N') * 900 + b'lq%c0' % level for level in range(3))
     spec = {'func': text('G_paper'), 'x': b'h\2'}
     state = {'build_func_spec': b'}(' + b''.join(text(key) + value for key, value in spec.items()) + b'u',
@@ -246,7 +246,7 @@ def test_states_that_stand_for_much_more_than_they_are(tmp_path):
 
 
 def test_random_loops_take_little_memory(tmp_path):
-    """A few opcodes at random, again and again."""
+    """Files that repeat a few random opcodes take little memory."""
     pieces = [b'N', b']', b'}', b')', b'(', b'e', b'l', b't', b'd', b'u', b'a', b's', b'2', b'0', b'1', b'q\0', b'h\0',
               b'q\1', b'h\1', b'\x85', b'\x86', b'R', b'b', b'\x81', b'K\1', text('latin1'), text('f4'),
               global_name('numpy dtype'), global_name('collections OrderedDict'), global_name('_codecs encode')]
@@ -257,16 +257,16 @@ def test_random_loops_take_little_memory(tmp_path):
 
 
 def test_there_is_a_limit_to_the_number_of_networks(tmp_path):
-    """Their arrays may be small, the graphs of their layers are not."""
+    """Networks with small arrays still have large graphs, so their number is limited."""
     state = small_state_2018()
     for num, is_read in ((3, True), (17, False)):
         networks = dumps([('tfutil.Network', dict(state)) for _index in range(num)])
-        # Behind the end is room for their arrays.
+        # Trailing bytes, so that the file is as large as its arrays.
         assert isinstance(read(write(tmp_path, networks + bytes(10 ** 5))), str) != is_read
 
 
 def test_registered_extensions_are_refused(tmp_path):
-    """Python's unpickler would call what some other module has registered."""
+    """Python's unpickler would call functions that other modules have registered."""
     copyreg.add_extension('os', 'system', 0x7777)
     try:
         data = b'\x80\x02\x83\x77\x77' + text('true') + b'\x85R.'
@@ -281,7 +281,7 @@ def test_registered_extensions_are_refused(tmp_path):
     ('a giant frame', b'\x80\x04\x95' + b'\xff' * 8 + b'N.', None),
     ('a future protocol', b'\x80\x63K\x07.', 7), ('something behind the end', b'K\x07.cos\nsystem\n', 7)])
 def test_harmless_oddities(what, data, value, tmp_path):
-    """Read as the data that they are, at once and without much memory."""
+    """Odd but harmless pickles are read as data, quickly and with little memory."""
     result = read(write(tmp_path, data))
     assert not isinstance(result, str) and (value is None or result == value)
 
@@ -302,7 +302,7 @@ def test_no_files(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is admitted.
+# Pickles that are read.
 
 
 @pytest.mark.parametrize('protocol', range(6))
@@ -328,7 +328,7 @@ def test_arrays_and_numbers(protocol, tmp_path):
 
 
 def test_arrays_of_newer_numpy(tmp_path):
-    """Since 2.3 it writes arrays in other orders with their axes."""
+    """Since NumPy 2.3, pickles of arrays in unusual memory orders contain the order of axes."""
     numbers = np.arange(6, dtype='f4')
     data = (b'\x80\x05' + global_name('numpy._core.numeric _frombuffer') + b'(C\x18' + numbers.tobytes()
             + global_name('numpy dtype') + text('f4') + b'\x85RK\x03K\x02\x86' + text('K') + b'K\x01K\0\x86tR.')
@@ -359,7 +359,7 @@ def test_an_object_is_made_once(tmp_path):
 
 
 def structure(data):
-    """Positions of a pickle that are not the numbers of arrays."""
+    """Positions in a pickle outside the data of arrays."""
     ops = list(pickletools.genops(data))
     ends = [position for _op, _arg, position in ops[1:]] + [len(data)]
     return [place for (_op, _arg, begin), end in zip(ops, ends, strict=True)
@@ -370,7 +370,7 @@ FIXTURES = ['snapshot.pkl', 'tf/pickles/uncond32.pkl', 'tf/pickles/cond16.pkl', 
 
 
 def mutated(data, places, random):
-    """A copy of `data` in which one to three bytes at `places` are changed, put in or left out."""
+    """A copy of `data` with one to three bytes at `places` changed, inserted or removed."""
     data = bytearray(data)
     for _change in range(random.randint(1, 4)):
         place = places[random.randint(len(places))]
@@ -380,13 +380,13 @@ def mutated(data, places, random):
         elif what == 1:
             data[place:place] = bytes([random.randint(256)])
         else:
-            del data[place:place + 1]       # Earlier changes may have left fewer.
+            del data[place:place + 1]       # Earlier changes may have removed bytes.
     return bytes(data)
 
 
 @pytest.mark.parametrize('fixture', FIXTURES)
 def test_fuzzed_fixtures(fixture, tmp_path):
-    """150 damaged versions of each file: a clear error, or plain data. Networks are not built, which takes long."""
+    """150 damaged versions of each file give a clear error or plain data. Networks are not built, to save time."""
     data = (GOLDEN / fixture).read_bytes()
     random, places = np.random.RandomState(5), structure(data)
     path = tmp_path / 'damaged.pkl'
@@ -408,8 +408,8 @@ def test_fuzzed_fixtures(fixture, tmp_path):
 
 @pytest.mark.parametrize('form', ['2017', '2018', 'ours'])
 def test_fuzzed_networks(form, tmp_path):
-    """100 damaged versions of a small pickle of each kind, with building the network where that is still possible."""
-    np.random.seed(4)       # The weights.
+    """100 damaged versions of a small pickle of each kind are loaded; networks are built if that is still possible."""
+    np.random.seed(4)       # Seeds the weights.
     path = tmp_path / 'damaged.pkl'
     if form == 'ours':
         path.write_bytes(dumps([('tfutil.Network', small_state_2018())], 4))

@@ -1,4 +1,4 @@
-"""common.starting: Ctrl-C while a script is being imported is one line."""
+"""common.starting: Ctrl-C during the imports of a script gives a one-line message."""
 
 import ast
 import signal

@@ -1,4 +1,4 @@
-"""Importing the project needs nothing that Windows does not have. Nothing has run on Windows itself."""
+"""Importing the project needs no modules that Windows lacks. The project was not tested on Windows itself."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ for name in sys.argv[1:]:
         print(f'{name}: {error!r}')
 '''
 
-# On Linux psutil itself needs `resource`.
+# On Linux, psutil needs `resource`.
 PEAK_MEMORY = 'import psutil\n' + WITHOUT_UNIX + '''
 from common.machine import peak_memory
 print(peak_memory())
@@ -34,7 +34,7 @@ print(peak_memory())
 
 
 def modules():
-    """Names of all modules of the project: those in its folder, and those of its packages, wherever they lie."""
+    """Names of all modules of the project, in its folder and in its packages at any depth."""
     names = []
     for path in ROOT.rglob('*.py'):
         parts = path.relative_to(ROOT).with_suffix('').parts
@@ -46,7 +46,7 @@ def modules():
 
 def test_every_module_can_be_imported(tmp_path):
     assert len(modules()) > 80
-    # Without fcntl, filelock warns on Linux; on Windows it has locks of its own.
+    # Without fcntl, filelock warns on Linux; on Windows it uses other locks.
     result = subprocess.run([sys.executable, '-W', 'ignore:only soft', '-c', IMPORT_ALL, *modules()], text=True,
                             capture_output=True, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)})
     assert (result.returncode, result.stdout, result.stderr) == (0, '', '')

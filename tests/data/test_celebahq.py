@@ -1,5 +1,7 @@
-"""celebahq, celebahq_resample, celebahq_run: every array recorded with Pillow 3.1.1, libjpeg 8d and NumPy 1, and what
-happens to files that are missing or wrong. Needs neither Theano nor NumPy 1."""
+"""data/celebahq*.py: all arrays recorded with Pillow 3.1.1, libjpeg 8d and NumPy 1; errors for missing or wrong files.
+
+These tests need neither Theano nor NumPy 1.
+"""
 
 import json
 import os
@@ -24,9 +26,9 @@ FIXTURE = GOLDEN / 'celebahq'
 CELEBA, DELTAS = FIXTURE / 'celeba', FIXTURE / 'deltas'
 EXPECTED = celebahq_files.Expected(10, 9, '9cface1656b8657bb55f20e3b6187480')
 IMAGES = json.loads((FIXTURE / 'steps.json').read_text())
-SMALL = '1,3,5'     # Numbers of images that are made quickly.
+SMALL = '1,3,5'     # Images that are made quickly.
 
-# Where jpeglib has a wheel: elsewhere libjpeg 8d cannot be had.
+# Only platforms with a wheel of jpeglib have libjpeg 8d.
 HAS_WHEEL = (sys.platform, platform.machine()) in [('linux', 'x86_64'), ('darwin', 'arm64'), ('win32', 'AMD64')]
 needs_libjpeg_8d = pytest.mark.skipif(not HAS_WHEEL, reason='no wheel of jpeglib for this platform')
 
@@ -42,7 +44,7 @@ def read_entries(celeba_dir=CELEBA, delta_dir=DELTAS, **choice):
 
 @pytest.fixture
 def folders(tmp_path):
-    """(CelebA, deltas) to damage."""
+    """Copies of the folders (CelebA, deltas), which tests may damage."""
     shutil.copytree(FIXTURE, tmp_path / 'fixture')
     return tmp_path / 'fixture' / 'celeba', tmp_path / 'fixture' / 'deltas'
 
@@ -55,7 +57,7 @@ def run(capsys, h5_path, *options, celeba_dir=CELEBA, delta_dir=DELTAS, num_proc
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Recorded cases of each operation.
+# Single operations.
 
 
 @pytest.mark.parametrize('case', range(15))
@@ -81,7 +83,7 @@ def test_recorded_transform(case):
     size = expected.shape[1], expected.shape[0]
     np.testing.assert_array_equal(pillow_2015.transform_exactly(source, quad, size), expected)
     fast = pillow_2015.transform_fast(source, quad, size)
-    if case in (2, 8):      # Positions that lie on an edge or a pixel's centre, where the last bit decides.
+    if case in (2, 8):      # Positions on an edge or the centre of a pixel, where the last bit matters.
         assert np.mean(fast != expected) < 0.02
     else:
         np.testing.assert_array_equal(fast, expected)
@@ -128,14 +130,14 @@ def test_landmarks_of_no_face():
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The recorded images.
+# Whole images.
 
 
 @pytest.mark.slow
 @needs_libjpeg_8d
 @pytest.mark.parametrize('recorded', IMAGES, ids=lambda recorded: recorded['orig_file'])
 def test_recorded_steps(recorded):
-    """All that was recorded of an image. The three whose blur is large go the fast way, as the exact one takes long."""
+    """All recorded arrays of an image. Images with a large blur use the fast method, as the exact one is slow."""
     entry = read_entries()[recorded['idx']]
     assert entry[:5] == tuple(recorded[name] for name in ('idx', 'orig_idx', 'orig_file', 'proc_md5', 'final_md5'))
     photo = celebahq.decode_jpeg(celebahq.photo_path(CELEBA, entry.orig_file))
@@ -148,10 +150,10 @@ def test_recorded_steps(recorded):
     def check(step, image):
         expected = steps.pop(0)
         assert (step, str(image.dtype), list(image.shape)) == (expected['step'], expected['dtype'], expected['shape'])
-        if step not in ('padblur', 'padmed'):   # Elsewhere the C library's exp may differ in the last bit of float64.
+        if step not in ('padblur', 'padmed'):   # exp of other C libraries may differ in the last bit of float64.
             assert celebahq.image_md5(image) == expected['md5'], step
         for y, x, piece in pieces.pop(step, []):
-            # 2e-5: one or two units in the last place of float32 values up to 255, for the same reason.
+            # 2e-5, for the same reason: one or two units in the last place of float32 values up to 255.
             np.testing.assert_allclose(image[y:y + piece.shape[0], x:x + piece.shape[1]], piece, rtol=0,
                                        atol=2e-5 if image.dtype == np.float32 else 0, err_msg=step)
         if 'quad' in expected:
@@ -170,7 +172,7 @@ def test_recorded_steps(recorded):
 
 
 def recorded_pieces(orig_file):
-    """By step, [(row, column, pixels)] of an image that were recorded themselves."""
+    """{stage: [(row, column, pixels)]} of the recorded pieces of an image."""
     name = orig_file[:6]
     debug = 'debug_' + name
     arrays = load(debug) if (FIXTURE / (debug + '.npz')).exists() else {
@@ -201,7 +203,7 @@ def test_a_grey_jpeg_becomes_rgb(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Files that are missing or wrong.
+# Missing and wrong files.
 
 
 def reason(folders, idx=3):
@@ -257,7 +259,7 @@ def test_wrong_deltas_are_explained(folders):
 
 @needs_libjpeg_8d
 def test_wrong_lists_are_explained(folders, monkeypatch):
-    """The photo is the right one, so it is something else that does not belong to it."""
+    """If the photo is right but the result is not, the error names the list that does not match."""
     zeros = np.zeros((1024, 1024, 3), np.uint8)
     monkeypatch.setattr(celebahq, 'align', lambda photo, plan, exact: zeros)
     assert (f'000001.jpg: is the right photo, but its aligned image has the MD5 {celebahq.image_md5(zeros)}, expected '
@@ -346,12 +348,12 @@ def test_a_package_is_missing(package, tmp_path, capsys, monkeypatch):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The command.
+# The command create_celebahq.
 
 
 @pytest.fixture(scope='module')
 def small_file(tmp_path_factory):
-    """The dataset of SMALL, made in one go."""
+    """The data set of SMALL, made without interruption."""
     h5_path = tmp_path_factory.mktemp('small') / 'a.h5'
     assert dataset_tool.main(['create_celeba_hq', str(h5_path), str(CELEBA), str(DELTAS), '--indices', SMALL]) == 0
     return h5_path.read_bytes()
@@ -363,7 +365,7 @@ def test_all_images_and_stages(tmp_path, capsys):
     h5_path, stages = tmp_path / 'new' / 'hq.h5', tmp_path / 'stages'
     status, stdout, stderr = run(capsys, h5_path, '--save_stages', stages)
     assert (status, stdout) == (0, f'Wrote 12 steps of 000005.jpg to {stages}\nWrote 9 images to {h5_path}\n')
-    assert stderr.count('Warning: ') == 3   # The counts of the real data set, and its first photo.
+    assert stderr.count('Warning: ') == 3   # Both numbers and the first photo differ from the real data set.
     assert os.listdir(tmp_path / 'new') == ['hq.h5']
     with h5py.File(h5_path) as h5:
         assert sorted(h5) == sorted(f'data{1 << level}x{1 << level}' for level in range(11))
@@ -382,7 +384,7 @@ def test_all_images_and_stages(tmp_path, capsys):
     np.testing.assert_array_equal(pictures['padmed'], pictures['pad'])
     assert pictures['mask'][0, 0] == 255 and pictures['mask'][800, 800] == 0
     drawn = (pictures['region'] != pictures['pad']).any(axis=2)
-    assert 0 < drawn.mean() < 0.05 and drawn[1327 - 2:1327 + 3, 1111 - 2:1111 + 3].any()    # Its lower right corner.
+    assert 0 < drawn.mean() < 0.05 and drawn[1327 - 2:1327 + 3, 1111 - 2:1111 + 3].any()    # The lower right corner.
 
 
 @pytest.mark.slow
@@ -416,7 +418,7 @@ def test_bad_files_do_not_stop_the_others(small_file, folders, tmp_path, capsys)
     missing.write_bytes(kept[0])
     finished = work_dir / 'image00001.png'
     before = finished.stat().st_mtime_ns
-    (work_dir / 'image00003.png.host-1-0.tmp').write_bytes(b'half')     # Left behind by a process that was killed.
+    (work_dir / 'image00003.png.host-1-0.tmp').write_bytes(b'half')     # A killed process left it.
     status, _, stderr = run_small('--resume')
     assert status == 1 and '1 of 3 images cannot be made, for the reasons above: 000004.jpg;' in stderr
     assert sorted(os.listdir(work_dir)) == ['image00001.png', 'image00003.png'] and not h5_path.exists()
@@ -437,10 +439,10 @@ def test_bad_files_do_not_stop_the_others(small_file, folders, tmp_path, capsys)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)     # It waits for processes.
+@pytest.mark.timeout(900)     # The test waits for processes.
 @needs_libjpeg_8d
-def test_a_killed_run_goes_on(small_file, tmp_path, capsys):
-    """What is finished is not made again, no process is left, and the file is that of an uninterrupted run."""
+def test_a_killed_run_can_be_resumed(small_file, tmp_path, capsys):
+    """After a kill, no process remains; the next call keeps finished images and writes the same file."""
     h5_path, work_dir = tmp_path / 'a.h5', tmp_path / 'a.h5.images'
     command = [sys.executable, ROOT / 'dataset_tool.py', 'create_celebahq', h5_path, CELEBA, DELTAS]
     process = subprocess.Popen([*map(str, command), '--indices', SMALL, '--num_processes', '1'],
@@ -451,12 +453,12 @@ def test_a_killed_run_goes_on(small_file, tmp_path, capsys):
         time.sleep(0.01)
     process.kill()
     process.wait()
-    process.stderr.read()       # Until the last process that could write there has ended.
+    process.stderr.read()       # Blocks until all child processes have ended.
     process.stderr.close()
     finished = [path for path in sorted(work_dir.iterdir()) if path.suffix == '.png']
     assert not h5_path.exists() and 1 <= len(finished) < 3
     before = [path.stat().st_mtime_ns for path in finished]
-    with open(finished[0], 'r+b') as png_file:      # A damaged one is found and made again in the end.
+    with open(finished[0], 'r+b') as png_file:      # The next call must detect the damage and make the image again.
         png_file.seek(1000)
         png_file.write(bytes(1000))
     os.utime(finished[0], ns=(before[0], before[0]))

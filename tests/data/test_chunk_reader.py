@@ -1,4 +1,4 @@
-"""chunk_reader: the same bytes as h5py's for every layout, without h5py where it is meant to be; damaged files."""
+"""chunk_reader: the same bytes as h5py for every layout, without h5py for the layouts of our files; damaged files."""
 
 import concurrent.futures
 import zlib
@@ -13,7 +13,7 @@ from data.chunk_reader import ChunkReader, open_raw, open_readers
 
 
 def make_images(num=11, channels=3, resolution=16):
-    """Compressible, all different."""
+    """Compressible images that all differ."""
     images = np.random.RandomState(channels).randint(256, size=(num, channels, resolution, resolution), dtype=np.uint8)
     images[:, :, ::2] = np.arange(num, dtype=np.uint8)[:, np.newaxis, np.newaxis, np.newaxis]
     return images
@@ -27,7 +27,7 @@ def inflater(request, monkeypatch):
 
 @pytest.fixture
 def no_h5py(monkeypatch):
-    """Reading by h5py is an error."""
+    """Make reading with h5py an error."""
     def read_image(level, index):
         raise AssertionError(f'image {index} was read by h5py')
     monkeypatch.setattr(chunk_reader, 'read_image', read_image)
@@ -102,7 +102,7 @@ def test_a_file_in_memory(tmp_path):
 
 
 def test_chunks_that_were_written_without_their_filter(tmp_path, inflater, no_h5py):
-    """Bit 0 of the mask is for shuffle, bit 1 for gzip."""
+    """A bit of the mask marks a filter that was skipped: bit 0 shuffle, bit 1 gzip."""
     images = make_images(3)
     with h5py.File(tmp_path / 'a.h5', 'w') as h5:
         level = h5.create_dataset('data16x16', images.shape, np.uint8, chunks=(1, 3, 16, 16), compression='gzip',
@@ -117,7 +117,7 @@ def test_chunks_that_were_written_without_their_filter(tmp_path, inflater, no_h5
 
 
 def test_chunks_that_were_never_written(tmp_path):
-    """HDF5 would take 7 for their pixels."""
+    """Missing chunks are errors, although HDF5 would return the fill value 7."""
     with h5py.File(tmp_path / 'a.h5', 'w') as h5:
         level = h5.create_dataset('data16x16', (4, 1, 16, 16), np.uint8, chunks=(1, 1, 16, 16), fillvalue=7)
         level[1] = 5
@@ -168,7 +168,7 @@ def test_a_damaged_chunk(chunk_images, position, tmp_path, inflater):
                          ids=['read here', 'read by h5py'])
 @pytest.mark.parametrize('change', [5, -5])
 def test_a_chunk_of_another_length(change, filters, tmp_path, inflater):
-    """h5py would drop the rest of the first, or give memory that nobody wrote."""
+    """Wrong lengths are errors, although h5py would drop surplus bytes or return uninitialised memory."""
     images = make_images(2)
     changed = images[0].tobytes() + bytes(5) if change > 0 else images[0].tobytes()[:change]
     with h5py.File(tmp_path / 'a.h5', 'w') as h5:

@@ -1,4 +1,4 @@
-"""Data files of strangers: what they claim, where they lead, how they are damaged. Beside each attack, a whole file."""
+"""Foreign data files: false sizes, links to other files, damage. Each attack is tested beside an intact file."""
 
 import ast
 import bz2
@@ -56,7 +56,7 @@ def check_refused(call, message):
 
 @pytest.fixture
 def in_time():
-    """What hangs ends after half a minute."""
+    """Stop a test that hangs after half a minute."""
     if not hasattr(signal, 'SIGALRM'):
         yield
         return
@@ -71,7 +71,7 @@ def in_time():
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# HDF5: damage.
+# Damaged HDF5 files.
 
 
 def mutated(content, source):
@@ -157,7 +157,7 @@ def test_a_finest_level_whose_name_is_damaged(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# HDF5: claims, and other files.
+# HDF5 files with false sizes or links to other files.
 
 
 def of_size(num, resolution):
@@ -233,8 +233,8 @@ def test_claims_and_ways_out_of_the_file(make, message, tmp_path, in_time, capsy
     assert status == 1 and err.count('\n') == 1
 
 
-def test_whole_files_of_other_programs(tmp_path):
-    """Links within the file, other files beside it, the user's own attributes."""
+def test_intact_files_of_other_programs(tmp_path):
+    """Harmless files: links within the file, a virtual data set of other files, attributes of users."""
     with_links(lambda name: h5py.SoftLink(f'/own{name}'))(tmp_path / 'a.h5')
     with h5py.File(tmp_path / 'a.h5', 'r+') as h5:
         for r in SIZES:
@@ -248,7 +248,7 @@ def test_whole_files_of_other_programs(tmp_path):
 
 
 def test_a_virtual_file_that_crashes_hdf5(tmp_path, monkeypatch):
-    """Here by a reader that always crashes; files that do it depend on the version of HDF5."""
+    """The test uses a reader that always crashes, because real files that crash HDF5 depend on its version."""
     shards.merge(tmp_path / 'a.h5', [write(tmp_path / 'b.h5', **GZIP)], virtual=True)
     assert read_all(tmp_path / 'a.h5') == EXPECTED
     os.utime(tmp_path / 'a.h5', ns=(1, 1))
@@ -277,7 +277,7 @@ def idx(shape, pixels):
     (idx((1 << 20, 28, 28), bytes(100)),
      r'claims 1048576x28x28 = 822083584 bytes; a file of this size may hold at most 116'),
     (gzip.compress(idx((2, 28, 28), bytes(1568)))[:-4], 'is damaged or cut off'),
-], ids=['bomb', 'claim in gzip', 'claim', 'cut off'])      # Gzip notes the time: two processes would name other tests.
+], ids=['bomb', 'claim in gzip', 'claim', 'cut off'])      # Gzip files contain the time, which must not be in test ids.
 def test_idx_files(content, message, tmp_path):
     (tmp_path / 'a').write_bytes(content)
     check_refused(lambda: labelled_sets.read_idx(tmp_path / 'a', 3), message)
@@ -301,7 +301,7 @@ def pack(path, compression=zipfile.ZIP_DEFLATED, **members):
 
 
 def encrypted(path, name='a_png'):
-    """A flag in both headers says so."""
+    """A zip archive with the flag for encryption in both headers of its member."""
     content = bytearray(pack(path, **{name: png()}).read_bytes())
     content[6] |= 1
     content[content.index(b'PK\1\2') + 8] |= 1
@@ -404,7 +404,7 @@ def test_pipes_are_not_read(name, argv, tmp_path, monkeypatch, capsys, in_time):
 
 @needs_pipes
 def test_sockets_devices_and_names_with_line_breaks(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)     # The name of a socket has at most 108 bytes.
+    monkeypatch.chdir(tmp_path)     # Names of sockets are limited to 108 bytes.
     with socket.socket(socket.AF_UNIX) as server:
         server.bind('a.h5')
         for path, message in (('a.h5', 'a.h5: is a socket, which cannot'), ('/dev/zero', 'is a device, which cannot'),
@@ -414,7 +414,7 @@ def test_sockets_devices_and_names_with_line_breaks(tmp_path, capsys, monkeypatc
 
 
 def test_every_picture_is_opened_as_one_of_the_formats():
-    """Without them Pillow starts Ghostscript for PostScript."""
+    """Pillow is called with a list of formats. Otherwise, it would start Ghostscript for PostScript."""
     calls = [(path, call) for path in ROOT.rglob('*.py') if 'tests' not in path.parts
              for call in ast.walk(ast.parse(path.read_text(encoding='utf-8')))
              if isinstance(call, ast.Call) and ast.unparse(call.func) == 'Image.open']
@@ -455,7 +455,7 @@ def test_a_writer_that_is_ended_at_any_step_leaves_the_old_or_the_new_data_set(o
         def counted(function):
             def call(*args, **kwargs):
                 calls.append(function)
-                if len(calls) > step:       # From here on nothing is done any more, as after a kill.
+                if len(calls) > step:       # Nothing is done from here on, as after a kill.
                     raise Killed
                 return function(*args, **kwargs)
             return call
@@ -478,7 +478,7 @@ def test_a_writer_that_is_ended_at_any_step_leaves_the_old_or_the_new_data_set(o
         found.append(pair(path))
         if is_done:
             break
-        replace(path, labels_of(2), 9)      # The next writer tidies up.
+        replace(path, labels_of(2), 9)      # The next writer cleans up.
         assert pair(path) == (9, 2) and labels_path(path) == find_labels(open_levels(path)[0], path)
     assert is_done and set(found) == {(7, old), (8, new)} and len(found) > 1
 
@@ -501,7 +501,7 @@ def test_a_full_disk_keeps_the_old_labels(tmp_path, monkeypatch):
 
 
 def test_all_readers_of_a_level_check_it(tmp_path):
-    """Readers of one level alone do not see the damage of another."""
+    """A reader detects damage of its own level, and ignores damage of other levels."""
     path = damaged(tmp_path / 'a.h5', without_chunks)
     h5, levels = open_levels(path)
     with h5, open_readers(h5, [levels[4], levels[4]]) as [reader, _again]:

@@ -1,4 +1,4 @@
-"""dataset: the recorded readers draw by draw; files and arguments that do not fit; reading ahead."""
+"""dataset: the recorded minibatches, exactly; wrong files and arguments; reading ahead."""
 
 import gc
 import json
@@ -37,7 +37,7 @@ def crc(array):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Recorded readers, exactly.
+# Recorded minibatches.
 
 
 @pytest.mark.parametrize('cache_gb, parallel_bytes', [(0, 1 << 20), (1, 1 << 20), (0, 0)],
@@ -47,7 +47,7 @@ def test_recorded_scenario(name, cache_gb, parallel_bytes, h5_path, monkeypatch)
     monkeypatch.setattr(dataset, 'PARALLEL_BYTES', parallel_bytes)
     meta = json.loads(str(ARRAYS[name + '_meta']))
     info, kwargs = meta['info'], meta['kwargs']
-    kwargs.pop('max_gb_to_load_right_away', None)   # Of the release; ours is cache_gb.
+    kwargs.pop('max_gb_to_load_right_away', None)   # An option of the release; ours is cache_gb.
     np.random.seed(meta['seed'])
     with dataset.Dataset(h5_path, cache_gb=cache_gb, read_threads=3, **kwargs) as reader:
         assert [reader.num_images, *reader.shape] == info['shape']
@@ -116,7 +116,7 @@ def test_given_images_are_as_they_are_in_the_file_and_draw_nothing(h5_path):
 
 
 def grouped_labels():
-    """Classes 0, 1, 2, 0, 1, ... of 24 images; the last image has no label."""
+    """Labels of 24 images with classes 0, 1, 2, 0, 1, ...; the last image has no label."""
     labels = np.eye(3, dtype=np.float32)[np.arange(24) % 3]
     labels[23] = 0
     return labels
@@ -126,7 +126,7 @@ def grouped_labels():
     ([1], 'all', [1]), ([2, 0], 'all', [2, 0]), ((0, 1, 2), 'all', [0, 1, 2]), (np.array([2, 0]), 1, [2]), ([1], 0, []),
 ])
 def test_some_classes_only(classes, max_labels, columns, tmp_path):
-    """As if the file had these images and columns only."""
+    """`classes` gives the same minibatches as a file with only these images and label columns."""
     labels = grouped_labels()
     wanted = np.flatnonzero(labels[:, list(classes)].any(axis=1))
     path = write_file(tmp_path / 'faces.h5', labels=labels)
@@ -200,7 +200,7 @@ def test_minibatches_that_cannot_be(h5_path):
 # State and reading ahead.
 
 
-def test_a_reader_goes_on_from_a_saved_state(h5_path):
+def test_a_reader_continues_from_a_saved_state(h5_path):
     np.random.seed(1)
     with dataset.Dataset(h5_path, mirror_augment=True, prefetch_images=4) as reader:
         reader.next_minibatch(30)
@@ -218,8 +218,8 @@ def test_a_reader_goes_on_from_a_saved_state(h5_path):
             reader.set_state(state)
 
 
-def test_a_reshuffle_of_what_is_read_ahead_gives_the_right_images(h5_path):
-    """The window, the minibatch and the images read ahead overlap: order of 24 entries, 2 x 6 + 20 > 24."""
+def test_reshuffling_images_that_are_read_ahead(h5_path):
+    """Shuffle window, minibatch and read-ahead overlap in the order of 24 entries, because 2 x 6 + 20 > 24."""
     np.random.seed(2)
     with dataset.Dataset(h5_path, prefetch_images=6, cache_gb=0) as reader:
         for _ in range(200):
@@ -230,12 +230,12 @@ def test_a_reshuffle_of_what_is_read_ahead_gives_the_right_images(h5_path):
         assert sorted(reader.order.tolist()) == list(range(24))
 
 
-def test_streaming_reads_ahead_and_forgets_what_is_over(h5_path):
+def test_streaming_reads_ahead_and_drops_used_images(h5_path):
     with dataset.Dataset(h5_path, prefetch_images=4, cache_gb=0) as reader:
         for lod in (0, 0, 0, 1, 1):
             reader.next_minibatch(5, lod=lod)
             upcoming = reader.order[(reader.position + np.arange(4)) % len(reader.order)].tolist()
-            # The first thing asked for is read soon; a minute is far more than a read of 768 bytes takes.
+            # Wait up to a minute, which is far more than reads of 768 bytes take.
             for _ in range(6000):
                 if set(reader.reader.images[lod]) == set(upcoming):
                     break
@@ -255,7 +255,7 @@ def test_a_reader_that_is_not_closed_stops_its_threads(h5_path):
 
 
 def test_nothing_is_read_twice(h5_path, monkeypatch):
-    """Neither by two threads nor by the reader while a thread is at it."""
+    """No image is read by two threads, or by the reader while a thread reads it."""
     reads, read = [], chunk_reader.ChunkReader.read
 
     def slow_read(level, index):
@@ -272,7 +272,7 @@ def test_nothing_is_read_twice(h5_path, monkeypatch):
     assert sorted(reads) == sorted(set(reads))
 
 
-def test_what_was_read_meanwhile_is_not_read_ahead(h5_path, monkeypatch):
+def test_images_read_meanwhile_are_not_read_ahead(h5_path, monkeypatch):
     reads, read, go_on = [], chunk_reader.ChunkReader.read, threading.Event()
 
     def blocked_read(level, index):
@@ -348,7 +348,7 @@ def test_mirrored_images(width):
 
 
 def test_images_mirrored_by_the_2018_release():
-    """It draws like a dataset with mirror_augment: one uniform number an image."""
+    """The 2018 release draws one uniform number per image, like Dataset with mirror_augment."""
     recorded = load_golden('tf/train_utils')[0]
     images, mirrored = recorded['process_reals/input_lod0'], np.random.RandomState(17).rand(4) < 0.5
     out = np.zeros_like(images)
@@ -364,7 +364,7 @@ def test_blending_is_the_plain_formula_in_float64(block_pixels, shape, weight, m
     monkeypatch.setattr(dataset, 'BLEND_PIXELS', block_pixels)
     images = np.random.RandomState(0).randint(256, size=shape, dtype=np.uint8)
     images[0, 0] //= 128
-    images[0, 0] *= 255     # Black and white: the largest differences.
+    images[0, 0] *= 255     # Black and white have the largest differences.
     blocks = images.reshape(shape[0], shape[1], shape[2] // 2, 2, shape[3] // 2, 2).astype(np.float64)
     blocks += (blocks.mean(axis=(3, 5), keepdims=True) - blocks) * weight
     dataset.blend_with_average(images, weight)
@@ -372,7 +372,7 @@ def test_blending_is_the_plain_formula_in_float64(block_pixels, shape, weight, m
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# User mistakes.
+# User errors.
 
 
 @pytest.mark.parametrize('kwargs, message', [
@@ -419,7 +419,7 @@ def test_labels_that_are_missing(tmp_path):
 
 @pytest.mark.parametrize('parallel_bytes', [0, 1 << 20])
 def test_an_image_that_cannot_be_read(parallel_bytes, tmp_path, monkeypatch):
-    """Bytes of one compressed image are changed: that image is an error, the others are not."""
+    """If bytes of one compressed image change, reading it is an error; the other images are readable."""
     monkeypatch.setattr(dataset, 'PARALLEL_BYTES', parallel_bytes)
     path = tmp_path / 'faces.h5'
     with h5py.File(path, 'w') as h5:

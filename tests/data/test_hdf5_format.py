@@ -1,4 +1,4 @@
-"""hdf5_format: the recorded files of the release's writer; complete files or none; wrong layouts."""
+"""hdf5_format: the files equal those of the release; they are complete or absent; wrong layouts are errors."""
 
 import os
 import re
@@ -35,7 +35,7 @@ ARRAYS, META = load_golden('h5tool_custom')
 
 @pytest.mark.parametrize('group_bytes', [1, 10000, 1 << 22])
 def test_the_recorded_exporter_file(group_bytes, tmp_path, monkeypatch):
-    """Images of 16x16, of 32x32 and of floats, however they are grouped for writing."""
+    """Images of 16x16, 32x32 and floats give the recorded files for any group size."""
     monkeypatch.setattr(hdf5_writer, 'GROUP_BYTES', group_bytes)
     counts = []
     with HDF5Writer(tmp_path / 'new' / 'a.h5', 16, 3) as writer:
@@ -50,17 +50,17 @@ def test_the_recorded_exporter_file(group_bytes, tmp_path, monkeypatch):
 
 
 def write_noise(h5_path, num_threads, group_sizes):
-    """Grey 32x32 images: chunks of 1, 1, 2, 8, 32 and 128 images."""
+    """Write grey 32x32 images, whose levels have chunks of 1, 1, 2, 8, 32 and 128 images."""
     images = np.random.RandomState(0).randint(256, size=(sum(group_sizes), 1, 32, 32), dtype=np.uint8)
     with HDF5Writer(h5_path, 32, 1, num_threads=num_threads) as writer:
         for group in np.split(images, np.cumsum(group_sizes)[:-1]):
             writer.add_images(group)
-            group[:] = 0    # The writer has a copy.
+            group[:] = 0    # The writer must have a copy.
     return h5_path.read_bytes()
 
 
 def test_the_same_images_make_the_same_bytes(tmp_path, monkeypatch):
-    """With any number of threads, images added in any portions, at another second."""
+    """The bytes do not depend on the number of threads, the portions of images or the time."""
     monkeypatch.setattr(hdf5_writer, 'GROUP_BYTES', 7 << 10)
     first = write_noise(tmp_path / 'a.h5', 1, [300])
     time.sleep(1.1)
@@ -86,7 +86,7 @@ def test_the_last_chunks_are_filled_up_with_zeros_as_hdf5_does(compressor, tmp_p
 
 
 def test_memory_is_bounded(tmp_path, monkeypatch):
-    """However slow the threads are, no more groups are waiting than there are threads, and one."""
+    """At most one group more than there are threads waits for compression, however slow the threads are."""
     compress, waiting = hdf5_writer.compress, []
     monkeypatch.setattr(hdf5_writer, 'GROUP_BYTES', 1)
     monkeypatch.setattr(hdf5_writer, 'compress', lambda pixels: time.sleep(0.001) or compress(pixels))
@@ -158,7 +158,7 @@ def test_nothing_is_left_when_labels_do_not_fit(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-# 80 MB at most, and then it waits for what ends it.
+# Writes at most 80 MB, then waits until it is killed.
 WRITER = '''
 import sys, time, numpy as np
 from data.hdf5_writer import HDF5Writer
@@ -187,7 +187,7 @@ def test_a_writer_that_is_killed_midway_leaves_no_dataset(signal_number, tmp_pat
     assert os.path.getsize(tmp_path / leftover) > 10 ** 6
     with pytest.raises(UserError, match='is the unfinished file of a writer'):
         open_levels(tmp_path / leftover)
-    # Nor under another name.
+    # Also not under another name.
     (tmp_path / leftover).rename(tmp_path / 'b.h5')
     with pytest.raises(UserError, match='b.h5.: is not a complete HDF5 file'):
         open_levels(tmp_path / 'b.h5')
@@ -203,12 +203,12 @@ for value in range(int(sys.argv[2]), int(sys.argv[2]) + 10**4):
 
 
 def test_kills_at_any_moment_leave_a_complete_file_or_none(tmp_path):
-    """A program that replaces a small file again and again, several times in a hundredth of a second."""
+    """The program replaces a small file several times in a hundredth of a second, until it is killed."""
     h5_path, random, found = tmp_path / 'a.h5', np.random.RandomState(0), 0
     for round_number in range(6):
         writer = subprocess.Popen([sys.executable, '-u', '-c', REWRITER, str(h5_path), str(1000 * round_number)],
                                   cwd=ROOT, text=True, stdout=subprocess.PIPE)
-        while not writer.stdout.readline().startswith('Wrote'):     # But 'Removed', what the last one left.
+        while not writer.stdout.readline().startswith('Wrote'):     # Skip 'Removed': files of the last process.
             assert writer.poll() is None
         time.sleep(random.uniform(0, 0.05))
         writer.kill()
@@ -222,14 +222,14 @@ def test_kills_at_any_moment_leave_a_complete_file_or_none(tmp_path):
             assert (labels == labels[0]).all() and labels[0, 0] >= 1000 * round_number
             for level in opened.values():
                 assert (level[:] == int(labels[0, 0]) % 256).all()
-    assert found    # Most kills fall into the writing, where the old file is still there.
+    assert found    # Most kills happen during writing, while the old file exists.
 
 
-def test_the_next_writer_removes_what_a_killed_one_left(tmp_path, capsys):
+def test_the_next_writer_removes_the_files_of_a_killed_one(tmp_path, capsys):
     process = subprocess.Popen([sys.executable, '-c', ''])
     process.wait()
     leftover = temporary_path(str(tmp_path / 'a.h5')).replace(f'-{os.getpid()}-', f'-{process.pid}-')
-    other = temporary_path(str(tmp_path / 'a.h5'))     # Of a process that is alive: this one.
+    other = temporary_path(str(tmp_path / 'a.h5'))     # Belongs to a living process: this one.
     for path in (leftover, other):
         with open(path, 'w'):
             pass
@@ -254,7 +254,7 @@ except UserError as error:
 @needs_limits
 @pytest.mark.parametrize('num_groups', [4, 1000], ids=['when closing', 'midway'])
 def test_a_full_disk(num_groups, tmp_path):
-    """The limit on the size of files stands in for the disk's."""
+    """A limit on the size of files simulates a full disk."""
     limit = 1 << 20
     result = subprocess.run([sys.executable, '-c', FULL_DISK, str(tmp_path / 'a.h5'), str(num_groups)], cwd=ROOT,
                             text=True, capture_output=True,
@@ -279,7 +279,7 @@ except UserError as error:
 
 @needs_limits
 def test_a_disk_that_is_full_when_the_labels_are_written(tmp_path):
-    """The old file and its labels are still there."""
+    """The old file and its labels remain."""
     write(tmp_path / 'a.h5', labels=np.eye(3))
     limit = 1 << 20
     result = subprocess.run([sys.executable, '-c', FULL_DISK_LABELS, str(tmp_path / 'a.h5')], cwd=ROOT,

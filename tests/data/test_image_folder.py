@@ -1,4 +1,4 @@
-"""image_folder: the recorded folders; every kind of odd image; one folder per class; CelebA."""
+"""image_folder: recorded folders; all kinds of odd images; one folder per class; CelebA."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def pixels(size=8, channels=3, seed=0):
 def test_the_recorded_datasets(kind, source, command, folder, tmp_path, capsys):
     for name, image in zip(ARRAYS['custom_source_names'], ARRAYS[source], strict=True):
         Image.fromarray(image).save(folder / str(name))
-    # The releases name the file to write first; both orders do.
+    # In the releases, the output file is the first argument; we accept both orders.
     paths = (folder, tmp_path / 'a.h5') if kind == 'rgb' else (tmp_path / 'a.h5', folder)
     assert run_tool(capsys, command, *paths) == (0, f'Wrote 12 images to {tmp_path / "a.h5"}\n', '')
     check_h5_file(tmp_path / 'a.h5', (ARRAYS, META), 'custom_' + kind)
@@ -57,7 +57,7 @@ def test_groups_of_images(folder, tmp_path, monkeypatch):
 
 
 def make_odd_folder(folder):
-    """Three good images of 8x8 RGB and one of every kind of trouble."""
+    """Three good 8x8 RGB images, and one file with each kind of problem."""
     for number in range(3):
         Image.fromarray(pixels(seed=number)).save(folder / f'good{number}.png')
     Image.fromarray(pixels(16)).save(folder / 'large.png')
@@ -103,7 +103,7 @@ def test_all_that_are_left_out_are_listed(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('resize', [False, True])
-def test_skip_bad_leaves_out_what_is_broken_or_of_another_size_and_converts_the_rest(resize, folder, tmp_path, capsys):
+def test_skip_bad_leaves_out_broken_images_and_other_sizes_and_converts_the_rest(resize, folder, tmp_path, capsys):
     make_odd_folder(folder)
     argv = ['create_from_images', folder, tmp_path / 'a.h5'] + ['--resize', 8] * resize
     if resize:
@@ -123,7 +123,7 @@ def test_skip_bad_leaves_out_what_is_broken_or_of_another_size_and_converts_the_
     np.testing.assert_array_equal(images['palette'], Image.open(folder / 'palette.png').convert('RGB'))
     if resize:
         np.testing.assert_array_equal(images['large'], Image.fromarray(pixels(16)).resize((8, 8), Image.LANCZOS))
-    # Transparency on white; rounding of the blend may differ by one.
+    # Transparent pixels are blended with white; rounding may differ by one.
     source = pixels(channels=4).astype(float)
     alpha = source[..., 3:] / 255
     np.testing.assert_allclose(images['alpha'], source[..., :3] * alpha + 255 * (1 - alpha), atol=1)
@@ -142,7 +142,7 @@ def test_resize_cuts_the_centred_square_of_the_upright_image(folder, tmp_path):
     image = np.zeros((8, 12, 3), np.uint8)
     image[:, 2:10] = pixels()
     exif = Image.Exif()
-    exif[0x0112] = 6    # Orientation: turn clockwise to see it upright.
+    exif[0x0112] = 6    # Orientation: must be rotated clockwise.
     Image.fromarray(image).save(folder / 'a.png', exif=exif)
     Image.fromarray(np.rot90(image, -1)).save(folder / 'b.png')
     create_from_images(tmp_path / 'a.h5', folder, resize=8)
@@ -221,7 +221,7 @@ def test_with_skip_bad_such_a_file_ends_nothing(shard, expected, folder, tmp_pat
 
 
 def make_classes(folder):
-    """Three classes, one of them nested and one with a broken image, and a folder without images."""
+    """Folders of three classes, one nested and one with a broken image, and a folder without images."""
     for number, name in enumerate(['dog/1.png', 'cat/deep/er/2.png', 'cat/1.png', 'ant/x.png', 'dog/0.png']):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels(seed=number)).save(folder / name)
@@ -260,7 +260,7 @@ def test_images_beside_sub_folders_are_taken_alone(folder, tmp_path, capsys):
     assert not (tmp_path / 'a-labels.npy').exists()
 
 
-def test_of_many_classes_the_first_and_the_last_are_named(folder, tmp_path, capsys):
+def test_messages_name_the_first_and_last_of_many_classes(folder, tmp_path, capsys):
     for number in range(25):
         (folder / f'class{number:02d}').mkdir()
         Image.fromarray(pixels()).save(folder / f'class{number:02d}' / 'a.png')

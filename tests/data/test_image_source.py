@@ -12,7 +12,7 @@ from data.image_source import ImageSource, array_source, decoded_source, map_in_
 
 
 def test_results_come_in_order_and_from_several_threads():
-    barrier = threading.Barrier(3, timeout=60)     # Passed only by three calls at the same time.
+    barrier = threading.Barrier(3, timeout=60)     # Only three simultaneous calls pass it.
 
     def wait_for_others(number):
         barrier.wait()

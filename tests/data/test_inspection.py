@@ -1,4 +1,4 @@
-"""dataset_inspect: the recorded commands; files out of order; sheets, windows, comparisons."""
+"""data/inspection.py: recorded commands; damaged files; contact sheets, windows, comparisons."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def rgb_h5(tmp_path, capsys):
 
 @pytest.fixture
 def gray_h5(tmp_path):
-    """Not compressed, not in chunks."""
+    """A data set without compression and chunks."""
     with h5py.File(tmp_path / 'gray.h5', 'w') as h5:
         for key, value in ARRAYS.items():
             if key.startswith('custom_gray_data'):
@@ -42,7 +42,7 @@ def gray_h5(tmp_path):
 
 
 def damage(h5_path, name, index):
-    """Overwrite some bytes of the chunk of an image."""
+    """Overwrite some bytes in the chunk of an image."""
     with h5py.File(h5_path) as h5:
         chunk = h5[name].id.get_chunk_info_by_coord((index, 0, 0, 0))
     with open(h5_path, 'r+b') as file:
@@ -67,7 +67,7 @@ def test_inspect(gray_h5, capsys):
 
 
 def test_the_recorded_inspection(rgb_h5, capsys):
-    """All but the path and the size in bytes, which depends on the compressor."""
+    """The output equals the recording, except the path and the size in bytes, which depends on the compressor."""
     _status, out, _err = run_tool(capsys, 'inspect', rgb_h5)
     for line in META['inspect_printed']:
         assert line.startswith(('HDF5', 'Size per image')) or line in out.splitlines()
@@ -115,7 +115,7 @@ def test_verify(rgb_h5, gray_h5, capsys):
     status, out, err = run_tool(capsys, 'inspect', rgb_h5, '--verify')
     assert (status, err) == (0, '') and 'Verified' in out
     assert len(re.findall(r'^data.* {2}yes$', out, re.M)) == 5 and '+-1' not in out
-    # The same pixels, stored in another way, have the same checksums.
+    # The same pixels in another layout have the same checksums.
     with h5py.File(rgb_h5) as h5, h5py.File(rgb_h5.parent / 'plain.h5', 'w') as plain:
         for name, level in h5.items():
             plain[name] = level[:]
@@ -247,7 +247,7 @@ def test_there_is_no_window_without_a_display(monkeypatch):
 
 
 class FakeWindow:
-    """Notes what a viewer does with its window, and plays keys when its main loop starts."""
+    """Records what a viewer does with its window, and sends keys when its main loop starts."""
 
     def __init__(self, keys):
         self.keys, self.titles, self.bindings, self.open = keys, [], {}, True
@@ -324,7 +324,7 @@ def test_ranges_that_cannot_be_extracted(argv, message, gray_h5, tmp_path, capsy
     assert status == 1 and message in err and not (tmp_path / 'out').exists()
 
 
-def test_extraction_into_what_is_no_folder(gray_h5, capsys):
+def test_extraction_into_a_path_that_is_no_folder(gray_h5, capsys):
     status, _out, err = run_tool(capsys, 'extract', gray_h5, gray_h5)
     assert status == 1 and 'cannot be written (File exists)' in err and err.count('\n') == 1
 
@@ -353,7 +353,7 @@ def test_the_recorded_comparison(rgb_h5, tmp_path, capsys):
     assert '2 images out of 11 are different: 2, 7\n' in out
     fields = re.search(r'^data32x32 +(\d+) +(\d+) +([\d.]+) vs. ([\d.]+) +([\d.]+) vs. ([\d.]+)$', out, re.M).groups()
     assert fields[:2] == ('2', '1')
-    # Of the 11 images compared; to half a unit of the last digit printed.
+    # For the 11 compared images, up to half a unit in the last printed digit.
     np.testing.assert_allclose(np.array(fields[2:], dtype=float),
                                [RGB[:11].mean(), changed.mean(), RGB[:11].std(), changed.std()], rtol=0, atol=5.01e-4)
 

@@ -1,4 +1,4 @@
-"""labelled_sets: the recorded MNIST and CIFAR-10; damaged and hostile files; the embedded digits."""
+"""labelled_sets: recorded MNIST and CIFAR-10; damaged and hostile files; the digits of scikit-learn."""
 
 import collections
 import gzip
@@ -19,7 +19,7 @@ ARRAYS, META = load_golden('h5tool_cifar_mnist')
 
 
 def check_recorded(h5_path, key):
-    """The file and its labels are the recorded ones."""
+    """Check that a file and its labels equal the recorded ones."""
     check_h5_file(h5_path, (ARRAYS, META), key)
     labels = h5_path.with_name(h5_path.stem + '-labels.npy')
     if '_labels' not in META[key]:
@@ -31,7 +31,7 @@ def check_recorded(h5_path, key):
 
 
 def check_message(capsys, argv, *messages):
-    """A command ends with one line of error that has the messages, and writes nothing."""
+    """Check that a command writes nothing and prints a one-line error that contains `messages`."""
     status, _out, err = run_tool(capsys, *argv)
     assert status == 1 and err.count('\n') == 1 and not os.path.exists(argv[2]), err
     for message in messages:
@@ -70,7 +70,7 @@ def test_the_recorded_mnist_rgb(command, tmp_path, capsys):
     kwargs = META['mnist_rgb']['_kwargs']
     argv = [command, tmp_path / 'a.h5', write_mnist(tmp_path / 'mnist'), '--num_images', kwargs['num_images'],
             '--expected_images', 20]
-    assert run_tool(capsys, *argv)[0] == 0      # The recorded seed is the default.
+    assert run_tool(capsys, *argv)[0] == 0      # The default seed is the recorded one.
     check_recorded(tmp_path / 'a.h5', 'mnist_rgb')
     assert run_tool(capsys, *argv, '--seed', kwargs['random_seed'], '--force')[0] == 0
     check_recorded(tmp_path / 'a.h5', 'mnist_rgb')
@@ -92,7 +92,7 @@ def test_the_parts_of_mnist(tmp_path):
         source = labelled_sets.mnist(tmp_path, split, 0)
         np.testing.assert_array_equal(np.concatenate(list(source.images(0, source.num_images))), expected)
         np.testing.assert_array_equal(source.labels[-3:], ARRAYS['mnist_labels'][:3])
-    # Ranges that begin and end in either part, as shards do.
+    # Ranges, as for shards, that begin and end in either of the two files.
     for start, stop in [(18, 22), (19, 20), (20, 21), (21, 23)]:
         np.testing.assert_array_equal(np.concatenate(list(source.images(start, stop))), expected[start:stop])
 
@@ -151,7 +151,7 @@ def write_cifar10(folder, protocol=2, python2=False):
 
 
 def pickle_of_python2(batch):
-    """The batch as Python 2 and NumPy 1 pickle it, like the original files: all strings are bytes without a codec."""
+    """A batch pickled as by Python 2 and NumPy 1, like the original files: strings are bytes without a codec."""
     def string(value):
         return b'T' + len(value).to_bytes(4, 'little') + value
 
@@ -173,8 +173,8 @@ def test_the_recorded_cifar10(subdir, kwargs, tmp_path, capsys):
     check_recorded(tmp_path / 'a.h5', 'cifar10')
 
 
-def test_a_pickle_of_python2_is_what_numpy_reads():
-    """The files above that imitate the original ones are right."""
+def test_numpy_reads_the_pickle_of_python2():
+    """NumPy reads our imitations of the original files."""
     batch = {'data': np.arange(2 * 3072, dtype=np.uint8).reshape(2, 3072), 'labels': [3, 4]}
     read = pickle.loads(pickle_of_python2(batch), encoding='bytes')
     np.testing.assert_array_equal(read[b'data'], batch['data'])
@@ -222,7 +222,7 @@ class Malicious:
 
 def array_pickle(dtype=b"(S'u1'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI0\ntb", shape=b'(I1\nI3072\nt',
                  data=b"S'" + b'x' * 3072 + b"'\n"):
-    """A pickle {'data': array, 'labels': [0]} in protocol 0 with some parts replaced."""
+    """A pickle of {'data': array, 'labels': [0]} in protocol 0, with some parts replaced."""
     return (b"(dS'data'\ncnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n" + shape +
             b'cnumpy\ndtype\n' + dtype + b'I00\n' + data + b"tbsS'labels'\n(lI0\nas.")
 
@@ -332,7 +332,7 @@ def test_files_that_are_not_svhn(tmp_path, capsys):
 
 
 def center_of_mass(images):
-    """(N, 2) distances in pixels, down and right, from the middle of the images (N, H, H)."""
+    """Offsets (N, 2) of the centres of mass from the centre of images (N, H, H), in pixels down and right."""
     coordinates = np.arange(images.shape[1]) + 0.5 - images.shape[1] / 2
     weights = images / images.sum(axis=(1, 2), keepdims=True)
     return np.stack([weights.sum(axis=2) @ coordinates, weights.sum(axis=1) @ coordinates], axis=1)
@@ -346,16 +346,16 @@ def test_digits(resolution, tmp_path, capsys):
     with dataset.Dataset(h5_path) as reader:
         assert reader.shape == (1, resolution, resolution) and reader.num_images == 1797
         images, labels = reader.get_images(range(1797))
-    # About equally many of each class, each digit from black to white, and strokes never at the edge.
+    # Classes are about equally frequent, each digit ranges from black to white, and no strokes are at the edge.
     assert set(labels.sum(axis=1)) == {1} and (170 < labels.sum(axis=0)).all()
     assert (images.min(axis=(1, 2, 3)) == 0).all() and (images.max(axis=(1, 2, 3)) == 255).all()
     inner = images[:, :, 1:-1, 1:-1]
     assert inner.sum(dtype=np.int64) == images.sum(dtype=np.int64)
-    # Enlarged in place: the centres of mass are, on average, where they are in the 8x8 digits.
+    # Enlarging does not shift the digits: on average, the centres of mass are the same as in the 8x8 digits.
     from sklearn.datasets import load_digits
     enlargement = resolution * 0.75 / 8
     shift = center_of_mass(images[:, 0]) - center_of_mass(load_digits().images) * enlargement
-    # In pixels. A shift by half a pixel of the 8x8 digits, the usual mistake, is enlargement / 2 >= 0.75.
+    # In pixels. The usual mistake is a shift by half a pixel of the 8x8 digits, which is enlargement / 2 >= 0.75.
     assert np.abs(shift.mean(axis=0)).max() < 0.05
     np.testing.assert_array_equal(labels.argmax(axis=1), load_digits().target)
 

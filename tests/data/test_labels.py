@@ -1,4 +1,4 @@
-"""Labels beside data sets: found, named in the file, one-hot or refused, with classes that have no image."""
+"""Labels of data sets: found by the name in the file, one-hot or refused, also with classes that have no images."""
 
 import os
 import struct
@@ -20,7 +20,7 @@ from tests.helpers import run_tool
 from training import snapshots
 
 IMAGES = np.random.RandomState(0).randint(256, size=(12, 1, 8, 8), dtype=np.uint8)
-LABELS = np.eye(4, dtype=np.float32)[np.arange(12) % 3]      # None of class 3.
+LABELS = np.eye(4, dtype=np.float32)[np.arange(12) % 3]      # No image has class 3.
 NAMES = ['ant', 'cat', 'dog', 'eel']
 
 
@@ -83,12 +83,12 @@ def test_training_refuses_them_and_leaves_nothing(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert err.count('\n') == 1 and 'set-labels.npy: 12 of 12 rows are not one-hot: 12 with negative' in err
     assert not list((tmp_path / 'results').iterdir())
-    with Dataset(tmp_path / 'set.h5', max_labels=0) as reader:      # Without labels they do not matter.
+    with Dataset(tmp_path / 'set.h5', max_labels=0) as reader:      # Without labels, they do not matter.
         reader.check_labels()
 
 
 @pytest.mark.parametrize('grid_type', ['category', 'category-rows'])
-def test_a_class_without_images_is_told_and_has_empty_cells(grid_type, tmp_path, capsys):
+def test_a_class_without_images_is_reported_and_has_empty_cells(grid_type, tmp_path, capsys):
     with Dataset(write(tmp_path / 'a.h5')) as reader:
         reader.check_labels()
         assert 'a-labels.npy: no image has the class 3 eel\n' in capsys.readouterr().out
@@ -107,7 +107,7 @@ def test_a_class_without_images_is_told_and_has_empty_cells(grid_type, tmp_path,
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Labels that are missing.
+# Missing labels.
 
 
 def test_a_file_says_that_it_has_labels(tmp_path, capsys):
@@ -134,7 +134,7 @@ def test_labels_that_are_missing_are_an_error(argv, tmp_path, capsys, monkeypatc
         assert reader.label_size == 0
 
 
-def test_files_of_the_release_do_not_say_so_and_are_read(tmp_path):
+def test_files_of_the_release_without_the_attribute_are_read(tmp_path):
     with h5py.File(write(tmp_path / 'a.h5'), 'r+') as h5:
         for name in LABEL_ATTRIBUTES:
             del h5.attrs[name]
@@ -146,7 +146,7 @@ def test_files_of_the_release_do_not_say_so_and_are_read(tmp_path):
 
 
 def test_a_conditional_experiment_needs_labels(tmp_path, capsys):
-    """Also with a file that does not say that it had some."""
+    """A conditional experiment needs labels even if the data set does not record that it had some."""
     write(tmp_path / 'set.h5', None, None, IMAGES.repeat(3, axis=1)[:, :1])
     assert start(tmp_path, experiment=['--experiment', 'cifar10-cond']) == 1
     err = capsys.readouterr().err
@@ -178,7 +178,7 @@ def test_labels_are_found_where_a_file_is_linked_or_renamed(tmp_path, capsys):
     write(tmp_path / 'd.h5')
     (tmp_path / 'a-labels.npy').unlink()
     (tmp_path / 'd-labels.npy').unlink()
-    with pytest.raises(UserError, match='c-labels.npy: is missing'):     # x-labels.npy are labels of another file.
+    with pytest.raises(UserError, match='c-labels.npy: is missing'):     # x-labels.npy belongs to another file.
         Dataset(tmp_path / 'c.h5')
 
 
@@ -211,7 +211,7 @@ def test_names_of_folders_are_kept(tmp_path, capsys):
     assert 'Classes             0 Käse, 1 ant\n' in run_tool(capsys, 'inspect', tmp_path / 'a.h5')[1]
 
 
-def test_names_that_do_not_fit_into_the_file_are_told(tmp_path, capsys):
+def test_names_that_do_not_fit_into_the_file_are_reported(tmp_path, capsys):
     labels = np.eye(2000, dtype=np.float32)[:12]
     with h5py.File(write(tmp_path / 'a.h5', labels, ['n' * 40] * 2000)) as h5:
         assert read_class_names(h5) is None and h5.attrs['label_size'] == 2000
@@ -229,7 +229,7 @@ def test_labels_of_python_2_are_read_in_silence(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# HDF5 files with the right names and contents that cannot be read.
+# HDF5 files with the right names and unreadable contents.
 
 
 def typed(kind):

@@ -1,4 +1,4 @@
-"""lsun: the recorded databases; broken records, and databases that are cut off, damaged or none."""
+"""lsun: recorded databases; broken records; truncated, damaged and missing databases."""
 
 import io
 import os
@@ -56,7 +56,7 @@ def test_the_recorded_datasets(key, argv, lmdb_dir, tmp_path, capsys):
 
 
 def test_records_are_decoded_as_recorded(lmdb_dir):
-    """JPEG, WebP, grey and with an alpha channel, at the size of the largest square in each."""
+    """JPEG, WebP, grey images and images with an alpha channel, cropped to the largest square, equal the recording."""
     for key, (name, value), decoded in zip(META['cursor_order'], sorted(RECORDS.items()), DECODED, strict=True):
         side = min(decoded.shape[:2])
         top, left = ((length - side) // 2 for length in decoded.shape[:2])
@@ -94,7 +94,7 @@ def test_broken_records_are_left_out_and_counted(tmp_path, capsys):
 
 def test_photos_that_lie_on_their_side_are_turned(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6    # Orientation: turn clockwise to see it upright.
+    exif[0x0112] = 6    # Orientation: must be rotated clockwise.
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[:4] = 255
     image = lsun.decode_record((b'', encoded(Image.fromarray(pixels), exif=exif)), 8)
@@ -119,9 +119,9 @@ def test_folders_that_are_no_databases(tmp_path, capsys):
 
 
 def read_in_another_process(tmp_path, variants):
-    """What becomes of databases: the message of the error, or the number of images, of each.
+    """Read databases; return the error message or the number of images for each.
 
-    In a process of its own because a read behind the end of the file would end it by a signal.
+A child process reads them, because reading beyond the end of a file would kill the process.
     """
     for number, content in enumerate(variants):
         (tmp_path / str(number)).mkdir()
@@ -155,7 +155,7 @@ def test_a_database_that_is_cut_off(lmdb_dir, tmp_path):
 
 
 def test_a_damaged_database(lmdb_dir, tmp_path):
-    """Whatever page is spoilt: a message, a record left out, or no harm, but never a crash."""
+    """Damage to any page gives an error, a skipped record or no problem, but never a crash."""
     whole = (lmdb_dir / 'data.mdb').read_bytes()
     variants = [whole[:start] + b'\xff' * 4096 + whole[start + 4096:] for start in range(8192, len(whole), 4096)]
     results = read_in_another_process(tmp_path, [whole, *variants])
@@ -165,7 +165,7 @@ def test_a_damaged_database(lmdb_dir, tmp_path):
 
 
 def test_the_filter_is_the_recorded_one():
-    """The cases of CelebA-HQ: small, large, up, down, and up in one direction, down in the other."""
+    """The filter passes the cases of CelebA-HQ: small and large; up, down, and up in one direction only."""
     with np.load(GOLDEN / 'celebahq' / 'unit_resize.npz') as cases:
         names = [name for name in cases if name.startswith('in')]
         assert len(names) == 15

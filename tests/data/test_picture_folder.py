@@ -1,4 +1,4 @@
-"""picture_folder: one rule at every depth for what is left out; .zip files; dataset.json of StyleGAN."""
+"""picture_folder: the same entries are left out at every depth; .zip files; dataset.json of StyleGAN."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 def make_odd_entries(folder, number=0):
-    """A good picture, a link to it, and one of each that is left out."""
+    """A good picture, a link to it, and an entry of each kind that is left out."""
     save(folder / 'a.png', number)
     (folder / '.b.png').write_text('hidden')
     (folder / '.hidden').mkdir()
@@ -94,14 +94,14 @@ def test_paths_that_are_not_utf8(folder, tmp_path):
 
 @pytest.mark.parametrize('name', ['set.h5', 'text.pdf', 'film.mpg', 'film.mpeg', 'x.grib', 'x.bufr', 'x.wmf',
                                   'Makefile.sgi', 'run.fit', 'slides.ps'])
-def test_what_pillow_only_writes_or_recognises_is_no_picture(name, folder, tmp_path, capsys):
+def test_formats_that_pillow_only_writes_or_recognises_are_no_pictures(name, folder, tmp_path, capsys):
     save(folder / 'a.png')
     (folder / name).write_bytes(b'some bytes of another kind')
     status, out, err = run_tool(capsys, 'create_from_images', folder, tmp_path / 'a.h5')
     assert (status, err) == (0, '') and f'Left out: 1 files without the suffix of an image: {name}\n' in out
 
 
-def test_what_a_user_hears_of_odd_pictures(folder, tmp_path, capfd):
+def test_messages_about_odd_pictures(folder, tmp_path, capfd):
     Image.new('RGB', (8, 8)).save(folder / 'film.gif', save_all=True, append_images=[Image.new('RGB', (8, 8), 'red')])
     Image.new('RGB', (8, 8), 'red').save(folder / 'photo.jpg', exif=b'Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01')
     status, out, err = run_tool(capfd, 'create_from_images', folder, tmp_path / 'a.h5')

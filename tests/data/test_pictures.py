@@ -1,4 +1,4 @@
-"""pictures: every way in which a picture is not 8 bit RGB; what is refused, and in which words."""
+"""pictures: all kinds of pictures that are not 8 bit RGB; the errors for pictures that are refused."""
 
 import ast
 import io
@@ -121,7 +121,7 @@ def test_reasons_have_one_line(content, reason, capfd):
 
 
 def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
-    """PostScript within a picture's name: Pillow would start Ghostscript."""
+    """A PostScript file with the name of a picture is refused. Pillow would start Ghostscript."""
     (tmp_path / 'gs').write_text(f'#!/bin/sh\ntouch {tmp_path}/started\n')
     (tmp_path / 'gs').chmod(0o755)
     monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
@@ -169,7 +169,7 @@ def test_all_orientations(orientation):
 
 
 @pytest.mark.parametrize('kind', ['gif', 'png', 'webp', 'tiff'])
-def test_of_several_frames_the_first_is_taken_and_the_count_is_told(kind):
+def test_the_first_of_several_frames_is_used_and_the_number_reported(kind):
     frames = [Image.new('RGB', (SIDE, SIDE), (value, 0, 255)) for value in (0, 100, 200)]
     content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
     assert picture_kind(content).frames == 3
@@ -206,7 +206,7 @@ def test_a_palette_with_transparency_is_no_reason_to_warn():
 
 
 def wide_profile():
-    """A profile whose red and green are swapped: sRGB's with the tags of the primaries exchanged."""
+    """An sRGB profile with red and green swapped, by exchanging the tags of the primaries."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
     return profile.replace(b'rXYZ', b'#XYZ').replace(b'gXYZ', b'rXYZ').replace(b'#XYZ', b'gXYZ').replace(
         b's\0R\0G\0B', b'S\0w\0a\0p')
@@ -233,7 +233,7 @@ def test_a_profile_for_other_colours_is_not_used():
     (Image.new('RGB', (8, 8), (0, 9, 10)), True), (Image.new('RGB', (8, 8), (0, 9, 11)), False),
     (Image.fromarray(np.uint16([[0, 4095]])), True), (Image.fromarray(np.uint16([[0, 4096]])), False),
     (Image.fromarray(np.uint8([[0, 1]])), True),
-    (Image.fromarray(np.uint8([[[0, 0, 0, 0], [0, 0, 0, 255]]])), False),       # Ink on transparency, which is white.
+    (Image.fromarray(np.uint8([[[0, 0, 0, 0], [0, 0, 0, 255]]])), False),       # Black on transparency.
 ])
 def test_pictures_that_use_little_of_their_range(image, is_narrow):
     assert picture_kind(encoded(image)).is_narrow == is_narrow

@@ -1,4 +1,4 @@
-"""celebahq_resample: weights and corners by their definition; recorded images are compared in test_celebahq.py."""
+"""data/pillow_2015.py: weights and corners against their definition. test_celebahq.py compares recorded images."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_weights_add_up_to_one_and_mirror(num_in, num_out):
     for index, (begin, row) in enumerate(zip(first, weights, strict=True)):
         assert row.dtype == np.float32 and 0 <= begin and begin + len(row) <= num_in
         assert row.sum() == pytest.approx(1, abs=1e-6)
-        # Pillow's ends may differ by a weight of zero.
+        # Pillow may include a weight of zero at the ends.
         whole, mirrored = np.zeros((2, num_in))
         whole[begin:begin + len(row)] = row
         mirrored[first[-1 - index]:first[-1 - index] + len(weights[-1 - index])] = weights[-1 - index]
@@ -41,7 +41,7 @@ def test_corners_of_a_quad():
         np.testing.assert_allclose(a0 + a1 * i + a2 * j + a3 * i * j, corner, rtol=1e-12)
 
 
-def test_what_lies_outside_is_black():
+def test_pixels_outside_are_black():
     image = np.full((8, 8, 3), 200, np.uint8)
     result = transform_exactly(image, np.float32([[-8, 0], [-8, 8], [8, 8], [8, 0]]), (16, 8))
     assert (result[:, :8] == 0).all() and (result[:, 8:] == 200).all()

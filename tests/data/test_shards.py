@@ -1,4 +1,4 @@
-"""dataset_shards: parts of a dataset joined again, to the same file or to one that refers to them."""
+"""data/shards.py: shards of a data set are joined to one file, or to a virtual file that refers to them."""
 
 import argparse
 import os
@@ -22,7 +22,7 @@ LABELS = np.eye(4, dtype=np.float32)[np.arange(150) % 4]
 
 
 def write_parts(folder, count, images=IMAGES, labels=LABELS):
-    """Files of all parts, with labels."""
+    """Write the files of all shards, with labels."""
     paths = [folder / f'part{number}.h5' for number in range(1, count + 1)]
     for number, path in enumerate(paths, 1):
         write_dataset(array_source([images], labels), path, shard=(number, count))
@@ -35,7 +35,7 @@ def write_whole(folder, images=IMAGES, labels=LABELS):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Parts.
+# Making shards.
 
 
 @pytest.mark.parametrize('num_images, count', [(10, 1), (10, 3), (1797, 8), (3, 3), (2, 5), (30000, 7)])
@@ -63,7 +63,7 @@ def test_more_parts_than_images(tmp_path):
 
 
 def test_parts_of_celebahq(tmp_path):
-    """Of the images that the other options choose."""
+    """Shards divide the images that the other options select."""
     (tmp_path / 'Anno').mkdir()
     (tmp_path / 'Anno' / 'list_landmarks_celeba.txt').write_text('9\nnames\n' + ''.join(
         f'{number:06d}.jpg 1 2 3 4 5 6 7 8 9 10\n' for number in range(1, 10)))
@@ -104,7 +104,7 @@ def test_a_copy_is_the_file_of_a_single_writer_byte_for_byte(channels, group_byt
     monkeypatch.setattr(hdf5_writer, 'GROUP_BYTES', group_bytes)
     whole = write_whole(tmp_path, IMAGES[:, :channels])
     first, *others = write_parts(tmp_path, 4, IMAGES[:, :channels])
-    merge(tmp_path / 'joined.h5', [*others, first])     # In order of their numbers.
+    merge(tmp_path / 'joined.h5', [*others, first])     # merge sorts them by their numbers.
     assert (tmp_path / 'joined.h5').read_bytes() == whole.read_bytes()
     np.testing.assert_array_equal(np.load(tmp_path / 'joined-labels.npy'), LABELS)
 
@@ -125,7 +125,7 @@ def test_a_virtual_dataset_has_the_same_pixels(tmp_path):
 
 @pytest.mark.parametrize('cache_gb', [0, 1])
 def test_a_virtual_dataset_is_trained_on_like_the_whole(cache_gb, tmp_path, monkeypatch):
-    """And is read past HDF5, which would make its threads wait for each other."""
+    """A virtual data set is read without HDF5, whose lock would make the threads wait for each other."""
     monkeypatch.setattr('data.chunk_reader.read_image', lambda *_args: pytest.fail('read by h5py'))
     whole, parts = write_whole(tmp_path), write_parts(tmp_path, 4)
     merge(tmp_path / 'joined.h5', parts, virtual=True)
@@ -140,7 +140,7 @@ def test_a_virtual_dataset_is_trained_on_like_the_whole(cache_gb, tmp_path, monk
 
 
 def test_virtual_datasets_can_be_joined_again(tmp_path):
-    """Two of two parts each, from another folder, to a third virtual one; and that one copied."""
+    """Two virtual files of two shards each are joined to a third one in another folder, which is then copied."""
     whole, parts = write_whole(tmp_path), write_parts(tmp_path, 4)
     for number in (0, 2):
         halves = [without_number(part) for part in parts[number:number + 2]]
@@ -170,8 +170,8 @@ def test_moving_a_virtual_dataset_with_its_parts(tmp_path, monkeypatch):
             np.testing.assert_array_equal(reader.next_minibatch(150)[0], IMAGES)
 
 
-def test_datasets_of_other_layouts_are_compressed_anew(tmp_path):
-    """Without compression and in no chunks, by another program; joined in the order given."""
+def test_datasets_of_other_layouts_are_compressed_again(tmp_path):
+    """Uncompressed files without chunks, from another program, are joined in the given order."""
     whole = write_whole(tmp_path, labels=None)
     expected = open_levels(whole)[1]
     for name, images in (('a', slice(0, 33)), ('b', slice(33, 150))):
@@ -207,7 +207,7 @@ def test_the_commands(virtual, tmp_path, capsys):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Parts that do not fit together.
+# Shards that do not fit together.
 
 
 @pytest.mark.parametrize('virtual', [False, True])
@@ -239,7 +239,7 @@ def test_parts_that_do_not_fit_together(virtual, tmp_path):
 
 
 def test_a_part_that_is_damaged_where_it_is_copied(tmp_path):
-    """What is compressed is copied as it is, small levels are read."""
+    """Joining copies compressed chunks without reading them, but reads the small levels."""
     parts = write_parts(tmp_path, 2)
     with h5py.File(parts[1]) as h5:
         chunk = h5['data4x4'].id.get_chunk_info(3)
@@ -252,10 +252,10 @@ def test_a_part_that_is_damaged_where_it_is_copied(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Virtual datasets whose files changed: HDF5 itself would give black images.
+# Virtual data sets whose files have changed. HDF5 would return black images.
 
 
-def test_a_part_that_is_gone(tmp_path):
+def test_a_missing_part(tmp_path):
     parts = write_parts(tmp_path, 2)
     merge(tmp_path / 'joined.h5', parts, virtual=True)
     parts[1].rename(tmp_path / 'elsewhere.h5')
@@ -276,7 +276,7 @@ def test_a_part_with_other_images_than_before(tmp_path):
 
 
 def test_other_virtual_datasets(tmp_path):
-    """With a hole; with levels from different files."""
+    """Virtual data sets with a hole, or with levels from different files."""
     parts = write_parts(tmp_path, 2, labels=None)
     for changed_places in ({0: parts[0]}, {0: parts[1], 75: parts[0]}):
         with h5py.File(tmp_path / 'joined.h5', 'w') as h5:

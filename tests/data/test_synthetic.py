@@ -1,4 +1,4 @@
-"""data.synthetic: random images of any size, the same ones every time."""
+"""data/synthetic.py: reproducible random images of any size."""
 
 import h5py
 import numpy as np
@@ -35,6 +35,6 @@ def test_the_command(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('arguments', [{'resolution': 48}, {'resolution': 2}, {'num_images': 0}])
-def test_what_cannot_be_made(arguments):
+def test_data_sets_that_cannot_be_made(arguments):
     with pytest.raises(UserError, match='^--'):
         synthetic(**arguments)

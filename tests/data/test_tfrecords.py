@@ -1,4 +1,4 @@
-"""tfrecords: files of an independent writer; every kind of damage; checksums and protocol buffers."""
+"""tfrecords: files of an independent writer; all kinds of damage; checksums and protocol buffers."""
 
 import os
 import struct
@@ -13,13 +13,13 @@ from common.errors import UserError
 from data import tfrecords
 from tests.helpers import load_golden, run_tool
 
-SAMPLE, _META = load_golden('tfrecords')    # Written by the package of that name on PyPI, in the layout of the release.
+SAMPLE, _META = load_golden('tfrecords')    # Written by the PyPI package tfrecord in the layout of the release.
 LABELS = np.eye(3, dtype=np.float32)[[2, 0, 1, 1, 0]]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """The sample: five images of 8x8 and 4x4, with labels."""
+    """A folder with the sample: five images at 8x8 and 4x4, with labels."""
     (tmp_path / 'faces').mkdir()
     for lod in (2, 3):
         (tmp_path / 'faces' / f'faces-r{lod:02d}.tfrecords').write_bytes(SAMPLE[f'file_r{lod:02d}'].tobytes())
@@ -28,7 +28,7 @@ def folder(tmp_path):
     return tmp_path / 'faces'
 
 
-# An encoder, for what the sample does not have.
+# An encoder, for cases that are not in the sample.
 
 
 def varint_bytes(number):
@@ -41,14 +41,14 @@ def varint_bytes(number):
 
 
 def field(number, value):
-    """A protocol buffer field: a number, or something with a length."""
+    """A protocol buffer field, with a number or bytes."""
     if isinstance(value, int):
         return varint_bytes(number << 3) + varint_bytes(value)
     return varint_bytes(number << 3 | 2) + varint_bytes(len(value)) + value
 
 
 def example_bytes(**features):
-    """A tf.train.Example; each feature is encoded already."""
+    """A tf.train.Example of encoded features."""
     entries = [field(1, field(1, name.encode()) + field(2, feature)) for name, feature in features.items()]
     return field(1, b''.join(entries))
 
@@ -99,7 +99,7 @@ def test_one_file_alone_and_several_data_sets_in_a_folder(folder, tmp_path, caps
     assert (status, err) == (0, '') and 'not there' not in out
     with h5py.File(tmp_path / 'a.h5') as h5:
         assert h5['data8x8'].shape == (1, 1, 8, 8) and (h5['data8x8'][:] == 7).all()
-    assert not (tmp_path / 'a-labels.npy').exists()     # Those in the folder are of the other data set.
+    assert not (tmp_path / 'a-labels.npy').exists()     # The labels in the folder belong to the other data set.
 
 
 def test_levels_that_are_missing_and_a_second_file_of_labels(folder, capsys):
@@ -240,7 +240,7 @@ def test_images_of_another_shape_further_on(folder):
 
 
 def test_checksums():
-    # From RFC 3720, appendix B.4: 32 bytes of zeros and of ones. The mask is that of the format's definition.
+    # RFC 3720, appendix B.4: 32 bytes of zeros and of ones. The mask is part of the format's definition.
     for data, crc in [(bytes(32), 0x8a9136aa), (b'\xff' * 32, 0x62a8ab43)]:
         assert tfrecords.masked_crc32c(data) == ((crc >> 15 | crc << 17) % 2 ** 32 + 0xa282ead8) % 2 ** 32
 

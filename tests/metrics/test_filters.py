@@ -1,4 +1,4 @@
-"""metrics.filters: products with banded matrices are the products with the whole matrices."""
+"""metrics.filters: products with banded matrices equal products with the full matrices."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from metrics.filters import BAND_ROWS, bands, filtered
 
 
 def banded(num_outputs, num_inputs, width, seed=0):
-    """A matrix whose rows have `width` numbers around the diagonal."""
+    """A matrix whose rows have `width` nonzero numbers around the diagonal."""
     matrix = np.random.RandomState(seed).randn(num_outputs, num_inputs)
     centres = np.arange(num_outputs)[:, np.newaxis] * num_inputs / num_outputs
     matrix[np.abs(np.arange(num_inputs) - centres) > width / 2] = 0

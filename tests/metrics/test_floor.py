@@ -1,4 +1,4 @@
-"""metrics.floor: metrics of the reals against other reals, kept by content."""
+"""metrics.floor: metrics of reals against other reals; results are kept by content."""
 
 import json
 
@@ -28,7 +28,7 @@ def lines_of(run_dir):
 
 
 class Recorder:
-    """Stands in for a metric that compares; its number says how many fakes were reals, too."""
+    """A metric that counts how many of the fakes are also among the reals."""
 
     decides = 'common'
     better = {'common': 'lower'}
@@ -65,8 +65,8 @@ def test_a_sample_is_that_of_the_metric_and_the_next_one_other_reals(data_dir):
     with Dataset(data_dir / 'digits-16x16.h5', mirror_augment=True) as dataset:
         metric = Recorder()
         evaluation.feed_reals(metric, dataset, 300, 7)
-        assert evaluation.feed_reals(metric, dataset, 300, 7, 'fakes')[0] == 300    # The same ones again.
-        assert evaluation.feed_reals(metric, dataset, 300, 7, 'fakes', skip=300)[0] < 10    # Mirrored zeros or ones.
+        assert evaluation.feed_reals(metric, dataset, 300, 7, 'fakes')[0] == 300    # The same images again.
+        assert evaluation.feed_reals(metric, dataset, 300, 7, 'fakes', skip=300)[0] < 10    # Mirrored zeros, ones.
 
 
 def test_results_are_kept_by_content(data_dir, tmp_path, monkeypatch):
@@ -85,7 +85,7 @@ def test_results_are_kept_by_content(data_dir, tmp_path, monkeypatch):
     assert [(entry['metric'], entry['snapshot'], entry['num_images'], entry['kimg']) for entry in first] == [
         ('swd', 'reals', 200, None), ('ms_ssim', 'reals', 200, None)]
     assert not (run_dir / 'metrics.jsonl').exists() and not (run_dir / 'metric-swd.txt').exists()
-    # Reals are near other reals; noise is not.
+    # Reals are close to other reals; noise is not.
     with Dataset(data_dir / 'digits-16x16.h5') as dataset:
         metric = metrics.make_metric('swd', random_seed=1000)
         evaluation.feed_reals(metric, dataset, 200, 1000)

@@ -27,13 +27,13 @@ def test_recorded_statistics_and_distances(name):
     np.testing.assert_allclose(statistics.covariance(), FID['sigma_' + name], atol=1e-12)
     recorded = FID[f'fid_{name}_vs_real']
     distance = frechet_distance(statistics.mean, statistics.covariance(), reals.mean, reals.covariance())
-    np.testing.assert_allclose(distance, recorded, rtol=3e-7, atol=1e-10)       # The float32 means were used.
+    np.testing.assert_allclose(distance, recorded, rtol=3e-7, atol=1e-10)       # The recording used float32 means.
     from_recorded = frechet_distance(FID['mu_' + name], FID['sigma_' + name], FID['mu_real'], FID['sigma_real'])
     np.testing.assert_allclose(from_recorded, recorded, rtol=1e-7, atol=1e-10)
 
 
 @pytest.mark.parametrize('a, b, rtol', [('act1', 'act2', 1e-12), ('act2', 'act1', 1e-12), ('act1', 'act1', 1e-12),
-                                        # Singular: the release's square root is good to 1e-8 of its trace.
+                                        # Singular matrices: the release's square root is accurate to 1e-8 of its trace.
                                         ('act_small', 'act1', 1e-8), ('act1', 'act_small', 1e-8)])
 def test_recorded_distances_of_the_2018_release(a, b, rtol):
     key = f'fid/{a.replace("act_", "")}_vs_{b.replace("act_", "")}'

@@ -1,4 +1,4 @@
-"""metrics.identity: digests tell contents apart, and nothing else."""
+"""metrics.identity: digests depend on the contents and on nothing else."""
 
 import os
 import shutil
@@ -74,7 +74,7 @@ def test_many_images_are_read_once(tmp_path, images, labels, monkeypatch):
     monkeypatch.setattr(identity, '_digest', lambda *args: read.append(args) or digest_of(*args))
     digests = [digest(path, **options) for _twice in range(2) for options in ({}, {'classes': [1]}, {'max_images': 5})]
     assert digests[:3] == digests[3:] and len(set(digests)) == len(read) == 3
-    for kept in (tmp_path / 'metric-cache').iterdir():      # Damage costs time only.
+    for kept in (tmp_path / 'metric-cache').iterdir():      # Damage only costs time.
         kept.write_bytes(b'{"files": [')
     assert digest(path) == digests[0] and len(read) == 4
     shutil.copy(path, tmp_path / 'b.h5')
@@ -128,7 +128,7 @@ def test_all_options_that_choose_reals_count(tmp_path, images, labels):
         {}, {'max_images': 11}, {'resolution': 4}, {'mirror_augment': True}, {'max_labels': 0}, {'classes': [1]},
         {'classes': [2]}, {'classes': [1], 'max_labels': 0}, {'classes': [2], 'max_labels': 0},
         {'classes': [0, 1, 2]}, {'classes': [2, 1, 0]})]
-    assert len(set(digests)) == len(digests) - 1 and digests[0] == digests[-2]     # All classes in order: all images.
+    assert len(set(digests)) == len(digests) - 1 and digests[0] == digests[-2]     # All classes: all images.
 
 
 def test_other_labels_are_another_data_set(tmp_path, images, labels):
@@ -138,7 +138,7 @@ def test_other_labels_are_another_data_set(tmp_path, images, labels):
     assert digest(path) != before
 
 
-def test_networks_are_told_apart_by_their_values(tmp_path):
+def test_networks_are_distinguished_by_their_values(tmp_path):
     theano_env.configure('torch', {'device': 'cpu'})
     net = Network('Gs', func='networks.G_paper', num_channels=1, resolution=8, fmap_base=8, fmap_max=2, latent_size=2)
     before = identity.of_network(net)

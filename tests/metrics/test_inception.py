@@ -1,4 +1,4 @@
-"""metrics.inception: torch-fidelity's network runs with a file of weights in its format, here random ones."""
+"""metrics.inception: torch-fidelity's network runs with a file of (random) weights in its format."""
 
 import os
 import pathlib
@@ -17,11 +17,11 @@ from metrics import inception
 
 @pytest.fixture(scope='module')
 def weights_path(tmp_path_factory):
-    """Random weights with the names and shapes of the real ones."""
+    """A file of random weights with the names and shapes of the real weights."""
     extractor_class = inception._import_extractor()
     torch.manual_seed(0)
     saved = {}
-    # The package can only build the network with weights: catch what it would load.
+    # The package cannot build the network without weights, so intercept load_state_dict to get names and shapes.
     network = extractor_class.__new__(extractor_class)
     original, extractor_class.load_state_dict = extractor_class.load_state_dict, lambda self, state: saved.update(
         self.state_dict())
@@ -32,7 +32,7 @@ def weights_path(tmp_path_factory):
     finally:
         extractor_class.load_state_dict = original
     for name, value in saved.items():
-        if name.endswith('conv.weight'):    # As large as keeps the size of activations.
+        if name.endswith('conv.weight'):    # Keeps the magnitude of activations.
             saved[name] = value.normal_() * (2 / value[0].numel()) ** 0.5
     torch.save(saved, path)
     return str(path)
@@ -46,7 +46,7 @@ def test_features_and_probabilities(weights_path):
     assert vectors.dtype == probabilities.dtype == np.float32
     assert np.isfinite(vectors).all() and vectors.std() > 0
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
-    # Each image for itself, and gray as three equal channels.
+    # Images do not affect each other, and grey images are three equal channels.
     np.testing.assert_allclose(features(images[1:])[0], vectors[1:], rtol=1e-4, atol=1e-5)
     gray = images[:1, :1]
     np.testing.assert_array_equal(features(gray)[0], features(np.repeat(gray, 3, axis=1))[0])
@@ -76,7 +76,7 @@ def test_missing_and_wrong_weights(tmp_path, monkeypatch):
 
 
 class Evil:
-    """Deletes a file when it is unpickled without restrictions."""
+    """An object that deletes a file when it is unpickled without restrictions."""
 
     def __init__(self, path):
         self.path = path

@@ -17,7 +17,7 @@ def test_recorded_scores(case, splits, key, minibatch_size):
     statistics = ScoreStatistics(len(probabilities), splits)
     for begin in range(0, len(probabilities), minibatch_size):
         statistics.add(probabilities[begin:begin + minibatch_size])
-    # float32 in the release.
+    # The release uses float32.
     np.testing.assert_allclose(statistics.mean_std(), RECORDED[f'is_{case}_{key}'], rtol=2e-6, atol=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""metrics: every name stands for a class with the calls that all metrics share; an unknown one is a clear error."""
+"""metrics: every name leads to a class with the common interface; unknown names are errors."""
 
 import importlib
 

@@ -11,7 +11,7 @@ RELEASE_DIVISOR = 25600
 
 
 def classify(images):
-    """The digit that stands in the pixels."""
+    """A classifier for images whose pixels contain the digit itself."""
     return images[:, 0, 0, 0]
 
 
@@ -36,13 +36,13 @@ def test_the_default_divides_by_the_number_of_images():
     counts = np.unique(digits, axis=0, return_counts=True)[1] / 3000
     assert modes == len(counts)
     np.testing.assert_allclose(divergence, np.sum(counts * np.log(counts * 1000)))
-    # With the release's number of images both are the same.
+    # With the release's number of images, both values are equal.
     digits = RECORDED['hist_skewed_predictions']
     assert mode_statistics(digits) == mode_statistics(digits, RELEASE_DIVISOR)
     assert mode_statistics(np.tile(np.uint8([1, 2, 3]), (50, 1))) == (1, pytest.approx(np.log(1000)))
 
 
-def test_what_makes_no_draw():
+def test_images_that_make_no_draw():
     metric = MnistModes(classify, images_per_draw=4)
     metric.begin('fakes')
     metric.feed('fakes', np.zeros((3, 3, 1, 1), np.uint8))

@@ -12,7 +12,7 @@ from tests.helpers import GOLDEN, load_golden
 GOLDEN_2017, _meta = load_golden('metrics_msssim')
 TF, _meta = load_golden('tf/metrics')
 TF_META = json.loads((GOLDEN / 'tf' / 'metrics.json').read_text())['msssim']
-TOLERANCE = 5e-6    # The release keeps images and their squares in float32; everything here is float64.
+TOLERANCE = 5e-6    # The release stores images and their squares in float32; we use float64.
 
 
 def images_of(case):

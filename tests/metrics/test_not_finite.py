@@ -1,4 +1,4 @@
-"""No metric makes a number of NaN or infinity."""
+"""Metrics report NaN and infinity as errors, not as results."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""metrics.results: lines of metrics.jsonl by content; several writers lose nothing."""
+"""metrics.results: lines of metrics.jsonl are kept by content; concurrent writers lose no lines."""
 
 import json
 import subprocess
@@ -62,7 +62,7 @@ def test_readers_see_the_last_line_of_each_place(tmp_path):
     assert sorted(path.name for path in tmp_path.glob('metric*')) == ['metric-fid.txt', 'metrics.jsonl']
 
 
-def test_a_lock_that_somebody_keeps_is_told(tmp_path, monkeypatch):
+def test_a_lock_that_another_process_holds_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(results, 'LOCK_SECONDS', 0.1)
     with results._locked(tmp_path), pytest.raises(ValueError, match='another process has held'):
         results.update(tmp_path, lambda before: [entry()])
@@ -70,5 +70,5 @@ def test_a_lock_that_somebody_keeps_is_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
-def test_what_is_not_finite(value):
+def test_values_that_are_not_finite(value):
     assert not results.is_finite_result({'a': 1.0, 'b': value}) and results.is_finite_result({'a': 1.0})

@@ -30,19 +30,19 @@ def descriptor_set(*parts):
 
 
 def normalized(descriptors):
-    """All descriptors of a DescriptorSet as the distance sees them."""
+    """All descriptors of a DescriptorSet, normalised as for the distance."""
     return descriptors.projected(np.eye(descriptors.length, dtype=np.float32)).T
 
 
 def normalized_set(rows):
-    """A DescriptorSet of descriptors that are normalised already: one channel of mean 0 and deviation 1."""
+    """A DescriptorSet of normalised descriptors: one channel with mean 0 and deviation 1."""
     result = sw.DescriptorSet(1)
     result.append(rows, 0.0, float(rows.size))
     return result
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Pyramid: bit for bit.
+# The pyramid, bit for bit.
 
 
 def test_pyramid_is_the_recorded_one_exactly():
@@ -69,7 +69,7 @@ def test_pyramid_of_the_2018_release_exactly():
 
 @pytest.mark.parametrize('dtype', ['uint8', 'float32'])
 def test_filters_are_scipys_also_where_they_are_computed_in_bands(dtype):
-    # 256 pixels are several bands of outputs. Sums of uint8 are exact; others are rounded once, in float64, by both.
+    # 256 pixels need several bands. Sums of uint8 are exact; both sides round other sums once, from float64.
     images = np.random.RandomState(0).uniform(0, 256, (1, 2, 256, 128)).astype(dtype)
     kernel = (np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256)[np.newaxis, np.newaxis]
     current = images.astype(np.float32)
@@ -98,7 +98,7 @@ def test_descriptors_are_drawn_in_the_recorded_order():
     first = descriptors_of(levels[0], *SWD['desc_nhood'], random)
     np.testing.assert_array_equal(first, SWD['desc_out'])
     np.testing.assert_array_equal(descriptors_of(levels[1], *SWD['desc2_nhood_second_call'], random), SWD['desc2_out'])
-    # Normalised: float32 sums over the set in the release, float64 here.
+    # The release normalises with float32 sums, we use float64.
     np.testing.assert_allclose(normalized(descriptor_set(first[:30], first[30:])), SWD['final_out'], atol=1e-6)
 
 
@@ -118,13 +118,13 @@ def test_distances_are_the_recorded_ones(repeats, directions):
     random = np.random.RandomState(int(SWD['sw_seed']))
     sets = [normalized_set(SWD[name]) for name in ('final_out', 'sw_B')]
     distance = sw.sliced_wasserstein(*sets, repeats, directions, random)
-    # Products of 147 float32 values, added in another order.
+    # Another order of summation of 147 float32 products.
     np.testing.assert_allclose(distance, SWD[f'sw_out_{repeats}x{directions}'], rtol=1e-6)
 
 
 @pytest.mark.parametrize('num', [1 << 14, 50001, 300000])
 @pytest.mark.parametrize('kind', ['equal', 'shifted', 'heavy tails', 'few values', 'mostly zero', 'constant'])
-def test_counting_in_bins_gives_what_sorting_gives(kind, num):
+def test_counting_in_bins_equals_sorting(kind, num):
     random = np.random.RandomState(num)
     a, b = {
         'equal': lambda: random.randn(2, num),
@@ -143,7 +143,7 @@ def test_counting_in_bins_gives_what_sorting_gives(kind, num):
 
 
 def recorded_flow(name):
-    """Scores of the 2017 scoring command, composed of the parts here."""
+    """Scores as in the scoring command of 2017, computed with our functions."""
     meta = json.loads(str(SWD[f'swd_{name}_meta']))
     options = meta['kwargs']
     reals = SWD[f'swd_{name}_reals']
@@ -152,7 +152,7 @@ def recorded_flow(name):
     highest = min(reals.shape[2], options.get('resolution_max', 1024))
     shrink = reals.shape[2] // highest
     num_levels = (highest // options.get('resolution_min', 16)).bit_length()
-    # Below the full resolution the reals are shrunk, then repeated to full size; the fakes are only shrunk.
+    # Below full resolution, the release downscales the reals and repeats them to full size; it only downscales fakes.
     reals = sw.downscale(reals, shrink).repeat(shrink, axis=2).repeat(shrink, axis=3)
 
     def feed(images, sets_per_level):
@@ -220,7 +220,7 @@ def test_descriptors_on_disk_and_saved_reals_change_nothing(tmp_path):
     np.savez(tmp_path / 'reals.npz', **metric.get_reals())
     with np.load(tmp_path / 'reals.npz') as arrays:
         assert evaluate(reals, fakes, saved=dict(arrays))[0] == expected
-    # The same again with the same metric: every begin() starts the random numbers anew.
+    # The same metric gives the same values again: every begin() restarts the random numbers.
     metric.begin('fakes')
     metric.feed('fakes', fakes)
     assert metric.end('fakes') == expected

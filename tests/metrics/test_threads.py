@@ -1,4 +1,4 @@
-"""metrics.threads: results in order, errors, and one thread for the matrix products within."""
+"""metrics.threads: results in order, errors, and one BLAS thread per worker thread."""
 
 import threading
 
@@ -20,7 +20,7 @@ def test_results_are_those_of_map(four_cores):
 
 
 def test_several_threads_work_at_the_same_time(four_cores):
-    barrier = threading.Barrier(4, timeout=60)      # Passed only by four calls at once.
+    barrier = threading.Barrier(4, timeout=60)      # Only four simultaneous calls pass it.
     names = threads.map_threads(lambda _item: barrier.wait() * 0 or threading.current_thread().name, range(4))
     assert len(set(names)) == 4 and threading.current_thread().name not in names
 

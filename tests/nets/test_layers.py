@@ -1,4 +1,4 @@
-"""nets/layers.py: each layer by itself, against NumPy. Whole networks are in test_networks.py."""
+"""nets/layers.py: single layers against NumPy. test_networks.py tests whole networks."""
 
 import copy
 
@@ -15,7 +15,7 @@ from nets import layers, ops
 from nets.ranks import SINGLE, Ranks
 
 ENGINES = ['torch', 'python']
-ROUNDING = dict(rtol=2e-6, atol=2e-6)     # Of float32, over sums of a few hundred products.
+ROUNDING = dict(rtol=2e-6, atol=2e-6)     # float32 sums of a few hundred products.
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def input_layer(*shape):
 
 
 def evaluate(layer, array, **kwargs):
-    """Output of `layer` for `array` at its only input layer."""
+    """Output of `layer` if its only input layer has the value `array`."""
     inputs = [below for below in lasagne.layers.get_all_layers(layer) if isinstance(below, InputLayer)]
     return theano.function([inputs[0].input_var], get_output(layer, **kwargs))(array)
 
@@ -126,7 +126,7 @@ def test_pooling_mistakes():
 
 
 def numpy_convolution(x, W, pad):
-    """Convolution, with flipped filters, by the definition."""
+    """Convolution with flipped filters, computed from the definition."""
     size = W.shape[2]
     x = np.pad(x.astype('float64'), [(0, 0), (0, 0), (pad, pad), (pad, pad)])
     h, w = x.shape[2] - size + 1, x.shape[3] - size + 1
@@ -157,7 +157,7 @@ def ops_of(function):
 
 @pytest.mark.parametrize('engine', ENGINES, indirect=True)
 def test_convolution_of_an_upscaled_image(engine):
-    """In its fused form, for which no repeated pixel is made, and the same as the plain form."""
+    """The fused form repeats no pixels and equals the plain form."""
     below = layers.Upscale2DLayer(input_layer(3, 5, 4))
     layer = layers.Conv2DLayer(below, 4, 3, W=lasagne.init.Normal(1.0), nonlinearity=layers.LeakyRectify(0.2))
     layer.b.set_value(normal(4, seed=1))
@@ -173,7 +173,7 @@ def test_convolution_of_an_upscaled_image(engine):
     array = normal(2, 3, 5, 4, seed=2)
     for result, wanted in zip(fused(array), other(array), strict=True):
         assert result.shape == wanted.shape
-        # Sums in another order, of up to some hundred numbers, relative to the largest.
+        # The order of summation of some hundred numbers differs. Relative to the largest value.
         np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
@@ -191,7 +191,7 @@ def test_convolution_of_an_upscaled_image_that_is_not_fused(factor, filter_size,
 @pytest.mark.parametrize('engine', ENGINES, indirect=True)
 @pytest.mark.parametrize('size, pad', [(4, 'valid'), (1, 'full')])
 def test_convolution_as_a_product(size, pad, engine):
-    """From or to a single pixel: no convolution in the graph, nor in that of its derivatives."""
+    """From or to a single pixel, neither the graph nor its derivatives contain a convolution."""
     layer = layers.Conv2DLayer(input_layer(3, size, size), 5, 4, pad, W=lasagne.init.Normal(1.0))
     layer.b.set_value(normal(5, seed=1))
     x, W = T.ftensor4(), T.ftensor4()
@@ -207,7 +207,7 @@ def test_convolution_as_a_product(size, pad, engine):
     array = normal(2, 3, size, size, seed=2)
     for result, wanted in zip(product(array), convolution(array, layer.W.get_value()), strict=True):
         assert result.shape == wanted.shape
-        # Rounding of float32, relative to the largest.
+        # float32 rounding, relative to the largest value.
         np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
@@ -334,7 +334,7 @@ def test_batch_norm(engine):
 
 @pytest.mark.parametrize('engine', ENGINES, indirect=True)
 def test_batch_norm_follows_one_of_several_evaluations(engine):
-    """Whatever the order of the outputs in the function."""
+    """The order of the outputs in the function does not matter."""
     top, bn = batch_normalized()
     first, second = T.ftensor4(), T.ftensor4()
     outputs = [get_output(top, first, batch_norm_update_averages=False), get_output(top, second)]
@@ -464,7 +464,7 @@ def test_minibatch_discrimination(engine):
 
     check()
     layers.initialize_mbdisc(inputs, [layer], x)
-    # 1e-6: rounding of float32. After the initialisation the features of the same samples have zero mean.
+    # 1e-6: float32 rounding. After the initialisation, the features of the same samples have zero mean.
     np.testing.assert_allclose(check().mean(axis=0), 0, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""nets/ops.py: values, gradients and second derivatives of the ops, on every engine, against NumPy."""
+"""nets/ops.py: values, gradients and second derivatives of the ops on every engine, against NumPy."""
 
 import pickle
 
@@ -10,11 +10,11 @@ import theano.tensor as T
 from nets import ops
 
 ENGINES = ['torch', 'python', 'theano']
-TOLERANCES = {'float32': 1e-6, 'float64': 1e-14}    # Rounding of the dtype.
+TOLERANCES = {'float32': 1e-6, 'float64': 1e-14}    # Rounding.
 
 
 def values(shape, dtype, seed=0):
-    """Standard normal; not contiguous, so that strides matter."""
+    """Standard normal numbers in a non-contiguous array, so that strides matter."""
     return np.random.RandomState(seed).randn(*shape[::-1]).astype(dtype).T
 
 
@@ -24,7 +24,7 @@ def assert_close(actual, desired):
 
 
 def check_linear(engine, op, dense, transposed, in_shape, out_shape, dtype):
-    """`op` equals the NumPy function `dense`; its gradient the transposed map; the gradient of that `dense` again."""
+    """Check that `op` equals `dense`, its gradient equals `transposed`, and the gradient of that equals `dense`."""
     x = T.TensorType(dtype, (False,) * 4)('x')
     weights = T.TensorType(dtype, (False,) * 4)('weights')
     direction = T.TensorType(dtype, (False,) * 4)('direction')
@@ -96,7 +96,7 @@ def test_leaky_relu(engine, dtype):
     y = ops.leaky_relu(x, 0.2)
     gradient = theano.grad(T.sum(y * y * weights), x)
     second = theano.grad(T.sum(gradient * direction), x)
-    # The sum with a fresh matrix lets the rewrites work in place.
+    # Adding a new matrix allows rewrites to work in place.
     function = theano.function([x, weights, direction], [y, gradient, second, ops.leaky_relu(T.dot(x, x.T), 0.2)])
     arrays = [values((5, 4), dtype, seed) for seed in range(3)]
     arrays[0][1, 2] = 0
@@ -137,7 +137,7 @@ def test_ops_are_equal_by_their_arguments():
     ('float64', [(2, 3, 4, 5), (4, 3, 3, 3)]), ('float64', [(1, 1, 1, 1), (2, 1, 3, 3)]),
     ('float32', [(3, 2, 4, 4), (5, 2, 3, 3)])])
 def test_convolution_of_an_upscaled_image(engine, dtype, shapes):
-    """The fused form against the plain one: value, gradients and the gradients of a gradient penalty."""
+    """The fused form equals the plain one in values, gradients and the gradients of a gradient penalty."""
     x, W = (T.TensorType(dtype, (False,) * 4)() for _ in range(2))
     plain = T.nnet.conv2d(ops.upscale2d(x, 2), W, border_mode=(1, 1))
     fused = ops.upscale2x_conv2d(x, ops.upscale2x_filters(W))
@@ -149,7 +149,7 @@ def test_convolution_of_an_upscaled_image(engine, dtype, shapes):
     arrays = [values(shape, dtype, seed) for seed, shape in enumerate(shapes)]
     for result, desired in zip(functions[1](*arrays), functions[0](*arrays), strict=True):
         assert result.dtype == desired.dtype
-        # Sums in another order, relative to the largest.
+        # The order of summation differs. Relative to the largest value.
         tolerance = {'float32': 1e-5, 'float64': 1e-12, 'int64': 0}[str(result.dtype)]
         np.testing.assert_allclose(result, desired, rtol=0, atol=tolerance * np.abs(desired).max())
 
@@ -171,7 +171,7 @@ def test_flipped_filters(engine, dtype):
 
 
 @pytest.mark.parametrize('engine', ['torch', 'python'], indirect=True)
-def test_flipped_filters_are_independent_of_what_they_were_made_of(engine):
+def test_flipped_filters_share_no_memory_with_the_original(engine):
     W = theano.shared(values((2, 1, 2, 2), 'float64'))
     before = W.get_value()
     function = theano.function([], [ops.flip_filters(W), ops.flip_filters(W).shape], updates=[(W, W * 2)])
@@ -187,7 +187,7 @@ def test_flipped_filters_are_independent_of_what_they_were_made_of(engine):
 
 
 def gradient_inputs(function):
-    """The variable that each gradient of a leaky ReLU in a compiled function looks at."""
+    """The variables whose signs the gradients of leaky ReLUs in a compiled function use."""
     return [node.inputs[0] for node in function.maker.fgraph.toposort()
             if isinstance(node.op, T.Elemwise) and isinstance(node.op.scalar_op, ops.LeakyReLUGrad)]
 
@@ -206,7 +206,7 @@ def test_gradient_looks_at_the_output(engine, slope):
     second = T.grad(T.sum(gradient ** 3), weights)
     function = theano.function([x, weights], [y, gradient, second])
     looked_at = gradient_inputs(function)
-    # With a negative slope the output has not the sign of the input.
+    # With a negative slope, the output has not the sign of the input, so its sign cannot be used.
     assert looked_at and all(is_leaky_relu(var) == (slope >= 0) for var in looked_at)
     array, factors = np.array([-2, -1e-300, -0.0, 0, 1e-300, 3]), np.arange(1., 7)
     slopes = np.where(array > 0, 1, slope)

@@ -1,4 +1,4 @@
-"""nets/stored_source.py: the facts that a stored source tells, and the networks that are built by them."""
+"""nets/stored_source.py: facts read from stored source code, and the networks built from them."""
 
 import hashlib
 import math
@@ -17,7 +17,7 @@ from nets.pickles import load_pkl
 from nets.stored_source import meaning_2018, normalised_digest
 from tests.helpers import dumps, small_state_2017, state_2018, write
 
-# Sources of our own that have the facts of a version and nothing else.
+# Our own source texts, which contain only the facts of a version.
 SOURCE = '''
 import numpy as np
 import tensorflow as tf
@@ -144,11 +144,11 @@ def pickled(net, source):
 
 @pytest.fixture
 def files(tmp_path, torch_engine):
-    """A function that writes a pickle of the 2018 format with a source and returns its path."""
+    """A function that writes a pickle in the 2018 format with a source text and returns its path."""
     nets = [Network(name, f'networks_2018.{name}_paper', **KWARGS) for name in 'GD']
     for net in nets:
         for name in net.vars:
-            if name.endswith('/bias'):      # Without biases pixel norm would undo every gain.
+            if name.endswith('/bias'):      # Without biases, pixel norm would cancel all gains.
                 net.set_var(name, np.random.randn(*net.get_var(name).shape))
 
     def write_file(source):
@@ -169,7 +169,7 @@ def test_the_first_tensorflow_version(files, capsys):
     np.testing.assert_allclose(old_G.run(latents, labels), wanted.run(latents, labels), rtol=0, atol=1e-5)
     assert np.abs(old_G.run(latents, labels) - G.run(latents, labels)).max() > 0.05
 
-    # Every so many-th pixel is the average of images that consist of blocks.
+    # For images that consist of blocks, taking every n-th pixel equals averaging.
     images = np.random.randn(4, 3, 16, 16).astype(np.float32)
     for lod in (0, 0.25, 1, 1.5, 2):
         size = 2 ** int(lod)
@@ -179,7 +179,7 @@ def test_the_first_tensorflow_version(files, capsys):
         np.testing.assert_allclose(old_D.run(images)[0], D.run(blocks)[0], rtol=0, atol=1e-5)
         if lod >= 1:
             assert np.abs(old_D.run(images)[0] - D.run(images)[0]).max() > 1e-3
-    # In training the images come at a lower resolution.
+    # In training, the images have a lower resolution.
     small, reals = T.tensor4(), images[:, :, ::2, ::2]
     for net in (D, old_D):
         net.set_var('cur_lod', 1.5)

@@ -1,4 +1,4 @@
-"""tfutil_functions: objects by name, small expressions, evaluating and assigning."""
+"""nets/tf_functions.py: objects by name, small expressions, evaluation and assignment."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_small_expressions():
     ]:
         array = np.float32([0, 2, 8])
         for result in (function(array), theano.function([x], function(x))(array)):
-            np.testing.assert_allclose(result, expected, rtol=1e-6)     # Float32 rounding.
+            np.testing.assert_allclose(result, expected, rtol=1e-6)     # float32 rounding.
     assert tfutil_shim.flatten(np.zeros((2, 3))).shape == (6,)
     assert tfutil_shim.shape_to_list((None, np.int64(3))) == [None, 3]
     assert tfutil_shim.is_tf_expression(x) and not tfutil_shim.is_tf_expression(1.0)
@@ -82,7 +82,7 @@ def test_run_evaluates_any_structure():
     assert list(result['a']) == [1, 2] and list(result['b'][0]) == [7, 8] and result['b'][1] == [None]
     assert type(result['b']) is tuple and list(variable.get_value()) == [2, 3]
     assert tfutil_shim.run([]) == [] and tfutil_shim.run({}) == {}
-    # A dict is a structure, whatever its keys are: its expressions are evaluated, nothing is assigned.
+    # A dict is a structure even if its keys are variables: its expressions are evaluated, nothing is assigned.
     result = tfutil_shim.run({variable: variable + 1, 3: x}, {x: [7, 8]})
     assert list(result[variable]) == [3, 4] and list(result[3]) == [7, 8] and list(variable.get_value()) == [2, 3]
     with pytest.raises(TypeError, match="cannot evaluate 'x'"):
@@ -116,7 +116,7 @@ def test_run_compiles_the_same_expressions_once(monkeypatch):
     for value in (1, 2, 3):
         tfutil_shim.run([step], {x: value})
     assert variable.get_value() == 6 and len(compiled) == 1
-    step[variable] = variable - x       # Another update under the same name.
+    step[variable] = variable - x       # Another update of the same name.
     tfutil_shim.run([step], {x: 4})
     assert variable.get_value() == 2 and len(compiled) == 2
 

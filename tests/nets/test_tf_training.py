@@ -1,4 +1,4 @@
-"""tfutil_training: optimizers and summaries make the numbers that were recorded from the 2018 release."""
+"""nets/tf_training.py: optimizers and summaries give the recorded numbers of the 2018 release."""
 
 import io
 import json
@@ -22,7 +22,7 @@ TRAIN_UTILS_INFO = json.loads((GOLDEN / 'tf' / 'train_utils.json').read_text())
 
 @pytest.fixture(autouse=True)
 def quick_engine():
-    """Theano's Python linker, on NumPy 2 PyTorch, unless a test chooses another one."""
+    """By default, use Theano's Python linker (on NumPy 2 PyTorch), which starts quickly."""
     before = theano.config.mode
     theano_env.configure(ANY_ENGINE)
     yield
@@ -36,7 +36,7 @@ OPTIMIZER_CASES = {case['tag']: case for case in TRAIN_UTILS_INFO['optimizer']['
 
 
 class Problem:
-    """The recorded minimisation problem with variables p, q and one that no loss depends on."""
+    """The recorded minimisation problem, with variables p, q and one that does not affect the loss."""
 
     def __init__(self, floatx='float32'):
         def variable(name):
@@ -47,7 +47,7 @@ class Problem:
         self.target, self.curvature = TRAIN_UTILS['opt/target'], TRAIN_UTILS['opt/curvature']
 
     def loss(self, p_weight=1.0):
-        # As a quadratic form: of a product of element-wise factors Theano might choose an order with an overflow in it.
+        # A quadratic form, because Theano may reorder a product of element-wise factors so that it overflows.
         offset = self.p - self.target
         p_term = T.dot(offset, T.dot(np.diag(self.curvature), offset)) * 0.5
         return p_term * p_weight + T.sum(self.q ** 3) / 3 * self.gate
@@ -57,7 +57,7 @@ class Problem:
 
 
 def check_against_recording(name, value, recorded, tolerance=1e-6):
-    """Float32 rounding: 1 - 0.999^t alone loses four digits, so a step of 0.01 is good to some 1e-7."""
+    """Compare with a float32 tolerance: 1 - 0.999^t loses four digits, so a step of 0.01 is accurate to about 1e-7."""
     np.testing.assert_allclose(value, recorded, rtol=0, atol=tolerance * np.abs(recorded).max(), err_msg=name)
 
 
@@ -94,12 +94,12 @@ def check_state(optimizer, problem, case):
     assert sorted(recorded) == sorted(case['optimizer_variables'])
     for name in recorded:
         if name.endswith('_power'):
-            # Stored as the power that the next step uses.
+            # The release stores the power for the next step.
             beta = case['kwargs'].get(name[-11:-6], {'beta1': 0.9, 'beta2': 0.999}[name[-11:-6]])
             check_against_recording(name, beta ** (state['t'] + 1), recorded[name])
         elif not name.startswith('unused/'):
             slot = 'v' if name.endswith('_opt0_1') else 'm'
-            # The release rounds 1 - beta2 to float32, 1.3e-5 off for 0.999; in the steps this cancels.
+            # The release rounds 1 - beta2 to float32, an error of 1.3e-5 for 0.999 that cancels in the steps.
             check_against_recording(name, state[slot, problem.variables()[name[0]]], recorded[name], tolerance=2e-5)
         else:
             np.testing.assert_array_equal(recorded[name], 0)
@@ -175,7 +175,7 @@ def test_optimizer_reports_to_the_summaries():
     averages = tfutil_shim.get_autosummaries()
     assert averages['Train.X/learning_rate'] == 0.25
     assert averages['Train.X/overflow_frequency'] == 0.25
-    # Exponents before each step: 4, 4.0005, 3.0005, 3.001.
+    # The exponents before the steps are 4, 4.0005, 3.0005 and 3.001.
     assert averages['Train.X/loss_scaling_log2'] == pytest.approx(3.5005, rel=1e-6)
 
 
@@ -269,7 +269,7 @@ def test_graph_summaries_leave_values_types_and_gradients_alone(engine):
 
 
 class Writer:
-    """What `save_summaries` calls of a TensorBoard `SummaryWriter`."""
+    """The methods of TensorBoard's `SummaryWriter` that `save_summaries` calls."""
 
     def __init__(self):
         self.scalars, self.histograms = [], {}

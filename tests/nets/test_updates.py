@@ -1,4 +1,4 @@
-"""Adam and moving averages against Lasagne and NumPy on every engine; what works in place and what not."""
+"""Adam and moving averages against Lasagne and NumPy on every engine; which steps work in place."""
 
 import copy
 import pickle
@@ -20,11 +20,11 @@ from tests.standin.engine import a_gpu
 from tests.standin.kernels import Trace
 
 ENGINES = ['torch', 'python']
-# Theano's C code runs the Python code of the steps; compiling what is around them takes long.
+# With Theano's C code, steps still run their Python code, and compiling the rest takes long. So few tests use it.
 ALL_ENGINES = [*ENGINES, pytest.param(
     'theano', marks=pytest.mark.skipif(not shutil.which('g++'), reason="no g++ for Theano's C code"))]
-# Ten steps, each rounded differently: torch's kernel multiplies and adds in one rounding. float64 parameters follow
-# Lasagne's as closely as the rate does, which is computed in floatX.
+# For ten steps with different rounding: torch's kernel rounds once after multiplying and adding. float64 parameters
+# are as accurate as the learning rate, which is computed in floatX.
 TOLERANCES = {'float32': 2e-6, 'float64': 2e-7}
 DTYPES = {'float32': ['float32'] * 3, 'float64': ['float64'] * 3, 'mixed': ['float32', 'float64', 'float32']}
 SHAPES = [(3, 4), (5,), (2, 1, 2)]
@@ -32,7 +32,7 @@ SHAPES = [(3, 4), (5,), (2, 1, 2)]
 
 @pytest.fixture
 def double():
-    """Theano computes in float64 by default."""
+    """Set floatX to float64."""
     before, theano.config.floatX = theano.config.floatX, 'float64'
     yield
     theano.config.floatX = before
@@ -48,7 +48,7 @@ def parameters(dtypes, seed=0):
 
 
 def gradients(params):
-    """Down to the size of epsilon. They depend on the parameters, so that errors would add up."""
+    """Gradients down to the size of epsilon. They depend on the parameters, so that errors would add up."""
     return [param ** 3 * np.asarray(size, param.dtype) for size, param in zip((1, 1e-3, 1e-7), params, strict=True)]
 
 
@@ -109,7 +109,7 @@ def test_adam_on_a_gpu(dtypes, cuda):
 
 @pytest.mark.standin
 def test_checking_for_overflow_takes_few_kernels():
-    """By halves, 1100 of the kernels of a step of the paper's D would look for NaN."""
+    """A naive check, by halves, would take 1100 kernels in a step of the paper's D."""
     with a_gpu('meta') as gpu:
         tensors = [T.fmatrix() for _ in range(10)]
         f = theano.function(tensors, updates.any_not_finite(tensors), mode=theano_torch.mode('cuda:0'))
@@ -118,7 +118,7 @@ def test_checking_for_overflow_takes_few_kernels():
         gpu.observers.append(trace)
         f(*values)
     kernels = [kernel for kernel in trace.kernels if kernel.kind != 'h2d']
-    assert len(kernels) <= 3 * len(tensors) + 3         # For each: abs, a comparison, all of them.
+    assert len(kernels) <= 3 * len(tensors) + 3         # For each tensor: abs, comparison, all.
 
 
 @pytest.mark.parametrize('engine', ENGINES, indirect=True)
@@ -130,13 +130,13 @@ def test_adam_in_double_precision_throughout(engine, double):
         mine()
         reference()
     for param, other in zip(ours, theirs, strict=True):
-        # Rounding over ten steps.
+        # Rounding in ten steps.
         np.testing.assert_allclose(param.get_value(), other.get_value(), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize('engine', ALL_ENGINES, indirect=True)
 def test_first_step_of_adam(engine):
-    """The formulas of the paper with epsilon outside the correction, as they are in Lasagne."""
+    """The formulas of the Adam paper, with epsilon outside the bias correction as in Lasagne."""
     g, p = np.array([1e-9, -2, 0.5]), np.array([1., 2, 3])
     param = theano.shared(p)
     step = updates.adam([T.constant(g)], [param], T.constant(np.float64(0.25)), 0.5, 0.75, 1e-8)
@@ -144,7 +144,7 @@ def test_first_step_of_adam(engine):
     new, m, v, steps = values_of(step)
     np.testing.assert_allclose(m, g * 0.5, rtol=1e-15)
     np.testing.assert_allclose(v, g ** 2 * 0.25, rtol=1e-15)
-    # The rate is 0.25 * sqrt(0.25) / 0.5; its root and quotient are those of float32, and exact.
+    # The rate is 0.25 * sqrt(0.25) / 0.5, whose root and quotient are exact in float32.
     np.testing.assert_allclose(new, p - 0.25 * g * 0.5 / (np.abs(g) * 0.5 + 1e-8), rtol=1e-15)
     assert steps == 1
 
@@ -169,7 +169,7 @@ def test_overflow_leaves_everything_as_it_was(engine, kind):
     step(2)
     plain()
     plain()
-    for state, other in zip(mine, reference, strict=True):      # As if the two had not been: the same bits.
+    for state, other in zip(mine, reference, strict=True):      # The skipped steps leave no trace.
         np.testing.assert_array_equal(state.get_value(), other.get_value())
 
 
@@ -191,7 +191,7 @@ def test_gradients_in_any_layout(engine):
 
 @pytest.mark.parametrize('engine', ENGINES, indirect=True)
 def test_state_that_two_functions_share(engine):
-    """Going on with a second function is as if the first had gone on."""
+    """Two functions that share a state make the same steps as one function."""
     one, two = parameters(DTYPES['float32']), parameters(DTYPES['float32'])
     alone = theano.function([], [], updates=updates.adam(gradients(one), one, 0.1, 0.5, 0.9))
     state = updates.AdamState(two)
@@ -239,7 +239,7 @@ def test_moving_average_of_sources_of_another_type(engine):
 
 @pytest.mark.parametrize('engine', ENGINES, indirect=True)
 def test_averages_follow_the_weights_from_before_the_step(engine):
-    """As in training: one function with both, whose updates are simultaneous."""
+    """As in training, one function updates parameters and averages simultaneously."""
     params, averages = parameters(DTYPES['float32']), parameters(DTYPES['float32'], seed=5)
     both = updates.adam(gradients(params), params, 0.1)
     both.update(updates.moving_average(averages, params, 0.5))
@@ -285,7 +285,7 @@ def test_values_that_were_read_stay(engine):
 
 
 def check_outputs(make_outputs, shape=(2, 2), shared=theano.shared):
-    """Whether a function works in place that returns ``make_outputs(p)`` of the p from before the step."""
+    """Check a function that steps p and returns ``make_outputs(p)`` of the old p; return whether it is in place."""
     param, alone = shared(normal(*shape)), theano.shared(normal(*shape))
     grad = param.type()
     outputs = make_outputs(param)
@@ -302,7 +302,7 @@ def check_outputs(make_outputs, shape=(2, 2), shared=theano.shared):
 
 @pytest.mark.parametrize('engine', ENGINES, indirect=True)
 def test_old_values_are_returned(engine):
-    # With Theano's own engines an addition may have taken the memory first.
+    # On Theano's own engines, the addition may already reuse the memory of p.
     assert check_outputs(lambda p: [p + 1, p.sum(), T.dot(p, p.T)]) or engine.engine != 'torch'
     assert not check_outputs(lambda p: [p, p + 1, p.T])
     assert not check_outputs(lambda p: [p.T])
@@ -310,7 +310,7 @@ def test_old_values_are_returned(engine):
     assert not check_outputs(lambda p: [p + 1, p.dimshuffle(1, 'x', 0)[:1]])
 
 
-HIDDEN_VIEWS = {        # What PyTorch makes no copy for, though Theano takes it for one.
+HIDDEN_VIEWS = {        # PyTorch makes no copy for these ops, although Theano expects one.
     'alloc': ((2,), lambda p: [T.alloc(p, 3, 2), T.alloc(p, 3, 2) + 1]),
     'split': ((2,), lambda p: T.split(p, [1, 1], 2)),
     'sum': ((1, 2), lambda p: [p.sum(axis=0), p.sum(axis=(0, 1))]),
@@ -357,7 +357,7 @@ def test_new_values_become_those_of_another_variable(engine):
 
 @pytest.mark.parametrize('engine', ALL_ENGINES, indirect=True)
 def test_two_steps_on_the_same_parameters(engine):
-    """One after the other in one function, and both from the same start, of which only one can be in place."""
+    """Two consecutive steps in one function; two steps from the same start, of which only one can be in place."""
     def step(param, source):
         return updates.MovingAverageStep(1)(np.float64(0.5), source, param)
 
@@ -389,7 +389,7 @@ def test_arguments_and_constants_are_not_destroyed(engine):
 
 @pytest.mark.parametrize('engine', ['torch'], indirect=True)
 def test_variables_of_odd_layouts(engine):
-    """Arrays that were borrowed, and variables that another function has transposed."""
+    """Borrowed arrays, and variables that another function has transposed."""
     for shared in (theano.shared, DeviceConstructor('cpu')):
         array, grad = normal(3, 3), T.dmatrix()
         param, alone = shared(array), theano.shared(array.T)
@@ -404,7 +404,7 @@ def test_variables_of_odd_layouts(engine):
 # Functions and ops as objects.
 
 
-@pytest.mark.parametrize('engine', ['torch'], indirect=True)     # Theano's own copies of functions lose updates.
+@pytest.mark.parametrize('engine', ['torch'], indirect=True)     # Theano's copies of functions lose updates.
 def test_copies_and_pickles_of_functions(engine):
     param, other = theano.shared(np.ones(2)), theano.shared(np.full(2, 100.))
     f = theano.function([], param * 2, updates=updates.moving_average([param], [T.zeros(2)], 0.5))
@@ -412,7 +412,7 @@ def test_copies_and_pickles_of_functions(engine):
     twins = [copy.deepcopy(f), pickle.loads(pickle.dumps(f))]
     assert all(is_in_place(function) for function in (f, again, swapped, *twins))
     assert [np.ravel(function()).tolist() for function in (f, again, swapped)] == [[2, 2], [1, 1], [200, 200]]
-    for twin in twins:      # They have variables of their own.
+    for twin in twins:      # Twins have their own variables.
         assert [twin().tolist() for _ in range(2)] == [[2, 2], [1, 1]]
     assert_all_equal(values_of([param, other]), [[0.25, 0.25], [50, 50]])
 

@@ -1,4 +1,4 @@
-"""Run folders as figures see them, without networks: configuration, status lines, results of metrics."""
+"""Run folders without networks for tests of figures: configuration, status lines, results of metrics."""
 
 import json
 
@@ -14,9 +14,10 @@ KEYS = ('metric', 'snapshot', 'kimg', 'seconds', 'num_images', 'values')
 
 
 def fake_run(folder, experiment, results=(), stats=(), overrides=(), snapshots=('network-final',), name=None):
-    """A :class:`Run` of `experiment` with `overrides`, which stands for `name`, by default for that experiment.
+    """A :class:`Run` of `experiment` with `overrides` that stands for `name`, by default for `experiment`.
 
-    `results` are tuples of `KEYS` with more in a dict at the end, `stats` of seconds, kimg, resolution and lod.
+`results` are tuples of `KEYS`, optionally with a dict of further entries; `stats` are tuples (seconds, kimg,
+    resolution, lod).
     """
     folder.mkdir()
     chosen = resolve_config(config, experiment, overrides, train.train_gan)
@@ -40,12 +41,12 @@ def ms_ssim(value, kimg=10000.0, num_images=20000):
 
 
 def material_of(tmp_path, *runs, **options):
-    """A :class:`Material` of runs whose data sets are in `tmp_path`, as far as they are anywhere."""
+    """A :class:`Material` of runs with data sets, if any, in `tmp_path`."""
     (tmp_path / 'out').mkdir(exist_ok=True)
     return Material(config, list(runs), str(tmp_path / 'out'), data_dir=str(tmp_path), train_gan=train.train_gan,
                     **options)
 
 
 def entries_of(tmp_path, name):
-    """What ``NAME.json`` says is shown."""
+    """The entries in ``NAME.json``."""
     return json.loads((tmp_path / 'out' / f'{name}.json').read_text())['entries']

@@ -1,4 +1,4 @@
-"""paper.curves: marks of axes, times, means over runs, and times of whole trainings out of measured speeds."""
+"""paper.curves: marks of axes, training times, means over runs, and times extrapolated from measured speeds."""
 
 import types
 
@@ -15,7 +15,7 @@ def stats(*rows):
     return [{'seconds': seconds, 'resolution': resolution} for seconds, resolution in rows]
 
 
-def test_the_resolution_doubles_where_a_status_line_says_so():
+def test_resolution_doublings_come_from_status_lines():
     assert curves.doublings(stats((1, 4), (2, 4), (3, 8), (5, 8), (8, 16))) == [(2, 8), (5, 16)]
     assert curves.doublings(stats((1, 4), (2, 4))) == curves.doublings(stats((1, 4))) == []
 
@@ -51,7 +51,7 @@ def test_the_time_of_a_number_of_images(kimg, seconds):
     assert curves.seconds_at(entries, kimg) == seconds
 
 
-def test_figure_4_says_how_many_images_and_runs_and_where_table_1_stops(tmp_path, monkeypatch):
+def test_figure_4_states_images_runs_and_the_end_of_table_1(tmp_path, monkeypatch):
     name = 'table1-celeba-b-growing'
     lines = []
     monkeypatch.setattr('matplotlib.axes.Axes.text', lambda self, x, y, text, **_options: lines.append((x, text)))
@@ -67,7 +67,7 @@ def test_figure_4_says_how_many_images_and_runs_and_where_table_1_stops(tmp_path
     assert [entry['seed'] for entry in entries] == [0, 1]
     assert [entry['runs'] for entry in entries] == [2, 2] and [entry['kimg'] for entry in entries] == [10000, 7500]
     assert entries[0]['notes'] == ['5 points']
-    assert entries[1]['notes'] == ['4 points', 'it stops before the 10000 kimg of Table 1']
+    assert entries[1]['notes'] == ['4 points', 'ends before the 10000 kimg of Table 1']
     assert (4.0, 'Table 1 ') in [(round(x, 6), text) for x, text in lines] and '8' in {text for _x, text in lines}
 
 
@@ -80,7 +80,7 @@ FIXED = curves.schedule_of(config.experiments['figure4c-nogrowing'])
 
 
 def ticks_of(schedule, kimg, step=0.5, compile_seconds=0.0):
-    """Status lines of a training that costs `COST`, and while layers fade in a tenth more."""
+    """Status lines of a training that takes `COST`, and 10 % more while layers fade in."""
     ticks, seconds = [], 0.0
     for index in range(int(kimg / step)):
         now = training_schedule(int(index * step * 1000) + 1, 1024, **schedule)
@@ -95,7 +95,7 @@ def whole(schedule):
 
 
 @pytest.mark.parametrize('compile_seconds', [0.0, 30.0])
-def test_some_images_at_each_resolution_tell_the_time_of_the_whole(compile_seconds):
+def test_some_images_at_each_resolution_suffice_to_extrapolate(compile_seconds):
     short = {**GROWING, 'lod_training_kimg': 3, 'lod_transition_kimg': 3}
     growing = curves.extrapolated(ticks_of(short, 51, compile_seconds=compile_seconds), 1024, GROWING, 6400)
     fixed = curves.extrapolated(ticks_of(FIXED, 2, compile_seconds=compile_seconds), 1024, FIXED, 6400)
@@ -119,7 +119,7 @@ def test_a_resolution_that_was_not_measured_is_missing():
     assert curves.extrapolated([], 1024, FIXED, 6400).missing == [1024]
 
 
-def test_figure_4c_names_what_it_takes_and_says_what_it_did(tmp_path, monkeypatch):
+def test_figure_4c_lists_missing_runs_and_states_extrapolation(tmp_path, monkeypatch):
     titles = []
     monkeypatch.setattr('matplotlib.axes.Axes.set', lambda self, **options: titles.append(options.get('title')))
 

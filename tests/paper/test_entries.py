@@ -1,4 +1,4 @@
-"""paper.entries and paper.material: what is shown says what it is, and what is another experiment is refused."""
+"""paper.entries and paper.material: figures describe their runs, and refuse runs of other experiments."""
 
 import json
 
@@ -66,7 +66,7 @@ def test_other_data_networks_or_losses_are_refused_or_marked(tmp_path, override,
     ('train.adam_beta2=0.9', 'train.adam_beta2 0.9 (config.py: 0.99)'),
     ('random_seed=5', None), ('dataset.cache_gb=0', None), ('train.network_snapshot_ticks=3', None),
     ('dataset.max_images=202599', None), ('dataset.h5_path=elsewhere/celeba-128x128.h5', None)])
-def test_other_trainings_are_shown_and_said(tmp_path, override, told):
+def test_other_trainings_are_shown_and_described(tmp_path, override, told):
     made = material_of(tmp_path, fake_run(tmp_path / 'run', ROW, RESULTS, overrides=[override]))
     tables.table1(made, 'table1')
     assert not made.refused
@@ -81,17 +81,17 @@ def test_a_run_of_another_row_or_data_set_is_refused(tmp_path):
     made = material_of(tmp_path, other, fake_run(tmp_path / 'good', ROW, RESULTS))
     tables.table1(made, 'table1')
     assert len(made.refused) == 1 and 'celeba-128x128.h5' in made.refused[0]
-    assert [entry['run'] for entry in entries_of(tmp_path, 'table1')] == [str(tmp_path / 'good')]  # The rest is made.
+    assert [entry['run'] for entry in entries_of(tmp_path, 'table1')] == [str(tmp_path / 'good')]  # The other one.
 
 
-def test_the_file_tells_how_many_images_there_are(tmp_path):
+def test_the_number_of_images_is_read_from_the_file(tmp_path):
     dataset_tool.create_synthetic(str(tmp_path / 'celeba-128x128.h5'), resolution=128, num_images=3)
     run = fake_run(tmp_path / 'run', ROW, RESULTS)
     made = material_of(tmp_path, run)
     assert made.all_runs(ROW) == [] and '3 training images instead of 202599' in made.refused[0]
     made = material_of(tmp_path, run, allow_other=True)
     assert made.show('x', run, ROW).data == 'celeba-128x128.h5, 3 images, 128x128, mirrored'
-    # Any images do where only the time counts.
+    # Any images will do if only the speed is shown.
     timed = fake_run(tmp_path / 'timed', 'figure4c-growing', overrides=['dataset.h5_path=mine.h5'])
     assert material_of(tmp_path, timed).all_runs('figure4c-growing') == [timed]
 
@@ -107,7 +107,7 @@ def test_configurations_that_cannot_be_read_are_other_experiments(tmp_path):
 
 def test_a_pickle_is_known_by_the_config_beside_it_or_by_its_network(tmp_path):
     run = fake_run(tmp_path / 'run', ROW)
-    assert material.Run(str(tmp_path / 'run' / 'karras.pkl'), 'lsun-cat').own_config() is None    # It is not the run's.
+    assert material.Run(str(tmp_path / 'run' / 'karras.pkl'), 'lsun-cat').own_config() is None    # Foreign.
     pickle = material.Run(str(tmp_path / 'run' / 'network-final.pkl'), 'lsun-cat')
     assert pickle.own_config() == run.own_config()
     assert 'celeba-128x128.h5' in material_of(tmp_path, pickle).compared(pickle, 'lsun-cat').other[0]
@@ -124,10 +124,10 @@ def test_a_pickle_is_known_by_the_config_beside_it_or_by_its_network(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Which networks.
+# Choice of networks and results.
 
 
-def test_the_final_networks_count_whatever_else_was_evaluated(tmp_path):
+def test_the_final_networks_count_even_if_others_were_evaluated(tmp_path):
     results = [swd(400.0, 'network-snapshot-000000', 0.64), swd(9.0, num_images=512), ms_ssim(0.4)]
     run = fake_run(tmp_path / 'run', ROW, results, snapshots=('network-snapshot-000000', 'network-final'))
     made = material_of(tmp_path, run)
@@ -141,11 +141,11 @@ def test_the_final_networks_count_whatever_else_was_evaluated(tmp_path):
     assert '0.64 of 10000 kimg' in entry.caption()
 
 
-def test_of_several_evaluations_the_most_images_and_the_last_count(tmp_path):
+def test_the_last_evaluation_with_the_most_images_counts(tmp_path):
     run = fake_run(tmp_path / 'run', ROW, [swd(1.0, num_images=100), swd(2.0), swd(3.0, num_images=500),
                                            swd(4.0, seconds=1.0)])
     assert run.swd()['avg'] == 4.0 and run.values('fid') == {} and run.result('fid') is None
-    # A curve has one number of images: the one with the most points.
+    # A curve uses a single number of images: the one with the most points.
     run = fake_run(tmp_path / 'curve', ROW, [swd(1.0), *(
         swd(2.0, f'network-snapshot-{kimg:06d}', float(kimg), 2000) for kimg in (300, 100, 200))])
     assert [entry['kimg'] for entry in run.series('swd')] == [100, 200, 300]
@@ -181,10 +181,10 @@ def test_a_training_that_stopped_has_no_final_networks(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is missing, and the floor.
+# Missing runs, and results of reals.
 
 
-def test_runs_that_are_missing_have_seeds_of_their_own(tmp_path):
+def test_missing_runs_have_different_seeds(tmp_path):
     runs = [fake_run(tmp_path / str(seed), 'cifar10', overrides=[f'random_seed={seed}']) for seed in (1000, 1002)]
     made = material_of(tmp_path, *runs, result_dir='my runs')
     assert made.all_runs('cifar10', count=5) == runs

@@ -1,4 +1,4 @@
-"""paper.neighbours: the nearest images of a data set, by pixels and by features; weights of VGG16 out of files."""
+"""paper.neighbours: nearest neighbours by pixels and by features; files of VGG16 weights."""
 
 import os
 import pickle
@@ -27,7 +27,7 @@ def digits(tmp_path_factory):
 def test_nearest_neighbours(digits, features):
     h5_path, reals = digits
     changed = reals[[17, 1500]].copy()
-    changed[:, :, 0] = 255      # Outside the part that is compared.
+    changed[:, :, 0] = 255      # Outside the compared centre.
     indices, images = neighbours.nearest_neighbours(changed, h5_path, 4, features)
     assert indices[:, 0].tolist() == [17, 1500]
     np.testing.assert_array_equal(images, reals[indices])
@@ -39,14 +39,14 @@ def test_nearest_neighbours(digits, features):
 
 
 def test_other_colours_or_too_few_images_are_errors(digits, tmp_path):
-    with pytest.raises(UserError, match='1797 images of 1 channels; needs 4 or more of 3'):
+    with pytest.raises(UserError, match='1797 images with 1 channels; needs at least 4 images with 3'):
         neighbours.nearest_neighbours(np.zeros((1, 3, 16, 16), np.uint8), digits[0], 4)
     dataset_tool.create_synthetic(str(tmp_path / 'few.h5'), resolution=16, num_images=3)
-    with pytest.raises(UserError, match='3 images of 3 channels; needs 4'):
+    with pytest.raises(UserError, match='3 images with 3 channels; needs at least 4'):
         neighbours.nearest_neighbours(np.zeros((1, 3, 16, 16), np.uint8), str(tmp_path / 'few.h5'), 4)
 
 
-def test_the_frame_is_around_what_is_compared():
+def test_the_frame_surrounds_the_compared_centre():
     grid = Image.new('RGB', (3 * 40, 2 * 40), 'black')
     pixels = np.asarray(framed_centre(grid, 3, 2)).any(axis=2)
     left, top, right, bottom = neighbours.centre_box(40, 40)
@@ -64,7 +64,7 @@ def test_the_frame_is_around_what_is_compared():
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-    """A state dict as of torchvision's vgg16, with random convolutions and without its large last layers."""
+    """A state dict like that of torchvision's vgg16, with random convolutions and without the large last layers."""
     torch = pytest.importorskip('torch')
     torch.manual_seed(0)
     network, _ends = neighbours._vgg16(torch)
@@ -74,7 +74,7 @@ def weights(tmp_path_factory):
     return path
 
 
-# Of torchvision's vgg16: {number of the convolution: output channels}; a pooling lies between numbers 3 apart.
+# torchvision's vgg16: {index of the convolution: output channels}. There is a pooling where indices differ by 3.
 CONVOLUTIONS = {0: 64, 2: 64, 5: 128, 7: 128, 10: 256, 12: 256, 14: 256, 17: 512, 19: 512, 21: 512, 24: 512, 26: 512,
                 28: 512}
 

@@ -1,4 +1,4 @@
-"""paper_numbers: everything has a known mark, and sums and columns agree."""
+"""paper.numbers: all marks are known, and sums and columns agree."""
 
 import config
 from paper import numbers
@@ -13,7 +13,7 @@ def numbers_in(value):
             yield from numbers_in(part)
 
 
-def test_every_number_says_how_sure_it_is():
+def test_every_number_has_a_mark():
     found = list(numbers_in({name: value for name, value in vars(numbers).items() if name.isupper()}))
     assert len(found) > 150 and {number.mark for number in found} <= set(MARKS)
     assert all(number.value > 0 for number in found)
@@ -30,7 +30,7 @@ def test_table_1_has_all_rows_of_the_experiments():
 
 def test_table_2_adds_up():
     assert {net: sum(counts) for net, counts in TABLE2.items()} == TABLE2_TOTAL
-    # All of G's resolutions have a toRGB, all of D's a fromRGB, of 512, 512, 512, 512, 256, ..., 16 channels.
+    # Each resolution has a toRGB in G and a fromRGB in D, with 512, 512, 512, 512, 256, ..., 16 channels.
     channels = [*[512] * 4, 256, 128, 64, 32]
     assert numbers.TABLE2_TOTAL_ALL == {
         'G': TABLE2_TOTAL['G'] + sum(3 * count + 3 for count in channels),
@@ -45,6 +45,6 @@ def test_the_best_of_table_3_is_the_papers():
 def test_table_4_has_a_number_per_column():
     for columns in TABLE4.values():
         assert [len(numbers) for numbers in columns.values()] == [len(TABLE4_COLUMNS)] * 2
-        # More modes, less divergence.
+        # More modes mean a smaller divergence.
         best = max(range(len(TABLE4_COLUMNS)), key=lambda index: columns['modes'][index].value)
         assert columns['KL'][best].value < columns['KL'][0].value

@@ -1,4 +1,4 @@
-"""figure_output: cells, tables in Markdown and LaTeX, captions and pictures in rows, units of time."""
+"""paper.output: cells, Markdown and LaTeX tables, captions, pictures in rows, units of time."""
 
 import types
 
@@ -27,7 +27,7 @@ def test_a_single_result_has_no_deviation():
 
 
 def test_only_the_marks_in_use_are_explained():
-    assert output.notes_of(TABLE) == ['A note.', f"Marks of the paper's numbers. S1: {MARKS['S1']}."]
+    assert output.notes_of(TABLE) == ['A note.', f"Marks of the paper's numbers: S1: {MARKS['S1']}."]
     assert output.notes_of(Table('', ['a'], [['b']])) == []
 
 
@@ -37,7 +37,7 @@ def test_markdown():
         '| c | 2.00 |', '| none |  |']
 
 
-def test_latex_escapes_what_it_would_read():
+def test_latex_escapes_special_characters():
     lines = output.latex(TABLE, 'tab:one').splitlines()
     assert r'\caption{A \& B, 100\%}' in lines and r'\label{tab:one}' in lines and r'\begin{tabular}{lr}' in lines
     assert r'name\_1 & x \\' in lines and r'a|b* & 1.2 $\pm$ 0.5\textsuperscript{S1} \\' in lines
@@ -65,7 +65,7 @@ def test_pictures_in_rows_have_gaps():
     arranged = np.asarray(output.arranged(pictures, 2))[:, :, 0]
     assert arranged.shape == (20 + 20 + 3 * GAP, 20 + 30 + 3 * GAP)
     assert (arranged == 0).sum() == 10 * 20 + 30 * 10 + 20 * 20
-    # The first is in the middle of a column that the third makes wide.
+    # The third picture makes the column wide, and the first one is centred in it.
     assert (arranged[GAP:GAP + 20, GAP + 5:GAP + 15] == 0).all()
     for edge in (arranged[:GAP], arranged[-GAP:], arranged[:, :GAP], arranged[:, -GAP:]):
         assert (edge == 255).all()

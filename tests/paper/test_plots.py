@@ -1,4 +1,4 @@
-"""paper.plots: drawings that need no run."""
+"""paper.plots: drawings without runs."""
 
 import types
 

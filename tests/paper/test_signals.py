@@ -1,4 +1,4 @@
-"""paper/signals.py: the strength of the layers with weights, without the output."""
+"""paper.signals: the largest signal of the layers with weights, without the output layer."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def test_pixel_norm_bounds_the_signals_of_a_generator():
         for name, var in net.trainables.items():
             if name.endswith('W'):
                 var.set_value(10 * var.get_value())
-    # Convolutions come before their pixel norm; what they read has a mean square of one.
+    # Convolutions are measured before their pixel norm. Their inputs have a mean square of one.
     assert largest_signal(plain, latents) > 100 * before
     assert largest_signal(normalized, latents) < largest_signal(plain, latents) / 5
 

@@ -1,4 +1,4 @@
-"""paper/small_scale.py: results in the order of training, cells of tables, the part of the modes."""
+"""paper.small_scale: results in the order of training, cells of tables, the section on modes."""
 
 import json
 from types import SimpleNamespace
@@ -46,6 +46,6 @@ def test_modes_are_those_of_the_last_snapshot(tmp_path):
     assert lines[2:4] == ['| k4-wgan-gp | 2 | 105.0 ± 7.1 | 2.00 ± 0.00 |',
                           '| k4-our-norm | 2 | 125.0 ± 7.1 | 2.00 ± 0.00 |']
     assert lines[7].startswith('| k4: our normalization finds more modes | 2, 2 | 20.0 (') and len(lines) == 8
-    # A part whose runs are not finished is left out.
+    # A study without finished runs is left out.
     small_scale.write(['modes'], parts, dict.fromkeys(run_dirs), str(tmp_path / 'report'))
     assert 'modes' not in (tmp_path / 'report' / 'README.md').read_text()

@@ -1,4 +1,4 @@
-"""runs/folder.py: Run folders and network snapshots: made, numbered, found."""
+"""runs/folder.py: creating, numbering and finding run folders and snapshots."""
 
 import concurrent.futures
 import json
@@ -86,7 +86,7 @@ def test_networks_are_found_by_run_and_kimg_or_path(results):
 
 
 def make(run_dir, *names, **files):
-    """A run folder with empty files, and some of a given content."""
+    """A run folder with empty files `names` and files of given contents."""
     run_dir.mkdir(parents=True)
     for name in names:
         (run_dir / name).touch()
@@ -107,7 +107,7 @@ def test_the_latest_run_is_one_that_was_trained_and_has_something_to_go_on_from(
             locate_run_dir('latest', tmp_path, latest)
     trained = make(tmp_path / '001-trained', 'network-snapshot-000003.pkl', 'stats.jsonl', config_txt=TRAINING)
     stopped = make(tmp_path / '002-stopped', 'training-state-000000004.npz', config_txt=TRAINING)
-    # What came after it, and a copy of a network among images.
+    # Later folders that are no trainings, and a copy of a network among images.
     make(tmp_path / '003-images', 'seed0000.png', config_txt=IMAGES)
     make(tmp_path / '004-images', 'network-final.pkl', 'stats.jsonl', config_txt=IMAGES)
     make(tmp_path / '005-figures', 'figure1.png')
@@ -118,7 +118,7 @@ def test_the_latest_run_is_one_that_was_trained_and_has_something_to_go_on_from(
     assert locate_run_dir('latest', tmp_path) == stopped
     assert locate_network_pkl('latest', result_dir=tmp_path) == os.path.join(trained, 'network-snapshot-000003.pkl')
     assert locate_run_dir(0, tmp_path) == failed, 'by its number it is found'
-    # The highest number, not the last of the alphabet; a release's folder, without config.txt, is one of a training.
+    # The order is numeric, not alphabetic. A folder of a release, without config.txt, counts as a training.
     make(tmp_path / '1000-old', 'network-final.pkl')
     assert locate_run_dir('latest', tmp_path) == str(tmp_path / '1000-old')
 
@@ -131,7 +131,7 @@ def test_the_kimg_of_networks(tmp_path):
 
 
 def test_snapshots_are_thinned_out(tmp_path):
-    """But for the newest, every tenth, the best and worst by a metric, the final one and one that is no tick's."""
+    """Kept: the newest, the final one, every tenth, the best and worst by a metric, and any that belong to no tick."""
     for number in range(1, 26):
         (tmp_path / f'network-snapshot-{2 * number:06d}.pkl').touch()
     for name in ('network-snapshot-000033.pkl', 'network-final.pkl', 'mine.pkl'):

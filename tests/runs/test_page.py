@@ -1,4 +1,4 @@
-"""runs/page.py: what the page of a run says, and in headless Chromium how it looks and what it does."""
+"""runs/page.py: the contents of the page of a run; its look and behaviour in headless Chromium."""
 
 import base64
 import html.parser
@@ -21,11 +21,11 @@ from runs import page as run_page
 from runs.records import read_stats
 
 EVIL = '</script><script>window.evil = 1</script><img src=x onerror="window.evil = 1">&amp;'
-LEVELS = {0: 20, 2: 90, 4: 160, 6: 230}        # Gray level of the picture of so many kimg.
+LEVELS = {0: 20, 2: 90, 4: 160, 6: 230}        # {kimg: gray level of the picture}
 
 
 class Page(html.parser.HTMLParser):
-    """What is in a page: `data` of the script, `text`, `tables` (lists of rows of cells), `elements` and attributes."""
+    """Contents of a page: `data` of the script, `text`, `tables` (lists of rows of cells), `elements`, attributes."""
 
     def __init__(self, path):
         super().__init__()
@@ -59,7 +59,7 @@ class Page(html.parser.HTMLParser):
 
 
 def tick(number, kimg, lod, **others):
-    """A status line as `train` writes it, of a 16x16 run with ticks of 1 kimg."""
+    """A status line as from `train`, for a 16x16 run with ticks of 1 kimg."""
     return {'tick': number, 'kimg': kimg, 'lod': lod, 'resolution': 2 ** (4 - int(lod)), 'minibatch': 16,
             'seconds': 20.0 * number, 'sec_per_tick': 20.0, 'sec_per_kimg': 20.0, 'compile_seconds': 0.0,
             'peak_memory_mb': 512.0 * number, 'Dgdrop': 0.0, 'Gloss': 1.5 - number, 'Dloss': 0.25 * number,
@@ -80,7 +80,7 @@ def write_picture(path, level, size=(20, 30)):
 
 
 def metric_line(name, kimg, snapshot=None, **values):
-    """As `evaluate_metrics` writes it."""
+    """A line of metrics.jsonl as from `evaluate_metrics`."""
     return {'metric': name, 'snapshot': snapshot or f'network-snapshot-{int(kimg):06d}', 'kimg': kimg,
             'seconds': 20.0 * kimg, 'num_images': 64, 'random_seed': 1000, 'values': values,
             'evaluated': '2026-01-01 00:00:00'}
@@ -92,7 +92,7 @@ def write_metrics(folder, lines):
 
 @pytest.fixture
 def run_dir(tmp_path):
-    """A run that has all kinds of files."""
+    """A run with all kinds of files."""
     folder = tmp_path / '004-faces'
     folder.mkdir()
     write_stats(folder, TICKS)
@@ -110,7 +110,7 @@ def run_dir(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What the page says.
+# Contents.
 
 
 @pytest.mark.parametrize('grid_type, text', [('category', 'Classes, one column each: 0 <i>cat</i>, 1 dog'),
@@ -167,7 +167,7 @@ def test_numbers_of_a_run(run_dir):
 
 
 def picture_of(source):
-    """(format, gray levels) of a data URI."""
+    """(format, gray levels) of an image in a data URI."""
     kind, content = re.fullmatch('data:image/(png|jpeg);base64,(.*)', source).groups()
     with Image.open(io.BytesIO(base64.b64decode(content))) as image:
         assert image.format.lower() == kind
@@ -190,7 +190,7 @@ def test_page_needs_no_other_file(run_dir):
     page = Page(run_page.write_report(run_dir))
     assert all(value.startswith('data:') for name, value in page.attributes if name in ('src', 'href', 'srcset'))
     assert 'url(' not in page.texts['style'][0] and '@import' not in page.texts['style'][0]
-    assert re.findall(r'https?://[^\'"]*', page.source) == ['http://www.w3.org/2000/svg'] * 2      # A name, no address.
+    assert re.findall(r'https?://[^\'"]*', page.source) == ['http://www.w3.org/2000/svg'] * 2      # A namespace.
 
 
 def test_times_add_up(run_dir):
@@ -230,7 +230,7 @@ def test_long_runs_and_large_pictures(run_dir, monkeypatch):
     for kimg in range(10, 110):
         shutil.copy(run_dir / 'fakes000002.png', run_dir / f'fakes{kimg:06d}.png')
     save_image(noise, run_dir / 'fakes000200.png', (0, 255))
-    monkeypatch.setattr(run_page, 'PICTURE_BYTES', 49 * 20_000)      # The noise has 390 kB.
+    monkeypatch.setattr(run_page, 'PICTURE_BYTES', 49 * 20_000)      # The pictures of noise have 390 kB.
     page = Page(run_page.write_report(run_dir))
     pictures = page.data['pictures']
     assert len(pictures) == run_page.MAX_PICTURES
@@ -242,7 +242,7 @@ def test_long_runs_and_large_pictures(run_dir, monkeypatch):
     assert pixels.shape[0] >= 60 and abs(pixels.shape[1] / pixels.shape[0] - 480 / 270) < 0.05
     assert abs(pixels.mean() - 127.5) < 4
     assert '48 of 105 pictures' in page.text
-    # Base64 of what all pictures may have together leaves room for everything else below 20 MB.
+    # In base64, all pictures together leave space for the rest of a page of 20 MB.
     monkeypatch.undo()
     assert run_page.PICTURE_BYTES * 4 / 3 < 19e6
 
@@ -280,7 +280,7 @@ def test_files_that_are_missing(run_dir):
 
 
 def test_resumed_runs(run_dir):
-    """What was repeated counts once, and a run that goes on from another one does not begin at 0."""
+    """Repeated ticks count once, and a run resumed from another run does not begin at 0."""
     again = dict(TICKS[2], Gloss=7.0)
     write_stats(run_dir, TICKS[1:5] + [again])
     assert read_stats(run_dir) == [TICKS[1], again]
@@ -332,7 +332,7 @@ def test_command(run_dir, tmp_path, capsys):
 
 @pytest.fixture
 def open_page(browser):
-    """Function that opens a file; in the end there must have been no message, error or access to anything else."""
+    """A function that opens a file. At the end, check that there was no message, error or access to other addresses."""
     problems, contexts = [], []
 
     def open_page(path, width=1280, scheme='light', touch=False):
@@ -354,13 +354,13 @@ def open_page(browser):
 
 
 def screenshot(page_or_element, **options):
-    """uint8 (H, W, 3)."""
+    """Pixels of a screenshot, uint8 (H, W, 3)."""
     with Image.open(io.BytesIO(page_or_element.screenshot(**options))) as image:
         return np.asarray(image.convert('RGB'))
 
 
 def level_of_picture(page):
-    """Gray level of the fakes on the screen."""
+    """Gray level in the centre of the fakes on the screen."""
     page.locator('#fakes').evaluate('image => image.decode()')
     pixels = screenshot(page.locator('#fakes'))
     return pixels[len(pixels) // 2, pixels.shape[1] // 2].tolist()
@@ -372,11 +372,11 @@ def test_page_in_a_browser(run_dir, open_page):
     assert page.title() == '004-faces'
     pixels = screenshot(page, full_page=True)
     assert pixels.shape[1] == 1280 and pixels.shape[0] > 1500
-    # Every tenth of the height has something on the white page: nothing is blank.
+    # No tenth of the height is blank.
     assert all((part.min(axis=(1, 2)) < 200).mean() > 0.1 for part in np.array_split(pixels, 10))
     assert (pixels == 255).all(axis=2).mean() > 0.3
 
-    # The slider begins with the last picture; keys, buttons and the slider itself move it.
+    # The slider begins at the last picture. Keys, buttons and dragging move it.
     caption = page.locator('#caption')
     assert caption.text_content() == 'kimg 6   16x16   lod 0.00   time 2m 00s'
     assert level_of_picture(page) == [230] * 3
@@ -387,7 +387,7 @@ def test_page_in_a_browser(run_dir, open_page):
     page.locator('#slider').fill('0')
     assert caption.text_content() == 'kimg 0' and level_of_picture(page) == [20] * 3
     page.locator('#slider').focus()
-    page.keyboard.press('ArrowLeft')        # There is none before.
+    page.keyboard.press('ArrowLeft')        # There is no earlier picture.
     page.keyboard.press('ArrowRight')
     assert level_of_picture(page) == [90] * 3 and page.locator('#slider').input_value() == '1'
     page.locator('#on').click()
@@ -397,12 +397,12 @@ def test_page_in_a_browser(run_dir, open_page):
                      window.seen = [];
                      new MutationObserver(() => seen.push(caption.textContent)).observe(caption, {childList: true});''')
     play = page.locator('#play')
-    play.click()            # Once more from the beginning.
+    play.click()            # Plays from the beginning.
     play.get_by_text('Play').wait_for()
     assert [text.split()[1] for text in page.evaluate('seen')] == ['0', '2', '4', '6']
     assert level_of_picture(page) == [230] * 3
 
-    # 30 x 20 pixels are enlarged by a whole number; there is less of them beside the reals.
+    # 30 x 20 pixels are enlarged by an integer, which is smaller beside the reals.
     def width():
         return page.locator('#fakes').bounding_box()['width']
 
@@ -422,10 +422,10 @@ def test_curves_in_a_browser(run_dir, open_page):
     losses = charts.nth(0)
     assert losses.locator('path.curve').count() == 2 and losses.locator('circle').count() == 12
     assert losses.locator('.legend').text_content() == 'GlossDloss'
-    # A line where each phase but the first begins, the name of each resolution, two times fading in.
+    # A line at the beginning of each phase but the first, the name of each resolution, and two fade-ins.
     assert losses.locator('.boundary').count() == 4 and losses.locator('.fade').count() == 2
     assert losses.locator('.resolution').all_text_contents() == ['16x16', '8x8', '4x4']
-    # D's loss rises evenly, so its points are on a line that goes up; kimg are evenly spaced.
+    # D's loss rises linearly and kimg are evenly spaced, so its points are on a rising line.
     points = [(float(circle.get_attribute('cx')), float(circle.get_attribute('cy')))
               for circle in losses.locator('circle').all()[6:]]
     steps = np.diff(points, axis=0)
@@ -441,9 +441,9 @@ def test_curves_in_a_browser(run_dir, open_page):
     assert tip.locator('div').all_text_contents() == ['kimg 3  lod 1.50', 'time 1m 00s', 'Gloss -1.5', 'Dloss 0.75']
     page.mouse.move(0, 0)
     assert not tip.is_visible()
-    # The missing value of a metric is a gap.
+    # A missing value of a metric leaves a gap.
     assert charts.nth(4).locator('circle').count() == 3
-    # The two curves are seen in their colours.
+    # Both curves have their colours.
     pixels = screenshot(losses).astype(int)
     for colour in ((31, 111, 208), (200, 88, 10)):
         assert (abs(pixels - colour).max(axis=2) < 12).sum() > 50
@@ -482,7 +482,7 @@ def test_spikes_do_not_flatten_a_curve(run_dir, open_page):
 def test_page_on_a_phone_in_the_dark(run_dir, open_page):
     run_page.write_report(run_dir)
     page = open_page(run_dir / 'report.html', 400, 'dark', touch=True)
-    assert page.evaluate('document.documentElement.scrollWidth') == 400      # Nothing is wider than the screen.
+    assert page.evaluate('document.documentElement.scrollWidth') == 400      # No element is wider than the screen.
     pixels = screenshot(page, full_page=True)
     assert (pixels.max(axis=2) < 60).mean() > 0.5 and (pixels.min(axis=2) > 200).mean() > 0.01
     svg = page.locator('.chart svg').first

@@ -1,4 +1,4 @@
-"""projection: the picture to be found is read as create_from_images reads it; what is no picture is one line."""
+"""runs.projection: the target picture is read as by create_from_images; other files are one-line errors."""
 
 import os
 import struct
@@ -13,7 +13,7 @@ from runs.projection import load_target
 
 
 class Generator:
-    """What :func:`load_target` asks of a network."""
+    """The attributes of a network that :func:`load_target` uses."""
 
     def __init__(self, channels):
         self.output_shape = [None, channels, 16, 16]
@@ -32,7 +32,7 @@ def pictures():
 
 @pytest.mark.parametrize('mode, channels', [('RGB', 3), ('L', 1)])
 @pytest.mark.parametrize('name', pictures())
-def test_targets_are_what_the_data_set_gets(name, mode, channels, tmp_path):
+def test_targets_are_read_like_images_of_data_sets(name, mode, channels, tmp_path):
     image, options = pictures()[name]
     image.save(tmp_path / 'a.png', **options)
     target = np.rint((load_target(str(tmp_path / 'a.png'), Generator(channels)) + 1) * 127.5)
@@ -42,7 +42,7 @@ def test_targets_are_what_the_data_set_gets(name, mode, channels, tmp_path):
             '16 bit': (target == 100).all()}[name]
 
 
-def test_colours_that_become_grey_are_told(tmp_path, capsys):
+def test_colours_that_become_grey_are_reported(tmp_path, capsys):
     Image.new('RGB', (16, 16), 'red').save(tmp_path / 'a.png')
     load_target(str(tmp_path / 'a.png'), Generator(3))
     assert capsys.readouterr().out == ''
@@ -57,7 +57,7 @@ def test_colours_that_become_grey_are_told(tmp_path, capsys):
      + bytes(20), 'broken: not in a supported image format'),
     (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n', 'broken: not in a supported image format'),
 ])
-def test_what_is_no_picture_is_one_line(content, message, tmp_path):
+def test_files_that_are_no_pictures_are_one_line_errors(content, message, tmp_path):
     (tmp_path / 'a.png').write_bytes(content)
     with pytest.raises(UserError) as raised:
         load_target(str(tmp_path / 'a.png'), Generator(3))

@@ -1,4 +1,4 @@
-"""videos: an encoder that fails leaves nothing, and says why."""
+"""runs.videos: if the encoder fails, the error gives the reason and no file is left."""
 
 import os
 import sys
