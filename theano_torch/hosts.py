@@ -67,6 +67,9 @@ def host_function(node: Any) -> Callable[..., tuple]:
     """The Python code of a node's op, as a function from host values to a tuple of host values."""
     if isinstance(node.op, elemwise.Elemwise) and isinstance(node.op.scalar_op, theano.scalar.Cast):
         return host_cast(node.outputs[0].type.dtype)
+    if isinstance(node.op, elemwise.Elemwise) and isinstance(node.op.scalar_op, theano.scalar.Pow) \
+            and is_whole_number(node.outputs[0]):
+        return host_power(node.outputs[0].type.dtype)
     cells = {var: [None] for var in node.inputs + node.outputs}
     node.op.prepare_node(node, cells, None, 'py')
     params = node.run_params()
@@ -90,6 +93,16 @@ def host_cast(dtype: str) -> Callable[..., tuple]:
     def run(value: Any) -> tuple:
         with np.errstate(invalid='ignore'):
             return (np.asarray(value).astype(dtype),)
+    return run
+
+
+def host_power(dtype: str) -> Callable[..., tuple]:
+    """A power of integers. A negative exponent gives a truncated fraction as in C, where NumPy raises an error."""
+    def run(base: Any, exponent: Any) -> tuple:
+        with np.errstate(all='ignore'):
+            exact = np.power(np.asarray(base, dtype), np.asarray(np.maximum(exponent, 0), dtype))
+            fraction = np.power(np.asarray(base, np.float64), exponent).astype(dtype)
+        return (np.asarray(np.where(np.less(exponent, 0), fraction, exact)),)
     return run
 
 

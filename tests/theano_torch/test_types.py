@@ -73,6 +73,18 @@ def test_angle_of_real_numbers():
     np.testing.assert_array_equal(found, [0, np.pi, 0, np.pi, 0, np.pi, np.nan])
 
 
+@pytest.mark.parametrize('dtype', ['int32', 'int64'])
+def test_powers_of_integers_with_negative_exponents(dtype):
+    """As in Theano's C code, whether the numbers are on the host (scalars) or on the device."""
+    cases = {(2, -1): 0, (-1, -1): -1, (-1, -2): 1, (1, -5): 1, (-2, -2): 0, (3, 4): 81, (-3, 3): -27, (5, 0): 1}
+    for variable in (T.scalar, T.vector):
+        x, y = variable(dtype=dtype), variable(dtype=dtype)
+        power = theano.function([x, y], x ** y, mode=TORCH)
+        for (base, exponent), result in cases.items():
+            found = power(*[np.full((1,) * x.ndim, number, dtype) for number in (base, exponent)])
+            assert found.dtype == dtype and found.item() == result, (base, exponent)
+
+
 def test_complex_numbers_out_of_real_ones(agree):
     i, r, f = T.lvector(), T.dvector(), T.fvector()
     agree([i, r, f], [T.basic.complex_from_polar(i, i), T.complex(i, r), T.complex(f, f), T.imag(r), T.real(r),
