@@ -16,10 +16,12 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -29,6 +31,7 @@ from tqdm import tqdm
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MAX_BYTES = 200_000
 TERMINAL_COLUMNS, TERMINAL_ROWS = 80, 30
+PAGE_MILLISECONDS = 3000    # A page makes its images meanwhile.
 GAP = 24                    # Pixels between the screens of a phone.
 COLOURS = ['#2e3436', '#cc4b4b', '#5fa84a', '#c4a000', '#5b8fd0', '#9b6fae', '#2fa3a8', '#d3d7cf',
            '#7a7f7c', '#ef6b6b', '#8ae234', '#fce94f', '#7fb0ea', '#c495c9', '#5ad8dd', '#ffffff']
@@ -67,6 +70,25 @@ def report(material: Material) -> Iterator[str]:
     yield path.as_uri()
 
 
+@contextlib.contextmanager
+def explorer(material: Material) -> Iterator[str]:
+    """The address of the page to explore the run with."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, 'util_scripts.py', 'explore', str(material.run_dir), '--no-browser', '--port', str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as server:
+        try:
+            address = f'http://127.0.0.1:{port}/'
+            for _attempt in range(120):
+                with contextlib.suppress(OSError), urllib.request.urlopen(address):
+                    break
+                time.sleep(0.5)
+            yield address
+        finally:
+            server.terminate()
+
+
 def screens(material: Material, page_of: Callable, width: int, height: int, places: tuple[str, ...]) -> Image.Image:
     """A page as a browser shows it, at several places of it side by side.
 
@@ -87,7 +109,7 @@ def screens(material: Material, page_of: Callable, width: int, height: int, plac
         page.wait_for_load_state('networkidle')
         for place in places:
             page.evaluate('place => place ? document.querySelector(place).scrollIntoView() : scrollTo(0, 0)', place)
-            page.wait_for_timeout(300)
+            page.wait_for_timeout(PAGE_MILLISECONDS)
             pictures.append(Image.open(io.BytesIO(page.screenshot())).convert('RGB'))
     canvas = Image.new('RGB', (len(pictures) * (width + GAP) - GAP, height), (208, 212, 218))
     for number, picture in enumerate(pictures):
@@ -204,6 +226,8 @@ def colour_256(number: int) -> str:
 SCREENSHOTS: dict[str, Callable[[Material], Image.Image]] = {
     'report-1400': lambda material: screens(material, report, 1400, 1900, ('',)),
     'report-390': lambda material: screens(material, report, 390, 844, ('', '#curves', '#timing')),
+    'explore-1400': lambda material: screens(material, explorer, 1400, 950, ('',)),
+    'explore-390': lambda material: screens(material, explorer, 390, 844, ('', '#tray')),
     'terminal': terminal,
     'sheet': sheet,
     'grid': grid,
