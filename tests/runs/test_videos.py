@@ -1,4 +1,4 @@
-"""videos: an encoder that fails leaves nothing, and says why."""
+"""runs/videos.py: a failed encoder leaves no file, and the error gives its reason."""
 
 import os
 import sys
