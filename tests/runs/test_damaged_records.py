@@ -1,4 +1,4 @@
-"""Damaged files in run folders: every reader leaves damaged lines out, or raises an error of one line."""
+"""Files of run folders with all kinds of damage: every reader leaves damaged lines out, or says one line."""
 
 import json
 import random
@@ -56,7 +56,7 @@ def make_run(path):
 
 
 def mutated(content, draw):
-    """Damage the bytes of a file at random."""
+    """`content`, bytes of a file, with some damage."""
     lines = content.splitlines(keepends=True)
     how, place, line = draw.randrange(9), draw.randrange(len(content)), draw.randrange(len(lines))
     if how == 0:
@@ -68,12 +68,12 @@ def mutated(content, draw):
     if how == 3:
         lines[line] = draw.choice(JUNK) + b'\n'
         return b''.join(lines)
-    if how == 4:        # Shuffle pieces of the file.
+    if how == 4:        # Pieces of it in another order.
         cuts = sorted(draw.randrange(len(content)) for _ in range(3))
         return content[cuts[1]:cuts[2]] + content[cuts[0]:cuts[1]] + content[:cuts[0]] + content[cuts[2]:]
     try:
         entry = json.loads(lines[line])
-    except ValueError:      # config.txt: change one value.
+    except ValueError:      # config.txt: a value of it becomes another one.
         words = re.findall(rb"'[^']*'|\d+|\w+", content)
         return content.replace(draw.choice(words), repr(draw.choice(ODD)).encode('utf-8', 'replace'), 1)
     for _change in range(draw.randint(1, 3)):
@@ -90,7 +90,7 @@ def mutated(content, draw):
 
 
 def read_all(path, other, out):
-    """Call all readers of a run folder; return their errors, each of one line."""
+    """Call all readers of a run folder: list of the errors, each of one line."""
     part = Part('a', 1, {}, 'ablation-a-seed1')
 
     def figures():
@@ -125,7 +125,7 @@ def read_all(path, other, out):
 
 
 def campaign(tmp_path, seed, count):
-    """Yield damaged runs: (number, folder, name of the damaged file, folder of an intact run)."""
+    """Yield so many damaged runs: (number, folder, name of the damaged file, folder of an intact run)."""
     names = 'stats.jsonl', 'metrics.jsonl', 'config.txt', 'run.txt', 'metric-digits.txt'
     draw = random.Random(seed)
     other = make_run(tmp_path / '000-other')

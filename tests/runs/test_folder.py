@@ -1,4 +1,4 @@
-"""runs/folder.py: creating, numbering and finding run folders and network snapshots."""
+"""runs/folder.py: Run folders and network snapshots: made, numbered, found."""
 
 import concurrent.futures
 import json
@@ -86,7 +86,7 @@ def test_networks_are_found_by_run_and_kimg_or_path(results):
 
 
 def make(run_dir, *names, **files):
-    """Create a run folder with empty files and files of given content."""
+    """A run folder with empty files, and some of a given content."""
     run_dir.mkdir(parents=True)
     for name in names:
         (run_dir / name).touch()
@@ -107,7 +107,7 @@ def test_the_latest_run_is_one_that_was_trained_and_has_something_to_go_on_from(
             locate_run_dir('latest', tmp_path, latest)
     trained = make(tmp_path / '001-trained', 'network-snapshot-000003.pkl', 'stats.jsonl', config_txt=TRAINING)
     stopped = make(tmp_path / '002-stopped', 'training-state-000000004.npz', config_txt=TRAINING)
-    # Folders of other kinds have higher numbers; one of them has a copy of a network.
+    # What came after it, and a copy of a network among images.
     make(tmp_path / '003-images', 'seed0000.png', config_txt=IMAGES)
     make(tmp_path / '004-images', 'network-final.pkl', 'stats.jsonl', config_txt=IMAGES)
     make(tmp_path / '005-figures', 'figure1.png')
@@ -118,7 +118,7 @@ def test_the_latest_run_is_one_that_was_trained_and_has_something_to_go_on_from(
     assert locate_run_dir('latest', tmp_path) == stopped
     assert locate_network_pkl('latest', result_dir=tmp_path) == os.path.join(trained, 'network-snapshot-000003.pkl')
     assert locate_run_dir(0, tmp_path) == failed, 'by its number it is found'
-    # The highest number wins, not the last name in the alphabet. A release's folder has no config.txt.
+    # The highest number, not the last of the alphabet; a release's folder, without config.txt, is one of a training.
     make(tmp_path / '1000-old', 'network-final.pkl')
     assert locate_run_dir('latest', tmp_path) == str(tmp_path / '1000-old')
 
@@ -131,7 +131,7 @@ def test_the_kimg_of_networks(tmp_path):
 
 
 def test_snapshots_are_thinned_out(tmp_path):
-    """Kept are the newest, every tenth, the best and worst by a metric, the final one, and one of an unknown tick."""
+    """But for the newest, every tenth, the best and worst by a metric, the final one and one that is no tick's."""
     for number in range(1, 26):
         (tmp_path / f'network-snapshot-{2 * number:06d}.pkl').touch()
     for name in ('network-snapshot-000033.pkl', 'network-final.pkl', 'mine.pkl'):
@@ -141,7 +141,7 @@ def test_snapshots_are_thinned_out(tmp_path):
     entries = [{'metric': 'swd', 'num_images': 4, 'snapshot': f'network-snapshot-{kimg:06d}', 'values': {'avg': value}}
                for kimg, value in [(2, 3.0), (4, 1.0), (6, 2.0), (8, float('nan')), (10, 4.0)]]
     entries.append({'metric': 'fid', 'snapshot': 'network-snapshot-000012', 'best': True})
-    # If the direction is known, the worst one is not kept. Standard deviations have no best snapshot.
+    # Where the good end is known, the other one is not kept, nor are deviations.
     entries += [{'metric': 'inception_score', 'snapshot': f'network-snapshot-{kimg:06d}', 'better': {'mean': 'higher'},
                  'values': {'mean': value, 'std': kimg / 9}} for kimg, value in [(14, 3.0), (16, 5.0), (18, 4.0)]]
     (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(entry) + '\n' for entry in entries))

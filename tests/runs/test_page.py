@@ -1,4 +1,4 @@
-"""runs/page.py: the content of a run's page, and its look and behaviour in headless Chromium."""
+"""runs/page.py: what the page of a run says, and in headless Chromium how it looks and what it does."""
 
 import base64
 import html.parser
@@ -21,11 +21,11 @@ from runs import page as run_page
 from runs.records import read_stats
 
 EVIL = '</script><script>window.evil = 1</script><img src=x onerror="window.evil = 1">&amp;'
-LEVELS = {0: 20, 2: 90, 4: 160, 6: 230}        # {kimg: gray level of its picture}
+LEVELS = {0: 20, 2: 90, 4: 160, 6: 230}        # Gray level of the picture of so many kimg.
 
 
 class Page(html.parser.HTMLParser):
-    """A parsed page: `data` of the script, `text`, `tables` (lists of rows of cells), `elements` with attributes."""
+    """What is in a page: `data` of the script, `text`, `tables` (lists of rows of cells), `elements` and attributes."""
 
     def __init__(self, path):
         super().__init__()
@@ -80,7 +80,7 @@ def write_picture(path, level, size=(20, 30)):
 
 
 def metric_line(name, kimg, snapshot=None, **values):
-    """A line of ``metrics.jsonl`` as `evaluate_metrics` writes it."""
+    """As `evaluate_metrics` writes it."""
     return {'metric': name, 'snapshot': snapshot or f'network-snapshot-{int(kimg):06d}', 'kimg': kimg,
             'seconds': 20.0 * kimg, 'num_images': 64, 'random_seed': 1000, 'values': values,
             'evaluated': '2026-01-01 00:00:00'}
@@ -92,7 +92,7 @@ def write_metrics(folder, lines):
 
 @pytest.fixture
 def run_dir(tmp_path):
-    """A run folder with files of all kinds."""
+    """A run that has all kinds of files."""
     folder = tmp_path / '004-faces'
     folder.mkdir()
     write_stats(folder, TICKS)
@@ -110,7 +110,7 @@ def run_dir(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The content of the page.
+# What the page says.
 
 
 @pytest.mark.parametrize('grid_type, text', [('category', 'Classes, one column each: 0 <i>cat</i>, 1 dog'),
@@ -190,12 +190,11 @@ def test_page_needs_no_other_file(run_dir):
     page = Page(run_page.write_report(run_dir))
     assert all(value.startswith('data:') for name, value in page.attributes if name in ('src', 'href', 'srcset'))
     assert 'url(' not in page.texts['style'][0] and '@import' not in page.texts['style'][0]
-    # The only addresses are names of an XML namespace.
-    assert re.findall(r'https?://[^\'"]*', page.source) == ['http://www.w3.org/2000/svg'] * 2
+    assert re.findall(r'https?://[^\'"]*', page.source) == ['http://www.w3.org/2000/svg'] * 2      # A name, no address.
 
 
 def test_times_add_up(run_dir):
-    """Metrics at the end of a tick count before the next tick; the phases add up to the time in the header."""
+    """Time spent in metrics at the end of a tick lies before the next one; all phases make the time of the header."""
     lines, seconds = [], 0.0
     for number, line in enumerate(TICKS, 1):
         seconds += 20.0
@@ -209,7 +208,7 @@ def test_times_add_up(run_dir):
 
 
 def test_best_snapshots(run_dir):
-    """The deciding value may be the lowest or the highest; unknown metrics have no best snapshot."""
+    """By the number that decides, lower or higher; metrics that nobody knows have none."""
     names = {'swd': 'SWDx1e3_avg', 'inception_score': 'IS_mean', 'mine': 'x'}
     write_metrics(run_dir, [metric_line(name, kimg, **{number: value, 'other': value}) for name, number in names.items()
                             for kimg, value in ((1.0, 5.0), (2.0, 9.0), (3.0, 7.0))])
@@ -219,10 +218,10 @@ def test_best_snapshots(run_dir):
     assert [[row[0] for row in table if '(best)' in row[0]] for table in page.tables[1:]] == [
         ['network-snapshot-000001 (best)'], ['network-snapshot-000002 (best)'], []]
     assert 'best swd, 64 images\n5.0000 at kimg 1.0' in page.text
-    write_metrics(run_dir, [metric_line('swd', 1.0, SWDx1e3_avg=5.0)])      # One snapshot alone is not called the best.
+    write_metrics(run_dir, [metric_line('swd', 1.0, SWDx1e3_avg=5.0)])      # Of one, nothing is the best.
     text = Page(run_page.write_report(run_dir, better=metrics.decision)).text
     assert 'swd, 64 images\n5.0000 at kimg 1.0' in text and 'best' not in text
-    # 'other' has the same values and is shown once.
+    # 'other' is the same number: it stands there once.
     assert {len(chart['series']) for chart in page.data['charts'][4:]} == {1}
 
 
@@ -243,7 +242,7 @@ def test_long_runs_and_large_pictures(run_dir, monkeypatch):
     assert pixels.shape[0] >= 60 and abs(pixels.shape[1] / pixels.shape[0] - 480 / 270) < 0.05
     assert abs(pixels.mean() - 127.5) < 4
     assert '48 of 105 pictures' in page.text
-    # In base64, all pictures together stay so far below 20 MB that the page does, too.
+    # Base64 of what all pictures may have together leaves room for everything else below 20 MB.
     monkeypatch.undo()
     assert run_page.PICTURE_BYTES * 4 / 3 < 19e6
 
@@ -281,7 +280,7 @@ def test_files_that_are_missing(run_dir):
 
 
 def test_resumed_runs(run_dir):
-    """Repeated ticks count once, and a run that starts from another one's networks does not begin at kimg 0."""
+    """What was repeated counts once, and a run that goes on from another one does not begin at 0."""
     again = dict(TICKS[2], Gloss=7.0)
     write_stats(run_dir, TICKS[1:5] + [again])
     assert read_stats(run_dir) == [TICKS[1], again]
@@ -333,7 +332,7 @@ def test_command(run_dir, tmp_path, capsys):
 
 @pytest.fixture
 def open_page(browser):
-    """Function that opens a file. After the test, checks for console messages, errors and requests elsewhere."""
+    """Function that opens a file; in the end there must have been no message, error or access to anything else."""
     problems, contexts = [], []
 
     def open_page(path, width=1280, scheme='light', touch=False):
@@ -355,7 +354,7 @@ def open_page(browser):
 
 
 def screenshot(page_or_element, **options):
-    """Pixels of an element on the screen: uint8 (H, W, 3)."""
+    """uint8 (H, W, 3)."""
     with Image.open(io.BytesIO(page_or_element.screenshot(**options))) as image:
         return np.asarray(image.convert('RGB'))
 
@@ -373,7 +372,7 @@ def test_page_in_a_browser(run_dir, open_page):
     assert page.title() == '004-faces'
     pixels = screenshot(page, full_page=True)
     assert pixels.shape[1] == 1280 and pixels.shape[0] > 1500
-    # No tenth of the page's height is blank.
+    # Every tenth of the height has something on the white page: nothing is blank.
     assert all((part.min(axis=(1, 2)) < 200).mean() > 0.1 for part in np.array_split(pixels, 10))
     assert (pixels == 255).all(axis=2).mean() > 0.3
 
@@ -388,7 +387,7 @@ def test_page_in_a_browser(run_dir, open_page):
     page.locator('#slider').fill('0')
     assert caption.text_content() == 'kimg 0' and level_of_picture(page) == [20] * 3
     page.locator('#slider').focus()
-    page.keyboard.press('ArrowLeft')        # The first picture has no predecessor.
+    page.keyboard.press('ArrowLeft')        # There is none before.
     page.keyboard.press('ArrowRight')
     assert level_of_picture(page) == [90] * 3 and page.locator('#slider').input_value() == '1'
     page.locator('#on').click()
@@ -398,12 +397,12 @@ def test_page_in_a_browser(run_dir, open_page):
                      window.seen = [];
                      new MutationObserver(() => seen.push(caption.textContent)).observe(caption, {childList: true});''')
     play = page.locator('#play')
-    play.click()            # Restarts at the first picture.
+    play.click()            # Once more from the beginning.
     play.get_by_text('Play').wait_for()
     assert [text.split()[1] for text in page.evaluate('seen')] == ['0', '2', '4', '6']
     assert level_of_picture(page) == [230] * 3
 
-    # Pictures of 30x20 pixels are enlarged by a whole number, which is smaller beside the reals.
+    # 30 x 20 pixels are enlarged by a whole number; there is less of them beside the reals.
     def width():
         return page.locator('#fakes').bounding_box()['width']
 
@@ -423,10 +422,10 @@ def test_curves_in_a_browser(run_dir, open_page):
     losses = charts.nth(0)
     assert losses.locator('path.curve').count() == 2 and losses.locator('circle').count() == 12
     assert losses.locator('.legend').text_content() == 'GlossDloss'
-    # A line begins each phase but the first; resolutions are named; two fade-ins are shaded.
+    # A line where each phase but the first begins, the name of each resolution, two times fading in.
     assert losses.locator('.boundary').count() == 4 and losses.locator('.fade').count() == 2
     assert losses.locator('.resolution').all_text_contents() == ['16x16', '8x8', '4x4']
-    # D's loss rises linearly over evenly spaced kimg, so its points are on a straight line.
+    # D's loss rises evenly, so its points are on a line that goes up; kimg are evenly spaced.
     points = [(float(circle.get_attribute('cx')), float(circle.get_attribute('cy')))
               for circle in losses.locator('circle').all()[6:]]
     steps = np.diff(points, axis=0)
@@ -444,14 +443,14 @@ def test_curves_in_a_browser(run_dir, open_page):
     assert not tip.is_visible()
     # The missing value of a metric is a gap.
     assert charts.nth(4).locator('circle').count() == 3
-    # Both curves are visible in their colours.
+    # The two curves are seen in their colours.
     pixels = screenshot(losses).astype(int)
     for colour in ((31, 111, 208), (200, 88, 10)):
         assert (abs(pixels - colour).max(axis=2) < 12).sum() > 50
 
 
 def test_curves_side_by_side_are_aligned(run_dir, open_page):
-    """Charts side by side have aligned axes, and all cover the training's kimg, however long their captions are."""
+    """Left and right have their axes at one height, and all have the training's kimg, whatever is said above them."""
     run_page.write_report(run_dir, better=lambda metric: ('level16', True))
     page = open_page(run_dir / 'report.html')
     boxes = [svg.bounding_box() for svg in page.locator('.chart svg').all()]
@@ -490,12 +489,12 @@ def test_page_on_a_phone_in_the_dark(run_dir, open_page):
     assert svg.bounding_box()['width'] > 300
     svg.tap()
     assert page.locator('.chart .tip').first.is_visible()
-    # Each number of a table is visible, with the heading of its column.
+    # Each number of a table is on the screen, with the heading of its column.
     cells = page.locator('table').first.locator('tbody tr').first.locator('td')
     assert all(0 <= box['x'] and box['x'] + box['width'] <= 400 for box in map(lambda cell: cell.bounding_box(),
                                                                                cells.all()))
     assert cells.first.evaluate("cell => getComputedStyle(cell, '::before').content") == '"kimg"'
-    # After rotating the phone, curves have the new width.
+    # After turning the phone, curves have the new width.
     page.set_viewport_size({'width': 700, 'height': 400})
     page.locator('.chart svg[viewBox^="0 0 642 "]').first.wait_for()
     assert page.evaluate('document.documentElement.scrollWidth') == 700

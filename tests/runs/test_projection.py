@@ -1,4 +1,4 @@
-"""runs/projection.py: target pictures are read like those of create_from_images; other files are one-line errors."""
+"""projection: the picture to be found is read as create_from_images reads it; what is no picture is one line."""
 
 import os
 import struct
@@ -13,7 +13,7 @@ from runs.projection import load_target
 
 
 class Generator:
-    """The attributes of a network that :func:`load_target` uses."""
+    """What :func:`load_target` asks of a network."""
 
     def __init__(self, channels):
         self.output_shape = [None, channels, 16, 16]

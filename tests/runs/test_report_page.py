@@ -1,4 +1,4 @@
-"""runs/page.html, page.css and page.js: the names to replace, and a policy that forbids loading anything."""
+"""runs/page.html, page.css and page.js: the places to fill, and that the page may load nothing."""
 
 import pathlib
 import re
@@ -19,7 +19,7 @@ def test_every_element_that_the_script_asks_for_by_name_exists():
     names = set(re.findall(r"getElementById\('([a-z]+)'\)", SCRIPT))
     made = set(re.findall(r'id="([a-z]+)"', PAGE + page.PICTURE_CONTROLS))
     assert {'slider', 'back', 'on', 'play', 'size', 'data'} <= names & made
-    # All other ids belong to the picture controls, which runs/page.py writes.
+    # The others belong to the pictures, which runs/page.py writes.
     assert names - made == {'fakes', 'caption'}
 
 

@@ -1,4 +1,4 @@
-"""runs/videos.py: a failed encoder leaves no file, and the error gives its reason."""
+"""videos: an encoder that fails leaves nothing, and says why."""
 
 import os
 import sys
