@@ -1,14 +1,14 @@
-"""Whether PyTorch and the GPUs of this machine fit together, and what to install where they do not."""
+"""Find out why PyTorch cannot use a GPU of this machine, and name the cure."""
 
 import re
 
-# The oldest NVIDIA driver for PyTorch builds of each major version of CUDA.
+# {major version of CUDA: the oldest NVIDIA driver that supports it}
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 OTHER_BUILD = 'install PyTorch for another version of CUDA, see pytorch.org/get-started'
 
 
 def why_none() -> str:
-    """Why PyTorch sees no CUDA GPU, and the cure; empty where it sees one."""
+    """Why PyTorch finds no CUDA GPU, and the cure; '' if it finds one."""
     import torch
     if torch.cuda.is_available():
         return ''
@@ -32,10 +32,10 @@ def why_none() -> str:
 
 
 def missing_kernels(device: str) -> str:
-    """Why this PyTorch has no kernels for the GPU `device` ('cuda:N'), and the cure; empty where it has them.
+    """Why this PyTorch cannot run on the GPU `device` ('cuda:N'), and the cure; '' if it can.
 
-    Kernels run on GPUs of the same major compute capability and an equal or higher minor one; code named compute_*
-    is compiled for GPUs from that capability on.
+    Kernels (sm_*) run on GPUs of the same major compute capability and an equal or higher minor one. Intermediate code
+    (compute_*) is compiled at run time for any GPU of an equal or higher capability.
     """
     import torch
     capability = torch.cuda.get_device_capability(device)
@@ -45,6 +45,6 @@ def missing_kernels(device: str) -> str:
         if of_kernels <= capability and (kind == 'compute' or of_kernels[0] == capability[0]):
             return ''
     if not names:
-        return ''       # It does not say.
+        return ''       # This build has no list of architectures.
     return f'{torch.cuda.get_device_name(device)} has compute capability {capability[0]}.{capability[1]}, and this ' \
         f'PyTorch has kernels for {", ".join(names)} only: {OTHER_BUILD}'
