@@ -1,18 +1,18 @@
-"""A stand-in for one CUDA GPU, on PyTorch's CPU build: it holds programs to the rules of CUDA, one op at a time.
+"""A stand-in for one CUDA GPU, on PyTorch's CPU build: it checks that each op obeys the rules of CUDA.
 
-Tensors on "cuda:0" are wrapped CPU tensors, so that all results are the real numbers, or wrapped meta tensors, which
-have shapes only and thus any size. While a stand-in is installed (`installing.installed`), PyTorch hands it every op:
+Tensors on "cuda:0" are wrapped CPU tensors, so that all results have correct values, or wrapped meta tensors, which
+have shapes but no values and may have any size. An installed stand-in (`installing.installed`) handles every op:
 
-- Tensors of the host and of the GPU do not mix, 0-d ones apart (`ops`).
-- Whatever makes the host wait is counted with the line of the program; while a graph is recorded it is an error, and so
-  is every copy from the host (`transfers`).
-- Recorded graphs compute nothing while they are recorded, are replayed on the same memory, and leave garbage in the
-  memory that they share (`graphs`).
-- An op that touches memory while another stream may still work on it is an error (`streams`).
-- Memory is counted, and may have a limit (`gpu`).
+- Ops must not mix tensors of the host and the GPU, except for 0-d tensors of the host (`ops`).
+- Ops that make the host wait are counted by line of the program. They are errors while a graph is being recorded, and
+  so is every copy from the host (`transfers`).
+- While a graph is being recorded, it computes nothing; it is replayed on the same memory, and leaves garbage in memory
+  that it shares with other graphs (`graphs`).
+- An op must not access memory that another stream may still be using (`streams`).
+- Memory is counted, and may be limited (`gpu`).
 
-It knows the rules that its authors knew and measures no time. What a real GPU takes is estimated by
-benchmarks/gpu_model.py.
+The stand-in knows only the rules that its authors knew, and it cannot measure time; benchmarks/gpu_model.py estimates
+the time on a real GPU.
 """
 
 from tests.standin.gpu import Gpu
