@@ -1,4 +1,4 @@
-"""theano_torch.gpus: why there is no GPU, or none that this PyTorch can use, and what to install."""
+"""theano_torch/gpus.py: messages that say why PyTorch cannot use a GPU, and what to install."""
 
 from theano_torch import gpus
 
@@ -17,7 +17,7 @@ NO_DRIVER = ('Found no NVIDIA driver on your system. Please check that you have 
 
 @pytest.fixture
 def no_gpu(monkeypatch):
-    """A function that says which build of PyTorch there is, and why it sees no GPU."""
+    """A function that simulates a build of PyTorch that finds no GPU for some reason."""
     def pretend(build, reason=None):
         def init():
             if reason:
