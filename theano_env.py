@@ -110,7 +110,7 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
     spelt = given.pop('device', 'auto')
     device = _parse_device(spelt, local_rank)
     _set_flags(given)
-    requested = engine
+    shown_engine = said('engine', engine)
     if engine == 'auto':
         engine = 'torch' if importlib.util.find_spec('torch') else 'theano' if _find_compiler() else 'python'
     if engine != 'torch' and device.startswith('cuda'):
@@ -121,14 +121,12 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
                                  "engine to 'torch'")
     if engine == 'torch':
         if importlib.util.find_spec('torch') is None:
-            raise EnvironmentProblem(f"{said('engine', requested)}: PyTorch is missing; pip install torch, or set engine "
-                                     "to 'theano'")
+            raise EnvironmentProblem(f"{shown_engine}: PyTorch is missing; pip install torch, or set engine to 'theano'")
         mode, device, precision, description = _torch_engine(device, local_rank, precision, spelt, flush_denormals)
     else:
         if NUMPY_2:
-            raise EnvironmentProblem(f"{said('engine', requested)}: Theano's own engines need NumPy 1, "
-                                     f"this is {np.__version__}; pip install 'numpy<2', or pip install torch and set engine "
-                                     "to 'torch'")
+            raise EnvironmentProblem(f"{shown_engine}: Theano's own engines need NumPy 1, this is {np.__version__}; "
+                                     "pip install 'numpy<2', or pip install torch and set engine to 'torch'")
         precision = 'float32'
         mode, device, description = {'theano': _theano_engine, 'python': _python_engine}[engine](device)
     theano.config.mode = mode
