@@ -121,7 +121,8 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
                                  "engine to 'torch'")
     if engine == 'torch':
         if importlib.util.find_spec('torch') is None:
-            raise EnvironmentProblem(f"{shown_engine}: PyTorch is missing; pip install torch, or set engine to 'theano'")
+            raise EnvironmentProblem(f"{shown_engine}: PyTorch is missing; pip install torch, or set engine "
+                                     "to 'theano'")
         mode, device, precision, description = _torch_engine(device, local_rank, precision, spelt, flush_denormals)
     else:
         if NUMPY_2:
