@@ -110,7 +110,7 @@ def fitting(content: dict[str, np.ndarray], name: str, like: np.ndarray) -> np.n
     array = content.get(name)
     if array is None or array.shape != like.shape or array.dtype != like.dtype:
         found = 'missing' if array is None else f'{array.dtype} {array.shape!s:.80}'
-        raise UserError(f'the training state is that of another run: {name} is {found}, expected {like.dtype} '
+        raise UserError(f'the training state belongs to another run: {name} is {found}, expected {like.dtype} '
                         f'{like.shape}; resume with the options and the version of this program that made it')
     return array
 

@@ -145,7 +145,7 @@ def test_functions_in_training_states(run, capsys):
                     {'numpy_random': [algorithm, 10 ** 6, 0, 0.0]}, {'tick': {}}, {'experiment': 3}):
         resume(f'its newest training state is not one of this program, {next(iter(changes))}', **changes)
     resume('must be a dict', experiment={'G': {}, 'D': {}, 'dataset': {}, 'train': 7})
-    resume("the training state is that of another run: of G/", cur_nimg=1)      # It has no arrays.
+    resume("the training state belongs to another run: G/", cur_nimg=1)      # The state has no arrays.
 
 
 def test_functions_in_pickles(run, capsys):

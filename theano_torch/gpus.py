@@ -28,7 +28,7 @@ def why_none() -> str:
         oldest = OLDEST_DRIVER.get(int(torch.version.cuda.partition('.')[0]))
         newer = 'a newer one' if oldest is None else f'{oldest} or newer'
         return f'{build}, too new for the NVIDIA driver{found}: install a driver of version {newer}, or {OTHER_BUILD}'
-    return f'{build}, and says: {re.split(r"[.:;] |[.:;]?$", reason.strip().splitlines()[0])[0]}'
+    return f'{build}, which reports: {re.split(r"[.:;] |[.:;]?$", reason.strip().splitlines()[0])[0]}'
 
 
 def missing_kernels(device: str) -> str:
