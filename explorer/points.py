@@ -35,6 +35,7 @@ class Point(Request):
     Attributes
     ----------
     latents : list of float
+        Input latents, latent_size numbers.
     label : list of float
         Share of each class; [] for an unconditional network.
     psi : float

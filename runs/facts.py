@@ -28,7 +28,7 @@ def _section(config, name):
 
 
 def data_set(config: dict) -> str:
-    """``digits-16x16.h5, 1797 images of 16x16, mirrored``; '' if unknown."""
+    """The data set in one line, such as ``digits-16x16.h5, 1797 images of 16x16, mirrored``; '' if unknown."""
     options = _section(config, 'dataset')
     name = options.get('h5_path')
     if not isinstance(name, str):
@@ -56,7 +56,7 @@ def _shape_of(path):
 
 
 def networks(config: dict, sizes: dict[str, int]) -> str:
-    """``G networks.G_paper, 181,731 parameters; D networks.D_paper, ...``; '' if unknown."""
+    """Both networks in one line, such as ``G networks.G_paper, 181,731 parameters; D ...``; '' if unknown."""
     texts = []
     for name in 'GD':
         func = _section(config, name).get('func')
@@ -81,7 +81,7 @@ def network_sizes(log: str) -> dict[str, int]:
 
 
 def loss(config: dict) -> str:
-    """``WGAN-GP (iwass)``; '' if unknown."""
+    """The loss, such as ``WGAN-GP (iwass)``; '' if unknown."""
     kind = str(_section(config, 'loss').get('type') or 'iwass' * ('dataset' in config))
     return f'{LOSSES[kind]} ({kind})' if kind in LOSSES else kind
 

@@ -127,7 +127,7 @@ def computed(device, precision, deterministic, captures, size, run):
 
 
 def memory_in_use(device):
-    """On a GPU, bytes of all tensors; on the CPU, number of tensors."""
+    """Bytes of all tensors on a GPU, or number of tensors on the CPU."""
     gc.collect()
     if device == 'cpu':
         return sum(issubclass(type(value), torch.Tensor) for value in gc.get_objects())

@@ -69,7 +69,7 @@ def test_is_product():
 
 
 def count(*outputs):
-    """`multiplications` of the node of each output; all inputs are constants."""
+    """Call `multiplications` for the node of each output, whose inputs are constants."""
     counts = []
     for output in outputs:
         node = output.owner
