@@ -7,7 +7,7 @@ from runs.phases import find_phases, whole_run
 TICK = {'resolution': 4, 'lod': 2.0, 'sec_per_tick': 10.0, 'sec_per_kimg': 5.0}
 
 
-def test_the_time_of_a_phase_lasts_from_status_line_to_status_line():
+def test_phases_last_from_status_line_to_status_line():
     """The elapsed time includes compiling and metrics; a run that starts from saved networks begins later."""
     lines = [{**TICK, 'kimg': 12.0, 'seconds': 110.0, 'compile_seconds': 4.0, 'metric_seconds': 3.0},
              {**TICK, 'kimg': 14.0, 'seconds': 125.0, 'resolution': 8, 'lod': 1.5}]
