@@ -1,14 +1,14 @@
-"""The figures and tables of "Progressive Growing of GANs" (Karras et al. 2017), remade from runs or trained networks.
+"""Make the figures and tables of "Progressive Growing of GANs" (Karras et al. 2017) from runs or trained networks.
 
     python figures.py all --run results/003-table1-celeba-a-gulrajani --run results/004-cifar10
     python figures.py figure11 --run karras2018iclr-celebahq-1024x1024.pkl --seeds 0-29
     python figures.py figure4a figure4b --run table1-celeba-a-gulrajani=results/007-mine --run 8
     python figures.py --list
 
-Pictures are written as PNG, plots and drawings also as PDF, tables as Markdown and LaTeX beside the paper's numbers.
-Each says which runs it shows, how far they were trained, on what, and how their options differ from `config.py`;
-NAME.json has the same as data. Runs of other data, networks or losses are refused without --allow-other.
-What the present runs do not suffice for is listed by the commands that make the rest.
+Pictures are written as PNG, plots and drawings also as PDF, tables as Markdown and LaTeX with the paper's numbers. Each
+figure names the runs that it shows, their training progress and data set, and options that differ from `config.py`;
+NAME.json has the same facts as data. Runs with another data set, networks or loss are refused without --allow-other.
+Figures that need further runs are listed at the end, with the commands to make them.
 """
 
 import common.starting  # noqa: F401  (Ctrl-C while the rest is imported)
@@ -58,10 +58,10 @@ FIGURE4C = ('figure4c-growing', 'figure4c-nogrowing')
 class Figure(NamedTuple):
     """How to make a figure or table of the paper."""
 
-    make: Callable          # make(material, name): writes the files, notes in `material` what is missing.
+    make: Callable          # make(material, name): writes the files and adds missing runs to `material`.
     shows: str
-    experiments: tuple = ()     # Of config.py, whose runs it shows; some can be missing.
-    also: str = ''          # What else it needs.
+    experiments: tuple = ()     # Experiments whose runs it shows; some may be missing.
+    also: str = ''          # Further requirements.
 
 
 def _rows_of_table1(*datasets):
@@ -88,11 +88,11 @@ FIGURES = {
         others=['table1-celeba-a-gulrajani']), 'SWD against time, growing', ('table1-celeba-b-growing',),
         'metric swd of all snapshots'),
     'figure4c': Figure(functools.partial(curves.speed, experiment_names=FIGURE4C), 'images shown against time',
-                       FIGURE4C, 'any images of 1024x1024, as of dataset_tool.py create_synthetic'),
+                       FIGURE4C, 'any images of 1024x1024, for example from dataset_tool.py create_synthetic'),
     'figure5': Figure(figure5, 'chosen CelebA-HQ faces', CELEBAHQ[:1]),
     'figure6': Figure(figure6, 'chosen LSUN bedrooms', ('lsun-bedroom',)),
     'figure7': Figure(figure7, 'chosen images of seven LSUN categories', tuple('lsun-' + name for name in FIGURE7)),
-    'figure8': Figure(figure8, 'making of CelebA-HQ', (), '--stages, of create_celebahq --save_stages'),
+    'figure8': Figure(figure8, 'making of CelebA-HQ', (), '--stages, a folder made by create_celebahq --save_stages'),
     'figure9': Figure(figure9, 'CIFAR-10', ('cifar10',)),
     'figure10': Figure(figure10, 'nearest CelebA-HQ training images', CELEBAHQ[:1], 'the dataset'),
     'figure11': Figure(figure11, 'uncurated CelebA-HQ faces', CELEBAHQ[:1], 'metrics swd, fid for the caption'),
@@ -104,7 +104,7 @@ FIGURES = {
 
 
 def describe(name: str) -> str:
-    """Some lines on a figure: what it shows and needs."""
+    """Two lines about a figure: its content and its requirements."""
     figure = FIGURES[name]
     experiments = ', '.join(figure.experiments[:3]) + (', ...' if len(figure.experiments) > 3 else '')
     needs = '; '.join(filter(None, [experiments and 'runs of ' + experiments, figure.also]))
@@ -112,7 +112,7 @@ def describe(name: str) -> str:
 
 
 def name_the_nameless(runs: list[Run], names: list[str]) -> None:
-    """Let runs that stand for no experiment stand for the one that all the figures asked for show."""
+    """Assign runs of unknown experiments to the only experiment that the requested figures show, if there is one."""
     wanted = {FIGURES[name].experiments for name in names}
     only = wanted.pop() if len(wanted) == 1 else ()
     shown = {*CELEBAHQ, *(experiment_name for figure in FIGURES.values() for experiment_name in figure.experiments)}
@@ -126,7 +126,7 @@ def name_the_nameless(runs: list[Run], names: list[str]) -> None:
 
 
 def without_repeats(runs: list[Run]) -> list[Run]:
-    """The runs without those given twice for one experiment, which would count as two."""
+    """Remove runs that are given twice for one experiment; they would count as two."""
     by_place: dict[tuple, Run] = {}
     for run in runs:
         by_place.setdefault((os.path.realpath(run.path), run.name), run)
@@ -134,15 +134,18 @@ def without_repeats(runs: list[Run]) -> list[Run]:
 
 
 def make_figures(material: Material, names: list[str]) -> bool:
-    """Make figures, print what was written and what is missing; return whether all went well.
-
-    A run that is not the experiment is left out, with one line, and not all went well. Nor did it if nothing was made.
+    """Make figures, and print the files and the missing runs.
 
     Parameters
     ----------
     material : paper.material.Material
     names : list of str
         Keys of `FIGURES`.
+
+    Returns
+    -------
+    bool
+        Whether at least one file was written and no run was refused.
     """
     needed_by: dict[Need, list[str]] = {}
     failed, num_files = [], 0
@@ -165,10 +168,10 @@ def make_figures(material: Material, names: list[str]) -> bool:
 
 
 def print_missing(material: Material, needed_by: dict[Need, list[str]]) -> None:
-    """Print what is missing by the command that makes it: {what is needed: names of the figures}.
+    """Print the commands that make missing runs and data sets; `needed_by` maps each need to names of figures.
 
-    Data sets come first. Commands that differ in one name only stand there once, with NAME in its place, and the names
-    by the figures that need them.
+    Data sets come first. Commands that differ in one name only are printed once, with NAME in its place, followed by
+    the names and the figures that need them.
     """
     datasets: dict[str, list[str]] = {}
     for need, figures in needed_by.items():
@@ -202,7 +205,7 @@ def wrapped(text: str) -> str:
 
 
 def template_of(command: str) -> tuple[str, str]:
-    """(The command with NAME for an experiment, a run or a data set and N for a seed, that name); '' without one."""
+    """(the command with NAME for an experiment, a run or a data set and with N for a seed; that name or '')"""
     words, name = shlex.split(command), ''
     for index, word in enumerate(words):
         if word.startswith('random_seed='):
@@ -227,49 +230,49 @@ def parse_arguments(argv: list[str] | None, config: ModuleType) -> argparse.Name
         epilog='figures:\n%s\n\nexamples:\n%s' % (
             '\n'.join('  %-11s %s' % (name, figure.shows) for name, figure in FIGURES.items()),
             '\n'.join('  ' + line.strip() for line in __doc__.split('\n') if line.startswith('    '))))
-    parser.add_argument('names', nargs='*', metavar='NAME', help="figures, see below; 'all': all of them")
+    parser.add_argument('names', nargs='*', metavar='NAME', help="figures and tables, see below; 'all' for all")
     parser.add_argument('--run', action='append', default=[], dest='runs', metavar='[EXPERIMENT=]RUN',
-                        help="number or folder of a run, 'latest', or a network pickle; with the experiment of "
-                             "config.py that it stands for, unless the folder's config.txt tells; may be given several "
-                             'times')
-    parser.add_argument('--snapshot', metavar='KIMG', help="of the runs: thousands of images, 'latest', or 'final', "
-                        'the default; what is shown says which')
-    parser.add_argument('--batchnorm', choices=['minibatch', 'running'], default='minibatch', help='statistics that '
-                        'batch norm uses in images, of those made at once or of the training; default: %(default)s')
-    parser.add_argument('--allow-other', action='store_true', help='also show runs of another data set, other networks '
-                        'or another loss than the experiment, and mark them')
+                        help="number or folder of a run, 'latest', or a network pickle; EXPERIMENT is its experiment "
+                             "in config.py, by default the one of the folder's config.txt; may be repeated")
+    parser.add_argument('--snapshot', metavar='KIMG', help="snapshot of the runs: kimg, 'latest' or 'final'; "
+                        'default: final')
+    parser.add_argument('--batchnorm', choices=['minibatch', 'running'], default='minibatch', help='statistics of '
+                        'batch norm: those of the images generated at once, or running averages of the training; '
+                        'default: %(default)s')
+    parser.add_argument('--allow-other', action='store_true', help='also show runs whose data set, networks or loss '
+                        'differ from the experiment, and mark them')
     parser.add_argument('--out', default=os.path.join(config.result_dir, 'figures'), metavar='DIR',
                         help='default: %(default)s')
     parser.add_argument('--seeds', type=number_list, metavar='LIST',
                         help='images to show, for example 3,8,20-24; default: the first ones')
-    parser.add_argument('--stages', metavar='DIR', help='of create_celebahq --save_stages, for figure8')
+    parser.add_argument('--stages', metavar='DIR', help='folder made by create_celebahq --save_stages, for figure8')
     features = parser.add_mutually_exclusive_group()
     features.add_argument('--inception-weights', metavar='FILE',
-                          help='compare by features of Inception-v3 in figure10; default: pixels')
-    features.add_argument('--vgg-weights', metavar='FILE', help='compare by features of VGG16 in figure10: state dict '
-                          "of torchvision's vgg16")
-    parser.add_argument('--list', action='store_true', help='print what each figure needs, and stop')
+                          help='compare features of Inception-v3 in figure10; default: compare pixels')
+    features.add_argument('--vgg-weights', metavar='FILE', help='compare features of VGG16 in figure10; FILE is a '
+                          "state dict of torchvision's vgg16")
+    parser.add_argument('--list', action='store_true', help='print the requirements of each figure, and stop')
     parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='default: %(default)s')
     parser.add_argument('--result-dir', default=config.result_dir, metavar='DIR', help='default: %(default)s')
     theano_env.add_arguments(parser, config)
     args = parser.parse_args(argv)
     if not args.names and not args.list:
-        parser.error("which figures? Name some, or 'all'; --list tells what there is")
+        parser.error("give names of figures, or 'all'; --list prints the names")
     return args
 
 
 def run_command(args: argparse.Namespace, config: ModuleType) -> bool:
-    """Carry out the command line; return whether all went well."""
+    """Run the command; return whether it succeeded."""
     if args.list:
         print('\n'.join(map(describe, FIGURES)))
-        print('\nA run of EXPERIMENT: python train.py --experiment EXPERIMENT\n'
-              'Another one with another seed: python train.py --experiment EXPERIMENT --set random_seed=N\n'
-              'Its metrics: python evaluate_metrics.py RUN --metrics NAME ...; of its reals: ... --reals')
+        print('\nTrain a run: python train.py --experiment EXPERIMENT\n'
+              'Train with another seed: python train.py --experiment EXPERIMENT --set random_seed=N\n'
+              'Evaluate metrics: python evaluate_metrics.py RUN --metrics NAME ...; of the reals: ... --reals')
         return True
     for name in args.names:
         if name not in FIGURES and name != 'all':
             raise UserError('%s: there is no such figure%s' % (
-                name, did_you_mean(name, FIGURES) or '; --list tells what there is'))
+                name, did_you_mean(name, FIGURES) or '; --list prints the names'))
     names = list(FIGURES) if 'all' in args.names else list(dict.fromkeys(args.names))
     runs = without_repeats([recognise(config, run, args.result_dir, args.snapshot, args.batchnorm)
                             for run in args.runs])

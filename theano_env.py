@@ -1,18 +1,18 @@
-"""Choose what executes Theano's graphs: engine, device, precision, and Theano's flags.
+"""Choose the engine, device and precision that execute Theano's graphs, and set Theano's flags.
 
-Importing this module is enough to make ``import theano`` and ``import lasagne`` work afterwards, see
-`theano_torch.compat`. What runs the compiled functions is chosen by :func:`configure`:
+``import theano`` and ``import lasagne`` work after this module is imported, see `theano_torch.compat`.
+:func:`configure` chooses one of these engines:
 
 ======== ===========================================================================================================
-engine   what executes an optimised Theano graph
+engine   execution of an optimized Theano graph
 ======== ===========================================================================================================
 torch    `theano_torch`: a Theano linker on PyTorch (cuDNN on a CUDA GPU, oneDNN on the CPU)
-theano   Theano's own C code: needs g++, and a BLAS to be fast
-python   Theano's own Python thunks: need nothing, slow, for checks
-auto     torch if PyTorch can be imported, else theano if there is a g++, else python
+theano   Theano's own C code; needs g++, and a BLAS to be fast
+python   Theano's own Python code; needs nothing, but is slow; for checks
+auto     torch if PyTorch is installed, else theano if g++ is installed, else python
 ======== ===========================================================================================================
 
-The engines theano and python need NumPy 1; torch runs on NumPy 2, too.
+The engines theano and python need NumPy 1; torch also runs on NumPy 2.
 """
 
 import argparse
@@ -38,21 +38,21 @@ from common.errors import did_you_mean
 from common.old_options import advice
 
 ENGINES = ('auto', 'torch', 'theano', 'python')
-COMPILING = threading.RLock()   # For whoever compiles functions beside other threads: Theano is not made for that.
-THEANOS_OWN_MODE = 'Mode'       # The value of theano.config.mode until something is chosen.
+COMPILING = threading.RLock()   # Hold this to compile functions beside other threads: Theano is not thread-safe.
+THEANOS_OWN_MODE = 'Mode'       # The value of theano.config.mode before an engine is chosen.
 PRECISIONS = ('auto', 'float32', 'tf32', 'bfloat16', 'float16')
 
 
 class EnvironmentProblem(ValueError):
-    """A flag, device or engine that cannot be had on this machine. The message is one line that names the cure."""
+    """A flag, device or engine that is not available on this machine. The message is one line that names the cure."""
 
 
 class Environment(NamedTuple):
-    """What :func:`configure` chose; ``str()`` of it is one line for the log."""
+    """The choices of :func:`configure`; ``str()`` gives one line for the log."""
 
     engine: str       # 'torch', 'theano' or 'python'
     device: str       # 'cpu' or 'cuda:N'
-    precision: str    # 'float32', 'tf32', 'bfloat16' or 'float16', see configure
+    precision: str    # 'float32', 'tf32', 'bfloat16' or 'float16'
     description: str
 
     def __str__(self) -> str:
@@ -60,38 +60,38 @@ class Environment(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser, config: ModuleType) -> None:
-    """Give a script the options --engine and --device; `config` is config.py."""
+    """Add the options --engine and --device to a parser; `config` is config.py."""
     parser.add_argument('--engine', default=config.engine, action=RememberOrigin,
-                        help=f'what computes: auto, torch, theano or python; default: {config.engine}')
+                        help=f'auto, torch, theano or python; default: {config.engine}')
     parser.add_argument('--device', action=RememberOrigin,
-                        help="where: cpu, cuda, cuda:1, ... or auto; default: theano_flags['device'] of config.py")
+                        help="cpu, cuda, cuda:1, ... or auto; default: theano_flags['device'] of config.py")
 
 
 def with_device(flags: Mapping[str, object] | None, device: str | None) -> dict[str, object]:
-    """Theano's flags with another device, unless `device` is None."""
+    """Copy Theano flags, with `device` in place of their device unless it is None."""
     return {**(flags or {}), **({} if device is None else {'device': device})}
 
 
 def configure(engine: str = 'auto', flags: dict[str, object] | None = None, local_rank: int | None = None,
               precision: str = 'auto', flush_denormals: bool = False) -> Environment:
-    """Choose what runs Theano functions from now on and set Theano's flags.
+    """Choose the engine for all Theano functions that are compiled from now on, and set Theano's flags.
 
     Parameters
     ----------
     engine : str
-        One of `ENGINES`, see the table at the top of this module.
+        One of `ENGINES`; see the table at the top of this module.
     flags : dict or None
-        Theano flags by their full names of 2017 (``{'floatX': 'float32', 'dnn.conv.algo_bwd_filter':
-        'deterministic'}``). ``device`` is ``'auto'`` (default: the first GPU, else the CPU), ``'cpu'``, ``'cuda'`` or
-        ``'cudaN'``; the older spelling ``'gpuN'`` works too.
+        Theano flags by full name (``{'floatX': 'float32', 'dnn.conv.algo_bwd_filter': 'deterministic'}``). ``device``
+        is ``'auto'`` (default: the first GPU, else the CPU), ``'cpu'``, ``'cuda'`` or ``'cudaN'``; the older spelling
+        ``'gpuN'`` also works.
     local_rank : int or None
-        Of several processes on this machine that each take a GPU of their own, the number of this one: ``'auto'`` then
-        means the GPU of that number.
+        Number of this process among several on this machine that each use one GPU. ``'auto'`` then means the GPU with
+        this number.
     precision : str
-        One of `PRECISIONS`: what the torch engine computes convolutions and matrix products of float32 in, see
-        `theano_torch.install`. ``'auto'`` is ``'tf32'`` on GPUs that have it, else ``'float32'``.
+        One of `PRECISIONS`: the type in which the torch engine computes float32 convolutions and matrix products, see
+        `theano_torch.install`. ``'auto'`` is ``'tf32'`` on GPUs that support it, else ``'float32'``.
     flush_denormals : bool
-        Of the torch engine: denormal numbers count as zero in this process. For trainings.
+        Whether the torch engine treats denormal numbers as zero in this process; for training.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
     Raises
     ------
     EnvironmentProblem
-        Unknown flag, bad value, or an engine or device that this machine does not have.
+        A flag is unknown, a value is invalid, or an engine or device is not available.
     """
     given: dict = dict(flags or {})
     if engine not in ENGINES:
@@ -110,7 +110,7 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
     spelt = given.pop('device', 'auto')
     device = _parse_device(spelt, local_rank)
     _set_flags(given)
-    asked = engine
+    shown_engine = said('engine', engine)
     if engine == 'auto':
         engine = 'torch' if importlib.util.find_spec('torch') else 'theano' if _find_compiler() else 'python'
     if engine != 'torch' and device.startswith('cuda'):
@@ -121,14 +121,13 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
                                  "engine to 'torch'")
     if engine == 'torch':
         if importlib.util.find_spec('torch') is None:
-            raise EnvironmentProblem(f"{said('engine', asked)}: PyTorch is missing; pip install torch, or set engine "
+            raise EnvironmentProblem(f"{shown_engine}: PyTorch is missing; pip install torch, or set engine "
                                      "to 'theano'")
         mode, device, precision, description = _torch_engine(device, local_rank, precision, spelt, flush_denormals)
     else:
         if NUMPY_2:
-            raise EnvironmentProblem(f"{said('engine', asked)}: Theano's own engines need NumPy 1, this is "
-                                     f"{np.__version__}; pip install 'numpy<2', or pip install torch and set engine "
-                                     "to 'torch'")
+            raise EnvironmentProblem(f"{shown_engine}: Theano's own engines need NumPy 1, this is {np.__version__}; "
+                                     "pip install 'numpy<2', or pip install torch and set engine to 'torch'")
         precision = 'float32'
         mode, device, description = {'theano': _theano_engine, 'python': _python_engine}[engine](device)
     theano.config.mode = mode
@@ -137,16 +136,16 @@ def configure(engine: str = 'auto', flags: dict[str, object] | None = None, loca
 
 
 def ensure_configured() -> None:
-    """:func:`configure` with its defaults, unless something has already chosen what runs Theano functions."""
+    """Call :func:`configure` with its defaults, unless an engine has already been chosen."""
     if isinstance(theano.config.mode, str) and theano.config.mode == THEANOS_OWN_MODE:
         configure()
 
 
 def _parse_device(device: str, local_rank: int | None = None) -> str:
-    """'auto', 'cpu' or 'cuda:N' out of the spellings 'cpu', 'cuda', 'cudaN', 'cuda:N', 'gpu', 'gpuN'."""
+    """Normalize the spellings 'auto', 'cpu', 'cuda', 'cudaN', 'cuda:N', 'gpu', 'gpuN' to 'auto', 'cpu' or 'cuda:N'."""
     name = str(device).replace(':', '')
     if local_rank is not None and name.startswith(('cuda', 'gpu')):
-        raise EnvironmentProblem(f"{_said_device(device)}: every process of a run takes a GPU of its own; "
+        raise EnvironmentProblem(f"{_said_device(device)}: each process of a run uses a different GPU; "
                                  "use 'auto' or 'cpu'")
     for prefix in ('cuda', 'gpu'):
         number = name[len(prefix):]
@@ -162,7 +161,7 @@ def _said_device(device: object) -> str:
 
 
 def _device_of_user_flags(local_rank: int | None) -> tuple[str, str]:
-    """The device that THEANO_FLAGS or ~/.theanorc asks for, else 'auto'; and words on one that cannot be had."""
+    """(device of THEANO_FLAGS or ~/.theanorc, or 'auto'; a note for the log if that device is not available)"""
     import torch
     if USER_DEVICE is None or local_rank is not None:
         return 'auto', ''
@@ -174,7 +173,7 @@ def _device_of_user_flags(local_rank: int | None) -> tuple[str, str]:
 
 
 def _set_flags(flags: dict[str, object]) -> None:
-    """Set Theano flags by full name; an unknown name or value is an error that names it."""
+    """Set Theano flags by full name; raise `EnvironmentProblem` for unknown names and invalid values."""
     from theano.configparser import _config_var_list
     known = {param.fullname: param for param in _config_var_list}
     for name, value in flags.items():
@@ -198,9 +197,9 @@ def _set_flags(flags: dict[str, object]) -> None:
 
 def _torch_engine(device: str, local_rank: int | None, precision: str, spelt: object,
                   flush_denormals: bool) -> tuple:
-    # How long an OpenMP thread waits awake for more work (loops). The default of 300 000 is fast on a quiet machine and
-    # up to forty times slower beside busy neighbours; 3000 is 1.2 and 3 times slower (benchmarks/README.md). PyTorch
-    # must not have been imported before.
+    # Number of loops for which an OpenMP thread spins before it sleeps. The default of 300 000 is fast on a quiet
+    # machine, but up to forty times slower beside busy neighbours; 3000 is 1.2 and 3 times slower
+    # (benchmarks/README.md). It has an effect only if PyTorch is not imported yet.
     os.environ.setdefault('GOMP_SPINCOUNT', '3000')
     import torch
     unused = ''
@@ -265,7 +264,7 @@ def _theano_engine(device: str) -> tuple:
 def _python_engine(device: str) -> tuple:
     from theano.gof.vm import VM_Linker
     theano.config.cxx = ''
-    # Without the C-only convolutions the abstract ones stay in the graph; they have Python code.
+    # Exclude rewrites to convolutions in C; the abstract convolutions that remain have Python code.
     mode = theano.compile.Mode(VM_Linker(use_cloop=False, c_thunks=False), 'fast_run')
     mode = mode.excluding('conv_opts', 'AbstractConvCheck')
     return mode, 'cpu', "Theano's Python code, slow, for checks"
@@ -278,8 +277,8 @@ def _find_compiler() -> str:
 def _find_blas() -> tuple[str, str, str]:
     """(name, blas.ldflags, compiler macros) of the best BLAS for Theano's C code; empty flags if there is none.
 
-    The system's OpenBLAS comes first. The wheel `scipy-openblas32` serves as well: its symbols carry a prefix that the
-    macros add to the names that Theano's sources use.
+    The system's OpenBLAS is preferred to the wheel `scipy-openblas32`. The wheel's symbols have a prefix, which the
+    macros add to the names in Theano's sources.
     """
     library = ctypes.util.find_library('openblas')
     if library:

@@ -1,4 +1,4 @@
-"""Contact sheets: images of a data set side by side on paper, class by class, large enough to be seen."""
+"""Draw contact sheets: images of a data set side by side, one row or several per class, enlarged if they are small."""
 
 from collections.abc import Sequence
 
@@ -8,19 +8,19 @@ from PIL import Image, ImageDraw, ImageFont
 from common.images import PICTURE_PIXELS, TITLE_CHARACTERS, convert_to_pil_image, zoom_to_see
 
 PAPER, INK = (236, 238, 241), (28, 33, 40)
-MAX_ACROSS = 16             # Images of a class in a row, and images in a row without classes.
-IMAGES = 640                # About as many images of all classes together, if there are many classes.
-FEW_ROWS = 8                # So many rows at least, if there are enough images.
-TALL_ENOUGH = 16            # So few classes stand below each other; more of them in blocks side by side.
+MAX_ACROSS = 16             # Most images in a row, with or without classes.
+IMAGES = 640                # With many classes, a sheet has about this many images in all.
+FEW_ROWS = 8                # A sheet has at least this many rows, if there are enough images.
+TALL_ENOUGH = 16            # More rows with titles than this are split into blocks side by side.
 
 
 def rows_of_classes(num_classes: int, side: int) -> tuple[int, int]:
-    """(images in a row, rows) of each class on a sheet of images of `side` pixels; few classes have several rows."""
+    """(images per row, rows per class) on a sheet of images of `side` pixels; few classes have several rows each."""
     return max(min(PICTURE_PIXELS // side, MAX_ACROSS, -(-IMAGES // num_classes)), 1), max(FEW_ROWS // num_classes, 1)
 
 
 def grid_of(num: int, side: int) -> tuple[int, int]:
-    """(columns, rows) of at most `num` images of `side` pixels without classes; no place stays empty if that can be."""
+    """(columns, rows) for at most `num` images of `side` pixels without classes, without empty cells if possible."""
     limit = int(np.clip(PICTURE_PIXELS // side, 4, MAX_ACROSS))
     if num >= limit * limit:
         return limit, limit
@@ -31,7 +31,7 @@ def grid_of(num: int, side: int) -> tuple[int, int]:
 
 
 def number_of_blocks(num_rows: int, row_shape: float) -> int:
-    """In how many blocks side by side rows make about a square; `row_shape` is the width of a row by its height."""
+    """The number of blocks side by side that makes a sheet about square; `row_shape` is a row's width / height."""
     def distance(blocks):
         return abs(np.log(blocks * row_shape / -(-num_rows // blocks)))
 
@@ -44,20 +44,20 @@ def draw_sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str] | Non
     Parameters
     ----------
     rows : sequence of sequences of uint8 (C, H, W)
-        All images of one size; rows may have different numbers of them.
+        Images of one size; rows may have different lengths.
     titles : sequence of str, optional
-        Stand to the left of the rows. Characters that the built-in font lacks are replaced.
+        Titles to the left of the rows. Characters that the built-in font lacks are replaced.
 
     Returns
     -------
     Pillow image, RGB
-        Images are enlarged by a whole number, so that the sheet has about 1000 pixels. Many rows with titles stand in
-        several blocks side by side.
+        Images are enlarged by a whole number, so that the sheet has a side of about 1000 pixels. Many rows with titles
+        are split into blocks side by side.
     """
     height, width = rows[0][0].shape[-2:]
     across = max(map(len, rows))
     lines = [title.encode('latin-1', 'replace').decode('latin-1')[:TITLE_CHARACTERS] for title in titles or ()]
-    # A character is about half as wide as high; titles have a third of an image's height, but not less than 10 pixels.
+    # Titles are a third of an image's height, at least 10 pixels; a character is about half as wide as high.
     letters = max(map(len, lines), default=0)
     blocks = 1 if len(rows) <= TALL_ENOUGH or titles is None else number_of_blocks(
         len(rows), (across * width + letters * max(height / 6, 5)) / height)

@@ -1,1 +1,1 @@
-"""A page on this machine on which one moves through the images of a generator; see :mod:`explorer.server`."""
+"""A local web page to explore the images of a generator; see :mod:`explorer.server`."""

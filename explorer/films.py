@@ -1,4 +1,4 @@
-"""A video of the way through kept images, made while the page goes on."""
+"""Make a video that interpolates between kept images, in a background thread."""
 
 import contextlib
 import importlib.util
@@ -18,25 +18,25 @@ from explorer.points import Point, VideoRequest, way
 from runs.images import zoomed
 from runs.videos import video_writer
 
-MIN_PIXELS = 512        # Of the side of a video. Smaller images are enlarged by a whole number.
+MIN_PIXELS = 512        # Smaller images are enlarged by a whole number, to at most this side.
 MAX_FRAMES = 20_000
-MAX_GIF_BYTES = 1 << 29 # Its frames are in memory until the end.
-MAX_CHUNK = 16          # Frames made in one go.
+MAX_GIF_BYTES = 1 << 29 # All frames stay in memory until the file is written.
+MAX_CHUNK = 16          # Frames generated at once.
 
 Paint = Callable[[Sequence[Point], int], list[np.ndarray]]
 
 
 def formats() -> list[str]:
-    """The formats that this machine can write."""
+    """The video formats that this machine can write."""
     return (['mp4'] if importlib.util.find_spec('imageio_ffmpeg') else []) + ['gif']
 
 
 @contextlib.contextmanager
 def gif_writer(path: str, fps: float) -> Iterator[Callable[[Image.Image], None]]:
-    """Write a GIF that goes round for ever; used as :func:`runs.videos.video_writer`.
+    """Write a GIF that loops forever; used like :func:`runs.videos.video_writer`.
 
-    A GIF counts time in hundredths of a second, and browsers slow down those of less than two: above 50 frames a second
-    it is slower than asked for. Colours are 256 for each frame.
+    GIF frames last whole hundredths of a second, and browsers slow down frames shorter than two: the GIF plays at 50
+    frames a second at most. Each frame has 256 colours.
     """
     frames: list[Image.Image] = []
     yield lambda image: frames.append(image if image.mode == 'L' else image.quantize(256))
@@ -46,7 +46,7 @@ def gif_writer(path: str, fps: float) -> Iterator[Callable[[Image.Image], None]]
 
 
 class Film:
-    """One video in the making.
+    """A video that is being made by a thread.
 
     Parameters
     ----------
@@ -54,18 +54,19 @@ class Film:
     paint : callable
         Makes the images of some points at a level of detail. It may be called from any thread.
     resolution : int
-        Of the images at full resolution.
+        Full resolution of the network, in pixels.
     folder : str
-        Where the file goes.
+        Folder to write into.
 
     Attributes
     ----------
     path : str
     frames, done : int
+        Number of frames in all, and of those that are made.
     finished : bool
-        The file is complete.
+        Whether the file is complete.
     error : str
-        Why there is none, one line; '' if there is no reason.
+        One line that says why the video failed; '' if it did not.
 
     Raises
     ------
@@ -95,7 +96,7 @@ class Film:
         self._thread.start()
 
     def state(self) -> dict:
-        """Progress as plain data; ``seconds_left`` is None before the first frames."""
+        """Progress, for JSON; ``seconds_left`` is None before the first frame."""
         left = (time.monotonic() - self._begin) * (self.frames - self.done) / self.done if self.done else None
         running = self._thread.is_alive()
         return {'running': running, 'finished': self.finished, 'done': self.done, 'frames': self.frames,
@@ -103,12 +104,12 @@ class Film:
                 'seconds_left': left, 'file': os.path.basename(self.path)}
 
     def cancel(self) -> None:
-        """Stop and wait for the end."""
+        """Stop the thread and wait for its end."""
         self._cancelled.set()
         self._thread.join()
 
     def wait(self) -> None:
-        """Wait for the end."""
+        """Wait until the video is made or has failed."""
         self._thread.join()
 
     def _make(self):

@@ -1,14 +1,14 @@
 'use strict';
 const MAP = 5;                      // Images in a row of the map.
 const MAP_SECONDS = 20;             // A map that would take longer is not drawn.
-const MAP_REQUEST_SECONDS = 0.3;    // For so long the map may keep the large image waiting.
-const MAP_CELL = 128;               // Pixels at most.
-const MAP_EDGE = MAP / (MAP - 1);   // The centres of the outer images lie at 1.
+const MAP_REQUEST_SECONDS = 0.3;    // Longest time that a request of the map may delay the large image.
+const MAP_CELL = 128;               // Largest side of an image in the map, in pixels.
+const MAP_EDGE = MAP / (MAP - 1);   // Coordinate of the map's edge; the outer images have their centres at 1.
 const element = id => document.getElementById(id);
 const state = {
   network: null, history: [], at: -1,
-  anchor: null, directions: [], place: [0, 0],          // The map: its centre, its two axes, the cross;
-  map: null,                                            // the drawing of it that goes on.
+  anchor: null, directions: [], place: [0, 0],          // The map: latents of its centre, its two axes, the cross.
+  map: null,                                            // Token of the drawing in progress.
   kept: [], revision: 0, playing: null, blob: null,
 };
 
@@ -27,12 +27,12 @@ async function ask(method, path, body) {
 
 const askJson = async (...request) => (await ask(...request)).json();
 
-// The network makes one picture at a time. Of each kind of work only the newest waits; thumbnails all do. The promise is
-// kept when the work is done, or when newer work has taken its place.
+// The network makes one picture at a time. A waiting image or map is replaced by a newer one; thumbnails queue up. A
+// promise resolves when its work is done or replaced.
 const waiting = {image: null, map: null, thumbnails: []};
 let busy = false, working = 0;
 
-function count(by) {                // Of what is going on; none is left when the page has come to rest.
+function count(by) {                // Count the work in progress; at 0, the page is up to date.
   working += by;
   element('stage').setAttribute('aria-busy', working > 0);
 }
@@ -92,7 +92,7 @@ function normal() {
   return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 }
 
-function newDirections() {          // Two directions at right angles to the anchor and each other, as long as it.
+function newDirections() {          // Two random directions, orthogonal to the anchor and each other, of its length.
   const basis = [state.anchor], size = length(state.anchor) || 1;
   while (basis.length < 3) {
     let vector = state.anchor.map(normal);
@@ -107,7 +107,7 @@ function newDirections() {          // Two directions at right angles to the anc
   state.directions = basis.slice(1);
 }
 
-function latentsAt([x, y]) {        // The latents turn by an angle, so that they keep their length.
+function latentsAt([x, y]) {        // Rotate the anchor, which keeps its length.
   const radius = Math.hypot(x, y), angle = radius * element('reach').value;
   if (!radius) return state.anchor;
   const [a, b] = state.directions, sine = Math.sin(angle) / radius;
@@ -148,7 +148,7 @@ function facts(side, seconds) {
     + `, ${seconds < 1 ? Math.max(1, Math.round(seconds * 1000)) + ' ms' : seconds.toFixed(1) + ' s'} an image`;
 }
 
-async function drawMap(seconds) {   // From the centre outwards, in requests that take not too long.
+async function drawMap(seconds) {   // Draw from the centre outwards, in short requests.
   const canvas = element('map'), mine = state.map = {}, middle = (MAP - 1) / 2;
   if (seconds * MAP * MAP > MAP_SECONDS) {
     canvas.width = canvas.height = 1;
@@ -172,7 +172,7 @@ async function drawMap(seconds) {   // From the centre outwards, in requests tha
   count(-1);
 }
 
-function remember() {               // An image of its own in the history: the map begins anew around it.
+function remember() {               // Add the anchor to the history.
   state.history.length = state.at + 1;
   state.history.push({anchor: state.anchor, directions: state.directions, seed: element('seed').value});
   state.at = state.history.length - 1;
@@ -248,7 +248,7 @@ function markShown() {
 }
 
 let storing = Promise.resolve();
-function store() {                  // One after the other: each changes the revision that the one before has made.
+function store() {                  // One request after the other: each one needs the revision of its predecessor.
   const kept = state.kept.map(({name, ...point}) => ({name, ...point}));
   storing = storing.then(async () => {
     const answer = await askJson('PUT', '/api/kept', {kept, revision: state.revision});
@@ -310,7 +310,7 @@ function addKept(index) {
     changed();
   };
   addButton(tools, '‹', 'Earlier', () => move(-1));
-  addButton(tools, '×', 'Let go of it', () => {
+  addButton(tools, '×', 'Remove', () => {
     state.kept.splice(place(), 1);
     figure.remove();
     stop();
@@ -335,7 +335,7 @@ function showKept(kept) {
 
 const steps = () => state.kept.length - (element('loop').checked ? 0 : 1);
 
-function showBetween(part) {        // `part` of all the way through the tray, 0 to 1.
+function showBetween(part) {        // Show the interpolated image at `part`, 0 to 1, of the way through the tray.
   const place = Math.min(part, 1) * steps(), last = Math.min(Math.floor(place), steps() - 1);
   const ends = [last, (last + 1) % state.kept.length].map(index => plain(state.kept[index]));
   return want('image', async () => {
@@ -393,7 +393,7 @@ async function exportVideo() {
   }
 }
 
-// What the user does.
+// Actions of the user.
 
 const trying = work => async (...given) => {
   count(1);

@@ -1,4 +1,4 @@
-"""The images of a generator at any point of its latent space, at any level of detail."""
+"""Generate images for points of the latent space, at any level of detail. Nothing here knows the page or HTTP."""
 
 import itertools
 import math
@@ -19,21 +19,21 @@ from nets.layers import LODSelectLayer
 from nets.network import Network, random_latents
 from runs.images import DivergedNetwork, class_names_of, num_classes, zoomed
 
-MINIBATCH_PIXELS = 1 << 18      # Generated at once, so that no one waits long for another one's images.
+MINIBATCH_PIXELS = 1 << 18      # Pixels generated at once; small, so that other requests do not wait long.
 
 
 class Painter:
-    """Makes the images of `G`. It belongs to one thread, since Theano and PyTorch have a state for each.
+    """Generates images with `G`. Use it from one thread only, since Theano and PyTorch keep state per thread.
 
     Parameters
     ----------
     G : Network
-        Its ``cur_lod`` is changed.
+        Its variable ``cur_lod`` is changed.
 
     Attributes
     ----------
     lods : (float, int)
-        The levels of detail that are trained: from the one that the network was saved with to the coarsest.
+        The finest and the coarsest trained lod. The finest one is ``cur_lod`` of the saved network.
     """
 
     def __init__(self, G: Network) -> None:
@@ -48,17 +48,17 @@ class Painter:
         self.lods = (min(max(first, 0.0), float(last)), last)
 
     def describe(self) -> dict:
-        """What the page has to know of the network, as plain data."""
+        """Facts about the network that the page needs, for JSON."""
         classes = class_names_of(self.G) or [str(number) for number in range(self.label_size)]
         return {'latent_size': self.latent_size, 'classes': classes, 'resolution': self.resolution,
                 'channels': self.channels, 'lods': list(self.lods)}
 
     def latents_of_seed(self, seed: int) -> list[float]:
-        """The latents that ``generate_fake_images --seeds SEED`` takes."""
+        """The latents that ``generate_fake_images --seeds SEED`` uses."""
         return random_latents(1, self.G, np.random.RandomState(seed))[0].tolist()
 
     def check(self, points: Sequence[Point]) -> None:
-        """Raise UserError unless the network can make all these images."""
+        """Raise `UserError` unless all points fit the network: latent size, label size, trained lods."""
         first, last = self.lods
         for point in points:
             for name, values, size in (('latents', point.latents, self.latent_size),
@@ -69,13 +69,13 @@ class Painter:
                 raise UserError(f'lod={point.lod!r}: this network has {first:g} to {last}')
 
     def images(self, points: Sequence[Point], level: int | None = None) -> Iterator[np.ndarray]:
-        """Yield uint8 images (C, H, W) of one size: resolution / 2^level.
+        """Yield uint8 images (C, H, W), all of the resolution of `level`: full resolution / 2^level.
 
         Parameters
         ----------
         points : sequence of Point
         level : int, optional
-            At most the level of detail of any of the points. Default: that of the finest one.
+            Must not exceed the lod of any point. Default: :func:`finest_level`.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class Painter:
                 yield from zoomed(self._minibatch(rest[begin:begin + limit], lod), 2 ** (own_level - finest))
 
     def seconds_per_image(self, point: Point, tries: int = 3) -> float:
-        """What an image takes, the fastest of some tries, compiled before."""
+        """Seconds to generate one image: the fastest of some tries, after compiling."""
         list(self.images([point]))
         seconds = []
         for _try in range(tries):
@@ -112,7 +112,7 @@ class Painter:
         return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
     def _function(self, level):
-        """The compiled function (latents, labels, psi) -> images 0..255 for a lod from `level` to below the next."""
+        """The compiled function (latents, labels, psi) -> images 0..255 for lods in [level, level + 1)."""
         if level not in self._functions:
             inputs = [T.fmatrix('latents'), T.fmatrix('labels'), T.TensorType('float32', (False, True))('psi')]
             images = truncated_output(self.G, *inputs, min_lod=level, max_lod=min(level + 1, self.lods[1]),
@@ -125,17 +125,17 @@ class Painter:
 
 
 def finest_level(points: Sequence[Point]) -> int:
-    """The lowest level of detail of some points, without its fraction: images have resolution / 2^level."""
+    """The lowest lod of some points, rounded down."""
     return min(math.floor(point.lod) for point in points)
 
 
 def truncated_output(G: Network, latents, labels, psi, **lods: int):
-    """The images of symbolic latents (N, latent_size) and labels with truncation `psi` (N, 1).
+    """Symbolic images for symbolic latents (N, latent_size) and labels, with truncation `psi` (N, 1).
 
-    Most networks normalize the latents first, after which their length counts for nothing. So `psi` multiplies what the
-    last layer makes that knows the latents only and has no weights. The network of 2018 with classes normalizes latents
-    and labels together; there `psi` multiplies the latents. Batch norm takes the averages of the training, so that an
-    image depends on its own point only.
+    Most networks normalize their latents, so scaling the input would have no effect. Instead, `psi` scales the output
+    of the last layer that depends on nothing but the latents and has no weights below it. The conditional network of
+    2018 normalizes latents and labels together; there, `psi` scales the latents. Batch norm uses its running averages,
+    so that an image does not depend on the other points.
     """
     given = dict(zip(G.input_layers, (latents, labels), strict=False))
     lone = [layer for layer in lasagne.layers.get_all_layers(G.output_layers)

@@ -1,4 +1,4 @@
-"""What a browser sends: points of the latent space, checked, and the ways between them."""
+"""Requests of the page: points of the latent space, their validation, and interpolation between them."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar
@@ -14,7 +14,7 @@ Model = TypeVar('Model', bound=BaseModel)
 
 def _printable(name: str) -> str:
     if not name.isprintable() or not name.strip():
-        raise ValueError('a name has printable characters only, and one that is no blank')
+        raise ValueError('a name must have printable characters only, and must not be blank')
     return name
 
 
@@ -24,7 +24,7 @@ Name = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_printa
 
 
 class Request(BaseModel):
-    """What all requests have in common: nothing is converted, and nothing unknown is passed over."""
+    """Base class of all requests: strict types, and unknown keys are errors."""
 
     model_config = ConfigDict(extra='forbid', frozen=True, strict=True)
 
@@ -35,12 +35,13 @@ class Point(Request):
     Attributes
     ----------
     latents : list of float
+        Input latents, latent_size numbers.
     label : list of float
-        Shares of the classes, [] of a network without.
+        Share of each class; [] for an unconditional network.
     psi : float
-        Truncation: factor of the latents, after the network has normalized them. 0 is the mean image, 1 leaves them.
+        Truncation: factor of the normalized latents. 0 is the mean image, 1 has no effect.
     lod : float
-        0 is full resolution, k is 1 / 2^k of it, fractions blend the two.
+        0 is full resolution, k is 1 / 2^k of it, fractions blend two levels.
     """
 
     latents: list[Number] = Field(min_length=1, max_length=1 << 16)
@@ -56,7 +57,7 @@ class Kept(Point):
 
 
 class ImagesRequest(Request):
-    """Images side by side in one picture; with `between` the images between two points."""
+    """A grid of images: those of `points`, or, with `between`, interpolated images between two points."""
 
     points: list[Point] = Field(min_length=1, max_length=64)
     columns: int = Field(default=1, ge=1, le=64)
@@ -64,21 +65,21 @@ class ImagesRequest(Request):
 
 
 class ArraysRequest(Request):
-    """The latents, or the labels, of some points."""
+    """The latents or the labels of some points, as one array."""
 
     points: list[Point] = Field(min_length=1, max_length=500)
     array: Literal['latents', 'labels']
 
 
 class TrayRequest(Request):
-    """All images that are kept from now on. `revision` is the one of the tray that the browser has changed."""
+    """The new content of the tray. `revision` is the revision of the tray that the browser has changed."""
 
     kept: list[Kept] = Field(max_length=500)
     revision: int = Field(ge=0)
 
 
 class VideoRequest(Request):
-    """A video through some points, so many seconds from one to the next."""
+    """A video that interpolates between points, with `seconds` from each point to the next."""
 
     points: list[Point] = Field(min_length=2, max_length=500)
     seconds: float = Field(ge=0.05, le=600, allow_inf_nan=False)
@@ -88,12 +89,12 @@ class VideoRequest(Request):
 
 
 def parse(model: type[Model], body: bytes) -> Model:
-    """A request out of JSON.
+    """Parse and validate a request in JSON.
 
     Raises
     ------
     UserError
-        One line that names the first wrong entry.
+        The request is invalid; the message names the first wrong entry.
     """
     try:
         return model.model_validate_json(body)
@@ -104,10 +105,10 @@ def parse(model: type[Model], body: bytes) -> Model:
 
 
 def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
-    """Latents (latent_size,) between two others, on the way along the sphere.
+    """Spherical linear interpolation of latents (latent_size,): angle and length change linearly with `t`.
 
-    The angle and the length change evenly. A straight way would lead through short latents, which normal ones of many
-    components never are. Where there is no one way, between opposite latents, it is straight all the same.
+    Linear interpolation would pass through latents much shorter than normal latents are. It is the fallback for
+    opposite latents, where the path on the sphere is not unique.
     """
     lengths = np.linalg.norm(a), np.linalg.norm(b)
     straight = (1 - t) * a + t * b
@@ -121,7 +122,7 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
 
 
 def blend(a: Point, b: Point, t: float) -> Point:
-    """The point between two points; `t` is 0 at `a` and 1 at `b`."""
+    """Interpolate between two points; `t` is 0 at `a` and 1 at `b`."""
     def evenly(x, y):
         return (1 - t) * np.asarray(x) + t * np.asarray(y)
 
@@ -131,7 +132,10 @@ def blend(a: Point, b: Point, t: float) -> Point:
 
 
 def way(points: Sequence[Point], frames_per_step: int, loop: bool) -> list[Point]:
-    """The points of a video through `points`, which ends before its beginning if it goes round, else at the last."""
+    """The points of all frames of a video through `points`.
+
+    A loop returns to the first point, whose frame is not repeated; otherwise the last frame is the last point.
+    """
     pairs = list(zip(points, [*points[1:], points[0]], strict=True))
     frames = [blend(a, b, frame / frames_per_step) for a, b in (pairs if loop else pairs[:-1])
               for frame in range(frames_per_step)]

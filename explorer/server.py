@@ -1,8 +1,7 @@
 """The server of the page: ``python util_scripts.py explore RUN``.
 
-Only this machine reaches it. The headers Host and Origin must name the server, so that no other web page can use it,
-not even under a host name that is made to point here (DNS rebinding). It serves three files and writes one,
-``explored.json``; no path comes from a request.
+Only this machine can reach it. The headers Host and Origin must name the server, so that no other web page can use it,
+not even by DNS rebinding. The server reads three files and writes one, ``explored.json``; requests never choose a path.
 """
 
 import concurrent.futures
@@ -35,7 +34,7 @@ from explorer.points import ArraysRequest, ImagesRequest, Kept, TrayRequest, Vid
 from runs.images import load_generator
 
 HOST = '127.0.0.1'
-DEFAULT_PORTS = range(8765, 8785)       # The first one that is free.
+DEFAULT_PORTS = range(8765, 8785)       # The first free one is used.
 MAX_BODY = 1 << 26
 TRAY_FILE = 'explored.json'
 FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -51,7 +50,7 @@ Answer = tuple[str, bytes]      # Content type and body.
 
 
 class Refusal(Exception):
-    """A request that is not answered: an HTTP status and one line."""
+    """A refused request: an HTTP status and one line."""
 
     def __init__(self, status: HTTPStatus, line: str) -> None:
         super().__init__(line)
@@ -59,12 +58,12 @@ class Refusal(Exception):
 
 
 class Tray:
-    """The images that the user has kept, in a file.
+    """The images that the user has kept, stored in a file.
 
     Raises
     ------
     UserError
-        The file is there and cannot be read, or is of another network. It is never overwritten then.
+        The file exists, but cannot be read or belongs to another network. It is not overwritten.
     """
 
     def __init__(self, path: str, painter: Painter) -> None:
@@ -80,16 +79,16 @@ class Tray:
                 raise UserError(f'{path}: cannot be used ({error}); move it away') from error
 
     def as_dict(self) -> dict:
-        """What the file holds."""
+        """The content of the file."""
         return {'revision': self.revision, 'kept': [kept.model_dump() for kept in self.kept]}
 
     def replace(self, request: TrayRequest) -> None:
-        """Keep other images from now on.
+        """Replace all kept images and write the file.
 
         Raises
         ------
         Refusal
-            The browser has changed an older tray: another window has changed it, too.
+            The request changes an old revision, since another window has changed the tray in the meantime.
         """
         self._check(request.kept)
         with self._lock:
@@ -105,19 +104,19 @@ class Tray:
             self.revision += 1
 
     def _check(self, kept):
-        # The levels of detail are those of a snapshot, the file is that of a run.
+        # Clip the lods: they depend on the snapshot, and all snapshots of a run share the file.
         first, last = self.painter.lods
         self.painter.check([point.model_copy(update={'lod': min(max(point.lod, first), last)}) for point in kept])
 
 
 class Site:
-    """What the page can ask for, whatever carries it.
+    """Answers to the requests of the page. It knows nothing of HTTP but status codes and content types.
 
     Parameters
     ----------
     painter : Painter
     title, snapshot : str
-        The run and its network.
+        Names of the run and the snapshot.
     tray_path : str
         File of the kept images.
     temporary : str
@@ -130,30 +129,30 @@ class Site:
         self.film: Film | None = None
         self._closed = False
         self._film_lock, self._film_numbers = threading.Lock(), itertools.count()
-        # A thread of its own: PyTorch would start a pool of threads for each one that uses it.
+        # One thread generates all images: PyTorch starts a thread pool for each thread that uses it.
         self._worker = concurrent.futures.ThreadPoolExecutor(1)
 
     def close(self) -> None:
-        """End what goes on."""
+        """Cancel the video and stop the worker thread."""
         self._closed = True
         if self.film:
             self.film.cancel()
         self._worker.shutdown()
 
     def paint(self, points, level=None) -> list[np.ndarray]:
-        """The images of some points; from any thread."""
+        """The images of some points. It may be called from any thread."""
         if self._closed:
-            raise UserError('the program ends')
+            raise UserError('the program is ending')
         return self._worker.submit(lambda: list(self.painter.images(points, level))).result()
 
     def measure(self) -> float:
-        """Compile, and return the seconds that an image takes."""
+        """Compile, and return the seconds per image."""
         point = parse(ImagesRequest, json.dumps({'points': [{
             'latents': self.painter.latents_of_seed(0), 'label': [0.0] * self.painter.label_size,
             'lod': self.painter.lods[0]}]}).encode()).points[0]
         return self._worker.submit(self.painter.seconds_per_image, point).result()
 
-    # Answers: functions of the body and the query. GET, PUT and so on and the path choose one of them.
+    # Answers: functions of the body and the query. ROUTES maps HTTP methods and paths to them.
 
     def network(self, _body: bytes, _query: dict) -> Answer:
         return _json({**self.painter.describe(), 'title': self.title, 'snapshot': self.snapshot, 'formats': formats()})
@@ -199,7 +198,7 @@ class Site:
         self.painter.check(request.points)
         with self._film_lock:
             if self.film and self.film.state()['running']:
-                raise Refusal(HTTPStatus.CONFLICT, 'another video is in the making; wait for it or cancel it')
+                raise Refusal(HTTPStatus.CONFLICT, 'another video is being made; wait for it or cancel it')
             folder = os.path.join(self.temporary, str(next(self._film_numbers)))
             os.mkdir(folder)
             before, self.film = self.film, Film(request, self.paint, self.painter.resolution, folder)
@@ -246,7 +245,7 @@ def _json(value) -> Answer:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """HTTP for a `Site`: :func:`make_server` binds it."""
+    """Serves a `Site` by HTTP; see :func:`make_server`."""
 
     protocol_version = 'HTTP/1.1'
     server_version, sys_version = 'explore', ''
@@ -265,7 +264,7 @@ class Handler(BaseHTTPRequestHandler):
         except (Refusal, UserError) as error:
             status = error.status if isinstance(error, Refusal) else HTTPStatus.BAD_REQUEST
             kind, body = 'text/plain; charset=utf-8', (one_line(error) + '\n').encode()
-            self.close_connection = True        # What has not been read is no next request.
+            self.close_connection = True        # The unread rest of the body must not be parsed as a request.
         self.send_response(status)
         for name, value in {**HEADERS, 'Content-Type': kind, 'Content-Length': str(len(body)),
                             'Server-Timing': f'all;dur={1000 * (time.perf_counter() - begin):.1f}'}.items():
@@ -281,10 +280,10 @@ class Handler(BaseHTTPRequestHandler):
         own = [f'{name}:{self.server.server_address[1]}' for name in (HOST, 'localhost')]
         hosts, origins = (self.headers.get_all(name, []) for name in ('Host', 'Origin'))
         if len(hosts) != 1 or hosts[0] not in own:
-            raise Refusal(HTTPStatus.FORBIDDEN, f'Host: only {" and ".join(own)} are answered')
+            raise Refusal(HTTPStatus.FORBIDDEN, f'Host: must be {" or ".join(own)}')
         if any(origin not in ['http://' + name for name in own] for origin in origins):
-            raise Refusal(HTTPStatus.FORBIDDEN, 'Origin: only the own page is answered')
-        # Without Origin: a form of another page cannot send this type.
+            raise Refusal(HTTPStatus.FORBIDDEN, 'Origin: requests of other pages are refused')
+        # Requests may lack an Origin, but a form on another page cannot send this content type.
         if self.command in ('POST', 'PUT') and self.headers.get_content_type() != 'application/json':
             raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, 'Content-Type: must be application/json')
 
@@ -293,10 +292,10 @@ class Handler(BaseHTTPRequestHandler):
         if 'Transfer-Encoding' in self.headers or not (length.isascii() and length.isdecimal()):
             raise UserError('Content-Length: must be a number')
         if len(length) > 12 or int(length) > MAX_BODY:
-            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f'Content-Length: at most {MAX_BODY} bytes are read')
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f'Content-Length: must be at most {MAX_BODY} bytes')
         body = self.rfile.read(int(length))
         if len(body) < int(length):
-            raise UserError('Content-Length: the request has fewer bytes')
+            raise UserError('Content-Length: the body is shorter')
         return body
 
     def _route(self, body):
@@ -308,30 +307,36 @@ class Handler(BaseHTTPRequestHandler):
         if (self.command, path) in ROUTES:
             return ROUTES[self.command, path](self.site, body, dict(urllib.parse.parse_qsl(query)))
         if path in PAGE or any(path == other for _method, other in ROUTES):
-            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, 'this address takes another method')
+            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, 'this address needs another method')
         raise Refusal(HTTPStatus.NOT_FOUND, 'there is nothing at this address')
 
     def log_message(self, *_args: object) -> None:
-        """Say nothing: a page that is moved through asks many times a second."""
+        """Print nothing: the page sends many requests a second."""
 
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
-    allow_reuse_address = os.name != 'nt'       # Windows would let two programs have one port.
+    allow_reuse_address = os.name != 'nt'       # On Windows, two programs could bind the same port.
 
     def handle_error(self, request, client_address) -> None:
-        """A browser that goes away is no error."""
+        """Ignore errors of connections that the browser has closed."""
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
 
 
 def make_server(site: Site, port: int | None = None) -> Server:
-    """A server for `site`, bound to this machine. `port` None: the first free one of `DEFAULT_PORTS`; 0: any.
+    """Create a server for `site`, bound to this machine.
+
+    Parameters
+    ----------
+    site : Site
+    port : int, optional
+        0: any free port. Default: the first free one of `DEFAULT_PORTS`.
 
     Raises
     ------
     UserError
-        The port is taken.
+        The port cannot be used, for example because another program uses it.
     """
     for candidate in DEFAULT_PORTS if port is None else [port]:
         try:
@@ -339,11 +344,11 @@ def make_server(site: Site, port: int | None = None) -> Server:
         except OSError as error:
             reason = error.strerror
     wanted = f'port={port}' if port is not None else f'port: {DEFAULT_PORTS[0]} to {DEFAULT_PORTS[-1]}'
-    raise UserError(f'{wanted}: cannot be had ({reason}); choose another one with --port')
+    raise UserError(f'{wanted}: cannot be used ({reason}); choose another one with --port')
 
 
 def end_as_by_ctrl_c() -> None:
-    """From now on SIGTERM and SIGHUP end the program as Ctrl-C does, unless whoever started it had others in mind."""
+    """Let SIGTERM and SIGHUP end the program as Ctrl-C does, unless the parent process has set them to be ignored."""
     for name in ('SIGTERM', 'SIGHUP'):
         number = getattr(signal, name, None)        # Windows has no SIGHUP.
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
@@ -353,13 +358,13 @@ def end_as_by_ctrl_c() -> None:
 @checked
 def explore(
     run: Run,                                   # Run or network pickle.
-    snapshot: Snapshot | None    = None,        # Of a run: thousands of images. None = the latest.
-    net: Literal['G', 'Gs']      = 'Gs',        # 'Gs' = averaged weights, 'G' = those of the last step.
+    snapshot: Snapshot | None    = None,        # Snapshot of the run, in kimg. None = the latest.
+    net: Literal['G', 'Gs']      = 'Gs',        # 'Gs' = averaged weights, 'G' = weights of the last step.
     port: Port | None            = None,        # None = the first free one from 8765 on.
-    browser: bool                = True,        # Open the page.
+    browser: bool                = True,        # Open the page in the browser.
     result_dir: FileName         = 'results',
 ) -> None:
-    """Serve a page on this machine, on which one moves through the images of a network, until Ctrl-C."""
+    """Serve a local web page to explore the images of a network, until Ctrl-C."""
     end_as_by_ctrl_c()
     print('Loading the network...')
     G = load_generator(run, snapshot, net, result_dir)
@@ -380,6 +385,6 @@ def explore(
                     webbrowser.open(address)
                 server.serve_forever()
         except KeyboardInterrupt:
-            print('\nEnded; what was kept is in', site.tray.path if site.tray.kept else 'no file')
+            print('\nEnded;', f'the kept images are in {site.tray.path}' if site.tray.kept else 'no images are kept')
         finally:
             site.close()

@@ -1,7 +1,7 @@
-"""Metrics that the package torch-fidelity computes from the Inception features of reals and of fakes.
+"""Metrics that the package torch-fidelity computes from Inception features: KID, precision and recall.
 
-Both compare the features themselves, so all of them are kept: 8 KB for each image, of reals and of fakes. For the same
-features the values are those of ``fidelity --kid``, and of ``fidelity --prc --feature-extractor inception-v3-compat``.
+Both need all features of reals and fakes in memory, 8 KB per image. For the same features, the values equal those of
+``fidelity --kid`` and ``fidelity --prc --feature-extractor inception-v3-compat``.
 """
 
 import abc
@@ -13,16 +13,17 @@ from common.errors import UserError
 from metrics import Direction, check_finite
 from metrics.inception import Features, InceptionFeatures, fidelity_module
 
-MAX_SAVED_BYTES = 1 << 30       # Features of more reals are not kept in a file; as those of `swd`.
+MAX_SAVED_BYTES = 1 << 30       # Larger features of reals are not saved in a file; `swd` has the same limit.
 
 
 class FeatureMetric(abc.ABC):
-    """What they share: feed reals first, then fakes as often as there are generators.
+    """Base class of metrics on features. Feed the reals once, then the fakes of each generator.
 
     Parameters
     ----------
     features : callable, optional
-        images -> (features, probabilities); default: a new :class:`metrics.inception.InceptionFeatures`.
+        Function from images to (features, probabilities). Default: a new
+        :class:`metrics.inception.InceptionFeatures`.
     """
 
     name = ''
@@ -36,10 +37,10 @@ class FeatureMetric(abc.ABC):
 
     @abc.abstractmethod
     def names(self) -> list[str]:
-        """Names of the numbers that :meth:`end` returns."""
+        """Names of the values that :meth:`end` returns."""
 
     def begin(self, mode: str) -> None:
-        """Start with `mode` 'reals' or 'fakes'."""
+        """Start to feed images; `mode` is 'reals' or 'fakes'."""
         if mode == 'fakes' and self.reals is None:
             raise ValueError("begin('fakes'): feed 'reals' first")
         self.parts = []
@@ -51,7 +52,7 @@ class FeatureMetric(abc.ABC):
         self.parts.append(features.astype(np.float32))
 
     def end(self, mode: str) -> list[float]:
-        """The values of the fakes, see :meth:`compare`; for 'reals', which are kept, those of perfect fakes."""
+        """The values of the fakes, see :meth:`compare`. For 'reals', keep the features and return :meth:`perfect`."""
         fed, self.parts = np.concatenate(self.parts), []
         if mode == 'reals':
             self.reals = fed
@@ -61,20 +62,26 @@ class FeatureMetric(abc.ABC):
 
     @abc.abstractmethod
     def perfect(self) -> list[float]:
-        """The values of fakes that are the reals."""
+        """The values of fakes that are identical to the reals."""
 
     @abc.abstractmethod
     def compare(self, fakes: np.ndarray, reals: np.ndarray) -> list[float]:
-        """The values of features (N, F) against (M, F), both float32."""
+        """The values for features of fakes (N, F) and reals (M, F), both float32."""
 
     def get_reals(self) -> dict[str, Any] | None:
-        """Features of the reals as {name: array}, for :meth:`set_reals`; None if they take more than 1 GB."""
+        """The features of the reals as {name: array}, for :meth:`set_reals`; None if they exceed 1 GB."""
         if self.reals is None or self.reals.nbytes > MAX_SAVED_BYTES:
             return None
         return {'features': self.reals}
 
     def set_reals(self, arrays: dict[str, Any]) -> None:
-        """Take the features of reals that were fed earlier; a ValueError or KeyError if they are no such."""
+        """Restore the features of reals from :meth:`get_reals`.
+
+        Raises
+        ------
+        KeyError, ValueError
+            The arrays are not such features.
+        """
         features = arrays['features']
         if features.ndim != 2 or features.dtype != np.float32 or not features.size:
             raise ValueError(f'features {features.shape} of {features.dtype}')
@@ -82,10 +89,10 @@ class FeatureMetric(abc.ABC):
 
 
 class KernelInceptionDistance(FeatureMetric):
-    """KID x 1000: squared maximum mean discrepancy by a cubic kernel, mean and deviation over 100 random subsets.
+    """KID x 1000: squared maximum mean discrepancy with a cubic kernel; mean and deviation over 100 random subsets.
 
-    Binkowski et al., "Demystifying MMD GANs" (2018). It has no bias, so few images will do, and of equal distributions
-    it may be a little below 0. Subsets have 1000 images, or all of fewer.
+    Binkowski et al., "Demystifying MMD GANs" (2018). KID is unbiased, so few images suffice, and for equal
+    distributions it may be slightly negative. Subsets have 1000 images, or all images if there are fewer.
     """
 
     name = 'kid'
@@ -94,15 +101,15 @@ class KernelInceptionDistance(FeatureMetric):
     subset_size = 1000
 
     def names(self) -> list[str]:
-        """Names of the numbers that :meth:`end` returns."""
+        """Names of the values that :meth:`end` returns."""
         return ['KIDx1e3_mean', 'KIDx1e3_std']
 
     def perfect(self) -> list[float]:
-        """[0, 0], as of the other distances."""
+        """[0, 0]."""
         return [0.0, 0.0]
 
     def compare(self, fakes: np.ndarray, reals: np.ndarray) -> list[float]:
-        """[mean, standard deviation] of 1000 times the distance over the subsets."""
+        """[mean, standard deviation] over the subsets of 1000 times the distance."""
         if min(len(fakes), len(reals)) < 2:
             raise UserError(f'kid: {len(fakes)} fakes and {len(reals)} reals are too few; needs 2 of each')
         values = fidelity_module('metric_kid', self.name).kid_features_to_metric(
@@ -113,20 +120,20 @@ class KernelInceptionDistance(FeatureMetric):
 class PrecisionRecall(FeatureMetric):
     """Improved precision and recall, and their harmonic mean.
 
-    Kynkaanniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models" (2019). Precision: the
-    share of fakes that lie as near to some real as its third nearest real does. Recall: the same with reals and fakes
-    exchanged. The paper takes features of VGG16; these are those of Inception-v3 that FID uses, so values compare with
-    each other, not with the paper's.
+    Kynkaanniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models" (2019). Precision is the
+    share of fakes that are at most as far from some real as that real's third nearest neighbour among the reals. Recall
+    exchanges reals and fakes. The paper uses features of VGG16; this class uses those of Inception-v3, as FID does, so
+    values are not comparable with the paper's.
     """
 
     name = 'precision_recall'
     decides = 'f_score'
     better: dict[str, Direction] = {'precision': 'higher', 'recall': 'higher', 'f_score': 'higher'}
     neighbours = 3
-    rows = 1000     # Of the matrix of distances, computed at a time: 200 MB for 50 000 images.
+    rows = 1000     # Rows of the distance matrix computed at once: 200 MB for 50 000 images.
 
     def names(self) -> list[str]:
-        """Names of the numbers that :meth:`end` returns."""
+        """Names of the values that :meth:`end` returns."""
         return ['precision', 'recall', 'f_score']
 
     def perfect(self) -> list[float]:
@@ -145,6 +152,6 @@ class PrecisionRecall(FeatureMetric):
 
 
 def as_tensors(*arrays: np.ndarray) -> list[Any]:
-    """The arrays as tensors of PyTorch that share their memory."""
-    import torch  # Which data sets and images do without.
+    """Convert arrays to PyTorch tensors that share their memory."""
+    import torch  # Imported late, since other users of this package do without PyTorch.
     return [torch.from_numpy(array) for array in arrays]

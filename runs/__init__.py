@@ -1,1 +1,1 @@
-"""The folder of a run: its files, its pictures, and what can be made from its networks."""
+"""The folder of a run: its files, and the images, videos and pages that are made from them."""

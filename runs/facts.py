@@ -1,6 +1,7 @@
-"""What a run trains, on what, and where it runs: data set, networks, loss, device, in a few words each.
+"""A short summary of a run: data set, networks, loss and device, in a few words each.
 
-The files of a run folder tell, any of which may be missing or damaged; the data set itself where it is still there.
+The facts come from the files of the run folder, any of which may be missing or damaged, and from the data set if it
+still exists.
 """
 
 import os
@@ -14,7 +15,7 @@ LOSSES = {'iwass': 'WGAN-GP', 'lsgan': 'least squares'}
 
 
 def read_facts(run_dir: str) -> dict[str, str]:
-    """{'data set', 'networks', 'loss', 'device', 'started': text} of a run; facts that nothing tells are left out."""
+    """{'data set', 'networks', 'loss', 'device', 'started': text} of a run, without the facts that are unknown."""
     config = parse_config(read_text(run_dir, 'config.txt')) or {}
     facts = {'data set': data_set(config), 'networks': networks(config, network_sizes(read_text(run_dir, 'log.txt'))),
              'loss': loss(config), **machine(read_text(run_dir, 'run.txt'))}
@@ -27,7 +28,7 @@ def _section(config, name):
 
 
 def data_set(config: dict) -> str:
-    """``digits-16x16.h5, 1797 images of 16x16, mirrored``; '' if unknown."""
+    """The data set in one line, such as ``digits-16x16.h5, 1797 images of 16x16, mirrored``; '' if unknown."""
     options = _section(config, 'dataset')
     name = options.get('h5_path')
     if not isinstance(name, str):
@@ -43,7 +44,7 @@ def data_set(config: dict) -> str:
 
 
 def _shape_of(path):
-    """(images, resolution) in the file of a data set; Nones where it is not there or damaged."""
+    """(number of images, resolution) of a data set; (None, None) if its file is missing or damaged."""
     if not os.path.isfile(path):
         return None, None
     try:
@@ -55,7 +56,7 @@ def _shape_of(path):
 
 
 def networks(config: dict, sizes: dict[str, int]) -> str:
-    """``G networks.G_paper, 181,731 parameters; D networks.D_paper, ...``; '' if unknown."""
+    """Both networks in one line, such as ``G networks.G_paper, 181,731 parameters; D ...``; '' if unknown."""
     texts = []
     for name in 'GD':
         func = _section(config, name).get('func')
@@ -66,9 +67,9 @@ def networks(config: dict, sizes: dict[str, int]) -> str:
 
 
 def network_sizes(log: str) -> dict[str, int]:
-    """{'G', 'D': number of parameters} by the tables of layers in a ``log.txt``; the last ones, if there are several.
+    """{'G', 'D': number of parameters}, read from the tables of layers in a ``log.txt``; the last table of each counts.
 
-    A table begins with the line of headings; the layers are named by their network, G1a or D1a.
+    A table begins with a line of headings. The names of its layers, such as G1a or D1a, begin with the network.
     """
     sizes: dict[str, int] = {}
     for table in re.split(r'^LayerName\b.*$', log, flags=re.MULTILINE)[1:]:
@@ -80,13 +81,13 @@ def network_sizes(log: str) -> dict[str, int]:
 
 
 def loss(config: dict) -> str:
-    """``WGAN-GP (iwass)``; '' if unknown."""
+    """The loss, such as ``WGAN-GP (iwass)``; '' if unknown."""
     kind = str(_section(config, 'loss').get('type') or 'iwass' * ('dataset' in config))
     return f'{LOSSES[kind]} ({kind})' if kind in LOSSES else kind
 
 
 def machine(run_text: str) -> dict[str, str]:
-    """{'device', 'started', 'resumed': text} of a ``run.txt``; a run that was resumed elsewhere has the last device."""
+    """{'device', 'started', 'resumed': text}, read from a ``run.txt``; the device is the last one of a resumed run."""
     lines = [line.partition(': ') for line in run_text.splitlines()]
     last = {name: text for name, _colon, text in lines}
     resumed = [name.removeprefix('resumed ') + f', {text}' for name, _colon, text in lines

@@ -1,4 +1,4 @@
-"""The folder of a run: names of its files, making, finding and locking it, its snapshots and training states."""
+"""The folder of a run: its file names, and functions that create, find and lock it and list its contents."""
 
 import contextlib
 import glob
@@ -11,13 +11,13 @@ from common.files import atomic_write, locked
 from runs import records
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Names of its files.
+# File names.
 
 NETWORK_SNAPSHOT = 'network-snapshot-%06d.pkl'     # % thousands of images
 FINAL_NETWORKS = 'network-final.pkl'
 DONE_FILE = '_training-done.txt'
 EVENTS_FILE = 'events.out.tfevents.training'
-LOCK_FILE = '.lock'         # While a process trains there.
+LOCK_FILE = '.lock'         # Locked while a process trains in the folder.
 GROWING_FILES = ('log.txt', 'stats.jsonl', EVENTS_FILE)    # The run appends to these.
 
 
@@ -27,11 +27,11 @@ def number_of(path: str) -> int:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Making it.
+# Creating a run folder.
 
 
 def create_result_subdir(result_dir: str, desc: str) -> str:
-    """Make the folder ``result_dir/NNN-desc``, NNN being one above the highest number there.
+    """Create the folder ``result_dir/NNN-desc``, where NNN is one above the highest number in `result_dir`.
 
     Two runs that start at the same moment get different numbers.
 
@@ -43,7 +43,7 @@ def create_result_subdir(result_dir: str, desc: str) -> str:
     Raises
     ------
     UserError
-        The folder cannot be made there, or `desc` is not a file name.
+        The folder cannot be created, or `desc` is not a file name.
     """
     if os.path.basename(desc) != desc:
         raise UserError(f'desc={desc!r}: becomes part of a folder name; leave out the {os.sep!r}')
@@ -52,7 +52,7 @@ def create_result_subdir(result_dir: str, desc: str) -> str:
         number = 0
         while True:
             number = max([number, *(used + 1 for used in _run_numbers(result_dir))])
-            # mkdir alone would let '003-a' and '003-b' both succeed: the bare number is taken first.
+            # Reserve the bare number first: mkdir would let '003-a' and '003-b' both succeed.
             reserved = os.path.join(result_dir, f'.{number:03d}')
             try:
                 os.mkdir(reserved)
@@ -74,11 +74,11 @@ def _run_numbers(result_dir):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Finding it. All scripts find runs and networks by these functions.
+# Finding runs and networks. All scripts use these functions.
 
 
 def is_training(run_dir: str) -> bool:
-    """Whether `train.py` has trained there. A folder of images, of a video or of a projection is none."""
+    """Whether a folder is the folder of a training, not of images, a video or a projection."""
     config = records.config_or_none(run_dir)
     if config is not None:
         return 'dataset' in config
@@ -86,23 +86,23 @@ def is_training(run_dir: str) -> bool:
 
 
 def has_begun(run_dir: str) -> bool:
-    """Whether a training has got far enough to be looked at: it has saved something, or written a status line."""
+    """Whether a training has something to look at: a snapshot, a state or a status line."""
     return is_training(run_dir) and bool(
         has_networks(run_dir) or state_paths(run_dir) or os.path.exists(os.path.join(run_dir, 'stats.jsonl')))
 
 
 def has_networks(run_dir: str) -> bool:
-    """Whether there are network snapshots in a folder."""
+    """Whether a folder has network snapshots."""
     return bool(list_network_pkls(run_dir))
 
 
 def can_go_on(run_dir: str) -> bool:
-    """Whether a training has got far enough to be gone on with: it has saved a training state or networks."""
+    """Whether a training can be continued: it has saved a training state or networks."""
     return is_training(run_dir) and (has_networks(run_dir) or bool(state_paths(run_dir)))
 
 
 def is_trained(run_dir: str) -> bool:
-    """Whether it is the folder of a training that has saved networks."""
+    """Whether a folder is the folder of a training that has saved networks."""
     return is_training(run_dir) and has_networks(run_dir)
 
 
@@ -112,11 +112,12 @@ def locate_run_dir(run: int | str, result_dir: str = 'results', latest: Callable
     Parameters
     ----------
     run : int or str
-        Its number, ``3`` or ``'003'``, the name of its folder, a path, or ``'latest'``. An empty folder has no number.
+        Its number, ``3`` or ``'003'``, the name of its folder, a path, or ``'latest'``. Empty folders are ignored when
+        a number is given.
     result_dir : str
-        Where run folders are.
+        The folder that contains the run folders.
     latest : callable
-        Which folders ``'latest'`` chooses from: function of a path. The highest number wins.
+        Function of a path that tells whether ``'latest'`` may choose this folder. The highest number wins.
 
     Raises
     ------
@@ -145,24 +146,24 @@ def locate_run_dir(run: int | str, result_dir: str = 'results', latest: Callable
 
 
 _LACKING: dict[Callable[[str], bool], str] = {
-    has_begun: 'no training has got as far as a status line',
+    has_begun: 'no training has written a status line yet',
     is_trained: 'no training has saved networks yet',
-    can_go_on: 'no training has saved a state or networks to go on from'}
+    can_go_on: 'no training has saved a state or networks yet'}
 
 
 def _run_folders(result_dir):
-    """Names of the folders with numbers, the lowest first."""
+    """Names of the numbered folders, the lowest number first."""
     folders = []
     for name in os.listdir(result_dir) if os.path.isdir(result_dir) else ():
         path = os.path.join(result_dir, name)
         match = re.match(r'\d+(?=-|$)', name)
-        if match and os.path.isdir(path) and {*os.listdir(path)} - {LOCK_FILE}:     # Else just made.
+        if match and os.path.isdir(path) and {*os.listdir(path)} - {LOCK_FILE}:     # Ignore folders just created.
             folders.append((int(match[0]), name))
     return [name for _number, name in sorted(folders)]
 
 
 def _some(names):
-    """The last of some names for a message."""
+    """The last ten of some names, for a message."""
     return ('..., ' if len(names) > 10 else '') + ', '.join(names[-10:]) if names else 'none'
 
 
@@ -172,9 +173,9 @@ def locate_network_pkl(run_or_pkl: int | str, snapshot: int | str | None = None,
     Parameters
     ----------
     run_or_pkl : int or str
-        A run as for :func:`locate_run_dir`, or a pickle.
+        A run, as for :func:`locate_run_dir`, or the path of a pickle.
     snapshot : int, str or None
-        Of a run: thousands of images of the snapshot, ``'final'``, or ``'latest'``, as None.
+        Snapshot of the run: its kimg, ``'final'`` or ``'latest'``. None means ``'latest'``.
 
     Raises
     ------
@@ -201,7 +202,7 @@ def locate_network_pkl(run_or_pkl: int | str, snapshot: int | str | None = None,
 
 
 def kimg_of_networks(path: str) -> float | None:
-    """Thousands of images that the networks of a run's pickle have seen, by its name or ``stats.jsonl``; else None."""
+    """Training progress (kimg) of a network pickle, from its name or the run's ``stats.jsonl``; None if unknown."""
     name = os.path.basename(path)
     numbered = re.fullmatch(r'network-snapshot-(\d+)\.pkl', name)
     if numbered:
@@ -216,17 +217,19 @@ def is_pickle(run_id: int | str) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Locking it.
+# Locking a run folder.
 
 
 @contextlib.contextmanager
 def in_use(run_dir: str) -> Iterator[None]:
-    """Around all that writes into a run folder. The lock is gone when the process is, however it ends.
+    """Hold the lock of a run folder. Everything that writes into the folder runs inside this context.
+
+    The operating system releases the lock when the process ends for any reason.
 
     Raises
     ------
     UserError
-        Another process trains there.
+        Another process trains in the folder.
     """
     def refuse(_lock: object) -> None:
         raise UserError(f'resume_run_id: another process is training in {run_dir}; stop it first')
@@ -236,7 +239,7 @@ def in_use(run_dir: str) -> Iterator[None]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Listing what is in it.
+# Contents of a run folder.
 
 
 def network_snapshots(run_dir: str) -> list[str]:
@@ -245,7 +248,7 @@ def network_snapshots(run_dir: str) -> list[str]:
 
 
 def list_network_pkls(run_dir: str) -> list[str]:
-    """Paths of the network snapshots of a run, the earliest first, ``network-final.pkl`` at the end."""
+    """Paths of the network snapshots of a run, oldest first, ``network-final.pkl`` last."""
     pattern = re.compile(r'network-(snapshot-(\d+)|final)\.pkl')
     found = [(not match[2], int(match[2] or 0), match[0]) for match in map(pattern.fullmatch, os.listdir(run_dir))
              if match]
@@ -255,15 +258,16 @@ def list_network_pkls(run_dir: str) -> list[str]:
 def thin_out(run_dir: str, num_newest: int, ticks: int) -> None:
     """Delete network snapshots of a training.
 
-    Kept are ``network-final.pkl``, the newest ones, one at least, every tenth, those that a metric puts first, and
-    those whose tick is not known.
+    These are kept: ``network-final.pkl``, the newest ones, every tenth one, the best ones by any metric, and those
+    whose tick is unknown.
 
     Parameters
     ----------
     run_dir : str
     num_newest : int
+        How many of the newest snapshots to keep; at least one is kept.
     ticks : int
-        Between two snapshots.
+        Number of ticks between two snapshots.
     """
     tick_at = {int(line['kimg']): line['tick'] for line in records.read_stats(run_dir) if 'tick' in line}
     best = records.best_snapshots(run_dir)
@@ -274,11 +278,12 @@ def thin_out(run_dir: str, num_newest: int, ticks: int) -> None:
 
 
 def mark_as_done(run_dir: str) -> None:
-    """Note that a training and its metrics are done.
+    """Mark a training, including its metrics, as finished.
 
     Raises
     ------
     WriteError
+        The file cannot be written.
     """
     with atomic_write(os.path.join(run_dir, DONE_FILE)):
         pass
@@ -290,7 +295,7 @@ def state_paths(run_dir: str) -> list[str]:
 
 
 def pictures(run_dir: str) -> list[str]:
-    """The pictures ``fakesNNNNNN.png`` that a training has made of its progress, the earliest first."""
+    """The image grids ``fakesNNNNNN.png`` of a training, oldest first."""
     return sorted(glob.glob(os.path.join(glob.escape(run_dir), 'fakes*.png')), key=number_of)
 
 

@@ -1,4 +1,4 @@
-"""Images of trained networks."""
+"""Generate images with trained networks and write them as files or grids."""
 
 import itertools
 import os
@@ -26,19 +26,24 @@ from nets.pickles import is_generator, load_pkl, pick
 from runs.folder import locate_network_pkl
 
 DYNAMIC_RANGE_NETS = (-1, 1)
-MINIBATCH_PIXELS = 1 << 20          # Generated at once; a process that makes a 1024x1024 image takes 1 GB.
+MINIBATCH_PIXELS = 1 << 20          # Pixels generated at once; a process that makes a 1024x1024 image takes 1 GB.
 
 
 def load_generator(run: int | str, snapshot: int | str | None = None, net: str = 'Gs',
                    result_dir: str = 'results') -> Network:
-    """A generator out of a network pickle.
+    """Load a generator from a network pickle.
 
     Parameters
     ----------
     run, snapshot, result_dir
         See `locate_network_pkl`.
     net : str
-        ``'Gs'``: averaged weights. ``'G'``: those of the last step.
+        ``'Gs'``: averaged weights. ``'G'``: the weights of the last step.
+
+    Raises
+    ------
+    UserError
+        There is no such pickle, or it has no such generator.
     """
     path = locate_network_pkl(run, snapshot, result_dir)
     if net not in ('G', 'Gs'):
@@ -50,42 +55,42 @@ def load_generator(run: int | str, snapshot: int | str | None = None, net: str =
 
 
 def num_classes(G: Network) -> int:
-    """Label columns of a generator, 0 of an unconditional one."""
+    """Number of classes of a generator; 0 if it is unconditional."""
     return G.input_shapes[1][1] if len(G.input_shapes) > 1 else 0
 
 
 def class_names_of(G: Network) -> list[str] | None:
-    """The names of a generator's classes, which stand beside its pickle in the run folder; None: unknown."""
+    """The class names of a generator, read from the folder of its pickle; None if unknown."""
     return read_class_names(os.path.dirname(G.source), num_classes(G)) if G.source else None
 
 
 def class_numbers(G: Network, classes: Sequence[ClassChoice]) -> list[int]:
-    """Numbers of classes that are chosen by number or name."""
+    """Numbers of the chosen classes, which are given by number or name."""
     size = num_classes(G)
     if len(classes) and not size:
-        raise UserError(f'classes: {G.name} knows no classes, leave them out')
+        raise UserError(f'classes: {G.name} is unconditional; leave this option out')
     names = class_names_of(G) if any(isinstance(choice, str) for choice in classes) else None
     return [class_number(choice, names, size, G.name) for choice in classes]
 
 
 def one_hot(G: Network, classes: Sequence[ClassChoice]) -> np.ndarray:
-    """(N, label_size) float32 labels of classes; without columns for an unconditional generator."""
+    """(N, label_size) float32 labels of classes; the label size is 0 for an unconditional generator."""
     return np.eye(num_classes(G), dtype=np.float32)[class_numbers(G, classes)]
 
 
 def classes_in_turn(G: Network, classes: Sequence[ClassChoice] | None, num: int) -> list[int]:
-    """`num` class numbers: those given, again and again; None: all of a conditional generator, [] of another one."""
+    """`num` class numbers that cycle through `classes` (None: all); [] for an unconditional generator."""
     numbers = list(range(num_classes(G))) if classes is None else class_numbers(G, classes)
     return [numbers[index % len(numbers)] for index in range(num)] if numbers else []
 
 
 class DivergedNetwork(UserError):
-    """A network makes NaN or infinity."""
+    """A network generates NaN or infinity."""
 
 
 def finite_images(G: Network, *inputs: np.ndarray, minibatch_size: int | None = None,
                   source: str | None = None, batchnorm: BatchNorm = 'minibatch') -> np.ndarray:
-    """The images (N, C, H, W) of a generator as `Network.run` makes them with `out_dtype` uint8.
+    """Generate images (N, C, H, W), uint8, and check that all pixels are finite.
 
     Parameters
     ----------
@@ -93,18 +98,18 @@ def finite_images(G: Network, *inputs: np.ndarray, minibatch_size: int | None = 
     *inputs : arrays
         Latents and labels.
     minibatch_size : int, optional
-        Images generated at a time. Default: all.
+        Number of images generated at once. Default: all.
     source : str, optional
-        Which network it is, for the error. Default: the file that it was read from.
+        Name of the network for error messages. Default: the path of its pickle.
     batchnorm : str
-        By which statistics batch norm normalizes, if there is any. ``'minibatch'``: those of the images made at a time,
-        as in the 2017 release; an image then depends on the others of its minibatch. ``'running'``: the averages of the
-        training; every image is by itself. Neither changes the network.
+        The statistics that batch norm uses, if the network has any. ``'minibatch'``: those of the images generated at
+        once, as in the 2017 release; an image then depends on the others of its minibatch. ``'running'``: the averages
+        of the training; images are independent. Neither changes the network.
 
     Raises
     ------
     DivergedNetwork
-        There are numbers among the pixels that are not finite. As uint8 they would be black or white.
+        Some pixels are not finite. As uint8 they would silently become black or white.
     """
     parts = []
     for begin in range(0, len(inputs[0]), minibatch_size or len(inputs[0])):
@@ -122,8 +127,8 @@ def generate(G: Network, latents: np.ndarray, labels: np.ndarray, desc: str,
              minibatch_size: int | None = None, batchnorm: BatchNorm = 'minibatch') -> Iterator[np.ndarray]:
     """Yield uint8 images (C, H, W) for latents (N, latent_size) and labels, with a progress bar.
 
-    They are made `minibatch_size` at a time, by default as many as make a million pixels, at most 64. For `batchnorm`
-    see :func:`finite_images`.
+    `minibatch_size` images are generated at once; by default, as many as have a million pixels, at most 64. For
+    `batchnorm` see :func:`finite_images`.
     """
     minibatch_size = minibatch_size or int(np.clip(MINIBATCH_PIXELS // G.output_shape[-1] ** 2, 1, 64))
     with Progress(desc, len(latents)) as progress:
@@ -139,28 +144,28 @@ def generate(G: Network, latents: np.ndarray, labels: np.ndarray, desc: str,
 def generate_fake_images(
     run_dir,                                         # Folder to write into.
     run: Run,                                        # Run or network pickle.
-    snapshot: Snapshot | None          = None,       # Of a run: thousands of images. None = the latest.
+    snapshot: Snapshot | None          = None,       # Snapshot of the run, in kimg. None = the latest.
     seeds: Seeds | None                = None,       # One random image each. None = enough to fill one grid, or 16.
-    classes: Classes | None            = None,       # Numbers or names; each seed in each. None = one after the other.
+    classes: Classes | None            = None,       # Numbers or names; all seeds for each. None = cycle through all.
     grid_size: GridSize | None         = None,       # (columns, rows): write grids. None = one file per image.
     image_zoom: Zoom | None            = None,       # Enlarge every pixel. None = grids to about 1000 pixels.
     titles: bool                       = True,       # Name the class of each row of a grid with one class a row.
-    net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = those of the last step.
+    net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = weights of the last step.
     minibatch_size: PositiveInt | None = None,       # Images generated at once. None = by resolution.
-    batchnorm: BatchNorm               = 'minibatch',    # Normalize by their own statistics, or by 'running' averages.
+    batchnorm: BatchNorm               = 'minibatch',    # Statistics: of the 'minibatch', or 'running' averages.
     result_dir: FileName               = 'results',
 ) -> list[str]:
     """Write generated images as ``seedNNNN.png`` (``seedNNNN-classK.png``), or as grids ``gridNNN.png``.
 
-    A seed stands for the latents ``RandomState(seed).randn(1, latent_size)``, whatever else is generated; with batch
-    norm by 'minibatch' the image of a seed depends on the other ones, too. Images come class by class, so a grid with
-    as many columns as seeds has one row per class; the names of these classes stand to the left of it, where the run
-    knows them. A grid ends with its last row that has images; places without one are white, and it is said.
+    A seed stands for the latents ``RandomState(seed).randn(1, latent_size)``. With ``batchnorm='minibatch'``, the image
+    of a seed also depends on the other seeds. Images are ordered by class, so a grid with as many columns as seeds has
+    one row per class; if the class names are known, they are written to the left of the rows. A grid ends with its last
+    row that has images; its empty cells are white, and their number is printed.
 
     Returns
     -------
     list of str
-        The files.
+        Paths of the files.
     """
     G = load_generator(run, snapshot, net, result_dir)
     cells = int(np.prod(grid_size or 16))
@@ -190,15 +195,15 @@ def generate_fake_images(
             names = row_titles(G, [index for _seed, index in part], grid_size[0]) if titles else None
             paths.append(os.path.join(run_dir, f'grid{number:03d}.png'))
             save_pil_image(with_row_titles(picture, names) if names else picture, paths[-1])
-            empty = f', of {cells} places {cells - len(part)} are empty' if len(part) < cells else ''
+            empty = f', {cells - len(part)} of {cells} cells are empty' if len(part) < cells else ''
             print(f'Wrote {paths[-1]}, {len(part)} images of {G.output_shape[-1]}x{G.output_shape[-1]}{empty}')
     return paths
 
 
 def picture_of_grid(images: Sequence[np.ndarray], columns: int, zoom: int | None) -> Image.Image:
-    """A picture of uint8 images (C, H, W) row by row, white where the last row has none.
+    """Arrange uint8 images (C, H, W) row by row; empty cells of the last row are white.
 
-    None as `zoom`: the one with which a person sees something.
+    If `zoom` is None, small images are enlarged to a visible size.
     """
     rows = -(-len(images) // columns)
     zoom = zoom or zoom_to_see(rows * images[0].shape[-2], columns * images[0].shape[-1])
@@ -208,7 +213,7 @@ def picture_of_grid(images: Sequence[np.ndarray], columns: int, zoom: int | None
 
 
 def row_titles(G: Network, classes: Sequence[int | None], columns: int) -> list[str] | None:
-    """The names of the classes of the rows of a grid; None: unknown, or a row has several classes."""
+    """The class name of each row of a grid; None if names are unknown or a row has several classes."""
     names = class_names_of(G)
     rows = [set(classes[begin:begin + columns]) for begin in range(0, len(classes), columns)]
     if not names or any(len(row) > 1 or None in row for row in rows):

@@ -1,7 +1,7 @@
 'use strict';
 const data = JSON.parse(document.getElementById('data').textContent);
 const MARGIN = {left: 52, right: 10, top: 18, bottom: 38}, HEIGHT = 260;
-const MARKED_POINTS = 40;       // Curves of so few values get a dot for each.
+const MARKED_POINTS = 40;       // Curves with at most this many values get a dot for each.
 
 // Numbers.
 
@@ -38,7 +38,7 @@ function valueRange(values, log) {
   if (!sorted.length) return null;
   let low = sorted[0], high = sorted[sorted.length - 1], cut = false;
   if (log) return low === high ? [low / 1.5, high * 1.5, false] : [low / 1.1, high * 1.1, false];
-  // A few spikes must not flatten all the rest.
+  // A few spikes must not flatten the curve.
   const at = share => sorted[Math.round(share * (sorted.length - 1))], middle = at(0.98) - at(0.02);
   if (sorted.length > MARKED_POINTS && middle > 0 && high - low > 6 * middle) {
     low = Math.max(low, at(0.02) - middle);
@@ -118,7 +118,7 @@ function drawChart(figure, chart) {
   addHover(figure, svg, chart, table, columns, x, y, bottom, width);
 }
 
-function kimgRange(kimg) {      // All charts have one axis, that of the training, as far as they fit into it.
+function kimgRange(kimg) {      // The range of the whole training, so that charts line up, unless `kimg` exceeds it.
   const last = kimg[kimg.length - 1], spans = data.spans;
   if (spans.length && spans[0].begin <= kimg[0] && spans[spans.length - 1].end >= last)
     return [spans[0].begin < last ? spans[0].begin : last - 1, spans[spans.length - 1].end];
@@ -130,7 +130,7 @@ function markBest(parent, x, value, y, bottom) {
   add(parent, 'path', {class: 'best', d: `M${x - 6} ${y(value)}a6 6 0 1 0 12 0a6 6 0 1 0 -12 0`});
 }
 
-function drawSpans(svg, x, begin, end, bottom) {        // Fading in is shaded; a resolution has its name on top.
+function drawSpans(svg, x, begin, end, bottom) {        // Shade the fade in; write resolutions above the chart.
   const beginnings = {};
   for (const span of data.spans) {
     const from = Math.max(span.begin, begin), to = Math.min(span.end, end), name = span.name.split(' ')[0];
@@ -141,7 +141,7 @@ function drawSpans(svg, x, begin, end, bottom) {        // Fading in is shaded; 
       add(svg, 'line', {class: 'boundary', x1: x(from), x2: x(from), y1: MARGIN.top, y2: bottom});
     if (!(name in beginnings)) beginnings[name] = from;
   }
-  let room = x(end) + MARGIN.right;     // Where names have no room, the last ones matter most.
+  let room = x(end) + MARGIN.right;     // Where names would overlap, later ones take precedence.
   for (const [name, from] of Object.entries(beginnings).reverse()) {
     const width = name.length * 6.8, left = Math.min(x(from), x(end) + MARGIN.right - width);
     if (left + width > room) continue;
@@ -200,7 +200,7 @@ function addHover(figure, svg, chart, table, columns, x, y, bottom, width) {
 
 const slider = document.getElementById('slider'), pictures = document.querySelector('.pictures');
 
-function fitPictures() {        // Small pictures are enlarged by a whole number, or fill the page; with hard pixels.
+function fitPictures() {        // Enlarge small pictures by a whole number, or to the width of the page.
   for (const image of pictures ? pictures.querySelectorAll('img') : []) {
     if (!image.naturalWidth) continue;
     const fills = pictures.classList.contains('large'), across = image.parentNode.clientWidth / image.naturalWidth;

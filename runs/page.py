@@ -1,8 +1,8 @@
-"""One self-contained HTML page to look at a run: ``python util_scripts.py report RUN``.
+"""Write one self-contained HTML page about a run: ``python util_scripts.py report RUN``.
 
-Needs nothing but the files of a run folder, any of which may be missing, and no Theano. ``page.html`` is the page,
-``page.css`` and ``page.js`` are put into it: ``@@name@@`` is replaced. Its security policy forbids the page every
-access to other files and hosts.
+The page is made from the files of the run folder, any of which may be missing, and without Theano. ``page.html`` is the
+template; each ``@@name@@`` in it is replaced, among them ``page.css`` and ``page.js``. The page's content security
+policy forbids access to other files and hosts.
 """
 
 import base64
@@ -40,12 +40,12 @@ from runs.records import (
     total_kimg_of,
 )
 
-MAX_PICTURES = 48               # A page shows at most so many, chosen evenly.
-PICTURE_BYTES = 14_000_000      # Of all pictures together; base64 makes 19 MB of them.
-MAX_PICTURE_SIDE = 2048         # Pixels of a picture that has to be scaled down.
+MAX_PICTURES = 48               # If a run has more, the page shows evenly spaced ones.
+PICTURE_BYTES = 14_000_000      # Limit of all pictures together; 19 MB in base64.
+MAX_PICTURE_SIDE = 2048         # Pixels of a picture that is stored as a smaller JPEG.
 JPEG_QUALITY = 85
 TICK_COLUMNS = ('kimg', 'lod', 'seconds', 'Gloss', 'Dloss', 'Dreal', 'Dfake', 'Dgdrop')
-STEP_SPEED = 'sec/kimg'         # Column of the ticks that is computed: without compiling.
+STEP_SPEED = 'sec/kimg'         # Column that is computed from the ticks, without compile time.
 
 PICTURE_CONTROLS = '''<div class="controls">
 <button id="back" aria-label="earlier">&#9664;&#xFE0E;</button>
@@ -63,12 +63,12 @@ def write_report(run_dir: str, path: str | None = None,
     Parameters
     ----------
     run_dir : str
-        Run folder; the run may be going on.
+        Run folder; the training may still be running.
     path : str, optional
         Default: ``report.html`` in `run_dir`.
     better : callable
-        Function of the name of a metric: (which of its numbers tells the best snapshot, whether lower is better), or
-        None; see :func:`metrics.decision`.
+        Function from the name of a metric to (name of the value that decides which snapshot is best, whether lower is
+        better), or None; see :func:`metrics.decision`.
 
     Returns
     -------
@@ -78,13 +78,13 @@ def write_report(run_dir: str, path: str | None = None,
     Raises
     ------
     UserError
-        It is not the folder of a training, or the file cannot be written.
+        `run_dir` is not the folder of a training, or the file cannot be written.
     """
     path = path or os.path.join(run_dir, 'report.html')
     stats, fakes = read_stats(run_dir), list_fakes(run_dir)
     config = read_text(run_dir, 'config.txt')
     if not (stats or fakes or is_training(run_dir)):
-        raise UserError(f'{run_dir}: no training wrote this folder, it has no stats.jsonl, no fakesNNNNNN.png and no '
+        raise UserError(f'{run_dir}: is not the folder of a training, it has no stats.jsonl, no fakesNNNNNN.png and no '
                         'config.txt with a data set; give the folder of a training, for example results/000-digits')
     phases, metrics = find_phases(stats), read_metrics(run_dir)
     best = {title: find_best(entries, better(entries[0]['metric'])) for title, entries in metrics.items()}
@@ -110,11 +110,11 @@ def write_report(run_dir: str, path: str | None = None,
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The content of a run folder.
+# Metrics.
 
 
 def read_metrics(run_dir: str) -> dict[str, list[dict]]:
-    """{title: entries} of ``metrics.jsonl``, what `evaluate_metrics` writes; the entries in the order of training."""
+    """{title: entries} of ``metrics.jsonl``, the entries in the order of training."""
     groups: dict[tuple, list[dict]] = {}
     for entry in read_results(run_dir):
         groups.setdefault((entry['metric'], entry['num_images'], entry.get('random_seed')), []).append(entry)
@@ -132,13 +132,13 @@ def read_metrics(run_dir: str) -> dict[str, list[dict]]:
 class Best(NamedTuple):
     """The best snapshot by a metric."""
 
-    entry: dict         # Of ``metrics.jsonl``.
-    name: str           # Which of its numbers decides.
-    of: int             # So many snapshots.
+    entry: dict         # Its entry in ``metrics.jsonl``.
+    name: str           # Name of the value that decides.
+    of: int             # Number of snapshots compared.
 
 
 def find_best(entries: list[dict], decision: tuple[str, bool] | None) -> Best | None:
-    """The best one of a metric's entries by (the number that decides, whether lower is better); None if unknown."""
+    """The best entry of a metric. `decision`: (name of the value that decides, whether lower is better), or None."""
     if decision is None:
         return None
     name, lower_is_better = decision
@@ -150,7 +150,7 @@ def find_best(entries: list[dict], decision: tuple[str, bool] | None) -> Best | 
 
 
 def metric_columns(entries: list[dict]) -> dict[str, list]:
-    """{'kimg', 'seconds' and names of numbers: values} of those entries that know their kimg."""
+    """{'kimg', 'seconds' and names of values: column}, from the entries that have a kimg."""
     entries = [entry for entry in entries if is_finite(entry.get('kimg'))]
     table = {key: [finite_or_none(entry.get(key)) for entry in entries] for key in ('kimg', 'seconds')}
     for name in dict.fromkeys(name for entry in entries for name in entry['values']):
@@ -163,7 +163,7 @@ def metric_columns(entries: list[dict]) -> dict[str, list]:
 
 
 def embed_pictures(run_dir: str, fakes: list[tuple[int, str]], stats: list[dict]) -> tuple[list[dict], str | None]:
-    """([{'src', 'kimg', 'caption'}], src of the reals or None); files that are not pictures are passed over."""
+    """([{'src', 'kimg', 'caption'}], src of the reals or None). Files that are not pictures are left out."""
     if len(fakes) > MAX_PICTURES:
         fakes = [fakes[index] for index in np.linspace(0, len(fakes) - 1, MAX_PICTURES).round().astype(int)]
     max_bytes = PICTURE_BYTES // (len(fakes) + 1)
@@ -176,7 +176,7 @@ def embed_pictures(run_dir: str, fakes: list[tuple[int, str]], stats: list[dict]
 
 
 def embed_picture(path: str, max_bytes: int) -> str | None:
-    """A data URI of a PNG file, as a smaller JPEG if it has more than `max_bytes`; None if it is no picture."""
+    """A data URI of a PNG file; a smaller JPEG if the file exceeds `max_bytes`; None if it is not a picture."""
     try:
         with open_input(path) as file:
             content = file.read()
@@ -207,17 +207,17 @@ def data_uri(kind: str, content: bytes) -> str:
 
 
 def _read_part(kind):
-    """``page.html``, ``page.css`` or ``page.js``."""
+    """The text of ``page.html``, ``page.css`` or ``page.js``."""
     return pathlib.Path(__file__).with_suffix('.' + kind).read_text(encoding='utf-8')
 
 
 def fill(template: str, **values: str) -> str:
-    """`template` with each ``@@name@@`` replaced; what looks like one in a value stays."""
+    """Replace each ``@@name@@`` of a template once; names inside of values are not replaced."""
     return re.sub('@@([a-z]+)@@', lambda match: values[match[1]], template)
 
 
 def json_for_script(data: Any) -> str:
-    """JSON that cannot end the script element that holds it; numbers with six digits, those not finite are null."""
+    """JSON that is safe inside a script element. Floats have six digits; those that are not finite become null."""
     def plain(value):
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
@@ -233,15 +233,15 @@ def json_for_script(data: Any) -> str:
 
 def chart(title: str, table: str, series: list[str], log: bool = False, note: str = '',
           best: dict | None = None) -> dict[str, Any]:
-    """Data from which the script draws a chart: some columns of a table over kimg, and the place of the best value."""
+    """Data of a chart for the script: the columns `series` of `table` over kimg, and the best value."""
     return {'title': title, 'table': table, 'series': series, 'log': log, 'note': note, 'best': best}
 
 
 def make_charts(stats: list[dict], metrics: dict[str, list[dict]],
                 best: dict[str, Best | None]) -> tuple[dict[str, dict], list[dict], list[dict]]:
-    """(tables, charts of the status lines, charts of the metrics with several snapshots); a table is {name: column}.
+    """(tables, charts of the status lines, charts of metrics). A table is {name: column}.
 
-    `best` has the best entry of each of `metrics`.
+    Metrics of a single snapshot get no chart. `best` has the best entry of each of `metrics`.
     """
     tables = {'ticks': {name: [tick.get(name) for tick in stats] for name in TICK_COLUMNS}}
     tables['ticks'][STEP_SPEED] = [step_speed(tick) for tick in stats]
@@ -262,7 +262,7 @@ def make_charts(stats: list[dict], metrics: dict[str, list[dict]],
 
 
 def step_speed(tick: dict) -> float | None:
-    """Seconds per thousand images of a tick without compiling."""
+    """Seconds per thousand images of a tick, without compile time."""
     if 'sec_per_kimg' not in tick:
         return None
     share = tick.get('compile_seconds', 0) / tick['sec_per_tick'] if tick.get('sec_per_tick', 0) > 0 else 0
@@ -270,13 +270,13 @@ def step_speed(tick: dict) -> float | None:
 
 
 def distinct_series(table: dict[str, list]) -> list[str]:
-    """The numbers of a metric; of equal ones, such as an average of one level, the last one."""
+    """Names of a metric's columns. Of equal columns, such as one level and their average, only the last one."""
     names = [name for name in table if name not in ('kimg', 'seconds')]
     return [name for index, name in enumerate(names) if all(table[name] != table[later] for later in names[index + 1:])]
 
 
 def best_point(found: Best | None) -> dict[str, Any]:
-    """The arguments of :func:`chart` that show the best snapshot."""
+    """The arguments `best` and `note` of :func:`chart` for the best snapshot."""
     if found is None or not is_finite(found.entry.get('kimg')):
         return {}
     return {'best': {'kimg': found.entry['kimg'], 'series': found.name},
@@ -284,7 +284,7 @@ def best_point(found: Best | None) -> dict[str, Any]:
 
 
 def chart_figures(charts: list[dict], first_index: int) -> str:
-    """HTML of the places into which the script draws."""
+    """HTML figures into which the script draws charts."""
     return ''.join('<figure class="chart" data-chart="%d"><figcaption>%s <small>%s</small></figcaption></figure>' % (
         index, html.escape(item['title']), html.escape(item['note'])) for index, item in enumerate(charts, first_index))
 
@@ -294,9 +294,9 @@ def section(title: str, content: str) -> str:
 
 
 def html_table(head: Sequence, rows: Iterable[Sequence], foot: Sequence | None = None) -> str:
-    """HTML of a table; cells are text, the first column is a heading.
+    """An HTML table of texts; the first column has headings.
 
-    On narrow screens each row becomes a block, so the cells carry the headings of their columns.
+    On narrow screens each row becomes a block, so each cell has the heading of its column as an attribute.
     """
     def row(cells):
         first, *others = (html.escape(str(cell)) for cell in cells)
@@ -310,13 +310,13 @@ def html_table(head: Sequence, rows: Iterable[Sequence], foot: Sequence | None =
 
 
 def file_blocks(texts: dict[str, str]) -> str:
-    """{name: text} as blocks; empty texts are left out."""
+    """HTML blocks of {name: text}; empty texts are left out."""
     return ''.join(f'<h3>{html.escape(name)}</h3><pre>{html.escape(text.rstrip())}</pre>'
                    for name, text in texts.items() if text.strip())
 
 
 def summary(run_dir: str, stats: list[dict], config: str, best: dict[str, Best | None]) -> str:
-    """The run's state in a line, its last numbers, and what it trains on what."""
+    """HTML of the run's state in one line, its latest numbers, and its :func:`read_facts`."""
     if os.path.exists(os.path.join(run_dir, DONE_FILE)):
         state = 'Finished.'
     elif stats:
@@ -343,12 +343,12 @@ def summary(run_dir: str, stats: list[dict], config: str, best: dict[str, Best |
 
 
 def pairs(facts: Iterable[tuple[str, str]]) -> str:
-    """HTML of names and values."""
+    """HTML of (name, value) pairs."""
     return ''.join(f'<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>' for name, value in facts)
 
 
 def class_line(run_dir: str, config: str) -> str:
-    """The names of the classes that the run was trained on, and how its pictures are arranged by them; '' without."""
+    """A line with the class names of the run and their arrangement in its pictures; '' if they are unknown."""
     names = read_class_names(run_dir)
     if not names:
         return ''
@@ -374,13 +374,13 @@ def picture_section(pictures: list[dict], reals: str | None, num_fakes: int, cla
 
 
 def digits(value: float | None) -> str:
-    """Three significant digits, no exponent."""
+    """Format a number with three significant digits and no exponent."""
     if not value:
         return '-' if value is None else '0'
     return '%.*f' % (0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3, value)
 
 
-TIMING_COLUMNS: dict[str, Callable[[Phase], object]] = {       # {heading: function of the phase}
+TIMING_COLUMNS: dict[str, Callable[[Phase], object]] = {       # {heading: function from a phase to the cell's value}
     'kimg': lambda phase: f'{phase.begin:g} - {phase.end:g}',
     'minibatch': lambda phase: '-' if phase.minibatch is None else phase.minibatch,
     'sec/kimg': lambda phase: digits(phase.sec_per_kimg),
@@ -392,7 +392,7 @@ TIMING_COLUMNS: dict[str, Callable[[Phase], object]] = {       # {heading: funct
 
 
 def timing_section(phases: list[Phase]) -> str:
-    """Bars and a table of the phases, with a row for all of them; without metrics there is no column for them."""
+    """HTML of bars and a table of the phases, with a row for the whole run; without metrics, their column is absent."""
     if not phases:
         return ''
     whole = whole_run(phases)
@@ -400,8 +400,8 @@ def timing_section(phases: list[Phase]) -> str:
                if name != 'metrics' or whole.metric_seconds is not None}
     rows = [[phase.name, *(cell(phase) for cell in columns.values())] for phase in phases]
     foot = [whole.name, *('' if name == 'minibatch' else cell(whole) for name, cell in columns.items())]
-    note = '<p><small>sec/kimg: seconds per thousand images, without compiling and metrics. time: all in all. Peak ' \
-           'memory is that of the process on the host, since its start. A phase ends with its last status ' \
+    note = '<p><small>sec/kimg: seconds per thousand images, without compiling and metrics. time: everything ' \
+           'included. peak memory: host memory of the process since its start. A phase ends with its last status ' \
            'line.</small></p>'
     return '<div class="charts">%s%s</div>%s%s' % (
         bars('sec/kimg', phases, [phase.sec_per_kimg for phase in phases], digits),
@@ -414,7 +414,7 @@ def duration(seconds: float | None) -> str:
 
 
 def bars(title: str, phases: list[Phase], values: list[float | None], text: Callable[[float | None], str]) -> str:
-    """HTML of horizontal bars, one per phase, with their values as `text` writes them."""
+    """HTML of horizontal bars, one per phase; `text` formats their values."""
     longest = max((value or 0 for value in values), default=0) or 1
     row = '<div class="bar%s"><span>%s</span><span><i style="width:%.2f%%"></i></span><span>%s</span></div>'
     rows = ''.join(row % (
@@ -424,7 +424,7 @@ def bars(title: str, phases: list[Phase], values: list[float | None], text: Call
 
 
 def metric_section(run_dir: str, metrics: dict[str, list[dict]], best: dict[str, Best | None], figures: str) -> str:
-    """Tables of ``metrics.jsonl``, and of other metrics the text file; `best` has the best entry of each."""
+    """HTML tables of ``metrics.jsonl``, then the text files of metrics without entries there."""
     content = f'<div class="charts">{figures}</div>' if figures else ''
     for title, entries in metrics.items():
         marked = marked_entries(entries, best[title])
@@ -443,7 +443,7 @@ def metric_section(run_dir: str, metrics: dict[str, list[dict]], best: dict[str,
 
 
 def marked_entries(entries: list[dict], found: Best | None) -> list[dict]:
-    """Those that the table calls the best: of several one, or whichever the training has marked."""
+    """The entries that the table marks as the best: `found` if there are several, else those the training marked."""
     if found is None:
         return [entry for entry in entries if entry.get('best') is True]
     return [found.entry] if found.of > 1 else []

@@ -1,4 +1,4 @@
-"""The phases of a training: where a resolution fades in, and where it stays, with their times and memory."""
+"""Split a training into phases, one per resolution and one per fade in, and sum up their times and memory."""
 
 import itertools
 import math
@@ -6,22 +6,22 @@ from typing import NamedTuple
 
 
 class Phase(NamedTuple):
-    """Time and memory of a part of a training. None: unknown. A phase ends with its last tick."""
+    """Time and memory of one phase; None means unknown. A phase ends with its last tick."""
 
     name: str
     fading: bool                        # Whether layers were fading in.
     begin: float                        # kimg.
     end: float
     minibatch: float | None
-    seconds: float | None               # All in all, between the status lines at its ends.
-    compile_seconds: float | None       # Part of `seconds`...
-    metric_seconds: float | None        # ...as are metrics at the ends of ticks, but for those at the last one's.
-    sec_per_kimg: float | None          # Without either of them.
-    peak_memory_mb: float | None        # Of the process until then.
+    seconds: float | None               # Between the status lines at its beginning and its end; all in all.
+    compile_seconds: float | None       # Included in `seconds`.
+    metric_seconds: float | None        # Included in `seconds`: metrics after all its ticks but the last one.
+    sec_per_kimg: float | None          # Without compiling and metrics.
+    peak_memory_mb: float | None        # Peak of the process so far.
 
 
 def find_phases(stats: list[dict]) -> list[Phase]:
-    """The phases of a training in their order: one per resolution, and one for fading it in."""
+    """The phases of a training, in order: one per resolution, and one for each fade in."""
     def phase_of(tick):
         return tick.get('resolution'), tick.get('lod', 0) % 1 > 0
 
@@ -47,9 +47,9 @@ def find_phases(stats: list[dict]) -> list[Phase]:
 
 
 def elapsed(before: dict, ticks: list[dict], step_seconds: float | None) -> float | None:
-    """Seconds between the status line `before` some ticks, {} without, and their last one.
+    """Seconds from the status line `before` ({} if there is none) to the last of some ticks.
 
-    `step_seconds` is the sum of the ticks, which counts where the lines do not tell the time since the beginning.
+    Status lines without the time since the start give `step_seconds`, the sum over the ticks.
     """
     first, last = ticks[0], ticks[-1]
     begin = before.get('seconds') if before else first.get('seconds', 0) - first.get('sec_per_tick', math.inf)
@@ -59,7 +59,7 @@ def elapsed(before: dict, ticks: list[dict], step_seconds: float | None) -> floa
 
 
 def first_kimg(stats: list[dict]) -> float:
-    """The kimg at which the first tick began: a resumed run does not begin at 0."""
+    """The kimg at which the first tick began; not 0 if the run started from saved networks."""
     tick = stats[0]
     if tick.get('sec_per_kimg', 0) > 0 and 'sec_per_tick' in tick:
         return max(round(tick['kimg'] - tick['sec_per_tick'] / tick['sec_per_kimg'], 3), 0)
@@ -67,7 +67,7 @@ def first_kimg(stats: list[dict]) -> float:
 
 
 def whole_run(phases: list[Phase]) -> Phase:
-    """All phases as one; it has no minibatch."""
+    """All phases joined into one, without a minibatch size."""
     def known(name):
         return [getattr(phase, name) for phase in phases if getattr(phase, name) is not None]
 

@@ -1,4 +1,4 @@
-"""Find the latents whose image is nearest to a given one."""
+"""Project an image: find the latents whose generated image is nearest to it."""
 
 import os
 from typing import Literal
@@ -36,28 +36,28 @@ from runs.videos import video_writer
 
 
 def load_target(path: str, G: Network) -> np.ndarray:
-    """An image file as (C, H, W) float32 in -1..1, of the shape of what `G` makes: its centre square, resized."""
+    """Read an image file and resize its centre square to the output shape of `G`; (C, H, W) float32 in -1..1."""
     channels, resolution = G.output_shape[1], G.output_shape[-1]
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f'image={path!r}: is no file; give a picture')
+        raise UserError(f'image={path!r}: is not a file; give a picture')
     mode: Mode = 'RGB' if channels == 3 else 'L'
     try:
         image, kind = read_picture(path, mode, 'center', resolution)
     except PictureError as error:
         raise UserError(f'image={path!r}: {error}') from error
     if channels == 1 and not kind.is_grey:
-        print(f'{path}: its colours become grey, as the network makes grey images')
+        print(f'{path}: converted to grey, as the network makes grey images')
     for warning in kind.warnings:
         print(f'Warning: {path}: {warning}')
     return adjust_dynamic_range(as_array(image), (0, 255), DYNAMIC_RANGE_NETS)
 
 
 def pyramid_distance(images, target: np.ndarray):
-    """(N,) mean squared differences of images (N, C, H, W) to an array (1, C, H, W), averaged over a pyramid.
+    """(N,) mean squared differences of images (N, C, H, W) from an array (1, C, H, W), averaged over a pyramid.
 
-    Its levels are averages over boxes of 1, 2, 4, ... pixels, down to 4x4 pixels in all, and count alike: the coarse
-    ones lead the search, the fine ones refine it. Where the target is white, whiter is no difference, and where it is
-    black, blacker: picture files hold no more than that.
+    The levels of the pyramid are averages over boxes of 1, 2, 4, ... pixels, down to a size of 4x4, with equal weights:
+    coarse levels lead the search, fine levels refine it. Values beyond white or black count as white or black, since
+    picture files are clipped there.
     """
     lowest = np.where(target <= -1, 0, -np.inf).astype(np.float32)
     highest = np.where(target >= 1, 0, np.inf).astype(np.float32)
@@ -71,8 +71,8 @@ def pyramid_distance(images, target: np.ndarray):
 class _Search:
     """Adam on a minibatch of latents of `G`, compiled once.
 
-    The loss is the :func:`pyramid_distance` plus the prior: normal latents of so many components are all about as long
-    as each other, so the mean of their squares should be one.
+    The loss is :func:`pyramid_distance` plus a prior on the length of the latents: the mean square of normal latents
+    with many components is close to 1.
     """
 
     def __init__(self, G, target, num_latents, prior_weight):
@@ -91,7 +91,7 @@ class _Search:
                                         mode=theano_torch.float32_sums(theano.config.mode))
 
     def run(self, latents, labels, num_steps, learning_rate, progress):
-        """All latents on the way (num_steps, N, latent_size) and their distances (num_steps, N)."""
+        """Search from `latents`; return (num_steps, N, latent_size) latents and (num_steps, N) distances."""
         self.latents.set_value(latents)
         self.labels.set_value(labels)
         self.optimizer.reset_optimizer_state()
@@ -110,25 +110,25 @@ def project_image(
     run_dir,                                         # Folder to write into.
     run: Run,                                        # Run or network pickle.
     image: FileName,                                 # Image file; its centre square is used.
-    snapshot: Snapshot | None          = None,       # Of a run: thousands of images. None = the latest.
+    snapshot: Snapshot | None          = None,       # Snapshot of the run, in kimg. None = the latest.
     num_steps: PositiveInt             = 300,        # Adam steps from each starting point.
     num_starts: PositiveInt | None     = None,       # Random starting points; None = 4, or one per class.
-    learning_rate: NonNegative         = 0.3,        # Of Adam at the start; it falls to zero along a cosine.
-    prior_weight: NonNegative          = 0.01,       # Of the latents' length against the pixels.
-    classes: Classes | None            = None,       # Numbers or names of classes. None = one after the other.
-    video: bool                        = False,      # Also write a video of the way.
+    learning_rate: NonNegative         = 0.3,        # Initial rate of Adam; it falls to zero along a cosine.
+    prior_weight: NonNegative          = 0.01,       # Weight of the prior on the latents' length.
+    classes: Classes | None            = None,       # Numbers or names of classes. None = cycle through all.
+    video: bool                        = False,      # Also write a video of the search.
     random_seed: Seed                  = 1000,
-    net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = those of the last step.
-    minibatch_size: PositiveInt | None = None,       # Starts at once. None = by resolution.
+    net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = weights of the last step.
+    minibatch_size: PositiveInt | None = None,       # Starting points searched at once. None = by resolution.
     result_dir: FileName               = 'results',
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Find the latents whose image is nearest to a given one.
 
-    Writes ``projected-latents.npy`` (1, latent_size), with classes ``projected-labels.npy`` (1, label_size), the given
-    and the found image side by side as ``projected.png`` and, if wanted, the way as ``projected.mp4``.
+    Writes ``projected-latents.npy`` (1, latent_size); for a conditional network, ``projected-labels.npy``
+    (1, label_size); the given and the found image side by side, ``projected.png``; with `video`, the search,
+    ``projected.mp4``.
 
-    Batch norm normalizes by the running averages: the starting points are searched together but must not depend on each
-    other.
+    Batch norm uses its running averages, so that starting points searched at once do not depend on each other.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def project_image(
     target = load_target(image, G)
     limit = minibatch_size or int(np.clip(MINIBATCH_PIXELS // G.output_shape[-1] ** 2, 1, 64))
     num_batches = -(-num_starts // limit)
-    batch_size = -(-num_starts // num_batches)      # All the same, for the sake of one compiled function.
+    batch_size = -(-num_starts // num_batches)      # All batches have one size: only one function is compiled.
     starts = random_latents(num_batches * batch_size, G, np.random.RandomState(random_seed))
     labels = one_hot(G, classes_in_turn(G, classes, len(starts))).reshape(len(starts), -1)
     print('Compiling...')
@@ -167,7 +167,7 @@ def project_image(
 
 def save_projection(run_dir: str, G: Network, target: np.ndarray, way: np.ndarray, label: np.ndarray, video: bool,
                     fps: int = 30) -> None:
-    """Write the files of :func:`project_image`; `way` is (steps, latent_size)."""
+    """Write the files of :func:`project_image`; `way` has the latents of all steps (steps, latent_size)."""
     arrays = {'latents': way[-1:], 'labels': label}
     for name, array in arrays.items():
         if array.shape[1]:

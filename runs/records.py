@@ -1,7 +1,7 @@
 """Readers of the files of a run: configuration, status lines, metrics, pictures.
 
-The files may come from anywhere, and a run may have been killed while it wrote them. Lines that are not as they were
-written are left out, and their number is told.
+The files are not trusted, and a killed run may have left them incomplete. Damaged lines are skipped, and their number
+is printed.
 """
 
 import ast
@@ -22,21 +22,21 @@ from common.errors import UserError
 from common.files import open_input
 from common.options import Names, NonNegative, PositiveInt, Seed, check_value
 
-LARGEST = 1e100                 # Larger numbers count as infinite; integers may be larger than any float.
+LARGEST = 1e100                 # Larger numbers count as infinite: JSON has integers that exceed any float.
 Values = Annotated[dict[str, Any], MinLen(1)]
-RESULT_TYPES: dict[str, Any] = {    # Of the lines of ``metrics.jsonl``; those of earlier versions have fewer of them.
+RESULT_TYPES: dict[str, Any] = {    # Keys in the lines of ``metrics.jsonl``; earlier versions wrote fewer keys.
     'metric': str, 'snapshot': str, 'num_images': Annotated[PositiveInt, Le(10 ** 12)], 'random_seed': Seed,
     'kimg': NonNegative | None, 'seconds': NonNegative | None, 'values': Values, 'network': str | None,
-    'data': str | None,    'weights': str | None, 'training': bool, 'best': bool,
-    'better': dict[str, Literal['lower', 'higher']]}    # {name of a number: its good end}.
-CONFIG_TYPES: dict[str, Any] = {'desc': str, 'random_seed': Seed, 'metrics': Names}     # All others are dicts.
+    'data': str | None, 'weights': str | None, 'training': bool, 'best': bool,
+    'better': dict[str, Literal['lower', 'higher']]}    # {name of a value: which of two is better}.
+CONFIG_TYPES: dict[str, Any] = {'desc': str, 'random_seed': Seed, 'metrics': Names}     # All other values are dicts.
 
 
 def read_stats(run_dir: str | os.PathLike) -> list[dict[str, float]]:
     """The status lines of a run, list of dict; [] if it has none.
 
-    Values that are not finite numbers are left out. Where `kimg` goes back, the run was resumed: the earlier lines from
-    there on are dropped.
+    Values that are not finite numbers are left out. If a resumed run goes back to an earlier kimg, the older lines from
+    that kimg on are dropped.
     """
     stats: list[dict[str, float]] = []
     for line in read_jsonl(os.path.join(run_dir, 'stats.jsonl'), {'kimg': NonNegative}, ['kimg']):
@@ -54,9 +54,9 @@ def read_jsonl(path: str | os.PathLike, types: dict[str, Any], required: Iterabl
     ----------
     path : str
     types : dict
-        {key: annotation}. A line with another value is damaged; other keys may have any.
+        {key: type annotation}. A line whose value does not match is damaged; other keys may have any value.
     required : iterable of str
-        Keys that every line has.
+        Keys that every line must have.
 
     Raises
     ------
@@ -70,18 +70,18 @@ def read_jsonl(path: str | os.PathLike, types: dict[str, Any], required: Iterabl
                 try:
                     objects.append(_parse_line(line, types, required))
                 except (ValueError, RecursionError):
-                    damaged += bool(line.strip()) and line.endswith('\n')      # The last one may not be finished yet.
+                    damaged += bool(line.strip()) and line.endswith('\n')      # The run may be writing the last line.
     except FileNotFoundError:
         return []
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror})') from error
     if damaged:
-        _tell_once(f'{path}: {damaged} damaged line{"s" * (damaged > 1)} left out')
+        _warn_once(f'{path}: {damaged} damaged line{"s" * (damaged > 1)} left out')
     return objects
 
 
 def _parse_line(line, types, required):
-    """The object of a line; ValueError if it is damaged."""
+    """The JSON object in a line; ValueError if it is damaged."""
     entry = json.loads(line, object_pairs_hook=_without_repeats)
     if not isinstance(entry, dict) or not set(required) <= entry.keys():
         raise ValueError(line)
@@ -95,22 +95,22 @@ def _parse_line(line, types, required):
 
 def _without_repeats(pairs):
     if len(dict(pairs)) < len(pairs):
-        raise ValueError('a key twice')
+        raise ValueError('duplicate key')
     return dict(pairs)
 
 
 @functools.cache
-def _tell_once(text):
+def _warn_once(text):
     print(text, file=sys.stderr)
 
 
 def are_finite(values: dict[str, Any], names: Iterable[str]) -> bool:
-    """Whether all numbers of a result are finite, and those with certain names are there."""
+    """Whether all values of a result are finite, and all `names` are among them."""
     return set(names) <= values.keys() and all(map(is_finite, values.values()))
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number, possibly not a finite one, but no larger than a float can be."""
+    """Whether a value is a number, NaN and infinity included, that fits into a float."""
     return isinstance(value, float) or isinstance(value, int) and not isinstance(value, bool) and is_finite(value)
 
 
@@ -123,25 +123,25 @@ def finite_or_none(value: Any) -> float | None:
 
 
 def list_fakes(run_dir: str) -> list[tuple[int, str]]:
-    """[(kimg, path)] of a run's image grids ``fakesNNNNNN.png``, the earliest first."""
+    """[(kimg, path)] of a run's image grids ``fakesNNNNNN.png``, oldest first."""
     matches = [re.fullmatch(r'fakes(\d+)\.png', name) for name in os.listdir(run_dir)]
     return sorted((int(match[1]), os.path.join(run_dir, match[0])) for match in matches if match)
 
 
 def load_picture(source: str | IO[bytes]) -> Image.Image | None:
-    """The picture in a PNG or JPEG file; None if it is damaged or something else."""
+    """Read a PNG or JPEG file; None if it is damaged or another format."""
     try:
         with Image.open(source, formats=['PNG', 'JPEG']) as image:
             image.load()
             return image
-    except Exception:       # Pillow's decoders raise whatever they stumble over.
+    except Exception:       # Pillow's decoders raise errors of many types.
         return None
 
 
 def caption_of(kimg: int, stats: list[dict]) -> str:
-    """``kimg 120   64x64   lod 1.50   time 2h 03m 07s`` for the picture of so many thousands of images.
+    """``kimg 120   64x64   lod 1.50   time 2h 03m 07s``, the caption of the picture at `kimg`.
 
-    The resolution is that of the layers that have come in or fade in; it stands there where the status lines tell it.
+    The resolution, if status lines have it, includes the layers that fade in.
     """
     past = [line for line in stats if int(line['kimg']) <= kimg and 'lod' in line and 'seconds' in line]
     if not past:
@@ -152,7 +152,7 @@ def caption_of(kimg: int, stats: list[dict]) -> str:
 
 
 def read_text(run_dir: str, name: str) -> str:
-    """A text file of a run; '' where it cannot be read."""
+    """The text of a file in a run folder; '' if it cannot be read."""
     try:
         with open_input(os.path.join(run_dir, name), 'r', encoding='utf-8', errors='replace') as text_file:
             return text_file.read()
@@ -161,7 +161,7 @@ def read_text(run_dir: str, name: str) -> str:
 
 
 def parse_config(text: str) -> dict | None:
-    """The dict that the text of a ``config.txt`` stands for; None if it is damaged."""
+    """Parse the text of a ``config.txt`` into a dict; None if it is damaged."""
     try:
         config = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -186,24 +186,25 @@ def _train_option(config, name):
 
 
 RESULTS_NAME = 'metrics.jsonl'
-REALS_NAME = 'metrics-reals.jsonl'      # The same numbers of the reals themselves, see metrics.floor.
+REALS_NAME = 'metrics-reals.jsonl'      # The same metrics with reals in place of fakes, see metrics.floor.
 SNAPSHOT_PATTERN = re.compile(r'network-(snapshot-(\d+)|final)\.pkl')
 
 
 def place_of_result(entry: dict) -> tuple:
-    """What an entry of ``metrics.jsonl`` is about. Of several entries about the same, the last one is shown."""
+    """A key of an entry in ``metrics.jsonl``. An entry replaces earlier ones with the same key."""
     return tuple(str(entry.get(name)) for name in ('metric', 'snapshot', 'num_images', 'random_seed'))
 
 
 def read_entries(run_dir: str | os.PathLike, file_name: str = RESULTS_NAME) -> list[dict]:
-    """All entries of ``metrics.jsonl``, or of another file like it; see :data:`RESULT_TYPES`."""
+    """All entries of ``metrics.jsonl``, or of another file in its format; see :data:`RESULT_TYPES`."""
     return read_jsonl(os.path.join(run_dir, file_name), RESULT_TYPES, ['metric'])
 
 
 def read_results(run_dir: str | os.PathLike) -> list[dict]:
-    """The entries of ``metrics.jsonl`` that are to be shown: the last one of each place and kimg, in their order.
+    """The entries of ``metrics.jsonl``, in the file's order, without those that a later one replaces.
 
-    'num_images', 'kimg' and 'seconds' are None where an entry lacks them.
+    A later entry replaces an earlier one with the same :func:`place_of_result` and kimg. 'num_images', 'kimg' and
+    'seconds' are None if an entry lacks them.
     """
     entries = [{'num_images': None, 'kimg': None, 'seconds': None, **entry} for entry in read_entries(run_dir)
                if 'values' in entry]
@@ -212,17 +213,17 @@ def read_results(run_dir: str | os.PathLike) -> list[dict]:
 
 
 def best_snapshot(run_dir: str | os.PathLike) -> str | None:
-    """The snapshot, ``network-snapshot-NNNNNN`` or ``network-final``, that is marked as the best one; None without."""
+    """Name of the snapshot marked as the best, ``network-snapshot-NNNNNN`` or ``network-final``; None if none is."""
     return next((entry.get('snapshot') for entry in read_results(run_dir) if entry.get('best') is True), None)
 
 
 def read_config(run_dir: str) -> dict:
-    """The resolved experiment that ``config.txt`` of a run folder holds, as a dict.
+    """Read ``config.txt`` of a run folder, the resolved experiment, as a dict.
 
     Raises
     ------
     UserError
-        There is none, it is damaged, or not that of a training.
+        The file is missing, damaged, or not the configuration of a training.
     """
     path = os.path.join(run_dir, 'config.txt')
     try:
@@ -233,7 +234,7 @@ def read_config(run_dir: str) -> dict:
                         'results/000-digits') from error
     try:
         if config is None:
-            raise UserError('no dict')
+            raise UserError('not a dict')
         for section, options in config.items():
             check_value(str(section), options, CONFIG_TYPES.get(section, dict))
         check_value('dataset.h5_path', config.get('dataset', {}).get('h5_path'), str)
@@ -243,20 +244,21 @@ def read_config(run_dir: str) -> dict:
 
 
 def config_or_none(run_dir: str) -> dict | None:
-    """What ``config.txt`` of a folder holds, of whatever experiment; None if it is missing or no such file."""
+    """Read ``config.txt`` of a folder, whatever its experiment; None if it is missing or damaged."""
     return parse_config(read_text(run_dir, 'config.txt'))
 
 
 def read_command(run_dir: str) -> str:
-    """How a run was started, as ``run.txt`` says; '?' where it does not."""
+    """The command that started a run, read from ``run.txt``; '?' if unknown."""
     first = read_text(run_dir, 'run.txt').partition('\n')[0]
     return first.removeprefix('command: ') if first.startswith('command: ') else '?'
 
 
 def best_snapshots(run_dir: str) -> set[str]:
-    """Names of the snapshots that are the best by some number of a metric in ``metrics.jsonl``.
+    """Names of the snapshots that are the best by at least one value of a metric in ``metrics.jsonl``.
 
-    Entries of earlier versions do not tell the good end of a number: then the snapshots at both ends.
+    Entries of earlier versions lack 'better'; both the snapshot with the lowest and the one with the highest value are
+    included for them.
     """
     values: dict[tuple, dict[str, float]] = {}
     best = set()
@@ -279,8 +281,8 @@ class Snapshot(NamedTuple):
 
     snapshot: str           # File name without suffix.
     path: str
-    kimg: float | None      # From ``stats.jsonl``, else from the file name, which has none at the end of the training.
-    seconds: float | None   # Since the start of the run; None where ``stats.jsonl`` does not tell.
+    kimg: float | None      # From ``stats.jsonl``, else from the file name; ``network-final.pkl`` has none in its name.
+    seconds: float | None   # Since the start of the run, from ``stats.jsonl``; None if unknown.
 
 
 def find_snapshots(run_dir: str | os.PathLike) -> list[Snapshot]:
@@ -303,7 +305,7 @@ def find_snapshots(run_dir: str | os.PathLike) -> list[Snapshot]:
 
 
 def twin_of_final(snapshots: list[Snapshot]) -> Snapshot | None:
-    """The last numbered one of a run's snapshots if it holds the same as ``network-final.pkl``; None if not."""
+    """The last numbered snapshot of a run if it is identical to ``network-final.pkl``; else None."""
     *_others, last, final = [None, None, *snapshots]
     if not last or not final or final.snapshot != 'network-final':
         return None

@@ -1,8 +1,8 @@
-"""Training states: everything that decides how a run goes on, in files from which it can be resumed exactly.
+"""Training states: files from which a run can be resumed exactly.
 
-``training-state-NNNNNNNNN.npz`` in the run folder, NNNNNNNNN real images shown, is an .npz archive of plain arrays, one
-of which is a JSON document. Behind the archive stands the SHA-256 of all that comes before, so that a torn or damaged
-file is known for what it is. ``numpy.load(path)`` reads it.
+``training-state-NNNNNNNNN.npz`` in the run folder is an .npz archive of plain arrays, one of which is a JSON document;
+NNNNNNNNN is the number of real images shown. The SHA-256 of the archive is appended to it, so that a truncated or
+damaged file is detected. ``numpy.load(path)`` reads the file.
 """
 
 import contextlib
@@ -31,12 +31,12 @@ from runs.folder import (
     state_paths,
 )
 
-VERSION = 1                 # Of the arrays and the document.
-STATES_KEPT = 2             # The last one, and the one before in case that one is damaged.
+VERSION = 1                 # Version of the format of arrays and document.
+STATES_KEPT = 2             # The last one, and its predecessor in case the last one is damaged.
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# One file.
+# The file format.
 
 
 class State(NamedTuple):
@@ -47,11 +47,11 @@ class State(NamedTuple):
 
 
 class DamagedState(UserError):
-    """A training state that was not written completely or has changed since."""
+    """A training state that is incomplete or has changed since it was written."""
 
 
 def write(path: str, state: State) -> None:
-    """Write a :class:`State` into a file that is either complete, checksum included, or not there.
+    """Write a :class:`State` into a file, which appears only when it is complete.
 
     Raises
     ------
@@ -66,14 +66,14 @@ def write(path: str, state: State) -> None:
 
 
 def read(path: str) -> State:
-    """The :class:`State` in a file.
+    """Read a :class:`State` from a file.
 
     Raises
     ------
     DamagedState
-        The checksum does not fit, or the file cannot be read as a state.
+        The checksum does not match, or the file is not a training state.
     UserError
-        The file is of another version of this program.
+        Another version of this program wrote the file.
     """
     try:
         with open(path, 'rb') as file:
@@ -82,17 +82,17 @@ def read(path: str) -> State:
                 raise DamagedState(f'{path} is damaged: it is cut off')
             expected = _checksum(file, size)
             if file.read() != expected:
-                raise DamagedState(f'{path} is damaged: its checksum does not fit')
+                raise DamagedState(f'{path} is damaged: its checksum does not match')
             content = read_archive(file, size)
         document = json.loads(content.pop('document').tobytes())
         if not isinstance(document, dict) or 'version' not in document:
-            raise DamagedState(f'{path} is damaged: it does not say of which version it is')
+            raise DamagedState(f'{path} is damaged: its version number is missing')
     except DamagedState:
         raise
     except OSError as error:
         raise DamagedState(f'{path} cannot be read: {error.strerror or error}') from error
     except DAMAGES as error:
-        raise DamagedState(f'{path} is damaged: it holds no training state ({error!s:.200})') from error
+        raise DamagedState(f'{path} is damaged: it is not a training state ({error!s:.200})') from error
     if document['version'] != VERSION:
         raise UserError(f'{path}: this program writes version {VERSION}, the file has {document["version"]!r}; '
                         'resume with the version that made it')
@@ -105,18 +105,18 @@ def fitting(content: dict[str, np.ndarray], name: str, like: np.ndarray) -> np.n
     Raises
     ------
     UserError
-        There is none, or it has another shape or type than `like`.
+        The array is missing, or its shape or dtype differs from that of `like`.
     """
     array = content.get(name)
     if array is None or array.shape != like.shape or array.dtype != like.dtype:
-        found = 'no such array' if array is None else f'{array.dtype} {array.shape!s:.80}'
-        raise UserError(f'the training state is that of another run: of {name}, {like.dtype} {like.shape}, it has '
-                        f'{found}; resume with the options and the version of this program that made it')
+        found = 'missing' if array is None else f'{array.dtype} {array.shape!s:.80}'
+        raise UserError(f'the training state belongs to another run: {name} is {found}, expected {like.dtype} '
+                        f'{like.shape}; resume with the options and the version of this program that made it')
     return array
 
 
 def _checksum(file, size):
-    """The line that stands behind the first `size` bytes of a file; leaves the position there."""
+    """The checksum line of the first `size` bytes of a file; leaves the file position after them."""
     digest, remaining = hashlib.sha256(), size
     file.seek(0)
     while remaining and (block := file.read(min(remaining, 1 << 20))):
@@ -130,9 +130,9 @@ def _checksum_line(digest):
 
 
 class _Hashed:
-    """A file to be written from its beginning to its end, and the SHA-256 of what was written.
+    """A writable file that computes the SHA-256 of the data written to it.
 
-    It has no `seek`, so that `zipfile` does not go back to complete its headers.
+    It has no `seek`: `zipfile` would use that to rewrite headers, which the hash has already covered.
     """
 
     def __init__(self, file):
@@ -157,11 +157,11 @@ class RunStates:
     ----------
     run_dir : str
     about : dict
-        JSON that each state has in its document: the experiment, the command, ...
+        JSON values that are added to the document of each state: the experiment, the command, ...
     start : State, optional
-        What the run goes on from.
+        The state from which the run resumes.
     on_rewind : callable, optional
-        Called when the run has been taken back to `start`: all that could fail before has not.
+        Called after the run folder has been reset to `start`, when nothing before that can fail any more.
     """
 
     def __init__(self, run_dir: str, about: dict, start: State | None = None,
@@ -169,14 +169,14 @@ class RunStates:
         self.run_dir, self.about, self.start, self.on_rewind = run_dir, about, start, on_rewind
 
     def save(self, cur_nimg: int, arrays: dict, document: dict) -> None:
-        """Save a state and delete old ones; says also what pictures there are and how far the growing files are.
+        """Save a state and delete old ones. The document also records the pictures and the sizes of the growing files.
 
-        On a full disk the older states go first; one that is intact stays.
+        If the disk is full, all older states but the newest intact one are deleted, and the state is written again.
 
         Raises
         ------
         WriteError
-            Disk full all the same, no permission, ...
+            The disk is still full, no permission, ...
         """
         document = {**self.about, 'growing_files': sizes_of_growing_files(self.run_dir),
                     'pictures': [os.path.basename(path) for path in pictures(self.run_dir)], **document}
@@ -184,14 +184,14 @@ class RunStates:
         try:
             write(path, state)
         except WriteError as error:
-            if not is_full(error) or not self._make_room():
+            if not is_full(error) or not self._free_space():
                 raise
             write(path, state)
         for old in state_paths(self.run_dir)[:-STATES_KEPT]:
             os.remove(old)
 
-    def _make_room(self):
-        """Delete all states but the newest intact one; returns whether there were any."""
+    def _free_space(self):
+        """Delete all states but the newest intact one; return whether there were any."""
         paths = state_paths(self.run_dir)
         if len(paths) < 2:
             return False
@@ -202,15 +202,16 @@ class RunStates:
         return True
 
     def rewind(self) -> None:
-        """Undo what the run has written since the state `start`, so that its files read as if it had never ended.
+        """Remove everything that the run has written since the state `start`.
 
-        The networks of an end beyond which the run goes on stay, under the number of their kimg.
+        If the run was finished and continues, ``network-final.pkl`` is renamed to a snapshot with the number of its
+        kimg.
         """
         assert self.start
         document = self.start.document
         kept_nimg, sizes = document['cur_nimg'], document['growing_files']
         cut_back(self.run_dir, sizes)
-        with contextlib.suppress(FileNotFoundError):    # First: a finished run has all its files.
+        with contextlib.suppress(FileNotFoundError):    # First, since this file promises that all others are there.
             os.remove(os.path.join(self.run_dir, DONE_FILE))
         final, numbered = (os.path.join(self.run_dir, name) for name in
                            (FINAL_NETWORKS, NETWORK_SNAPSHOT % (kept_nimg // 1000)))
@@ -225,10 +226,10 @@ class RunStates:
         self.on_rewind()
 
     def start_over(self, sizes: dict[str, int]) -> None:
-        """Undo what an attempt has left that saved nothing; `sizes` are those of its growing files at its end."""
+        """Remove the files of an attempt that saved no state; `sizes` are the sizes of its growing files at its end."""
         for name, size in sizes.items():
             path = os.path.join(self.run_dir, name)
-            with open(path, 'r+b') as file:     # What was written since stays.
+            with open(path, 'r+b') as file:     # Keep the bytes that were written after the attempt.
                 file.seek(size)
                 since = file.read()
                 file.seek(0)
@@ -245,7 +246,7 @@ class RunStates:
 
 
 def cut_back(run_dir: str, sizes: dict[str, int]) -> None:
-    """Let the growing files of a run be as long as they were."""
+    """Truncate the growing files of a run to earlier sizes; files without a size become empty."""
     for name in GROWING_FILES:
         path = os.path.join(run_dir, name)
         if os.path.exists(path) and os.path.getsize(path) > sizes.get(name, 0):
@@ -261,7 +262,7 @@ def _is_intact(path):
 
 
 def newest(run_dir: str) -> State | None:
-    """The newest state of a run that is intact; says which ones are not. None without one."""
+    """The newest intact state of a run, or None. Damaged ones are reported."""
     for path in reversed(state_paths(run_dir)):
         try:
             return read(path)
@@ -271,7 +272,7 @@ def newest(run_dir: str) -> State | None:
 
 
 def check_nothing_is_lost(run_dir: str) -> None:
-    """Raise `UserError` if a run without an intact state cannot be started again in its folder: it has networks."""
+    """Raise `UserError` if starting a run again in its folder, without an intact state, would lose its networks."""
     networks = list_network_pkls(run_dir)
     if networks:
         number = number_of(networks[-1])

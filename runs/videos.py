@@ -1,4 +1,4 @@
-"""Videos: between images, and of a training."""
+"""Videos of interpolations in latent space and of the progress of a training."""
 
 import contextlib
 import itertools
@@ -40,16 +40,16 @@ from runs.folder import locate_run_dir
 from runs.images import classes_in_turn, generate, load_generator, one_hot
 from runs.records import caption_of, list_fakes, load_picture, read_stats
 
-VIDEO_PIXELS = 720                  # About the longer side of a video of small images that are enlarged to be seen.
-VIDEO_QUALITY = 18                  # H.264's constant rate factor: 0 is lossless, 18 looks so.
+VIDEO_PIXELS = 720                  # Small images are enlarged until the longer side of the video is about this long.
+VIDEO_QUALITY = 18                  # H.264's constant rate factor: 0 is lossless, 18 looks lossless.
 
 
 @contextlib.contextmanager
 def video_writer(path: str, fps: float) -> Iterator[Callable[[Image.Image], None]]:
     """Write an H.264 video: ``with video_writer('x.mp4', 30) as write: write(image)``.
 
-    The images are Pillow images of one size; an odd row or column gets a black one beside it. `path` is never seen
-    half-written.
+    The images are Pillow images of one size; H.264 needs even sides, so a black row or column is added to odd ones. The
+    file appears under `path` only when it is complete.
 
     Raises
     ------
@@ -62,15 +62,15 @@ def video_writer(path: str, fps: float) -> Iterator[Callable[[Image.Image], None
         import imageio_ffmpeg
     except ImportError as error:
         raise UserError('videos need imageio-ffmpeg: pip install imageio-ffmpeg') from error
-    temporary = os.path.abspath(temporary_path(path))       # With a leading slash it is no option and no address.
+    temporary = os.path.abspath(temporary_path(path))       # ffmpeg could take a relative path for an option or a URL.
     encoder: subprocess.Popen | None = None
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as errors:
 
         def write(image):
             nonlocal encoder
             size = tuple(length + length % 2 for length in image.size)
             if encoder is None:
-                encoder = start_encoder(imageio_ffmpeg.get_ffmpeg_exe(), temporary, size, fps, said)
+                encoder = start_encoder(imageio_ffmpeg.get_ffmpeg_exe(), temporary, size, fps, errors)
             assert encoder.stdin is not None
             encoder.stdin.write(image.convert('RGB').crop((0, 0, *size)).tobytes())
 
@@ -78,38 +78,39 @@ def video_writer(path: str, fps: float) -> Iterator[Callable[[Image.Image], None
             yield write
             if encoder is None:
                 raise UserError(f'{path}: no images for a video')
-            encoder.communicate()       # Ends its input and waits.
+            encoder.communicate()       # Close its input and wait.
             if encoder.returncode:
                 raise OSError(f'ffmpeg ended with exit status {encoder.returncode}')
             publish(temporary, path)
-        except OSError as error:        # It stops reading when it has failed.
+        except OSError as error:        # For example a broken pipe, since ffmpeg stops reading when it fails.
             if encoder is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):    # It says why before it ends.
+                with contextlib.suppress(subprocess.TimeoutExpired):    # Wait for its error message.
                     encoder.wait(10)
-            reason = last_line(said) or error.strerror or error
+            reason = last_line(errors) or error.strerror or error
             raise UserError(f'{path}: cannot be written ({one_line(reason)}); choose another folder or make '
                             'room') from error
         finally:
             if encoder is not None:
                 encoder.kill()
                 encoder.wait()
-                with contextlib.suppress(OSError, ValueError):      # What it has not read any more.
+                with contextlib.suppress(OSError, ValueError):      # Flushing unread input fails.
                     encoder.communicate()
             with contextlib.suppress(FileNotFoundError):
                 os.remove(temporary)
 
 
 def start_encoder(ffmpeg: str, path: str, size: tuple[int, int], fps: float, errors: IO[bytes]) -> subprocess.Popen:
-    """Start ffmpeg, which encodes RGB images from its stdin into `path`; what it says goes to the file `errors`."""
+    """Start ffmpeg, which encodes RGB images from its stdin into `path` and writes messages to the file `errors`."""
     return subprocess.Popen(
         [ffmpeg, '-y', '-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', '%dx%d' % size, '-r', str(fps), '-i', '-', '-an',
          '-c:v', 'libx264', '-pix_fmt', 'yuv420p', '-v', 'error', '-crf', str(VIDEO_QUALITY), '-f', 'mp4', '-movflags',
          '+faststart', path],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)    # Ctrl-C ends us.
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors,
+        start_new_session=True)     # Ctrl-C reaches this process only, which then ends ffmpeg.
 
 
 def last_line(file: IO[bytes]) -> str:
-    """The last line with text of an open file, '' where there is none."""
+    """The last line of an open file that is not blank; '' if there is none."""
     file.seek(0)
     lines = file.read().decode(errors='replace').split('\n')
     return next((line.strip() for line in reversed(lines) if line.strip()), '')
@@ -117,10 +118,10 @@ def last_line(file: IO[bytes]) -> str:
 
 def smooth_latents(num_frames: int, num_cells: int, latent_size: int, sigma_frames: float,
                    random_state: np.random.RandomState) -> np.ndarray:
-    """Latents (num_frames, num_cells, latent_size) float32 that wander: the paper's video.
+    """Latents (num_frames, num_cells, latent_size), float32, that change smoothly, as in the paper's video.
 
-    Independent normal latents for every frame are blurred over time with a Gaussian and normalised to the length that
-    normal latents have on average. The end goes on to the beginning.
+    Independent normal latents of all frames are blurred over time with a Gaussian and normalized to a mean square of 1.
+    The last frame leads back to the first.
     """
     latents = random_state.randn(num_frames, num_cells, latent_size)
     if sigma_frames >= 0.125:       # Below, SciPy's filter has one tap.
@@ -132,27 +133,27 @@ def smooth_latents(num_frames: int, num_cells: int, latent_size: int, sigma_fram
 def generate_interpolation_video(
     run_dir,                                         # Folder to write into.
     run: Run,                                        # Run or network pickle.
-    snapshot: Snapshot | None          = None,       # Of a run: thousands of images. None = the latest.
-    duration_seconds: Seconds          = 10.0,       # The video goes round: it ends where it began.
+    snapshot: Snapshot | None          = None,       # Snapshot of the run, in kimg. None = the latest.
+    duration_seconds: Seconds          = 10.0,       # The video is a loop.
     fps: FramesPerSecond               = 30,         # Frames per second; the paper: 60.
-    smoothing_seconds: Seconds         = 0.75,       # Deviation of the blur over time; the paper: 45 frames at 60 Hz.
+    smoothing_seconds: Seconds         = 0.75,       # Sigma of the blur over time; the paper: 45 frames at 60 Hz.
     grid_size: GridSize                = (1, 1),     # (columns, rows) of images side by side.
-    classes: Classes | None            = None,       # Numbers or names of classes. None = one after the other.
+    classes: Classes | None            = None,       # Numbers or names of classes. None = cycle through all.
     image_zoom: Zoom | None            = None,       # Enlarge every pixel. None = to about 720 pixels.
     random_seed: Seed                  = 1000,
-    net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = those of the last step.
+    net: Literal['G', 'Gs']            = 'Gs',       # 'Gs' = averaged weights, 'G' = weights of the last step.
     minibatch_size: PositiveInt | None = None,       # Images generated at once. None = by resolution.
-    batchnorm: BatchNorm               = 'minibatch',    # Normalize by their own statistics, or by 'running' averages.
+    batchnorm: BatchNorm               = 'minibatch',    # Statistics: of the 'minibatch', or 'running' averages.
     result_dir: FileName               = 'results',
 ) -> str:
     """Write ``interpolation.mp4``, a walk through the latent space; see :func:`smooth_latents`.
 
-    With batch norm by 'minibatch' the picture jumps from one minibatch to the next; 'running' is smooth.
+    With ``batchnorm='minibatch'``, the image jumps between minibatches; with ``'running'``, the video is smooth.
 
     Returns
     -------
     str
-        The file.
+        Path of the file.
     """
     G = load_generator(run, snapshot, net, result_dir)
     num_frames, num_cells = int(np.rint(duration_seconds * fps)), int(np.prod(grid_size))
@@ -175,7 +176,7 @@ def generate_interpolation_video(
 
 
 def subtitled(image: Image.Image, caption: str, longest_caption: str) -> Image.Image:
-    """`image` with one line of text in a black strip below it, wide enough for `longest_caption`."""
+    """Add a black strip with a caption below an image; the result is wide enough for `longest_caption`."""
     height = max(image.height // 32, 14)
     font = ImageFont.load_default(height)
     width = max(image.width, int(font.getlength(longest_caption)) + 2 * height)
@@ -188,19 +189,19 @@ def subtitled(image: Image.Image, caption: str, longest_caption: str) -> Image.I
 @checked
 def generate_training_video(
     run_dir,                                # Folder to write into.
-    run: Run,                               # Run whose pictures fakesNNNNNN.png to show.
-    duration_seconds: Seconds = 20.0,       # Without the end.
-    hold_seconds: Seconds     = 2.0,        # For how long the last picture stays.
+    run: Run,                               # Run whose pictures fakesNNNNNN.png are shown.
+    duration_seconds: Seconds = 20.0,       # Without hold_seconds.
+    hold_seconds: Seconds     = 2.0,        # How long the last picture stays.
     fps: FramesPerSecond      = 30,         # Frames per second.
     captions: bool            = True,       # Kimg, resolution, lod and time below each picture.
     result_dir: FileName      = 'results',
 ) -> str:
-    """Write ``training.mp4``: how the images of a run's fixed latents develop.
+    """Write ``training.mp4``, which shows how the images of fixed latents change during a training.
 
     Returns
     -------
     str
-        The file.
+        Path of the file.
     """
     source_dir = locate_run_dir(run, result_dir)
     fakes, stats = list_fakes(source_dir), read_stats(source_dir)
@@ -223,7 +224,7 @@ def generate_training_video(
         for index in progress(shown, 'Encoding', unit='frames'):
             if index != previous:
                 image = load_picture(fakes[index][1])
-                assert image, 'it was read before'
+                assert image, 'damaged pictures are left out'
                 frame = subtitled(image, texts[index], longest) if captions else image
                 previous = index
             write(frame)

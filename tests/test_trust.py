@@ -1,4 +1,4 @@
-"""Functions named in foreign files are neither called nor imported, and unexpected objects are errors."""
+"""Files from elsewhere name functions, and hold other objects than expected: nothing of them is called or imported."""
 
 import copy
 import os
@@ -52,7 +52,7 @@ def networks():
 
 
 class ForeignRun:
-    """A run folder with arbitrary contents; `called` lists the functions of it that were called."""
+    """A run folder in which anything can be written; `called` lists what was run of it."""
 
     def __init__(self, folder, networks, data_dir):
         self.folder, self.results, self.data_dir, self.called = folder / '000-digits', folder, data_dir, []
@@ -83,7 +83,7 @@ class ForeignRun:
 @pytest.fixture
 def run(tmp_path, networks, data_dir, monkeypatch):
     foreign = ForeignRun(tmp_path, networks, data_dir)
-    # Only an import by name executes this module.
+    # Nothing finds it but an import by its name.
     (tmp_path / 'evil.py').write_text('raise SystemExit("imported")')
     monkeypatch.syspath_prepend(tmp_path)
     for owner, name in ((os, 'system'), (torch.hub, 'load'), (subprocess, 'run')):
@@ -94,7 +94,7 @@ def run(tmp_path, networks, data_dir, monkeypatch):
 
 def one_line(capsys, status, message):
     err = ''.join(line for line in capsys.readouterr().err.rpartition('\r')[2].splitlines(True)
-                  if ' kimg, ' not in line)    # Without progress bars.
+                  if ' kimg, ' not in line)     # A progress bar.
     assert status == 1 and message in err and err.count('\n') == 1, err
 
 
@@ -117,7 +117,7 @@ def test_functions_of_the_house_in_another_section(run, capsys):
                           ('G', 'networks.np.load')):
         run.write(run.with_func(section, func))
         one_line(capsys, run.resume(), f'{section}.func={func!r} is no function of this program')
-    # config.py names this function, but it is not a training function.
+    # config.py names it, and it does not train.
     run.write(run.with_func('train', 'util_scripts.generate_fake_images'))
     one_line(capsys, run.resume(), 'is not the folder of a training')
 
@@ -130,7 +130,7 @@ def test_functions_in_training_states(run, capsys):
               'seconds': 0.0, 'tick_seconds': 0.0,
               'tick': {'sums': [0.0] * 4, 'counts': [0.0] * 4, 'compile_seconds': 0.0}}
 
-    os.rename(run.networks, run.folder / 'network-snapshot-000000.pkl')     # The training is unfinished.
+    os.rename(run.networks, run.folder / 'network-snapshot-000000.pkl')     # The training is not at its end.
 
     def resume(message, **changes):
         states.write(str(run.folder / 'training-state-000000000.npz'), states.State({}, {**honest, **changes}))
@@ -145,11 +145,11 @@ def test_functions_in_training_states(run, capsys):
                     {'numpy_random': [algorithm, 10 ** 6, 0, 0.0]}, {'tick': {}}, {'experiment': 3}):
         resume(f'its newest training state is not one of this program, {next(iter(changes))}', **changes)
     resume('must be a dict', experiment={'G': {}, 'D': {}, 'dataset': {}, 'train': 7})
-    resume("the training state is that of another run: of G/", cur_nimg=1)      # The state has no arrays.
+    resume("the training state belongs to another run: G/", cur_nimg=1)      # The state has no arrays.
 
 
 def test_functions_in_pickles(run, capsys):
-    """All scripts that read networks refuse foreign functions in pickles."""
+    """Each script that reads networks."""
     ours = {'version': 3, 'name': 'G', 'static_kwargs': {}, 'param_values': [], 'toplevel_values': {}}
     contents = [b'\x80\x02ctfutil_shim\nNetwork\n)\x81' + pickle.dumps({**ours, 'func': func}, 2)[2:-1] + b'b.'
                 for func in OUTSIDERS]
@@ -163,7 +163,7 @@ def test_functions_in_pickles(run, capsys):
 
 
 def test_scripts_that_call_no_function_of_a_folder(run, capsys, monkeypatch):
-    """Scripts that call no function of a run folder read it even if it names foreign functions everywhere."""
+    """They read it all the same: everything in it that can name a function names one from elsewhere."""
     monkeypatch.chdir(run.results)
     experiment = copy.deepcopy(run.honest)
     for section in SECTIONS:
@@ -174,7 +174,7 @@ def test_scripts_that_call_no_function_of_a_folder(run, capsys, monkeypatch):
     assert util_scripts.main(['generate_fake_images', str(run.folder), '--seeds', '1', '--engine', 'torch', '--device',
                               'cpu', *arguments]) == 0
     assert export.main(['state', str(run.folder), 'x.npz', *arguments]) == 1
-    assert 'label_size=10' in capsys.readouterr().err       # The 2018 layout cannot express it.
+    assert 'label_size=10' in capsys.readouterr().err       # Which the 2018 release has not; not the folder's fault.
     figures.main(['figure3', '--run', str(run.folder), '--out', 'out', *arguments])
     out_dir = run.results / 'small'
     part = reproduce.parts_of(config, 'figure4', 'small', 1)[0]
@@ -191,8 +191,8 @@ def test_evaluating_makes_no_data_set(run, tmp_path, capsys):
     assert run.evaluate('--data-dir', str(run.data_dir)) == 0
 
 
-def test_functions_of_the_user(run, capsys, monkeypatch):
-    """Functions that the user's config.py or command line names are called."""
+def test_functions_of_ones_own(run, capsys, monkeypatch):
+    """They are called where one's own config.py or command line names them."""
     (run.results / 'own_nets.py').write_text('from networks import G_paper\n'
                                              'def G(fmap_base=16, fmap_max=4, latent_size=4, **kwargs):\n'
                                              '    return G_paper(fmap_base=fmap_base, fmap_max=fmap_max,\n'
@@ -212,11 +212,11 @@ def test_the_list_is_that_of_the_house():
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Pickles that do not contain (G, D, Gs).
+# Pickles of something else than (G, D, Gs).
 
 
 def others(networks):
-    """{description: content} of pickles that do not contain the networks of a training."""
+    """{what: content} of pickles that do not hold the networks of a training."""
     G, D, _Gs = networks
     small = Network('G', 'networks.G_paper', latent_size=4, **{**NETWORKS, 'resolution': 8})
     classifier = Network('c', 'networks.mnist_classifier', num_channels=1, resolution=32, label_size=10)
@@ -235,7 +235,7 @@ def test_pickles_without_three_networks(run, networks, capsys):
                  f'{path}: ')
         assert not [name for name in os.listdir(run.results) if name.startswith('001')]
         if what in ('one network', 'another Gs'):
-            continue    # These contain a generator.
+            continue    # There is a generator in them.
         one_line(capsys, util_scripts.main(['generate_fake_images', path, '--result-dir', str(run.results), '--seeds',
                                             '1', '--engine', 'torch']), f'{path}: holds no generator')
         one_line(capsys, export.main(['onnx', path, str(run.results / 'x.onnx')]), '')

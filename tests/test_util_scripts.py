@@ -178,7 +178,7 @@ def test_grids(results, tmp_path, capsys):
         np.testing.assert_allclose(grid[y:y + 32:2, x + 1:x + 32:2].astype(int), expected[number], rtol=0, atol=1)
     out = capsys.readouterr().out
     assert f'Wrote {paths[0]}, 4 images of 16x16\n' in out
-    assert f'Wrote {paths[1]}, 2 images of 16x16, of 4 places 2 are empty\n' in out
+    assert f'Wrote {paths[1]}, 2 images of 16x16, 2 of 4 cells are empty\n' in out
     path, = generate_fake_images(tmp_path, 3, seeds=[1, 2, 3, 4], grid_size=(3, 2), image_zoom=1, result_dir=results)
     assert (pixels(path)[16:, 16:] == 255).all() and not (pixels(path)[16:, :16] == 255).all()
 
@@ -220,7 +220,7 @@ def test_classes_by_name(fresh_results, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('run, kwargs, message', [
-    (0, {'classes': [0]}, 'classes: G knows no classes'),
+    (0, {'classes': [0]}, 'classes: G is unconditional'),
     (3, {'classes': [3]}, 'classes: there is no class 3, G has 0 to 2'),
     (3, {'classes': [-1]}, r'classes=\[-1\]: must be a list of one or more class numbers from 0'),
     (0, {'seeds': []}, r'seeds=\[\]'),

@@ -1,4 +1,4 @@
-"""data/sheets.py: how many images of how many classes a contact sheet shows, and in which blocks."""
+"""data/sheets.py: the layout of contact sheets."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_images_of_classes(num_classes, side, rows):
 
 
 def test_names_stand_beside_their_rows():
-    """One colour a class; a name that the font lacks does not end it."""
+    """Each class has one colour; characters that the font lacks do not fail."""
     rows = [[np.full((3, 8, 8), level, np.uint8)] * 2 for level in (10, 20, 30)]
     plain, named = (np.asarray(draw_sheet(rows, titles)) for titles in (None, ['ant', 'fish', '猫']))
     for sheet in (plain, named):

@@ -1,4 +1,4 @@
-"""A small run with classes, and the server of its page."""
+"""Fixtures: a small run with classes, its painter, and a server for it."""
 
 import os
 import threading
@@ -34,7 +34,7 @@ def network_folder(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def painter(network_folder):
-    """Of run 0, compiled for all levels of detail."""
+    """The painter of run 0, compiled for all levels of detail."""
     before = theano.config.mode
     theano_env.configure('torch', {'device': 'cpu'})
     painter = Painter(load_generator(str(network_folder / 'network-final.pkl')))

@@ -13,7 +13,7 @@ from explorer.points import Point
 
 @pytest.fixture
 def open_page(browser, port):
-    """Function that opens the page; in the end there must have been no message, error or access to anything else."""
+    """Function that opens the page. After the test, checks for console messages, errors and requests elsewhere."""
     problems, contexts, address = [], [], f'http://127.0.0.1:{port}/'
 
     def open_page(width=1400):
@@ -39,7 +39,7 @@ def settle(page):
 
 
 def shown(page, canvas='#image'):
-    """uint8 (H, W, 3) of the large image, or another canvas."""
+    """Pixels of the large image, or of another canvas: uint8 (H, W, 3)."""
     settle(page)
     data = page.locator(canvas).evaluate('canvas => canvas.toDataURL()').partition(',')[2]
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
@@ -86,7 +86,7 @@ def test_page_in_a_browser(open_page, site):
     page.evaluate('storing')
     assert [kept.name for kept in site.tray.kept] == ['Rex', 'dog #2']
 
-    # A kept image, and files of it.
+    # Keep an image, and save it as files.
     page.click('.kept >> nth=0 >> canvas')
     assert_shows(seed=7, label=[0, 1, 0], psi=0.5)
     name, body = download(page, '#save-png')
@@ -120,7 +120,7 @@ def test_page_in_a_browser(open_page, site):
     settle(page)
     page.keyboard.press('p')
     page.locator('#play', has_text='Stop').wait_for()
-    page.keyboard.press('r')        # Another image ends it.
+    page.keyboard.press('r')        # Showing another image stops it.
     settle(page)
     assert page.locator('#play').text_content() == 'Play'
     page.select_option('#format', 'gif')
@@ -128,10 +128,10 @@ def test_page_in_a_browser(open_page, site):
     assert name == 'interpolation.gif' and body[:6] == b'GIF89a'
     page.wait_for_selector('#progress', state='hidden')
 
-    # They are there again, in another window, which the first one then must not overwrite.
+    # Another window shows the kept images and changes them; then the first one must not overwrite the change.
     other = open_page()
     assert other.locator('.kept input').evaluate_all('inputs => inputs.map(input => input.value)') == ['Rex', 'dog #2']
-    other.click('.kept >> nth=1 >> [title="Let go of it"]')
+    other.click('.kept >> nth=1 >> [title="Remove"]')
     other.evaluate('storing')
     with open(site.tray.path, encoding='utf-8') as file:
         assert [kept['name'] for kept in json.load(file)['kept']] == ['Rex']

@@ -1,4 +1,4 @@
-"""explorer/painter.py: images at any point, against `Network.run`."""
+"""explorer/painter.py: images compared with those of `Network.run`."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_images_are_those_of_the_network(func, kwargs):
         expected = painter.G.run(latents, labels, out_mul=127.5, out_add=127.5, batch_norm_use_averages=True)
         repeats = 16 // images.shape[-1]
         assert repeats == 2 ** int(lod)
-        # Half a grey level by rounding, and the engine's own roundings.
+        # Rounding to uint8 accounts for half a grey level, the rest is rounding in the engine.
         np.testing.assert_allclose(images.repeat(repeats, 2).repeat(repeats, 3), np.clip(expected, 0, 255), atol=0.51)
 
 
@@ -56,7 +56,7 @@ def test_images_are_those_of_the_network(func, kwargs):
                                               ('networks_2018.G_paper', 0), ('networks_2018.G_paper', 3)])
 def test_truncation_ends_at_one_image_of_each_class(func, label_size):
     painter = make_painter(func, label_size=label_size)
-    for name, var in painter.G.trainables.items():      # At the start biases are zero, which psi cannot come near.
+    for name, var in painter.G.trainables.items():      # With zero biases, pixel norm would cancel psi.
         if var.ndim == 1:
             painter.G.set_var(name, np.random.RandomState(2).randn(*painter.G.get_var(name).shape).astype(np.float32))
     spread = []

@@ -1,4 +1,4 @@
-"""explorer/points.py: what is refused, and the ways between points."""
+"""explorer/points.py: validation of requests, and interpolation between points."""
 
 import json
 

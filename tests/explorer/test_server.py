@@ -1,4 +1,4 @@
-"""explorer/server.py: what it answers, and what it refuses to."""
+"""explorer/server.py: its answers, and the requests that it refuses."""
 
 import http.client
 import io
@@ -93,7 +93,7 @@ def test_the_tray_is_a_file(ask, site, point):
     assert json.loads(ask('GET', '/api/kept')[2]) == {'revision': 1, 'kept': kept}
     status, _headers, body = ask('PUT', '/api/kept', {'kept': [], 'revision': 0})
     assert status == 409 and b'another window' in body
-    assert sorted(os.listdir(site.temporary)) == [server.TRAY_FILE]     # Names are no paths.
+    assert sorted(os.listdir(site.temporary)) == [server.TRAY_FILE]     # Names do not become paths.
     again = server.Tray(site.tray.path, site.painter)
     assert again.as_dict() == {'revision': 0, 'kept': kept}
     with open(site.tray.path, 'w', encoding='utf-8') as file:
@@ -176,11 +176,11 @@ def test_headers_that_are_refused(lines, status, port):
 
 def test_nothing_is_made_after_the_end(ask, site, point):
     site.close()
-    assert ask('POST', '/api/images', {'points': [point]})[2] == b'the program ends\n'
+    assert ask('POST', '/api/images', {'points': [point]})[2] == b'the program is ending\n'
 
 
 def test_a_port_that_is_taken(site, port):
-    with pytest.raises(UserError, match=f'port={port}: cannot be had .*choose another one with --port'):
+    with pytest.raises(UserError, match=f'port={port}: cannot be used .*choose another one with --port'):
         server.make_server(site, port)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server, 'DEFAULT_PORTS', [port, 0])
@@ -189,7 +189,7 @@ def test_a_port_that_is_taken(site, port):
 
 @pytest.mark.slow
 def test_command(network_folder):
-    """From the start to Ctrl-C."""
+    """The program from its start to Ctrl-C."""
     command = [sys.executable, 'util_scripts.py', 'explore', '0', '--result-dir', str(network_folder.parent),
                '--no-browser', '--port', '0', '--engine', 'torch']
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

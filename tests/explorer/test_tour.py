@@ -1,4 +1,4 @@
-"""docs/tour.ipynb runs, and is small enough to lie in the repository."""
+"""docs/tour.ipynb runs, and is small enough for the repository."""
 
 import nbformat
 import pytest
@@ -16,7 +16,7 @@ def pictures(notebook):
 
 @pytest.mark.slow
 def test_the_tour_runs(network_folder):
-    """From a folder of its own, as notebook programs do, on a run with classes."""
+    """Run the notebook in a separate folder, as notebook programs do, on a run with classes."""
     notebook = nbformat.read(TOUR, as_version=4)
     cell = next(cell for cell in notebook.cells if cell.cell_type == 'code')
     assert "RESULTS = 'results'" in cell.source

@@ -1,4 +1,4 @@
-"""metrics.fidelity: KID, precision and recall against torch-fidelity's own values and against their definitions."""
+"""metrics/fidelity.py: KID, precision and recall compared with torch-fidelity and with their definitions."""
 
 import sys
 
@@ -12,7 +12,7 @@ from metrics.inception import fidelity_module
 
 
 def features_of(images):
-    """Stands in for the network: pixels, in random directions."""
+    """Replaces Inception: random projections of the pixels."""
     directions = np.random.RandomState(5).randn(images[0].size, 64) / 1000
     return (images.reshape(len(images), -1) @ directions).astype(np.float32), None
 
@@ -25,7 +25,7 @@ REALS, FAKES = random_images(0, 450), random_images(1, 400, low=60)
 
 
 def fed(metric, reals, fakes):
-    """The values of fakes, fed in two parts."""
+    """The values of fakes that are fed in two parts."""
     for mode, images in (('reals', reals), ('fakes', fakes)):
         metric.begin(mode)
         metric.feed(mode, images[:30])
@@ -44,7 +44,7 @@ def test_kid_is_that_of_torch_fidelity(monkeypatch):
 
 
 def test_kid_is_the_unbiased_discrepancy():
-    """Of 40 images each, all subsets are the whole: the value is the definition's."""
+    """With 40 images each, every subset has all images, so the definition gives the value."""
     x, y = (features_of(images[:40])[0].astype(np.float64) for images in (FAKES, REALS))
     xx, yy, xy = ((a @ b.T / 64 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
     others = ~np.eye(40, dtype=bool)

@@ -1,4 +1,4 @@
-"""runs/facts.py: what a run trains on what and where; damaged files tell less, and raise nothing."""
+"""runs/facts.py: the facts of a run; damaged files give fewer facts and no errors."""
 
 import numpy as np
 import pytest

@@ -272,7 +272,7 @@ def test_files_that_are_missing(run_dir):
     assert 'No status line has been written yet.' in page.text and 'No picture has been written yet.' in page.text
     assert page.tables == [] and page.data['charts'] == []
     os.rename(run_dir / 'config.txt', run_dir / 'other.txt')
-    with pytest.raises(UserError, match=r'no training wrote this folder, it has no stats.jsonl, no fakes'):
+    with pytest.raises(UserError, match=r'is not the folder of a training, it has no stats.jsonl, no fakes'):
         run_page.write_report(run_dir)
     write_stats(run_dir, TICKS[:1])
     page = Page(run_page.write_report(run_dir))
@@ -315,8 +315,8 @@ def test_command(run_dir, tmp_path, capsys):
     images.mkdir()
     (images / 'config.txt').write_text("{'train': {'func': 'util_scripts.generate_fake_images'}}", encoding='utf-8')
     for arguments, message in [(['report', '6', '--result-dir', results], 'run 6: no such run'),
-                               (['report', results], 'no training wrote this folder'),
-                               (['report', str(images)], 'no training wrote this folder'),
+                               (['report', results], 'is not the folder of a training'),
+                               (['report', str(images)], 'is not the folder of a training'),
                                (['report', str(run_dir), '--out', nowhere], 'cannot be written')]:
         assert util_scripts.main(arguments) == 1
         error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""runs/phases.py: times of the parts of a training, by status lines that lack some of them."""
+"""runs/phases.py: times of phases when some values are missing in status lines."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from runs.phases import find_phases, whole_run
 TICK = {'resolution': 4, 'lod': 2.0, 'sec_per_tick': 10.0, 'sec_per_kimg': 5.0}
 
 
-def test_time_of_phases_is_that_between_their_last_lines():
-    """It holds compiling, metrics and all else; a run that went on from networks of another one begins later."""
+def test_phases_last_from_status_line_to_status_line():
+    """The elapsed time includes compiling and metrics; a run that starts from saved networks begins later."""
     lines = [{**TICK, 'kimg': 12.0, 'seconds': 110.0, 'compile_seconds': 4.0, 'metric_seconds': 3.0},
              {**TICK, 'kimg': 14.0, 'seconds': 125.0, 'resolution': 8, 'lod': 1.5}]
     first, second = find_phases(lines)

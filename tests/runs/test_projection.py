@@ -47,7 +47,7 @@ def test_colours_that_become_grey_are_reported(tmp_path, capsys):
     load_target(str(tmp_path / 'a.png'), Generator(3))
     assert capsys.readouterr().out == ''
     load_target(str(tmp_path / 'a.png'), Generator(1))
-    told = f'{tmp_path / "a.png"}: its colours become grey, as the network makes grey images\n'
+    told = f'{tmp_path / "a.png"}: converted to grey, as the network makes grey images\n'
     assert capsys.readouterr().out == told
 
 
@@ -68,5 +68,5 @@ def test_files_that_are_no_pictures_are_one_line_errors(content, message, tmp_pa
 def test_pipes_and_folders_are_no_pictures(tmp_path):
     os.mkfifo(tmp_path / 'pipe.png')
     for path in (tmp_path / 'pipe.png', tmp_path):
-        with pytest.raises(UserError, match='is no file; give a picture'):
+        with pytest.raises(UserError, match='is not a file; give a picture'):
             load_target(str(path), Generator(3))

@@ -1,7 +1,7 @@
-"""A stand-in for one CUDA GPU, on PyTorch's CPU build: it holds programs to the rules of CUDA, one op at a time.
+"""A stand-in for one CUDA GPU, on PyTorch's CPU build: it checks that each op obeys the rules of CUDA.
 
-Tensors on "cuda:0" are wrapped CPU tensors, so that all results are the real numbers, or wrapped meta tensors, which
-have shapes only and thus any size. While a stand-in is installed (`installing.installed`), PyTorch hands it every op:
+Tensors on "cuda:0" are wrapped CPU tensors, so that all results have correct values, or wrapped meta tensors, which
+have shapes but no values and may have any size. An installed stand-in (`installing.installed`) handles every op:
 
 - Tensors of the host and of the GPU do not mix, 0-d ones apart (`ops`).
 - Whatever makes the host wait is counted with the line of the program; while a graph is recorded it is an error, and so
@@ -12,8 +12,8 @@ have shapes only and thus any size. While a stand-in is installed (`installing.i
 - Memory is counted, and may have a limit (`gpu`).
 - Sums over processes go beside all else on a stream of their own, recorded or not (`collectives`).
 
-It knows the rules that its authors knew and measures no time. What a real GPU takes is estimated by
-benchmarks/gpu_model.py.
+The stand-in knows only the rules that its authors knew, and it cannot measure time; benchmarks/gpu_model.py estimates
+the time on a real GPU.
 """
 
 from tests.standin.gpu import Gpu

@@ -1,4 +1,4 @@
-"""A GPU for tests of the engine: a real one where there is one, else the stand-in."""
+"""A GPU for tests of the engine: a real one if the machine has one, else the stand-in."""
 
 import contextlib
 
@@ -15,9 +15,9 @@ from tests.standin.installing import installed
 
 @contextlib.contextmanager
 def a_gpu(backing='cpu', **facts):
-    """Inside, there is a GPU. Yields the stand-in, a `Gpu`, or None where the GPU is real.
+    """Provide a GPU inside the context. Yields the stand-in, a `Gpu`, or None if the GPU is real.
 
-    Only tensors with values can be on a real one: with ``backing='meta'`` it is the stand-in in any case.
+    With ``backing='meta'`` or other `facts` of `Gpu`, the stand-in is used in any case.
     """
     with restored_settings():
         if backing == 'cpu' and not facts and torch.cuda.is_available():
@@ -45,7 +45,7 @@ def restored_settings():
 
 
 def forget():
-    """Clear the engine's notes on devices: streams and pools are those of one stand-in, kernels for the interpreter."""
+    """Clear the engine's caches: streams and pools belong to one stand-in, and its kernels to Triton's interpreter."""
     capture.graphs_on.cache_clear()
     gpus.timed_on.cache_clear()
     loaded.cache_clear()

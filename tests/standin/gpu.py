@@ -1,4 +1,4 @@
-"""The device itself: its memory, the notes of its use, and the place in the program that used it."""
+"""The device: its memory, its log of transfers and waits, and the lines of the program that caused them."""
 
 import collections
 import itertools
@@ -10,21 +10,21 @@ import weakref
 import torch
 
 DEVICE = torch.device('cuda:0')
-BLOCK = 512                 # Bytes in which PyTorch's allocator on CUDA counts.
+BLOCK = 512                 # PyTorch's CUDA allocator rounds sizes up to multiples of this many bytes.
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OURS = str(pathlib.Path(__file__).resolve().parent)
-MAX_FRAMES = 3              # Of the program, in the notes.
+MAX_FRAMES = 3              # Lines of the program in a note.
 
 
 class GpuError(RuntimeError):
-    """A rule of CUDA is broken. The message names the op, if one is given, and the line of the program."""
+    """The program breaks a rule of CUDA. The message names the op, if given, and the line of the program."""
 
     def __init__(self, message, op=None):
         super().__init__(message if op is None else f'{message} ({op}, called in {place()})')
 
 
 def place():
-    """The innermost lines of the project, as 'file:line < file:line', without those of this package."""
+    """The innermost lines of the program, as 'file:line < file:line', without lines of the stand-in."""
     frame, found = sys._getframe(1), []
     while frame is not None and len(found) < MAX_FRAMES:
         name = frame.f_code.co_filename
@@ -35,11 +35,11 @@ def place():
 
 
 class PerThread(threading.local):
-    """What each thread has of its own."""
+    """State of each thread."""
 
-    stream = None           # The current stream; None: the default one.
-    graph = None            # The graph that the thread records.
-    waits = 0               # How often the thread has waited.
+    stream = None           # The current stream; None is the default stream.
+    graph = None            # The graph that the thread is recording.
+    waits = 0               # How often the thread has waited for the GPU.
 
 
 class Gpu:
@@ -56,15 +56,15 @@ class Gpu:
     Attributes
     ----------
     notes : Counter
-        (kind, op, place) -> how often; kinds are the constants of `transfers`, and 'number of the host'.
+        (kind, op, place) -> count; kinds are the constants of `transfers`, and 'number of the host'.
     waits : int
-        How often the host waited.
+        How often the host has waited.
     observers : list of callables
         Called with (op, args, kwargs, outputs) of each op on the device.
     allocated, peak : int
-        Bytes of the tensors that are alive, and the most that they were since `reset_peak`.
+        Bytes of all living tensors, now and at most since `reset_peak`.
     limit : int or None
-        Bytes; above, there is no memory.
+        Allocations beyond this many bytes fail.
     """
 
     def __init__(self, backing='cpu', capability=(9, 0), total_memory=141 << 30):
@@ -116,5 +116,5 @@ class Gpu:
                 self.clocks.give_back(key)
 
     def is_held(self, real):
-        """Whether the program has a tensor in the memory of `real`."""
+        """Whether the program still has a tensor in the memory of `real`."""
         return real.untyped_storage()._cdata in self.blocks

@@ -1,5 +1,4 @@
-"""CUDA graphs: ops in the order in which they were recorded, replayed on the memory on which they were."""
-
+"""CUDA graphs: record ops, and replay them in the same order and on the same memory."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,21 +19,22 @@ class Node(NamedTuple):
     op: Callable
     args: tuple
     kwargs: dict
-    places: list            # New tensors, for its results.
-    read: list
-    written: list
+    places: list            # The new tensors among its results.
+    read: list              # Tensors that it reads.
+    written: list           # Tensors that it writes, new ones included.
 
 
 class Graph:
-    """Stands in for `torch.cuda.CUDAGraph`.
+    """Replaces `torch.cuda.CUDAGraph`.
 
-    While it is recorded, ops do run, for their shapes and memory. Afterwards everything is as if nothing had been
-    computed: what was overwritten has its old value, and new tensors are garbage. The memory of the graph's pool is
-    garbage again whenever another graph of that pool has run, apart from tensors that the program still has.
+    During the recording, ops run to determine shapes and memory. Afterwards, their effects are undone: overwritten
+    tensors get their old values back, and new tensors are filled with garbage. When another graph of the same pool is
+    replayed, the memory of this graph is filled with garbage, except for tensors that the program still has.
 
     Attributes
     ----------
     replays : int
+        Number of replays.
     """
 
     def __init__(self, keep_graph=False, *, gpu):
@@ -55,7 +55,7 @@ class Graph:
         gpu.here.graph = self
 
     def keep(self, written):
-        """To be called before an op overwrites tensors."""
+        """Save the values of tensors that an op is about to overwrite."""
         for real in written:
             key = storage_id(real)
             if self.gpu.backing == 'cpu' and key not in self.own and key not in self.kept:
@@ -65,8 +65,8 @@ class Graph:
     def add(self, func, args, kwargs, outputs, new, written):
         self.new.extend(new)
         self.own.update(map(storage_id, new))
-        if torch.Tag.inplace_view not in func.tags:     # These change the shape of a tensor, not its memory...
-            # ...and later ones must not change that of the tensors here.
+        if torch.Tag.inplace_view not in func.tags:     # Such ops change the shape of a tensor, not its memory.
+            # Detached tensors keep their shapes if a later op is such an op.
             args, kwargs, outputs, written = mapped(torch.Tensor.detach, (args, kwargs, outputs, written))
             places = tensors_in(outputs) if new else []
             self.nodes.append(Node(func, args, kwargs, places, tensors_in((args, kwargs)), [*places, *written]))
@@ -88,7 +88,7 @@ class Graph:
 
     def replay(self):
         if not self.is_complete or self.gpu.here.graph is not None:
-            raise GpuError('a graph can be replayed once it is recorded, and while none is being recorded')
+            raise GpuError('a graph can be replayed only once it is recorded, and while none is being recorded')
         self.replays += 1
         if self.gpu.backing == 'cpu':
             with no_dispatch():
@@ -127,7 +127,7 @@ class Graph:
 
 
 class Recording:
-    """Stands in for the context manager `torch.cuda.graph`."""
+    """Replaces the context manager `torch.cuda.graph`."""
 
     def __init__(self, cuda_graph, pool=None, stream=None, capture_error_mode='global', **options):
         if capture_error_mode not in ('global', 'thread_local', 'relaxed') or options:

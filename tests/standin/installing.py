@@ -1,4 +1,4 @@
-"""Put the stand-in in the place of `torch.cuda`, and take it away again."""
+"""Replace `torch.cuda` by the stand-in, and restore it."""
 
 import contextlib
 import functools
@@ -15,12 +15,12 @@ from tests.standin.streams import Clocks, Event, Stream, current_stream, forbid_
 from tests.standin.transfers import Pinned
 
 ARCHITECTURES = ['sm_75', 'sm_80', 'sm_86', 'sm_90']
-CUDA_VERSION = '13.0'       # For which the PyTorch is built that requirements.txt names.
+CUDA_VERSION = '13.0'       # The CUDA version of the PyTorch build that requirements.txt names.
 
 
 @contextlib.contextmanager
 def installed(backing='cpu', **facts):
-    """Inside, PyTorch has one CUDA GPU, in this thread and in those that it starts; yields the `Gpu`.
+    """Inside the context, PyTorch has one CUDA GPU, in this thread and in threads started there. Yields the `Gpu`.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def installed(backing='cpu', **facts):
         before.append((owner, name, vars(owner).get(name, missing)))
         setattr(owner, name, value)
     try:
-        torch.set_num_threads(1)        # Tensors are small here: waking threads takes longer than the work.
+        torch.set_num_threads(1)        # The tensors of tests are small: waking threads takes longer than the work.
         with EveryOp(gpu):
             yield gpu
     finally:
@@ -46,7 +46,7 @@ def installed(backing='cpu', **facts):
 
 
 def replacements(gpu):
-    """(owner, name, value) of all that is replaced."""
+    """(owner, name, value) of each attribute that is replaced."""
     functions = {**facts_of(gpu), **memory_of(gpu), **streams_of(gpu)}
     run_thread, make_tensor = threading.Thread.run, torch.tensor
 
@@ -65,7 +65,7 @@ def replacements(gpu):
 
 
 def facts_of(gpu):
-    """The functions of `torch.cuda` that say what there is."""
+    """The functions of `torch.cuda` that describe the device."""
     def properties(device=None):
         return types.SimpleNamespace(name=gpu.name, total_memory=gpu.total_memory, major=gpu.capability[0],
                                      minor=gpu.capability[1], multi_processor_count=132)
@@ -78,7 +78,7 @@ def facts_of(gpu):
 
 
 def memory_of(gpu):
-    """The functions of `torch.cuda` on memory."""
+    """The functions of `torch.cuda` for memory."""
     def empty_cache():
         if gpu.broken_pools:
             raise RuntimeError('captures_underway.empty() INTERNAL ASSERT FAILED: a recording that failed was not '

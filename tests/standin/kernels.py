@@ -1,6 +1,6 @@
-"""The kernels that ops launch on a GPU: what each reads, writes and computes.
+"""A model of the kernels that ops launch on a GPU: the bytes that each reads and writes, and its work.
 
-PyTorch's ops launch one kernel each, with the exceptions below. An op of our own is one kernel as well.
+Each op launches one kernel, fused kernels included, except for the ops that are handled separately below.
 """
 
 import math
@@ -19,7 +19,7 @@ RESAMPLING = {'avg_pool2d', 'upsample_nearest2d', 'max_pool2d_with_indices'}
 MOVES = {'clone', 'cat', 'flip', 'index', 'index_put_', 'constant_pad_nd', 'gather', 'scatter_'}
 FILLS = {'fill_', 'zero_', 'full', 'zeros', 'ones', 'full_like', 'zeros_like', 'ones_like', 'scalar_tensor', 'arange',
          'eye', 'new_zeros', 'new_full'}
-# Tensors of one kind that a kernel of PyTorch's for lists takes as arguments.
+# Number of parameters that one launch of PyTorch's multi-tensor kernels takes.
 ADAM_CHUNK, LERP_CHUNK = 36, 48
 
 
@@ -29,20 +29,20 @@ class Kernel:
     Attributes
     ----------
     name : str
-        Of the op, or of its part.
+        Name of the op, or of its part.
     kind : str
         conv, matmul, pointwise, reduce, move (copies, casts, layout), resample, optimizer, h2d (from the host), 'sum
         over processes', which others run beside, or 'wait for processes', which is none.
     reads, writes : list of (int, int)
-        (storage, bytes), a tensor each.
+        (storage, bytes) of each tensor.
     shape, dtype
-        Of the tensor that tells how much work it is.
+        Shape and type of the tensor that determines the amount of work.
     flops : int
         Multiplications and additions of a product.
     channels : (int, int, int, str) or None
-        Of a convolution: channels in and out, taps of its filters, 'fwd' or 'wgrad'.
+        For convolutions: input channels, output channels, taps of the filters, 'fwd' or 'wgrad'.
     reduced : int or None
-        Of a reduction: how many elements become one.
+        For reductions: number of elements that become one.
     """
 
     def __init__(self, name, kind, reads, writes, like, flops=0, channels=None, reduced=None, dtype=None):
@@ -60,13 +60,13 @@ def sizes(tensors):
 
 
 def touched(x):
-    """Bytes of the elements of `x`; those that it repeats count once."""
+    """Bytes of the elements of `x`; repeated elements count once."""
     distinct = [size for size, step in zip(x.shape, x.stride(), strict=True) if step != 0]
     return math.prod(distinct) * x.element_size() if x.numel() else 0
 
 
 def kernels_of(func, args, kwargs, outputs):
-    """The kernels of one op, a list of `Kernel`; arguments are those of an observer, see `Gpu`."""
+    """The kernels of one op, list of `Kernel`; the arguments are those of an observer, see `Gpu`."""
     inputs, outs = tensors_in((args, kwargs)), tensors_in(outputs)
     name = func._schema.name.partition('::')[2]
     if name == '_to_copy' and not any(isinstance(x, GpuTensor) for x in inputs):
@@ -113,7 +113,7 @@ def largest(tensors):
 
 
 def on_lists(name, lists, written, chunk):
-    """Kernels that change the tensors of some of the `lists`, `chunk` of each at a time."""
+    """Kernels of a multi-tensor op: each takes `chunk` tensors of each list and writes those of the lists `written`."""
     kernels = []
     for start in range(0, len(lists[0]), chunk):
         parts = [tensors[start:start + chunk] for tensors in lists]
@@ -127,7 +127,7 @@ def num_reduced(x, args):
 
 
 def in_channels_last(name, x):
-    """The copy of `x` that cuDNN makes where its kernels need another layout."""
+    """The copy that cuDNN makes of `x` if it is not in the channels-last layout."""
     if x.dim() != 4 or x.is_contiguous(memory_format=torch.channels_last):
         return []
     return [Kernel(name, 'move', [x], [x], x)]
@@ -146,7 +146,7 @@ def convolution(args, y):
 def weight_gradient(args, y):
     g, x, w, *_rest, groups, mask = args
     if list(mask) != [False, True, False]:
-        raise ValueError(f'gradients of other arguments than the filters: {mask}')
+        raise ValueError(f'only the gradient of the filters is supported: {mask}')
     taps = math.prod(w.shape[2:])
     return [*in_channels_last('to channels-last', g), *in_channels_last('to channels-last', x),
             Kernel('convolution_weight', 'conv', [g, x], [y], y, 2 * g.numel() * x.shape[1] * taps // groups,

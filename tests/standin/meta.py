@@ -1,6 +1,6 @@
-"""Ops on meta tensors, which have shapes only: each is computed once for arguments of the same shapes.
+"""Cache the results of ops on meta tensors by the shapes of their arguments.
 
-PyTorch computes many of these shapes in Python, and programs call the same ops again and again.
+PyTorch computes many of these shapes in Python, which is slow, and programs call the same ops many times.
 """
 
 import functools
@@ -10,11 +10,11 @@ import torch
 
 from tests.standin.tensors import mapped, storage_id, tensors_in
 
-KNOWN = {}      # (op, arguments) -> its results as `Layout`s
+KNOWN = {}      # (op, described arguments) -> `Layout`s of its results
 
 
 class Layout(NamedTuple):
-    """What there is to a meta tensor that fills its memory."""
+    """A description of a meta tensor that fills its memory."""
 
     shape: tuple
     stride: tuple
@@ -22,7 +22,7 @@ class Layout(NamedTuple):
 
 
 def computed(func, args, kwargs, compute):
-    """The result of ``compute(*args, **kwargs)`` of the op `func`."""
+    """The result of the op `func`, by ``compute(*args, **kwargs)`` or from the cache."""
     if not makes_new_tensors(func):
         return compute(*args, **kwargs)
     key = func, described(args), described(tuple(sorted(kwargs.items())))
@@ -30,7 +30,7 @@ def computed(func, args, kwargs, compute):
         outputs = compute(*args, **kwargs)
         known = {storage_id(value) for value in tensors_in((args, kwargs))}
         if any(storage_id(value) in known for value in tensors_in(outputs)):
-            return outputs      # A view after all.
+            return outputs      # Some ops return views although their schema does not say so.
         KNOWN[key] = mapped(lambda value: Layout(tuple(value.shape), value.stride(), value.dtype), outputs)
         return outputs
     return made(KNOWN[key])
@@ -43,16 +43,16 @@ def makes_new_tensors(func):
 
 
 def described(value):
-    """Something hashable that is the same for arguments which give results of the same shapes."""
+    """A hashable key; arguments with equal keys give results of equal shapes."""
     if isinstance(value, torch.Tensor):
         return value.shape, value.stride(), value.dtype, value.device.type
     if isinstance(value, tuple | list):
         return tuple(map(described, value))
-    return type(value), value       # 1 and 1.0 are equal, and give other types.
+    return type(value), value       # With the type, since 1 == 1.0, but they give different result types.
 
 
 def made(tree):
-    """Nested tuples and lists of `Layout` with a new tensor in the place of each."""
+    """Make a new tensor for each `Layout` in nested tuples and lists."""
     if isinstance(tree, Layout):
         return torch.empty_strided(tree.shape, tree.stride, dtype=tree.dtype, device='meta')
     if isinstance(tree, tuple | list):

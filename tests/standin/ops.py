@@ -1,4 +1,4 @@
-"""Every op passes through here: which device it is for, whether it may run there now, and its result."""
+"""Handle every op: find its device, check that it may run there now, and compute its result."""
 
 import functools
 
@@ -17,11 +17,11 @@ aten = torch.ops.aten
 UNINITIALIZED = {aten.empty.memory_format, aten.empty_like.default, aten.empty_strided.default, aten.new_empty.default,
                  aten.new_empty_strided.default}
 CONVOLUTIONS = {aten.convolution.default, aten.convolution_backward.default}
-WITHOUT_META = {'aten::_fused_adam_', 'aten::_foreach_lerp_'}       # In place: there is nothing to compute on meta.
+WITHOUT_META = {'aten::_fused_adam_', 'aten::_foreach_lerp_'}       # In place, and without an implementation on meta.
 
 
 class EveryOp(TorchDispatchMode):
-    """Sends all ops of a thread to `gpu`, also those that have no tensor of it among their arguments."""
+    """Sends all ops of a thread to `gpu`, including those without tensors of it among their arguments."""
 
     def __init__(self, gpu):
         super().__init__()
@@ -29,14 +29,14 @@ class EveryOp(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls):
-        return False        # Else PyTorch imports its compiler, and every op takes a way round it.
+        return False        # Otherwise PyTorch imports its compiler, which slows down every op.
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if is_composite(func):      # In inference mode they come whole.
+        if is_composite(func):      # In inference mode, PyTorch does not decompose them first.
             with self:
-                # `func.decompose` would prefer Python's own decompositions, which no GPU sees.
+                # `func.decompose` would prefer Python decompositions, which are not used on a GPU.
                 return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **(kwargs or {}))
-        if GpuTensor not in types and not (kwargs and kwargs.get('device')):     # Most ops: no need to look closer.
+        if GpuTensor not in types and not (kwargs and kwargs.get('device')):     # A fast path for most ops.
             return on_host(self.gpu, func, args, kwargs or {})
         return dispatch(self.gpu, func, args, kwargs or {})
 
@@ -47,12 +47,12 @@ def is_composite(func):
 
 
 def dispatch(gpu, func, args, kwargs):
-    """Run an op on the device for which its arguments are."""
+    """Run an op on the device of its arguments."""
     tensors = tensors_in((args, kwargs))
     ours = [value for value in tensors if isinstance(value, GpuTensor)]
     of_host = [value for value in tensors if not isinstance(value, GpuTensor)]
     device = None if kwargs.get('device') is None else torch.device(kwargs['device'])
-    for_gpu = device is not None and device.type in ('cuda', 'meta')       # Meta is where C++ thinks that ours are.
+    for_gpu = device is not None and device.type in ('cuda', 'meta')       # For C++, a GpuTensor is a meta tensor.
     if not ours and not for_gpu:
         return on_host(gpu, func, args, kwargs)
     if for_gpu and device.type == 'cuda' and device.index not in (None, 0):
@@ -75,7 +75,7 @@ def dispatch(gpu, func, args, kwargs):
 
 
 def on_host(gpu, func, args, kwargs):
-    """An op on the CPU. Its memory may be pinned, which a CPU build does not have."""
+    """Run an op on the CPU. Pinned memory, which a CPU build lacks, is only recorded."""
     if func is aten.is_pinned.default:
         return gpu.pinned.has(args[0])
     if func.namespace == 'c10d':
@@ -94,7 +94,7 @@ def on_gpu(gpu, func, args, kwargs, ours, for_gpu):
     if for_gpu:
         real_kwargs['device'] = gpu.backing
     outputs = wrapped(run(gpu, func, real_args, real_kwargs), gpu, ours)
-    if torch.Tag.inplace_view in func.tags:     # The wrapper, too, has another shape now.
+    if torch.Tag.inplace_view in func.tags:     # The wrapper must change its shape, too.
         with no_dispatch():
             func(*args, **kwargs)
     for observer in gpu.observers:
@@ -103,7 +103,7 @@ def on_gpu(gpu, func, args, kwargs, ours, for_gpu):
 
 
 def check_fused_adam(func, args, kwargs):
-    """CUDA's fused Adam reads its numbers as float32, whatever the parameters are."""
+    """CUDA's fused Adam needs its numbers in float32, whatever the type of the parameters."""
     if func is not aten._fused_adam_.tensor_lr:
         return
     for value in (kwargs.get('lr'), kwargs.get('found_inf'), *args[5]):
@@ -124,7 +124,7 @@ def run(gpu, func, args, kwargs):
     if func in UNINITIALIZED:
         for real in new:
             fill_with_garbage(real)
-    if new or written:      # Else it is a view.
+    if new or written:      # Otherwise it is a view.
         gpu.clocks.use(inputs, [*written, *new], func, new)
         if graph is not None:
             graph.add(func, args, kwargs, outputs, new, written)
@@ -135,7 +135,7 @@ def compute(gpu, func, args, kwargs, inputs):
     if gpu.backing == 'meta' and func._schema.name in WITHOUT_META:
         return None
     if gpu.here.graph is not None and not func._schema.returns:
-        return None         # It only changes values, which nobody sees before the graph is replayed.
+        return None         # The op only changes values, which the replay computes.
     if gpu.backing == 'cpu':
         return func(*args, **kwargs)
 
@@ -146,7 +146,7 @@ def compute(gpu, func, args, kwargs, inputs):
 
 
 def as_cudnn_lays_it(output, inputs):
-    """The result of a convolution in the memory format that cuDNN gives it; meta tensors come in the CPU's."""
+    """Convert the result of a convolution to cuDNN's memory format; on meta, PyTorch gives it the CPU's format."""
     if output.dim() != 4 or output.dtype == torch.float64:
         return output
     formats = [torch._prims_common.suggest_memory_format(x) for x in inputs if x.dim() == 4]

@@ -1,4 +1,4 @@
-"""Streams and events: each stream has a clock that counts its ops, and knows how far it has waited for the others."""
+"""Streams and events: each stream has a clock that counts its ops, and knows up to which time it waited for others."""
 
 import collections
 import contextlib
@@ -11,11 +11,13 @@ from tests.standin.tensors import storage_id
 
 
 class Race(GpuError):
-    """Two streams, or a stream and the host, use the same memory in no certain order."""
+    """Two streams, or a stream and the host, use the same memory in an undefined order."""
 
 
 class Clocks:
-    """What has been done on which stream, and who may rely on it.
+    """Tracks the accesses of each stream to memory, and which streams and the host have waited for them.
+
+    A moment is a pair of a stream's number and its time.
 
     Parameters
     ----------
@@ -27,19 +29,19 @@ class Clocks:
         self.numbers = itertools.count()
         self.known_to_host = collections.Counter()      # stream -> the time up to which the host has waited
         self.accesses = {}      # storage -> Access
-        # Stream -> moments of other streams at which memory was in use that went back to it for its next tensors.
+        # Stream -> moments at which other streams used memory that the stream has got back since.
         self.given_back = collections.defaultdict(list)
         self.latest = collections.Counter()     # stream -> its time
-        self.uploads = []       # Copies out of pinned memory that may be under way: see `Upload`.
+        self.uploads = []       # Copies from pinned memory that may be unfinished: see `Upload`.
         self.default = Stream(gpu=gpu, clocks=self)
 
     def current(self):
         return self.gpu.here.stream or self.default
 
     def use(self, read, written, op, fresh=()):
-        """An op of the current stream reads and writes these tensors (`fresh` ones have new memory): may it?"""
+        """Check and record that an op of the current stream reads and writes tensors; `fresh` ones have new memory."""
         if self.gpu.here.graph is not None:
-            return      # Nothing happens while a graph is recorded.
+            return      # Ops do not run while a graph is being recorded.
         stream = self.current()
         with self.gpu.lock:
             stream.time += 1
@@ -60,17 +62,17 @@ class Clocks:
                 self.take_memory(stream, op)
 
     def take_memory(self, stream, op):
-        """A new tensor gets memory that was used on `stream` before: is that over on the other streams?"""
+        """Check that no other stream still uses the memory that a new tensor on `stream` may get."""
         for moment in self.given_back.pop(stream.number, []):
             self.check(stream, moment, 'gets memory that was given back while stream %d may still be using it', op)
 
     def give_back(self, key):
-        """The program has no tensor in this memory any more."""
+        """Return memory to its stream, since the program has no tensor in it any more."""
         access = self.accesses.pop(key, None)
         if access is None or access.home is None:
             return
         for moment in (access.last_write, *access.reads.items()):
-            # The allocator waits for all that is on the recorded streams now.
+            # The allocator waits for all current work of the recorded streams.
             if moment and moment[0] != access.home and not any(self.is_done(moment, s) for s in access.recorded):
                 self.given_back[access.home].append(moment)
 
@@ -79,7 +81,7 @@ class Clocks:
             raise Race(f'stream {stream.number} {message % moment[0]}', op)
 
     def is_done(self, moment, stream=None):
-        """Whether what happened at `moment` is over for the host, or for what comes next on `stream`."""
+        """Whether the work at `moment` is certainly over for the host, or for later work on `stream`."""
         number, time = moment
         if stream is not None and (stream.number == number or stream.seen[number] >= time):
             return True
@@ -95,14 +97,17 @@ class Clocks:
 
 
 class Access:
-    """The latest use of some memory; moments are pairs of a stream's number and its time.
+    """The latest uses of a block of memory.
 
     Attributes
     ----------
+    last_write : moment or None
+    reads : dict
+        Number of a stream -> time of its latest read since the last write.
     home : int or None
         The stream for which the memory was allocated, and which gets it back.
     recorded : set of Stream
-        Those on which it is known to be in use (`Tensor.record_stream`): the allocator waits for them.
+        Streams that use it according to `Tensor.record_stream`; the allocator waits for them.
     """
 
     def __init__(self, home=None):
@@ -110,32 +115,32 @@ class Access:
 
 
 class Upload:
-    """A copy out of pinned memory, which the GPU reads some time before the host has waited for it."""
+    """A copy from pinned memory. The GPU may read the memory at any time until the host has waited for the copy."""
 
     def __init__(self, source, moment):
         self.source, self.value, self.moment, self.place = source, bits(source).clone(), moment, place()
 
     def is_over(self, clocks):
-        """Whether it is known to be done. Raises `Race` if the host has overwritten the memory before it was."""
+        """Whether the copy is certainly done. Raises `Race` if the host has overwritten the memory too early."""
         if not bits(self.source).equal(self.value):
             raise Race(f'pinned memory was overwritten while the copy started in {self.place} may have read it')
         return clocks.is_done(self.moment)
 
 
 def bits(tensor):
-    """The bytes of a contiguous tensor: NaN is not equal to itself."""
+    """The bytes of a contiguous tensor, for comparisons: NaN is not equal to itself."""
     return tensor.view(torch.uint8)
 
 
 class Stream:
-    """Stands in for `torch.cuda.Stream`."""
+    """Replaces `torch.cuda.Stream`."""
 
     def __init__(self, device=None, priority=0, *, gpu, clocks):
         self.gpu, self.clocks, self.device, self.number = gpu, clocks, DEVICE, next(clocks.numbers)
         self.time, self.seen = 0, collections.Counter()
 
     def moments(self):
-        """Up to which time of each stream everything is over where the work of this one is."""
+        """{stream: time up to which its work is over once the present work of this stream is}"""
         return {**self.seen, self.number: self.time}
 
     def wait(self, moments):
@@ -157,7 +162,7 @@ class Stream:
         return event
 
     def synchronize(self):
-        """The host waits."""
+        """Let the host wait for the stream."""
         forbid_while_recording(self.gpu, 'waiting for a stream')
         self.clocks.host_waits_for(self.moments())
 
@@ -166,7 +171,7 @@ class Stream:
 
 
 class Event:
-    """Stands in for `torch.cuda.Event`."""
+    """Replaces `torch.cuda.Event`."""
 
     def __init__(self, enable_timing=False, blocking=False, interprocess=False, *, gpu, clocks):
         self.gpu, self.clocks, self.moments, self.is_timed = gpu, clocks, {}, enable_timing
@@ -178,7 +183,7 @@ class Event:
         (stream or self.clocks.current()).wait_event(self)
 
     def synchronize(self):
-        """The host waits."""
+        """Let the host wait for the event."""
         forbid_while_recording(self.gpu, 'waiting for an event')
         self.clocks.host_waits_for(self.moments)
 
@@ -193,7 +198,7 @@ class Event:
 
 
 def forbid_while_recording(gpu, what, op=None):
-    """CUDA breaks a recording off at what would make the host wait."""
+    """Break the recording, if any, and raise: CUDA does not allow the host to wait while a graph is being recorded."""
     if gpu.here.graph is not None:
         gpu.here.graph.is_broken = True
         raise GpuError(f'CUDA error: operation not permitted when stream is capturing: {what}', op)
@@ -201,7 +206,7 @@ def forbid_while_recording(gpu, what, op=None):
 
 @contextlib.contextmanager
 def current_stream(gpu, stream):
-    """Inside, ops of this thread go to `stream`."""
+    """Run the ops of this thread on `stream` inside the context."""
     before, gpu.here.stream = gpu.here.stream, stream
     try:
         yield

@@ -1,4 +1,4 @@
-"""Tensors of the stand-in: a wrapper that says that it is on cuda:0, around the tensor with the values."""
+"""Tensors of the stand-in: wrappers on cuda:0 around CPU or meta tensors."""
 
 import types
 
@@ -8,13 +8,13 @@ from tests.standin.gpu import DEVICE
 
 
 class GpuTensor(torch.Tensor):
-    """A tensor on the stand-in `gpu`; `behind` is the one with the values, on the CPU or on meta."""
+    """A tensor on the stand-in `gpu`; `behind` is the wrapped tensor, on the CPU or on meta."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, real, gpu):
-        # For C++ it is a meta tensor: a CPU build has nothing for CUDA devices.
+        # For C++, the wrapper is a meta tensor, since a CPU build does not support CUDA tensors.
         self = torch.Tensor._make_wrapper_subclass(
             cls, real.size(), strides=real.stride(), storage_offset=real.storage_offset(), dtype=real.dtype,
             layout=real.layout, device='meta', requires_grad=False)
@@ -27,7 +27,7 @@ class GpuTensor(torch.Tensor):
     is_cpu = is_meta = property(lambda self: False)
 
     def to(self, *args, **kwargs):
-        """As `torch.Tensor.to`; C++ would take a move to where the tensor is for a copy."""
+        """Like `torch.Tensor.to`. C++, for which this is a meta tensor, would copy even if the device is the same."""
         for value in args:
             if isinstance(value, torch.Tensor):
                 kwargs.update(device=value.device, dtype=value.dtype)
@@ -79,13 +79,13 @@ def storage_id(real):
 
 
 def address(real, gpu):
-    """The address of the memory behind a tensor; for meta tensors, of PyTorch's record of it."""
+    """The address of a tensor's memory; for meta tensors, the address of the storage object."""
     storage = real.untyped_storage()
     return storage.data_ptr() if gpu.backing == 'cpu' and storage.nbytes() else storage._cdata
 
 
 def tensors_in(tree):
-    """All tensors in nested tuples, lists and dicts. (PyTorch's `tree_flatten` takes a third of a test's time.)"""
+    """All tensors in nested tuples, lists and dicts. PyTorch's `tree_flatten` would take a third of a test's time."""
     if isinstance(tree, torch.Tensor):
         return [tree]
     if isinstance(tree, dict):
@@ -102,7 +102,7 @@ def tensors_in(tree):
 
 
 def mapped(function, tree):
-    """Nested tuples, lists and dicts with `function` of each tensor in its place."""
+    """Apply `function` to each tensor in nested tuples, lists and dicts."""
     if isinstance(tree, torch.Tensor):
         return function(tree)
     if isinstance(tree, tuple | list):
@@ -117,7 +117,7 @@ def unwrapped(tree):
 
 
 def wrapped(tree, gpu, known=()):
-    """`tree` with a wrapper around each tensor; those around which one of `known` is keep it."""
+    """Wrap each tensor in `tree`; a tensor that one of `known` wraps keeps that wrapper."""
     by_real = {id(tensor.behind): tensor for tensor in known}
 
     def wrap(real):
@@ -126,7 +126,7 @@ def wrapped(tree, gpu, known=()):
 
 
 def fill_with_garbage(real):
-    """NaN, or strange numbers, into the whole memory behind a tensor."""
+    """Fill the whole memory of a tensor with NaN, or with arbitrary integers."""
     if real.device.type == 'cpu' and real.numel():
         whole = torch.empty(0, dtype=torch.uint8).set_(real.untyped_storage())
         whole.fill_(0xff if real.is_floating_point() or real.is_complex() else 0x55)

@@ -1,7 +1,7 @@
-"""The steps of 1024x1024 networks, as they would run on a GPU: recorded, replayed, and no kernel too many.
+"""Training steps of 1024x1024 networks on a GPU are recorded and replayed, within limits on kernels and memory.
 
-They are the networks of the paper and of the 2018 release as the presets have them, on tensors without values, which
-may have any size; so it is the stand-in that they run on, also where there is a GPU.
+The networks are those of the presets for the paper and the 2018 release. They run on meta tensors, which may have any
+size, so these tests always use the stand-in, even if there is a GPU.
 """
 
 import gc
@@ -29,19 +29,19 @@ pytestmark = pytest.mark.standin
 
 
 class Case(NamedTuple):
-    """A step of D and one of G, and the most that they may cost: what they cost today, so that nobody adds to it."""
+    """A step of D and one of G, and limits of their costs: the present costs, so that no change adds to them."""
 
     lod: float
     precision: str
     minibatch: int
-    kernels: tuple[int, ...]        # Of D's and G's steps, or of the one that is both.
-    gb: tuple[float, ...]           # That the kernels read and write.
-    memory_gb: float                # Peak of both, cuDNN's workspaces apart; what other tests have left is in it.
+    kernels: tuple[int, ...]        # Number of kernels of D's and G's step, or of the joint step.
+    gb: tuple[float, ...]           # Gigabytes that the kernels read and write.
+    memory_gb: float                # Peak of both, without cuDNN's workspaces, with leftovers of other tests.
     preset: str = 'celebahq-1024'
     labels: int = 0
     loss: str = 'iwass'
-    nets: dict = {}                 # noqa: RUF012  # Options of G and D beside the preset's.
-    joint: bool = False             # D's function updates G, too.
+    nets: dict = {}                 # noqa: RUF012  # Options of G and D in addition to the preset's.
+    joint: bool = False             # Whether D's function updates G, too.
 
 
 CASES = {
@@ -68,7 +68,7 @@ def gpu():
 
 
 def compiled(case, gpu):
-    """The step functions of a case, compiled without fetching a single value from the GPU."""
+    """Compile the step functions of a case, and check that this copies no value from the GPU."""
     experiment = config.experiments[case.preset]
     G, D = [build_network(name, {**experiment, name: {**experiment[name], **case.nets.get(name, {})}}, 3, 1024,
                           case.labels) for name in 'GD']
@@ -88,7 +88,7 @@ def compiled(case, gpu):
 
 
 def inputs_of(case):
-    """Arguments of D's and G's function."""
+    """Arguments of D's function and of G's function."""
     resolution = 1024 >> int(case.lod)
     images = np.zeros((case.minibatch, 3, resolution, resolution), np.uint8)
     labels, latents = (np.zeros((case.minibatch, size), np.float32) for size in (case.labels, 512))
@@ -103,26 +103,26 @@ def test_steps_of_the_paper(name, gpu):
     lasagne.random.set_rng(Ones())
     functions = compiled(case, gpu)
     gc.collect()
-    gc.freeze()         # What is there stays: collecting garbage takes a second each time otherwise.
+    gc.freeze()         # Without it, each garbage collection takes a second.
     costs = []
     for function, inputs in zip((functions.train_d, functions.train_g), inputs_of(case), strict=True):
         if function is None:
             assert case.joint
             continue
-        for _ in range(1 + WARM_UP_CALLS):      # Make the program, and warm it up.
+        for _ in range(1 + WARM_UP_CALLS):      # Compile the program and warm it up.
             function(*inputs)
         gc.collect()
         gpu.reset_peak()
         trace = Trace()
         gpu.observers.append(trace)
-        function(*inputs)       # Records it.
+        function(*inputs)       # This call records the graph.
         gpu.observers.remove(trace)
         costs.append((len(trace.kernels), sum(kernel.bytes for kernel in trace.kernels) / 1e9, gpu.peak / 2 ** 30))
         gpu.reset_notes()
         function(*inputs)
         (program,), = function.fn.programs.values()
         assert isinstance(program, CapturedProgram) and program.graph.replays == 2
-        # The host waits for results alone, and its arrays go beside all else.
+        # The host waits for results only, and its uploads are asynchronous.
         assert {kind for kind, _op, _place in gpu.notes} <= {DOWNLOAD, ASYNCHRONOUS}
         assert gpu.waits == len(program.outputs[:program.num_returned])
     kernels, gb, memory = zip(*costs, strict=True)

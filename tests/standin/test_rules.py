@@ -1,4 +1,4 @@
-"""The stand-in for a GPU: every rule of CUDA that it knows is broken once, and it says so."""
+"""The stand-in for a GPU detects a violation of each rule of CUDA that it knows."""
 
 import gc
 
@@ -24,7 +24,7 @@ def on_gpu(*values):
 
 
 class Recorded:
-    """A graph of `function`, recorded in `pool`, and its result."""
+    """Records a graph of `function` in `pool`; `result` is its result."""
 
     def __init__(self, function, pool=None):
         self.graph, self.stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
@@ -36,7 +36,7 @@ class Recorded:
         return self.result
 
 
-def test_it_comes_and_goes():
+def test_torch_is_restored_afterwards():
     before = torch.cuda.is_available(), torch.version.cuda, torch.tensor, torch.get_num_threads()
     with installed():
         assert torch.cuda.is_available() and torch.cuda.device_count() == 1
@@ -45,7 +45,7 @@ def test_it_comes_and_goes():
     assert (torch.cuda.is_available(), torch.version.cuda, torch.tensor, torch.get_num_threads()) == before
 
 
-def test_numbers_are_the_real_ones(gpu):
+def test_results_have_correct_values(gpu):
     x = torch.arange(6., device='cuda:0').reshape(2, 3)
     y = torch.nn.functional.leaky_relu(x.T @ x - 20, 0.5).sum(0)
     x = torch.arange(6.).reshape(2, 3)
@@ -57,7 +57,7 @@ def test_numbers_are_the_real_ones(gpu):
 
 
 def test_devices_do_not_mix(gpu):
-    assert (on_gpu(1., 2.) * torch.tensor(2.)).tolist() == [2, 4]      # But for numbers.
+    assert (on_gpu(1., 2.) * torch.tensor(2.)).tolist() == [2, 4]      # 0-d tensors are allowed.
     with pytest.raises(GpuError, match=r'at least two devices.*aten\.mul\.Tensor, called in .*test_rules\.py:\d+'):
         on_gpu(1., 2.) * torch.ones(2)
     with pytest.raises(GpuError, match='invalid device ordinal'):
@@ -68,7 +68,7 @@ def test_devices_do_not_mix(gpu):
     (VALUE, lambda x: x.sum().item()), (VALUE, lambda x: x.nonzero()), (VALUE, lambda x: x[x > 0]),
     (DOWNLOAD, lambda x: x.cpu()), (DOWNLOAD, lambda x: torch.zeros(3).copy_(x)),
     (UPLOAD, lambda x: x.copy_(torch.zeros(3))), (UPLOAD, lambda x: torch.zeros(3).to('cuda:0')),
-    (UPLOAD, lambda x: torch.zeros(3).to('cuda:0', non_blocking=True))])     # Not pinned.
+    (UPLOAD, lambda x: torch.zeros(3).to('cuda:0', non_blocking=True))])     # The source is not pinned.
 def test_waits_are_counted_and_end_a_recording(kind, call, gpu):
     x = on_gpu(1., 0., 3.)
     gpu.reset_notes()
@@ -115,7 +115,7 @@ def test_graphs_of_a_pool_share_their_memory(gpu):
     first, second = Recorded(lambda: x + 1, pool), Recorded(lambda: x + 2, pool)
     kept = first.replay()
     second.replay()
-    assert kept.tolist() == [2, 3]      # As long as somebody has it.
+    assert kept.tolist() == [2, 3]      # The program still has it.
     behind = first.result.behind
     del kept, first.result
     gc.collect()
@@ -123,7 +123,7 @@ def test_graphs_of_a_pool_share_their_memory(gpu):
     assert behind.isnan().all()
 
 
-def test_memory_that_nobody_has_written_is_garbage(gpu):
+def test_uninitialized_memory_is_garbage(gpu):
     assert torch.empty(3, device='cuda:0').isnan().all()
 
 
@@ -186,7 +186,7 @@ def test_pinned_memory_is_read_later(gpu):
         x.cpu()
 
 
-def test_memory_is_counted_and_ends(gpu):
+def test_memory_is_counted_and_limited(gpu):
     before = torch.cuda.memory_allocated()
     x = torch.ones(1000, device='cuda:0')
     y = x[:10]
@@ -212,7 +212,7 @@ def test_meta_tensors_have_shapes_only():
     with installed('meta') as gpu:
         x = torch.empty(1 << 20, 1 << 16, device='cuda:0')
         assert (x * 2 + 1).sum(0).shape == (1 << 16,) and gpu.peak > 1 << 38
-        assert torch.ones(3, device='cuda:0').cpu().tolist() == [0, 0, 0]     # Whatever the host is given for it.
+        assert torch.ones(3, device='cuda:0').cpu().tolist() == [0, 0, 0]     # The host gets zeros.
         with pytest.raises(GpuError, match='have no values'):
             x.sum().item()
 

@@ -1,4 +1,4 @@
-"""Copies between the host and the GPU, pinned memory, and other ways to make the host wait."""
+"""Copies between the host and the GPU, pinned memory, and other ops that make the host wait."""
 
 import weakref
 
@@ -14,15 +14,15 @@ aten = torch.ops.aten
 VALUE, DOWNLOAD, UPLOAD, ASYNCHRONOUS = 'value wanted on the host', 'copy to the host', 'blocking copy to the device', \
     'asynchronous copy to the device'
 
-# Their results are on the host, or have a shape that depends on values.
+# Ops whose results are on the host or have a shape that depends on values.
 WAITING = {'aten::_local_scalar_dense', 'aten::nonzero', 'aten::masked_select', 'aten::equal', 'aten::_unique2',
            'aten::unique_dim', 'aten::is_nonzero', 'aten::repeat_interleave', 'aten::bincount', 'aten::allclose'}
 
-MASKING = {'aten::index', 'aten::index_put_', 'aten::index_put'}        # With masks as indices.
+MASKING = {'aten::index', 'aten::index_put_', 'aten::index_put'}        # Ops that wait if an index is a mask.
 
 
 def host_waits(gpu, kind, op):
-    """The host waits for the current stream."""
+    """Record that the host waits for the current stream."""
     forbid_while_recording(gpu, kind, op)
     gpu.waits += 1
     gpu.here.waits += 1
@@ -31,7 +31,7 @@ def host_waits(gpu, kind, op):
 
 
 def check_waiting(gpu, op, args):
-    """Note an op whose result, or the shape of it, the host needs."""
+    """Record a wait if the host needs the values of an op's arguments."""
     is_masked = op._schema.name in MASKING and any(
         isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in args[1])
     if op._schema.name in WAITING or is_masked:
@@ -41,7 +41,7 @@ def check_waiting(gpu, op, args):
 
 
 class Pinned:
-    """Which memory of the host is pinned."""
+    """The pinned memory of the host."""
 
     def __init__(self):
         self.tensors = {}       # id of a storage -> weak reference to the tensor that was pinned
@@ -84,7 +84,7 @@ def to_device(gpu, op, args, kwargs):
 
 
 def copy_between(gpu, op, args, kwargs):
-    """`target.copy_(source)` where one of them is on the host."""
+    """`target.copy_(source)` if one of them is on the host."""
     target, source = args[:2]
     non_blocking = bool(args[2] if len(args) > 2 else kwargs.get('non_blocking'))
     if isinstance(target, GpuTensor):
@@ -103,7 +103,7 @@ def copy_between(gpu, op, args, kwargs):
 
 
 def upload(gpu, op, source, real, non_blocking, fresh=()):
-    """Note a copy from the host into `real`. Only out of pinned memory it goes beside the host's own work."""
+    """Record a copy from the host into `real`. Only copies from pinned memory are asynchronous."""
     forbid_while_recording(gpu, 'a copy from the host', op)
     is_asynchronous = non_blocking and gpu.pinned.has(source)
     if is_asynchronous:

@@ -1,4 +1,4 @@
-"""The fixture that computes expressions on both engines."""
+"""A fixture that compares expressions on the torch engine with Theano's Python code."""
 
 import theano_torch
 
@@ -11,10 +11,10 @@ from tests.theano_torch.helpers import TORCH, assert_same
 
 @pytest.fixture
 def agree(python_mode):
-    """A function that computes expressions on the CPU and on a GPU, several times, and compares with Theano's code."""
+    """A function that evaluates expressions several times on the CPU and a GPU, and compares with Theano's code."""
     def check(inputs, outputs, *calls, tolerance=None):
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-        calls += calls[:1]      # The first ones again: they run the program that was kept.
+        calls += calls[:1]      # Repeat the first call, which runs the cached program.
 
         def compute(mode):
             f = theano.function(inputs, outputs, mode=mode, on_unused_input='ignore', allow_input_downcast=True)

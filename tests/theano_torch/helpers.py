@@ -1,5 +1,4 @@
-"""What the tests of the engine share: numbers, comparisons, convolutions, a stand-in for CUDA graphs."""
-
+"""Helpers for tests of the engine: random arrays, comparisons, convolutions, a stand-in for CUDA graphs."""
 
 import itertools
 import types
@@ -11,12 +10,12 @@ import numpy as np
 import torch
 
 TORCH = theano_torch.mode()
-# Relative to the largest value of the output: float32 allows for another order of summation.
+# Relative to the largest value of the output; covers another order of summation.
 TOLERANCE = {'float16': 2e-3, 'float32': 1e-5, 'float64': 1e-11, 'complex64': 1e-5, 'complex128': 1e-11}
 
 
 def assert_same(mine, reference, tolerance=None):
-    """Same type, shape and dtype, and the same values up to TOLERANCE of the largest one; integers exactly."""
+    """Check type, shape, dtype and values; floats may differ by TOLERANCE of the largest one, integers not at all."""
     reference = np.asarray(reference)
     assert isinstance(mine, np.ndarray)
     assert mine.dtype == reference.dtype
@@ -39,7 +38,7 @@ def numbers(*shape, dtype='float32', seed=0, low=-3, high=3):
 
 
 def tensors(filters, image_shape, pad, dtype=torch.float64, layout=torch.channels_last):
-    """(image, gradients of the output, torch's own gradients of the filters)"""
+    """(image, gradients of the output, expected gradients of the filters)"""
     random = torch.Generator().manual_seed(1)
     image = torch.randn(image_shape, generator=random, dtype=dtype)
     size = [n + 2 * edge - k + 1 for n, edge, k in zip(image_shape[2:], pad, filters[2:], strict=True)]
@@ -52,13 +51,13 @@ def tensors(filters, image_shape, pad, dtype=torch.float64, layout=torch.channel
 
 def assert_close(result, wanted):
     assert result.shape == wanted.shape and result.dtype == wanted.dtype
-    # Sums in another order, relative to the largest.
+    # Covers another order of summation, relative to the largest value.
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-13}[wanted.dtype] * wanted.abs().max().item()
     np.testing.assert_allclose(result.numpy(), wanted.numpy(), rtol=0, atol=tolerance)
 
 
 class Graph:
-    """What a recording leaves behind: computes again on the same tensors and writes into the same results."""
+    """Replaces a CUDA graph: a replay computes on the same inputs and writes into the same outputs."""
 
     def __init__(self, function, inputs, outputs):
         self.function, self.inputs, self.outputs, self.replays = function, inputs, outputs, 0
@@ -71,9 +70,9 @@ class Graph:
 
 
 class Graphs:
-    """Stands in for `capture.CudaGraphs`: recording leaves all values as they were.
+    """Replaces `capture.CudaGraphs` on the CPU: recording restores all values afterwards.
 
-    Programs are fused where Triton interprets kernels.
+    Programs are fused if Triton interprets kernels.
     """
 
     stream = types.SimpleNamespace(device=torch.device('cpu'))
@@ -91,7 +90,7 @@ class Graphs:
         outputs = function(list(inputs))
         for value, old in zip(inputs, before, strict=True):
             value.copy_(old)
-        # Its results are those of no call.
+        # As on a GPU, a recording computes nothing: fill its results with garbage.
         for value in outputs:
             if not any(value is place for place in inputs):
                 value.fill_(77)

@@ -1,4 +1,4 @@
-"""theano_torch.capture: when a function becomes a CUDA graph and what a replay does, with a stand-in for CUDA."""
+"""theano_torch/capture.py: recording functions as CUDA graphs and replaying them, with a stand-in for CUDA."""
 
 
 import gc
@@ -20,19 +20,19 @@ from nets import updates
 from tests.theano_torch.helpers import Graphs
 
 MODE = theano_torch.mode()
-EAGER_CALLS = 1 + WARM_UP_CALLS     # The first one makes the program.
+EAGER_CALLS = 1 + WARM_UP_CALLS     # The first call compiles the program.
 shared = DeviceConstructor('cpu')
 
 
 def compiled(inputs, outputs, graphs=None, **kwargs):
-    """(function that may be recorded, the stand-in)"""
+    """(a function that may be recorded, the stand-in for CUDA graphs)"""
     f = theano.function(inputs, outputs, mode=MODE, **kwargs)
     f.fn.graphs = graphs or Graphs()
     return f, f.fn.graphs
 
 
 def captured(f):
-    """The program of a function that has one."""
+    """The only program of a function."""
     (program,), = f.fn.programs.values()
     return program
 
@@ -85,7 +85,7 @@ def test_values_set_between_calls_count():
     total.set_value(100.)
     f()
     assert total.get_value() == 110
-    # A cell that was given another tensor is brought back to the one that the graph reads.
+    # If a variable gets another tensor, its value is copied to the tensor that the graph reads.
     cell = rate.container.storage
     cell.tensor = torch.tensor(1000., dtype=torch.float64)
     f()
@@ -103,7 +103,7 @@ def test_functions_share_variables():
 
 
 def test_variables_on_the_host_are_copied_in_and_out():
-    """Those that were made before `install`."""
+    """Variables that were made before `install` have their values on the host."""
     a = theano.shared(np.array([1., 2]))
     f, graphs = compiled([], a.sum(), updates=[(a, a * 2)])
     for call in range(EAGER_CALLS + 4):
@@ -156,7 +156,7 @@ def test_one_graph_per_shape_and_a_limit():
     assert len(graphs.recorded) == capture.MAX_GRAPHS
     programs = [program for program, in f.fn.programs.values()]
     assert [program.graph is not None for program in programs] == [size > 3 for size in sizes]
-    # The one given up is recorded again, in place of the one that was not used for longest.
+    # A discarded graph is recorded again, and replaces the least recently used one.
     for _ in range(EAGER_CALLS):
         np.testing.assert_array_equal(f(np.ones(1)), [2])
     assert programs[0].graph is not None and programs[3].graph is None
@@ -221,7 +221,7 @@ def test_a_recording_that_fails_is_one_line_and_then_steps(in_step, caplog):
     def fragile(program):
         part, = program.parts
         for position, step in enumerate(part.steps):
-            if step.node is None:       # Sets the number of threads.
+            if step.node is None:       # This step sets the number of threads.
                 continue
 
             def function(*arguments, function=step.function):
@@ -280,7 +280,7 @@ def test_streams_wait_for_each_other(graphs):
 
 
 def test_a_broken_recording_is_over(graphs):
-    """Where it is not, PyTorch's allocator dies of the next recording."""
+    """If a failed recording stayed open, PyTorch's allocator would fail in the next recording."""
     x = torch.ones(2, device='cuda:0')
     for _ in range(2):
         with pytest.raises(RuntimeError) as caught:
@@ -318,7 +318,7 @@ def waiting():
 
 @pytest.mark.parametrize('call', [lambda a: a.get_value(), lambda a: a.set_value(np.zeros(3))])
 def test_values_are_copied_before_or_after_a_recording(graphs, call):
-    """By the thread that compiles functions."""
+    """Another thread, such as the one that compiles functions, must not copy values during a recording."""
     a = DeviceConstructor('cuda:0')(np.ones(3))
     thread = threading.Thread(target=call, args=(a,))
 

@@ -1,4 +1,4 @@
-"""theano_torch/compat.py: importing theano_torch is enough for Theano, also on Pythons that lack what it needs."""
+"""theano_torch/compat.py: Theano works after importing theano_torch, even on Pythons without modules that it needs."""
 
 import subprocess
 import sys

@@ -28,7 +28,7 @@ SHAPES = [
 def test_weight_products(filters, image_shape, pad, layout):
     image, top_grad, wanted = tensors(filters, image_shape, pad, layout=layout)
     products = WeightProducts(filters, image_shape, pad)
-    assert products.is_whole        # So small they are.
+    assert products.is_whole        # Small problems are computed by a single product.
     assert_close(products(image, top_grad), wanted)
     products.is_whole = False
     assert_close(products(image, top_grad), wanted)
@@ -37,7 +37,7 @@ def test_weight_products(filters, image_shape, pad, layout):
 @pytest.mark.parametrize('rows, images', [(1, 1), (2, 2), (4, 3), (3, 5), (20, 20)])
 @pytest.mark.parametrize('filters, image_shape, pad', SHAPES)
 def test_weight_products_by_blocks(filters, image_shape, pad, rows, images):
-    """Also of blocks that divide neither the rows nor the images, and of blocks larger than all."""
+    """Blocks may be larger than the image, and need not divide the number of rows or images."""
     image, top_grad, wanted = tensors(filters, image_shape, pad)
     products = WeightProducts(filters, image_shape, pad)
     products.is_whole, products.rows, products.images = False, rows, images
@@ -67,7 +67,7 @@ def test_what_is_one_product_and_what_are_blocks(monkeypatch):
     shapes = (16, 32, 3, 3), (5, 32, 48, 40), (1, 1)
     image, top_grad, wanted = tensors(*shapes, dtype=torch.float32)
     products = WeightProducts(*shapes)
-    assert not products.is_whole and products.images == 2       # And the fifth by itself.
+    assert not products.is_whole and products.images == 2       # The last of five images is a block of one.
     assert_close(products(image, top_grad), wanted)
 
 
@@ -93,7 +93,7 @@ def test_weight_products_of_no_images():
 
 @pytest.mark.parametrize('num_filters', [2, 32])
 def test_images_too_small_for_any_output(num_filters):
-    """Few filters are torch's own work, many are a matrix product; neither fails while its sizes are computed."""
+    """Many filters are computed by a matrix product, few by PyTorch; neither fails while computing sizes."""
     x, top = T.ftensor4(), T.ftensor4()
     shape = num_filters, 16, 3, 3
     f = theano.function([x, top], T.nnet.abstract_conv.conv2d_grad_wrt_weights(x, top, shape), mode=TORCH)
@@ -110,7 +110,7 @@ def test_images_too_small_for_any_output(num_filters):
     ((3, 3), dict(border_mode=(1, 1))), ((3, 3), dict(border_mode='half', filter_flip=False)), ((1, 3), dict()),
     ((5, 2), dict(border_mode='full'))])
 def test_functions_use_weight_products(agree, monkeypatch, dtype, size, options):
-    """A convolution with many filters, also under a second derivative."""
+    """A convolution with many filters, and its second derivatives."""
     made = []
 
     class Recorded(WeightProducts):
@@ -132,7 +132,7 @@ def test_functions_use_weight_products(agree, monkeypatch, dtype, size, options)
 
 
 def recorded(monkeypatch, name):
-    """The list to which the devices will be added on which ``conv.NAME`` is called."""
+    """A list to which each call of ``conv.NAME`` appends its device."""
     devices, function = [], getattr(conv, name)
     monkeypatch.setattr(conv, name, lambda *args: devices.append(args[0].device.type) or function(*args))
     return devices
@@ -141,7 +141,7 @@ def recorded(monkeypatch, name):
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
 @pytest.mark.parametrize('flip', [True, False])
 def test_small_products(agree, monkeypatch, dtype, flip):
-    """1x1 filters forwards and both gradients, of images as Theano's users have them and in channels-last format."""
+    """A convolution with 1x1 filters and both gradients, for images in NCHW and in channels-last layout."""
     convolutions, backward = recorded(monkeypatch, 'convolution'), recorded(monkeypatch, 'convolution_backward')
     x, w = T.tensor4(dtype=dtype), T.tensor4(dtype=dtype)
     y = T.nnet.conv2d(x, w, filter_flip=flip)
@@ -173,7 +173,7 @@ def test_products_of_many_pixels_are_convolutions(agree, monkeypatch):
 
 @pytest.mark.parametrize('shape', [(3, 4, 6, 5), (1, 4, 2048, 1), (1, 4, 2049, 1)])
 def test_small_products_with_bias(agree, shape):
-    """Where the bias is added by the product."""
+    """The product adds the bias."""
     x, w, b = T.ftensor4(), T.ftensor4(), T.fvector()
     y = T.nnet.conv2d(x, w) + b.dimshuffle('x', 0, 'x', 'x')
     top = numbers(shape[0], 7, *shape[2:], seed=3)

@@ -1,4 +1,4 @@
-"""Ops that overwrite their inputs: the same memory is overwritten as by Theano's own engines."""
+"""Ops that overwrite their inputs overwrite the same memory as on Theano's own engines."""
 
 import theano_torch
 from theano_torch.compat import T, theano
@@ -31,7 +31,7 @@ OVERWRITING = {
 @pytest.mark.parametrize('name', OVERWRITING)
 @pytest.mark.parametrize('order', ['C', 'F', 'reversed'])
 def test_mutable_argument(name, order):
-    """Compared with what the ops' own Python code overwrites."""
+    """The argument afterwards is the same as with the op's own Python code."""
     x = T.fmatrix()
     result = OVERWRITING[name](x)
     start = np.arange(9, dtype=np.float32).reshape(3, 3) % 5
@@ -39,7 +39,7 @@ def test_mutable_argument(name, order):
     for mode in (theano.compile.Mode(theano.gof.vm.VM_Linker(use_cloop=False, c_thunks=False), None),
                  theano_torch.mode()):
         compute = theano.function(mutable(x), result, mode=mode, accept_inplace=True)
-        for _ in range(2):      # The first call makes the program.
+        for _ in range(2):      # The first call compiles the program.
             argument = {'C': start.copy(), 'F': np.asfortranarray(start), 'reversed': start[::-1].copy()[::-1]}[order]
             value = np.array(compute(argument))
         found.append((value, argument))
@@ -58,7 +58,7 @@ def test_types_without_kernels(dtype):
 
 
 def test_whole_numbers():
-    """They are on the host otherwise."""
+    """0-d integers are overwritten, too, although they usually stay on the host."""
     n = T.lscalar()
     compute = theano.function(mutable(n), inplace.add_inplace(n, 1), mode=theano_torch.mode(), accept_inplace=True)
     argument = np.array(3)
@@ -79,7 +79,7 @@ def test_random_states():
 
 @pytest.mark.parametrize('value', [np.arange(4.), np.arange(8.)[::2]])
 def test_borrowed_shared_value(value):
-    """An update in place changes the array that the variable was made of."""
+    """An in-place update changes the array from which the variable was made."""
     start = value.copy()
     shared = theano.shared(value, borrow=True)
     update = T.inc_subtensor(shared[1:], 1, inplace=True)
@@ -92,7 +92,7 @@ def test_borrowed_shared_value(value):
 
 
 def test_only_what_theano_overwrites():
-    """Results that are views here, but new tensors for Theano, are overwritten in copies."""
+    """If a result is a view here, but a new tensor in Theano, an op overwrites a copy of it."""
     x = T.TensorType('float32', (False, True))()
     y = T.fvector()
     sums = T.set_subtensor(x.sum(axis=1)[0], 9, inplace=True)
@@ -108,20 +108,20 @@ def test_only_what_theano_overwrites():
 
 
 def test_a_program_that_does_not_fit_overwrites_nothing():
-    """The shape of what is chosen afterwards is known when the input has been overwritten already."""
+    """A wrong shape is found after the input was overwritten; the next attempt must not overwrite it again."""
     x, mask = T.fvector(), T.bvector()
     changed = T.inc_subtensor(x[:1], 1, inplace=True)
     compute = theano.function([*mutable(x), mask], changed[mask.nonzero()], mode=theano_torch.mode(),
                               accept_inplace=True)
     argument = np.zeros(3, np.float32)
     assert compute(argument, [1, 0, 0]).tolist() == [1]
-    assert compute(argument, [1, 1, 0]).tolist() == [2, 0]      # Another shape: another program.
+    assert compute(argument, [1, 1, 0]).tolist() == [2, 0]      # Another shape needs another program.
     assert compute(argument, [1, 0, 1]).tolist() == [3, 0]
     assert argument.tolist() == [3, 0, 0]
 
 
 def test_lanes(monkeypatch):
-    """Where steps run in lanes, the walk over the graph computes with copies, and the program overwrites."""
+    """With lanes, the first call computes on copies, and the program overwrites the input."""
     monkeypatch.setattr('theano_torch.scheduler.SMALL_STEP', 0)
     before = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -1,4 +1,4 @@
-"""Every op that theano_torch knows, on PyTorch and with Theano's own Python code."""
+"""Every op that theano_torch supports gives the same results as Theano's own Python code."""
 
 
 import theano_torch
@@ -16,7 +16,7 @@ from tests.theano_torch.helpers import TORCH, numbers
 
 
 def tensor(value, name=None):
-    """A symbolic variable of the type of `value`; size 1 is broadcastable."""
+    """A symbolic variable of the type of `value`; dimensions of size 1 are broadcastable."""
     return T.TensorType(value.dtype, [size == 1 for size in value.shape])(name)
 
 
@@ -35,7 +35,7 @@ UNIT = [T.arcsin, T.arccos, T.arctanh, T.erfinv, T.erfcinv]
 def test_unary(agree, dtype):
     x = tensor(numbers(2, 2, dtype=dtype))
     values = numbers(3, 4, dtype=dtype)
-    # SciPy's and torch's special functions are approximations of about single precision in some cases.
+    # Some special functions of SciPy and PyTorch are accurate to about single precision only.
     agree([x], [function(x) for function in UNARY if function not in (T.j0, T.j1, T.i0, T.i1, T.erfcx)], (values,),
           (numbers(0, 4, dtype=dtype),), (values[:, ::-1],))
     agree([x], [function(x) for function in [T.j0, T.j1, T.i0, T.i1, T.erfcx]], (values,), tolerance=2e-6)
@@ -367,7 +367,8 @@ def test_minibatches_by_index_use_one_program():
     f = theano.function([i], data[i * 4:(i + 1) * 4] * 2, mode=TORCH)
     for number in [0, 1, 0, 2, 1, 2]:
         np.testing.assert_array_equal(f(number), data.get_value()[number * 4:(number + 1) * 4] * 2)
-    assert [len(programs) for programs in f.fn.programs.values()] == [2]        # Full minibatches, and the last one.
+    # One program for full minibatches, one for the last minibatch.
+    assert [len(programs) for programs in f.fn.programs.values()] == [2]
 
 
 def test_an_index_out_of_range_is_an_error():

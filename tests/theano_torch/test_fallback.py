@@ -1,4 +1,4 @@
-"""Ops, scalar ops and types without a lowering, which run their own Python code on the host."""
+"""Ops, scalar ops and types without a lowering run their own Python code on the host."""
 
 import logging
 import sys
@@ -19,7 +19,7 @@ from tests.theano_torch.helpers import TORCH, numbers
 
 
 class Counted(theano.Op):
-    """Doubles its input, and counts how often it does so."""
+    """Doubles the non-negative elements of its input, and counts its calls."""
 
     __props__ = ()
     calls = 0
@@ -37,7 +37,7 @@ class Tripled(scalar.UnaryScalarOp):
         return x * 3
 
     def c_code(self, *arguments):
-        return ''       # Nothing of the engine's. Theano tells composites apart by it.
+        return ''       # Never compiled; Theano compares composite ops by their C code.
 
 
 def test_an_own_op_runs_once_in_each_call(caplog):
@@ -53,7 +53,8 @@ def test_an_own_op_runs_once_in_each_call(caplog):
             np.testing.assert_allclose(f(values), np.exp(values[values >= 0] * 2 + 1), rtol=1e-5)
             assert Own.calls == calls
     assert [record.message.count('test_fallback.Own for') for record in caplog.records] == [1]
-    assert not any(program.is_fixed for programs in f.fn.programs.values() for program in programs)     # No recording.
+    # Such programs are never recorded.
+    assert not any(program.is_fixed for programs in f.fn.programs.values() for program in programs)
 
 
 def test_an_own_scalar_op_alone_and_in_others():
@@ -145,7 +146,7 @@ def test_sparse_matrices(kind):
         np.testing.assert_allclose(gradient, full.T @ np.ones((rows, 2)))
         np.testing.assert_allclose(total, full.sum(axis=0))
         np.testing.assert_allclose(added.toarray(), full * 2)
-        np.testing.assert_allclose(picked, full[[0, 1], [1, 2]], rtol=1e-6)      # Its type is that of floatX.
+        np.testing.assert_allclose(picked, full[[0, 1], [1, 2]], rtol=1e-6)      # The result has the type floatX.
 
 
 def test_sizes_alone_of_what_depends_on_values():

@@ -1,4 +1,4 @@
-"""theano_torch.fuser: programs with kernels of ours, which Triton interprets, beside the same programs as they are."""
+"""theano_torch.fuser: fused programs, whose kernels Triton interprets, give the same results as unfused ones."""
 
 import json
 import logging
@@ -33,14 +33,14 @@ def interpreter(monkeypatch):
     torch.manual_seed(0)
     loaded.cache_clear()
     yield
-    loaded.cache_clear()        # Kernels for the interpreter are none for a GPU.
+    loaded.cache_clear()        # Interpreted kernels must not be used on a GPU later.
 
 
 @pytest.fixture
 def check(tmp_path):
-    """A function that runs a program as it is and fused, twice, and returns the fused one.
+    """A function that runs a program unfused, recorded, and fused twice, compares results, and returns the fused one.
 
-    Element by element both round alike. Sums add up in another order: `tolerance`, of the largest element.
+    Element-wise results must be equal. Sums, whose order differs, may differ by `tolerance` of the largest element.
     """
     def check(program, *inputs, tolerance=0):
         with torch.inference_mode():
@@ -57,14 +57,14 @@ def check(tmp_path):
 
 
 def fused(program, inputs, folder):
-    """Call a program; (its results, what does the same with fewer kernels)"""
+    """Run and record a program; return (its results, the fused program)."""
     with Recorder(inputs) as recorder:
         results = program(inputs)
     return results, FusedProgram(recorder, results, str(folder))
 
 
 def copy(tensor):
-    """With the same strides."""
+    """Copy a tensor with its strides."""
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
 
 
@@ -101,7 +101,7 @@ def test_all_expressions(check, dtype):
                   aten.leaky_relu_backward(x, y, 0.2, False), torch.square(y)]
         flags = [x < y, x <= y, x > 0.5, x >= y, x == x, x != y, (x < y) & (x > 0), (x < y) | (x > 0)]
         return [*(value + 1 for value in values), *(torch.where(flag, x, y) for flag in flags), flags[0]]
-    # PyTorch's CPU kernels round some intermediate results to 16 bits, those for GPUs and ours do not.
+    # PyTorch's CPU kernels round some intermediate results to 16 bits; its GPU kernels and ours do not.
     ours = check(program, x, y, tolerance=2e-3 if dtype == torch.float16 else 0)
     assert not [step.call.function for step in ours.steps if isinstance(step, CallStep)
                 and step.call.function is not aten.lt.Tensor]
@@ -216,7 +216,7 @@ def test_broadcasting(check):
         scale = torch.sqrt(rows * rows + 1)
         shift = columns * 2 + number
         return [x * scale + shift, scale, shift, rows + columns]
-    check(program, x, rows, columns, number, tolerance=2e-7)      # A root of the interpreter's may be off by a bit.
+    check(program, x, rows, columns, number, tolerance=2e-7)      # The interpreter's square root may be off by one bit.
 
 
 def test_transposed_and_sliced_reads(check):
@@ -235,7 +235,7 @@ def test_writing_in_place(check):
     def program(inputs):
         x, y = inputs
         a = x * 2
-        b = a + 1           # Before a changes.
+        b = a + 1           # Reads a before it changes.
         a.mul_(3).add_(y)
         c = a - b
         part = a[1]
@@ -248,13 +248,13 @@ def test_writing_in_place(check):
 
 
 def test_reads_come_before_writes(check):
-    """A kernel of late and early calls must not read what was overwritten between them."""
+    """A kernel must not join two calls if memory that it reads is overwritten between them."""
     x = torch.randn(4, 4)
 
     def program(inputs):
         x, = inputs
         a = x + 1
-        b = torch.exp(x)    # Not ours.
+        b = torch.exp(x)    # Stays a PyTorch call.
         x.mul_(0)
         c = a * 2 + b
         return [c, x + a]
@@ -262,7 +262,7 @@ def test_reads_come_before_writes(check):
 
 
 def test_rounded_copies_are_read(check):
-    """In 16 bits, what convolutions read is stored once, and other kernels read that, too."""
+    """The 16-bit input of a convolution is stored once, and other kernels read it, too."""
     x, w, g = images(2, 4, 6, 6), torch.randn(4, 4, 3, 3), images(2, 4, 6, 6, seed=3)
 
     def program(inputs):
@@ -270,13 +270,13 @@ def test_rounded_copies_are_read(check):
         y = F.leaky_relu(x + 0.5, 0.2)
         z = torch.conv2d(y.half(), w.half(), padding=1)
         return [z.to(torch.float32) + 1, aten.leaky_relu_backward(g + z, y, 0.2, True) * 2]
-    ours = check(program, x, w, g, tolerance=2e-3)     # A rounding to 16 bits.
+    ours = check(program, x, w, g, tolerance=2e-3)     # Covers rounding to 16 bits.
     first = kernels_of(ours)[0]
     assert [output.dtype for output in first.kernel.source.outputs] == [torch.float16]
 
 
 def test_short_computations_are_repeated(check):
-    """The sum of 16 bits and a bias is not stored in 32."""
+    """The sum of a 16-bit value and a bias is recomputed, not stored in 32 bits."""
     x, bias, g = images(2, 4, 6, 6, dtype=torch.float16), torch.randn(4), images(2, 4, 3, 3, seed=3)
 
     def program(inputs):
@@ -295,7 +295,7 @@ def test_outputs_take_the_memory_of_inputs_that_end(check):
 
     def program(inputs):
         x, = inputs
-        y = torch.tanh(x)       # Not ours.
+        y = torch.tanh(x)       # Stays a PyTorch call.
         z = torch.exp(y * 2 + y.flip(0))        # Reads y in another order, too.
         kept = torch.tanh(z)
         return [z * 3 - 1, kept, kept * 2 + 1]
@@ -310,12 +310,12 @@ def test_the_same_is_computed_once(check):
         x, w = inputs
         y = x * 2
         return [torch.conv2d(y.half(), w.half()), torch.conv2d(y.half(), -w.half())]
-    ours = check(program, x, w, tolerance=2e-3)        # PyTorch may take another kernel for the convolution.
+    ours = check(program, x, w, tolerance=2e-3)        # PyTorch may choose another kernel for the convolution.
     assert sum(len(step.makes) for step in kernels_of(ours)) <= 3
 
 
 def random_program(random):
-    """A program of random calls on images of two sizes."""
+    """Make a program of random calls on images of two sizes."""
     plan = [(random.choice(KINDS), random.randint(1 << 30), random.randint(1 << 30))
             for _ in range(random.randint(4, 25))]
 
@@ -373,7 +373,7 @@ for capability in (75, 80, 89, 90):     # T4, A100, RTX 4090, H100 and H200.
 
 
 def test_compiles_for_gpus(tmp_path):
-    """Triton's compiler takes a kernel of all that there is, for four kinds of GPUs; nothing runs it."""
+    """Triton compiles a kernel with all kinds of elements for four kinds of GPUs, without running it."""
     def program(inputs):
         x, bias, g = inputs
         y = F.leaky_relu(x + bias.view(1, -1, 1, 1), 0.2)
@@ -386,7 +386,7 @@ def test_compiles_for_gpus(tmp_path):
         kernel, = kernels_of(fused(program, inputs, tmp_path)[1])
     source = kernel.kernel.source
     types = [POINTERS[dtype] for dtype in source.types]
-    # The interpreter has changed Triton in this process.
+    # Compile in another process, since the interpreter has changed Triton in this one.
     environment = {**os.environ, 'TRITON_CACHE_DIR': str(tmp_path), 'PYTHONPATH': str(ROOT)}
     del environment['TRITON_INTERPRET']
     arguments = json.dumps([source.name, source.text, str(tmp_path), types])
@@ -412,7 +412,8 @@ def test_functions_are_fused(tmp_path):
     (program,), = f.fn.programs.values()
     assert isinstance(program.runs, FusedProgram) and kernels_of(program.runs)
     for mine, reference in zip(results[1], results[0], strict=True):
-        np.testing.assert_allclose(mine, reference, rtol=1e-5, atol=1e-4)     # Sums in another order, six steps.
+        # Covers the order of summation, over six steps.
+        np.testing.assert_allclose(mine, reference, rtol=1e-5, atol=1e-4)
 
 
 def test_what_triton_cannot_compile_runs_as_it_is(monkeypatch, caplog):

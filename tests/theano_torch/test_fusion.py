@@ -1,4 +1,4 @@
-"""Where convolution, bias and activation become one op, where not, and that the values are the same."""
+"""Convolution, bias and activation become one op where possible, with the same values."""
 
 
 from theano_torch.rewrites.fusion import ConvBiasActivation
@@ -13,8 +13,8 @@ from nets import ops
 from tests.theano_torch.helpers import TORCH, numbers
 
 UNFUSED = TORCH.excluding('torch_fuse_convolutions')
-TOLERANCE = {'float32': 1e-5, 'float64': 1e-12}     # Relative to the largest value: sums in another order.
-SLOPES = [None, 0.2, 0.0, 1.5]      # Of the leaky ReLU; None: no activation.
+TOLERANCE = {'float32': 1e-5, 'float64': 1e-12}     # Relative to the largest value; covers the order of summation.
+SLOPES = [None, 0.2, 0.0, 1.5]      # Slopes of the leaky ReLU; None means no activation.
 
 
 def fused(function):
@@ -22,10 +22,10 @@ def fused(function):
 
 
 def check(inputs, outputs, *calls, number=1):
-    """Fused and unfused, `outputs` are the same for all `calls`; `number` convolutions are fused."""
+    """Check that `number` convolutions are fused and that fused and unfused `outputs` agree for all `calls`."""
     functions = [theano.function(inputs, outputs, mode=mode) for mode in (TORCH, UNFUSED)]
     assert [len(fused(function)) for function in functions] == [number, 0]
-    for arrays in calls + calls[:1]:        # The first ones again: they run the program that was kept.
+    for arrays in calls + calls[:1]:        # Repeat the first call, which runs the cached program.
         for result, wanted in zip(*[function(*arrays) for function in functions], strict=True):
             assert (result.dtype, result.shape) == (wanted.dtype, wanted.shape)
             assert result.flags.c_contiguous
@@ -81,7 +81,7 @@ def test_small_product(slope):
     (x, w), b = tensor4s('float32'), T.fvector()
     y = activated(T.nnet.conv2d(x, w) + per_channel(b), slope)
     check([x, w, b], [y], (numbers(2, 3, 4, 4), numbers(5, 3, 1, 1, seed=1), numbers(5, seed=2)),
-          (numbers(2, 3, 40, 40), numbers(5, 3, 1, 1, seed=1), numbers(5, seed=2)))     # Not so small.
+          (numbers(2, 3, 40, 40), numbers(5, 3, 1, 1, seed=1), numbers(5, seed=2)))     # Too large for a product.
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
@@ -110,7 +110,7 @@ def test_unusual_transposed_convolutions(options):
 
 
 def test_gradients_of_a_network():
-    """Two layers: what the gradients need beside the outputs of the fused ops is none of their inner results."""
+    """Gradients of two layers need only the outputs of fused ops, not their intermediate results."""
     x, w, v, b, c = *tensor4s('float32', 3), T.fvector(), T.fvector()
     y = ops.leaky_relu(T.nnet.conv2d(x, w, border_mode=1) + per_channel(b), 0.2)
     z = ops.leaky_relu(T.nnet.conv2d(y, v, border_mode=1) + per_channel(c), 0.2)
@@ -128,7 +128,7 @@ def test_bias_of_another_type(dtype):
 
 
 def test_one_channel():
-    """As Lasagne makes them: W and b that can be broadcast."""
+    """Parameters made by Lasagne: W and b have broadcastable dimensions."""
     x, w = T.ftensor4(), T.TensorType('float32', (True, False, False, False))()
     b = T.TensorType('float32', (True,))()
     check([x, w, b], [T.nnet.conv2d(x, w, border_mode=1) + per_channel(b)],
@@ -169,7 +169,7 @@ def parts():
 def test_inner_results_that_are_outputs_too():
     inputs, y, z, a = parts()
     check(inputs, [a, y], ARRAYS, number=0)
-    function = check(inputs, [a, z], ARRAYS)        # The activation stays outside.
+    function = check(inputs, [a, z], ARRAYS)        # The activation is not fused.
     assert fused(function)[0].activation is None
     function = check(inputs, [a, a], ARRAYS)
     assert fused(function)[0].activation == ops.LeakyReLU(0.2)
@@ -201,7 +201,7 @@ def test_bias_that_is_broadcast_differently():
             (matrix, matrix.dimshuffle(0, 1, 'x', 'x'), numbers(2, 4)),
             (matrix, matrix.dimshuffle('x', 'x', 0, 1), numbers(6, 5))]:
         check([x, w, extra], [ops.leaky_relu(y + value, 0.2)], ARRAYS[:2] + (array,), number=0)
-    one = T.TensorType('float32', (True,))()        # One number for all channels.
+    one = T.TensorType('float32', (True,))()        # One bias for all channels.
     check([x, w, one], [ops.leaky_relu(y + per_channel(one), 0.2)], ARRAYS[:2] + (numbers(1),), number=0)
     check([x, w], [ops.leaky_relu(y + np.float32(0.5), 0.2)], ARRAYS[:2], number=0)
     check([x, w, b], [y * per_channel(b), y - per_channel(b) * per_channel(b)], ARRAYS, number=0)

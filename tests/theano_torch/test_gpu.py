@@ -1,6 +1,6 @@
-"""What only a GPU can show: the engine's results there, CUDA graphs, determinism, memory.
+"""The engine on a GPU: results, CUDA graphs, determinism, memory.
 
-Where there is none they run on the stand-in. They run on the CPU as well, where they show less.
+Without a GPU, these tests run on the stand-in. They also run on the CPU, where they check less.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ ON_ALL_DEVICES = pytest.mark.parametrize('device', ['cpu', pytest.param('cuda:0'
                                          indirect=True)
 MINIBATCH = 4
 HAS_GPU = torch.cuda.is_available()
-SIZE = {'cpu': 4, 'cuda:0': 8 if HAS_GPU else 4}        # Of the images: small where the processor has all the work.
+SIZE = {'cpu': 4, 'cuda:0': 8 if HAS_GPU else 4}        # Image size; small without a real GPU.
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def restore_engine():
 
 
 class Trainer:
-    """A small G and D and their separate steps, on `device`; all random numbers come from fixed seeds."""
+    """A small G and D with separate training steps on `device`; all random numbers have fixed seeds."""
 
     def __init__(self, device, precision='float32', deterministic=False, captures=True, size=None):
         theano_env.configure('torch', {
@@ -69,14 +69,14 @@ class Trainer:
             net.toplevel_params['cur_lod'].set_value(np.float32(lod))
         rate = theano.shared(np.float32(1e-3))
         exponents = [updates.loss_scaling_exponent() if precision == 'float16' else None for _ in 'DG']
-        # A large epsilon: with a small one the sign of a tiny gradient decides on a whole step.
+        # A large epsilon: with a small one, the sign of a tiny gradient would decide a whole step.
         schedule = Schedule(lod, 0, int(lod > 0), self.size, MINIBATCH, 1, 1)
         self.functions = steps.compile_training_functions(
             self.G, self.D, self.Gs, schedule, rate, rate, 0.9, {},
             {'beta1': 0.0, 'beta2': 0.99, 'epsilon': 1e-2}, True, False, loss_scaling=exponents)
 
     def step(self):
-        """D's outputs."""
+        """Make a step of D and one of G; return D's outputs."""
         nothing = np.zeros((MINIBATCH, 0), np.float32)
         reals = self.random.randint(0, 256, (MINIBATCH, 3, self.size, self.size)).astype(np.uint8)
         outputs = self.functions.train_d(reals, nothing, self.latents(), nothing)
@@ -90,25 +90,25 @@ class Trainer:
         return [var.get_value() for net in (self.G, self.D, self.Gs) for var in net.trainables.values()]
 
     def graphs(self):
-        """How many programs have become CUDA graphs."""
+        """Number of programs that have become CUDA graphs."""
         programs = [program for function in self.functions[:2] for kept in function.fn.programs.values()
                     for program in kept]
         return sum(isinstance(program, capture.CapturedProgram) and program.graph is not None for program in programs)
 
 
 class Results(NamedTuple):
-    """Of some steps."""
+    """Results of a few training steps."""
 
-    outputs: list           # Of each step of D.
-    parameters: list        # At the end.
-    graphs: int             # How many there are.
-    memory: tuple           # In use, and in use after more steps.
+    outputs: list           # Outputs of each step of D.
+    parameters: list        # Parameters at the end.
+    graphs: int             # Number of CUDA graphs.
+    memory: tuple           # Memory in use, and after more steps; () if not measured.
 
 
 def results(device, precision='float32', deterministic=False, captures=True, size=None, run=1):
-    """`Results` of training; another `run` is done anew."""
+    """Cached `Results` of training; another `run` trains again."""
     if precision == 'tf32' and not HAS_GPU:
-        precision = 'float32'       # The stand-in computes in float32; the steps of test_paper_steps.py are in TF32.
+        precision = 'float32'       # The stand-in lacks TF32. tests/standin/test_paper_steps.py counts its kernels.
     return computed(device, precision, deterministic, captures, size or SIZE[device], run)
 
 
@@ -127,7 +127,7 @@ def computed(device, precision, deterministic, captures, size, run):
 
 
 def memory_in_use(device):
-    """Bytes of all tensors on a GPU; on the CPU, how many tensors there are."""
+    """Bytes of all tensors on a GPU, or number of tensors on the CPU."""
     gc.collect()
     if device == 'cpu':
         return sum(issubclass(type(value), torch.Tensor) for value in gc.get_objects())
@@ -191,7 +191,7 @@ def test_memory_stays_constant(device):
 
 @contextlib.contextmanager
 def no_more_memory(device, monkeypatch):
-    """From here on nothing fits any more."""
+    """Let allocations fail inside the context."""
     if device == 'cpu':
         def fail(*arguments, **kwargs):
             raise MemoryError
@@ -228,7 +228,7 @@ def test_too_little_memory_is_one_line(device, tmp_path, capsys, monkeypatch):
 
 
 def test_whole_training_steps_are_recorded(monkeypatch):
-    """With a stand-in for CUDA, and shared variables that live on a device of their own."""
+    """Both steps become CUDA graphs, on the CPU with a stand-in for graphs and with shared variables on a device."""
     from tests.theano_torch.helpers import Graphs
     constructors = theano.compile.sharedvalue.shared.constructors
     monkeypatch.setattr(theano_torch.shared, 'install', lambda device: None)

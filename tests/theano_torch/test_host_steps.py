@@ -1,4 +1,4 @@
-"""Numbers that are computed on the host become one step, which remembers its results."""
+"""Numbers that are computed on the host become one step, which caches its results."""
 
 from theano_torch import host_steps
 
@@ -14,7 +14,7 @@ DATA = np.arange(20, dtype='float32').reshape(10, 2)
 
 @pytest.fixture
 def run():
-    """Sums the minibatch of a number and a size, and adds the two."""
+    """A function of a minibatch's number and size that returns the sum of the minibatch and of its arguments."""
     index, size = T.lscalar(), T.lscalar()
     rows = theano.shared(DATA)[index * size:(index + 1) * size]
     return theano.function([index, size], [rows.sum(), index + size], mode=TORCH)

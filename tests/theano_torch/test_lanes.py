@@ -1,4 +1,4 @@
-"""theano_torch/scheduler.py and lanes.py: how many threads nodes run with, and steps that run side by side."""
+"""theano_torch/scheduler.py and lanes.py: the number of threads per node, and steps that run concurrently."""
 
 
 import gc
@@ -39,9 +39,9 @@ def two_threads(set_threads):
 
 
 class Witness(gof.Op):
-    """Its input. `seen` gets torch's number of threads and the name of Python's thread while it runs.
+    """The identity. Appends (name, torch's number of threads, whether it runs in the main thread) to `seen`.
 
-    Fails for negative numbers. Where there is a `barrier`, waits for the other one.
+    Fails for negative numbers. If there is a `barrier`, waits for the op in the other lane.
     """
 
     __props__ = ('name', 'in_order')
@@ -94,13 +94,13 @@ def test_little_work_runs_in_one_thread(set_threads, seen):
     function = theano.function([x], T.dot(Witness()(x), x.T), mode=TORCH)
     array = np.abs(numbers(4, 5))
     for _ in range(3):
-        np.testing.assert_allclose(function(array), np.dot(array, array.T), rtol=1e-6)    # Rounding.
+        np.testing.assert_allclose(function(array), np.dot(array, array.T), rtol=1e-6)    # Covers rounding.
         assert torch.get_num_threads() == 3
     assert seen == [('', 1, True)] * 3
 
 
 def test_much_work_runs_in_all_threads(set_threads, seen, monkeypatch):
-    """The call that makes a program runs with the same threads as those after it: the bits are the same."""
+    """The first call uses as many threads as later ones, so that all results have the same bits."""
     set_threads(3)
     monkeypatch.setattr(scheduler, 'WIDE_ELEMENTS', 20)
     x = T.fmatrix()
@@ -117,7 +117,7 @@ def test_a_single_thread_stays_one(set_threads, seen, monkeypatch):
     x = T.fmatrix()
     function = theano.function([x], Witness()(x), mode=TORCH)
     function(np.ones((2, 2), 'float32'))
-    set_threads(2)      # Whoever does this after the first call gets what they ask for.
+    set_threads(2)      # A change after the first call takes effect.
     function(np.ones((2, 2), 'float32'))
     assert seen == [('', 1, True), ('', 2, True)]
 
@@ -143,7 +143,7 @@ def test_threads_come_back_after_an_error(set_threads, seen):
 
 
 def test_threads_of_wrong_shapes(set_threads):
-    """A run that is given up leaves the number of threads as it was."""
+    """An abandoned run restores the number of threads."""
     set_threads(3)
     x = T.fvector()
     function = theano.function([x], x[Witness()(x).nonzero()], mode=TORCH)
@@ -165,7 +165,7 @@ def chain(x, length):
 
 
 def order_of(*outputs):
-    """The nodes that compute `outputs` from their variables, in order."""
+    """The nodes that compute `outputs` from their inputs, in order."""
     return gof.graph.io_toposort(gof.graph.inputs(outputs), outputs)
 
 
@@ -175,7 +175,7 @@ def test_the_plan_ends_before_what_destroys_its_inputs():
     order = order_of(new * 2)
     last = ThreadPolicy(order, 2).last
     assert ThreadPolicy(order_of(chain(x, 10)), 2).last == 10
-    assert order[last].op.destroy_map and last == len(order) - 2        # It and the product.
+    assert order[last].op.destroy_map and last == len(order) - 2        # Only it and the product come last.
 
 
 def test_no_lanes_for_what_does_more_than_compute():
@@ -199,7 +199,7 @@ def test_when_there_are_lanes(monkeypatch):
 
 
 def chains_of_steps(*lengths):
-    """Steps in chains beside each other, one chain after the other, then one step that needs them all."""
+    """Independent chains of steps, followed by one step that needs all of them."""
     steps, ends = [], []
     for length in lengths:
         for number in range(length):
@@ -212,10 +212,10 @@ def test_first_in_lanes():
     def first(steps, speed_up):
         return first_in_lanes(steps, [1.0] * len(steps), [1 / speed_up] * len(steps))
     assert first(chains_of_steps(5, 5), 1.5) == 0
-    assert first(chains_of_steps(10), 1.5) == 11        # Nothing to do side by side.
+    assert first(chains_of_steps(10), 1.5) == 11        # Nothing can run concurrently.
     assert first(chains_of_steps(10), 1) == 11
-    assert first(chains_of_steps(5, 5), 2) == 11        # Nothing to gain.
-    steps = chains_of_steps(5, 5)                       # Five more that all others wait for.
+    assert first(chains_of_steps(5, 5), 2) == 11        # Lanes would not be faster.
+    steps = chains_of_steps(5, 5)                       # Add five steps on which all others depend.
     steps = [Step(None, (slot - 1,) if slot else (), slot) for slot in range(5)] + [
         Step(None, tuple(slot + 5 for slot in step.sources) or (4,), step.target + 5) for step in steps]
     assert first(steps, 1.5) == 5
@@ -227,7 +227,7 @@ def test_first_in_lanes():
 
 
 def random_steps(seed, num=60):
-    """Steps on lists of numbers, with one or two results each, and how many slots they have, of which 4 are filled."""
+    """(random steps on lists of numbers, each with one or two results; number of slots, the first 4 of them inputs)"""
     random, steps, num_slots = np.random.RandomState(seed), [], 4
     for number in range(num):
         sources = tuple(random.choice(num_slots, size=random.randint(0, 4)).tolist())
@@ -255,19 +255,19 @@ def test_lanes_give_what_one_after_the_other_gives(seed):
         found = values.copy()
         part.run(found)
         assert [found[slot] for slot in kept] == [expected[slot] for slot in kept]
-        # Nothing else stays, except what no step has used.
+        # All other slots are empty, except for values that no step has used.
         assert all(found[slot] is None for slot in made if slot not in kept)
     assert sorted(id(step.function) for step in part.steps) == sorted(id(step.function) for step in steps)
 
 
 def test_tasks():
-    """What takes little joins what makes its sources; slots are emptied when nobody needs them any more."""
+    """A cheap step joins the task that makes its sources; a slot is emptied after its last use."""
     steps = [Step(name, sources, target) for name, sources, target in (
         ('a', (0,), 1), ('a, cheap', (1,), 2), ('b', (1,), (3, 4)), ('c', (2, 3), 5), ('b, cheap', (3, 3), 6))]
     first, second, third = tasks_of(steps, [1.0, 1e-6, 1.0, 1e-6, 2e-6], kept={5})
     assert first.steps == [('a', (0,), 1, (0,), None), ('a, cheap', (1,), 2, (), None)]
     assert second.steps == [('b', (1,), (3, 4), (4,), None), ('b, cheap', (3, 3), 6, (6,), None)]
-    assert third.steps == [('c', (2, 3), 5, (), None)]      # It needs two others.
+    assert third.steps == [('c', (2, 3), 5, (), None)]      # Needs results of two tasks.
     assert [task.followers for task in (first, second, third)] == [[1, 2], [2], []]
     assert [sorted(task.shared) for task in (first, second, third)] == [[1, 2], [1, 3], [2, 3]]
     assert [task.seconds for task in (first, second, third)] == pytest.approx([1 + 1e-6, 1 + 2e-6, 1e-6])
@@ -275,7 +275,7 @@ def test_tasks():
 
 @pytest.mark.parametrize('seconds, wakes', [((1, 1), True), ((1, 0), True), ((0, 1), True), ((0, 0), False)])
 def test_the_other_lane_is_woken_where_it_pays(seconds, wakes):
-    """Two steps with a common source, of which a lane leaves the second one to the lane that sleeps."""
+    """Of two tasks with a common source, the running lane takes one and leaves the other to the sleeping lane."""
     part = Lanes([Step(abs, (0,), 1), Step(abs, (1,), 2), Step(abs, (1,), 3)], [1.0] * 3, {2, 3}, 1)
     for task, cost in zip(part.tasks[1:], seconds, strict=True):
         task.seconds = cost
@@ -284,7 +284,7 @@ def test_the_other_lane_is_woken_where_it_pays(seconds, wakes):
     theirs.acquire()
     work.sleeper = theirs
     source = work.next(None, mine)
-    assert source is part.tasks[0] and theirs.locked()      # There is nothing else to do yet.
+    assert source is part.tasks[0] and theirs.locked()      # Nothing else can run yet.
     assert work.next(source, mine) is part.tasks[1]
     assert theirs.locked() != wakes
 
@@ -295,7 +295,7 @@ def test_the_other_lane_is_woken_where_it_pays(seconds, wakes):
 
 @pytest.fixture
 def always(monkeypatch, two_threads):
-    """Lanes are used however little there is to do."""
+    """Use lanes even for the smallest functions."""
     monkeypatch.setattr(scheduler, 'SMALL_STEP', 0)
     monkeypatch.setattr(lanes, 'WAKING_SECONDS', 0.0)
 
@@ -307,7 +307,7 @@ def two_chains():
 
 
 def function_in_lanes():
-    """(function of two arrays, an array, what the function gives for it twice)."""
+    """(function of two arrays, an array, the function's results if both arguments are this array)"""
     inputs, outputs = two_chains()
     function = theano.function(inputs, outputs, mode=TORCH)
     array = np.eye(3, dtype='float32')
@@ -325,13 +325,13 @@ def test_functions_in_lanes(always, seen, monkeypatch):
     x, y = numbers(3, 3, low=0, high=1), numbers(3, 3, low=0, high=1, seed=1)
     expected = [np.linalg.matrix_power(x, 16) + 1, np.linalg.matrix_power(y, 16) - np.linalg.matrix_power(x, 4)]
     first = function(x, y)
-    assert [entry[1:] for entry in seen[:2]] == [(1, True)] * 2     # A rehearsal.
+    assert [entry[1:] for entry in seen[:2]] == [(1, True)] * 2     # The first call runs in the main thread only.
     assert sorted(entry[0] for entry in seen) == ['x', 'x', 'y', 'y']
     monkeypatch.setattr(Witness, 'barrier', threading.Barrier(2))
     for _ in range(3):
         seen.clear()
         for mine, reference, before in zip(function(x, y), expected, first, strict=True):
-            np.testing.assert_allclose(mine, reference, rtol=1e-4)      # Sixteen factors in float32.
+            np.testing.assert_allclose(mine, reference, rtol=1e-4)      # Covers rounding of sixteen factors in float32.
             np.testing.assert_array_equal(mine, before)
         assert sorted(entry[1:] for entry in seen) == [(1, False), (1, True)]
         assert torch.get_num_threads() == 2
@@ -339,7 +339,7 @@ def test_functions_in_lanes(always, seen, monkeypatch):
 
 
 def test_functions_made_in_another_thread_have_lanes(always):
-    """What counts are the threads of who calls them: threads start with what any thread was last set to."""
+    """Lanes depend on the caller's number of threads, not on that of the thread that made the function."""
     inputs, outputs = two_chains()
     made = []
 
@@ -347,7 +347,7 @@ def test_functions_made_in_another_thread_have_lanes(always):
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
-    run(lambda: torch.set_num_threads(1))       # As while one thread or lanes are at work.
+    run(lambda: torch.set_num_threads(1))       # New threads inherit the last value set by any thread.
     run(lambda: made.extend([torch.get_num_threads(), theano.function(inputs, outputs, mode=TORCH)]))
     threads, function = made
     assert threads == 1
@@ -395,7 +395,7 @@ def test_errors_in_lanes(always, failing):
 
 
 def test_ctrl_c_in_lanes(always):
-    """Whenever it comes, the other lane ends, and the function works afterwards."""
+    """Whenever Ctrl-C comes, the other lane ends, and the function works afterwards."""
     function, array, expected = function_in_lanes()
     tasks = lanes_of(function)[0].tasks
 
@@ -411,9 +411,9 @@ def test_ctrl_c_in_lanes(always):
         assert_arrays_equal(function(array, array), expected)
 
 
-@pytest.mark.timeout(method='thread')     # It takes the alarm for itself.
+@pytest.mark.timeout(method='thread')     # The test uses the alarm signal itself.
 def test_signals_in_lanes(always):
-    """As before, by real signals at any moment."""
+    """Like the test above, but with real signals at arbitrary moments."""
     function, array, expected = function_in_lanes()
 
     def interrupt(signum, frame):
@@ -436,7 +436,7 @@ def test_signals_in_lanes(always):
 
 
 def test_one_lane_alone(always):
-    """Where the second one has other things to do, the first one does everything."""
+    """If the second lane is busy, the first lane does everything."""
     function, array, expected = function_in_lanes()
     end = threading.Event()
     lanes.second_lane().put(end.wait)
@@ -461,7 +461,7 @@ def test_shapes_that_depend_on_values_in_lanes(always):
 
 
 def test_memory_is_given_back(always):
-    """What the lanes computed is gone when they have ended, in both threads."""
+    """When a call ends, both threads have released all intermediate results."""
     inputs, outputs = two_chains()
     function = theano.function(inputs, outputs, mode=TORCH)
     array = np.eye(3, dtype='float32')
@@ -481,7 +481,7 @@ def test_memory_is_given_back(always):
     gc.collect()
     idle = threading.Event()
     lanes.second_lane().put(idle.set)
-    assert idle.wait(60)        # The thread has let go of what it did before.
+    assert idle.wait(60)        # Now the thread has released its previous task.
     assert len(made) > 10 and all(reference() is None for reference in made)
 
 
@@ -494,13 +494,13 @@ def test_updates_in_place_come_after_the_lanes(always):
     for seed in range(4):
         arrays = numbers(3, 3, low=0, high=0.5, seed=seed), numbers(3, 3, low=0, high=0.5, seed=seed + 10)
         expected = single(*arrays)
-        np.testing.assert_allclose(function(*arrays), expected, rtol=1e-6)    # Of the old value; another graph.
+        np.testing.assert_allclose(function(*arrays), expected, rtol=1e-6)    # From the old parameter.
     assert len(lanes_of(function)) == 1
 
 
 @pytest.mark.parametrize('flush', [True, False])
 def test_denormal_numbers_in_the_second_lane(always, flush):
-    """Are what they are in the thread that starts the second lane."""
+    """The second lane treats denormal numbers like the thread that starts it."""
     inputs, outputs = two_chains()
     function = theano.function([*inputs], [*outputs, inputs[1] * np.float32(1e-20)], mode=TORCH)
     array = np.full((3, 3), 1e-20, 'float32')
@@ -509,7 +509,7 @@ def test_denormal_numbers_in_the_second_lane(always, flush):
     try:
         are_zero = [(function(array, array)[2] == 0).all() for _ in range(3)]
     finally:
-        torch.set_flush_denormal(True)      # As `install` sets it.
+        torch.set_flush_denormal(True)      # The setting of `install`.
         lanes.end_second_lane()
     assert are_zero == [flush] * 3
 

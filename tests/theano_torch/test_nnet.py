@@ -1,4 +1,4 @@
-"""The ops of neural networks on PyTorch and with Theano's own Python code: softmax, convolution, pooling."""
+"""Ops of neural networks (softmax, convolution, pooling) give the same results as Theano's own Python code."""
 
 
 import numpy as np
@@ -111,7 +111,7 @@ def test_pooling_and_gradients(agree, mode, window, stride, pad, ignore_border, 
     x = T.tensor4(dtype='float64')
     y = pool.pool_2d(x, window, ignore_border=ignore_border, stride=stride, pad=pad, mode=mode)
     outputs = [y]
-    # Theano's Python code has no gradient for padding left out, and misplaces the windows of padded maxima.
+    # Theano's Python code has no gradient of averages that exclude padding, and misplaces windows of padded maxima.
     if not (any(pad) and mode in ('max', 'average_exc_pad')):
         gx = T.grad((y ** 2).sum(), x)
         outputs += [gx, T.grad((gx ** 3).sum(), x)]

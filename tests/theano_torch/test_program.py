@@ -1,5 +1,4 @@
-"""theano_torch/program.py: programs that turn out not to hold, beside variables that change in place."""
-
+"""theano_torch/program.py: programs whose shapes turn out not to fit, while variables are updated in place."""
 
 import numpy as np
 import pytest
@@ -11,12 +10,12 @@ from tests.theano_torch.helpers import TORCH
 
 
 def chosen(values, wanted):
-    """The elements of `values` where `wanted` is not zero: how many there are depends on values."""
+    """The elements of `values` where `wanted` is not zero; the shape of the result depends on values."""
     return values[wanted.nonzero()]
 
 
 def order_of(nodes):
-    """'step' and 'shape' among nodes."""
+    """The order of update steps ('step') and ops with a value-dependent shape ('shape') among nodes."""
     names = {updates._Step: 'step', T.AdvancedSubtensor1: 'shape', T.AdvancedSubtensor: 'shape'}
     return [name for node in nodes for kind, name in names.items() if isinstance(node.op, kind)]
 
@@ -26,7 +25,7 @@ MASKS = [[1, 0, 1], [1, 1, 1], [0, 0, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1], [0, 0
 
 @pytest.mark.parametrize('num_steps', [1, 2])
 def test_steps_happen_once_whatever_the_shapes(num_steps):
-    """`num_steps` one after the other on the same variable, in a function with another update, of many shapes."""
+    """`num_steps` successive steps on one variable happen once per call, whatever the shape of another update."""
     param, other = theano.shared(np.array([8., 16, 32])), theano.shared(np.zeros(1))
     x, wanted = T.dvector(), T.dvector()
     new = param
@@ -35,7 +34,7 @@ def test_steps_happen_once_whatever_the_shapes(num_steps):
     selected = chosen(x, T.exp(wanted) - 1)
     function = theano.function([x, wanted], [], updates=[(param, new), (other, selected)], mode=TORCH)
     assert all(node.op.inplace for node in function.fn.order if isinstance(node.op, updates._Step))
-    assert order_of(function.maker.fgraph.toposort())[0] == 'step'      # As Theano would run it.
+    assert order_of(function.maker.fgraph.toposort())[0] == 'step'      # Theano's own order.
     assert order_of(function.fn.order) == ['shape'] + ['step'] * num_steps
     value = param.get_value()
     for mask in MASKS:
@@ -46,7 +45,7 @@ def test_steps_happen_once_whatever_the_shapes(num_steps):
 
 
 def test_shapes_from_the_variables_that_change():
-    """The old values are looked at before the step, in programs that hold and in those that do not."""
+    """Shapes depend on the values before the step, whether or not the program fits."""
     param, threshold = theano.shared(np.array([8., 16, 32])), T.dscalar()
     big = chosen(param, T.gt(param, threshold))
     function = theano.function([threshold], [big, big * 2], mode=TORCH,

@@ -1,4 +1,4 @@
-"""Ten programs as users wrote them, see `benchmarks/programs.py`: they train to the same values as on Theano's engines.
+"""Ten typical user programs (`benchmarks/programs.py`) train to the same values as on Theano's engines.
 
 The values were recorded by `np.savez(path, **{name: values('python', name) for name in PROGRAMS})` with NumPy 1.26.
 """
@@ -10,7 +10,7 @@ import theano_env
 from benchmarks.programs import PROGRAMS
 from tests.helpers import load_golden
 
-# Small ones: compiling takes most of the time.
+# Small sizes, since compiling takes most of the time anyway.
 SMALL = {'logistic_regression': dict(batch=8, size=6), 'mlp': dict(batch=8, size=6, units=10),
          'lenet': dict(batch=3, size=16, filters=(2, 3), units=5), 'lstm': dict(batch=4, length=5, inputs=3, units=6),
          'rbm': dict(batch=4, size=4, units=5, steps=3), 'autoencoder': dict(batch=6, size=5, units=8),
@@ -21,7 +21,7 @@ STEPS = 10
 
 
 def values(engine, name):
-    """(STEPS, number of outputs)"""
+    """Outputs of all steps, (STEPS, number of outputs)."""
     theano_env.configure(engine, {'device': 'cpu', 'floatX': 'float32'})
     step = PROGRAMS[name](**SMALL[name])
     return np.array([[float(value) for value in step(number)] for number in range(STEPS)])
@@ -31,6 +31,6 @@ def values(engine, name):
 @pytest.mark.parametrize('name', PROGRAMS)
 def test_same_values_as_on_theanos_engines(name, engine, restore_theano_config):
     recorded = load_golden('theano_programs')[0][name]
-    assert recorded.shape[0] == STEPS and np.ptp(recorded[:, 0]) > 1e-4     # It trains.
-    # Float32 has seven digits; ten steps of training lose some of them.
+    assert recorded.shape[0] == STEPS and np.ptp(recorded[:, 0]) > 1e-4     # The outputs change.
+    # Float32 has seven digits, some of which ten training steps lose.
     np.testing.assert_allclose(values(engine, name), recorded, rtol=1e-4, atol=1e-5)

@@ -25,7 +25,7 @@ MODE = theano_torch.mode()
 
 @pytest.fixture(params=['host', 'device'])
 def shared(request):
-    """`theano.shared` as it is, and as it is where variables live on a device of their own."""
+    """`theano.shared` for variables on the host, and for variables on a device."""
     if request.param == 'host':
         return theano.shared
     return DeviceConstructor('cpu')
@@ -246,7 +246,7 @@ def test_profile_of_a_function():
 def test_errors_name_the_node_and_the_shapes():
     x, y = T.dmatrix('left'), T.dmatrix('right')
     f = theano.function([x, y], T.dot(x, y) + 1, mode=MODE)
-    for _ in range(2):      # While the program is made, and when it runs.
+    for _ in range(2):      # The first call compiles the program, the second one runs it.
         with pytest.raises(ValueError, match=r'(?s)dot\(left, right\).*\(2, 3\), \(2, 2\)'):
             f(np.ones((2, 3)), np.ones((2, 2)))
     f = theano.function([x], T.opt.Assert('all positive')(x, T.all(x > 0)), mode=MODE)
@@ -305,7 +305,7 @@ def test_uniform_streams_bit_for_bit(python_mode, size, streams):
 
 @pytest.mark.parametrize('size, streams', [((7,), 7), ((3,), 7), ((6, 11), 7), ((41,), 3)])
 def test_uniform_streams_on_a_gpu(size, streams, cuda, monkeypatch):
-    monkeypatch.setattr(random_lowerings, 'LONGEST', 4)     # Short chains: the stand-in takes a second for 32 steps.
+    monkeypatch.setattr(random_lowerings, 'LONGEST', 4)     # The stand-in takes a second for 32 steps.
     results = []
     for device in ('cpu', 'cuda:0'):
         random = MRG_RandomStreams(123)
@@ -317,7 +317,7 @@ def test_uniform_streams_on_a_gpu(size, streams, cuda, monkeypatch):
 
 
 def test_steps_of_streams_are_exact_in_float64():
-    """The recurrence of the paper in 64-bit integers, at the edges of what its numbers may be."""
+    """Steps equal the recurrence of the MRG31k3p paper in 64-bit integers, even for extreme states."""
     edges = [sorted({0, 1, 511, 512, 2 ** 16, modulus // 2, modulus - 512, modulus - 2, modulus - 1,
                      *np.random.RandomState(modulus % 100).randint(modulus, size=5)}) for modulus in (M1, M2)]
     x12, x13, x21, x23 = (grid.ravel() for grid in np.meshgrid(edges[0], edges[0], edges[1], edges[1]))
@@ -332,7 +332,7 @@ def test_steps_of_streams_are_exact_in_float64():
 
 
 def test_uniform_streams_in_single_precision():
-    """Theano's C code multiplies in float32 (its Python code in float64, which rounds some numbers differently)."""
+    """Samples equal those of Theano's C code, which multiplies in float32; its Python code uses float64."""
     singles, doubles = [], []
     for dtype, results in (('float32', singles), ('float64', doubles)):
         f = theano.function([], MRG_RandomStreams(123).uniform((1000,), dtype=dtype, nstreams=600), mode=MODE)
@@ -349,7 +349,7 @@ def test_uniform_streams_as_recorded_from_the_c_code(name):
     n = T.lscalar()
     random = MRG_RandomStreams(meta['mrg_seed'])
     f = theano.function([n], random.uniform((n, 1, 1, 1), dtype='float32'), mode=MODE)
-    assert random.updates()[0][0].get_value().shape == (15360, 6)       # Theano's guess for a symbolic size.
+    assert random.updates()[0][0].get_value().shape == (15360, 6)       # Theano's default for a symbolic size.
     for key in ('mixing_factors', 'second_call_mixing_factors'):
         assert f(len(arrays[key])).tobytes() == arrays[key].astype('float32').tobytes()
 
@@ -365,7 +365,7 @@ def test_other_distributions(python_mode):
     for mine, reference in zip(*results, strict=True):
         for value, expected in zip(mine, reference, strict=True):
             assert value.dtype == expected.dtype
-            # Logarithm and cosine are rounded differently.
+            # Logarithm and cosine may be rounded differently.
             np.testing.assert_allclose(value, expected, rtol=1e-5 if value.dtype == 'float32' else 1e-12)
 
 
@@ -425,7 +425,7 @@ def test_gradient_penalty_of_a_convolutional_network(python_mode, dtype, toleran
         for mine, reference in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(mine, reference, rtol=0, atol=tolerance * np.abs(reference).max())
     for mine, reference in zip(functions[0][1], functions[1][1], strict=True):
-        # Adam divides by gradients that may be tiny.
+        # Adam amplifies rounding errors of tiny gradients.
         np.testing.assert_allclose(mine.get_value(), reference.get_value(), rtol=0, atol=100 * tolerance)
 
 
@@ -439,10 +439,10 @@ def test_on_a_gpu(cuda):
         streams = MRG_RandomStreams(7)
         y = T.nnet.conv2d(x, w, border_mode='half') * streams.uniform((4, 1, 1, 1), dtype='float32')
         loss = T.sum(T.grad(T.sum(y ** 2), x) ** 2)
-        drawn = [update[:2] for update in streams.updates()]    # A third one is the stream's own.
+        drawn = [update[:2] for update in streams.updates()]    # A third update belongs to the stream itself.
         f = theano.function([x], [y, loss], updates=[*drawn, (w, w - 1e-9 * T.grad(loss, w))],
                             mode=theano_torch.mode(device))
         results.append([*f(values), *f(values), w.get_value()])
     for mine, reference in zip(*results, strict=True):
-        # Another order of summation, on a large sum.
+        # Covers another order of summation in a large sum.
         np.testing.assert_allclose(mine, reference, rtol=0, atol=1e-5 * np.abs(reference).max())

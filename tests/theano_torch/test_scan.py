@@ -1,4 +1,4 @@
-"""Loops: `theano.scan` on PyTorch against loops in NumPy, and gradients against differences or formulas."""
+"""`theano.scan` gives the same results as loops in NumPy, and its gradients equal finite differences or formulas."""
 
 import theano_torch
 from theano_torch.shared import DeviceConstructor
@@ -32,7 +32,7 @@ def test_sequences_state_and_outputs_without_one():
     (h, doubled), updates = theano.scan(lambda row, h: (T.tanh(T.dot(h, w) + row), 2 * row[0]), sequences=x,
                                         outputs_info=[h0, None])
     run = function([x, w, h0], [h, doubled, h[-1]])
-    for length in (4, 1, 7, 4):             # Shapes change between calls.
+    for length in (4, 1, 7, 4):             # Calls with changing shapes.
         rows, weights, state = numbers(length, 3), numbers(3, 3, seed=1), numbers(3, seed=2)
         expected = []
         for row in rows:
@@ -61,7 +61,7 @@ def test_several_taps_of_sequences_and_states():
 
 @pytest.mark.parametrize('last', [1, 2, 5])
 def test_only_the_last_steps_are_kept(last):
-    """Theano's rewrite gives the loop less memory than it has steps: rows are written again and again."""
+    """A rewrite of Theano gives the loop fewer rows than steps, so that steps overwrite earlier rows."""
     n = T.iscalar()
     y, _ = theano.scan(lambda a, b: a + b, outputs_info=dict(initial=T.constant(np.array([1, 1])), taps=[-2, -1]),
                        n_steps=n)
@@ -134,7 +134,7 @@ def test_until():
                        outputs_info=T.constant(np.float32(0)))
     run = function([x, bound], [y, y[-1], y.sum()])
     values = np.arange(1, 13, dtype='f')
-    for limit in (1, 9, 70, 9, 200, *range(0, 60, 4)):      # More lengths than programs are kept.
+    for limit in (1, 9, 70, 9, 200, *range(0, 60, 4)):      # More lengths than the cache has programs.
         expected = np.cumsum(values)
         expected = expected[:1 + np.argmax(expected > limit) if limit < 78 else None]
         rows, last, total = run(values, limit)
@@ -144,7 +144,7 @@ def test_until():
 
 
 def test_a_loop_of_a_known_length_does_not_run_in_vain(monkeypatch):
-    """Neither programs that do not fit nor the first call of a new one run a loop once more than needed."""
+    """A loop runs once per call, even if the cached program does not fit or a new one is compiled."""
     calls = []
     monkeypatch.setattr('theano_torch.lowerings.scan.Loop.__call__',
                         lambda loop, *arguments, run=theano_torch.lowerings.scan.Loop.__call__:
@@ -211,7 +211,7 @@ def test_gradients(taps):
 
 
 def test_truncated_gradient():
-    """Of the last two of five steps: d(w^5 h)/dw counts w twice."""
+    """The gradient covers the last two of five steps: d(w^5 h)/dw counts w twice."""
     w = T.dscalar()
     h, _ = theano.scan(lambda h: h * w, outputs_info=T.constant(np.float64(1)), n_steps=5, truncate_gradient=2)
     close(function([w], T.grad(h[-1], w))(1.5), 2 * 1.5 ** 4)
@@ -269,7 +269,7 @@ def test_numpys_random_streams():
 
 
 def test_mrg_streams():
-    """The same numbers as outside of a loop, one step after the other."""
+    """Each step of a loop draws the same numbers as a call outside of a loop."""
     inside, outside = MRG_RandomStreams(3), MRG_RandomStreams(3)
     y, updates = theano.scan(lambda: inside.uniform((2, 3)), n_steps=3)
     run, step = function([], y, updates=updates), function([], outside.uniform((2, 3)))
@@ -329,7 +329,7 @@ def test_lasagnes_lstm():
                 for kind in ('ingate', 'forgetgate', 'cell', 'outgate')}
         c = sigmoid(gate['forgetgate'] + c * p['W_cell_to_forgetgate']) * c + \
             sigmoid(gate['ingate'] + c * p['W_cell_to_ingate']) * np.tanh(gate['cell'])
-        h = (sigmoid(gate['outgate']) + c * p['W_cell_to_outgate']) * np.tanh(c)    # Lasagne 0.1 adds it late.
+        h = (sigmoid(gate['outgate']) + c * p['W_cell_to_outgate']) * np.tanh(c)    # As in Lasagne 0.1.
         expected.append(h)
     got, *gradients = run(values)
     close(got, np.stack(expected, 1))
@@ -366,7 +366,7 @@ def test_a_mode_that_watches_sees_the_steps():
 
 @pytest.mark.parametrize('is_fixed', [True, False], ids=['fixed', 'until'])
 def test_loops_become_cuda_graphs_with_their_functions(is_fixed):
-    """With a stand-in for CUDA."""
+    """Loops with a stand-in for CUDA."""
     x, w = T.fmatrix(), DeviceConstructor('cpu')(np.eye(2, dtype='f'))
     h, _ = theano.scan(lambda row, h: T.dot(h, w) + row if is_fixed else (T.dot(h, w) + row, until(h[0] > 99)),
                        sequences=x, outputs_info=T.zeros(2))

@@ -1,4 +1,4 @@
-"""theano_torch.rewrites.shapes: shapes are those of Theano's own feature, and only of what was asked for."""
+"""theano_torch/rewrites/shapes.py: shapes are correct and computed only for variables whose shape is requested."""
 
 from theano_torch.rewrites.shapes import ShapesOnDemand
 
@@ -22,7 +22,7 @@ VALUES = [np.ones((5, 2, 8, 6), np.float32), np.ones((7, 2, 3, 3), np.float32)]
 
 
 def attached(feature, inputs, outputs):
-    """(graph with `feature`, its inputs, its outputs): copies, since Theano shares constants."""
+    """(graph with `feature`, its inputs, its outputs), all of them copies."""
     fgraph = gof.FunctionGraph(inputs, outputs)
     fgraph.attach_feature(feature)
     return fgraph, fgraph.inputs, fgraph.outputs
@@ -51,7 +51,7 @@ def test_nothing_is_inferred_before_somebody_asks():
 
 
 def test_known_shape_passes_to_what_replaces_a_variable():
-    """As in Theano's feature: the new variable's own op does not know its shape, the old one's did."""
+    """If an op with unknown shape replaces a variable, the known shape is kept, as in Theano's `ShapeFeature`."""
     class Opaque(gof.Op):
         __props__ = ()
 

@@ -1,4 +1,4 @@
-"""theano_torch/steps.py and costs.py: running lists of steps and what they cost."""
+"""theano_torch/steps.py and costs.py: executing lists of steps, and estimating their costs."""
 
 
 from theano_torch import costs
@@ -38,7 +38,7 @@ def test_execute():
 def test_errors_name_the_node():
     with pytest.raises(ArithmeticError, match=r'(?s)^by design.*Apply node.*Elemwise\{exp.*\(3,\)'):
         execute([Step(failing(ArithmeticError('by design')), (0,), 1, (), NODE)], [np.zeros(3), None])
-    with pytest.raises(ArithmeticError, match='^by design$'):       # A conversion that belongs to no node.
+    with pytest.raises(ArithmeticError, match='^by design$'):       # A conversion step belongs to no node.
         execute([Step(failing(ArithmeticError('by design')), (0,), 1)], [np.zeros(3), None])
     with pytest.raises(WrongShapes):
         execute([Step(failing(WrongShapes()), (0,), 1, (), NODE)], [np.zeros(3), None])
@@ -50,7 +50,7 @@ def test_seconds():
     shapes = {a: (100, 200), b: (200, 300), product.outputs[0]: (100, 300)}
     expected = costs.STEP_SECONDS + 6e6 / costs.MULTIPLICATIONS_PER_SECOND + 4 * 110e3 / costs.BYTES_PER_SECOND
     assert seconds(product, shapes) == pytest.approx(expected, rel=1e-12)
-    assert seconds(None, {}) == seconds(a.T.owner, shapes) == costs.STEP_SECONDS     # Views cost no more.
+    assert seconds(None, {}) == seconds(a.T.owner, shapes) == costs.STEP_SECONDS     # A view is free.
 
 
 def test_is_product():
@@ -69,7 +69,7 @@ def test_is_product():
 
 
 def count(*outputs):
-    """What `multiplications` says of the last node of each output, whose inputs are constants, and their shapes."""
+    """Call `multiplications` for the node of each output, whose inputs are constants."""
     counts = []
     for output in outputs:
         node = output.owner

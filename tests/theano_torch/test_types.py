@@ -1,4 +1,4 @@
-"""Types of elements that torch has few kernels for, memory in odd forms, and errors of Theano's kinds."""
+"""Element types with few PyTorch kernels, unusual memory layouts, and errors of the same classes as in Theano."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_complex_numbers_are_ordered_as_in_numpy(dtype):
 
 @pytest.mark.parametrize('name', ['add', 'sub', 'neg'])
 def test_infinities_and_signed_zeros_of_complex_numbers(name):
-    """PyTorch's own sums multiply by 1 and make NaN of infinity; its negation loses the sign of 0."""
+    """PyTorch's complex sums turn infinity into NaN, and its negation loses the sign of 0; the engine's do not."""
     parts = [0.0, -0.0, 1.5, np.inf, -np.inf, np.nan]
     x, y = (grid.ravel() for grid in np.meshgrid(*[[complex(re, im) for re in parts for im in parts]] * 2))
     arrays = (x,) if name == 'neg' else (x, y)
@@ -63,7 +63,7 @@ def test_infinities_and_signed_zeros_of_complex_numbers(name):
         wanted = {'add': np.add, 'sub': np.subtract, 'neg': np.negative}[name](*arrays)
     for part in ('real', 'imag'):
         np.testing.assert_array_equal(getattr(found, part), getattr(wanted, part))
-        numbers_too = ~np.isnan(getattr(wanted, part))      # The sign of NaN means nothing.
+        numbers_too = ~np.isnan(getattr(wanted, part))      # The sign of NaN is arbitrary.
         assert (np.signbit(getattr(found, part)) == np.signbit(getattr(wanted, part)))[numbers_too].all()
 
 
@@ -109,7 +109,7 @@ def test_strides_of_dimensions_of_size_one():
 
 
 def raised(inputs, output, *arguments):
-    """The class of the error that a function raises in its first call."""
+    """The class of the error that the first call of a function raises."""
     with pytest.raises(Exception) as caught:
         theano.function(inputs, output, mode=TORCH)(*arguments)
     return caught.type
@@ -168,7 +168,7 @@ def test_values_that_are_trusted_are_checked():
 
 
 def test_functions_of_whole_numbers_in_place(python_mode):
-    """The result has the type of the argument: computed with doubles, as in C, and cut off."""
+    """Results are computed in float64, as in C, and truncated to the integer type of the argument."""
     n = T.lvector()
     for function in (inplace.gamma_inplace, inplace.tanh_inplace, inplace.exp_inplace):
         compute = [theano.function([theano.In(n, mutable=True)], function(n), mode=mode, accept_inplace=True)
@@ -180,7 +180,7 @@ def test_functions_of_whole_numbers_in_place(python_mode):
 @pytest.mark.parametrize('dtype', ['float32', 'float64', 'int32'])
 @pytest.mark.parametrize('axis', [None, 0, 1])
 def test_cumulative_sums_are_exact(dtype, axis, python_mode):
-    """Rounded after each element."""
+    """Sums are rounded after each element, as in NumPy, so that results have the same bits."""
     x = T.matrix(dtype=dtype)
     value = numbers(40, 50, dtype=dtype)
     for mine, reference in zip(*[theano.function([x], [T.cumsum(x, axis), T.cumprod(x, axis)], mode=mode)(value)
@@ -189,7 +189,7 @@ def test_cumulative_sums_are_exact(dtype, axis, python_mode):
 
 
 def test_multinomial_samples_of_many_rows():
-    """Their number is an int8 for Theano, their product with the number of rows is not."""
+    """Theano stores the number of samples as int8; its product with the number of rows must not overflow."""
     p, u = T.fmatrix(), T.fvector()
     compute = theano.function([p, u], multinomial.MultinomialFromUniform('auto')(p, u), mode=TORCH)
     chances = np.tile(np.float32([[0.25, 0.75]]), (300, 1))
@@ -197,7 +197,7 @@ def test_multinomial_samples_of_many_rows():
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Found by random programs, see tests/theano_torch/fuzz.
+# Cases found by random programs, see tests/theano_torch/fuzz.
 
 
 def test_bessel_functions_of_float16(agree):
@@ -208,7 +208,7 @@ def test_bessel_functions_of_float16(agree):
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
 def test_trigamma_is_infinite_at_its_poles(agree, dtype):
     x = T.vector(dtype=dtype)
-    # Torch's has nine digits, as that of Theano's C code.
+    # PyTorch's function has nine digits, like that of Theano's C code.
     agree([x], T.tri_gamma(x), [np.array([-3, -1, 0, 1, 2.5], dtype)], tolerance=1e-8)
 
 

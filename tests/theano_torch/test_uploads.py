@@ -1,4 +1,4 @@
-"""theano_torch.uploads: arrays go to a GPU beside its work; what is in shared variables waits for nothing."""
+"""theano_torch/uploads.py: arguments and shared variables are copied to a GPU asynchronously."""
 
 import theano_torch
 from theano_torch import uploads
@@ -38,7 +38,7 @@ def test_a_call_waits_for_its_results_alone():
         x, rate = T.fmatrix(), theano_torch.shared.DeviceConstructor('cuda:0')(np.float32(1))
         total = theano_torch.shared.DeviceConstructor('cuda:0')(np.float32(0))
         f = theano.function([x], [], updates=[(total, total + rate * x.sum())], mode=theano_torch.mode('cuda:0'))
-        for number in range(6):     # By itself, then recorded, then replayed.
+        for number in range(6):     # The first calls run eagerly, then one is recorded, then replayed.
             gpu.reset_notes()
             rate.set_value(np.float32(number))
             f(np.ones((500, 300), 'f'))
@@ -57,6 +57,6 @@ def test_numbers_in_shared_variables(cuda):
         variable = theano.shared(first)
         tensor = variable.get_value(return_internal_type=True)
         variable.set_value(second)
-        assert variable.get_value(return_internal_type=True) is tensor      # Graphs know that one.
+        assert variable.get_value(return_internal_type=True) is tensor      # Recorded graphs read this tensor.
         np.testing.assert_array_equal(variable.get_value(), second)
         assert variable.get_value().dtype == second.dtype

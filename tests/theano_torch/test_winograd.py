@@ -1,4 +1,4 @@
-"""theano_torch/lowerings/winograd.py: convolutions and gradients of filters out of transformed tiles."""
+"""theano_torch/lowerings/winograd.py: Winograd convolutions and gradients of filters."""
 
 
 from theano_torch.lowerings import winograd
@@ -19,7 +19,7 @@ SHAPES = [
 
 
 def test_transforms_multiply():
-    """Whatever the numbers, the sum of the products is that of all d[j + t] g[j] y[t]."""
+    """For any numbers, the sum of the transformed products equals the sum of all d[j + t] g[j] y[t]."""
     d, g, y = (torch.from_numpy(numbers(size, 1, dtype='float64', seed=size)) for size in (6, 3, 4))
     pixels, weights, outputs = transforms(torch.float64)
     wanted = sum(d[j + t] * g[j] * y[t] for j in range(3) for t in range(4))
@@ -50,13 +50,13 @@ def test_filter_gradient(filters, image_shape, pad, layout):
     image, top_grad, wanted = tensors(filters, image_shape, pad, layout=layout)
     result = FilterGradient(filters, image_shape, pad)(image, top_grad)
     assert_close(result, wanted)
-    assert result.untyped_storage().nbytes() == wanted.nbytes       # It does not keep what it was computed from.
+    assert result.untyped_storage().nbytes() == wanted.nbytes       # The result is not a view of a larger buffer.
 
 
 @pytest.mark.parametrize('threads', [1, 2, 3])
 @pytest.mark.parametrize('tiles', [1, 2, 3, 5, 11, 24, 1000])
 def test_blocks(monkeypatch, tiles, threads):
-    """Whatever the size of the blocks, all have the same, and the results are the same."""
+    """All blocks have the same size, and the results do not depend on it."""
     monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
     monkeypatch.setattr(Tiles, 'BLOCK_TILES', tiles)
     shapes = (3, 2, 3, 3), (6, 2, 16, 12), (1, 1)
@@ -83,7 +83,7 @@ def test_largest_divisor():
 
 
 def test_rounding_errors():
-    """Twice those of oneDNN's, says the module: 4e-7 and 5.5e-7 of the standard deviation for these shapes."""
+    """Errors are about twice those of oneDNN: 4e-7 and 5.5e-7 of the standard deviation for these shapes."""
     shapes = (64, 64, 3, 3), (4, 64, 16, 16), (1, 1)
     image, top_grad, wanted = tensors(*shapes)
     weights = torch.from_numpy(numbers(64, 64, 3, 3, dtype='float64'))
@@ -126,7 +126,7 @@ def test_few_images(num):
     ((8, 12), dict(border_mode=(1, 1))), ((4, 8), dict(border_mode='half', filter_flip=False)), ((10, 6), dict()),
     ((6, 10), dict(border_mode='full')), ((8, 6), dict(border_mode=(1, 0)))], ids=str)
 def test_functions_use_tiles(agree, monkeypatch, dtype, size, options):
-    """A convolution, both of its gradients, a second derivative, and one with bias and activation."""
+    """A convolution, both gradients, a second derivative, and a convolution with bias and activation."""
     called = []
 
     def recorded(kind):
@@ -145,5 +145,5 @@ def test_functions_use_tiles(agree, monkeypatch, dtype, size, options):
     agree([x, w, b], [y, gx, gw, T.grad((gx ** 2).sum(), w), activated],
           (numbers(2, 4, *size, dtype=dtype), numbers(5, 4, 3, 3, dtype=dtype, seed=1),
            numbers(5, dtype=dtype, seed=2)))
-    # Where the gradients of the images have no whole tiles, only those are made in the plain way.
+    # If the gradient of the images has no whole tiles, only that is not a Winograd convolution.
     assert called.count(Convolution) >= 2 and called.count(FilterGradient) >= 2

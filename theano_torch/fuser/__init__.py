@@ -1,6 +1,6 @@
-"""Fewer and larger kernels on a GPU: what a program does to tensors, with its element-wise work in kernels of our own.
+"""Fuse the element-wise PyTorch calls of a program into fewer and larger Triton kernels for a GPU.
 
-One module does one step of the way: `recording` notes the calls of PyTorch in a run of a program, `expressions` says
-what an element-wise call computes, `grouping` finds the calls that one kernel can do, `source` writes that kernel in
-Triton, `kernels` loads and launches it, and `program` runs all in place of the program. Nothing here knows Theano.
+`recording` records the calls of a run, `expressions` and `elements` describe those that kernels can compute, `grouping`
+finds calls that one kernel can compute, `savings` reduces the memory traffic between kernels, `source` writes a kernel
+in Triton, `kernels` compiles and launches it, and `program` replaces the original program. Nothing here knows Theano.
 """

@@ -1,4 +1,4 @@
-"""The calls that one kernel may do together with others: element-wise ones, sums, average pooling, repeating pixels."""
+"""The calls that a fused kernel can compute: element-wise ops, sums, average pooling, nearest-neighbour upscaling."""
 
 import dataclasses
 import math
@@ -13,28 +13,28 @@ import torch
 aten = torch.ops.aten
 
 MAP, SUM, POOL, UPSCALE = 'map', 'sum', 'pool', 'upscale'
-MAX_FACTOR = 4      # Pixels that become one, or one becomes.
+MAX_FACTOR = 4      # Fine pixels per coarse pixel.
 
 Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(eq=False)
 class Element:
-    """A call that a kernel of ours can do.
+    """A call that a fused kernel can compute.
 
     Attributes
     ----------
     index : int
-        Place in the program.
+        Position of the call in the program.
     kind : {'map', 'sum', 'pool', 'upscale'}
     operands : list of (Operand or number)
-        What is read. All have as many dimensions as `output`.
+        Inputs, with as many dimensions as `output`.
     output : Operand
-        What is written. Sums keep the dimensions that they sum over, with size 1.
+        The result. A sum keeps the summed dimensions, with size 1.
     expression : Expression
-        Of a map. Else it says the types only.
+        The computation of a map; for other kinds, only its types matter.
     shape : tuple of int
-        Of the result, or, of sums, of what is summed.
+        Shape of the result; for sums, shape of the operand.
     axes : frozenset of int
         Dimensions that are summed over and have more than one element.
     """
@@ -49,7 +49,7 @@ class Element:
 
     @property
     def version(self) -> Version:
-        """What the element makes."""
+        """The version that the element makes."""
         return self.output.version
 
     @property
@@ -58,7 +58,7 @@ class Element:
 
     @property
     def levels(self) -> tuple[Shape, Shape | None]:
-        """(shape of the coarse images, shape of the fine ones or None)"""
+        """(shape of the coarse images, shape of the fine images or None)"""
         if self.kind == POOL:
             return self.output.shape, self.reads[0].shape
         if self.kind == UPSCALE:
@@ -66,7 +66,7 @@ class Element:
         return self.shape, None
 
     def with_dimensions(self, positions: Sequence[int], ndim: int) -> 'Element':
-        """The same, seen with `ndim` dimensions; dimension k becomes the one of number ``positions[k]``."""
+        """The same element, viewed with `ndim` dimensions; dimension k becomes dimension ``positions[k]``."""
         def seen(operand: Any) -> Any:
             return spread(operand, positions, ndim) if isinstance(operand, Operand) else operand
         shape = [1] * ndim
@@ -77,7 +77,7 @@ class Element:
 
 
 def spread(operand: Operand, positions: Sequence[int], ndim: int) -> Operand:
-    """`operand` with further dimensions of size 1."""
+    """View an operand with `ndim` dimensions: dimension k becomes ``positions[k]``, the others have size 1."""
     shape, strides = [1] * ndim, [0] * ndim
     for place, size, step in zip(positions, operand.shape, operand.strides, strict=True):
         shape[place], strides[place] = size, step
@@ -85,22 +85,22 @@ def spread(operand: Operand, positions: Sequence[int], ndim: int) -> Operand:
 
 
 def broadcast(operand: Operand, shape: Shape) -> Operand:
-    """`operand` with as many dimensions as `shape`, new ones in front, and steps of 0 where it is repeated."""
+    """View an operand with as many dimensions as `shape`; new ones come first. Dimensions of size 1 get stride 0."""
     operand = spread(operand, range(len(shape) - len(operand.shape), len(shape)), len(shape))
     return operand._replace(strides=tuple(0 if size == 1 else step
                                           for size, step in zip(operand.shape, operand.strides, strict=True)))
 
 
 def element_of(index: int, call: Call, sizes: dict[int, int]) -> Element | None:
-    """The call as an element, or None if it is none.
+    """Describe a call as an `Element`; None if a kernel cannot compute it.
 
     Parameters
     ----------
     index : int
-        Place in the program.
+        Position of the call in the program.
     call : Call
     sizes : dict
-        See `recording.Recorder`. Calls that write to other memory stay as they are.
+        See `recording.Recorder`. Calls that write to memory outside the program are not elements.
     """
     outputs = call.outputs
     if len(outputs) != 1 or len(call.made) != 1:
@@ -125,12 +125,12 @@ def element_of(index: int, call: Call, sizes: dict[int, int]) -> Element | None:
 
 
 def plain(operand: Operand, compute: torch.dtype) -> Expression:
-    """An expression that only says the types."""
+    """An expression that only specifies types."""
     return Expression([operand], operand.dtype, compute, lambda names: names[0])
 
 
 def flipped(call: Call, output: Operand) -> Expression:
-    """The elements of the operand in reversed order along some axes."""
+    """The expression of a flip: a view of the operand with negative strides."""
     operand, axes = call.arguments
     strides, offset = list(operand.strides), operand.offset
     for axis in axes:
@@ -140,7 +140,7 @@ def flipped(call: Call, output: Operand) -> Expression:
 
 
 def sum_of(index: int, call: Call, output: Operand) -> Element | None:
-    """A sum, with the dimensions that it sums over."""
+    """The element of a sum; None if its types are not supported or it sums over single elements only."""
     operand = call.arguments[0]
     ndim = len(operand.shape)
     axes = call.arguments[1] if len(call.arguments) > 1 and call.arguments[1] else range(ndim)
@@ -159,7 +159,7 @@ def sum_of(index: int, call: Call, output: Operand) -> Element | None:
 
 
 def resampling(index: int, call: Call, output: Operand) -> Element | None:
-    """Averages of tiles of pixels, or pixels repeated in tiles."""
+    """The element of an average pooling or a nearest-neighbour upscaling; None if it is not supported."""
     operand = call.arguments[0]
     is_pool = call.function.overloadpacket is aten.avg_pool2d
     coarse, fine = (output, operand) if is_pool else (operand, output)
@@ -175,7 +175,7 @@ def resampling(index: int, call: Call, output: Operand) -> Element | None:
 
 
 def tiles(call: Call, factors: Sequence[int]) -> bool:
-    """Whether a pooling call averages over tiles of the size `factors`."""
+    """Whether a pooling call averages over adjacent tiles of the size `factors`, without padding."""
     names = [argument.name for argument in call.function._schema.arguments]
     given = {**dict(zip(names, call.arguments, strict=False)), **call.options}
     stride = given.get('stride') or given['kernel_size']

@@ -1,7 +1,7 @@
-"""What element-wise calls of PyTorch compute, as expressions of Triton.
+"""Translate element-wise PyTorch calls into Triton expressions.
 
-Only what has the same value in both: sums, products, quotients and roots rounded to the nearest, comparisons, choices.
-Exponentials and the like stay PyTorch's.
+Only ops that give the same values in both are translated: correctly rounded sums, products, quotients and roots,
+comparisons and selections. Exponentials and other functions stay PyTorch calls.
 """
 
 import math
@@ -20,7 +20,7 @@ TYPES = {torch.float16: 'tl.float16', torch.bfloat16: 'tl.bfloat16', torch.float
 
 
 def literal(value: float | int | bool, dtype: torch.dtype) -> str:
-    """A number as source text; not of the type `dtype`, but close enough to be converted to it."""
+    """A number as source text, to be converted to `dtype`."""
     if isinstance(value, bool) or not dtype.is_floating_point:
         return str(int(value))
     value = float(value)
@@ -28,12 +28,12 @@ def literal(value: float | int | bool, dtype: torch.dtype) -> str:
 
 
 def computing(dtype: torch.dtype) -> torch.dtype:
-    """The type in which PyTorch's kernels compute a result of the type `dtype`."""
+    """The dtype in which PyTorch's kernels compute a result of `dtype`."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def cast(x: str, source: torch.dtype, target: torch.dtype) -> str:
-    """An expression of the type `source` in the type `target`."""
+    """Convert an expression from one dtype to another."""
     return x if source == target else f'({x}).to({TYPES[target]})'
 
 
@@ -58,7 +58,7 @@ def subtracted(x: str, y: str, dtype: torch.dtype, alpha: float = 1) -> str:
 
 
 def power(x: str, exponent: Any, dtype: torch.dtype) -> str | None:
-    """Squares, cubes and roots; None for other powers."""
+    """The source of a power with exponent 0.5, 1, 2 or 3; None for other exponents."""
     if not isinstance(exponent, int | float):
         return None
     known: dict[float, str] = {2: f'({x}) * ({x})', 3: f'({x}) * ({x}) * ({x})', 1: x}
@@ -68,7 +68,7 @@ def power(x: str, exponent: Any, dtype: torch.dtype) -> str | None:
 
 
 def clamped(x: str, dtype: torch.dtype, low: Any = None, high: Any = None) -> str:
-    """NaN stays."""
+    """Clamp to [low, high]; NaN stays NaN."""
     if low is not None:
         x = f'tl.where(({x}) < {literal(low, dtype)}, {literal(low, dtype)}, {x})'
     if high is not None:
@@ -85,11 +85,11 @@ def leaky_gradient(gradient: str, x: str, dtype: torch.dtype, slope: float, _is_
 
 
 def largest(x: str, y: str, sign: str) -> str:
-    """NaN wins."""
+    """Maximum (`sign` '>') or minimum ('<'); NaN if one of them is NaN."""
     return f'tl.where((({x}) {sign} ({y})) | (({x}) != ({x})), {x}, {y})'
 
 
-# Op -> function of the operands' expressions, the type to compute in, and the other arguments of the call.
+# Op -> function of the source of each operand, the dtype to compute in, and the remaining arguments of the call.
 ARITHMETIC: dict[Any, Callable] = {
     aten.add: added, aten.sub: subtracted, aten.rsub: lambda x, y, dtype, alpha=1: subtracted(y, x, dtype, alpha),
     aten.mul: lambda x, y, dtype: f'({x}) * ({y})', aten.neg: lambda x, dtype: f'-({x})',
@@ -108,14 +108,14 @@ LOGICAL = {aten.bitwise_and: '&', aten.bitwise_or: '|', aten.bitwise_xor: '^', a
 
 
 def in_place_as_plain(packet: Any) -> Any:
-    """``aten.add_`` -> ``aten.add``; other ops as they are."""
+    """The op that is not in place: ``aten.add_`` -> ``aten.add``. Other ops are returned unchanged."""
     name = packet.__name__
     plain = name[:-1] if name.endswith('_') and not name.startswith('_') else name
     return getattr(aten, plain, packet)
 
 
 def common_type(operands: list) -> torch.dtype:
-    """The type in which PyTorch compares operands, some of which may be numbers."""
+    """The dtype in which PyTorch compares operands, some of which may be numbers."""
     samples = [torch.empty((1,) * len(value.shape), dtype=value.dtype, device='meta') if isinstance(value, Operand)
                else value for value in operands]
     result: Any = samples[0]
@@ -126,16 +126,20 @@ def common_type(operands: list) -> torch.dtype:
 
 
 class Expression:
-    """What one element of the result of a call is.
+    """The computation of one element of a call's result.
 
     Attributes
     ----------
     operands : list of (Operand or number)
-        What is read.
+        Inputs.
     dtype : torch.dtype
-        Of the result.
+        Type of the result.
+    compute : torch.dtype
+        Type to which operands are converted and in which the result is computed.
+    text : callable
+        Function from the source of each converted operand to the source of the result.
     is_conversion : bool
-        Whether it only changes the type.
+        Whether the call only converts to another type.
     """
 
     def __init__(self, operands: list, dtype: torch.dtype, compute: torch.dtype,
@@ -144,7 +148,7 @@ class Expression:
         self.is_conversion = is_conversion
 
     def source(self, names: list[str], operands: list) -> str:
-        """The source text, `names` being elements of `operands`, each in its own type."""
+        """The source text; `names` are the registers of `operands`, each in its own dtype."""
         converted = [cast(name, value.dtype, self.compute) if isinstance(value, Operand)
                      else f'tl.full((), {literal(value, self.compute)}, {TYPES[self.compute]})'
                      for name, value in zip(names, operands, strict=True)]
@@ -152,7 +156,7 @@ class Expression:
 
 
 def expression_of(call: Any) -> Expression | None:
-    """What an element-wise call computes, or None if it is another call or one that is not known here."""
+    """The expression of an element-wise call; None if the call is not supported."""
     op = in_place_as_plain(call.function.overloadpacket)
     if len(call.outputs) != 1 or call.outputs[0].dtype not in TYPES or any(x.dtype not in TYPES for x in call.reads):
         return None
@@ -191,7 +195,7 @@ def is_value(argument: Any) -> bool:
 
 
 def conversion(call: Any, dtype: torch.dtype) -> Expression | None:
-    """The expression of a copy, perhaps to another type, where Triton converts as PyTorch does."""
+    """The expression of a copy or conversion; None if Triton converts differently from PyTorch."""
     is_plain = set(call.options) <= {'dtype', 'memory_format', 'layout', 'device', 'non_blocking'}
     is_moved = call.options.get('device') is not None and torch.device(call.options['device']).type == 'cpu'
     source = call.reads[0].dtype
@@ -202,7 +206,7 @@ def conversion(call: Any, dtype: torch.dtype) -> Expression | None:
 
 
 def arithmetic(op: Any, call: Any, dtype: torch.dtype) -> Expression | None:
-    """The expression of an op of `ARITHMETIC` or `OF_FLOATS`."""
+    """The expression of an op in `ARITHMETIC` or `OF_FLOATS`; None for other ops."""
     function = ARITHMETIC.get(op)
     if function is None and dtype.is_floating_point and 'rounding_mode' not in call.options:
         function = OF_FLOATS.get(op)

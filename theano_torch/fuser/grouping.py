@@ -1,4 +1,4 @@
-"""Which calls one kernel does: groups of elements over the same pixels, joined as long as an order remains."""
+"""Find the calls that one kernel computes: join elements over the same pixels into groups that can still be ordered."""
 
 import heapq
 import math
@@ -7,17 +7,17 @@ from collections.abc import Iterable, Sequence
 from theano_torch.fuser.elements import POOL, SUM, UPSCALE, Element, Shape
 from theano_torch.fuser.recording import Call, Operand, Version
 
-MAX_ELEMENTS = 48       # Of a group: more would not fit into registers.
-MAX_TENSORS = 24        # Read or written by a group.
-MAX_COLUMNS = 4096      # Of a group with sums over rows or columns: a program of the kernel has all of them.
+MAX_ELEMENTS = 48       # Per group; more elements would not fit into registers.
+MAX_TENSORS = 24        # Tensors that a group reads.
+MAX_COLUMNS = 4096      # For groups with sums over rows or columns: one program of the kernel holds all columns.
 
 
 class Mismatch(Exception):
-    """Elements do not fit into one kernel."""
+    """Some elements do not fit into one kernel."""
 
 
 def joined(a: Shape, b: Shape) -> Shape:
-    """The larger one of two shapes, of which the smaller one has sizes of 1 in the place of others."""
+    """The larger of two shapes; the smaller one must equal it except for sizes of 1."""
     if len(a) == len(b):
         for large, small in ((a, b), (b, a)):
             if all(n in (1, m) for m, n in zip(large, small, strict=True)):
@@ -26,20 +26,20 @@ def joined(a: Shape, b: Shape) -> Shape:
 
 
 class Space:
-    """The elements that a kernel goes over: images, and perhaps the finer images that they are made of.
+    """The index space of a kernel: images of shape `base` (level 0) and, optionally, of shape `fine` (level 1).
 
     Attributes
     ----------
     base : tuple of int
     fine : tuple of int or None
-        ``base`` with some sizes multiplied.
+        ``base`` with some sizes multiplied by `factors`.
     """
 
     def __init__(self, base: Shape, fine: Shape | None = None) -> None:
         self.base, self.fine = base, fine
 
     def with_other(self, other: 'Space') -> 'Space':
-        """A space with room for the elements of both."""
+        """A space that contains both spaces; `Mismatch` if there is none."""
         if self.fine is not None and other.fine is not None:
             return Space(joined(self.base, other.base), joined(self.fine, other.fine))
         if self.fine is None and other.fine is None:
@@ -49,19 +49,19 @@ class Space:
         return deep
 
     def level(self, shape: Shape) -> int:
-        """0 for a shape of the base, 1 for one of the finer images."""
+        """The level to which a shape belongs; sizes of 1 match any size."""
         for level, full in enumerate((self.base, self.fine)):
             if full is not None and all(n in (1, m) for m, n in zip(full, shape, strict=True)):
                 return level
         raise Mismatch
 
     def full(self, level: int) -> Shape:
-        """The shape of the images of a level."""
+        """The shape of the images on a level."""
         return self.base if level == 0 or self.fine is None else self.fine
 
     @property
     def factors(self) -> Shape:
-        """How many pixels of the finer images lie along one of the base, by dimension."""
+        """Number of fine pixels per base pixel, for each dimension."""
         return tuple(m // n for m, n in zip(self.fine or self.base, self.base, strict=True))
 
 
@@ -72,14 +72,14 @@ def memory_order(operand: Operand) -> Shape:
 
 
 class Group:
-    """Elements in the order of the program, and the space that they share.
+    """The elements of one kernel, in the order of the program, and their common space.
 
     Attributes
     ----------
     order : tuple of int
-        Dimensions of the space, outermost first, as its tensors lie in memory.
+        Dimensions of the space in the order of memory, outermost first.
     borrowed : set of Version
-        What the elements compute that another group makes, too; only that one stores it.
+        Versions that this group recomputes. Another group makes them, too, and stores them if needed.
     """
 
     def __init__(self, elements: Sequence[Element], space: Space | None = None, order: Shape | None = None) -> None:
@@ -102,11 +102,11 @@ class Group:
 
     @property
     def is_tiled(self) -> bool:
-        """Whether some sum needs whole rows or columns."""
+        """Whether a sum of the group is over rows or columns, which needs 2-D tiles."""
         return any(self.sum_kind(element) != 'all' for element in self.elements if element.kind == SUM)
 
     def sum_kind(self, element: Element) -> str:
-        """'columns': over the innermost dimension; 'rows': over all others; 'all'."""
+        """'columns': a sum over the innermost dimension; 'rows': over all others; 'all': over all dimensions."""
         level = self.space.level(element.shape)
         if element.shape != self.space.full(level):
             raise Mismatch
@@ -124,12 +124,12 @@ class Group:
         raise Mismatch
 
     def with_other(self, other: 'Group') -> 'Group':
-        """A group of the elements of both.
+        """Join two groups.
 
         Raises
         ------
         Mismatch
-            They do not fit into one kernel.
+            Their elements do not fit into one kernel.
         """
         if len(self.elements) + len(other.elements) > MAX_ELEMENTS:
             raise Mismatch
@@ -148,12 +148,12 @@ class Group:
         return result
 
     def borrowing(self, chain: Sequence[Element]) -> 'Group':
-        """A group that also computes the elements `chain` of another group, for itself.
+        """This group with a copy of the elements `chain` of another group.
 
         Raises
         ------
         Mismatch
-            They do not fit into the kernel.
+            The elements do not fit into one kernel.
         """
         known = self.made
         added = [element for element in chain if element.version not in known]
@@ -166,7 +166,12 @@ class Group:
         return result
 
     def matching(self, ndim: int, other: 'Group') -> 'Group':
-        """A group of one element with fewer dimensions, seen with `ndim` of them as `other` reads or makes it."""
+        """View a group with `ndim` dimensions. If it has fewer, it must be a single map that reads a value of `other`.
+
+        Raises
+        ------
+        Mismatch
+        """
         missing = ndim - len(self.space.base)
         if not missing:
             return self
@@ -181,7 +186,7 @@ class Group:
         return Group([element.with_dimensions(positions, ndim)])
 
     def check(self) -> None:
-        """Raise `Mismatch` if an element reads something of another one that is not in the same register."""
+        """Raise `Mismatch` if the group is too large or an element reads a value that is not in its register."""
         made: dict[Version, tuple[int, Element]] = {}
         tensors: set[Version] = set()
         for element in self.elements:
@@ -197,9 +202,9 @@ class Group:
             raise Mismatch
 
     def check_register(self, element: Element, operand: Operand, level: int, maker: Element) -> None:
-        """Raise `Mismatch` if `operand` of `element` is not what `maker` has in the same place."""
+        """Raise `Mismatch` unless `operand` of `element` is the result of `maker` at the same pixel."""
         if maker.kind == SUM and self.sum_kind(maker) != 'columns':
-            raise Mismatch      # Complete only when the kernel has ended.
+            raise Mismatch      # Such sums are complete only after the kernel has ended.
         if operand.strides != maker.output.strides or operand.offset or operand.dtype != maker.output.dtype:
             raise Mismatch
         wanted = self.space.level(element.reads[0].shape) if element.kind in (POOL, UPSCALE) else \
@@ -212,7 +217,7 @@ class Group:
 
 
 def positions_of(operand: Operand, made: Operand) -> list[int]:
-    """Which dimension of `made` each dimension of `operand` is, both being the same memory."""
+    """For each dimension of `operand`, the corresponding one of `made`; both are views of the same memory."""
     places: list[int] = []
     for size, step in zip(operand.shape, operand.strides, strict=True):
         found = next((axis for axis, (n, m) in enumerate(zip(made.shape, made.strides, strict=True))
@@ -228,7 +233,7 @@ def positions_of(operand: Operand, made: Operand) -> list[int]:
 
 
 def dependencies(calls: Sequence[Call]) -> list[set[int]]:
-    """For each call, those that must come before it."""
+    """For each call, the indices of the calls that must precede it."""
     makers: dict[Version, int] = {}
     readers: dict[Version, set[int]] = {}
     before: list[set[int]] = []
@@ -249,30 +254,30 @@ def dependencies(calls: Sequence[Call]) -> list[set[int]]:
 
 
 class Grouping:
-    """Joins calls into groups, one call after the other.
+    """Joins calls into groups greedily, in the order of the program. A group is named by its first call.
 
     Parameters
     ----------
     before : list of sets of int
         See `dependencies`.
     elements : list of (Element or None)
-        The calls that kernels of ours can do.
+        For each call, its element; None if a kernel cannot compute it.
 
     Attributes
     ----------
     members : dict
-        Group, named by its first call -> its calls.
+        Name of a group -> its calls.
     needs : dict
-        Group -> groups that must come before it.
+        Name of a group -> groups that must precede it.
     groups : dict
-        Group -> `Group`, of those that consist of elements.
+        Name of a group -> `Group`, for groups of elements.
     """
 
     def __init__(self, before: list[set[int]], elements: Sequence[Element | None]) -> None:
         self.group_of = list(range(len(before)))
         self.members: dict[int, list[int]] = {}
         self.needs: dict[int, set[int]] = {}
-        self.reach: dict[int, int] = {}     # Group -> bits of all calls that must come before it.
+        self.reach: dict[int, int] = {}     # Name of a group -> bit set of all calls that must precede it.
         self.groups: dict[int, Group] = {}
         for index, element in enumerate(elements):
             self.members[index] = [index]
@@ -283,18 +288,18 @@ class Grouping:
                 self.join(index, sorted(self.needs[index], reverse=True))
 
     def bits(self, group: int) -> int:
-        """The calls of a group as bits."""
+        """The calls of a group as a bit set."""
         return sum(1 << index for index in self.members[group])
 
     def behind(self, groups: Iterable[int]) -> int:
-        """All calls of `groups` and those that must come before them, as bits."""
+        """All calls of some groups and their predecessors, as a bit set."""
         result = 0
         for group in groups:
             result |= self.bits(group) | self.reach[group]
         return result
 
     def join(self, index: int, candidates: Iterable[int]) -> None:
-        """Join the group of call `index` with those of its `candidates` that fit."""
+        """Join the group of call `index` with each of `candidates` that fits."""
         for other in candidates:
             mine = self.group_of[index]
             if other == mine or other not in self.groups or self.has_detour(mine, other) or \
@@ -307,12 +312,12 @@ class Grouping:
             self.replace(other, mine, merged)
 
     def has_detour(self, last: int, first: int) -> bool:
-        """Whether `last` needs another group that needs `first`."""
+        """Whether a third group must run between `first` and `last`."""
         goal = 1 << self.members[first][0]
         return any(self.reach[group] & goal for group in self.needs[last] if group != first)
 
     def replace(self, first: int, second: int, merged: Group) -> None:
-        """Make the groups `first` and `second` one, with the name of the first."""
+        """Replace two groups by `merged`, under the name of the first."""
         for index in self.members[second]:
             self.group_of[index] = first
         self.members[first] = sorted(self.members[first] + self.members.pop(second))
@@ -330,7 +335,7 @@ class Grouping:
                 self.reach[group] |= everything
 
     def order(self) -> list[int]:
-        """The groups in an order that respects `needs`, close to that of the program."""
+        """The names of the groups in an order that respects `needs` and stays close to the program's order."""
         waiting = {group: set(needed) for group, needed in self.needs.items()}
         followers: dict[int, list[int]] = {}
         for group, needed in waiting.items():
@@ -346,5 +351,5 @@ class Grouping:
                 waiting[follower].discard(group)
                 if not waiting[follower]:
                     heapq.heappush(ready, (self.members[follower][-1], follower))
-        assert len(result) == len(self.needs), 'the groups form a circle'
+        assert len(result) == len(self.needs), 'the groups form a cycle'
         return result

@@ -1,8 +1,8 @@
-"""Kernels of ours: compiled by Triton on first use, launched as an op that PyTorch knows.
+"""Compile fused kernels with Triton and launch them through PyTorch ops.
 
 The ops are ``torch.ops.theano_torch.launch(number, inputs, outputs)`` and ``prepare(number, like)``, which compiles a
-kernel for the device of a tensor. On meta tensors, which have shapes only, they do nothing. On the CPU kernels run
-where Triton interprets its programs (``TRITON_INTERPRET=1``).
+kernel for the device of a tensor. On meta tensors they do nothing. On the CPU, kernels run only in Triton's interpreter
+(``TRITON_INTERPRET=1``).
 """
 
 import functools
@@ -20,7 +20,7 @@ from theano_torch.fuser.source import Source
 
 import torch
 
-# Of Triton's compiler. A product and a sum are rounded each, as in PyTorch's kernels.
+# Options of Triton's compiler. Without fusion of products and sums, both are rounded, as in PyTorch's kernels.
 OPTIONS = {'num_warps': 4, 'enable_fp_fusion': False}
 
 LIBRARY = torch.library.Library('theano_torch', 'DEF')
@@ -29,20 +29,20 @@ LIBRARY.define('prepare(int number, Tensor like) -> ()')
 
 
 def can_run(device: torch.device) -> bool:
-    """Whether kernels of ours run on a device: Triton is installed, for this device."""
+    """Whether fused kernels can run on a device: Triton is installed and supports it."""
     if importlib.util.find_spec('triton') is None:
         return False
     return device.type == 'cuda' or os.environ.get('TRITON_INTERPRET') == '1'
 
 
 class Kernel:
-    """A kernel and how it is launched.
+    """A fused kernel.
 
     Parameters
     ----------
     source : Source
     folder : str
-        Where its text is kept; Triton reads it from there.
+        Folder for its source file, which Triton reads.
     """
 
     known: 'weakref.WeakValueDictionary[int, Kernel]' = weakref.WeakValueDictionary()
@@ -55,11 +55,11 @@ class Kernel:
 
     @functools.cached_property
     def function(self) -> Any:
-        """The function that Triton has made of the text."""
+        """The Triton function."""
         return loaded(self.source.name, self.source.text, self.folder)
 
     def launch(self, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]) -> None:
-        """Run on tensors that begin where their memory begins."""
+        """Run the kernel. All tensors must have a storage offset of 0."""
         self.function[self.source.num_programs,](*inputs, *outputs, **OPTIONS)
 
     def compile(self) -> None:
@@ -68,19 +68,19 @@ class Kernel:
         Raises
         ------
         CannotFuse
-            Triton cannot.
+            Triton cannot compile the kernel.
         """
         source = self.source
         try:
             self.function.warmup(*source.types, grid=(source.num_programs,), **OPTIONS)
-        except Exception as error:      # Of Triton, a C compiler, the driver or a full disk.
+        except Exception as error:      # Errors come from Triton, a C compiler, the driver or a full disk.
             first = next(iter(str(error).splitlines()), '')
             raise CannotFuse(f'Triton cannot compile a kernel: {type(error).__name__}: {first}') from error
 
 
 @functools.lru_cache(maxsize=4096)
 def loaded(name: str, text: str, folder: str) -> Any:
-    """The kernel in a text, which is kept in the file `name` of `folder`: Triton reads sources from files."""
+    """Load the kernel with the source `text`. It is written to a file, since Triton reads sources from files only."""
     path = pathlib.Path(folder, f'fused_{name}.py')
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def prepare(number: int, like: torch.Tensor) -> None:
 
 
 def do_nothing(number: int, *tensors: Any) -> None:
-    """On meta tensors, whose shapes are known already; the interpreter has nothing to compile."""
+    """Implement both ops on meta tensors, and `prepare` in the interpreter, which compiles nothing."""
 
 
 for key, launching, preparing in (('CUDA', launch, prepare), ('CPU', launch, do_nothing),

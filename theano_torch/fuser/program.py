@@ -1,4 +1,4 @@
-"""Run the calls of a program, with kernels of ours in the place of those that they can do."""
+"""Run the recorded calls of a program, with fused kernels in place of those that kernels can compute."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,12 +19,13 @@ Memory = dict[Version, torch.Tensor]
 
 
 class Step:
-    """A call, or a kernel in the place of several.
+    """One step of a fused program: a PyTorch call, or a kernel that replaces several.
 
     Attributes
     ----------
+    reads, makes : set of Version
     emptied : list of Version
-        What no later step needs.
+        Versions that no later step needs.
     """
 
     emptied: Sequence[Version] = ()
@@ -32,12 +33,12 @@ class Step:
     makes: set[Version]
 
     def run(self, memory: Memory) -> None:
-        """Compute; `memory` has the tensors behind versions."""
+        """Compute the step; `memory` maps versions to tensors."""
         raise NotImplementedError
 
 
 class CallStep(Step):
-    """A call of PyTorch as it was recorded."""
+    """A recorded PyTorch call."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
@@ -59,12 +60,12 @@ class CallStep(Step):
 
 
 class KernelStep(Step):
-    """A kernel of ours.
+    """A fused kernel.
 
     Attributes
     ----------
     taken : dict
-        Index of an output -> index of the input whose memory it takes.
+        Index of an output -> index of the input whose memory it reuses.
     """
 
     def __init__(self, group: Group, wanted: set[Version], folder: str) -> None:
@@ -76,7 +77,10 @@ class KernelStep(Step):
         self.taken: dict[int, int] = {}
 
     def take_memory(self, owned: set[Version]) -> None:
-        """Let outputs take the memory of inputs that no later step needs; `owned` fill their memory."""
+        """Let outputs reuse the memory of inputs that no later step needs.
+
+        `owned` are the versions that the program made and that fill their memory; only these are reused.
+        """
         source = self.kernel.source
         for number, candidates in source.places.items():
             free = [index for index in candidates if index not in self.taken.values()
@@ -101,27 +105,27 @@ class KernelStep(Step):
 
 
 def total(summed: Sum, parts: torch.Tensor) -> torch.Tensor:
-    """The sum, of what the programs of a kernel have written."""
+    """Add up the partial sums that the programs of a kernel have written."""
     dtype = summed.element.output.dtype
     result = parts if len(parts) == 1 else torch.sum(parts, 0)
     return result.to(dtype)
 
 
 def dense(operand: Operand) -> tuple[list[int], list[int]]:
-    """Shape and strides of a tensor with the memory of `operand`, which has every element once."""
+    """Shape and strides of a tensor that has each element of `operand` exactly once."""
     kept = [axis for axis, size in enumerate(operand.shape) if size > 1]
     return [operand.shape[axis] for axis in kept], [operand.strides[axis] for axis in kept]
 
 
 def beginning(tensor: torch.Tensor) -> torch.Tensor:
-    """A view of a tensor's memory from its beginning."""
+    """View a tensor with a storage offset of 0."""
     if tensor.storage_offset() == 0:
         return tensor
     return tensor.as_strided(tensor.shape, tensor.stride(), 0)
 
 
 def view(tensor: torch.Tensor, operand: Operand) -> torch.Tensor:
-    """The view `operand` of the memory of `tensor`."""
+    """View the memory of `tensor` as `operand` describes."""
     if tuple(tensor.shape) == operand.shape and tensor.stride() == operand.strides and \
             tensor.storage_offset() == operand.offset:
         return tensor
@@ -129,20 +133,20 @@ def view(tensor: torch.Tensor, operand: Operand) -> torch.Tensor:
 
 
 class FusedProgram:
-    """Does what a recorded program did, called with inputs of the same shapes.
+    """A fused copy of a recorded program. Call it with inputs of the recorded shapes.
 
     Parameters
     ----------
     recorder : Recorder
     results : list
-        What the program returned.
+        The results of the recorded run.
     folder : str
-        For the texts of kernels.
+        Folder for the source files of kernels.
 
     Raises
     ------
     CannotFuse
-        The calls do not say all that the program does.
+        The recorded calls are not a complete description of the program.
     """
 
     def __init__(self, recorder: Recorder, results: Sequence, folder: str) -> None:
@@ -172,7 +176,7 @@ class FusedProgram:
                                 recorder.sizes.get(operand.version.memory, 0))})
 
     def empty(self, needed: set[Version], owned: set[Version]) -> None:
-        """Note for each step what is not needed after it; `owned` are made here and fill their memory."""
+        """Set for each step the versions that no later step needs. For `owned` see `KernelStep.take_memory`."""
         kept = needed | set(self.constants)
         last: dict[Version, Step] = {}
         for step in self.steps:
@@ -203,7 +207,7 @@ class FusedProgram:
 
 
 def readers_of(calls: Sequence[Call]) -> dict[Version, set[int]]:
-    """Version -> calls that read it."""
+    """{version: indices of the calls that read it}"""
     readers: dict[Version, set[int]] = {}
     for index, call in enumerate(calls):
         for operand in call.reads:
@@ -212,7 +216,7 @@ def readers_of(calls: Sequence[Call]) -> dict[Version, set[int]]:
 
 
 def without_repetitions(calls: Sequence[Call], results: Any) -> tuple[list[Call], Any]:
-    """`calls` and `results` without element-wise calls that compute the same again."""
+    """Remove element-wise calls that repeat an earlier one; return the remaining calls and the adapted results."""
     rewritten = {version.memory for call in calls for version in call.written}
     same: dict[int, int] = {}
     known: dict[Any, Operand] = {}

@@ -1,7 +1,7 @@
-"""Note every call of a PyTorch op while a program runs, with the memory that it reads and writes.
+"""Record every call of a PyTorch op while a program runs, with the memory that it reads and writes.
 
-Views and writing in place are resolved here. Each piece of memory has a number and a version, which grows with each
-write. An operand of a call is a view of one version of one piece of memory.
+Views and in-place writes are resolved here: each block of memory has a number and a version, which increases with each
+write, and an operand of a call is a view of one version of a block.
 """
 
 import dataclasses
@@ -15,24 +15,24 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 aten = torch.ops.aten
 
-# They read the shape of a tensor only.
+# These ops read only the shape of a tensor.
 LIKE = {aten.empty_like.default, aten.new_empty.default, aten.new_empty_strided.default}
 WAITING = {'aten::_local_scalar_dense', 'aten::nonzero', 'aten::equal', 'aten::is_nonzero'}
 
 
 class CannotFuse(Exception):
-    """The calls of a program do not say all that it does, or a graph of them is not supported."""
+    """The recorded calls are not a complete description of a program, or their graph is not supported."""
 
 
 class Version(NamedTuple):
-    """The content of a piece of memory between two writes."""
+    """The content of a block of memory between two writes."""
 
     memory: int
     number: int
 
 
 class Operand(NamedTuple):
-    """A tensor as a view of a version of a piece of memory; strides and offset count elements."""
+    """A tensor as a view of a version of a block of memory; strides and offset count elements."""
 
     version: Version
     shape: tuple[int, ...]
@@ -41,7 +41,7 @@ class Operand(NamedTuple):
     dtype: torch.dtype
 
     def is_whole(self, size: int) -> bool:
-        """Whether the view has each of `size` elements of its memory exactly once."""
+        """Whether the view contains each of the `size` elements of its memory exactly once."""
         expected = 1
         for step, length in sorted(zip(self.strides, self.shape, strict=True)):
             if length != 1:
@@ -59,12 +59,12 @@ class Call:
     ----------
     function : torch.ops.OpOverload
     arguments, options
-        Those of the call, with an `Operand` in the place of each tensor.
+        Positional and keyword arguments, with an `Operand` in place of each tensor.
     reads : list of Operand
     results
-        What it returned, with operands. Of an argument that was written to they name the new version.
+        The result, with an `Operand` in place of each tensor. Arguments that were written have their new version.
     written : dict
-        Version before -> version after, of each piece of memory that the call writes to.
+        Version before -> version after, for each block of memory that the call writes to.
     """
 
     function: Any
@@ -81,13 +81,13 @@ class Call:
 
     @property
     def made(self) -> set[Version]:
-        """The versions that exist after the call and did not before."""
+        """The versions that the call creates."""
         before = {operand.version for operand in self.reads}
         return {operand.version for operand in self.outputs} - before | set(self.written.values())
 
 
 def leaves(tree: Any, kind: type) -> Iterator[Any]:
-    """The objects of the class `kind` in nested lists and tuples."""
+    """Yield the objects of the class `kind` in nested lists and tuples."""
     if isinstance(tree, kind):
         yield tree
     elif isinstance(tree, list | tuple):
@@ -96,7 +96,7 @@ def leaves(tree: Any, kind: type) -> Iterator[Any]:
 
 
 def mapped(tree: Any, kind: type, function: Callable) -> Any:
-    """Nested lists and tuples with ``function(x)`` in the place of each `x` of the class `kind`."""
+    """Apply `function` to each object of the class `kind` in nested lists and tuples."""
     if isinstance(tree, kind):
         return function(tree)
     if isinstance(tree, list | tuple):
@@ -105,21 +105,21 @@ def mapped(tree: Any, kind: type, function: Callable) -> Any:
 
 
 class Recorder(TorchDispatchMode):
-    """A context manager that notes all calls of PyTorch ops in `calls`; the calls compute as always.
+    """A context manager that records all calls of PyTorch ops in `calls`, without changing their effect.
 
     Parameters
     ----------
     inputs : list
-        Of the program that runs inside. Those that are tensors get the numbers of their places as memory.
+        Inputs of the program that runs inside. The memory of a tensor gets its position in this list as its number.
 
     Attributes
     ----------
     sizes : dict
-        Number of a piece of memory that the program made -> elements in it.
+        Number of a block of memory that the program made -> number of its elements.
     constants : dict
-        Number of a piece of memory that existed before and is no input -> a tensor in it.
+        Number of a block of memory that existed before and is not an input -> a tensor in it.
     problem : str or None
-        Why the calls do not say all.
+        Why the recorded calls are incomplete.
     waits : bool
         Whether the host waited for a value.
     """
@@ -131,10 +131,10 @@ class Recorder(TorchDispatchMode):
         self.constants: dict[int, torch.Tensor] = {}
         self.problem: str | None = None
         self.waits = False
-        self.inputs = dict(enumerate(inputs))       # Keeps them alive: their addresses stay taken.
+        self.inputs = dict(enumerate(inputs))       # Keep them alive, so that no new tensor gets their addresses.
         self.memories = WeakIdKeyDictionary()       # Tensor -> number of its memory.
-        self.versions: dict[int, int] = {}
-        self.addresses: dict[int, int] = {}         # Of memory that existed before -> number.
+        self.versions: dict[int, int] = {}          # Number of memory -> its current version.
+        self.addresses: dict[int, int] = {}         # Address of memory that existed before -> its number.
         self.next = len(inputs)
         for index, value in self.inputs.items():
             if isinstance(value, torch.Tensor):
@@ -143,11 +143,11 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         options = kwargs or {}
         if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), 'CompositeImplicitAutograd'):
-            with self:      # Such an op only calls others.
+            with self:      # A composite op only calls other ops, which are recorded instead.
                 return func._op_dk(torch._C.DispatchKey.CompositeImplicitAutograd, *args, **options)
         if func._schema.name in WAITING:
             self.waits = True
-            self.problem = f'{func} brings a value to the host'
+            self.problem = f'{func} copies a value to the host'
         tensors = list(leaves((args, list(options.values())), torch.Tensor))
         reads = [self.operand(tensor) for tensor in tensors]
         arguments, named = self.described(args), {key: self.described(value) for key, value in options.items()}
@@ -171,13 +171,13 @@ class Recorder(TorchDispatchMode):
                         {'dtype': result.dtype, 'device': results.device}, [], result, {})
         if any(operand.dtype != other.dtype for operand in call.outputs for other in reads
                if operand.version.memory == other.version.memory):
-            self.problem = f'{func} looks at memory as another type'
-        if call.made or call.written:       # Else it is a view.
+            self.problem = f'{func} views memory as another type'
+        if call.made or call.written:       # Otherwise it is a view.
             self.calls.append(call)
         return results
 
     def version(self, tensor: torch.Tensor) -> Version:
-        """The memory of a tensor, and its version now."""
+        """The current version of a tensor's memory."""
         if tensor not in self.memories:
             number = self.addresses.setdefault(address_of(tensor) or -self.next - 1, self.next)
             if number == self.next:
@@ -188,22 +188,22 @@ class Recorder(TorchDispatchMode):
         return Version(number, self.versions.get(number, 0))
 
     def operand(self, tensor: torch.Tensor) -> Operand:
-        """A tensor as it is read now."""
+        """A tensor as a view of the current version of its memory."""
         return Operand(self.version(tensor), tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()),
                        tensor.dtype)
 
     def described(self, tree: Any) -> Any:
-        """Nested lists and tuples with operands in the place of tensors."""
+        """Replace tensors by operands in nested lists and tuples."""
         return mapped(tree, torch.Tensor, self.operand)
 
 
 def address_of(tensor: torch.Tensor) -> int:
-    """Of the memory behind a tensor; 0 for an empty one."""
+    """The address of a tensor's memory; 0 for an empty tensor."""
     return tensor.untyped_storage().data_ptr() if tensor.numel() else 0
 
 
 def written_by(func: Any, args: Sequence, kwargs: dict) -> Iterator[torch.Tensor]:
-    """The tensors among the arguments of a call that it writes to."""
+    """Yield the tensor arguments that a call writes to."""
     if not func._schema.is_mutable:
         return
     for index, argument in enumerate(func._schema.arguments):

@@ -1,4 +1,4 @@
-"""Fewer bytes between kernels: rounded values are read in the place of exact ones, cheap ones are computed again."""
+"""Reduce memory traffic between kernels: read rounded copies of values, and recompute cheap values."""
 
 import dataclasses
 import math
@@ -10,15 +10,15 @@ from theano_torch.fuser.recording import Call, Operand, Version
 
 import torch
 
-MAX_CHAIN = 4       # Elements that are computed again.
-WORTH = 0.75        # Of the bytes of a value: computing it again may read so many.
+MAX_CHAIN = 4       # Longest chain of elements that is recomputed.
+WORTH = 0.75        # A value is recomputed if that reads at most this share of the value's own bytes.
 
 
 def read_rounded(grouping: Grouping, readers: dict[Version, set[int]], needed: set[Version]) -> set[int]:
-    """Let kernels read the rounded copy of a value where its maker stores one: the value itself is not stored then.
+    """Let kernels read the rounded copy of a value, if its maker stores one; then the value itself is not stored.
 
-    Changes `readers` and the elements of groups; returns the groups whose elements have changed. A convolution in a
-    shorter type reads such copies of images and filters.
+    For example, images and filters have rounded copies for convolutions in 16 bits. Changes `readers` and the elements
+    of groups; returns the names of the changed groups.
     """
     changed: set[int] = set()
     for name, group in grouping.groups.items():
@@ -41,10 +41,10 @@ def read_rounded(grouping: Grouping, readers: dict[Version, set[int]], needed: s
 
 def compute_again(grouping: Grouping, readers: dict[Version, set[int]], needed: set[Version],
                   calls: Sequence[Call]) -> set[int]:
-    """Let kernels compute a value again, where that reads fewer bytes than the value has, instead of storing it.
+    """Recompute a value in the kernels that read it, instead of storing it, if that reads fewer bytes.
 
-    So the sum of a convolution's result in 16 bits and a bias is not kept in 32 bits. Changes `readers` and groups;
-    returns the groups that have changed.
+    For example, a convolution's result in 16 bits plus a bias is not stored in 32 bits. Changes `readers` and groups;
+    returns the names of the changed groups.
     """
     overwriting = {version: grouping.group_of[index] for index, call in enumerate(calls) for version in call.written}
     changed: set[int] = set()
@@ -75,9 +75,9 @@ def compute_again(grouping: Grouping, readers: dict[Version, set[int]], needed: 
 
 
 def chain_to(element: Element, group: Group) -> list[Element] | None:
-    """The elements of `group` that `element` is computed with, itself included, or None if they read more than it has.
+    """The elements of `group` from which `element` is computed, itself included; all are maps.
 
-    They are maps, of tensors that are not made in the group.
+    None if they are not all maps, are too many, or read too many bytes to be recomputed.
     """
     made = group.made
     chain: list[Element] = []
@@ -99,20 +99,20 @@ def chain_to(element: Element, group: Group) -> list[Element] | None:
 
 
 def size_of(operand: Operand) -> int:
-    """Bytes of the distinct elements of an operand."""
+    """Bytes of an operand's elements; repeated elements count once."""
     return operand.dtype.itemsize * math.prod(size for size, step in zip(operand.shape, operand.strides, strict=True)
                                               if step)
 
 
 def is_rounding(element: Element) -> bool:
-    """Whether an element only converts to a shorter type."""
+    """Whether an element only converts from float32 to a 16-bit float."""
     return len(element.operands) == 1 and isinstance(element.operands[0], Operand) and \
         element.expression.is_conversion and element.output.dtype in (torch.bfloat16, torch.float16) and \
         element.operands[0].dtype == torch.float32 and element.operands[0].strides == element.output.strides
 
 
 def replaced(element: Element, version: Version, copy: Operand) -> Element:
-    """`element`, reading `copy` in the place of `version`, which lies in memory in the same way."""
+    """`element` with `copy`, which has the same strides, in place of operands of `version`."""
     return dataclasses.replace(element, operands=[
         operand._replace(version=copy.version, dtype=copy.dtype)
         if isinstance(operand, Operand) and operand.version == version else operand for operand in element.operands])

@@ -1,8 +1,8 @@
-"""The source text of a kernel in Triton for a group of elements.
+"""Write the source of a Triton kernel for a group of elements.
 
-A program of the kernel goes over `rows` pixels; with sums over rows or columns also over all `columns`, the innermost
-dimension. Where there are finer images, a program has each of their pixels in a register of its own, so that averaging
-tiles of pixels and repeating pixels cost nothing.
+Each program of the kernel computes `rows` pixels of the base; with sums over rows or columns, each row has all
+`columns`, the innermost dimension. A program holds all fine pixels of a base pixel in separate registers, so average
+pooling and upscaling need no memory access.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from theano_torch.fuser.recording import Operand, Version
 
 import torch
 
-FLAT_SIZE = 1024        # Elements of the base that a program goes over.
-TILE_SIZE = 2048        # The same with rows and columns.
+FLAT_SIZE = 1024        # Pixels per program, fine ones included.
+TILE_SIZE = 2048        # Base pixels per program of a kernel with rows and columns.
 
 NAME = re.compile(r'\b[a-z]\w*')
 
@@ -35,29 +35,28 @@ def kernel({parameters}):
 
 
 class Sum(NamedTuple):
-    """A sum of a group: each program of the kernel writes a part of it."""
+    """A sum of a group. Each program of the kernel writes a partial sum."""
 
     element: Element
     kind: str               # 'rows' or 'all'.
-    width: int              # Numbers that a program writes.
+    width: int              # Size of a partial sum.
 
 
 class Source(NamedTuple):
-    """A kernel's text and what it takes.
+    """A kernel's source text and its parameters: inputs, outputs, partial sums.
 
     Attributes
     ----------
     text : str
     inputs : list of Operand
-        Any view of each piece of memory that it reads.
+        One view of each version that the kernel reads.
     outputs : list of Operand
-        What it writes, without the sums.
+        Results, without the sums.
     sums : list of Sum
-        Come after the outputs.
     num_programs : int
     places : dict
-        Index of an output -> indices of inputs whose memory it may take: a program of the kernel has read there all
-        that it writes over, and no other program reads there.
+        Index of an output -> indices of inputs whose memory it may reuse: each program writes only elements that it
+        has read itself and that no other program reads.
     """
 
     text: str
@@ -69,18 +68,18 @@ class Source(NamedTuple):
 
     @property
     def types(self) -> list[torch.dtype]:
-        """Of the tensors that the kernel takes, in its order."""
+        """Types of the kernel's parameters."""
         return [operand.dtype for operand in [*self.inputs, *self.outputs]] + \
             [summed.element.expression.compute for summed in self.sums]
 
     @property
     def name(self) -> str:
-        """A name for a file, made of the text."""
+        """A file name, the hash of the text."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:24]
 
 
 class Writer:
-    """Writes the kernel of `group`; `wanted` are the versions that are needed afterwards."""
+    """Writes the kernel of `group`; `wanted` are the versions that it must store."""
 
     def __init__(self, group: Group, wanted: set[Version]) -> None:
         self.group, self.space = group, group.space
@@ -90,7 +89,7 @@ class Writer:
                         and element.version not in {summed.element.version for summed in self.sums}]
         self.inputs: dict[Version, Operand] = {}
         self.lines: list[str] = []
-        self.indices: dict[str, str] = {}       # Name -> expression, in an order in which they can be computed.
+        self.indices: dict[str, str] = {}       # Name -> expression, in an order of evaluation.
         self.offsets: dict[str, str] = {}       # Expression -> name.
         self.registers: dict[tuple[Version, Shape], str] = {}
         self.loads: dict[tuple[int, str], str] = {}
@@ -108,16 +107,16 @@ class Writer:
         return self.space.base[self.group.order[-1]] if kind == 'rows' else 1
 
     def subs(self, level: int) -> list[Shape]:
-        """The pixels of a level that belong to one of the base: offsets by dimension."""
+        """Offsets, per dimension, of the pixels on a level that belong to one base pixel."""
         if level == 0:
             return [(0,) * len(self.space.base)]
         return list(itertools.product(*map(range, self.space.factors)))
 
     # ------------------------------------------------------------------------------------------------------------------
-    # Places in memory.
+    # Memory access.
 
     def set_indices(self) -> None:
-        """The index along each dimension, and which of the program's places lie inside."""
+        """Set the index along each dimension, and masks of the pixels that are inside the space."""
         is_tiled = self.group.is_tiled
         wide = 'tl.program_id(0).to(tl.int64)' if self.is_large() else 'tl.program_id(0)'
         self.indices['row'] = f'{wide} * {self.rows} + tl.arange(0, {self.rows}){"[:, None]" if is_tiled else ""}'
@@ -133,7 +132,7 @@ class Writer:
             self.indices[f'd{axis}'] = index if place == 0 else f'({index}) % {size}'
 
     def index_lines(self) -> list[str]:
-        """Lines that compute the indices which the kernel uses."""
+        """Lines that compute the indices that the kernel uses."""
         lines: list[str] = []
         used = set(NAME.findall('\n'.join(self.lines)))
         for name, expression in reversed(self.indices.items()):
@@ -149,7 +148,7 @@ class Writer:
                    for element in self.group.elements for operand in [*element.reads, element.output])
 
     def place(self, operand: Operand, level: int, sub: Shape) -> tuple[str, str | None]:
-        """(offset of an element in memory, mask of the places inside, or None if there is one place only)"""
+        """(source of an element's offset in memory, mask of valid elements or None if all are valid)"""
         steps, offset = {}, operand.offset
         for axis, step in enumerate(operand.strides):
             if not step or operand.shape[axis] == 1:
@@ -168,7 +167,7 @@ class Writer:
         return ' + '.join([*terms, str(offset)] if offset or not terms else terms), ' & '.join(masks) or None
 
     def row_step(self, steps: dict[int, int]) -> int | None:
-        """How far rows are apart in memory, where these are its steps along each dimension; None: it differs."""
+        """The distance of rows in memory for the strides `steps`; None if it is not constant."""
         axes = [axis for axis in self.row_axes if self.space.base[axis] > 1]
         if not axes or not steps.keys() >= set(axes):
             return None
@@ -180,30 +179,30 @@ class Writer:
         return step
 
     def offset(self, place: str) -> str:
-        """A name for an offset of :meth:`place`."""
+        """The name of a variable with an offset of :meth:`place`."""
         if ' ' not in place:
             return place
         if place not in self.offsets:
             self.offsets[place] = f'p{len(self.offsets)}'
-            self.say(f'{self.offsets[place]} = {place}')
+            self.emit(f'{self.offsets[place]} = {place}')
         return self.offsets[place]
 
     def load(self, operand: Operand, level: int, sub: Shape) -> str:
-        """The name of a register with an element of `operand`."""
+        """Load an element of `operand`; return the name of its register."""
         first = self.inputs.setdefault(operand.version, operand)
         number = list(self.inputs).index(operand.version)
         place, mask = self.place(operand, level, sub)
         if (number, place) not in self.loads:
             name = next(self.names)
             rest = '' if mask is None else f', {mask}, other=0'
-            self.say(f'{name} = tl.load(i{number} + {self.offset(place)}{rest})')
+            self.emit(f'{name} = tl.load(i{number} + {self.offset(place)}{rest})')
             if first.dtype == torch.bool:
-                self.say(f'{name} = {name} != 0')
+                self.emit(f'{name} = {name} != 0')
             self.loads[number, place] = name
         return self.loads[number, place]
 
     def register(self, operand: Operand, level: int, sub: Shape) -> str:
-        """The name of a register with an element of `operand`, which the group has made or loads."""
+        """The name of the register with an element of `operand`, which is computed in the kernel or loaded."""
         for key in ((operand.version, sub), (operand.version, self.subs(0)[0])):
             if key in self.registers:
                 return self.registers[key]
@@ -212,11 +211,11 @@ class Writer:
     # ------------------------------------------------------------------------------------------------------------------
     # Elements.
 
-    def say(self, line: str) -> None:
+    def emit(self, line: str) -> None:
         self.lines.append('    ' + line)
 
     def write_element(self, element: Element) -> None:
-        """Compute an element, in all pixels that belong to one of the base."""
+        """Compute an element for all pixels that belong to one base pixel."""
         if element.kind == SUM:
             self.write_sum(element)
             return
@@ -232,38 +231,38 @@ class Writer:
             names = [self.register(value, level, sub) if isinstance(value, Operand) else ''
                      for value in element.operands]
             name = next(self.names)
-            self.say(f'{name} = {element.expression.source(names, element.operands)}')
+            self.emit(f'{name} = {element.expression.source(names, element.operands)}')
             self.registers[element.version, sub] = name
 
     def write_pool(self, element: Element) -> None:
         names = [f'{self.register(element.reads[0], 1, sub)}.to(tl.float32)' for sub in self.subs(1)]
         name = next(self.names)
-        self.say(f'{name} = (({" + ".join(names)}) * {1 / len(names)!r}).to({TYPES[element.output.dtype]})')
+        self.emit(f'{name} = (({" + ".join(names)}) * {1 / len(names)!r}).to({TYPES[element.output.dtype]})')
         self.registers[element.version, self.subs(0)[0]] = name
 
     def write_sum(self, element: Element) -> None:
-        """A sum over columns becomes a register; a part of any other one is stored."""
+        """Compute a sum over columns in a register; for other sums, store a partial sum."""
         level = self.space.level(element.shape)
         kind = self.group.sum_kind(element)
         inside = 'row_inside & column_inside' if self.group.is_tiled else 'row_inside'
         if kind == 'columns':
             for sub in self.subs(level):
                 name = next(self.names)
-                self.say(f'{name} = tl.where({inside}, {self.summand(element, level, sub)}, 0)')
-                self.say(f'{name} = tl.sum({name}, 1)[:, None].to({TYPES[element.output.dtype]})')
+                self.emit(f'{name} = tl.where({inside}, {self.summand(element, level, sub)}, 0)')
+                self.emit(f'{name} = tl.sum({name}, 1)[:, None].to({TYPES[element.output.dtype]})')
                 self.registers[element.version, sub] = name
             return
         name = next(self.names)
         parts = [self.summand(element, level, sub) for sub in self.subs(level)]
-        self.say(f'{name} = tl.where({inside}, {" + ".join(parts)}, 0)')
+        self.emit(f'{name} = tl.where({inside}, {" + ".join(parts)}, 0)')
         number = len(self.outputs) + [summed.element for summed in self.sums].index(element)
         if kind == 'rows':
             place = f'tl.program_id(0) * {self.columns} + tl.arange(0, {self.width_of_tile})'
-            self.say(f'tl.store(o{number} + {place}, tl.sum({name}, 0), '
+            self.emit(f'tl.store(o{number} + {place}, tl.sum({name}, 0), '
                      f'tl.arange(0, {self.width_of_tile}) < {self.columns})')
         else:
             total = f'tl.sum(tl.sum({name}, 1), 0)' if self.group.is_tiled else f'tl.sum({name}, 0)'
-            self.say(f'tl.store(o{number} + tl.program_id(0), {total})')
+            self.emit(f'tl.store(o{number} + tl.program_id(0), {total})')
 
     def summand(self, element: Element, level: int, sub: Shape) -> str:
         return f'{self.register(element.reads[0], level, sub)}.to({TYPES[element.expression.compute]})'
@@ -273,7 +272,7 @@ class Writer:
             level = self.space.level(output.shape)
             for sub in self.subs(level):
                 place, mask = self.place(output, level, sub)
-                # Of many places with the same value one writes it.
+                # Repeated elements are stored once.
                 repeated = [f'(d{axis} == 0)' for axis in self.group.order
                             if self.space.base[axis] > 1 and (output.shape[axis] == 1 or not output.strides[axis])]
                 masks = [f'({mask})'] * (mask is not None) + repeated
@@ -282,7 +281,7 @@ class Writer:
                     value = f'{value}.to(tl.int8)'
                 shape = 'row * 0' if not self.group.is_tiled else f'row * 0 + d{self.group.order[-1]} * 0'
                 spread = bool(repeated) or mask is None
-                self.say(f'tl.store(o{number} + {self.offset(place)}{" + " + shape if spread else ""}, {value}, '
+                self.emit(f'tl.store(o{number} + {self.offset(place)}{" + " + shape if spread else ""}, {value}, '
                          f'{" & ".join(masks) or "row_inside"})')
 
     def places(self) -> dict[int, list[int]]:
@@ -299,7 +298,7 @@ class Writer:
         return found
 
     def sources_of(self, element: Element) -> set[Version]:
-        """What an element is computed with, inside and outside of the group."""
+        """All versions from which an element is computed, inside and outside of the group."""
         made, found, pending = self.group.made, set(), [element]
         while pending:
             for operand in pending.pop().reads:
@@ -322,6 +321,6 @@ class Writer:
 
 
 def source_of(group: Group, wanted: set[Version]) -> Source:
-    """The kernel of a group; `wanted` are the versions that are needed afterwards."""
+    """The kernel of a group; `wanted` are the versions that it must store."""
     return Writer(group, wanted).source()
 

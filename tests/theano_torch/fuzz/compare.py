@@ -1,4 +1,4 @@
-"""Run a recipe on several engines and say where they differ."""
+"""Run a recipe on several engines and describe how the results differ."""
 
 import contextlib
 import dataclasses
@@ -14,27 +14,27 @@ import theano
 import theano_env
 from tests.theano_torch.fuzz.recipes import Recipe
 
-# Relative to the largest element: the engines add in another order, and use other approximations of functions.
-TOLERANCE = {2: 1e-2, 4: 2e-4, 8: 1e-9}     # By bytes of the least exact type in the program.
-# Absolute, in units in the last place of 1: differences such as 1 - tanh(x)^2 lose what is smaller.
+# Relative to the largest element. The engines add in different orders and approximate functions differently.
+TOLERANCE = {2: 1e-2, 4: 2e-4, 8: 1e-9}     # {bytes of the least exact type in the program: tolerance}
+# Absolute, in units in the last place of 1: differences such as 1 - tanh(x)^2 lose smaller values.
 UNITS = 16
-# How far results may move beyond that, as a multiple of how far Theano's own move when its inputs change by some units
-# in the last place: rounding errors grow in a program as these do.
+# Rounding errors grow in a program like small changes of its inputs. Results may differ by this multiple of the largest
+# movement of Theano's results when its inputs change by some units in the last place.
 MOVEMENT = 30
 NUM_CHANGES = 6
 LARGE_FLOAT16 = 3e4
-# What Theano's Python code says where NumPy cannot do what its C code and torch do.
+# Messages of Theano's Python code when NumPy cannot do what its C code and torch do.
 LIMITS_OF_NUMPY = ('read-only', 'Integers to negative integer powers', 'which has no identity')
 
 
 @dataclasses.dataclass(frozen=True)
 class Failed:
-    """An engine has raised an error."""
+    """The error of an engine."""
 
     error: Exception
 
     def is_about_shapes(self) -> bool:
-        """Whether it says that shapes or indices do not fit, so that the other engines have to raise one as well."""
+        """Whether shapes or indices do not fit, so that the other engines must raise an error, too."""
         return isinstance(self.error, ValueError | IndexError) and not any(
             text in str(self.error) for text in LIMITS_OF_NUMPY)
 
@@ -44,7 +44,7 @@ class Failed:
 
 
 def modes(compiler: str = '') -> dict[str, Any]:
-    """The engines by name; that of Theano's C code only with a `compiler`."""
+    """{name: mode} of the engines; Theano's C code only with a `compiler`."""
     chosen = {'torch': theano_torch.mode(), 'python': theano_env._python_engine('cpu')[0]}
     if compiler:
         theano.config.cxx = compiler
@@ -55,12 +55,12 @@ def modes(compiler: str = '') -> dict[str, Any]:
 
 @contextlib.contextmanager
 def settings(compiler: str) -> Iterator[None]:
-    """No warnings of NumPy about NaN, and the C compiler for the time of one compilation."""
+    """Silence NumPy's warnings about NaN, and set the C compiler, inside the context."""
     before, theano.config.cxx = theano.config.cxx, compiler
     try:
         with warnings.catch_warnings(), np.errstate(all='ignore'):
             warnings.simplefilter('ignore')
-            # NumPy lets them pass where nothing is read in the end.
+            # NumPy only warns of bad indices if the result is empty.
             warnings.filterwarnings('error', 'Out of bound index found')
             yield
     finally:
@@ -68,9 +68,9 @@ def settings(compiler: str) -> Iterator[None]:
 
 
 def run(recipe: Recipe, mode: Any, compiler: str = '', casts: bool = True) -> list[np.ndarray] | Failed:
-    """The results of two calls of the function and the shared variables after them, or the error.
+    """The results of two calls of a recipe and the shared variables after them, or the error.
 
-    With `casts` they are cast to the types that they should have: some of Theano's Python code has others.
+    With `casts`, results are cast to their declared types, since some of Theano's Python code returns other types.
     """
     with settings(compiler):
         try:
@@ -87,7 +87,7 @@ def run(recipe: Recipe, mode: Any, compiler: str = '', casts: bool = True) -> li
 def precision(recipe: Recipe) -> int:
     """Bytes of the least exact floating-point type in the program.
 
-    NumPy computes functions of numbers of 8 bits in float16, Theano's C code in float32.
+    Functions of 8-bit integers count as float16, since NumPy computes them so (Theano's C code uses float32).
     """
     found = [8]
     for variable in recipe.variables():
@@ -101,16 +101,16 @@ def precision(recipe: Recipe) -> int:
 
 
 def difference(mine: list | Failed, theirs: list | Failed, size: int, movement: Sequence | None = None) -> str:
-    """How the results differ, or ''.
+    """How the results differ; '' if they do not.
 
     Parameters
     ----------
     mine, theirs
         Results of `run`. Two errors count as equal.
     size : int
-        Bytes of the least exact type in the program.
+        See `precision`.
     movement : list of ndarray, optional
-        See `movements`: how far the elements of each output may differ beyond that.
+        See `movements`; widens the tolerance of each element.
     """
     if isinstance(mine, Failed) or isinstance(theirs, Failed):
         if isinstance(mine, Failed) and isinstance(theirs, Failed):
@@ -142,17 +142,17 @@ def equal(one: np.ndarray, other: np.ndarray, size: int, movement: Any) -> np.nd
             scale = finite.max() if finite.size else 1.0
             allowed = TOLERANCE[size] * scale + UNITS * np.finfo(f'f{size}').eps + MOVEMENT * movement
             close = np.abs(one - other) <= allowed
-            if size == 2:       # Fused ops of Theano compute in float32, where less is too large.
+            if size == 2:       # Theano's fused ops compute in float32, where large numbers do not overflow.
                 close |= (~(np.abs(one) < LARGE_FLOAT16)) | (~(np.abs(other) < LARGE_FLOAT16))
             return close | (one == other) | (np.isnan(one) & np.isnan(other)) | np.isinf(movement)
     return (one == other) | (np.asarray(movement) > 0)
 
 
 def movements(recipe: Recipe, mode: Any, size: int) -> list:
-    """How far each element of the results moves when the inputs change a little, on Theano's own engine.
+    """The largest change of each result element on Theano's engine when the inputs change a little.
 
-    Equal numbers change alike, so that ties stay ties. Infinite where an element is not always finite; None for a
-    result whose shape changes. `size` is that of the least exact type.
+    Equal inputs change equally, so that ties remain. The change is infinite for elements that become NaN or infinite,
+    and None for a result whose shape changes. For `size` see `precision`.
     """
     step = {2: 1e-3, 4: 4e-7, 8: 1e-14}[size]
     with settings(''):
@@ -169,11 +169,11 @@ def movements(recipe: Recipe, mode: Any, size: int) -> list:
 
 
 def nudged(value: np.ndarray, step: float, number: int) -> np.ndarray:
-    """`value` with floating-point numbers a little larger or smaller."""
+    """Change the floating-point numbers in `value` slightly."""
     if value.dtype.kind not in 'fc':
         return value
     factor = 1 + step * np.sin(1000.0 * (number + 1) * np.nan_to_num(np.abs(value.astype('complex128')), posinf=0))
-    changed = np.empty_like(value)     # With the strides of `value`.
+    changed = np.empty_like(value)     # Keeps the strides of `value`.
     changed[...] = np.where(np.isfinite(value), value * factor, value)
     return changed
 
@@ -194,21 +194,21 @@ class Comparison:
     Parameters
     ----------
     reference : str
-        ``'python'`` or ``'theano'``. Where the python engine differs, Theano's C code decides if there is a compiler:
-        a program on which it agrees with torch is counted as equal.
+        ``'python'`` or ``'theano'``. If torch differs from the python engine and there is a compiler, Theano's C code
+        decides: if it agrees with torch, the program counts as equal.
     compiler : str
         Path of g++, or ''.
     reference_of : callable
-        Recipe -> the recipe to be run by Theano's Python code in its place.
+        Function from a recipe to the recipe that Theano's Python code runs in its place.
 
     Attributes
     ----------
     num_failing : int
-        Programs that no engine runs.
+        Programs that fail on both engines.
     num_refused : int
-        Programs that torch runs, and that the other engine does not, with an error that says nothing about shapes.
+        Programs that run on torch and fail on the reference, with an error that is not about shapes.
     num_decided : int
-        Programs on which Theano's C code agrees with torch, and its Python code does not.
+        Programs on which torch agrees with Theano's C code, but not with its Python code.
     """
 
     reference: str = 'python'
@@ -225,7 +225,7 @@ class Comparison:
         return run(recipe, self.modes[engine], self.compiler if engine == 'theano' else '', casts=engine != 'torch')
 
     def __call__(self, recipe: Recipe) -> str:
-        """How torch differs from the others, or ''."""
+        """How torch differs from the reference; '' if it does not."""
         mine, theirs = self.run(recipe, 'torch'), self.run(recipe, self.reference)
         if isinstance(theirs, Failed) and isinstance(mine, Failed):
             self.num_failing += 1
@@ -242,7 +242,8 @@ class Comparison:
             found = difference(mine, theirs, size, movement)
         else:
             movement = None
-        is_decidable = not isinstance(mine, Failed) or mine.is_about_shapes()   # Some Python code checks no shapes.
+        # Some of Theano's Python code does not check shapes.
+        is_decidable = not isinstance(mine, Failed) or mine.is_about_shapes()
         if found and self.compiler and self.reference == 'python' and is_decidable:
             if not difference(mine, self.run(recipe, 'theano'), size, movement):
                 self.num_decided += 1

@@ -14,7 +14,7 @@ BORDERS = ('valid', 'full', 'half', 'number', 'numbers', 'pairs')
 
 
 def make(seed: int) -> Recipe:
-    """The program of a seed."""
+    """Make the program of a seed."""
     maker = Maker(np.random.RandomState(seed))
     result = None
     while result is None:
@@ -27,7 +27,7 @@ def make(seed: int) -> Recipe:
 
 
 def add_gradients(maker: Maker, result: Ref) -> list[Ref]:
-    """Gradients of first order, and of second order of some programs."""
+    """Add gradients of first order and, to some programs, of second order."""
     cost = maker.add('T.sum', maker.add('operator.mul', result, maker.add('T.cos', result)))
     sources = maker.floats()
     found = []
@@ -41,7 +41,7 @@ def add_gradients(maker: Maker, result: Ref) -> list[Ref]:
 
 
 def around(maker: Maker, result: Ref) -> Ref:
-    """`result` and something after it, with which rewrites may join it."""
+    """Add an op after `result` with which rewrites may fuse it."""
     kind = maker.integer(0, 3)
     if kind == 0:
         return maker.add('T.nnet.relu', result, maker.any_of([0, 0.2]))
@@ -57,7 +57,7 @@ def around(maker: Maker, result: Ref) -> Ref:
 
 @dataclasses.dataclass
 class Geometry:
-    """A convolution: shapes of images (N, C, ...) and filters (F, C / groups, ...), and options."""
+    """A convolution: the shapes of images (N, C, ...) and filters (F, C / groups, ...), and options."""
 
     images: tuple[int, ...]
     filters: tuple[int, ...]
@@ -69,7 +69,7 @@ class Geometry:
 
 
 def geometry(maker: Maker, ndim: int) -> Geometry | None:
-    """A random one over `ndim` dimensions; None if nothing would come out."""
+    """A random convolution over `ndim` dimensions; None if its output would be empty."""
     groups = maker.any_of([1, 1, 1, 2, 3]) if ndim == 2 else 1
     batch, channels, filters = (maker.integer(1, 4) for _ in range(3))
     size = [maker.integer(1, 4) for _ in range(ndim)]
@@ -104,7 +104,7 @@ def forward(maker):
 
 
 def of_inputs(maker):
-    """The gradient with respect to the images, also as the transposed convolution that it is."""
+    """The gradient with respect to the images; with unknown batch size and channels, a transposed convolution."""
     ndim = maker.any_of([2, 2, 3])
     shapes = geometry(maker, ndim)
     if shapes is None:
@@ -124,7 +124,7 @@ def of_weights(maker):
 
 
 def unshared(maker):
-    """Filters of their own for each position."""
+    """A convolution with different filters at each position."""
     shapes = geometry(maker, 2)
     if shapes is None:
         return None
@@ -156,7 +156,7 @@ def upsampled(maker):
 
 
 def without_channels(maker):
-    """The convolution of `theano.tensor.signal`."""
+    """A convolution of `theano.tensor.signal`."""
     size, filters = [tuple(maker.integer(low, high) for _ in range(2)) for low, high in ((3, 8), (1, 4))]
     image, kernel = sources(maker, size, filters)
     return maker.add('conv.conv2d', image, kernel, border_mode=maker.any_of(['valid', 'full']))
@@ -189,9 +189,9 @@ KINDS = [forward] * 5 + [of_inputs] * 2 + [of_weights] * 2 + [pooled] * 4 + [
 
 
 def by_rule(recipe: Recipe) -> Recipe:
-    """`recipe` with padding as an op of its own before max pooling.
+    """Replace padded max pooling by padding and max pooling.
 
-    The gradients in Theano's Python code take other windows where there is padding than its C code does.
+    The gradient of padded max pooling uses wrong windows in Theano's Python code, unlike its C code.
     """
     calls = []
     for call in recipe.calls:

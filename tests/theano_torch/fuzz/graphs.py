@@ -21,7 +21,7 @@ TYPES = ('float64', 'float32', 'float16', 'bool', *INTEGERS)
 
 
 def make(seed: int) -> Recipe:
-    """The program of a seed."""
+    """Make the program of a seed."""
     maker = Maker(np.random.RandomState(seed))
     add_sources(maker)
     count = len(maker.sources)
@@ -44,7 +44,7 @@ def can_update(shared, variable):
 
 
 def add_sources(maker: Maker) -> None:
-    """One to three sources, whose shapes mostly fit each other."""
+    """Add one to three sources, most of which have matching shapes."""
     ndim = maker.integer(0 if maker.chance(0.2) else 1, 5)
     shape = [0 if maker.chance(0.04) else maker.integer(1, 5) for _ in range(ndim)]
     dtype = maker.any_of(FLOATS if maker.chance(0.6) else (*INTEGERS, 'bool', 'complex64', 'complex128'))
@@ -55,12 +55,12 @@ def add_sources(maker: Maker) -> None:
 
 
 def add_call(maker: Maker) -> None:
-    """One op, on variables that are there."""
+    """Add a random op on existing variables."""
     maker.any_of(KINDS)(maker, maker.any_of(maker.tensors()), maker.any_of(maker.tensors()))
 
 
 def add_gradients(maker: Maker, outputs: list[Ref]) -> list[Ref]:
-    """Gradients of the sum of the outputs with respect to the sources."""
+    """Add gradients of the sum of the outputs with respect to the sources."""
     sources = maker.floats()
     costs = [ref for ref in outputs if maker[ref].dtype.startswith('float')]
     if not sources or not costs:
@@ -89,7 +89,7 @@ def binary(maker, a, b):
 
 
 def with_number(maker, a, b):
-    """A number is a constant; integers are divided by constants only, as Theano's engines do not agree on zero."""
+    """Add an op with a constant. Integers are divided by constants only, since Theano's engines disagree on zero."""
     function = maker.any_of(['operator.floordiv', 'operator.mod', 'operator.pow', 'operator.add', 'operator.mul',
                              'operator.truediv', 'operator.sub', 'T.maximum', 'T.minimum', 'T.gt', 'T.le', 'T.eq'])
     number = maker.any_of([1, 2, 3, 0.5, 1.5] + ([-1, -2, -0.5] if maker[a].dtype[0] in 'fi' else []))
@@ -116,7 +116,7 @@ def clipped(maker, a, b):
 
 
 def cast(maker, a, b):
-    """Floating-point numbers beyond the range of a type of integers have no defined value: they are left out."""
+    """Add a cast. Values are clipped before a cast to integers, which is undefined for values out of range."""
     dtype = maker.any_of(TYPES)
     if dtype[0] in 'ui' and maker[a].dtype[0] in 'fc':
         isfinite = maker.add('T.lt', maker.add('T.abs_', a), 1e4)
@@ -143,7 +143,7 @@ def reduction(maker, a, b):
 def cumulated(maker, a, b):
     if maker[a].ndim:
         axis = maker.axis(maker[a])
-        # The type of the difference along a dimension of size one says that it has this size, too.
+        # Theano wrongly gives the difference along a dimension of size one a size of one, too.
         functions = ['T.cumsum', 'T.cumprod'] + ([] if maker[a].broadcastable[axis] else ['T.extra_ops.diff'])
         maker.add(maker.any_of(functions), a, axis=axis)
 
@@ -231,7 +231,7 @@ def filled(maker, a, b):
 
 
 def counted(maker, a, b):
-    """Numbers in a row."""
+    """Add `arange` or `eye`."""
     size = maker.add('operator.getitem', maker.add('T.shape', a), 0) if maker[a].ndim else None
     if size is not None:
         numbers = maker.add('T.arange', size)
@@ -245,7 +245,7 @@ def counted(maker, a, b):
 
 
 def random_slice(maker):
-    """Of a dimension of a few elements."""
+    """A random slice of a dimension of a few elements."""
     start, stop = (None if maker.chance(0.5) else maker.integer(-4, 5) for _ in range(2))
     return slice(start, stop, maker.any_of([None, None, 1, 2, -1, -2, 3]))
 
@@ -285,7 +285,7 @@ def mask(maker, a):
 
 
 def any_index(maker, a):
-    """An index of `a`, which has dimensions."""
+    """A random index of `a`, which must not be 0-d."""
     kind = maker.random.rand()
     if kind < 0.5:
         return basic_index(maker, maker[a])
@@ -315,7 +315,7 @@ def written(maker, a, b):
 
 
 def computed_index(maker, a, b):
-    """An index that is computed from values."""
+    """Add an index that is computed from values."""
     if maker[a].ndim:
         position = maker.add('T.argmax', a, axis=0)
         if position is not None:
@@ -357,7 +357,7 @@ def product(maker, a, b):
 
 
 def derived(maker, a, b):
-    """A gradient as an intermediate result."""
+    """Add a gradient as an intermediate result."""
     if maker[a].dtype.startswith('float'):
         sources, cost = maker.floats(), maker.add('T.sum', maker.add('T.tanh', a))
         if sources:

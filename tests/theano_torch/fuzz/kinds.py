@@ -9,7 +9,7 @@ from tests.theano_torch.fuzz.recipes import Recipe
 
 
 class Kind(NamedTuple):
-    """`make` gives the program of a seed; for `reference_of` see `compare.Comparison`."""
+    """`make` makes a program from a seed; for `reference_of` see `compare.Comparison`."""
 
     make: Callable[[int], Recipe]
     reference_of: Callable[[Recipe], Recipe]

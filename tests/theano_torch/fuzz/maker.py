@@ -11,19 +11,19 @@ from tests.theano_torch.fuzz.recipes import LAYOUTS, Call, Ref, Source, evaluate
 FLOATS = ('float64', 'float64', 'float32', 'float16')
 INTEGERS = ('int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64')
 MAX_NDIM = 5
-MAX_SIZE = 3000     # Elements of a result.
+MAX_SIZE = 3000     # Largest number of elements of a result.
 
 
 class Maker:
-    """Adds calls to a list, as long as Theano accepts them.
+    """Collects the sources and calls of a random program; calls that Theano refuses are left out.
 
     Parameters
     ----------
     random : numpy.random.RandomState
     variables : list
-        Theano's variables of what is there already.
+        Existing Theano variables.
     sizes : list of int
-        How many elements these have, at most.
+        Largest number of elements of each variable.
     """
 
     def __init__(self, random: np.random.RandomState, variables: Sequence = (), sizes: Sequence[int] = ()) -> None:
@@ -38,9 +38,9 @@ class Maker:
         return Ref(len(self.variables) - 1)
 
     def add(self, function: str, *arguments: Any, growth: float = 1, **options: Any) -> Ref | None:
-        """The result of a new call; None, and no call, if Theano refuses it.
+        """Add a call and return its result; None if Theano refuses the call.
 
-        `growth` says how many times as large as the largest argument the result may be.
+        The result may be `growth` times as large as the largest argument.
         """
         call = Call(function, arguments, options)
         size = growth * max([self.sizes[value.index] for value in arguments if isinstance(value, Ref)], default=1)
@@ -48,7 +48,7 @@ class Maker:
             return None
         try:
             result = evaluate(call, self.variables)
-        except Exception:       # Theano has its reasons.
+        except Exception:       # Theano refuses invalid calls with errors of any type.
             return None
         if getattr(result, 'ndim', 0) > MAX_NDIM:
             return None
@@ -58,17 +58,17 @@ class Maker:
         return Ref(len(self.variables) - 1)
 
     def __getitem__(self, ref: Ref) -> Any:
-        """Theano's variable behind a reference."""
+        """The Theano variable of a reference."""
         return self.variables[ref.index]
 
     def tensors(self, first: int = 0, accepts: Callable[[Any], bool] = lambda variable: True) -> list[Ref]:
-        """The tensors from number `first` on that a function accepts."""
+        """The tensors with numbers from `first` on that `accepts` accepts."""
         return [Ref(index) for index, variable in enumerate(self.variables)
                 if index >= first and isinstance(variable, T.TensorVariable | T.sharedvar.TensorSharedVariable)
                 and accepts(variable)]
 
     def floats(self) -> list[Ref]:
-        """The sources of floating-point numbers."""
+        """The floating-point sources."""
         return [Ref(index) for index, source in enumerate(self.sources) if source.dtype.startswith('float')]
 
     def any_of(self, choices: Sequence) -> Any:
@@ -78,14 +78,14 @@ class Maker:
         return bool(self.random.rand() < probability)
 
     def integer(self, low: int, high: int) -> int:
-        """From `low` up to `high` - 1."""
+        """A random integer from `low` to `high` - 1."""
         return int(self.random.randint(low, high))
 
     def axis(self, variable: Any) -> int:
         return self.integer(-variable.ndim, variable.ndim)
 
     def axes(self, variable: Any) -> int | list[int] | None:
-        """One axis, several or all (None)."""
+        """Random axes: one, several, or all (None)."""
         if not variable.ndim or self.chance(0.3):
             return None
         if self.chance(0.5):

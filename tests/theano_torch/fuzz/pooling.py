@@ -1,4 +1,4 @@
-"""Max pooling whose gradients are the same on all of Theano's engines."""
+"""Max pooling whose gradients are the same on all of Theano's engines, with explicit padding."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import numpy as np
 import theano.tensor as T
 from theano.tensor.signal import pool
 
-LOWEST = -1e30      # Stands for minus infinity.
+LOWEST = -1e30      # Used as minus infinity.
 
 
 def padded_max_pool(images: Any, size: tuple, ignores_border: bool, stride: tuple, pad: tuple) -> Any:
-    """Max pooling over images that are surrounded by the lowest number."""
+    """Max pooling of images that are padded with the lowest number."""
     ndim = len(size)
     lead = [images.shape[axis] for axis in range(images.ndim - ndim)]
     spatial = [images.shape[images.ndim - ndim + axis] for axis in range(ndim)]

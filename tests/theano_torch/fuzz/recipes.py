@@ -1,7 +1,7 @@
-"""Programs of Theano as data: sources, calls, outputs and updates.
+"""Theano programs as data: sources, calls, outputs and updates.
 
-Variables have numbers: first the sources, then the result of each call. A call that returns a list, such as ``T.grad``,
-is followed by calls of ``operator.getitem``.
+Variables are numbered: first the sources, then the results of calls. A call that returns a list, such as ``T.grad``, is
+followed by calls of ``operator.getitem``.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ from theano.tensor.signal import conv, pool
 
 from tests.theano_torch.fuzz.pooling import padded_max_pool
 
-# What names in calls stand for.
+# Names of functions in calls begin with one of these.
 MODULES = {'T': T, 'theano': theano, 'operator': operator, 'abstract_conv': abstract_conv, 'pool': pool, 'conv': conv,
            'padded_max_pool': padded_max_pool, 'MRG_RandomStreams': MRG_RandomStreams, 'RandomStreams': RandomStreams}
-# Not huge ones of both signs: their sums depend on the order.
+# Huge numbers have one sign only, since sums of both signs depend on the order.
 SPECIAL = (np.nan, np.inf, -np.inf, -0.0, 1e30, 1e-30)
 
 
@@ -74,7 +74,7 @@ class Body:
     until: Ref | None = None
 
     def function(self, *arguments: Any) -> Any:
-        """To be given to ``theano.scan``."""
+        """The inner function, for ``theano.scan``."""
         variables = list(arguments)
         for call in self.calls:
             variables.append(evaluate(call, variables))
@@ -97,11 +97,11 @@ class Source:
     Attributes
     ----------
     layout : str
-        How the value lies in memory: one of `LAYOUTS`.
+        Memory layout of the value: one of `LAYOUTS`.
     is_whole : bool
-        Floating-point numbers are small whole ones: there are equal elements.
+        Whether floating-point values are small whole numbers, many of which are equal.
     special : int
-        How many elements are NaN, infinite, huge or tiny.
+        Number of elements that are NaN, infinite, huge or tiny.
     """
 
     dtype: str
@@ -159,7 +159,7 @@ LAYOUTS = {'C': lambda value: value,
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A function of Theano.
+    """A Theano function.
 
     Attributes
     ----------
@@ -185,14 +185,14 @@ class Recipe:
         return '\n'.join(lines)
 
     def variables(self) -> list:
-        """Theano's variables, new ones."""
+        """Build new Theano variables for all sources and calls."""
         variables = [source.variable() for source in self.sources]
         for call in self.calls:
             variables.append(evaluate(call, variables))
         return variables
 
     def function(self, mode: Any) -> 'Compiled':
-        """The compiled function."""
+        """Compile the function."""
         variables = self.variables()
         updates = {variables[target.index]: fitting(variables[target.index], variables[value.index])
                    for target, value in self.updates}
@@ -210,7 +210,7 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """A compiled recipe. `types` are those that the results must have."""
+    """A compiled recipe. `types` are the declared types of its results."""
 
     function: Any
     arguments: list[Source]
@@ -218,7 +218,7 @@ class Compiled:
     types: list[str]
 
     def results(self, change: Any = lambda value: value) -> list[np.ndarray]:
-        """Outputs of two calls, then the shared variables; `change` maps the arguments' values to other ones."""
+        """The outputs of two calls, then the shared variables; `change` is applied to all values before the calls."""
         before = [variable.get_value() for variable in self.shared]
         for variable, value in zip(self.shared, before, strict=True):
             variable.set_value(change(value))
@@ -233,14 +233,14 @@ class Compiled:
 
 
 def fitting(shared: Any, value: Any) -> Any:
-    """`value` in the type of a shared variable."""
+    """Convert `value` to the type of a shared variable."""
     value = T.cast(value, shared.dtype)
     axes = [axis for axis in range(shared.ndim) if shared.broadcastable[axis] and not value.broadcastable[axis]]
     return T.addbroadcast(value, *axes) if axes else value
 
 
 def evaluate(call: Call, variables: Sequence) -> Any:
-    """The result of `call`."""
+    """Apply a call to Theano variables."""
     arguments = [resolved(value, variables) for value in call.arguments]
     options = {name: resolved(value, variables) for name, value in call.options.items()}
     if call.function.startswith('.'):
@@ -253,7 +253,7 @@ def evaluate(call: Call, variables: Sequence) -> Any:
 
 
 def resolved(value: Any, variables: Sequence) -> Any:
-    """`value` with variables in the place of references."""
+    """Replace references in `value` by variables."""
     if isinstance(value, Ref):
         return variables[value.index]
     if isinstance(value, Body):
@@ -268,7 +268,7 @@ def resolved(value: Any, variables: Sequence) -> Any:
 
 
 def references(value: Any) -> list[Ref]:
-    """The references inside of `value`, an argument, a call or a body's captured variables."""
+    """All references in an argument, a call, or a collection of them."""
     if isinstance(value, Ref):
         return [value]
     if isinstance(value, Call):
@@ -283,7 +283,7 @@ def references(value: Any) -> list[Ref]:
 
 
 def renamed(value: Any, names: dict[int, int]) -> Any:
-    """`value` with other numbers of variables."""
+    """Renumber the variables in `value`; `names` maps old to new numbers."""
     if isinstance(value, Ref):
         return Ref(names[value.index])
     if isinstance(value, Call):
@@ -298,7 +298,7 @@ def renamed(value: Any, names: dict[int, int]) -> Any:
 
 
 def shown(value: Any) -> str:
-    """`value` as source code."""
+    """Source code of `value`."""
     if isinstance(value, np.ndarray):
         return f'np.array({value.tolist()!r}, {str(value.dtype)!r})'
     if isinstance(value, dict):
@@ -310,7 +310,7 @@ def shown(value: Any) -> str:
 
 
 def shown_index(index: Any) -> str:
-    """`index` as between square brackets."""
+    """Source code of an index, without the brackets."""
     if isinstance(index, tuple) and index:
         return ', '.join(map(shown_index, index))
     if isinstance(index, slice):
@@ -320,7 +320,7 @@ def shown_index(index: Any) -> str:
 
 
 def pruned(recipe: Recipe) -> Recipe:
-    """`recipe` without the sources and calls that nothing needs."""
+    """Remove sources and calls that no output or update needs."""
     count = len(recipe.sources)
     needed = {ref.index for ref in references([recipe.outputs, recipe.updates, recipe.more_updates])}
     for index in reversed(range(len(recipe.calls))):

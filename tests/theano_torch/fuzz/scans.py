@@ -1,4 +1,4 @@
-"""Random loops: taps, states, ends, truncated gradients, random numbers, loops inside of loops."""
+"""Random loops: taps, states, early ends, truncated gradients, random numbers, nested loops."""
 
 import dataclasses
 from typing import Any
@@ -9,8 +9,8 @@ import theano.tensor as T
 from tests.theano_torch.fuzz.maker import Maker
 from tests.theano_torch.fuzz.recipes import Body, Call, Recipe, Ref, pruned
 
-WIDTH = 3       # Of the rows: matrices are square.
-# They keep states within bounds, so that rounding errors do not grow from step to step.
+WIDTH = 3       # Length of rows; matrices are square.
+# These functions keep states bounded, so that rounding errors do not grow from step to step.
 BOUNDED = ['T.tanh', 'T.sin', 'T.nnet.sigmoid', 'T.cos', 'T.nnet.softsign']
 COMBINING = ['operator.add', 'operator.sub', 'operator.mul', 'T.maximum', 'T.minimum', 'T.dot']
 MAX_TAP = 3
@@ -18,14 +18,14 @@ MAX_TAP = 3
 
 @dataclasses.dataclass
 class Plan:
-    """The arguments of ``theano.scan``, and what the inner function gets of them, in this order.
+    """The arguments of ``theano.scan`` and of its inner function.
 
     Attributes
     ----------
     arguments : list of variables
-        Stand-ins for the arguments of the inner function.
+        Placeholders for the arguments of the inner function.
     states : list of variables or None
-        Their types, for each output; None for an output without a state.
+        For each output, a variable of the type of its state; None for an output without a state.
     """
 
     sequences: list = dataclasses.field(default_factory=list)
@@ -36,7 +36,7 @@ class Plan:
 
 
 def make(seed: int) -> Recipe:
-    """The program of a seed."""
+    """Make the program of a seed."""
     maker = Maker(np.random.RandomState(seed))
     looped = None
     while looped is None:
@@ -50,7 +50,7 @@ def make(seed: int) -> Recipe:
 
 
 def add_loop(maker: Maker) -> tuple[list[Ref], Ref] | None:
-    """(outputs of a loop, its updates)."""
+    """Add a loop; return (its outputs, its updates), or None if Theano refuses it."""
     steps = maker.integer(1, 7)
     dtype = maker.any_of(['float64', 'float64', 'float64', 'float32', 'int64'])
     plan = plan_loop(maker, steps, dtype)
@@ -74,7 +74,7 @@ def add_loop(maker: Maker) -> tuple[list[Ref], Ref] | None:
 
 
 def row(maker: Maker, dtype: str, *lead: int) -> Ref:
-    """A source of rows."""
+    """Add a source with several rows."""
     source = maker.source(dtype, (*lead, WIDTH))
     return maker.add_source(dataclasses.replace(source, special=0, scale=1.0, is_shared=False))
 
@@ -111,7 +111,7 @@ def plan_loop(maker: Maker, steps: int, dtype: str) -> Plan:
 
 
 def make_body(outer: Maker, plan: Plan, nests: bool) -> Body:
-    """An inner function for `plan`, with another loop in it if `nests`."""
+    """Make an inner function for `plan`; with `nests`, it contains another loop."""
     maker = Maker(outer.random, plan.arguments, [WIDTH ** 2] * len(plan.arguments))
     dtype = plan.arguments[0].dtype
     for _ in range(maker.integer(1, 6)):
@@ -133,7 +133,7 @@ def make_body(outer: Maker, plan: Plan, nests: bool) -> Body:
 
 
 def fitting_output(maker: Maker, state: Any, dtype: str) -> Ref:
-    """A variable of the type of the state, one of the latest; any for an output without a state."""
+    """A recent variable, converted to the type of the state; any recent variable for an output without a state."""
     latest = maker.tensors()[::-1]
     if state is None:
         return maker.any_of(latest[:4])
@@ -158,7 +158,7 @@ def counted(maker, a, b):
 
 
 def drawn(maker, a, b):
-    """Random numbers, whose state passes from step to step."""
+    """Add random numbers, whose generator has a state that passes from step to step."""
     generator = maker.add(maker.any_of(['MRG_RandomStreams', 'RandomStreams']), maker.integer(1, 1000))
     numbers = maker.add('.uniform', generator, (WIDTH,)) if maker.chance(0.5) else maker.add(
         '.normal', generator, (WIDTH,))
@@ -175,7 +175,7 @@ def derived(maker, a, b):
 
 
 def inner_loop(maker: Maker) -> None:
-    """A loop over a row inside of the inner function."""
+    """Add a loop over a row to the inner function."""
     vectors = [ref for ref in maker.tensors() if maker[ref].ndim == 1]
     a, b = maker.any_of(vectors), maker.any_of(vectors)
     body = Body(2, (Call('operator.mul', (Ref(1), Ref(0))), Call('T.tanh', (Ref(2),)),
@@ -190,14 +190,14 @@ INSIDE = [written, shuffled, counted, drawn, drawn, chosen, derived]
 
 
 def shortened(maker: Maker, ref: Ref) -> Ref:
-    """`ref`, or its last rows alone, for which Theano keeps fewer of them."""
+    """`ref`, or some of its rows: if only the last ones are used, Theano allocates fewer."""
     if maker.chance(0.5):
         return ref
     return maker.add('operator.getitem', ref, maker.any_of([-1, slice(-2, None), slice(None, None, -1), 0])) or ref
 
 
 def add_gradients(maker: Maker, outputs: list[Ref]) -> list[Ref]:
-    """Gradients with respect to the sources; of second order in some programs."""
+    """Add gradients with respect to the sources; in some programs, also of second order."""
     costs = [maker.add('T.sum', ref) for ref in outputs if maker[ref].dtype.startswith('float')]
     found: list[Ref] = []
     for _ in range(1 if maker.chance(0.8) else 2):

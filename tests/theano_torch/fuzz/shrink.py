@@ -1,4 +1,4 @@
-"""The smallest part of a recipe that still differs."""
+"""Shorten a recipe on which the engines differ."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ MAX_TRIES = 150
 
 
 def shrink(recipe: Recipe, differs: Callable[[Recipe], str]) -> Recipe:
-    """Part of `recipe` for which `differs` still returns something.
+    """A small part of `recipe` for which `differs` still returns a text.
 
-    Tries smaller ones until none of them does, or `MAX_TRIES` are tried.
+    Stops when no smaller part differs, or after `MAX_TRIES` attempts.
     """
     tries = 0
     changed = True
@@ -33,13 +33,13 @@ def still_differs(recipe: Recipe, differs: Callable[[Recipe], str]) -> bool:
     """Whether `recipe` can be built and differs."""
     try:
         recipe.variables()
-    except Exception:       # What is left makes no sense.
+    except Exception:       # The shortened program is not valid.
         return False
     return bool(differs(recipe))
 
 
 def candidates(recipe: Recipe) -> Iterator[Recipe]:
-    """Recipes that are a little smaller than `recipe`, those that take away most first."""
+    """Yield recipes that are a little smaller than `recipe`, the smallest ones first."""
     yield from with_one_output(dataclasses.replace(recipe, updates=(), more_updates=()))
     yield from without_updates(recipe)
     yield from with_one_output(recipe)
@@ -48,7 +48,7 @@ def candidates(recipe: Recipe) -> Iterator[Recipe]:
 
 
 def with_one_output(recipe: Recipe) -> Iterator[Recipe]:
-    """Recipes whose one output is that of an earlier call, or one of several outputs."""
+    """Yield recipes with a single output: the result of any call."""
     variables = recipe.variables()
     for index in range(len(recipe.sources), len(variables)):
         smaller = dataclasses.replace(recipe, outputs=(Ref(index),))
@@ -64,7 +64,7 @@ def without_updates(recipe: Recipe) -> Iterator[Recipe]:
 
 
 def with_earlier_variables(recipe: Recipe) -> Iterator[Recipe]:
-    """Recipes in which an argument of a call is a source, or an argument of the call that made it."""
+    """Yield recipes in which one argument of a call is replaced by a source, or by an input of the argument's call."""
     count = len(recipe.sources)
     for index, call in enumerate(recipe.calls):
         for ref in dict.fromkeys(references(call)):

@@ -1,4 +1,4 @@
-"""Some seeds of each kind of random programs; and that a wrong engine is found, and its program cut down."""
+"""Random programs agree on the engines for some seeds of each kind; differences are detected and shortened."""
 
 import logging
 
@@ -10,14 +10,14 @@ from tests.theano_torch.fuzz.kinds import KINDS
 from tests.theano_torch.fuzz.recipes import Call, Recipe, Ref, Source
 from tests.theano_torch.fuzz.shrink import shrink
 
-# Kind, first seed, number of seeds: ten or so seconds each.
+# (kind, first seed, number of seeds), about ten seconds each.
 RANGES = [('graphs', first, 50) for first in (0, 100)] + [('convolutions', first, 20) for first in (0, 100)] + \
     [('scans', first, 6) for first in (0, 100)]
 
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """Theano reports rewrites that fail, and goes on without them."""
+    """Silence Theano's reports of failed rewrites, without which it continues."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
