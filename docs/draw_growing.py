@@ -42,7 +42,7 @@ def draw(run_dir: pathlib.Path, path: pathlib.Path, side: int) -> None:
     for index, (caption, grid_path) in enumerate(rows):
         y = index * (pitch + GAP)
         words.multiline_text((4, y + pitch // 2), caption, fill='black', anchor='lm', font_size=14)
-        grid = np.asarray(PIL.Image.open(grid_path).convert('RGB'))
+        grid = np.asarray(PIL.Image.open(grid_path, formats=('PNG',)).convert('RGB'))
         for column in range(COLUMNS):
             top, left = column // (grid.shape[1] // side) * side, column % (grid.shape[1] // side) * side
             cell = PIL.Image.fromarray(grid[top:top + side, left:left + side])

@@ -59,7 +59,7 @@ def draw(path: pathlib.Path) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=90, format='png')
     with atomic_write(str(path)) as picture:
-        PIL.Image.open(drawn).convert('RGB').quantize(32).save(picture, format='png', optimize=True)
+        PIL.Image.open(drawn, formats=('PNG',)).convert('RGB').quantize(32).save(picture, format='png', optimize=True)
 
 
 if __name__ == '__main__':

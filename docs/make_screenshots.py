@@ -110,7 +110,7 @@ def screens(material: Material, page_of: Callable, width: int, height: int, plac
         for place in places:
             page.evaluate('place => place ? document.querySelector(place).scrollIntoView() : scrollTo(0, 0)', place)
             page.wait_for_timeout(PAGE_MILLISECONDS)
-            pictures.append(Image.open(io.BytesIO(page.screenshot())).convert('RGB'))
+            pictures.append(Image.open(io.BytesIO(page.screenshot()), formats=('PNG',)).convert('RGB'))
     canvas = Image.new('RGB', (len(pictures) * (width + GAP) - GAP, height), (208, 212, 218))
     for number, picture in enumerate(pictures):
         canvas.paste(picture, (number * (width + GAP), 0))
@@ -121,7 +121,7 @@ def sheet(material: Material) -> Image.Image:
     """Images of the data set."""
     path = material.folder / 'sheet.png'
     run_script('dataset_tool.py', 'inspect', material.h5_path, '--sheet', path)
-    return Image.open(path)
+    return Image.open(path, formats=('PNG',))
 
 
 def grid(material: Material) -> Image.Image:
@@ -131,7 +131,7 @@ def grid(material: Material) -> Image.Image:
     num = len(json.loads((material.run_dir / 'class-names.json').read_text(encoding='utf-8'))) if by_class else 8
     run_script('util_scripts.py', 'generate_fake_images', material.run_dir, '--out', material.folder,
                '--grid-size', f'10x{num}', *(['--classes', f'0-{num - 1}'] if by_class else []))
-    return Image.open(material.folder / 'grid000.png')
+    return Image.open(material.folder / 'grid000.png', formats=('PNG',))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def terminal(material: Material) -> Image.Image:
                     encoding='utf-8')
     with contextlib.closing(material.browser.new_page()) as page:
         page.goto(path.as_uri())
-        return Image.open(io.BytesIO(page.locator('pre').screenshot()))
+        return Image.open(io.BytesIO(page.locator('pre').screenshot()), formats=('PNG',))
 
 
 def in_terminal(command: str, folder: pathlib.Path, seconds: float) -> str:

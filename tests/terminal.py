@@ -1,12 +1,9 @@
 """A real terminal for tests: a program runs in it, and `pyte` says what it shows."""
 
 import contextlib
-import fcntl
 import os
-import pty
 import struct
 import sys
-import termios
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -27,6 +24,9 @@ class Shown(NamedTuple):
 
 def run_in_terminal(arguments: Sequence[str], columns: int = 80, env: Mapping[str, str] | None = None) -> Shown:
     """Run Python with these arguments in a terminal of so many columns."""
+    import fcntl        # Windows has none of them.
+    import pty
+    import termios
     pid, fd = pty.fork()
     if not pid:
         try:

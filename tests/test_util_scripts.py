@@ -200,7 +200,7 @@ def test_classes_by_name(fresh_results, tmp_path, capsys):
     out = tmp_path / 'out'
     arguments = ['--result-dir', str(fresh_results), '--engine', 'torch', '--out', str(out), '--seeds', '1']
     assert util_scripts.main(['generate_fake_images', '3', '--classes', 'cat', *arguments]) == 1
-    assert 'names of the classes of G are not known' in capsys.readouterr().err
+    assert 'G stores no class names' in capsys.readouterr().err
     write_class_names(fresh_results / '003-classes', ['cat', 'dog', 'eel'])
     assert util_scripts.main(['generate_fake_images', '3', '--classes', 'dog,0', *arguments]) == 0
     assert sorted(os.listdir(out)) == ['seed0001-class0.png', 'seed0001-class1.png']
@@ -221,7 +221,7 @@ def test_classes_by_name(fresh_results, tmp_path, capsys):
 
 @pytest.mark.parametrize('run, kwargs, message', [
     (0, {'classes': [0]}, 'classes: G is unconditional'),
-    (3, {'classes': [3]}, 'classes: there is no class 3, G has 0 to 2'),
+    (3, {'classes': [3]}, 'classes: there is no class 3; G has 0 to 2'),
     (3, {'classes': [-1]}, r'classes=\[-1\]: must be a list of one or more class numbers from 0'),
     (0, {'seeds': []}, r'seeds=\[\]'),
     (0, {'net': 'D'}, "net='D'"),
@@ -390,7 +390,7 @@ def test_target_images_are_cut_and_resized(results, tmp_path):
     assert target.shape == (3, 16, 16) and target.dtype == np.float32
     np.testing.assert_allclose(target, np.float32([1, -1, -0.6]).reshape(3, 1, 1) + np.zeros((3, 16, 16)), atol=1e-6)
     (tmp_path / 'text.png').write_text('no image')
-    for name, message in (('text.png', 'not an image'), ('none.png', 'No such file')):
+    for name, message in (('text.png', 'not in a supported image format'), ('none.png', 'No such file')):
         with pytest.raises(UserError, match=message):
             load_target(str(tmp_path / name), G)
     with pytest.raises(UserError, match='num_steps=0'):

@@ -17,7 +17,6 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import h5py
-import psutil
 
 import theano_env
 from common.errors import UserError, did_you_mean
@@ -287,6 +286,7 @@ def digest_of(folder: PictureFolder, path: str) -> str:
 
 def machine_of(environment: theano_env.Environment) -> Machine:
     """What the device of an environment has."""
+    import psutil  # Slow to import, and only needed here.
     memory, cores = psutil.virtual_memory().total, num_cores()
     if environment.engine == 'torch':
         import torch  # Which the other engines do without.

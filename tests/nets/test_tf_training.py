@@ -196,7 +196,7 @@ def test_optimizer_reports_wrong_use():
         Optimizer().apply_updates()
     with pytest.raises(ValueError, match='must be a scalar, but has 1 axes'):
         Optimizer().register_gradients(problem.p, [problem.p])
-    with pytest.raises(ValueError, match='depends on none of the 1 variables'):
+    with pytest.raises(ValueError, match='does not depend on any of the 1 variables'):
         Optimizer().register_gradients(problem.loss(), [problem.unused])
 
 

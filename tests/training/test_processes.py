@@ -272,7 +272,7 @@ def test_ranks_come_from_the_environment(monkeypatch):
 
 def test_shares():
     assert [Ranks(rank, 3).share(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
-    with pytest.raises(ValueError, match='7 rows cannot be divided among 3 processes'):
+    with pytest.raises(ValueError, match='7 rows cannot be divided evenly among 3 processes'):
         Ranks(0, 3).share(7)
 
 
