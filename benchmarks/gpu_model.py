@@ -208,8 +208,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     coarsest = args.resolution.bit_length() - 3
     lods = args.lods or [lod / 2 for lod in range(2 * coarsest + 1)]
-    from tests import standin
-    with standin.installed('meta') as gpu:
+    from tests.standin.engine import a_gpu
+    with a_gpu('meta') as gpu:
         model, rows = Model(args, gpu), []
         others = [(card, []) for card in OTHER_CARDS]
         print(model.trainer.environment)

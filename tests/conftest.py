@@ -96,11 +96,12 @@ def same_generator():
 
 @pytest.fixture
 def restore_theano_config():
-    """Restore Theano's mode and floatX after the test."""
+    """Restore Theano's mode, floatX and kinds of shared variables after the test."""
     import theano
-    before = theano.config.mode, theano.config.floatX
+    constructors = theano.compile.sharedvalue.shared.constructors
+    before = theano.config.mode, theano.config.floatX, list(constructors)
     yield
-    theano.config.mode, theano.config.floatX = before
+    theano.config.mode, theano.config.floatX, constructors[:] = before
 
 
 @pytest.fixture

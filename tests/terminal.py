@@ -24,7 +24,7 @@ class Shown(NamedTuple):
 
 def run_in_terminal(arguments: Sequence[str], columns: int = 80, env: Mapping[str, str] | None = None) -> Shown:
     """Run Python with these arguments in a terminal of so many columns."""
-    import fcntl        # Windows has none of them.
+    import fcntl  # Windows has none of them.
     import pty
     import termios
     pid, fd = pty.fork()
