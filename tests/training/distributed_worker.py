@@ -129,7 +129,7 @@ def main(task, folder):
         try:
             orphaned(ranks, folder)
         except processes.EndedElsewhere as error:
-            print(error if error.is_told_here else 'told elsewhere')
+            print(error if error.is_reported_here else 'told elsewhere')
         return
     with processes.process_group(ranks, 'cpu'):
         if task == 'average':

@@ -38,7 +38,7 @@ def test_the_cause_of_a_loss_that_is_no_number(inputs, named, networks):
         Tick(1, 0, 0.0, 0.0).add(NAN, networks['G'], **inputs)
     if 'were finite' in named:
         name = spoil(networks['G'], np.inf)
-        with pytest.raises(divergence.TrainingDiverged, match=f'Before that, G: {name} had become NaN or infinite'):
+        with pytest.raises(divergence.TrainingDiverged, match=f'G: {name} had become NaN or infinite before this step'):
             Tick(1, 0, 0.0, 0.0).add(NAN, networks['G'], **inputs)
 
 

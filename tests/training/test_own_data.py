@@ -68,7 +68,7 @@ def test_pictures_are_trained_on_and_the_data_set_is_kept(pictures, tmp_path, ca
     tiny = ['--resolution', 8, '--set', 'G.fmap_max=4', '--set', 'D.fmap_max=4', '--set', 'train.total_kimg=0.016',
             '--set', 'train.lod_initial_resolution=8']
     status, out, _err = run(tmp_path, capsys, '--data', pictures, *tiny)
-    assert status == 0 and 'to be made' in out
+    assert status == 0 and 'will be made' in out
     h5_path, = (tmp_path / 'data').glob('my-pictures-8x8-????????.h5')
     with h5py.File(h5_path) as h5:
         assert h5['data8x8'].shape == (20, 3, 8, 8)
@@ -82,7 +82,7 @@ def test_pictures_are_trained_on_and_the_data_set_is_kept(pictures, tmp_path, ca
     assert status == 0 and 'config.py' not in out
     # The same pictures somewhere else are the same data set.
     os.rename(tmp_path / 'elsewhere', pictures)
-    assert 'kept from before' in make(pictures, tmp_path, 8)[1][0] and h5_path.stat().st_mtime_ns == kept
+    assert 'already made' in make(pictures, tmp_path, 8)[1][0] and h5_path.stat().st_mtime_ns == kept
 
 
 def test_a_changed_folder_is_another_data_set(pictures, tmp_path):
@@ -121,7 +121,7 @@ def test_a_data_set_is_used_as_it_is(tmp_path):
     dataset_tool.create_digits(str(h5_path), resolution=16)
     experiment, lines = make(h5_path, tmp_path)
     assert experiment['dataset']['h5_path'] == str(h5_path) and 'create_dataset' not in experiment
-    assert experiment['desc'] == 'digits-16x16' and '1797 pictures' in lines[0] and 'used as it is' in lines[0]
+    assert experiment['desc'] == 'digits-16x16' and '1797 pictures' in lines[0] and 'used unchanged' in lines[0]
     assert make(h5_path, tmp_path, 8)[0]['dataset']['resolution'] == 8
     with pytest.raises(UserError, match='--resolution 32: the pictures have 16 pixels a side; use --resolution 16'):
         make(h5_path, tmp_path, 32)
@@ -140,16 +140,16 @@ def test_mistakes_are_one_line(pictures, tmp_path, capsys):
             (['--data', tmp_path / 'my picture'], "no such folder or file; did you mean 'my pictures'?"),
             (['--data', tmp_path / 'empty'], 'empty: has no images'),
             (['--data', tmp_path / 'records'], 'create_from_tfrecords'),
-            (['--data', tmp_path / 'notes.rar'], 'notes.rar: is no folder of pictures, .zip file or data set'),
+            (['--data', tmp_path / 'notes.rar'], 'notes.rar: is not a folder of pictures, .zip file or dataset'),
             (['--data', tmp_path / 'broken'], 'none of 1 pictures can be read: 1.png'),
             (['--data', tmp_path / 'small'], 'the pictures are too small, 3 pixels'),
             (['--data', tmp_path / 'empty', '--resolution', 48], '--resolution 48: must be a power of two'),
             (['--data', pictures, '--resolution', 64], 'the pictures have 16 pixels a side; use --resolution 16'),
-            (['--data', pictures / 'dark', '--labels'], 'leave out --labels'),
-            (['--data', pictures, '--experiment', 'digits'], '--experiment: leave out one of them'),
-            (['--data', pictures, '--resume', 'latest'], '--resume: leave out one of them'),
-            (['--resolution', 64], '--resolution: goes with --data PICTURES'),
-            (['--labels', '--experiment', 'cifar10'], '--labels: goes with --data PICTURES')]:
+            (['--data', pictures / 'dark', '--labels'], 'omit --labels'),
+            (['--data', pictures, '--experiment', 'digits'], '--experiment: omit one of them'),
+            (['--data', pictures, '--resume', 'latest'], '--resume: omit one of them'),
+            (['--resolution', 64], '--resolution: needs --data PICTURES'),
+            (['--labels', '--experiment', 'cifar10'], '--labels: needs --data PICTURES')]:
         status, out, err = run(tmp_path, capsys, *argv)
         assert (status, out) == (1, '') and message in err and err.count('\n') == 1 and 'Traceback' not in err
     assert not (tmp_path / 'data').exists() and not (tmp_path / 'results').exists()
@@ -219,5 +219,5 @@ def test_the_resolution_is_the_largest_that_fits():
         own_data.choose_sizes(source, 256, TWO_CORES)
     with pytest.raises(UserError, match='--resolution 1024: the pictures have 300 pixels a side; use --resolution 256'):
         own_data.choose_sizes(source, 1024, TWO_CORES)
-    with pytest.raises(UserError, match='too little for any training'):
+    with pytest.raises(UserError, match='not enough for any training'):
         own_data.choose_sizes(source, None, Machine('cpu', 0.1, 2))

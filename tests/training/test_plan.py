@@ -218,14 +218,14 @@ def test_dry_run_tells_what_will_be_written(capsys, tmp_path, given_speed):
     arguments = ['--experiment', 'celebahq-1024', '--dry-run', '--data-dir', str(tmp_path), '--device', 'cpu']
     # 7000 ticks at 1024x1024, 800 at 512x512, 320, 160, 160, 80 and some below.
     for overrides, told in [
-            ([], 'some 215 network pickles of 277 MB each, 59.6 GB together; train.keep_snapshots=N thins them out'),
+            ([], 'about 215 network pickles of 277 MB each, 59.6 GB in all; train.keep_snapshots=N keeps fewer'),
             (['train.keep_snapshots=3'], 'some 25 network pickles of 277 MB each, 6.9 GB together;\n'),
             (['train.network_snapshot_ticks=0', 'train.image_snapshot_ticks=0'], 'some 1 network pickles of 277 MB')]:
         assert train.main([*arguments, *[word for text in overrides for word in ('--set', text)]]) == 0
         out = capsys.readouterr().out
         assert told in out
         if not overrides:
-            assert 'some 2150 pictures of up to ' in out and '2 training states of 646 MB' in out
+            assert 'about 2150 pictures of up to ' in out and '2 training states of 646 MB' in out
         gc.collect()        # Networks are reference cycles.
 
 
@@ -285,7 +285,7 @@ def test_weeks_on_a_cpu_that_nobody_asked_for(large_set, capsys, monkeypatch, re
     status = train.main(['--experiment', 'celebahq-1024', '--data-dir', large_set, '--result-dir', results])
     err = capsys.readouterr().err
     assert status == 1 and err.count('\n') == 1 and '--device cpu' in err
-    years, = re.findall(r'no GPU is seen, and on this CPU the training would take about ([\d.]+) years', err)
+    years, = re.findall(r'no GPU was found, and on this CPU the training would take about ([\d.]+) years', err)
     assert 1 < float(years) < 80
     assert not os.path.exists(results)
 

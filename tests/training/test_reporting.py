@@ -91,7 +91,7 @@ def test_a_full_disk_is_one_warning_and_the_lines_are_written_later(tmp_path, ca
     lines = report(tick, tmp_path / 'missing', events)
     lines.report({**tick.statistics(12000, 100.0, SCHEDULE, 0.125), 'tick': 4})
     out = capsys.readouterr().out
-    assert out.count('warning: ') == 1 and 'the training goes on' in out and len(events.seen) == 2
+    assert out.count('warning: ') == 1 and 'the training continues' in out and len(events.seen) == 2
     (tmp_path / 'missing').mkdir()
     lines.report({**tick.statistics(12000, 100.0, SCHEDULE, 0.125), 'tick': 5})
     rows = [json.loads(line) for line in (tmp_path / 'missing' / 'stats.jsonl').read_text().splitlines()]

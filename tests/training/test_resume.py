@@ -38,7 +38,7 @@ from training import experiment, recorded, stopping
 from training.event_file import tag_of
 from training.options import resolve_config
 from training.recorded import differing_options
-from training.resume import Start, check_data, check_length, others_than, resume_in
+from training.resume import Start, changes_since, check_data, check_length, resume_in
 from training.snapshots import link_final
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
@@ -278,14 +278,14 @@ def test_a_config_that_says_something_else_by_now_is_told_in_one_line(recorded_r
     assert chosen.theano_flags['dnn.enabled'] == 'auto'
     out = capsys.readouterr().out
     assert out.count('\n') == 1 and re.search(
-        r'config.py says something else by now: D.fmap_max \(64 in the run, 32 now\), theano_flags.dnn.enabled .*'
+        r'config.py has changed since: D.fmap_max \(64 in the run, 32 now\), theano_flags.dnn.enabled .*'
         r'train.total_kimg \(44 in the run, 50 now\)', out)
     # An experiment that is named is meant.
     chosen = choose(*argv, '--experiment', 'digits')
     assert chosen.experiment['D']['fmap_max'] == 32
     monkeypatch.delitem(config.experiments, 'digits')
     choose(*argv)
-    assert "config.py has no experiment 'digits-nopixelnorm' like it any more" in capsys.readouterr().out
+    assert "config.py no longer has its experiment 'digits-nopixelnorm'" in capsys.readouterr().out
 
 
 def test_a_device_of_the_run_that_is_not_here(recorded_run, capsys):
@@ -294,7 +294,7 @@ def test_a_device_of_the_run_that_is_not_here(recorded_run, capsys):
     chosen = choose('--result-dir', str(recorded_run.parent), '--resume', '0')
     assert chosen.theano_flags == config.theano_flags
     out = capsys.readouterr().out
-    assert out.count('\n') == 1 and 'Not with what computed the run until now, torch on cuda:17 in float32: ' in out
+    assert out.count('\n') == 1 and 'so far (torch on cuda:17 in float32) is not available: ' in out
 
 
 @pytest.mark.parametrize('func', ['evil.build', 'os.system', 'networks.np.load', 'train.sys.exit', 'runs.folder.in_use',
@@ -305,10 +305,10 @@ def test_functions_that_only_a_folder_names_are_not_looked_up(func, recorded_run
     for section in ('G', 'train', 'create_dataset'):
         chosen = copy.deepcopy(config.experiments['digits'])
         chosen[section]['func'] = func
-        with pytest.raises(UserError, match=rf'{section}.func=.* is no function of this program'):
+        with pytest.raises(UserError, match=rf'{section}.func=.* is not a function of this program'):
             recorded.check_functions('results/000', chosen)
         (recorded_run / 'config.txt').write_text(repr(chosen))
-        with pytest.raises(UserError, match='is no function of this program'):
+        with pytest.raises(UserError, match='is not a function of this program'):
             choose('--result-dir', str(recorded_run.parent), '--resume', '0')
     # Those of the user's own config are trusted, and ours.
     recorded.check_functions('', {'G': {'func': 'mine.build'}}, recorded.functions_of([{'D': {'func': 'mine.build'}}]))
@@ -477,7 +477,7 @@ def test_a_new_run_from_the_networks_of_another(alone, tmp_path, capsys):
                'train.G_smoothing': 1.0, 'train.G_learning_rate_max': 0.0, 'train.D_learning_rate_max': 0.0,
                'G.fmap_max': 99}
     status, out, err = main(capsys, tmp_path / 'results', options=options)
-    assert (status, err) == (0, '') and 'the options of the sections G and D are not used' in out
+    assert (status, err) == (0, '') and 'the options of the sections G and D are ignored' in out
     run_dir = tmp_path / 'results' / '000-digits'
     rows = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
     assert rows[0]['kimg'] > 0.09 and rows[0]['tick'] == 1 and 0 < rows[0]['lod'] < 1
@@ -508,7 +508,7 @@ def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
     assert source.state.document['cur_nimg'] == 200 and source.state.document['done']
     out = capsys.readouterr().out
     assert 'with changed options: train.G_learning_rate_max (0.003 in the run, 0.002 now)\n' in out
-    assert 'Not bit for bit as it would have gone on: until now the run used: Engine: torch' in out
+    assert 'will not be bit-identical, because the run so far used: Engine: torch' in out
     chosen['G']['fmap_max'] = 8
     with pytest.raises(UserError, match=r'does not fit .*000-digits: G.fmap_max \(4 in the run, 8 now\); set'):
         resume_in(str(folder / '000-digits'), chosen, 'another machine', train.train_gan)
@@ -516,9 +516,9 @@ def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
 
 def test_what_the_run_used_until_now_is_told():
     now = {'environment': 'e', 'versions': {'Python': '3.11', 'NumPy': '2.4'}, 'processor': 'x86_64 AVX2'}
-    assert others_than(now, now) == others_than({}, now) == []      # Nothing is known of an old state.
+    assert changes_since(now, now) == changes_since({}, now) == []      # Nothing is known of an old state.
     before = {**now, 'versions': {'Python': '3.10', 'NumPy': '2.4', 'gone': '1'}, 'processor': 'x86_64 AVX512'}
-    assert others_than(before, now) == ['x86_64 AVX512', 'Python 3.10 (now 3.11)']
+    assert changes_since(before, now) == ['x86_64 AVX512', 'Python 3.10 (now 3.11)']
 
 
 def test_the_contents_of_the_data_set_are_compared(capsys):
@@ -532,11 +532,11 @@ def test_the_contents_of_the_data_set_are_compared(capsys):
         check_data(intact, chosen, facts)
         assert intact.about['data'] == {'labels': '1', 'images': '2'}
     other = start(data={'labels': '1', 'images': '0'})
-    with pytest.raises(UserError, match=r"h5_path='a.h5': images have other contents than until now in 000-run; .*or "
+    with pytest.raises(UserError, match=r"h5_path='a.h5': images have changed since 000-run was saved; .*or "
                                         'accept the change with train.resume_with_changes=True'):
         check_data(other, chosen, facts)
     check_data(other, {**chosen, 'train': {'resume_with_changes': True}}, facts)
-    assert capsys.readouterr().out == 'Going on with other contents of images\n'
+    assert capsys.readouterr().out == 'Resuming with changed images\n'
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def stop_with(signum, disk, networks=lambda: None):
     saver = saver_of(disk)
     with StopRequest(SINGLE) as stop:
         os.kill(os.getpid(), signum)
-        assert stop.asked() == (signum, False)
+        assert stop.requested() == (signum, False)
         return saver.save_and_stop(stop, signum, networks, 1.25)
 
 
@@ -132,7 +132,7 @@ def test_the_last_networks_wait_for_room_and_the_state_catches_up(capsys):
 
 
 @pytest.mark.parametrize('failures, error, message', [
-    (0, Stopped, 'interrupted; the networks at the end are not saved; go on with: python train.py --resume'),
+    (0, Stopped, 'interrupted; the final networks are not saved; go on with: python train.py --resume'),
     (99, KeyboardInterrupt, None)])
 def test_what_was_not_saved_is_not_gone_on_with(failures, error, message):
     saver = saver_of(FullDisk(failures))
@@ -151,7 +151,7 @@ def test_nohup_is_respected():
     try:
         with StopRequest(SINGLE) as stop:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert stop.asked() == (0, False)
+            assert stop.requested() == (0, False)
     finally:
         signal.signal(signal.SIGHUP, previous)
 

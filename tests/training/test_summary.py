@@ -29,7 +29,7 @@ def dataset(**changes):
 def test_ten_lines_on_the_screen_and_none_in_the_log(networks, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(plan, 'measured_speed', lambda device, precision: plan.Speed(1e10))
     with OutputLogger(tmp_path / 'log.txt'):
-        summary.tell_summary('results/003-digits', dataset(), *networks, CPU, OPTIONS)
+        summary.print_summary('results/003-digits', dataset(), *networks, CPU, OPTIONS)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80 and not (tmp_path / 'log.txt').read_text()
     facts = dict(line.split(maxsplit=1) for line in lines if line)
@@ -44,9 +44,9 @@ def test_ten_lines_on_the_screen_and_none_in_the_log(networks, tmp_path, capsys,
 
 def test_a_short_training_or_another_rank_measures_nothing(networks, capsys, monkeypatch):
     monkeypatch.setattr(plan, 'measured_speed', lambda device, precision: pytest.fail('it measures'))
-    summary.tell_summary('run', dataset(), *networks, CPU, OPTIONS, 40.0)
+    summary.print_summary('run', dataset(), *networks, CPU, OPTIONS, 40.0)
     assert 'Time' not in capsys.readouterr().out
-    summary.tell_summary('run', dataset(), *networks, CPU, OPTIONS, ranks=Ranks(1, 2))
+    summary.print_summary('run', dataset(), *networks, CPU, OPTIONS, ranks=Ranks(1, 2))
     assert capsys.readouterr().out == ''
 
 
