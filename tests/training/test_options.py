@@ -36,7 +36,7 @@ BROKEN = {
     'no func to create': (without('create_dataset', 'func'), 'create_dataset.func: is missing'),
     'no h5_path': (without('dataset', 'h5_path'), 'dataset.h5_path: is missing'),
     'a func that is no name': ({**DIGITS, 'G': {'func': 5}}, 'write MODULE.NAME'),
-    'a func that is no function': ({**DIGITS, 'G': {'func': 'networks.RELU_GAIN'}}, "'networks.RELU_GAIN': is not a function"),
+    'not a function': ({**DIGITS, 'G': {'func': 'networks.RELU_GAIN'}}, "'networks.RELU_GAIN': is not a function"),
     'a func without signature': ({**DIGITS, 'G': {'func': 'builtins.type'}}, 'G.func=.*options'),
     'an unknown section': ({**DIGITS, 'losses': {}}, "losses: no such option; did you mean 'loss'"),
     'a number as an option': ({**DIGITS, 'loss': {5: 1}}, 'loss.5: no such option'),
