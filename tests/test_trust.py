@@ -140,7 +140,8 @@ def test_functions_in_training_states(run, capsys):
 
     for section in SECTIONS:
         for func in OUTSIDERS[::3]:
-            resume(f'{section}.func={func!r} is not a function of this program', experiment=run.with_func(section, func))
+            resume(f'{section}.func={func!r} is not a function of this program',
+                   experiment=run.with_func(section, func))
     for changes in ({'cur_nimg': -1}, {'cur_nimg': 'x'}, {'growing_files': {'log.txt': 'x'}}, {'seconds': None},
                     {'numpy_random': [algorithm, 10 ** 6, 0, 0.0]}, {'tick': {}}, {'experiment': 3}):
         resume(f'its newest training state is invalid ({next(iter(changes))})', **changes)

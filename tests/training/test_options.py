@@ -187,7 +187,7 @@ def test_a_config_that_is_no_python(tmp_path, monkeypatch):
 def test_digit_recognition_without_classes_is_left_out_and_said_before_the_training(label_size, left_out, capsys):
     names = final_metrics({'metrics': ['swd', 'digit_recognition']}, label_size)
     assert names == ['swd'] + ['digit_recognition'] * (not left_out)
-    assert ('digit_recognition is left out' in capsys.readouterr().out) == left_out
+    assert ('digit_recognition is skipped' in capsys.readouterr().out) == left_out
 
 
 def test_what_a_network_does_not_know_may_be_off():
