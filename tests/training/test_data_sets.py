@@ -1,4 +1,4 @@
-"""A data set that is missing: only an experiment's own file is made; else the message says how to make or find it."""
+"""Missing datasets: an experiment makes only its own file; otherwise the message says how to make or find it."""
 
 import os
 
@@ -69,7 +69,7 @@ def test_names_of_the_releases_are_suggested(wanted, there, others, tmp_path):
 
 def test_tfrecords_of_2018_are_found(tmp_path):
     (tmp_path / 'celebahq').mkdir()
-    (tmp_path / 'celeba').mkdir()       # Of another set, and empty.
+    (tmp_path / 'celeba').mkdir()       # Another dataset, and empty.
     (tmp_path / 'celebahq' / 'celebahq-r10.tfrecords').touch()
     h5_path = str(tmp_path / 'celeba-hq-1024x1024.h5')
     assert create_command(h5_path) == (

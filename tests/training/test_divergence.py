@@ -1,4 +1,4 @@
-"""NaN in a training: what brought it in is named, and nothing is saved of it."""
+"""NaN in a training: the message names its cause, and no networks with NaN are saved."""
 
 import numpy as np
 import pytest

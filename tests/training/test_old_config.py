@@ -1,4 +1,4 @@
-"""`python legacy.py config`: configs of both releases are read, never executed, and nothing gets lost in silence."""
+"""`python legacy.py config`: configs of both releases are read, never executed, and no option is lost silently."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""summary: what a person reads when a training begins."""
+"""summary: the lines printed when a training begins."""
 
 import types
 
@@ -60,7 +60,7 @@ def test_what_is_left_takes_less(networks, monkeypatch):
     monkeypatch.setattr(plan, 'measured_speed', lambda device, precision: plan.Speed(1e9))
     training = plan.Training(*networks, True, OPTIONS, plan.phases(16, **OPTIONS))
     whole, rest = (float(summary.of_time(training, CPU, kimg).split()[1]) for kimg in (0.0, 30.0))
-    assert 0.3 < rest / whole < 0.5       # 14 of 28 kimg at 16x16, and 16 at less.
+    assert 0.3 < rest / whole < 0.5       # 14 of 28 kimg at 16x16, and 16 kimg at lower resolutions.
 
 
 def test_facts_of_a_data_set_and_of_several_gpus(networks):
