@@ -149,7 +149,7 @@ class _Reader:
 
     def _Name(self, node):
         if node.id not in self.values:
-            raise _Unreadable(f'{node.id} is unknown')
+            raise _Unreadable(f'the variable {node.id} is unknown')
         return self.values[node.id]
 
     def _Attribute(self, node):

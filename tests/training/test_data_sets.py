@@ -109,8 +109,8 @@ def test_paths(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('options, note', [
     ({}, ''), ({'expected_images': 9}, ''), ({'expected_images': 6, 'max_images': 6}, ''),
-    ({'expected_images': 4}, '9 images; the data set of the paper has 4; --set dataset.max_images=4 takes'),
-    ({'expected_images': 100}, '9 images; the data set of the paper has 100; all of them: python dataset_tool.py '
+    ({'expected_images': 4}, "9 images; the paper's dataset has 4; --set dataset.max_images=4 uses"),
+    ({'expected_images': 100}, "9 images; the paper's dataset has 100; make the full one with python dataset_tool.py "
                                'create_lsun LMDB_DIR')])
 def test_other_numbers_of_images_are_said(tmp_path, options, note):
     path = str(tmp_path / 'lsun-dog.h5')
@@ -127,8 +127,8 @@ def test_a_training_on_fewer_images_says_so_and_begins(tmp_path, capsys):
     chosen = resolve_config(config, 'lsun-cat', ['dataset.resolution=8', 'G.fmap_base=16', 'D.fmap_base=16'])
     training_set, _G, _D, _Gs = prepare(chosen, str(tmp_path))
     training_set.close()
-    lines = [line for line in capsys.readouterr().out.splitlines() if 'of the paper' in line]
-    assert len(lines) == 1 and '9 images; the data set of the paper has 100000;' in lines[0]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "the paper's dataset" in line]
+    assert len(lines) == 1 and "9 images; the paper's dataset has 100000;" in lines[0]
 
 
 def test_lsun_is_trained_on_as_the_paper_says():

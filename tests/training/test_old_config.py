@@ -79,8 +79,8 @@ def test_utilities(tmp_path, capsys):
     ("train['x'] = open('executed', 'w')", 'line 2 was not read'),
     ("class X: train = open('executed', 'w')", 'line 2 was not read'),
     ("def f(): pass", 'line 2 was not read'),
-    ("train.update(total_kimg=os.environ['X'])", '(os is not known)'),
-    ('from base import *', 'options in that file are missing'),
+    ("train.update(total_kimg=os.environ['X'])", '(the variable os is unknown)'),
+    ('from base import *', 'the options of that file are not read'),
     ('x = 10 ** 10 ** 10', '(too large)'), ("x = 'a' * 10 ** 10", '(too large)'),
     ("x = '%999999999d' % 1", '(too large)'),
     ('x = [0]\n' + 'x = [x, x]\n' * 60 + "y = str(x)\n", '(too large)'),
@@ -89,10 +89,10 @@ def test_utilities(tmp_path, capsys):
     ('train.update(total_kimg={1, 2})', 'line 2 was not read'), ('sched = 3', 'sched = 3'),
     ("train.total_kimg = 'long'", "correct this: train.total_kimg='long': must be"), ('a, b = 1', 'not read'),
     ("desc = 'a\\n\"\"\"\\\\b'", 'correct this'), ('G = {1: 2}', 'G.1 = 2'), ('del train.nothing', 'not read'),
-    ("train['a\\nimport os'] = 1", 'not known'), ('G = 3', 'G = 3'),
+    ("train['a\\nimport os'] = 1", 'unknown option'), ('G = 3', 'G = 3'),
     ('desc = [1]', 'correct this: desc=[1]'), ("train['\\ud800'] = 1", 'ud800 = 1: no counterpart'),
     ('sched = {}; grid = dict(size=(2, 2))', 'release'),
-    ('if unknown: train.total_kimg = 1', '(unknown is not known)'), ('1 < train', 'not read'),
+    ('if unknown: train.total_kimg = 1', '(the variable unknown is unknown)'), ('1 < train', 'not read'),
 ])
 def test_what_is_no_data_is_named_and_never_executed(text, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -102,7 +102,7 @@ def test_what_is_no_data_is_named_and_never_executed(text, words, tmp_path, caps
 
 
 @pytest.mark.parametrize('text, words', [
-    ('', 'no dicts dataset and train'), ("print 'x'\n", 'line 1: .*Python 2 words'), (b'\0', 'config'),
+    ('', 'no dicts dataset and train'), ("print 'x'\n", 'line 1: .*Python 2 syntax'), (b'\0', 'config'),
     (b'\xff\xfe', ''),
     ('(' * 10000, ''), (DICTS + 'x = ' + '-' * 100000 + '1', ''), ('x = 1 #' + 'x' * (1 << 20), 'bytes'),
     ('experiments = {}', 'has a table of experiments, like ours'), ('dataset = 3; train = 4', 'no dicts'),

@@ -123,7 +123,7 @@ def test_a_data_set_is_used_as_it_is(tmp_path):
     assert experiment['dataset']['h5_path'] == str(h5_path) and 'create_dataset' not in experiment
     assert experiment['desc'] == 'digits-16x16' and '1797 pictures' in lines[0] and 'used unchanged' in lines[0]
     assert make(h5_path, tmp_path, 8)[0]['dataset']['resolution'] == 8
-    with pytest.raises(UserError, match='--resolution 32: the pictures have 16 pixels a side; use --resolution 16'):
+    with pytest.raises(UserError, match='--resolution 32: the pictures have 16 pixels per side; use --resolution 16'):
         make(h5_path, tmp_path, 32)
 
 
@@ -144,7 +144,7 @@ def test_mistakes_are_one_line(pictures, tmp_path, capsys):
             (['--data', tmp_path / 'broken'], 'none of 1 pictures can be read: 1.png'),
             (['--data', tmp_path / 'small'], 'the pictures are too small, 3 pixels'),
             (['--data', tmp_path / 'empty', '--resolution', 48], '--resolution 48: must be a power of two'),
-            (['--data', pictures, '--resolution', 64], 'the pictures have 16 pixels a side; use --resolution 16'),
+            (['--data', pictures, '--resolution', 64], 'the pictures have 16 pixels per side; use --resolution 16'),
             (['--data', pictures / 'dark', '--labels'], 'omit --labels'),
             (['--data', pictures, '--experiment', 'digits'], '--experiment: omit one of them'),
             (['--data', pictures, '--resume', 'latest'], '--resume: omit one of them'),
@@ -217,7 +217,7 @@ def test_the_resolution_is_the_largest_that_fits():
     assert resolution == 128 and sizes.hours <= own_data.CPU_HOURS
     with pytest.raises(UserError, match='--resolution 256: without a GPU, 2 cores .*; use --resolution 128'):
         own_data.choose_sizes(source, 256, TWO_CORES)
-    with pytest.raises(UserError, match='--resolution 1024: the pictures have 300 pixels a side; use --resolution 256'):
+    with pytest.raises(UserError, match='the pictures have 300 pixels per side; use --resolution 256'):
         own_data.choose_sizes(source, 1024, TWO_CORES)
     with pytest.raises(UserError, match='not enough for any training'):
         own_data.choose_sizes(source, None, Machine('cpu', 0.1, 2))

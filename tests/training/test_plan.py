@@ -149,7 +149,7 @@ def given_speed(monkeypatch):
 def test_dry_run_prints_schedule_and_sizes(capsys, tmp_path):
     assert train.main(['--experiment', 'digits', '--dry-run', '--data-dir', str(tmp_path)]) == 0
     output = capsys.readouterr().out
-    assert "'lod_transition_kimg': 4" in output and 'not there' in output
+    assert "'lod_transition_kimg': 4" in output and 'is missing; planned for' in output
     assert 'D: networks.D_paper, ' in output
     rows = [line.split() for line in output.splitlines() if line.endswith(' GB')]
     assert [row[:3] for row in rows] == [
@@ -219,8 +219,8 @@ def test_dry_run_tells_what_will_be_written(capsys, tmp_path, given_speed):
     # 7000 ticks at 1024x1024, 800 at 512x512, then 320, 160, 160, 80 and a few at lower resolutions.
     for overrides, told in [
             ([], 'about 215 network pickles of 277 MB each, 59.6 GB in all; train.keep_snapshots=N keeps fewer'),
-            (['train.keep_snapshots=3'], 'some 25 network pickles of 277 MB each, 6.9 GB together;\n'),
-            (['train.network_snapshot_ticks=0', 'train.image_snapshot_ticks=0'], 'some 1 network pickles of 277 MB')]:
+            (['train.keep_snapshots=3'], 'about 25 network pickles of 277 MB each, 6.9 GB in all;\n'),
+            (['train.network_snapshot_ticks=0', 'train.image_snapshot_ticks=0'], 'about 1 network pickles of 277 MB')]:
         assert train.main([*arguments, *[word for text in overrides for word in ('--set', text)]]) == 0
         out = capsys.readouterr().out
         assert told in out
@@ -305,7 +305,7 @@ def test_a_device_that_was_named_or_a_short_training_is_not_estimated(large_set,
 def test_a_dry_run_without_resolution(tmp_path, capsys):
     chosen = resolve_config(config, 'digits')
     del chosen['dataset']['resolution']
-    with pytest.raises(UserError, match='dataset.resolution: is missing, and there is no'):
+    with pytest.raises(UserError, match='dataset.resolution: is missing, and cannot be read because there is no'):
         plan.describe(chosen, str(tmp_path), train_gan=train.train_gan)
     open_dataset(chosen, str(tmp_path)).close()
     plan.describe(chosen, str(tmp_path), train_gan=train.train_gan)

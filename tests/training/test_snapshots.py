@@ -87,6 +87,8 @@ def test_one_file_is_evaluated_once(finished, capsys, monkeypatch):
 
 
 class Counted:
+    better = {'num': 'higher'}
+
     def begin(self, mode):
         self.num = 0
 
