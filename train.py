@@ -383,7 +383,7 @@ def set_lod(lod: float, *networks: Network) -> None:
 def parse_arguments(config: Any, argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         usage='python train.py [--data PICTURES | --experiment NAME] [options]',
-        description='Train a progressively grown GAN; by default the experiment that config.py chooses.',
+        description='Train a progressively grown GAN. Default: the experiment chosen in config.py.',
         formatter_class=catalogue.HelpFormatter, epilog=catalogue.overview(config))
     parser.add_argument('--data', metavar='PICTURES', help='train on a folder or .zip of pictures, or an .h5')
     parser.add_argument('--resolution', type=int, metavar='N', help='for --data; default: the largest that fits')
