@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-# The oldest NVIDIA driver for PyTorch builds of each major version of CUDA.
+# {major version of CUDA: the oldest NVIDIA driver that supports it}
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 OTHER_BUILD = 'install PyTorch for another version of CUDA, see pytorch.org/get-started'
 
 
 def why_none() -> str:
-    """Why PyTorch finds no CUDA GPU, and the cure; empty if it finds one."""
+    """Why PyTorch finds no CUDA GPU, and the cure; '' if it finds one."""
     import torch
     if torch.cuda.is_available():
         return ''
@@ -38,14 +38,14 @@ def why_none() -> str:
         oldest = OLDEST_DRIVER.get(int(torch.version.cuda.partition('.')[0]))
         newer = 'a newer one' if oldest is None else f'{oldest} or newer'
         return f'{build}, too new for the NVIDIA driver{found}: install a driver of version {newer}, or {OTHER_BUILD}'
-    return f'{build}, and reports: {re.split(r"[.:;] |[.:;]?$", reason.strip().splitlines()[0])[0]}'
+    return f'{build}, which reports: {re.split(r"[.:;] |[.:;]?$", reason.strip().splitlines()[0])[0]}'
 
 
 def missing_kernels(device: str) -> str:
-    """Why this PyTorch has no kernels for the GPU `device` ('cuda:N'), and the cure; empty if it has them.
+    """Why this PyTorch cannot run on the GPU `device` ('cuda:N'), and the cure; '' if it can.
 
-    Kernels run on GPUs of the same major compute capability and an equal or higher minor one; code named compute_*
-    is compiled for GPUs from that capability on.
+    Kernels (sm_*) run on GPUs of the same major compute capability and an equal or higher minor one. Intermediate code
+    (compute_*) is compiled at run time for any GPU of an equal or higher capability.
     """
     import torch
     capability = torch.cuda.get_device_capability(device)
@@ -55,7 +55,7 @@ def missing_kernels(device: str) -> str:
         if of_kernels <= capability and (kind == 'compute' or of_kernels[0] == capability[0]):
             return ''
     if not names:
-        return ''       # Unknown.
+        return ''       # This build has no list of architectures.
     return f'{torch.cuda.get_device_name(device)} has compute capability {capability[0]}.{capability[1]}, and this ' \
         f'PyTorch has kernels for {", ".join(names)} only: {OTHER_BUILD}'
 

@@ -269,8 +269,8 @@ def check_data(start: Start, experiment: dict, facts: dict[str, str]) -> None:
     before = start.state.document.get('data') if start.state else None
     other = [name for name in digests if isinstance(before, dict) and before.get(name, digests[name]) != digests[name]]
     if other and not experiment['train'].get('resume_with_changes'):
-        raise UserError(f'dataset.h5_path={experiment["dataset"]["h5_path"]!r}: {" and ".join(other)} have changed '
-                        f'since {start.run_dir} was saved; restore the file, or accept the change with '
+        raise UserError(f'dataset.h5_path={experiment["dataset"]["h5_path"]!r}: {" and ".join(other)} have '
+                        f'changed since {start.run_dir} was saved; restore the file, or accept the change with '
                         'train.resume_with_changes=True')
     if other:
         print(f'Resuming with changed {" and ".join(other)}')

@@ -43,8 +43,8 @@ def no_gpu(monkeypatch):
     ('13.0', TOO_OLD, 'this PyTorch is a build for CUDA 13.0, too new for the NVIDIA driver, which has CUDA 12.2 at '
      'most: install a driver of version 580 or newer, or install PyTorch for another version of CUDA'),
     ('12.6', TOO_OLD, 'install a driver of version 525 or newer, or'),
-    ('13.0', NO_DRIVER, 'this PyTorch is a build for CUDA 13.0, and reports: Found no NVIDIA driver on your system'),
-    ('13.0', None, 'this PyTorch is a build for CUDA 13.0, and reports: No CUDA GPUs are available')])
+    ('13.0', NO_DRIVER, 'this PyTorch is a build for CUDA 13.0, which reports: Found no NVIDIA driver on your system'),
+    ('13.0', None, 'this PyTorch is a build for CUDA 13.0, which reports: No CUDA GPUs are available')])
 def test_why_there_is_none(build, reason, words, no_gpu):
     no_gpu(build, reason)
     assert words in gpus.why_none() and '\n' not in gpus.why_none() and 'http' not in gpus.why_none()
