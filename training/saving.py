@@ -156,7 +156,7 @@ class StateSaver:
             sequence.take_back(dataset)
             stop.is_saving = True
             until_written(self.save, ADVICE)
-            raise UserError(f'{error}; the training so far is saved, {resume_hint(ranks, run_states.run_dir)}'
+            raise UserError(f'{error}; the training so far is saved; {resume_hint(ranks, run_states.run_dir)}'
                             ) from error
         except collective.ConnectionLost:
             if run_states and processes.reports_the_end(ranks):

@@ -39,7 +39,7 @@ def cause(signum: int) -> str:
 
 def resume_hint(ranks: Ranks, run_dir: str) -> str:
     """The command that resumes a run whose state is saved, for messages."""
-    return f'go on with: {"python" if ranks.size == 1 else "torchrun ..."} train.py --resume {shlex.quote(run_dir)}'
+    return f'continue with: {"python" if ranks.size == 1 else "torchrun ..."} train.py --resume {shlex.quote(run_dir)}'
 
 
 class _Terminated(BaseException):
@@ -134,7 +134,7 @@ def _end_message(run_dir):
         'torchrun has ended' if _launcher_has_ended() else
         'another process of the run has ended, see its own message if there is one',
         'the last snapshot is %s' % snapshots[-1] if snapshots else 'there is no snapshot yet',
-        '; go on with --resume %s' % run_dir if states else '')
+        '; continue with --resume %s' % run_dir if states else '')
 
 
 @contextlib.contextmanager

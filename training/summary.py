@@ -71,7 +71,7 @@ def of_phases(schedule: list[plan.Phase], kimg: float) -> str:
     words = [f'{resolution}x{resolution} until {end:g}' for resolution, end in ends.items()]
     if len(words) > 4:
         words = [words[0], '...', *words[-2:]]
-    return ', '.join(words).replace('until', 'until kimg', 1) + (f'; going on at {kimg:.1f}' if kimg else '')
+    return ', '.join(words).replace('until', 'until kimg', 1) + (f'; resumed at {kimg:.1f}' if kimg else '')
 
 
 def of_time(training: plan.Training, environment: theano_env.Environment, kimg: float) -> str:

@@ -376,7 +376,7 @@ def test_signals_save_first_and_what_they_print_goes_on(alone):
         assert process.returncode in (status, 0), err
         if process.returncode == 0:
             break
-        assert re.fullmatch(f'train.py: stopped by {signum.name} at kimg [\\d.]+; go on with: python train.py '
+        assert re.fullmatch(f'train.py: stopped by {signum.name} at kimg [\\d.]+; continue with: python train.py '
                             f'--resume {run_dir}\\n', err)
         assert kill_resume.newest_state(run_dir) > before
         assert list(run_dir.glob('network-snapshot-*.pkl'))
@@ -579,7 +579,7 @@ def test_metrics_at_the_end_that_were_interrupted_are_made(alone, tmp_path, monk
         patch.setattr(experiment.digit_recognition, 'report', interrupt)
         status, _out, err = main(capsys, tmp_path, *arguments, options=options)
     assert status == 130 and err == ('train.py: interrupted; the networks are saved, their metrics are missing; '
-                                     f'go on with: python train.py --resume {run_dir}\n')
+                                     f'continue with: python train.py --resume {run_dir}\n')
     assert not (run_dir / DONE_FILE).exists()
     status, out, err = main(capsys, tmp_path, *arguments, options=options)
     assert (status, err) == (0, '') and 'digit_recognition: ' in out and 'tick ' not in out
@@ -630,7 +630,7 @@ def test_stopped_at_chosen_moments(scenario, tmp_path, monkeypatch):
         stopped = contextlib.nullcontext() if moment is None else pytest.raises(stopping.Stopped)
         if unreadable:
             monkeypatch.setattr(Dataset, '_read', read)
-            stopped = pytest.raises(UserError, match='Input/output error.* is saved, go on with: python train.py')
+            stopped = pytest.raises(UserError, match='Input/output error.* is saved; continue with: python train.py')
         with stopped:
             experiment.run_experiment(chosen, str(tmp_path / 'data'), str(folder), 'torch', {'device': 'cpu'},
                                       loss_scaling=scenario == 'joint', on_step=on_step, train_gan=train.train_gan)

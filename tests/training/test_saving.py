@@ -104,7 +104,7 @@ def test_a_signal_waits_for_a_disk_that_is_full(signum, capsys):
     disk = FullDisk(2)
     stopped = stop_with(signum, disk)
     assert isinstance(stopped, Stopped) and stopped.signum == signum and disk.saved
-    assert str(stopped) == (f'stopped by {signal.Signals(signum).name} at kimg 1.2; go on with: python train.py '
+    assert str(stopped) == (f'stopped by {signal.Signals(signum).name} at kimg 1.2; continue with: python train.py '
                             '--resume results/000-digits')
     assert capsys.readouterr().out.count('trying again') == 1
 
@@ -132,7 +132,7 @@ def test_the_last_networks_wait_for_room_and_the_state_catches_up(capsys):
 
 
 @pytest.mark.parametrize('failures, error, message', [
-    (0, Stopped, 'interrupted; the final networks are not saved; go on with: python train.py --resume'),
+    (0, Stopped, 'interrupted; the final networks are not saved; continue with: python train.py --resume'),
     (99, KeyboardInterrupt, None)])
 def test_what_was_not_saved_is_not_gone_on_with(failures, error, message):
     saver = saver_of(FullDisk(failures))

@@ -53,7 +53,7 @@ def test_a_short_training_or_another_rank_measures_nothing(networks, capsys, mon
 def test_phases_of_a_long_schedule_and_one_that_goes_on():
     schedule = plan.phases(1024, total_kimg=12000, lod_training_kimg=600, lod_transition_kimg=600)
     assert summary.of_phases(schedule, 0) == '4x4 until kimg 600, ..., 512x512 until 9000, 1024x1024 until 12000'
-    assert summary.of_phases(plan.phases(8, **OPTIONS), 7.25) == '4x4 until kimg 4, 8x8 until 44; going on at 7.2'
+    assert summary.of_phases(plan.phases(8, **OPTIONS), 7.25) == '4x4 until kimg 4, 8x8 until 44; resumed at 7.2'
 
 
 def test_what_is_left_takes_less(networks, monkeypatch):
