@@ -162,7 +162,7 @@ WRITING = (FORCE, SHARD)        # Options of all commands that make a dataset.
 
 def source(name: str, metavar: str, help_text: str) -> tuple[Argument, Argument]:
     """The two arguments of a command that makes a dataset from files: the source and the dataset."""
-    return (name, {'metavar': metavar, 'help': help_text + f'; the order H5 {metavar} works, too'}), H5
+    return (name, {'metavar': metavar, 'help': help_text + f'; the order H5 {metavar} also works'}), H5
 
 
 CLASS_NAMES = ('--class-names', {'metavar': 'FILE', 'help': 'text file with the names of the classes, one per line'})
@@ -236,7 +236,7 @@ def add_creating_commands(commands: Commands) -> None:
         'create_mnistrgb ~/downloads/mnist datasets/mnist-rgb-32x32.h5', *mnist_dir,
         ('--num-images', {'type': int, 'default': 1000000, 'metavar': 'N', 'help': 'default: %(default)s'}),
         ('--seed', {'type': int, 'default': 123, 'help': 'seed for the choice of digits; default: %(default)s'}),
-        expected('60000, of MNIST'), *WRITING, aliases=['create_mnist_rgb'])
+        expected('60000 images of MNIST'), *WRITING, aliases=['create_mnist_rgb'])
     add_command(
         commands, 'create_cifar10', 'Make a dataset from CIFAR-10: 50000 images, 32x32 RGB, 10 labels.',
         'create_cifar10 ~/downloads/cifar-10-batches-py datasets/cifar10-32x32.h5',
@@ -258,8 +258,8 @@ def add_creating_commands(commands: Commands) -> None:
         'create_lsun ~/downloads/cat_train_lmdb datasets/lsun-cat-256x256.h5 --max-images 100000',
         *source('lmdb_dir', 'LMDB_DIR', 'folder of data.mdb'),
         ('--resolution', {'type': int, 'default': 256, 'metavar': 'N', 'help': 'default: %(default)s'}),
-        ('--max-images', {'type': int, 'metavar': 'N', 'help': 'use only the first N records; the paper: 100000, but '
-                          'all of bedroom and dog'}), *WRITING)
+        ('--max-images', {'type': int, 'metavar': 'N', 'help': 'use only the first N records; the paper uses 100000, '
+                          'except all of bedroom and dog'}), *WRITING)
     add_command(
         commands, 'create_celeba', 'Make a dataset from the aligned CelebA images: 202599 faces, 128x128 RGB.',
         'create_celeba ~/downloads/celeba datasets/celeba-128x128.h5',

@@ -30,7 +30,7 @@ def parse_arguments(config: ModuleType, argv: list[str] | None) -> argparse.Name
     parser = argparse.ArgumentParser(
         description='Compute metrics of all network snapshots of a run.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='metrics, and how many generated images they take by default:\n%s\n\nexamples:\n'
+        epilog='metrics, with their default numbers of generated images:\n%s\n\nexamples:\n'
                '  python evaluate_metrics.py results/000-digits --metrics swd ms_ssim --num-images 2000\n'
                '  python evaluate_metrics.py results/003-celeba --metrics fid --inception-weights weights.pth\n'
                '  python evaluate_metrics.py results/004-mnistrgb --metrics mnist_modes --classifier classifier.npz\n'
@@ -46,8 +46,8 @@ def parse_arguments(config: ModuleType, argv: list[str] | None) -> argparse.Name
                         'the values of perfect networks')
     parser.add_argument('--seed', type=int, default=1000, help='seed of latents and samples (default: %(default)s)')
     parser.add_argument('--minibatch', type=int, default=64, metavar='N', help='images generated at a time')
-    parser.add_argument('--batchnorm', choices=['minibatch', 'running'], default='minibatch', help='statistics that '
-                        'batch norm uses: of the images made at a time, or of training (default: %(default)s)')
+    parser.add_argument('--batchnorm', choices=['minibatch', 'running'], default='minibatch', help='statistics for '
+                        'batch norm: of each minibatch, or running averages of the training (default: %(default)s)')
     parser.add_argument('--inception-weights', metavar='FILE', help='weights of torch-fidelity')
     parser.add_argument('--classifier', metavar='FILE', help='file of train_classifier.py or of the 2017 release')
     parser.add_argument('--data-dir', metavar='DIR', help=f"default: the run's, or {config.data_dir}")

@@ -1,13 +1,13 @@
-"""Time the training of the paper's 1024x1024 networks on a GPU at every lod, and project how long a whole run takes.
+"""Time the training of the paper's 1024x1024 networks on a GPU at every lod, and project the time of a whole run.
 
     python benchmarks/gpu.py --out OUT --precisions tf32 bfloat16
     python benchmarks/gpu.py --device cpu --resolution 32 --fmap-max 16 --budget 60 --out OUT       # to try it out
 
-First the paper's minibatch at every lod, the most expensive lod first, in each precision. Then twice as many images and
-so on, until memory ends or the speed no longer grows. OUT/gpu.json and OUT/gpu.md are written anew after every row, so
-that what was measured is there when the time budget or the machine ends.
+It first times the paper's minibatch at every lod in each precision, the most expensive lod first. It then doubles the
+minibatch until memory runs out or the speed no longer grows. OUT/gpu.json and OUT/gpu.md are rewritten after every row,
+so that no measurement is lost when the time budget or the machine ends.
 
-`gpu_check.py` does this and checks that results are right, on a machine without internet.
+`gpu_check.py` does the same on a machine without internet, and also checks that results are right.
 """
 
 import argparse
@@ -23,11 +23,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import train_step
 
-PROJECTED = ('celebahq-1024', 'celebahq-v2-1gpu')       # Of config.experiments.
-MIN_GAIN = 0.03             # Larger minibatches are tried while each doubling takes that much off the time per image.
+PROJECTED = ('celebahq-1024', 'celebahq-v2-1gpu')       # Keys of config.experiments.
+MIN_GAIN = 0.03             # The minibatch is doubled while that reduces the time per image by this share.
 MAX_MINIBATCH = 512
 UNFINISHED = 'the program ended here'       # Error of a row that is being measured.
-POINTS = 1000               # Of the schedule that a projection looks at.
+POINTS = 1000               # Points of the schedule that a projection evaluates.
 COLUMNS = (('lod', '%.1f'), ('resolution', '%d'), ('precision', '%s'), ('how', '%s'), ('minibatch', '%d'),
            ('sec_per_kimg', '%.2f'), ('estimated', '%.2f'), ('memory_mb', '%d'), ('estimated_mb', '%d'),
            ('compile_seconds', '%.1f'), ('prepare_seconds', '%.1f'), ('error', '%s'))
@@ -36,13 +36,13 @@ PROJECTION_COLUMNS = (('experiment', '%s'), ('precision', '%s'), ('how', '%s'), 
 
 
 def lods_by_importance(resolution):
-    """Whole lods, the finest and most expensive first, then half ones."""
+    """Whole lods, the finest and most expensive first, then half lods."""
     coarsest = resolution.bit_length() - 3
     return [float(lod) for lod in range(coarsest + 1)] + [lod + 0.5 for lod in range(coarsest)]
 
 
 def words(row, columns):
-    """The cells of a row of a table, '-' for what is not known."""
+    """The cells of a table row; '-' for unknown values."""
     return ['-' if row.get(name) is None else template % row[name] for name, template in columns]
 
 
@@ -53,14 +53,14 @@ def table(rows, columns):
 
 
 def tables(rows, projections):
-    """What was measured, lines of Markdown."""
+    """The measurements, as lines of Markdown."""
     return ['Seconds per kimg are medians of three. Estimates are those of gpu_model.py, for an H200.', '',
-            *table(rows, COLUMNS), '', 'Hours of that part of the kimg whose resolution was measured:', '',
+            *table(rows, COLUMNS), '', 'Hours of the part of the schedule whose resolutions were measured:', '',
             *table(projections, PROJECTION_COLUMNS)]
 
 
 def read_estimates(path):
-    """What gpu_model.py expects: {(precision, lod, minibatch): facts of a row}, from a file of `gpu_carry.py`."""
+    """The estimates of gpu_model.py in a file of `gpu_carry.py`: {(precision, lod, minibatch): facts of a row}."""
     found = collections.defaultdict(dict)
     for row in json.loads(pathlib.Path(path).read_text()):
         found[row['precision'], row['lod'], row['minibatch']][row['net']] = row
@@ -69,7 +69,7 @@ def read_estimates(path):
 
 
 class Bench:
-    """Rows of measurements, saved as they come.
+    """Measures rows of the table, and saves them one by one.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class Bench:
     save : function
         Called without arguments before and after every row is measured.
     rows : list of dict
-        What was measured before, to which more is added.
+        Earlier measurements, which are kept.
     """
 
     def __init__(self, args, save, rows=()):
@@ -95,19 +95,19 @@ class Bench:
         return time.monotonic() - self.start > self.args.budget
 
     def jobs(self):
-        """(lod, precision, how), the most important ones first."""
+        """(lod, precision, how), the most important jobs first."""
         lods = lods_by_importance(self.args.resolution) if self.args.lods is None else self.args.lods
         return [(lod, precision, how) for lod in lods
                 for precision in (self.args.precisions if lod == int(lod) else self.args.precisions[:1])
                 for how in self.args.how]
 
     def run(self):
-        """The paper's minibatches, then larger ones."""
+        """Measure the paper's minibatches, then larger ones."""
         for _ in self.steps():
             pass
 
     def steps(self):
-        """Does what `run` does; a generator that stops after every row. What has a row already is left out."""
+        """Like `run`, but as a generator that yields every row. Existing rows are not measured again."""
         for is_larger in [False] if self.args.paper_only else [False, True]:
             for job in self.jobs():
                 for row in self.rows_of(*job, is_larger):
@@ -115,11 +115,11 @@ class Bench:
                     print('  '.join(words(row, COLUMNS)), flush=True)
                     yield row
                     if self.out_of_time():
-                        print('the time is up; what would follow is left out')
+                        print('the time budget is used up; the remaining rows are skipped')
                         return
 
     def rows_of(self, lod, precision, how, is_larger):
-        """The row of the paper's minibatch, or those of larger ones for as long as they are faster; a generator."""
+        """Yield the row of the paper's minibatch, or the rows of larger ones as long as they are faster."""
         resolution = self.args.resolution >> int(lod)
         facts = {'lod': lod, 'resolution': resolution, 'precision': precision, 'how': how}
         known = [row for row in self.rows if facts.items() <= row.items()]
@@ -142,10 +142,10 @@ class Bench:
                 self.free_memory()
                 row.update(facts, **self.time(functions, lod, minibatch))
                 del row['error']
-            except Exception as error:      # Also a bug: the other rows are worth having.
+            except Exception as error:      # Even after a bug, the other rows are worth having.
                 row['error'] = one_line(error)
             for function in functions[:2] if functions else ():
-                function.fn.programs.clear()    # Those of one minibatch are of no use to the next.
+                function.fn.programs.clear()    # Another minibatch needs other programs.
             yield row
             if not is_larger or 'error' in row or row['sec_per_kimg'] > before * (1 - MIN_GAIN):
                 return
@@ -166,7 +166,7 @@ class Bench:
         return self.trainer.functions(lod, exponents)
 
     def time(self, functions, lod, minibatch):
-        """Seconds per kimg, peak memory and the seconds of the first calls, in which graphs are recorded."""
+        """Measure seconds per kimg, peak memory, and the time of the first calls, which record graphs."""
         from theano_torch.capture import WARM_UP_CALLS
         step = self.trainer.step(functions, lod, minibatch)
 
@@ -195,14 +195,14 @@ class Bench:
             torch.cuda.reset_peak_memory_stats()
 
     def peak_memory_mb(self):
-        """Most memory that tensors took on the GPU since `free_memory`; of the whole process on the CPU."""
+        """Peak memory of tensors on the GPU since `free_memory`; on the CPU, of the whole process."""
         if self.device == 'cpu':
             return train_step.peak_memory_mb()
         import torch
         return torch.cuda.max_memory_allocated() / 2 ** 20
 
     def projections(self):
-        """How long whole runs take, for each way that has been measured."""
+        """The projected hours of whole runs, for each measured precision and mode."""
         import config
         results = []
         timed = [row for row in self.rows if 'sec_per_kimg' in row]
@@ -220,16 +220,16 @@ class Bench:
 
 
 def one_line(error):
-    """The first line of an error that says something, and its kind."""
+    """The type of an error and the first non-empty line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f'{type(error).__name__}: {lines[0] if lines else "no message"}'
 
 
 def project(rows, resolution, options):
-    """Seconds that the training schedule with `options` takes, and for which part of its kimg that is known.
+    """Project the seconds of a training schedule with `options`; also return the share of its kimg that is covered.
 
-    Each point of the schedule takes the measured row of its resolution (a half lod for fading in, if there is one) with
-    the most similar minibatch. Compilation, snapshots and reading images are not in it.
+    Each point of the schedule uses the measured row of its resolution with the most similar minibatch (during a
+    fade-in, of a half lod if there is one). Compiling, snapshots and reading images are not included.
     """
     import inspect
     import math
@@ -252,18 +252,18 @@ def project(rows, resolution, options):
 
 
 def add_options(parser):
-    """Options of the networks and of what is timed; returns `parser`."""
+    """Add the options of the networks and of the timing; return `parser`."""
     train_step.add_network_options(parser)
-    # Its --minibatch, --repetitions and --json have no meaning here.
+    # This also adds --minibatch, --repetitions and --json, which are not used here.
     parser.set_defaults(resolution=1024, fmap_max=512, fmap_base=8192, engine='torch')
     parser.add_argument('--precisions', nargs='+', default=['auto'], metavar='PRECISION',
-                        help='float32, tf32, bfloat16, float16; half lods are timed in the first one only')
+                        help='float32, tf32, bfloat16, float16; half lods are timed only in the first one')
     parser.add_argument('--how', nargs='+', default=['captured'], choices=['captured', 'eager'],
                         help='as CUDA graphs, or step by step; default: captured')
-    parser.add_argument('--paper-only', action='store_true', help='leave out larger minibatches')
-    parser.add_argument('--seconds', type=float, default=3, help='of timing per row; default: %(default)s')
+    parser.add_argument('--paper-only', action='store_true', help='skip larger minibatches')
+    parser.add_argument('--seconds', type=float, default=3, help='seconds of timing per row; default: %(default)s')
     parser.add_argument('--budget', type=float, default=540, help='seconds for everything; default: %(default)s')
-    parser.add_argument('--estimates', metavar='FILE', help='of gpu_carry.py, to be shown beside the measurements')
+    parser.add_argument('--estimates', metavar='FILE', help='estimates of gpu_carry.py to show beside measurements')
     return parser
 
 
@@ -271,7 +271,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda0, ...; default: %(default)s')
-    parser.add_argument('--out', default='.', metavar='DIR', help='where gpu.json and gpu.md go')
+    parser.add_argument('--out', default='.', metavar='DIR', help='folder for gpu.json and gpu.md')
     args = parser.parse_args(argv)
     os.makedirs(args.out, exist_ok=True)
     args.json = os.path.join(args.out, 'gpu.json')
@@ -282,7 +282,7 @@ def main(argv=None):
         train_step.write_json(args, bench.rows, engine=engine, projections=projections)
         pathlib.Path(args.out, 'gpu.md').write_text('\n'.join([engine, '', *tables(bench.rows, projections)]) + '\n')
     bench = Bench(args, save)
-    args.precisions[0] = bench.trainer.environment.precision        # What 'auto' is here.
+    args.precisions[0] = bench.trainer.environment.precision        # Resolves 'auto'.
     print(bench.trainer.environment)
     print('  '.join(name for name, _ in COLUMNS))
     bench.run()

@@ -1,12 +1,12 @@
-"""Make the folder that `gpu_check.py` needs on a machine without internet: wheels, and what the model expects.
+"""Make the folder that `gpu_check.py` needs on a machine without internet: wheels, and estimates of the model.
 
     python benchmarks/gpu_carry.py carry
 
-Run it where there is internet, on Python 3.10 or 3.11, which build Theano 1.0.5. The wheels are for the Python of the
-other machine, Linux on x86-64. PyTorch with CUDA, Triton and the packages of --there have to be on that machine.
+Run it on a machine with internet, with Python 3.10 or 3.11, which can build Theano 1.0.5. The wheels are for the Python
+of the target machine, Linux on x86-64. PyTorch with CUDA, Triton and the packages of --there must be installed there.
 
-carry/wheels holds the wheels, carry/estimates.json the estimates of gpu_model.py for the rows that will be measured.
-The estimates take half an hour or more; --wheels-only leaves them out, and an older estimates.json stays.
+carry/wheels holds the wheels, carry/estimates.json the estimates of gpu_model.py for the rows to measure. Estimating
+takes half an hour or more; --wheels-only skips it and keeps an older estimates.json.
 """
 
 import argparse
@@ -20,21 +20,21 @@ sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(_
 import gpu
 import gpu_model
 
-BUILT = ('theano==1.0.5', 'lasagne==0.1')       # Pure Python, but only a Python below 3.12 builds them.
+BUILT = ('theano==1.0.5', 'lasagne==0.1')       # Pure Python, but only Python below 3.12 can build them.
 NEEDED = ('numpy', 'scipy', 'h5py', 'deflate', 'isal', 'pillow', 'threadpoolctl', 'tqdm', 'filelock>=4.1', 'psutil',
           'pydantic>=2', 'six', 'pytest', 'pytest-timeout')
 THERE = ('numpy', 'scipy', 'h5py', 'pillow', 'threadpoolctl', 'tqdm', 'psutil', 'six')
 PLATFORMS = [f'manylinux_2_{minor}_x86_64' for minor in (34, 31, 28, 27, 24, 17)] + ['manylinux2014_x86_64']
-LARGER = (1, 2, 4)          # Times the paper's minibatch, at whole lods.
+LARGER = (1, 2, 4)          # Multiples of the paper's minibatch at whole lods.
 
 
 def make_wheels(folder, python, there):
-    """Fill `folder` with wheels of all that is not `there`, for that version of Python; returns their paths.
+    """Fill `folder` with wheels for a version of Python, except the packages in `there`; return their paths.
 
     Raises
     ------
     subprocess.CalledProcessError
-        pip has failed, and has said why.
+        pip has failed, and has printed the reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob('*.whl'):        # Two versions of one package stop the installation.
@@ -48,13 +48,13 @@ def make_wheels(folder, python, there):
 
 
 def estimates(args):
-    """Rows of gpu_model.py for all that gpu.py will measure, as dicts with the precision."""
+    """Rows of gpu_model.py for everything that gpu.py measures, as dicts with the precision."""
     from tests import standin
     from tests.standin.engine import forget
     found = []
     for precision in args.precisions:
         args.precision, args.minibatch = precision, None
-        forget()        # What the engine knows of the stand-in before.
+        forget()        # Discards what the engine has cached about the previous stand-in.
         with standin.installed('meta') as device:
             model = gpu_model.Model(args, device)
             for lod in gpu.lods_by_importance(args.resolution) if args.lods is None else args.lods:
@@ -71,13 +71,13 @@ def estimates(args):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('folder', type=pathlib.Path, help='to be made or filled')
-    parser.add_argument('--python', default='3.12', help='version on the other machine; default: %(default)s')
+    parser.add_argument('folder', type=pathlib.Path, help='folder to make or fill')
+    parser.add_argument('--python', default='3.12', help='Python version of the target; default: %(default)s')
     parser.add_argument('--there', nargs='*', default=THERE, metavar='PACKAGE',
-                        help='what the other machine has, beside PyTorch; default: ' + ' '.join(THERE))
+                        help='packages that the target has besides PyTorch; default: ' + ' '.join(THERE))
     parts = parser.add_mutually_exclusive_group()
-    parts.add_argument('--wheels-only', action='store_true', help='no estimates')
-    parts.add_argument('--estimates-only', action='store_true', help='no wheels')
+    parts.add_argument('--wheels-only', action='store_true', help='make no estimates')
+    parts.add_argument('--estimates-only', action='store_true', help='make no wheels')
     gpu.add_options(parser)
     parser.set_defaults(precisions=['bfloat16', 'tf32'])
     args = parser.parse_args(argv)

@@ -1,13 +1,14 @@
 """Check and time this project on a machine with a GPU and without internet, in at most eight minutes.
 
-    python benchmarks/gpu_carry.py carry                                # Before, where there is internet.
-    python3 benchmarks/gpu_check.py --carry carry --out OUT             # There, with the Python that has PyTorch.
+    python benchmarks/gpu_carry.py carry                                # First, on a machine with internet.
+    python3 benchmarks/gpu_check.py --carry carry --out OUT             # On the GPU machine, with its PyTorch.
     python benchmarks/gpu_check.py --standin --out OUT                  # To try it anywhere.
 
-First ``pytest -m gpu`` and, beside it, checks: results as on the CPU, recorded steps as single ones, equal runs, memory
-(gpu_correct.py). Then times: 1024x1024 first, then all lods, then larger minibatches (gpu.py). OUT/gpu_check.json and
-OUT/gpu_check.md are written anew after every row. What fails is a row with its error in one line, and the others still
-run, in a new process if the old one has ended or cannot use the GPU any more. The exit status is 1 if anything failed.
+``pytest -m gpu`` runs in parallel with the checks of gpu_correct.py: results equal those of the CPU, recorded steps
+equal single ones, runs repeat exactly, memory stays constant. Then gpu.py measures times: 1024x1024 first, then all
+lods, then larger minibatches. OUT/gpu_check.json and OUT/gpu_check.md are rewritten after every row. A failure is a row
+with a one-line error. The remaining rows still run, in a new process if the old one has ended or has lost the GPU. The
+exit status is 1 if anything failed.
 
 The stand-in of tests/standin computes on the CPU: with --standin, times mean nothing.
 """
@@ -37,16 +38,15 @@ TEST_COLUMNS = (('test', '%s'), ('error', '%s'))
 CHECK_COLUMNS = (('check', '%s'), ('precision', '%s'), ('found', '%s'), ('passed', '%s'), ('seconds', '%.1f'),
                  ('error', '%s'))
 WAY_COLUMNS = (('key', '%s'), ('seconds', '%s'))
-AGAIN = 3                   # Exit status.
-# They are about the stand-in, or about programs for this machine.
-LEFT_OUT = ('tests/standin', 'tests/benchmarks')
+AGAIN = 3                   # Exit status of a process that needs a successor.
+LEFT_OUT = ('tests/standin', 'tests/benchmarks')        # These test the stand-in and this program.
 STANDIN = {'resolution': 4, 'fmap_max': 4, 'fmap_base': 16, 'check_resolution': 4, 'check_fmap_max': 4,
            'check_fmap_base': 16, 'long_steps': 3, 'seconds': 0.01, 'paper_only': True,
            'tests': ['tests/theano_torch/test_gpus.py'], 'budget': 3600, 'tests_seconds': 900}
 
 
 class Report:
-    """What was found, in OUT/gpu_check.json; several processes add to it, one after the other.
+    """The results in OUT/gpu_check.json, to which several processes add one after the other.
 
     Parameters
     ----------
@@ -68,14 +68,14 @@ class Report:
         if found['tests']:
             lines += ['', f'pytest -m gpu: {found["tests"]}', '', *gpu.table(found['failures'], TEST_COLUMNS)]
         if found['ways']:
-            lines += ['', 'Seconds of each of several ways to compute the same:', '',
+            lines += ['', 'Seconds of each implementation of a function:', '',
                       *gpu.table(found['ways'], WAY_COLUMNS)]
         for name, text in (('json', json.dumps(found, indent=1)), ('md', '\n'.join(lines))):
             with atomic_write(os.path.join(self.folder, f'gpu_check.{name}'), 'w', encoding='utf-8') as file:
                 file.write(text + '\n')
 
     def note_end(self, part, error):
-        """Add a row for a part that has not begun."""
+        """Add a failed row for a part that could not start."""
         self.found['checks'].append({'check': part, 'passed': False, 'error': error})
         self.save()
 
@@ -83,14 +83,14 @@ class Report:
         return len(self.found['checks']) + len(self.found['rows'])
 
     def has_failed(self):
-        """Whether anything is wrong; that large minibatches need more memory than there is, is not."""
+        """Whether anything failed. Running out of memory with large minibatches is not a failure."""
         found = self.found
         return bool(found['failures']) or not all(row['passed'] for row in found['checks']) or any(
             not row.get('error', 'OutOfMemory').startswith('OutOfMemory') for row in found['rows'])
 
 
 class Checks:
-    """The part with the checks of `gpu_correct`.
+    """Runs the checks of `gpu_correct`.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class Checks:
                                            args.long_steps)
 
     def run(self):
-        """All checks that have no row yet; a generator that stops after each."""
+        """Run all checks that have no row yet; yield each row."""
         known = {(row['check'], row['precision']) for row in self.report.found['checks']}
         for name, function, is_for_each in gpu_correct.CHECKS:
             for precision in dict.fromkeys(['float32', *self.args.precisions]) if is_for_each else ['float32']:
@@ -113,7 +113,7 @@ class Checks:
                     yield self.check(name, function, precision)
 
     def check(self, name, function, precision):
-        """The row of one check."""
+        """Run one check and return its row."""
         row, start = {'check': name, 'precision': precision, 'passed': False, 'error': gpu.UNFINISHED}, time.monotonic()
         self.report.found['checks'].append(row)
         self.report.save()
@@ -121,7 +121,7 @@ class Checks:
             found, row['passed'] = function(self.subject, precision)
             row['found'] = f'{found:.2g}' if isinstance(found, float) else found
             del row['error']
-        except Exception as error:      # Also a bug: the other checks are worth having.
+        except Exception as error:      # Even after a bug, the other checks are worth having.
             row['error'] = gpu.one_line(error)
         row['seconds'] = time.monotonic() - start
         self.report.save()
@@ -130,7 +130,7 @@ class Checks:
 
 
 class Timing:
-    """The part with the times of `gpu`; parameters as for `Checks`."""
+    """Measures times with `gpu`; parameters as for `Checks`."""
 
     def __init__(self, args, report):
         self.report = report
@@ -149,7 +149,7 @@ class Timing:
         self.report.save()
 
     def run(self):
-        """All rows that are not there yet; a generator."""
+        """Measure all missing rows; yield each row."""
         return self.bench.steps()
 
 
@@ -157,20 +157,20 @@ PARTS = {'checks': Checks, 'timing': Timing}
 
 
 def run_part(args):
-    """Run one part in this process; returns the exit status, `AGAIN` if it needs a new process to go on."""
+    """Run one part in this process; return the exit status, which is `AGAIN` if the rest needs a new process."""
     import torch
     report = Report(args.out)
     report.found['facts'] = facts(args)
     try:
         part = PARTS[args.part](args, report)
-    except Exception as error:      # Also a bug: the other part is worth having.
+    except Exception as error:      # Even after a bug, the other part is worth having.
         report.note_end(args.part, gpu.one_line(error))
         return 0
     for row in part.run():
         if 'error' in row:
             try:
                 torch.cuda.synchronize()
-            except RuntimeError:        # After some errors the GPU is of no more use to the process.
+            except RuntimeError:        # After some errors, the process cannot use the GPU any more.
                 return AGAIN
         if time.time() > args.until:
             break
@@ -178,7 +178,7 @@ def run_part(args):
 
 
 def run_all(args, argv):
-    """Run both parts, and the tests beside the checks, in processes of their own; returns the exit status."""
+    """Run both parts, and the tests in parallel with the checks, in separate processes; return the exit status."""
     if not args.standin:
         need_gpu()
     args.until = min(args.until, time.time() + args.budget)
@@ -187,7 +187,7 @@ def run_all(args, argv):
     tests = Tests(args) if args.tests else None
     for part in PARTS:
         run_in_processes(part, args, argv)
-        if tests is not None:       # Nothing else may run while times are measured.
+        if tests is not None:       # Nothing else may run during the timing.
             report = Report(args.out)
             report.found['tests'], report.found['failures'] = tests.results()
             report.save()
@@ -199,7 +199,7 @@ def run_all(args, argv):
 
 
 def run_in_processes(part, args, argv):
-    """Run one part in a new process, and what it has left out in another one, as long as that adds rows."""
+    """Run one part in a new process; repeat this for its missing rows as long as each process adds rows."""
     status, before = None, -1
     while status != 0 and time.time() < args.until:
         if Report(args.out).num_rows() == before:
@@ -212,7 +212,7 @@ def run_in_processes(part, args, argv):
 
 
 class Tests:
-    """``pytest -m gpu`` in a process of its own, for a limited time."""
+    """``pytest -m gpu`` in a separate process, with a time limit."""
 
     def __init__(self, args):
         self.end = time.time() + args.tests_seconds
@@ -223,20 +223,20 @@ class Tests:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
 
     def results(self):
-        """Wait for the end; (words, rows of the tests that failed)."""
+        """Wait for the end; return (summary, rows of the failed tests)."""
         words = ''
         try:
             self.process.wait(max(self.end - time.time(), 0))
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            words = ', then the time was up'
+            words = ', stopped by the time limit'
         passed, failures = read_log(self.log.read_text(encoding='utf-8', errors='replace'))
         return f'{passed} passed, {len(failures)} failed{words}', failures
 
 
 def read_log(text):
-    """(number of passed tests, rows of the others) in the output of ``pytest -v -rfE``, which may have been ended."""
+    """(number of passed tests, rows of the others) in the output of ``pytest -v -rfE``, which may be incomplete."""
     results = dict(re.findall(r'^(tests/\S.*?) (PASSED|FAILED|ERROR)\b', text, re.MULTILINE))
     words = dict(re.findall(r'^(?:FAILED|ERROR) (tests/\S.*?) - (.*)$', text, re.MULTILINE))
     bad = [name for name, result in results.items() if result != 'PASSED']
@@ -248,7 +248,7 @@ def read_log(text):
 
 
 def facts(args):
-    """Which machine this is."""
+    """Facts about this machine: {name: value}."""
     import numpy
     import torch
     found = {'GPU': torch.cuda.get_device_name('cuda'), 'compute capability': '%d.%d' % (
@@ -264,15 +264,15 @@ def facts(args):
 
 @contextlib.contextmanager
 def carried(folder):
-    """Inside, the wheels in `folder` are installed, for this process and those that it starts."""
+    """Context in which the wheels in `folder` are installed, for this process and its children."""
     with tempfile.TemporaryDirectory() as site:
         paths = sorted(pathlib.Path(folder, 'wheels').glob('*.whl'))
         if not paths:
             raise SystemExit(f'--carry: {folder} has no wheels; make them with benchmarks/gpu_carry.py')
         if subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--no-index', '--no-deps', '--target',
                            site, *paths], check=False).returncode:
-            raise SystemExit(f'--carry: pip cannot install what is in {folder} for Python {platform.python_version()}; '
-                             "make it anew with gpu_carry.py --python")
+            raise SystemExit(f'--carry: pip cannot install the wheels in {folder} for Python '
+                             f'{platform.python_version()}; make them again with gpu_carry.py --python')
         sys.path.insert(0, site)
         os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [site, os.environ.get('PYTHONPATH')]))
         yield
@@ -280,9 +280,9 @@ def carried(folder):
 
 @contextlib.contextmanager
 def a_gpu(is_standin):
-    """Inside there is a GPU: the real one, or the stand-in."""
+    """Context with a GPU: the real one, or the stand-in."""
     if is_standin:
-        os.environ['TRITON_INTERPRET'] = '1'        # Before Triton is imported.
+        os.environ['TRITON_INTERPRET'] = '1'        # Must be set before Triton is imported.
         from tests.standin.engine import a_gpu
         with a_gpu(capability=(9, 0)):
             yield
@@ -292,29 +292,29 @@ def a_gpu(is_standin):
 
 
 def need_gpu():
-    """End here if there is no GPU."""
+    """Exit with a message if there is no GPU."""
     if importlib.util.find_spec('torch') is None:
         raise SystemExit(f'{sys.executable} has no PyTorch: install it, or use another Python')
     from theano_torch import gpus
     reason = gpus.why_none()
     if reason:
-        raise SystemExit(f'no GPU: {reason}; --standin does without one')
+        raise SystemExit(f'no GPU: {reason}; --standin needs none')
 
 
 def parser():
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     gpu.add_options(result)
     result.set_defaults(precisions=['bfloat16', 'tf32'], budget=420)
-    result.add_argument('--carry', metavar='DIR', help='made by gpu_carry.py: wheels to install, and estimates')
-    result.add_argument('--standin', action='store_true', help='on the stand-in, with tiny networks')
-    result.add_argument('--out', default='.', metavar='DIR', help='for gpu_check.json, gpu_check.md and pytest.log')
-    result.add_argument('--check-resolution', type=int, default=64, help='of the checked nets; default: %(default)s')
+    result.add_argument('--carry', metavar='DIR', help='folder of gpu_carry.py: wheels to install, and estimates')
+    result.add_argument('--standin', action='store_true', help='use the stand-in, with tiny networks')
+    result.add_argument('--out', default='.', metavar='DIR', help='folder for gpu_check.json, .md and pytest.log')
+    result.add_argument('--check-resolution', type=int, default=64, help='for the checks; default: %(default)s')
     result.add_argument('--check-fmap-base', type=int, default=512, help='default: %(default)s')
     result.add_argument('--check-fmap-max', type=int, default=64, help='default: %(default)s')
-    result.add_argument('--long-steps', type=int, default=200, help='in which memory stays; default: %(default)s')
-    result.add_argument('--tests', nargs='*', default=['tests'], help='for pytest -m gpu; default: %(default)s')
-    result.add_argument('--tests-seconds', type=float, default=180, help='for these; default: %(default)s')
-    # How a process of its own is told what to do.
+    result.add_argument('--long-steps', type=int, default=200, help='steps of the memory check; default: %(default)s')
+    result.add_argument('--tests', nargs='*', default=['tests'], help='paths for pytest; default: %(default)s')
+    result.add_argument('--tests-seconds', type=float, default=180, help='limit of the tests; default: %(default)s')
+    # Passed to the separate processes.
     result.add_argument('--part', choices=sorted(PARTS), help=argparse.SUPPRESS)
     result.add_argument('--until', type=float, default=math.inf, help=argparse.SUPPRESS)
     return result

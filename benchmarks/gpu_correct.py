@@ -1,6 +1,6 @@
-"""Checks of `gpu_check.py`: whether a GPU computes what the CPU does, the same each time, in constant memory.
+"""Checks for `gpu_check.py`: a GPU gives the results of the CPU, repeats them exactly, and keeps memory constant.
 
-Each check is a function of a `Subject` that returns (number or words, whether that is right).
+Each check is a function of a `Subject` that returns (number or text, whether the check has passed).
 """
 
 import argparse
@@ -10,27 +10,28 @@ from typing import NamedTuple
 
 import train_step
 
-LOD = 0.5                   # Fading, which runs most code.
+LOD = 0.5                   # A fade-in, which executes most code.
 MINIBATCH = 4
-ADAM_EPSILON = 1e-2         # With a small one, the sign of a tiny gradient decides on a whole step.
-# Of the largest value: for sums in another order, and for inputs rounded to 11 or 8 bits. Changes of parameters differ
-# most, since Adam divides small gradients by small numbers: on the stand-in 7e-4 in float32 and 0.15 in bfloat16.
+ADAM_EPSILON = 1e-2         # A small epsilon would let the sign of a tiny gradient determine a whole step.
+# Relative to the largest value. They allow for another order of summation, and for inputs rounded to 11 or 8 bits.
+# Changes of parameters differ most, because Adam divides small gradients by small numbers: on the stand-in by 7e-4 in
+# float32 and 0.15 in bfloat16.
 TOLERANCES = {'float32': 1e-2, 'tf32': 0.1, 'bfloat16': 0.3, 'float16': 0.1}
-SPARE_BYTES = 2 ** 21       # That there are when memory has ended...
-TOO_MANY = 8                # ...and how many times that the images of a minibatch have.
+SPARE_BYTES = 2 ** 21       # Free memory in the check of running out of memory.
+TOO_MANY = 8                # Size of its minibatch, as a multiple of SPARE_BYTES.
 
 
 class Outcome(NamedTuple):
-    """What some steps gave."""
+    """The results of some steps."""
 
-    images: list            # Of G, then scores of D: before the first step.
+    images: list            # Images of G and scores of D before the first step.
     outputs: list           # D's outputs in each step, in one array.
-    changes: list           # Of the parameters by all steps.
-    graphs: int             # How many programs were recorded.
+    changes: list           # Changes of the parameters by all steps.
+    graphs: int             # Number of recorded programs.
 
 
 class Subject:
-    """Small networks of the paper's kind, trained for some steps in several ways.
+    """Small networks of the paper, trained for some steps in several modes.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ class Subject:
         For `theano_env.configure`.
     resolution, fmap_base, fmap_max : int
     long_steps : int
-        After which memory has to be what it was.
+        Number of steps that must not change the memory use.
     """
 
     def __init__(self, device, resolution, fmap_base, fmap_max, long_steps):
@@ -48,7 +49,7 @@ class Subject:
         self.lod = LOD if resolution > 4 else 0.0
 
     def trainer(self, device, precision, deterministic=False, captured=True):
-        """(Trainer, its functions), the same networks each time."""
+        """(Trainer, its functions), with the same initial weights in each call."""
         import theano_torch
 
         import lasagne
@@ -67,7 +68,7 @@ class Subject:
         return trainer, trainer.functions(self.lod, exponents, ADAM_EPSILON)
 
     def inputs(self, random):
-        """Arguments of D's and G's functions."""
+        """Random arguments of D's and G's functions."""
         import numpy as np
         size = self.args.resolution
         latent_size = min(self.args.fmap_max, self.args.fmap_base)
@@ -77,7 +78,7 @@ class Subject:
         return (reals, nothing, latents[0], nothing), (latents[1], nothing)
 
     def outcome(self, device, precision, deterministic=False, captured=True, repetition=0):
-        """The `Outcome` of some steps; those of another `repetition` are done anew."""
+        """The `Outcome` of some steps. It is cached; another `repetition` computes it again."""
         from theano_torch import capture
 
         import numpy as np
@@ -91,7 +92,7 @@ class Subject:
             nets = trainer.G, trainer.D, trainer.Gs
             before = [var.get_value() for net in nets for var in net.trainables.values()]
             outputs = []
-            for _ in range(capture.WARM_UP_CALLS + 3):      # The first call, warming up, recording, and one more.
+            for _ in range(capture.WARM_UP_CALLS + 3):      # First call, warm-up, recording, one replay.
                 outputs += functions.train_d(*for_d)
                 functions.train_g(*for_g)
                 for_d, for_g = self.inputs(random)
@@ -106,7 +107,7 @@ class Subject:
 
 
 def difference(ours, theirs):
-    """The largest difference between two lists of arrays, relative to the largest value in the second one."""
+    """The largest difference between two lists of arrays, relative to the largest value in the second list."""
     import numpy as np
     scale = max(float(np.abs(value).max()) for value in theirs if value.size)
     worst = max(float(np.abs(mine - other).max()) for mine, other in zip(ours, theirs, strict=True) if other.size)
@@ -114,29 +115,29 @@ def difference(ours, theirs):
 
 
 def networks(subject, precision):
-    """Images and scores as on the CPU."""
+    """Images and scores equal those of the CPU."""
     found = difference(subject.outcome(subject.device, precision).images, subject.outcome('cpu', 'float32').images)
     return found, found <= TOLERANCES[precision]
 
 
 def steps(subject, precision):
-    """Losses and changes of the parameters as on the CPU: the larger difference."""
+    """Losses and changes of parameters equal those of the CPU; returns the larger difference."""
     ours, theirs = subject.outcome(subject.device, precision), subject.outcome('cpu', 'float32')
     found = difference(ours.outputs, theirs.outputs)
-    if precision != 'float16':      # There, loss scaling leaves out steps.
+    if precision != 'float16':      # With float16, loss scaling skips steps.
         found = max(found, difference(ours.changes, theirs.changes))
     return found, found <= TOLERANCES[precision]
 
 
 def recorded_and_fused(subject, precision):
-    """Steps with kernels of ours, recorded, as single steps of PyTorch."""
+    """Recorded steps with our kernels equal single steps of PyTorch."""
     ours, theirs = (subject.outcome(subject.device, precision, captured=captured) for captured in (True, False))
     found = max(difference(ours.outputs, theirs.outputs), difference(ours.changes, theirs.changes))
     return found, found <= TOLERANCES[precision] and (ours.graphs, theirs.graphs) == (2, 0)
 
 
 def same_bits(ours, theirs):
-    """How many of the arrays differ, and whether none does."""
+    """(number of differing arrays as text, whether there are none)"""
     pairs = [(mine.tobytes(), other.tobytes()) for kind in ('images', 'outputs', 'changes')
              for mine, other in zip(getattr(ours, kind), getattr(theirs, kind), strict=True)]
     different = sum(mine != other for mine, other in pairs)
@@ -144,10 +145,10 @@ def same_bits(ours, theirs):
 
 
 def recorded_bits(subject, precision):
-    """With deterministic algorithms, recorded steps have the bits of single ones."""
+    """With deterministic algorithms, recorded steps have the same bits as single ones."""
     ours = subject.outcome(subject.device, precision, deterministic=True)
-    said, is_same = same_bits(ours, subject.outcome(subject.device, precision, deterministic=True, captured=False))
-    return said, is_same and ours.graphs == 2
+    found, is_same = same_bits(ours, subject.outcome(subject.device, precision, deterministic=True, captured=False))
+    return found, is_same and ours.graphs == 2
 
 
 def two_runs(subject, precision):
@@ -157,7 +158,7 @@ def two_runs(subject, precision):
 
 
 def constant_memory(subject, precision):
-    """Memory of tensors after many steps as before them."""
+    """Many steps do not change the memory use of tensors."""
     from theano_torch import capture
 
     import numpy as np
@@ -177,7 +178,7 @@ def constant_memory(subject, precision):
 
 @contextlib.contextmanager
 def no_more_memory():
-    """Inside, next to nothing fits on the GPU any more."""
+    """Context in which the GPU has only `SPARE_BYTES` of free memory."""
     import torch
     gc.collect()
     torch.cuda.empty_cache()
@@ -190,7 +191,7 @@ def no_more_memory():
 
 
 def out_of_memory(subject, precision):
-    """Too little memory is an error of one line."""
+    """Running out of memory raises a one-line error."""
     import theano_torch
 
     import numpy as np
@@ -205,7 +206,7 @@ def out_of_memory(subject, precision):
     return 'there was enough memory', False
 
 
-# (words, function, whether for each precision or for float32 alone), the most important ones first.
+# (name, function, whether to run it in each precision or only in float32), the most important checks first.
 CHECKS = (
     ('images and scores as on the CPU', networks, True),
     ('losses and changes of parameters as on the CPU', steps, True),

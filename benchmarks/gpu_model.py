@@ -1,14 +1,14 @@
-"""Estimate how long training steps take on one GPU that is not there: kernels, bytes, FLOP, milliseconds, memory.
+"""Estimate the training steps on a GPU without having one: kernels, bytes, FLOP, milliseconds, memory.
 
     python benchmarks/gpu_model.py
     python benchmarks/gpu_model.py --lods 0 4 --precision bfloat16 --kernels
 
-The real program runs on the stand-in of tests/standin, on tensors without values, so that each kernel that it launches
-is seen with its arguments. The time of a kernel is a model of an H200: the bytes that it moves at the bandwidth of a
-large element-wise kernel, its FLOP at the part of the tensor cores' peak that its channels let it reach, or the least
-time between two launches, whichever is longest. The last line gives the hours of two schedules of the 1024x1024
-networks: the 19 000 kimg of the paper (celebahq-1024) and the preset of 12 000 kimg (celebahq-v2-1gpu). The lines
-before it give the same for other cards. benchmarks/gpu_scaling.py reads the file of --json.
+The real program runs on the stand-in of tests/standin, with tensors that have no values, which observes each kernel
+launch with its arguments. The time of a kernel on an H200 is modelled as the longest of three: the time to move its
+bytes at the bandwidth of a large element-wise kernel; the time for its FLOP at the share of the tensor cores' peak that
+its numbers of channels allow; the least time between two launches. The last line gives the hours of two schedules of
+the 1024x1024 networks: the 19 000 kimg of the paper (celebahq-1024) and the 12 000 kimg of a preset
+(celebahq-v2-1gpu). The lines before it give the same for other cards.
 """
 
 import argparse
@@ -24,24 +24,24 @@ sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(_
 
 import train_step
 
-POINTS = 3000               # Of a schedule.
+POINTS = 3000               # Points of a schedule to evaluate.
 LOD_OF_PAPER = 'celebahq-1024'
-SCHEDULES = ('celebahq-1024', 'celebahq-v2-1gpu')       # Of config.experiments.
+SCHEDULES = ('celebahq-1024', 'celebahq-v2-1gpu')       # Keys of config.experiments.
 
-# Of one H200.
-HBM = 3.9e12                # Bytes a second of a large element-wise kernel; a plain copy moves 4.3e12.
-PEAK = {'float32': 420e12, 'bfloat16': 780e12, 'float16': 780e12}      # FLOP a second; float32 computes as TF32.
+# One H200.
+HBM = 3.9e12                # Bytes per second of a large element-wise kernel; a plain copy moves 4.3e12.
+PEAK = {'float32': 420e12, 'bfloat16': 780e12, 'float16': 780e12}      # FLOP per second; float32 computes as TF32.
 OTHER_PEAK = 30e12
-LAUNCH = 2.0e-6             # Least seconds between two kernels of a CUDA graph.
-SMALL_REDUCTION = 0.35      # Of the bandwidth: sums over few neighbouring channels...
-FEW, BIG = 64, 1 << 20      # ...up to this many, of more than this many bytes.
-MATMUL_SHARE = 0.6          # Of the peak that large products reach.
-WGRAD_SHARE = 0.6           # Of that, weight gradients.
-TILE = 64                   # Width of the tensor cores' tiles: narrower ones are partly empty.
+LAUNCH = 2.0e-6             # Least time in seconds between two kernels of a CUDA graph.
+SMALL_REDUCTION = 0.35      # Share of the bandwidth that sums over few neighbouring channels reach.
+FEW, BIG = 64, 1 << 20      # Such sums have at most this many channels, and more than this many bytes.
+MATMUL_SHARE = 0.6          # Share of the peak that large products reach.
+WGRAD_SHARE = 0.6           # Speed of weight gradients relative to other products.
+TILE = 64                   # Width of the tensor cores' tiles; with fewer channels, tiles are partly empty.
 
 
 class Card(NamedTuple):
-    """What the model knows of a GPU."""
+    """Parameters of a GPU in the model: bandwidth in bytes per second, peak in FLOP per second by type."""
 
     name: str
     hbm: float
@@ -49,7 +49,7 @@ class Card(NamedTuple):
 
 
 H200 = Card('H200', HBM, PEAK)
-# As far below what their makers say as the H200 is. A T4 has no TF32, and float16 in the place of bfloat16.
+# Data sheet values, reduced by the factors of the H200. A T4 has no TF32, and uses float16 instead of bfloat16.
 OTHER_CARDS = (
     Card('A100', 1.65e12, {'float32': 133e12, 'bfloat16': 246e12, 'float16': 246e12}),
     Card('RTX 4090', 0.82e12, {'float32': 70e12, 'bfloat16': 130e12, 'float16': 130e12}),
@@ -58,9 +58,9 @@ OTHER_CARDS = (
 
 
 def seconds(kernel, card=H200):
-    """How long a `tests.standin.kernels.Kernel` takes."""
+    """Modelled time in seconds of a `tests.standin.kernels.Kernel`."""
     if kernel.kind == 'h2d':
-        return LAUNCH       # They go beside the step, on a stream of their own.
+        return LAUNCH       # Uploads overlap with the step, on a separate stream.
     memory = kernel.bytes / card.hbm
     if kernel.kind == 'reduce' and kernel.reduced <= FEW and kernel.bytes > BIG:
         memory /= SMALL_REDUCTION
@@ -72,7 +72,7 @@ def seconds(kernel, card=H200):
 
 
 def share_of_peak(kernel):
-    """The part of the peak that a convolution reaches with its numbers of channels."""
+    """The share of the peak that a convolution reaches with its numbers of channels."""
     channels_in, channels_out, taps, way = kernel.channels
     depth = channels_in * (1 if way == 'wgrad' else taps)
     share = MATMUL_SHARE * min(1, channels_out / TILE) * min(1, depth / TILE)
@@ -87,15 +87,15 @@ class Row(NamedTuple):
     minibatch: int
     net: str                # 'D' or 'G'.
     kernels: int
-    gb: float               # Moved.
+    gb: float               # Memory traffic.
     tflop: float
     ms: float
-    conv_ms: float          # Convolutions and matrix products among them.
-    peak_gb: float          # Most memory of tensors, cuDNN's workspaces not counted.
-    waits: int              # How often the host waits for the GPU: once for each result.
+    conv_ms: float          # Time of convolutions and matrix products.
+    peak_gb: float          # Peak memory of tensors, without cuDNN's workspaces.
+    waits: int              # How often the host waits for the GPU: once per result.
 
     def on(self, card, kernels):
-        """The same step, of `kernels`, on another card."""
+        """The row of the same step, which consists of `kernels`, on another card."""
         return self._replace(ms=1e3 * sum(seconds(kernel, card) for kernel in kernels))
 
 
@@ -115,7 +115,7 @@ class Model:
                             **options['minibatch_overrides']}
 
     def rows(self, lod):
-        """The rows of one lod, and the kernels of its steps by the net."""
+        """The rows of one lod, and {network: kernels of its step}."""
         import numpy as np
 
         from nets import updates
@@ -135,9 +135,9 @@ class Model:
 
 
 def observed(gpu, function, inputs):
-    """(kernels of a call of a compiled function, bytes at its peak, how often the host waited).
+    """(kernels of a call of a compiled function, peak memory in bytes, number of host waits).
 
-    The first calls make the function's program and warm it up; the last one records it.
+    The first calls make the function's program and warm it up; the observed last one records it.
     """
     from theano_torch.capture import WARM_UP_CALLS
 
@@ -161,7 +161,7 @@ def summary(kernels, lod, resolution, minibatch, net, peak, waits):
 
 
 def print_kernels(kernels):
-    """A table of the kernels by kind and name, those that take the most time first."""
+    """Print a table of the kernels by kind and name, in descending order of time."""
     found = collections.defaultdict(list)
     for kernel in kernels:
         found[kernel.kind, kernel.name].append(kernel)
@@ -173,8 +173,8 @@ def print_kernels(kernels):
 def hours(rows, resolution, options):
     """Hours of the schedule with the `options` of a training.
 
-    A point of the schedule takes the rows of its lod: while fading, of the half lod; where there is no such row, of the
-    whole one.
+    A point of the schedule uses the rows of its lod. During a fade-in, these are the rows of the half lod, or of the
+    whole lod below if there are none.
     """
     from training.schedule import training_schedule
     taken = {(row.lod, row.net): row for row in rows}

@@ -1,13 +1,13 @@
-"""Estimate how the presets for many GPUs scale: the time of a D and a G step at 1024x1024, gradients included.
+"""Estimate how the presets for many GPUs scale: the time of a D and a G step at 1024x1024, with sums of gradients.
 
     python benchmarks/gpu_scaling.py --precision bfloat16
 
-The real program of one process runs on the stand-in of tests/standin, on tensors without values, with a process group
-that sends nothing. So each kernel and each bucket of gradients is seen in its order. Kernels take what
-benchmarks/gpu_model.py says. The sum of a bucket starts when its gradients are there and the sum before it is over,
-beside the kernels that follow. What it takes is that of a ring: GPUs of a machine are connected by NVLink, and a ring
-over machines is as fast as its slowest link, which the GPUs of a machine share. The model leaves out that NCCL's
-kernels take a few of the GPU's processors.
+The real program of one process runs on the stand-in of tests/standin, with tensors that have no values and a process
+group that sends nothing. This shows each kernel and each bucket of gradients in order. The time of kernels comes from
+benchmarks/gpu_model.py. The sum of a bucket starts when its gradients are computed and the previous sum is complete,
+and overlaps with the following kernels. Its time is that of a ring: the GPUs of a machine are connected by NVLink, and
+a ring over machines is as fast as its slowest link, which the GPUs of a machine share. The model ignores that NCCL's
+kernels occupy a few of the GPU's processors.
 """
 
 import argparse
@@ -21,16 +21,16 @@ sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(_
 import gpu_model
 import train_step
 
-NVLINK = 360e9              # Bytes a second in each direction between neighbours in a ring of H200s.
-START = 15e-6               # Seconds that a collective operation takes beside the transfer...
-HOP = 10e-6                 # ...and each of its hops from machine to machine.
+NVLINK = 360e9              # Bytes per second in each direction between neighbours in a ring of H200s.
+START = 15e-6               # Overhead of a collective operation in seconds.
+HOP = 10e-6                 # Latency of each hop between machines in seconds.
 GPUS_PER_MACHINE = 8
-LINKS = (25, 100, 400)      # Gigabits a second between machines.
+LINKS = (25, 100, 400)      # Gigabits per second between machines.
 CLUSTERS = ((1, 1), (2, 1), (4, 1), (8, 1), (16, 2), (32, 4), (64, 8))      # GPUs, machines.
 
 
 class Part(NamedTuple):
-    """What a step does next: kernels for some seconds, or start a sum over the processes, or wait for the oldest."""
+    """A part of a step: kernels for some seconds, or the start of a sum, or the wait for the oldest sum."""
 
     seconds: float = 0
     starts: int = 0         # Bytes of a bucket.
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 
 def parts_of(kernels):
-    """The parts of a step, of the `tests.standin.kernels.Kernel` that it launches."""
+    """The parts of a step that launches these `tests.standin.kernels.Kernel`."""
     for kernel in kernels:
         if kernel.kind == 'sum over processes':
             yield Part(starts=kernel.bytes)
@@ -49,12 +49,12 @@ def parts_of(kernels):
 
 
 def gradient_bytes(parts):
-    """How many bytes a process gives to the sums of a step: its gradients and, of D, its outputs."""
+    """Number of bytes that a process sums in a step: its gradients and, for D, its outputs."""
     return sum(part.starts for part in parts)
 
 
 def ring_seconds(size, gpus, machines, link):
-    """How long the sum of `size` bytes over all GPUs takes; `link` in gigabits a second."""
+    """Time in seconds of the sum of `size` bytes over all GPUs; `link` in gigabits per second."""
     per_machine = gpus // machines
     seconds = START + 2 * (per_machine - 1) / per_machine * size / NVLINK
     if machines > 1:
@@ -63,7 +63,7 @@ def ring_seconds(size, gpus, machines, link):
 
 
 def step_seconds(parts, sum_seconds):
-    """(seconds of a step, seconds of it in which the GPU only waits); ``sum_seconds(bytes)`` is that of a bucket."""
+    """(seconds of a step, seconds of it in which the GPU only waits); ``sum_seconds(bytes)`` gives a bucket's time."""
     now, waited, ends = 0.0, 0.0, []
     for part in parts:
         now += part.seconds
@@ -77,7 +77,7 @@ def step_seconds(parts, sum_seconds):
 
 
 def in_one_bucket(parts):
-    """The same step with one sum after all kernels before the first wait."""
+    """The same step with a single sum, between the kernels before the first wait and those after it."""
     parts = list(parts)
     first = next(index for index, part in enumerate(parts) if part.waits)
     kernels = [Part(seconds=part.seconds) for part in parts]
@@ -85,7 +85,7 @@ def in_one_bucket(parts):
 
 
 def observed_steps(gpu, trainer, lod, minibatch, ranks):
-    """The parts of a D and a G step of one of the `ranks`, with `minibatch` images."""
+    """The parts of a D and a G step of one process, with `minibatch` images."""
     import numpy as np
     args = trainer.args
     resolution = args.resolution >> int(lod)
@@ -98,7 +98,7 @@ def observed_steps(gpu, trainer, lod, minibatch, ranks):
 
 
 def steps_of(args, minibatch):
-    """The parts of a D and a G step of networks with the options `args`, on the stand-in, in one process of two."""
+    """The parts of a D and a G step for the options `args`, on the stand-in, in one process of two."""
     import torch.distributed as dist
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -114,14 +114,14 @@ def steps_of(args, minibatch):
 
 
 def table(steps, per_gpu):
-    """The lines of a table: seconds per kimg and the share of them in which GPUs only wait for gradients.
+    """The lines of a table: seconds per kimg, and the share in which GPUs only wait for gradients.
 
     Parameters
     ----------
     steps : list of lists of Part
-        D's and G's.
+        The steps of D and G.
     per_gpu : int
-        Images in a step.
+        Images per GPU in a step.
     """
     columns = [f'sec/kimg, {name} (waiting)' for name in ('one bucket', 'buckets', 'buckets of bfloat16')]
     lines = [f'| GPUs | machines | link, Gb/s | {" | ".join(columns)} |', '|' + ' ---: |' * (3 + len(columns))]
@@ -138,7 +138,7 @@ def table(steps, per_gpu):
 
 
 def images_per_gpu():
-    """How many images each GPU of the presets has in a step at 1024x1024, the same number in all of them."""
+    """Number of images per GPU in a step at 1024x1024, which is the same in all presets."""
     import config
     number, = {config.experiments[f'celebahq-v2-{gpus}gpu{"s" * (gpus > 1)}']['train']['minibatch_default'] // gpus
                for gpus in (1, 2, 4, 8)}

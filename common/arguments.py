@@ -88,7 +88,7 @@ class RememberOrigin(argparse.Action):
 
 
 def said(parameter: str, value: object, elsewhere: str | None = None) -> str:
-    """How the user wrote a value, for messages: '--device gpu9' on the command line, else "device='gpu9'".
+    """A value as the user wrote it, for messages: '--device gpu9' on the command line, else "device='gpu9'".
 
     Parameters
     ----------

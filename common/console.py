@@ -1,7 +1,7 @@
-"""What a person reads: how far long work is, durations, the log of a run.
+"""Console output: progress of long work, durations, the log of a run.
 
-Long work tells how far it is in one way, :class:`Progress`: on a terminal in one line at the bottom, elsewhere in a
-plain line every half minute. Everything else that is printed meanwhile stands above that line.
+All long work reports its progress with :class:`Progress`: on a terminal in the last line, below all other output; off a
+terminal as a plain line every 30 s.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from tqdm.utils import disp_len, disp_trim
 from common.errors import UserError, WriteError
 from common.files import AnyPath, GrowingFile
 
-DRAW_SECONDS = 0.25         # Between two looks at the work, on a terminal...
-PLAIN_SECONDS = 30.0        # ...and between two lines elsewhere.
-PACE_SECONDS = 30.0         # How long ago work counts 1/e in the running mean of the speed.
-ERASE = '\x1b[K'            # What stands right of the cursor, on terminals other than those of Windows.
-BAR_WIDTHS = 8, 30          # A bar of fewer columns is left out, one of more is not made.
+DRAW_SECONDS = 0.25         # Interval between updates on a terminal.
+PLAIN_SECONDS = 30.0        # Interval between lines off a terminal.
+PACE_SECONDS = 30.0         # Time constant of the running mean of the speed.
+ERASE = '\x1b[K'            # Erases the line right of the cursor, on terminals other than those of Windows.
+BAR_WIDTHS = 8, 30          # Smallest and largest width of a bar in columns.
 
 Progressing = TypeVar('Progressing', bound='Progress')
 
@@ -63,53 +63,53 @@ def rough_time(seconds: float) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# How far long work is.
+# Progress.
 
 
 class Pace:
-    """Short running mean of the seconds that a unit of work takes.
+    """Running mean of the seconds per unit of work.
 
     Parameters
     ----------
     horizon : float
-        Seconds after which a piece of work counts 1/e.
+        Time in seconds after which the weight of a measurement falls to 1/e.
     """
 
     def __init__(self, horizon: float = PACE_SECONDS) -> None:
         self.horizon, self.work, self.seconds = horizon, 0.0, 0.0
 
     def add(self, work: float, seconds: float) -> None:
-        """Take in that so much work took so many seconds."""
+        """Add a measurement: `work` took `seconds`."""
         kept = math.exp(-seconds / self.horizon)
         self.work, self.seconds = kept * self.work + work, kept * self.seconds + seconds
 
     @property
     def seconds_per_work(self) -> float:
-        """NaN before there was any."""
+        """NaN before the first measurement."""
         return self.seconds / self.work if self.work > 0 else math.nan
 
 
 class Progress:
-    """How far long work is, and when it is done: ``with Progress(desc, total) as bar: ...; bar.update()``.
+    """Shows the progress of long work, and the time left: ``with Progress(desc, total) as bar: ...; bar.update()``.
 
-    On a terminal it is one line on stderr, never longer than the screen is wide, that goes on while the work says
-    nothing. Elsewhere it is a plain line every half minute. It is no part of an :class:`OutputLogger`'s file. Work
-    within other work is told at the end of the line of the outer one.
+    On a terminal, a thread keeps one line on stderr up to date, which always fits the width of the screen. Off a
+    terminal, it prints a plain line every 30 s. The file of an :class:`OutputLogger` gets none of this. Nested work
+    appears at the end of the outer work's line.
 
     Parameters
     ----------
     desc : str
-        What is being done.
+        Description of the work.
     total : float, optional
-        How much there is to do; None: nobody knows.
+        Amount of work. Default: unknown.
     unit : str
-        Of `total`, as a plural.
+        Unit of `total`, in the plural.
     start : float
-        How much was done before.
+        Amount of work done before.
     seconds : float
-        How long that took.
+        Time that the earlier work took.
     show : bool
-        False: tell nothing.
+        False: print nothing.
     """
 
     def __init__(self, desc: str, total: float | None = None, unit: str = 'images', start: float = 0,
@@ -124,7 +124,7 @@ class Progress:
     def __enter__(self: Progressing) -> Progressing:
         self.last_time = time.monotonic()
         if self.show:
-            # Work within other work finds the line of that by its stream.
+            # Nested work shares the line of the outer work, which the stream knows.
             line = getattr(sys.stderr, 'progress_line', None)
             self.line = line if line and line.is_open else _ProgressLine()
             self.line.add(self)
@@ -136,7 +136,7 @@ class Progress:
             self.line = None
 
     def update(self, n: float = 1) -> None:
-        """So much more is done; any thread may say so."""
+        """Add finished work. May be called by any thread."""
         with self.lock:
             now = time.monotonic()
             self.n += n
@@ -145,53 +145,53 @@ class Progress:
             self.last_time = now
 
     def note(self, remark: str) -> None:
-        """Say something about the work, for example what it does now; '' says nothing."""
+        """Show a remark, for example the current activity; '' removes it."""
         self.remark = remark
 
     def remaining(self) -> float:
-        """Estimated seconds until the work is done; NaN before that is known."""
+        """Estimated seconds until the work is done; NaN if unknown."""
         if self.total is None:
             return math.nan
         return self.counted_down((self.total - self.n) * self.pace.seconds_per_work)
 
     def counted_down(self, seconds: float) -> float:
-        """Seconds that were left at the last update, less those since; never less than what the next one leaves."""
+        """The `seconds` left at the last update minus the time since, but at most the duration of one update."""
         return max(seconds - min(time.monotonic() - self.last_time, self.step_seconds), 0.0)
 
     def share(self) -> float:
-        """The share that is done, from 0 to 1; NaN if nobody knows."""
+        """The share of the work that is done, from 0 to 1; NaN if unknown."""
         return min(self.n / self.total, 1.0) if self.total else math.nan
 
     def count(self) -> str:
-        """'19.8/44 kimg', with as many decimals of a fraction as show a thousandth of the whole."""
+        """'19.8/44 kimg', with enough decimals to show a thousandth of the total."""
         if self.total is None or isinstance(self.n, Integral) and isinstance(self.total, Integral):
             return f'{self.n}{"" if self.total is None else f"/{self.total}"} {self.unit}'
         digits = 1 if self.total >= 10 else min(2 - math.floor(math.log10(max(self.total, 1e-3))), 5)
         return f'{self.n:.{digits}f}/{self.total:g} {self.unit}'
 
     def percent(self) -> str:
-        """'45%', 100% at the end only; '' if nobody knows."""
+        """'45%', rounded down; '' if unknown."""
         return '' if math.isnan(self.share()) else f'{int(self.share() * 100):d}%'
 
     def times(self) -> tuple[str, str]:
-        """('3m 07s gone', 'ETA 12s'); the second is empty as long as it is unknown."""
+        """('3m 07s gone', 'ETA 12s'); the second is empty if unknown."""
         left = self.remaining()
         return (format_time(time.monotonic() - self.start_time) + ' gone',
                 '' if math.isnan(left) or self.n == self.total else 'ETA ' + format_time(left))
 
 
 class _ProgressLine:
-    """The line of all work in progress, and the thread that writes it."""
+    """The progress line of all current work, and the thread that updates it."""
 
     def __init__(self):
         self.screen = sys.stderr
         while isinstance(self.screen, (_AboveLine, _LoggedStream)):
             self.screen = self.screen.stream
         self.is_terminal = bool(self.screen and self.screen.isatty()) and os.environ.get('TERM') != 'dumb'
-        self.works: list[Progress] = []     # From the outermost to the innermost.
+        self.works: list[Progress] = []     # Outermost work first.
         self.drawn, self.is_open, self.unfinished = '', False, set()
         self.lock, self.finished = threading.RLock(), threading.Event()
-        self.thread = threading.Thread(target=self.tell_again_and_again, name='telling progress', daemon=True)
+        self.thread = threading.Thread(target=self.update_repeatedly, name='updating progress', daemon=True)
 
     def add(self, work):
         self.works.append(work)
@@ -212,12 +212,12 @@ class _ProgressLine:
         self.finished.set()
         if threading.current_thread() is not self.thread:
             self.thread.join()
-        for name in ('stdout', 'stderr'):       # Something else may stand in for them by now.
+        for name in ('stdout', 'stderr'):       # Others may have replaced them meanwhile.
             stream = getattr(sys, name)
             if isinstance(stream, _AboveLine) and stream.progress_line is self:
                 setattr(sys, name, stream.stream)
 
-    def tell_again_and_again(self):
+    def update_repeatedly(self):
         while not self.finished.wait(DRAW_SECONDS if self.is_terminal else PLAIN_SECONDS):
             if self.is_terminal:
                 self.draw()
@@ -225,12 +225,12 @@ class _ProgressLine:
                 self.print_plainly()
 
     def draw(self, end=''):
-        """Write the line over what stands there, unless a line of somebody else is not finished."""
+        """Overwrite the progress line, unless other output is in the middle of a line."""
         with self.lock:
             width = self.width()
             text = self.text(width)
             if self.works and not self.unfinished and (end or text != self.drawn):
-                # The cursor returns, so that the terminal's ^C does not lead to the next line.
+                # Return the cursor, so that the terminal's ^C does not wrap to the next line.
                 self.write('\r' + text + (' ' * (width - disp_len(text)) if os.name == 'nt' else ERASE) + (end or '\r'))
                 self.drawn = text
 
@@ -245,20 +245,20 @@ class _ProgressLine:
                 self.write(self.text(None) + '\n')
 
     def write(self, text):
-        with contextlib.suppress(OSError, ValueError):      # Nobody can read it any more.
+        with contextlib.suppress(OSError, ValueError):      # The terminal or pipe may be closed.
             if self.screen is not None:
                 self.screen.write(text)
                 self.screen.flush()
 
     def width(self):
-        """Columns that can be written without the terminal's going on to the next line."""
+        """Number of columns that can be written without wrapping to the next line."""
         columns = 0
         with contextlib.suppress(OSError, ValueError, AttributeError):
             columns = os.get_terminal_size(self.screen.fileno()).columns
         return max((columns or 80) - 1, 1)
 
     def text(self, width):
-        """The line in so many columns: of what does not fit, the least important is left out; None: all of it."""
+        """The line in at most `width` columns, without the least important parts if they do not fit; None: no limit."""
         works = list(self.works)
         if not works:
             return ''
@@ -288,7 +288,7 @@ class _ProgressLine:
 
 
 class _AboveLine:
-    """Stands in for sys.stdout or sys.stderr: what is printed stands above the line of the work in progress."""
+    """Replaces sys.stdout or sys.stderr, and prints output above the progress line."""
 
     def __init__(self, stream, line):
         self.stream, self.progress_line = stream, line
@@ -319,7 +319,7 @@ class _AboveLine:
 
 
 def progress(iterable: Iterable[Any], desc: str, total: int | None = None, unit: str = 'images') -> Iterator[Any]:
-    """Yield what is in `iterable`; a :class:`Progress` tells how far that is."""
+    """Iterate over `iterable` with a :class:`Progress`."""
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     with Progress(desc, total, unit) as bar:
@@ -329,11 +329,11 @@ def progress(iterable: Iterable[Any], desc: str, total: int | None = None, unit:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Output that nobody can read any more, and its copy in a file.
+# Output that outlives its terminal, and its copy in a file.
 
 
 class _LastingStream:
-    """Stands in for sys.stdout or sys.stderr, and ignores errors if the terminal, pipe or full disk is gone."""
+    """Replaces sys.stdout or sys.stderr, and ignores errors of a closed terminal, a broken pipe or a full disk."""
 
     def __init__(self, stream):
         self.stream = stream
@@ -396,10 +396,10 @@ def _forget_unwritten(stream):
 class OutputLogger:
     """Copies everything printed to stdout and stderr to a file: ``with OutputLogger('log.txt'): ...``.
 
-    The file gets finished lines only, as they stand on the screen when the line ends: of a progress bar of somebody
-    else's the last state only, of :class:`Progress` nothing. An exception that leaves the block is written into the
-    file, too. Errors of writing end nothing: see :func:`lasting_output` for the streams; what the file does not take is
-    told once, and written when it takes it.
+    The file gets complete lines as they finally appear on the screen: the last state of another library's progress bar,
+    and nothing of :class:`Progress`. An exception that leaves the block is also written to the file. Write errors do
+    not end the program: errors of the streams are ignored as in :func:`lasting_output`; if the file cannot be written,
+    a warning is printed once, and the missing lines follow later.
 
     Raises
     ------
@@ -457,14 +457,14 @@ class OutputLogger:
 
 
 def is_logged() -> OutputLogger | None:
-    """The logger that copies what is printed at present; None if there is none."""
+    """The active logger; None if there is none."""
     return getattr(sys.stdout, 'logger', None)
 
 
-def tell(shown: str | None, logged: str | None) -> None:
-    """Print the line or lines `shown`; the file of the :class:`OutputLogger`, if there is one, gets `logged` instead.
+def print_and_log(shown: str | None, logged: str | None) -> None:
+    """Print `shown` on the screen, and write `logged` instead to the file of the active :class:`OutputLogger`.
 
-    None: nothing.
+    None: print or write nothing.
     """
     log = is_logged()
     if log:
@@ -480,7 +480,7 @@ def tell(shown: str | None, logged: str | None) -> None:
 
 
 class _LoggedStream:
-    """Stands in for sys.stdout or sys.stderr within OutputLogger."""
+    """Replaces sys.stdout or sys.stderr within an OutputLogger."""
 
     CONTROL_SEQUENCE = re.compile(r'\x1b\[[0-9;]*[A-Za-z]')
 
@@ -496,12 +496,12 @@ class _LoggedStream:
         *lines, self.pending = (self.pending + text).split('\n')
         for line in lines:
             self.logger.log(self.visible(line) + '\n')
-        # Bars of others return to the start of their line a few times a second: keep the last state only.
+        # Progress bars of other libraries rewrite their line a few times per second: keep the last state only.
         self.pending = self.pending[max(self.pending.rfind('\r', 0, -1), 0):]
         return len(text)
 
     def visible(self, line):
-        """The text that a terminal shows for a line with carriage returns and control sequences."""
+        """The text that a terminal finally shows for a line with carriage returns and control sequences."""
         if '\r' not in line and '\x1b' not in line:
             return line
         shown = ''

@@ -68,7 +68,7 @@ def inspect(h5_path: AnyPath, verify: bool = False, sheet: AnyPath | None = None
         labels = None if path is None else load_labels(path, num)
         print(f'{"HDF5 filename":<20}{h5_path}')
         if paths:
-            print(f'{"Joined of":<20}{", ".join(paths)}')
+            print(f'{"Joined from":<20}{", ".join(paths)}')
         shard = read_shard(h5)
         if shard:
             print('%-20s%d of %d; join the shards with merge' % ('Shard', *shard))
@@ -184,9 +184,9 @@ def check_images(readers: list[Reader], shape: tuple[int, int],
 
 def write_sheet(levels: Levels, readers: list[Reader], labels: np.ndarray | None, path: AnyPath,
                 names: list[str] | None = None) -> None:
-    """Write a picture with images from all over a dataset; with labels there is a row for each class that has images.
+    """Write a picture with images from the whole dataset; with labels, there is a row for each class that has images.
 
-    The names of the classes, or else their numbers, stand to the left of their rows.
+    Rows are titled with the name of the class, or with its number if the name is unknown.
     """
     shown = min(max(levels), SHEET_RESOLUTION)
     level, reader = levels[shown], readers[list(levels).index(shown)]

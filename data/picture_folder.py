@@ -36,7 +36,7 @@ UNREADABLE = 'unreadable folders'
 
 @dataclasses.dataclass(frozen=True)
 class PictureFolder:
-    """What :func:`find_pictures` finds.
+    """The result of :func:`find_pictures`.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class PictureFolder:
 
 
 def list_pictures(image_dir: AnyPath) -> PictureFolder:
-    """The pictures of a folder or .zip file, see :func:`find_pictures`; prints what is left out."""
+    """The pictures of a folder or .zip file, see :func:`find_pictures`. Prints which files are left out."""
     folder = find_pictures(image_dir)
     for reason, names in folder.left_out.items():
         print(f'Left out: {len(names)} {reason}: {list_names(names)}')
@@ -95,7 +95,7 @@ def described(left_out: dict[str, list[str]], before: str) -> str:
 
 
 def list_names(names: Iterable[str]) -> str:
-    """The first names, and the number of further ones."""
+    """The first names, and the number of the remaining ones."""
     listed = list(map(printable, names))
     more = len(listed) - LISTED_FILES
     return ', '.join(listed[:LISTED_FILES]) + (f' and {more} more' if more > 0 else '')

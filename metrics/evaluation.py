@@ -30,7 +30,7 @@ FEED_IMAGES = 256       # Images fed to the metrics at a time; even, because MS-
 
 def feed_reals(metric: metrics.Meter, dataset: Dataset, num_images: int, random_seed: int, mode: str = 'reals',
                skip: int = 0) -> list[float]:
-    """Feed reals to `metric` in random order, mirrored as in training. No image is repeated before all were used.
+    """Feed reals to `metric` in random order, mirrored as in training. Images repeat only after all have been used.
 
     Parameters
     ----------
@@ -322,7 +322,7 @@ def evaluate_run(run_dir: FilePath, names: Names, open_dataset: Callable[[], Abs
         errors: list[str] = []
         pending = [snapshot for snapshot in snapshots if missing[snapshot.snapshot]]
         for snapshot in progress(pending, 'Evaluating', unit='snapshots') if len(pending) > 1 else pending:
-            networks[snapshot.snapshot] = network = identity.of_file(snapshot.path)     # As it is by now.
+            networks[snapshot.snapshot] = network = identity.of_file(snapshot.path)     # It may have changed since.
             Gs = loaded.pop(snapshot.snapshot, None) or load_generator(snapshot.path)
             check_network(Gs, snapshot.path, dataset)
             values = identity.of_network(Gs)        # The digest that a training writes.
@@ -349,9 +349,9 @@ def check_network(G: Network, path: AnyPath, dataset: Dataset) -> None:
     """Raise UserError unless a generator's image shape and number of classes match the dataset."""
     label_size = G.input_shapes[1][1] if len(G.input_shapes) > 1 else 0
     if list(G.output_shape[1:]) != list(dataset.shape) or label_size not in (0, dataset.label_size):
-        raise UserError(f'{path}: makes images of the shape {G.output_shape[1:]} with {label_size} classes, but those '
-                        f'of {dataset.h5_path} have {list(dataset.shape)} and {dataset.label_size}; choose the dataset '
-                        'that it was trained on')
+        raise UserError(f'{path}: makes images of the shape {G.output_shape[1:]} with {label_size} classes, but '
+                        f'{dataset.h5_path} has {list(dataset.shape)} and {dataset.label_size}; choose the dataset '
+                        'that the network was trained on')
 
 
 def _requested_last(entries, is_requested):
@@ -404,7 +404,8 @@ def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, n
     data, weights : str
         Digests of the dataset and of the network that the metric uses.
     """
-    if 'inception' in metrics.METRICS[name].needs:      # These do not need equal numbers, and some no image twice.
+    # Inception metrics allow different numbers of reals and fakes, and some must not see an image twice.
+    if 'inception' in metrics.METRICS[name].needs:
         num_images = min(num_images, dataset.num_images)
     path = os.path.join(cache_dir, '%s-%d-%s.npz' % (
         name, num_images, identity.of_json([data, weights, name, num_images, random_seed])))
@@ -419,7 +420,7 @@ def prepare_reals(name: str, metric: metrics.ComparingMeter, dataset: Dataset, n
         except DamagedArrays as error:
             print(str(error), file=sys.stderr)
         except (ValueError, KeyError) as error:
-            print(f'{path}: does not hold the statistics of reals ({error}); it is made again', file=sys.stderr)
+            print(f'{path}: is not a file of statistics of reals ({error}); making it again', file=sys.stderr)
     feed_reals(metric, dataset, num_images, random_seed)
     arrays = metric.get_reals()
     if arrays is not None and has_key and all(np.isfinite(array).all() for array in arrays.values()):

@@ -1,7 +1,7 @@
-"""Metrics of the reals, which are the values of a generator that draws new reals; and metrics of noise.
+"""Metrics of the reals, which a perfect generator would reach, and metrics of noise.
 
-Distances compare two disjoint samples of reals, each as large as in the paper, or half the dataset if it is smaller.
-The other metrics use one sample, or the whole dataset.
+Distances compare two disjoint samples of reals, each as large as in the paper, or half of a smaller dataset. The other
+metrics use one sample, or the whole dataset.
 """
 
 import functools
@@ -33,7 +33,7 @@ def sample_size(name: str, wanted: int, num_reals: int) -> int:
     name : str
         Key of `metrics.METRICS`.
     wanted : int
-        Number of images of a generator that the metric would use.
+        Number of generated images that the metric would use.
     num_reals : int
         Size of the dataset.
 
@@ -113,8 +113,8 @@ def evaluate_reals(run_dir: AnyPath, names: Sequence[str], open_dataset: Callabl
                      'values': dict(zip(metric.names(), values, strict=True)), 'better': metric.better,
                      'evaluated': time.strftime('%Y-%m-%d %H:%M:%S')}
             if not results.is_finite_result(entry['values']):
-                print(f'{name} of the {images} is not finite and not kept: '
-                           f'{results.format_values(entry["values"])}', file=sys.stderr)
+                print(f'{name} of the {images} is not finite and not stored: '
+                      f'{results.format_values(entry["values"])}', file=sys.stderr)
                 continue
             print(f'{name:<16} {images}  {results.format_values(entry["values"])}')
             done.append(entry)

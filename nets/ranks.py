@@ -26,7 +26,7 @@ SINGLE = Ranks()
 
 
 def mean_over_ranks(ranks: Ranks, *lists: list, sizes: dict | None = None) -> list[list]:
-    """Average the expressions in `lists` over all ranks, in buckets that start as soon as they are full.
+    """Average the expressions in `lists` over all ranks, in buckets that are sent as soon as they are full.
 
     Constants are equal on all ranks and are returned unchanged, as is everything for a single process.
 
@@ -34,9 +34,9 @@ def mean_over_ranks(ranks: Ranks, *lists: list, sizes: dict | None = None) -> li
     ----------
     ranks : Ranks
     *lists : lists of expressions
-        The last ones are ready first.
+        The last expressions are computed first.
     sizes : dict, optional
-        Expression -> how many numbers it has; those that are not there have few.
+        {expression: number of elements}. Missing expressions count as empty.
 
     Returns
     -------

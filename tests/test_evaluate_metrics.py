@@ -447,6 +447,6 @@ def test_the_data_set_and_the_functions_of_a_run(digits_run, data_dir, tmp_path,
     arguments = [digits_run, '--num-images', '4', '--metrics', 'ms_ssim', '--cache-dir', tmp_path, '--snapshot', '2']
     assert 'digits-16x16.h5' in run_main(capsys, *arguments)[2]
     (digits_run / 'config.txt').write_text(repr({**run, 'create_dataset': {'func': 'os.system'}}))
-    assert "create_dataset.func='os.system' is no function of this program" in run_main(capsys, *arguments)[2]
+    assert "create_dataset.func='os.system' is not a function of this program" in run_main(capsys, *arguments)[2]
     (digits_run / 'config.txt').write_text(repr({**run, 'run': {'data_dir': str(data_dir)}}))
     assert run_main(capsys, *arguments)[0] == 0

@@ -228,8 +228,8 @@ G.latent_size = 4; num_gpus = 1
     assert legacy.main(['config', 'old_config.py']) == 0
     printed = capsys.readouterr().out
     assert 'num_gpus = 1: no counterpart: start with torchrun' in printed
-    assert 'line 14 is not read: for net in (G, D):' in printed
-    experiments = ast.literal_eval('{' + printed + '}')     # Like pasting it into the table of experiments.
+    assert 'line 14 was not read: for net in (G, D):' in printed
+    experiments = ast.literal_eval('{' + printed + '}')     # As when it is pasted into the table.
     entry = experiments['pgan-digits']
     assert entry['loss'] == {'type': 'iwass', 'iwass_lambda': 5.0} and entry['G']['func'] == 'networks_2018.G_paper'
     assert entry['train']['minibatch_overrides'] == {4: 8} and entry['random_seed'] == 3

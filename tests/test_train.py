@@ -459,7 +459,7 @@ def test_dry_run_prints_the_resolved_experiment_and_writes_nothing(folders, tmp_
     (['--experiment', 'digit'], r"experiment='digit': .*did you mean 'digits'\?"),
     (['--experiment', 'celebhq-v2-1gpu-nopixlnorm-verbose'], "did you mean 'celebahq-v2-1gpu-nopixelnorm-VERBOSE' or"),
     (['--experiment', 'table1-celeba-e'], "-estar-minibatch-discrimination' or 'table1-celeba-e-minibatch-stddev'"),
-    (['--experiment', 'something'], 'no such experiment; `python train.py --list` names all'),
+    (['--experiment', 'something'], 'no such experiment; `python train.py --list` prints all names'),
     (['--set', 'train.totalkimg=3'], r"train.totalkimg: no such option; did you mean 'total_kimg'\?"),
     (['--set', 'G.fmapmax=3'], r"G.fmapmax: no such option; did you mean 'fmap_max'\?"),
     (['--set', 'loss.lambda=3'], r"loss.lambda: no such option; did you mean 'iwass_lambda'\?"),

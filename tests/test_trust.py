@@ -102,13 +102,13 @@ def one_line(capsys, status, message):
 def test_functions_in_config_txt(func, run, capsys):
     for section in SECTIONS:
         run.write(run.with_func(section, func))
-        message = f'{section}.func={func!r} is no function of this program'
+        message = f'{section}.func={func!r} is not a function of this program'
         one_line(capsys, run.resume(), message)
         one_line(capsys, run.resume('--dry-run'), message)
         one_line(capsys, run.evaluate(), message)
     for overrides in ([f'G.func={func}', 'G.fmap_max=8'], [f' D.func = "{func}"', 'D.fmap_max=8']):
         run.write(run.honest, set=overrides)
-        one_line(capsys, run.resume('--dry-run'), f'.func={func!r} is no function of this program')
+        one_line(capsys, run.resume('--dry-run'), f'.func={func!r} is not a function of this program')
 
 
 def test_functions_of_the_house_in_another_section(run, capsys):
@@ -116,7 +116,7 @@ def test_functions_of_the_house_in_another_section(run, capsys):
                           ('create_dataset', 'dataset_tool.create'), ('create_dataset', 'dataset_tool.create_evil'),
                           ('G', 'networks.np.load')):
         run.write(run.with_func(section, func))
-        one_line(capsys, run.resume(), f'{section}.func={func!r} is no function of this program')
+        one_line(capsys, run.resume(), f'{section}.func={func!r} is not a function of this program')
     # config.py names it, and it does not train.
     run.write(run.with_func('train', 'util_scripts.generate_fake_images'))
     one_line(capsys, run.resume(), 'is not the folder of a training')
@@ -140,10 +140,11 @@ def test_functions_in_training_states(run, capsys):
 
     for section in SECTIONS:
         for func in OUTSIDERS[::3]:
-            resume(f'{section}.func={func!r} is no function of this program', experiment=run.with_func(section, func))
+            resume(f'{section}.func={func!r} is not a function of this program',
+                   experiment=run.with_func(section, func))
     for changes in ({'cur_nimg': -1}, {'cur_nimg': 'x'}, {'growing_files': {'log.txt': 'x'}}, {'seconds': None},
                     {'numpy_random': [algorithm, 10 ** 6, 0, 0.0]}, {'tick': {}}, {'experiment': 3}):
-        resume(f'its newest training state is not one of this program, {next(iter(changes))}', **changes)
+        resume(f'its newest training state is invalid ({next(iter(changes))})', **changes)
     resume('must be a dict', experiment={'G': {}, 'D': {}, 'dataset': {}, 'train': 7})
     resume("the training state belongs to another run: G/", cur_nimg=1)      # The state has no arrays.
 
@@ -198,7 +199,7 @@ def test_functions_of_ones_own(run, capsys, monkeypatch):
                                              '    return G_paper(fmap_base=fmap_base, fmap_max=fmap_max,\n'
                                              '                   latent_size=latent_size, **kwargs)')
     run.write(run.with_func('G', 'own_nets.G'))
-    one_line(capsys, run.resume('--dry-run'), "G.func='own_nets.G' is no function of this program; if you trust it")
+    one_line(capsys, run.resume('--dry-run'), "G.func='own_nets.G' is not a function of this program; if you trust it")
     assert 'own_nets' not in sys.modules
     assert run.resume('--dry-run', '--set', 'G.func=own_nets.G') == 0
     monkeypatch.setitem(config.variants, 'own', {'G': {'func': 'own_nets.G'}})

@@ -1,11 +1,11 @@
-"""Whole functions as CUDA graphs: recorded once, then replayed with a single call instead of a thousand launches.
+"""Records whole functions as CUDA graphs, which replay a thousand kernel launches with a single call.
 
-A program whose steps are always the same is run step by step a few times and then recorded, updates of shared
-variables included. In the first of these runs its calls of PyTorch are noted, and kernels of our own take the place of
-many of them, see `fuser`. A graph works on fixed addresses: the tensors that the shared variables' cells held when it
-was recorded, and copies of the other inputs. Before a replay, new values go there.
+A program with fixed steps runs step by step a few times and is then recorded, including updates of shared variables.
+The first of these runs notes its PyTorch calls, many of which our own kernels then replace, see `fuser`. A graph works
+on fixed addresses: the tensors of the shared variables at the time of recording, and copies of the other inputs. New
+values are copied there before a replay.
 
-What cannot be recorded runs step by step, as everything does on the CPU.
+Programs that cannot be recorded run step by step, as all programs do on the CPU.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ from theano_torch.shared import DeviceCell
 import theano
 import torch
 
-WARM_UP_CALLS = 2       # Before a program is recorded, beside the first one, which makes the program.
-MAX_GRAPHS = 16         # Kept per device.
+WARM_UP_CALLS = 2       # Calls between the first one, which makes the program, and the recording.
+MAX_GRAPHS = 16         # Graphs kept per device.
 
 
 class CudaGraphs:
-    """What all graphs on one device share: a stream on which they are recorded and the memory in which they work.
+    """The stream and the memory pool shared by all graphs on one device.
 
-    They may share the memory because nothing of use is left there when a replay is done: results go to the host, new
+    They can share the pool because it holds nothing of use after a replay: results are copied to the host, and new
     values of shared variables into their own tensors.
     """
 
@@ -47,8 +47,9 @@ class CudaGraphs:
         CudaGraphs.known.add(self)
 
     def warm_up(self, function: Callable, inputs: list) -> list:
-        """Call `function` on the stream that records: libraries prepare there what they must not while recording."""
-        # Both streams wait for each other, so that memory that passes from one to the other is never in use.
+        """Call `function` on the recording stream, so that libraries initialize before a recording, which forbids it.
+        """
+        # Each stream waits for the other, so that memory passed between them is not in use.
         current = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(current)
         try:
@@ -58,14 +59,14 @@ class CudaGraphs:
             current.wait_stream(self.stream)
 
     def record(self, function: Callable, inputs: list) -> tuple[Any, list]:
-        """Record a call of `function`, which computes nothing yet; returns (what has a method `replay`, the result)."""
+        """Record a call of `function` without computing anything; return (an object with `replay()`, the result)."""
         if self.recorded:
-            gc.collect()        # Dead Theano functions, whose graphs hold memory, wait in reference cycles.
+            gc.collect()        # Frees the graphs of dead Theano functions, which are reference cycles.
         with waits.noted():
-            torch.cuda.synchronize(self.stream.device)      # As a recording does first.
+            torch.cuda.synchronize(self.stream.device)      # Recording would do this first; here the wait is noted.
         graph = torch.cuda.CUDAGraph()
         try:
-            # The outer context brings the stream back where the inner one, which also sets it, ends in an error.
+            # The outer context restores the stream if the inner one, which also sets it, fails.
             with memory.DEVICE, torch.cuda.stream(self.stream), torch.cuda.graph(
                     graph, pool=self.pool, stream=self.stream, capture_error_mode='thread_local'):
                 result = function(inputs)
@@ -75,12 +76,12 @@ class CudaGraphs:
         return graph, result
 
     def end_broken_recording(self) -> None:
-        """After a recording that was broken off: the next one needs another pool.
+        """Clean up after a failed recording, and use a new pool for the next one.
 
-        Where CUDA cannot end a broken recording, PyTorch raises that before it tells its allocator that the recording
-        is over. The allocator then dies of the next `torch.cuda.empty_cache`, thus of the next recording.
+        If CUDA cannot end the recording, PyTorch raises an error before it notifies its allocator. The allocator would
+        then crash in the next `torch.cuda.empty_cache`, and thus in the next recording.
         """
-        with contextlib.suppress(RuntimeError):     # It has been told.
+        with contextlib.suppress(RuntimeError):     # The allocator was already notified.
             torch._C._cuda_endAllocateToPool(self.stream.device.index, self.pool)
         self.pool = torch.cuda.graph_pool_handle()
 
@@ -89,27 +90,27 @@ graphs_on = functools.cache(CudaGraphs)
 
 
 def release_graphs() -> None:
-    """Give up all graphs, before what they use is taken down: NCCL waits until no graph has a call of it."""
+    """Release all graphs. Call it before shutting down NCCL, which waits until no graph contains a call of it."""
     for graphs in list(CudaGraphs.known):
         for captured in list(graphs.recorded):
             captured.release()
 
 
 def can_be_captured(program: Any) -> bool:
-    """Whether a `program.Program` may be recorded; an op with an attribute ``can_be_captured = False`` may not."""
+    """Whether a `program.Program` may be recorded: none of its ops has the attribute ``can_be_captured = False``."""
     return program.is_fixed and all(getattr(node.op, 'can_be_captured', True) for node in program.nodes)
 
 
 class CapturedProgram:
-    """A `program.Program`, called like one, that becomes a graph after some calls.
+    """A `program.Program` that is recorded as a graph after some calls. It is called like the program.
 
     Parameters
     ----------
     program : program.Program
     cells : list of (DeviceCell or None)
-        For each input, the cell of a shared variable whose tensor it is.
+        For each input, the cell of the shared variable that holds it; None for other inputs.
     num_returned : int
-        How many of the outputs come first that are not new values of inputs.
+        Number of outputs to return. The outputs after them are new values of inputs.
     graphs : CudaGraphs
     """
 
@@ -117,9 +118,9 @@ class CapturedProgram:
                  graphs: CudaGraphs) -> None:
         self.program, self.cells, self.num_returned, self.graphs = program, cells, num_returned, graphs
         self.graph: Any = None
-        self.runs = program     # Or what does the same with fewer kernels.
+        self.runs = program     # The program, or its fused form with fewer kernels.
         self.calls, self.has_failed = 0, False
-        self.inputs: list = []      # What the graph works on.
+        self.inputs: list = []      # Tensors that the graph reads.
         self.outputs: list = []
         self.last_used = 0
 
@@ -133,20 +134,20 @@ class CapturedProgram:
         self.last_used = next(self.graphs.clock)
         self.put(inputs)
         self.graph.replay()
-        # The next replay overwrites results: they are wanted on the host anyway.
+        # The next replay overwrites the results, and the caller needs them on the host.
         with waits.noted():
             returned = [value.to('cpu', copy=True) for value in self.outputs[:self.num_returned]]
         return returned + self.outputs[self.num_returned:]
 
     def fuse(self, inputs: list) -> list:
-        """Call the program, and from now on run the same with fewer kernels."""
-        # The calls before this one were not fused, and sums in another order have other last bits.
+        """Call the program, and fuse its kernels for all later calls."""
+        # With deterministic algorithms, do not fuse: another order of summation would change bits between calls.
         if torch.are_deterministic_algorithms_enabled() or not kernels.can_run(self.graphs.stream.device):
             return self.program(inputs)
         with Recorder(inputs) as recorder:
             results = self.program(inputs)
         if recorder.waits:
-            return results      # It cannot be recorded as a graph either; trying to will say so.
+            return results      # It cannot be recorded as a graph either; `record` will warn.
         try:
             fused = FusedProgram(recorder, results, theano.config.compiledir)
             fused.prepare(next(value for value in [*inputs, *results] if isinstance(value, torch.Tensor)))
@@ -157,7 +158,7 @@ class CapturedProgram:
         return results
 
     def record(self, inputs: list) -> bool:
-        """Record the graph; returns whether that worked."""
+        """Record the graph; return whether that succeeded."""
         fixed = [value.clone() if cell is None else value for value, cell in zip(inputs, self.cells, strict=True)]
         try:
             self.graph, self.outputs = self.graphs.record(self.compute_and_update, fixed)
@@ -172,10 +173,10 @@ class CapturedProgram:
         return True
 
     def compute_and_update(self, inputs: list) -> list:
-        """What is recorded: the program, then new values into the tensors of the shared variables.
+        """The recorded function: run the program, then copy new values into the tensors of the shared variables.
 
-        All are computed before the first is written, and none shares memory with an input that is not its own old
-        value (`program.aliases`).
+        All new values are computed before the first is written, and none shares memory with an input other than its own
+        old value (`program.aliases`).
         """
         outputs = self.runs(inputs)
         for index in range(self.num_returned, len(outputs)):
@@ -188,7 +189,7 @@ class CapturedProgram:
         return outputs
 
     def put(self, inputs: list) -> None:
-        """Bring the inputs of a call to where the graph reads them."""
+        """Copy the inputs of a call to the tensors that the graph reads."""
         for value, place, cell in zip(inputs, self.inputs, self.cells, strict=True):
             if value is not place:
                 place.copy_(value)
@@ -196,17 +197,17 @@ class CapturedProgram:
                     cell.tensor = place
 
     def release(self) -> None:
-        """Give up the graph; the program may be recorded again."""
+        """Release the graph; the program may be recorded again."""
         self.graph, self.inputs, self.outputs = None, [], []
         self.calls = 0
         self.graphs.recorded.discard(self)
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error, and the node in which it happened."""
+    """A message with the first line of an error, and the node in which it occurred."""
     node = None
     cause: BaseException | None = error
-    while node is None and cause is not None:       # Ending a broken recording is an error of its own, after the first.
+    while node is None and cause is not None:       # Ending a failed recording may raise a second error.
         node = re.search('Apply node that caused the error: (.*)', str(cause))
         reason, cause = next(iter(str(cause).splitlines()), type(cause).__name__), cause.__context__
     return f'cannot record {node.group(1) if node else "a function"} as a CUDA graph: {reason}'

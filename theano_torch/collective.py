@@ -1,12 +1,12 @@
-"""Data-parallel training: averages over all processes of `torch.distributed`, as ops of a Theano graph.
+"""Data-parallel training: Theano ops that average tensors over all processes of `torch.distributed`.
 
-Every process builds the same function, feeds it with its own share of the minibatch and calls it equally often::
+Every process builds the same function, feeds it its own share of the minibatch, and calls it equally often::
 
     torch.distributed.init_process_group('gloo')                    # 'nccl' for CUDA GPUs
     grads = theano_torch.collective.all_reduce_mean(theano.grad(loss, params))
     updates = lasagne.updates.adam(grads, params)
 
-The ops run on all engines. PyTorch is imported when they run, not before.
+The ops run on all engines. PyTorch is imported only when they run.
 """
 
 import functools
@@ -29,34 +29,34 @@ if TYPE_CHECKING:
 
 __all__ = ['ConnectionLost', 'FinishMean', 'StartSum', 'all_reduce_mean', 'mean_over_processes', 'translating_errors']
 
-# A collective takes tens of microseconds beside the transfer. The transfer of 8 MiB takes 40 in a ring of GPUs in a
-# machine and 700 to 1200 between machines with 100 Gb/s, so larger buckets gain little there. With larger ones, more is
-# left to transfer when the last gradient is there. See the table in docs/gpus.md.
+# A collective has an overhead of tens of microseconds. Transferring 8 MiB takes 40 us in a ring of GPUs in one machine
+# and 700 to 1200 us between machines with 100 Gb/s, where larger buckets gain little. Larger buckets also leave more to
+# transfer after the last gradient. See the table in docs/gpus.md.
 BUCKET_BYTES = 8 << 20
 
 
 def all_reduce_mean(tensors: Sequence, sizes: Sequence[int] | None = None, bucket_bytes: int | None = None) -> list:
     """Means of `tensors` over all processes.
 
-    The tensors travel in buckets, in one collective operation each, from the last tensor to the first: the gradients of
-    the last layers are ready first. A bucket starts as soon as its tensors are there, and the program goes on beside
-    it. Processes wait for each other, so give all tensors of a function to one call: the order in which a function runs
-    two independent ones is up to Theano and not sure to be the same everywhere.
+    The tensors are sent in buckets, each with one collective operation, from the last tensor to the first, because the
+    gradients of the last layers are ready first. The sum of a bucket starts as soon as its tensors are computed, and
+    overlaps with the rest of the program. Pass all tensors of a function in one call: the order of two independent
+    calls is up to Theano and may differ between processes, which would then wait for each other forever.
 
     Parameters
     ----------
     tensors : list of float expressions
-        Of the same types and shapes in all processes.
+        Types and shapes must be the same in all processes.
     sizes : list of int, optional
-        How many numbers each tensor has, at least about. Without them all travel in one bucket.
+        Approximate number of elements of each tensor. Default: one bucket for all.
     bucket_bytes : int, optional
-        A bucket that has reached this size is full; `BUCKET_BYTES` by default.
+        Size at which a bucket is full. Default: `BUCKET_BYTES`.
 
     Returns
     -------
     list of expressions
-        Of the same types, with the same bits in all processes. For two processes they do not depend on the buckets; of
-        more, the order in which a ring adds depends on the place of a number in its bucket.
+        Means of the same types, with the same bits in all processes. With two processes they do not depend on the
+        buckets. With more, the position of a number in its bucket determines the order of summation in a ring.
     """
     tensors = [T.as_tensor_variable(tensor) for tensor in tensors]
     for tensor in tensors:
@@ -81,7 +81,7 @@ def all_reduce_mean(tensors: Sequence, sizes: Sequence[int] | None = None, bucke
 
 
 def in_buckets(sizes: Sequence[int], limit: int) -> list[list[int]]:
-    """Indices of tensors with these sizes in buckets, from the last one to the first; a bucket of `limit` is full."""
+    """Distribute tensors of these sizes, from last to first, to buckets that are full at `limit`; returns indices."""
     result: list[list[int]] = []
     filled = limit
     for index in reversed(range(len(sizes))):
@@ -94,26 +94,26 @@ def in_buckets(sizes: Sequence[int], limit: int) -> list[list[int]]:
 
 
 class _Collective(gof.Op):
-    """Without `__props__` every instance equals only itself, so that Theano does not merge two of them."""
+    """Base of the ops. Without `__props__` an instance equals only itself, so that Theano never merges two of them."""
 
-    in_order = True             # All processes take part equally often.
+    in_order = True             # All processes must run them in the same order.
 
     @property
     def can_be_captured(self) -> bool:
-        """Whether a CUDA graph may have it: not where NCCL waits in the calling thread."""
+        """Whether a CUDA graph may contain the op: not if NCCL waits in the calling thread."""
         return os.environ.get('TORCH_NCCL_BLOCKING_WAIT', '0') in ('', '0')
 
     def do_constant_folding(self, node: Any) -> bool:
-        """Constants of this process may not be those of another, and the others wait."""
+        """Never fold: constants may differ between processes, and the others wait for this one."""
         return False
 
 
 class StartSum(_Collective):
     """Start the sum of some tensors over all processes.
 
-    Inputs: the bucket that has to start before, if `is_chained`; then the tensors. Outputs: a bucket, the vector of all
-    their numbers in the type `dtype`, and the place of each tensor in it. They hold the sums when a
-    :class:`FinishMean` has waited for them; nothing else may use them.
+    Inputs: the bucket that must start before, if `is_chained`; then the tensors. Outputs: a bucket, which is the vector
+    of all their elements in the type `dtype`, and the view of each tensor in it. They hold the sums once a
+    :class:`FinishMean` has waited for them; no other op may use them.
     """
 
     starts = True
@@ -139,9 +139,9 @@ class StartSum(_Collective):
 
 
 class FinishMean(_Collective):
-    """Wait for sums that were started, and divide them by the number of processes.
+    """Wait for started sums, and divide them by the number of processes.
 
-    Inputs: buckets, then the places of the tensors in them, `counts` of each bucket. Outputs: the means, of the types
+    Inputs: buckets, then the views of the tensors in them, `counts[i]` for bucket i. Outputs: the means, of types
     `dtypes`.
     """
 
@@ -157,7 +157,7 @@ class FinishMean(_Collective):
         return input_shapes[len(self.counts):]
 
     def means(self, buckets: Sequence['torch.Tensor'], shapes: Sequence[Sequence[int]]) -> list['torch.Tensor']:
-        """The outputs of these shapes, when all buckets have arrived."""
+        """Wait for all buckets, and return the outputs in these shapes."""
         import torch
         remaining, dtypes = iter(shapes), iter(self.dtypes)
         result: list[torch.Tensor] = []
@@ -196,18 +196,18 @@ def _(op, node, build):
 
 def start_sum(tensors: Sequence['torch.Tensor'], dtype: 'torch.dtype',
               previous: 'torch.Tensor | None' = None) -> list['torch.Tensor']:
-    """Start the sum of torch tensors over all processes, after that of the bucket `previous`.
+    """Start the sum of torch tensors over all processes, after the sum of the bucket `previous`.
 
     Returns
     -------
     list of tensors
-        The bucket and the place of each tensor in it, see :class:`StartSum`.
+        The bucket and the view of each tensor in it, see :class:`StartSum`.
 
     Raises
     ------
     ConnectionLost
     """
-    import theano_torch.sums  # noqa: F401  (it defines the ops)
+    import theano_torch.sums  # noqa: F401  (defines the ops)
 
     import torch
     bucket = torch.cat([tensor.reshape(-1).to(dtype) for tensor in tensors])
@@ -218,7 +218,7 @@ def start_sum(tensors: Sequence['torch.Tensor'], dtype: 'torch.dtype',
 
 def finish_mean(bucket: 'torch.Tensor', shapes: Sequence[tuple[int, ...]],
                 dtypes: Sequence['torch.dtype']) -> list['torch.Tensor']:
-    """Wait for the sum of a bucket; returns the means, tensors of these shapes and types.
+    """Wait for the sum of a bucket, and return the means in these shapes and types.
 
     Raises
     ------
@@ -231,7 +231,7 @@ def finish_mean(bucket: 'torch.Tensor', shapes: Sequence[tuple[int, ...]],
 
 
 def mean_over_processes(tensors: Sequence['torch.Tensor']) -> list['torch.Tensor']:
-    """Means of torch tensors over all processes: a list of tensors of the same shapes and types.
+    """Means of torch tensors over all processes, in the same shapes and types.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The connection between processes, and what its loss looks like. Importable without PyTorch."""
+"""The error of a lost connection between processes. Importable without PyTorch."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ class ConnectionLost(RuntimeError):
 
 @contextlib.contextmanager
 def translating_errors(device_type: str) -> Iterator[None]:
-    """Around a collective on tensors of the torch device type `device_type`: errors become :class:`ConnectionLost`."""
+    """Turn errors of a collective operation on tensors of the torch device type `device_type` into `ConnectionLost`."""
     import torch.distributed as dist
-    # Gloo raises nothing more specific than RuntimeError; beside NCCL that may be any error of CUDA.
+    # Gloo raises plain RuntimeErrors; with NCCL, those may be any error of CUDA.
     lost = RuntimeError if device_type == 'cpu' else dist.DistError
     try:
         yield

@@ -1,7 +1,7 @@
-"""GPUs: whether PyTorch and those of this machine fit together, and what the engine chooses by the card.
+"""GPUs: checks that PyTorch supports them, and settings that depend on the card.
 
-The choices are the memory format of images (`image_format`), who chooses the algorithms of cuDNN (`set_algorithms`),
-and which of several ways of ours to compute the same is taken (`Fastest`).
+The settings are the memory format of images (`image_format`), the choice of cuDNN's algorithms (`set_algorithms`), and
+the choice among several implementations of ours (`Fastest`).
 """
 
 import functools
@@ -61,24 +61,24 @@ def missing_kernels(device: str) -> str:
 
 
 def set_algorithms(deterministic: bool, benchmark: bool) -> None:
-    """Say who chooses the algorithms of cuDNN, and the ways of `Fastest`.
+    """Set how the algorithms of cuDNN and the implementations of `Fastest` are chosen.
 
     Parameters
     ----------
     deterministic : bool
-        Only those that give the same bits in every call and in every run: nothing is timed.
+        Use only algorithms that give the same bits in every call and every run. Nothing is timed.
     benchmark : bool
-        Time them in the first call with new shapes and take the fastest. Otherwise heuristics choose.
+        Time the algorithms in the first call with new shapes, and use the fastest. Otherwise use heuristics.
     """
     import torch
-    torch.backends.cudnn.benchmark = benchmark and not deterministic     # The fastest one may be another next time.
+    torch.backends.cudnn.benchmark = benchmark and not deterministic     # The fastest one may differ between runs.
     torch.backends.cudnn.deterministic = deterministic
 
 
 def has_tensor_cores(device: 'torch.device', dtype: 'torch.dtype') -> bool:
-    """Whether the GPU `device` computes convolutions of tensors of type `dtype` on tensor cores.
+    """Whether the GPU `device` computes convolutions of type `dtype` on tensor cores.
 
-    Those of float32 do as TF32 only, if that is allowed.
+    Float32 needs TF32 to be allowed.
     """
     import torch
     capability = torch.cuda.get_device_capability(device)
@@ -89,9 +89,9 @@ def has_tensor_cores(device: 'torch.device', dtype: 'torch.dtype') -> bool:
 
 
 def image_format(device: 'torch.device', dtype: 'torch.dtype') -> 'torch.memory_format':
-    """The memory format in which convolutions on `device` that compute in the type `dtype` are fastest.
+    """The memory format in which convolutions of type `dtype` on `device` are fastest.
 
-    Channels-last on the CPU and on tensor cores. Other kernels of cuDNN are slower with it.
+    This is channels-last on the CPU and on tensor cores. Other kernels of cuDNN are slower with it.
     """
     import torch
     if device.type != 'cuda' or has_tensor_cores(device, dtype):
@@ -99,14 +99,14 @@ def image_format(device: 'torch.device', dtype: 'torch.dtype') -> 'torch.memory_
     return torch.contiguous_format
 
 
-WARM_UPS, ROUNDS = 2, 5         # Calls that are not timed, because libraries prepare in them, and calls that are.
-HEAD_START = 1000000            # Cycles of the GPU, about half a millisecond.
+WARM_UPS, ROUNDS = 2, 5         # Calls before the timing, in which libraries initialize; timed calls.
+HEAD_START = 1000000            # GPU cycles to sleep before a timed call, about half a millisecond.
 
 
 def seconds_of(function: Callable[[], Any], device: 'torch.device') -> float:
-    """How long the GPU `device` takes for the kernels of a call of `function`; the host waits for that.
+    """Time in seconds that the GPU `device` takes for the kernels of a call of `function`.
 
-    The GPU sleeps before, so that the host has launched all kernels when the first one starts, as in a CUDA graph.
+    The GPU sleeps first, so that the host has launched all kernels when the first one starts, as in a CUDA graph.
     """
     import torch
     with torch.cuda.device(device):
@@ -124,25 +124,25 @@ def seconds_of(function: Callable[[], Any], device: 'torch.device') -> float:
 
 @functools.cache
 def timed_on(device: 'torch.device') -> dict[Hashable, list[float]]:
-    """What `Fastest` has found out on a GPU: key -> seconds of each way."""
+    """Measurements of `Fastest` on a GPU: {key: seconds of each implementation}."""
     return {}
 
 
 class Fastest:
-    """A function on a GPU that can be computed in several ways: it takes the fastest one.
+    """The fastest of several implementations of a function on a GPU.
 
-    The first call times all ways with its arguments, unless that was done for the same `key` before. It is not part of
-    a CUDA graph, because programs are recorded after some calls.
+    The first call times all of them with its arguments, unless the `key` was timed before. That call is never part of a
+    CUDA graph, because programs are recorded after some calls.
 
     Parameters
     ----------
     ways : list of functions
-        They compute the same up to rounding. With deterministic algorithms the first one is taken.
+        The implementations, which agree up to rounding. The first one is used with deterministic algorithms.
     expected : int
-        Index of the way that is fastest as far as is known without timing. It is taken where heuristics choose cuDNN's
-        algorithms, too, and where no way is faster.
+        Index of the implementation that is probably the fastest. It is used if heuristics also choose cuDNN's
+        algorithms, and in case of a tie.
     key : hashable
-        What the times depend on: name of the function, shapes, types.
+        Everything that the times depend on: name of the function, shapes, types.
     device : torch.device
     """
 
@@ -159,7 +159,7 @@ class Fastest:
         return self.way(*arguments)
 
     def choice(self, arguments: Sequence) -> int:
-        """Index of the way to take."""
+        """Index of the implementation to use."""
         import torch
         if torch.are_deterministic_algorithms_enabled():
             return 0

@@ -13,7 +13,7 @@ from theano.gof.link import Container, LocalLinker, map_storage
 from theano.scalar import Composite
 from theano.tensor import Elemwise
 
-# `precision` -> type in which convolutions and matrix products of float32 are computed. 'tf32' is a flag of torch.
+# {precision: type in which float32 convolutions and matrix products are computed}; 'tf32' is a flag of torch.
 PRODUCT_DTYPES = {'float32': torch.float32, 'tf32': torch.float32, 'bfloat16': torch.bfloat16,
                   'float16': torch.float16}
 
@@ -61,7 +61,7 @@ class TorchLinker(LocalLinker):
 
     def make_all(self, input_storage: list | None = None, output_storage: list | None = None,
                  storage_map: dict | None = None) -> tuple:
-        """What Theano asks of a linker: (callable, input containers, output containers, thunks, order of nodes)."""
+        """Theano's linker interface: (callable, input containers, output containers, thunks, order of nodes)."""
         order = starts_first(last_destroyers_last(self.schedule(self.fgraph)))
         for node in order:
             check_supported(node)
@@ -81,7 +81,7 @@ class TorchLinker(LocalLinker):
 def last_destroyers_last(order: list) -> list:
     """Move nodes that destroy their inputs, and nodes that need their outputs, to the end of `order`.
 
-    If a run finds that it needs another program (`errors.WrongShapes`), it has then not destroyed anything.
+    A run that turns out to need another program (`errors.WrongShapes`) has then not destroyed anything.
     """
     late = set()
     for node in order:
@@ -91,19 +91,20 @@ def last_destroyers_last(order: list) -> list:
 
 
 def starts_first(order: list) -> list:
-    """`order` with what only one node needs that starts something, see `registry.lower`, as early as it can be.
+    """Move nodes that only a single starting node (``starts``, see `registry.lower`) needs as early as possible.
 
-    All else stays in its order, and so within its memory. Nodes from the first one on that destroys its inputs stay.
+    All other nodes keep their order, and thus their memory use. The first node that destroys its inputs, and all nodes
+    after it, keep their places.
     """
     last = next((index for index, node in enumerate(order) if getattr(node.op, 'destroy_map', None)), len(order))
     clients: dict = {node: [] for node in order}
-    missing: dict = {}      # Node -> how many of those that it needs are still to come.
+    missing: dict = {}      # {node: number of its inputs that are not computed yet}
     for node in order:
         owners = {var.owner for var in node.inputs} - {None}
         missing[node] = len(owners)
         for owner in owners:
             clients[owner].append(node)
-    needed_by: dict = {node: {None} for node in order[last:]}   # None: something else.
+    needed_by: dict = {node: {None} for node in order[last:]}   # None stands for all nodes that start nothing.
     for node in reversed(order[:last]):
         needed_by[node] = {node} if getattr(node.op, 'starts', False) else \
             set().union(*(needed_by[client] for client in clients[node])) or {None}
@@ -134,7 +135,7 @@ def check_supported(node: Any) -> None:
 
 
 def check_scalar(op: Any, node: Any) -> None:
-    """Raise `UnsupportedOp` if `op`, the scalar op of `node` or one within it, is unknown."""
+    """Raise `UnsupportedOp` if `op`, a scalar op of `node`, or a scalar op within it is unknown."""
     if isinstance(op, Composite):
         for inner in op.fgraph.apply_nodes:
             check_scalar(inner.op, inner)

@@ -47,10 +47,10 @@ def lower(op: Any, node: Any, build: Any) -> Callable | tuple[Callable, Sequence
     the host, its function runs step by step instead, after one warning; an op with the class attribute
     ``can_be_captured = False`` avoids the warning.
 
-    On the CPU, callables may run in two threads, at the same time as others of the same function, and twice in the
-    first call. A function with an op that has a class attribute ``in_order = True``, because it does more than compute
-    its outputs, runs one by one in Theano's order. An op with ``starts = True`` begins what goes on beside the
-    function; what it needs is computed before what it does not need.
+    On the CPU, callables may run in two threads, concurrently with others of the same function, and twice in the first
+    call. If an op has side effects, set the class attribute ``in_order = True``: its function then runs node by node in
+    Theano's order. An op with ``starts = True`` starts work that runs in parallel with the function; nodes that it
+    needs are moved forward.
     """
     raise UnsupportedOp(
         f'theano_torch cannot run the op {op} (class {type(op).__module__}.{type(op).__name__}) of the node {node}. '
@@ -60,7 +60,7 @@ def lower(op: Any, node: Any, build: Any) -> Callable | tuple[Callable, Sequence
 
 @functools.singledispatch
 def prepare(op: Any, node: Any, linker: Any) -> Any:
-    """Prepare whatever all lowerings of `node` need once per function; dispatched on the class of `op`.
+    """Compute once per function what all lowerings of `node` share; dispatched on the class of `op`.
 
     Called when the function is compiled, by `linker`, a `theano_torch.linker.TorchLinker`. The lowering gets the result
     from ``build.prepared(node)``.
@@ -87,13 +87,14 @@ def lower_scalar(op: Any, node: Any) -> Callable:
 
 @functools.singledispatch
 def lower_activation(op: Any) -> tuple[str, list, Callable] | None:
-    """How to fuse the scalar op `op` into a convolution; dispatched on its class. None if it cannot be fused.
+    """Describe how to fuse the scalar op `op` into a convolution; dispatched on its class.
 
     Returns
     -------
     (str, list, callable) or None
-        Its name in PyTorch's ``torch.ops.mkldnn._convolution_pointwise`` ('' if oneDNN has no equal), its parameters
-        there, and a function that applies it to a tensor in place and returns the tensor.
+        Its name in PyTorch's ``torch.ops.mkldnn._convolution_pointwise`` ('' if oneDNN has no equivalent), its
+        parameters there, and a function that applies it to a tensor in place and returns the tensor. None if it cannot
+        be fused.
     """
     return None
 

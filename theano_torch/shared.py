@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Making(threading.local):
-    """Whether this thread is making a function that the torch engine will run."""
+    """Whether the current thread is making a function for the torch engine."""
 
     a_function = False
 
@@ -47,7 +47,7 @@ class DeviceCell(list):
         if index != 0:
             return super().__getitem__(index)
         if _making.a_function:
-            return None     # Theano looks at the values of all shared variables, and does nothing with them.
+            return None     # Theano reads the values of all shared variables without using them.
         with memory.DEVICE, waits.noted():
             return None if self.tensor is None else self.tensor.to('cpu', copy=True).numpy()
 

@@ -1,9 +1,9 @@
-"""Sums over all processes as two ops that PyTorch knows: one starts the sum of a tensor, another waits for it.
+"""Defines two PyTorch ops for sums over all processes: one starts the sum of a tensor, the other waits for it.
 
-The ops are ``torch.ops.theano_torch.start_sum(bucket, previous)`` and ``finish_sum(bucket)``. In between the bucket
-belongs to NCCL or Gloo, which work beside the program: NCCL on a stream of its own, which a CUDA graph records as a
-parallel branch, Gloo in a thread of its own. `previous` is the bucket whose sum has to be started before, or None: all
-processes have to start their sums in the same order. On meta tensors, which have shapes only, the ops do nothing.
+The ops are ``torch.ops.theano_torch.start_sum(bucket, previous)`` and ``finish_sum(bucket)``. Between the two calls,
+NCCL or Gloo owns the bucket and works in parallel with the program: NCCL on a separate stream, which a CUDA graph
+records as a parallel branch; Gloo in a separate thread. `previous` is the bucket whose sum must start before, or None:
+all processes must start their sums in the same order. On meta tensors, which have no values, the ops do nothing.
 """
 
 from typing import Any, ClassVar
@@ -19,9 +19,9 @@ LIBRARY.define('finish_sum(Tensor(a!) bucket) -> ()')
 
 
 class Running:
-    """The sums that were started and not yet waited for."""
+    """Sums that were started and not yet waited for."""
 
-    handles: ClassVar[dict[int, Any]] = {}      # Address of a bucket -> what PyTorch gave for its sum.
+    handles: ClassVar[dict[int, Any]] = {}      # {address of a bucket: PyTorch's handle of its sum}
 
 
 def start(bucket: torch.Tensor, previous: torch.Tensor | None) -> None:
@@ -35,7 +35,7 @@ def finish(bucket: torch.Tensor) -> None:
 
 
 def do_nothing(*tensors: torch.Tensor | None) -> None:
-    """On meta tensors."""
+    """Both ops on meta tensors."""
 
 
 for key, starting, finishing in (('CUDA', start, finish), ('CPU', start, finish), ('Meta', do_nothing, do_nothing)):

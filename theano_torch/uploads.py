@@ -16,7 +16,7 @@ MAX_BUFFERS = 4     # Copies in progress per size; then the host waits for the o
 class Uploads:
     """Copies to one GPU.
 
-    The host would copy from memory that is not pinned, after waiting for all work queued on the GPU.
+    From memory that is not pinned, CUDA would copy only after waiting for all work queued on the GPU.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Since when the host has been waiting for a device. Importable without PyTorch.
+"""Measures how long the host has been waiting for a device. Importable without PyTorch.
 
-On a GPU, a collective operation of a process that has died never ends, and in a CUDA graph nobody is told. The host
-then hangs where it waits for a value. Whoever must notice that asks `longest`, in another thread.
+If another process dies, a collective operation on the GPU never ends, and in a CUDA graph it raises no error: the host
+hangs while it waits for a value. A watching thread can notice this with `longest`.
 """
 
 import contextlib
@@ -12,16 +12,16 @@ from typing import ClassVar
 
 
 class _Waiting:
-    """The threads that wait now."""
+    """The threads that are waiting."""
 
-    since: ClassVar[dict[int, float]] = {}      # Number of a thread -> time.monotonic() when it began.
+    since: ClassVar[dict[int, float]] = {}      # {thread id: time.monotonic() at the start of its wait}
 
 
 @contextlib.contextmanager
 def noted() -> Iterator[None]:
-    """Around what makes the host wait for a device."""
+    """Context of code that makes the host wait for a device."""
     thread = threading.get_ident()
-    if thread in _Waiting.since:        # Part of a longer wait.
+    if thread in _Waiting.since:        # A nested wait is part of the outer one.
         yield
         return
     _Waiting.since[thread] = time.monotonic()
@@ -32,6 +32,6 @@ def noted() -> Iterator[None]:
 
 
 def longest() -> float:
-    """Seconds since the thread that has waited for longest began to; 0 if none waits."""
+    """Duration in seconds of the longest current wait; 0 if no thread waits."""
     now = time.monotonic()
     return now - min(list(_Waiting.since.values()), default=now)

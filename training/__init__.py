@@ -1,3 +1,3 @@
-"""Training: schedule, options, compiled steps, snapshots, resuming, several processes."""
+"""Training: schedule, options, compiled steps, snapshots, resuming, data parallelism."""
 
 import theano_torch  # noqa: F401  (lets Theano be imported)

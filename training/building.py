@@ -1,6 +1,6 @@
-"""From the sections G and D of an experiment to networks."""
+"""Builds the networks that the sections G and D of an experiment describe."""
 
-from common.console import tell
+from common.console import print_and_log
 from common.errors import UserError
 from common.objects import import_obj
 from data.dataset import Dataset
@@ -27,12 +27,12 @@ def build_network(name: str, experiment: dict, num_channels: int, resolution: in
 
 
 def build_and_verify(name: str, experiment: dict, training_set: Dataset) -> Network:
-    """Build the network `name` for a data set, make sure that its pickle could rebuild it, and log its layers.
+    """Build the network `name` for a dataset, verify that a pickle of it can be loaded, and log its layers.
 
-    The second building draws from NumPy's generator, as in the release: one network is verified before the next one is
-    built.
+    The verification builds the network again, which draws from NumPy's generator. As in the release, G is verified
+    before D is built, so that both start from the same weights.
     """
     net = build_network(name, experiment, training_set.shape[0], training_set.resolution, training_set.label_size)
-    net.verify_rebuild()    # Better found out now than after two weeks.
-    tell(None, '\n'.join(net.topology_lines()))
+    net.verify_rebuild()    # Fail now rather than after two weeks of training.
+    print_and_log(None, '\n'.join(net.topology_lines()))
     return net

@@ -1,4 +1,4 @@
-"""The experiments of `config.py` for people who look for one: families on a screen, or all in a list."""
+"""Overviews of the experiments of `config.py`: by families for ``--help``, all of them for ``--list``."""
 
 import argparse
 import shutil
@@ -7,9 +7,9 @@ from typing import Any
 
 from training.options import describe_experiment
 
-# Experiments whose names begin alike, and what stands for the rest of the name.
+# {common prefix of experiments: placeholder for the rest of the name}
 FAMILIES = {'lsun-': 'CATEGORY', 'table1-': 'DATA-ROW', 'mnist-modes-': 'K-ROW', 'celebahq-v': 'N'}
-LARGE_FAMILY = 4        # Smaller ones are named one by one.
+LARGE_FAMILY = 4        # The experiments of smaller families are listed one by one.
 EXAMPLES = ('python train.py --data my_pictures --resolution 64', 'python train.py --experiment cifar10-cond --dry-run',
             'python train.py --experiment digits --set train.total_kimg=2', 'python train.py --resume latest',
             'torchrun --nproc_per_node=8 train.py --experiment celebahq-v2-8gpus')
@@ -17,19 +17,19 @@ MAX_WIDTH = 100
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Options and their help side by side, so that all of them fit on a screen."""
+    """Prints options and their help side by side, so that ``--help`` fits on a screen."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26, width=help_width())
 
 
 def help_width() -> int:
-    """Columns for a text of help: those of the terminal, but no more than can be read well."""
+    """The width of help texts in columns: at most the terminal's, and no wider than is easy to read."""
     return min(shutil.get_terminal_size().columns - 2, MAX_WIDTH)
 
 
 def overview(config: Any) -> str:
-    """The experiments by families, the variants and some examples, for the end of ``--help``."""
+    """Experiments by families, variants and examples, for the end of ``--help``."""
     single: list[str] = []
     families: dict[str, list[str]] = {}
     for name in config.experiments:
@@ -43,19 +43,19 @@ def overview(config: Any) -> str:
     lines = [f'  {prefix}{FAMILIES[prefix]} ({len(names)})' for prefix, names in families.items()]
     examples = [f'  {example}' for example in EXAMPLES]
     return '\n'.join([
-        'experiments (--list has a line on each):', *wrapped(single), *lines,
-        'variants, to be added as in digits-nogrowing:', *wrapped(config.variants), 'examples:', *examples])
+        'experiments (--list describes each):', *wrapped(single), *lines,
+        'variants, appended as in digits-nogrowing:', *wrapped(config.variants), 'examples:', *examples])
 
 
 def wrapped(names: Any) -> list[str]:
-    """Names in lines of the width of the help."""
+    """Lines of names, wrapped to the width of the help."""
     return textwrap.wrap(', '.join(names), help_width(), initial_indent='  ', subsequent_indent='  ',
                          break_on_hyphens=False)
 
 
 def listing(config: Any) -> str:
-    """All experiments with a few words on each, and the variants."""
+    """All experiments with a short description each, and the variants."""
     width = max(map(len, config.experiments))
     return '\n'.join([
         *(f'{name:<{width}}  {describe_experiment(entry)}' for name, entry in config.experiments.items()),
-        '', 'To be added to any of them: ' + ', '.join(f'-{name}' for name in config.variants)])
+        '', 'Variants, appended to any name: ' + ', '.join(f'-{name}' for name in config.variants)])

@@ -1,4 +1,4 @@
-"""The file of an experiment's data set: where it is, and how to make it where it is missing."""
+"""Locates the HDF5 file of an experiment's dataset, and suggests the command that makes a missing one."""
 
 import glob
 import os
@@ -7,7 +7,7 @@ import re
 from common.errors import UserError, did_you_mean
 from data.dataset import Dataset
 
-# What of a file's name or an experiment's `desc` tells which command of dataset_tool.py makes it: the first that fits.
+# Substrings of a file name or an experiment's `desc`, and the command that makes the dataset. The first match counts.
 CREATE_COMMANDS = (
     (('celebahq', 'celeba-hq'), 'create_celebahq {h5} CELEBA_DIR DELTA_DIR'),
     (('celeba',), 'create_celeba CELEBA_DIR {h5}'),
@@ -21,13 +21,13 @@ CREATE_COMMANDS = (
     (('digits',), 'create_digits {h5}'),
     (('timing', 'figure4c'), 'create_synthetic {h5} --resolution 1024'),
 )
-LISTED_FILES = 5        # At most this many names of files that are there.
+LISTED_FILES = 5        # Existing files that an error message lists at most.
 
 
 def data_path(h5_path: str | os.PathLike[str], data_dir: str) -> str:
-    """The path of an experiment's data set: `h5_path` in `data_dir`, or as it is where it names that folder itself.
+    """The path of an experiment's dataset: `h5_path`, in `data_dir` unless it contains a folder already.
 
-    'faces.h5' and 'datasets/faces.h5' are one file where `data_dir` is 'datasets'.
+    If `data_dir` is 'datasets', then 'faces.h5' and 'datasets/faces.h5' are the same file.
     """
     h5_path = os.path.expanduser(os.fspath(h5_path))
     joined = os.path.join(data_dir, h5_path)
@@ -40,10 +40,10 @@ def data_path(h5_path: str | os.PathLike[str], data_dir: str) -> str:
 
 
 def is_same_set(name: str, other: str) -> bool:
-    """Whether two files are one data set by their names, in the spellings of the releases or ours.
+    """Whether two file names denote the same dataset in the spellings of the releases or ours.
 
-    'cifar-10-32x32.h5' is 'cifar10-32x32.h5', 'lsun-cat-256x256-100k.h5' is 'lsun-cat-256x256.h5', and a folder
-    'celebahq' is 'celeba-hq-1024x1024.h5'.
+    'cifar-10-32x32.h5' equals 'cifar10-32x32.h5', 'lsun-cat-256x256-100k.h5' equals 'lsun-cat-256x256.h5', and a
+    folder 'celebahq' equals 'celeba-hq-1024x1024.h5'.
     """
     sets = []
     for text in (name, other):
@@ -55,7 +55,7 @@ def is_same_set(name: str, other: str) -> bool:
 
 
 def create_command(path: str, desc: str = '') -> str:
-    """The command that makes a data set: out of TFRecords that lie there, or by the name of its file or the `desc`."""
+    """The command that makes a dataset: from TFRecords next to `path`, or chosen by the file name or `desc`."""
     folder = os.path.dirname(path) or '.'
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
         records = os.path.join(folder, name)
@@ -69,19 +69,19 @@ def create_command(path: str, desc: str = '') -> str:
 
 
 def count_note(dataset: Dataset) -> str:
-    """A line about a training on more or fewer images than the experiment's data set has; '' where it has as many."""
+    """A note if the dataset has another number of images than the experiment's; '' otherwise."""
     expected, num = dataset.expected_images, dataset.num_images
     if expected is None or num == expected:
         return ''
     if num > expected:
-        cure = f'--set dataset.max_images={expected} takes the first of them'
+        cure = f'--set dataset.max_images={expected} uses the first {expected}'
     else:
-        cure = f'all of them: {create_command(dataset.h5_path)}'
-    return f'{dataset.h5_path}: {num} images; the data set of the paper has {expected}; {cure}'
+        cure = f'make the full one with {create_command(dataset.h5_path)}'
+    return f"{dataset.h5_path}: {num} images; the paper's dataset has {expected}; {cure}"
 
 
 def check_data_set(experiment: dict, data_dir: str) -> None:
-    """Raise `UserError` where the data set is missing and the experiment does not make it itself."""
+    """Raise `UserError` if the dataset is missing and the experiment cannot make it."""
     path = data_path(experiment['dataset']['h5_path'], data_dir)
     if os.path.exists(path) or 'create_dataset' in experiment:
         return

@@ -1,4 +1,4 @@
-"""TensorBoard event files, if the package `tensorboard` is there (``pip install '.[tensorboard]'``)."""
+"""Writes TensorBoard event files if the package `tensorboard` is installed (``pip install '.[tensorboard]'``)."""
 
 import io
 import os
@@ -10,26 +10,27 @@ from common.files import GrowingFile
 from runs.folder import EVENTS_FILE
 
 MAX_PICTURE_PIXELS = 1024   # Width and height.
-TAGS = {                    # Of the numbers of a status line; TensorBoard groups by the part before the slash.
+TAGS = {                    # {statistic: tag}; TensorBoard groups tags by the part before the slash.
     'Gloss': 'Loss/G', 'Dloss': 'Loss/D', 'Dreal': 'Scores/real', 'Dfake': 'Scores/fake', 'Dgdrop': 'Scores/gdrop',
     'tick': 'Progress/tick', 'kimg': 'Progress/kimg', 'lod': 'Progress/lod', 'resolution': 'Progress/resolution',
     'minibatch': 'Progress/minibatch', 'seconds': 'Timing/sec', 'sec_per_tick': 'Timing/sec per tick',
     'sec_per_kimg': 'Timing/sec per kimg', 'compile_seconds': 'Timing/compile sec',
     'metric_seconds': 'Timing/metric sec', 'peak_memory_mb': 'Memory/peak MB',
-    # The number by which a metric tells the best networks has the metric's name.
+    # The value that ranks networks by a metric has the metric's name.
     'SWDx1e3_avg': 'Metrics/swd', 'FID': 'Metrics/fid', 'IS_mean': 'Metrics/inception_score',
     'MS-SSIM': 'Metrics/ms_ssim', 'modes_mean': 'Metrics/mnist_modes'}
 
 
 def tag_of(name: str) -> str:
-    """The name in TensorBoard of a number of a status line; those without one of their own are of metrics."""
+    """The TensorBoard tag of a statistic; statistics that are not in `TAGS` belong to metrics."""
     return TAGS.get(name, f'Metrics/{name}')
 
 
 class EventFile:
-    """Scalars, pictures and texts of one run for ``tensorboard --logdir results``; does nothing without that package.
+    """Scalars, pictures and texts of one run for ``tensorboard --logdir results``.
 
-    All that a run writes, resumed or not, is in one file, so that it can be cut where the run goes on.
+    A run has one event file, also after it is resumed, so that it can be truncated to the resumed state. Without the
+    package `tensorboard`, nothing is written.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class EventFile:
         self.make_tensor, self.text_metadata = make_tensor_proto, metadata.create_summary_metadata
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Append numbers of a status line, {name: number}, under their tags; `step`: real images shown.
+        """Append statistics, {name: number}; `step` is the number of real images shown.
 
         Raises
         ------
@@ -62,7 +63,7 @@ class EventFile:
                                 for name, value in values.items()])
 
     def picture(self, step: int, tag: str, image: Image.Image) -> None:
-        """Append a Pillow image; a large one becomes smaller, lest the events outgrow all else.
+        """Append a Pillow image, downscaled to `MAX_PICTURE_PIXELS` to keep the file small.
 
         Raises
         ------
@@ -77,14 +78,14 @@ class EventFile:
             self._append(step, [self.Summary.Value(tag=tag, image=summary)])
 
     def text(self, step: int, tag: str, text: str) -> None:
-        """Append a text, which is shown as it is.
+        """Append a preformatted text.
 
         Raises
         ------
         WriteError
         """
         if self.available:
-            markdown = ''.join(f'    {line}\n' for line in text.splitlines())       # Four spaces: a block of code.
+            markdown = ''.join(f'    {line}\n' for line in text.splitlines())       # Four spaces: a code block.
             metadata = self.text_metadata(display_name=None, description=None)
             self._append(step, [self.Summary.Value(tag=tag, metadata=metadata, tensor=self.make_tensor(
                 [markdown.encode()]))])

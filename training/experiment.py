@@ -1,6 +1,6 @@
-"""From an entry of `config.py`'s table to a run: checked options, data set, networks, run folder, final metrics.
+"""Runs an experiment: checks its options, opens the dataset, builds the networks, makes the run folder, trains.
 
-Shared by the scripts that run experiments; `config.py` itself is handed in by them.
+The scripts pass in entries of `config.py`, which this module must not import.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import numpy as np
 
 import theano_env
 from common.class_names import write_class_names
-from common.console import OutputLogger, command_line, tell
+from common.console import OutputLogger, command_line, print_and_log
 from common.errors import UserError
 from common.files import append_bytes, atomic_write, one_at_a_time
 from common.objects import defaults_of, import_obj
@@ -46,11 +46,11 @@ from training.options import (
 from training.recorded import RECORD, make_record
 from training.resume import Start, check_data, find_start, resume_in
 from training.saving import until_written
-from training.summary import tell_summary
+from training.summary import print_summary
 
 
 def open_dataset(experiment: dict, data_dir: str, make: bool = True) -> Dataset:
-    """Open the dataset of an experiment; `make` it first where the experiment says how and it is not there."""
+    """Open the dataset of an experiment; with `make`, make a missing file as its `create_dataset` describes."""
     if not make:
         experiment = {'dataset': experiment['dataset'], 'desc': str(experiment.get('desc', ''))}
     kwargs = dict(experiment['dataset'])
@@ -84,16 +84,16 @@ def run_experiment(
     result_dir,             # Folder in which a new run folder is made.
     engine      = 'auto',   # See theano_env.py.
     theano_flags = None,
-    ranks       = SINGLE,   # Which of how many processes this is.
+    ranks       = SINGLE,   # Rank of this process, and number of processes.
     precision   = 'auto',   # See theano_env.configure.
     *,
-    train_gan,              # Training function of experiments that name none.
-    origin      = None,     # What of config.py it is, for config.txt; see training.recorded.Chosen.
-    **train_kwargs          # More arguments for the training function: show_progress, on_step.
+    train_gan,              # Default training function of experiments.
+    origin      = None,     # Name and overrides of the experiment, for config.txt; see training.recorded.Chosen.
+    **train_kwargs          # Further arguments of the training function: show_progress, on_step.
 ) -> str:
-    """Run one experiment in a new run folder, or go on with a run in its own folder; return that folder.
+    """Run an experiment in a new folder, or resume a run in its folder; return the folder.
 
-    Options in ``experiment['train']`` choose between the two: see :func:`training.resume.find_start`.
+    Options in ``experiment['train']`` choose between the two, see :func:`training.resume.find_start`.
     """
     if not is_training(experiment):
         if ranks.size > 1:
@@ -107,7 +107,7 @@ def run_experiment(
         train_kwargs['ranks'] = ranks
     with processes.process_group(ranks, environment.device), stopping.ending_with_launcher(ranks), \
             contextlib.ExitStack() as lock:
-        start, unused = None, lock.enter_context(contextlib.ExitStack())     # Left when log and lock are closed.
+        start, unused = None, lock.enter_context(contextlib.ExitStack())     # Closed after the log and the lock.
         with processes.rank_0_first(ranks):
             train_func, options, loss_kwargs = check_options(experiment, train_gan, ranks)
             check_data_set(experiment, data_dir)
@@ -123,11 +123,11 @@ def run_experiment(
             return start.run_dir
         sizes = sizes_of_growing_files(start.run_dir)
         with logging(start.run_dir, ranks), stopping.ending_together(ranks, start.run_dir):
-            tell(None, str(environment))
+            print_and_log(None, str(environment))
             if ranks.rank == 0 and start.is_new:
                 write_run_files(start.run_dir, experiment, environment, start, record)
             try:
-                # The data set may have to be made, so one after the other.
+                # Rank 0 goes first, as it may have to make the dataset.
                 with processes.rank_0_first(ranks):
                     training_set, G, D, Gs = prepare(experiment, data_dir, start.networks)
                     all_options = {**defaults_of(train_func), **options}
@@ -138,7 +138,7 @@ def run_experiment(
                 processes.check_same(ranks, data)
             except UserError:
                 if ranks.rank == 0 and start.is_new:
-                    unused.callback(shutil.rmtree, start.run_dir)       # Nothing has begun.
+                    unused.callback(shutil.rmtree, start.run_dir)       # No training has begun.
                 raise
             if ranks.rank == 0 and start.is_new:
                 write_class_names(start.run_dir, training_set.class_names)
@@ -146,14 +146,14 @@ def run_experiment(
             if start.is_trained:
                 assert Gs
                 if ranks.rank == 0:
-                    states.cut_back(start.run_dir, sizes)       # The log reads as that of one life.
+                    states.cut_back(start.run_dir, sizes)       # The log then reads like that of an uninterrupted run.
                 with training_set:
                     finish(metrics_at_end, start.run_dir, training_set, Gs, data_dir, ranks,
                            all_options.get('batchnorm', 'minibatch'))
                 return start.run_dir
             run_states = states.RunStates(start.run_dir, start.about, start.state, lambda: write_run_files(
                 start.run_dir, experiment, environment, start, record))
-            if ranks.rank == 0 and not start.is_new and not start.state:    # Nothing there has changed until here.
+            if ranks.rank == 0 and not start.is_new and not start.state:    # The folder was not changed before.
                 run_states.start_over(sizes)
             if Gs and not start.state:
                 train_kwargs['Gs'] = Gs
@@ -162,9 +162,9 @@ def run_experiment(
             if 'run_states' in inspect.signature(train_func).parameters:
                 train_kwargs['run_states'] = run_states
             with training_set:
-                tell_summary(start.run_dir, training_set, G, D, environment, all_options,
-                             start.state.document['cur_nimg'] / 1000 if start.state else
-                             options.get('resume_kimg') or 0.0, ranks)
+                print_summary(start.run_dir, training_set, G, D, environment, all_options,
+                              start.state.document['cur_nimg'] / 1000 if start.state else
+                              options.get('resume_kimg') or 0.0, ranks)
                 Gs = train_func(start.run_dir, training_set, G, D, loss_kwargs, **options, **train_kwargs)
                 finish(metrics_at_end, start.run_dir, training_set, Gs, data_dir, ranks,
                        all_options.get('batchnorm', 'minibatch'))
@@ -173,7 +173,7 @@ def run_experiment(
 
 def claim_folder(experiment: dict, result_dir: str, environment: theano_env.Environment, train_gan: Callable,
                  record: dict, lock: contextlib.ExitStack) -> Start:
-    """The :class:`training.resume.Start` of an experiment, its folder made and locked.
+    """Find the :class:`training.resume.Start` of an experiment; make and lock its folder.
 
     Parameters
     ----------
@@ -181,11 +181,11 @@ def claim_folder(experiment: dict, result_dir: str, environment: theano_env.Envi
     result_dir : str
     environment : theano_env.Environment
     train_gan : callable
-        The training function of experiments that name none.
+        Default training function of experiments.
     record : dict
-        What ``config.txt`` is going to say beside the experiment.
+        Section 'run' of ``config.txt``, see :func:`training.recorded.make_record`.
     lock : contextlib.ExitStack
-        Keeps the folder locked until it is closed.
+        Releases the lock when it is closed.
     """
     start = find_start(experiment, result_dir, environment)
     run_dir = start.run_dir or create_result_subdir(result_dir, experiment.get('desc', 'run'))
@@ -197,20 +197,20 @@ def claim_folder(experiment: dict, result_dir: str, environment: theano_env.Envi
 
 def finish(metrics_at_end: Sequence[str], run_dir: str, training_set: Dataset, Gs: Network, data_dir: str,
            ranks: Ranks, batchnorm: BatchNorm) -> None:
-    """Evaluate the metrics at the end of a training whose networks are saved; then note that all is done."""
+    """Evaluate the metrics at the end of a training, whose networks are already saved, and mark the run as done."""
     if ranks.rank == 0:
         try:
             evaluate_final(metrics_at_end, run_dir, training_set, Gs, data_dir, batchnorm)
         except KeyboardInterrupt:
             raise stopping.Stopped(f'interrupted; the networks are saved, their metrics are missing; '
-                                   f'{stopping.how_to_go_on(ranks, run_dir)}', signal.SIGINT) from None
+                                   f'{stopping.resume_hint(ranks, run_dir)}', signal.SIGINT) from None
         until_written(lambda: mark_as_done(run_dir), 'trying again')
     print('Done.')
 
 
 def evaluate_final(names: Sequence[str], run_dir: str, training_set: Dataset, Gs: Network, data_dir: str,
                    batchnorm: BatchNorm = 'minibatch') -> None:
-    """Evaluate metrics on the final networks of a run; the data set is open and `Gs` at hand."""
+    """Evaluate metrics on the final generator `Gs` of a run, with the dataset that is already open."""
     for name in names:
         if name == 'digit_recognition':
             print(digit_recognition.report(run_dir, training_set, Gs, batchnorm=batchnorm))
@@ -227,17 +227,17 @@ def run_utility(experiment: dict, result_dir: str, engine: str = 'auto', theano_
     Parameters
     ----------
     experiment : dict
-        ``desc``, ``random_seed`` and ``train``; the latter has the function and its arguments but for `run_dir` and
-        `result_dir`, which it gets from here.
+        ``desc``, ``random_seed`` and ``train``: the function with its arguments, except `run_dir` and `result_dir`,
+        which are added here.
     run_dir : str or None
-        Where it writes. None: a new run folder.
+        Folder for its files. None: a new run folder.
     result_dir, engine, theano_flags, precision, origin
         See :func:`run_experiment`.
 
     Returns
     -------
     str
-        The folder.
+        Folder of the files.
     """
     func, kwargs = check_utility(experiment), dict(experiment['train'])
     kwargs.pop('func')
@@ -256,7 +256,7 @@ def run_utility(experiment: dict, result_dir: str, engine: str = 'auto', theano_
     try:
         func(run_dir=run_dir, **kwargs)
     except UserError:
-        if not os.listdir(run_dir):     # Nothing has begun.
+        if not os.listdir(run_dir):     # The function wrote nothing.
             os.rmdir(run_dir)
         raise
     write_run_files(run_dir, experiment, environment, Start(),
@@ -266,14 +266,19 @@ def run_utility(experiment: dict, result_dir: str, engine: str = 'auto', theano_
 
 def prepare(experiment: dict, data_dir: str, networks: str | None = None) -> tuple[Dataset, Network, Network,
             Network | None]:
-    """(data set, G, D, Gs or None), ready for the training; seeds NumPy's generator.
+    """Seed NumPy's generator, open the dataset, and build or load the networks.
 
     Parameters
     ----------
     experiment : dict
     data_dir : str
     networks : str, optional
-        Network pickle with G, D and Gs to be used instead of building G and D.
+        Network pickle to load G, D and Gs from. Default: build G and D.
+
+    Returns
+    -------
+    (Dataset, Network, Network, Network or None)
+        Dataset, G, D, and Gs if it was loaded.
     """
     np.random.seed(experiment.get('random_seed', 1000))
     training_set = open_dataset(experiment, data_dir)
@@ -284,7 +289,7 @@ def prepare(experiment: dict, data_dir: str, networks: str | None = None) -> tup
         return training_set, G, D, None
     if not os.path.isfile(networks):
         raise UserError(f'train.resume_run_id: there is no network pickle {networks}')
-    print(f'G and D come from {networks}; the options of the sections G and D are not used')
+    print(f'G and D are loaded from {networks}; the options of the sections G and D are ignored')
     G, D, Gs = load_gan(networks, [experiment[name]['func'] for name in 'GD'])
     check_start({'G': G, 'D': D, 'Gs': Gs}, networks)
     label_shape, image_shape = [None, training_set.label_size], [None, *training_set.shape]
@@ -293,14 +298,14 @@ def prepare(experiment: dict, data_dir: str, networks: str | None = None) -> tup
                                   ('labels of G', [label_shape] if label_shape[1] else [],
                                    [shape for shape in G.input_shapes[1:] if shape[1]])]:
         if list(map(list, found)) != expected:
-            raise UserError(f'{networks}: its {name} have the shapes {found}, the data set needs {expected}; '
-                            'choose another data set or network')
+            raise UserError(f'{networks}: its {name} have the shapes {found}, the dataset needs {expected}; '
+                            'choose another dataset or network')
     return training_set, G, D, Gs
 
 
 @contextlib.contextmanager
 def logging(run_dir: str, ranks: Ranks) -> Iterator[None]:
-    """Rank 0 writes what it prints into the log, too; the others print nothing."""
+    """Copy what rank 0 prints to ``log.txt``, and silence the other ranks."""
     if ranks.rank == 0:
         with OutputLogger(os.path.join(run_dir, 'log.txt')):
             yield
@@ -311,7 +316,7 @@ def logging(run_dir: str, ranks: Ranks) -> Iterator[None]:
 
 def write_run_files(run_dir: str, experiment: dict, environment: theano_env.Environment, start: Start,
                     record: dict) -> None:
-    """Write ``config.txt``, the experiment and `record`, and append to ``run.txt`` how, when and where it is run."""
+    """Write the experiment and `record` to ``config.txt``; append command, time and machine to ``run.txt``."""
     if start.networks:
         record = {**record, 'networks': start.networks}
     with atomic_write(os.path.join(run_dir, 'config.txt'), 'w', encoding='utf-8') as config_file:

@@ -1,4 +1,4 @@
-"""What a run is computed by and made of, to compare the ranks with each other and a run with its past."""
+"""Facts about program, options, data and state, to compare ranks with each other and a resumed run with its past."""
 
 import functools
 import hashlib
@@ -20,15 +20,15 @@ from training.recorded import flat_options
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NO_PROGRAM = {'config.py', 'setup.py', 'tests', 'benchmarks'}
-DATA = ('labels', 'images')     # Of what of_data() returns.
-# Options that a rank may have of its own: where files are, how they are read, what only the first one does.
+DATA = ('labels', 'images')     # The keys of of_data() that identify the dataset.
+# Options that may differ between ranks: paths, reading, and what only rank 0 does.
 OWN_OPTIONS = {'desc', 'dataset.h5_path', 'dataset.cache_gb', 'dataset.read_threads', 'train.show_progress',
                'train.resume_run_id', 'train.metric_inception_weights', 'train.metric_classifier'}
 
 
 @functools.cache
 def of_program() -> dict[str, str]:
-    """{name: version} of what computes: this program, by the content of its files, Python, packages."""
+    """{name: version} of this program, as a digest of its files, of Python and of the packages that compute."""
     digest, packages = hashlib.sha256(), [path.parent for path in ROOT.glob('*/__init__.py')]
     files = [*ROOT.glob('*.py'), *(path for package in packages for path in package.rglob('*.py'))]
     for name, path in sorted((path.relative_to(ROOT).as_posix(), path) for path in files):
@@ -44,7 +44,7 @@ def of_program() -> dict[str, str]:
 
 
 def of_processor() -> str:
-    """The instruction set that convolutions on the CPU are computed with, as far as PyTorch tells."""
+    """The processor's architecture, and its instruction set for convolutions if PyTorch is loaded."""
     torch = sys.modules.get('torch')
     capability = getattr(getattr(torch, 'backends', None), 'cpu', None)
     return f'{platform.machine()} {capability.get_cpu_capability()}' if capability else platform.machine()
@@ -52,19 +52,19 @@ def of_processor() -> str:
 
 def of_rank(experiment: dict, train_gan: Callable, environment: theano_env.Environment,
             theano_flags: dict | None) -> dict[str, Any]:
-    """{name: value} of what has to be the same on all ranks from the start.
+    """{name: value} of everything that must be equal on all ranks from the start.
 
     Parameters
     ----------
     experiment : dict
     train_gan : callable
-        The training function of experiments that name none.
+        Default training function of experiments.
     environment : theano_env.Environment
     theano_flags : dict or None
     """
     options = flat_options(with_defaults(experiment, train_gan))
     flags = {f'theano_flags[{name!r}]': value for name, value in (theano_flags or {}).items() if name != 'device'}
-    # Values of config.py that are no plain data are told apart by their types.
+    # Values of config.py that are not plain data are compared by their types only.
     facts = {name: json.dumps(value, sort_keys=True, default=lambda other: type(other).__name__)
              for name, value in {**options, **flags}.items()
              if name not in OWN_OPTIONS and not name.startswith('create_dataset.')}
@@ -73,7 +73,7 @@ def of_rank(experiment: dict, train_gan: Callable, environment: theano_env.Envir
 
 
 def of_data(dataset: Dataset) -> dict[str, str]:
-    """{name: digest} of the data set and of NumPy's generator, which is seeded by then."""
+    """{name: digest} of the dataset and of NumPy's generator, which must be seeded already."""
     keys = cast(tuple, np.random.get_state())[1]
     return {'labels': identity.of_array(dataset.labels),
             'images': identity.of_images_quickly(dataset).hex()[:identity.DIGITS],
@@ -81,9 +81,9 @@ def of_data(dataset: Dataset) -> dict[str, str]:
 
 
 def of_state(arrays: dict[str, np.ndarray]) -> dict[str, str]:
-    """{name: digest} of the arrays of a training state that are the same on all ranks.
+    """{name: digest} of those arrays of a training state that are equal on all ranks.
 
-    Running averages of batch norm are not: each rank has those of its share of the minibatch.
+    Running averages of batch norm differ, because each rank averages over its share of the minibatch.
     """
     return {name: identity.of_array(np.asarray(array)) for name, array in arrays.items()
             if not name.startswith('grid/') and not name.endswith(('.mean', '.inv_std'))}

@@ -1,4 +1,4 @@
-"""The compiled steps of one range of lods after the other; the next ones are compiled while the present ones train."""
+"""Compiles the steps of the next lod range in a background thread while the current ones train."""
 
 import ctypes
 import sys
@@ -16,18 +16,18 @@ from runs.states import fitting
 from training.schedule import Schedule, lod_range_of
 from training.steps import TrainingFunctions, compile_training_functions, layer_streams, seed_streams
 
-SWITCH_SECONDS = 0.0005             # For how long the compiling thread may keep the interpreter from the training.
+SWITCH_SECONDS = 0.0005             # How long the compiling thread may hold the interpreter lock.
 
 
 class FunctionsAhead:
-    """The training functions of one lod range after the other; the next ones are compiled while the present ones train.
+    """The training functions of each lod range; the next ones are compiled while the current ones train.
 
     Parameters
     ----------
     *args
-        Those of :func:`compile_training_functions` but for `schedule` and `adam_states`.
+        Arguments of :func:`compile_training_functions` without `schedule` and `adam_states`.
     reset_optimizer : bool
-        Start Adam anew for every lod range, as the 2017 release did by rebuilding its functions.
+        Reset Adam for every lod range, as the 2017 release did by rebuilding its functions.
     """
 
     def __init__(self, G: Network, D: Network, Gs: Network, *args: Any, reset_optimizer: bool = True) -> None:
@@ -35,15 +35,15 @@ class FunctionsAhead:
         self.args = args
         self.adam_states = [None if reset_optimizer else updates.AdamState(net.trainables.values()) for net in (D, G)]
         self.outliving = [var for state in self.adam_states if state for var in state.variables()]
-        self.lod_range: tuple[int, int] | None = None       # That of the functions given out last...
-        self.functions: TrainingFunctions | None = None     # ...and those.
+        self.lod_range: tuple[int, int] | None = None       # Lod range of `functions`.
+        self.functions: TrainingFunctions | None = None     # The functions that `take` returned last.
         self.layer_streams = layer_streams(G, D)
-        self.layer_rstates = [stream.rstate for stream in self.layer_streams]     # From which the next ones start.
-        # (lod range, thread, list for its result) while one compiles.
+        self.layer_rstates = [stream.rstate for stream in self.layer_streams]     # Initial states of the next ones.
+        # (lod range, thread, list for its result) while a thread compiles.
         self.pending: tuple[tuple[int, int], threading.Thread, list] | None = None
 
     def take(self, schedule: Schedule) -> TrainingFunctions:
-        """The functions for the lod range of `schedule`, freshly seeded: those compiled ahead, or compiled now."""
+        """The functions for the lod range of `schedule`, newly seeded; compiles them now unless they are ready."""
         self.lod_range = lod_range_of(schedule)
         self.functions = functions = self._finish(self.lod_range) or self._compile(schedule)
         self.layer_rstates = functions.layer_rstates
@@ -51,7 +51,7 @@ class FunctionsAhead:
         return functions
 
     def get_state(self) -> tuple[dict[str, np.ndarray], list[int]]:
-        """What :meth:`set_state` needs: ({name: array}, JSON)."""
+        """The arguments ({name: array}, lod range) for :meth:`set_state`."""
         assert self.functions and self.lod_range, 'nothing has been compiled yet'
         arrays = {f'functions/{index:04d}': var.get_value(borrow=True)
                   for index, var in enumerate(self.functions.variables)}
@@ -62,16 +62,17 @@ class FunctionsAhead:
 
     def set_state(self, arrays: dict[str, np.ndarray], lod_range: Sequence[int],
                   schedule: Schedule) -> TrainingFunctions | None:
-        """Make the functions as they were when `get_state` was called, if `schedule` still needs them.
+        """Restore the functions as they were in :meth:`get_state`.
 
         Returns
         -------
         TrainingFunctions or None
+            None if `schedule` needs functions of another lod range.
 
         Raises
         ------
         UserError
-            The state is that of other functions.
+            The state belongs to other functions.
         """
         functions = None
         if tuple(lod_range) == lod_range_of(schedule):
@@ -81,8 +82,8 @@ class FunctionsAhead:
             if [(value.shape, value.dtype) for value in values] != [
                     (var.get_value(borrow=True).shape, var.get_value(borrow=True).dtype)
                     for var in functions.variables]:
-                raise UserError('the training state is that of other losses or steps; resume with the options of '
-                                'the run and the version of this program that made it')
+                raise UserError('the training state belongs to other losses or steps; resume with the options and '
+                                'the version of this program that saved it')
             for var, value in zip(functions.variables, values, strict=True):
                 var.set_value(value)
         for index, var in enumerate(self.outliving):
@@ -92,13 +93,13 @@ class FunctionsAhead:
         return functions
 
     def prepare(self, schedule: Schedule) -> None:
-        """Compile the functions for `schedule` in the background, once the present ones have made their first step."""
+        """Start compiling the functions for `schedule` in the background."""
         result = []
 
         def compile_quietly():
             try:
                 result.append(self._compile(schedule))
-            except (Exception, _Abandoned) as error:    # Whoever needs the functions gets the error.
+            except (Exception, _Abandoned) as error:    # Raised again in `take`.
                 result.append(error)
 
         thread = threading.Thread(target=compile_quietly, name='compiling ahead', daemon=True)
@@ -107,14 +108,14 @@ class FunctionsAhead:
 
     def _compile(self, schedule):
         with theano_env.COMPILING:
-            # Whatever has been compiled in vain.
+            # Functions that were compiled but not used have advanced the streams.
             for stream, rstate in zip(self.layer_streams, self.layer_rstates, strict=True):
                 stream.rstate = rstate
             return compile_training_functions(*self.networks.values(), schedule, *self.args,
                                               adam_states=self.adam_states)
 
     def _finish(self, wanted):
-        """Wait for the functions that are being compiled; None if they are not those that are wanted."""
+        """Wait for the background thread; return its functions, or None if they are not for the lod range `wanted`."""
         if self.pending is None:
             return None
         lod_range, thread, result = self.pending
@@ -133,7 +134,7 @@ class FunctionsAhead:
 
     def __exit__(self, *exception):
         if self.pending:
-            # What nobody will need any more may take minutes, on Theano's own C code.
+            # Compiling may take minutes on Theano's own C code, and the result is not needed any more.
             thread_id = ctypes.c_ulong(self.pending[1].ident)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(thread_id, ctypes.py_object(_Abandoned))
             self._finish(None)
@@ -141,4 +142,4 @@ class FunctionsAhead:
 
 
 class _Abandoned(BaseException):
-    """Raised in the compiling thread. Not an Exception, since Theano goes on after those in its rewrites."""
+    """Raised in the compiling thread to end it. Not an Exception, as Theano's rewrites catch those."""

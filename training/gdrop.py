@@ -6,12 +6,12 @@ from nets.network import Network
 
 
 class GDropFeedback:
-    """Strength of the noise, from an average of the discriminator's outputs.
+    """Controls the strength of the noise by a running average of the discriminator's outputs.
 
     Parameters
     ----------
     beta : float
-        Decay of the average per iteration.
+        Decay of the average per update.
     lim, coef, exp : float
         The strength is ``coef * max(average - lim, 0) ** exp``.
     """
@@ -25,7 +25,7 @@ class GDropFeedback:
         return self.coef * max(self.average - self.lim, 0.0) ** self.exp
 
     def update(self, d_output: float, D: Network) -> None:
-        """Take an output of `D` into the average, clipped to [0, 1], and set the strength of its noise."""
+        """Add an output of `D`, clipped to [0, 1], to the average, and set the strength of its noise."""
         self.average = self.beta * self.average + (1.0 - self.beta) * min(max(d_output, 0.0), 1.0)
         if 'gdrop_strength' in D.toplevel_params:
             D.toplevel_params['gdrop_strength'].set_value(np.float32(self.strength))

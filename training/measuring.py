@@ -1,7 +1,7 @@
-"""How fast this machine is at what a training does, measured in a second or two.
+"""Measures in a second or two how fast this machine trains, to estimate the time of a run.
 
-On the torch engine that is the gradient of D's scores with respect to D's weights, about a sixth of a step, for which
-no training has to be compiled. On Theano's own engines, whose compiling takes long, it is one convolution.
+On the torch engine it times the gradient of D's scores with respect to D's weights, which is about a sixth of a step
+and compiles quickly. Theano's own engines compile slowly, so there it times a single convolution.
 """
 
 import time
@@ -14,14 +14,14 @@ import theano.tensor as T
 
 from nets.network import Network
 
-GRADIENT_FORWARDS = 3       # What a network's forward pass and the gradients of its weights take, in forward passes.
-WARM_UP_CALLS = 2           # The first ones compile kernels and choose algorithms.
+GRADIENT_FORWARDS = 3       # Cost of a forward pass and the gradients of the weights, in forward passes.
+WARM_UP_CALLS = 2           # The first calls compile kernels and choose algorithms.
 
 
 def mean_seconds(function: Callable[[], object], seconds: float) -> float:
-    """The mean duration of a call, of calls that take `seconds` together, or of one.
+    """Mean duration of a call. Calls are repeated until they take `seconds` together.
 
-    It counts how long the calls wait for a busy machine, as a training will.
+    The time includes waiting for a busy machine, as in a training.
     """
     def duration() -> float:
         start = time.perf_counter()
@@ -30,7 +30,7 @@ def mean_seconds(function: Callable[[], object], seconds: float) -> float:
 
     for _call in range(WARM_UP_CALLS):
         first = duration()
-        if first > seconds:     # Then compiling is a small part of it.
+        if first > seconds:     # Compiling is then a small part of it.
             return first
     durations = [duration()]
     while sum(durations) < seconds:
@@ -39,17 +39,17 @@ def mean_seconds(function: Callable[[], object], seconds: float) -> float:
 
 
 def gradient_seconds(D: Network, resolution: int, num_images: int, seconds: float = 0.5) -> float:
-    """Seconds that the gradients of D's weights take at a resolution, on the engine in use.
+    """Seconds that the gradients of D's weights take on the current engine.
 
     Parameters
     ----------
     D : Network
     resolution : int
-        Of the images; below that of the network, its finer layers are left out.
+        Resolution of the images. If it is below the network's, finer layers are skipped.
     num_images : int
-        In a minibatch.
+        Size of the minibatch.
     seconds : float
-        How long to measure, compiling not counted.
+        Duration of the measurement, without compiling.
     """
     lod = int(np.log2(D.input_shape[-1] // resolution))
     grows = 'cur_lod' in D.toplevel_params
@@ -65,7 +65,7 @@ def gradient_seconds(D: Network, resolution: int, num_images: int, seconds: floa
 
 
 def convolution_flops(num_images: int = 4, channels: int = 32, size: int = 32, seconds: float = 0.3) -> float:
-    """Operations a second of a convolution with 3x3 taps and its gradients, on the engine in use."""
+    """Operations per second of a 3x3 convolution and its gradients on the current engine."""
     images = T.TensorType('float32', (False,) * 4)('images')
     random = np.random.RandomState(0)
     weights = theano.shared(random.randn(channels, channels, 3, 3).astype(np.float32))

@@ -1,4 +1,7 @@
-"""A `config.py` of the 2017 or 2018 release, read without executing it, as an entry for our table of experiments."""
+"""Translates a `config.py` of the 2017 or 2018 release into an entry for our table of experiments.
+
+The file is parsed and never executed.
+"""
 
 import ast
 import operator
@@ -13,8 +16,8 @@ from common.old_options import DEFAULTS_2018, find
 from common.options import OLD_SECTIONS, short_repr
 from training.options import TOP_LEVEL_TYPES, check_options, check_utility, is_training
 
-MAX_BYTES = 1 << 20         # Of a file to read.
-MAX_SIZE = 1 << 16          # Of texts, lists and numbers that its arithmetic makes.
+MAX_BYTES = 1 << 20         # Largest file to read.
+MAX_SIZE = 1 << 16          # Largest text, list or number that an expression may compute.
 OPERATORS: dict[type, Callable] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow, ast.USub: operator.neg,
@@ -26,22 +29,22 @@ DICTS = ('dict', 'EasyDict', 'config.EasyDict', 'misc.EasyDict', 'OrderedDict', 
 CONVERSIONS: dict[str, Callable] = {'int': int, 'float': float, 'str': str, 'bool': bool, 'list': list, 'tuple': tuple,
                                     'os.path.join': os.path.join}
 SECTIONS_2018 = {'sched', 'grid', 'G_opt', 'D_opt', 'G_loss', 'D_loss', 'tf_config'}
-FUNCS = {       # By the last part of their names in the releases: {release: {name: ours}}.
+FUNCS = {       # {release: {last part of a function's name there: name here}}
     '2017': {name: 'networks.' + name for name in (
         'G_paper', 'D_paper', 'G_mnist_mode_recovery', 'D_mnist_mode_recovery')},
     '2018': {name: 'networks_2018.' + name for name in ('G_paper', 'D_paper')}}
 UTILITIES = ('generate_fake_images', 'generate_interpolation_video', 'generate_training_video')
 TRAININGS = ('train_gan', 'train_progressive_gan')
 LOSSES = ('G_wgan_acgan', 'D_wgangp_acgan')
-VALUES: dict[str, dict] = {     # Values with other names here: {old option: {value: ours}}.
+VALUES: dict[str, dict] = {     # {old option: {value there: value here}}
     'dataset.max_label_size': {'full': 'all'},
     'grid.layout': {'random': 'default', 'col_per_class': 'category', 'row_per_class': 'category-rows'},
     'grid.size': {'1080p': None}}
-SETTINGS = ('data_dir', 'result_dir', 'theano_flags')   # Of config.py, not of an experiment.
+SETTINGS = ('data_dir', 'result_dir', 'theano_flags')   # Belong to config.py, not to an experiment.
 
 
 class _Unreadable(Exception):
-    """An expression that is more than data."""
+    """An expression that is not plain data."""
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -49,7 +52,7 @@ class _Unreadable(Exception):
 
 
 class _Reader:
-    """Carries out the assignments of a module's syntax tree, and remembers the lines that it cannot carry out."""
+    """Interprets the assignments in a module's syntax tree, and collects the lines that it cannot interpret."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -86,7 +89,7 @@ class _Reader:
             elif not isinstance(node.value, ast.Constant):
                 raise _Unreadable
         elif isinstance(node, ast.ImportFrom) and node.names[0].name == '*':
-            raise _Unreadable('options in that file are missing')
+            raise _Unreadable('the options of that file are not read')
         elif not isinstance(node, ast.Import | ast.ImportFrom | ast.Pass) and not (
                 isinstance(node, ast.ClassDef) and node.name == 'EasyDict'):
             raise _Unreadable
@@ -118,7 +121,7 @@ class _Reader:
         return place, key
 
     def method(self, call: ast.Call) -> None:
-        """``options.update(...)`` and ``options.setdefault(...)``; what is printed is of no interest."""
+        """Execute ``options.update(...)``, ``setdefault`` and ``pop``; skip ``print``."""
         if isinstance(call.func, ast.Attribute) and call.func.attr in ('update', 'setdefault', 'pop'):
             options = self.value(call.func.value)
             if not isinstance(options, dict):
@@ -135,7 +138,7 @@ class _Reader:
         return [self.value(argument) for argument in call.args], keywords
 
     def value(self, node: ast.expr) -> Any:
-        """The value of an expression of literals, names that were assigned, and ``dict(...)`` or ``EasyDict(...)``."""
+        """Evaluate an expression of literals, assigned names, operators and calls such as ``EasyDict(...)``."""
         kind = type(node).__name__
         if not hasattr(self, '_' + kind):
             raise _Unreadable
@@ -146,7 +149,7 @@ class _Reader:
 
     def _Name(self, node):
         if node.id not in self.values:
-            raise _Unreadable(f'{node.id} is not known')
+            raise _Unreadable(f'the variable {node.id} is unknown')
         return self.values[node.id]
 
     def _Attribute(self, node):
@@ -225,7 +228,7 @@ class _Reader:
 
 
 def check_size(*values: Any) -> None:
-    """Raise `_Unreadable` unless these are together small enough to be printed."""
+    """Raise `_Unreadable` unless these values together are small enough to print."""
     left, rest = MAX_SIZE, list(values)
     while rest:
         value = rest.pop()
@@ -239,12 +242,12 @@ def check_size(*values: Any) -> None:
 
 
 def _as_read(target):
-    """The target of an assignment as an expression to be read."""
+    """The target of an assignment as an expression that can be evaluated."""
     return ast.parse(ast.unparse(target), mode='eval').body
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[tuple[int, str]]]:
-    """What is assigned at the top of a Python file, found without executing it.
+    """The values of the variables at the top level of a Python file, found without executing it.
 
     Parameters
     ----------
@@ -253,12 +256,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[tuple[int, 
     Returns
     -------
     (dict, list of (int, str))
-        {name: value}, and the lines, with their text, that are more than data.
+        {name: value}, and (line number, text) of the lines that are not plain data.
 
     Raises
     ------
     UserError
-        The file cannot be read or is no Python.
+        The file cannot be read or is not Python 3.
     """
     try:
         with open(path, 'rb') as config_file:
@@ -266,15 +269,15 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[tuple[int, 
     except OSError as error:
         raise UserError(f'{path}: cannot be read ({error.strerror})') from error
     if len(source) > MAX_BYTES:
-        raise UserError(f'{path}: has more than {MAX_BYTES} bytes: is no config.py')
+        raise UserError(f'{path}: is not a config.py, it has more than {MAX_BYTES} bytes')
     reader = _Reader()
     try:
         reader.statements(ast.parse(source).body)
     except SyntaxError as error:
-        raise UserError(f'{path}, line {error.lineno}: {error.msg}; Python 2 words have to be made Python 3 first'
+        raise UserError(f'{path}, line {error.lineno}: {error.msg}; convert Python 2 syntax to Python 3 first'
                         ) from error
     except (ValueError, RecursionError, MemoryError) as error:
-        raise UserError(f'{path}: is no config.py ({error or type(error).__name__})') from error
+        raise UserError(f'{path}: is not a config.py ({error or type(error).__name__})') from error
     return reader.values, reader.unread
 
 
@@ -283,15 +286,15 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[tuple[int, 
 
 
 class Entry(NamedTuple):
-    """An experiment for our `config.py`, and what of the old one is not in it."""
+    """An experiment for our `config.py`, and notes on the options that could not be translated."""
 
     release: str                    # '2017' or '2018'
     experiment: dict[str, Any]
-    notes: list[str]                # One line each.
+    notes: list[str]                # One line per option.
 
 
 class _Translator:
-    """Puts the options of an old config into an experiment, one by one, by the table."""
+    """Translates the options of an old config one by one with the table `common.old_options`."""
 
     def __init__(self, release: str) -> None:
         self.release = release
@@ -304,7 +307,7 @@ class _Translator:
         section, dot, key = option.rpartition('.')
         options = self.experiment.setdefault(section, {}) if dot else self.experiment
         if option in self.origin and options[key] != value:
-            self.notes.append(f'{name} = {short_repr(value)}: {option} is {short_repr(options[key])} already, by '
+            self.notes.append(f'{name} = {short_repr(value)}: {option} is already {short_repr(options[key])}, set by '
                               f'{self.origin[option]}')
             return
         options[key], self.origin[option] = value, name
@@ -312,14 +315,14 @@ class _Translator:
     def option(self, name: str, value: Any) -> None:
         old = find(name, self.release) or find(name)
         if not _is_plain(value):
-            self.notes.append(f'{name} = {short_repr(value)}: no plain data')
+            self.notes.append(f'{name} = {short_repr(value)}: not plain data')
         elif name.endswith('.func'):
             self.func(name, value)
         elif old is None or old.ours is None or old.ours in ('train', 'loss'):
-            reason = old.note if old else 'not known'
+            reason = old.note if old else 'unknown option'
             self.notes.append(f'{name} = {short_repr(value)}: no counterpart: {reason}')
         elif old.ours in SETTINGS:
-            self.notes.append(f'{name} = {short_repr(value)}: stands at the top of config.py')
+            self.notes.append(f'{name} = {short_repr(value)}: set it at the top of config.py')
         elif name == 'dataset.tfrecord_dir':
             self.put(old.ours, f'{os.path.basename(os.path.normpath(str(value)))}.h5', name)
             self.notes.append(f'{name} = {short_repr(value)}: {old.note}')
@@ -328,11 +331,11 @@ class _Translator:
             self.put(old.ours, known[value] if isinstance(value, str) and value in known else value, name)
 
     def flags(self, name: str, value: dict) -> None:
-        """Say of each flag of Theano, or of TensorFlow, where it belongs."""
+        """Note for each flag of Theano or TensorFlow where it belongs."""
         for flag, setting in value.items():
             old = find(f'{name}.{flag}', '2017') or find(name)
             self.notes.append(f'{name}[{flag!r}] = {short_repr(setting)}: ' + (
-                f'no counterpart: {old.note}' if old and not old.ours else 'stands at the top of config.py'))
+                f'no counterpart: {old.note}' if old and not old.ours else 'set it at the top of config.py'))
 
     def func(self, name: str, value: Any) -> None:
         section, last = name.partition('.')[0], str(value).rpartition('.')[2]
@@ -343,12 +346,12 @@ class _Translator:
         elif section in ('G_loss', 'D_loss') and last in LOSSES:
             self.put('loss.type', 'iwass', name)
         elif not (section == 'train' and last in TRAININGS):
-            self.notes.append(f'{name} = {short_repr(value)}: no counterpart: a function of your own; name it in this '
-                              'entry if it fits ours')
+            self.notes.append(f'{name} = {short_repr(value)}: no counterpart: your own function; name it in this '
+                              'entry if it has the interface of ours')
 
 
 def _is_plain(value):
-    """Whether a value stands in the printed entry as it is."""
+    """Whether printing a value and reading it again gives the same value."""
     try:
         check_size(value)
         return ast.literal_eval(repr(value)) == value
@@ -357,7 +360,7 @@ def _is_plain(value):
 
 
 def translate(values: dict[str, Any]) -> Entry:
-    """The experiment that the values of an old config describe.
+    """Translate the values of an old config into an experiment.
 
     Parameters
     ----------
@@ -367,12 +370,12 @@ def translate(values: dict[str, Any]) -> Entry:
     Raises
     ------
     UserError
-        They are not those of a config of the 2017 or 2018 release.
+        The values are not from a config of the 2017 or 2018 release.
     """
     if 'experiments' in values:
-        raise UserError('is no config.py of 2017 or 2018: it has a table of experiments, as ours')
+        raise UserError('is not a config.py of 2017 or 2018: it has a table of experiments, like ours')
     if not all(isinstance(values.get(section), dict) for section in OLD_SECTIONS):
-        raise UserError(f'is no config.py of 2017 or 2018: it has no dicts {" and ".join(OLD_SECTIONS)}')
+        raise UserError(f'is not a config.py of 2017 or 2018: it has no dicts {" and ".join(OLD_SECTIONS)}')
     func = str(values['train'].get('func')).rpartition('.')[2]
     if func == 'evaluate_metrics' or func.startswith('calc_'):
         raise UserError(f'its train.func is {func}: run `python evaluate_metrics.py RUN --metrics NAME` instead')
@@ -391,7 +394,7 @@ def translate(values: dict[str, Any]) -> Entry:
 
 
 def _completed(experiment: dict[str, Any], release: str) -> dict[str, Any]:
-    """With the defaults of the release where they are not ours, and sections in the order of `config.py`."""
+    """Add the release's defaults where they differ from ours, and order the sections as in `config.py`."""
     experiment = {'desc': 'old', 'train': {}, **experiment}
     if 'func' not in experiment['train']:
         defaults: dict[str, dict] = DEFAULTS_2018 if release == '2018' else {}
@@ -408,7 +411,7 @@ def _completed(experiment: dict[str, Any], release: str) -> dict[str, Any]:
 
 
 def entry_text(entry: Entry, unread: list[tuple[int, str]], path: str, train_gan: Callable) -> str:
-    """What to paste into the table of `config.py`: comments on all that is left out, then the entry.
+    """Text for the table of `config.py`: comments on everything that was left out, then the entry.
 
     Parameters
     ----------
@@ -416,20 +419,20 @@ def entry_text(entry: Entry, unread: list[tuple[int, str]], path: str, train_gan
     unread : list of (int, str)
         See :func:`read`.
     path : str
-        Of the old config.
+        Path of the old config.
     train_gan : callable
-        The training function of experiments that name none.
+        Default training function of experiments.
     """
-    notes = [*entry.notes, *(f'line {number} is not read: {text}' for number, text in unread)]
+    notes = [*entry.notes, *(f'line {number} was not read: {text}' for number, text in unread)]
     try:
         if is_training(entry.experiment):
             check_options(entry.experiment, train_gan)
         else:
             check_utility(entry.experiment)
     except UserError as error:
-        notes.append(f'to be mended: {error}')
-    comments = [f'From {os.path.basename(path)}, of the {entry.release} release.', *notes]
-    # Names and texts may hold anything, but no line that begins without '#', and nothing that cannot be written.
+        notes.append(f'correct this: {error}')
+    comments = [f'From {os.path.basename(path)} of the {entry.release} release.', *notes]
+    # A text from the file must neither start a new line outside of the comment nor contain unencodable characters.
     lines = [f'# {" ".join(comment.split())}'.encode('utf-8', 'backslashreplace').decode() for comment in comments]
     desc = entry.experiment['desc']
     lines.append(f'{desc if isinstance(desc, str) else "old"!r}: {{')

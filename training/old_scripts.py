@@ -1,6 +1,6 @@
-"""Functions that scripts of the 2017 and 2018 releases call, in terms of what is here.
+"""Functions of the 2017 and 2018 releases that old scripts call, implemented with ours.
 
-The names under which they are imported are those of `misc`, `dataset`, `train` and `util_scripts`.
+Scripts import them from `misc`, `dataset`, `train` and `util_scripts`.
 """
 
 import os
@@ -31,20 +31,20 @@ from training.options import check_arguments
 from training.recorded import data_dir_of, read_folder
 
 DATA_DIR = 'datasets'
-METRICS_2018 = {'swd': 'swd', 'fid': 'fid', 'is': 'inception_score', 'msssim': 'ms_ssim'}    # {its name: ours}
-READING_OPTIONS = ('repeat', 'shuffle_mb', 'prefetch_mb', 'buffer_mb')      # Of its data sets: without an effect.
+METRICS_2018 = {'swd': 'swd', 'fid': 'fid', 'is': 'inception_score', 'msssim': 'ms_ssim'}    # {name there: name here}
+READING_OPTIONS = ('repeat', 'shuffle_mb', 'prefetch_mb', 'buffer_mb')      # Options of 2018 without effect here.
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Runs and networks: misc.
 
 
 def load_network_pkl(run_id: int | str, snapshot: int | str | None = None, result_dir: str = 'results') -> Any:
-    """The networks (G, D, Gs) of a run's snapshot, by default the latest, or of a pickle."""
+    """Load the networks (G, D, Gs) from a run's snapshot, by default the latest, or from a pickle."""
     return load_pkl(locate_network_pkl(run_id, snapshot, result_dir))
 
 
 def locate_result_subdir(run_id: int | str, result_dir: str = 'results') -> str:
-    """The folder of a run, by number, name or path."""
+    """Find the folder of a run by number, name or path."""
     return locate_run_dir(run_id, result_dir)
 
 
@@ -59,7 +59,7 @@ def get_id_string_for_network_pkl(network_pkl: AnyPath) -> str:
 
 
 class _Unnamed(GrowingFile):
-    """What waits for a file that has no name yet."""
+    """Collects output until a file for it is chosen."""
 
     def __init__(self) -> None:
         super().__init__('')
@@ -69,13 +69,13 @@ class _Unnamed(GrowingFile):
 
 
 class ScriptLog(OutputLogger):
-    """Remembers what is printed until there is a file for it, and writes it there until the program ends."""
+    """Collects printed output until a file for it is chosen, and writes it there until the program ends."""
 
     def __init__(self) -> None:     # Without the file that an OutputLogger opens.
         self.start(_Unnamed())
 
     def write_to(self, path: AnyPath, mode: str) -> None:
-        """Go on in the file `path`; what was printed before there was one comes first."""
+        """Log to the file `path` from now on; output that has no file yet is written first."""
         try:
             open(path, mode, encoding='utf-8').close()
         except OSError as error:
@@ -86,13 +86,13 @@ class ScriptLog(OutputLogger):
 
 
 def init_output_logging() -> None:
-    """From now on, keep a copy of what is printed for :func:`set_output_log_file`."""
+    """Collect printed output from now on, for :func:`set_output_log_file`."""
     if not isinstance(is_logged(), ScriptLog):
         ScriptLog().__enter__()
 
 
 def set_output_log_file(filename: AnyPath, mode: str = 'wt') -> None:
-    """Write what was printed since :func:`init_output_logging`, and all that follows, into a file."""
+    """Write to a file everything printed since :func:`init_output_logging`, and all further output."""
     init_output_logging()
     log = is_logged()
     assert isinstance(log, ScriptLog)
@@ -104,14 +104,14 @@ def set_output_log_file(filename: AnyPath, mode: str = 'wt') -> None:
 
 
 def apply_mirror_augment(minibatch: np.ndarray) -> np.ndarray:
-    """A copy of images (N, C, H, W), each mirrored with a probability of one half by NumPy's global generator."""
+    """Mirror each of the images (N, C, H, W) with probability 1/2, drawn from NumPy's generator; return a copy."""
     mirrored = np.random.rand(len(minibatch)) < 0.5
     return np.where(mirrored[:, np.newaxis, np.newaxis, np.newaxis], minibatch[..., ::-1], minibatch)
 
 
 def process_reals(x: Any, lod: Any, mirror_augment: bool, drange_data: Sequence[float],
                   drange_net: Sequence[float]) -> Any:
-    """What the 2018 release feeds its networks: full-sized images that fade between two resolutions.
+    """Prepare reals as the 2018 release does: full-size images, faded between two resolutions.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def process_reals(x: Any, lod: Any, mirror_augment: bool, drange_data: Sequence[
     mirror_augment : bool
         Mirror each image with a probability of one half.
     drange_data, drange_net : (float, float)
-        Lowest and highest value before and after.
+        Dynamic range (lowest, highest value) of `x` and of the result.
 
     Returns
     -------
@@ -141,10 +141,10 @@ def process_reals(x: Any, lod: Any, mirror_augment: bool, drange_data: Sequence[
 
 
 class OldDataset(Dataset):
-    """A data set with the methods of the 2018 release's."""
+    """A dataset with the methods of the 2018 release."""
 
     def configure(self, minibatch_size: int, lod: float = 0) -> None:
-        """Choose what :meth:`get_minibatch_np` takes where it is not told."""
+        """Set the defaults of :meth:`get_minibatch_np`."""
         self._chosen_minibatch = minibatch_size, lod
 
     def get_minibatch_np(self, minibatch_size: int | None = None,
@@ -160,7 +160,7 @@ class OldDataset(Dataset):
 
 
 def dataset_options(options: dict[str, Any], data_dir: str) -> dict[str, Any]:
-    """Options of a data set in the words of either release or ours, as arguments of :class:`OldDataset`.
+    """Translate dataset options with names of either release or ours into arguments of :class:`OldDataset`.
 
     Raises
     ------
@@ -192,18 +192,18 @@ def dataset_options(options: dict[str, Any], data_dir: str) -> dict[str, Any]:
 
 def load_dataset(dataset_spec: dict[str, Any] | None = None, data_dir: str | None = None, verbose: bool = False,
                  class_name: str | None = None, **options: Any) -> OldDataset:
-    """Open a data set by options in the words of either release or ours.
+    """Open a dataset, given options with names of either release or ours.
 
     Parameters
     ----------
     dataset_spec : dict, optional
-        Options, before `options`.
+        Options; `options` take precedence.
     data_dir : str, optional
         Default: 'datasets'.
     verbose : bool
-        Print its shape and number of labels.
+        Print the shape, dynamic range and label size.
     class_name : str, optional
-        Of a class of the release; it has no effect.
+        Name of a class of the release; has no effect.
     **options
         For example ``tfrecord_dir='celebahq'`` for ``celebahq.h5``, or ``h5_path='celeba-128x128.h5'``.
 
@@ -220,15 +220,20 @@ def load_dataset(dataset_spec: dict[str, Any] | None = None, data_dir: str | Non
 
 def load_dataset_for_previous_run(run_id: int | str, data_dir: str | None = None, result_dir: str = 'results',
                                   **options: Any) -> tuple[OldDataset, bool]:
-    """The data set that a run was trained on, unmirrored, and whether the training mirrored it.
+    """Open the dataset of a run, unmirrored; also return whether the training mirrored it.
 
     Parameters
     ----------
     run_id : int or str
-    data_dir, result_dir : str, optional
-        Default: where the run found it, 'results'.
+    data_dir : str, optional
+        Default: the folder recorded by the run.
+    result_dir : str
     **options
-        That differ from those of the run.
+        Options that replace those of the run.
+
+    Returns
+    -------
+    (OldDataset, bool)
     """
     run_dir = locate_run_dir(run_id, result_dir)
     experiment, record = read_folder(run_dir)
@@ -245,19 +250,19 @@ def load_dataset_for_previous_run(run_id: int | str, data_dir: str | None = None
 def imgapi_load_net(run_id: int | str, snapshot: int | str | None = None, random_seed: int = 1000,
                     num_example_latents: int = 1000, load_dataset: bool = True, compile_gen_fn: bool = True,
                     result_dir: str = 'results') -> EasyDict:
-    """The networks of a run, with latents and labels to begin with.
+    """Load the networks of a run, with example latents and labels.
 
     Parameters
     ----------
     run_id, snapshot, result_dir
         See :func:`load_network_pkl`.
     random_seed : int
-        Of the latents, from NumPy's global generator.
+        Seed of NumPy's global generator, which draws the latents.
     num_example_latents : int
     load_dataset : bool
-        Labels are those of random images of the run's data set; else classes in turn.
+        Take the labels of random images of the run's dataset. Otherwise the labels cycle through the classes.
     compile_gen_fn : bool
-        Compile what :func:`imgapi_generate_batch` calls.
+        Compile the function that :func:`imgapi_generate_batch` calls.
 
     Returns
     -------
@@ -282,7 +287,7 @@ def imgapi_load_net(run_id: int | str, snapshot: int | str | None = None, random
 
 
 def imgapi_compile_gen_fn(net: EasyDict) -> Callable:
-    """Compile ``net.gen_fn``: latents, labels -> images (N, C, H, W) float32 of -1 to 1."""
+    """Compile ``net.gen_fn``: latents, labels -> images (N, C, H, W), float32 from -1 to 1."""
     latents, labels = T.fmatrix('latents'), T.fmatrix('labels')
     images = net.Gs.eval_nd(latents, labels, ignore_unused_inputs=True)
     with theano_env.COMPILING:
@@ -292,7 +297,7 @@ def imgapi_compile_gen_fn(net: EasyDict) -> Callable:
 
 def imgapi_generate_batch(net: EasyDict, latents: np.ndarray, labels: np.ndarray, minibatch_size: int = 16,
                           convert_to_uint8: bool = False) -> np.ndarray:
-    """Images (N, C, H, W) for latents and labels, float32 of -1 to 1, or uint8."""
+    """Generate images (N, C, H, W) from latents and labels: float32 from -1 to 1, or uint8."""
     generate = net.gen_fn if 'gen_fn' in net else imgapi_compile_gen_fn(net)
     parts = [generate(*[np.asarray(array[begin:begin + minibatch_size], np.float32) for array in (latents, labels)])
              for begin in range(0, len(latents), minibatch_size)]
@@ -305,7 +310,7 @@ def imgapi_generate_batch(net: EasyDict, latents: np.ndarray, labels: np.ndarray
 
 
 def interpolate_latents(start: np.ndarray, end: np.ndarray, num_frames: int) -> np.ndarray:
-    """Latents (num_frames, ...) from `start` to `end`, both included, along the great circle.
+    """Interpolate latents along the great circle: shape (num_frames, ...), both ends included.
 
     Parameters
     ----------
@@ -334,13 +339,13 @@ def evaluate_metrics(run_id: int | str, log: str | None = None, metrics: Sequenc
     ----------
     run_id : int or str
     log : str, optional
-        File in the folder of the run for the table that is printed.
+        File in the run folder that also gets the printed table.
     metrics : sequence of str
-        By their names of 2018 ('swd', 'fid', 'is', 'msssim') or ours.
+        Names of 2018 ('swd', 'fid', 'is', 'msssim') or ours.
     num_images : int, optional
         Generated images. Default: as in the paper.
     real_passes : int
-        Without an effect: a metric of reals among themselves is not computed.
+        Has no effect: metrics of the reals themselves are not computed.
     minibatch_size : int, optional
     data_dir, result_dir : str, optional
     **files

@@ -1,4 +1,4 @@
-"""Options of an experiment: resolved, with variants and overrides, and checked."""
+"""Resolves the options of an experiment with its variants and overrides, and checks them."""
 
 import contextlib
 import copy
@@ -29,22 +29,23 @@ from networks import FeatureMaps
 from training import processes
 from training.schedule import Schedule
 
-RESUME_OPTIONS = ('resume_run_id', 'resume_snapshot', 'resume_with_changes')   # In the section 'train', see where_from.
-PLAIN = (bool, int, float, str, list, tuple, dict, type(None))      # What options are made of.
+# Options of the section 'train' that the training function does not get, see training.resume.find_start.
+RESUME_OPTIONS = ('resume_run_id', 'resume_snapshot', 'resume_with_changes')
+PLAIN = (bool, int, float, str, list, tuple, dict, type(None))      # Types of options.
 LOSS_INPUTS = ('G', 'D', 'min_lod', 'max_lod', 'real_images', 'real_labels', 'fake_latents', 'fake_labels', 'image_lod',
-               'random', 'ranks')       # Parameters of evaluate_loss that are no options...
-NETWORK_SHAPE = ('num_channels', 'resolution', 'label_size')    # ...and those of networks: they come from the data set.
-ABSENT = ('use_gdrop', 'use_batchnorm', 'use_layernorm', 'use_pixelnorm')    # Networks without the option have none.
+               'random', 'ranks')       # Parameters of evaluate_loss that are not options.
+NETWORK_SHAPE = ('num_channels', 'resolution', 'label_size')    # Parameters of networks that the dataset determines.
+ABSENT = ('use_gdrop', 'use_batchnorm', 'use_layernorm', 'use_pixelnorm')    # May be False in any network.
 RESUME_TYPES: dict[str, Any] = {'resume_run_id': Run | None, 'resume_snapshot': Snapshot, 'resume_with_changes': bool}
 TOP_LEVEL_TYPES: dict[str, Any] = {'desc': RunName, 'random_seed': Seed, 'metrics': Names}
 FUNC_EXAMPLES = {'G': 'networks.G_paper', 'D': 'networks.D_paper', 'create_dataset': 'dataset_tool.create_digits'}
-NEAREST = 3     # So many names are suggested for one that is not there.
+NEAREST = 3     # Largest number of names to suggest for an unknown one.
 SECTIONS = ('desc', 'random_seed', 'dataset', 'create_dataset', 'G', 'D', 'loss', 'train', 'metrics')
 
 
 def resolve_config(config: Any, name: str, overrides: Iterable[str] = (),
                    train_gan: Callable | None = None) -> dict:
-    """The experiment `name` of `config` as one dict, its sections checked, with `overrides` applied.
+    """Return the experiment `name` of `config` as one dict, with `overrides` applied and its sections checked.
 
     Parameters
     ----------
@@ -55,13 +56,12 @@ def resolve_config(config: Any, name: str, overrides: Iterable[str] = (),
     overrides : iterable of str
         ``'SECTION.KEY=VALUE'``, for example ``'train.total_kimg=10'``.
     train_gan : callable, optional
-        The training function of experiments that name none: its signature says what a VALUE means.
+        Default training function of experiments; its annotations determine how VALUE is parsed.
 
     Raises
     ------
     UserError
-        Unknown experiment, section or key, or a value that the option cannot have; the message names the nearest valid
-        one.
+        An experiment, section or key is unknown, or a value is invalid; the message suggests valid ones.
     """
     experiment = with_variants(config, name)
     apply_overrides(experiment, overrides, train_gan)
@@ -78,7 +78,7 @@ def resolve_config(config: Any, name: str, overrides: Iterable[str] = (),
 
 
 def apply_overrides(experiment: dict, overrides: Iterable[str], train_gan: Callable | None = None) -> None:
-    """Put overrides ``'SECTION.KEY=VALUE'`` into an experiment; see :func:`resolve_config`."""
+    """Apply overrides ``'SECTION.KEY=VALUE'`` to an experiment, see :func:`resolve_config`."""
     given, own_file = [], experiment.get('dataset', {}).get('h5_path')
     for override in overrides:
         path, equals, text = override.partition('=')
@@ -90,7 +90,7 @@ def apply_overrides(experiment: dict, overrides: Iterable[str], train_gan: Calla
         if not equals or bool(key) == (section in TOP_LEVEL_TYPES) or section not in SECTIONS:
             raise UserError(f'--set {override}: write SECTION.KEY=VALUE, for example train.total_kimg=10')
         given.append((section, key.strip(), text))
-    # The functions first: they say what the other values can be.
+    # Functions first, because their annotations determine how the other values are parsed.
     for section, key, text in sorted(given, key=lambda entry: entry[1] != 'func'):
         if not key:
             experiment[section] = parse_text(section, text, TOP_LEVEL_TYPES[section])
@@ -104,7 +104,7 @@ def apply_overrides(experiment: dict, overrides: Iterable[str], train_gan: Calla
             options[option] = {**(options.get(option) or {}), int(resolution[:-1]): value}
         else:
             options[key] = value
-    # Only its own file is made: another name is that of a file that is there, or mistyped.
+    # create_dataset makes only the experiment's own file; another name must be an existing file.
     file = experiment.get('dataset', {}).get('h5_path')
     if file != own_file and 'create_dataset' not in {section for section, _key, _text in given} and (
             os.path.isabs(str(file)) or os.path.basename(str(file)) != own_file):
@@ -112,7 +112,7 @@ def apply_overrides(experiment: dict, overrides: Iterable[str], train_gan: Calla
 
 
 def types_of(section: str, experiment: dict, train_gan: Callable | None) -> dict[str, Any]:
-    """{option: annotation} of a section, {} where it is not known which function gets the options."""
+    """{option: annotation} of a section; {} if the function that gets the options is unknown."""
     funcs: dict[str, Callable] = {'dataset': Dataset, 'loss': loss.evaluate_loss}
     func = funcs.get(section)
     if section == 'train':
@@ -124,7 +124,7 @@ def types_of(section: str, experiment: dict, train_gan: Callable | None) -> dict
 
 
 def with_variants(config: Any, name: str) -> dict:
-    """A copy of the experiment that `name` begins with, changed by the variants that follow."""
+    """A copy of the experiment that `name` begins with, with the variants in the rest of `name` applied."""
     base = name
     chosen: list[str] = []
     while base not in config.experiments:
@@ -144,7 +144,7 @@ def with_variants(config: Any, name: str) -> dict:
 
 
 def check_sections(place: str, sections: object) -> None:
-    """Raise `UserError` unless an experiment or variant is a dict of sections, and these are what they have to be."""
+    """Raise `UserError` unless an experiment or variant is a dict of sections of the right types."""
     if not isinstance(sections, dict):
         raise UserError(f"{place}={short_repr(sections)}: must be a dict of sections, for example {{'train': {{}}}}")
     for section, options in sections.items():
@@ -153,13 +153,13 @@ def check_sections(place: str, sections: object) -> None:
 
 
 def is_training(experiment: dict) -> bool:
-    """Whether an experiment trains networks. Otherwise its ``train.func`` is one of util_scripts.py or like those."""
+    """Whether an experiment trains networks, rather than calling a utility such as those of util_scripts.py."""
     func = experiment.get('train', {}).get('func')
     return func is None or 'dataset' in parameters_of('train', function_of('train', experiment))
 
 
 def describe_experiment(experiment: dict) -> str:
-    """A few words on an experiment, for a list of them; what is wrong with one that cannot be run."""
+    """Describe an experiment in a few words for a list: its size and length, or its error if it cannot be run."""
     try:
         check_sections('experiment', experiment)
         for section in ('train', *(() if 'func' in experiment.get('train', {}) else ('dataset', 'G', 'D'))):
@@ -180,10 +180,10 @@ def describe_experiment(experiment: dict) -> str:
 
 
 def function_of(section: str, experiment: dict) -> Callable:
-    """The function that ``SECTION.func`` names."""
+    """The function named by ``SECTION.func``."""
     func = import_obj(experiment[section]['func'])
     if not callable(func):
-        raise UserError(f'{section}.func={experiment[section]["func"]!r}: is no function')
+        raise UserError(f'{section}.func={experiment[section]["func"]!r}: is not a function')
     return func
 
 
@@ -191,7 +191,7 @@ def parameters_of(section: str, func: Callable) -> dict[str, inspect.Parameter]:
     """{name: parameter} of a function, without ``*args`` and ``**kwargs``."""
     try:
         parameters = inspect.signature(func).parameters
-    except (ValueError, TypeError):     # Some functions written in C have none.
+    except (ValueError, TypeError):     # Some functions written in C have no signature.
         raise UserError(f'{section}.func={getattr(func, "__name__", func)!r}: cannot be called with options') from None
     return {name: parameter for name, parameter in parameters.items()
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)}
@@ -200,7 +200,7 @@ def parameters_of(section: str, func: Callable) -> dict[str, inspect.Parameter]:
 def network_options(experiment: dict, name: str) -> dict:
     """The options of the network `name`, 'G' or 'D', for its function.
 
-    Where an experiment switches off something that this function does not know anyway, nothing is left to say.
+    Options of `ABSENT` that are False are dropped if the function does not have them.
     """
     known = parameters_of(name, function_of(name, experiment))
     return {option: value for option, value in experiment[name].items()
@@ -209,7 +209,7 @@ def network_options(experiment: dict, name: str) -> dict:
 
 def check_arguments(section: str, kwargs: dict, func: Callable, given: Iterable[str] = (),
                     more: Iterable[str] = ()) -> None:
-    """Check a config section against the signature of the function that gets it: names, values, nothing missing.
+    """Check a config section against the signature of its function: names, values, and required options.
 
     Parameters
     ----------
@@ -217,9 +217,9 @@ def check_arguments(section: str, kwargs: dict, func: Callable, given: Iterable[
     kwargs : dict
     func : callable
     given : sequence of str
-        Parameters that are no options.
+        Parameters that are not options.
     more : sequence of str
-        Options that are no parameters.
+        Options that are not parameters.
     """
     parameters, given = parameters_of(section, func), set(given)
     has_func = section in ('train', *FUNC_EXAMPLES)
@@ -238,19 +238,19 @@ def check_keys(section: str, given: Iterable[str], valid: Iterable[str]) -> None
 
 
 def nearest(word: object, candidates: Iterable) -> str:
-    """'; did you mean ...?' for an error message, or the list of what there is."""
+    """'; did you mean ...?' for an error message, or a list of all candidates."""
     return did_you_mean(word, candidates, cutoff=0.5) or '; choose from ' + ', '.join(sorted(map(str, candidates)))
 
 
 def nearest_names(name: str, config: Any) -> str:
-    """'; did you mean ...?' with experiments of `config`, variants included; how to list them where none is near."""
+    """'; did you mean ...?' with similar experiments of `config`, with variants; otherwise the command to list all."""
     def near(word: str, words: Iterable[str]) -> list[str]:
         of_lower = {word.lower(): word for word in words}
         return [of_lower[found] for found in difflib.get_close_matches(word.lower(), of_lower, n=NEAREST, cutoff=0.6)]
 
     words = name.split('-')
     candidates = dict.fromkeys(near(name, config.experiments))
-    for first in range(1, len(words)):      # The words from there on may be variants.
+    for first in range(1, len(words)):      # Treat the words from here on as variants.
         variants = [near(word, config.variants)[:1] for word in words[first:]]
         if all(variants):
             base = '-'.join(words[:first])
@@ -259,12 +259,12 @@ def nearest_names(name: str, config: Any) -> str:
     matches = [found for found in config.experiments if name and found.startswith(name)] or near(name, candidates)
     matches = matches[:NEAREST]
     if not matches:
-        return '; `python train.py --list` names all'
+        return '; `python train.py --list` prints all names'
     return f'; did you mean {" or ".join(map(repr, matches))}?'
 
 
 def training_function(experiment: dict, train_gan: Callable | None) -> Callable:
-    """The function that ``train.func`` names, or `train_gan` where an experiment names none."""
+    """The function named by ``train.func``, by default `train_gan`."""
     if experiment['train'].get('func') is not None:
         return function_of('train', experiment)
     assert train_gan
@@ -272,13 +272,13 @@ def training_function(experiment: dict, train_gan: Callable | None) -> Callable:
 
 
 def with_defaults(experiment: dict, train_gan: Callable) -> dict:
-    """The experiment with the default values of all options that it does not mention.
+    """The experiment, completed with the default values of all other options.
 
     Parameters
     ----------
     experiment : dict
     train_gan : callable
-        The training function of experiments that name none.
+        Default training function of experiments.
 
     Returns
     -------
@@ -294,9 +294,9 @@ def with_defaults(experiment: dict, train_gan: Callable) -> dict:
 
 
 def as_recorded(experiment: dict, known: Any) -> dict:
-    """An experiment out of the folder of a run, with those defaults of its time that are others now.
+    """A recorded experiment, with the defaults of its time filled in where they have changed since.
 
-    `known` are the changes that the folder knows of, see `common.defaults`.
+    `known` are the changed defaults that the run already had, see `common.defaults`.
     """
     recorded, known = dict(experiment), known if isinstance(known, list) else ()
     for section, default in (('train', 'train.train_gan'), ('G', ''), ('D', '')):
@@ -307,25 +307,25 @@ def as_recorded(experiment: dict, known: Any) -> dict:
 
 
 def check_options(experiment: dict, train_gan: Callable, ranks: Ranks = SINGLE) -> tuple[Callable, dict, dict]:
-    """Check the options of an experiment that trains, all sections: names, values, and whether they fit together.
+    """Check all options of an experiment that trains: names, values, and combinations.
 
     Parameters
     ----------
     experiment : dict
     train_gan : callable
-        The training function of experiments that name none.
+        Default training function of experiments.
     ranks : Ranks
-        Which share the minibatches.
+        Processes that share the minibatches.
 
     Returns
     -------
     (callable, dict, dict)
-        The training function, its options, and those of the loss.
+        The training function, its options, and the options of the loss.
 
     Raises
     ------
     UserError
-        An option that does not exist, or a value that it cannot have; the message names the nearest one.
+        An option does not exist, or a value is invalid.
     """
     check_top_level(experiment)
     train, loss_kwargs = dict(experiment['train']), experiment.get('loss', {})
@@ -358,21 +358,21 @@ def check_utility(experiment: dict) -> Callable:
 
 
 def check_top_level(experiment: dict) -> None:
-    """Check what stands beside the sections of an experiment: desc, random_seed, metrics."""
+    """Check the options of an experiment outside of its sections: desc, random_seed, metrics."""
     for name, annotation in TOP_LEVEL_TYPES.items():
         if name in experiment:
             check_value(name, experiment[name], annotation)
 
 
 def check_together(experiment: dict, train: dict, ranks: Ranks) -> None:
-    """Check what takes several options to be wrong, as far as it does not depend on the data set's file."""
+    """Check combinations of options that do not depend on the dataset's file."""
     resolution = experiment['dataset'].get('resolution')
     check_labels(train, experiment['dataset'].get('max_labels', 'all'))
     if 'digit_recognition' in experiment.get('metrics', []) and not importlib.util.find_spec('sklearn'):
         raise UserError("metrics: 'digit_recognition' needs scikit-learn; pip install it, or use --set metrics=[]")
     for name in experiment.get('metrics', []):
         if name in metrics.METRICS and 'classifier' in metrics.METRICS[name].needs:
-            raise UserError(f'metrics: {name!r} needs the file of a classifier; take it out, and after the training: '
+            raise UserError(f'metrics: {name!r} needs the file of a classifier; remove it, and after the training run '
                             f'python evaluate_metrics.py RUN --metrics {name} --classifier FILE')
     if resolution is None:
         return
@@ -382,14 +382,14 @@ def check_together(experiment: dict, train: dict, ranks: Ranks) -> None:
         if 'resolution' in types:
             check_value('dataset.resolution', resolution, types['resolution'])
         if {'fmap_base', 'fmap_decay', 'fmap_max'} <= options.keys():
-            # Where there are none left, it says so.
+            # Raises an error if the last stage has no feature maps.
             maps = FeatureMaps(resolution, options['fmap_base'], options['fmap_decay'], options['fmap_max'], net + '.')
-            maps(maps.last_stage - ('progressive' in options))      # Those of MNIST have a stage less.
+            maps(maps.last_stage - ('progressive' in options))      # The networks for MNIST have one stage less.
     check_minibatches(ranks, train, resolution, experiment['D'])
 
 
 def check_labels(train: dict, label_size: int | str, labels_path: str | None = None) -> None:
-    """Raise `UserError` where an option needs labels and there are none.
+    """Raise `UserError` if an option needs labels and the dataset has none.
 
     Parameters
     ----------
@@ -398,26 +398,26 @@ def check_labels(train: dict, label_size: int | str, labels_path: str | None = N
     label_size : int or 'all'
         Number of columns of the labels.
     labels_path : str, optional
-        Where the data set would have its labels.
+        Expected file of the labels, for the message.
     """
     grid_type = train.get('image_grid_type', 'default')
     if grid_type != 'default' and label_size == 0:
-        cure = f'bring {labels_path} along, or ' if labels_path else ''
+        cure = f'add {labels_path}, or ' if labels_path else ''
         raise UserError(f"train.image_grid_type={grid_type!r}: the dataset has no labels; {cure}use 'default'")
 
 
 def final_metrics(experiment: dict, label_size: int) -> list[str]:
-    """The metrics to evaluate after a training; prints which one is left out, as its data have too few labels."""
+    """The metrics to evaluate after a training. Prints a note if digit_recognition is skipped for lack of classes."""
     names = list(experiment.get('metrics', []))
     if 'digit_recognition' in names and label_size < 2:
         names.remove('digit_recognition')
-        print(f'digit_recognition is left out: it needs two classes or more, this training has {label_size or "none"}; '
-              'with --set metrics=[] nothing is said')
+        print(f'digit_recognition is skipped: it needs at least two classes, this training has {label_size or "none"}; '
+              'use --set metrics=[] to omit this note')
     return names
 
 
 def check_minibatches(ranks: Ranks, train: dict, resolution: int, D_options: dict) -> None:
-    """Whether the ranks, and the groups of D's minibatch statistics, can share the minibatches of the whole schedule.
+    """Raise `UserError` unless ranks and groups of minibatch statistics divide all minibatches of the schedule.
 
     Parameters
     ----------
@@ -425,7 +425,7 @@ def check_minibatches(ranks: Ranks, train: dict, resolution: int, D_options: dic
     train : dict
         Options of the training function, with defaults.
     resolution : int
-        Of the data set.
+        Resolution of the dataset.
     D_options : dict
     """
     if not {'lod_initial_resolution', 'minibatch_default', 'minibatch_overrides'} <= train.keys():
@@ -446,12 +446,12 @@ def check_minibatches(ranks: Ranks, train: dict, resolution: int, D_options: dic
 @contextlib.contextmanager
 def naming_minibatch(schedule: Callable[[], Schedule], minibatch_overrides: dict[int, int] | None,
                      ranks: Ranks) -> Iterator[None]:
-    """Around the training: too little memory is an error that names the minibatch to change.
+    """Context of the training that turns MemoryError into a `UserError` that names the minibatch to reduce.
 
     Parameters
     ----------
     schedule : callable
-        Returns the Schedule in force.
+        Returns the current Schedule.
     minibatch_overrides : dict or None
     ranks : Ranks
 

@@ -1,7 +1,7 @@
-"""``python train.py --data PICTURES``: the experiment for pictures that no entry of `config.py` is made for.
+"""``python train.py --data PICTURES``: makes an experiment for the user's own pictures.
 
-Networks and schedule are those of the paper for the resolution where there is a GPU. A CPU would take months for them:
-there the networks are the widest ones whose training ends within hours and still shows each resolution for long enough.
+On a GPU, networks and schedule are the paper's for the resolution. They would take months on a CPU, which gets the
+widest networks that train within hours and still see enough images at each resolution.
 """
 
 import argparse
@@ -31,16 +31,16 @@ from training import plan, recorded
 
 
 class PaperRow(NamedTuple):
-    """Networks and schedule of the paper for a resolution, and where they are from."""
+    """Networks and schedule of the paper for a resolution, and their source."""
 
     fmap_base: int
     fmap_max: int           # Also the number of latents.
-    lod_kimg: int           # Of each resolution, and again of each fade-in.
+    lod_kimg: int           # Length of the training at each resolution, and of each fade-in.
     total_kimg: int
     source: str
 
 
-# The row of the next larger resolution serves those between: the networks of the paper are the lower part of one.
+# Other resolutions use the next larger row: smaller networks of the paper are the lower part of a larger one.
 PAPER = {
     32: PaperRow(4096, 128, 400, 20000, 'CIFAR-10, appendix D'),
     128: PaperRow(8192, 512, 800, 20000, 'Table 1, row h'),
@@ -49,51 +49,51 @@ PAPER = {
 }
 LARGEST = max(PAPER)
 MINIBATCH = 16
-MINIBATCHES = {256: 14, 512: 6, 1024: 3}    # At these resolutions, of the paper; on a CPU 16 images fit anywhere.
+MINIBATCHES = {256: 14, 512: 6, 1024: 3}    # The paper's minibatches on a GPU; on a CPU, 16 images always fit.
 SMALLEST_MINIBATCH = 3
-DIVISORS = 1, 2, 4, 8, 16   # Of the paper's numbers of maps, all of them alike...
-LEAST_MAPS = 32, 8          # ...as long as so many are left in the widest layer and at the full resolution.
-MEMORY_SHARE = 0.8      # Of the memory that a training may fill by the estimate of `plan`.
+DIVISORS = 1, 2, 4, 8, 16   # The paper's numbers of feature maps may be divided by one of these.
+LEAST_MAPS = 32, 8          # Smallest number of feature maps in the widest layer and at the full resolution.
+MEMORY_SHARE = 0.8      # Share of the memory that a training may use by the estimate of `plan`.
 
-# For CPUs. The speed is that of two cores of an AMD EPYC (Zen 3), where a thousand images took 29 seconds at 32x32 with
-# 64 maps (benchmarks/README.md) and 4.5 at 16x16 in the demo. It is a constant, so that the same command chooses the
-# same networks, whatever else the machine is doing. More cores than some do not help networks as small as these.
+# Speed of two cores of an AMD EPYC (Zen 3), where a thousand images took 29 seconds at 32x32 with 64 feature maps
+# (benchmarks/README.md) and 4.5 at 16x16 in the demo. It is a constant, so that the same command chooses the same
+# networks on a busy machine.
 CPU_SPEED = plan.Speed(flops=115e9, launch=42e-6)
-USEFUL_CORES = 16
+USEFUL_CORES = 16       # More cores do not make such small networks faster.
 CPU_HOURS = 6
-LEAST_KIMG = 60         # At each resolution. Networks trained for less show outlines and colours.
-LAST_PHASES = 4         # The full resolution is trained for so many phases beyond its fade-in, as in the paper.
+LEAST_KIMG = 60         # Kimg per resolution. With fewer, networks learn only outlines and colours.
+LAST_PHASES = 4         # Phases of the full resolution after its fade-in, as in the paper.
 
-SAMPLE = 64             # Pictures whose sizes are looked at.
+SAMPLE = 64             # Number of pictures whose sizes are read.
 FEW_PICTURES = 1000
 
 
 class Machine(NamedTuple):
-    """What a training has to get along with."""
+    """The device that a training runs on."""
 
     device: str             # 'cpu', 'cuda:0', ...
-    memory_gb: float        # Of that device.
+    memory_gb: float        # Memory of the device.
     cores: int              # Threads that compute.
 
 
 class Source(NamedTuple):
-    """Pictures, or the data set that they are already."""
+    """A collection of pictures, or an existing dataset."""
 
-    name: str               # Of the experiment, without the resolution.
+    name: str               # Name for the experiment, without the resolution.
     path: str
     num_images: int
-    side: int               # Pixels, in height or width.
-    digest: str | None      # Of the pictures; None for a data set.
+    side: int               # Shorter side in pixels.
+    digest: str | None      # Digest of the pictures; None for a dataset.
 
 
 class Sizes(NamedTuple):
-    """What is chosen for a resolution and a machine."""
+    """Network widths, minibatches and schedule for a resolution and a machine."""
 
     fmap_base: int
     fmap_max: int
-    minibatches: dict[int, int]     # {resolution: images}, where it is not `MINIBATCH`.
-    schedule: dict[str, Any]        # More options of the training.
-    hours: float | None             # Estimate for a CPU.
+    minibatches: dict[int, int]     # {resolution: images} if it differs from `MINIBATCH`.
+    schedule: dict[str, Any]        # Further options of the training.
+    hours: float | None             # Estimated duration on a CPU.
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ class Sizes(NamedTuple):
 
 
 def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan: Callable) -> recorded.Chosen:
-    """What a command line of `train.py` asks for, with ``--data`` or without; see :func:`training.recorded.choose`.
+    """Complete a command line of `train.py`, with or without ``--data``; see :func:`training.recorded.choose`.
 
     Raises
     ------
@@ -111,13 +111,12 @@ def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan
     if args.data is None:
         for option in ('resolution', 'labels'):
             if getattr(args, option):
-                raise UserError(f'--{option}: goes with --data PICTURES; in an experiment it is dataset.'
-                                f'{"resolution" if option == "resolution" else "max_labels"}')
+                raise UserError(f'--{option}: needs --data PICTURES; for an experiment, use --set dataset.'
+                                f'{"resolution" if option == "resolution" else "max_labels"}=VALUE')
         return recorded.choose(config, args, ranks, train_gan)
     for option in ('experiment', 'resume'):
         if getattr(args, option) is not None:
-            raise UserError(f'--data {args.data} and --{option}: leave out one of them; --data makes an experiment of '
-                            'its own')
+            raise UserError(f'--data {args.data} and --{option}: omit one of them; --data makes a new experiment')
     data_dir = args.data_dir or config.data_dir
     environment = theano_env.configure(*recorded.environment_options(config, args, {}, ranks)[:2],
                                        ranks.local_rank if ranks.size > 1 else None)
@@ -130,23 +129,23 @@ def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan
     vars(with_entry).update(vars(config), experiment=experiment['desc'],
                             experiments={**config.experiments, experiment['desc']: experiment})
     chosen = recorded.choose(with_entry, args, ranks, train_gan)
-    return chosen._replace(origin={**chosen.origin, 'experiment': None})     # `config.py` has none of this name.
+    return chosen._replace(origin={**chosen.origin, 'experiment': None})     # `config.py` has no such experiment.
 
 
 def make_experiment(path: str, resolution: int | None, labels: bool, data_dir: str,
                     machine: Machine) -> tuple[dict[str, Any], list[str]]:
-    """An experiment for pictures, as an entry of `config.py`, and some lines on what was chosen.
+    """Make an experiment for pictures, as an entry of `config.py`, and lines that describe the choice.
 
     Parameters
     ----------
     path : str
-        Folder or .zip file of pictures, or a data set in an HDF5 file.
+        Folder or .zip file of pictures, or a dataset in an HDF5 file.
     resolution : int or None
-        None: the largest one that the pictures have and the machine bears.
+        None: the largest one that fits the pictures and the machine.
     labels : bool
-        Train with the labels of the data set, or with sub-folders as classes.
+        Train with the labels of the dataset, or with sub-folders as classes.
     data_dir : str
-        Where data sets are kept.
+        Folder of the datasets.
     machine : Machine
 
     Returns
@@ -178,13 +177,13 @@ def make_experiment(path: str, resolution: int | None, labels: bool, data_dir: s
 
 
 def describe(source: Source, experiment: dict[str, Any], sizes: Sizes, data_dir: str, machine: Machine) -> list[str]:
-    """Lines on what was chosen for pictures, and why."""
+    """Lines that describe the experiment chosen for pictures, and the reasons."""
     resolution, file = (experiment['dataset'][key] for key in ('resolution', 'h5_path'))
     row, train = paper_row(resolution), experiment['train']
     h5_path = os.path.join(data_dir, file)
-    state = 'used as it is'
+    state = 'used unchanged'
     if source.digest is not None:
-        state = 'kept from before' if os.path.exists(h5_path) else 'to be made'
+        state = 'already made' if os.path.exists(h5_path) else 'will be made'
     share = row.fmap_max // sizes.fmap_max
     lines = [
         f'{experiment["desc"]}: {source.num_images} pictures in {h5_path}, {state}',
@@ -192,21 +191,21 @@ def describe(source: Source, experiment: dict[str, Any], sizes: Sizes, data_dir:
         + (f'the paper has {row.fmap_max}' if share > 1 else f"the paper's ({row.source})") + '; schedule: '
         f'{train["lod_training_kimg"]:g} kimg at each resolution, {train["total_kimg"]:g} in all']
     if sizes.hours is not None:
-        lines.append(f'No GPU: sizes for a training of some {max(sizes.hours, 1):.0f} hours on '
-                     f'{machine.cores} core{"s" * (machine.cores > 1)} with nothing else to do; the paper shows '
+        lines.append(f'No GPU: sizes for a training of about {max(sizes.hours, 1):.0f} hours on '
+                     f'{machine.cores} idle core{"s" * (machine.cores > 1)}; the paper trains for '
                      f'{row.total_kimg} kimg')
     if source.num_images < FEW_PICTURES:
-        lines.append(f'{source.num_images} pictures are few: the networks may learn them by heart (the paper has '
-                     '30 000 and more)')
+        lines.append(f'{source.num_images} pictures are few: the networks may memorize them (the paper uses at least '
+                     '30 000)')
     if source.digest is not None:
         pattern = glob.escape(h5_path.removesuffix(f'{source.digest}.h5')) + '?' * len(source.digest) + '.h5'
-        lines += [f'{other} is of other pictures, or of these as they were before; delete it if nobody needs it'
+        lines += [f'{other} holds other pictures or an earlier version of these; delete it if you do not need it'
                   for other in sorted(glob.glob(pattern)) if other != h5_path]
     return lines
 
 
 def entry_text(experiment: dict[str, Any]) -> str:
-    """An experiment as it stands in the table of `config.py`, to be pasted there."""
+    """Source text of an experiment, to paste into the table of `config.py`."""
     lines = [f'    {experiment["desc"]!r}: {{']
     for section, value in experiment.items():
         begin = f'        {section!r}: '
@@ -225,7 +224,7 @@ def find_source(path: str, labels: bool) -> Source:
     Raises
     ------
     UserError
-        There is none, or it has no labels where they are asked for.
+        The path has no pictures, or no labels although `labels` is set.
     """
     option, full = f'--data {path}', os.path.abspath(os.path.expanduser(path))
     if not os.path.exists(full):
@@ -241,22 +240,22 @@ def find_source(path: str, labels: bool) -> Source:
             num_images = levels[side].shape[0]
         return Source(re.sub(r'-\d+x\d+(-classes)?(-[0-9a-f]{8})?$', '', name), full, num_images, side, None)
     if os.path.isfile(full) and not zipfile.is_zipfile(full):
-        raise UserError(f'{option}: is no folder of pictures, .zip file or data set (HDF5); unpack other archives')
+        raise UserError(f'{option}: is not a folder of pictures, .zip file or dataset (HDF5); unpack other archives')
     if os.path.isdir(full) and glob.glob(os.path.join(glob.escape(full), '*.tfrecords')):
-        raise UserError(f'{option}: these are TFRecords; make a data set with `python dataset_tool.py '
-                        f'create_from_tfrecords {path} {name}.h5`, then give that')
+        raise UserError(f'{option}: has TFRecords; make a dataset with `python dataset_tool.py create_from_tfrecords '
+                        f'{path} {name}.h5`, and use --data {name}.h5')
     try:
         folder = find_pictures(full)
     except UserError as error:
         raise UserError(str(error).replace(f'IMAGE_DIR={full!r}', option, 1)) from error
     if labels and not folder.classes and folder.labels_file is None:
-        raise UserError(f'{option}: has neither pictures in sub-folders, one for each class, nor a dataset.json; leave '
-                        'out --labels')
+        raise UserError(f'{option}: has neither one sub-folder of pictures per class nor a dataset.json; omit '
+                        '--labels')
     return Source(name, full, len(folder.names), side_of(folder, option), digest_of(folder, full))
 
 
 def side_of(folder: PictureFolder, option: str) -> int:
-    """The shorter side of pictures, of the middle one of some of them, in pixels."""
+    """The median of the shorter sides of a sample of pictures, in pixels."""
     steps = range(0, len(folder.names), max(len(folder.names) // SAMPLE, 1))
     kinds = [picture_kind(folder.source(folder.names[index])) for index in steps]
     sides = sorted(min(kind.width, kind.height) for kind in kinds if isinstance(kind, ImageKind))
@@ -264,12 +263,12 @@ def side_of(folder: PictureFolder, option: str) -> int:
         raise UserError(f'{option}: none of {len(kinds)} pictures can be read: {folder.names[0]} ({kinds[0]})')
     side = sides[len(sides) // 2]
     if side < 4:
-        raise UserError(f'{option}: the pictures are too small, {side} pixels; the networks begin with 4')
+        raise UserError(f'{option}: the pictures are too small, {side} pixels; the networks need at least 4')
     return side
 
 
 def digest_of(folder: PictureFolder, path: str) -> str:
-    """A few digits that change with the pictures: their names, sizes and times; in a .zip file, their checksums."""
+    """A short digest of the pictures' names, sizes and modification times; in a .zip file, of their checksums."""
     facts: Iterable[object]
     if os.path.isfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -285,11 +284,11 @@ def digest_of(folder: PictureFolder, path: str) -> str:
 
 
 def machine_of(environment: theano_env.Environment) -> Machine:
-    """What the device of an environment has."""
+    """The :class:`Machine` of an environment."""
     import psutil  # Slow to import, and only needed here.
     memory, cores = psutil.virtual_memory().total, num_cores()
     if environment.engine == 'torch':
-        import torch  # Which the other engines do without.
+        import torch  # Other engines do not need it.
         cores = torch.get_num_threads()
         if environment.device != 'cpu':
             memory = torch.cuda.get_device_properties(environment.device).total_memory
@@ -297,17 +296,17 @@ def machine_of(environment: theano_env.Environment) -> Machine:
 
 
 def paper_row(resolution: int) -> PaperRow:
-    """The row of the paper's networks that a resolution takes."""
+    """The row of `PAPER` for a resolution."""
     return PAPER[min(size for size in PAPER if size >= resolution)]
 
 
 def choose_sizes(source: Source, resolution: int | None, machine: Machine) -> tuple[int, Sizes]:
-    """(resolution, :class:`Sizes`) for pictures; without a resolution, the largest one that fits."""
+    """(resolution, :class:`Sizes`) for pictures; the default resolution is the largest one that fits."""
     largest = min(1 << (source.side.bit_length() - 1), LARGEST)
-    # Pictures may be enlarged a little; a data set has what it has.
+    # Pictures may be enlarged to the next power of two, datasets may not.
     if resolution is not None and resolution > (largest if source.digest is None else min(2 * largest, LARGEST)):
         limit = f'the largest networks have {LARGEST}' if source.side > LARGEST else (
-            f'the pictures have {source.side} pixels a side')
+            f'the pictures have {source.side} pixels per side')
         raise UserError(f'--resolution {resolution}: {limit}; use --resolution {largest}')
     if resolution is not None and (sizes := sizes_for(resolution, machine)):
         return resolution, sizes
@@ -316,16 +315,16 @@ def choose_sizes(source: Source, resolution: int | None, machine: Machine) -> tu
         if size != resolution and (sizes := sizes_for(size, machine)):
             if resolution is None:
                 return size, sizes
-            reason = f'{machine.memory_gb:.1f} GB of memory are too little' if machine.device != 'cpu' else (
+            reason = f'{machine.memory_gb:.1f} GB of memory are not enough' if machine.device != 'cpu' else (
                 f'without a GPU, {machine.cores} cores would take days')
             raise UserError(f'--resolution {resolution}: {reason}; use --resolution {size}')
-    raise UserError(f'--data {source.path}: {machine.memory_gb:.1f} GB of memory are too little for any training')
+    raise UserError(f'--data {source.path}: {machine.memory_gb:.1f} GB of memory are not enough for any training')
 
 
 def sizes_for(resolution: int, machine: Machine) -> Sizes | None:
-    """The :class:`Sizes` for a resolution; None where nothing fits the machine."""
+    """The :class:`Sizes` for a resolution; None if no networks fit the machine."""
     if machine.device == 'cpu':
-        # From the narrow ones on, which are built in no time; where one takes too long, wider ones do.
+        # Narrow networks first, as they are built quickly: if one takes too long, so do all wider ones.
         fitting = itertools.takewhile(bool, (_sizes_on_cpu(resolution, divisor, machine) for divisor in DIVISORS[::-1]
                                              if _is_wide_enough(resolution, divisor)))
         return max(fitting, key=lambda sizes: sizes.fmap_max, default=None)
@@ -334,7 +333,7 @@ def sizes_for(resolution: int, machine: Machine) -> Sizes | None:
 
 
 def networks(resolution: int, divisor: int) -> tuple[int, int, Network, Network]:
-    """(fmap_base, fmap_max, G, D) with 1 / divisor of the paper's maps, to estimate with."""
+    """(fmap_base, fmap_max, G, D) with 1 / divisor of the paper's feature maps, for estimates."""
     row = paper_row(resolution)
     widths = {'fmap_base': row.fmap_base // divisor, 'fmap_max': row.fmap_max // divisor}
     shape = {'num_channels': 3, 'resolution': resolution, 'label_size': 0}

@@ -1,9 +1,9 @@
-"""What an experiment is going to do, before it does it: phases of its schedule, size, memory, time.
+"""Estimates what a training takes before it starts: phases of the schedule, time, memory, disk space.
 
-``python train.py --experiment NAME --dry-run`` prints it. Memory and time are estimates: the step's activations,
-weights and optimizer state; the multiplications of its convolutions at the speed of a plain matrix product measured on
-this machine just now, and on a GPU also the bytes that its kernels move and their number. A dry run measures the
-networks themselves, too.
+``python train.py --experiment NAME --dry-run`` prints the plan. Memory is estimated from the activations, weights and
+optimizer state of a step. Time is estimated from the multiplications of its convolutions and the measured speed of a
+matrix product; on a GPU, also from the bytes that its kernels move and their number. A dry run corrects the estimates
+with a measurement of D.
 """
 
 import inspect
@@ -34,28 +34,28 @@ from training.data_sets import check_data_set, data_path
 from training.options import check_options, check_utility, is_training
 from training.schedule import training_schedule
 
-D_STEP_FORWARDS = 13        # A D step of WGAN-GP in forward passes of D: four evaluations and their derivatives...
-G_STEP_FORWARDS = 5         # ...and a G step, in which G costs about as much as D.
-# On a GPU, of a D and a G step in tf32; benchmarks/gpu_model.py counts them.
-MOVES = 11, 4.5             # How often they read or write each activation of both networks...
-WEIGHT_MOVES = 13, 8        # ...and each weight.
-LAUNCHES = 14, 6.5          # Kernels for each layer with weights.
-LAUNCH_SECONDS = 2e-6       # Least time of a kernel inside of a CUDA graph.
-SHARE_OF_PEAK = 0.6         # Of the matrix product's speed that training steps reach; benchmarks/README.md...
-CPU_SHARE_OF_PEAK = 1.7     # ...and on a CPU, where convolutions take fewer multiplications than they have (Winograd).
-CPU_LAUNCH_SECONDS = 5e-5   # What there stands for a kernel takes at least; both fitted to steps at 4x4 to 64x64.
-STEP_GRADIENTS = 6          # A D and a G step in gradients of D, see training.measuring.
-CPU_PIXELS = 2 ** 16        # In the minibatch that is measured on a CPU.
-LONG_SECONDS = 2.0          # A measurement that would take longer is left out...
-SMALL_SHARE = 0.05          # ...and one of so small a share of the training.
-VALUES_PER_ACTIVATION = 3.0     # Float32 values that a D step holds at its peak for each of D's activations; measured.
-SHORT_KIMG = 100            # A training up to this length is started without an estimate.
-LONGEST_SECONDS = 30 * 86400    # A training that is estimated longer is not started on a CPU that nobody asked for.
-BASE_MEMORY_GB = 0.45       # What the process takes without any network.
+D_STEP_FORWARDS = 13        # Cost of a D step of WGAN-GP in forward passes of D: four evaluations, their derivatives.
+G_STEP_FORWARDS = 5         # Cost of a G step, half of it in G and half in D.
+# On a GPU, for a D step and a G step in tf32; benchmarks/gpu_model.py counts them.
+MOVES = 11, 4.5             # Reads and writes of each activation of both networks.
+WEIGHT_MOVES = 13, 8        # Reads and writes of each weight.
+LAUNCHES = 14, 6.5          # Kernels per layer with weights.
+LAUNCH_SECONDS = 2e-6       # Least time of a kernel inside a CUDA graph.
+SHARE_OF_PEAK = 0.6         # Speed of training steps relative to a matrix product, see benchmarks/README.md.
+CPU_SHARE_OF_PEAK = 1.7     # The same on a CPU, where Winograd convolutions save multiplications.
+CPU_LAUNCH_SECONDS = 5e-5   # Least time per kernel on a CPU. This and the line above are fitted to 4x4 to 64x64.
+STEP_GRADIENTS = 6          # Cost of a D step and a G step in gradients of D, see training.measuring.
+CPU_PIXELS = 2 ** 16        # Largest number of pixels in the minibatch that is measured on a CPU.
+LONG_SECONDS = 2.0          # A resolution is not measured if that would take longer...
+SMALL_SHARE = 0.05          # ...or if it takes a smaller share of the training.
+VALUES_PER_ACTIVATION = 3.0     # Peak number of float32 values in a D step per activation of D; measured.
+SHORT_KIMG = 100            # A training up to this length starts without an estimate.
+LONGEST_SECONDS = 30 * 86400    # Longer trainings do not start on a CPU unless the user chose it.
+BASE_MEMORY_GB = 0.45       # Memory of the process without networks.
 
 
 class Phase(NamedTuple):
-    """A stretch of the schedule with one resolution, fading in or not, and one minibatch."""
+    """A part of the schedule with constant resolution and minibatch, entirely within or outside a fade-in."""
 
     start_kimg: float
     end_kimg: float
@@ -69,21 +69,21 @@ class Phase(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """What a device can do. On a CPU the operations stand for the bytes, too."""
+    """Speed of a device. On a CPU the bandwidth is infinite, because `flops` already accounts for memory."""
 
-    flops: float                    # Operations a second.
-    bandwidth: float = np.inf       # Bytes a second.
-    launch: float = 0.0             # Seconds that a kernel takes at least.
-    share: float = SHARE_OF_PEAK    # Of `flops` that training steps reach.
+    flops: float                    # Operations per second.
+    bandwidth: float = np.inf       # Bytes per second.
+    launch: float = 0.0             # Least time of a kernel in seconds.
+    share: float = SHARE_OF_PEAK    # Share of `flops` that training steps reach.
 
 
-# To compare the phases of a schedule by, on a GPU and on a CPU.
+# Typical speeds of a GPU and a CPU, to compare the phases of a schedule.
 USUAL_SPEEDS = Speed(1e14, 2e12, LAUNCH_SECONDS), Speed(
     1e11, launch=CPU_LAUNCH_SECONDS, share=CPU_SHARE_OF_PEAK)
 
 
 class Estimate(NamedTuple):
-    """What a phase takes."""
+    """Time and memory of a phase."""
 
     seconds_per_kimg: float
     memory_gb: float
@@ -99,7 +99,7 @@ def phases(resolution: int, **schedule_kwargs: Any) -> list[Phase]:
         starts |= {float(index * period), float(index * period + training)}
     result: list[Phase] = []
     for start in sorted(start for start in starts if start < total):
-        # A little after the start: the first image still belongs to the phase before.
+        # One image later, because the first image still belongs to the previous phase.
         schedule = training_schedule(int(start * 1000) + 1, resolution, **schedule_kwargs)
         phase = Phase(start, total, schedule.resolution, schedule.min_lod != schedule.max_lod, schedule.minibatch_size)
         if result and phase[2:] == result[-1][2:]:
@@ -111,19 +111,19 @@ def phases(resolution: int, **schedule_kwargs: Any) -> list[Phase]:
 
 
 def step_work(G: Network, D: Network, resolution: int, repeats: int) -> float:
-    """Multiplications of a D step and its share of a G step, per image: `repeats` D steps per G step."""
+    """Multiplications per image of a D step and its share of a G step; there are `repeats` D steps per G step."""
     forwards_d = D_STEP_FORWARDS + G_STEP_FORWARDS / 2 / repeats
-    forwards_g = 1 + G_STEP_FORWARDS / 2 / repeats      # A D step generates, too.
+    forwards_g = 1 + G_STEP_FORWARDS / 2 / repeats      # A D step also generates images.
     return forwards_d * costs.multiplications(D, resolution) + forwards_g * costs.multiplications(G, resolution)
 
 
 def estimate(phase: Phase, G: Network, D: Network, repeats: int, speed: Speed, processes: int = 1) -> Estimate:
-    """The :class:`Estimate` of a phase: `repeats` D steps per G step, on a device of the given speed.
+    """The :class:`Estimate` of a phase with `repeats` D steps per G step, on a device of the given speed.
 
-    With several `processes` the memory is that of one. On GPUs, of which each has its own, they divide the time.
+    The memory is that of one process. Several processes divide the time only on GPUs, where each has its own device.
     """
     work, minibatch = step_work(G, D, phase.resolution, repeats), phase.minibatch / processes
-    # Both networks with their gradients and the two moments of Adam, and Gs.
+    # Weights, gradients and two moments of Adam for G and D; weights of Gs.
     values = 5.0 * costs.num_trainable(G) + 4.0 * costs.num_trainable(D)
     values += VALUES_PER_ACTIVATION * minibatch * costs.activations(D, phase.resolution)
     on_gpus = np.isfinite(speed.bandwidth)
@@ -134,7 +134,7 @@ def estimate(phase: Phase, G: Network, D: Network, repeats: int, speed: Speed, p
 
 
 def step_traffic(phase: Phase, G: Network, D: Network, repeats: int, processes: int = 1) -> float:
-    """About how many bytes the kernels of a D step and of its share of a G step read and write on a GPU."""
+    """Approximate number of bytes that a D step and its share of a G step read and write on a GPU."""
     values = phase.minibatch / processes * sum(costs.activations(net, phase.resolution) for net in (G, D))
     weights = sum(map(costs.num_trainable, (G, D)))
     return sum(4 * (moves * values + weight_moves * weights) / times for moves, weight_moves, times in
@@ -142,20 +142,20 @@ def step_traffic(phase: Phase, G: Network, D: Network, repeats: int, processes: 
 
 
 def step_launches(phase: Phase, G: Network, D: Network, repeats: int) -> float:
-    """About how many kernels they are."""
+    """Approximate number of kernels in a D step and its share of a G step."""
     layers = sum(height <= phase.resolution and count > 0 for net in (G, D)
                  for height, count in costs.layer_multiplications(net))
     return layers * (LAUNCHES[0] + LAUNCHES[1] / repeats)
 
 
 def total_time(schedule: list[Phase], estimates: list[Estimate]) -> float:
-    """The estimated seconds of a whole schedule."""
+    """Estimated duration of a schedule in seconds."""
     return sum(needs.seconds_per_kimg * (phase.end_kimg - phase.start_kimg)
                for phase, needs in zip(schedule, estimates, strict=True))
 
 
 class Stretch(NamedTuple):
-    """What a stretch of a schedule costs, as far as comparing stretches goes."""
+    """A part of a schedule with its relative cost."""
 
     start_kimg: float
     end_kimg: float
@@ -164,7 +164,7 @@ class Stretch(NamedTuple):
 
 
 def stretches(G: Network, D: Network, repeats: int, device: str, schedule_kwargs: dict) -> list[Stretch]:
-    """The :class:`Stretch` list of a whole schedule, for a usual device of this kind; nothing is measured."""
+    """The schedule as a list of :class:`Stretch`, for a typical device of this kind. Measures nothing."""
     speed, resolution = USUAL_SPEEDS[device == 'cpu'], D.input_shape[-1]
     return [Stretch(phase.start_kimg, phase.end_kimg, estimate(phase, G, D, repeats, speed).seconds_per_kimg,
                     training_schedule(phase.start_kimg * 1000 + 1, resolution, **schedule_kwargs).tick_kimg)
@@ -172,17 +172,17 @@ def stretches(G: Network, D: Network, repeats: int, device: str, schedule_kwargs
 
 
 class Writes(NamedTuple):
-    """What a run leaves on the disk; sizes in bytes."""
+    """Files that a run leaves on the disk; sizes in bytes."""
 
     pickles: int
     pickle_size: int
     pictures: int
-    picture_size: int       # At most: PNG files are compressed.
+    picture_size: int       # Upper limit, as PNG files are compressed.
     state_size: int
 
 
 def number_of_ticks(resolution: int, **schedule_kwargs: Any) -> int:
-    """Status lines of a whole run; `schedule_kwargs` are those of `training_schedule`."""
+    """Number of ticks in a whole run; `schedule_kwargs` are those of `training_schedule`."""
     nimg, ticks, total = 0.0, 0, {**defaults_of(training_schedule), **schedule_kwargs}['total_kimg'] * 1000
     while nimg < total:
         schedule = training_schedule(int(nimg), resolution, **schedule_kwargs)
@@ -192,7 +192,7 @@ def number_of_ticks(resolution: int, **schedule_kwargs: Any) -> int:
 
 
 def writes(ticks: int, options: dict, G: Network, D: Network) -> Writes:
-    """What a run of so many ticks writes; `options` are all those of the training."""
+    """The :class:`Writes` of a run of `ticks` ticks; `options` are all options of the training."""
     def every(option):
         return ticks // options[option] if options[option] else 0
 
@@ -207,7 +207,7 @@ def writes(ticks: int, options: dict, G: Network, D: Network) -> Writes:
     of_G, of_D = costs.num_trainable(G), costs.num_trainable(D)
     return Writes(pickles + 1, 4 * (2 * of_G + of_D), every('image_snapshot_ticks') + 2,
                   columns * rows * height * width * channels * options['image_grid_zoom'] ** 2,
-                  4 * (4 * of_G + 3 * of_D))     # Weights, two moments, and Gs.
+                  4 * (4 * of_G + 3 * of_D))     # Weights and two moments of Adam for G and D; weights of Gs.
 
 
 def format_size(size: float) -> str:
@@ -216,8 +216,8 @@ def format_size(size: float) -> str:
 
 
 def measured_speed(device: str, precision: str = 'float32', size: int = 1024, seconds: float = 0.3) -> Speed:
-    """The :class:`Speed` of a torch device in matrix products of a `precision` of `theano_env`."""
-    import torch  # Which the other engines do without.
+    """Measure the :class:`Speed` of a torch device with matrix products in a `precision` of `theano_env`."""
+    import torch  # Other engines do not need it.
 
     def duration(function: Callable, a: torch.Tensor) -> float:
         return measuring.mean_seconds(lambda: float(function(a)[0, 0]), seconds)      # Waits for the device.
@@ -226,7 +226,7 @@ def measured_speed(device: str, precision: str = 'float32', size: int = 1024, se
         a = torch.randn(size, size)
         return Speed(2 * size ** 3 / duration(lambda a: torch.mm(a, a), a), launch=CPU_LAUNCH_SECONDS,
                      share=CPU_SHARE_OF_PEAK)
-    size *= 8       # Else it would be done before the host has seen it.
+    size *= 8       # A smaller product would finish before the host notices.
     dtype = {'float16': torch.float16, 'bfloat16': torch.bfloat16}.get(precision, torch.float32)
     a = torch.randn(size, size, device=device, dtype=dtype)
     return Speed(2 * size ** 3 / duration(lambda a: torch.mm(a, a), a), 2 * a.nbytes / duration(torch.neg, a),
@@ -234,14 +234,14 @@ def measured_speed(device: str, precision: str = 'float32', size: int = 1024, se
 
 
 def speed_of(environment: theano_env.Environment) -> Speed:
-    """The :class:`Speed` of the engine and device in use, whether or not PyTorch is there."""
+    """Measure the :class:`Speed` of the current engine and device."""
     if environment.engine == 'torch':
         return measured_speed(environment.device, environment.precision)
     return Speed(measuring.convolution_flops(), launch=CPU_LAUNCH_SECONDS, share=1.0)
 
 
 def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]:
-    """(G, D, whether the data set is there) of a resolved experiment; without it, for RGB images without labels."""
+    """(G, D, whether the dataset exists) of a resolved experiment; a missing dataset is taken as RGB without labels."""
     section = chosen['dataset']
     h5_path = data_path(section['h5_path'], data_dir)
     channels, label_size = 3, 0
@@ -257,43 +257,43 @@ def build_networks(chosen: dict, data_dir: str) -> tuple[Network, Network, bool]
     resolution = section.get('resolution')
     if resolution is None:
         if not there:
-            raise UserError(f'dataset.resolution: is missing, and there is no {h5_path} that could tell it; set it')
+            raise UserError(f'dataset.resolution: is missing, and cannot be read because there is no {h5_path}; set it')
         resolution = max(levels)
     G, D = (build_network(name, chosen, channels, resolution, label_size) for name in 'GD')
     return G, D, there
 
 
 def schedule_options(options: dict) -> dict:
-    """Return those of the `options` of a training that `training_schedule` takes."""
+    """The subset of a training's `options` that `training_schedule` takes."""
     return {name: options[name] for name in inspect.signature(training_schedule).parameters if name in options}
 
 
 class Training(NamedTuple):
-    """What is known of a training before it begins."""
+    """Everything known about a training before it begins."""
 
     G: Network
     D: Network
-    is_there: bool              # Whether its data set is there.
-    options: dict               # Of the training function, those that are not given as well.
+    is_there: bool              # Whether the dataset exists.
+    options: dict               # All options of the training function, including defaults.
     schedule: list[Phase]
-    processes: int = 1          # Which share the minibatches.
+    processes: int = 1          # Number of processes that share the minibatches.
 
     @property
     def repeats(self) -> int:
         return self.options.get('D_training_repeats', 1)
 
     def estimates(self, speed: Speed) -> list[Estimate]:
-        """What each phase takes, see :func:`estimate`."""
+        """The :class:`Estimate` of each phase."""
         return [estimate(phase, self.G, self.D, self.repeats, speed, self.processes) for phase in self.schedule]
 
     def writes(self) -> Writes:
-        """What it leaves on the disk."""
+        """The files that it leaves on the disk."""
         ticks = number_of_ticks(self.D.input_shape[-1], **schedule_options(self.options))
         return writes(ticks, self.options, self.G, self.D)
 
 
 def planned(chosen: dict, data_dir: str, train_gan: Callable) -> Training:
-    """The :class:`Training` of a resolved experiment; `train_gan` trains experiments that name no function."""
+    """The :class:`Training` of a resolved experiment; `train_gan` is the default training function."""
     train_func, options, _ = check_options(chosen, train_gan)
     options = {**defaults_of(train_func), **options}
     G, D, there = build_networks(chosen, data_dir)
@@ -301,7 +301,7 @@ def planned(chosen: dict, data_dir: str, train_gan: Callable) -> Training:
 
 
 def whole_run(chosen: dict, data_dir: str, speed: Speed, train_gan: Callable) -> tuple[float, float]:
-    """What the whole training of a resolved experiment takes: estimated seconds, and bytes on the disk.
+    """Estimate the whole training of a resolved experiment: seconds, and bytes on the disk.
 
     Parameters
     ----------
@@ -310,7 +310,7 @@ def whole_run(chosen: dict, data_dir: str, speed: Speed, train_gan: Callable) ->
     speed : Speed
         See :func:`speed_of`.
     train_gan : callable
-        The training function of experiments that name none.
+        Default training function of experiments.
     """
     training = planned(chosen, data_dir, train_gan)
     written = training.writes()
@@ -319,16 +319,17 @@ def whole_run(chosen: dict, data_dir: str, speed: Speed, train_gan: Callable) ->
 
 
 def wanted_gpus(chosen: dict) -> int:
-    """How many GPUs an experiment is made for: its name says so, as that of 'celebahq-v2-8gpus'; else one."""
+    """The number of GPUs in an experiment's name, such as 8 in 'celebahq-v2-8gpus'; default: 1."""
     named = re.search(r'(?<![0-9])([1-9][0-9]?)gpus\b', str(chosen.get('desc', '')))
     return int(named[1]) if named else 1
 
 
 def measured_estimates(training: Training, environment: theano_env.Environment) -> list[Estimate]:
-    """What each phase takes, corrected by what the gradient of D takes on this machine at the moment.
+    """The :class:`Estimate` of each phase, corrected by a measurement of the gradient of D on this machine.
 
-    It is measured at the resolutions that make up most of the training. Those at which that would take long count with
-    the correction of smaller ones. On Theano's own engines, :func:`speed_of` has to do.
+    The gradient is measured at the resolutions that make up most of the training. Resolutions at which that would take
+    long use the correction factor of a smaller one. On Theano's own engines, nothing is measured beyond
+    :func:`speed_of`.
     """
     estimates = training.estimates(speed_of(environment))
     if environment.engine != 'torch':
@@ -341,7 +342,7 @@ def measured_estimates(training: Training, environment: theano_env.Environment) 
             continue
         (phase, needs), *_ = stretch
         num = max(phase.minibatch // training.processes, 1)
-        if environment.device == 'cpu':     # There, an image takes about the same in a small minibatch.
+        if environment.device == 'cpu':     # On a CPU, the time per image hardly depends on the minibatch.
             num = min(num, max(CPU_PIXELS // resolution ** 2, 1))
         expected = needs.seconds_per_kimg / 1000 * num / STEP_GRADIENTS * max(factors.values(), default=1.0)
         if not factors or expected < LONG_SECONDS:
@@ -356,13 +357,13 @@ def measured_estimates(training: Training, environment: theano_env.Environment) 
 
 
 def _nearest(factors, resolution):
-    """The value of the resolution that differs by the fewest powers of two."""
+    """The factor of the nearest resolution on a logarithmic scale; 1 if there are no factors."""
     return factors[min(factors, key=lambda other: abs(np.log2(other / resolution)))] if factors else 1.0
 
 
 def check_duration(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: Mapping[str, Any] | None = None,
                    precision: str = 'auto', *, train_gan: Callable, is_device_named: bool = False) -> None:
-    """Raise `UserError` where a new training would take over a month, as no GPU is seen and no device was named.
+    """Raise `UserError` if a new training would take over a month on a CPU that the user did not choose.
 
     Parameters
     ----------
@@ -371,9 +372,9 @@ def check_duration(chosen: dict, data_dir: str, engine: str = 'auto', theano_fla
     data_dir, engine, theano_flags, precision
         See `training.experiment.run_experiment`.
     train_gan : callable
-        The training function of experiments that name none.
+        Default training function of experiments.
     is_device_named : bool
-        Whether the user has said which device to use elsewhere than in `theano_flags`.
+        Whether the user chose a device by other means than `theano_flags`.
     """
     flags = dict(theano_flags or {})
     is_device_named = is_device_named or flags.get('device', 'auto') != 'auto' or theano_env.USER_DEVICE == 'cpu'
@@ -389,16 +390,17 @@ def check_duration(chosen: dict, data_dir: str, engine: str = 'auto', theano_fla
         return
     seconds, _size = whole_run(chosen, data_dir, measured_speed('cpu'), train_gan)
     if seconds > LONGEST_SECONDS:
-        raise UserError(f'no GPU is seen, and on this CPU the training would take {rough_time(seconds)}; '
-                        "to do so all the same, name the device: --device cpu, or theano_flags['device'] = 'cpu' in "
-                        f'config.py; {gpus.why_none()}')
+        raise UserError(f'no GPU was found, and on this CPU the training would take {rough_time(seconds)}; to train '
+                        "on it anyway, use --device cpu, or theano_flags['device'] = 'cpu' in config.py; "
+                        f'{gpus.why_none()}')
 
 
 def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: dict | None = None,
              precision: str = 'auto', *, train_gan: Callable, ranks: Ranks = SINGLE) -> None:
-    """Print the resolved experiment `chosen`, its schedule, and estimates of memory and time.
+    """Print the resolved experiment `chosen`, its schedule, and estimates of memory, time and disk space.
 
-    `ranks` are the processes that share the work; with one only, as many as the experiment is made for.
+    `ranks` are the processes that share the work. A single process plans for the number of GPUs in the experiment's
+    name.
     """
     if not is_training(chosen):
         check_utility(chosen)
@@ -407,8 +409,8 @@ def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: di
     environment = theano_env.configure(engine, theano_flags, precision=precision)
     training = planned(chosen, data_dir, train_gan)
     pprint.pprint(chosen, width=120, sort_dicts=False)
-    print('\n%s: %s' % (data_path(chosen['dataset']['h5_path'], data_dir), 'there' if training.is_there else
-                        'not there; planned for RGB images without labels'))
+    print('\n%s: %s' % (data_path(chosen['dataset']['h5_path'], data_dir), 'exists' if training.is_there else
+                        'is missing; planned for RGB images without labels'))
     for net in (training.G, training.D):
         print(f'{net.name}: {chosen[net.name]["func"]}, {costs.num_trainable(net)} trainable parameters')
     print(f'\n{environment}')
@@ -433,10 +435,10 @@ def describe(chosen: dict, data_dir: str, engine: str = 'auto', theano_flags: di
 
 
 def print_writes(training: Training) -> None:
-    """Print how much a training writes."""
+    """Print how much disk space a training needs."""
     written = training.writes()
-    thinned = '' if training.options.get('keep_snapshots') is not None else '; train.keep_snapshots=N thins them out'
-    print(f'\nIt will write some {written.pickles} network pickles of {format_size(written.pickle_size)} each, '
-          f'{format_size(written.pickles * written.pickle_size)} together{thinned};\n'
-          f'some {written.pictures} pictures of up to {format_size(written.picture_size)}; 2 training states of '
+    thinned = '' if training.options.get('keep_snapshots') is not None else '; train.keep_snapshots=N keeps fewer'
+    print(f'\nIt will write about {written.pickles} network pickles of {format_size(written.pickle_size)} each, '
+          f'{format_size(written.pickles * written.pickle_size)} in all{thinned};\n'
+          f'about {written.pictures} pictures of up to {format_size(written.picture_size)}; 2 training states of '
           f'{format_size(written.state_size)}.')

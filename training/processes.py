@@ -1,9 +1,8 @@
 """Data-parallel training over torch.distributed: NCCL on CUDA GPUs, Gloo on CPUs.
 
-torchrun starts one process, a "rank", per GPU. All ranks draw the same random numbers for the whole minibatch; each
-computes on its own share of the rows. The gradients are averaged in the Theano graph, in front of Adam, so that all
-ranks make the same step. Rank 0 alone prints and writes. A single process has no process group and runs as if nothing
-of this existed.
+torchrun starts one process, a "rank", per GPU. All ranks draw the same random numbers for the whole minibatch, and each
+computes its own share of the rows. The gradients are averaged in the Theano graph before Adam, so that all ranks make
+the same step. Only rank 0 prints and writes. A single process needs no process group and skips all of this.
 """
 
 import contextlib
@@ -20,26 +19,26 @@ from common.errors import UserError
 from nets.ranks import SINGLE, Ranks
 
 TIMEOUT_VARIABLE = 'DISTRIBUTED_TIMEOUT_SECONDS'
-TIMEOUT_SECONDS = 600       # How long ranks wait for each other in a step: one may compile or save pictures meanwhile.
-LISTED = 3              # At most so many differences between ranks are named.
-TELLING_SECONDS = 2.0       # From the end of a process until another one than rank 0 tells it.
-TOLD = 'the end is told'    # In the store of the processes.
-PATIENCE = timedelta(days=30)   # How long they wait while rank 0 prepares, for example makes the data set.
+TIMEOUT_SECONDS = 600       # How long ranks wait for each other in a step, as one may compile or save pictures.
+LISTED = 3              # Largest number of differences between ranks in a message.
+REPORT_SECONDS = 2.0        # How long other ranks wait for rank 0 to report the end of the run.
+REPORTED = 'end reported'   # Key in the processes' store.
+PATIENCE = timedelta(days=30)   # How long the others wait while rank 0 prepares, for example makes the dataset.
 
 
 class SharedError(UserError):
-    """An error that all ranks meet alike: rank 0 tells it."""
+    """An error that all ranks raise, and that only rank 0 prints."""
 
 
 class EndedElsewhere(SharedError):
-    """This process ends because another one has; the reason is told there.
+    """This process ends because another one has ended, which prints the reason.
 
-    `is_told_here`: this process tells that it ends so, being the first that is left, see :func:`tells_the_end`.
+    With `is_reported_here`, this process prints the message, see :func:`reports_the_end`.
     """
 
-    def __init__(self, message: str, is_told_here: bool = False) -> None:
+    def __init__(self, message: str, is_reported_here: bool = False) -> None:
         super().__init__(message)
-        self.is_told_here = is_told_here
+        self.is_reported_here = is_reported_here
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -47,7 +46,7 @@ class EndedElsewhere(SharedError):
 
 
 def from_environment() -> Ranks:
-    """What torchrun has set in the environment; `SINGLE` without torchrun."""
+    """The ranks that torchrun sets in environment variables; `SINGLE` without torchrun."""
     if 'RANK' not in os.environ or 'WORLD_SIZE' not in os.environ:
         return SINGLE
     return Ranks(*(_integer_variable(name, 0) for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')))
@@ -76,22 +75,22 @@ def check_minibatches(ranks: Ranks, resolutions: Iterable[int], minibatch_defaul
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Between the processes.
+# Communication.
 
 
 def timeout_seconds() -> int:
-    """How long ranks wait for each other in a step."""
+    """How long ranks wait for each other in a step, in seconds."""
     return _integer_variable(TIMEOUT_VARIABLE, TIMEOUT_SECONDS)
 
 
 @contextlib.contextmanager
 def process_group(ranks: Ranks, device: str) -> Iterator[None]:
-    """``with process_group(ranks, device): ...``: connected to the other ranks; `device` is what Theano runs on.
+    """Context in which this process is connected to the other ranks; `device` is Theano's device.
 
     Raises
     ------
     UserError
-        The others cannot be reached.
+        The other ranks cannot be reached.
     EndedElsewhere
         Another rank has ended before this one.
     """
@@ -102,10 +101,10 @@ def process_group(ranks: Ranks, device: str) -> Iterator[None]:
     import torch.distributed as dist
     timeout = timedelta(seconds=timeout_seconds())
     if device.startswith('cuda'):
-        # By default a thread of PyTorch's ends the process after an error of NCCL, with pages of stack. Here the host
-        # notices that it waits for too long, see `stopping.ending_together`.
+        # By default a thread of PyTorch ends the process after an NCCL error and prints pages of stack traces. Here
+        # `stopping.ending_together` notices that the host waits too long.
         os.environ.setdefault('TORCH_NCCL_ASYNC_ERROR_HANDLING', '0')
-        # One rank may still run step by step what another replays: NCCL must do both in the same way.
+        # One rank may still run a program step by step while another replays its graph: NCCL must treat both alike.
         os.environ.setdefault('NCCL_GRAPH_REGISTER', '0')
     try:
         dist.init_process_group('cpu:gloo,cuda:nccl' if device.startswith('cuda') else 'gloo', timeout=timeout,
@@ -119,17 +118,17 @@ def process_group(ranks: Ranks, device: str) -> Iterator[None]:
             yield
     except collective.ConnectionLost as error:
         raise EndedElsewhere('another process of the run has ended before the training began',
-                             tells_the_end(ranks)) from error
+                             reports_the_end(ranks)) from error
     except BaseException:
         if ranks.rank == 0:
-            tells_the_end(ranks)        # Whatever it is, rank 0 tells it.
+            reports_the_end(ranks)      # Rank 0 reports any error, so the other ranks must not.
         raise
     dist.destroy_process_group()
 
 
 @contextlib.contextmanager
 def _without_graphs_at_the_end():
-    """NCCL ends its part of the group only when no CUDA graph has a call of it any more."""
+    """Release CUDA graphs at the end, because NCCL does not shut down while a graph contains a call of it."""
     from theano_torch import capture
     try:
         yield
@@ -138,28 +137,29 @@ def _without_graphs_at_the_end():
 
 
 @functools.cache
-def tells_the_end(ranks: Ranks) -> bool:
-    """Whether this process tells, and saves, that the run ends: rank 0, or one of the others if rank 0 has died.
+def reports_the_end(ranks: Ranks) -> bool:
+    """Whether this process reports the end of the run and saves its state: rank 0, or another one if rank 0 has died.
 
-    The first that says so in the store of the processes is it; torchrun has the store, without torchrun rank 0.
+    The first process that claims this in the processes' store does so. The store belongs to torchrun, or to rank 0
+    without torchrun.
     """
     from torch.distributed import distributed_c10d
     try:
         store = distributed_c10d._get_default_store()
-        store.set_timeout(timedelta(seconds=TELLING_SECONDS))
-        if ranks.rank:      # Rank 0 comes first if it is there.
-            deadline = time.monotonic() + TELLING_SECONDS
+        store.set_timeout(timedelta(seconds=REPORT_SECONDS))
+        if ranks.rank:      # Rank 0 takes precedence if it is alive.
+            deadline = time.monotonic() + REPORT_SECONDS
             while time.monotonic() < deadline:
-                if store.check([TOLD]):
+                if store.check([REPORTED]):
                     return False
                 time.sleep(0.1)
-        return store.add(TOLD, 1) == 1 or ranks.rank == 0
-    except (RuntimeError, ValueError):      # The process that had the store has ended.
+        return store.add(REPORTED, 1) == 1 or ranks.rank == 0
+    except (RuntimeError, ValueError):      # The process that owns the store has ended.
         return ranks.rank == (0 if 'TORCHELASTIC_RUN_ID' in os.environ else 1)
 
 
 def from_rank_0(ranks: Ranks, value: Any) -> Any:
-    """The object `value` of rank 0, on all ranks."""
+    """Broadcast the object `value` of rank 0 to all ranks."""
     if ranks.size == 1:
         return value
     return _broadcast(value)
@@ -175,12 +175,12 @@ def _broadcast(value, group=None):
 
 @contextlib.contextmanager
 def rank_0_first(ranks: Ranks) -> Iterator[None]:
-    """The others do what is in the block when rank 0 has done it; if that fails, it fails for them, too.
+    """Let rank 0 execute the block before all other ranks, which fail if rank 0 fails.
 
     Raises
     ------
     EndedElsewhere
-        On the others: rank 0 has failed, and tells why.
+        On the other ranks: rank 0 has failed, and prints the reason.
     """
     if ranks.size == 1:
         yield
@@ -201,24 +201,24 @@ def rank_0_first(ranks: Ranks) -> Iterator[None]:
 
 
 class RanksDiffer(SharedError):
-    """Two ranks do not compute the same run."""
+    """Two ranks would compute different runs."""
 
 
 def check_same(ranks: Ranks, facts: dict[str, Any], where: str = '') -> None:
-    """Compare {name: value} of all ranks.
+    """Check that `facts` are equal on all ranks.
 
     Parameters
     ----------
     ranks : Ranks
     facts : dict
-        Plain data.
+        {name: value} of plain data.
     where : str
-        For the message: from when on they differ.
+        Time of the check, for the message.
 
     Raises
     ------
     RanksDiffer
-        On all of them: names a rank that differs from rank 0, and both values.
+        On all ranks: names a rank that differs from rank 0, with both values.
     """
     if ranks.size == 1:
         return
@@ -236,7 +236,7 @@ def check_same(ranks: Ranks, facts: dict[str, Any], where: str = '') -> None:
 
 
 def copy_from_rank_0(ranks: Ranks, variables: Iterable) -> None:
-    """Give shared variables the values that they have on rank 0."""
+    """Broadcast the values of shared variables from rank 0 to all ranks."""
     if ranks.size == 1:
         return
     import torch

@@ -1,4 +1,4 @@
-"""Metrics while a network is trained. They leave no trace in the training itself."""
+"""Evaluates metrics during a training, without changing its course."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import lasagne
 import numpy as np
 
-from common.console import tell
+from common.console import print_and_log
 from common.errors import UserError
 from common.files import AnyPath, link_or_copy
 from common.options import BatchNorm
@@ -30,7 +30,7 @@ FINAL = 'network-final'
 
 @contextlib.contextmanager
 def random_state_kept(dataset: Dataset) -> Iterator[None]:
-    """After the block, NumPy's and Lasagne's generators and the order of the data set are as they were before it."""
+    """Restore NumPy's and Lasagne's random generators and the order of the dataset after the block."""
     generator = lasagne.random.get_rng()
     state, reader = np.random.get_state(), dataset.get_state()
     of_lasagne = generator.get_state()
@@ -44,12 +44,12 @@ def random_state_kept(dataset: Dataset) -> Iterator[None]:
 
 
 def _is_later(entry, cur_nimg):
-    """Whether an entry is of a training that had come further."""
+    """Whether an entry belongs to a later time of the training than `cur_nimg`."""
     return entry.get('training') is True and (entry.get('kimg') or 0) > cur_nimg / 1000
 
 
 def _rename_final(run_dir):
-    """Let the best networks, which the training ended with, be a snapshot like others: the training goes on."""
+    """Turn the best networks into a numbered snapshot if they are the final ones, because the training continues."""
     path = os.path.join(run_dir, FINAL + '.pkl')
     final, = [entry for entry in read_results(run_dir) if entry.get('best') is True][:1]
     name = os.path.splitext(NETWORK_SNAPSHOT % int(final['kimg'] or 0))[0]
@@ -61,32 +61,32 @@ def _rename_final(run_dir):
 
 
 class TrainingMetrics:
-    """Evaluates the averaged generator every so many ticks, saves the best networks and marks them.
+    """Evaluates the averaged generator at regular intervals, saves the best networks and marks them.
 
-    The best ones are those of the best value of the first metric. Its entry in ``metrics.jsonl`` has the field 'best',
-    see :func:`runs.records.best_snapshot`; all entries of a training have the field 'training'.
+    The first metric decides which networks are best. Their entry in ``metrics.jsonl`` has the field 'best', see
+    :func:`runs.records.best_snapshot`; all entries written by a training have the field 'training'.
 
     Parameters
     ----------
     names : sequence of str or None
-        Of `metrics.METRICS`.
+        Keys of `metrics.METRICS`.
     ticks : int
-        Evaluate every so many ticks, and at the end. 0: never.
+        Ticks between evaluations; there is another one at the end. 0: never evaluate.
     num_images : int
-        Generated images.
+        Generated images per evaluation.
     run_dir : str
     dataset : Dataset
-        The training's own.
+        Dataset of the training.
     ranks : Ranks
-        The first one evaluates, the others wait.
+        Rank 0 evaluates, the others wait.
     cur_nimg : int
-        Real images shown so far. Entries of a later time are removed, as the training goes on from here.
+        Real images shown so far. Entries of a later time are removed, because the training repeats that part.
     inception_weights, classifier : str, optional
         See :func:`metrics.evaluation.evaluate_run`.
     batchnorm, like : str, Network
         See :class:`metrics.evaluation.Evaluator`.
     unwritten : Unwritten, optional
-        Tells results and networks that cannot be written.
+        Reports results and networks that cannot be written.
 
     Raises
     ------
@@ -118,7 +118,7 @@ class TrainingMetrics:
                 results.update(run_dir, self._marked)
 
     def _prepare(self) -> None:
-        """Read the reals, and find out now what the metrics do not bear."""
+        """Read the reals, and fail early if a metric does not support these images."""
         try:
             self.evaluator.prepare(self.names)
             for name in self.names:
@@ -129,7 +129,7 @@ class TrainingMetrics:
 
     def measure(self, tick: int, cur_nimg: int, done: bool, seconds: float,
                 snapshots: SnapshotWriter) -> dict[str, float]:
-        """Evaluate at the end of a tick, if it is time for that.
+        """Evaluate at the end of a tick, if an evaluation is due.
 
         Parameters
         ----------
@@ -138,16 +138,16 @@ class TrainingMetrics:
         cur_nimg : int
             Real images shown.
         done : bool
-            Whether the training is at its end.
+            Whether the training is complete.
         seconds : float
-            Since its beginning.
+            Duration of the training so far.
         snapshots : SnapshotWriter
-            Has the networks, and saves those that are the best so far.
+            Provides the networks, and saves the best ones.
 
         Returns
         -------
         dict
-            {name of the number: value} and 'metric_seconds', for the statistics of the tick.
+            {name of the value: value} and 'metric_seconds', for the statistics of the tick; empty if not due.
         """
         if not self.names or not (done or tick % self.ticks == 0):
             return {}
@@ -166,9 +166,9 @@ class TrainingMetrics:
         return statistics
 
     def _keep(self, entries, cur_nimg, done, snapshots):
-        """Write entries, and the networks if they are the best so far.
+        """Write entries, and save the networks if they are the best so far.
 
-        Of several networks within a thousand images, which have one name, the best are kept with their entries.
+        Networks within the same kimg have the same file name. The best of them are kept with their entries.
         """
         if not entries:
             return
@@ -183,20 +183,21 @@ class TrainingMetrics:
         for entry in entries:
             name, praise = entry['metric'], '  best so far' if is_best and entry['metric'] == self.names[0] else ''
             decides = self.evaluator.made[name].decides
-            tell(f'{name}  {decides} {entry["values"][decides]:.4f}{praise}',
-                 f'{name:<16} {entry["snapshot"]}  {results.format_values(entry["values"])}{praise}')
+            print_and_log(f'{name}  {decides} {entry["values"][decides]:.4f}{praise}',
+                          f'{name:<16} {entry["snapshot"]}  {results.format_values(entry["values"])}{praise}')
 
     def _is_worse(self, entries, before):
-        """Whether there are results of better networks of the same name, by the first metric."""
+        """Whether earlier networks of the same name have a better result in the first metric."""
         place = entries[0]['snapshot']
         earlier = [self._score(entry) for entry in self._compared(before) if entry.get('snapshot') == place]
         new = [self._score(entry) for entry in entries if entry['metric'] == self.names[0]]
         return bool(earlier) and (not new or min(earlier) <= min(new))
 
-    def makes_way(self, cur_nimg: int) -> bool:
-        """Whether the networks of now can be saved under the number of their thousand images.
+    def can_save(self, cur_nimg: int) -> bool:
+        """Whether the current networks can be saved under the number of their kimg.
 
-        They cannot in place of others that were evaluated. Results of others that are not in the file are forgotten.
+        They must not replace a snapshot of the same number that was evaluated. Results of such a snapshot whose file is
+        missing are removed.
         """
         name = os.path.splitext(NETWORK_SNAPSHOT % (cur_nimg // 1000))[0]
 
@@ -211,19 +212,19 @@ class TrainingMetrics:
         return True
 
     def _compared(self, entries):
-        """Those entries of this training by the first metric that are comparable."""
+        """The comparable entries of this training by the first metric."""
         decides = self.evaluator.made[self.names[0]].decides
         return [entry for entry in entries if entry.get('training') is True and entry['metric'] == self.names[0]
                 and self.evaluator.is_done(entry) and is_finite(entry.get('values', {}).get(decides))]
 
     def _marked(self, entries: list[Entry]) -> list[Entry]:
-        """The entries, of which the best one of this training by the first metric has the mark."""
+        """The entries, with the mark 'best' on the best one of this training by the first metric."""
         entries = [{key: value for key, value in entry.items() if key != 'best'} for entry in entries]
         if compared := self._compared(entries):
             min(compared, key=self._score)['best'] = True
         return entries
 
     def _score(self, entry):
-        """By the first metric; lower is better."""
+        """The value of an entry by the first metric, negated if higher is better."""
         meter = self.evaluator.made[self.names[0]]
         return entry['values'][meter.decides] * (1 if meter.better[meter.decides] == 'lower' else -1)

@@ -1,6 +1,6 @@
-"""What the folder of a run records beside its states, and a command line completed from it.
+"""Writes and reads the record of a run in its ``config.txt``, and completes a command line from it.
 
-``config.txt`` holds the experiment, and in the section 'run' what it was made of and what computed it.
+``config.txt`` holds the experiment, and in its section 'run' the origin of the experiment, engine, device and dataset.
 """
 
 import argparse
@@ -20,13 +20,13 @@ from runs import records
 from runs.folder import can_go_on, is_pickle, locate_run_dir
 from training.options import RESUME_OPTIONS, as_recorded, is_training, resolve_config
 
-RECORD = 'run'              # The section of config.txt that is not one of the experiment...
-CHANGED_DEFAULTS = 'changed_defaults'      # (In states, too: which changes they know of, see common.defaults.)
-RECORDED: dict[str, type] = {       # ...and what is in it, see make_record.
+RECORD = 'run'              # The section of config.txt that is not part of the experiment.
+CHANGED_DEFAULTS = 'changed_defaults'      # Changed defaults that a run or state has, see common.defaults.
+RECORDED: dict[str, type] = {       # Keys of the section, see make_record.
     'experiment': str, 'set': list, 'engine': str, 'device': str, 'precision': str, 'theano_flags': dict,
     'data_dir': str, 'data_set': str, 'networks': str, CHANGED_DEFAULTS: list}
-# The functions that a file may name, by section. All others are the user's own: their names count in config.py and on
-# the command line only.
+# The functions that the files of a run may name, by section. The user's own functions are accepted only from config.py
+# and the command line.
 FUNCTIONS: dict[str, set[str]] = {
     'train': {'train.train_gan'}, 'G': BUILD_FUNCS, 'D': BUILD_FUNCS,
     'create_dataset': {f'dataset_tool.create_{name}' for name in (
@@ -35,7 +35,7 @@ FUNCTIONS: dict[str, set[str]] = {
 
 
 class Chosen(NamedTuple):
-    """What to run: a command line, completed from `config.py` and from the folder that it goes on with."""
+    """A command line, completed from `config.py` and from the folder of the run to resume."""
 
     experiment: dict        # See training.options.resolve_config.
     origin: dict            # 'experiment': its name in config.py; 'set': list of 'SECTION.KEY=VALUE'.
@@ -51,7 +51,7 @@ class Chosen(NamedTuple):
 
 def make_record(origin: dict | None, environment: theano_env.Environment, theano_flags: dict | None,
                 experiment: dict, data_dir: str | None, networks: str | None = None) -> dict:
-    """What ``config.txt`` says of a run beside its experiment.
+    """Make the section 'run' of ``config.txt``.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ def make_record(origin: dict | None, environment: theano_env.Environment, theano
     theano_flags : dict or None
     experiment : dict
     data_dir : str or None
-        Folder of the data set. None: it has none.
+        Folder of the dataset. None: the run has no dataset.
     networks : str or None
-        The pickle that the run began from.
+        The pickle that the run started from.
     """
     record = {**(origin or {}), 'engine': environment.engine, 'device': environment.device,
               'precision': environment.precision,
@@ -78,18 +78,18 @@ def make_record(origin: dict | None, environment: theano_env.Environment, theano
 
 
 def read_folder(run_dir: str, trusted: Iterable[str] = ()) -> tuple[dict, dict]:
-    """(experiment, record) out of ``config.txt`` in the folder of a training.
+    """Read (experiment, record) from ``config.txt`` in the folder of a training.
 
     Parameters
     ----------
     run_dir : str
     trusted : iterable of str
-        Functions that the experiment may name beside our own.
+        Functions that the experiment may name in addition to our own.
 
     Raises
     ------
     UserError
-        The folder is not that of a training, or names a function that is not trusted.
+        The folder does not belong to a training, or names a function that is not trusted.
     """
     config = records.config_or_none(run_dir)
     if config is None:
@@ -100,8 +100,8 @@ def read_folder(run_dir: str, trusted: Iterable[str] = ()) -> tuple[dict, dict]:
     record = {key: value for key, value in (record.items() if isinstance(record, dict) else ())
               if isinstance(value, RECORDED.get(key, ()))}
     if 'dataset' not in config:
-        raise UserError(f'train.resume_run_id: {run_dir} is not the folder of a training: train.py made something else '
-                        'there')
+        raise UserError(f'train.resume_run_id: {run_dir} is not the folder of a training: its experiment has no '
+                        'dataset')
     experiment = checked(run_dir, config, trusted, record.get(CHANGED_DEFAULTS))
     for named in named_by(_overrides(record)):
         check_functions(run_dir, named, trusted)
@@ -111,20 +111,20 @@ def read_folder(run_dir: str, trusted: Iterable[str] = ()) -> tuple[dict, dict]:
 
 
 def checked(run_dir: str, experiment: dict, trusted: Iterable[str], known: Any) -> dict:
-    """An experiment out of the files of a training, see :func:`training.options.resolve_config`.
+    """Check and complete an experiment from the files of a run, see :func:`training.options.resolve_config`.
 
-    `known` are the changed defaults that the files know of, see :func:`training.options.as_recorded`.
+    `known` are the changed defaults that the run already had, see :func:`training.options.as_recorded`.
 
     Raises
     ------
     UserError
-        It is no experiment that trains, or names a function that is neither ours nor `trusted`.
+        The experiment does not train, or names a function that is neither ours nor `trusted`.
     """
     check_functions(run_dir, experiment, trusted)
     try:
         json.dumps(experiment)
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f'{run_dir}: its experiment has options that are no plain data ({error})') from error
+        raise UserError(f'{run_dir}: its experiment has options that are not plain data ({error})') from error
     experiment = as_recorded(experiment, known)
     experiment = resolve_config(SimpleNamespace(experiments={run_dir: experiment}, variants={}), run_dir)
     if not is_training(experiment):
@@ -134,22 +134,22 @@ def checked(run_dir: str, experiment: dict, trusted: Iterable[str], known: Any) 
 
 
 def functions_of(experiments: Iterable[Any]) -> set[str]:
-    """The functions that experiments or variants name."""
+    """The functions named by experiments or variants."""
     return {section['func'] for experiment in experiments if isinstance(experiment, dict)
             for section in experiment.values() if isinstance(section, dict) and isinstance(section.get('func'), str)}
 
 
 def named_by(overrides: Iterable[str]) -> list[dict]:
-    """What overrides ``'SECTION.func=NAME'`` say, for :func:`functions_of` and :func:`check_functions`."""
+    """Parse overrides ``'SECTION.func=NAME'`` for :func:`functions_of` and :func:`check_functions`."""
     parts = [override.partition('=') for override in overrides]
     return [{path.partition('.')[0].strip(): {'func': parse_text(path, text)}} for path, _equals, text in parts
             if path.partition('.')[2].strip() == 'func']
 
 
 def check_functions(run_dir: str, experiment: dict, trusted: Iterable[str] = ()) -> None:
-    """Raise `UserError` if an experiment out of a folder names functions that are neither ours nor `trusted`.
+    """Raise `UserError` if an experiment from a run folder names functions that are neither ours nor `trusted`.
 
-    Nothing is imported that a folder alone names: it may come from anywhere.
+    Functions named only by a folder are never imported, because the folder may come from anyone.
     """
     trusted = set(trusted)
     for section, options in experiment.items():
@@ -157,12 +157,12 @@ def check_functions(run_dir: str, experiment: dict, trusted: Iterable[str] = ())
             continue
         func = options['func']
         if not isinstance(func, str) or func not in FUNCTIONS.get(section, ()) and func not in trusted:
-            raise UserError(f'{run_dir}: {section}.func={func!r:.80} is no function of this program; if you trust it, '
-                            'name it in an experiment of config.py')
+            raise UserError(f'{run_dir}: {section}.func={func!r:.80} is not a function of this program; if you trust '
+                            'it, name it in an experiment of config.py')
 
 
 def trusted_functions(config: ModuleType) -> set[str]:
-    """The functions that `config.py` names."""
+    """The functions named by `config.py`."""
     return functions_of([*config.experiments.values(), *config.variants.values()])
 
 
@@ -171,11 +171,11 @@ def trusted_functions(config: ModuleType) -> set[str]:
 
 
 def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan: Callable) -> Chosen:
-    """What a command line of `train.py` asks for.
+    """Complete a command line of `train.py`.
 
-    With ``--resume RUN``, the experiment, engine, device, precision, flags and data set are those of the run, unless
-    the command line has others; prints what is different in `config.py` or cannot be had here. `train_gan` is the
-    training function of experiments that name none.
+    With ``--resume RUN``, experiment, engine, device, precision, flags and dataset come from the run unless the command
+    line overrides them. Differences from `config.py`, and settings that are unavailable on this machine, are printed.
+    `train_gan` is the default training function.
 
     Raises
     ------
@@ -190,7 +190,7 @@ def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan
         experiment, record = read_folder(run_dir, trusted)
         if args.experiment is None:
             if ranks.rank == 0 and (note := config_note(config, experiment, record)):
-                print(f'{run_dir} goes on as it was, {note}')
+                print(f'{run_dir} keeps its own options; {note}')
             origin = {'experiment': record.get('experiment'), 'set': _merged([*_overrides(record), *args.overrides])}
             as_config = SimpleNamespace(experiments={run_dir: experiment}, variants={})
             experiment = resolve_config(as_config, run_dir, args.overrides, train_gan)
@@ -209,7 +209,7 @@ def choose(config: ModuleType, args: argparse.Namespace, ranks: Ranks, train_gan
 
 
 def data_dir_of(record: dict | None, data_dir: str, experiment: dict) -> str:
-    """The folder in which a run found its data set; `data_dir` if the data set is there now."""
+    """The folder of a run's dataset: the recorded one, or `data_dir` if the dataset has been moved there."""
     recorded = record.get('data_dir') if isinstance(record, dict) else None
     name = str(experiment.get('dataset', {}).get('h5_path'))
     if not isinstance(recorded, str):
@@ -220,15 +220,15 @@ def data_dir_of(record: dict | None, data_dir: str, experiment: dict) -> str:
 
 def environment_options(config: ModuleType, args: argparse.Namespace, record: dict,
                         ranks: Ranks) -> tuple[str, dict, str]:
-    """(engine, Theano's flags, precision): of the command line, else of the run's record, else of `config.py`."""
+    """(engine, Theano's flags, precision) from the command line, else from the run's record, else from `config.py`."""
     plain = (args.engine or config.engine, theano_env.with_device(config.theano_flags, args.device),
              args.precision or config.precision)
     if not record:
         return plain
     device = record.get('device')
     if ranks.size > 1 and device != 'cpu':
-        device = 'auto'     # Every process takes the GPU of its number.
-    # Not just any flag: some of them name programs that Theano starts.
+        device = 'auto'     # Every process uses the GPU of its local rank.
+    # Only flags of config.py, because some flags name programs that Theano starts.
     recorded = record.get('theano_flags')
     flags = {**config.theano_flags, 'device': device or 'auto', **{
         name: value for name, value in (recorded if isinstance(recorded, dict) else {}).items()
@@ -239,24 +239,24 @@ def environment_options(config: ModuleType, args: argparse.Namespace, record: di
         theano_env.configure(chosen[0], chosen[1], ranks.local_rank if ranks.size > 1 else None, chosen[2])
     except theano_env.EnvironmentProblem as error:
         if ranks.rank == 0:
-            print(f'Not with what computed the run until now, {record.get("engine")} on {record.get("device")} in '
-                  f'{record.get("precision")}: {error}')
+            print(f'The engine, device or precision of the run so far ({record.get("engine")} on '
+                  f'{record.get("device")} in {record.get("precision")}) is not available: {error}')
         return plain
     return chosen
 
 
 def config_note(config: ModuleType, experiment: dict, record: dict) -> str:
-    """In what `config.py` differs from what the run took from it, in a few words; '' where it does not."""
+    """A note on changes of `config.py` since the run started; '' if there are none."""
     if not isinstance(record.get('experiment'), str):
         return ''
     try:
         present = resolve_config(config, record['experiment'], _overrides(record))
     except UserError:
-        return f'config.py has no experiment {record["experiment"]!r} like it any more'
+        return f'config.py no longer has its experiment {record["experiment"]!r}'
     flags = {name: value for name, value in config.theano_flags.items() if name != 'device'}
     differing = differing_options({**experiment, 'theano_flags': record.get('theano_flags', flags)},
                                   {**present, 'theano_flags': flags}, free=[f'train.{name}' for name in RESUME_OPTIONS])
-    return f'config.py says something else by now: {", ".join(differing)}' if differing else ''
+    return f'config.py has changed since: {", ".join(differing)}' if differing else ''
 
 
 def _overrides(record):
@@ -265,7 +265,7 @@ def _overrides(record):
 
 
 def _merged(overrides):
-    """Without those that choose what to resume, and without all but the last of equal ones."""
+    """Remove overrides that choose the run to resume, and all but the last of equal overrides."""
     kept = [text for text in overrides
             if text.partition('=')[0].strip() not in [f'train.{name}' for name in RESUME_OPTIONS]]
     return list(dict.fromkeys(reversed(kept)))[::-1]
@@ -275,7 +275,7 @@ def _merged(overrides):
 # Comparing.
 
 
-# Options by which a resumed run may differ: when to stop, what to show, where to look.
+# Options that may differ in a resumed run: they affect length, output and paths, but not the training itself.
 FREE_OPTIONS = {
     'desc', 'create_dataset', 'metrics', 'dataset.h5_path', 'dataset.cache_gb', 'dataset.read_threads',
     'dataset.require_labels', 'dataset.expected_images',
@@ -288,19 +288,19 @@ FREE_OPTIONS = {
 
 
 def differing_options(recorded: dict, present: dict, free: Collection[str] = FREE_OPTIONS) -> list[str]:
-    """How the options of two experiments differ, apart from those in `free`: a list of str; see :func:`differences`."""
+    """Describe the differing options of two experiments, except those in `free`, one per str."""
     return [f'{key} ({one} in the run, {other} now)' for key, one, other in differences(recorded, present, free)]
 
 
 def differences(recorded: dict, present: dict, free: Collection[str]) -> list[tuple[str, str, str]]:
-    """[(SECTION.KEY, value in `recorded`, value in `present`)] where they differ; the values as JSON, or 'not set'.
+    """[(SECTION.KEY, value in `recorded`, value in `present`)] of differing options; values as JSON, or 'not set'.
 
     Parameters
     ----------
     recorded, present : dict
-        Experiments with all defaults filled in. They are compared as JSON, in which `recorded` has been stored.
+        Experiments with all defaults filled in. They are compared as JSON, because `recorded` was stored as JSON.
     free : collection of str
-        Options and sections that do not count.
+        Options and sections to ignore.
     """
     recorded, present = [flat_options(json.loads(json.dumps(options))) for options in (recorded, present)]
     return [(key, *(json.dumps(options[key]) if key in options else 'not set' for options in (recorded, present)))
@@ -310,7 +310,7 @@ def differences(recorded: dict, present: dict, free: Collection[str]) -> list[tu
 
 
 def flat_options(experiment: dict) -> dict:
-    """{'SECTION.KEY': value} of an experiment."""
+    """The options of an experiment as {'SECTION.KEY': value}."""
     flat: dict[str, Any] = {}
     for section, value in experiment.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What a training run tells: status lines, statistics as data, and how far it is."""
+"""Reports a training: status lines, statistics as data, progress with an ETA."""
 
 import contextlib
 import json
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from common.console import Pace, Progress, format_time, tell
+from common.console import Pace, Progress, format_time, print_and_log
 from common.files import GrowingFile
 from common.machine import peak_memory
 from nets.network import Network
@@ -18,22 +18,22 @@ from training.plan import Stretch
 from training.saving import Unwritten
 from training.schedule import Schedule
 
-WARM_UP_UPDATES = 3     # What the first steps take says nothing about the others.
+WARM_UP_UPDATES = 3     # The first steps are slower and are not timed.
 
 
 class Tick:
-    """The stretch of a training between two status lines, with averages over its D steps.
+    """The interval between two status lines, with averages over its D steps.
 
-    Scores count image by image, as in the release.
+    Scores are averaged over images, as in the release.
 
     Parameters
     ----------
     number : int
-        From 1.
+        Number of the tick, from 1.
     start_nimg : int
-        Real images shown before it.
+        Real images shown before the tick.
     run_start_time, start_time : float
-        When the run, pauses not counted, and the tick began, as `time.monotonic`.
+        `time.monotonic` at the start of the tick, and at that of the run minus its pauses.
     """
 
     names = ('Gloss', 'Dloss', 'Dreal', 'Dfake')
@@ -53,7 +53,7 @@ class Tick:
         return cur_nimg >= self.start_nimg + schedule.tick_kimg * 1000
 
     def is_every(self, number: int) -> bool:
-        """Whether it is one of every `number` ticks; of every 0: none is."""
+        """Whether this is a `number`-th tick; never if `number` is 0."""
         return number > 0 and self.number % number == 0
 
     def add(self, outputs: Sequence, G: Network | None = None, **inputs: np.ndarray) -> None:
@@ -63,14 +63,14 @@ class Tick:
         ----------
         outputs : sequence of arrays
         G : Network, optional
-            As the step has left it. Where D and G do not step together, these weights were those of the step.
+            Generator, unless the step has changed its weights.
         **inputs : array
-            What the step was given.
+            Inputs of the step.
 
         Raises
         ------
         TrainingDiverged
-            A sum of theirs is NaN or infinite: the message says what caused it.
+            An output is NaN or infinite; the message names the cause.
         """
         for index, (name, output) in enumerate(zip(self.names, outputs, strict=True)):
             total = float(np.sum(output))
@@ -82,7 +82,7 @@ class Tick:
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
-        """Around compiling, whose time is told apart."""
+        """Context of compiling, whose time has its own statistic."""
         start_time = time.monotonic()
         yield
         self.compile_seconds += time.monotonic() - start_time
@@ -106,7 +106,7 @@ class Tick:
 
     @classmethod
     def from_state(cls, state: dict, start_time: float) -> 'Tick':
-        """The tick that :meth:`get_state` described, going on since `start_time`."""
+        """Restore a tick from :meth:`get_state`; `start_time` is when the resumed process began to restore."""
         tick = cls(state['cur_tick'] + 1, state['tick_start_nimg'], time.monotonic() - state['seconds'],
                    start_time - state['tick_seconds'])
         tick.sums, tick.counts = np.array(state['tick']['sums']), np.array(state['tick']['counts'])
@@ -115,15 +115,14 @@ class Tick:
 
 
 class StatusLines:
-    """The status lines of a run: short ones on the screen, those of the release in the log, and as data in
-    ``stats.jsonl`` and in TensorBoard's events.
+    """Writes status lines: short on the screen, as in the release to the log, as data to ``stats.jsonl`` and `events`.
 
     Parameters
     ----------
     run_dir : str
     events : EventFile
     unwritten : Unwritten
-        Tells files that cannot be written; they get what they lack later.
+        Reports files that cannot be written; their missing lines follow later.
     """
 
     def __init__(self, run_dir: str, events: EventFile, unwritten: Unwritten) -> None:
@@ -132,14 +131,14 @@ class StatusLines:
 
     def report(self, statistics: dict) -> None:
         """Print the values of a tick and append them to the files."""
-        tell(short_line(statistics), full_line(statistics))
+        print_and_log(short_line(statistics), full_line(statistics))
         with self.unwritten.tolerated('stats.jsonl'):
             self.stats.append((json.dumps(statistics) + '\n').encode())
         with self.unwritten.tolerated('events'):
             self.events.scalars(int(round(statistics['kimg'] * 1000)), statistics)
 
     def catch_up(self) -> None:
-        """Write what could not be written until now."""
+        """Write the lines that could not be written before."""
         with self.unwritten.tolerated('stats.jsonl'):
             self.stats.append()
         with self.unwritten.tolerated('events'):
@@ -155,10 +154,10 @@ def full_line(statistics: dict) -> str:
 
 
 def short_line(statistics: dict) -> str:
-    """The same for a screen of 80 columns."""
+    """The status line for a screen of 80 columns."""
     size = '{resolution}x{resolution}'.format(**statistics)
     if statistics['lod'] % 1:
-        size += f' {int((1 - statistics["lod"] % 1) * 100):d}%'     # So far its layers have faded in.
+        size += f' {int((1 - statistics["lod"] % 1) * 100):d}%'     # Weight of the fading layers.
     kimg, rate = (f'{value:.{digits}f}' if value < 1000 else f'{value:.0f}'
                   for value, digits in [(statistics['kimg'], 1), (statistics['sec_per_kimg'], 1)])
     return 'tick {tick:<4d} kimg {kimg:<6} {size:<9} {time:<11} {rate} sec/kimg  G {Gloss:.3g} D {Dloss:.3g}'.format(
@@ -166,17 +165,17 @@ def short_line(statistics: dict) -> str:
 
 
 class TrainingProgress(Progress):
-    """How far a training is; its ETA knows that high resolutions take longer.
+    """Progress of a training. Its ETA takes into account that high resolutions take longer.
 
-    The time still to come is what the rest of the schedule costs, at the pace of the last minute's steps, and what
-    pictures, snapshots and metrics have taken in each tick so far.
+    The remaining time has two parts: the estimated cost of the remaining schedule at the pace of the last minute, and
+    the mean time per tick spent on pictures, snapshots and metrics.
 
     Parameters
     ----------
     stretches : list of Stretch
         The whole schedule.
     kimg, seconds : float
-        How much was done before, and how long that took.
+        Length and duration of the training before this process.
     show : bool
     """
 
@@ -188,7 +187,7 @@ class TrainingProgress(Progress):
         self.seconds_apart = 0.0
 
     def advance(self, cur_nimg: int) -> None:
-        """A step has led to so many images."""
+        """Update the progress after a step; `cur_nimg` is the number of real images shown."""
         now, kimg = time.monotonic(), min(cur_nimg / 1000, self.stretches[-1].end_kimg)
         with self.lock:
             if self.warming_up:
@@ -200,7 +199,7 @@ class TrainingProgress(Progress):
 
     @contextlib.contextmanager
     def apart(self, remark: str = '', compiling: bool = False) -> Iterator[None]:
-        """Around what is no step: compiling, or what ends a tick."""
+        """Context of work between steps, such as compiling or ending a tick, which is timed separately."""
         start_time = time.monotonic()
         self.note(remark)
         try:
@@ -214,11 +213,11 @@ class TrainingProgress(Progress):
                 self.seconds_apart += self.last_time - start_time
 
     def cost(self, start_kimg: float, end_kimg: float) -> float:
-        """What the model of the steps says about a part of the schedule."""
+        """The estimated cost of a part of the schedule."""
         return self._sum(start_kimg, end_kimg, lambda stretch: stretch.seconds_per_kimg)
 
     def ticks(self, start_kimg: float, end_kimg: float) -> float:
-        """How many ticks are in a part of the schedule."""
+        """The number of ticks in a part of the schedule."""
         return self._sum(start_kimg, end_kimg, lambda stretch: 1 / max(stretch.tick_kimg, 1e-3))
 
     def _sum(self, start_kimg, end_kimg, density):

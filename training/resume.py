@@ -1,4 +1,4 @@
-"""What a run starts from, and going on exactly where it ended."""
+"""Finds the start of a run: new, from given networks, or from a training state, which continues it exactly."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -34,12 +34,13 @@ from training.schedule import Schedule
 from training.snapshots import SnapshotGrid
 from training.steps import TrainingFunctions
 
-LARGEST_COUNT = 2 ** 53     # Of images and bytes.
+LARGEST_COUNT = 2 ** 53     # Largest valid number of images or bytes in a state.
 
 
 def state_arrays(networks: dict[str, Network], exponents: Sequence, compiler: FunctionsAhead, dataset: Dataset,
                  grid: SnapshotGrid) -> tuple[dict[str, np.ndarray], dict]:
-    """({name: array}, JSON) of all that decides what comes next, but for the counters of the loop."""
+    """Collect ({name: array}, JSON) of everything that determines the rest of a training, except the loop's counters.
+    """
     arrays = {f'{key}/{name}': var.get_value(borrow=True) for key, net in networks.items()
               for name, var in (net.trainables if key == 'Gs' else net.vars).items()}
     arrays.update((f'loss_scaling/{index}', var.get_value()) for index, var in enumerate(exponents) if var)
@@ -53,11 +54,12 @@ def state_arrays(networks: dict[str, Network], exponents: Sequence, compiler: Fu
 
 def restore_state(state: State, networks: dict[str, Network], exponents: Sequence, compiler: FunctionsAhead,
                   dataset: Dataset, schedule: Schedule) -> tuple[SnapshotGrid, TrainingFunctions | None]:
-    """Put back what :func:`state_arrays` has collected; NumPy's generator last.
+    """Restore the state that :func:`state_arrays` collected. NumPy's generator comes last, as other steps draw from it.
 
     Returns
     -------
     (SnapshotGrid, TrainingFunctions or None)
+        For the functions see :meth:`training.functions_ahead.FunctionsAhead.set_state`.
     """
     arrays, document = state
     for key, net in networks.items():
@@ -80,14 +82,14 @@ def _stored_grid(arrays, G, dataset):
     size = [int(number) for number in fitting(arrays, 'grid/size', np.array([1, 1]))]
     num, reals = size[0] * size[1], arrays.get('grid/reals')
     if min(size) < 1 or reals is None or reals.shape[:1] != (num,):
-        raise UserError(f'the training state is damaged: it says that its pictures are {size[0]}x{size[1]} images')
+        raise UserError(f'the training state is damaged: its image grid does not have {size[0]}x{size[1]} images')
     likes = {'reals': np.empty((num, *dataset.shape), np.uint8),
              'latents': np.empty((num, G.input_shape[1]), np.float32),
              'labels': np.empty((num, dataset.label_size), np.float32)}
     return SnapshotGrid((size[0], size[1]), *[fitting(arrays, 'grid/' + name, like) for name, like in likes.items()])
 
 
-# What the training reads in the document of a state, and what it has to be.
+# {entry that the training reads in the document of a state: check of its value}
 DOCUMENT: dict[str, Callable[[Any], bool]] = {
     'experiment': lambda value: isinstance(value, dict),
     'command': lambda value: isinstance(value, str),
@@ -108,44 +110,46 @@ def _is_count(value):
 
 
 def _one_each(value):
-    """A list with a number for each name of a tick; [None] of anything else."""
+    """`value` if it is a list with one entry per name of a tick, else [None]."""
     return value if isinstance(value, list) and len(value) == len(Tick.names) else [None]
 
 
 def check_document(run_dir: str, document: dict) -> dict:
-    """The document of a training state in `run_dir`; a `UserError` unless it has what the training reads in it."""
+    """Return the document of a training state in `run_dir`; raise `UserError` if an entry of `DOCUMENT` is invalid."""
     wrong = [name for name, is_right in DOCUMENT.items() if not is_right(document.get(name))]
     if wrong:
-        raise UserError(f'{run_dir}: its newest training state is not one of this program, {" and ".join(wrong)} '
-                        'should be something else; start a new run from its networks with train.resume_snapshot')
+        raise UserError(f'{run_dir}: its newest training state is invalid ({", ".join(wrong)}); start a new run from '
+                        'its networks with train.resume_snapshot')
     return document
 
 
 class Start(NamedTuple):
-    """What a run starts from."""
+    """The start of a run: its folder, and the networks or state that it starts from."""
 
-    run_dir: str | None = None          # Its folder. None: a new one, not made yet.
-    is_new: bool = False                # Whether it starts in a folder of its own.
-    networks: str | None = None         # Network pickle with G, D and Gs. None: they are built anew.
+    run_dir: str | None = None          # Folder of the run. None: a new folder, not made yet.
+    is_new: bool = False                # Whether the run gets a new folder.
+    networks: str | None = None         # Network pickle with G, D and Gs. None: build them.
     kimg: float | None = None           # Training progress of these networks, parsed from the file name.
-    state: states.State | None = None   # Training state to go on from.
-    about: dict | None = None           # Facts about the run that its training states carry.
+    state: states.State | None = None   # Training state to resume from.
+    about: dict | None = None           # Facts about the run, stored in its training states.
     is_finished: bool = False
-    is_trained: bool = False            # Its networks are there; metrics at the end may be missing.
+    is_trained: bool = False            # The final networks exist; final metrics may be missing.
 
 
 def find_start(experiment: dict, result_dir: str, environment: theano_env.Environment) -> Start:
-    """The :class:`Start` of an experiment according to some options in ``experiment['train']``.
+    """The :class:`Start` of an experiment.
 
     Parameters
     ----------
     experiment : dict
-        Its section 'train' may have: `resume_run_id`, the run to go on with (see `runs.folder.locate_run_dir`), or the
-        path of a network pickle; `resume_snapshot`, 'latest' (default) to go on exactly in the folder of that run, or
-        the kimg of one of its network snapshots or 'final', to start a new run from these networks; `resume_kimg`, the
-        place in the schedule at which such a new run starts, by default as the file name or the run says, else 0;
-        `resume_with_changes`, True to go on with a run although options of the sections 'train' and 'loss' have
-        changed since.
+        Its section 'train' may have these options:
+
+        - `resume_run_id`: the run to resume (see `runs.folder.locate_run_dir`), or the path of a network pickle.
+        - `resume_snapshot`: 'latest' (default) resumes the run in its folder. The kimg of a network snapshot, or
+          'final', starts a new run from these networks.
+        - `resume_kimg`: the position in the schedule at which such a new run starts. Default: the kimg of the
+          networks, or 0 if unknown.
+        - `resume_with_changes`: True allows changed options in the sections 'train' and 'loss'.
     result_dir : str
     environment : theano_env.Environment
 
@@ -172,7 +176,7 @@ def _about(experiment, environment):
 
 def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environment, train_gan: Callable,
               record: dict | None = None) -> Start:
-    """The :class:`Start` for going on with a run in its folder; says what will be different. Changes nothing there.
+    """The :class:`Start` of a run that is resumed in its folder. Prints what has changed; does not modify the folder.
 
     Parameters
     ----------
@@ -180,14 +184,14 @@ def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environmen
     experiment : dict
     environment : theano_env.Environment
     train_gan : callable
-        The training function of experiments that name none.
+        Default training function of experiments.
     record : dict, optional
-        What ``config.txt`` is going to say beside the experiment, see `training.recorded`.
+        New section 'run' of ``config.txt``, see :func:`training.recorded.make_record`.
 
     Raises
     ------
     UserError
-        The run is not the one that `experiment` describes, or has nothing to go on from.
+        `experiment` differs from the run, or the run has nothing to resume from.
     """
     trusted = functions_of([experiment])
     in_folder, recorded_facts = read_folder(run_dir, trusted)
@@ -204,7 +208,7 @@ def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environmen
     forbidden = [line for line in differing if line not in changed]
     if forbidden:
         raise UserError(f'the config does not fit {run_dir}: {", ".join(forbidden)}; set them as in the run, '
-                        f'which was started with: {recorded["command"]}; or let train.* and loss.* change with '
+                        f'which was started with: {recorded["command"]}; or allow changes of train.* and loss.* with '
                         'train.resume_with_changes=True')
     lengths = recorded_options['train']['total_kimg'], options['train']['total_kimg']
     if os.path.exists(os.path.join(run_dir, DONE_FILE)) and lengths[1] <= lengths[0]:
@@ -222,23 +226,24 @@ def resume_in(run_dir: str, experiment: dict, environment: theano_env.Environmen
     if not experiment['train'].get('resume_with_changes'):
         check_length(options['train'], *lengths, recorded['cur_nimg'] / 1000)
     if changed:
-        print(f'Going on with changed options: {", ".join(changed)}')
-    if others := others_than(recorded, about):
-        print(f'Not bit for bit as it would have gone on: until now the run used: {"; ".join(others)}')
+        print(f'Resuming with changed options: {", ".join(changed)}')
+    if changes := changes_since(recorded, about):
+        print(f'The result will not be bit-identical, because the run so far used: {"; ".join(changes)}')
     other = {key: (recorded_facts[key], value) for key, value in (record or {}).items()
              if key in ('theano_flags', 'data_set') and recorded_facts.get(key, value) != value}
     if other:
-        print('Other than until now: ' + ', '.join(f'{key} {value!r} (until now {before!r})'
-                                                   for key, (before, value) in other.items()))
+        print('Changed since the run started: ' + ', '.join(f'{key} {value!r} (was {before!r})'
+                                                            for key, (before, value) in other.items()))
     networks = recorded.get('networks')
     about.update(command=recorded['command'], networks=networks)
     if networks and not os.path.isfile(networks) and list_network_pkls(run_dir):
-        networks = os.path.abspath(list_network_pkls(run_dir)[-1])      # Of the same build; the state has the values.
+        # Any snapshot of the run has the same layers; the values come from the state.
+        networks = os.path.abspath(list_network_pkls(run_dir)[-1])
     return Start(run_dir=run_dir, networks=networks, state=state, about=about)
 
 
-def others_than(recorded: dict, about: dict) -> list[str]:
-    """What the run used until now and does not use any more: engine, versions, processor; as far as it is recorded."""
+def changes_since(recorded: dict, about: dict) -> list[str]:
+    """The recorded engine, processor and versions that differ from the present ones."""
     before, now = recorded.get('versions'), about['versions']
     others = [recorded[name] for name in ('environment', 'processor') if recorded.get(name, about[name]) != about[name]]
     return others + [f'{name} {before[name]} (now {now[name]})' for name in now
@@ -246,48 +251,48 @@ def others_than(recorded: dict, about: dict) -> list[str]:
 
 
 def check_data(start: Start, experiment: dict, facts: dict[str, str]) -> None:
-    """Compare the data set with that of the run so far, and let the states of the run have its digests from now on.
+    """Compare the dataset with that of the run so far, and add its digests to the facts of the run's states.
 
     Parameters
     ----------
     start : Start
     experiment : dict
     facts : dict
-        Of :func:`training.fingerprint.of_data`.
+        Result of :func:`training.fingerprint.of_data`.
 
     Raises
     ------
     UserError
-        It is another one, and ``train.resume_with_changes`` is not set.
+        The dataset has changed, and ``train.resume_with_changes`` is not set.
     """
     digests = {name: facts[name] for name in fingerprint.DATA}
     before = start.state.document.get('data') if start.state else None
     other = [name for name in digests if isinstance(before, dict) and before.get(name, digests[name]) != digests[name]]
     if other and not experiment['train'].get('resume_with_changes'):
-        raise UserError(f'dataset.h5_path={experiment["dataset"]["h5_path"]!r}: {" and ".join(other)} have other '
-                        f'contents than until now in {start.run_dir}; bring the data back, or accept the change with '
+        raise UserError(f'dataset.h5_path={experiment["dataset"]["h5_path"]!r}: {" and ".join(other)} have '
+                        f'changed since {start.run_dir} was saved; restore the file, or accept the change with '
                         'train.resume_with_changes=True')
     if other:
-        print(f'Going on with other contents of {" and ".join(other)}')
+        print(f'Resuming with changed {" and ".join(other)}')
     if start.about is not None:
         start.about['data'] = digests
 
 
 def check_length(train: dict, before: float, now: float, kimg: float) -> None:
-    """Raise `UserError` if another length would have given another run until `kimg`.
+    """Raise `UserError` if the new length would have changed the run before `kimg`.
 
     Parameters
     ----------
     train : dict
         All options of the training.
     before, now : float
-        Lengths in kimg.
+        Old and new length in kimg.
     kimg : float
-        Where the run is.
+        Training progress of the run.
     """
     rampdown = train.get('rampdown_kimg') or 0
     if rampdown and before != now and kimg > min(before, now) - rampdown:
-        raise UserError(f'train.total_kimg={now:g}: the learning rates ramp down to the end (train.rampdown_kimg='
-                        f'{rampdown:g}), and this run, planned for {before:g} kimg, is at {kimg:g}: with another '
-                        'length it would have been another run; start a new one from its networks with '
+        raise UserError(f'train.total_kimg={now:g}: the learning rates ramp down at the end (train.rampdown_kimg='
+                        f'{rampdown:g}), and this run, planned for {before:g} kimg, is at {kimg:g}; the new length '
+                        'would have changed its learning rates; start a new run from its networks with '
                         'train.resume_snapshot, or accept the change with train.resume_with_changes=True')

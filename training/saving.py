@@ -1,4 +1,4 @@
-"""Keeping the work: when a state is saved, and disks that are full, or gone, for a while."""
+"""Decides when a training state is saved, and waits for disks that are temporarily full or missing."""
 
 import contextlib
 import os
@@ -14,48 +14,43 @@ from nets.ranks import Ranks
 from runs.folder import in_use
 from runs.states import RunStates
 from training import processes
-from training.stopping import Stopped, StopRequest, cause, how_to_go_on
-from training.turn import Turn
+from training.step_sequence import StepSequence
+from training.stopping import Stopped, StopRequest, cause, resume_hint
 
-RETRY_SECONDS = 5.0         # Between two attempts to write the files without which a run must not end.
-ADVICE = 'trying again until there is room; Ctrl-C, or the signal once more, ends without saving'
+RETRY_SECONDS = 5.0         # Interval between attempts to write files that a run must not end without.
+ADVICE = 'trying again until there is free space; Ctrl-C, or a second signal, ends without saving'
 
 
 class Unwritten:
-    """What could not be written and is done without for now; each file is told once until it can be written again."""
+    """Tolerates optional files that cannot be written; warns once per file until it can be written again."""
 
     def __init__(self) -> None:
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
 
     @contextlib.contextmanager
-    def tolerated(self, what: str) -> Iterator[None]:
-        """Around writing the file or files `what`: errors become a warning."""
+    def tolerated(self, name: str) -> Iterator[None]:
+        """Context in which errors of writing `name` become a warning."""
         try:
             yield
         except (WriteError, OSError) as error:
-            if what not in self.told:
-                say(f'warning: {error}; the training goes on, earlier files are kept')
-            self.told.add(what)
+            if name not in self.reported:
+                print(f'warning: {error}; the training continues, earlier files are kept')
+            self.reported.add(name)
         else:
-            self.told.discard(what)
+            self.reported.discard(name)
 
 
 def until_written(write: Callable[[], None], advice: str) -> None:
-    """Call `write` again and again until it succeeds; says once why it does not, and `advice`."""
-    told = ''
+    """Repeat `write` until it succeeds; print each new error with `advice`."""
+    reported = ''
     while True:
         try:
             write()
             return
         except (WriteError, OSError) as error:
-            if told != (told := str(error)):
-                say(f'{error}; {advice}')
+            if reported != (reported := str(error)):
+                print(f'{error}; {advice}')
         time.sleep(RETRY_SECONDS)
-
-
-def say(line: str) -> None:
-    """Print a line above the progress bar."""
-    print(line)
 
 
 class StateSaver:
@@ -64,11 +59,11 @@ class StateSaver:
     Parameters
     ----------
     run_states : RunStates or None
-        None: there are no states.
+        None: never save states.
     minutes : float or None
-        Between two states; None: at the end only.
+        Interval between states; None: only at the end.
     collect : callable
-        Returns images shown, {name: array} and JSON of the state as it is now.
+        Returns (images shown, {name: array}, JSON) of the current state.
     unwritten : Unwritten
     """
 
@@ -76,11 +71,11 @@ class StateSaver:
                  collect: Callable[[], tuple[int, dict, dict]], unwritten: Unwritten) -> None:
         self.run_states, self.minutes, self.collect, self.unwritten = run_states, minutes, collect, unwritten
         self.has_state = bool(run_states and run_states.start)
-        self.is_behind = False      # After an attempt in vain.
+        self.is_behind = False      # Whether the last attempt failed.
         self.last_time = time.monotonic()
 
     def is_due(self, networks_follow: bool) -> bool:
-        """Whether it is time. Before a run saves its first networks it saves a state, or it could not go on there."""
+        """Whether a state is due. A run saves a state before its first networks, so that it can be resumed there."""
         return self.minutes is not None and (
             time.monotonic() >= self.last_time + self.minutes * 60 or networks_follow and not self.has_state)
 
@@ -97,16 +92,16 @@ class StateSaver:
         self.is_behind = False
 
     def try_to_save(self) -> None:
-        """Save the state unless that fails; then the next time has to do."""
+        """Save the state; if that fails, warn and leave it to the next time."""
         self.is_behind = True
         with self.unwritten.tolerated('training state'):
             self.save()
         self.last_time = time.monotonic()
 
     def save_and_stop(self, stop: StopRequest, signum: int, save_networks: Callable[[], None], kimg: float) -> Stopped:
-        """Save the state and the networks when all ranks are asked to stop; returns the exception to be raised then.
+        """Save the state and the networks after a request to stop; return the exception for the caller to raise.
 
-        What cannot be saved is tried again until a second Ctrl-C, a KeyboardInterrupt.
+        Failed attempts are repeated until a second Ctrl-C raises KeyboardInterrupt.
         """
         ranks, run_states = stop.ranks, self.run_states
         if ranks.rank == 0:
@@ -114,19 +109,19 @@ class StateSaver:
             until_written(self.save if run_states else save_networks, ADVICE)
             with self.unwritten.tolerated('network snapshot'):
                 save_networks()
-        # The others wait for the files; some may have no patience.
+        # The other ranks wait for the files; some may have timed out.
         with contextlib.suppress(*[collective.ConnectionLost] if ranks.rank == 0 else []):
             processes.from_rank_0(ranks, None)
-        way = f'; {how_to_go_on(ranks, run_states.run_dir)}' if run_states else ''
-        return Stopped(f'stopped by {cause(signum)} at kimg {kimg:.1f}{way}', signum)
+        hint = f'; {resume_hint(ranks, run_states.run_dir)}' if run_states else ''
+        return Stopped(f'stopped by {cause(signum)} at kimg {kimg:.1f}{hint}', signum)
 
     def finish(self, save_final: Callable[[], None], advice: str, ranks: Ranks) -> None:
-        """Save the networks at the end, with ``save_final()``, however long that takes; the state, too, if it lags.
+        """Repeat ``save_final()`` until the final networks are saved; also save the state if the last attempt failed.
 
         Raises
         ------
         Stopped
-            After Ctrl-C, if the state at the end is saved at least.
+            After Ctrl-C, if at least the final state is saved.
         """
         def write():
             try:
@@ -140,17 +135,17 @@ class StateSaver:
         except KeyboardInterrupt:
             if self.is_behind or not self.run_states:
                 raise
-            raise Stopped(f'interrupted; the networks at the end are not saved; '
-                          f'{how_to_go_on(ranks, self.run_states.run_dir)}', signal.SIGINT) from None
+            raise Stopped(f'interrupted; the final networks are not saved; '
+                          f'{resume_hint(ranks, self.run_states.run_dir)}', signal.SIGINT) from None
 
     @contextlib.contextmanager
-    def rescuing(self, turn: Turn, dataset: Dataset, stop: StopRequest) -> Iterator[None]:
-        """Around the turns: when images cannot be read, or another process has ended, save the state as it is.
+    def rescuing(self, sequence: StepSequence, dataset: Dataset, stop: StopRequest) -> Iterator[None]:
+        """Context of the training steps that saves the state if images cannot be read or another process has ended.
 
         Raises
         ------
         UserError
-            For an error of the data set; the message says how to go on.
+            Images cannot be read; the message names the command to resume.
         """
         ranks, run_states = stop.ranks, self.run_states
         try:
@@ -158,18 +153,20 @@ class StateSaver:
         except ReadError as error:
             if ranks.rank or not run_states:
                 raise
-            turn.take_back(dataset)
+            sequence.take_back(dataset)
             stop.is_saving = True
             until_written(self.save, ADVICE)
-            raise UserError(f'{error}; all until then is saved, {how_to_go_on(ranks, run_states.run_dir)}') from error
+            raise UserError(f'{error}; the training so far is saved; {resume_hint(ranks, run_states.run_dir)}'
+                            ) from error
         except collective.ConnectionLost:
-            if run_states and processes.tells_the_end(ranks):
-                os.kill(os.getpid(), signal.SIGTERM)    # The device may be lost, too: see stopping.SAVING_SECONDS.
-                turn.take_back(dataset)
+            if run_states and processes.reports_the_end(ranks):
+                # Limits the time to save, as the device may be lost, too: see stopping.SAVING_SECONDS.
+                os.kill(os.getpid(), signal.SIGTERM)
+                sequence.take_back(dataset)
                 with self.unwritten.tolerated('training state'), self._in_place_of_rank_0(ranks):
                     self.save()
             raise
 
     def _in_place_of_rank_0(self, ranks):
-        """Rank 0 has the folder already; another rank must not disturb whoever goes on there."""
+        """Lock the folder unless this is rank 0, which has locked it: another process may already resume the run."""
         return in_use(self.run_states.run_dir) if ranks.rank else contextlib.nullcontext()

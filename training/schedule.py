@@ -12,12 +12,12 @@ RELEASE_TICK_KIMG_OVERRIDES: dict[int, float] = {32: 20, 64: 10, 128: 10, 256: 5
 
 
 class Schedule(NamedTuple):
-    """What is in force after some number of real images, see :func:`training_schedule`."""
+    """The schedule at some number of real images shown, see :func:`training_schedule`."""
 
     lod: float              # Level of detail: 0 = full resolution, k = resolution / 2^k, fractions = fading in.
-    min_lod: int            # floor(lod): the finer of the two resolutions that are blended.
+    min_lod: int            # floor(lod): the finer of the two blended resolutions.
     max_lod: int            # ceil(lod): the coarser one.
-    resolution: int         # Of the images in the minibatch: full resolution / 2^min_lod.
+    resolution: int         # Resolution of the images in the minibatch: full resolution / 2^min_lod.
     minibatch_size: int     # Images per training step.
     tick_kimg: float        # Thousands of images between two status lines.
     lrate_coef: float       # Factor on both learning rates: ramp-up times ramp-down.
@@ -28,8 +28,8 @@ def training_schedule(
     resolution: int,                                  # Full resolution of the networks.
     total_kimg: Positive                    = 15000,  # Length of the training, in thousands of real images.
     lod_initial_resolution: NetResolution   = 4,      # Image resolution at the beginning.
-    lod_training_kimg: NonNegative          = 600,    # Thousands of images at each resolution before it doubles.
-    lod_transition_kimg: NonNegative        = 600,    # Thousands of images during which the new layers fade in.
+    lod_training_kimg: NonNegative          = 600,    # Thousands of images before the resolution doubles.
+    lod_transition_kimg: NonNegative        = 600,    # Thousands of images while the new layers fade in.
     minibatch_default: PositiveInt          = 16,     # Images per step...
     minibatch_overrides: CountTable | None  = None,   # ...and at some resolutions {resolution: images}.
     rampup_kimg: NonNegative                = 40,     # Thousands of images until full learning rates. 0 = none.
@@ -66,23 +66,23 @@ def training_schedule(
 
 
 def tick_length(resolution: int, default: float | None, overrides: dict[int, float] | None) -> float:
-    """Thousands of images per tick: what `overrides` has, else `default`; with neither given, the release's table."""
+    """Thousands of images per tick: from `overrides`, else `default`; the release's table if both are None."""
     if default is None and overrides is None:
         overrides = RELEASE_TICK_KIMG_OVERRIDES
     return (overrides or {}).get(resolution, RELEASE_TICK_KIMG if default is None else default)
 
 
 def learning_rate(schedule: Schedule, maximum: float, overrides: dict[int, float] | None = None) -> float:
-    """The rate in force: `maximum`, or what `overrides` {resolution: rate} has instead, times the ramps."""
+    """The learning rate: `maximum`, or its entry in `overrides` {resolution: rate}, times the ramps."""
     return (overrides or {}).get(schedule.resolution, maximum) * schedule.lrate_coef
 
 
 def next_lod_range(cur_nimg: int, resolution: int, schedule_kwargs: dict) -> Schedule | None:
-    """The :class:`Schedule` at some time within the next lod range, or None if the training ends before."""
+    """The :class:`Schedule` at some time within the next lod range; None if the training ends in this one."""
     total_nimg = schedule_kwargs['total_kimg'] * 1000
     training, transition = [schedule_kwargs[key] for key in ('lod_training_kimg', 'lod_transition_kimg')]
     present = lod_range_of(training_schedule(cur_nimg, resolution, **schedule_kwargs))
-    # The middles of all phases, and the end, which may come before the middle of one.
+    # Look at the middle of each phase, and at the end, which may come before the middle of the last phase.
     starts = [(training + transition) * index for index in range(resolution.bit_length() + 1)]
     offsets = [training / 2] * (training > 0) + [training + transition / 2] * (transition > 0)
     middles = [1000 * (start + offset) for start in starts for offset in offsets]
@@ -109,5 +109,5 @@ def rampdown_linear(epoch: float, num_epochs: float, rampdown_length: float) -> 
 
 
 def lod_range_of(schedule: Schedule) -> tuple[int, int]:
-    """(floor, ceil) of the lod: the functions compiled for one such pair serve all lods between."""
+    """(floor, ceil) of the lod. Functions compiled for such a range serve all lods in it."""
     return schedule.min_lod, schedule.max_lod

@@ -1,4 +1,4 @@
-"""Pictures of fixed latents, and network snapshots."""
+"""Writes pictures of fixed latents, and network snapshots."""
 
 import os
 import sys
@@ -27,11 +27,11 @@ from training.divergence import check_weights
 from training.event_file import EventFile
 from training.steps import DYNAMIC_RANGE_IMAGES, DYNAMIC_RANGE_NETS
 
-SNAPSHOT_MINIBATCH = 32             # Images generated at once for a picture; with batch norm they influence each other.
+SNAPSHOT_MINIBATCH = 32             # Images generated at a time; with batch norm, they influence each other.
 
 
 class SnapshotGrid(NamedTuple):
-    """The fixed latents whose images are saved again and again, and as many reals to compare them with."""
+    """The fixed latents and labels of the saved image grids, and as many reals for comparison."""
 
     size: tuple             # (columns, rows)
     reals: np.ndarray       # (N, C, H, W) uint8
@@ -41,10 +41,10 @@ class SnapshotGrid(NamedTuple):
 
 def setup_snapshot_grid(
     G: Network, dataset: Dataset,
-    grid_size = None,       # (columns, rows); None = what fits on a Full HD screen, or see class_grid_size.
-    grid_type = 'default',  # 'default': random reals. 'category': column k holds class k. 'category-rows': row k does.
+    grid_size = None,       # (columns, rows); None = as many as fit on a Full HD screen, or see class_grid_size.
+    grid_type = 'default',  # 'default': random reals; 'category': class k in column k; 'category-rows': in row k.
 ) -> SnapshotGrid:
-    """Draw what :class:`SnapshotGrid` holds, from NumPy's global generator."""
+    """Draw a :class:`SnapshotGrid` with NumPy's global generator."""
     if grid_type == 'default':
         columns, rows = grid_size or snapshot_grid_size(*dataset.shape[1:])
         reals, labels = dataset.next_minibatch(columns * rows)
@@ -52,12 +52,12 @@ def setup_snapshot_grid(
     elif grid_type in ('category', 'category-rows'):
         num_classes = dataset.label_size
         if not num_classes:
-            raise UserError(f"train.image_grid_type={grid_type!r}: the dataset has no labels; bring "
+            raise UserError(f"train.image_grid_type={grid_type!r}: the dataset has no labels; add "
                             f"{labels_path(dataset.h5_path)}, or use 'default'")
         columns, rows = grid_size or class_grid_size(num_classes, *dataset.shape[1:], grid_type == 'category-rows')
         latents = random_latents(columns * rows, G)
         indices = np.empty((rows, columns), dtype=np.int64)
-        by_class = indices.T if grid_type == 'category' else indices    # A view: one class per row of it.
+        by_class = indices.T if grid_type == 'category' else indices    # A view with one class per row.
         classes = np.empty_like(indices)
         (classes.T if grid_type == 'category' else classes)[:] = (np.arange(len(by_class)) % num_classes)[:, np.newaxis]
         for class_index, cells in enumerate(by_class):
@@ -80,25 +80,25 @@ class SnapshotWriter:
     ----------
     run_dir : str
     events : EventFile
-        Gets the pictures, too.
+        Also gets the pictures.
     networks : dict
         'G', 'D' and 'Gs'.
     grid : SnapshotGrid
     zoom : int
-        Width and height of a pixel in the pictures.
+        Integer factor by which the pictures are enlarged.
     batchnorm : str
-        ``'minibatch'``: batch norm uses and moves its statistics in pictures, as in the 2017 release. ``'running'``: it
-        uses the averages of the training.
+        ``'minibatch'``: batch norm uses the statistics of the generated images and updates its averages with them, as
+        in the 2017 release. ``'running'``: it uses the averages of the training.
     """
 
     def __init__(self, run_dir: str, events: EventFile, networks: dict[str, Network], grid: SnapshotGrid,
                  zoom: int, batchnorm: BatchNorm = 'minibatch') -> None:
         self.batchnorm = batchnorm
         self.run_dir, self.events, self.networks, self.grid, self.zoom = run_dir, events, networks, grid, zoom
-        self.fakes_nimg: int | None = None      # When the last picture was made.
+        self.fakes_nimg: int | None = None      # Real images shown before the last picture of fakes.
 
     def has_fakes(self, cur_nimg: int) -> bool:
-        """Whether the last picture is that of now."""
+        """Whether the fakes of the current networks are saved."""
         return self.fakes_nimg == cur_nimg
 
     def save_reals(self) -> None:
@@ -116,8 +116,7 @@ class SnapshotWriter:
         self.fakes_nimg = cur_nimg
         name = f'fakes{cur_nimg // 1000:06d}.png'
         if not np.isfinite(images).all():
-            print(f'warning: {name} is not written: the generator makes images of NaN or infinity',
-                       file=sys.stdout)
+            print(f'warning: {name} is not written: the generator produces NaN or infinity', file=sys.stdout)
             return
         picture = self._save_grid(name, images, DYNAMIC_RANGE_NETS)
         self.events.picture(cur_nimg, 'Images/fakes', picture)
@@ -125,7 +124,8 @@ class SnapshotWriter:
     def save_networks(self, cur_nimg: int, keep: int | None = None, ticks: int = 1) -> None:
         """Save (G, D, Gs) as ``network-snapshot-NNNNNN.pkl``, NNNNNN in thousands of images.
 
-        With `keep`, earlier ones are thinned out, see `runs.folder.thin_out`; `ticks` are those between two of them.
+        With `keep`, some earlier snapshots are deleted, see `runs.folder.thin_out`; `ticks` is the interval between
+        snapshots.
         """
         self._save_networks(NETWORK_SNAPSHOT % (cur_nimg // 1000))
         if keep is not None:
@@ -136,13 +136,13 @@ class SnapshotWriter:
         self._save_networks(FINAL_NETWORKS)
 
     def number_final(self, cur_nimg: int, keep: int | None = None, ticks: int = 1) -> None:
-        """Let ``network-final.pkl`` be the last of the numbered snapshots, too; the rest is as in `save_networks`."""
+        """Make ``network-final.pkl`` the last numbered snapshot as well. For the parameters see `save_networks`."""
         link_final(self.run_dir, cur_nimg / 1000)
         if keep is not None:
             thin_out(self.run_dir, keep, ticks)
 
     def megabytes(self) -> int:
-        """About how much room the networks need."""
+        """Approximate size of a network pickle."""
         return 1 + sum(shape_of(var).num_elements() * np.dtype(var.dtype).itemsize for net in self.networks.values()
                        for var in net.vars.values()) // 10 ** 6
 
@@ -157,9 +157,9 @@ class SnapshotWriter:
 
 
 def link_final(run_dir: str, kimg: float) -> None:
-    """Give ``network-final.pkl`` the name of the snapshot of so many thousands of images as well.
+    """Link ``network-final.pkl`` to the name of the numbered snapshot at `kimg`.
 
-    An earlier snapshot of the same name stays if it is marked as the best one.
+    An existing snapshot of that name is kept if it is marked as the best one.
     """
     path = os.path.join(run_dir, NETWORK_SNAPSHOT % int(kimg))
     is_best = best_snapshot(run_dir) == os.path.splitext(os.path.basename(path))[0]
@@ -168,5 +168,5 @@ def link_final(run_dir: str, kimg: float) -> None:
 
 
 def grid_picture(images: np.ndarray, drange: tuple[float, float], grid_size: tuple[int, int], zoom: int) -> Image.Image:
-    """One Pillow image of images (N, C, H, W), each pixel `zoom` times as large."""
+    """Arrange images (N, C, H, W) in a grid, enlarged by the factor `zoom`, as a Pillow image."""
     return convert_to_pil_image(create_image_grid(images.repeat(zoom, axis=2).repeat(zoom, axis=3), grid_size), drange)

@@ -1,4 +1,4 @@
-"""The training steps of D and G for one range of lods, as compiled Theano functions."""
+"""Compiles the training steps of D and G for a lod range as Theano functions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,9 +19,9 @@ from nets.network import Network
 from nets.ranks import SINGLE, mean_over_ranks, own_rows
 from nets.variables import shape_of
 
-DYNAMIC_RANGE_IMAGES = (0, 255)     # Of the uint8 images in the dataset.
-DYNAMIC_RANGE_NETS = (-1, 1)        # Of the images between G and D.
-MBDISC_INIT_IMAGES = 500            # Reals that initialise minibatch discrimination (Salimans et al. 2016).
+DYNAMIC_RANGE_IMAGES = (0, 255)     # Range of the uint8 images in the dataset.
+DYNAMIC_RANGE_NETS = (-1, 1)        # Range of the images between G and D.
+MBDISC_INIT_IMAGES = 500            # Reals that initialize minibatch discrimination (Salimans et al. 2016).
 
 
 class TrainingFunctions(NamedTuple):
@@ -30,8 +30,8 @@ class TrainingFunctions(NamedTuple):
     train_d: Callable       # (reals, real_labels, latents, fake_labels) -> G_loss, D_loss, real_scores, fake_scores
     train_g: Callable | None    # (latents, fake_labels) -> nothing; None when D's function updates G too
     streams: list           # Random streams of the functions, see `seed_streams`.
-    variables: Sequence = ()    # Shared variables of the functions alone that change: Adam's, random streams.
-    layer_rstates: Sequence = ()    # Where the layers' random streams stand after compiling, see `layer_streams`.
+    variables: Sequence = ()    # Shared variables that only the functions update: Adam's, random streams.
+    layer_rstates: Sequence = ()    # States of the layers' random streams after compiling, see `layer_streams`.
 
 
 def compile_training_functions(
@@ -43,15 +43,14 @@ def compile_training_functions(
     adam_kwargs,            # beta1, beta2, epsilon.
     separate_funcs,         # Compile one function per network, so that D can make several steps per step of G.
     dequantize_reals,       # Add uniform noise of one grey level to the real images.
-    ranks = SINGLE,     # Ranks: the minibatch is the share of one rank.
+    ranks = SINGLE,         # Ranks: the inputs are this rank's share of the minibatch.
     loss_scaling = (None, None),    # Exponents of D's and G's loss scaling, see updates.scaled.
     adam_states = (None, None),     # Optimizer states of D and G. None: new ones.
 ) -> TrainingFunctions:
     """Build and compile the D and G steps for the lod range ``[schedule.min_lod, schedule.max_lod]``.
 
-    Everything runs at the resolution of `min_lod`: the networks never look at images finer than that. Gradients and
-    outputs are averages over all ranks. The random streams have to be seeded with :func:`seed_streams` before the first
-    step.
+    All images have the resolution of `min_lod`. Gradients and outputs are averaged over all ranks. Seed the random
+    streams with :func:`seed_streams` before the first step.
     """
     # Float32 inputs even when theano.config.floatX is float64, as in the release.
     real_images = T.TensorType('uint8', (False,) * 4)('real_images')
@@ -88,10 +87,10 @@ def compile_training_functions(
                              state=adam_states[0])
     g_updates = updates.adam(g_grads, g_params, G_lrate, **adam_kwargs, loss_scaling=loss_scaling[1],
                              state=adam_states[1])
-    # Updates are simultaneous: as in the release, Gs follows the weights from before this step.
+    # Updates are simultaneous: as in the release, Gs averages the weights before this step.
     g_updates.update(Gs.setup_as_moving_average_of(G, beta=G_smoothing))
 
-    # In an order that is the same in every process.
+    # The order of `variables` must be the same in every process.
     outliving = {*loss_scaling, *(var for state in adam_states if state for var in state.variables())}
     outliving |= {var for net in (G, D, Gs) for var in net.vars.values()}
     variables = [var for var in [*d_updates, *g_updates] if var not in outliving]
@@ -103,7 +102,7 @@ def compile_training_functions(
     train_g = None
     if separate_funcs:
         train_g = theano.function([latents, fake_labels], [], updates=g_updates, on_unused_input='ignore', mode=mode)
-        train_g.trust_input = True      # Types are right: spares checking every pair of shared variables for aliasing.
+        train_g.trust_input = True      # Saves the check of every pair of shared variables for aliasing.
     else:
         d_updates.update(g_updates)
     train_d = theano.function(inputs, outputs, updates=d_updates, on_unused_input='ignore', mode=mode)
@@ -112,13 +111,13 @@ def compile_training_functions(
 
 
 def layer_streams(*nets: Network) -> list:
-    """The random streams of the layers of `nets`, which every building of the functions takes a step further."""
+    """The random streams of the layers of `nets`. Compiling the functions advances them."""
     return [value for net in nets for layer in lasagne.layers.get_all_layers(net.output_layers)
             for value in vars(layer).values() if isinstance(value, MRG_RandomStreams)]
 
 
 def gradients(loss: Any, net: Network) -> tuple[list, list]:
-    """(gradients, parameters) of those parameters of `net` that `loss` depends on, with one walk of the graph."""
+    """(gradients, parameters) for the parameters of `net` that `loss` depends on."""
     params = list(net.trainables.values())
     grads = theano.grad(loss, params, disconnected_inputs='ignore', return_disconnected='None')
     connected = [(grad, param) for grad, param in zip(grads, params, strict=True) if grad is not None]
@@ -126,7 +125,7 @@ def gradients(loss: Any, net: Network) -> tuple[list, list]:
 
 
 def seed_streams(functions: TrainingFunctions) -> None:
-    """Seed the random streams of `functions` from Lasagne's generator, as the release did when it compiled them."""
+    """Seed the random streams of `functions` from Lasagne's generator, as the release did when compiling."""
     for stream in functions.streams:
         stream.seed(lasagne.random.get_rng().randint(1, 2147462579))
 
@@ -134,23 +133,23 @@ def seed_streams(functions: TrainingFunctions) -> None:
 def process_reals(images: np.ndarray, lod: Any, min_lod, drange_data=DYNAMIC_RANGE_IMAGES,
                   drange_net=DYNAMIC_RANGE_NETS,
                   mirror_draws=None):
-    """What the 2018 release feeds its networks: full-sized images that fade between two resolutions in float.
+    """Prepare reals as the 2018 release does: full-size float images, faded between two resolutions.
 
-    Our training fades as the 2017 release does, in uint8 while a minibatch is read, and works at the present
-    resolution only; this is for programs that were written for the other convention.
+    Only old scripts use this. Our training fades uint8 images while a minibatch is read, as the 2017 release does, and
+    works at the current resolution.
 
     Parameters
     ----------
     images : expression, shape (N, C, H, W)
         Reals at the resolution of `min_lod`.
     lod : number or scalar expression
-        Its fraction is the weight of the averages over 2x2 pixels.
+        Its fractional part is the weight of the averages over 2x2 pixels.
     min_lod : int
         floor(lod).
     drange_data, drange_net : (float, float)
         Dynamic range of `images` and of the result.
     mirror_draws : vector or None
-        Uniform random numbers: images are mirrored where they are 0.5 or more.
+        Uniform random numbers, one per image: images with 0.5 or more are mirrored.
 
     Returns
     -------
@@ -165,7 +164,7 @@ def process_reals(images: np.ndarray, lod: Any, min_lod, drange_data=DYNAMIC_RAN
 
 
 def initialize_mbdisc(D: Network, dataset: Dataset, lod: float) -> None:
-    """Initialise the minibatch discrimination of `D`, if it has any, from the activations of real images."""
+    """Initialize the minibatch discrimination of `D`, if any, with real images."""
     if not layers.has_mbdisc(D.output_layers):
         return
     print('Initializing minibatch discrimination...')

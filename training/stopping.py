@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGHUP: stop where the run can be saved; when one process or torchrun ends, all end."""
+"""Stops a training on Ctrl-C, SIGTERM or SIGHUP when it can be saved, and ends all processes when one has ended."""
 
 import contextlib
 import glob
@@ -18,14 +18,14 @@ from common.files import process_exists
 from nets.ranks import Ranks
 from training import processes
 
-GRACE_SECONDS = 3.0         # From SIGTERM to the end of a process whose main thread hangs in a collective operation...
-SAVING_SECONDS = 25.0       # ...and of one that has a training state to save; torchrun waits 30 s.
-WATCH_SECONDS = 1.0         # How often to look whether torchrun is still there, and how long the host has waited.
+GRACE_SECONDS = 3.0         # Time from SIGTERM to the end of a process that hangs in a collective operation.
+SAVING_SECONDS = 25.0       # The same for a process that saves a training state; torchrun waits 30 s.
+WATCH_SECONDS = 1.0         # Interval of the checks for the end of torchrun and for long waits.
 LAUNCHER = os.getppid()
 
 
 class Stopped(processes.SharedError):
-    """The run was asked to stop, by the signal `signum`, and has done so; the message says how to go on."""
+    """The run has stopped on the signal `signum`; the message names the command to resume."""
 
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
@@ -33,24 +33,24 @@ class Stopped(processes.SharedError):
 
 
 def cause(signum: int) -> str:
-    """Why a run stops that got this signal."""
+    """The reason for which a run stops on this signal, for messages."""
     return 'the end of torchrun' if _launcher_has_ended() else signal.Signals(signum).name
 
 
-def how_to_go_on(ranks: Ranks, run_dir: str) -> str:
-    """The command that goes on with a run whose state is saved."""
-    return f'go on with: {"python" if ranks.size == 1 else "torchrun ..."} train.py --resume {shlex.quote(run_dir)}'
+def resume_hint(ranks: Ranks, run_dir: str) -> str:
+    """The command that resumes a run whose state is saved, for messages."""
+    return f'continue with: {"python" if ranks.size == 1 else "torchrun ..."} train.py --resume {shlex.quote(run_dir)}'
 
 
 class _Terminated(BaseException):
-    """SIGTERM. Not an Exception, so that nothing on the way up takes it for an error of its own."""
+    """SIGTERM arrived. Not an Exception, so that no handler on the way up catches it."""
 
 
 class StopRequest:
-    """Within ``with StopRequest(ranks) as stop: ...`` some signals ask to stop where the run can be saved.
+    """Turns Ctrl-C, SIGTERM and SIGHUP into requests to stop: ``with StopRequest(ranks) as stop: ...``.
 
-    They are those of Ctrl-C, SIGTERM and SIGHUP. A second Ctrl-C is a KeyboardInterrupt, as ever; so is a second one of
-    the others while saving does not succeed.
+    The training stops after the current step, when it can be saved. A second Ctrl-C raises KeyboardInterrupt; so does
+    repeating another signal while saving does not succeed.
     """
 
     def __init__(self, ranks: Ranks) -> None:
@@ -76,30 +76,29 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signum = int(signum)
         if self.ranks.rank == 0 and sys.stderr.isatty():
-            with contextlib.suppress(OSError):      # The terminal may be gone. Printing might be what is interrupted.
+            # The terminal may be gone. print() is not safe here, because the signal may have interrupted it.
+            with contextlib.suppress(OSError):
                 text = 'stopping and saving after this step; Ctrl-C again stops at once'
                 os.write(sys.stderr.fileno(), f'\r{text}{"" if os.name == "nt" else ERASE}\n'.encode())
 
-    def asked(self, is_due: bool = False) -> tuple[int, bool]:
-        """The number of the signal, or 0, and whether a state is due; the same on all ranks, also if only one says so.
-        """
+    def requested(self, is_due: bool = False) -> tuple[int, bool]:
+        """(number of the signal or 0, whether a state is due), combined over all ranks."""
         if self.ranks.size == 1:
             return self.signum, is_due
         import torch
         import torch.distributed as dist
-        said = torch.tensor([self.signum, is_due])
+        request = torch.tensor([self.signum, is_due])
         with collective.translating_errors('cpu'):
-            dist.all_reduce(said, dist.ReduceOp.MAX)
-        return int(said[0]), bool(said[1])
+            dist.all_reduce(request, dist.ReduceOp.MAX)
+        return int(request[0]), bool(request[1])
 
 
 @contextlib.contextmanager
 def ending_together(ranks: Ranks, run_dir: str) -> Iterator[None]:
-    """Around the training: when another rank has ended, end with one line that says so and names the last snapshot.
+    """Context of the training that ends this process with a one-line error when another rank has ended.
 
-    A rank that has died shows in an error of the next collective operation on the host, in SIGTERM, which torchrun
-    sends, or in a wait for the GPU that takes longer than ranks wait for each other: NCCL's operations in a CUDA graph
-    raise no errors, and never end then.
+    A dead rank is noticed in one of three ways: the next collective operation on the host fails; torchrun sends
+    SIGTERM; a wait for the GPU exceeds the timeout, because NCCL's operations in a CUDA graph hang without an error.
 
     Raises
     ------
@@ -123,24 +122,24 @@ def ending_together(ranks: Ranks, run_dir: str) -> Iterator[None]:
             yield
     except (collective.ConnectionLost, _Terminated) as error:
         is_ending = True
-        raise processes.EndedElsewhere(_farewell(run_dir), processes.tells_the_end(ranks)) from error
+        raise processes.EndedElsewhere(_end_message(run_dir), processes.reports_the_end(ranks)) from error
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _farewell(run_dir):
+def _end_message(run_dir):
     snapshots, states = [sorted(glob.glob(os.path.join(glob.escape(run_dir), pattern)))
                          for pattern in ('network-*.pkl', 'training-state-*.npz')]
     return '%s; %s%s' % (
         'torchrun has ended' if _launcher_has_ended() else
-        'another process of the run has ended, see its own message if it left one',
+        'another process of the run has ended, see its own message if there is one',
         'the last snapshot is %s' % snapshots[-1] if snapshots else 'there is no snapshot yet',
-        '; go on with --resume %s' % run_dir if states else '')
+        '; continue with --resume %s' % run_dir if states else '')
 
 
 @contextlib.contextmanager
 def ending_with_launcher(ranks: Ranks) -> Iterator[None]:
-    """Within the block, this process gets SIGTERM when torchrun, which has started it, ends in whatever way."""
+    """Context in which this process gets SIGTERM when torchrun, which has started it, ends for any reason."""
     if 'TORCHELASTIC_RUN_ID' not in os.environ:
         yield
         return
@@ -162,14 +161,14 @@ def ending_with_launcher(ranks: Ranks) -> Iterator[None]:
 
 
 def _launcher_has_ended():
-    if os.name == 'nt':     # There, the number of the parent stays.
+    if os.name == 'nt':     # Windows keeps the parent's process id after its end.
         return not process_exists(LAUNCHER)
     return os.getppid() != LAUNCHER
 
 
 @contextlib.contextmanager
 def _never_hanging(ranks, run_dir):
-    """End the process some time after SIGTERM if the main thread cannot, because it waits inside of NCCL or Gloo."""
+    """End the process some time after SIGTERM if the main thread hangs inside NCCL or Gloo."""
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     finished = threading.Event()
@@ -181,7 +180,7 @@ def _never_hanging(ranks, run_dir):
         if received and not finished.wait(SAVING_SECONDS if isinstance(handler, StopRequest) else GRACE_SECONDS):
             _end(ranks, run_dir)
 
-    # Python's own handlers wait until the main thread runs Python code again; the bytes written here do not.
+    # Python's handlers run only when the main thread executes Python code again; the wakeup byte arrives at once.
     previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     thread = threading.Thread(target=watch, name='ending on SIGTERM', daemon=True)
     thread.start()
@@ -197,9 +196,9 @@ def _never_hanging(ranks, run_dir):
 
 @contextlib.contextmanager
 def _never_waiting(ranks, run_dir):
-    """End the process if the host waits for the GPU for longer than ranks wait for each other.
+    """End the process if the host waits for the GPU longer than ranks wait for each other.
 
-    The values on the GPU are out of reach then, so that nothing can be saved.
+    Nothing is saved, because the values on the GPU are out of reach.
     """
     finished = threading.Event()
 
@@ -216,8 +215,8 @@ def _never_waiting(ranks, run_dir):
 
 
 def _end(ranks, run_dir):
-    """End the process at once while its main thread hangs."""
-    if processes.tells_the_end(ranks):
-        print(f'{os.path.basename(sys.argv[0])}: error: {_farewell(run_dir)}', file=sys.stderr)
+    """End the process immediately, while its main thread hangs."""
+    if processes.reports_the_end(ranks):
+        print(f'{os.path.basename(sys.argv[0])}: error: {_end_message(run_dir)}', file=sys.stderr)
         sys.stderr.flush()
     os._exit(1)

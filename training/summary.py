@@ -1,4 +1,4 @@
-"""What a person wants to know when a training begins, in some ten lines; the log has the tables of the networks."""
+"""Prints a ten-line summary when a training begins. The log has the details, such as tables of the layers."""
 
 import os
 import re
@@ -6,19 +6,19 @@ import re
 import numpy as np
 
 import theano_env
-from common.console import rough_time, tell
+from common.console import print_and_log, rough_time
 from data.dataset import Dataset
 from nets import costs
 from nets.network import Network
 from nets.ranks import SINGLE, Ranks
 from training import plan
 
-ESTIMATED_KIMG = 10     # What is shorter is soon over, and measuring the machine takes a second.
+ESTIMATED_KIMG = 10     # Shorter trainings are not worth the second that measuring the machine takes.
 
 
-def tell_summary(run_dir: str, dataset: Dataset, G: Network, D: Network, environment: theano_env.Environment,
-                 options: dict, kimg: float = 0.0, ranks: Ranks = SINGLE) -> None:
-    """Print on the screen, not into the log, what is about to be trained.
+def print_summary(run_dir: str, dataset: Dataset, G: Network, D: Network, environment: theano_env.Environment,
+                  options: dict, kimg: float = 0.0, ranks: Ranks = SINGLE) -> None:
+    """Print a summary of a training on the screen, not to the log.
 
     Parameters
     ----------
@@ -27,19 +27,19 @@ def tell_summary(run_dir: str, dataset: Dataset, G: Network, D: Network, environ
     G, D : Network
     environment : theano_env.Environment
     options : dict
-        All of the training function.
+        All options of the training function.
     kimg : float
-        Thousands of images that were shown before.
+        Thousands of images shown before.
     ranks : Ranks
     """
     if ranks.rank == 0:
         lines = summary(run_dir, dataset, G, D, environment, options, kimg, ranks)
-        tell('\n'.join(['', *(f'{name:<11}{text}' for name, text in lines if text), '']), None)
+        print_and_log('\n'.join(['', *(f'{name:<11}{text}' for name, text in lines if text), '']), None)
 
 
 def summary(run_dir: str, dataset: Dataset, G: Network, D: Network, environment: theano_env.Environment, options: dict,
             kimg: float, ranks: Ranks) -> list[tuple[str, str]]:
-    """The lines of :func:`tell_summary` as (name, text); a text is empty where nothing can be said."""
+    """The lines of :func:`print_summary` as (name, text); lines with an empty text are not printed."""
     training = plan.Training(G, D, True, options, plan.phases(dataset.resolution, **plan.schedule_options(options)),
                              ranks.size)
     words = re.fullmatch(r'Engine: (.*?), (float\d+(, products in \w+)?)', str(environment))
@@ -64,19 +64,18 @@ def of_data_set(dataset: Dataset) -> str:
 
 
 def of_phases(schedule: list[plan.Phase], kimg: float) -> str:
-    """'4x4 until kimg 4, 8x8 until 12, 16x16 until 44'; of a training that goes on also how far it is."""
+    """'4x4 until kimg 4, 8x8 until 12, 16x16 until 44'; with the current kimg if the training is resumed."""
     ends: dict[int, float] = {}
     for phase in schedule:
         ends[phase.resolution] = phase.end_kimg
     words = [f'{resolution}x{resolution} until {end:g}' for resolution, end in ends.items()]
     if len(words) > 4:
         words = [words[0], '...', *words[-2:]]
-    return ', '.join(words).replace('until', 'until kimg', 1) + (f'; going on at {kimg:.1f}' if kimg else '')
+    return ', '.join(words).replace('until', 'until kimg', 1) + (f'; resumed at {kimg:.1f}' if kimg else '')
 
 
 def of_time(training: plan.Training, environment: theano_env.Environment, kimg: float) -> str:
-    """'about 16 minutes (within a factor of 2)'; empty if the training is short or the engine's compiling takes long.
-    """
+    """'about 16 minutes (within a factor of 2)'; empty if the training is short or the engine compiles slowly."""
     left = [phase._replace(start_kimg=max(phase.start_kimg, kimg)) for phase in training.schedule]
     if left[-1].end_kimg - kimg < ESTIMATED_KIMG or environment.engine != 'torch':
         return ''
@@ -87,7 +86,7 @@ def of_time(training: plan.Training, environment: theano_env.Environment, kimg: 
 
 
 def of_memory(training: plan.Training, environment: theano_env.Environment) -> str:
-    """'about 0.6 GB', at most, of each process or GPU."""
+    """'about 0.6 GB': the peak per process or GPU."""
     most = np.max([needs.memory_gb for needs in training.estimates(plan.USUAL_SPEEDS[1])])
     each = '' if training.processes == 1 else ' per GPU' if environment.device != 'cpu' else ' per process'
     return f'about {most:.1f} GB{each}'

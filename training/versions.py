@@ -1,4 +1,4 @@
-"""What a report of a problem has to name: versions, engine, device, commit."""
+"""Versions, engine, device and commit, for problem reports."""
 
 import pathlib
 import platform
@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def commit() -> str:
-    """The commit of this clone, with '-dirty' if files differ from it; 'unknown' outside of a clone or without Git."""
+    """The commit of this clone, with '-dirty' after local changes; 'unknown' without a clone or without Git."""
     try:
         found = subprocess.run(['git', '-C', str(ROOT), 'describe', '--always', '--dirty', '--abbrev=12'],
                                capture_output=True, text=True, timeout=10, check=True)
@@ -21,7 +21,7 @@ def commit() -> str:
 
 
 def describe(engine: str, theano_flags: dict | None, precision: str) -> list[str]:
-    """Lines with the versions of program and packages, the machine, the commit, and what would execute the graphs."""
+    """Lines with the commit, the versions of program and packages, the machine, and the engine."""
     facts = fingerprint.of_program()
     try:
         environment = str(theano_env.configure(engine, theano_flags, precision=precision))

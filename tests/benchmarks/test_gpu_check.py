@@ -171,5 +171,5 @@ def test_without_wheels_or_a_gpu(check, tmp_path, monkeypatch):
         check.main(['--carry', str(tmp_path), '--out', str(tmp_path)])
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     for options in ([], ['--part', 'checks']):
-        with pytest.raises(SystemExit, match='no GPU: this PyTorch.*; --standin does without one'):
+        with pytest.raises(SystemExit, match='no GPU: this PyTorch.*; --standin needs none'):
             check.main([*options, '--out', str(tmp_path)])

@@ -15,7 +15,16 @@ from tqdm import tqdm
 from tqdm.utils import disp_len
 
 from common import console, files
-from common.console import OutputLogger, Pace, Progress, format_time, lasting_output, progress, rough_time, tell
+from common.console import (
+    OutputLogger,
+    Pace,
+    Progress,
+    format_time,
+    lasting_output,
+    print_and_log,
+    progress,
+    rough_time,
+)
 from common.errors import UserError, WriteError
 from tests.helpers import GOLDEN, ROOT
 
@@ -46,7 +55,7 @@ def test_an_estimate_in_words(seconds, words):
 
 WORK = '''
 import sys, time
-from common.console import OutputLogger, Progress, progress, tell
+from common.console import OutputLogger, Progress, progress, print_and_log
 with OutputLogger(sys.argv[1]), Progress('Working', 60, start=20, seconds=3600) as bar:
     for step in range(40):
         time.sleep(0.02)
@@ -57,7 +66,7 @@ with OutputLogger(sys.argv[1]), Progress('Working', 60, start=20, seconds=3600) 
             print(f'parts {step}')
             print('warning', file=sys.stderr)
         if step == 20:
-            tell('short', 'for the log')
+            print_and_log('short', 'for the log')
             for _item in progress(range(4), 'inner'):
                 time.sleep(0.1)
             time.sleep(1.3)
@@ -185,13 +194,13 @@ def test_work_that_ends_within_another_stream(capsys, monkeypatch):
 
 
 def test_screen_and_log_may_get_different_words(capsys, tmp_path):
-    tell('without a log', 'nowhere')
-    tell(None, 'nowhere')
+    print_and_log('without a log', 'nowhere')
+    print_and_log(None, 'nowhere')
     with OutputLogger(tmp_path / 'log.txt'):
         with Progress('x'):
-            tell('short', 'long')
-        tell(None, 'logged')
-        tell('shown', None)
+            print_and_log('short', 'long')
+        print_and_log(None, 'logged')
+        print_and_log('shown', None)
         print('both')
     assert capsys.readouterr().out == 'without a log\nshort\nshown\nboth\n'
     assert (tmp_path / 'log.txt').read_text() == 'long\nlogged\nboth\n'

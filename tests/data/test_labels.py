@@ -155,7 +155,7 @@ def test_a_conditional_experiment_needs_labels(tmp_path, capsys):
     assert 'set-labels.npy: is missing, and this training is conditional on labels' in capsys.readouterr().err
     assert start(tmp_path, 'train.image_grid_type=category') == 1
     err = capsys.readouterr().err
-    assert err.count('\n') == 1 and "the dataset has no labels; bring" in err and 'set-labels.npy' in err
+    assert err.count('\n') == 1 and "the dataset has no labels; add" in err and 'set-labels.npy' in err
     with pytest.raises(UserError, match='max_labels=0: this training is conditional'):
         Dataset(tmp_path / 'set.h5', max_labels=0, require_labels=True)
 

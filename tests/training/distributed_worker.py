@@ -1,4 +1,4 @@
-"""What the processes of test_processes.py run: ``python distributed_worker.py TASK FOLDER``."""
+"""Program of the processes in test_processes.py: ``python distributed_worker.py TASK FOLDER``."""
 
 import pathlib
 import sys
@@ -53,7 +53,7 @@ def run(scenario, folder, ranks=SINGLE, mbstat_groups=1, also=lambda report: Non
 
 
 def average(ranks):
-    """On all engines, of constants, in two buckets and in one: two applications are neither folded nor merged."""
+    """Average constants on all engines, in two buckets and in one; Theano must neither fold nor merge the two calls."""
     for engine in ('torch',) if theano_env.NUMPY_2 else ('torch', 'python'):
         theano_env.configure(engine, {'device': 'cpu'})
         values = [T.constant(np.float32(1 + 2 * ranks.rank)), T.constant(np.full((2, 3), ranks.rank, 'float64'))]
@@ -79,7 +79,7 @@ def hang(ranks, folder):
 
 
 def differ(ranks, folder):
-    """What rank 1 does otherwise is told by both ranks, before something is saved."""
+    """Both ranks report how rank 1 differs, before anything is saved."""
     facts = {'random_seed': 1 + ranks.rank, 'total_kimg': 10, 'data set': 'abc'}
     said = []
     for others in (facts, {**facts, 'random_seed': 1}, {'random_seed': 1, **({'new': None} if ranks.rank else {})}):
@@ -92,7 +92,7 @@ def differ(ranks, folder):
 
 
 def drift(ranks, folder):
-    """A weight of rank 1 changes by itself."""
+    """Change a weight only on rank 1."""
     import torch.distributed as dist
 
     def change(report):
@@ -129,7 +129,7 @@ def main(task, folder):
         try:
             orphaned(ranks, folder)
         except processes.EndedElsewhere as error:
-            print(error if error.is_told_here else 'told elsewhere')
+            print(error if error.is_reported_here else 'reported elsewhere')
         return
     with processes.process_group(ranks, 'cpu'):
         if task == 'average':

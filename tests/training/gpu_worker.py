@@ -1,7 +1,7 @@
-"""What the processes of test_processes_on_gpus.py run: ``python gpu_worker.py DEVICE TASK FOLDER [ARGUMENT ...]``.
+"""Program of the processes in test_processes_on_gpus.py: ``python gpu_worker.py DEVICE TASK FOLDER [ARGUMENT ...]``.
 
-On the device 'cuda0' each has a stand-in for a GPU, the only one of its machine. Gloo plays NCCL's role, with the
-tensors behind the stand-in's.
+With the device 'cuda0', each process has one stand-in for a GPU. Gloo replaces NCCL, and works on the CPU tensors
+behind the stand-in's tensors.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from data.dataset import Dataset
 from tests.standin.engine import a_gpu
 from training import processes
 
-# Of small networks, as benchmarks/train_step.py takes them.
+# Small networks, as options of benchmarks/train_step.py.
 NETWORKS = {'engine': 'torch', 'resolution': 4, 'channels': 3, 'fmap_base': 32, 'fmap_max': 4, 'minibatch': 4}
-CALLS = 5                   # Three of them before the steps are recorded.
-LAST = 8                    # Minibatches that a process sees before it is killed.
+CALLS = 5                   # The steps are recorded after three of these calls.
+LAST = 8                    # Minibatches before a process is killed.
 
 
 def steps(device, bucket_bytes, ranks):
-    """D and G steps; returns (weights, bytes given to the sums in each step, replays of the recorded steps)."""
+    """Make D and G steps; return (weights, bytes summed in each step, replays of the recorded steps)."""
     collective.BUCKET_BYTES = bucket_bytes
     np.random.seed(3)
     trainer = train_step.Trainer(argparse.Namespace(**NETWORKS), device, 'float32')
@@ -81,7 +81,7 @@ def compare_buckets(device, folder, *bucket_bytes):
 
 
 def train_until_killed(device, *argv):
-    """Train; rank 1 is killed when its steps have been recorded, and rank 0 has little patience from then on."""
+    """Train; kill rank 1 after its steps have been recorded, and shorten the timeout of rank 0 from then on."""
     ranks, seen, read = processes.from_environment(), [], Dataset.next_minibatch
 
     def next_minibatch(dataset, *args, **kwargs):
@@ -97,7 +97,7 @@ def train_until_killed(device, *argv):
 
 def main(device, task, *arguments):
     os.environ['LOCAL_RANK'] = '0'
-    # Always the stand-in: NCCL does not connect processes on the same GPU.
+    # Always use the stand-in, because NCCL does not connect processes on the same GPU.
     with a_gpu(capability=(9, 0)) if device == 'cuda0' else contextlib.nullcontext():
         return {'buckets': compare_buckets, 'killed': train_until_killed}[task](device, *arguments)
 

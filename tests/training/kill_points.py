@@ -1,7 +1,7 @@
-"""Kill a training at one of its file operations after the other; `--resume latest` must cope with every rest.
+"""Kill a training at each of its file operations in turn; `--resume latest` must cope with whatever is left.
 
-``python tests/training/kill_points.py`` takes all of them, in a temporary folder, and prints what became of each; the
-short version is in test_kill_points.py.
+``python tests/training/kill_points.py`` does so for all operations in a temporary folder, and prints each outcome.
+test_kill_points.py is the short version.
 """
 
 import argparse
@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.training import kill_resume
 
-# Few steps, and everything that a run writes: pictures, networks, states, two lod ranges.
+# A few steps in two lod ranges that write every kind of file: pictures, networks, states.
 OPTIONS = {
     'train.total_kimg': 0.032, 'train.lod_training_kimg': 0.012, 'train.lod_transition_kimg': 0.012,
     'train.tick_kimg_default': 0.008, 'train.rampup_kimg': 0.01, 'train.image_snapshot_ticks': 1,
@@ -30,8 +30,8 @@ CHANGES = {'os.mkdir', 'os.rename', 'os.remove', 'os.rmdir', 'os.truncate', 'shu
 def killed_live(moment, folder, *args):
     """Like `kill_resume.live`, but killed before a file operation in `folder`.
 
-    `moment` is its number, from 0, or a pattern of its name and path, 'os.rename .*config'. Opening a file for writing
-    counts twice: before it, and when the file is there and empty, or as it was.
+    `moment` is the number of the operation, from 0, or a pattern of its name and path, such as 'os.rename .*config'.
+    Opening a file for writing counts twice: before it, and after it, when the file is empty or unchanged.
     """
     count = 0
     busy = False
@@ -56,13 +56,13 @@ def killed_live(moment, folder, *args):
 
 
 def outcome(moment, folder, options, wanted):
-    """Kill a new run in `folder` at a moment, see :func:`killed_live`, and go on; says what became of it.
+    """Kill a new run in `folder` at a moment, see :func:`killed_live`, and resume it.
 
     Returns
     -------
     str
-        'the end': it was not killed. 'went on': the result is `wanted`, bit for bit. 'nothing': one line says that
-        there is nothing to go on from, and nothing has changed. Anything else is a fault.
+        'the end': the run was not killed. 'went on': the result is `wanted`, bit for bit. 'nothing': a one-line error
+        reports that there is nothing to resume, and the folder is unchanged. Anything else is a fault.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

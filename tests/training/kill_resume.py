@@ -1,8 +1,8 @@
-"""Kill a training again and again and go on with it: the result must be that of a training that was left alone.
+"""Kill and resume a training repeatedly: the result must equal that of an uninterrupted training.
 
-``python tests/training/kill_resume.py --kills 50`` does so in a temporary folder and prints what happened; the short
-version is in test_resume.py. Runs are small and save their state after every iteration, so that many kills happen while
-they save.
+``python tests/training/kill_resume.py --kills 50`` does so in a temporary folder and prints each outcome.
+test_resume.py is the short version. Runs are small and save their state after every iteration, so that many kills
+happen during a save.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from common.files import TEMPORARY_SUFFIX
 from nets.pickles import load_pkl
 from runs.folder import DONE_FILE, state_paths
 
-# Two growth boundaries and four ticks or more.
+# At least two changes of the resolution and four ticks.
 OPTIONS = {
     'dataset.resolution': 8, 'dataset.mirror_augment': True, 'G.fmap_max': 4, 'D.fmap_max': 4,
     'train.minibatch_default': 4, 'train.lod_training_kimg': 0.4, 'train.lod_transition_kimg': 0.4,
@@ -52,14 +52,14 @@ def start(folder, options, *arguments, **popen_kwargs):
 
 
 def processes():
-    """Makes processes that have imported everything already."""
+    """A multiprocessing context whose processes have already imported everything."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['train', 'torch'])
     return context
 
 
 def live(folder, options, arguments, *output_paths):
-    """The same in this process; stdout and stderr go to files, or to one."""
+    """Run the command of :func:`start` in this process; redirect stdout and stderr to one or two files."""
     import torch
 
     import train
@@ -69,7 +69,7 @@ def live(folder, options, arguments, *output_paths):
 
 
 class Script:
-    """A script in a process that has imported everything already; it looks like a `subprocess.Popen`.
+    """A script in a process that has already imported everything, with the interface of `subprocess.Popen`.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Script:
         The script and its arguments.
     environment : dict
     folder : path
-        For what it prints.
+        Folder for its output.
     """
 
     def __init__(self, command, environment, folder):
@@ -93,7 +93,7 @@ class Script:
     poll = returncode.fget
 
     def communicate(self, timeout=None):
-        """(stdout, stderr) when it has ended."""
+        """Wait for its end; return (stdout, stderr)."""
         self.process.join(timeout)
         if self.returncode is None:
             raise subprocess.TimeoutExpired('a script', timeout)
@@ -105,7 +105,7 @@ def run_script(command, environment, *output_paths):
 
     from training import stopping
     torch.set_num_threads(1)
-    stopping.LAUNCHER = os.getppid()        # It was imported before this process was forked.
+    stopping.LAUNCHER = os.getppid()        # The module was imported before this process was forked.
     os.environ.update(environment)
     redirect(output_paths)
     sys.argv = list(command)
@@ -113,14 +113,14 @@ def run_script(command, environment, *output_paths):
 
 
 def redirect(paths):
-    """Stdout and stderr of this process go to files, or to one."""
+    """Redirect stdout and stderr of this process to two files, or both to one."""
     for descriptor, path in ((1, paths[0]), (2, paths[-1])):
         with open(path, 'a', encoding='utf-8') as file:
             os.dup2(file.fileno(), descriptor)
 
 
 def finish(folder, options, *arguments):
-    """Run to the end; returns (stdout, stderr)."""
+    """Run to the end; return (stdout, stderr)."""
     with tempfile.TemporaryDirectory() as temporary:
         paths = [pathlib.Path(temporary, name) for name in ('out.txt', 'err.txt')]
         process = processes().Process(target=live, args=(folder, options, arguments, *paths), daemon=True)
@@ -132,7 +132,7 @@ def finish(folder, options, *arguments):
 
 
 def contents(run_dir):
-    """What of a finished run does not depend on the clock: {name: array, text or bytes}."""
+    """The contents of a finished run that do not depend on the clock: {name: array, text or bytes}."""
     result = {}
     for net, network in zip(('G', 'D', 'Gs'), load_pkl(run_dir / 'network-final.pkl'), strict=True):
         result.update((f'{net} {name}', var.get_value()) for name, var in network.vars.items())
@@ -146,7 +146,7 @@ def contents(run_dir):
 
 
 def assert_same(wanted, found):
-    """Bit for bit."""
+    """Assert that :func:`contents` of two runs are equal bit for bit."""
     assert sorted(wanted) == sorted(found)
     for name, value in wanted.items():
         if isinstance(value, np.ndarray):
@@ -160,7 +160,7 @@ def newest_state(run_dir):
 
 
 def damage(path, chance):
-    """Cut a state off, or change one byte of it."""
+    """Truncate a state, or flip one of its bits."""
     size = os.path.getsize(path)
     if chance.random() < 0.5:
         os.truncate(path, chance.randrange(size))
@@ -174,12 +174,12 @@ def damage(path, chance):
 
 
 def kill_and_resume(folder, options, kills, chance, seconds=1.5, report=lambda line: None):
-    """Start a run and kill it `kills` times, each time at another moment; then let it finish.
+    """Start a run, kill it `kills` times at random moments, then let it finish.
 
     Returns
     -------
     dict
-        How often it was killed, killed while a file was being written, and how often its newest state was damaged.
+        Number of kills, of kills while a file was being written, and of damaged newest states.
     """
     run_dir = folder / '000-digits'
     counts = {'kills': 0, 'while writing': 0, 'damaged': 0}
@@ -192,7 +192,7 @@ def kill_and_resume(folder, options, kills, chance, seconds=1.5, report=lambda l
         process = processes().Process(target=live, daemon=True,
                                       args=(folder, options, arguments, folder / 'output.txt'))
         process.start()
-        # Most lives get as far as training.
+        # Most processes live long enough to train.
         if chance.random() < 0.8:
             while newest_state(run_dir) in ('', before) and process.is_alive():
                 time.sleep(0.01)

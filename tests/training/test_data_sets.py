@@ -1,4 +1,4 @@
-"""A data set that is missing: only an experiment's own file is made; else the message says how to make or find it."""
+"""Missing datasets: an experiment makes only its own file; otherwise the message says how to make or find it."""
 
 import os
 
@@ -69,7 +69,7 @@ def test_names_of_the_releases_are_suggested(wanted, there, others, tmp_path):
 
 def test_tfrecords_of_2018_are_found(tmp_path):
     (tmp_path / 'celebahq').mkdir()
-    (tmp_path / 'celeba').mkdir()       # Of another set, and empty.
+    (tmp_path / 'celeba').mkdir()       # Another dataset, and empty.
     (tmp_path / 'celebahq' / 'celebahq-r10.tfrecords').touch()
     h5_path = str(tmp_path / 'celeba-hq-1024x1024.h5')
     assert create_command(h5_path) == (
@@ -109,8 +109,8 @@ def test_paths(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('options, note', [
     ({}, ''), ({'expected_images': 9}, ''), ({'expected_images': 6, 'max_images': 6}, ''),
-    ({'expected_images': 4}, '9 images; the data set of the paper has 4; --set dataset.max_images=4 takes'),
-    ({'expected_images': 100}, '9 images; the data set of the paper has 100; all of them: python dataset_tool.py '
+    ({'expected_images': 4}, "9 images; the paper's dataset has 4; --set dataset.max_images=4 uses"),
+    ({'expected_images': 100}, "9 images; the paper's dataset has 100; make the full one with python dataset_tool.py "
                                'create_lsun LMDB_DIR')])
 def test_other_numbers_of_images_are_said(tmp_path, options, note):
     path = str(tmp_path / 'lsun-dog.h5')
@@ -127,8 +127,8 @@ def test_a_training_on_fewer_images_says_so_and_begins(tmp_path, capsys):
     chosen = resolve_config(config, 'lsun-cat', ['dataset.resolution=8', 'G.fmap_base=16', 'D.fmap_base=16'])
     training_set, _G, _D, _Gs = prepare(chosen, str(tmp_path))
     training_set.close()
-    lines = [line for line in capsys.readouterr().out.splitlines() if 'of the paper' in line]
-    assert len(lines) == 1 and '9 images; the data set of the paper has 100000;' in lines[0]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "the paper's dataset" in line]
+    assert len(lines) == 1 and "9 images; the paper's dataset has 100000;" in lines[0]
 
 
 def test_lsun_is_trained_on_as_the_paper_says():

@@ -1,4 +1,4 @@
-"""NaN in a training: what brought it in is named, and nothing is saved of it."""
+"""NaN in a training: the message names its cause, and no networks with NaN are saved."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_the_cause_of_a_loss_that_is_no_number(inputs, named, networks):
         Tick(1, 0, 0.0, 0.0).add(NAN, networks['G'], **inputs)
     if 'were finite' in named:
         name = spoil(networks['G'], np.inf)
-        with pytest.raises(divergence.TrainingDiverged, match=f'Before that, G: {name} had become NaN or infinite'):
+        with pytest.raises(divergence.TrainingDiverged, match=f'G: {name} had become NaN or infinite before this step'):
             Tick(1, 0, 0.0, 0.0).add(NAN, networks['G'], **inputs)
 
 
@@ -50,7 +50,7 @@ def test_networks_of_nan_are_no_beginning_and_are_not_saved(key, networks, tmp_p
     name = spoil(networks[key])
     with pytest.raises(UserError, match=f'a.pkl: {key}: {name} holds NaN .* start from an earlier snapshot'):
         divergence.check_start(networks, 'a.pkl')
-    with pytest.raises(UserError, match='the new networks: .* see to the options of G and D'):
+    with pytest.raises(UserError, match='the new networks: .* check the options of G and D'):
         divergence.check_start(networks, None)
     for save in (lambda: writer.save_networks(2000), writer.save_final):
         with pytest.raises(divergence.TrainingDiverged, match=f'{key}: {name} became NaN or infinite'):
@@ -66,4 +66,4 @@ def test_a_picture_of_nan_is_told_and_not_written(networks, tmp_path, capsys):
     writer.save_fakes(2000)
     assert [path.name for path in tmp_path.glob('*.png')] == ['fakes000001.png'] and writer.has_fakes(2000)
     assert capsys.readouterr().out == (
-        'warning: fakes000002.png is not written: the generator makes images of NaN or infinity\n')
+        'warning: fakes000002.png is not written: the generator produces NaN or infinity\n')

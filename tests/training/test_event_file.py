@@ -24,11 +24,11 @@ def test_numbers_and_pictures_of_several_lives_are_in_one_file(tmp_path):
     pictures = {'small': Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)),
                 'large': Image.new('L', (3000, 1500))}
     event_file.EventFile(str(tmp_path)).scalars(1000, {'Gloss': 0.5, 'lod': 2})
-    second = event_file.EventFile(str(tmp_path))         # As after a resume.
+    second = event_file.EventFile(str(tmp_path))         # Like a resumed run.
     second.scalars(2000, {'Gloss': 0.25, 'lod': 1})
     for step, (name, picture) in enumerate(pictures.items()):
         second.picture(step, name, picture)
-    assert pictures['large'].size == (3000, 1500)       # Of the caller; it stays as it is.
+    assert pictures['large'].size == (3000, 1500)       # The caller's picture is unchanged.
     assert os.listdir(tmp_path) == [os.path.basename(second.file.path)]
     events = events_of(tmp_path)
     assert [(event.step, event.value) for event in events.Scalars('Loss/G')] == [(1000, 0.5), (2000, 0.25)]

@@ -1,4 +1,4 @@
-"""training/experiment.py: the data set of an experiment is made once, whoever asks for it."""
+"""training/experiment.py: the dataset of an experiment is made once, even if several processes need it."""
 
 import subprocess
 import sys

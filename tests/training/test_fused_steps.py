@@ -1,4 +1,4 @@
-"""The training steps on a GPU, with kernels of ours (`theano_torch.fuser`), beside the same steps on the CPU."""
+"""The training steps on a GPU, with our kernels (`theano_torch.fuser`), equal the same steps on the CPU."""
 
 from theano_torch.fuser.program import FusedProgram, KernelStep
 
@@ -11,7 +11,7 @@ from nets.network import Network
 from training import steps
 from training.schedule import Schedule
 
-CALLS = 5       # Three of them before the steps are recorded, one replayed.
+CALLS = 5       # Three calls, the recording, and one replay.
 STEP = {'beta1': 0.0, 'beta2': 0.99, 'epsilon': 1e-8}
 
 
@@ -56,7 +56,7 @@ def test_steps(cuda, lod, label_size, loss, joint, networks):
         assert isinstance(program.runs, FusedProgram)
         kernels = [step for step in program.runs.steps if isinstance(step, KernelStep)]
         assert len(kernels) > 10 and len(program.runs.steps) < len(program.program.nodes) * 1.5
-    # Sums in another order; Adam divides by roots of squares, some of which are all but zero.
+    # The order of summation differs, and Adam divides by roots of squares that are nearly zero.
     for mine, other in zip(found[1], wanted[1], strict=True):
         np.testing.assert_allclose(np.hstack(list(map(np.ravel, mine))), np.hstack(list(map(np.ravel, other))),
                                    rtol=2e-4, atol=2e-4)

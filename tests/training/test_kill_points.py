@@ -7,7 +7,7 @@ from tests.training import kill_points, kill_resume
 
 @pytest.fixture(scope='module')
 def alone(tmp_path_factory):
-    """(folder, contents) of a run that nobody disturbs."""
+    """(folder, contents) of an uninterrupted run."""
     folder = tmp_path_factory.mktemp('points') / 'alone'
     options = {**kill_points.OPTIONS, 'train.state_minutes': 10}
     kill_resume.finish(folder, options)
@@ -17,7 +17,7 @@ def alone(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize('moment, wanted', [
     ('os.rename .*config.txt', 'nothing'),
-    ('os.remove .*network-snapshot', 'went on'),    # It has just got its name; the next state is far away.
+    ('os.remove .*network-snapshot', 'went on'),    # The snapshot just got its name; the next state is far away.
     ('open .*_training-done', 'went on')])
 def test_killed_at_a_file_operation(moment, wanted, alone):
     folder, options, contents = alone

@@ -1,4 +1,4 @@
-"""measuring: what is measured is right in number of operations, and grows with the work."""
+"""measuring: the number of operations is right, and the measured time grows with the work."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`python legacy.py config`: configs of both releases are read, never executed, and nothing gets lost in silence."""
+"""`python legacy.py config`: configs of both releases are read, never executed, and no option is lost silently."""
 
 import ast
 import os
@@ -58,9 +58,9 @@ def test_config_of_2017(tmp_path, capsys):
         'loss': {'type': 'lsgan', 'L2_fake_weight': 0.2, 'cond_type': 'acgan'},
         'train': {'total_kimg': 100, 'rampup_kimg': 0, 'minibatch_overrides': {256: 14}, 'lod_training_kimg': 800}}
     for words in ('train.drange_net = [-1, 1]: no counterpart', 'train.drange_viz', "theano_flags['lib.cnmem'] = '0.5'",
-                  "theano_flags['nvcc.fastmath']", "theano_flags['device'] = 'cuda': stands at the top"):
+                  "theano_flags['nvcc.fastmath']", "theano_flags['device'] = 'cuda': set it at the top"):
         assert words in comments
-    assert 'not read' not in comments and 'to be mended' not in comments
+    assert 'not read' not in comments and 'correct this' not in comments
 
 
 def test_utilities(tmp_path, capsys):
@@ -69,30 +69,30 @@ def test_utilities(tmp_path, capsys):
                                     "grid_size=[2, 2], mp4='x.mp4')\n")
     assert experiment == {'desc': 'old', 'train': {'func': 'util_scripts.generate_interpolation_video', 'run': 3,
                                                    'duration_seconds': 2.0, 'grid_size': [2, 2]}}
-    assert 'train.mp4' in comments and 'to be mended' not in comments
+    assert 'train.mp4' in comments and 'correct this' not in comments
     err = entry_of(tmp_path, capsys, "dataset = {}; train = dict(func='util_scripts.evaluate_metrics', run_id=1)")
     assert 'python evaluate_metrics.py RUN' in err
 
 
 @pytest.mark.parametrize('text, words', [
-    ("__import__('os').system('touch executed')", 'line 2 is not read'),
-    ("train['x'] = open('executed', 'w')", 'line 2 is not read'),
-    ("class X: train = open('executed', 'w')", 'line 2 is not read'),
-    ("def f(): pass", 'line 2 is not read'),
-    ("train.update(total_kimg=os.environ['X'])", '(os is not known)'),
-    ('from base import *', 'options in that file are missing'),
+    ("__import__('os').system('touch executed')", 'line 2 was not read'),
+    ("train['x'] = open('executed', 'w')", 'line 2 was not read'),
+    ("class X: train = open('executed', 'w')", 'line 2 was not read'),
+    ("def f(): pass", 'line 2 was not read'),
+    ("train.update(total_kimg=os.environ['X'])", '(the variable os is unknown)'),
+    ('from base import *', 'the options of that file are not read'),
     ('x = 10 ** 10 ** 10', '(too large)'), ("x = 'a' * 10 ** 10", '(too large)'),
     ("x = '%999999999d' % 1", '(too large)'),
     ('x = [0]\n' + 'x = [x, x]\n' * 60 + "y = str(x)\n", '(too large)'),
     ('x = [0]\n' + 'x = [x, x]\n' * 60 + 'train.update(total_kimg=x)\n', 'train.total_kimg = '),
-    ('train.update(total_kimg=train)', 'train.total_kimg = '), ("train['total_kimg'] = 1e999", 'no plain data'),
-    ('train.update(total_kimg={1, 2})', 'line 2 is not read'), ('sched = 3', 'sched = 3'),
-    ("train.total_kimg = 'long'", "to be mended: train.total_kimg='long': must be"), ('a, b = 1', 'not read'),
-    ("desc = 'a\\n\"\"\"\\\\b'", 'to be mended'), ('G = {1: 2}', 'G.1 = 2'), ('del train.nothing', 'not read'),
-    ("train['a\\nimport os'] = 1", 'not known'), ('G = 3', 'G = 3'),
-    ('desc = [1]', 'to be mended: desc=[1]'), ("train['\\ud800'] = 1", 'ud800 = 1: no counterpart'),
+    ('train.update(total_kimg=train)', 'train.total_kimg = '), ("train['total_kimg'] = 1e999", 'not plain data'),
+    ('train.update(total_kimg={1, 2})', 'line 2 was not read'), ('sched = 3', 'sched = 3'),
+    ("train.total_kimg = 'long'", "correct this: train.total_kimg='long': must be"), ('a, b = 1', 'not read'),
+    ("desc = 'a\\n\"\"\"\\\\b'", 'correct this'), ('G = {1: 2}', 'G.1 = 2'), ('del train.nothing', 'not read'),
+    ("train['a\\nimport os'] = 1", 'unknown option'), ('G = 3', 'G = 3'),
+    ('desc = [1]', 'correct this: desc=[1]'), ("train['\\ud800'] = 1", 'ud800 = 1: no counterpart'),
     ('sched = {}; grid = dict(size=(2, 2))', 'release'),
-    ('if unknown: train.total_kimg = 1', '(unknown is not known)'), ('1 < train', 'not read'),
+    ('if unknown: train.total_kimg = 1', '(the variable unknown is unknown)'), ('1 < train', 'not read'),
 ])
 def test_what_is_no_data_is_named_and_never_executed(text, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -102,10 +102,10 @@ def test_what_is_no_data_is_named_and_never_executed(text, words, tmp_path, caps
 
 
 @pytest.mark.parametrize('text, words', [
-    ('', 'no dicts dataset and train'), ("print 'x'\n", 'line 1: .*Python 2 words'), (b'\0', 'config'),
+    ('', 'no dicts dataset and train'), ("print 'x'\n", 'line 1: .*Python 2 syntax'), (b'\0', 'config'),
     (b'\xff\xfe', ''),
     ('(' * 10000, ''), (DICTS + 'x = ' + '-' * 100000 + '1', ''), ('x = 1 #' + 'x' * (1 << 20), 'bytes'),
-    ('experiments = {}', 'has a table of experiments, as ours'), ('dataset = 3; train = 4', 'no dicts'),
+    ('experiments = {}', 'has a table of experiments, like ours'), ('dataset = 3; train = 4', 'no dicts'),
     ("train = {}\ndataset = 'x'", 'no dicts'),
 ])
 def test_files_that_are_no_old_configs_are_one_line(text, words, tmp_path, capsys):
@@ -133,4 +133,4 @@ def test_defaults_of_2018_are_those_where_the_config_is_silent():
     assert entry.experiment['train']['minibatch_repeats'] == 4 and entry.experiment['dataset'] == {'max_labels': 0}
     assert old_config.translate({'dataset': {}, 'train': {}}).experiment['train'] == {}
     notes = old_config.translate({**values, 'G_opt': {'beta1': 0.5}, 'D_opt': {'beta1': 0.0}}).notes
-    assert notes == ['D_opt.beta1 = 0.0: train.adam_beta1 is 0.5 already, by G_opt.beta1']
+    assert notes == ['D_opt.beta1 = 0.0: train.adam_beta1 is already 0.5, set by G_opt.beta1']

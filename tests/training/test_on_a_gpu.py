@@ -1,4 +1,4 @@
-"""A short training on a GPU: several ranges of lods, the next one compiled beside replays, stopped and resumed."""
+"""A short training on a GPU: two lod ranges, the second one compiled during replays; stopped and resumed."""
 
 import itertools
 import shutil
@@ -21,12 +21,12 @@ from training.saving import StateSaver
 OPTIONS = {**kill_resume.OPTIONS, 'train.lod_training_kimg': 0.04, 'train.lod_transition_kimg': 0.04,
            'train.total_kimg': 0.08, 'train.tick_kimg_default': 0.04, 'train.state_minutes': 'None',
            'train.image_snapshot_ticks': 0, 'train.network_snapshot_ticks': 0}
-RESULTS = 4         # Of D's function: each is fetched.
+RESULTS = 4         # Outputs of D's function; each is copied to the host.
 
 
 @pytest.fixture
 def trained(cuda, tmp_path, monkeypatch):
-    """A function that trains in a folder of that name and gives the parameters of the networks at the end."""
+    """A function that trains in a folder of the given name and returns the final parameters of the networks."""
     flag = theano.config.dnn.conv.algo_bwd_filter
     monkeypatch.setattr(config, 'theano_flags', {
         **config.theano_flags, 'device': 'cuda0', 'dnn.conv.algo_bwd_filter': 'deterministic'})
@@ -41,7 +41,7 @@ def trained(cuda, tmp_path, monkeypatch):
 
 
 def watched(monkeypatch):
-    """A list that gets, for each compilation in a thread, how many graphs are replayed on the stand-in meanwhile."""
+    """A list that collects, for each compilation in a thread, the number of graph replays meanwhile."""
     counts, ahead = itertools.count(), []
     compile_functions, replay = functions_ahead.compile_training_functions, Graph.replay
 
@@ -61,12 +61,12 @@ def watched(monkeypatch):
 
 
 def copy_after(iterations, folder, copy, monkeypatch):
-    """Let a training save its state after so many iterations, and copy its folder then."""
+    """Make a training save its state after some iterations, and copy its folder at that time."""
     calls, save = itertools.count(1), StateSaver.try_to_save
 
     def save_and_copy(saver):
         save(saver)
-        if not copy.exists():       # At the end it is saved again.
+        if not copy.exists():       # The state is saved again at the end.
             shutil.copytree(folder, copy)
     monkeypatch.setattr(StateSaver, 'is_due', lambda saver, networks_follow: next(calls) == iterations)
     monkeypatch.setattr(StateSaver, 'try_to_save', save_and_copy)
@@ -82,12 +82,12 @@ def test_a_training_goes_on_as_if_it_had_not_been_stopped(trained, cuda, tmp_pat
         return read(dataset, *args, **kwargs)
     monkeypatch.setattr(Dataset, 'next_minibatch', next_minibatch)
     ahead = watched(monkeypatch)
-    copy_after(15, tmp_path / 'alone', tmp_path / 'stopped', monkeypatch)       # While it fades in.
+    copy_after(15, tmp_path / 'alone', tmp_path / 'stopped', monkeypatch)       # During a fade-in.
     alone = trained('alone')
     if cuda:
         assert [replays > 0 for replays in ahead] == [True], 'compiled beside replays'
-        # In an iteration the thread that trains waits for D's results only: it reads and blends the next images while
-        # the GPU still has G's step to do.
+        # In an iteration, the training thread waits only for D's results: it reads and blends the next images while the
+        # GPU computes G's step.
         steps = np.diff(waits)
         assert steps.min() == RESULTS and (steps == RESULTS).sum() >= 15, steps
     resumed = trained('stopped', '--resume', 'latest')

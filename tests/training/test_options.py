@@ -1,4 +1,4 @@
-"""Experiments and settings that are not as they should be: one line, nothing written, the others untouched."""
+"""Invalid experiments and settings: a one-line error, nothing is written, other experiments still work."""
 
 import copy
 import re
@@ -36,7 +36,7 @@ BROKEN = {
     'no func to create': (without('create_dataset', 'func'), 'create_dataset.func: is missing'),
     'no h5_path': (without('dataset', 'h5_path'), 'dataset.h5_path: is missing'),
     'a func that is no name': ({**DIGITS, 'G': {'func': 5}}, 'write MODULE.NAME'),
-    'a func that is no function': ({**DIGITS, 'G': {'func': 'networks.RELU_GAIN'}}, "'networks.RELU_GAIN': is no func"),
+    'not a function': ({**DIGITS, 'G': {'func': 'networks.RELU_GAIN'}}, "'networks.RELU_GAIN': is not a function"),
     'a func without signature': ({**DIGITS, 'G': {'func': 'builtins.type'}}, 'G.func=.*options'),
     'an unknown section': ({**DIGITS, 'losses': {}}, "losses: no such option; did you mean 'loss'"),
     'a number as an option': ({**DIGITS, 'loss': {5: 1}}, 'loss.5: no such option'),
@@ -62,7 +62,7 @@ def test_a_broken_experiment_is_one_line(name, capsys, tmp_path, monkeypatch):
     status, out, err = run_main(capsys, tmp_path, '--experiment', 'broken')
     assert (status, out) == (1, '') and re.search(message, err) and err.count('\n') == 1
     assert not list(tmp_path.iterdir())
-    # The list of experiments is there as ever, and the others can be run.
+    # The list of experiments is still printed, and other experiments can be run.
     with pytest.raises(SystemExit) as stopped:
         train.main(['--help'])
     assert stopped.value.code == 0 and 'celebahq-1024' in capsys.readouterr().out
@@ -187,11 +187,11 @@ def test_a_config_that_is_no_python(tmp_path, monkeypatch):
 def test_digit_recognition_without_classes_is_left_out_and_said_before_the_training(label_size, left_out, capsys):
     names = final_metrics({'metrics': ['swd', 'digit_recognition']}, label_size)
     assert names == ['swd'] + ['digit_recognition'] * (not left_out)
-    assert ('digit_recognition is left out' in capsys.readouterr().out) == left_out
+    assert ('digit_recognition is skipped' in capsys.readouterr().out) == left_out
 
 
 def test_what_a_network_does_not_know_may_be_off():
-    """The networks of 2018 have no GDrop; options that they lack are still errors where they ask for something."""
+    """The networks of 2018 have no GDrop. Switching it off is allowed, switching it on is an error."""
     swapped = ['G.func=networks_2018.G_paper', 'D.func=networks_2018.D_paper']
     for name in ('celebahq-1024', 'cifar10', 'digits'):
         chosen = resolve_config(config, name, swapped)
@@ -199,7 +199,7 @@ def test_what_a_network_does_not_know_may_be_off():
         check_options(chosen, train.train_gan)
     D = build_network('D', chosen, 1, 16, 10)
     assert D.func_name == 'networks_2018.D_paper' and 'use_gdrop' not in D.static_kwargs
-    train.set_lod(1.5, D, Network(func='networks.mnist_classifier'))     # The latter knows no lod.
+    train.set_lod(1.5, D, Network(func='networks.mnist_classifier'))     # The latter has no lod.
     assert D.get_var('lod') == 1.5
     for option in ('D.use_gdrop=yes', 'D.use_gdrp=no', 'D.mbdisc_kernels=4', 'D.use_leakyrelu=no'):
         with pytest.raises(UserError, match=f'{option.partition("=")[0]}: no such option'):

@@ -1,4 +1,4 @@
-"""Too little memory is one line that names the minibatch to change, from wherever in a step it comes."""
+"""Running out of memory anywhere in a step gives a one-line error that names the minibatch to reduce."""
 
 import re
 import sys

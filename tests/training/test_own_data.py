@@ -1,4 +1,4 @@
-"""own_data: ``train.py --data`` makes an experiment that fits pictures and machine and goes into config.py."""
+"""own_data: ``train.py --data`` makes an experiment that fits pictures and machine, and prints it for config.py."""
 
 import ast
 import itertools
@@ -39,7 +39,7 @@ def pictures(tmp_path):
 
 
 def run(tmp_path, capsys, *argv):
-    """(exit status, stdout, stderr) of train.py."""
+    """Run train.py; return (exit status, stdout, stderr)."""
     status = train.main([*map(str, argv), '--data-dir', str(tmp_path / 'data'), '--result-dir',
                          str(tmp_path / 'results'), '--device', 'cpu'])
     return status, *capsys.readouterr()
@@ -59,7 +59,7 @@ def test_the_printed_entry_is_the_experiment(pictures, tmp_path, capsys):
     expected['train'].update(total_kimg=7, minibatch_overrides={8: 4})
     assert pasted == {'mine': {**expected, 'desc': 'mine'}}
     assert max(map(len, out.splitlines())) <= 120 + len(str(pictures))
-    # It can be run like any other.
+    # The pasted experiment can be run like any other.
     again = types.SimpleNamespace(experiments={**config.experiments, **pasted}, variants=config.variants)
     assert resolve_config(again, 'mine', [], train.train_gan) == pasted['mine']
 
@@ -68,21 +68,21 @@ def test_pictures_are_trained_on_and_the_data_set_is_kept(pictures, tmp_path, ca
     tiny = ['--resolution', 8, '--set', 'G.fmap_max=4', '--set', 'D.fmap_max=4', '--set', 'train.total_kimg=0.016',
             '--set', 'train.lod_initial_resolution=8']
     status, out, _err = run(tmp_path, capsys, '--data', pictures, *tiny)
-    assert status == 0 and 'to be made' in out
+    assert status == 0 and 'will be made' in out
     h5_path, = (tmp_path / 'data').glob('my-pictures-8x8-????????.h5')
     with h5py.File(h5_path) as h5:
         assert h5['data8x8'].shape == (20, 3, 8, 8)
-    assert not list((tmp_path / 'data').glob('*.npy'))      # No labels unless they are asked for.
+    assert not list((tmp_path / 'data').glob('*.npy'))      # Labels only with --labels.
     recorded = read_config(str(tmp_path / 'results' / '000-my-pictures-8x8'))
     assert recorded['create_dataset']['image_dir'] == str(pictures) and recorded['G']['fmap_max'] == 4
-    # The run knows all that it takes to go on, without its pictures.
+    # The run can be resumed without its pictures.
     kept = h5_path.stat().st_mtime_ns
     os.rename(pictures, tmp_path / 'elsewhere')
     status, out, _err = run(tmp_path, capsys, '--resume', 'latest', '--set', 'train.total_kimg=0.032')
     assert status == 0 and 'config.py' not in out
-    # The same pictures somewhere else are the same data set.
+    # The same pictures in another folder give the same dataset.
     os.rename(tmp_path / 'elsewhere', pictures)
-    assert 'kept from before' in make(pictures, tmp_path, 8)[1][0] and h5_path.stat().st_mtime_ns == kept
+    assert 'already made' in make(pictures, tmp_path, 8)[1][0] and h5_path.stat().st_mtime_ns == kept
 
 
 def test_a_changed_folder_is_another_data_set(pictures, tmp_path):
@@ -95,13 +95,13 @@ def test_a_changed_folder_is_another_data_set(pictures, tmp_path):
     assert file_of(archive).startswith('my-pictures-16x16-')
     os.utime(archive, (1, 1))
     files = {first, file_of(archive), file_of(archive)}
-    assert len(files) == 2      # In an archive the contents count.
+    assert len(files) == 2      # For an archive, only the contents count.
     (pictures / 'dark' / '0.png').write_bytes((pictures / 'dark' / '1.png').read_bytes())
     files.add(file_of(pictures))
     (pictures / 'dark' / '0.png').unlink()
     files.add(file_of(pictures))
     assert len(files) == 4
-    # What lies there of before is told.
+    # Earlier files of these pictures are reported.
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / first).touch()
     assert [first in line for line in make(pictures, tmp_path, 16)[1]][-1]
@@ -121,9 +121,9 @@ def test_a_data_set_is_used_as_it_is(tmp_path):
     dataset_tool.create_digits(str(h5_path), resolution=16)
     experiment, lines = make(h5_path, tmp_path)
     assert experiment['dataset']['h5_path'] == str(h5_path) and 'create_dataset' not in experiment
-    assert experiment['desc'] == 'digits-16x16' and '1797 pictures' in lines[0] and 'used as it is' in lines[0]
+    assert experiment['desc'] == 'digits-16x16' and '1797 pictures' in lines[0] and 'used unchanged' in lines[0]
     assert make(h5_path, tmp_path, 8)[0]['dataset']['resolution'] == 8
-    with pytest.raises(UserError, match='--resolution 32: the pictures have 16 pixels a side; use --resolution 16'):
+    with pytest.raises(UserError, match='--resolution 32: the pictures have 16 pixels per side; use --resolution 16'):
         make(h5_path, tmp_path, 32)
 
 
@@ -140,16 +140,16 @@ def test_mistakes_are_one_line(pictures, tmp_path, capsys):
             (['--data', tmp_path / 'my picture'], "no such folder or file; did you mean 'my pictures'?"),
             (['--data', tmp_path / 'empty'], 'empty: has no images'),
             (['--data', tmp_path / 'records'], 'create_from_tfrecords'),
-            (['--data', tmp_path / 'notes.rar'], 'notes.rar: is no folder of pictures, .zip file or data set'),
+            (['--data', tmp_path / 'notes.rar'], 'notes.rar: is not a folder of pictures, .zip file or dataset'),
             (['--data', tmp_path / 'broken'], 'none of 1 pictures can be read: 1.png'),
             (['--data', tmp_path / 'small'], 'the pictures are too small, 3 pixels'),
             (['--data', tmp_path / 'empty', '--resolution', 48], '--resolution 48: must be a power of two'),
-            (['--data', pictures, '--resolution', 64], 'the pictures have 16 pixels a side; use --resolution 16'),
-            (['--data', pictures / 'dark', '--labels'], 'leave out --labels'),
-            (['--data', pictures, '--experiment', 'digits'], '--experiment: leave out one of them'),
-            (['--data', pictures, '--resume', 'latest'], '--resume: leave out one of them'),
-            (['--resolution', 64], '--resolution: goes with --data PICTURES'),
-            (['--labels', '--experiment', 'cifar10'], '--labels: goes with --data PICTURES')]:
+            (['--data', pictures, '--resolution', 64], 'the pictures have 16 pixels per side; use --resolution 16'),
+            (['--data', pictures / 'dark', '--labels'], 'omit --labels'),
+            (['--data', pictures, '--experiment', 'digits'], '--experiment: omit one of them'),
+            (['--data', pictures, '--resume', 'latest'], '--resume: omit one of them'),
+            (['--resolution', 64], '--resolution: needs --data PICTURES'),
+            (['--labels', '--experiment', 'cifar10'], '--labels: needs --data PICTURES')]:
         status, out, err = run(tmp_path, capsys, *argv)
         assert (status, out) == (1, '') and message in err and err.count('\n') == 1 and 'Traceback' not in err
     assert not (tmp_path / 'data').exists() and not (tmp_path / 'results').exists()
@@ -173,7 +173,7 @@ def test_more_cores_bear_more():
     found = [own_data.sizes_for(32, Machine('cpu', 16.0, cores)) for cores in (1, 2, 8)]
     for fewer, more in itertools.pairwise((sizes.fmap_max, sizes.schedule['total_kimg']) for sizes in found):
         assert more > fewer
-    # The measurement that the speed is from: 29 seconds for a thousand images on two cores, with 64 maps.
+    # The measurement behind CPU_SPEED: 29 seconds for a thousand images on two cores, with 64 feature maps.
     G, D = own_data.networks(32, 2)[2:]
     speed = own_data.CPU_SPEED._replace(flops=2 * own_data.CPU_SPEED.flops)
     needs = own_data.plan.estimate(own_data.plan.Phase(0, 1, 32, False, 16), G, D, 1, speed)
@@ -187,7 +187,7 @@ def test_a_gpu_gets_the_networks_of_the_paper():
     cifar10 = config.experiments['cifar10']
     assert all(cifar10['train'][name] == value for name, value in sizes.schedule.items())
     assert cifar10['G']['fmap_base'] == sizes.fmap_base and cifar10['G']['fmap_max'] == sizes.fmap_max
-    # Less memory: smaller minibatches first, then narrower networks; the largest resolutions need them first.
+    # With less memory, minibatches become smaller, then networks narrower, at the largest resolutions first.
     less = own_data.sizes_for(32, Machine('cuda:0', 0.8, 2))
     assert less.fmap_max == 128 and less.minibatches == {32: 8}
     narrow = own_data.sizes_for(32, Machine('cuda:0', 0.66, 2))
@@ -217,7 +217,7 @@ def test_the_resolution_is_the_largest_that_fits():
     assert resolution == 128 and sizes.hours <= own_data.CPU_HOURS
     with pytest.raises(UserError, match='--resolution 256: without a GPU, 2 cores .*; use --resolution 128'):
         own_data.choose_sizes(source, 256, TWO_CORES)
-    with pytest.raises(UserError, match='--resolution 1024: the pictures have 300 pixels a side; use --resolution 256'):
+    with pytest.raises(UserError, match='the pictures have 300 pixels per side; use --resolution 256'):
         own_data.choose_sizes(source, 1024, TWO_CORES)
-    with pytest.raises(UserError, match='too little for any training'):
+    with pytest.raises(UserError, match='not enough for any training'):
         own_data.choose_sizes(source, None, Machine('cpu', 0.1, 2))

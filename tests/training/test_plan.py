@@ -33,7 +33,7 @@ VARIANTS = [f'celebahq-v2-1gpu-{name}' for name in config.variants]
 
 @pytest.fixture(scope='module')
 def built():
-    """{arguments of a network: network}: many experiments have the same."""
+    """Cache {arguments of a network: network}, because many experiments have the same networks."""
     return {}
 
 
@@ -42,7 +42,7 @@ def build(built, chosen, name, channels=3, label_size=0):
     if key not in built:
         lasagne.random.set_rng(Ones())
         net = built[key] = build_network(name, chosen, channels, chosen['dataset']['resolution'], label_size)
-        for var in net.vars.values():       # All weights of all networks would be gigabytes.
+        for var in net.vars.values():       # The weights of all networks would take gigabytes.
             value = var.get_value(borrow=True)
             var.set_value(np.broadcast_to(value.flat[0], value.shape), borrow=True)
     return built[key]
@@ -83,7 +83,7 @@ RECORDED = {
 
 @pytest.mark.parametrize('name', RECORDED)
 def test_options_are_those_of_the_release(name):
-    """All recorded options but those that say only how not to grow, and minibatches of the data set's other sizes."""
+    """All recorded options, except those that only disable growing, and minibatches of other resolutions."""
     recorded = json.loads((GOLDEN / 'schedule.json').read_text())[RECORDED[name]]
     chosen = resolve_config(config, name)
     assert chosen['dataset']['resolution'] == recorded['resolution']
@@ -122,7 +122,7 @@ def test_phases_are_the_schedule_at_every_image():
     for nimg in range(0, 60000, 250):
         phase = [phase for phase in phases if phase.start_kimg * 1000 <= nimg][-1]
         schedule = training_schedule(nimg, 32, **kwargs)
-        if nimg != phase.start_kimg * 1000:     # The first image has the lod of the phase before.
+        if nimg != phase.start_kimg * 1000:     # The first image has the lod of the previous phase.
             assert (schedule.resolution, schedule.minibatch_size) == (phase.resolution, phase.minibatch)
             assert (schedule.min_lod != schedule.max_lod) == phase.fading
 
@@ -141,7 +141,7 @@ def test_phases_of_other_schedules(kwargs, expected):
 
 @pytest.fixture
 def given_speed(monkeypatch):
-    """A machine that makes 1e10 operations a second in matrix products, and takes a hundredth of a second an image."""
+    """A machine with 1e10 operations per second in matrix products that takes 0.01 seconds per image."""
     monkeypatch.setattr(plan, 'measured_speed', lambda device, precision: plan.Speed(1e10))
     monkeypatch.setattr(plan.measuring, 'gradient_seconds', lambda D, resolution, num: 0.01 * num)
 
@@ -149,7 +149,7 @@ def given_speed(monkeypatch):
 def test_dry_run_prints_schedule_and_sizes(capsys, tmp_path):
     assert train.main(['--experiment', 'digits', '--dry-run', '--data-dir', str(tmp_path)]) == 0
     output = capsys.readouterr().out
-    assert "'lod_transition_kimg': 4" in output and 'not there' in output
+    assert "'lod_transition_kimg': 4" in output and 'is missing; planned for' in output
     assert 'D: networks.D_paper, ' in output
     rows = [line.split() for line in output.splitlines() if line.endswith(' GB')]
     assert [row[:3] for row in rows] == [
@@ -161,7 +161,7 @@ def test_dry_run_prints_schedule_and_sizes(capsys, tmp_path):
 def test_a_dry_run_tells_what_a_step_takes(capsys, tmp_path, given_speed):
     assert train.main(['--experiment', 'digits', '--dry-run', '--data-dir', str(tmp_path), '--device', 'cpu']) == 0
     out = capsys.readouterr().out
-    # A step takes some six gradients of D; a little more or less, as G has other layers. 4x4 is not measured.
+    # A step takes about six gradients of D, not exactly, because G has other layers. 4x4 is not measured.
     rates = [float(line.split()[-3]) for line in out.splitlines() if line.endswith(' GB')]
     assert len(rates) == 5 and all(50 < rate < 70 for rate in rates[1:])
     minutes, = re.findall(r'whole run: about (\d+) minutes on this machine \(within a factor of 2\)', out)
@@ -176,7 +176,7 @@ def test_a_dry_run_for_several_gpus_names_torchrun(capsys, tmp_path, given_speed
     assert 'torchrun --nproc_per_node=8 train.py --experiment celebahq-v2-8gpus\n' in out
     assert 'memory per process' in out
     largest = float([line for line in out.splitlines() if line.endswith(' GB')][-1].split()[-2])
-    assert 3 < largest < 12         # Of four images at 1024x1024, where 32 would take eight times as much.
+    assert 3 < largest < 12         # For four images at 1024x1024; 32 images would take eight times as much.
 
 
 def test_several_gpus_divide_time_and_memory(built):
@@ -194,7 +194,7 @@ def test_several_gpus_divide_time_and_memory(built):
 @pytest.mark.parametrize('engine', ['theano', 'python'])
 @pytest.mark.own_engines
 def test_a_dry_run_without_pytorch(engine, tmp_path):
-    """PyTorch is hidden from the process."""
+    """The dry run works in a process that cannot import PyTorch."""
     code = f"""
 import sys
 
@@ -216,16 +216,16 @@ sys.exit(status)
 
 def test_dry_run_tells_what_will_be_written(capsys, tmp_path, given_speed):
     arguments = ['--experiment', 'celebahq-1024', '--dry-run', '--data-dir', str(tmp_path), '--device', 'cpu']
-    # 7000 ticks at 1024x1024, 800 at 512x512, 320, 160, 160, 80 and some below.
+    # 7000 ticks at 1024x1024, 800 at 512x512, then 320, 160, 160, 80 and a few at lower resolutions.
     for overrides, told in [
-            ([], 'some 215 network pickles of 277 MB each, 59.6 GB together; train.keep_snapshots=N thins them out'),
-            (['train.keep_snapshots=3'], 'some 25 network pickles of 277 MB each, 6.9 GB together;\n'),
-            (['train.network_snapshot_ticks=0', 'train.image_snapshot_ticks=0'], 'some 1 network pickles of 277 MB')]:
+            ([], 'about 215 network pickles of 277 MB each, 59.6 GB in all; train.keep_snapshots=N keeps fewer'),
+            (['train.keep_snapshots=3'], 'about 25 network pickles of 277 MB each, 6.9 GB in all;\n'),
+            (['train.network_snapshot_ticks=0', 'train.image_snapshot_ticks=0'], 'about 1 network pickles of 277 MB')]:
         assert train.main([*arguments, *[word for text in overrides for word in ('--set', text)]]) == 0
         out = capsys.readouterr().out
         assert told in out
         if not overrides:
-            assert 'some 2150 pictures of up to ' in out and '2 training states of 646 MB' in out
+            assert 'about 2150 pictures of up to ' in out and '2 training states of 646 MB' in out
         gc.collect()        # Networks are reference cycles.
 
 
@@ -259,7 +259,7 @@ def test_on_a_gpu_bytes_and_launches_take_time_too(built):
         speed._replace(bandwidth=np.inf, launch=0.0), speed._replace(flops=np.inf, launch=0.0),
         speed._replace(flops=np.inf, bandwidth=np.inf))]
     assert min(seconds) > 0 and plan.estimate(phase, G, D, 1, speed).seconds_per_kimg == pytest.approx(sum(seconds))
-    # What benchmarks/gpu_model.py counts for this step, within a half and twice.
+    # Within a factor of two of the counts of benchmarks/gpu_model.py for this step.
     assert 0.5 < plan.step_traffic(phase, G, D, 1) / 109e9 < 2 and 0.5 < plan.step_launches(phase, G, D, 1) / 1333 < 2
     assert plan.estimate(phase, G, D, 4, speed).seconds_per_kimg < 0.8 * sum(seconds)
 
@@ -271,7 +271,7 @@ def test_the_speed_of_a_gpu(cuda):
 
 @pytest.fixture
 def large_set(tmp_path):
-    """A data set that has the name and the size of CelebA-HQ, but for the number of images."""
+    """A dataset with the name and resolution of CelebA-HQ, but few images."""
     with HDF5Writer(str(tmp_path / 'celeba-hq-1024x1024.h5'), 1024, 3) as writer:
         writer.add_images(np.zeros((1, 3, 1024, 1024), np.uint8))
     return str(tmp_path)
@@ -285,7 +285,7 @@ def test_weeks_on_a_cpu_that_nobody_asked_for(large_set, capsys, monkeypatch, re
     status = train.main(['--experiment', 'celebahq-1024', '--data-dir', large_set, '--result-dir', results])
     err = capsys.readouterr().err
     assert status == 1 and err.count('\n') == 1 and '--device cpu' in err
-    years, = re.findall(r'no GPU is seen, and on this CPU the training would take about ([\d.]+) years', err)
+    years, = re.findall(r'no GPU was found, and on this CPU the training would take about ([\d.]+) years', err)
     assert 1 < float(years) < 80
     assert not os.path.exists(results)
 
@@ -305,7 +305,7 @@ def test_a_device_that_was_named_or_a_short_training_is_not_estimated(large_set,
 def test_a_dry_run_without_resolution(tmp_path, capsys):
     chosen = resolve_config(config, 'digits')
     del chosen['dataset']['resolution']
-    with pytest.raises(UserError, match='dataset.resolution: is missing, and there is no'):
+    with pytest.raises(UserError, match='dataset.resolution: is missing, and cannot be read because there is no'):
         plan.describe(chosen, str(tmp_path), train_gan=train.train_gan)
     open_dataset(chosen, str(tmp_path)).close()
     plan.describe(chosen, str(tmp_path), train_gan=train.train_gan)

@@ -28,8 +28,7 @@ pytestmark = pytest.mark.usefixtures('restore_theano_config')
 
 
 def network(dtype, precision):
-    """Values and gradients of a small network with all kinds of convolutions and products, and with second derivatives.
-    """
+    """Values, gradients and second derivatives of a small network with all kinds of convolutions and products."""
     random = np.random.RandomState(3)
 
     def weights(*shape):
@@ -56,9 +55,9 @@ def reference():
 
 @pytest.mark.parametrize('precision, tolerance', [('bfloat16', 0.15), ('float16', 0.015)])
 def test_shorter_types_are_close_and_used(reference, precision, tolerance):
-    """By the norm of the difference over that of each array; the types have 8 and 11 significant bits.
+    """Compare the norm of the difference with the norm of each array. The types have 8 and 11 significant bits.
 
-    Where rounding turns the sign of an activation, the second derivatives jump.
+    The tolerance is this large because the second derivatives jump if rounding flips the sign of an activation.
     """
     for value, expected in zip(network('float32', precision), reference, strict=True):
         difference = np.linalg.norm(value - expected) / np.linalg.norm(expected)
@@ -114,7 +113,7 @@ def test_short_sums_are_not_worth_a_conversion():
     for terms, is_exact in ((9, True), (64, False)):
         a, b, c = (random.randn(*shape).astype('f') for shape in ((20, terms), (terms, 16), (2, terms, terms)))
         for result, wanted in zip(f(a, b, c), (a @ b, c @ c), strict=True):
-            # Of float32, another order of summation; bfloat16 has 8 significant bits.
+            # Float32 differs by the order of summation; bfloat16 has 8 significant bits.
             assert (np.abs(result - wanted).max() < 1e-5 * np.abs(wanted).max()) == is_exact
 
 
@@ -161,7 +160,7 @@ def test_a_precision_that_cannot_be_had_is_one_line(engine, precision, message):
 
 
 class Steps:
-    """A tiny joint training step at 4x4; `values` are all that it may change."""
+    """A tiny joint training step at 4x4; `values` are all variables that it may change."""
 
     def __init__(self, exponents, ranks=SINGLE):
         theano_env.configure('torch', FLAGS)
@@ -184,7 +183,7 @@ class Steps:
         return self.train_d(reals, nothing, self.random.randn(4, 4).astype(np.float32), nothing)
 
     def state(self):
-        """{variable: value} of all that a step updates but random streams."""
+        """{variable: value} of all variables that a step updates, except random streams."""
         updated = [var for var in self.train_d.get_shared() if var.dtype == 'float32' and var.get_value().size]
         return {var: var.get_value() for var in updated}
 
@@ -215,7 +214,7 @@ def test_gradients_that_overflow_change_nothing_but_the_exponent():
     exponents = [updates.loss_scaling_exponent() for _ in 'DG']
     steps = Steps(exponents)
     steps.step()
-    exponents[0].set_value(np.float32(140))         # Beyond float32: infinite gradients for D alone.
+    exponents[0].set_value(np.float32(140))         # Exceeds float32: only D's gradients become infinite.
     before = steps.state()
     steps.step()
     changed = {var for var, value in steps.state().items() if not np.array_equal(value, before[var])}
@@ -228,7 +227,7 @@ def test_gradients_that_overflow_change_nothing_but_the_exponent():
     before = steps.state()
     steps.step()
     changed = {var for var, value in steps.state().items() if not np.array_equal(value, before[var])}
-    # Neither parameters nor moments nor the numbers of steps; Gs goes on towards the old weights.
+    # Parameters, moments and step counts stay; Gs still moves towards the old weights.
     assert changed - set(steps.Gs.trainables.values()) == set(exponents)
     assert changed.intersection(trained) <= set(steps.Gs.trainables.values())
     assert [exponent.get_value() for exponent in exponents] == [138, 199]
@@ -253,7 +252,7 @@ def test_an_overflow_on_another_rank_counts_here(monkeypatch):
 
 @pytest.mark.slow
 def test_float16_runs_train_with_loss_scaling(tmp_path, monkeypatch):
-    """From the command line's option to the updates; the exponents fall until the gradients fit."""
+    """--precision reaches the updates, and the exponents fall until the gradients fit."""
     exponents = []
     monkeypatch.setattr(updates, 'loss_scaling_exponent', lambda: exponents.append(
         theano.shared(np.float32(64))) or exponents[-1])
@@ -262,5 +261,5 @@ def test_float16_runs_train_with_loss_scaling(tmp_path, monkeypatch):
                'dataset.resolution': 4, 'train.show_progress': False, 'metrics': []}
     status = train.main(argv + [word for key, value in options.items() for word in ('--set', f'{key}={value}')])
     assert status == 0 and len(exponents) == 2
-    assert all(exponent.get_value() == 61 for exponent in exponents)     # 2^64 is far too much for float16.
+    assert all(exponent.get_value() == 61 for exponent in exponents)     # 2^64 is far too large for float16.
     assert 'products in float16' in (tmp_path / '000-digits' / 'log.txt').read_text()

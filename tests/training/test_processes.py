@@ -1,4 +1,4 @@
-"""Training in two processes on the CPU against one, and what happens when one of them dies."""
+"""Training in two processes on the CPU equals training in one; if one process dies, the other ends properly."""
 
 import json
 import os
@@ -32,7 +32,7 @@ TINY = [word for option in (
 
 
 def start_ranks(folder, *command, size=2):
-    """Some processes as torchrun starts them, without torchrun, which would add to their output and end them itself."""
+    """Start processes as torchrun does, but without torchrun, which would add output and end them itself."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
@@ -43,7 +43,7 @@ def start_ranks(folder, *command, size=2):
 
 @pytest.fixture
 def ranks(tmp_path_factory):
-    """Function that starts processes, which do not outlive the test."""
+    """A function that starts processes, which are killed after the test."""
     started, folder = [], tmp_path_factory.mktemp('printed')
 
     def start(*command, size=2):
@@ -59,12 +59,12 @@ def ranks(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
-    """Where the first test that trains makes the digits."""
+    """Folder in which the first training makes the digits."""
     return str(tmp_path_factory.mktemp('data'))
 
 
 def finished(process, timeout=60):
-    """(exit status, stdout, stderr)."""
+    """Wait for a process; return (exit status, stdout, stderr)."""
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
 
@@ -117,7 +117,7 @@ def test_two_ranks_train_like_one_process(scenario, ranks, tmp_path, float64):
     for result in pair:
         assert sorted(result) == sorted(single)
         for name, value in single.items():
-            # Float64, so that what is left is the other order of the sums over the minibatch.
+            # In float64, only the order of the sums over the minibatch makes a difference.
             scale = max(np.abs(value).max(initial=0), 1)
             np.testing.assert_allclose(result[name], value, rtol=0, atol=1e-10 * scale, err_msg=name)
     single_rows, pair_rows = [status_rows(tmp_path / f'results-{size}', scenario) for size in (1, 2)]
@@ -234,8 +234,8 @@ def test_one_of_the_others_tells_that_rank_0_was_killed(ranks, tmp_path):
     first.kill()
     results = [finished(process, 10) for process in others]
     assert [status for status, _out, _err in results] == [0, 0]
-    told = [out for _status, out, _err in results if out != 'told elsewhere\n']
-    assert len(told) == 1 and told[0].startswith('another process of the run has ended, see its own message')
+    reported = [out for _status, out, _err in results if out != 'reported elsewhere\n']
+    assert len(reported) == 1 and reported[0].startswith('another process of the run has ended, see its own message')
 
 
 @pytest.mark.parametrize('options, message', [
@@ -243,7 +243,7 @@ def test_one_of_the_others_tells_that_rank_0_was_killed(ranks, tmp_path):
     (['train.G_learning_rate_max=1e18', 'train.D_learning_rate_max=1e18', 'train.rampup_kimg=0'], 'became'),
 ])
 @pytest.mark.slow
-def test_what_all_ranks_see_is_told_once(options, message, ranks, data_dir, tmp_path):
+def test_errors_of_all_ranks_are_printed_once(options, message, ranks, data_dir, tmp_path):
     options = [word for option in options for word in ('--set', option)]
     processes = ranks(str(ROOT / 'train.py'), '--data-dir', data_dir, '--result-dir',
                       str(tmp_path / 'results'), *TINY, *options)
@@ -298,5 +298,5 @@ def test_nccl_is_told_which_gpu_it_has(monkeypatch):
         with processes.process_group(Ranks(1, 2, 1), device):
             pass
     assert [kwargs['device_id'] for kwargs in asked] == [torch.device('cuda:1'), None]
-    # Errors neither end the process nor are waited for in the calling thread: steps can be recorded.
+    # NCCL errors do not end the process, and the calling thread does not wait, so that steps can be recorded.
     assert os.environ['TORCH_NCCL_ASYNC_ERROR_HANDLING'] == '0' and 'TORCH_NCCL_BLOCKING_WAIT' not in os.environ

@@ -1,4 +1,4 @@
-"""Two processes with a GPU each: their steps are recorded, sums over both included; the bytes that they send."""
+"""Two processes with a GPU each: their steps are recorded, including sums over both; the number of bytes sent."""
 
 import argparse
 import importlib.util
@@ -19,7 +19,7 @@ SMALL, LARGE = 1 << 9, 1 << 20      # Bytes of a bucket: several of them, one.
 
 
 def trained(ranks, device, folder, *bucket_bytes):  # noqa: F811
-    """[[(weights, bytes of each step, replays) of each rank] of each size of a bucket]"""
+    """[[(weights, bytes of each step, replays) for each rank] for each bucket size]"""
     for process in ranks(WORKER, device, 'buckets', str(folder), *map(str, bucket_bytes)):
         status, _out, err = finished(process, 300)
         assert status == 0, err
@@ -39,12 +39,12 @@ def test_recorded_steps_and_their_bytes(ranks, scaling, tmp_path):  # noqa: F811
             assert [value.tobytes() for value in other.values()] == [value.tobytes() for value in weights.values()]
             assert other_facts == facts
     weights, sent, replays = on_gpu[0]
-    assert replays == [gpu_worker.CALLS - 3] * 2        # Of D's and G's step.
+    assert replays == [gpu_worker.CALLS - 3] * 2        # The steps of D and G.
     for name, value in on_cpu[0][0].items():
-        # Sums in another order; Adam divides by roots of squares, some of which are all but zero.
+        # The order of summation differs, and Adam divides by roots of squares that are nearly zero.
         np.testing.assert_allclose(weights[name], value, rtol=0, atol=2e-3, err_msg=name)
         assert np.mean(np.abs(weights[name] - value)) < 1e-4
-    # What the model of scaling takes is what the processes send.
+    # The model of scaling uses the number of bytes that the processes send.
     args = argparse.Namespace(**gpu_worker.NETWORKS, precision='float32')
     estimated = [scaling.gradient_bytes(parts) for parts in scaling.steps_of(args, args.minibatch)]
     assert min(estimated) > 1000
@@ -64,7 +64,7 @@ def test_what_overlaps(scaling):
     part = scaling.Part
     parts = [part(seconds=1), part(starts=30), part(seconds=2), part(starts=10), part(waits=True), part(seconds=0.5),
              part(waits=True)]
-    # The first sum ends at 4, when a second has been waited; the other at 5.
+    # The first sum ends at 4 s, after a wait of 1 s; the other at 5 s.
     assert scaling.step_seconds(parts, lambda size: size / 10) == (5, 1.5)
     assert scaling.step_seconds(scaling.in_one_bucket(parts), lambda size: size / 10) == (7.5, 4)
     assert scaling.gradient_bytes(parts) == scaling.gradient_bytes(scaling.in_one_bucket(parts)) == 40

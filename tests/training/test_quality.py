@@ -1,4 +1,4 @@
-"""Metrics during training: they are told everywhere, mark the best networks, and change nothing."""
+"""Metrics during training: they are reported everywhere, mark the best networks, and do not affect the training."""
 
 import json
 import pathlib
@@ -117,11 +117,11 @@ def test_results_of_a_training_count_for_evaluate_run(measured, tmp_path, monkey
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# A metric that says what it is told to.
+# A metric with given values.
 
 
 class Scripted:
-    """Gives the values of a list, one after the other, and draws from all random generators."""
+    """Returns the values of a list one by one, and draws from all random generators."""
 
     values: list = []
     decides = 'score'
@@ -194,7 +194,7 @@ def test_the_best_networks_are_saved_and_marked(
 
 
 @pytest.mark.parametrize('values, kept, saved', [
-    # At 1.2, 1.5 and 1.8 kimg, which share a name; of 12.0 kimg the best of all.
+    # At 1.2, 1.5 and 1.8 kimg, which share a file name; the best value is at 12.0 kimg.
     ([5.0, 9.0, 7.0, 1.0], 5.0, 1200),
     ([5.0, 3.0, 7.0, 1.0], 3.0, 1500),
     ([5.0, float('nan'), 4.0, 1.0], 4.0, 1800),
@@ -211,7 +211,7 @@ def test_of_several_networks_of_one_name_the_best_are_kept_with_their_results(
         for tick, cur_nimg in enumerate((1200, 1500, 1800, 12000)):
             Gs.set_var(name, np.full_like(Gs.get_var(name), cur_nimg))
             measuring.measure(tick, cur_nimg, False, 7.0, snapshots)
-            if measuring.makes_way(cur_nimg):       # As every so many ticks.
+            if measuring.can_save(cur_nimg):       # Like a regular network snapshot.
                 snapshots.save_networks(cur_nimg)
     first, second = read_results(tmp_path)
     assert [first[key] for key in ('snapshot', 'kimg')] == ['network-snapshot-000001', saved / 1000]
@@ -232,9 +232,9 @@ def test_results_of_networks_that_were_not_saved_make_way(plain, scripted, tmp_p
         for cur_nimg in (1200, 2200):
             measuring.measure(1, cur_nimg, False, 7.0, snapshots)
     assert not (tmp_path / 'network-snapshot-000002.pkl').exists() and len(read_results(tmp_path)) == 2
-    assert measuring.makes_way(2200) and len(read_results(tmp_path)) == 2
-    assert measuring.makes_way(2700) and [entry['kimg'] for entry in read_results(tmp_path)] == [1.2]
-    assert not measuring.makes_way(1700)
+    assert measuring.can_save(2200) and len(read_results(tmp_path)) == 2
+    assert measuring.can_save(2700) and [entry['kimg'] for entry in read_results(tmp_path)] == [1.2]
+    assert not measuring.can_save(1700)
 
 
 def test_resumed_trainings_forget_what_came_later(scripted, plain, tmp_path):

@@ -1,4 +1,4 @@
-"""reporting: averages of a tick, the status lines and their data, a full disk, and how long the rest will take."""
+"""reporting: averages of a tick, the status lines and their data, a full disk, the remaining time."""
 
 import json
 import types
@@ -15,7 +15,7 @@ SCHEDULE = types.SimpleNamespace(lod=1.5, minibatch_size=16, resolution=8)
 
 
 class Events:
-    """Stands in for event_file.EventFile."""
+    """Replaces event_file.EventFile."""
 
     def __init__(self):
         self.seen = []
@@ -25,7 +25,7 @@ class Events:
 
 
 def new_tick(number=3):
-    """From 8 to 12 kimg of a run, from 80 to 100 seconds."""
+    """A tick that starts at 8 kimg and 80 seconds."""
     return reporting.Tick(number, 8000, 0.0, 80.0)
 
 
@@ -91,7 +91,7 @@ def test_a_full_disk_is_one_warning_and_the_lines_are_written_later(tmp_path, ca
     lines = report(tick, tmp_path / 'missing', events)
     lines.report({**tick.statistics(12000, 100.0, SCHEDULE, 0.125), 'tick': 4})
     out = capsys.readouterr().out
-    assert out.count('warning: ') == 1 and 'the training goes on' in out and len(events.seen) == 2
+    assert out.count('warning: ') == 1 and 'the training continues' in out and len(events.seen) == 2
     (tmp_path / 'missing').mkdir()
     lines.report({**tick.statistics(12000, 100.0, SCHEDULE, 0.125), 'tick': 5})
     rows = [json.loads(line) for line in (tmp_path / 'missing' / 'stats.jsonl').read_text().splitlines()]
@@ -112,7 +112,7 @@ def clock(monkeypatch):
 
 
 def training_progress(kimg=0.0, seconds=0.0):
-    """Half of 8 kimg at 4x4, half at 8x8, where an image costs five times as much."""
+    """A training of 4 kimg at 4x4, then 4 kimg at 8x8, where an image costs five times as much."""
     return reporting.TrainingProgress([Stretch(0, 4, 10, 2), Stretch(4, 8, 50, 1)], kimg, seconds, show=False)
 
 
@@ -124,7 +124,7 @@ def advance(progress, clock, seconds, *nimg):
 
 def test_the_time_that_is_left_counts_the_costs_ahead(clock):
     with training_progress() as progress:
-        advance(progress, clock, 60, *[250] * reporting.WARM_UP_UPDATES)       # Says nothing about the others.
+        advance(progress, clock, 60, *[250] * reporting.WARM_UP_UPDATES)       # Warm-up steps do not count.
         assert np.isnan(progress.remaining()) and progress.count() == '0.25/8 kimg'
         advance(progress, clock, 0.5, 500, 750, 1000)
         assert progress.remaining() == pytest.approx(3 * 2 + 4 * 10)
@@ -140,7 +140,7 @@ def test_what_ends_a_tick_counts_by_ticks_and_compiling_not(clock):
         with progress.apart():
             clock.now += 3
         advance(progress, clock, 0.5, 2000, 2250, 2500)
-        # A tick has been, five and three quarters are left; steps that warm up do not count.
+        # One tick is over, 5.75 are left; warm-up steps do not count.
         assert progress.remark == '' and progress.remaining() == pytest.approx(
             1.5 * 2 + 4 * 10 + 3 / 1.25 * (0.75 + 4), rel=1e-6)
 

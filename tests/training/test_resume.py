@@ -1,4 +1,4 @@
-"""runs/states.py and going on with runs: files, folders, mistakes, signals, kills (more of them: kill_resume.py)."""
+"""runs/states.py and resuming runs: files, folders, user errors, signals, kills (kill_resume.py has more of them)."""
 
 import contextlib
 import copy
@@ -38,7 +38,7 @@ from training import experiment, recorded, stopping
 from training.event_file import tag_of
 from training.options import resolve_config
 from training.recorded import differing_options
-from training.resume import Start, check_data, check_length, others_than, resume_in
+from training.resume import Start, changes_since, check_data, check_length, resume_in
 from training.snapshots import link_final
 
 pytestmark = pytest.mark.usefixtures('restore_theano_config')
@@ -67,7 +67,7 @@ def test_a_state_is_read_as_it_was_written(state, tmp_path):
     for name, array in state.arrays.items():
         assert arrays[name].dtype == array.dtype
         np.testing.assert_array_equal(arrays[name], array)
-    # Other programs read it, too.
+    # Other programs can read the file.
     with np.load(path, allow_pickle=False) as archive:
         np.testing.assert_array_equal(archive['G/4x4/W'], state.arrays['G/4x4/W'])
 
@@ -127,7 +127,7 @@ def test_the_last_two_are_kept_and_the_newest_intact_one_is_used(state, tmp_path
 
 
 def test_a_disk_with_room_for_two_states(state, tmp_path, monkeypatch):
-    """The older of two goes first; the only intact one stays."""
+    """The older of two states is removed first; the only intact one is kept."""
     write, errors = states.write, []
 
     def write_on_a_full_disk(path, state):
@@ -182,7 +182,7 @@ def test_rewinding_takes_the_files_back_to_the_state(state, tmp_path):
 def test_the_networks_of_an_end_outlive_it(has_number, state, tmp_path):
     states.RunStates(str(tmp_path), {}).save(5900, state.arrays, {'cur_nimg': 5900, 'done': True})
     (tmp_path / 'network-final.pkl').write_text('of the end')
-    if has_number:      # As at the end of a training; earlier ones had only the one name.
+    if has_number:      # As at the end of a training; earlier versions wrote only network-final.pkl.
         link_final(str(tmp_path), 5.9)
     states.RunStates(str(tmp_path), {}, states.newest(str(tmp_path))).rewind()
     assert rest(tmp_path) == {'network-snapshot-000005.pkl': 'of the end'}
@@ -224,13 +224,13 @@ def arguments(*argv):
 
 
 def choose(*words):
-    """What a command line of train.py asks for."""
+    """Complete a command line of train.py."""
     return recorded.choose(config, arguments(*words), SINGLE, train.train_gan)
 
 
 @pytest.fixture
 def recorded_run(tmp_path, monkeypatch):
-    """A folder that says what its run was, and that has a state."""
+    """The folder of a run, with its config.txt and a state."""
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'digits-16x16.h5').touch()
     environment = theano_env.Environment('torch', 'cpu', 'float32', 'Engine: torch')
@@ -263,7 +263,7 @@ def test_a_run_is_gone_on_with_as_its_folder_says(recorded_run, monkeypatch, cap
     assert (chosen.engine, chosen.precision) == ('torch', 'float32')
     assert chosen.theano_flags == {**config.theano_flags, 'device': 'cpu'}
     assert chosen.data_dir == str(recorded_run.parent / 'data')
-    # What the command line says comes first.
+    # The command line takes precedence.
     chosen = choose(*argv, '--data-dir', 'x', '--device', 'auto')
     assert (chosen.data_dir, chosen.theano_flags['device']) == ('x', 'auto')
 
@@ -278,14 +278,14 @@ def test_a_config_that_says_something_else_by_now_is_told_in_one_line(recorded_r
     assert chosen.theano_flags['dnn.enabled'] == 'auto'
     out = capsys.readouterr().out
     assert out.count('\n') == 1 and re.search(
-        r'config.py says something else by now: D.fmap_max \(64 in the run, 32 now\), theano_flags.dnn.enabled .*'
+        r'config.py has changed since: D.fmap_max \(64 in the run, 32 now\), theano_flags.dnn.enabled .*'
         r'train.total_kimg \(44 in the run, 50 now\)', out)
-    # An experiment that is named is meant.
+    # --experiment overrides the recorded experiment.
     chosen = choose(*argv, '--experiment', 'digits')
     assert chosen.experiment['D']['fmap_max'] == 32
     monkeypatch.delitem(config.experiments, 'digits')
     choose(*argv)
-    assert "config.py has no experiment 'digits-nopixelnorm' like it any more" in capsys.readouterr().out
+    assert "config.py no longer has its experiment 'digits-nopixelnorm'" in capsys.readouterr().out
 
 
 def test_a_device_of_the_run_that_is_not_here(recorded_run, capsys):
@@ -294,7 +294,7 @@ def test_a_device_of_the_run_that_is_not_here(recorded_run, capsys):
     chosen = choose('--result-dir', str(recorded_run.parent), '--resume', '0')
     assert chosen.theano_flags == config.theano_flags
     out = capsys.readouterr().out
-    assert out.count('\n') == 1 and 'Not with what computed the run until now, torch on cuda:17 in float32: ' in out
+    assert out.count('\n') == 1 and 'so far (torch on cuda:17 in float32) is not available: ' in out
 
 
 @pytest.mark.parametrize('func', ['evil.build', 'os.system', 'networks.np.load', 'train.sys.exit', 'runs.folder.in_use',
@@ -305,12 +305,12 @@ def test_functions_that_only_a_folder_names_are_not_looked_up(func, recorded_run
     for section in ('G', 'train', 'create_dataset'):
         chosen = copy.deepcopy(config.experiments['digits'])
         chosen[section]['func'] = func
-        with pytest.raises(UserError, match=rf'{section}.func=.* is no function of this program'):
+        with pytest.raises(UserError, match=rf'{section}.func=.* is not a function of this program'):
             recorded.check_functions('results/000', chosen)
         (recorded_run / 'config.txt').write_text(repr(chosen))
-        with pytest.raises(UserError, match='is no function of this program'):
+        with pytest.raises(UserError, match='is not a function of this program'):
             choose('--result-dir', str(recorded_run.parent), '--resume', '0')
-    # Those of the user's own config are trusted, and ours.
+    # Our functions and those of the user's config are trusted.
     recorded.check_functions('', {'G': {'func': 'mine.build'}}, recorded.functions_of([{'D': {'func': 'mine.build'}}]))
     for entry in config.experiments.values():
         if 'dataset' in entry:
@@ -330,7 +330,7 @@ def test_flags_of_a_folder_start_no_other_programs(recorded_run):
 
 @pytest.fixture(scope='module')
 def alone(tmp_path_factory):
-    """(folder, contents) of a run that nobody disturbs."""
+    """(folder, contents) of an uninterrupted run."""
     folder = tmp_path_factory.mktemp('runs') / 'alone'
     kill_resume.finish(folder, {**SHORT, 'train.state_minutes': None})
     return folder, kill_resume.contents(folder / '000-digits')
@@ -355,7 +355,7 @@ def wait_for_state(process, run_dir):
 @pytest.mark.slow
 @pytest.mark.timeout(900)     # Several runs.
 def test_signals_save_first_and_what_they_print_goes_on(alone):
-    """Ctrl-C, then SIGTERM, then the newest state is damaged."""
+    """Stop with Ctrl-C, then with SIGTERM; then damage the newest state."""
     folder, wanted = alone
     folder = folder.parent / 'stopped'
     run_dir = folder / '000-digits'
@@ -376,7 +376,7 @@ def test_signals_save_first_and_what_they_print_goes_on(alone):
         assert process.returncode in (status, 0), err
         if process.returncode == 0:
             break
-        assert re.fullmatch(f'train.py: stopped by {signum.name} at kimg [\\d.]+; go on with: python train.py '
+        assert re.fullmatch(f'train.py: stopped by {signum.name} at kimg [\\d.]+; continue with: python train.py '
                             f'--resume {run_dir}\\n', err)
         assert kill_resume.newest_state(run_dir) > before
         assert list(run_dir.glob('network-snapshot-*.pkl'))
@@ -385,10 +385,10 @@ def test_signals_save_first_and_what_they_print_goes_on(alone):
     out, _err = kill_resume.finish(folder, SHORT, '--resume', str(run_dir))
     assert 'is damaged' in out and 'trying the one before' in out
     kill_resume.assert_same(wanted, kill_resume.contents(run_dir))
-    # Once more: there is nothing left to do.
+    # Resume once more: there is nothing left to do.
     out, _err = kill_resume.finish(folder, SHORT, '--resume', 'latest')
     assert 'is finished; raise train.total_kimg' in out
-    # TensorBoard's curves go on without overlap.
+    # TensorBoard's curves continue without overlap.
     events = EventAccumulator(str(run_dir), {'images': 0, 'scalars': 0})
     events.Reload()
     rows = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
@@ -405,7 +405,7 @@ def test_signals_save_first_and_what_they_print_goes_on(alone):
 
 
 def main(capsys, folder, *arguments, options=()):
-    """(exit status, stdout, stderr) of train.main in this process."""
+    """Run train.main in this process; return (exit status, stdout, stderr)."""
     status = train.main(kill_resume.command(folder, dict(options))[2:] + list(arguments))
     printed = capsys.readouterr()
     return status, printed.out, printed.err
@@ -470,18 +470,18 @@ def test_a_file_system_without_locks(error, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_new_run_from_the_networks_of_another(alone, tmp_path, capsys):
-    """By number and kimg, and as a foreign pickle at a chosen place of the schedule, in the middle of a fade-in."""
+    """Start from a run's number and kimg, and from a pickle elsewhere at a given kimg in the middle of a fade-in."""
     folder, _wanted = alone
     snapshot = folder / '000-digits' / 'network-final.pkl'
     options = {**SHORT, 'train.resume_run_id': snapshot, 'train.resume_kimg': 0.09, 'train.total_kimg': 0.13,
                'train.G_smoothing': 1.0, 'train.G_learning_rate_max': 0.0, 'train.D_learning_rate_max': 0.0,
                'G.fmap_max': 99}
     status, out, err = main(capsys, tmp_path / 'results', options=options)
-    assert (status, err) == (0, '') and 'the options of the sections G and D are not used' in out
+    assert (status, err) == (0, '') and 'the options of the sections G and D are ignored' in out
     run_dir = tmp_path / 'results' / '000-digits'
     rows = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
     assert rows[0]['kimg'] > 0.09 and rows[0]['tick'] == 1 and 0 < rows[0]['lod'] < 1
-    # With nothing to learn the networks stay what they were, Gs included.
+    # With learning rates of 0, the networks do not change, including Gs.
     for ours, theirs in zip(load_pkl(run_dir / 'network-final.pkl'), load_pkl(snapshot), strict=True):
         for name in ours.trainables:
             np.testing.assert_array_equal(ours.get_var(name), theirs.get_var(name))
@@ -500,7 +500,7 @@ def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
                      r'train.adam_beta1 \(0.0 in the run, 0.5 now\); .* started with: ', err)
     kill_resume.finish(folder, SHORT, '--resume', '0')
     kill_resume.assert_same(wanted, kill_resume.contents(folder / '000-digits'))
-    # Options of the training may change if the user says so, those of the networks may not.
+    # With resume_with_changes, options of the training may change; options of the networks may not.
     overrides = kill_resume.command(folder, {**SHORT, 'train.resume_with_changes': True, 'train.total_kimg': 1,
                                              'train.G_learning_rate_max': 0.002})[9::2]
     chosen = resolve_config(config, 'digits', overrides)
@@ -508,17 +508,17 @@ def test_a_run_that_does_not_fit_and_one_that_is_made_longer(alone, capsys):
     assert source.state.document['cur_nimg'] == 200 and source.state.document['done']
     out = capsys.readouterr().out
     assert 'with changed options: train.G_learning_rate_max (0.003 in the run, 0.002 now)\n' in out
-    assert 'Not bit for bit as it would have gone on: until now the run used: Engine: torch' in out
+    assert 'will not be bit-identical, because the run so far used: Engine: torch' in out
     chosen['G']['fmap_max'] = 8
     with pytest.raises(UserError, match=r'does not fit .*000-digits: G.fmap_max \(4 in the run, 8 now\); set'):
         resume_in(str(folder / '000-digits'), chosen, 'another machine', train.train_gan)
 
 
-def test_what_the_run_used_until_now_is_told():
+def test_changed_engines_versions_and_processors_are_listed():
     now = {'environment': 'e', 'versions': {'Python': '3.11', 'NumPy': '2.4'}, 'processor': 'x86_64 AVX2'}
-    assert others_than(now, now) == others_than({}, now) == []      # Nothing is known of an old state.
+    assert changes_since(now, now) == changes_since({}, now) == []      # Old states record nothing.
     before = {**now, 'versions': {'Python': '3.10', 'NumPy': '2.4', 'gone': '1'}, 'processor': 'x86_64 AVX512'}
-    assert others_than(before, now) == ['x86_64 AVX512', 'Python 3.10 (now 3.11)']
+    assert changes_since(before, now) == ['x86_64 AVX512', 'Python 3.10 (now 3.11)']
 
 
 def test_the_contents_of_the_data_set_are_compared(capsys):
@@ -532,16 +532,16 @@ def test_the_contents_of_the_data_set_are_compared(capsys):
         check_data(intact, chosen, facts)
         assert intact.about['data'] == {'labels': '1', 'images': '2'}
     other = start(data={'labels': '1', 'images': '0'})
-    with pytest.raises(UserError, match=r"h5_path='a.h5': images have other contents than until now in 000-run; .*or "
+    with pytest.raises(UserError, match=r"h5_path='a.h5': images have changed since 000-run was saved; .*or "
                                         'accept the change with train.resume_with_changes=True'):
         check_data(other, chosen, facts)
     check_data(other, {**chosen, 'train': {'resume_with_changes': True}}, facts)
-    assert capsys.readouterr().out == 'Going on with other contents of images\n'
+    assert capsys.readouterr().out == 'Resuming with changed images\n'
 
 
 @pytest.mark.slow
 def test_resume_alone_is_enough(tmp_path, capsys):
-    """The latest run that can be gone on with, whatever was done after it, goes on as its folder says."""
+    """`--resume latest` finds the last run that can be resumed, and takes all options from its folder."""
     folder, options = tmp_path / 'results', {**SHORT, 'train.state_minutes': 10, 'train.total_kimg': 0.04}
     assert main(capsys, tmp_path / 'once', options=options)[0] == 0
     assert main(capsys, folder, options={**options, 'train.total_kimg': 0.02})[0] == 0
@@ -550,7 +550,7 @@ def test_resume_alone_is_enough(tmp_path, capsys):
     assert util_scripts.main(['generate_fake_images', 'latest', '--seeds', '1', '--result-dir', str(folder)]) == 0
     (folder / '002-digits').mkdir()
     for name in ('config.txt', 'log.txt', 'run.txt'):
-        (folder / '002-digits' / name).write_bytes((run_dir / name).read_bytes())     # A start that failed.
+        (folder / '002-digits' / name).write_bytes((run_dir / name).read_bytes())     # A failed start.
     capsys.readouterr()
     status = train.main(['--result-dir', str(folder), '--resume', 'latest', '--set', 'train.total_kimg=0.04'])
     assert (status, capsys.readouterr().err) == (0, '')
@@ -563,7 +563,7 @@ def test_resume_alone_is_enough(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_metrics_at_the_end_that_were_interrupted_are_made(alone, tmp_path, monkeypatch, capsys):
-    """Ctrl-C while they are evaluated, or a kill; nothing else is done again."""
+    """After Ctrl-C or a kill during the evaluation, only the evaluation is repeated."""
     folder, _wanted = alone
     run_dir = tmp_path / '000-digits'
     shutil.copytree(folder / '000-digits', run_dir)
@@ -579,7 +579,7 @@ def test_metrics_at_the_end_that_were_interrupted_are_made(alone, tmp_path, monk
         patch.setattr(experiment.digit_recognition, 'report', interrupt)
         status, _out, err = main(capsys, tmp_path, *arguments, options=options)
     assert status == 130 and err == ('train.py: interrupted; the networks are saved, their metrics are missing; '
-                                     f'go on with: python train.py --resume {run_dir}\n')
+                                     f'continue with: python train.py --resume {run_dir}\n')
     assert not (run_dir / DONE_FILE).exists()
     status, out, err = main(capsys, tmp_path, *arguments, options=options)
     assert (status, err) == (0, '') and 'digit_recognition: ' in out and 'tick ' not in out
@@ -588,11 +588,11 @@ def test_metrics_at_the_end_that_were_interrupted_are_made(alone, tmp_path, monk
         DONE_FILE, 'metric-digit_recognition.txt'}
 
 
-# In one process, which stops itself: where exactly, and with everything that has a state.
+# In one process, which stops itself at exact positions, with everything that has a state.
 
-UNREADABLE = 76     # Then the next image cannot be read.
+UNREADABLE = 76     # Images shown before the next image cannot be read.
 SCENARIOS = {
-    # Minibatches of 4 and two D steps: 8 images per iteration. 4x4 until 40, fading in until 80, 8x8 then.
+    # Minibatches of 4 and two D steps: 8 images per iteration. 4x4 until image 40, fade-in until 80, then 8x8.
     'separate': ({'D.use_gdrop': True, 'train.gdrop_lim': 0.0, 'train.gdrop_coef': 2.0, 'train.D_training_repeats': 2,
                   'G.use_batchnorm': True}, [64, UNREADABLE]),
     # 4 images per iteration, and loss scaling, whose exponents outlive the lod ranges.
@@ -604,8 +604,8 @@ SCENARIOS = {
 @pytest.mark.timeout(900)     # Several runs.
 @pytest.mark.parametrize('scenario', SCENARIOS)
 def test_stopped_at_chosen_moments(scenario, tmp_path, monkeypatch):
-    """Within a lod range, at the end of one, while new layers fade in; between D steps, where data are unreadable."""
-    # Streams of random numbers that are quick to start.
+    """Stop within a lod range, at its end, during a fade-in, and between D steps because of unreadable data."""
+    # Use random streams that are quick to start.
     monkeypatch.setattr(rng_mrg, 'guess_n_streams', lambda size, warn=False: 6)
     options, moments = SCENARIOS[scenario]
     options = {**kill_resume.OPTIONS, **SHORT, 'train.lod_training_kimg': 0.04, 'train.lod_transition_kimg': 0.04,
@@ -630,7 +630,7 @@ def test_stopped_at_chosen_moments(scenario, tmp_path, monkeypatch):
         stopped = contextlib.nullcontext() if moment is None else pytest.raises(stopping.Stopped)
         if unreadable:
             monkeypatch.setattr(Dataset, '_read', read)
-            stopped = pytest.raises(UserError, match='Input/output error.* is saved, go on with: python train.py')
+            stopped = pytest.raises(UserError, match='Input/output error.* is saved; continue with: python train.py')
         with stopped:
             experiment.run_experiment(chosen, str(tmp_path / 'data'), str(folder), 'torch', {'device': 'cpu'},
                                       loss_scaling=scenario == 'joint', on_step=on_step, train_gan=train.train_gan)

@@ -1,6 +1,6 @@
-"""Networks and training states that were saved before the modules moved into packages still load and go on.
+"""Networks and training states saved before the modules moved into packages can still be loaded and resumed.
 
-``tests/golden/saved/000-digits`` was trained by commit 4aa92ca to 0.08 kimg with the options below; its state is of
+Commit 4aa92ca trained ``tests/golden/saved/000-digits`` to 0.08 kimg with the options below, and saved a state at
 0.072 kimg.
 """
 
@@ -47,5 +47,5 @@ def test_a_state_goes_on_to_the_same_networks(tmp_path):
     assert read_config(run_dir)['train']['gdrop_coef'] == 0.2, 'the default of its time'
     for net, wanted in zip(load_pkl(run_dir / 'network-final.pkl'), load_pkl(tmp_path / 'wanted.pkl'), strict=True):
         for name, var in wanted.vars.items():
-            # Two steps on another processor: sums in another order, Adam's division by small numbers.
+            # Two steps on another processor: the order of summation differs, and Adam divides by small numbers.
             np.testing.assert_allclose(net.get_var(name), var.get_value(), rtol=1e-3, atol=1e-5, err_msg=name)

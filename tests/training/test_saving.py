@@ -19,7 +19,7 @@ from training.stopping import Stopped, StopRequest
 
 
 class FullDisk:
-    """Stands in for runs.states.RunStates: cannot write a number of times."""
+    """Replaces runs.states.RunStates, and fails to write a given number of times."""
 
     start, run_dir = None, 'results/000-digits'
 
@@ -82,7 +82,7 @@ def stop_with(signum, disk, networks=lambda: None):
     saver = saver_of(disk)
     with StopRequest(SINGLE) as stop:
         os.kill(os.getpid(), signum)
-        assert stop.asked() == (signum, False)
+        assert stop.requested() == (signum, False)
         return saver.save_and_stop(stop, signum, networks, 1.25)
 
 
@@ -91,7 +91,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if os.name != 'nt' e
 
 @pytest.fixture(autouse=True)
 def signals_as_in_a_terminal():
-    """nohup and shells have some of them ignored, and then they stop nothing."""
+    """Reset signals that nohup or a shell has ignored, as ignored signals would stop nothing."""
     before = {signum: signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
               for signum in SIGNALS}
     yield
@@ -104,7 +104,7 @@ def test_a_signal_waits_for_a_disk_that_is_full(signum, capsys):
     disk = FullDisk(2)
     stopped = stop_with(signum, disk)
     assert isinstance(stopped, Stopped) and stopped.signum == signum and disk.saved
-    assert str(stopped) == (f'stopped by {signal.Signals(signum).name} at kimg 1.2; go on with: python train.py '
+    assert str(stopped) == (f'stopped by {signal.Signals(signum).name} at kimg 1.2; continue with: python train.py '
                             '--resume results/000-digits')
     assert capsys.readouterr().out.count('trying again') == 1
 
@@ -132,12 +132,12 @@ def test_the_last_networks_wait_for_room_and_the_state_catches_up(capsys):
 
 
 @pytest.mark.parametrize('failures, error, message', [
-    (0, Stopped, 'interrupted; the networks at the end are not saved; go on with: python train.py --resume'),
+    (0, Stopped, 'interrupted; the final networks are not saved; continue with: python train.py --resume'),
     (99, KeyboardInterrupt, None)])
 def test_what_was_not_saved_is_not_gone_on_with(failures, error, message):
     saver = saver_of(FullDisk(failures))
     saver.try_to_save()
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)     # A shell's background job ignores it.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)     # Background jobs of a shell ignore SIGINT.
     try:
         with pytest.raises(error, match=message):
             saver.finish(FullDisk(9, lambda: os.kill(os.getpid(), signal.SIGINT)).save, 'needs 7 MB', SINGLE)
@@ -151,7 +151,7 @@ def test_nohup_is_respected():
     try:
         with StopRequest(SINGLE) as stop:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert stop.asked() == (0, False)
+            assert stop.requested() == (0, False)
     finally:
         signal.signal(signal.SIGHUP, previous)
 
@@ -175,7 +175,7 @@ time.sleep(600)
 
 
 def test_processes_of_torchrun_end_with_it():
-    """It is killed, so that it cannot end them itself."""
+    """torchrun is killed with SIGKILL, so that it cannot end its processes itself."""
     with subprocess.Popen([sys.executable, '-c', LAUNCHER, CHILD], cwd=ROOT, stdout=subprocess.PIPE, text=True,
                           env={**os.environ, 'TORCHELASTIC_RUN_ID': 'x'}) as launcher:
         assert launcher.stdout.readline() == 'ready\n'

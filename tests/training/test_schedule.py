@@ -1,4 +1,4 @@
-"""training/schedule.py: Ramps of the learning rates against recorded ones."""
+"""training/schedule.py: the ramps of the learning rates equal recorded ones; lengths of ticks."""
 
 import json
 
@@ -21,7 +21,7 @@ def test_rampdown_linear(epoch, num_epochs, length, value):
 
 
 @pytest.mark.parametrize('options, wanted', [
-    ({}, [50, 50, 20, 10, 1]),      # The release's.
+    ({}, [50, 50, 20, 10, 1]),      # The release's table.
     ({'tick_kimg_default': 7}, [7, 7, 7, 7, 7]),
     ({'tick_kimg_default': 7, 'tick_kimg_overrides': {}}, [7, 7, 7, 7, 7]),
     ({'tick_kimg_default': 7, 'tick_kimg_overrides': {8: 3, 1024: 2}}, [7, 3, 7, 7, 2]),

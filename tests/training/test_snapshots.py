@@ -51,14 +51,14 @@ def values(net, names):
 
 
 def test_the_last_snapshot_has_its_number_too(finished):
-    """One file under two names; earlier ones are thinned out."""
+    """The final file has two names; earlier snapshots are thinned out."""
     names = sorted(path.name for path in finished[1].glob('*.pkl'))
     assert names == ['network-final.pkl', 'network-snapshot-000003.pkl', 'network-snapshot-000004.pkl']
     assert os.path.samefile(finished[1] / names[0], finished[1] / names[2])
 
 
 def test_the_folder_knows_which_defaults_have_changed(finished):
-    """Without that, `gdrop_coef` would be what it was before."""
+    """Without this record, a resumed run would use the old default of `gdrop_coef`."""
     assert 'train.train_gan.gdrop_coef' in read_config(finished[1])['run']['changed_defaults']
     assert 'gdrop_coef' not in read_folder(str(finished[1]))[0]['train']
     text = (finished[1] / 'config.txt').read_text()
@@ -103,7 +103,7 @@ class Counted:
 
 
 def test_a_new_training_can_restart_the_averages(finished, tmp_path):
-    """They are kept by default: `test_resume.py`."""
+    """test_resume.py checks the default, which keeps them."""
     _folder, run_dir = finished
     stands_still = {'G_learning_rate_max': 0.0, 'G_smoothing': 1.0, 'total_kimg': 4.6, 'resume_kimg': 4.5,
                     'resume_run_id': run_dir / FINAL_NETWORKS}

@@ -1,4 +1,5 @@
-"""training/steps.py: compiling ahead. The functions themselves are compared with recorded runs in test_train.py."""
+"""training/functions_ahead.py and steps.py: compiling ahead. test_train.py compares the functions with recorded runs.
+"""
 
 import threading
 import time
@@ -21,7 +22,7 @@ def schedule(min_lod, max_lod):
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """What was compiled, in which thread, instead of compiling."""
+    """Replaces compiling, and records which functions were compiled in which thread."""
     calls = []
 
     def compile_instead(G, D, Gs, schedule, *args, adam_states):
@@ -29,7 +30,7 @@ def compiled(monkeypatch):
         if schedule.min_lod == 9:
             raise ValueError('no such lod')
         if schedule.min_lod == 8:
-            while True:         # What takes minutes.
+            while True:         # Simulates compiling that takes minutes.
                 time.sleep(0.001)
         return steps.TrainingFunctions(lod_range_of(schedule), None, [])
 
@@ -87,7 +88,7 @@ def test_optimizer_state_across_ranges(engine, reset):
         assert 1 in step(ahead.take(schedule(1, 1)), 4)
         before = [var.get_value() for var in ahead.outliving]
         numbers = step(ahead.take(schedule(0, 1)), 8)
-    # The number of steps that Adam knows of.
+    # Adam's step count.
     assert (2 in numbers, 1 in numbers) == (not reset, reset)
     if reset:
         assert not before
@@ -98,13 +99,13 @@ def test_optimizer_state_across_ranges(engine, reset):
         arrays, lod_range = ahead.get_state()
         for var in ahead.outliving:
             var.set_value(var.get_value() * 0)
-        ahead.set_state(arrays, lod_range, schedule(1, 1))  # Other functions are needed; Adam's state goes on.
+        ahead.set_state(arrays, lod_range, schedule(1, 1))  # Another lod range: Adam's state is kept.
         assert state.steps.get_value() == 2
 
 
 @pytest.mark.parametrize('engine', ['torch'], indirect=True)
 def test_a_step_in_lanes_has_the_same_bits(engine, monkeypatch):
-    """In the first call as in those after it, for resuming exactly, and as in one thread."""
+    """The first call has the same bits as later calls, for exact resuming, and as a single thread."""
     torch = pytest.importorskip('torch')
     from theano_torch import lanes, scheduler
     monkeypatch.setattr(lanes, 'WAKING_SECONDS', 1e-6)
@@ -177,5 +178,5 @@ def test_reals_as_in_the_2018_release(engine, key):
     function = theano.function([images, draws, lod_var], result, on_unused_input='ignore')
     reals = function(TRAIN_UTILS[f'process_reals/input_lod{int(lod)}'], TRAIN_UTILS['process_reals/mirror_mask'], lod)
     assert reals.dtype == np.float32
-    # Roundings of float32 of values up to 1.
+    # Float32 rounding of values up to 1.
     np.testing.assert_allclose(reals, TRAIN_UTILS[key], rtol=0, atol=3e-7)

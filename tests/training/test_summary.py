@@ -1,4 +1,4 @@
-"""summary: what a person reads when a training begins."""
+"""summary: the lines printed when a training begins."""
 
 import types
 
@@ -29,7 +29,7 @@ def dataset(**changes):
 def test_ten_lines_on_the_screen_and_none_in_the_log(networks, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(plan, 'measured_speed', lambda device, precision: plan.Speed(1e10))
     with OutputLogger(tmp_path / 'log.txt'):
-        summary.tell_summary('results/003-digits', dataset(), *networks, CPU, OPTIONS)
+        summary.print_summary('results/003-digits', dataset(), *networks, CPU, OPTIONS)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80 and not (tmp_path / 'log.txt').read_text()
     facts = dict(line.split(maxsplit=1) for line in lines if line)
@@ -44,23 +44,23 @@ def test_ten_lines_on_the_screen_and_none_in_the_log(networks, tmp_path, capsys,
 
 def test_a_short_training_or_another_rank_measures_nothing(networks, capsys, monkeypatch):
     monkeypatch.setattr(plan, 'measured_speed', lambda device, precision: pytest.fail('it measures'))
-    summary.tell_summary('run', dataset(), *networks, CPU, OPTIONS, 40.0)
+    summary.print_summary('run', dataset(), *networks, CPU, OPTIONS, 40.0)
     assert 'Time' not in capsys.readouterr().out
-    summary.tell_summary('run', dataset(), *networks, CPU, OPTIONS, ranks=Ranks(1, 2))
+    summary.print_summary('run', dataset(), *networks, CPU, OPTIONS, ranks=Ranks(1, 2))
     assert capsys.readouterr().out == ''
 
 
 def test_phases_of_a_long_schedule_and_one_that_goes_on():
     schedule = plan.phases(1024, total_kimg=12000, lod_training_kimg=600, lod_transition_kimg=600)
     assert summary.of_phases(schedule, 0) == '4x4 until kimg 600, ..., 512x512 until 9000, 1024x1024 until 12000'
-    assert summary.of_phases(plan.phases(8, **OPTIONS), 7.25) == '4x4 until kimg 4, 8x8 until 44; going on at 7.2'
+    assert summary.of_phases(plan.phases(8, **OPTIONS), 7.25) == '4x4 until kimg 4, 8x8 until 44; resumed at 7.2'
 
 
 def test_what_is_left_takes_less(networks, monkeypatch):
     monkeypatch.setattr(plan, 'measured_speed', lambda device, precision: plan.Speed(1e9))
     training = plan.Training(*networks, True, OPTIONS, plan.phases(16, **OPTIONS))
     whole, rest = (float(summary.of_time(training, CPU, kimg).split()[1]) for kimg in (0.0, 30.0))
-    assert 0.3 < rest / whole < 0.5       # 14 of 28 kimg at 16x16, and 16 at less.
+    assert 0.3 < rest / whole < 0.5       # 14 of 28 kimg at 16x16, and 16 kimg at lower resolutions.
 
 
 def test_facts_of_a_data_set_and_of_several_gpus(networks):

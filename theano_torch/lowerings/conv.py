@@ -1,16 +1,15 @@
 """Convolutions in two and three dimensions and their gradients.
 
-Theano's `filter_flip` is a convolution proper; torch computes correlations, so the filters are flipped before. Theano's
-three ops name their inputs image, filters and top gradient (the one of the output); torch needs only the shape of
-the tensor whose gradient is asked for.
+With `filter_flip`, Theano's ops are true convolutions. Torch computes correlations, so the filters are flipped first.
+Theano's three ops name their inputs image, filters and top gradient, which is the gradient of the output. For a
+gradient, torch needs only the shape of the tensor to differentiate by.
 
-Images in two dimensions are handled in the channels-last memory format, but for old GPUs, see `gpus.image_format`:
-element-wise ops, pooling and resampling keep the format that they get, so that a whole network runs in it once its
-first convolution has put the images there.
+2D images use the channels-last memory format, except on old GPUs, see `gpus.image_format`. Element-wise ops, pooling
+and resampling preserve the format, so a whole network runs in it after its first convolution.
 
-On the CPU those of 3x3 filters with many channels are computed in tiles, see `winograd`.
+On the CPU, convolutions with 3x3 filters and many channels are computed in tiles, see `winograd`.
 
-Float32 convolutions may compute in a shorter type, see `Build.computing`; they take and give float32 all the same.
+Float32 convolutions may compute in a shorter type, see `Build.computing`; their inputs and outputs remain float32.
 """
 
 import functools
@@ -28,14 +27,14 @@ import torch
 from theano.tensor.nnet import abstract_conv
 from torch import Tensor
 
-SMALL_PRODUCT_PIXELS = 2048     # Of all images together.
+SMALL_PRODUCT_PIXELS = 2048     # Largest number of pixels, of all images together, for `Geometry.is_small_product`.
 
 convolution = torch.ops.aten.convolution.default
 convolution_backward = torch.ops.aten.convolution_backward.default
 
 
 class Geometry:
-    """What a convolution op says, in torch's words."""
+    """The parameters of a convolution op, as torch needs them."""
 
     def __init__(self, op: Any, node: Any, build: Build, kernel_size: Sequence[int]) -> None:
         if getattr(op, 'unshared', False):
@@ -48,23 +47,23 @@ class Geometry:
         self.pad = [before for before, _ in self.pads] if self.is_symmetric else [0] * self.ndim
         flips = op.filter_flip and any(size > 1 for size in kernel_size)
         self.flip_axes = tuple(range(2, 2 + self.ndim)) if flips else None
-        self.dtype = torch_dtype(node.outputs[0].type.dtype)    # Of the result.
+        self.dtype = torch_dtype(node.outputs[0].type.dtype)    # Type of the result.
         self.compute = build.computing(self.dtype)
         self.format = build.image_format(self.dtype) if self.ndim == 2 else torch.contiguous_format
 
     def is_plain(self) -> bool:
-        """Whether this is a convolution of stride 1 with nothing unusual about it."""
+        """Whether this is a 2D convolution of stride 1 without dilation, groups or asymmetric padding."""
         return self.ndim == 2 and self.groups == 1 and self.is_symmetric and \
             math.prod(self.stride) == math.prod(self.dilation) == 1
 
     def is_small_product(self, build: Build, image: Any) -> bool:
-        """Whether this is a matrix product of so few pixels that calling oneDNN would take longer than the work."""
+        """Whether this is a matrix product with so few pixels that calling oneDNN takes longer than the work."""
         num, _, *size = build.shape(image)
         return build.device.type == 'cpu' and self.is_plain() and math.prod(self.kernel_size) == 1 and \
             not any(self.pad) and num * math.prod(size) <= SMALL_PRODUCT_PIXELS
 
     def faster(self, kinds: Sequence[type], build: Build, *shapes: Sequence[int]) -> Callable | None:
-        """An object of the first of the classes `kinds`, made of `shapes`, that is faster than oneDNN; or None."""
+        """Construct the `kinds` from `shapes`, and return the first that is faster than oneDNN; None if none is."""
         if build.device.type == 'cpu' and self.is_plain() and self.is_exact():
             for kind in kinds:
                 way = kind(*shapes)
@@ -73,7 +72,7 @@ class Geometry:
         return None
 
     def padding(self, op: Any, kernel_size: Sequence[int]) -> list[tuple[int, int]]:
-        """(before, after) for each spatial dimension."""
+        """Padding (before, after) of each spatial dimension."""
         dilated = [(size - 1) * step + 1 for size, step in zip(kernel_size, self.dilation, strict=True)]
         if op.border_mode == 'half':
             return [(size // 2, size // 2) for size in dilated]
@@ -85,40 +84,40 @@ class Geometry:
         return [pad if isinstance(pad, tuple) else (pad, pad) for pad in modes]
 
     def flip(self, filters: Tensor) -> Tensor:
-        """`filters` as those of a correlation."""
+        """Convert `filters` of the op to those of a correlation."""
         return filters if self.flip_axes is None else filters.flip(self.flip_axes)
 
     def image(self, x: Tensor) -> Tensor:
-        """`x` in the type and memory format to compute in."""
+        """Convert `x` to the type and memory format of the computation."""
         x = x.to(self.compute)
         return x.contiguous(memory_format=self.format) if self.ndim == 2 else x
 
     def is_exact(self) -> bool:
-        """Whether it computes in the type of its result."""
+        """Whether the computation has the type of the result."""
         return self.compute == self.dtype
 
     def widened(self, convolve: Callable) -> Callable:
-        """`convolve`, a function of image, filters and perhaps a bias that computes in the type to compute in, for all.
+        """Wrap `convolve` (image, filters, bias or None) so that it returns the type of the result.
 
-        Where that type is shorter than the result's, the bias is added in the longer one.
+        If the type of the computation is shorter, the bias is added in the type of the result.
         """
         if self.is_exact():
             return convolve
 
         def run(image: Tensor, filters: Tensor, bias: Tensor | None = None) -> Tensor:
             result = convolve(image, filters)
-            # Adding a longer type converts on the way.
+            # Adding a bias of a longer type converts the result.
             return result.to(self.dtype) if bias is None else result + bias.view(-1, *[1] * self.ndim)
         return run
 
     def padded(self, image: Tensor) -> Tensor:
-        """`image` with the padding that torch cannot do, the one that differs between the two sides."""
+        """Pad `image` if the padding is asymmetric, which torch's convolutions do not support."""
         if self.is_symmetric:
             return image
         return torch.nn.functional.pad(image, [side for pads in reversed(self.pads) for side in pads])
 
     def padded_size(self, size: Sequence[int]) -> list[int]:
-        """The size of what `padded` makes of an image of the given one."""
+        """The size that `padded` gives an image of size `size`."""
         return list(size) if self.is_symmetric else [n + sum(pads) for n, pads in zip(size, self.pads, strict=True)]
 
     def cropped(self, image: Tensor) -> Tensor:
@@ -130,15 +129,15 @@ class Geometry:
 
 
 class LoweredConvolution(NamedTuple):
-    """How a convolution, or the transpose of one, is computed."""
+    """An implementation of a convolution or of a transposed convolution."""
 
     geometry: Geometry
-    run: Callable           # A function of the node's first two inputs, and perhaps a bias.
-    is_direct: bool         # Whether that is torch's convolution of images and filters, and nothing else.
+    run: Callable           # Function of the node's first two inputs and an optional bias.
+    is_direct: bool         # Whether `run` is only torch's convolution of images and filters.
 
 
 def forward_convolution(op: Any, node: Any, build: Build) -> LoweredConvolution:
-    """A convolution of the node's first two inputs, image and filters."""
+    """Lower a convolution of the node's first two inputs, image and filters."""
     image_shape, filters_shape = (build.shape(var) for var in node.inputs[:2])
     geometry = Geometry(op, node, build, filters_shape[2:])
     stride, pad, dilation, groups, zeros = (
@@ -167,18 +166,18 @@ def forward_convolution(op: Any, node: Any, build: Build) -> LoweredConvolution:
 
 
 def transposed_convolution(op: Any, node: Any, build: Build) -> LoweredConvolution:
-    """The transpose of a convolution, of the node's first two inputs: filters and gradients of the output."""
+    """Lower a transposed convolution of the node's first two inputs, filters and top gradient."""
     image_size = build.integers(node.inputs[2])
     filters_shape, top_shape = (build.shape(var) for var in node.inputs[:2])
     kernel_size, top_size = filters_shape[2:], top_shape[2:]
     geometry = Geometry(op, node, build, kernel_size)
     stride, pad, dilation, groups = geometry.stride, geometry.pad, geometry.dilation, geometry.groups
-    # What the strides skipped at the end of the image.
+    # Pixels at the end of the image that the strides skipped.
     missing = [size - ((top - 1) * step - 2 * edge + (kernel - 1) * dil + 1) for size, top, step, edge, kernel, dil in
                zip(geometry.padded_size(image_size), top_size, stride, pad, kernel_size, dilation, strict=True)]
     if not all(0 <= rest < step for rest, step in zip(missing, stride, strict=True)):
         raise ValueError(f'gradients of size {top_size} do not belong to images of size {image_size}')
-    # Of stride one it is a convolution with transposed filters.
+    # With stride 1, this is a convolution with transposed filters.
     faster: Any = geometry.faster(
         [winograd.Convolution], build, [filters_shape[1], filters_shape[0], *kernel_size], top_shape,
         [size - 1 - edge for size, edge in zip(kernel_size, pad, strict=True)])
@@ -204,12 +203,12 @@ def transposed_convolution(op: Any, node: Any, build: Build) -> LoweredConvoluti
 
 
 def pixels_of(image: Tensor) -> Tensor:
-    """(N, C, H, W) as a matrix (N H W, C)."""
+    """Reshape (N, C, H, W) to a matrix (N H W, C)."""
     return image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])
 
 
 def image_of(pixels: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `pixels_of`, for images of the size of `like`."""
+    """The inverse of `pixels_of`, with the number and size of the images in `like`."""
     num, _, height, width = like.shape
     return pixels.view(num, height, width, -1).permute(0, 3, 1, 2)
 
@@ -248,9 +247,9 @@ def _(op, node, build):
 
 def with_folding(gradient: Callable, geometry: Geometry, device: torch.device, shape: Sequence[int],
                  top_shape: Sequence[int]) -> Callable | None:
-    """The faster one of `gradient`, a function of images and gradients, and `FoldedGradient`; None without the latter.
+    """The faster of `gradient` and `FoldedGradient`; None if the latter does not apply.
 
-    For the other parameters see `FoldedGradient`.
+    `gradient` is a function of images and top gradients. For the other parameters see `FoldedGradient`.
     """
     folded = FoldedGradient(shape, top_shape, geometry.pad)
     if geometry.format != torch.channels_last or not folded.may_be_faster():
@@ -260,23 +259,23 @@ def with_folding(gradient: Callable, geometry: Geometry, device: torch.device, s
 
 
 class FoldedGradient:
-    """The gradient with respect to few filters on a GPU, with some neighbouring pixels of a row as further channels.
+    """The gradient with respect to filters with few channels on a GPU, computed on folded images.
 
-    Tensor cores multiply tiles of 64 channels by 64; with 16 by 16 channels they mostly multiply nothing. In
-    channels-last memory, `fold` neighbours of a row with C channels are one pixel with ``fold * C`` channels, without a
-    copy. The gradient of the larger filters between such pixels has that of the small ones in it, several times: its
-    parts at the same distance add up. It is `fold` times the work, on tiles that are fuller by the square of `fold`.
+    Tensor cores multiply tiles of 64 by 64 channels, which are mostly empty with 16 by 16 channels. In channels-last
+    memory, `fold` neighbours in a row with C channels can be viewed as one pixel with ``fold * C`` channels, without a
+    copy. The gradient of the larger filters between such pixels contains `fold` parts of each gradient of the original
+    filters, which are summed. This takes `fold` times the work, on tiles that are `fold` squared times as full.
 
     Parameters
     ----------
     shape : (K, C, height, width)
-        Of the filters; `width` is odd.
+        Shape of the filters; `width` must be odd.
     top_shape : (N, K, H, W)
-        Of the gradients of the output, which is as wide as the image.
+        Shape of the top gradient, which must be as wide as the image.
     pad : (int, int)
     """
 
-    TILE = 64           # Channels.
+    TILE = 64           # Channels of a tile.
 
     def __init__(self, shape: Sequence[int], top_shape: Sequence[int], pad: Sequence[int]) -> None:
         self.filters, self.pad, width = shape, pad, top_shape[3]
@@ -285,7 +284,7 @@ class FoldedGradient:
         self.fold = max(folds, key=self.gain, default=1)
 
     def gain(self, fold: int) -> float:
-        """How many times as fast, as far as it depends on how full the tiles are; 1 with no fold."""
+        """Estimated speedup from fuller tiles; 1 without folding."""
         before, after = (min(1, times * self.filters[0] / self.TILE) * min(1, times * self.filters[1] / self.TILE)
                          for times in (1, fold))
         return after / before / fold
@@ -295,7 +294,7 @@ class FoldedGradient:
         return self.keeps_width and self.gain(self.fold) > 1
 
     def is_faster(self) -> bool:
-        """Whether it probably is faster than cuDNN's own gradient."""
+        """Whether it is probably faster than cuDNN's gradient."""
         return self.keeps_width and self.gain(self.fold) >= 1.5
 
     def __call__(self, image: Tensor, top_grad: Tensor) -> Tensor:
@@ -312,13 +311,13 @@ class FoldedGradient:
         return torch.stack(columns, dim=-1)
 
     def folded(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, fold * C, H, W / fold), the same memory."""
+        """View (N, C, H, W) as (N, fold * C, H, W / fold)."""
         num, channels, height, width = x.shape
         return x.permute(0, 2, 3, 1).reshape(num, height, width // self.fold, self.fold * channels).permute(0, 3, 1, 2)
 
 
 def sum_of(parts: Sequence[Tensor]) -> Tensor:
-    """The sum, in float32 at least."""
+    """The sum, accumulated in at least float32."""
     wide = torch.promote_types(parts[0].dtype, torch.float32)
     return functools.reduce(torch.add, [part.to(wide) for part in parts])
 
@@ -326,23 +325,23 @@ def sum_of(parts: Sequence[Tensor]) -> Tensor:
 class WeightProducts:
     """The gradient with respect to the filters of a plain convolution as matrix products, on the CPU.
 
-    A product for each row of the filters: the pixels under that row, of which `width` neighbours make one long column,
-    times gradients of the output. In channels-last format these are what lies in memory, so that one copy of the image
-    with its columns serves all rows. Twice as fast as oneDNN's kernels where these run on AVX2. With the long side of
-    the result first the products are up to twice as fast again where there are few filters.
+    There is one product per row of the filters: the pixels under that row, with `width` neighbours in one long column,
+    times the top gradient. In channels-last format such columns are contiguous in memory, so that one copy of the image
+    with its columns serves all rows. This is twice as fast as oneDNN's kernels on AVX2. With few filters, products
+    whose result has its long side first are up to twice as fast again.
 
     Parameters
     ----------
     shape : (K, C, height, width)
-        Of the filters.
+        Shape of the filters.
     image_shape : (N, C, H, W)
     pad : (int, int)
     """
 
-    BLOCK_BYTES = 7 << 18       # Per thread, of the columns that are made at once: they stay in a cache...
-    WHOLE_BYTES = 8 << 20       # ...but if so much holds everything, or with so many channels, one large product...
-    WHOLE_CHANNELS = 256        # ...is faster.
-    MIN_FILTERS = 512           # With fewer filters times channels than that oneDNN is.
+    BLOCK_BYTES = 7 << 18       # Largest size of a block of columns per thread; it stays in a cache.
+    WHOLE_BYTES = 8 << 20       # One large product is faster if all columns fit in this size...
+    WHOLE_CHANNELS = 256        # ...or if there are this many channels.
+    MIN_FILTERS = 512           # oneDNN is faster if filters times channels are fewer.
 
     def __init__(self, shape: Sequence[int], image_shape: Sequence[int], pad: Sequence[int]) -> None:
         self.filters, self.pad = shape, pad
@@ -352,7 +351,7 @@ class WeightProducts:
         row_bytes = max(self.out_width * shape[3] * self.channels * 4, 1)
         self.is_whole = self.channels >= self.WHOLE_CHANNELS or \
             self.num * self.out_height * row_bytes * shape[2] <= self.WHOLE_BYTES
-        least = max(min(self.num, torch.get_num_threads()), 1)      # Images are shared out among the threads.
+        least = max(min(self.num, torch.get_num_threads()), 1)      # At least one image per thread.
         self.rows = max(min(max(self.BLOCK_BYTES // row_bytes, 8), self.out_height), 1)
         self.images = min(max(self.BLOCK_BYTES // (self.rows * row_bytes), 1) * least, self.num)
 
@@ -368,7 +367,7 @@ class WeightProducts:
         return self.whole(image, top_grad) if self.is_whole else self.by_blocks(image, top_grad)
 
     def whole(self, image: Tensor, top_grad: Tensor) -> Tensor:
-        """One product: every pixel with all its neighbours in one column."""
+        """Compute one product, with all neighbours of a pixel in one column."""
         num_filters, channels, height, width = self.filters
         _, row, pixel, _ = image.stride()
         columns = image.as_strided((self.num, self.out_height, self.out_width, height, width * channels),
@@ -377,7 +376,7 @@ class WeightProducts:
         return product.view(height, width, channels, num_filters).permute(3, 2, 0, 1)
 
     def by_blocks(self, image: Tensor, top_grad: Tensor) -> Tensor:
-        """Products for blocks of some images and rows, whose columns fit into a cache."""
+        """Compute products for blocks of some images and rows, whose columns fit in a cache."""
         num_filters, channels, height, width = self.filters
         result = image.new_zeros(height, self.images, width * channels, num_filters)
         for first in range(0, self.num, self.images):
@@ -387,7 +386,7 @@ class WeightProducts:
         return result.sum(dim=1).view(height, width, channels, num_filters).permute(3, 2, 0, 1)
 
     def add_block(self, result: Tensor, image: Tensor, top_grad: Tensor) -> None:
-        """Add the products of one block to `result`: one for each row of the filters and each image."""
+        """Add the products of one block to `result`, one per row of the filters and image."""
         num_filters, channels, height, width = self.filters
         num, rows = top_grad.shape[:2]
         columns = image.as_strided((num, rows + height - 1, self.out_width, width * channels),
