@@ -8,7 +8,7 @@ differ from the defaults of `data.dataset.Dataset`, `networks.G_paper`, `network
 from common.easy_dict import EasyDict  # noqa: F401  (scripts of 2018 import it from here)
 
 experiment = 'digits'       # The experiment to run, a key of `experiments` below.
-data_dir = 'datasets'       # Folder of the data sets.
+data_dir = 'datasets'       # Folder of the datasets.
 result_dir = 'results'      # Folder of the runs: 000-digits, 001-..., ...
 
 engine = 'auto'             # Engine that runs the Theano graphs: 'auto', 'torch', 'theano' or 'python'; see

@@ -6,8 +6,8 @@
     python figures.py --list
 
 Pictures are written as PNG, plots and drawings also as PDF, tables as Markdown and LaTeX with the paper's numbers. Each
-figure names the runs that it shows, their training progress and data set, and options that differ from `config.py`;
-NAME.json has the same facts as data. Runs with another data set, networks or loss are refused without --allow-other.
+figure names the runs that it shows, their training progress and dataset, and options that differ from `config.py`;
+NAME.json has the same facts as data. Runs with another dataset, networks or loss are refused without --allow-other.
 Figures that need further runs are listed at the end, with the commands to make them.
 """
 
@@ -168,16 +168,16 @@ def make_figures(material: Material, names: list[str]) -> bool:
 
 
 def print_missing(material: Material, needed_by: dict[Need, list[str]]) -> None:
-    """Print the commands that make missing runs and data sets; `needed_by` maps each need to names of figures.
+    """Print the commands that make missing runs and datasets; `needed_by` maps each need to names of figures.
 
-    Data sets come first. Commands that differ in one name only are printed once, with NAME in its place, followed by
+    Datasets come first. Commands that differ in one name only are printed once, with NAME in its place, followed by
     the names and the figures that need them.
     """
     datasets: dict[str, list[str]] = {}
     for need, figures in needed_by.items():
         if need.data and not os.path.exists(need.data):
             datasets.setdefault(need.data, []).extend(figures)
-    missing = [(material.create_command(data), 'data set', figures) for data, figures in datasets.items()]
+    missing = [(material.create_command(data), 'dataset', figures) for data, figures in datasets.items()]
     missing += [(need.command, need.what, figures) for need, figures in needed_by.items()
                 if need.command != material.create_command(need.data) or need.data not in datasets]
     groups: dict[tuple[str, str], list[tuple]] = {}     # {(command, what), both with NAME: entries}
@@ -191,7 +191,7 @@ def print_missing(material: Material, needed_by: dict[Need, list[str]]) -> None:
         command, own_what, _figures, _name = entries[0]
         is_one = len(entries) == 1
         print(f'\n{command if is_one else template}')
-        if what not in ('data set', 'a run of NAME'):
+        if what not in ('dataset', 'a run of NAME'):
             print(wrapped(own_what if is_one else what))
         for figures in dict.fromkeys(entry[2] for entry in entries):
             names = ', '.join(entry[3] for entry in entries if entry[2] == figures)
@@ -205,7 +205,7 @@ def wrapped(text: str) -> str:
 
 
 def template_of(command: str) -> tuple[str, str]:
-    """(the command with NAME for an experiment, a run or a data set and with N for a seed; that name or '')"""
+    """(the command with NAME for an experiment, a run or a dataset and with N for a seed; that name or '')"""
     words, name = shlex.split(command), ''
     for index, word in enumerate(words):
         if word.startswith('random_seed='):
@@ -239,7 +239,7 @@ def parse_arguments(argv: list[str] | None, config: ModuleType) -> argparse.Name
     parser.add_argument('--batchnorm', choices=['minibatch', 'running'], default='minibatch', help='statistics of '
                         'batch norm: those of the images generated at once, or running averages of the training; '
                         'default: %(default)s')
-    parser.add_argument('--allow-other', action='store_true', help='also show runs whose data set, networks or loss '
+    parser.add_argument('--allow-other', action='store_true', help='also show runs whose dataset, networks or loss '
                         'differ from the experiment, and mark them')
     parser.add_argument('--out', default=os.path.join(config.result_dir, 'figures'), metavar='DIR',
                         help='default: %(default)s')

@@ -112,7 +112,7 @@ def parts_of(config: ModuleType, target: str, scale: str, runs: int | None) -> l
 
 
 def missing_data(parts: Iterable[Part], place: Place, scale: str) -> dict[str, str]:
-    """{file: command that makes it} of the missing data sets that the user has to make."""
+    """{file: command that makes it} of the missing datasets that the user has to make."""
     parts = list(parts)
     if scale == 'small':
         path = os.path.join(place.data_dir, studies.COLOUR_DATA)
@@ -234,7 +234,7 @@ def make_all(parts: list[Part], place: Place, workers: int) -> list[str]:
 
 
 def make_floors(parts: list[Part], place: Place, scale: str) -> None:
-    """Evaluate the metrics on the reals of each data set, at small scale also on noise, to compare results with."""
+    """Evaluate the metrics on the reals of each dataset, at small scale also on noise, to compare results with."""
     first: dict[str, Part] = {}
     for part in parts:
         if campaign.finished_run(part, place.out_dir):
@@ -276,7 +276,7 @@ def parse_arguments(argv: list[str] | None, config: ModuleType) -> argparse.Name
                         'thread each if more than 1; default: 1, at small scale one per core')
     parser.add_argument('--inception-weights', metavar='FILE', help='weights of the Inception network, for Table 3 and '
                         'FID')
-    parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='folder of the data sets; default: '
+    parser.add_argument('--data-dir', default=config.data_dir, metavar='DIR', help='folder of the datasets; default: '
                         '%(default)s')
     parser.add_argument('--out-dir', metavar='DIR', help="folder of the runs; default: 'reproduce', or 'small-scale', "
                         'in the result folder')
@@ -343,9 +343,9 @@ def run_command(args: argparse.Namespace, config: ModuleType) -> int:
 
 
 def make(parts: list[Part], place: Place, scale: str, args: argparse.Namespace, is_device_named: bool) -> list[str]:
-    """Make data sets, the classifier and parts; return a message for each failure.
+    """Make datasets, the classifier and parts; return a message for each failure.
 
-    At small scale, parts whose data set is missing are left out; at the scale of the paper they are an error.
+    At small scale, parts whose dataset is missing are left out; at the scale of the paper they are an error.
     """
     os.makedirs(place.out_dir, exist_ok=True)
     if scale == 'small':

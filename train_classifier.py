@@ -3,7 +3,7 @@
     python dataset_tool.py create_mnist MNIST_DIR datasets/mnist-32x32.h5
     python train_classifier.py datasets/mnist-32x32.h5 classifier.npz
 
-Any labelled data set of single-channel images will do. Without MNIST, use the digits of scikit-learn:
+Any labelled dataset of single-channel images will do. Without MNIST, use the digits of scikit-learn:
 ``python dataset_tool.py create_digits datasets/digits-32x32.h5 --resolution 32``.
 """
 
@@ -51,9 +51,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0],
                                      epilog=__doc__.partition('\n\n')[2],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('h5_path', metavar='H5', help='labelled data set of single-channel images')
+    parser.add_argument('h5_path', metavar='H5', help='labelled dataset of single-channel images')
     parser.add_argument('output', metavar='NPZ', help='output file for the weights')
-    parser.add_argument('--epochs', type=int, default=4, metavar='N', help='passes over the data set; '
+    parser.add_argument('--epochs', type=int, default=4, metavar='N', help='passes over the dataset; '
                         'default: %(default)s')
     parser.add_argument('--seed', type=int, default=1000, help='random seed; default: %(default)s')
     theano_env.add_arguments(parser, config)

@@ -1,9 +1,9 @@
-"""Time reading minibatches from a data set against plain h5py and NumPy.
+"""Time reading minibatches from a dataset against plain h5py and NumPy.
 
     python benchmarks/read_dataset.py
     python benchmarks/read_dataset.py --images noise --lods 0 --read-threads 1
 
-The two take turns at reading a temporary data set of random images, from a warm disk cache and without a cache of
+The two take turns at reading a temporary dataset of random images, from a warm disk cache and without a cache of
 images. `photo` images are smooth with a mild grain and compress like photographs. `noise` cannot be compressed, so gzip
 only copies it. The table shows images per second, as median (minimum - maximum) over the repetitions, and milliseconds
 of processor time per image, which other programs disturb less.
@@ -102,7 +102,7 @@ def main():
         with HDF5Writer(h5_path, args.resolution, 3) as writer:
             for _ in range(args.num_images):
                 writer.add_images(make(args.resolution)[np.newaxis])
-        # The data set is four times as large as the read-ahead, so that no image is read again while in memory.
+        # The dataset is four times as large as the read-ahead, so that no image is read again while in memory.
         kwargs = {'mirror_augment': True, 'cache_gb': 0, 'prefetch_images': args.num_images // 4}
         with contextlib.ExitStack() as stack:
             plain = stack.enter_context(Dataset(h5_path, **kwargs))

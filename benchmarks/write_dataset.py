@@ -1,4 +1,4 @@
-"""Time writing a data set against h5py with its gzip filter.
+"""Time writing a dataset against h5py with its gzip filter.
 
     python benchmarks/write_dataset.py
     python benchmarks/write_dataset.py --resolution 256 --num-images 64 --threads 1 2

@@ -1,4 +1,4 @@
-"""Draw contact sheets: images of a data set side by side, one row or several per class, enlarged if they are small."""
+"""Draw contact sheets: images of a dataset side by side, one row or several per class, enlarged if they are small."""
 
 from collections.abc import Sequence
 

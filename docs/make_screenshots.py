@@ -46,7 +46,7 @@ class Material(NamedTuple):
     """What screenshots are made of."""
 
     run_dir: pathlib.Path
-    h5_path: pathlib.Path       # The data set of the run.
+    h5_path: pathlib.Path       # The dataset of the run.
     folder: pathlib.Path        # For files on the way.
     seconds: float              # How long the training in the terminal goes on.
     browser: Any                # Playwright's.
@@ -118,7 +118,7 @@ def screens(material: Material, page_of: Callable, width: int, height: int, plac
 
 
 def sheet(material: Material) -> Image.Image:
-    """Images of the data set."""
+    """Images of the dataset."""
     path = material.folder / 'sheet.png'
     run_script('dataset_tool.py', 'inspect', material.h5_path, '--sheet', path)
     return Image.open(path, formats=('PNG',))
@@ -259,7 +259,7 @@ def main() -> None:
     """Make the screenshots that the command line asks for."""
     parser = argparse.ArgumentParser(description='Make the screenshots of the documentation.')
     parser.add_argument('run', type=pathlib.Path, metavar='RUN', help='folder of a training')
-    parser.add_argument('--data', type=pathlib.Path, metavar='H5', help='default: the data set of the run')
+    parser.add_argument('--data', type=pathlib.Path, metavar='H5', help='default: the dataset of the run')
     parser.add_argument('--out', type=pathlib.Path, metavar='DIR', default=ROOT / 'docs' / 'images',
                         help='default: docs/images')
     parser.add_argument('--only', nargs='+', choices=SCREENSHOTS, metavar='NAME', default=list(SCREENSHOTS),

@@ -1,6 +1,6 @@
 """Trains and evaluates the runs behind a figure, table or study, and reports their progress.
 
-A part is one run with its metrics. Parts share only data sets, so several processes or machines can make different
+A part is one run with its metrics. Parts share only datasets, so several processes or machines can make different
 parts in one folder at the same time. This module does not choose the parts; `reproduce.py` does.
 """
 
@@ -123,7 +123,7 @@ def progress_of(part: Part, out_dir: str) -> tuple[str, float]:
 
 
 def missing_data(parts: Iterable[Part], data_dir: str) -> dict[str, str]:
-    """{file: command that makes it} of the missing data sets that parts need."""
+    """{file: command that makes it} of the missing datasets that parts need."""
     commands = {}
     for part in parts:
         path = data_path(part.experiment['dataset']['h5_path'], data_dir)
@@ -159,7 +159,7 @@ def make_part(part: Part, place: Place, train_gan: Callable) -> None:
     Busy
         Another process is making this part.
     UserError
-        For example, the training diverged or the data set is missing.
+        For example, the training diverged or the dataset is missing.
     """
     result_dir = os.path.join(place.out_dir, part.folder)
     os.makedirs(result_dir, exist_ok=True)

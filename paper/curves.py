@@ -177,7 +177,7 @@ def extrapolated(stats: Sequence[dict], resolution: int, schedule: dict, kimg: f
     stats : list of dict
         Status lines of the run.
     resolution : int
-        Resolution of the data set.
+        Resolution of the dataset.
     schedule : dict
         Options of `training.schedule.training_schedule`.
     kimg : float

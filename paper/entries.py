@@ -1,6 +1,6 @@
-"""The record of the runs in a figure or table: snapshot, training length, data set, differences from `config.py`.
+"""The record of the runs in a figure or table: snapshot, training length, dataset, differences from `config.py`.
 
-This module compares a run with the experiment that it stands for. If the data set, the networks or the loss differ, the
+This module compares a run with the experiment that it stands for. If the dataset, the networks or the loss differ, the
 figure leaves the run out, or marks it if the user insists.
 """
 
@@ -39,11 +39,11 @@ SHOWN_DIFFERENCES = 4       # In the captions of pictures. Tables and JSON files
 class Comparison:
     """A run compared with the experiment of `config.py` that it stands for."""
 
-    data: str               # Description of the data set.
+    data: str               # Description of the dataset.
     planned_kimg: float | None
     seed: int | None
     differs: list[str]      # Training options that differ.
-    other: list[str]        # Reasons why the run belongs to another experiment: data set, networks, loss.
+    other: list[str]        # Reasons why the run belongs to another experiment: dataset, networks, loss.
 
 
 @dataclasses.dataclass
@@ -113,7 +113,7 @@ def images_text(name: str, num: int) -> str:
 
 def table_of(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     """(header, rows) of the table that lists the runs behind another table."""
-    header = ['shown', 'run', 'snapshot', 'kimg', 'data set', 'runs', 'seed', 'metrics', 'differs from config.py']
+    header = ['shown', 'run', 'snapshot', 'kimg', 'dataset', 'runs', 'seed', 'metrics', 'differs from config.py']
     return header, [[
         entry.part + (' (NOT the experiment)' if entry.other else ''), entry.run, entry.snapshot,
         entry.trained.removesuffix(' kimg'), entry.data, str(entry.runs),
@@ -139,7 +139,7 @@ def compare(config: ModuleType, name: str, own: dict | None, path: str, data_dir
     path : str
         Path of the run, for messages.
     data_dir : str
-        Folder of the data sets.
+        Folder of the datasets.
     train_gan : callable or None
         The training function of experiments that name none. None: its defaults are not filled in.
     network : (image shape [C, H, W], options), optional
@@ -180,17 +180,17 @@ def _compare_network(experiment, planned, shape, options):
                  key == 'latent_size' and None in (options[key], expected[key]))]
     if options.get('label_size') and experiment['dataset'].get('max_labels') == 0:
         other.append(f'a network for {options["label_size"]} classes')
-    return Comparison('training and data set unknown', planned, None, [], [*_other_shape(experiment, shape), *other])
+    return Comparison('training and dataset unknown', planned, None, [], [*_other_shape(experiment, shape), *other])
 
 
 def same_task(config: ModuleType, first: str, second: str) -> bool:
-    """Whether two experiments have the same data set, networks and loss. Training options may differ."""
+    """Whether two experiments have the same dataset, networks and loss. Training options may differ."""
     one, two = (with_variants(config, name) for name in (first, second))
     return all(one.get(section, {}) == two.get(section, {}) for section in DATA_SECTIONS)
 
 
 def _differences(config, experiment, own, path, train_gan, resolution):
-    """['SECTION.KEY X (config.py: Y)'] of a run whose data set has the given resolution (None if unknown)."""
+    """['SECTION.KEY X (config.py: Y)'] of a run whose dataset has the given resolution (None if unknown)."""
     record = own.get(RECORD)
     known = record.get(CHANGED_DEFAULTS) if isinstance(record, dict) else None
     own = {section: options for section, options in own.items() if section != RECORD}
@@ -209,7 +209,7 @@ def _differences(config, experiment, own, path, train_gan, resolution):
     # `compare` counts the images where the experiment expects a number.
     counted = {'dataset.max_images'} if present['dataset']['expected_images'] else set()
     found = [f'{key} {one} (config.py: {other})' for key, one, other in differences(own, present, FREE | counted)]
-    sections = [*DATA_SECTIONS, 'train']        # Captions show the first differences only; the data set matters most.
+    sections = [*DATA_SECTIONS, 'train']        # Captions show the first differences only; the dataset matters most.
     return sorted(found, key=lambda text: sections.index(text.partition('.')[0])
                   if text.partition('.')[0] in sections else len(sections))
 
@@ -226,7 +226,7 @@ def _no_training():
 
 
 def _data_of(config, own, data_dir):
-    """(description of a run's data set, number of images or None, [channels, height, width] or [])."""
+    """(description of a run's dataset, number of images or None, [channels, height, width] or [])."""
     options = own['dataset']
     h5_path = path_of_data(config, own, data_dir)
     num, channels, resolution = _shape_in_file(h5_path)
@@ -242,7 +242,7 @@ def _data_of(config, own, data_dir):
 
 
 def path_of_data(config: ModuleType, own: dict, data_dir: str) -> str:
-    """The data set of a run: the file in `data_dir`, or the recorded path if only that exists."""
+    """The dataset of a run: the file in `data_dir`, or the recorded path if only that exists."""
     name = str(own['dataset'].get('h5_path')) if isinstance(own['dataset'], dict) else ''
     path = data_path(name, data_dir)
     if name and not os.path.exists(path):
@@ -252,7 +252,7 @@ def path_of_data(config: ModuleType, own: dict, data_dir: str) -> str:
 
 
 def _shape_in_file(h5_path):
-    """(images, channels, resolution) of a data set; three times None if it cannot be read."""
+    """(images, channels, resolution) of a dataset; three times None if it cannot be read."""
     try:
         h5, levels = hdf5_format.open_levels(h5_path)
     except UserError:

@@ -43,7 +43,7 @@ class Need(NamedTuple):
 
     what: str
     command: str
-    data: str = ''          # Data set that the command needs.
+    data: str = ''          # Dataset that the command needs.
 
 
 class Run:
@@ -169,7 +169,7 @@ class Run:
         return self._digests[path] != digest
 
     def h5_path(self, config: ModuleType, data_dir: str) -> str:
-        """Path of the data set that the networks were trained on."""
+        """Path of the dataset that the networks were trained on."""
         own = self.own_config()
         if own is None:
             return data_path(with_variants(config, self.name or '')['dataset']['h5_path'], data_dir)
@@ -263,7 +263,7 @@ class Material:
     stages_dir : str, optional
         Folder that ``create_celebahq --save_stages`` has written.
     data_dir : str
-        Folder of the data sets.
+        Folder of the datasets.
     description : paper.neighbours.Description
         The features that define the nearest neighbours.
     allow_other : bool
@@ -305,11 +305,11 @@ class Material:
     # Needs of the current figure.
 
     def need(self, what: str, command: str, data: str = '') -> None:
-        """Record that `what` is missing, the command that makes it, and the data set that the command needs."""
+        """Record that `what` is missing, the command that makes it, and the dataset that the command needs."""
         self.needs.append(Need(what, command, data))
 
     def data_of(self, experiment: str) -> str:
-        """The path of the data set of an experiment."""
+        """The path of the dataset of an experiment."""
         return data_path(with_variants(self.config, experiment)['dataset']['h5_path'], self.data_dir)
 
     def need_runs(self, experiment: str, count: int = 1, there: Sequence[Run] = ()) -> None:
@@ -363,7 +363,7 @@ class Material:
                   + self.folder_options(results=False), data)
 
     def create_command(self, path: str) -> str:
-        """The command that makes a data set."""
+        """The command that makes a dataset."""
         return create_command(shlex.quote(path))
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ class Material:
     def all_runs(self, *names: str, folder: bool = False, count: int = 1) -> list[Run]:
         """The runs of the first experiment in `names` that has any. Missing runs are recorded as a need.
 
-        Unless `allow_other` is set, only experiments with the data set, networks and loss of ``names[0]`` count, and
+        Unless `allow_other` is set, only experiments with the dataset, networks and loss of ``names[0]`` count, and
         runs that differ from ``names[0]`` are left out and recorded in `refused`. With `folder`, pickles do not count.
         `count` is the number of runs in the paper.
         """

@@ -1,4 +1,4 @@
-"""Finds the nearest neighbours of generated images in a data set, by pixels or by network features (Figure 10)."""
+"""Finds the nearest neighbours of generated images in a dataset, by pixels or by network features (Figure 10)."""
 
 import contextlib
 import os
@@ -154,7 +154,7 @@ def shrunk(images: np.ndarray, resolution: int) -> np.ndarray:
 
 def nearest_neighbours(images: np.ndarray, h5_path: str, count: int,
                        features: Callable | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Find the images of a data set that are nearest to the given ones.
+    """Find the images of a dataset that are nearest to the given ones.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def nearest_neighbours(images: np.ndarray, h5_path: str, count: int,
     Raises
     ------
     UserError
-        The data set has another number of channels, or too few images.
+        The dataset has another number of channels, or too few images.
     """
     h5, levels = hdf5_format.open_levels(h5_path)
     with h5, contextlib.ExitStack() as stack:

@@ -80,7 +80,7 @@ def parts_of(config: ModuleType, name: str, num_seeds: int | None = None) -> lis
 
 
 def derived(config: ModuleType, name: str, dataset: dict, networks: dict, **train: Any) -> dict:
-    """An experiment of `config.py` with another data set, smaller networks and a shorter training."""
+    """An experiment of `config.py` with another dataset, smaller networks and a shorter training."""
     chosen: dict = copy.deepcopy(config.experiments[name])
     growing = chosen['train'].get('lod_training_kimg', 600) > 0
     chosen['dataset'] = dict(dataset)
@@ -166,11 +166,11 @@ def modes(config: ModuleType) -> dict[str, dict]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Data sets.
+# Datasets.
 
 
 def make_datasets(names: Sequence[str], data_dir: str) -> None:
-    """Make the missing data sets of studies that need no download: digits, and RGB images of three digits."""
+    """Make the missing datasets of studies that need no download: digits, and RGB images of three digits."""
     os.makedirs(data_dir, exist_ok=True)
     digits, stacked = [os.path.join(data_dir, section['h5_path']) for section in (DIGITS, STACKED)]
     if set(names) - {'colour'}:
@@ -184,7 +184,7 @@ def make_datasets(names: Sequence[str], data_dir: str) -> None:
 
 
 def stack_digits(digits: str, stacked: str) -> None:
-    """Write a data set of RGB images whose channels are random images of a data set with one channel."""
+    """Write a dataset of RGB images whose channels are random images of a dataset with one channel."""
     h5, levels = hdf5_format.open_levels(digits)
     with h5:
         images = levels[max(levels)][:, 0]

@@ -1,6 +1,6 @@
-"""A short summary of a run: data set, networks, loss and device, in a few words each.
+"""A short summary of a run: dataset, networks, loss and device, in a few words each.
 
-The facts come from the files of the run folder, any of which may be missing or damaged, and from the data set if it
+The facts come from the files of the run folder, any of which may be missing or damaged, and from the dataset if it
 still exists.
 """
 
@@ -15,9 +15,9 @@ LOSSES = {'iwass': 'WGAN-GP', 'lsgan': 'least squares'}
 
 
 def read_facts(run_dir: str) -> dict[str, str]:
-    """{'data set', 'networks', 'loss', 'device', 'started': text} of a run, without the facts that are unknown."""
+    """{'dataset', 'networks', 'loss', 'device', 'started': text} of a run, without the facts that are unknown."""
     config = parse_config(read_text(run_dir, 'config.txt')) or {}
-    facts = {'data set': data_set(config), 'networks': networks(config, network_sizes(read_text(run_dir, 'log.txt'))),
+    facts = {'dataset': data_set(config), 'networks': networks(config, network_sizes(read_text(run_dir, 'log.txt'))),
              'loss': loss(config), **machine(read_text(run_dir, 'run.txt'))}
     return {name: text for name, text in facts.items() if text}
 
@@ -28,7 +28,7 @@ def _section(config, name):
 
 
 def data_set(config: dict) -> str:
-    """The data set in one line, such as ``digits-16x16.h5, 1797 images of 16x16, mirrored``; '' if unknown."""
+    """The dataset in one line, such as ``digits-16x16.h5, 1797 images of 16x16, mirrored``; '' if unknown."""
     options = _section(config, 'dataset')
     name = options.get('h5_path')
     if not isinstance(name, str):
@@ -44,7 +44,7 @@ def data_set(config: dict) -> str:
 
 
 def _shape_of(path):
-    """(number of images, resolution) of a data set; (None, None) if its file is missing or damaged."""
+    """(number of images, resolution) of a dataset; (None, None) if its file is missing or damaged."""
     if not os.path.isfile(path):
         return None, None
     try:

@@ -85,7 +85,7 @@ def write_report(run_dir: str, path: str | None = None,
     config = read_text(run_dir, 'config.txt')
     if not (stats or fakes or is_training(run_dir)):
         raise UserError(f'{run_dir}: is not the folder of a training, it has no stats.jsonl, no fakesNNNNNN.png and no '
-                        'config.txt with a data set; give the folder of a training, for example results/000-digits')
+                        'config.txt with a dataset; give the folder of a training, for example results/000-digits')
     phases, metrics = find_phases(stats), read_metrics(run_dir)
     best = {title: find_best(entries, better(entries[0]['metric'])) for title, entries in metrics.items()}
     pictures, reals = embed_pictures(run_dir, fakes, stats)

@@ -24,7 +24,7 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 # Set these flags before anything imports Theano. Processes that compile C code poll the compiler's lock every second
-# instead of every five. Tests of images and data sets also run without Theano.
+# instead of every five. Tests of images and datasets also run without Theano.
 if importlib.util.find_spec('theano'):
     with pytest.MonkeyPatch.context() as flags:
         flags.setenv('THEANO_FLAGS', 'compile.wait=1,compile.timeout=120', prepend=',')

@@ -64,7 +64,7 @@ def digits_run(tmp_path):
 
 
 def evaluate_run(run_dir, names, data_dir, cache_dir, **kwargs):
-    """The results of a run whose data set is in `data_dir`."""
+    """The results of a run whose dataset is in `data_dir`."""
     return evaluation.evaluate_run(
         str(run_dir), names, lambda: experiment.open_dataset(read_config(run_dir), str(data_dir)), str(cache_dir),
         only_final=True, **kwargs)
@@ -441,7 +441,7 @@ def test_runs_go_by_number_or_name_and_snapshots_by_kimg(digits_run, data_dir, t
 
 
 def test_the_data_set_and_the_functions_of_a_run(digits_run, data_dir, tmp_path, capsys, monkeypatch):
-    """The recorded path of the data set is used; functions that only the run folder names are not imported."""
+    """The recorded path of the dataset is used; functions that only the run folder names are not imported."""
     run = read_config(digits_run)
     monkeypatch.chdir(tmp_path)
     arguments = [digits_run, '--num-images', '4', '--metrics', 'ms_ssim', '--cache-dir', tmp_path, '--snapshot', '2']

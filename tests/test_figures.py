@@ -257,7 +257,7 @@ def missing_lines(text):
     found = []
     for group in text.partition('\nMissing, by the command that makes it:\n')[2].strip().split('\n\n'):
         command, *lines = re.sub(r'\n {6}', ' ', group).split('\n')
-        what = lines.pop(0).strip() if not lines[0].startswith('  for ') else 'data set' if '.h5' in command else 'run'
+        what = lines.pop(0).strip() if not lines[0].startswith('  for ') else 'dataset' if '.h5' in command else 'run'
         for line in lines:
             figures_, _colon, names = re.fullmatch('  for ([^:]+)(: )?(.*)', line).groups()
             for name in names.split(', '):
@@ -327,7 +327,7 @@ def test_commands_for_metrics_have_all_options(runs, tmp_path, capsys):
 
 
 def test_missing_dataset_and_stages_are_listed(runs, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)     # A folder without data sets.
+    monkeypatch.chdir(tmp_path)     # A folder without datasets.
     face = tmp_path / 'face'
     shutil.copytree(runs / '006-face', face)
     (face / 'config.txt').write_text(repr({**read_config(face), 'run': {}}))     # Without the recorded data folder.
@@ -336,9 +336,9 @@ def test_missing_dataset_and_stages_are_listed(runs, tmp_path, capsys, monkeypat
     missing = {(what, command.split()[2]): command for what, _names, command in missing_lines(capsys.readouterr().out)}
     for command in missing.values():
         check_command(command)
-    assert [key for key in missing if key[0] == 'data set'] == [
-        ('data set', 'create_digits'), ('data set', 'create_celebahq')]
-    stages = f'--stages {tmp_path / "none"}: has no PNG files, the steps of an image'
+    assert [key for key in missing if key[0] == 'dataset'] == [
+        ('dataset', 'create_digits'), ('dataset', 'create_celebahq')]
+    stages = f'--stages {tmp_path / "none"}: the folder has no PNG files of the stages of an image'
     assert missing[stages, 'create_celebahq'].endswith(f'--save_stages {tmp_path / "none"}')
 
 

@@ -10,8 +10,9 @@ from training.options import describe_experiment
 # {common prefix of experiments: placeholder for the rest of the name}
 FAMILIES = {'lsun-': 'CATEGORY', 'table1-': 'DATA-ROW', 'mnist-modes-': 'K-ROW', 'celebahq-v': 'N'}
 LARGE_FAMILY = 4        # The experiments of smaller families are listed one by one.
-EXAMPLES = ('python train.py --data my_pictures --resolution 64', 'python train.py --experiment cifar10-cond --dry-run',
-            'python train.py --experiment digits --set train.total_kimg=2', 'python train.py --resume latest',
+EXAMPLES = ('python train.py --data my_pictures --resolution 64',
+            'python train.py --experiment cifar10-cond --set train.total_kimg=2 --dry-run',
+            'python train.py --resume latest',
             'torchrun --nproc_per_node=8 train.py --experiment celebahq-v2-8gpus')
 MAX_WIDTH = 100
 

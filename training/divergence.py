@@ -52,7 +52,7 @@ def cause(G: Network | None, inputs: dict[str, np.ndarray]) -> str:
     """
     for name, values in inputs.items():
         if not np.isfinite(values).all():
-            return f'The {name.replace("_", " ")} of this step hold NaN or infinity: correct the data set'
+            return f'The {name.replace("_", " ")} of this step hold NaN or infinity: correct the dataset'
     if G and (bad := bad_weights({'G': G})):
         return f'{bad} had become NaN or infinite before this step. {ADVICE}'
     return f'Images, labels and latents were finite. {ADVICE}'

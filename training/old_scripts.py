@@ -100,7 +100,7 @@ def set_output_log_file(filename: AnyPath, mode: str = 'wt') -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Images and data sets: misc, dataset, train.
+# Images and datasets: misc, dataset, train.
 
 
 def apply_mirror_augment(minibatch: np.ndarray) -> np.ndarray:

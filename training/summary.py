@@ -45,7 +45,7 @@ def summary(run_dir: str, dataset: Dataset, G: Network, D: Network, environment:
     words = re.fullmatch(r'Engine: (.*?), (float\d+(, products in \w+)?)', str(environment))
     engine, precision = words.group(1, 2) if words else (str(environment), environment.precision)
     return [
-        ('Run', run_dir), ('Data set', of_data_set(dataset)),
+        ('Run', run_dir), ('Dataset', of_data_set(dataset)),
         *((net.name, f'{net.func_name}, {costs.num_trainable(net):,} trainable parameters')
           for net in (G, D)),
         ('Engine', engine + (f', {ranks.size} processes' if ranks.size > 1 else '')), ('Precision', precision),

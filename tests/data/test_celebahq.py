@@ -353,7 +353,7 @@ def test_a_package_is_missing(package, tmp_path, capsys, monkeypatch):
 
 @pytest.fixture(scope='module')
 def small_file(tmp_path_factory):
-    """The data set of SMALL, made without interruption."""
+    """The dataset of SMALL, made without interruption."""
     h5_path = tmp_path_factory.mktemp('small') / 'a.h5'
     assert dataset_tool.main(['create_celeba_hq', str(h5_path), str(CELEBA), str(DELTAS), '--indices', SMALL]) == 0
     return h5_path.read_bytes()
@@ -365,7 +365,7 @@ def test_all_images_and_stages(tmp_path, capsys):
     h5_path, stages = tmp_path / 'new' / 'hq.h5', tmp_path / 'stages'
     status, stdout, stderr = run(capsys, h5_path, '--save_stages', stages)
     assert (status, stdout) == (0, f'Wrote 12 steps of 000005.jpg to {stages}\nWrote 9 images to {h5_path}\n')
-    assert stderr.count('Warning: ') == 3   # Both numbers and the first photo differ from the real data set.
+    assert stderr.count('Warning: ') == 3   # Both numbers and the first photo differ from the real dataset.
     assert os.listdir(tmp_path / 'new') == ['hq.h5']
     with h5py.File(h5_path) as h5:
         assert sorted(h5) == sorted(f'data{1 << level}x{1 << level}' for level in range(11))

@@ -234,7 +234,7 @@ def test_claims_and_ways_out_of_the_file(make, message, tmp_path, in_time, capsy
 
 
 def test_intact_files_of_other_programs(tmp_path):
-    """Harmless files: links within the file, a virtual data set of other files, attributes of users."""
+    """Harmless files: links within the file, a virtual dataset of other files, attributes of users."""
     with_links(lambda name: h5py.SoftLink(f'/own{name}'))(tmp_path / 'a.h5')
     with h5py.File(tmp_path / 'a.h5', 'r+') as h5:
         for r in SIZES:
@@ -433,7 +433,7 @@ def replace(path, labels, value):
 
 
 def pair(path):
-    """(value of the pixels, column of the labels or None) of a data set."""
+    """(value of the pixels, column of the labels or None) of a dataset."""
     with Dataset(path, shuffle=False) as data:
         images, labels = data.next_minibatch(1)
     return int(images.max()), int(labels[0].argmax()) if labels.shape[1] else None

@@ -33,7 +33,7 @@ def rgb_h5(tmp_path, capsys):
 
 @pytest.fixture
 def gray_h5(tmp_path):
-    """A data set without compression and chunks."""
+    """A dataset without compression and chunks."""
     with h5py.File(tmp_path / 'gray.h5', 'w') as h5:
         for key, value in ARRAYS.items():
             if key.startswith('custom_gray_data'):

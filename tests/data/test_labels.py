@@ -1,4 +1,4 @@
-"""Labels of data sets: found by the name in the file, one-hot or refused, also with classes that have no images."""
+"""Labels of datasets: found by the name in the file, one-hot or refused, also with classes that have no images."""
 
 import os
 import struct
@@ -146,7 +146,7 @@ def test_files_of_the_release_without_the_attribute_are_read(tmp_path):
 
 
 def test_a_conditional_experiment_needs_labels(tmp_path, capsys):
-    """A conditional experiment needs labels even if the data set does not record that it had some."""
+    """A conditional experiment needs labels even if the dataset does not record that it had some."""
     write(tmp_path / 'set.h5', None, None, IMAGES.repeat(3, axis=1)[:, :1])
     assert start(tmp_path, experiment=['--experiment', 'cifar10-cond']) == 1
     err = capsys.readouterr().err

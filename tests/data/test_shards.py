@@ -1,4 +1,4 @@
-"""data/shards.py: shards of a data set are joined to one file, or to a virtual file that refers to them."""
+"""data/shards.py: shards of a dataset are joined to one file, or to a virtual file that refers to them."""
 
 import argparse
 import os
@@ -125,7 +125,7 @@ def test_a_virtual_dataset_has_the_same_pixels(tmp_path):
 
 @pytest.mark.parametrize('cache_gb', [0, 1])
 def test_a_virtual_dataset_is_trained_on_like_the_whole(cache_gb, tmp_path, monkeypatch):
-    """A virtual data set is read without HDF5, whose lock would make the threads wait for each other."""
+    """A virtual dataset is read without HDF5, whose lock would make the threads wait for each other."""
     monkeypatch.setattr('data.chunk_reader.read_image', lambda *_args: pytest.fail('read by h5py'))
     whole, parts = write_whole(tmp_path), write_parts(tmp_path, 4)
     merge(tmp_path / 'joined.h5', parts, virtual=True)
@@ -252,7 +252,7 @@ def test_a_part_that_is_damaged_where_it_is_copied(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Virtual data sets whose files have changed. HDF5 would return black images.
+# Virtual datasets whose files have changed. HDF5 would return black images.
 
 
 def test_a_missing_part(tmp_path):
@@ -276,7 +276,7 @@ def test_a_part_with_other_images_than_before(tmp_path):
 
 
 def test_other_virtual_datasets(tmp_path):
-    """Virtual data sets with a hole, or with levels from different files."""
+    """Virtual datasets with a hole, or with levels from different files."""
     parts = write_parts(tmp_path, 2, labels=None)
     for changed_places in ({0: parts[0]}, {0: parts[1], 75: parts[0]}):
         with h5py.File(tmp_path / 'joined.h5', 'w') as h5:

@@ -73,7 +73,7 @@ def write_records(path, messages):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Data sets.
+# Datasets.
 
 
 def test_a_dataset_of_another_writer(folder, tmp_path, capsys):
@@ -99,7 +99,7 @@ def test_one_file_alone_and_several_data_sets_in_a_folder(folder, tmp_path, caps
     assert (status, err) == (0, '') and 'not there' not in out
     with h5py.File(tmp_path / 'a.h5') as h5:
         assert h5['data8x8'].shape == (1, 1, 8, 8) and (h5['data8x8'][:] == 7).all()
-    assert not (tmp_path / 'a-labels.npy').exists()     # The labels in the folder belong to the other data set.
+    assert not (tmp_path / 'a-labels.npy').exists()     # The labels in the folder belong to the other dataset.
 
 
 def test_levels_that_are_missing_and_a_second_file_of_labels(folder, capsys):

@@ -41,7 +41,7 @@ def ms_ssim(value, kimg=10000.0, num_images=20000):
 
 
 def material_of(tmp_path, *runs, **options):
-    """A :class:`Material` of runs with data sets, if any, in `tmp_path`."""
+    """A :class:`Material` of runs with datasets, if any, in `tmp_path`."""
     (tmp_path / 'out').mkdir(exist_ok=True)
     return Material(config, list(runs), str(tmp_path / 'out'), data_dir=str(tmp_path), train_gan=train.train_gan,
                     **options)

@@ -116,7 +116,7 @@ def test_a_pickle_is_known_by_the_config_beside_it_or_by_its_network(tmp_path):
         return entries.compare(config, 'lsun-cat', None, 'net.pkl', str(tmp_path), train.train_gan, (shape, options))
 
     assert compared([3, 256, 256], fmap_base=8192, latent_size=None).other == []
-    assert compared([3, 256, 256]).data == 'training and data set unknown'
+    assert compared([3, 256, 256]).data == 'training and dataset unknown'
     assert compared([3, 128, 128]).other == ['images of 128x128, colour instead of 256x256, colour']
     assert compared([1, 256, 256]).other == ['images of 256x256, grey instead of 256x256, colour']
     assert compared([3, 256, 256], label_size=10).other == ['a network for 10 classes']

@@ -39,7 +39,7 @@ def test_facts_of_a_run(tmp_path):
               'run': {'data_set': h5_path}}
     facts = write(tmp_path, repr(config), LOG, RUN)
     assert facts == {
-        'data set': 'faces.h5, 5 images of 8x8, mirrored',
+        'dataset': 'faces.h5, 5 images of 8x8, mirrored',
         'networks': 'G networks.G_paper, 181,731 parameters; D networks.D_paper, 1,005,739 parameters',
         'loss': 'least squares (lsgan)', 'device': 'torch on CPU', 'started': '2026-11-30 15:45:06'}
     again = RUN.replace('started', 'resumed at kimg 7.000').replace('on CPU', 'on a GPU').replace('15:45', '16:00')
@@ -47,10 +47,10 @@ def test_facts_of_a_run(tmp_path):
     assert (facts['device'], facts['started'], facts['resumed']) == (
         'torch on a GPU', '2026-11-30 15:45:06', 'at kimg 7.000, 2026-11-30 16:00:06')
     config['dataset']['max_images'] = 3
-    assert write(tmp_path, repr(config))['data set'] == 'faces.h5, 3 images of 8x8, mirrored'
+    assert write(tmp_path, repr(config))['dataset'] == 'faces.h5, 3 images of 8x8, mirrored'
     (tmp_path / 'faces.h5').unlink()
     del config['dataset']['max_images']
-    assert write(tmp_path, repr(config))['data set'] == 'faces.h5, 8x8, mirrored'
+    assert write(tmp_path, repr(config))['dataset'] == 'faces.h5, 8x8, mirrored'
 
 
 @pytest.mark.parametrize('config', ['', '[', '7', "{'dataset': 3, 'G': [], 'loss': 'x'}", "{'dataset': {'h5_path': 8}}",

@@ -80,7 +80,7 @@ def hang(ranks, folder):
 
 def differ(ranks, folder):
     """Both ranks report how rank 1 differs, before anything is saved."""
-    facts = {'random_seed': 1 + ranks.rank, 'total_kimg': 10, 'data set': 'abc'}
+    facts = {'random_seed': 1 + ranks.rank, 'total_kimg': 10, 'dataset': 'abc'}
     said = []
     for others in (facts, {**facts, 'random_seed': 1}, {'random_seed': 1, **({'new': None} if ranks.rank else {})}):
         try:

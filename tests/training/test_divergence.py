@@ -29,7 +29,7 @@ def spoil(net, value=np.nan):
 
 
 @pytest.mark.parametrize('inputs, named', [
-    ({'labels': np.array([[0, np.nan]])}, 'The labels of this step hold NaN or infinity: correct the data set'),
+    ({'labels': np.array([[0, np.nan]])}, 'The labels of this step hold NaN or infinity: correct the dataset'),
     ({'labels': np.zeros((1, 2)), 'fake_labels': np.array([[np.inf, 0]])}, 'The fake labels of this step hold NaN'),
     ({'labels': np.zeros((1, 2))}, 'Images, labels and latents were finite. Lower the learning rates'),
 ])

@@ -34,7 +34,7 @@ def test_ten_lines_on_the_screen_and_none_in_the_log(networks, tmp_path, capsys,
     assert max(map(len, lines)) <= 80 and not (tmp_path / 'log.txt').read_text()
     facts = dict(line.split(maxsplit=1) for line in lines if line)
     assert facts == {
-        'Run': 'results/003-digits', 'Data': 'set   digits.h5: 1,797 images of 16x16, grey, 10 classes',
+        'Run': 'results/003-digits', 'Dataset': 'digits.h5: 1,797 images of 16x16, grey, 10 classes',
         'G': 'networks.G_paper, 18,323 trainable parameters', 'D': facts['D'],
         'Engine': 'torch 2.13 on CPU (2 threads)', 'Precision': 'float32, products in bfloat16',
         'Phases': '4x4 until kimg 4, 8x8 until 12, 16x16 until 44', 'Time': facts['Time'], 'Memory': 'about 0.5 GB',
