@@ -18,6 +18,7 @@ LONGER = ['--set', 'train.total_kimg=0.09']
 # Words that are added to commands that begin so, in this order: the first that fits.
 SHORTENED = {
     'train.py --data PICTURES': SHORT,
+    'train.py --data emoji': ['--dry-run'],
     'train.py --resume': LONGER,
     'train.py --set train.resume': [*LONGER, '--dry-run'],
     'train.py --list': [],
@@ -62,6 +63,7 @@ def folder(tmp_path_factory):
     for number in range(20):
         PIL.Image.fromarray(random.randint(256, size=(64, 64, 3)).astype(np.uint8)).save(
             folder / 'PICTURES' / f'{number}.png')
+    shutil.copytree(folder / 'PICTURES', folder / 'emoji')
     PIL.Image.fromarray(random.randint(256, size=(16, 16)).astype(np.uint8)).save(folder / 'seven.png')
     (folder / 'old_config.py').write_text("dataset = dict(tfrecord_dir='celebahq')\ntrain = dict(total_kimg=12000)\n")
     return folder
