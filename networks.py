@@ -247,7 +247,7 @@ def G_mnist_mode_recovery(
     use_pixelnorm: bool          = False,
     use_batchnorm: bool          = True,
     tanh_at_end: Factor | None   = 1.0,
-    progressive: bool            = False,  # Grow; has an image output per resolution.
+    progressive: bool            = False,  # Grow: build an image output for each resolution.
     **_unknown,
 ) -> dict:
     """One convolution per stage, 64 maps in the first. Inputs and output as in :func:`G_paper`."""

@@ -290,7 +290,7 @@ class Handler(BaseHTTPRequestHandler):
     def _read_body(self):
         length = self.headers.get('Content-Length', '0')
         if 'Transfer-Encoding' in self.headers or not (length.isascii() and length.isdecimal()):
-            raise UserError('Content-Length: must be a number')
+            raise UserError('Content-Length: must be a whole number of bytes')
         if len(length) > 12 or int(length) > MAX_BODY:
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f'Content-Length: must be at most {MAX_BODY} bytes')
         body = self.rfile.read(int(length))

@@ -1,8 +1,8 @@
 """Read networks from our pickles and from those of the 2017 Theano and 2018 TensorFlow releases.
 
 ``python legacy.py PUBLISHED.pkl OURS.pkl`` converts a file. Nothing in a pickle is executed: `safe_pickle` reads plain
-data, and our build functions recreate the networks; their outputs match the original release. Only this module knows
-the old formats.
+data, and our build functions recreate the networks; docs/faithful.md lists the outputs that were compared with the
+releases. Only this module and `nets.stored_source` know the old formats.
 
 ======= ==================== ===========================================================================================
 release class                state

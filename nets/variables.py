@@ -50,7 +50,7 @@ def shape_of(variable: Any) -> Shape:
 
 
 class _Static:
-    """Mixin for shared variables of constant shape, which makes the shape static."""
+    """Mixin that gives a shared variable's shape as a tuple of numbers, as in TensorFlow, instead of a symbol."""
 
     @property
     def shape(self) -> Shape:

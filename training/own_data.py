@@ -260,7 +260,8 @@ def side_of(folder: PictureFolder, option: str) -> int:
     kinds = [picture_kind(folder.source(folder.names[index])) for index in steps]
     sides = sorted(min(kind.width, kind.height) for kind in kinds if isinstance(kind, ImageKind))
     if not sides:
-        raise UserError(f'{option}: none of {len(kinds)} pictures can be read: {folder.names[0]} ({kinds[0]})')
+        raise UserError(f'{option}: none of the {len(kinds)} pictures tried can be read: {folder.names[0]} '
+                        f'({kinds[0]})')
     side = sides[len(sides) // 2]
     if side < 4:
         raise UserError(f'{option}: the pictures are too small, {side} pixels; the networks need at least 4')

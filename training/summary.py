@@ -56,7 +56,7 @@ def summary(run_dir: str, dataset: Dataset, G: Network, D: Network, environment:
 
 
 def of_data_set(dataset: Dataset) -> str:
-    """'digits.h5: 1797 images of 16x16, grey, 10 classes'."""
+    """'digits.h5: 1,797 images of 16x16, grey, 10 classes'."""
     channels, height, width = dataset.shape
     colours = {1: 'grey', 3: 'RGB'}.get(channels, f'{channels} channels')
     classes = f', {dataset.label_size} classes' if dataset.label_size else ''

@@ -141,7 +141,7 @@ def test_mistakes_are_one_line(pictures, tmp_path, capsys):
             (['--data', tmp_path / 'empty'], 'empty: has no images'),
             (['--data', tmp_path / 'records'], 'create_from_tfrecords'),
             (['--data', tmp_path / 'notes.rar'], 'notes.rar: is not a folder of pictures, .zip file or dataset'),
-            (['--data', tmp_path / 'broken'], 'none of 1 pictures can be read: 1.png'),
+            (['--data', tmp_path / 'broken'], 'none of the 1 pictures tried can be read: 1.png'),
             (['--data', tmp_path / 'small'], 'the pictures are too small, 3 pixels'),
             (['--data', tmp_path / 'empty', '--resolution', 48], '--resolution 48: must be a power of two'),
             (['--data', pictures, '--resolution', 64], 'the pictures have 16 pixels per side; use --resolution 16'),

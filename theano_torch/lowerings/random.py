@@ -14,7 +14,7 @@ from torch import Tensor
 M1, M2 = 2 ** 31 - 1, 2 ** 31 - 21069
 NORM = {'float16': 3.0458e-05, 'float32': 4.6566126e-10, 'float64': 4.656612873077392578125e-10}
 
-# One step of a stream as matrices times its state: the first three numbers modulo M1, the other three modulo M2.
+# One step of a stream: (matrix, modulus) for the first three numbers of its state, and for the last three.
 STEP = (((0, 2 ** 22, 129), (1, 0, 0), (0, 1, 0)), M1), (((2 ** 15, 0, 2 ** 15 + 1), (1, 0, 0), (0, 1, 0)), M2)
 LONGEST = 32        # Longest sequence of steps; longer streams are cut into chains that run side by side.
 
