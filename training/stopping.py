@@ -34,7 +34,9 @@ class Stopped(processes.SharedError):
 
 def cause(signum: int) -> str:
     """The reason for which a run stops on this signal, for messages."""
-    return 'the end of torchrun' if _launcher_has_ended() else signal.Signals(signum).name
+    # Without torchrun, the parent is a shell, which may end before the run.
+    is_by_torchrun = 'TORCHELASTIC_RUN_ID' in os.environ and _launcher_has_ended()
+    return 'the end of torchrun' if is_by_torchrun else signal.Signals(signum).name
 
 
 def resume_hint(ranks: Ranks, run_dir: str) -> str:

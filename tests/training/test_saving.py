@@ -13,7 +13,7 @@ import pytest
 from common.errors import WriteError
 from nets.ranks import SINGLE
 from tests.helpers import ROOT
-from training import saving
+from training import saving, stopping
 from training.saving import StateSaver, Unwritten, until_written
 from training.stopping import Stopped, StopRequest
 
@@ -181,6 +181,12 @@ def test_processes_of_torchrun_end_with_it():
         assert launcher.stdout.readline() == 'ready\n'
         launcher.kill()
         assert launcher.stdout.read() == 'stopped by the end of torchrun\n'
+
+
+def test_a_shell_that_ends_before_the_run_is_not_torchrun(monkeypatch):
+    monkeypatch.delenv('TORCHELASTIC_RUN_ID', raising=False)
+    monkeypatch.setattr(stopping, 'LAUNCHER', -1)
+    assert stopping.cause(signal.SIGTERM) == 'SIGTERM'
 
 
 def test_another_rank_saves_where_nobody_else_is_at_work(tmp_path):
