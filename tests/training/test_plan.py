@@ -210,7 +210,9 @@ assert 'torch' not in sys.modules
 sys.exit(status)
 """
     ended = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (0, '')
+    # Another process of the tests may hold Theano's lock meanwhile.
+    printed = [line for line in ended.stderr.splitlines() if 'compilelock' not in line]
+    assert (ended.returncode, printed) == (0, [])
     assert "Theano's" in ended.stdout and 'Estimated time of the whole run: about ' in ended.stdout
 
 
