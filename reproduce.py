@@ -153,8 +153,8 @@ def describe_parts(parts: list[Part], place: Place, target: str, scale: str) -> 
         total_seconds, total_size = total_seconds + seconds, total_size + size
         print(f'{number:5d}  {part.folder:<{width}}  {words}'
               f'{f", {rough_time(seconds)} to go" if seconds else ""}')
-    print(f'In all {rough_time(total_seconds)} of training one after the other on this machine (within a factor '
-          f'of 2), without metrics, and up to {plan.format_size(total_size)} of disk in {place.out_dir}')
+    print(f'Total: {rough_time(total_seconds)} of training in sequence on this machine (within a factor of 2), without '
+          f'metrics, and up to {plan.format_size(total_size)} of disk space in {place.out_dir}')
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -373,7 +373,7 @@ def test_a_training_in_a_terminal_shows_one_line_of_progress_also_when_it_goes_o
         assert re.match(rf'Training {start}% ', bars[0]) and end in bars[-1]
         assert any(', compiling' in bar for bar in bars)
         summary = [line.split()[0] for line in shown.lines]
-        assert [name for name in ('Run', 'Data', 'G', 'D', 'Engine', 'Precision', 'Phases', 'Memory')
+        assert [name for name in ('Run', 'Dataset', 'G', 'D', 'Engine', 'Precision', 'Phases', 'Memory')
                 if name not in summary] == []
         assert not any('LayerName' in line or 'Dgdrop' in line for line in shown.lines)
         ticks = [line for line in shown.lines if line.startswith('tick ')]

@@ -201,7 +201,7 @@ def test_the_commands(virtual, tmp_path, capsys):
         assert dataset_tool.main(argv) == 0
     out = capsys.readouterr().out
     assert 'All 21 images are identical.' in out and 'All labels are identical.' in out and 'Verified' in out
-    assert (f'Joined of           {", ".join(paths)}' in out) == virtual
+    assert (f'Joined from         {", ".join(paths)}' in out) == virtual
     assert dataset_tool.main(join) == 1
     assert 'joined.h5: exists; choose another name, or add --force' in capsys.readouterr().err
 
