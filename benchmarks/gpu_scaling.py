@@ -103,8 +103,8 @@ def steps_of(args, minibatch):
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     from nets.ranks import Ranks
-    from tests import standin
-    with standin.installed('meta') as gpu:
+    from tests.standin.engine import a_gpu
+    with a_gpu('meta') as gpu:
         dist.init_process_group('fake', rank=0, world_size=2, store=FakeStore())
         try:
             trainer = train_step.Trainer(args, 'cuda0', args.precision)

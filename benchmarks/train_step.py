@@ -18,10 +18,6 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-# Cost of a step in forward passes of D.
-D_FORWARDS_PER_STEP = 13    # The D step of WGAN-GP: four evaluations and their derivatives.
-G_FORWARDS_PER_STEP = 5     # The G step, in which G costs about as much as D.
-
 
 def matrix_product_flops(size=2048, repetitions=3):
     """Multiplications and additions per second of a float32 matrix product, with the current number of threads."""
@@ -97,7 +93,8 @@ class Trainer:
     def step_flops(self, lod):
         """Multiplications and additions in the convolutions of one step, counted for direct convolution."""
         from nets import costs
-        passes = D_FORWARDS_PER_STEP + G_FORWARDS_PER_STEP
+        from training import plan
+        passes = plan.D_STEP_FORWARDS + plan.G_STEP_FORWARDS
         return 2 * self.args.minibatch * passes * costs.multiplications(self.D, self.args.resolution >> int(lod))
 
 

@@ -13,8 +13,8 @@ from common.files import AnyPath, atomic_write
 
 DynamicRange = Sequence[float]      # Lowest and highest value.
 TITLE_CHARACTERS = 30
-PICTURE_PIXELS = 1000               # About the longer side of a picture of small images that are enlarged to be seen.
-FEW_CLASSES = 5                     # Of fewer classes a grid of as many images each would show too little.
+PICTURE_PIXELS = 1000               # Approximate longer side of a picture of enlarged small images.
+FEW_CLASSES = 5                     # With fewer classes, a square grid would show too few images.
 
 
 def adjust_dynamic_range(data: Any, drange_in: DynamicRange, drange_out: DynamicRange) -> Any:
@@ -151,7 +151,7 @@ def with_row_titles(image: Image.Image, titles: Sequence[str], num_rows: int | N
 
 
 def zoom_to_see(height: int, width: int, pixels: int = PICTURE_PIXELS) -> int:
-    """By which whole number to enlarge every pixel of a picture so that its longer side has about `pixels`."""
+    """The whole number by which to enlarge a picture so that its longer side has about `pixels` pixels."""
     return max(round(pixels / max(height, width)), 1)
 
 
@@ -161,9 +161,10 @@ def zoomed(images: np.ndarray, zoom: int) -> np.ndarray:
 
 
 def class_grid_size(num_classes: int, height: int, width: int, in_rows: bool) -> tuple[int, int]:
-    """(columns, rows) of the image grids of a training with one class a row or column: as many of each, as in 2017.
+    """(columns, rows) of the image grids of a training, with one class per row or column.
 
-    Of few classes, there are as many images of each as fit on the screen.
+    Each class has as many images as there are classes, as in the 2017 release. If there are few classes, each has as
+    many images as fit on the screen.
     """
     columns, rows = snapshot_grid_size(height, width)
     images = num_classes if num_classes >= FEW_CLASSES else max(num_classes, columns if in_rows else rows)

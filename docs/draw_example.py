@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from common.files import atomic_write  # noqa: E402
+from explorer.points import slerp  # noqa: E402
 from nets.network import Network, random_latents  # noqa: E402
 from paper.neighbours import nearest_neighbours  # noqa: E402
 from runs.images import finite_images, load_generator  # noqa: E402
@@ -69,12 +70,11 @@ def generated(G: Network, latents: np.ndarray) -> np.ndarray:
 
 
 def interpolation(G: Network) -> list[Row]:
-    """Paths between random latents on the sphere of their norm, one a row."""
+    """Spherical interpolations between random latents, one per row."""
     rows: list[Row] = []
     for number in range(3):
         ends = random_latents(2, G, np.random.RandomState(SEED + number))
-        weights = np.linspace(0, np.pi / 2, COLUMNS)[:, np.newaxis]
-        path = (np.cos(weights) * ends[0] + np.sin(weights) * ends[1]).astype(np.float32)
+        path = np.float32([slerp(*ends, t) for t in np.linspace(0, 1, COLUMNS)])
         rows.append(('', list(generated(G, path).transpose(0, 2, 3, 1))))
     return rows
 

@@ -12,10 +12,9 @@ from PIL import Image
 
 from common.errors import UserError
 from common.files import atomic_write
-from common.images import convert_to_pil_image
+from common.images import convert_to_pil_image, zoomed
 from explorer.painter import MINIBATCH_PIXELS, finest_level
 from explorer.points import Point, VideoRequest, way
-from runs.images import zoomed
 from runs.videos import video_writer
 
 MIN_PIXELS = 512        # Smaller images are enlarged by a whole number, to at most this side.

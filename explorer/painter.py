@@ -14,10 +14,11 @@ import theano.tensor as T
 
 import theano_env
 from common.errors import UserError
+from common.images import zoomed
 from explorer.points import Point
 from nets.layers import LODSelectLayer
 from nets.network import Network, random_latents
-from runs.images import DivergedNetwork, class_names_of, num_classes, zoomed
+from runs.images import DivergedNetwork, class_names_of, num_classes
 
 MINIBATCH_PIXELS = 1 << 18      # Pixels generated at once; small, so that other requests do not wait long.
 

@@ -12,7 +12,7 @@ import pytest
 # pytest explains failed assertions in these helpers as it does in tests.
 pytest.register_assert_rewrite('tests.helpers', 'tests.theano_torch.helpers', 'tests.training.kill_resume')
 
-from tests.helpers import NUMPY_2  # noqa: E402
+from tests.helpers import NUMPY_2, restored_settings  # noqa: E402
 
 # Limit the size of files, so that no test or child process can fill the disk.
 if importlib.util.find_spec('resource'):
@@ -97,11 +97,8 @@ def same_generator():
 @pytest.fixture
 def restore_theano_config():
     """Restore Theano's mode, floatX and kinds of shared variables after the test."""
-    import theano
-    constructors = theano.compile.sharedvalue.shared.constructors
-    before = theano.config.mode, theano.config.floatX, list(constructors)
-    yield
-    theano.config.mode, theano.config.floatX, constructors[:] = before
+    with restored_settings():
+        yield
 
 
 @pytest.fixture

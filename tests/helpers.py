@@ -1,5 +1,7 @@
 """Helpers for tests: recorded arrays, compiled functions, commands, and pickles in the formats of the releases."""
 
+import contextlib
+import importlib.util
 import json
 import pathlib
 import pickle
@@ -17,6 +19,26 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / 'tests' / 'golden'
 NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= '2.0.0'    # theano_env.NUMPY_2 without an import of Theano.
 ANY_ENGINE = 'torch' if NUMPY_2 else 'python'    # For tests that do not depend on the engine.
+
+
+@contextlib.contextmanager
+def restored_settings():
+    """Restore Theano's mode, floatX and kinds of shared variables at the end."""
+    import theano
+    constructors = theano.compile.sharedvalue.shared.constructors
+    before = theano.config.mode, theano.config.floatX, list(constructors)
+    try:
+        yield
+    finally:
+        theano.config.mode, theano.config.floatX, constructors[:] = before
+
+
+def load_benchmark(name):
+    """The module of benchmarks/NAME.py, which is in no package; a new one in each call."""
+    spec = importlib.util.spec_from_file_location(f'benchmark_{name}', ROOT / 'benchmarks' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def load_golden(name):

@@ -34,9 +34,7 @@ class Stopped(processes.SharedError):
 
 def cause(signum: int) -> str:
     """The reason for which a run stops on this signal, for messages."""
-    # Without torchrun, the parent is a shell, which may end before the run.
-    is_by_torchrun = 'TORCHELASTIC_RUN_ID' in os.environ and _launcher_has_ended()
-    return 'the end of torchrun' if is_by_torchrun else signal.Signals(signum).name
+    return 'the end of torchrun' if _launcher_has_ended() else signal.Signals(signum).name
 
 
 def resume_hint(ranks: Ranks, run_dir: str) -> str:
@@ -163,6 +161,8 @@ def ending_with_launcher(ranks: Ranks) -> Iterator[None]:
 
 
 def _launcher_has_ended():
+    if 'TORCHELASTIC_RUN_ID' not in os.environ:     # Another parent, such as a shell, may end before the run.
+        return False
     if os.name == 'nt':     # Windows keeps the parent's process id after its end.
         return not process_exists(LAUNCHER)
     return os.getppid() != LAUNCHER

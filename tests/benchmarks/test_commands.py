@@ -1,11 +1,10 @@
 """benchmarks/: every command imports, and says what it does."""
 
-import importlib.util
 import sys
 
 import pytest
 
-from tests.helpers import ROOT
+from tests.helpers import ROOT, load_benchmark
 
 BENCHMARKS = sorted(path for path in (ROOT / 'benchmarks').glob('*.py') if "__name__ == '__main__'" in path.read_text())
 
@@ -14,9 +13,7 @@ BENCHMARKS = sorted(path for path in (ROOT / 'benchmarks').glob('*.py') if "__na
 def test_help(path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'path', [str(path.parent), *sys.path])
     monkeypatch.setattr(sys, 'argv', [path.name, '--help'])
-    spec = importlib.util.spec_from_file_location(f'benchmark_{path.stem}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_benchmark(path.stem)
     with pytest.raises(SystemExit) as exit_info:
         module.main()
     assert exit_info.value.code == 0

@@ -1,6 +1,5 @@
 """benchmarks/gpu.py: the script runs on the CPU, and its projection adds up."""
 
-import importlib.util
 import json
 import sys
 
@@ -8,15 +7,13 @@ import pytest
 import theano
 
 import config
-from tests.helpers import ROOT
+from tests.helpers import load_benchmark
 
 
 @pytest.fixture
 def gpu(monkeypatch):
     monkeypatch.setattr(sys, 'path', list(sys.path))
-    spec = importlib.util.spec_from_file_location('gpu_benchmark', ROOT / 'benchmarks' / 'gpu.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_benchmark('gpu')
     mode = theano.config.mode
     yield module
     theano.config.mode = mode

@@ -1,6 +1,5 @@
 """benchmarks/gpu_model.py: table and last line for small networks; the estimated cost of a kernel."""
 
-import importlib.util
 import json
 import sys
 import types
@@ -8,7 +7,7 @@ import types
 import pytest
 
 import config
-from tests.helpers import ROOT
+from tests.helpers import load_benchmark
 
 pytestmark = pytest.mark.standin
 
@@ -16,10 +15,7 @@ pytestmark = pytest.mark.standin
 @pytest.fixture
 def model(monkeypatch, restore_theano_config):
     monkeypatch.setattr(sys, 'path', list(sys.path))
-    spec = importlib.util.spec_from_file_location('gpu_model', ROOT / 'benchmarks' / 'gpu_model.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark('gpu_model')
 
 
 @pytest.mark.slow

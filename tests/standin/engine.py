@@ -7,9 +7,9 @@ from theano_torch import capture, gpus, uploads
 from theano_torch.fuser.kernels import loaded
 
 import pytest
-import theano
 import torch
 
+from tests.helpers import restored_settings
 from tests.standin.installing import installed
 
 
@@ -31,17 +31,6 @@ def a_gpu(backing='cpu', **facts):
                 theano_torch.install('cpu')
         finally:
             forget()
-
-
-@contextlib.contextmanager
-def restored_settings():
-    """Bring Theano's mode, type of floats and kinds of shared variables back at the end."""
-    constructors = theano.compile.sharedvalue.shared.constructors
-    before = theano.config.mode, theano.config.floatX, list(constructors)
-    try:
-        yield
-    finally:
-        theano.config.mode, theano.config.floatX, constructors[:] = before
 
 
 def forget():

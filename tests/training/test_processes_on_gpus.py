@@ -1,7 +1,6 @@
 """Two processes with a GPU each: their steps are recorded, including sums over both; the number of bytes sent."""
 
 import argparse
-import importlib.util
 import json
 import sys
 import time
@@ -9,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.helpers import ROOT
+from tests.helpers import ROOT, load_benchmark
 from tests.training import gpu_worker
 from tests.training.test_processes import TINY, data_dir, finished, ranks  # noqa: F401  (fixtures)
 
@@ -54,10 +53,7 @@ def test_recorded_steps_and_their_bytes(ranks, scaling, tmp_path):  # noqa: F811
 @pytest.fixture
 def scaling(monkeypatch, restore_theano_config):
     monkeypatch.setattr(sys, 'path', list(sys.path))
-    spec = importlib.util.spec_from_file_location('gpu_scaling', ROOT / 'benchmarks' / 'gpu_scaling.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark('gpu_scaling')
 
 
 def test_what_overlaps(scaling):
